@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Seam: asynchronous file reads. The shipped implementation is io/uring.c.
+ *
+ * Threads: every call is made under one lock that the caller holds (the VM
+ * lock); an implementation needs none of its own. `done` runs only inside
+ * reap(), hence under that lock as well.
+ */
+#ifndef PORT_IO_H
+#define PORT_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct io_file; /* opened by the implementation */
+
+struct io_read {
+	/* res: bytes read (may be short), or -Exxx. Called exactly once per read(). */
+	void (*done)(struct io_read *rd, int res);
+};
+
+struct io_ops {
+	/*
+	 * Opens a regular file or block device for reading. Blocks. *ret_size is its
+	 * size in bytes. On failure returns -Exxx with text naming the path.
+	 */
+	int (*open)(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
+		    struct err *e);
+	/* Closes; no read on the file may be outstanding. NULL is harmless. */
+	void (*close)(void *ctx, struct io_file *file);
+	/*
+	 * Queues a read into buf, which must stay valid until done. Never blocks, never
+	 * fails: trouble is reported through done. Not submitted before flush().
+	 * len <= 1 GiB.
+	 */
+	void (*read)(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
+		     size_t len);
+	/* Asks for an early end of a read: done still comes exactly once, then perhaps with -ECANCELED. */
+	void (*cancel)(void *ctx, struct io_read *rd);
+	/* Submits everything queued, in one system call where there is something to submit. */
+	void (*flush)(void *ctx);
+	/* Runs `done` of every completed read. Never blocks. Returns how many. */
+	unsigned (*reap)(void *ctx);
+};
+
+struct io {
+	const struct io_ops *ops;
+	void *ctx;
+};
+
+#endif

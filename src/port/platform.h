@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Seam: the guest-facing side of a vCPU. How a fault reaches us, how an event
+ * reaches the guest. The shipped implementation is kvm/vcpu.c (poison + SIGBUS,
+ * exception payload, MSI); a kernel interface that reports missing pages by other
+ * means would be a second table.
+ */
+#ifndef PORT_PLATFORM_H
+#define PORT_PLATFORM_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+/* Guest CPU state at an exit, as far as event delivery needs it. */
+struct plat_cpu {
+	uint8_t cpl;
+	bool interrupts_on;   /* RFLAGS.IF */
+	bool shadow;          /* STI or MOV SS shadow */
+	bool event_pending;   /* exception pending, or any event to re-inject */
+	bool paging;          /* CR0.PG */
+	bool nested;          /* in L2 */
+	bool protected_state; /* registers are not visible to the host */
+	uint32_t pending_token; /* token of our own #PF that was queued but not yet taken, or 0 */
+};
+
+enum plat_exit_kind {
+	PLAT_EXIT_FAULT,  /* the guest touched an absent page: roff */
+	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: roff, io */
+	PLAT_EXIT_WRMSR,  /* msr */
+	PLAT_EXIT_RDMSR,  /* msr */
+	PLAT_EXIT_KICK,   /* left guest mode because of kick(); nothing happened */
+	PLAT_EXIT_VMM,    /* for the VMM: kvm_run says what; result 0 */
+	PLAT_EXIT_ERROR,  /* the run call failed: code */
+};
+
+struct plat_exit {
+	enum plat_exit_kind kind;
+	int code; /* -Exxx of PLAT_EXIT_ERROR */
+	roff_t roff;
+	struct {
+		uint32_t index;
+		uint64_t value;
+	} msr;
+	struct {
+		void *data; /* up to 8 bytes in kvm_run */
+		uint32_t len;
+		bool write;
+	} io;
+	struct plat_cpu cpu;
+};
+
+struct plat_ops {
+	const char *name;
+
+	/*
+	 * vCPU thread. Enters the guest and returns at the next exit. With `halted` the
+	 * vCPU is entered halted: it executes nothing until an interrupt, NMI, INIT or
+	 * kick() arrives; an interrupt that the guest accepts makes it run on.
+	 */
+	void (*run)(void *ctx, unsigned vcpu, bool halted, struct plat_exit *ret_exit);
+
+	/*
+	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to
+	 * be taken at the next entry, and makes a halted vCPU runnable.
+	 */
+	void (*inject_pf)(void *ctx, unsigned vcpu, uint32_t token);
+	/* vCPU thread, after an exit. Takes back a queued #PF that was not yet taken. */
+	void (*cancel_pf)(void *ctx, unsigned vcpu);
+	/* vCPU thread, after an MSR exit: the value read, or #GP. */
+	void (*finish_msr)(void *ctx, unsigned vcpu, uint64_t value, bool gp);
+
+	/*
+	 * Any thread. Raises a fixed interrupt at the vCPU's local APIC. Returns 1 when it
+	 * was accepted, 0 when the APIC did not take it (software-disabled), or -Exxx.
+	 */
+	int (*raise_irq)(void *ctx, unsigned vcpu, uint8_t vector);
+	/*
+	 * Any thread. Makes run() return soon with PLAT_EXIT_KICK, at once if it is called
+	 * later: a kick is never lost. Also wakes a vCPU thread that waits outside run().
+	 */
+	void (*kick)(void *ctx, unsigned vcpu);
+};
+
+struct plat {
+	const struct plat_ops *ops;
+	void *ctx;
+};
+
+#endif

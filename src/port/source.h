@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Seam: a page source. It answers three things: how large, read this range into
+ * that memory, close. Wrappers (delay, fault, …) have the same shape and hold the
+ * source they wrap, so a stack of them is a source.
+ *
+ * Threads: every call is made under the caller's lock (the VM lock); `done` is
+ * called under it too, from read(), cancel(), from a timer of env->timers or from
+ * io reap. A source has no thread and no lock of its own.
+ */
+#ifndef PORT_SOURCE_H
+#define PORT_SOURCE_H
+
+#include "base/err.h"
+#include "base/timer.h"
+#include "base/types.h"
+#include "port/clock.h"
+#include "port/io.h"
+
+struct src;
+
+/*
+ * One read. The caller owns it, fills offset, buf, len and done, and must keep it
+ * and buf alive until done. offset + len never exceeds the source's size.
+ */
+struct src_read {
+	uint64_t offset; /* bytes from the start of the source */
+	void *buf;
+	size_t len; /* bytes; > 0 */
+	/*
+	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the
+	 * content of buf is undefined, and why is valid during the call only.
+	 * Called exactly once; may be called before read() returns.
+	 */
+	void (*done)(struct src_read *rd, const struct err *why);
+	/* Scratch for the source that currently holds the read. */
+	struct src_read *next;
+	void *held_by;
+};
+
+struct src_ops {
+	const char *name;
+	void (*read)(struct src *s, struct src_read *rd);
+	/*
+	 * Ends an outstanding read early if it can; done comes exactly once in any case,
+	 * during the call or later, with -ECANCELED if the read was given up.
+	 */
+	void (*cancel)(struct src *s, struct src_read *rd);
+	/* Frees the source and what it wraps. No read may be outstanding. */
+	void (*close)(struct src *s);
+};
+
+struct src {
+	const struct src_ops *ops;
+	uint64_t size; /* bytes; fixed while open */
+};
+
+/* What a source may use, valid as long as the source is open. */
+struct src_env {
+	struct io io;
+	struct clock clock;
+	struct timers *timers; /* at most one armed timer per wrapper instance */
+	uint32_t reads_max;    /* the caller never has more reads outstanding than this */
+};
+
+#endif
