@@ -8,20 +8,9 @@
 #ifndef PORT_PLATFORM_H
 #define PORT_PLATFORM_H
 
+#include "base/cpu_state.h"
 #include "base/err.h"
 #include "base/types.h"
-
-/* Guest CPU state at an exit, as far as event delivery needs it. */
-struct plat_cpu {
-	uint8_t cpl;
-	bool interrupts_on;   /* RFLAGS.IF */
-	bool shadow;          /* STI or MOV SS shadow */
-	bool event_pending;   /* exception pending, or any event to re-inject */
-	bool paging;          /* CR0.PG */
-	bool nested;          /* in L2 */
-	bool protected_state; /* registers are not visible to the host */
-	uint32_t pending_token; /* token of our own #PF that was queued but not yet taken, or 0 */
-};
 
 enum plat_exit_kind {
 	PLAT_EXIT_FAULT,  /* the guest touched an absent page: roff */
@@ -46,7 +35,7 @@ struct plat_exit {
 		uint32_t len;
 		bool write;
 	} io;
-	struct plat_cpu cpu;
+	struct cpu_state cpu;
 };
 
 struct plat_ops {

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Page ready: the queue in order of completion, the wake-all within it, and when
+ * the next one may go out. Tests: tests/unit/engine_ready_test.c.
+ *
+ * The slot is the gate. int: token word 0 and the last event acknowledged. pf2 by
+ * interrupt: reason word 0; there is no acknowledgement, so somebody has to look
+ * (docs/decisions/0003). By #PF (legacy, pf2 with EN bit 3 clear): no slot test, but the
+ * CPU must take the exception now.
+ */
+#include "base/assert.h"
+#include "engine/internal.h"
+
+/* Vectors 0-15 are exceptions; a local APIC does not deliver them (SDM 3A, 11.5.2). */
+#define VECTOR_MIN 16
+
+void eng_ready_push(struct eng_vcpu *v, uint32_t index)
+{
+	v->faults[index].state = ENG_FAULT_READY;
+	v->faults[index].ready_next = ENG_NIL;
+	if (v->ready_tail == ENG_NIL)
+		v->ready_head = index;
+	else
+		v->faults[v->ready_tail].ready_next = index;
+	v->ready_tail = index;
+	v->ready_len++;
+}
+
+static void ready_pop(struct eng_vcpu *v)
+{
+	uint32_t ix = v->ready_head;
+
+	ASSERT(ix != ENG_NIL && v->faults[ix].state == ENG_FAULT_READY);
+	v->ready_head = v->faults[ix].ready_next;
+	if (v->ready_head == ENG_NIL)
+		v->ready_tail = ENG_NIL;
+	v->ready_len--;
+	if (v->wake_all_due && v->wake_all_after > 0)
+		v->wake_all_after--;
+	eng_fault_free(v, ix);
+}
+
+void eng_queue_wake_all(struct eng_vcpu *v)
+{
+	/* One suffices: a second request moves it behind what became ready since. */
+	v->wake_all_due = true;
+	v->wake_all_after = v->ready_len;
+}
+
+bool eng_page_ready(struct eng_vcpu *v, uint32_t index)
+{
+	struct eng_fault *f = &v->faults[index];
+
+	ASSERT(index < v->cfg.faults_max);
+	ASSERT(f->state == ENG_FAULT_WAITING || f->state == ENG_FAULT_RETIRED);
+	if (f->state == ENG_FAULT_RETIRED) {
+		eng_fault_free(v, index);
+		return false;
+	}
+	eng_ready_push(v, index);
+	return true;
+}
+
+/* Notices what the guest did to the slot since the last look. */
+static void look_at_slot(struct eng_vcpu *v, struct eng_slot slot)
+{
+	uint32_t word = v->cfg.rev == APF_REV_INT ? slot.token : slot.reason;
+
+	if (slot.readable && word == 0)
+		v->wake_all_in_slot = false;
+}
+
+static enum eng_ready gate_by_pf(const struct eng_vcpu *v, const struct cpu_state *cpu,
+				 uint32_t token, struct eng_event *ev)
+{
+	if (!cpu)
+		return ENG_READY_NO_CPU;
+	if (v->cfg.rev == APF_REV_LEGACY && cpu->untaken_token == token && token != 0) {
+		/* The guest has seen nothing yet: both halves of this token are withdrawn. */
+		ev->how = ENG_HOW_CANCEL_PF;
+		ev->store = (struct eng_store){.off = 0, .len = 4, .value = 0};
+		return ENG_READY_SEND;
+	}
+	if (eng_cpu_accepts(v, cpu) != ENG_MAY_SEND)
+		return ENG_READY_NOT_NOW;
+	ev->how = ENG_HOW_PF;
+	return ENG_READY_SEND;
+}
+
+static enum eng_ready gate_by_irq(const struct eng_vcpu *v, const struct cpu_state *cpu,
+				  struct eng_slot slot, struct eng_event *ev)
+{
+	bool strict = v->cfg.rev == APF_REV_PF2_STRICT;
+	uint8_t vector = (uint8_t)(v->ctl & APF_CTL_VECTOR_MASK);
+	bool on = v->cfg.rev == APF_REV_INT || (v->ctl & APF_PF2_ENABLED);
+
+	if (strict) {
+		/* Hazard S3: an interrupt, held back as if it were an exception. */
+		if (!cpu)
+			return ENG_READY_NO_CPU;
+		if (eng_cpu_accepts(v, cpu) != ENG_MAY_SEND)
+			return ENG_READY_NOT_NOW;
+	}
+	if (v->cfg.rev == APF_REV_INT ? slot.token != 0 || v->ready_unacked : slot.reason != 0)
+		return ENG_READY_SLOT_BUSY;
+	if (!strict && (!on || vector < VECTOR_MIN))
+		return ENG_READY_OFF;
+	/* Hazards S1, S8: strict fills the slot although no interrupt will tell. */
+	ev->how = on ? ENG_HOW_IRQ : ENG_HOW_NOTHING;
+	ev->vector = vector;
+	return ENG_READY_SEND;
+}
+
+enum eng_ready eng_next_ready(struct eng_vcpu *v, const struct cpu_state *cpu,
+			      struct eng_slot slot, struct eng_event *ret_ev)
+{
+	bool wake_all = v->wake_all_due && v->wake_all_after == 0;
+	struct eng_event ev = {.how = ENG_HOW_NOTHING};
+	enum eng_ready r;
+
+	look_at_slot(v, slot);
+	if (!wake_all && v->ready_head == ENG_NIL)
+		return ENG_READY_NONE;
+	ev.token = wake_all ? APF_TOKEN_WAKE_ALL : v->faults[v->ready_head].token;
+	if (!eng_enabled(v) || !slot.readable) {
+		/* Nobody to tell, or nowhere to write it: the event ends here (msr.rst names neither). */
+		*ret_ev = ev;
+		return ENG_READY_SEND;
+	}
+	switch (v->cfg.rev) {
+	case APF_REV_INT:
+		ev.store = (struct eng_store){.off = 4, .len = 4, .value = ev.token};
+		break;
+	case APF_REV_PF2:
+	case APF_REV_PF2_STRICT:
+		ev.store = (struct eng_store){
+			.off = 0, .len = 8, .value = (uint64_t)ev.token << 32 | APF_REASON_READY};
+		break;
+	case APF_REV_LEGACY:
+	case APF_REV_OFF:
+		ev.store = (struct eng_store){.off = 0, .len = 4, .value = APF_REASON_READY};
+		break;
+	}
+	if (eng_ready_by_irq(v))
+		r = gate_by_irq(v, cpu, slot, &ev);
+	else
+		r = gate_by_pf(v, cpu, wake_all ? 0 : ev.token, &ev);
+	if (r == ENG_READY_SEND)
+		*ret_ev = ev;
+	return r;
+}
+
+void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
+{
+	bool in_slot = ev->how == ENG_HOW_IRQ;
+
+	if (in_slot && v->cfg.rev == APF_REV_INT)
+		v->ready_unacked = true;
+	if (!v->wake_all_due || v->wake_all_after > 0) {
+		ASSERT(v->faults[v->ready_head].token == ev->token);
+		ready_pop(v);
+		return;
+	}
+	ASSERT(ev->token == APF_TOKEN_WAKE_ALL);
+	v->wake_all_due = false;
+	/*
+	 * The wake-all releases everybody who was told "page missing" so far: a page-ready of
+	 * his own on top would find no sleeper. The founding text sends both.
+	 */
+	if (v->cfg.rev != APF_REV_PF2_STRICT)
+		eng_retire_all(v);
+	v->wake_all_in_slot = in_slot;
+}
+
+void eng_ack_lost(struct eng_vcpu *v)
+{
+	v->ready_unacked = false;
+}
