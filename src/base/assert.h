@@ -7,6 +7,7 @@
 #ifndef BASE_ASSERT_H
 #define BASE_ASSERT_H
 
+/* Reports and ends the program. Any thread. */
 _Noreturn void apf_assert_fail(const char *expr, const char *file, int line);
 
 #define ASSERT(expr) \

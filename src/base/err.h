@@ -17,10 +17,14 @@ struct err {
 	char text[ERR_TEXT_MAX]; /* one line, no newline at its end */
 };
 
-/* Stores code and text; returns `code`, so that callers can `return err_set(…)`. e may be NULL. */
+/*
+ * Stores code (negative) and text; returns `code`, so that callers can `return
+ * err_set(…)`. e may be NULL. A text too long is cut and ends in "..."; control bytes
+ * become '?'. Arguments may point into e->text. Never blocks; any thread.
+ */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* As err_set, with ": <strerror(-code)>" appended. */
+/* As err_set, with ": <strerror(-code)>" appended; the reason is never cut. */
 int err_sys(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

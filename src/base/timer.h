@@ -19,14 +19,21 @@ struct timers {
 	struct timer **heap; /* caller's array of `cap` pointers */
 	uint32_t len;
 	uint32_t cap;
+	uint32_t deferred;   /* during a run: armed by a callback for a time already reached */
+	bool running;        /* inside timers_run */
+	uint64_t run_now_ns; /* its now */
 };
 
+/* Borrows heap, which must outlive ts. A struct timer starts as all zeroes plus `fire`. */
 void timers_init(struct timers *ts, struct timer **heap, uint32_t cap);
 
-/* Arms or re-arms. The number of armed timers must never exceed cap (asserted). */
+/*
+ * Arms or re-arms; callbacks may call it. tm stays the caller's and must stay alive
+ * while armed. The number of armed timers must never exceed cap (asserted).
+ */
 void timer_arm(struct timers *ts, struct timer *tm, uint64_t due_ns);
 
-/* Disarms; harmless when not armed. */
+/* Disarms; harmless when not armed, and in callbacks: tm does not fire any more. */
 void timer_cancel(struct timers *ts, struct timer *tm);
 
 static inline bool timer_armed(const struct timer *tm)
@@ -39,8 +46,9 @@ uint64_t timers_next_ns(const struct timers *ts);
 
 /*
  * Fires every timer due at or before now_ns, each disarmed first, in order of
- * deadline. A timer re-armed by a callback for a time <= now_ns fires at the next
- * call, not in this one, so the loop is bounded. Returns how many fired.
+ * deadline (equal ones in an order that depends on the calls alone). A timer armed by
+ * a callback for a time <= now_ns fires at the next call, not in this one, so the loop
+ * is bounded. Not to be called from a callback. Returns how many fired.
  */
 unsigned timers_run(struct timers *ts, uint64_t now_ns);
 
