@@ -92,7 +92,8 @@ struct eng_wrmsr_in {
 enum eng_wrmsr {
 	ENG_WRMSR_OK,
 	ENG_WRMSR_GP,      /* raise #GP; nothing changed (pf2-strict: see msr.c) */
-	ENG_WRMSR_ENABLED, /* accepted, events are on: zero the area unless rev keeps it, see eng_zeroes_area */
+	/* Accepted, events are on: zero the area if eng_zeroes_area, unless restoring. */
+	ENG_WRMSR_ENABLED,
 	ENG_WRMSR_RESCAN,  /* accepted: something may be deliverable now */
 };
 
@@ -183,10 +184,12 @@ bool eng_page_ready(struct eng_vcpu *v, uint32_t index);
 enum eng_ready {
 	ENG_READY_NONE,     /* nothing is due */
 	ENG_READY_SEND,     /* perform *ret_ev, then eng_ready_sent */
-	ENG_READY_SLOT_BUSY, /* the guest has to free the slot first: look again later */
+	/* The guest has to free the slot first, or the area cannot be read: look again later. */
+	ENG_READY_SLOT_BUSY,
 	ENG_READY_NO_CPU,   /* needs the CPU state: ask again on the vCPU thread */
 	ENG_READY_NOT_NOW,  /* the CPU state forbids it: ask again at a later exit */
-	ENG_READY_OFF,      /* switched off by the guest (pf2: CTL), or vector < 16: held until an MSR write */
+	/* Switched off by the guest (pf2: CTL), or vector < 16: held until an MSR write. */
+	ENG_READY_OFF,
 };
 
 /*

@@ -46,6 +46,31 @@ void eng_init(struct eng_vcpu *v, const struct eng_cfg *cfg, struct eng_fault *f
 		};
 }
 
+static void issue_append(struct eng_vcpu *v, uint32_t ix)
+{
+	v->faults[ix].prev = v->issue_tail;
+	v->faults[ix].next = ENG_NIL;
+	if (v->issue_tail == ENG_NIL)
+		v->issue_head = ix;
+	else
+		v->faults[v->issue_tail].next = ix;
+	v->issue_tail = ix;
+}
+
+static void issue_unlink(struct eng_vcpu *v, uint32_t ix)
+{
+	const struct eng_fault *f = &v->faults[ix];
+
+	if (f->prev == ENG_NIL)
+		v->issue_head = f->next;
+	else
+		v->faults[f->prev].next = f->next;
+	if (f->next == ENG_NIL)
+		v->issue_tail = f->prev;
+	else
+		v->faults[f->next].prev = f->prev;
+}
+
 uint32_t eng_fault_alloc(struct eng_vcpu *v, gfn_t gfn, uint32_t token)
 {
 	uint32_t ix = v->free_head;
@@ -57,16 +82,10 @@ uint32_t eng_fault_alloc(struct eng_vcpu *v, gfn_t gfn, uint32_t token)
 	*f = (struct eng_fault){
 		.gfn = gfn.v,
 		.token = token,
-		.prev = v->issue_tail,
-		.next = ENG_NIL,
 		.ready_next = ENG_NIL,
 		.state = ENG_FAULT_WAITING,
 	};
-	if (v->issue_tail == ENG_NIL)
-		v->issue_head = ix;
-	else
-		v->faults[v->issue_tail].next = ix;
-	v->issue_tail = ix;
+	issue_append(v, ix);
 	v->outstanding++;
 	return ix;
 }
@@ -75,14 +94,7 @@ void eng_fault_free(struct eng_vcpu *v, uint32_t index)
 {
 	struct eng_fault *f = &v->faults[index];
 
-	if (f->prev == ENG_NIL)
-		v->issue_head = f->next;
-	else
-		v->faults[f->prev].next = f->next;
-	if (f->next == ENG_NIL)
-		v->issue_tail = f->prev;
-	else
-		v->faults[f->next].prev = f->prev;
+	issue_unlink(v, index);
 	f->state = ENG_FAULT_FREE;
 	f->token = 0;
 	f->ready_next = v->free_head;
@@ -177,15 +189,15 @@ enum eng_verdict eng_may_send_missing(const struct eng_vcpu *v, const struct cpu
 
 /*
  * token = id << 12 | vCPU id. Never 0 and never the wake-all. After the 20-bit id has
- * wrapped, a token that is still out must not be issued again: ids are issued in
- * ascending order, so the first that can clash is the oldest one outstanding.
+ * wrapped, a token that is still out must not be issued again. The issue list is in the
+ * order in which ids come up again, so only its head can clash. A clashing head is passed
+ * over for a whole round: it goes to the tail, and the order holds.
  */
 static uint32_t next_token(struct eng_vcpu *v)
 {
-	uint32_t oldest = v->issue_head;
-
 	for (;;) {
 		uint32_t id = v->next_id & ID_MASK;
+		uint32_t head = v->issue_head;
 		uint32_t token;
 
 		if (id == 0)
@@ -194,9 +206,10 @@ static uint32_t next_token(struct eng_vcpu *v)
 		token = id << APF_TOKEN_VCPU_BITS | v->cfg.vcpu_id;
 		if (token == APF_TOKEN_WAKE_ALL)
 			continue;
-		if (oldest == ENG_NIL || v->faults[oldest].token != token)
+		if (head == ENG_NIL || v->faults[head].token != token)
 			return token;
-		oldest = v->faults[oldest].next;
+		issue_unlink(v, head);
+		issue_append(v, head);
 	}
 }
 

@@ -101,6 +101,9 @@ static enum eng_ready gate_by_irq(const struct eng_vcpu *v, const struct cpu_sta
 		if (eng_cpu_accepts(v, cpu) != ENG_MAY_SEND)
 			return ENG_READY_NOT_NOW;
 	}
+	/* An area that cannot be read may come back: the event waits, as in kvm's can_dequeue. */
+	if (!slot.readable)
+		return ENG_READY_SLOT_BUSY;
 	if (v->cfg.rev == APF_REV_INT ? slot.token != 0 || v->ready_unacked : slot.reason != 0)
 		return ENG_READY_SLOT_BUSY;
 	if (!strict && (!on || vector < VECTOR_MIN))
@@ -122,8 +125,8 @@ enum eng_ready eng_next_ready(struct eng_vcpu *v, const struct cpu_state *cpu,
 	if (!wake_all && v->ready_head == ENG_NIL)
 		return ENG_READY_NONE;
 	ev.token = wake_all ? APF_TOKEN_WAKE_ALL : v->faults[v->ready_head].token;
-	if (!eng_enabled(v) || !slot.readable) {
-		/* Nobody to tell, or nowhere to write it: the event ends here (msr.rst names neither). */
+	if (!eng_enabled(v) || (!slot.readable && !eng_ready_by_irq(v))) {
+		/* Nobody to tell, or no slot test and nowhere to write: the event ends here. */
 		*ret_ev = ev;
 		return ENG_READY_SEND;
 	}
@@ -165,9 +168,10 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 	v->wake_all_due = false;
 	/*
 	 * The wake-all releases everybody who was told "page missing" so far: a page-ready of
-	 * his own on top would find no sleeper. The founding text sends both.
+	 * his own on top would find no sleeper. The founding text sends both. A wake-all that
+	 * was dropped released nobody.
 	 */
-	if (v->cfg.rev != APF_REV_PF2_STRICT)
+	if (v->cfg.rev != APF_REV_PF2_STRICT && ev->how != ENG_HOW_NOTHING)
 		eng_retire_all(v);
 	v->wake_all_in_slot = in_slot;
 }

@@ -142,12 +142,28 @@ static bool registers_valid(const struct eng_vcpu *v, uint64_t en, uint64_t ctl)
 	eng_init(&probe, &probe.cfg, none);
 	if (v->cfg.rev == APF_REV_OFF)
 		return en == 0 && ctl == 0;
-	if (eng_wrmsr(&probe, &in) == ENG_WRMSR_GP)
+	/* 0 needs no acceptance: it is what an engine starts with, whatever is offered. */
+	if (en != 0 && eng_wrmsr(&probe, &in) == ENG_WRMSR_GP)
 		return false;
 	if (v->cfg.rev == APF_REV_LEGACY || ctl == 0)
 		return ctl == 0;
 	in = (struct eng_wrmsr_in){.msr = APF_MSR_CTL, .value = ctl};
 	return eng_wrmsr(&probe, &in) != ENG_WRMSR_GP;
+}
+
+/*
+ * With events off nothing is outstanding and nothing is due. Hazard S7 is the one
+ * exception: the wake-all that pf2-strict queues while EN is clear.
+ */
+static bool idle_if_off(const struct eng_vcpu *v, uint64_t en, uint32_t flags, uint32_t count)
+{
+	struct eng_vcpu probe = {.cfg = v->cfg, .en = en};
+
+	if (eng_enabled(&probe))
+		return true;
+	if (v->cfg.rev == APF_REV_PF2_STRICT)
+		flags &= ~FLAG_WAKE_ALL_DUE;
+	return flags == 0 && count == 0;
 }
 
 bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
@@ -165,7 +181,8 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 
 	if ((flags & ~FLAGS_ALL) || next_id > 0xfffff || count > v->cfg.faults_max ||
 	    len != HEADER_BYTES + (size_t)count * FAULT_BYTES || !registers_valid(v, en, ctl) ||
-	    !faults_valid(v, p, count, next_id, &ready) || after > ready)
+	    !idle_if_off(v, en, flags, count) || !faults_valid(v, p, count, next_id, &ready) ||
+	    after > ready)
 		return false;
 
 	eng_init(v, &v->cfg, v->faults);
@@ -173,7 +190,8 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 	v->ctl = ctl;
 	v->next_id = next_id;
 	for (uint32_t i = 0; i < count; i++)
-		eng_fault_alloc(v, (gfn_t){get64(p + i * FAULT_BYTES)}, get32(p + i * FAULT_BYTES + 8));
+		eng_fault_alloc(v, (gfn_t){get64(p + i * FAULT_BYTES)},
+				get32(p + i * FAULT_BYTES + 8));
 	/* A fresh pool hands out 0, 1, 2, …: entry i of the save is fault i. */
 	for (uint32_t place = 0; place < ready; place++)
 		for (uint32_t i = 0; i < count; i++)
