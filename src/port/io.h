@@ -19,6 +19,19 @@ struct io_file; /* opened by the implementation */
 struct io_read {
 	/* res: bytes read (may be short), or -Exxx. Called exactly once per read(). */
 	void (*done)(struct io_read *rd, int res);
+	/* Scratch of the implementation from read() to done; nobody else looks at it. */
+	struct {
+		struct io_read *prev, *next;
+		struct io_file *file;
+		void *buf;
+		uint64_t off;
+		uint32_t len;
+		uint32_t seq;
+		int res;
+		uint8_t state;
+		uint8_t cancel;
+		uint8_t tries;
+	} priv;
 };
 
 struct io_ops {
@@ -37,11 +50,22 @@ struct io_ops {
 	 */
 	void (*read)(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
 		     size_t len);
-	/* Asks for an early end of a read: done still comes exactly once, then perhaps with -ECANCELED. */
+	/*
+	 * Asks for an early end of an outstanding read: done still comes exactly once, in a
+	 * later reap(), then perhaps with -ECANCELED. Like read(), takes effect at flush().
+	 */
 	void (*cancel)(void *ctx, struct io_read *rd);
-	/* Submits everything queued, in one system call where there is something to submit. */
+	/*
+	 * Submits everything queued, in one system call where there is something to submit.
+	 * The caller must reap() before it lets go of the lock: what ended during the flush
+	 * itself is announced to nobody else.
+	 */
 	void (*flush)(void *ctx);
-	/* Runs `done` of every completed read. Never blocks. Returns how many. */
+	/*
+	 * Runs `done` of completed reads, then submits what those callbacks queued. Never
+	 * blocks. Bounded: what it leaves is announced as any later completion is. Not to
+	 * be called from done. Returns how many reads ended.
+	 */
 	unsigned (*reap)(void *ctx);
 };
 

@@ -22,6 +22,12 @@ enum plat_exit_kind {
 	PLAT_EXIT_ERROR,  /* the run call failed: code */
 };
 
+enum plat_enter {
+	PLAT_ENTER,        /* as the vCPU is: after our halt it stays halted */
+	PLAT_ENTER_HALTED, /* executes nothing until an interrupt, NMI, INIT or kick(); runs on after it */
+	PLAT_ENTER_RUNNABLE, /* ends our halt; a guest's own HLT ends too: guests loop around HLT */
+};
+
 struct plat_exit {
 	enum plat_exit_kind kind;
 	int code; /* -Exxx of PLAT_EXIT_ERROR */
@@ -41,12 +47,13 @@ struct plat_exit {
 struct plat_ops {
 	const char *name;
 
+	/* vCPU thread. Enters the guest as `enter` says and returns at the next exit. */
+	void (*run)(void *ctx, unsigned vcpu, enum plat_enter enter, struct plat_exit *ret_exit);
 	/*
-	 * vCPU thread. Enters the guest and returns at the next exit. With `halted` the
-	 * vCPU is entered halted: it executes nothing until an interrupt, NMI, INIT or
-	 * kick() arrives; an interrupt that the guest accepts makes it run on.
+	 * vCPU thread. Waits outside the guest for kick() or until until_ns (NS_NEVER: no
+	 * limit). May return early for no reason.
 	 */
-	void (*run)(void *ctx, unsigned vcpu, bool halted, struct plat_exit *ret_exit);
+	void (*wait)(void *ctx, unsigned vcpu, uint64_t until_ns);
 
 	/*
 	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to
@@ -64,8 +71,8 @@ struct plat_ops {
 	 */
 	int (*raise_irq)(void *ctx, unsigned vcpu, uint8_t vector);
 	/*
-	 * Any thread. Makes run() return soon with PLAT_EXIT_KICK, at once if it is called
-	 * later: a kick is never lost. Also wakes a vCPU thread that waits outside run().
+	 * Any thread. Makes run() return soon with PLAT_EXIT_KICK, at once if run() is called
+	 * later: a kick is never lost. Ends wait() as well.
 	 */
 	void (*kick)(void *ctx, unsigned vcpu);
 };

@@ -6,7 +6,9 @@
  *
  * Threads: every call is made under the caller's lock (the VM lock); `done` is
  * called under it too, from read(), cancel(), from a timer of env->timers or from
- * io reap. A source has no thread and no lock of its own.
+ * io reap. A source has no thread and no lock of its own. It never flushes env->io:
+ * after read(), cancel() or timers_run(), one flush() and reap() by the caller send
+ * off and collect whatever the calls queued there.
  */
 #ifndef PORT_SOURCE_H
 #define PORT_SOURCE_H

@@ -1,0 +1,716 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io/uring.c on the kernel's io_uring and real files: contents in place, more reads than
+ * depth, announcements (each test waits on the eventfd, so a lost one is a timeout),
+ * cancel, refused submissions, a submitter that ends, closing with reads outstanding.
+ *
+ * Two liburing functions are interposed, to refuse where a kernel rarely does. Exits 77
+ * with the reason where there is no io_uring.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/loop.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/types.h"
+#include "io/file.h"
+#include "io/uring.h"
+#include "source/source.h"
+
+#define FILE_BYTES (4u << 20)
+#define READ_BYTES 4096u
+#define READS 128u
+#define WAIT_MS 10000
+
+/* Interposed. */
+
+static int refuse_submit;      /* this error ... */
+static unsigned refuse_count;  /* ... that many times */
+static int refuse_setup;
+
+int io_uring_submit(struct io_uring *ring)
+{
+	int (*next)(struct io_uring *) = (int (*)(struct io_uring *))dlsym(RTLD_NEXT, __func__);
+
+	if (refuse_count) {
+		refuse_count--;
+		return refuse_submit;
+	}
+	return next(ring);
+}
+
+int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct io_uring_params *p)
+{
+	int (*next)(unsigned, struct io_uring *, struct io_uring_params *) =
+		(int (*)(unsigned, struct io_uring *, struct io_uring_params *))
+			dlsym(RTLD_NEXT, __func__);
+
+	return refuse_setup ? refuse_setup : next(entries, ring, p);
+}
+
+/* Fixture: a queue, a file whose every 8 bytes tell their offset, and requests. */
+
+struct bed;
+
+struct request {
+	struct io_read rd;
+	struct bed *bed;
+	unsigned done;
+	int res;
+	unsigned char *buf;
+	unsigned again; /* read once more from within done, that many times */
+	uint64_t off;
+};
+
+struct bed {
+	char dir[64];
+	char path[96];
+	struct ioq *q;
+	struct io io;
+	struct io_file *file;
+	struct request rq[READS];
+	unsigned char *bufs;
+	unsigned ends;
+};
+
+static void request_read(struct request *rq, struct io_file *file, uint64_t off, size_t len)
+{
+	rq->off = off;
+	rq->bed->io.ops->read(rq->bed->io.ctx, file, &rq->rd, off, rq->buf, len);
+}
+
+static void request_done(struct io_read *rd, int res)
+{
+	struct request *rq = CONTAINER_OF(rd, struct request, rd);
+
+	rq->done++;
+	rq->res = res;
+	rq->bed->ends++;
+	if (rq->again) {
+		rq->again--;
+		request_read(rq, rq->bed->file, rq->off + READ_BYTES, READ_BYTES);
+	}
+}
+
+static void bed_init(struct bed *b, unsigned depth)
+{
+	uint64_t size = 0;
+	uint64_t *words = malloc(FILE_BYTES);
+	struct err e;
+	int fd;
+
+	memset(b, 0, sizeof(*b));
+	snprintf(b->dir, sizeof(b->dir), "/var/tmp/asyncpf-uring-XXXXXX");
+	assert_non_null(mkdtemp(b->dir));
+	snprintf(b->path, sizeof(b->path), "%s/file", b->dir);
+	assert_non_null(words);
+	for (uint64_t i = 0; i < FILE_BYTES / 8; i++)
+		words[i] = i * 8;
+	fd = open(b->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, words, FILE_BYTES), FILE_BYTES);
+	free(words);
+	assert_int_equal(close(fd), 0);
+
+	if (ioq_open(depth, &b->q, &e) < 0)
+		fail_msg("%s", e.text);
+	b->io = ioq_io(b->q);
+	if (b->io.ops->open(b->io.ctx, b->path, &b->file, &size, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_true(size == FILE_BYTES);
+	b->bufs = calloc(READS, READ_BYTES);
+	assert_non_null(b->bufs);
+	for (unsigned i = 0; i < READS; i++) {
+		b->rq[i].rd.done = request_done;
+		b->rq[i].bed = b;
+		b->rq[i].buf = b->bufs + (size_t)i * READ_BYTES;
+	}
+}
+
+static void bed_fini(struct bed *b)
+{
+	b->io.ops->close(b->io.ctx, b->file);
+	ioq_close(b->q);
+	free(b->bufs);
+	(void)unlink(b->path);
+	assert_int_equal(rmdir(b->dir), 0);
+}
+
+/* Throws the file out of the page cache, where the file system does that. */
+static void bed_make_cold(struct bed *b)
+{
+	assert_int_equal(fdatasync(b->file->fd), 0);
+	assert_int_equal(posix_fadvise(b->file->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
+static void bed_flush(struct bed *b)
+{
+	b->io.ops->flush(b->io.ctx);
+}
+
+static unsigned bed_reap(struct bed *b)
+{
+	return b->io.ops->reap(b->io.ctx);
+}
+
+/* The waiter's part alone: what is not announced is never seen. */
+static void bed_wait(struct bed *b, unsigned ends)
+{
+	struct pollfd pfd = {.fd = ioq_event_fd(b->q), .events = POLLIN};
+	eventfd_t count;
+
+	while (b->ends < ends) {
+		if (poll(&pfd, 1, WAIT_MS) != 1)
+			fail_msg("no announcement: %u of %u reads ended", b->ends, ends);
+		assert_int_equal(eventfd_read(pfd.fd, &count), 0);
+		bed_reap(b);
+	}
+	assert_int_equal(b->ends, ends);
+}
+
+static bool bed_announced(struct bed *b)
+{
+	eventfd_t count;
+
+	return eventfd_read(ioq_event_fd(b->q), &count) == 0;
+}
+
+static void check_content(const struct request *rq, uint64_t off)
+{
+	uint64_t words[READ_BYTES / 8];
+
+	assert_int_equal(rq->done, 1);
+	assert_int_equal(rq->res, READ_BYTES);
+	for (unsigned i = 0; i < READ_BYTES / 8; i++)
+		words[i] = off + i * 8;
+	assert_memory_equal(rq->buf, words, READ_BYTES);
+}
+
+/* Spread over the file, so that readahead for one does not serve the next. */
+static uint64_t spread(unsigned i)
+{
+	return (uint64_t)i * 37 % (FILE_BYTES / READ_BYTES) * READ_BYTES;
+}
+
+/* Tests. */
+
+static void more_reads_than_depth(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	for (int cold = 0; cold < 2; cold++) {
+		if (cold)
+			bed_make_cold(&b);
+		memset(b.bufs, 0, READS * READ_BYTES);
+		b.ends = 0;
+		for (unsigned i = 0; i < READS; i++) {
+			b.rq[i].done = 0;
+			request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+		}
+		assert_int_equal(bed_reap(&b), 0);
+		bed_flush(&b);
+		bed_reap(&b);
+		bed_wait(&b, READS);
+		for (unsigned i = 0; i < READS; i++)
+			check_content(&b.rq[i], spread(i));
+	}
+	bed_fini(&b);
+}
+
+/* The page cache answers inside flush(): nobody else is woken, reap() finds all of it. */
+static void hits_are_not_announced(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 64);
+	for (unsigned i = 0; i < 64; i++)
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	bed_flush(&b);
+	if (bed_reap(&b) != 64) {
+		bed_wait(&b, 64);
+		bed_fini(&b);
+		skip(); /* a file system that does not answer at once */
+	}
+	assert_false(bed_announced(&b));
+	assert_int_equal(bed_reap(&b), 0);
+	bed_fini(&b);
+}
+
+/* `done` that reads again: reap() itself submits, and what that gives is announced. */
+static void done_may_read_again(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 2);
+	b.rq[0].again = 5;
+	request_read(&b.rq[0], b.file, 0, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 6);
+	b.rq[0].done = 1;
+	check_content(&b.rq[0], 5 * READ_BYTES);
+	bed_fini(&b);
+}
+
+static void short_and_empty_reads(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	request_read(&b.rq[0], b.file, FILE_BYTES - 100, READ_BYTES);
+	request_read(&b.rq[1], b.file, FILE_BYTES, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 2);
+	assert_int_equal(b.rq[0].res, 100);
+	assert_int_equal(b.rq[1].res, 0);
+	bed_fini(&b);
+}
+
+static void bad_buffer_is_an_error_not_a_loop(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	b.rq[0].buf = (unsigned char *)0x10;
+	request_read(&b.rq[0], b.file, 0, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 1);
+	assert_int_equal(b.rq[0].res, -EFAULT);
+	bed_fini(&b);
+}
+
+static void what_may_be_opened(void **state)
+{
+	struct io_file *file = NULL;
+	uint64_t size = 77;
+	char path[128];
+	struct err e;
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	assert_int_equal(b.io.ops->open(b.io.ctx, "/no/such/file", &file, &size, &e), -ENOENT);
+	assert_string_equal(e.text, "open /no/such/file: No such file or directory");
+	assert_int_equal(b.io.ops->open(b.io.ctx, b.dir, &file, &size, &e), -EISDIR);
+	assert_non_null(strstr(e.text, "is a directory"));
+	assert_int_equal(b.io.ops->open(b.io.ctx, "/dev/null", &file, &size, &e), -EINVAL);
+	assert_string_equal(e.text,
+			    "open /dev/null: neither a regular file nor a block device");
+	snprintf(path, sizeof(path), "%s/fifo", b.dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(b.io.ops->open(b.io.ctx, path, &file, &size, &e), -EINVAL);
+	(void)unlink(path);
+	assert_null(file);
+	assert_int_equal(size, 77);
+
+	snprintf(path, sizeof(path), "%s/empty", b.dir);
+	(void)close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	assert_int_equal(b.io.ops->open(b.io.ctx, path, &file, &size, &e), 0);
+	assert_int_equal(size, 0);
+	assert_int_equal(fcntl(file->fd, F_GETFL) & O_NONBLOCK, 0);
+	assert_int_equal(fcntl(file->fd, F_GETFD), FD_CLOEXEC);
+	request_read(&b.rq[0], file, 0, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 1);
+	assert_int_equal(b.rq[0].res, 0);
+	b.io.ops->close(b.io.ctx, file);
+	b.io.ops->close(b.io.ctx, NULL);
+	(void)unlink(path);
+	bed_fini(&b);
+}
+
+/* Lends the file to a loop device, which goes when *ret_fd is closed. False: not allowed here. */
+static bool loop_attach(const char *file, char *path, size_t path_len, int *ret_fd)
+{
+	struct loop_config config = {
+		.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+	};
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	int file_fd = open(file, O_RDONLY | O_CLOEXEC);
+	bool attached;
+
+	snprintf(path, path_len, "/dev/loop%d", number);
+	*ret_fd = number < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+	config.fd = (uint32_t)file_fd;
+	attached = *ret_fd >= 0 && ioctl(*ret_fd, LOOP_CONFIGURE, &config) == 0;
+	if (!attached)
+		printf("no loop device: %s\n", strerror(errno));
+	if (!attached && *ret_fd >= 0)
+		(void)close(*ret_fd);
+	if (control >= 0)
+		(void)close(control);
+	(void)close(file_fd);
+	return attached;
+}
+
+static void block_device_has_its_size(void **state)
+{
+	struct io_file *file;
+	uint64_t size = 0;
+	char path[64];
+	struct bed b;
+	int fd;
+
+	(void)state;
+	bed_init(&b, 4);
+	if (!loop_attach(b.path, path, sizeof(path), &fd)) {
+		bed_fini(&b);
+		skip();
+	}
+	assert_int_equal(b.io.ops->open(b.io.ctx, path, &file, &size, NULL), 0);
+	(void)close(fd);
+	assert_true(size == FILE_BYTES);
+	request_read(&b.rq[0], file, FILE_BYTES - READ_BYTES, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 1);
+	check_content(&b.rq[0], FILE_BYTES - READ_BYTES);
+	b.io.ops->close(b.io.ctx, file);
+	bed_fini(&b);
+}
+
+/* A read through the page source on top. */
+struct source_request {
+	struct src_read rd;
+	struct bed *bed;
+	struct err why; /* code 0: all is well */
+};
+
+static void source_done(struct src_read *rd, const struct err *why)
+{
+	struct source_request *sr = CONTAINER_OF(rd, struct source_request, rd);
+
+	if (why)
+		sr->why = *why;
+	sr->bed->ends++;
+}
+
+/* The file shrinks between open and read, to the middle of what is read. */
+static void truncated_file_is_an_error(void **state)
+{
+	struct src_env env = {.reads_max = 1};
+	struct source_request sr;
+	char expect[ERR_TEXT_MAX];
+	struct src *src;
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	env.io = b.io;
+	assert_int_equal(src_file_open(b.path, &env, &src, NULL), 0);
+	for (int shrunk = 0; shrunk < 2; shrunk++) {
+		sr = (struct source_request){
+			.rd = {.offset = 4096, .buf = b.bufs, .len = 2 * READ_BYTES,
+			       .done = source_done},
+			.bed = &b,
+		};
+		b.ends = 0;
+		if (shrunk)
+			assert_int_equal(truncate(b.path, 5000), 0);
+		src->ops->read(src, &sr.rd);
+		bed_flush(&b);
+		bed_reap(&b);
+		bed_wait(&b, 1);
+		assert_int_equal(sr.why.code, shrunk ? -EIO : 0);
+	}
+	snprintf(expect, sizeof(expect), "%s ended at byte 5000 although it had %u when it was "
+		 "opened", b.path, FILE_BYTES);
+	assert_string_equal(sr.why.text, expect);
+	src_close(src);
+	bed_fini(&b);
+}
+
+/* Pipes never answer by themselves: the only sure way to have a read in the kernel. */
+static struct io_file pipe_open(int *ret_write_fd)
+{
+	int fd[2];
+
+	assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
+	*ret_write_fd = fd[1];
+	return (struct io_file){.fd = fd[0]};
+}
+
+static void cancel_in_each_state(void **state)
+{
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, 2);
+	pipe = pipe_open(&write_fd);
+	/* Not flushed. */
+	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
+	b.io.ops->cancel(b.io.ctx, &b.rq[0].rd);
+	assert_int_equal(b.rq[0].done, 0); /* only in reap */
+	bed_wait(&b, 1);
+	assert_int_equal(b.rq[0].res, -ECANCELED);
+	/* Two in the kernel, a third held back by depth. */
+	for (unsigned i = 1; i < 4; i++)
+		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
+	bed_flush(&b);
+	assert_int_equal(bed_reap(&b), 0);
+	b.io.ops->cancel(b.io.ctx, &b.rq[3].rd);
+	bed_wait(&b, 2); /* never reached the kernel, so no flush is needed */
+	b.io.ops->cancel(b.io.ctx, &b.rq[1].rd);
+	b.io.ops->cancel(b.io.ctx, &b.rq[1].rd); /* twice is no more than once */
+	bed_flush(&b);
+	bed_reap(&b);
+	bed_wait(&b, 3);
+	assert_int_equal(b.rq[1].res, -ECANCELED);
+	assert_int_equal(b.rq[3].res, -ECANCELED);
+	assert_int_equal(b.rq[2].done, 0);
+	/* The one left alone still works. */
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	bed_wait(&b, 4);
+	assert_int_equal(b.rq[2].res, 1);
+	(void)close(write_fd);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
+static void close_ends_what_is_outstanding(void **state)
+{
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, 4);
+	pipe = pipe_open(&write_fd);
+	for (unsigned i = 0; i < 10; i++)
+		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	request_read(&b.rq[10], &pipe, 0, READ_BYTES); /* never flushed */
+	b.rq[10].again = 1; /* and one that is begun while closing */
+	b.io.ops->close(b.io.ctx, b.file);
+	ioq_close(b.q);
+	assert_int_equal(b.ends, 12);
+	for (unsigned i = 0; i <= 10; i++)
+		assert_int_equal(b.rq[i].res, -ECANCELED);
+	ioq_close(NULL);
+	(void)close(write_fd);
+	(void)close(pipe.fd);
+	free(b.bufs);
+	(void)unlink(b.path);
+	assert_int_equal(rmdir(b.dir), 0);
+}
+
+static void refused_submissions_lose_nothing(void **state)
+{
+	static const int codes[] = {-EINTR, -EAGAIN, -EBUSY, 0};
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 8);
+	for (size_t c = 0; c < ARRAY_LEN(codes); c++) {
+		b.ends = 0;
+		refuse_submit = codes[c];
+		refuse_count = 20; /* more than are swallowed at once */
+		for (unsigned i = 0; i < READS; i++) {
+			b.rq[i].done = 0;
+			request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+		}
+		bed_flush(&b);
+		bed_reap(&b);
+		bed_wait(&b, READS);
+		assert_int_equal(refuse_count, 0);
+		for (unsigned i = 0; i < READS; i++)
+			check_content(&b.rq[i], spread(i));
+	}
+	bed_fini(&b);
+}
+
+/* The ring breaks for good: what it holds is still answered, the rest fails, no hang. */
+static void broken_ring_fails_reads(void **state)
+{
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, 4);
+	pipe = pipe_open(&write_fd);
+	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
+	bed_flush(&b);
+	bed_reap(&b);
+	refuse_submit = -ENXIO;
+	refuse_count = 1;
+	for (unsigned i = 1; i < 10; i++)
+		request_read(&b.rq[i], b.file, 0, READ_BYTES);
+	b.io.ops->cancel(b.io.ctx, &b.rq[9].rd);
+	bed_flush(&b);
+	bed_wait(&b, 9);
+	request_read(&b.rq[10], b.file, 0, READ_BYTES);
+	bed_wait(&b, 10);
+	for (unsigned i = 1; i <= 10; i++)
+		assert_int_equal(b.rq[i].res, i == 9 ? -ECANCELED : -ENXIO);
+	assert_int_equal(b.rq[0].done, 0);
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	bed_wait(&b, 11);
+	assert_int_equal(b.rq[0].res, 1);
+	(void)close(write_fd);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
+static void *flush_and_end(void *arg)
+{
+	bed_flush(arg);
+	return NULL;
+}
+
+/* The kernel fails the reads of a thread that ends; the caller must not notice. */
+static void submitter_may_end(void **state)
+{
+	struct bed b;
+	pthread_t t;
+
+	(void)state;
+	bed_init(&b, READS);
+	bed_make_cold(&b);
+	for (unsigned i = 0; i < READS; i++)
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	assert_int_equal(pthread_create(&t, NULL, flush_and_end, &b), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	bed_reap(&b);
+	bed_wait(&b, READS);
+	for (unsigned i = 0; i < READS; i++)
+		check_content(&b.rq[i], spread(i));
+	bed_fini(&b);
+}
+
+/* A submitter that computes and makes no system call (a vCPU): others hear of its reads. */
+static void *flush_and_spin(void *arg)
+{
+	void **args = arg;
+
+	bed_flush(args[0]);
+	__atomic_store_n((int *)args[1], 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n((int *)args[1], __ATOMIC_ACQUIRE) != 2)
+		;
+	return NULL;
+}
+
+static void submitter_may_be_busy(void **state)
+{
+	struct bed b;
+	pthread_t t;
+	int phase = 0;
+	void *args[] = {&b, &phase};
+
+	(void)state;
+	bed_init(&b, READS);
+	bed_make_cold(&b);
+	for (unsigned i = 0; i < READS; i++)
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	assert_int_equal(pthread_create(&t, NULL, flush_and_spin, args), 0);
+	while (__atomic_load_n(&phase, __ATOMIC_ACQUIRE) == 0)
+		(void)usleep(100);
+	bed_reap(&b);
+	bed_wait(&b, READS);
+	__atomic_store_n(&phase, 2, __ATOMIC_RELEASE);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	bed_fini(&b);
+}
+
+static void setup_failures_say_what_to_do(void **state)
+{
+	static const struct {
+		int code;
+		const char *text;
+	} cases[] = {
+		{-ENOSYS, "use Linux 6.6 or newer"},
+		{-EPERM, "forbidden here"},
+		{-ENOMEM, "choose a smaller depth"},
+		{-EMFILE, "Too many open files"},
+	};
+	struct ioq *q = (void *)0x10;
+	struct err e;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		refuse_setup = cases[i].code;
+		assert_int_equal(ioq_open(8, &q, &e), cases[i].code);
+		assert_non_null(strstr(e.text, cases[i].text));
+		assert_null(strstr(e.text, "...")); /* none is cut */
+	}
+	refuse_setup = 0;
+	assert_int_equal(ioq_open(0, &q, &e), -EINVAL);
+	assert_int_equal(ioq_open(IOQ_DEPTH_MAX + 1, &q, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "must be 1 to 4096"));
+	assert_ptr_equal(q, (void *)0x10);
+}
+
+static void every_depth_opens(void **state)
+{
+	static const unsigned depths[] = {1, 3, IOQ_DEPTH_MAX};
+	struct err e;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(depths); i++) {
+		struct ioq *q;
+
+		if (ioq_open(depths[i], &q, &e) < 0)
+			fail_msg("%s", e.text);
+		ioq_close(q);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(more_reads_than_depth),
+		cmocka_unit_test(hits_are_not_announced),
+		cmocka_unit_test(done_may_read_again),
+		cmocka_unit_test(short_and_empty_reads),
+		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),
+		cmocka_unit_test(what_may_be_opened),
+		cmocka_unit_test(block_device_has_its_size),
+		cmocka_unit_test(truncated_file_is_an_error),
+		cmocka_unit_test(cancel_in_each_state),
+		cmocka_unit_test(close_ends_what_is_outstanding),
+		cmocka_unit_test(refused_submissions_lose_nothing),
+		cmocka_unit_test(broken_ring_fails_reads),
+		cmocka_unit_test(submitter_may_end),
+		cmocka_unit_test(submitter_may_be_busy),
+		cmocka_unit_test(setup_failures_say_what_to_do),
+		cmocka_unit_test(every_depth_opens),
+	};
+	struct ioq *q;
+	struct err e;
+
+	if (ioq_open(1, &q, &e) < 0) {
+		printf("skipped: %s\n", e.text);
+		return 77;
+	}
+	ioq_close(q);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
