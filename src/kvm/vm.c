@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See vm.h. Capabilities are probed by asking KVM, never by its version. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kvm/kvm_uapi.h"
+#include "kvm/vm.h"
+
+#define CPUID_ENTRIES_MAX 256
+
+static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, struct err *e)
+{
+	struct kvm_enable_cap c = {.cap = cap, .args = {arg}};
+
+	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, (unsigned long)cap) <= 0)
+		return err_set(e, -EOPNOTSUPP, "kvm: this host has no %s; see `asyncpf doctor`", name);
+	if (ioctl(vm_fd, KVM_ENABLE_CAP, &c) < 0)
+		return err_sys(e, -errno, "kvm: enabling %s", name);
+	return 0;
+}
+
+int kvmp_vm_prepare(int vm_fd, struct err *e)
+{
+	/* One bit per register, 0 = to user space. */
+	uint8_t deny = 0;
+	struct kvm_msr_filter filter = {
+		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
+		.ranges = {
+			{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+			 .nmsrs = 1, .base = APF_MSR_EN, .bitmap = &deny},
+			{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+			 .nmsrs = 2, .base = APF_MSR_CTL, .bitmap = &deny},
+		},
+	};
+	int rc;
+
+	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) <= 0 ||
+	    ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) <= 0)
+		return err_set(e, -EOPNOTSUPP,
+			       "kvm: this host lacks SYNC_REGS or SIGNAL_MSI; see `asyncpf doctor`");
+	rc = enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
+	if (rc < 0)
+		return rc;
+	rc = enable_cap(vm_fd, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER,
+			"X86_USER_SPACE_MSR", e);
+	if (rc < 0)
+		return rc;
+	if (ioctl(vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+		return err_sys(e, -errno, "kvm: filter for the page fault registers");
+	return 0;
+}
+
+uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features)
+{
+	uint32_t ours = APF_CPUID_ASYNC_PF | APF_CPUID_ASYNC_PF_VMEXIT | APF_CPUID_ASYNC_PF_INT;
+
+	return (eax & ~ours) | (features & ours);
+}
+
+int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm;
+
+	if (kvm < 0 && errno == ENOENT)
+		return err_sys(e, -ENOENT,
+			       "/dev/kvm: this machine offers no KVM (enable virtualisation, load the kvm module)");
+	if (kvm < 0 && errno == EACCES)
+		return err_sys(e, -EACCES,
+			       "/dev/kvm: run as root or join the group that owns it (kvm)");
+	if (kvm < 0)
+		return err_sys(e, -errno, "/dev/kvm");
+	if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+		close(kvm);
+		return err_set(e, -EOPNOTSUPP, "/dev/kvm: not KVM API version 12");
+	}
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	if (vm < 0) {
+		int rc = err_sys(e, -errno, "kvm: creating a virtual machine");
+
+		close(kvm);
+		return rc;
+	}
+	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB, unused. */
+	if (ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0) {
+		int rc = err_sys(e, -errno, "kvm: in-kernel interrupt controllers");
+
+		close(vm);
+		close(kvm);
+		return rc;
+	}
+	*ret_kvm_fd = kvm;
+	*ret_vm_fd = vm;
+	return 0;
+}
+
+int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e)
+{
+	struct kvm_userspace_memory_region r = {
+		.slot = slot,
+		.guest_phys_addr = gpa.v,
+		.memory_size = bytes,
+		.userspace_addr = hva.v,
+	};
+
+	if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
+		return err_sys(e, -errno, "kvm: memory slot %u (%llu bytes at %#llx)", slot,
+			       (unsigned long long)bytes, (unsigned long long)gpa.v);
+	return 0;
+}
+
+int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,
+		   struct err *e)
+{
+	int bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
+	void *run;
+
+	if (fd < 0 || bytes < 0)
+		return err_sys(e, -errno, "kvm: creating vCPU %u", id);
+	run = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (run == MAP_FAILED) {
+		int rc = err_sys(e, -errno, "kvm: mapping vCPU %u", id);
+
+		close(fd);
+		return rc;
+	}
+	*ret_fd = fd;
+	*ret_run = run;
+	return 0;
+}
+
+void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run)
+{
+	int bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+	if (run && bytes > 0)
+		munmap(run, (size_t)bytes);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int patch_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct kvm_cpuid2 *c,
+		       struct err *e)
+{
+	c->nent = CPUID_ENTRIES_MAX;
+	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
+		return err_sys(e, -errno, "kvm: supported CPUID");
+	for (uint32_t i = 0; i < c->nent; i++) {
+		struct kvm_cpuid_entry2 *en = &c->entries[i];
+
+		if (en->function == APF_CPUID_LEAF_FEATURES)
+			en->eax = kvmp_cpuid_features(en->eax, features);
+		else if (en->function == 1)
+			en->ebx = (en->ebx & 0x00ffffffu) | id << 24;
+		else if (en->function == 0xb)
+			en->edx = id;
+	}
+	if (ioctl(fd, KVM_SET_CPUID2, c) < 0)
+		return err_sys(e, -errno, "kvm: CPUID of vCPU %u", id);
+	return 0;
+}
+
+int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e)
+{
+	struct kvm_cpuid2 *c =
+		calloc(1, sizeof(*c) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+	int rc;
+
+	if (!c)
+		return err_sys(e, -ENOMEM, "kvm: CPUID of vCPU %u", id);
+	rc = patch_cpuid(kvm_fd, fd, id, features, c, e);
+	free(c);
+	return rc;
+}
+
+static struct kvm_segment flat_segment(uint16_t selector, uint8_t type, bool code)
+{
+	return (struct kvm_segment){
+		.limit = 0xffffffff,
+		.selector = selector,
+		.type = type,
+		.present = 1,
+		.s = 1,
+		.g = 1,
+		.l = code,
+		.db = !code,
+	};
+}
+
+int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct err *e)
+{
+	struct kvm_regs regs = {.rip = rip, .rdi = arg, .rflags = 2};
+	struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
+	struct kvm_sregs s;
+
+	if (ioctl(fd, KVM_GET_SREGS, &s) < 0)
+		return err_sys(e, -errno, "kvm: reading segment registers");
+	s.cs = flat_segment(0x08, 11, true);
+	s.ds = flat_segment(0x10, 3, false);
+	s.es = s.fs = s.gs = s.ss = s.ds;
+	s.cr3 = cr3.v;
+	s.cr0 = 0x80050033;                /* PG AM WP NE ET MP PE */
+	s.cr4 = 0x6a0;                     /* OSXMMEXCPT OSFXSR PGE PAE */
+	s.efer = 0xd00;                    /* NXE LMA LME */
+	if (ioctl(fd, KVM_SET_SREGS, &s) < 0)
+		return err_sys(e, -errno, "kvm: entering 64-bit mode");
+	/* The other processors too start here, without INIT and SIPI. */
+	if (ioctl(fd, KVM_SET_REGS, &regs) < 0 || ioctl(fd, KVM_SET_MP_STATE, &mp) < 0)
+		return err_sys(e, -errno, "kvm: first registers");
+	return 0;
+}
+
+uint64_t kvmp_tsc_khz(int fd)
+{
+	int khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
+
+	return khz > 0 ? (uint64_t)khz : 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a VM must be set up with for user-space page fault events, and the little that
+ * the small VMM needs to make one. Set-up time only, one thread.
+ */
+#ifndef KVM_VM_H
+#define KVM_VM_H
+
+#include "abi/apf.h"
+#include "base/err.h"
+#include "base/types.h"
+
+struct kvm_run;
+struct kvm_cpuid2;
+
+/* ---- for any VMM's VM (libasyncpf) ---- */
+
+/*
+ * Enables exception payloads and user-space MSR exits for the three APF registers, and
+ * nothing else. An MSR filter that the VMM had set before is replaced. 0 or -Exxx; the text
+ * names the capability that is missing.
+ */
+int kvmp_vm_prepare(int vm_fd, struct err *e);
+
+/*
+ * CPUID leaf 0x40000001 EAX as the guest should see it: the three APF bits of `eax` replaced
+ * by `features`.
+ */
+uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features);
+
+/* ---- for the small VMM ---- */
+
+/* Opens /dev/kvm and makes a VM with in-kernel local APICs. The text says what to do. */
+int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e);
+int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e);
+/* Creates a vCPU and maps its kvm_run (unmap: kvmp_vcpu_close). */
+int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,
+		   struct err *e);
+void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run);
+/* Gives the vCPU the host's supported CPUID with these APF features. */
+int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e);
+/* Starts the vCPU in 64-bit mode at rip, CPL 0, interrupts off, RDI = arg. */
+int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct err *e);
+uint64_t kvmp_tsc_khz(int fd);
+
+#endif

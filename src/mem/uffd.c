@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See uffd.h. Tests: tests/integration/gmem_test.c, tests/error/. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "mem/uffd.h"
+#include "mem/uffd_abi.h"
+
+/* The mappings never change while registered, so -EAGAIN can only be a passing state. */
+#define EAGAIN_MAX 1000
+
+static int uffd_new(struct err *e)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int first = errno;
+
+	if (fd >= 0)
+		return fd;
+	if (first == ENOSYS)
+		return err_sys(e, -ENOSYS, "userfaultfd: the kernel is built without it");
+	/* Since 5.11 faults of the kernel itself, KVM's among them, need a privilege. */
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	if (dev >= 0) {
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		first = errno;
+		close(dev);
+		if (fd >= 0)
+			return fd;
+	}
+	if (first == EPERM)
+		return err_sys(e, -EPERM,
+			       "userfaultfd: run as root, give access to /dev/userfaultfd, or set "
+			       "sysctl vm.unprivileged_userfaultfd=1");
+	return err_sys(e, -first, "userfaultfd");
+}
+
+static int handshake(int fd, uint64_t features, uint64_t *ret_has, struct err *e)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		return err_sys(e, -errno, "userfaultfd: UFFDIO_API");
+	*ret_has = api.features;
+	return 0;
+}
+
+int uffd_open(uint64_t features, struct err *e)
+{
+	uint64_t has = 0;
+	int fd = uffd_new(e);
+	int rc;
+
+	if (fd < 0)
+		return fd;
+	/* Asked without features the kernel tells what it has; it can be asked only once. */
+	rc = handshake(fd, 0, &has, e);
+	close(fd);
+	if (rc < 0)
+		return rc;
+	if ((features & UFFD_FEATURE_POISON) && !(has & UFFD_FEATURE_POISON))
+		return err_set(e, -EOPNOTSUPP,
+			       "userfaultfd: this kernel has no UFFDIO_POISON; Linux 6.6 or later is "
+			       "needed, or --faults kernel");
+	if (features & ~has)
+		return err_set(e, -EOPNOTSUPP,
+			       "userfaultfd: this kernel lacks feature bits %#llx (shmem, minor faults)",
+			       (unsigned long long)(features & ~has));
+	fd = uffd_new(e);
+	if (fd < 0)
+		return fd;
+	rc = handshake(fd, features, &has, e);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+int uffd_register(int fd, void *start, uint64_t len, struct err *e)
+{
+	struct uffdio_register reg = {
+		.range = {.start = (uintptr_t)start, .len = len},
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	};
+
+	if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
+		return err_sys(e, -errno, "userfaultfd: UFFDIO_REGISTER of %llu bytes of guest memory",
+			       (unsigned long long)len);
+	return 0;
+}
+
+int uffd_wake(int fd, void *start, uint64_t len, struct err *e)
+{
+	struct uffdio_range range = {.start = (uintptr_t)start, .len = len};
+
+	if (ioctl(fd, UFFDIO_WAKE, &range) < 0)
+		return err_sys(e, -errno, "userfaultfd: UFFDIO_WAKE");
+	return 0;
+}
+
+/* One attempt at the rest of a range; *ret_bytes: what it did. 0 or -errno. */
+typedef int (*range_step)(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes);
+
+static int step_continue(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
+{
+	struct uffdio_continue c = {.range = {.start = start, .len = len}};
+	int rc = ioctl(fd, UFFDIO_CONTINUE, &c) < 0 ? -errno : 0;
+
+	*ret_bytes = c.mapped;
+	return rc;
+}
+
+static int step_poison(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
+{
+	struct uffdio_poison p = {.range = {.start = start, .len = len}};
+	int rc = ioctl(fd, UFFDIO_POISON, &p) < 0 ? -errno : 0;
+
+	*ret_bytes = p.updated;
+	return rc;
+}
+
+static int over_range(range_step step, const char *what, int fd, void *start, uint64_t len,
+		      struct err *e)
+{
+	uint64_t at = (uintptr_t)start, end = at + len;
+	unsigned again = 0;
+
+	while (at < end) {
+		int64_t bytes = 0;
+		int rc = step(fd, at, end - at, &bytes);
+
+		if (rc == 0)
+			return 0;
+		if (bytes > 0) {
+			at += (uint64_t)bytes;
+		} else if (rc == -EEXIST) {
+			/* Populated already; somebody may sleep on it all the same. */
+			rc = uffd_wake(fd, (void *)(uintptr_t)at, PAGE_BYTES, e);
+			if (rc < 0)
+				return rc;
+			at += PAGE_BYTES;
+		} else if (rc == -EAGAIN && again++ < EAGAIN_MAX) {
+			sched_yield();
+		} else if (rc == -EFAULT) {
+			return rc;
+		} else {
+			return err_sys(e, rc, "userfaultfd: %s", what);
+		}
+	}
+	return 0;
+}
+
+int uffd_continue(int fd, void *start, uint64_t len, struct err *e)
+{
+	return over_range(step_continue, "UFFDIO_CONTINUE", fd, start, len, e);
+}
+
+int uffd_poison(int fd, void *start, uint64_t len, struct err *e)
+{
+	return over_range(step_poison, "UFFDIO_POISON", fd, start, len, e);
+}
