@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Performs the engine's events: reads and writes the guest's area through the alias,
+ * raises the interrupt or queues the #PF, and looks again where the guest was not
+ * ready.
+ *
+ * Looking again (docs/decisions/0003): a slot that the guest frees by a plain memory
+ * write, a local APIC that it switches on, an IF that it sets: none of them is an exit.
+ * Every exit of the vCPU is a chance to look; between exits a timer does, each interval
+ * twice the last, so that an event is never later than twice what the guest took, and an
+ * unresponsive guest costs a few looks per second. Test: tests/unit/host_deliver_test.c.
+ */
+#include "base/assert.h"
+#include "host/internal.h"
+
+/* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
+#define RECHECK_FIRST_NS (50 * NS_PER_US)
+/* int acknowledges by an exit, so that a look is only the safety net. */
+#define RECHECK_FIRST_INT_NS (2 * NS_PER_MS)
+#define RECHECK_MAX_NS (50 * NS_PER_MS)
+
+/* The guest's area in the alias, 64-byte aligned; NULL when it is not RAM or not there. */
+static unsigned char *area(const struct hst_vcpu *v)
+{
+	roff_t off;
+
+	if (!eng_enabled(&v->eng) || !ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off) ||
+	    block_kind(v->h, block_of(v->h, off)) != BLOCK_PRESENT)
+		return NULL;
+	return v->h->mem.alias + off.v;
+}
+
+struct eng_slot slot_read(struct hst_vcpu *v)
+{
+	const unsigned char *p = area(v);
+	uint64_t both;
+
+	if (!p)
+		return (struct eng_slot){.readable = false};
+	/* One load: the guest may write at any time. Pairs with its release store of 0. */
+	both = __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_ACQUIRE);
+	return (struct eng_slot){true, (uint32_t)both, (uint32_t)(both >> 32)};
+}
+
+void slot_store(struct hst_vcpu *v, const struct eng_store *st)
+{
+	unsigned char *p = area(v);
+
+	if (!p || st->len == 0)
+		return;
+	/* Release: whoever takes the event sees the slot. */
+	if (st->len == 8)
+		__atomic_store_n((uint64_t *)(void *)p, st->value, __ATOMIC_RELEASE);
+	else
+		__atomic_store_n((uint32_t *)(void *)(p + st->off), (uint32_t)st->value,
+				 __ATOMIC_RELEASE);
+}
+
+/*
+ * The interrupt was refused: the token must not stay in the slot, or nothing would ever
+ * be delivered again. False: the guest has taken it meanwhile, all is well.
+ */
+static bool slot_take_back(struct hst_vcpu *v, const struct eng_store *st)
+{
+	unsigned char *p = area(v);
+
+	if (!p)
+		return true;
+	if (st->len == 8) {
+		uint64_t want = st->value;
+
+		return __atomic_compare_exchange_n((uint64_t *)(void *)p, &want, 0, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	}
+	uint32_t want = (uint32_t)st->value;
+
+	return __atomic_compare_exchange_n((uint32_t *)(void *)(p + st->off), &want, 0, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+static void recheck_later(struct hst_vcpu *v, bool by_vcpu)
+{
+	struct hst *h = v->h;
+
+	v->recheck_by_vcpu = by_vcpu;
+	if (timer_armed(&v->recheck))
+		return;
+	if (v->recheck_ns == 0)
+		v->recheck_ns = v->eng.cfg.rev == APF_REV_INT ? RECHECK_FIRST_INT_NS
+							      : RECHECK_FIRST_NS;
+	timer_arm(&h->timers, &v->recheck, hst_now(h) + v->recheck_ns);
+	v->recheck_ns = min_u64(v->recheck_ns * 2, RECHECK_MAX_NS);
+}
+
+static void recheck_stop(struct hst_vcpu *v)
+{
+	timer_cancel(&v->h->timers, &v->recheck);
+	v->recheck_ns = 0;
+}
+
+static void recheck_fire(struct timer *tm, uint64_t now_ns)
+{
+	struct hst_vcpu *v = CONTAINER_OF(tm, struct hst_vcpu, recheck);
+	struct eng_slot slot = slot_read(v);
+
+	(void)now_ns;
+	v->stats.rechecks++;
+	if (v->eng.ready_unacked && slot.readable && slot.token == 0) {
+		/* Seen free and unacknowledged at two looks: the acknowledgement is not coming. */
+		if (v->ack_missed)
+			eng_ack_lost(&v->eng);
+		v->ack_missed = !v->ack_missed;
+	}
+	if (v->recheck_by_vcpu && v->where != HST_IN_HOST) {
+		recheck_later(v, true);
+		vcpu_kick(v);
+	} else {
+		deliver(v, NULL);
+	}
+}
+
+void deliver_init(struct hst_vcpu *v)
+{
+	v->recheck.fire = recheck_fire;
+}
+
+static void count_ready(struct hst_vcpu *v, const struct eng_event *ev)
+{
+	if (ev->how != ENG_HOW_IRQ && ev->how != ENG_HOW_PF)
+		return;
+	if (ev->token == APF_TOKEN_WAKE_ALL)
+		v->stats.wake_alls++;
+	else
+		v->stats.ready_events++;
+}
+
+/* False: the local APIC refused, and the event is as due as before. */
+static bool perform(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event *ev)
+{
+	const struct plat *p = &v->h->plat;
+
+	slot_store(v, &ev->store);
+	switch (ev->how) {
+	case ENG_HOW_IRQ:
+		if (p->ops->raise_irq(p->ctx, v->index, ev->vector) > 0)
+			break;
+		v->stats.ready_refused++;
+		if (slot_take_back(v, &ev->store))
+			return false;
+		break;
+	case ENG_HOW_PF:
+		p->ops->inject_pf(p->ctx, v->index, ev->token);
+		cpu->untaken_token = ev->token;
+		cpu->event_pending = true;
+		break;
+	case ENG_HOW_CANCEL_PF:
+		p->ops->cancel_pf(p->ctx, v->index);
+		cpu->untaken_token = 0;
+		cpu->event_pending = false;
+		break;
+	case ENG_HOW_NOTHING:
+		break;
+	}
+	return true;
+}
+
+/* The area's block was absent (a restored vCPU): on its way now. True: wait for it. */
+static bool area_on_its_way(struct hst_vcpu *v)
+{
+	struct hst *h = v->h;
+	bool joined;
+	roff_t off;
+
+	if (!eng_enabled(&v->eng) || !ram_find(&h->ram, eng_area_gpa(v->eng.en), 8, &off) ||
+	    block_kind(h, block_of(h, off)) == BLOCK_PRESENT)
+		return false;
+	(void)fetch_for(h, block_of(h, off), v->index, &joined);
+	return true;
+}
+
+void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
+{
+	struct eng_event ev;
+
+	if (area_on_its_way(v)) {
+		recheck_later(v, false);
+		return;
+	}
+
+	/* Bounded: each turn sends one event, and faults_max + 1 are there at most. */
+	for (;;) {
+		switch (eng_next_ready(&v->eng, cpu, slot_read(v), &ev)) {
+		case ENG_READY_SEND:
+			if (!perform(v, cpu, &ev)) {
+				recheck_later(v, false);
+				return;
+			}
+			eng_ready_sent(&v->eng, &ev);
+			count_ready(v, &ev);
+			recheck_stop(v);
+			v->ack_missed = false;
+			break;
+		case ENG_READY_NONE:
+		case ENG_READY_OFF:
+			recheck_stop(v);
+			return;
+		case ENG_READY_SLOT_BUSY:
+			recheck_later(v, false);
+			return;
+		case ENG_READY_NO_CPU:
+			vcpu_kick(v);
+			return;
+		case ENG_READY_NOT_NOW:
+			recheck_later(v, true);
+			return;
+		}
+	}
+}

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Residency and fetching. A block is absent, being fetched (then its word names the
+ * fetch) or present. A fetch exists once per block, however many wait for it; its
+ * waiters hang on it. Reads in flight are bounded by queue_depth; beyond that they
+ * wait in one queue per vCPU, served in turn, so that a vCPU that faults a lot does
+ * not starve the others.
+ *
+ * A failed read is repeated with a growing delay; past the limit, or when a source
+ * does not answer in time, the VM is paused and nothing is lost: hst_resume goes on.
+ *
+ * Order of publication: content into the alias (the source), visible in the guest
+ * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
+ * Test: tests/unit/host_fetch_test.c.
+ */
+#include "base/assert.h"
+#include "host/internal.h"
+
+#define BACKOFF_FIRST_NS (10 * NS_PER_MS)
+#define BACKOFF_MAX_NS NS_PER_S
+
+static void dispatch(struct hst *h);
+
+void fetch_init(struct hst *h)
+{
+	for (uint32_t i = h->fetch_count; i-- > 0;) {
+		h->fetches[i].h = h;
+		h->fetches[i].next = h->free_fetches;
+		h->free_fetches = &h->fetches[i];
+	}
+	h->free_count = h->fetch_count;
+}
+
+static void queue_push(struct hst_queue *q, struct hst_fetch *f)
+{
+	f->next = NULL;
+	if (q->tail)
+		q->tail->next = f;
+	else
+		q->head = f;
+	q->tail = f;
+}
+
+static struct hst_fetch *queue_pop(struct hst_queue *q)
+{
+	struct hst_fetch *f = q->head;
+
+	if (f) {
+		q->head = f->next;
+		if (!q->head)
+			q->tail = NULL;
+		f->next = NULL;
+	}
+	return f;
+}
+
+void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint64_t *ret_len)
+{
+	ret_off->v = (uint64_t)block << h->cfg.block_shift;
+	*ret_len = min_u64(1ull << h->cfg.block_shift, h->mem.bytes - ret_off->v);
+}
+
+/* ---- trouble: the VM is paused while a block cannot be had ---- */
+
+static void trouble_begin(struct hst_fetch *f, enum hst_fetch_state state, const struct err *why)
+{
+	struct hst *h = f->h;
+	struct hst_trouble t = {.tries = f->tries + 1u};
+	roff_t off;
+	uint64_t len;
+
+	hst_block_range(h, f->block, &off, &len);
+	t.gpa = ram_gpa(&h->ram, off);
+	if (why)
+		t.why = *why;
+	f->state = state;
+	h->troubled++;
+	h->hooks.trouble(h->hooks.ctx, &t);
+	vcpu_kick_all(h);
+}
+
+static void trouble_end(struct hst *h)
+{
+	ASSERT(h->troubled > 0);
+	if (--h->troubled == 0) {
+		h->hooks.trouble(h->hooks.ctx, NULL);
+		vcpu_kick_all(h);
+	}
+}
+
+/* ---- reading ---- */
+
+static void fetch_filled(struct hst_fetch *f)
+{
+	f->state = HST_FETCH_FILLED;
+	queue_push(&f->h->filled, f);
+}
+
+static void fetch_queue(struct hst_fetch *f)
+{
+	f->state = HST_FETCH_QUEUED;
+	queue_push(&f->h->queues[f->owner], f);
+}
+
+static void read_failed(struct hst_fetch *f, const struct err *why)
+{
+	struct hst *h = f->h;
+	uint64_t delay = BACKOFF_FIRST_NS;
+
+	h->stats.read_errors++;
+	if (f->tries >= h->cfg.retries_max) {
+		trouble_begin(f, HST_FETCH_FAILED, why);
+		return;
+	}
+	for (unsigned i = 0; i < f->tries && delay < BACKOFF_MAX_NS; i++)
+		delay *= 2;
+	f->tries++;
+	h->stats.retries++;
+	f->state = HST_FETCH_BACKOFF;
+	timer_arm(&h->timers, &f->timer, hst_now(h) + min_u64(delay, BACKOFF_MAX_NS));
+}
+
+static void read_done(struct src_read *rd, const struct err *why)
+{
+	struct hst_fetch *f = CONTAINER_OF(rd, struct hst_fetch, rd);
+	struct hst *h = f->h;
+	enum hst_fetch_state was = f->state;
+
+	ASSERT(was == HST_FETCH_READING || was == HST_FETCH_STUCK || was == HST_FETCH_CANCELLED);
+	timer_cancel(&h->timers, &f->timer);
+	h->in_flight--;
+	if (h->stopping)
+		return;
+	if (!why) {
+		h->stats.bytes_read += rd->len;
+		if (f->backing && !f->sampled)
+			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
+		fetch_filled(f);
+	} else if (was == HST_FETCH_CANCELLED) {
+		f->tries = 0;
+		fetch_queue(f);
+	} else {
+		read_failed(f, why);
+	}
+	if (was != HST_FETCH_READING)
+		trouble_end(h);
+	dispatch(h);
+}
+
+static void fetch_timer(struct timer *tm, uint64_t now_ns)
+{
+	struct hst_fetch *f = CONTAINER_OF(tm, struct hst_fetch, timer);
+
+	(void)now_ns;
+	if (f->h->stopping)
+		return;
+	if (f->state == HST_FETCH_BACKOFF) {
+		fetch_queue(f);
+		dispatch(f->h);
+	} else if (f->state == HST_FETCH_READING) {
+		f->h->stats.read_timeouts++;
+		trouble_begin(f, HST_FETCH_STUCK, NULL);
+	}
+}
+
+/* How much of the block the source holds; the rest is zeroes. */
+static uint64_t backed_bytes(const struct ram_backing *b, roff_t off, uint64_t len)
+{
+	uint64_t skip = off.v - b->roff.v;
+	uint64_t at = b->src_offset + skip;
+
+	if (at >= b->src->size)
+		return 0;
+	return min_u64(min_u64(len, b->bytes - skip), b->src->size - at);
+}
+
+static void fetch_issue(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+	struct ram_backing *b = f->backing;
+	roff_t off;
+	uint64_t len;
+
+	hst_block_range(h, f->block, &off, &len);
+	len = b ? backed_bytes(b, off, len) : 0;
+	if (len == 0) {
+		/* A hole in the memfd reads as zeroes. */
+		fetch_filled(f);
+		return;
+	}
+	f->rd = (struct src_read){
+		.offset = b->src_offset + (off.v - b->roff.v),
+		.buf = h->mem.alias + off.v,
+		.len = len,
+		.done = read_done,
+	};
+	f->state = HST_FETCH_READING;
+	f->issued_ns = hst_now(h);
+	h->in_flight++;
+	h->stats.reads++;
+	if (h->cfg.source_timeout_ns != NS_NEVER)
+		timer_arm(&h->timers, &f->timer, f->issued_ns + h->cfg.source_timeout_ns);
+	b->src->ops->read(b->src, &f->rd);
+}
+
+/* Issues queued fetches, one vCPU after the other, while there is room. */
+static void dispatch(struct hst *h)
+{
+	unsigned count = h->cfg.vcpus + 1;
+	unsigned empty = 0;
+
+	if (h->stopping)
+		return;
+	if (h->dispatching)
+		return; /* the loop below goes on when this read's done() returns to it */
+	h->dispatching = true;
+	while (h->in_flight < h->cfg.queue_depth && empty < count) {
+		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+
+		h->next_queue = (h->next_queue + 1) % count;
+		if (f) {
+			empty = 0;
+			fetch_issue(f);
+		} else {
+			empty++;
+		}
+	}
+	h->dispatching = false;
+}
+
+static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner)
+{
+	struct hst_fetch *f = h->free_fetches;
+
+	/* There is one for every waiter that can exist: fetch_count() in host.c. */
+	ASSERT(f);
+	h->free_fetches = f->next;
+	h->free_count--;
+	*f = (struct hst_fetch){
+		.h = h,
+		.block = block,
+		.owner = (uint16_t)owner,
+		.timer = {.fire = fetch_timer},
+	};
+	h->blocks[block] = (uint32_t)(f - h->fetches) << 2 | BLOCK_FETCHING;
+	return f;
+}
+
+struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+{
+	struct hst_fetch *f;
+	roff_t off;
+	uint64_t len;
+
+	*ret_joined = block_kind(h, block) == BLOCK_FETCHING;
+	if (*ret_joined)
+		return &h->fetches[h->blocks[block] >> 2];
+	ASSERT(block_kind(h, block) == BLOCK_ABSENT);
+	f = fetch_alloc(h, block, owner);
+	hst_block_range(h, block, &off, &len);
+	f->backing = ram_backing_at(&h->ram, off);
+	fetch_queue(f);
+	dispatch(h);
+	return f;
+}
+
+void fetch_present_again(struct hst *h, uint32_t block)
+{
+	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
+
+	h->blocks_present--;
+	fetch_filled(f);
+}
+
+/* ---- waiters ---- */
+
+void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns)
+{
+	ASSERT(!w->fetch);
+	w->fetch = f;
+	w->since_ns = since_ns;
+	w->prev = NULL;
+	w->next = f->waiters;
+	if (f->waiters)
+		f->waiters->prev = w;
+	f->waiters = w;
+}
+
+void waiter_unlink(struct hst_waiter *w)
+{
+	if (!w->fetch)
+		return;
+	if (w->prev)
+		w->prev->next = w->next;
+	else
+		w->fetch->waiters = w->next;
+	if (w->next)
+		w->next->prev = w->prev;
+	w->fetch = NULL;
+}
+
+struct hst_fetch *hst_take_filled(struct hst *h)
+{
+	return queue_pop(&h->filled);
+}
+
+/* Waiters are pushed in front; the one who came first is served first. */
+static struct hst_waiter *first_waiter(struct hst_fetch *f)
+{
+	struct hst_waiter *w = f->waiters;
+
+	while (w && w->next)
+		w = w->next;
+	return w;
+}
+
+void hst_settle(struct hst_fetch *f, const struct err *why)
+{
+	struct hst *h = f->h;
+	uint64_t now = hst_now(h);
+	struct hst_waiter *w, *prev;
+
+	ASSERT(f->state == HST_FETCH_FILLED);
+	if (why) {
+		trouble_begin(f, HST_FETCH_FAILED, why);
+		return;
+	}
+	h->blocks[f->block] = BLOCK_PRESENT;
+	h->blocks_present++;
+	for (w = first_waiter(f); w; w = prev) {
+		prev = w->prev;
+		waiter_unlink(w);
+		if (w->v)
+			vcpu_block_ready(w, now);
+		else
+			h->hooks.outside_ready(h->hooks.ctx);
+	}
+	f->state = HST_FETCH_FREE;
+	f->next = h->free_fetches;
+	h->free_fetches = f;
+	h->free_count++;
+}
+
+/* ---- outside callers ---- */
+
+bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w)
+{
+	uint32_t block = block_of(h, off);
+	bool joined;
+
+	ASSERT(off.v < h->mem.bytes && !w->v);
+	if (block_kind(h, block) == BLOCK_PRESENT)
+		return true;
+	waiter_link(w, fetch_for(h, block, h->cfg.vcpus, &joined), hst_now(h));
+	return false;
+}
+
+void hst_forget(struct hst_waiter *w)
+{
+	waiter_unlink(w);
+}
+
+static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
+{
+	uint64_t at = chunk << CHUNK_SHIFT;
+	uint64_t end = min_u64(at + CHUNK_BYTES, h->mem.bytes);
+
+	while (at < end) {
+		uint64_t run = at;
+
+		while (run < end && block_kind(h, block_of(h, (roff_t){run})) != BLOCK_PRESENT)
+			run += 1ull << h->cfg.block_shift;
+		run = min_u64(run, end);
+		if (run > at) {
+			int rc = h->mem.ops->poison(h->mem.ctx, (roff_t){at}, run - at, e);
+
+			if (rc < 0)
+				return rc;
+		}
+		at = run + (1ull << h->cfg.block_shift);
+	}
+	h->chunk_poisoned[chunk] = 1;
+	return 0;
+}
+
+int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
+{
+	uint32_t block = block_of(h, off);
+	roff_t start;
+	uint64_t len;
+	bool joined;
+
+	ASSERT(off.v < h->mem.bytes);
+	hst_block_range(h, block, &start, &len);
+	if (h->cfg.faults != HST_FAULTS_KERNEL) {
+		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
+			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	}
+	h->stats.faults++;
+	if (block_kind(h, block) == BLOCK_PRESENT) {
+		h->stats.redundant++;
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	}
+	if (block_kind(h, block) == BLOCK_ABSENT && h->free_count <= HST_OUTSIDE_MAX + h->cfg.vcpus)
+		/* No room but for those who hold a claim: woken, the kernel reports it once more. */
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
+	h->stats.joined += joined;
+	return 0;
+}
+
+/* ---- pause and resume ---- */
+
+bool hst_is_paused(const struct hst *h)
+{
+	return h->paused || h->troubled > 0;
+}
+
+void hst_pause(struct hst *h)
+{
+	h->paused = true;
+	vcpu_kick_all(h);
+}
+
+void hst_resume(struct hst *h)
+{
+	h->paused = false;
+	for (uint32_t i = 0; i < h->fetch_count; i++) {
+		struct hst_fetch *f = &h->fetches[i];
+
+		if (f->state == HST_FETCH_FAILED) {
+			f->tries = 0;
+			fetch_queue(f);
+			trouble_end(h);
+		} else if (f->state == HST_FETCH_STUCK) {
+			f->state = HST_FETCH_CANCELLED;
+			f->backing->src->ops->cancel(f->backing->src, &f->rd);
+		}
+	}
+	dispatch(h);
+	vcpu_kick_all(h);
+}
+
+void hst_stop(struct hst *h)
+{
+	h->stopping = true;
+	for (uint32_t i = 0; i < h->fetch_count; i++) {
+		struct hst_fetch *f = &h->fetches[i];
+
+		if (f->state == HST_FETCH_READING || f->state == HST_FETCH_STUCK ||
+		    f->state == HST_FETCH_CANCELLED)
+			f->backing->src->ops->cancel(f->backing->src, &f->rd);
+	}
+}

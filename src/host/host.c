@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Set-up, accounting, save and restore. All memory is taken from the caller at
+ * hst_init; nothing is allocated afterwards.
+ */
+#include "base/assert.h"
+#include "host/internal.h"
+
+/* Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports. */
+#define KERNEL_FETCHES 192u
+
+static uint64_t block_count(const struct hst_cfg *cfg, uint64_t ram_bytes)
+{
+	return (ram_bytes + (1ull << cfg->block_shift) - 1) >> cfg->block_shift;
+}
+
+static uint32_t fetch_count(const struct hst_cfg *cfg)
+{
+	return cfg->vcpus * (cfg->faults_max + 1) + HST_OUTSIDE_MAX + KERNEL_FETCHES;
+}
+
+static uint32_t timer_count(const struct hst_cfg *cfg)
+{
+	return fetch_count(cfg) + cfg->vcpus + HST_SOURCE_TIMERS;
+}
+
+/* Takes `bytes` from the space; with *at == NULL only counts. */
+static void *take(unsigned char *base, size_t *used, size_t bytes)
+{
+	size_t at = *used;
+
+	*used += (bytes + 15) & ~(size_t)15;
+	return base ? base + at : NULL;
+}
+
+static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_bytes,
+		      unsigned char *base)
+{
+	struct hst scratch;
+	size_t used = 0;
+
+	if (!h)
+		h = &scratch;
+	h->blocks = take(base, &used, block_count(cfg, ram_bytes) * sizeof(*h->blocks));
+	h->chunk_poisoned = take(base, &used, (ram_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
+	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
+	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
+	h->vcpus = take(base, &used, cfg->vcpus * sizeof(*h->vcpus));
+	for (unsigned i = 0; i < cfg->vcpus; i++) {
+		struct hst_waiter *tokens = take(base, &used, cfg->faults_max * sizeof(*tokens));
+		struct eng_fault *faults = take(base, &used, cfg->faults_max * sizeof(*faults));
+
+		if (base) {
+			h->vcpus[i].tokens = tokens;
+			h->vcpus[i].eng.faults = faults;
+		}
+	}
+	return used;
+}
+
+size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_bytes)
+{
+	return lay_out(NULL, cfg, ram_bytes, NULL);
+}
+
+static void vcpu_init(struct hst *h, unsigned index)
+{
+	struct hst_vcpu *v = &h->vcpus[index];
+	struct eng_cfg eng = {
+		.rev = h->cfg.faults == HST_FAULTS_USER ? h->cfg.rev : APF_REV_OFF,
+		.vcpu_id = index,
+		.features = eng_features(h->cfg.rev),
+		.has_lapic = true,
+		.faults_max = h->cfg.faults_max,
+	};
+
+	v->h = h;
+	v->index = index;
+	eng_init(&v->eng, &eng, v->eng.faults);
+	v->sync.v = v;
+	for (uint32_t i = 0; i < h->cfg.faults_max; i++)
+		v->tokens[i].v = v;
+	deliver_init(v);
+}
+
+void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
+{
+	ASSERT(cfg->vcpus >= 1 && cfg->vcpus <= HST_VCPUS_MAX);
+	ASSERT(cfg->block_shift >= PAGE_SHIFT && cfg->block_shift <= HST_BLOCK_SHIFT_MAX);
+	ASSERT(cfg->queue_depth >= 1 && h->ram.bytes == h->mem.bytes);
+	ASSERT(block_count(cfg, h->mem.bytes) <= UINT32_MAX);
+	h->cfg = *cfg;
+	lay_out(h, cfg, h->mem.bytes, space);
+	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
+	h->fetch_count = fetch_count(cfg);
+	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
+	fetch_init(h);
+	for (unsigned i = 0; i < cfg->vcpus; i++)
+		vcpu_init(h, i);
+}
+
+static void stats_add(struct hst_stats *to, const struct hst_stats *from)
+{
+	/* struct hst_stats is counters throughout. */
+	const uint64_t *f = (const uint64_t *)(const void *)from;
+	uint64_t *t = (uint64_t *)(void *)to;
+
+	_Static_assert(sizeof(*to) % sizeof(uint64_t) == 0, "counters only");
+	for (size_t i = 0; i < sizeof(*to) / sizeof(uint64_t); i++)
+		t[i] += f[i];
+}
+
+void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
+{
+	*ret = h->stats;
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		stats_add(ret, &h->vcpus[i].stats);
+}
+
+/* ---- save and restore ---- */
+
+size_t hst_vcpu_save_bytes(const struct hst_vcpu *v)
+{
+	return eng_save_bytes(&v->eng);
+}
+
+size_t hst_vcpu_save(const struct hst_vcpu *v, unsigned char *buf)
+{
+	return eng_save(&v->eng, buf);
+}
+
+bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len)
+{
+	struct hst *h = v->h;
+	uint32_t next;
+
+	if (!eng_restore(&v->eng, buf, len))
+		return false;
+	for (uint32_t ix = eng_first_waiting(&v->eng); ix != ENG_NIL; ix = next) {
+		gpa_t gpa = {v->eng.faults[ix].gfn << PAGE_SHIFT};
+		struct hst_fetch *f;
+		bool joined;
+		roff_t off;
+
+		next = eng_next_waiting(&v->eng, ix);
+		/* A gfn that is no RAM here: the guest retries and finds out. */
+		if (!ram_find(&h->ram, gpa, 1, &off) ||
+		    block_kind(h, block_of(h, off)) == BLOCK_PRESENT) {
+			eng_page_ready(&v->eng, ix);
+			continue;
+		}
+		f = fetch_for(h, block_of(h, off), v->index, &joined);
+		waiter_link(&v->tokens[ix], f, hst_now(h));
+	}
+	return true;
+}
+
+bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	struct eng_wrmsr_in in = {.msr = msr, .value = value, .restoring = true};
+	roff_t off;
+
+	if (msr == APF_MSR_EN)
+		in.area_ok = ram_find(&v->h->ram, eng_area_gpa(value), 8, &off);
+	return eng_wrmsr(&v->eng, &in) != ENG_WRMSR_GP;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host driver: feeds what happens to the engine and performs what the engine
+ * says, keeps the residency of every block, fetches each missing block once however
+ * many wait for it. Pure: time, sources, guest memory and vCPUs are reached through
+ * port/ tables. It never blocks: where a vCPU has to wait, it says so, and the layer
+ * around it (lib/) waits.
+ *
+ * Threads: every function is called under one lock, the VM lock, which the caller
+ * holds; "vCPU thread" below means in addition: by the thread of that vCPU, while it is
+ * not in guest mode. One system call is made outside the lock: the one that makes a
+ * filled block visible, see hst_take_filled.
+ *
+ * One fault: hst_fault -> (read done) -> hst_take_filled, mem present, hst_settle ->
+ * waiters -> hst_next, or an event by deliver.c.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include "base/hist.h"
+#include "base/timer.h"
+#include "engine/engine.h"
+#include "host/ram.h"
+#include "port/clock.h"
+#include "port/mem.h"
+#include "port/platform.h"
+
+#define HST_VCPUS_MAX 64
+#define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
+
+enum hst_faults {
+	HST_FAULTS_BLOCK,  /* the vCPU thread waits, no interrupts */
+	HST_FAULTS_STALL,  /* the vCPU is halted and takes interrupts */
+	HST_FAULTS_KERNEL, /* the kernel's async page fault; we only serve the page */
+	HST_FAULTS_USER,   /* ours */
+};
+
+#define HST_GRACE_AUTO UINT64_MAX
+
+struct hst_cfg {
+	enum hst_faults faults;
+	enum apf_rev rev;
+	uint32_t vcpus;             /* 1..HST_VCPUS_MAX */
+	uint32_t block_shift;       /* 12..21: what is fetched as one */
+	uint32_t faults_max;        /* outstanding faults per vCPU, 1..ENG_FAULTS_MAX */
+	uint32_t queue_depth;       /* reads in flight, all vCPUs together, >= 1 */
+	uint32_t retries_max;       /* of a failed read before the VM is paused */
+	uint64_t grace_ns;          /* or HST_GRACE_AUTO */
+	uint64_t source_timeout_ns; /* a read that takes longer pauses the VM; NS_NEVER: none */
+};
+
+/* How often, since hst_init. Times in nanoseconds. */
+struct hst_stats {
+	uint64_t faults;         /* touches of absent memory that reached us */
+	uint64_t redundant;      /* the block was there already */
+	uint64_t joined;         /* the block was on its way already */
+	uint64_t graced;         /* answered within the grace window */
+	uint64_t missing_events; /* page missing sent */
+	uint64_t ready_events;   /* page ready sent, wake-all not counted */
+	uint64_t wake_alls;
+	uint64_t stalls;         /* faults that halted the vCPU */
+	uint64_t stall_why[ENG_VERDICTS];
+	uint64_t blocked;        /* faults that the vCPU thread waited out (block, host access) */
+	uint64_t ready_late;     /* completions whose guest waiter had been released otherwise */
+	uint64_t ready_refused;  /* the local APIC did not take the interrupt */
+	uint64_t rechecks;       /* looks at a slot or CPU that was busy before */
+	uint64_t host_wait_ns;   /* the vCPU stood still because of us */
+	uint64_t reads;          /* of sources */
+	uint64_t read_errors;
+	uint64_t retries;
+	uint64_t read_timeouts;
+	uint64_t bytes_read;
+};
+
+struct hst_fetch;
+struct hst_vcpu;
+
+/*
+ * One who waits for a block. Lies in the vCPU (sync, tokens) or with an outside
+ * caller (device access); linked in exactly one fetch while `fetch` is set.
+ */
+struct hst_waiter {
+	struct hst_waiter *next, *prev;
+	struct hst_fetch *fetch;
+	struct hst_vcpu *v; /* NULL: an outside waiter */
+	uint64_t since_ns;
+};
+
+enum hst_fetch_state {
+	HST_FETCH_FREE,
+	HST_FETCH_QUEUED,  /* waits for its turn */
+	HST_FETCH_READING, /* with the source */
+	HST_FETCH_BACKOFF, /* failed; tried again when the timer fires */
+	HST_FETCH_FAILED,  /* retries used up: the VM is paused */
+	HST_FETCH_STUCK,   /* with the source for too long: the VM is paused */
+	HST_FETCH_CANCELLED, /* stuck and asked to end; read again when it does */
+	HST_FETCH_FILLED,  /* the content is in the alias; to be made visible */
+};
+
+struct hst_fetch {
+	struct src_read rd;
+	struct hst *h;
+	struct timer timer; /* time-out while READING, delay while BACKOFF */
+	struct hst_waiter *waiters;
+	struct hst_fetch *next; /* of its queue, the filled list or the free list */
+	struct ram_backing *backing;
+	uint64_t issued_ns;
+	uint32_t block;
+	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
+	uint8_t tries;
+	bool sampled; /* the grace window has been told */
+	enum hst_fetch_state state;
+};
+
+struct hst_queue {
+	struct hst_fetch *head, *tail;
+};
+
+/* Where the vCPU thread is; decides whether it must be kicked to notice something. */
+enum hst_where {
+	HST_IN_HOST,
+	HST_IN_GUEST,
+	HST_IN_WAIT,
+};
+
+/* What the vCPU thread is in the middle of. */
+enum hst_phase {
+	HST_PHASE_RUN,    /* nothing: enter the guest */
+	HST_PHASE_GRACE,  /* a fault within its grace window, or in block: until it is there */
+	HST_PHASE_STALL,  /* halted by us until the block is there or an interrupt comes */
+	HST_PHASE_RAM_IO, /* the host carries out an access to an absent block */
+	HST_PHASE_WRMSR,  /* an EN write whose area is absent */
+};
+
+struct hst_vcpu {
+	struct hst *h;
+	unsigned index;
+	struct eng_vcpu eng;
+	enum hst_phase phase;
+	roff_t fault_off; /* of the phase */
+	uint64_t phase_since_ns;
+	uint64_t grace_until_ns;
+	struct hst_waiter sync; /* the phase's waiter */
+	bool sync_done;
+	struct hst_waiter *tokens; /* one per engine fault, same index */
+	struct cpu_state cpu;      /* at the last exit; valid while where != HST_IN_GUEST */
+	enum hst_where where;
+	bool kicked; /* a kick is on its way */
+	struct {
+		uint32_t index;
+		uint64_t value;
+	} msr; /* of HST_PHASE_WRMSR */
+	struct timer recheck;
+	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
+	bool recheck_by_vcpu; /* needs the vCPU thread */
+	bool ack_missed;
+	uint32_t redundant_run; /* faults in a row on blocks that were there */
+	struct hst_stats stats;
+	uint32_t wait_hist[HIST_BUCKETS]; /* fault to block readable, microseconds */
+};
+
+/* Why the VM stands still. */
+struct hst_trouble {
+	struct err why; /* the source's words; code 0 when it never answered */
+	gpa_t gpa;      /* first byte of the block */
+	uint32_t tries;
+};
+
+/* Called under the VM lock; must not call back. */
+struct hst_hooks {
+	/* An outside waiter's block is there: its `fetch` is NULL now. */
+	void (*outside_ready)(void *ctx);
+	/* The VM was paused by a source (t), or goes on (NULL). */
+	void (*trouble)(void *ctx, const struct hst_trouble *t);
+	void *ctx;
+};
+
+struct hst {
+	struct hst_cfg cfg;
+	struct ram ram;
+	struct mem mem;
+	struct plat plat;
+	struct clock clock;
+	struct hst_hooks hooks;
+	struct timers timers;
+	uint32_t *blocks; /* residency, one word per block: see fetch.c */
+	uint32_t block_count;
+	uint8_t *chunk_poisoned; /* one byte per 2 MiB */
+	uint64_t blocks_present;
+	struct hst_fetch *fetches;
+	uint32_t fetch_count;
+	struct hst_fetch *free_fetches;
+	uint32_t free_count;
+	struct hst_queue queues[HST_VCPUS_MAX + 1];
+	unsigned next_queue; /* whose turn it is */
+	uint32_t in_flight;
+	struct hst_queue filled;
+	bool stopping;     /* hst_stop: nothing is read any more */
+	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
+	unsigned troubled; /* fetches FAILED or STUCK or CANCELLED: paused while > 0 */
+	bool paused;       /* by the VMM */
+	struct hst_vcpu *vcpus;
+	struct hst_stats stats; /* what belongs to no vCPU */
+};
+
+/* ---- set-up ---- */
+
+/* Bytes of zeroed memory that hst_init needs for ram_bytes of guest RAM. */
+size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_bytes);
+
+/*
+ * h->ram, mem, plat, clock and hooks are set by the caller first; h->ram.bytes is final.
+ * space: hst_bytes() zeroed bytes, 16-byte aligned, the driver's until the end.
+ */
+void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space);
+
+/* No more outside waiters (hst_ensure) than this at a time; the caller sees to it. */
+#define HST_OUTSIDE_MAX 64u
+
+/* Armed timers that sources may need on top of the driver's own; see hst_init. */
+#define HST_SOURCE_TIMERS 64u
+
+/* ---- vCPU thread ---- */
+
+enum hst_next {
+	HST_ENTER,          /* enter the guest, PLAT_ENTER */
+	HST_ENTER_HALTED,   /* PLAT_ENTER_HALTED */
+	HST_ENTER_RUNNABLE, /* PLAT_ENTER_RUNNABLE */
+	HST_WAIT,           /* plat wait until *ret_until_ns, then hst_next again */
+};
+
+/*
+ * What happened at an exit; hst_exit first, then at most one of the others, then
+ * hst_next. kick_only: PLAT_EXIT_KICK, the guest may not have executed anything.
+ */
+void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only);
+void hst_fault(struct hst_vcpu *v, roff_t off);
+void hst_ram_io(struct hst_vcpu *v, roff_t off);
+void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
+
+/*
+ * Decides how the vCPU goes on; after HST_ENTER* it counts as being in the guest.
+ * A RAM access that hst_ram_io announced may be carried out when this says HST_ENTER.
+ */
+enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns);
+
+/* INIT or reset. */
+void hst_vcpu_reset(struct hst_vcpu *v);
+
+/* ---- anybody ---- */
+
+/*
+ * A block whose content is in the alias and that is not visible yet, or NULL. The caller
+ * makes it visible (mem present over hst_block_range), without the lock if it likes, and
+ * calls hst_settle with the outcome. To be repeated until NULL after every call that may
+ * have moved a source: hst_fault, hst_ram_io, hst_ensure, timers, io reap.
+ */
+struct hst_fetch *hst_take_filled(struct hst *h);
+void hst_settle(struct hst_fetch *f, const struct err *why);
+
+void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint64_t *ret_len);
+
+/*
+ * Makes sure that the block of off is there, or comes: true, it is; false, w is linked
+ * and hooks.outside_ready will tell. w->v must be NULL.
+ */
+bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
+/* Gives up waiting. Harmless when not linked. */
+void hst_forget(struct hst_waiter *w);
+
+/*
+ * The kernel reported a touch of off (userfaultfd). user, block, stall: the chunk is
+ * poisoned, so that the next touch comes as a fault; kernel: the block is fetched.
+ * Returns 0 or -Exxx with text.
+ */
+int hst_kernel_touch(struct hst *h, roff_t off, struct err *e);
+
+/* Pause and resume by the VMM. Resume also tries again whatever had failed. */
+void hst_pause(struct hst *h);
+void hst_resume(struct hst *h);
+bool hst_is_paused(const struct hst *h);
+
+/*
+ * The end: cancels every read and starts none. Reads are over when h->in_flight is 0, which
+ * takes reaping and timers as before.
+ */
+void hst_stop(struct hst *h);
+
+/* Adds up all vCPUs and the rest. */
+void hst_stats_sum(const struct hst *h, struct hst_stats *ret);
+
+/* Save and restore of one vCPU's protocol state; the vCPU must not be in the guest. */
+size_t hst_vcpu_save_bytes(const struct hst_vcpu *v);
+size_t hst_vcpu_save(const struct hst_vcpu *v, unsigned char *buf);
+/* False: refused, nothing changed. Faults in flight are fetched again. */
+bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len);
+/* One register, as a VMM restores it from an MSR list. False: the value is not acceptable. */
+bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+
+#endif

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The vCPU's part: one fault from the exit to the decision how to go on. The phase
+ * says what the vCPU thread is in the middle of; hst_next is the only place that moves
+ * it on. Test: tests/unit/host_vcpu_test.c.
+ */
+#include "base/assert.h"
+#include "host/internal.h"
+
+/* A guest that faults this often in a row on memory that is there: show it once more, then pause. */
+#define REDUNDANT_AGAIN 16u
+#define REDUNDANT_MAX 4096u
+
+void vcpu_kick(struct hst_vcpu *v)
+{
+	if (v->where == HST_IN_HOST || v->kicked)
+		return;
+	v->kicked = true;
+	v->h->plat.ops->kick(v->h->plat.ctx, v->index);
+}
+
+void vcpu_kick_all(struct hst *h)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		vcpu_kick(&h->vcpus[i]);
+}
+
+static void back_in_host(struct hst_vcpu *v)
+{
+	v->where = HST_IN_HOST;
+	v->kicked = false;
+}
+
+static void wait_over(struct hst_vcpu *v, uint64_t now)
+{
+	v->stats.host_wait_ns += now - v->phase_since_ns;
+	v->phase = HST_PHASE_RUN;
+}
+
+void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
+{
+	back_in_host(v);
+	v->cpu = *cpu;
+	if (v->phase == HST_PHASE_STALL && !kick_only)
+		/* An interrupt ended the halt; if the guest still needs the block it comes back. */
+		wait_over(v, hst_now(v->h));
+}
+
+/* Begins to wait for the block of off; false: it is there. */
+static bool begin_wait(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
+{
+	struct hst *h = v->h;
+	uint32_t block = block_of(h, off);
+	uint64_t now = hst_now(h);
+	struct hst_fetch *f;
+	bool joined;
+
+	ASSERT(v->phase == HST_PHASE_RUN && off.v < h->mem.bytes);
+	waiter_unlink(&v->sync);
+	v->sync_done = false;
+	if (block_kind(h, block) == BLOCK_PRESENT)
+		return false;
+	f = fetch_for(h, block, v->index, &joined);
+	v->stats.joined += joined;
+	waiter_link(&v->sync, f, now);
+	v->phase = phase;
+	v->fault_off = off;
+	v->phase_since_ns = now;
+	return true;
+}
+
+/* How long this fault may wait before it becomes an event. */
+static uint64_t grace_for(const struct hst_vcpu *v)
+{
+	const struct hst_cfg *cfg = &v->h->cfg;
+	const struct hst_fetch *f = v->sync.fetch;
+
+	switch (cfg->faults) {
+	case HST_FAULTS_BLOCK:
+	case HST_FAULTS_KERNEL:
+		return NS_NEVER;
+	case HST_FAULTS_STALL:
+		return 0;
+	case HST_FAULTS_USER:
+		break;
+	}
+	if (f->sampled)
+		return 0; /* somebody has waited this one's window out already */
+	if (cfg->grace_ns != HST_GRACE_AUTO)
+		return cfg->grace_ns;
+	return f->backing ? grace_ns(&f->backing->grace) : GRACE_WORTH_NS;
+}
+
+static void redundant_fault(struct hst_vcpu *v, roff_t off)
+{
+	struct hst *h = v->h;
+	uint32_t block = block_of(h, off);
+
+	v->stats.redundant++;
+	v->redundant_run++;
+	if (v->redundant_run % REDUNDANT_AGAIN == 0)
+		fetch_present_again(h, block);
+	if (v->redundant_run >= REDUNDANT_MAX) {
+		struct hst_trouble t = {
+			.why = {.code = -14 /* EFAULT */,
+				.text = "the kernel keeps reporting a page as missing that is there"},
+			.gpa = ram_gpa(&h->ram, off),
+			.tries = v->redundant_run,
+		};
+
+		v->redundant_run = 0;
+		h->paused = true;
+		h->hooks.trouble(h->hooks.ctx, &t);
+		vcpu_kick_all(h);
+	}
+}
+
+void hst_fault(struct hst_vcpu *v, roff_t off)
+{
+	uint64_t grace;
+
+	v->stats.faults++;
+	if (!begin_wait(v, off, HST_PHASE_GRACE)) {
+		redundant_fault(v, off);
+		return;
+	}
+	v->redundant_run = 0;
+	grace = grace_for(v);
+	v->grace_until_ns = grace == NS_NEVER ? NS_NEVER : v->phase_since_ns + grace;
+}
+
+void hst_ram_io(struct hst_vcpu *v, roff_t off)
+{
+	v->stats.faults++;
+	if (!begin_wait(v, off, HST_PHASE_RAM_IO))
+		v->stats.redundant++;
+}
+
+/* ---- registers ---- */
+
+static void apply_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	struct hst *h = v->h;
+	struct eng_wrmsr_in in = {.msr = msr, .value = value};
+	roff_t off;
+	enum eng_wrmsr r;
+
+	if (msr == APF_MSR_EN)
+		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
+	r = eng_wrmsr(&v->eng, &in);
+	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
+		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
+	if (msr == APF_MSR_ACK)
+		v->ack_missed = false;
+	h->plat.ops->finish_msr(h->plat.ctx, v->index, 0, r == ENG_WRMSR_GP);
+}
+
+void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	roff_t off;
+
+	/* The area must be there before events can be written into it. */
+	if (msr == APF_MSR_EN && (value & APF_EN_ENABLED) &&
+	    ram_find(&v->h->ram, eng_area_gpa(value), 8, &off) &&
+	    begin_wait(v, off, HST_PHASE_WRMSR)) {
+		v->msr.index = msr;
+		v->msr.value = value;
+		return;
+	}
+	apply_wrmsr(v, msr, value);
+}
+
+void hst_rdmsr(struct hst_vcpu *v, uint32_t msr)
+{
+	const struct plat *p = &v->h->plat;
+	uint64_t value = 0;
+	bool ok = eng_rdmsr(&v->eng, msr, &value);
+
+	p->ops->finish_msr(p->ctx, v->index, value, !ok);
+}
+
+void hst_vcpu_reset(struct hst_vcpu *v)
+{
+	eng_reset(&v->eng);
+}
+
+/* ---- on we go ---- */
+
+/* The window is over: tell the guest if it may be told, else halt the vCPU. */
+static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
+{
+	struct hst *h = v->h;
+	struct hst_fetch *f = v->sync.fetch;
+	enum eng_verdict w = ENG_NOT_ENABLED;
+	struct eng_event ev;
+	uint32_t ix;
+
+	if (f->backing && !f->sampled && h->cfg.faults == HST_FAULTS_USER) {
+		grace_sample(&f->backing->grace, NS_NEVER);
+		f->sampled = true;
+	}
+	if (h->cfg.faults == HST_FAULTS_USER)
+		w = eng_may_send_missing(&v->eng, &v->cpu, slot_read(v));
+	if (w != ENG_MAY_SEND) {
+		v->stats.stalls++;
+		v->stats.stall_why[w]++;
+		v->phase = HST_PHASE_STALL;
+		return;
+	}
+	ix = eng_send_missing(&v->eng, gpa_to_gfn(ram_gpa(&h->ram, v->fault_off)), &ev);
+	slot_store(v, &ev.store);
+	h->plat.ops->inject_pf(h->plat.ctx, v->index, ev.token);
+	v->cpu.untaken_token = ev.token;
+	v->cpu.event_pending = true;
+	v->stats.missing_events++;
+	waiter_unlink(&v->sync);
+	waiter_link(&v->tokens[ix], f, v->sync.since_ns);
+	wait_over(v, now);
+}
+
+static enum hst_next wait_until(struct hst_vcpu *v, uint64_t until_ns, uint64_t *ret_until_ns)
+{
+	v->where = HST_IN_WAIT;
+	*ret_until_ns = until_ns;
+	return HST_WAIT;
+}
+
+static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
+{
+	v->where = HST_IN_GUEST;
+	return how;
+}
+
+/* Halted by us, and not in the guest just now. */
+static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now,
+				  uint64_t *ret_until_ns)
+{
+	if (v->sync_done) {
+		wait_over(v, now);
+		deliver(v, &v->cpu);
+		return enter(v, HST_ENTER_RUNNABLE);
+	}
+	if (v->cpu.event_pending && !v->cpu.untaken_token)
+		/* Half-delivered event: halting would run it again and again. Wait outside. */
+		return wait_until(v, NS_NEVER, ret_until_ns);
+	deliver(v, &v->cpu);
+	if (v->cpu.untaken_token) {
+		/* A page-ready #PF for another task; the fault at hand comes back after it. */
+		wait_over(v, now);
+		return enter(v, HST_ENTER_RUNNABLE);
+	}
+	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
+}
+
+enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
+{
+	struct hst *h = v->h;
+	uint64_t now = hst_now(h);
+	bool fresh_stall = false;
+
+	back_in_host(v);
+	if (hst_is_paused(h))
+		return wait_until(v, NS_NEVER, ret_until_ns);
+	if (v->phase == HST_PHASE_GRACE) {
+		if (v->sync_done) {
+			wait_over(v, now);
+			if (v->grace_until_ns == NS_NEVER)
+				v->stats.blocked++;
+			else
+				v->stats.graced++;
+		} else if (now < v->grace_until_ns) {
+			return wait_until(v, v->grace_until_ns, ret_until_ns);
+		} else {
+			announce_or_stall(v, now);
+			fresh_stall = v->phase == HST_PHASE_STALL;
+		}
+	}
+	switch (v->phase) {
+	case HST_PHASE_STALL:
+		return next_stalled(v, fresh_stall, now, ret_until_ns);
+	case HST_PHASE_RAM_IO:
+	case HST_PHASE_WRMSR:
+		if (!v->sync_done)
+			return wait_until(v, NS_NEVER, ret_until_ns);
+		v->stats.blocked++;
+		if (v->phase == HST_PHASE_WRMSR)
+			apply_wrmsr(v, v->msr.index, v->msr.value);
+		wait_over(v, now);
+		break;
+	case HST_PHASE_RUN:
+	case HST_PHASE_GRACE:
+		break;
+	}
+	deliver(v, &v->cpu);
+	return enter(v, HST_ENTER);
+}
+
+void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
+{
+	struct hst_vcpu *v = w->v;
+
+	v->wait_hist[hist_bucket((now - w->since_ns) / NS_PER_US)]++;
+	if (w == &v->sync) {
+		v->sync_done = true;
+		/* Stalled or waiting, it must look; a guest that has gone on needs nothing. */
+		if (v->phase != HST_PHASE_RUN)
+			vcpu_kick(v);
+		return;
+	}
+	if (!eng_page_ready(&v->eng, (uint32_t)(w - v->tokens))) {
+		v->stats.ready_late++;
+		return;
+	}
+	/* Whichever thread brought the block; what needs the CPU state waits for hst_next. */
+	deliver(v, NULL);
+}
