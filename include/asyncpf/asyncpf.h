@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libasyncpf: asynchronous page faults for KVM guests, from user space.
+ *
+ * For the author of a VMM. You make the VM and the vCPUs as before; three things
+ * change: guest memory comes from apf_memory_add(), each vCPU is attached, and
+ * apf_vcpu_run() stands where ioctl(KVM_RUN) stood. Memory may then be absent when the
+ * guest starts; it is fetched from a page source when it is touched, and the guest runs
+ * on meanwhile.
+ *
+ *     apf_open(vm_fd, &config, &apf, &error);
+ *     apf_memory_add(apf, 0, 1 << 30, &error);
+ *     apf_source_add(apf, 0, 1 << 30, "file:ram.img", 0, NULL, &error);
+ *     apf_start(apf, &error);
+ *     slot.userspace_addr = apf_memory_hva(apf, 0);      // KVM_SET_USER_MEMORY_REGION
+ *     apf_vcpu_attach(apf, 0, vcpu_fd, run, 0, &vcpu, &error);
+ *     while ((rc = apf_vcpu_run(vcpu)) == 0 || rc == -EINTR)
+ *             ... run->exit_reason, as ever
+ *
+ * A complete VMM is in examples/minimal.c.
+ *
+ * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
+ * holds one line that says what failed, on what, and why. NULL is allowed for it.
+ *
+ * Threads: open, memory_add, source_add, start and close belong to one thread; each
+ * vCPU runs on a thread of its own; everything else may be called from any thread. The
+ * library has one thread of its own per VM and no global state; several VMs fit in one
+ * process.
+ *
+ * Signals: the library uses config.kick_signal and SIGBUS on vCPU threads, both blocked
+ * outside KVM_RUN, and sets KVM_SET_SIGNAL_MASK. It installs no handler.
+ */
+#ifndef ASYNCPF_ASYNCPF_H
+#define ASYNCPF_ASYNCPF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct kvm_run;
+
+struct apf;      /* one VM's memory */
+struct apf_vcpu; /* one vCPU of it */
+
+struct apf_error {
+	int code;       /* -errno */
+	char text[240]; /* one line, no newline */
+};
+
+/* How a touch of absent memory is served. */
+enum apf_faults {
+	APF_FAULTS_BLOCK = 0,  /* the vCPU thread waits; the guest takes no interrupts */
+	APF_FAULTS_STALL = 1,  /* the vCPU is halted and takes interrupts */
+	APF_FAULTS_KERNEL = 2, /* the kernel's own async page fault; we serve the page */
+	APF_FAULTS_USER = 3,   /* the guest is told, and runs other tasks: the default */
+};
+
+/* The protocol that the guest is offered (APF_FAULTS_USER only). */
+enum apf_abi {
+	APF_ABI_OFF = 0,
+	APF_ABI_LEGACY = 1,     /* Linux up to 5.7 */
+	APF_ABI_PF2 = 2,        /* the proposal of April 2020, its hazards closed */
+	APF_ABI_PF2_STRICT = 3, /* the same to the letter, for study */
+	APF_ABI_INT = 4,        /* Linux 5.8 and later: the default */
+};
+
+#define APF_GRACE_AUTO (-1)
+
+/* Why the VM stands still; see apf_config.on_event. */
+struct apf_event {
+	enum {
+		APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
+		APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
+	} kind;
+	uint64_t gpa;     /* first byte that is missing */
+	const char *text; /* valid during the call */
+};
+
+/* apf_config_init() fills in the defaults; change what you need. */
+struct apf_config {
+	size_t size; /* sizeof(struct apf_config), for compatibility */
+	enum apf_faults faults;
+	enum apf_abi abi;
+	unsigned vcpus_max;         /* vCPUs that will be attached, 1..64; default 1 */
+	uint32_t block_bytes;       /* fetched as one: power of two, 4096..2 MiB; default 4096 */
+	uint32_t faults_max;        /* outstanding faults per vCPU, 1..4096; default 256 */
+	uint32_t queue_depth;       /* reads in flight per VM, 1..4096; default 256 */
+	int64_t grace_us;           /* wait this long before telling the guest; default APF_GRACE_AUTO */
+	uint32_t retries_max;       /* of a failing read before the VM is paused; default 4 */
+	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default 10000 */
+	int kick_signal;            /* 0: SIGRTMIN + 4 */
+	/*
+	 * Called by any of the library's or the vCPUs' threads when the VM is paused for want
+	 * of memory, and when it goes on. Must return soon and must not call the library.
+	 */
+	void (*on_event)(void *ctx, const struct apf_event *ev);
+	void *on_event_ctx;
+};
+
+void apf_config_init(struct apf_config *c);
+
+/* ---- one VM ---- */
+
+/*
+ * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip); it stays
+ * yours. Unless faults is APF_FAULTS_KERNEL, three MSRs of the VM are directed to user space
+ * (KVM_X86_SET_MSR_FILTER) and exception payloads are enabled.
+ */
+int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *e);
+
+/*
+ * Stops the library's thread and frees everything. Every vCPU thread must have left
+ * apf_vcpu_run() for good. Waits for reads in flight. NULL is harmless.
+ */
+void apf_close(struct apf *a);
+
+/*
+ * Gives the guest RAM at gpa: both multiples of block_bytes. It starts absent and costs
+ * nothing until touched. Up to 8 times.
+ */
+int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error *e);
+/*
+ * After apf_start: the address of gpa for KVM_SET_USER_MEMORY_REGION; NULL if it is no RAM.
+ * For KVM only: never touch memory there, use apf_read and apf_write.
+ */
+void *apf_memory_hva(struct apf *a, uint64_t gpa);
+
+/*
+ * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a
+ * multiple of block_bytes. What a source does not hold, and RAM without one, is zeroes.
+ * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md.
+ * *ret_size: the source's size in bytes; ret_size may be NULL.
+ */
+int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
+		   uint64_t *ret_size, struct apf_error *e);
+
+/* Memory and sources are complete: maps the memory and starts serving. */
+int apf_start(struct apf *a, struct apf_error *e);
+
+/* EAX of CPUID leaf 0x40000001 as the guest should see it, from what the host supports. */
+uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
+
+/* ---- guest memory, for loaders and devices ---- */
+
+/*
+ * Copies from or to guest memory, fetching what is absent first: blocks for that long.
+ * -EFAULT: not all of it is RAM. -EINTR: the library is being closed.
+ */
+int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
+int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
+/*
+ * Makes [gpa, gpa + len) present, as memory must be that the kernel itself writes (kvmclock,
+ * steal time). Blocks.
+ */
+int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
+
+/* ---- vCPUs ---- */
+
+/*
+ * index: 0..vcpus_max-1, the low bits of every token. fd and run stay yours;
+ * run->kvm_valid_regs gets SREGS and EVENTS.
+ */
+int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
+		    struct apf_vcpu **ret, struct apf_error *e);
+
+/*
+ * Runs the guest as ioctl(KVM_RUN) does, serving page faults on the way, until there is an
+ * exit for you: 0, look at run->exit_reason. -EINTR: a signal of yours, apf_vcpu_kick(), or
+ * nothing at all; call again. Anything else is KVM_RUN's failure, or -EFAULT for a memory
+ * error outside our memory. While the VM is paused only a kick makes it return.
+ */
+int apf_vcpu_run(struct apf_vcpu *v);
+
+/* Makes apf_vcpu_run() return -EINTR soon, at once if it is called later. Any thread. */
+void apf_vcpu_kick(struct apf_vcpu *v);
+
+/* The vCPU was reset (INIT): its registers are cleared, nobody is told anything any more. */
+void apf_vcpu_reset(struct apf_vcpu *v);
+
+/*
+ * The page fault registers, for a VMM that saves and restores MSRs: 0x4b564d02, 06 and 07,
+ * in any order. The vCPU must not be in apf_vcpu_run(). -EINVAL: no such register in this
+ * protocol, or a value that the guest could not have written.
+ */
+int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value);
+int apf_vcpu_set_msr(struct apf_vcpu *v, uint32_t msr, uint64_t value);
+
+/*
+ * The whole protocol state, faults in flight included. Save returns the bytes needed and
+ * writes them if they fit. Restore (0 or -EINVAL) into a vCPU that has not run. The vCPU must
+ * not be in apf_vcpu_run().
+ */
+size_t apf_vcpu_save(struct apf_vcpu *v, void *buf, size_t len);
+int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);
+
+/* ---- control ---- */
+
+/* Stops every vCPU at its next exit and keeps it; resume also retries failed reads. */
+void apf_pause(struct apf *a);
+void apf_resume(struct apf *a);
+int apf_is_paused(struct apf *a);
+
+/* Counters since apf_start; sums over all vCPUs. */
+struct apf_stats {
+	size_t size; /* sizeof(struct apf_stats), set by the caller */
+	uint64_t bytes, bytes_present;
+	uint64_t faults, redundant, joined, graced, blocked;
+	uint64_t missing_events, ready_events, wake_alls;
+	uint64_t stalls, stalls_kernel_mode, stalls_irqs_off, stalls_slot_busy, stalls_other;
+	uint64_t ready_refused, rechecks;
+	uint64_t host_wait_ns; /* vCPUs stood still because of us */
+	uint64_t reads, read_errors, retries, read_timeouts, bytes_read;
+	uint64_t overhead_bytes; /* of host memory beside guest RAM, allocated at start */
+	/* fault to memory readable, all vCPUs, microseconds */
+	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
+};
+void apf_stats_get(struct apf *a, struct apf_stats *ret);
+
+/* "0.1.0" */
+const char *apf_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest memory for loaders and devices, control, statistics. Accesses go through the
+ * residency map and the alias, never through the guest mapping.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "lib/apf.h"
+
+/* Waits until the block of off is there. Locked; drops the lock while waiting. */
+static int ensure(struct apf *a, roff_t off)
+{
+	struct hst_waiter w = {.v = NULL};
+
+	while (a->outside_count >= HST_OUTSIDE_MAX && !a->hst.stopping)
+		pthread_cond_wait(&a->outside, &a->lock);
+	if (a->hst.stopping)
+		return -EINTR;
+	if (hst_ensure(&a->hst, off, &w))
+		return 0;
+	a->outside_count++;
+	lib_settle(a);
+	while (w.fetch && !a->hst.stopping) {
+		/* What we set in motion needs the timer while we sleep. */
+		lib_unlock(a);
+		lib_lock(a);
+		if (w.fetch && !a->hst.stopping)
+			pthread_cond_wait(&a->outside, &a->lock);
+	}
+	a->outside_count--;
+	hst_forget(&w);
+	if (a->outside_count == HST_OUTSIDE_MAX - 1)
+		pthread_cond_broadcast(&a->outside);
+	return a->hst.stopping ? -EINTR : 0;
+}
+
+enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE };
+
+static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
+		      enum access how)
+{
+	uint64_t block = a->cfg.block_bytes;
+	roff_t off;
+	int rc = 0;
+
+	if (!a->started)
+		return -EINVAL;
+	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, len, &off))
+		return -EFAULT;
+	lib_lock(a);
+	while (len > 0 && rc == 0) {
+		uint64_t n = min_u64(len, block - off.v % block);
+
+		rc = ensure(a, off);
+		if (rc == 0 && how == ACCESS_READ)
+			memcpy(buf, a->hst.mem.alias + off.v, n);
+		else if (rc == 0 && how == ACCESS_WRITE)
+			memcpy(a->hst.mem.alias + off.v, buf, n);
+		if (how != ACCESS_POPULATE)
+			buf += n;
+		off.v += n;
+		len -= n;
+	}
+	lib_unlock(a);
+	return rc;
+}
+
+int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len)
+{
+	return each_block(a, gpa, buf, len, ACCESS_READ);
+}
+
+int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len)
+{
+	/* each_block only reads from it when writing. */
+	return each_block(a, gpa, (unsigned char *)(uintptr_t)buf, len, ACCESS_WRITE);
+}
+
+int apf_populate(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	return each_block(a, gpa, NULL, len, ACCESS_POPULATE);
+}
+
+/* ---- control ---- */
+
+void apf_pause(struct apf *a)
+{
+	lib_lock(a);
+	hst_pause(&a->hst);
+	lib_unlock(a);
+}
+
+void apf_resume(struct apf *a)
+{
+	lib_lock(a);
+	hst_resume(&a->hst);
+	lib_unlock(a);
+}
+
+int apf_is_paused(struct apf *a)
+{
+	int paused;
+
+	lib_lock(a);
+	paused = hst_is_paused(&a->hst);
+	lib_unlock(a);
+	return paused;
+}
+
+/* ---- statistics ---- */
+
+static void wait_quantiles(struct apf *a, struct apf_stats *s)
+{
+	uint32_t hist[HIST_BUCKETS] = {0};
+
+	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
+		for (unsigned b = 0; b < HIST_BUCKETS; b++)
+			hist[b] += a->hst.vcpus[i].wait_hist[b];
+	s->wait_us_p50 = hist_quantile(hist, 50, 100);
+	s->wait_us_p99 = hist_quantile(hist, 99, 100);
+	s->wait_us_max = hist_quantile(hist, 1, 1);
+}
+
+void apf_stats_get(struct apf *a, struct apf_stats *ret)
+{
+	struct apf_stats s = {.size = sizeof(s)};
+	struct hst_stats h;
+
+	lib_lock(a);
+	hst_stats_sum(&a->hst, &h);
+	wait_quantiles(a, &s);
+	s.bytes = a->hst.mem.bytes;
+	s.bytes_present = min_u64(a->hst.blocks_present * a->cfg.block_bytes, s.bytes);
+	lib_unlock(a);
+	s.faults = h.faults;
+	s.redundant = h.redundant;
+	s.joined = h.joined;
+	s.graced = h.graced;
+	s.blocked = h.blocked;
+	s.missing_events = h.missing_events;
+	s.ready_events = h.ready_events;
+	s.wake_alls = h.wake_alls;
+	s.stalls = h.stalls;
+	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
+	s.stalls_irqs_off = h.stall_why[ENG_IRQS_OFF];
+	s.stalls_slot_busy = h.stall_why[ENG_SLOT_BUSY];
+	s.stalls_other = h.stalls - s.stalls_kernel_mode - s.stalls_irqs_off - s.stalls_slot_busy;
+	s.ready_refused = h.ready_refused;
+	s.rechecks = h.rechecks;
+	s.host_wait_ns = h.host_wait_ns;
+	s.reads = h.reads;
+	s.read_errors = h.read_errors;
+	s.retries = h.retries;
+	s.read_timeouts = h.read_timeouts;
+	s.bytes_read = h.bytes_read;
+	s.overhead_bytes = a->space_bytes + sizeof(*a);
+	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libasyncpf inside: where the pure driver meets threads, the kernel and the page
+ * sources. One lock per VM covers the driver, the sources and the queue of reads; it is
+ * held for microseconds, and never while a vCPU runs or a thread waits.
+ */
+#ifndef LIB_APF_H
+#define LIB_APF_H
+
+#include <asyncpf/asyncpf.h>
+#include <pthread.h>
+
+#include "base/err.h"
+#include "host/host.h"
+#include "io/uring.h"
+#include "kvm/vcpu.h"
+#include "mem/gmem.h"
+
+struct apf_vcpu {
+	struct apf *a;
+	struct hst_vcpu *hv;
+	unsigned index;
+	bool attached;
+	bool started;     /* its thread has prepared its signals */
+	bool kick_wanted; /* by the VMM; atomic */
+	/* The RAM access that the host carries out once the block is there; len 0: none. */
+	struct {
+		roff_t roff;
+		void *data;
+		uint32_t len;
+		bool write;
+	} io;
+};
+
+struct apf {
+	struct apf_config cfg;
+	int vm_fd;
+	pthread_mutex_t lock;
+	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
+	unsigned outside_count;
+	bool started;
+	bool stop; /* atomic; for the thread */
+	pthread_t thread;
+	int timer_fd;
+	int wake_fd;
+	uint64_t timer_set_ns; /* what timer_fd is set to; NS_NEVER: nothing */
+	struct hst hst;
+	void *space; /* the driver's */
+	size_t space_bytes;
+	struct gmem *gmem;
+	struct ioq *ioq;
+	struct kvmp kvmp;
+	struct src *sources[RAM_BACKINGS_MAX];
+	unsigned source_count;
+	struct apf_vcpu vcpus[HST_VCPUS_MAX];
+};
+
+/* Copies an inner error to the caller's; returns its code. */
+int lib_error(struct apf_error *to, const struct err *from);
+
+/* serve.c: CLOCK_MONOTONIC. */
+struct clock lib_clock(void);
+
+/* serve.c: the VM lock, and what must happen before it is released. */
+void lib_lock(struct apf *a);
+/* Submits, reaps and makes visible until nothing is left; drops and retakes the lock. */
+void lib_settle(struct apf *a);
+/* lib_settle, arms the timer, unlocks. */
+void lib_unlock(struct apf *a);
+
+/* serve.c: the library's thread. */
+int lib_serve_start(struct apf *a, struct err *e);
+void lib_serve_stop(struct apf *a);
+
+#endif

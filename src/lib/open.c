@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening, configuring and closing one VM's memory. See asyncpf.h. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvm/vm.h"
+#include "lib/apf.h"
+#include "source/source.h"
+
+_Static_assert((int)APF_ABI_LEGACY == (int)APF_REV_LEGACY && (int)APF_ABI_PF2 == (int)APF_REV_PF2 &&
+		       (int)APF_ABI_PF2_STRICT == (int)APF_REV_PF2_STRICT &&
+		       (int)APF_ABI_INT == (int)APF_REV_INT && (int)APF_ABI_OFF == (int)APF_REV_OFF,
+	       "the public names are the wire's");
+_Static_assert((int)APF_FAULTS_BLOCK == (int)HST_FAULTS_BLOCK &&
+		       (int)APF_FAULTS_STALL == (int)HST_FAULTS_STALL &&
+		       (int)APF_FAULTS_KERNEL == (int)HST_FAULTS_KERNEL &&
+		       (int)APF_FAULTS_USER == (int)HST_FAULTS_USER,
+	       "the public names are the driver's");
+_Static_assert(sizeof(((struct apf_error *)0)->text) == ERR_TEXT_MAX, "errors fit");
+
+const char *apf_version(void)
+{
+	return ASYNCPF_VERSION;
+}
+
+int lib_error(struct apf_error *to, const struct err *from)
+{
+	if (to) {
+		to->code = from->code;
+		memcpy(to->text, from->text, sizeof(to->text));
+	}
+	return from->code;
+}
+
+void apf_config_init(struct apf_config *c)
+{
+	*c = (struct apf_config){
+		.size = sizeof(*c),
+		.faults = APF_FAULTS_USER,
+		.abi = APF_ABI_INT,
+		.vcpus_max = 1,
+		.block_bytes = 4096,
+		.faults_max = 256,
+		.queue_depth = 256,
+		.grace_us = APF_GRACE_AUTO,
+		.retries_max = 4,
+		.source_timeout_ms = 10000,
+	};
+}
+
+static int check_config(const struct apf_config *c, struct err *e)
+{
+	if (c->size != sizeof(*c))
+		return err_set(e, -EINVAL, "apf_config: size is %zu, expected %zu: use apf_config_init",
+			       c->size, sizeof(*c));
+	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT)
+		return err_set(e, -EINVAL, "apf_config: unknown faults or abi");
+	if (c->vcpus_max < 1 || c->vcpus_max > HST_VCPUS_MAX)
+		return err_set(e, -EINVAL, "apf_config: vcpus_max is %u, not 1..%u", c->vcpus_max,
+			       HST_VCPUS_MAX);
+	if (!is_pow2(c->block_bytes) || c->block_bytes < PAGE_BYTES ||
+	    c->block_bytes > 1u << HST_BLOCK_SHIFT_MAX)
+		return err_set(e, -EINVAL,
+			       "apf_config: block_bytes is %u, not a power of two from 4096 to 2097152",
+			       c->block_bytes);
+	if (c->faults_max < 1 || c->faults_max > ENG_FAULTS_MAX)
+		return err_set(e, -EINVAL, "apf_config: faults_max is %u, not 1..%u", c->faults_max,
+			       ENG_FAULTS_MAX);
+	if (c->queue_depth < 1 || c->queue_depth > IOQ_DEPTH_MAX)
+		return err_set(e, -EINVAL, "apf_config: queue_depth is %u, not 1..%u",
+			       c->queue_depth, IOQ_DEPTH_MAX);
+	if (c->retries_max > 200)
+		return err_set(e, -EINVAL, "apf_config: retries_max is %u, above 200", c->retries_max);
+	if (c->kick_signal != 0 && (c->kick_signal < SIGRTMIN || c->kick_signal > SIGRTMAX))
+		return err_set(e, -EINVAL, "apf_config: kick_signal %d is no real-time signal",
+			       c->kick_signal);
+	return 0;
+}
+
+/* ---- what the driver tells us; under the lock ---- */
+
+static void outside_ready(void *ctx)
+{
+	struct apf *a = ctx;
+
+	pthread_cond_broadcast(&a->outside);
+}
+
+static void trouble(void *ctx, const struct hst_trouble *t)
+{
+	struct apf *a = ctx;
+	char text[ERR_TEXT_MAX + 128];
+	struct apf_event ev = {.kind = APF_EVENT_RESUMED, .text = text};
+
+	if (!a->cfg.on_event)
+		return;
+	if (!t) {
+		snprintf(text, sizeof(text), "memory is being served again");
+	} else {
+		ev.kind = APF_EVENT_PAUSED;
+		ev.gpa = t->gpa.v;
+		if (t->why.code == 0)
+			snprintf(text, sizeof(text),
+				 "memory at guest address %#llx: the source has not answered for %u ms",
+				 (unsigned long long)t->gpa.v, a->cfg.source_timeout_ms);
+		else
+			snprintf(text, sizeof(text), "memory at guest address %#llx: %s (tried %u times)",
+				 (unsigned long long)t->gpa.v, t->why.text, t->tries);
+	}
+	a->cfg.on_event(a->cfg.on_event_ctx, &ev);
+}
+
+/* ---- open ---- */
+
+static bool hva_to_roff(void *ctx, hva_t hva, roff_t *ret)
+{
+	struct apf *a = ctx;
+
+	return gmem_roff(a->gmem, hva, ret);
+}
+
+static bool gpa_to_roff(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret)
+{
+	struct apf *a = ctx;
+
+	return ram_find(&a->hst.ram, gpa, len, ret);
+}
+
+static int open_parts(struct apf *a, struct err *e)
+{
+	const struct kvmp_ram ram = {hva_to_roff, gpa_to_roff, a};
+	int signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4;
+	bool ours = a->cfg.faults != APF_FAULTS_KERNEL;
+	int rc = 0;
+
+	if (ours)
+		rc = kvmp_vm_prepare(a->vm_fd, e);
+	if (rc == 0)
+		rc = ioq_open(a->cfg.queue_depth, &a->ioq, e);
+	kvmp_init(&a->kvmp, a->vm_fd, signal, ours, &ram);
+	return rc;
+}
+
+int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *error)
+{
+	struct err e = {0};
+	struct apf *a;
+	int rc = check_config(c, &e);
+
+	if (rc < 0)
+		return lib_error(error, &e);
+	a = calloc(1, sizeof(*a));
+	if (!a) {
+		err_sys(&e, -ENOMEM, "apf_open");
+		return lib_error(error, &e);
+	}
+	a->cfg = *c;
+	a->vm_fd = vm_fd;
+	a->timer_fd = -1;
+	a->wake_fd = -1;
+	a->hst.clock = lib_clock();
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->outside, NULL);
+	rc = open_parts(a, &e);
+	if (rc < 0) {
+		apf_close(a);
+		return lib_error(error, &e);
+	}
+	*ret = a;
+	return 0;
+}
+
+void apf_close(struct apf *a)
+{
+	if (!a)
+		return;
+	lib_serve_stop(a);
+	for (unsigned i = 0; i < a->source_count; i++)
+		src_close(a->sources[i]);
+	ioq_close(a->ioq);
+	gmem_close(a->gmem);
+	free(a->space);
+	pthread_cond_destroy(&a->outside);
+	pthread_mutex_destroy(&a->lock);
+	free(a);
+}
+
+/* ---- memory and sources ---- */
+
+static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_t bytes,
+			 uint32_t align, struct err *e)
+{
+	static const char *const why[] = {
+		[RAM_ADDED] = "",
+		[RAM_FULL] = "too many of them",
+		[RAM_UNALIGNED] = "not aligned to blocks, or empty",
+		[RAM_OVERLAP] = "overlaps an earlier one",
+		[RAM_OUTSIDE] = "not within guest RAM",
+	};
+
+	if (r == RAM_ADDED)
+		return 0;
+	return err_set(e, -EINVAL, "%s at %#llx, %llu bytes: %s (blocks are %u bytes)", what,
+		       (unsigned long long)gpa, (unsigned long long)bytes, why[r], align);
+}
+
+int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error *error)
+{
+	struct err e = {0};
+	int rc;
+
+	if (a->started)
+		rc = err_set(&e, -EBUSY, "guest memory at %#llx: must be added before apf_start",
+			     (unsigned long long)gpa);
+	else
+		rc = ram_add_error(ram_add_region(&a->hst.ram, (gpa_t){gpa}, bytes,
+						  a->cfg.block_bytes),
+				   "guest memory", gpa, bytes, a->cfg.block_bytes, &e);
+	return rc < 0 ? lib_error(error, &e) : 0;
+}
+
+static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
+		      uint64_t offset, uint64_t *ret_size, struct err *e)
+{
+	const struct src_env env = {
+		.io = ioq_io(a->ioq),
+		.clock = a->hst.clock,
+		.timers = &a->hst.timers,
+		.reads_max = a->cfg.queue_depth,
+	};
+	struct src *s;
+	int rc;
+
+	if (a->started)
+		return err_set(e, -EBUSY, "%s: must be added before apf_start", uri);
+	if (a->source_count == ARRAY_LEN(a->sources))
+		return err_set(e, -ENOSPC, "%s: more than %u sources", uri, RAM_BACKINGS_MAX);
+	rc = src_open(uri, &env, &s, e);
+	if (rc < 0)
+		return rc;
+	rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
+					   a->cfg.block_bytes),
+			   "source", gpa, bytes, a->cfg.block_bytes, e);
+	if (rc < 0) {
+		src_close(s);
+		return rc;
+	}
+	a->sources[a->source_count++] = s;
+	if (ret_size)
+		*ret_size = s->size;
+	return 0;
+}
+
+int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
+		   uint64_t *ret_size, struct apf_error *error)
+{
+	struct err e = {0};
+
+	return source_add(a, gpa, bytes, uri, offset, ret_size, &e) < 0 ? lib_error(error, &e) : 0;
+}
+
+static int start(struct apf *a, struct err *e)
+{
+	const struct apf_config *c = &a->cfg;
+	const struct hst_cfg cfg = {
+		.faults = (enum hst_faults)c->faults,
+		.rev = c->faults == APF_FAULTS_USER ? (enum apf_rev)c->abi : APF_REV_OFF,
+		.vcpus = c->vcpus_max,
+		.block_shift = (uint32_t)__builtin_ctz(c->block_bytes),
+		.faults_max = c->faults_max,
+		.queue_depth = c->queue_depth,
+		.retries_max = c->retries_max,
+		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
+		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
+							  : NS_NEVER,
+	};
+	int rc;
+
+	if (a->started || a->gmem)
+		return err_set(e, -EBUSY, "apf_start: called twice");
+	if (a->hst.ram.bytes == 0)
+		return err_set(e, -EINVAL, "apf_start: no guest memory was added");
+	rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
+	if (rc == 0)
+		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, e);
+	if (rc < 0)
+		return rc;
+	a->space_bytes = hst_bytes(&cfg, a->hst.ram.bytes);
+	a->space = calloc(1, a->space_bytes);
+	if (!a->space)
+		return err_sys(e, -ENOMEM, "page tables of our own for %llu bytes of guest memory",
+			       (unsigned long long)a->hst.ram.bytes);
+	a->hst.mem = gmem_mem(a->gmem);
+	a->hst.plat = kvmp_plat(&a->kvmp);
+	a->hst.hooks = (struct hst_hooks){outside_ready, trouble, a};
+	hst_init(&a->hst, &cfg, a->space);
+	for (unsigned i = 0; i < c->vcpus_max; i++)
+		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
+	return lib_serve_start(a, e);
+}
+
+int apf_start(struct apf *a, struct apf_error *error)
+{
+	struct err e = {0};
+
+	return start(a, &e) < 0 ? lib_error(error, &e) : 0;
+}
+
+void *apf_memory_hva(struct apf *a, uint64_t gpa)
+{
+	roff_t off;
+
+	if (!a->gmem || !ram_find(&a->hst.ram, (gpa_t){gpa}, 1, &off))
+		return NULL;
+	return (void *)(uintptr_t)gmem_hva(a->gmem, off).v;
+}
+
+uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax)
+{
+	switch (a->cfg.faults) {
+	case APF_FAULTS_KERNEL:
+		return eax;
+	case APF_FAULTS_USER:
+		return kvmp_cpuid_features(eax, eng_features((enum apf_rev)a->cfg.abi));
+	case APF_FAULTS_BLOCK:
+	case APF_FAULTS_STALL:
+		break;
+	}
+	return kvmp_cpuid_features(eax, 0);
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The lock and the library's thread. Whoever moved the driver submits, reaps and makes
+ * visible before letting go of the lock, so that a read that the page cache answers is
+ * finished by the vCPU thread that asked, without waking anybody. The thread is there for
+ * what comes later: timers, reads that took time, touches that the kernel reports.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/apf.h"
+
+#define TOUCHES_AT_ONCE 32
+
+static uint64_t monotonic_ns(void *ctx)
+{
+	struct timespec ts;
+
+	(void)ctx;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+struct clock lib_clock(void)
+{
+	static const struct clock_ops ops = {.now_ns = monotonic_ns};
+
+	return (struct clock){.ops = &ops};
+}
+
+/*
+ * The lock is held for microseconds, at most for one system call that raises an interrupt.
+ * Spinning that long beats a sleep and a wake-up, which a vCPU pays with guest time.
+ */
+#define LOCK_SPINS 400
+
+void lib_lock(struct apf *a)
+{
+	for (unsigned i = 0; i < LOCK_SPINS; i++) {
+		if (pthread_mutex_trylock(&a->lock) == 0)
+			return;
+		for (unsigned pause = 0; pause < 8; pause++)
+			__builtin_ia32_pause();
+	}
+	pthread_mutex_lock(&a->lock);
+}
+
+void lib_settle(struct apf *a)
+{
+	struct io io = ioq_io(a->ioq);
+
+	for (;;) {
+		struct hst_fetch *f;
+		struct err e = {0};
+		uint64_t len;
+		roff_t off;
+		int rc;
+
+		io.ops->flush(io.ctx);
+		unsigned reaped = io.ops->reap(io.ctx);
+
+		f = hst_take_filled(&a->hst);
+		if (!f && !reaped)
+			return;
+		if (!f)
+			continue;
+		/* Nobody else has this fetch; the others may go on meanwhile. */
+		hst_block_range(&a->hst, f->block, &off, &len);
+		pthread_mutex_unlock(&a->lock);
+		rc = a->hst.mem.ops->present(a->hst.mem.ctx, off, len, &e);
+		lib_lock(a);
+		hst_settle(f, rc < 0 ? &e : NULL);
+	}
+}
+
+/*
+ * Sets the timer when something is due sooner than it is set for. A deadline that went
+ * away leaves it set: one needless wake-up costs less than a system call per fault.
+ */
+static void arm_timer(struct apf *a)
+{
+	uint64_t next = timers_next_ns(&a->hst.timers);
+	struct itimerspec its = {0};
+
+	if (next >= a->timer_set_ns)
+		return;
+	a->timer_set_ns = next;
+	its.it_value.tv_sec = (time_t)(next / NS_PER_S);
+	its.it_value.tv_nsec = (long)(next % NS_PER_S);
+	if (its.it_value.tv_sec == 0 && its.it_value.tv_nsec == 0)
+		its.it_value.tv_nsec = 1; /* all zero would disarm */
+	(void)timerfd_settime(a->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
+}
+
+void lib_unlock(struct apf *a)
+{
+	lib_settle(a);
+	arm_timer(a);
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* ---- the thread ---- */
+
+static void drain(int fd)
+{
+	uint64_t count;
+
+	(void)!read(fd, &count, sizeof(count));
+}
+
+static void pause_for(struct apf *a, const struct err *why, roff_t off)
+{
+	struct hst_trouble t = {.why = *why, .gpa = ram_gpa(&a->hst.ram, off), .tries = 1};
+
+	hst_pause(&a->hst);
+	a->hst.hooks.trouble(a->hst.hooks.ctx, &t);
+}
+
+static void serve_touches(struct apf *a)
+{
+	roff_t offs[TOUCHES_AT_ONCE];
+	struct err e = {0};
+	int n = gmem_touches(a->gmem, offs, TOUCHES_AT_ONCE, &e);
+
+	lib_lock(a);
+	if (n < 0)
+		pause_for(a, &e, (roff_t){0});
+	for (int i = 0; i < n; i++)
+		if (hst_kernel_touch(&a->hst, offs[i], &e) < 0)
+			pause_for(a, &e, offs[i]);
+	lib_unlock(a);
+}
+
+static void *serve(void *arg)
+{
+	struct apf *a = arg;
+	enum { TIMER, IO, TOUCH, WAKE, FDS };
+	struct pollfd fds[FDS] = {
+		[TIMER] = {.fd = a->timer_fd, .events = POLLIN},
+		[IO] = {.fd = ioq_event_fd(a->ioq), .events = POLLIN},
+		[TOUCH] = {.fd = gmem_event_fd(a->gmem), .events = POLLIN},
+		[WAKE] = {.fd = a->wake_fd, .events = POLLIN},
+	};
+
+	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
+		if (poll(fds, FDS, -1) < 0)
+			continue;
+		if (fds[TOUCH].revents)
+			serve_touches(a);
+		if (fds[IO].revents)
+			drain(fds[IO].fd);
+		if (fds[TIMER].revents || fds[IO].revents) {
+			lib_lock(a);
+			if (fds[TIMER].revents) {
+				drain(a->timer_fd);
+				a->timer_set_ns = NS_NEVER;
+				timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
+			}
+			lib_unlock(a);
+		}
+	}
+	return NULL;
+}
+
+int lib_serve_start(struct apf *a, struct err *e)
+{
+	sigset_t all, old;
+	int rc;
+
+	a->timer_set_ns = NS_NEVER;
+	a->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (a->timer_fd < 0 || a->wake_fd < 0)
+		return err_sys(e, -errno, "page fault thread: timer and event descriptors");
+	/* The VMM's signals are for the VMM's threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&a->thread, NULL, serve, a);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0)
+		return err_sys(e, -rc, "page fault thread");
+	(void)pthread_setname_np(a->thread, "asyncpf");
+	a->started = true;
+	return 0;
+}
+
+/* Cancels what is being read and waits until it has ended. */
+static void end_reads(struct apf *a)
+{
+	struct pollfd io = {.fd = ioq_event_fd(a->ioq), .events = POLLIN};
+
+	lib_lock(a);
+	hst_stop(&a->hst);
+	pthread_cond_broadcast(&a->outside);
+	lib_settle(a);
+	while (a->hst.in_flight > 0) {
+		pthread_mutex_unlock(&a->lock);
+		/* Sources that wait for a deadline of their own need the timers. */
+		(void)poll(&io, 1, 10);
+		drain(io.fd);
+		pthread_mutex_lock(&a->lock);
+		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
+		lib_settle(a);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+void lib_serve_stop(struct apf *a)
+{
+	static const uint64_t one = 1;
+
+	if (a->started) {
+		end_reads(a);
+		__atomic_store_n(&a->stop, true, __ATOMIC_RELEASE);
+		(void)!write(a->wake_fd, &one, sizeof(one));
+		pthread_join(a->thread, NULL);
+		a->started = false;
+	}
+	if (a->timer_fd >= 0)
+		close(a->timer_fd);
+	if (a->wake_fd >= 0)
+		close(a->wake_fd);
+}
