@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Source of a file's own bytes, through port/io.h. Decides what a short read means:
+ * the rest is asked for; if there is none, the file has shrunk under us, which is an
+ * error and not a page of zeroes. Owns the open file and a fixed pool of requests.
+ * Threads: port/source.h. Test: tests/unit/source_file_test.c.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "source/scheme.h"
+
+/* Largest piece that port/io.h takes at once. */
+#define FILE_PIECE_MAX ((size_t)1 << 30)
+
+struct file_read {
+	struct io_read io;
+	struct src_read *rd; /* NULL while free */
+	struct file_src *owner;
+	struct file_read *next_free;
+	size_t got; /* bytes of rd that are in its buf */
+	bool cancelled;
+};
+
+struct file_src {
+	struct src src;
+	struct io io;
+	struct io_file *file;
+	char *path; /* for messages */
+	struct file_read *pool;
+	struct file_read *free;
+};
+
+static void file_end(struct file_read *fr, const struct err *why)
+{
+	struct src_read *rd = fr->rd;
+
+	/* Free first: `done` may read again. */
+	fr->rd = NULL;
+	fr->next_free = fr->owner->free;
+	fr->owner->free = fr;
+	rd->done(rd, why);
+}
+
+static void file_next_piece(struct file_read *fr)
+{
+	const struct io *io = &fr->owner->io;
+	size_t len = fr->rd->len - fr->got;
+
+	if (len > FILE_PIECE_MAX)
+		len = FILE_PIECE_MAX;
+	io->ops->read(io->ctx, fr->owner->file, &fr->io, fr->rd->offset + fr->got,
+		      (char *)fr->rd->buf + fr->got, len);
+}
+
+static void file_io_done(struct io_read *io_rd, int res)
+{
+	struct file_read *fr = CONTAINER_OF(io_rd, struct file_read, io);
+	struct file_src *f = fr->owner;
+	unsigned long long at = fr->rd->offset + fr->got;
+	struct err why;
+
+	if (res > 0) {
+		ASSERT((size_t)res <= fr->rd->len - fr->got);
+		fr->got += (size_t)res;
+		if (fr->got == fr->rd->len) {
+			file_end(fr, NULL);
+			return;
+		}
+		if (!fr->cancelled) {
+			file_next_piece(fr);
+			return;
+		}
+		res = -ECANCELED;
+	}
+	if (res == 0)
+		(void)err_set(&why, -EIO, "%s ended at byte %llu although it had %llu when it was "
+			      "opened", f->path, at, (unsigned long long)f->src.size);
+	else
+		(void)err_sys(&why, res, "read %s at byte %llu", f->path, at);
+	file_end(fr, &why);
+}
+
+static void file_read(struct src *s, struct src_read *rd)
+{
+	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+	struct file_read *fr = f->free;
+
+	ASSERT(fr); /* env->reads_max */
+	ASSERT(rd->len > 0 && rd->offset <= s->size && rd->len <= s->size - rd->offset);
+	f->free = fr->next_free;
+	fr->rd = rd;
+	fr->got = 0;
+	fr->cancelled = false;
+	rd->held_by = fr;
+	file_next_piece(fr);
+}
+
+static void file_cancel(struct src *s, struct src_read *rd)
+{
+	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+	struct file_read *fr = rd->held_by;
+
+	ASSERT(fr->rd == rd);
+	if (fr->cancelled)
+		return;
+	fr->cancelled = true;
+	f->io.ops->cancel(f->io.ctx, &fr->io);
+}
+
+static void file_close(struct src *s)
+{
+	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+
+	f->io.ops->close(f->io.ctx, f->file);
+	free(f->pool);
+	free(f->path);
+	free(f);
+}
+
+static const struct src_ops file_ops = {
+	.name = "file",
+	.read = file_read,
+	.cancel = file_cancel,
+	.close = file_close,
+};
+
+int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e)
+{
+	struct file_src *f = calloc(1, sizeof(*f));
+	int rc = -ENOMEM;
+
+	if (!f)
+		return err_set(e, rc, "open %s: out of memory", path);
+	f->src.ops = &file_ops;
+	f->io = env->io;
+	f->path = strdup(path);
+	f->pool = calloc(env->reads_max, sizeof(*f->pool));
+	if (!f->path || !f->pool)
+		(void)err_set(e, rc, "open %s: out of memory", path);
+	else
+		rc = f->io.ops->open(f->io.ctx, path, &f->file, &f->src.size, e);
+	if (rc < 0) {
+		file_close(&f->src);
+		return rc;
+	}
+	for (uint32_t i = env->reads_max; i-- > 0;) {
+		f->pool[i].io.done = file_io_done;
+		f->pool[i].owner = f;
+		f->pool[i].next_free = f->free;
+		f->free = &f->pool[i];
+	}
+	*ret = &f->src;
+	return 0;
+}
+
+static int file_scheme_check(const struct uri *u, struct err *e)
+{
+	if (!*u->path)
+		return err_set(e, -EINVAL, "source URI: file: needs a path, as in file:image.raw");
+	return 0;
+}
+
+static int file_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
+			    struct src **ret, struct err *e)
+{
+	(void)inner;
+	return src_file_open(u->path, env, ret, e);
+}
+
+static const char *const file_keys[] = {NULL};
+
+const struct src_scheme src_file_scheme = {
+	.name = "file",
+	.keys = file_keys,
+	.check = file_scheme_check,
+	.open = file_scheme_open,
+};

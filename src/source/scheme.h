@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Private to src/source: how a kind of source presents itself to source.c. A new
+ * kind is one file with one of these tables, and one line in source.c.
+ */
+#ifndef SOURCE_SCHEME_H
+#define SOURCE_SCHEME_H
+
+#include "source/source.h"
+#include "source/uri.h"
+
+struct src_scheme {
+	const char *name;
+	bool wraps;              /* stands before '+' and gets an inner source */
+	const char *const *keys; /* NULL-terminated: the URI keys it takes */
+	/* Checks path and own keys. Pure. The schemes and key names are checked already. */
+	int (*check)(const struct uri *u, struct err *e);
+	/* Opens; u has passed check(). inner is NULL unless `wraps`, and owned on success only. */
+	int (*open)(const struct uri *u, struct src *inner, const struct src_env *env,
+		    struct src **ret, struct err *e);
+};
+
+extern const struct src_scheme src_file_scheme;
+extern const struct src_scheme src_zero_scheme;
+extern const struct src_scheme src_delay_scheme;
+extern const struct src_scheme src_fault_scheme;
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a URI to a stack of sources: which schemes exist, which may stand where, who
+ * takes which key. Everything is checked before the first thing is opened. Owns
+ * nothing. Tests: tests/unit/uri_test.c (messages), source_test.c (stacks).
+ */
+#include "source/source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "source/scheme.h"
+
+static const struct src_scheme *const schemes[] = {
+	&src_file_scheme,
+	&src_zero_scheme,
+	&src_delay_scheme,
+	&src_fault_scheme,
+};
+
+/* A checked URI. chain[i] belongs to uri.scheme[i]. */
+struct src_plan {
+	struct uri uri;
+	const struct src_scheme *chain[URI_SCHEMES_MAX];
+};
+
+/* Words joined for a message; longer than a message, so that err cuts it, visibly. */
+struct words {
+	char text[ERR_TEXT_MAX];
+	size_t len;
+};
+
+static void words_add(struct words *w, const char *word, const char *mark)
+{
+	size_t room = sizeof(w->text) - w->len;
+	int n = snprintf(w->text + w->len, room, "%s%s%s", w->len ? ", " : "", word, mark);
+
+	if (n > 0)
+		w->len += min_u64((uint64_t)n, room - 1);
+}
+
+static const struct src_scheme *src_scheme_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+		if (strcmp(schemes[i]->name, name) == 0)
+			return schemes[i];
+	}
+	return NULL;
+}
+
+static int src_unknown_scheme(const char *name, struct err *e)
+{
+	struct words w = {.text = ""};
+
+	for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
+		words_add(&w, schemes[i]->name, schemes[i]->wraps ? "+" : ":");
+	return err_set(e, -EINVAL, "source URI: no scheme '%.40s'; there are %s (a file with ':' "
+		       "in its name is written ./NAME)", name, w.text);
+}
+
+/* Looks each scheme up; only the last may, and must, be one that wraps nothing. */
+static int src_plan_chain(struct src_plan *p, struct err *e)
+{
+	const struct uri *u = &p->uri;
+
+	for (unsigned i = 0; i < u->schemes; i++) {
+		bool last = i + 1 == u->schemes;
+
+		p->chain[i] = src_scheme_find(u->scheme[i]);
+		if (!p->chain[i])
+			return src_unknown_scheme(u->scheme[i], e);
+		if (last && p->chain[i]->wraps)
+			return err_set(e, -EINVAL, "source URI: '%s' needs a source to wrap, as in "
+				       "%s+file:PATH", u->scheme[i], u->scheme[i]);
+		if (!last && !p->chain[i]->wraps)
+			return err_set(e, -EINVAL, "source URI: '%s' wraps nothing, so '+%.40s' "
+				       "cannot follow it", u->scheme[i], u->scheme[i + 1]);
+		/* They would share their keys. */
+		for (unsigned k = 0; k < i; k++) {
+			if (p->chain[k] == p->chain[i])
+				return err_set(e, -EINVAL, "source URI: scheme '%s' stands twice",
+					       u->scheme[i]);
+		}
+	}
+	return 0;
+}
+
+static bool src_scheme_takes(const struct src_scheme *scheme, const char *key)
+{
+	for (const char *const *k = scheme->keys; *k; k++) {
+		if (strcmp(*k, key) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int src_unknown_key(const struct src_plan *p, const char *key, struct err *e)
+{
+	struct words w = {.text = ""};
+
+	for (unsigned i = 0; i < p->uri.schemes; i++) {
+		for (const char *const *k = p->chain[i]->keys; *k; k++)
+			words_add(&w, *k, "");
+	}
+	return err_set(e, -EINVAL, "source URI: nobody here takes the key '%.40s'; %s%s", key,
+		       w.len ? "there are " : "no keys exist for ", w.len ? w.text : "this scheme");
+}
+
+static int src_plan_keys(const struct src_plan *p, struct err *e)
+{
+	for (unsigned i = 0; i < p->uri.params; i++) {
+		const char *key = p->uri.param[i].key;
+		bool taken = false;
+
+		for (unsigned k = 0; k < p->uri.schemes; k++)
+			taken = taken || src_scheme_takes(p->chain[k], key);
+		if (!taken)
+			return src_unknown_key(p, key, e);
+	}
+	return 0;
+}
+
+static int src_plan_make(const char *uri, struct src_plan *p, struct err *e)
+{
+	int rc = uri_parse(uri, &p->uri, e);
+
+	if (rc == 0)
+		rc = src_plan_chain(p, e);
+	if (rc == 0)
+		rc = src_plan_keys(p, e);
+	for (unsigned i = 0; rc == 0 && i < p->uri.schemes; i++)
+		rc = p->chain[i]->check(&p->uri, e);
+	return rc;
+}
+
+int src_check(const char *uri, struct err *e)
+{
+	struct src_plan plan;
+
+	return src_plan_make(uri, &plan, e);
+}
+
+int src_open(const char *uri, const struct src_env *env, struct src **ret, struct err *e)
+{
+	struct src_plan plan;
+	struct src *s = NULL;
+	int rc = src_plan_make(uri, &plan, e);
+
+	if (rc < 0)
+		return rc;
+	/* From the inside out; each wrapper owns what it was given once it is open. */
+	for (unsigned i = plan.uri.schemes; rc == 0 && i-- > 0;) {
+		struct src *outer = NULL;
+
+		rc = plan.chain[i]->open(&plan.uri, s, env, &outer, e);
+		if (rc == 0)
+			s = outer;
+	}
+	if (rc < 0) {
+		src_close(s);
+		return rc;
+	}
+	*ret = s;
+	return 0;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Page sources: opening one by URI, or part by part. What a source does once it is
+ * open is port/source.h. Tests: tests/unit/source_test.c, source_file_test.c.
+ *
+ *   file:PATH   a raw image
+ *   zero:       zeroes; size=64M
+ *   delay+      answers later: us= or ms=; jitter-us=, seed=
+ *   fault+      fails on request: fault-error-after=, fault-error-at=,
+ *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
+ *               fault-hang-after=, fault-hang-ms=
+ *
+ * Ownership: an open function copies *env and its options. A wrapper's owns `inner`
+ * once it has succeeded, and closes it with itself; on failure inner stays the caller's.
+ * All return 0, or -Exxx with one line of text, *ret untouched. Opening and closing may
+ * block (files) and allocate; nothing in between does either. Threads: port/source.h.
+ */
+#ifndef SOURCE_SOURCE_H
+#define SOURCE_SOURCE_H
+
+#include "port/source.h"
+
+/* Checks a URI as src_open would, without touching any file. Pure; any thread. */
+int src_check(const char *uri, struct err *e);
+
+/* Opens what the URI describes. The caller ends it with src_close(). */
+int src_open(const char *uri, const struct src_env *env, struct src **ret, struct err *e);
+
+/* No read may be outstanding. NULL is harmless. */
+static inline void src_close(struct src *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+/* A file as it is; its size now is the source's size for good. */
+int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
+
+/* size bytes of zeroes; answers at once. */
+int src_zero_open(uint64_t size, struct src **ret, struct err *e);
+
+/* Each read waits delay_ns plus a random part of jitter_ns before inner sees it. */
+struct src_delay_opts {
+	uint64_t delay_ns;
+	uint64_t jitter_ns; /* 0: none; then reads keep their order */
+	uint64_t seed;      /* decides the jitter */
+};
+
+int src_delay_open(struct src *inner, const struct src_env *env,
+		   const struct src_delay_opts *opts, struct src **ret, struct err *e);
+
+/*
+ * Reads are numbered from 1 as they arrive. All zeroes injects nothing. Where several
+ * match, a read that fails does not hang.
+ */
+struct src_fault_opts {
+	uint64_t error_from;  /* this read and all later ones fail; 0: none */
+	uint64_t error_at;    /* the first of error_count reads that fail; 0: none */
+	uint64_t error_count; /* 0 counts as 1 */
+	int error_code;       /* -Exxx; 0: -EIO */
+	uint64_t short_at;    /* this read fails as one that ends early does; 0: none */
+	uint64_t hang_at;     /* this read is not answered; 0: none */
+	uint64_t hang_from;   /* nor are this one and all later ones; 0: none */
+	uint64_t hang_ns;     /* but passed on after this time; 0: only cancel ends them */
+};
+
+int src_fault_open(struct src *inner, const struct src_env *env,
+		   const struct src_fault_opts *opts, struct src **ret, struct err *e);
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * source/file.c over a fake port/io.h that answers with as many bytes as the test says:
+ * short reads go on where they ended, the end of a file that has shrunk is an error,
+ * cancel and reuse of requests. The real io is in tests/integration/uring_test.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+
+#include "source_fixture.h"
+
+struct fake_io {
+	struct fixture fx;
+	struct io_read *rd; /* the one outstanding read */
+	uint64_t off;
+	void *buf;
+	size_t len;
+	unsigned reads, cancels, opens, closes;
+};
+
+/* Any address will do: file.c may not look inside. */
+static struct io_file *fake_file(struct fake_io *fi)
+{
+	return (struct io_file *)(void *)fi;
+}
+
+static int fake_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
+		     struct err *e)
+{
+	struct fake_io *fi = ctx;
+
+	if (strcmp(path, "missing") == 0)
+		return err_sys(e, -ENOENT, "open %s", path);
+	assert_string_equal(path, "a file");
+	fi->opens++;
+	*ret_file = fake_file(fi);
+	*ret_size = 1000;
+	return 0;
+}
+
+static void fake_close(void *ctx, struct io_file *file)
+{
+	struct fake_io *fi = ctx;
+
+	fi->closes += file != NULL;
+}
+
+static void fake_read(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
+		      size_t len)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(file, fake_file(fi));
+	assert_null(fi->rd);
+	fi->rd = rd;
+	fi->off = off;
+	fi->buf = buf;
+	fi->len = len;
+	fi->reads++;
+}
+
+static void fake_cancel(void *ctx, struct io_read *rd)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(rd, fi->rd);
+	fi->cancels++;
+}
+
+static void fake_answer(struct fake_io *fi, int res)
+{
+	struct io_read *rd = fi->rd;
+
+	fi->rd = NULL;
+	for (int i = 0; i < res; i++)
+		((unsigned char *)fi->buf)[i] = (unsigned char)(fi->off + (uint64_t)i);
+	rd->done(rd, res);
+}
+
+static void fake_init(struct fake_io *fi)
+{
+	static const struct io_ops ops = {
+		.open = fake_open, .close = fake_close, .read = fake_read, .cancel = fake_cancel,
+	};
+
+	memset(fi, 0, sizeof(*fi));
+	fixture_init(&fi->fx);
+	fi->fx.env.io = (struct io){.ops = &ops, .ctx = fi};
+	fi->fx.env.reads_max = 1;
+	assert_int_equal(src_open("file:a%20file", &fi->fx.env, &fi->fx.src, NULL), 0);
+	assert_true(fi->fx.src->size == 1000);
+}
+
+static void fake_fini(struct fake_io *fi)
+{
+	src_close(fi->fx.src);
+	assert_int_equal(fi->opens, 1);
+	assert_int_equal(fi->closes, 1);
+}
+
+static void whole_read(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	/* Pool of one: the second round needs the first one's request back. */
+	for (int i = 0; i < 2; i++) {
+		request_init(&rq, &fi.fx, 936, 64);
+		request_read(&rq);
+		assert_int_equal(fi.off, 936);
+		assert_int_equal(fi.len, 64);
+		assert_ptr_equal(fi.buf, rq.buf); /* in place */
+		fake_answer(&fi, 64);
+		assert_int_equal(rq.done, 1);
+		assert_int_equal(rq.code, 0);
+	}
+	fake_fini(&fi);
+}
+
+static void short_read_goes_on(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq, &fi.fx, 100, 64);
+	request_read(&rq);
+	fake_answer(&fi, 1);
+	assert_int_equal(rq.done, 0);
+	assert_int_equal(fi.off, 101);
+	assert_int_equal(fi.len, 63);
+	fake_answer(&fi, 40);
+	assert_int_equal(fi.off, 141);
+	assert_int_equal(fi.len, 23);
+	fake_answer(&fi, 23);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, 0);
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(rq.buf[i], 100 + i);
+	fake_fini(&fi);
+}
+
+static void end_of_file_is_an_error_with_places(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq, &fi.fx, 100, 64);
+	request_read(&rq);
+	fake_answer(&fi, 10);
+	fake_answer(&fi, 0);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, -EIO);
+	assert_string_equal(rq.text, "a file ended at byte 110 although it had 1000 when it was "
+			    "opened");
+	assert_int_equal(fi.reads, 2);
+	fake_fini(&fi);
+}
+
+static void error_names_file_and_place(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq, &fi.fx, 100, 64);
+	request_read(&rq);
+	fake_answer(&fi, 10);
+	fake_answer(&fi, -EBADMSG);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, -EBADMSG);
+	assert_string_equal(rq.text, "read a file at byte 110: Bad message");
+	fake_fini(&fi);
+}
+
+/* A cancel that comes too late to stop a short piece must still stop what follows it. */
+static void cancel_ends_a_read_in_pieces(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq, &fi.fx, 100, 64);
+	request_read(&rq);
+	request_cancel(&rq);
+	request_cancel(&rq);
+	assert_int_equal(fi.cancels, 1);
+	assert_int_equal(rq.done, 0);
+	fake_answer(&fi, 10);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, -ECANCELED);
+	assert_int_equal(fi.reads, 1);
+
+	request_init(&rq, &fi.fx, 100, 64);
+	request_read(&rq);
+	request_cancel(&rq);
+	fake_answer(&fi, 64); /* it was complete after all */
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, 0);
+	fake_fini(&fi);
+}
+
+static void done_may_read_again(void **state)
+{
+	struct fake_io fi;
+	struct request rq[2];
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq[0], &fi.fx, 0, 64);
+	request_init(&rq[1], &fi.fx, 64, 64);
+	rq[0].then = &rq[1];
+	request_read(&rq[0]);
+	fake_answer(&fi, 64);
+	fake_answer(&fi, 64);
+	assert_int_equal(rq[0].done, 1);
+	assert_int_equal(rq[1].done, 1);
+	assert_int_equal(rq[1].code, 0);
+	fake_fini(&fi);
+}
+
+static void open_failure_comes_through_a_stack(void **state)
+{
+	struct src *untouched = (void *)0x10;
+	struct src *ret = untouched;
+	struct fake_io fi;
+	struct err e;
+
+	(void)state;
+	fake_init(&fi);
+	assert_int_equal(src_open("delay+file:missing?us=1", &fi.fx.env, &ret, &e), -ENOENT);
+	assert_string_equal(e.text, "open missing: No such file or directory");
+	assert_ptr_equal(ret, untouched);
+	fake_fini(&fi);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(whole_read),
+		cmocka_unit_test(short_read_goes_on),
+		cmocka_unit_test(end_of_file_is_an_error_with_places),
+		cmocka_unit_test(error_names_file_and_place),
+		cmocka_unit_test(cancel_ends_a_read_in_pieces),
+		cmocka_unit_test(done_may_read_again),
+		cmocka_unit_test(open_failure_comes_through_a_stack),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

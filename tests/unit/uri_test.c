@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * source/uri.c and the checks in source/source.c: what a good URI means, what each bad
+ * one is told (code and the part that matters of the text), and that random bytes
+ * never do more harm than an error of one line.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/prng.h"
+#include "base/types.h"
+#include "source/source.h"
+#include "source/uri.h"
+
+static void parses_schemes_path_and_keys(void **state)
+{
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("delay+fault+file:a/b%20c%3F?ms=1&x-y=%41", &u, NULL), 0);
+	assert_int_equal(u.schemes, 3);
+	assert_string_equal(u.scheme[0], "delay");
+	assert_string_equal(u.scheme[1], "fault");
+	assert_string_equal(u.scheme[2], "file");
+	assert_string_equal(u.path, "a/b c?");
+	assert_int_equal(u.params, 2);
+	assert_string_equal(uri_value(&u, "ms"), "1");
+	assert_string_equal(uri_value(&u, "x-y"), "A");
+	assert_null(uri_value(&u, "m"));
+}
+
+static void plain_path_is_a_file_taken_literally(void **state)
+{
+	static const char *const paths[] = {
+		"image.raw", "/a/b?c=%41&d", "./a:b", "/dev/disk/by-path/pci-0:1", ":x", "a b:c",
+		"a.b:c",
+	};
+	struct uri u;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+		assert_int_equal(uri_parse(paths[i], &u, NULL), 0);
+		assert_int_equal(u.schemes, 1);
+		assert_string_equal(u.scheme[0], "file");
+		assert_string_equal(u.path, paths[i]);
+		assert_int_equal(u.params, 0);
+	}
+}
+
+static void numbers_and_sizes(void **state)
+{
+	uint64_t v = 99;
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("x:?n=18446744073709551615&a=4096&b=64M&c=1T&k=3K&g=2G", &u,
+				   NULL), 0);
+	assert_int_equal(uri_number(&u, "none", 0, 9, &v, NULL), 0);
+	assert_int_equal(v, 99);
+	assert_int_equal(uri_number(&u, "n", 0, UINT64_MAX, &v, NULL), 1);
+	assert_true(v == UINT64_MAX);
+	assert_int_equal(uri_number(&u, "a", 4096, 4096, &v, NULL), 1);
+	assert_int_equal(v, 4096);
+	assert_int_equal(uri_number(&u, "a", 4097, 9999, &v, NULL), -EINVAL);
+	assert_int_equal(uri_number(&u, "a", 0, 4095, &v, NULL), -EINVAL);
+	assert_int_equal(uri_size(&u, "b", &v, NULL), 1);
+	assert_true(v == 64ull << 20);
+	assert_int_equal(uri_size(&u, "c", &v, NULL), 1);
+	assert_true(v == 1ull << 40);
+	assert_int_equal(uri_size(&u, "k", &v, NULL), 1);
+	assert_true(v == 3ull << 10);
+	assert_int_equal(uri_size(&u, "g", &v, NULL), 1);
+	assert_true(v == 2ull << 30);
+	assert_int_equal(uri_size(&u, "n", &v, NULL), -EINVAL);
+}
+
+static void good_uris_pass_the_check(void **state)
+{
+	static const char *const good[] = {
+		"file:image.raw", "image.raw", "zero:?size=64M", "delay+file:image.raw?us=5000",
+		"delay+fault+file:x?ms=1&fault-error-after=10", "file:x?",
+		"delay+zero:?size=1&us=0",
+		"delay+file:x?jitter-us=10&seed=18446744073709551615",
+		"fault+file:x?fault-error-at=3&fault-error-count=2&errno=ETIMEDOUT",
+		"fault+file:x?fault-short-at=1&fault-hang-at=2&fault-hang-ms=7",
+		"fault+file:x?fault-hang-after=0",
+		"fault+delay+zero:?size=1G&ms=1&fault-short-at=1",
+	};
+	struct err e = {.text = ""};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		if (src_check(good[i], &e) != 0)
+			fail_msg("%s: %s", good[i], e.text);
+	}
+}
+
+static void bad_uris_are_told_what_is_wrong(void **state)
+{
+	static const struct {
+		const char *uri;
+		const char *text; /* a part of the message */
+	} bad[] = {
+		{"", "empty"},
+		{"nbd:host", "no scheme 'nbd'; there are file:, zero:, delay+, fault+"},
+		{"delay+nbd:host?us=1", "no scheme 'nbd'"},
+		{"File:x", "no scheme 'File'"},
+		{"delay++file:x", "missing beside '+' in 'delay++file'"},
+		{"+file:x", "missing beside '+' in '+file'"},
+		{"delay+:x", "missing beside '+' in 'delay+'"},
+		{"delay:x?us=1", "'delay' needs a source to wrap"},
+		{"file+delay:x?us=1", "'file' wraps nothing, so '+delay'"},
+		{"delay+delay+file:x?us=1", "scheme 'delay' stands twice"},
+		{"a+a+a+a+a+a+a+a+a:x", "more than 8 schemes"},
+		{"file:", "needs a path"},
+		{"file:?a=b", "takes the key 'a'; no keys exist for this scheme"},
+		{"file:x%4", "'%4' is not %XX"},
+		{"file:x%zz", "'%zz' is not %XX"},
+		{"file:x%", "'%' is not %XX"},
+		{"file:x%00", "%00"},
+		{"file:what?.raw", "'.raw' is not of the form key=value (a '?'"},
+		{"delay+file:x?us", "'us' is not of the form"},
+		{"delay+file:x?us=", "'us=' is not of the form"},
+		{"delay+file:x?=1", "'=1' is not of the form"},
+		{"delay+file:x?us=1&", "'' is not of the form"},
+		{"delay+file:x?u_s=1", "'u_s=1' is not of the form"},
+		{"delay+file:x?us=1&us=2", "key 'us' is given twice"},
+		{"delay+file:x?u=1", "takes the key 'u'; there are us, ms, jitter-us, seed"},
+		{"delay+file:x?us=1&fault-short-at=1", "takes the key 'fault-short-at'"},
+		{"delay+file:x", "delay needs us="},
+		{"delay+file:x?us=1&ms=1", "not both"},
+		{"delay+file:x?us=abc", "us=abc: not a number from 0 to 3600000000"},
+		{"delay+file:x?us=-1", "us=-1: not a number"},
+		{"delay+file:x?us=+1", "us=+1: not a number"},
+		{"delay+file:x?us=1x", "us=1x: not a number"},
+		{"delay+file:x?us=0x10", "us=0x10: not a number"},
+		{"delay+file:x?us=%201", "us= 1: not a number"},
+		{"delay+file:x?us=3600000001", "us=3600000001: not a number from"},
+		{"delay+file:x?us=18446744073709551616", "us=18446744073709551616: not a number"},
+		{"delay+file:x?us=1&seed=x", "seed=x: not a number"},
+		{"zero:", "zero: needs a size"},
+		{"zero:x?size=1", "zero: takes no path ('x')"},
+		{"zero:?size=0", "size=0: not a size"},
+		{"zero:?size=64MB", "size=64MB: not a size"},
+		{"zero:?size=M", "size=M: not a size"},
+		{"zero:?size=64X", "size=64X: not a size"},
+		{"zero:?size=16777216T", "size=16777216T: not a size"},
+		{"zero:?size=8388608T", "size=8388608T: not a size"},
+		{"fault+file:x", "injects nothing"},
+		{"fault+file:x?errno=EIO", "errno needs"},
+		{"fault+file:x?fault-error-at=1&errno=EWHAT", "errno=EWHAT: there are EIO, "},
+		{"fault+file:x?fault-error-at=0", "fault-error-at=0: not a number from 1"},
+		{"fault+file:x?fault-short-at=1&fault-error-count=2", "needs fault-error-at"},
+		{"fault+file:x?fault-short-at=1&fault-hang-ms=2", "needs fault-hang-at"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		struct err e = {.text = ""};
+
+		if (src_check(bad[i].uri, &e) != -EINVAL || e.code != -EINVAL ||
+		    !strstr(e.text, bad[i].text))
+			fail_msg("%s: %d '%s', expected '%s'", bad[i].uri, e.code, e.text,
+				 bad[i].text);
+		assert_int_equal(src_check(bad[i].uri, NULL), -EINVAL);
+	}
+}
+
+static void length_limit_is_exact(void **state)
+{
+	char text[URI_LEN_MAX + 2];
+	struct uri u;
+	struct err e;
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	text[URI_LEN_MAX] = '\0';
+	assert_int_equal(uri_parse(text, &u, NULL), 0);
+	assert_int_equal(strlen(u.path), URI_LEN_MAX);
+	text[URI_LEN_MAX] = 'x';
+	text[URI_LEN_MAX + 1] = '\0';
+	assert_int_equal(uri_parse(text, &u, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "longer than 4096 bytes: 'xxxx"));
+}
+
+static void too_many_keys(void **state)
+{
+	char text[512] = "file:x?";
+	char *s = text + strlen(text);
+	struct uri u;
+	struct err e;
+
+	(void)state;
+	for (unsigned i = 0; i <= URI_PARAMS_MAX; i++) {
+		*s++ = (char)('a' + i / 26);
+		*s++ = (char)('a' + i % 26);
+		memcpy(s, "=1&", 4);
+		s += 3;
+	}
+	s[-1] = '\0';
+	assert_int_equal(uri_parse(text, &u, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "more than 32 keys at 'bg'"));
+	s[-6] = '\0';
+	assert_int_equal(uri_parse(text, &u, NULL), 0);
+	assert_int_equal(u.params, URI_PARAMS_MAX);
+}
+
+/* Random strings over the syntax's own characters, and good URIs with a few bytes changed. */
+static void random_text_is_harmless(void **state)
+{
+	static const char alphabet[] = "abdefilutyzm+-:?&=%0123456789KMG/.\n\x80";
+	static const char seed_uri[] = "delay+fault+file:a%20b?ms=1&fault-error-at=10&errno=EIO";
+	struct prng p;
+	unsigned good = 0;
+
+	(void)state;
+	prng_init(&p, 7);
+	for (int i = 0; i < 200000; i++) {
+		char text[sizeof(seed_uri)];
+		struct err e = {.text = ""};
+		unsigned changes = (unsigned)prng_below(&p, i % 2 ? 3 : sizeof(seed_uri));
+
+		memcpy(text, seed_uri, sizeof(seed_uri));
+		for (unsigned k = 0; k < changes; k++)
+			text[prng_below(&p, sizeof(text) - 1)] =
+				alphabet[prng_below(&p, sizeof(alphabet))];
+		int rc = src_check(text, &e);
+
+		good += rc == 0;
+		assert_true(rc == 0 || rc == -EINVAL);
+		assert_true(rc == e.code);
+		assert_true((rc == 0) == (e.text[0] == '\0'));
+		assert_null(strchr(e.text, '\n'));
+	}
+	/* Otherwise the loop has only ever seen the first check. */
+	assert_in_range(good, 1000, 150000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(parses_schemes_path_and_keys),
+		cmocka_unit_test(plain_path_is_a_file_taken_literally),
+		cmocka_unit_test(numbers_and_sizes),
+		cmocka_unit_test(good_uris_pass_the_check),
+		cmocka_unit_test(bad_uris_are_told_what_is_wrong),
+		cmocka_unit_test(length_limit_is_exact),
+		cmocka_unit_test(too_many_keys),
+		cmocka_unit_test(random_text_is_harmless),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
