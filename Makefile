@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# The everyday verbs over meson. `make help` lists them.
+#
+# CC=clang chooses the compiler, BUILD=dir the build folder, CI=true turns warnings
+# into errors. A build folder is made anew when one of these changes.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+BUILD ?= build
+WERROR := $(if $(filter true,$(CI)),true,false)
+SANITIZED := -Db_lundef=false -Dbuildtype=debugoptimized
+# GCC 12's thread sanitizer cannot cope with the address layout of newer kernels; a
+# container may refuse to change it.
+NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+export ASAN_OPTIONS ?= abort_on_error=0:detect_leaks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
+
+# $(call compile,folder,meson flags): configures if need be, and builds. A folder that
+# somebody configured by hand (no .made-for in it) is left as it is.
+define compile
+	@want='$(CC) werror=$(WERROR) $(2)'; have=$$(cat $(1)/.made-for 2>/dev/null); \
+	if [ ! -f $(1)/build.ninja ] || [ "$${have:-$$want}" != "$$want" ]; then \
+		rm -rf $(1) && CC='$(CC)' meson setup $(1) -Dwerror=$(WERROR) $(2) && \
+		echo "$$want" > $(1)/.made-for; \
+	fi
+	@ninja -C $(1)
+endef
+
+.PHONY: all demo test check asan tsan valgrind tidy bench clean help
+all:
+	$(call compile,$(BUILD),)
+
+demo: ## the main job in one minute, side by side
+	@tools/setup demo
+	$(call compile,$(BUILD),)
+	$(BUILD)/asyncpf demo $(ARGS)
+
+test: ## every test
+	@tools/setup test
+	$(call compile,$(BUILD),)
+	@tools/run-tests $(BUILD)
+
+check: ## unit tests and tidy, less than a minute
+	$(call compile,$(BUILD),)
+	@tools/run-tests $(BUILD) --suite unit --suite tidy
+
+asan: ## all tests with address and undefined-behaviour sanitizers
+	$(call compile,$(BUILD)-asan,-Db_sanitize=address$(COMMA)undefined $(SANITIZED))
+	@tools/run-tests $(BUILD)-asan --no-suite tidy --timeout-multiplier 4
+
+tsan: ## tests of the suites unit and integration with the thread sanitizer
+	$(call compile,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
+	@$(NO_ASLR) tools/run-tests $(BUILD)-tsan --suite unit --suite integration \
+		--timeout-multiplier 8
+
+valgrind: ## unit tests under valgrind
+	@tools/setup valgrind
+	$(call compile,$(BUILD),)
+	@tools/run-tests $(BUILD) --suite unit --timeout-multiplier 20 \
+		--wrapper 'valgrind -q --error-exitcode=99 --leak-check=full'
+
+tidy: ## the rules of the source tree
+	@tools/tidy
+
+bench: ## the benchmarks of bench/, with the promises they assert
+	$(call compile,$(BUILD),)
+	@tools/run-tests $(BUILD) --benchmark
+
+clean: ## remove what was built
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+
+help: ## this list
+	@echo 'make            build $(BUILD)/asyncpf'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
+		while read -r verb what; do printf 'make %-10s %s\n' "$$verb" "$$what"; done
+
+COMMA := ,

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion for asyncpf(1)
+
+_asyncpf()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+	local words=
+
+	COMPREPLY=()
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W 'demo doctor --help --version' -- "$cur")
+		return
+	fi
+	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
+	case ${COMP_WORDS[1]}$prev in
+	demo--json | demo--image)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	demo--pattern)
+		words='sequential random shared compute idle'
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		return
+		;;
+	esac
+	case ${COMP_WORDS[1]} in
+	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
+		--grace-us --block-bytes --image --source-wrap
+		--outstanding --queue-depth --source-timeout-ms
+		--timer-hz --seed --json --quiet --help --version' ;;
+	doctor) words='--json --help --version' ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+complete -F _asyncpf asyncpf

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf doctor`: shows what probe.c found out, and what follows from it.
+ * Tests: tests/error/doctor_test.py, doctor_refusal_test.py.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/json.h"
+#include "cli/opts.h"
+#include "cli/probe.h"
+
+struct doctor_opts {
+	bool json;
+};
+
+static const struct opt rows[] = {
+	{OPT_FLAG(struct doctor_opts, json), .name = "json", .help = "Report as JSON."},
+	{.name = NULL},
+};
+
+static const struct opts doctor_table = {
+	.verb = "doctor",
+	.about = "Tries out what this host offers and says which ways of serving page faults will\n"
+		 "work here, and why the others will not. Exit code 0: '--faults user' will work.",
+	.rows = rows,
+};
+
+static void print_text(const struct probes *p)
+{
+	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
+		const struct probe *pr = &p->list[i];
+
+		printf("%-8s %-22s %s%s%s\n", verdict_name(pr->verdict), probe_name(i), pr->means,
+		       pr->fix[0] ? "; to fix: " : "", pr->fix);
+	}
+	fputs("\nWhat will work here:\n", stdout);
+	for (enum probe_way w = 0; w < WAY_COUNT; w++) {
+		uint32_t missing = probe_way_missing(p, w);
+
+		printf("%-8s --faults %-13s", missing ? "no" : "ok", probe_way_name(w));
+		fputs(missing ? " misses" : " works", stdout);
+		for (enum probe_id i = 0; i < PROBE_COUNT; i++)
+			if (missing & 1u << i)
+				printf(" %s", probe_name(i));
+		fputc('\n', stdout);
+	}
+	printf("%-8s %-22s %s\n", p->linux_guest ? "ok" : "no", "stock Linux guest",
+	       p->linux_guest    ? "fast enough at CPL 0"
+	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); small guests only"
+				 : "guest code could not be timed (guest.cpl0)");
+}
+
+static int print_json(const struct probes *p)
+{
+	struct json j;
+
+	json_init(&j, stdout);
+	json_object_open(&j, NULL);
+	json_text(&j, "version", APF_VERSION_TEXT);
+	json_array_open(&j, "checks");
+	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
+		json_object_open(&j, NULL);
+		json_text(&j, "name", probe_name(i));
+		json_text(&j, "verdict", verdict_name(p->list[i].verdict));
+		json_text(&j, "means", p->list[i].means);
+		json_text(&j, "fix", p->list[i].fix[0] ? p->list[i].fix : NULL);
+		json_close(&j);
+	}
+	json_close(&j);
+	json_array_open(&j, "faults");
+	for (enum probe_way w = 0; w < WAY_COUNT; w++) {
+		uint32_t missing = probe_way_missing(p, w);
+
+		json_object_open(&j, NULL);
+		json_text(&j, "name", probe_way_name(w));
+		json_bool(&j, "works", !missing);
+		json_array_open(&j, "missing");
+		for (enum probe_id i = 0; i < PROBE_COUNT; i++)
+			if (missing & 1u << i)
+				json_text(&j, NULL, probe_name(i));
+		json_close(&j);
+		json_close(&j);
+	}
+	json_close(&j);
+	json_bool(&j, "linux_guest", p->linux_guest);
+	json_u64(&j, "cpl0_instructions_per_s", p->cpl0_per_s);
+	json_close(&j);
+	return json_end(&j); /* a write error is reported by main(), as for plain text */
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+	struct doctor_opts o = {false};
+	struct probes p;
+	int operand;
+	int r = cli_begin(&doctor_table, argc, argv, &o, &operand);
+
+	if (r >= 0)
+		return r;
+	probe_host(&p);
+	if (o.json)
+		(void)print_json(&p);
+	else
+		print_text(&p);
+	return probe_way_missing(&p, WAY_USER) ? CLI_FAILED : CLI_OK;
+}

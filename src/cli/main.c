@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command: finds the verb and runs it. A verb is a row in `verbs` and a file
+ * cmd_<verb>.c. Test: tests/error/cli_test.py.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/types.h"
+#include "cli/cli.h"
+#include "cli/opts.h"
+
+struct verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+};
+
+static const struct verb verbs[] = {
+	{"demo", cmd_demo, "the main job in one minute: each way of serving faults, side by side"},
+	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
+};
+
+static void print_usage(FILE *out)
+{
+	fputs("usage: asyncpf VERB [OPTION]...\n\n"
+	      "Asynchronous page faults for KVM guests, in user space.\n\nVerbs:\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+	fputs("\n'asyncpf VERB --help' lists the options of a verb; 'asyncpf --version' shows the\n"
+	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage.\n", out);
+}
+
+static int unknown_verb(const char *word)
+{
+	const char *names[ARRAY_LEN(verbs) + 1];
+	bool option = word[0] == '-';
+
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		names[i] = verbs[i].name;
+	names[ARRAY_LEN(verbs)] = NULL;
+
+	const char *meant = option ? NULL : opts_nearest(word, names);
+	if (meant)
+		cli_error("unknown verb: %.60s: there is no such verb; did you mean '%s'?", word,
+			  meant);
+	else if (option)
+		cli_error("unknown option: %.60s: a verb comes first; see 'asyncpf --help'", word);
+	else
+		cli_error("unknown verb: %.60s: there is no such verb; see 'asyncpf --help'", word);
+	return CLI_USAGE;
+}
+
+static int run_verb(int argc, char **argv)
+{
+	if (argc < 2) {
+		cli_error("missing verb: command line: nothing to do; see 'asyncpf --help'");
+		return CLI_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		print_usage(stdout);
+		return CLI_OK;
+	}
+	if (strcmp(argv[1], "--version") == 0)
+		return cli_version();
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(argv[1], verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	return unknown_verb(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	int r = run_verb(argc, argv);
+
+	/* Output that did not arrive is a failure even if the work was done. */
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		int code = errno;
+		int failed = cli_error("cannot write: standard output: %s; free space or redirect "
+				       "it elsewhere", code ? strerror(code) : "write error");
+		return r == CLI_OK ? failed : r;
+	}
+	return r;
+}

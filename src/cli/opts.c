@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See opts.h. Words that the user typed are cut at 60 characters in errors, so that
+ * the reason behind them is never what gets lost.
+ */
+#include "cli/opts.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+/* getopt_long return values; table rows count from 0 upwards behind ROW_FIRST. */
+enum { KEY_HELP = 'h', KEY_VERSION = 256, ROW_FIRST = 512 };
+
+#define NEAREST_WORD_MAX 32 /* longer words get no suggestion */
+
+int opts_number(const char *text, uint64_t *ret_value)
+{
+	uint64_t v = 0;
+
+	if (!*text)
+		return -EINVAL;
+	for (; *text; text++) {
+		if (!isdigit((unsigned char)*text))
+			return -EINVAL;
+		if (__builtin_mul_overflow(v, 10u, &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(*text - '0'), &v))
+			return -ERANGE;
+	}
+	*ret_value = v;
+	return 0;
+}
+
+int opts_size(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGT";
+	char digits[24];
+	size_t len = strlen(text);
+	unsigned shift = 0;
+	uint64_t v;
+	int r;
+
+	if (len == 0)
+		return -EINVAL;
+	const char *unit = strchr(units, toupper((unsigned char)text[len - 1]));
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		len--;
+	}
+	if (len >= sizeof(digits))
+		return -ERANGE;
+	memcpy(digits, text, len);
+	digits[len] = '\0';
+	r = opts_number(digits, &v);
+	if (r < 0)
+		return r;
+	if (shift && v >> (64 - shift))
+		return -ERANGE;
+	*ret_bytes = v << shift;
+	return 0;
+}
+
+/* Levenshtein distance, ignoring case; both words are at most NEAREST_WORD_MAX long. */
+static unsigned word_distance(const char *a, const char *b)
+{
+	unsigned row[NEAREST_WORD_MAX + 1];
+	size_t len = strlen(b);
+
+	for (unsigned j = 0; j <= len; j++)
+		row[j] = j;
+	for (unsigned i = 1; *a; a++, i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= len; j++) {
+			bool same = tolower((unsigned char)*a) ==
+				    tolower((unsigned char)b[j - 1]);
+			unsigned best = diagonal + !same;
+
+			diagonal = row[j];
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+		}
+	}
+	return row[len];
+}
+
+const char *opts_nearest(const char *word, const char *const *words)
+{
+	const char *found = NULL;
+	size_t len = strlen(word);
+	/* At least two thirds of the word must be right. */
+	unsigned best = (unsigned)len / 3 + 1;
+
+	if (len == 0 || len > NEAREST_WORD_MAX)
+		return NULL;
+	for (; *words; words++) {
+		if (strlen(*words) > NEAREST_WORD_MAX)
+			continue;
+		unsigned d = len >= 3 && strncmp(word, *words, len) == 0
+				     ? 1
+				     : word_distance(word, *words);
+		if (d < best) {
+			best = d;
+			found = *words;
+		}
+	}
+	return found;
+}
+
+static int bad_value(const struct opts *o, const struct opt *row, const char *text,
+		     const char *why, struct err *e)
+{
+	return err_set(e, -EINVAL, "bad value: --%s %.60s: %s; see 'asyncpf %s --help'", row->name,
+		       text, why, o->verb);
+}
+
+static int bad_range(const struct opts *o, const struct opt *row, const char *text, struct err *e)
+{
+	char why[96];
+
+	snprintf(why, sizeof(why), "it must lie between %llu and %llu",
+		 (unsigned long long)row->min, (unsigned long long)row->max);
+	return bad_value(o, row, text, why, e);
+}
+
+static int store_choice(const struct opts *o, const struct opt *row, const char *text,
+			unsigned *into, struct err *e)
+{
+	char why[128] = "it must be one of";
+	size_t used = strlen(why);
+
+	for (unsigned i = 0; row->choices[i]; i++) {
+		if (strcmp(row->choices[i], text) == 0) {
+			*into = i;
+			return 0;
+		}
+		int n = snprintf(why + used, sizeof(why) - used, "%s %s", i ? "," : "",
+				 row->choices[i]);
+		ASSERT(n > 0 && (size_t)n < sizeof(why) - used);
+		used += (size_t)n;
+	}
+	return bad_value(o, row, text, why, e);
+}
+
+static int store_number(const struct opts *o, const struct opt *row, const char *text, void *into,
+			struct err *e)
+{
+	uint64_t v;
+	int r;
+
+	if (row->kind == OPT_KIND_AUTO && strcmp(text, "auto") == 0) {
+		*(int64_t *)into = -1;
+		return 0;
+	}
+	r = row->kind == OPT_KIND_SIZE ? opts_size(text, &v) : opts_number(text, &v);
+	if (r == -EINVAL && row->kind == OPT_KIND_SIZE)
+		return bad_value(o, row, text, "not a size such as 4096, 64K, 512M or 2G", e);
+	if (r == -EINVAL && row->kind == OPT_KIND_AUTO)
+		return bad_value(o, row, text, "neither a decimal number nor 'auto'", e);
+	if (r == -EINVAL)
+		return bad_value(o, row, text, "not a decimal number", e);
+	if (r < 0 || v < row->min || v > row->max)
+		return bad_range(o, row, text, e);
+	if (row->kind == OPT_KIND_U32)
+		*(uint32_t *)into = (uint32_t)v;
+	else if (row->kind == OPT_KIND_AUTO)
+		*(int64_t *)into = (int64_t)v;
+	else
+		*(uint64_t *)into = v;
+	return 0;
+}
+
+static int store(const struct opts *o, const struct opt *row, const char *text, void *base,
+		 struct err *e)
+{
+	void *into = (char *)base + row->field;
+
+	switch (row->kind) {
+	case OPT_KIND_FLAG:
+		*(bool *)into = true;
+		return 0;
+	case OPT_KIND_TEXT:
+		if (!*text)
+			return bad_value(o, row, "''", "it must not be empty", e);
+		*(const char **)into = text;
+		return 0;
+	case OPT_KIND_CHOICE:
+		return store_choice(o, row, text, into, e);
+	case OPT_KIND_U32:
+	case OPT_KIND_U64:
+	case OPT_KIND_SIZE:
+	case OPT_KIND_AUTO:
+		break;
+	}
+	return store_number(o, row, text, into, e);
+}
+
+/* getopt_long has refused `word`: says why, as exactly as it lets us know. */
+static void explain_refusal(const struct opts *o, const struct option *longs, int got,
+			    const char *word, struct err *e)
+{
+	const char *names[OPTS_ROWS_MAX + 3];
+	size_t len = strcspn(word, "=");
+	char bare[NEAREST_WORD_MAX + 3];
+	unsigned n = 0, prefixes = 0;
+
+	if (got == ':') {
+		err_set(e, -EINVAL, "missing value: %.60s: the option needs one; "
+			"see 'asyncpf %s --help'", word, o->verb);
+		return;
+	}
+	for (; longs[n].name; n++) {
+		names[n] = longs[n].name;
+		if (len > 2 && strncmp(longs[n].name, word + 2, len - 2) == 0)
+			prefixes++;
+	}
+	names[n] = NULL;
+	if (optopt && strchr(word, '=')) {
+		err_set(e, -EINVAL, "unexpected value: %.60s: the option takes none; "
+			"see 'asyncpf %s --help'", word, o->verb);
+		return;
+	}
+	if (prefixes > 1) {
+		err_set(e, -EINVAL, "ambiguous option: %.60s: more than one option starts so; "
+			"see 'asyncpf %s --help'", word, o->verb);
+		return;
+	}
+	const char *meant = NULL;
+	if (strncmp(word, "--", 2) == 0 && len - 2 <= NEAREST_WORD_MAX) {
+		memcpy(bare, word + 2, len - 2);
+		bare[len - 2] = '\0';
+		meant = opts_nearest(bare, names);
+	}
+	if (meant)
+		err_set(e, -EINVAL, "unknown option: %.60s: 'asyncpf %s' does not have it; "
+			"did you mean '--%s'?", word, o->verb, meant);
+	else
+		err_set(e, -EINVAL, "unknown option: %.60s: 'asyncpf %s' does not have it; "
+			"see 'asyncpf %s --help'", word, o->verb, o->verb);
+}
+
+static int check_operands(const struct opts *o, int argc, char **argv, struct err *e)
+{
+	unsigned n = (unsigned)(argc - optind);
+
+	if (n > o->operands_max)
+		return err_set(e, -EINVAL, "unexpected operand: %.60s: 'asyncpf %s' takes %s; "
+			       "see 'asyncpf %s --help'", argv[optind + (int)o->operands_max],
+			       o->verb, o->operands_max ? "fewer" : "none", o->verb);
+	if (n < o->operands_min)
+		return err_set(e, -EINVAL, "missing operand: %s: 'asyncpf %s' needs it; "
+			       "see 'asyncpf %s --help'", o->operands, o->verb, o->verb);
+	return 0;
+}
+
+enum opts_outcome opts_parse(const struct opts *o, int argc, char **argv, void *into,
+			     int *ret_operand, struct err *e)
+{
+	struct option longs[OPTS_ROWS_MAX + 3];
+	unsigned n = 0;
+
+	memset(longs, 0, sizeof(longs));
+	for (; o->rows[n].name; n++) {
+		ASSERT(n < OPTS_ROWS_MAX);
+		longs[n].name = o->rows[n].name;
+		longs[n].has_arg =
+			o->rows[n].kind == OPT_KIND_FLAG ? no_argument : required_argument;
+		longs[n].val = ROW_FIRST + (int)n;
+	}
+	longs[n] = (struct option){"help", no_argument, NULL, KEY_HELP};
+	longs[n + 1] = (struct option){"version", no_argument, NULL, KEY_VERSION};
+
+	optind = 0; /* glibc: start afresh */
+	opterr = 0;
+	for (;;) {
+		optopt = 0;
+		int got = getopt_long(argc, argv, ":h", longs, NULL);
+
+		if (got == -1)
+			break;
+		if (got == KEY_HELP)
+			return OPTS_HELP;
+		if (got == KEY_VERSION)
+			return OPTS_VERSION;
+		if (got == '?' || got == ':') {
+			char letter[3] = {'-', (char)optopt, '\0'};
+			bool is_letter = got == '?' && optopt > 0 && optopt < KEY_VERSION &&
+					 optopt != KEY_HELP;
+			const char *word = is_letter ? letter : argv[optind - 1];
+			explain_refusal(o, longs, got, word, e);
+			return OPTS_BAD;
+		}
+		if (store(o, &o->rows[got - ROW_FIRST], optarg, into, e) < 0)
+			return OPTS_BAD;
+	}
+	if (check_operands(o, argc, argv, e) < 0)
+		return OPTS_BAD;
+	*ret_operand = optind;
+	return OPTS_RUN;
+}
+
+#define HELP_COLUMN 26
+#define HELP_WIDTH 88
+
+/* Prints `text` from HELP_COLUMN on, broken at spaces. */
+static void help_wrapped(const char *text, FILE *out)
+{
+	unsigned column = HELP_COLUMN;
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+
+		if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
+			fprintf(out, "\n%*s", HELP_COLUMN, "");
+			column = HELP_COLUMN;
+		} else if (column > HELP_COLUMN) {
+			fputc(' ', out);
+			column++;
+		}
+		fwrite(text, 1, len, out);
+		column += (unsigned)len;
+		text += len + (text[len] == ' ');
+	}
+	fputc('\n', out);
+}
+
+static void help_row(const char *left, const char *text, FILE *out)
+{
+	if (strlen(left) + 2 > HELP_COLUMN)
+		fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
+	else
+		fprintf(out, "%-*s", HELP_COLUMN, left);
+	help_wrapped(text, out);
+}
+
+void opts_help(const struct opts *o, FILE *out)
+{
+	fprintf(out, "usage: asyncpf %s [OPTION]...%s%s\n\n%s\n\nOptions:\n", o->verb,
+		o->operands ? " " : "", o->operands ? o->operands : "", o->about);
+	for (const struct opt *row = o->rows; row->name; row++) {
+		char left[64];
+
+		snprintf(left, sizeof(left), "  --%s%s%s", row->name, row->arg ? " " : "",
+			 row->arg ? row->arg : "");
+		help_row(left, row->help, out);
+	}
+	help_row("  -h, --help", "Show this text and exit.", out);
+	help_row("  --version", "Show the version and exit.", out);
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Probes of userfaultfd: may we have one that handles faults of kernel code (KVM
+ * touches guest memory from there), and does it do on shared memory what we need:
+ * report missing pages, make pages visible (UFFDIO_CONTINUE), poison them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cli/probe.h"
+
+/* Linux 6.1 and 6.6; older headers do not have them. Values from linux/userfaultfd.h. */
+#define DEV_IOC_NEW _IO(0xAA, 0x00)
+#define IOC_POISON_NR 0x08
+struct ioc_poison {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t updated;
+};
+#define IOC_POISON _IOWR(UFFDIO, IOC_POISON_NR, struct ioc_poison)
+#define USER_MODE_ONLY 1
+
+_Static_assert(sizeof(struct ioc_poison) == 32, "as in linux/userfaultfd.h");
+_Static_assert(PROBE_UFFD_FEATURES == ((1ull << 14 /* POISON */) | UFFD_FEATURE_MINOR_SHMEM |
+				       UFFD_FEATURE_MISSING_SHMEM),
+	       "the features we use");
+
+int probe_uffd_open(int tried[2])
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	tried[0] = fd < 0 ? -errno : 0;
+	tried[1] = 1;
+	if (fd >= 0)
+		return fd;
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (dev < 0) {
+		tried[1] = -errno;
+		return tried[1];
+	}
+	fd = ioctl(dev, DEV_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	tried[1] = fd < 0 ? -errno : 0;
+	close(dev);
+	return fd < 0 ? tried[1] : fd;
+}
+
+int probe_uffd_register(int uffd, uint64_t features, void *addr, size_t len, uint64_t *ret_ioctls)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	struct uffdio_register reg = {
+		.range = {.start = (uint64_t)(uintptr_t)addr, .len = len},
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	};
+
+	if (ioctl(uffd, UFFDIO_API, &api) < 0 || ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
+		return -errno;
+	*ret_ioctls = reg.ioctls;
+	return 0;
+}
+
+int probe_uffd_poison(int uffd, void *addr, size_t len)
+{
+	struct ioc_poison p = {.range = {.start = (uint64_t)(uintptr_t)addr, .len = len}};
+
+	return ioctl(uffd, IOC_POISON, &p) < 0 ? -errno : 0;
+}
+
+static void explain_refusal(struct probe *pr, const int tried[2])
+{
+	const char *only = "";
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY);
+
+	if (fd >= 0) {
+		only = "; for faults of user code alone it would open, but KVM's are kernel code's";
+		close(fd);
+	}
+	if (tried[0] == -ENOSYS)
+		probe_set(pr, VERDICT_NO, "use a kernel with CONFIG_USERFAULTFD",
+			  "userfaultfd(2): %s: this kernel has none", strerror(ENOSYS));
+	else
+		probe_set(pr, VERDICT_NO,
+			  "run with CAP_SYS_PTRACE, or setfacl -m u:$USER:rw /dev/userfaultfd, or "
+			  "sysctl vm.unprivileged_userfaultfd=1 (any one; in a container its "
+			  "seccomp profile must allow the call)",
+			  "userfaultfd(2): %s, /dev/userfaultfd: %s%s", strerror(-tried[0]),
+			  strerror(-tried[1]), only);
+}
+
+/* The bits of UFFDIO_API, from a descriptor of its own: the handshake is done once per fd. */
+static int features_offered(uint64_t *ret_features)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	int tried[2];
+	int fd = probe_uffd_open(tried);
+	int r = 0;
+
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		r = -errno;
+	else
+		*ret_features = api.features;
+	close(fd);
+	return r;
+}
+
+/* Tries what the bits promise on one page of a memfd. 0 or -Exxx, `step` says of what. */
+static int try_on_shared_memory(int uffd, const char **ret_step)
+{
+	uint64_t ioctls = 0;
+	int r = 0;
+
+	*ret_step = "memfd";
+	int fd = memfd_create("asyncpf-doctor", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	void *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (page == MAP_FAILED)
+		return -errno;
+	*ret_step = "UFFDIO_REGISTER on shared memory";
+	r = probe_uffd_register(uffd, PROBE_UFFD_FEATURES, page, PAGE_BYTES, &ioctls);
+	if (r == 0) {
+		*ret_step = "UFFDIO_POISON on shared memory";
+		r = ioctls >> IOC_POISON_NR & 1 ? probe_uffd_poison(uffd, page, PAGE_BYTES)
+						: -EOPNOTSUPP;
+	}
+	munmap(page, PAGE_BYTES);
+	return r;
+}
+
+static void set_feature(struct probe *pr, bool there, const char *yes, const char *no,
+			const char *fix)
+{
+	probe_set(pr, there ? VERDICT_OK : VERDICT_NO, there ? "" : fix, "%s", there ? yes : no);
+}
+
+static void set_poison(struct probe *pr, uint64_t features, int uffd)
+{
+	const char *fix = "use a kernel with UFFDIO_POISON (in mainline since Linux 6.6)";
+	const char *step;
+
+	if (!(features & 1ull << 14)) {
+		probe_set(pr, VERDICT_NO, fix,
+			  "no UFFDIO_POISON: a touch of an absent page cannot come to user space");
+		return;
+	}
+	int r = try_on_shared_memory(uffd, &step);
+	if (r < 0)
+		probe_set(pr, VERDICT_NO, fix, "%s: %s", step, strerror(-r));
+	else
+		probe_set(pr, VERDICT_OK, "", "pages can be marked absent (UFFDIO_POISON tried)");
+}
+
+void probe_uffd(struct probe *list)
+{
+	uint64_t features = 0;
+	int tried[2];
+	int uffd = probe_uffd_open(tried);
+	int r = uffd < 0 ? uffd : features_offered(&features);
+
+	if (uffd < 0) {
+		explain_refusal(&list[PROBE_UFFD], tried);
+	} else if (r < 0) {
+		probe_set(&list[PROBE_UFFD], VERDICT_NO, "use a kernel with userfaultfd API 0xAA",
+			  "UFFDIO_API: %s", strerror(-r));
+		close(uffd);
+	} else {
+		probe_set(&list[PROBE_UFFD], VERDICT_OK, "",
+			  "userfaultfd opens by %s, faults of kernel code included",
+			  tried[0] == 0 ? "system call" : "/dev/userfaultfd");
+	}
+	if (r < 0) {
+		for (int i = PROBE_UFFD_MISSING_SHMEM; i <= PROBE_UFFD_POISON; i++)
+			probe_set(&list[i], VERDICT_NO, "see uffd.open", "could not be tried");
+		return;
+	}
+	set_feature(&list[PROBE_UFFD_MISSING_SHMEM], features & UFFD_FEATURE_MISSING_SHMEM,
+		    "absent pages of shared memory are reported",
+		    "absent pages of shared memory cannot be reported",
+		    "use a kernel with userfaultfd for shared memory (since Linux 4.11)");
+	set_feature(&list[PROBE_UFFD_MINOR_SHMEM], features & UFFD_FEATURE_MINOR_SHMEM,
+		    "pages become visible without a copy (UFFDIO_CONTINUE)",
+		    "no UFFDIO_CONTINUE: pages cannot be made visible without a copy",
+		    "use a kernel with minor faults for shared memory (since Linux 5.14)");
+	set_poison(&list[PROBE_UFFD_POISON], features, uffd);
+	close(uffd);
+}

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the command promises about usage: exit code and text, on the right stream.
+
+usage: cli_test.py PATH_OF_ASYNCPF
+"""
+import re
+import subprocess
+import sys
+import unittest
+
+ASYNCPF = sys.argv.pop(1) if len(sys.argv) > 1 else "build/asyncpf"
+
+
+def run(*words, **options):
+    return subprocess.run([ASYNCPF, *words], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, check=False, timeout=60, **options)
+
+
+def verbs():
+    listing = run("--help").stdout.split("Verbs:\n")[1].split("\n\n")[0]
+    return [line.split()[0] for line in listing.splitlines()]
+
+
+class Usage(unittest.TestCase):
+    def refused(self, words, text):
+        """Exit code 2, nothing on stdout, exactly this one line on stderr."""
+        done = run(*words)
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (2, "", f"asyncpf: {text}\n"))
+
+    def test_no_verb(self):
+        self.refused([], "missing verb: command line: nothing to do; see 'asyncpf --help'")
+
+    def test_unknown_verb_with_suggestion(self):
+        self.refused(["docter"], "unknown verb: docter: there is no such verb; "
+                                 "did you mean 'doctor'?")
+
+    def test_unknown_verb_without_suggestion(self):
+        self.refused(["frobnicate"], "unknown verb: frobnicate: there is no such verb; "
+                                     "see 'asyncpf --help'")
+
+    def test_option_before_the_verb(self):
+        self.refused(["--json", "doctor"],
+                     "unknown option: --json: a verb comes first; see 'asyncpf --help'")
+
+    def test_unknown_option(self):
+        self.refused(["doctor", "--jsn"], "unknown option: --jsn: 'asyncpf doctor' does not "
+                                          "have it; did you mean '--json'?")
+
+    def test_unexpected_operand(self):
+        self.refused(["doctor", "x"], "unexpected operand: x: 'asyncpf doctor' takes none; "
+                                      "see 'asyncpf doctor --help'")
+
+    def test_value_for_a_flag(self):
+        self.refused(["doctor", "--json=1"], "unexpected value: --json=1: the option takes "
+                                             "none; see 'asyncpf doctor --help'")
+
+    def test_error_stays_one_line(self):
+        self.refused(["a\nb\x1b[31m"], "unknown verb: a?b?[31m: there is no such verb; "
+                                       "see 'asyncpf --help'")
+
+    @unittest.skipUnless("demo" in verbs(), "no verb demo in this build")
+    def test_demo_refuses_bad_values(self):
+        self.refused(["demo", "--vcpus", "0"], "bad value: --vcpus 0: it must lie between 1 "
+                                               "and 8; see 'asyncpf demo --help'")
+        self.refused(["demo", "--runs", "block,fast"],
+                     "bad value: --runs fast: there is no such run; see 'asyncpf demo --help'")
+        self.refused(["demo", "--block-bytes", "12K"],
+                     "bad value: --block-bytes 12288: not a power of two; "
+                     "use 4K, 64K, 2M or the like")
+        self.refused(["demo", "--tasks", "1", "--vcpus", "2"],
+                     "bad value: --tasks 1: fewer than --vcpus 2; give every vCPU a task")
+        self.refused(["demo", "--pages", "0"],
+                     "bad value: --pages 0: there is no image to take the number from; "
+                     "name one with --image")
+
+
+class Help(unittest.TestCase):
+    def test_help_lists_verbs(self):
+        done = run("--help")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("usage: asyncpf VERB", done.stdout)
+        self.assertIn("doctor", verbs())
+        self.assertEqual(run("-h").stdout, done.stdout)
+
+    def test_every_verb_has_help_and_version(self):
+        for verb in verbs():
+            for flag in ("--help", "-h"):
+                done = run(verb, flag)
+                self.assertEqual((done.returncode, done.stderr), (0, ""), verb)
+                self.assertTrue(done.stdout.startswith(f"usage: asyncpf {verb} [OPTION]..."))
+                self.assertIn("--help", done.stdout)
+                self.assertIn("--version", done.stdout)
+                self.assertLessEqual(max(map(len, done.stdout.splitlines())), 88)
+            self.assertEqual(run(verb, "--version").stdout, run("--version").stdout)
+
+    def test_version(self):
+        done = run("--version")
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, re.compile(r"\Aasyncpf \d+\.\d+\.\d+\n\Z"))
+
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([ASYNCPF, "--help"], stdout=full, stderr=subprocess.PIPE,
+                                  text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stderr, "asyncpf: cannot write: standard output: No space left "
+                                      "on device; free space or redirect it elsewhere\n")
+
+
+if __name__ == "__main__":
+    unittest.main()

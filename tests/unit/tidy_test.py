@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""tools/tidy and tools/purity: each rule fires on a breach, and good code passes.
+
+usage: tidy_test.py SOURCE_FOLDER
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
+SPDX = "/* SPDX-License-Identifier: Apache-2.0 */\n"
+UNFINISHED = "TO" + "DO"
+
+GOOD = SPDX + """\
+#include "base/types.h"
+
+static const int table[] = {1, 2};
+static const char *const names[] = {"a", "b"};
+static int (*const hooks[])(void) = {NULL};
+enum colour { RED };
+struct pair {
+\tint a[RED + 2];
+\tint (*call)(int);
+};
+struct later;
+extern const int shared;
+static int add(int a, int b);
+_Static_assert(sizeof(int) == 4, "four");
+
+static int add(int a, int b)
+{
+\tstatic const int one = 1;
+\tconst char *text = "strcpy(a, b); static int x;"; /* sprintf() */
+\tstruct pair p = {.a = {1}};
+\tchar buf[sizeof(p)];
+
+\tif (a) {
+\t\treturn p.a[b];
+\t}
+\treturn table[a] + one + (text != NULL) + buf[0];
+}
+
+const struct pair origin = {
+\t.a = {1, 2},
+};
+"""
+
+
+class TreeTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = pathlib.Path(self.folder.name)
+        self.write("src/base/types.h", SPDX)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        if name.startswith("src/"):
+            readme = path.parent / "README.md"
+            if not readme.exists():
+                readme.write_text("x\n", encoding="utf-8")
+
+    def tidy(self):
+        done = subprocess.run([SOURCE / "tools/tidy", "--root", self.root], capture_output=True,
+                              text=True, check=False)
+        self.assertEqual(done.stderr, "")
+        *breaches, last = done.stdout.splitlines()
+        self.assertIn(f"{len(breaches)} breaches", last)
+        self.assertEqual(done.returncode, 1 if breaches else 0)
+        return breaches
+
+    def fires(self, name, text, *wanted):
+        """Exactly one breach, that holds each of `wanted`."""
+        self.write(name, text)
+        breaches = self.tidy()
+        self.assertEqual(len(breaches), 1, breaches)
+        for part in (name, *wanted):
+            self.assertIn(part, breaches[0])
+
+
+class Lines(TreeTest):
+    def test_good_code_passes(self):
+        self.write("src/engine/good.c", GOOD)
+        self.assertEqual(self.tidy(), [])
+
+    def test_trailing_space(self):
+        self.fires("src/engine/a.c", SPDX + "int f(void); \n", ":2: trailing white space")
+
+    def test_space_before_tab(self):
+        self.fires("src/engine/a.c", SPDX + "int f(\n  \tint a);\n", ":3: space before a tab")
+
+    def test_spaces_for_tabs(self):
+        self.fires("src/engine/a.c", SPDX + "int f(\n        int a);\n", "indented with spaces")
+
+    def test_tab_in_python(self):
+        self.fires("tools/a.py", "# SPDX-License-Identifier: x\nif 1:\n\tpass\n", "with a tab")
+
+    def test_long_line(self):
+        self.fires("src/engine/a.c", SPDX + "\t\t/* " + "x" * 79 + " */\n", "101 columns")
+        self.fires("src/engine/a.c", SPDX + "/* " + "x" * 95 + " */\n", "101 columns")
+
+    def test_unfinished(self):
+        self.fires("docs/a.md", f"{UNFINISHED}: write\n", ":1: mark of unfinished work")
+
+    def test_spdx(self):
+        self.fires("src/engine/a.c", "int f(void);\n", "no SPDX line")
+        self.write("src/engine/a.c", SPDX)
+        self.fires("src/engine/meson.build", "x = 1\n", "no SPDX line")
+        self.write("src/engine/meson.build", "# SPDX-License-Identifier: x\n")
+        self.fires("tools/script", "#!/bin/sh\n", "no SPDX line")
+
+    def test_file_length(self):
+        self.fires("src/engine/a.c", SPDX + "\n" * 800, "801 lines")
+        self.write("src/engine/a.c", SPDX + "/* Longer than 800 lines because it is a table. */\n"
+                   + "\n" * 800)
+        self.assertEqual(self.tidy(), [])
+
+    def test_readme(self):
+        self.write("src/engine/a.c", SPDX)
+        self.fires("src/engine/README.md", "x\n" * 41, "41 lines")
+        (self.root / "src/engine/README.md").unlink()
+        self.assertIn("src/engine/README.md:1: missing", self.tidy()[0])
+
+
+class Code(TreeTest):
+    def test_function_length(self):
+        body = "int f(void)\n{\n" + "\tg();\n" * 69 + "}\n"
+        self.fires("src/engine/a.c", SPDX + body, ":3: function of 71 lines")
+        body = "def f():\n" + "    g()\n" * 70
+        self.write("src/engine/a.c", SPDX)
+        self.fires("tools/a.py", "# SPDX-License-Identifier: x\n" + body, "f has 71 lines")
+
+    def test_banned(self):
+        for call in ("strcpy(a, b)", "strcat(a, b)", "sprintf(a, b)", "gets(a)", "alloca(1)"):
+            self.fires("src/cli/a.c", SPDX + f"void f(void)\n{{\n\t{call};\n}}\n",
+                       ":4: " + call.split("(", maxsplit=1)[0])
+        self.write("src/cli/a.c", SPDX + "void f(void)\n{\n\tsnprintf(a, 1, b);\n}\n")
+        self.assertEqual(self.tidy(), [])
+
+    def test_variable_length_array(self):
+        self.fires("src/cli/a.c", SPDX + "void f(int n)\n{\n\tchar buf[n + 1];\n}\n",
+                   ":4: array of variable length")
+
+    def test_mutable_variables(self):
+        for text, name in (("static int counter;\n", "counter"),
+                           ("int global = 3;\n", "global"),
+                           ("struct x *list;\n", "list"),
+                           ("static const char *names[] = {\"a\"};\n", "names"),
+                           ("static struct x thing = {\n\t.a = 1,\n};\n", "thing"),
+                           ("static int (*hook)(void);\n", "hook"),
+                           ("static _Thread_local int per_thread;\n", "per_thread"),
+                           ("struct y {\n\tint a;\n} instance;\n", "instance"),
+                           ("void f(void)\n{\n\tif (1) {\n\t\tstatic int n;\n\t}\n}\n", "n"),
+                           ("static char buf[10] __attribute__((aligned(8)));\n", "buf")):
+            with self.subTest(text=text):
+                self.fires("src/cli/a.c", SPDX + text, f"global variable: {name}")
+
+
+class Includes(TreeTest):
+    def setUp(self):
+        super().setUp()
+        for folder in ("engine", "host", "vmm", "lib", "kvm", "io", "cli"):
+            self.write(f"src/{folder}/{folder}.h", SPDX)
+
+    def test_forbidden_folders(self):
+        for folder, target in (("engine", "host"), ("base", "engine"), ("host", "kvm"),
+                               ("io", "kvm"), ("kvm", "host"), ("vmm", "host"), ("vmm", "lib"),
+                               ("lib", "vmm"), ("cli", "engine"), ("lib", "cli")):
+            with self.subTest(folder=folder, target=target):
+                self.fires(f"src/{folder}/a.c", SPDX + f'#include "{target}/{target}.h"\n',
+                           f":2: {folder} includes {target}")
+                self.write(f"src/{folder}/a.c", SPDX)
+
+    def test_allowed_folders(self):
+        self.write("src/lib/a.c", SPDX + '#include "host/host.h"\n#include "kvm/kvm.h"\n')
+        self.write("src/vmm/a.c", SPDX + '#include <asyncpf/asyncpf.h>\n#include "kvm/kvm.h"\n')
+        self.write("src/cli/a.c", SPDX + '#include "vmm/vmm.h"\n#include <liburing.h>\n')
+        self.assertEqual(self.tidy(), [])
+
+    def test_public_header_in_the_core(self):
+        self.fires("src/host/a.c", SPDX + "#include <asyncpf/asyncpf.h>\n", "includes public")
+
+    def test_installed_header_includes_ours(self):
+        self.fires("include/asyncpf/a.h", SPDX + '#include "base/types.h"\n',
+                   "must compile where src/ is not")
+
+    def test_system_headers(self):
+        for folder, header in (("abi", "stddef.h"), ("engine", "stdio.h"), ("host", "pthread.h"),
+                               ("port", "time.h"), ("source", "fcntl.h"), ("mem", "liburing.h"),
+                               ("io", "linux/kvm.h"), ("kvm", "linux/userfaultfd.h")):
+            with self.subTest(folder=folder, header=header):
+                self.fires(f"src/{folder}/a.h", SPDX + f"#include <{header}>\n", f"<{header}>")
+                self.write(f"src/{folder}/a.h", SPDX)
+
+    def test_parent_and_relative(self):
+        self.fires("src/host/a.c", SPDX + '#include "../engine/engine.h"\n', "no ../")
+        self.fires("src/host/a.c", SPDX + '#include "host.h"\n', "written from src/")
+
+    def test_cycle(self):
+        self.write("src/host/a.h", SPDX + '#include "host/b.h"\n')
+        self.fires("src/host/b.h", SPDX + '#include "host/a.h"\n',
+                   "include cycle: src/host/a.h > src/host/b.h > src/host/a.h")
+
+
+class Commits(TreeTest):
+    def git(self, *words):
+        env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            env.pop(name, None)
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *words],
+                       cwd=self.root, check=True, capture_output=True, env=env)
+
+    def test_messages(self):
+        try:
+            self.git("init")
+        except FileNotFoundError:
+            self.skipTest("git is not installed")
+        self.git("commit", "--allow-empty", "-m", "good: has a body", "-m", "Why.")
+        self.assertEqual(self.tidy(), [])
+        self.git("commit", "--allow-empty", "-m", "bad: has none")
+        self.assertIn("no body", self.tidy()[0])
+        self.git("commit", "--allow-empty", "-m", "bad: " + "x" * 70, "-m", "Why.")
+        self.assertIn("subject of 75 columns", self.tidy()[0])
+
+
+class Purity(TreeTest):
+    def purity(self, text):
+        self.write("src/engine/a.c", SPDX + text)
+        return subprocess.run([SOURCE / "tools/purity", self.root / "src/engine/a.c"],
+                              capture_output=True, text=True, check=False)
+
+    def test_pure(self):
+        done = self.purity('#include "base/assert.h"\n'
+                           "int f(int *a);\n"
+                           "int f(int *a)\n{\n\tASSERT(a);\n"
+                           "\t__builtin_memset(a, 0, 4096);\n\treturn 0;\n}\n")
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_impure(self):
+        done = self.purity("void *malloc(unsigned long);\nvoid *f(void);\n"
+                           "void *f(void)\n{\n\treturn malloc(9);\n}\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("needs malloc", done.stdout)
+
+    def test_not_freestanding(self):
+        done = self.purity("#include <no_such_header.h>\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("does not compile", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
