@@ -21,29 +21,31 @@
 /* What the guest half asks of its kernel. */
 struct gst_ops {
 	void (*wrmsr)(void *ctx, uint32_t msr, uint64_t value);
-	/* Makes a task runnable that gst_sleep told to block. May be called on any CPU. */
+	/*
+	 * Makes a task runnable that gst_sleep told to block. May be called on any CPU, and
+	 * with the table's lock held: it must not call the guest half.
+	 */
 	void (*wake)(void *ctx, void *task);
 };
 
 /* One sleeper, or one wake-up that came before its sleeper. Owned by the table. */
 struct gst_node {
+	struct gst_node *next; /* in a bucket or the free list */
+	void *task;            /* NULL: the wake-up came first */
 	uint32_t token;
-	uint16_t next;  /* index + 1 in bucket or free list; 0 ends it */
-	uint8_t early;  /* the wake-up came first; task is NULL */
-	uint16_t cpu;
-	void *task;
+	uint16_t cpu; /* the sleeper's, or the one that took the early wake-up */
 };
 
 #define GST_BUCKETS 256 /* power of two */
 
 struct gst_table {
+	struct gst_node *buckets[GST_BUCKETS];
+	struct gst_node *free_list;
 	uint32_t lock; /* spin lock; only ever held with interrupts off */
-	uint16_t free_head;
-	uint16_t buckets[GST_BUCKETS];
-	struct gst_node *nodes;
 	uint32_t node_count;
 	uint32_t early_count;    /* wake-ups waiting for their sleeper; 0 at quiescence */
-	uint64_t overflow_count; /* times the table was full and all sleepers were told to retry */
+	uint32_t flush_gen;      /* times it was emptied for want of room; see sleepers.c */
+	uint64_t overflow_count; /* the same, for the statistics: all sleepers were told to retry */
 };
 
 struct gst_cpu {
@@ -57,6 +59,7 @@ struct gst_cpu {
 	uint8_t vector;
 	bool enabled;
 	bool send_always;
+	uint32_t flush_seen; /* table->flush_gen that this CPU's sleepers know of */
 	/* Counters, each event once. */
 	uint64_t missing_count;   /* page-missing events taken */
 	uint64_t ready_count;     /* page-ready events taken, wake-all not counted */
@@ -72,7 +75,7 @@ enum gst_pf {
 	GST_PF_DONE,    /* the event was consumed (legacy page ready): return from the exception */
 };
 
-/* nodes: the caller's array, count <= 65535, all owned by the table from here on. */
+/* nodes: the caller's array, count >= 1, all owned by the table from here on. */
 void gst_table_init(struct gst_table *t, struct gst_node *nodes, uint32_t count);
 
 /*
@@ -89,14 +92,19 @@ void gst_enable(struct gst_cpu *cpu);
  */
 void gst_disable(struct gst_cpu *cpu);
 
-/* Demultiplexes a #PF. cr2 is the register's value, read before anything could fault. */
+/*
+ * Demultiplexes a #PF. cr2 is the register's value, read before anything could fault.
+ * GST_PF_MISSING obliges the kernel to call gst_sleep for that token on this CPU before
+ * it takes another page-missing event here.
+ */
 enum gst_pf gst_pf_enter(struct gst_cpu *cpu, uint64_t cr2, uint32_t *ret_token);
 
 /*
  * Puts `task` to sleep under `token`. True: the task is registered and the kernel must
  * not run it until ops->wake names it (which may happen before the caller gets round
  * to switching, on another CPU). False: do not sleep, touch the page again (the wake-up
- * came first, or somebody sleeps under that token already, or there was no room).
+ * came first, or somebody sleeps under that token already, or there was no room, or wake-ups
+ * were forgotten for want of room since this CPU's last call). task is not NULL.
  */
 bool gst_sleep(struct gst_cpu *cpu, uint32_t token, void *task);
 

@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest half against a scripted host: what each revision does with a #PF and a ready
+ * interrupt, in which order it touches the area and the MSRs, and who is woken when.
+ * The host is this file: it writes the area as abi.md says and records what comes back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "guest/guest.h"
+
+#define CPUS 2
+#define NODES 8
+#define VECTOR 0xec
+#define GPA 0x4000ull
+#define LOG_MAX 32
+
+#define READY APF_REASON_READY
+#define MISSING APF_REASON_MISSING
+#define WAKE_ALL APF_TOKEN_WAKE_ALL
+
+enum entry_kind { E_WRMSR, E_WAKE };
+
+/* One call of the guest half, and the slot as the host saw it at that moment. */
+struct entry {
+	enum entry_kind kind;
+	uint32_t msr;
+	uint64_t value;
+	void *task;
+	uint32_t reason, token;
+	bool area_zero;
+};
+
+struct world {
+	struct gst_table table;
+	struct gst_node nodes[NODES];
+	struct apf_area area[CPUS] __attribute__((aligned(64)));
+	struct gst_cpu cpu[CPUS];
+	struct entry log[LOG_MAX];
+	unsigned log_count;
+};
+
+static int task[16]; /* only their addresses matter */
+
+static bool all_zero(const void *p, size_t bytes)
+{
+	const unsigned char *b = p;
+
+	for (size_t i = 0; i < bytes; i++) {
+		if (b[i])
+			return false;
+	}
+	return true;
+}
+
+static struct entry *record(struct gst_cpu *cpu)
+{
+	struct world *w = CONTAINER_OF(cpu - cpu->cpu, struct world, cpu[0]);
+	struct entry *e = &w->log[w->log_count++];
+
+	assert_true(w->log_count <= LOG_MAX);
+	*e = (struct entry){.reason = cpu->area->reason, .token = cpu->area->token};
+	e->area_zero = all_zero(cpu->area, sizeof(*cpu->area));
+	return e;
+}
+
+static void on_wrmsr(void *ctx, uint32_t msr, uint64_t value)
+{
+	struct entry *e = record(ctx);
+
+	e->kind = E_WRMSR;
+	e->msr = msr;
+	e->value = value;
+}
+
+static void on_wake(void *ctx, void *t)
+{
+	struct entry *e = record(ctx);
+
+	e->kind = E_WAKE;
+	e->task = t;
+}
+
+static const struct gst_ops ops = {.wrmsr = on_wrmsr, .wake = on_wake};
+
+static struct world w;
+
+/* A fresh world in which CPUs 0 and 1 are registered; the log is empty. */
+static void start_nodes(enum apf_rev rev, uint32_t nodes)
+{
+	memset(&w, 0, sizeof(w));
+	gst_table_init(&w.table, w.nodes, nodes);
+	for (unsigned i = 0; i < CPUS; i++) {
+		w.cpu[i] = (struct gst_cpu){.ops = &ops, .ctx = &w.cpu[i], .area = &w.area[i],
+					    .area_gpa = GPA + 64 * i, .table = &w.table, .rev = rev,
+					    .cpu = (uint16_t)i, .vector = VECTOR};
+		gst_enable(&w.cpu[i]);
+	}
+	w.log_count = 0;
+}
+
+static void start(enum apf_rev rev)
+{
+	start_nodes(rev, NODES);
+}
+
+static void expect_wrmsr(unsigned i, uint32_t msr, uint64_t value)
+{
+	assert_true(i < w.log_count);
+	assert_int_equal(w.log[i].kind, E_WRMSR);
+	assert_int_equal(w.log[i].msr, msr);
+	assert_int_equal(w.log[i].value, value);
+}
+
+static void expect_wake(unsigned i, const void *t)
+{
+	assert_true(i < w.log_count);
+	assert_int_equal(w.log[i].kind, E_WAKE);
+	assert_ptr_equal(w.log[i].task, t);
+}
+
+static bool woken(const void *t)
+{
+	for (unsigned i = 0; i < w.log_count; i++) {
+		if (w.log[i].kind == E_WAKE && w.log[i].task == t)
+			return true;
+	}
+	return false;
+}
+
+/* A page-missing event, delivered as `rev` does it, and the demultiplexer's answer. */
+static enum gst_pf missing(struct gst_cpu *cpu, uint32_t token)
+{
+	uint32_t got = 0;
+
+	cpu->area->reason = MISSING;
+	if (cpu->rev == APF_REV_PF2 || cpu->rev == APF_REV_PF2_STRICT)
+		cpu->area->token = token; /* one 8-byte store, both events (abi.md 1.2) */
+	enum gst_pf what = gst_pf_enter(cpu, token, &got);
+	if (what == GST_PF_MISSING)
+		assert_int_equal(got, token);
+	return what;
+}
+
+static void sleep_ok(unsigned cpu, uint32_t token, void *t)
+{
+	assert_int_equal(missing(&w.cpu[cpu], token), GST_PF_MISSING);
+	assert_true(gst_sleep(&w.cpu[cpu], token, t));
+}
+
+/* A page-ready interrupt as the host sends it, and the handler. */
+static void ready(unsigned cpu, uint32_t token)
+{
+	w.area[cpu].token = token;
+	if (w.cpu[cpu].rev != APF_REV_INT)
+		w.area[cpu].reason = READY;
+	gst_ready_irq(&w.cpu[cpu]);
+}
+
+/* ---- Registration ---------------------------------------------------------------- */
+
+static void enable_from_dirty(enum apf_rev rev, bool send_always)
+{
+	memset(&w, 0, sizeof(w));
+	gst_table_init(&w.table, w.nodes, NODES);
+	memset(w.area, 0x5a, sizeof(w.area));
+	w.cpu[0] = (struct gst_cpu){.ops = &ops, .ctx = &w.cpu[0], .area = &w.area[0],
+				    .area_gpa = GPA, .table = &w.table, .rev = rev,
+				    .vector = VECTOR, .send_always = send_always};
+	gst_enable(&w.cpu[0]);
+	assert_int_equal(w.cpu[0].enabled, rev != APF_REV_OFF);
+	for (unsigned i = 0; i < w.log_count; i++)
+		assert_true(w.log[i].area_zero); /* before the first write, not after */
+}
+
+static void test_enable_int(void **state)
+{
+	(void)state;
+	enable_from_dirty(APF_REV_INT, false);
+	assert_int_equal(w.log_count, 2);
+	expect_wrmsr(0, APF_MSR_CTL, VECTOR);
+	expect_wrmsr(1, APF_MSR_EN, GPA | APF_EN_ENABLED | APF_EN_INT);
+}
+
+static void test_enable_pf2(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_PF2, APF_REV_PF2_STRICT};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(revs); i++) {
+		enable_from_dirty(revs[i], false);
+		assert_int_equal(w.log_count, 2);
+		expect_wrmsr(0, APF_MSR_EN, GPA | APF_EN_ENABLED | APF_EN_INT);
+		expect_wrmsr(1, APF_MSR_CTL, VECTOR | APF_PF2_ENABLED);
+	}
+}
+
+static void test_enable_legacy(void **state)
+{
+	(void)state;
+	enable_from_dirty(APF_REV_LEGACY, true);
+	assert_int_equal(w.log_count, 1);
+	expect_wrmsr(0, APF_MSR_EN, GPA | APF_EN_ENABLED | APF_EN_SEND_ALWAYS);
+}
+
+static void test_enable_off(void **state)
+{
+	(void)state;
+	enable_from_dirty(APF_REV_OFF, false);
+	assert_int_equal(w.log_count, 0);
+}
+
+static void test_disable(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	sleep_ok(1, 0x1001, &task[1]);
+	w.area[0].token = 0x2000; /* an event that will not be taken any more */
+	w.log_count = 0;
+	gst_disable(&w.cpu[0]);
+	assert_int_equal(w.log_count, 2);
+	expect_wrmsr(0, APF_MSR_EN, 0); /* first: nobody writes the area behind it */
+	assert_int_equal(w.log[0].token, 0x2000);
+	expect_wake(1, &task[0]); /* and not task 1, which waits on the other CPU */
+	assert_true(all_zero(&w.area[0], sizeof(w.area[0])));
+	assert_false(w.cpu[0].enabled);
+
+	/* The interrupt that was on its way finds nothing. */
+	gst_ready_irq(&w.cpu[0]);
+	assert_int_equal(w.cpu[0].spurious_count, 1);
+	gst_disable(&w.cpu[0]);
+	assert_int_equal(w.log_count, 3); /* the ACK; a second disable does nothing */
+
+	gst_enable(&w.cpu[0]);
+	assert_true(w.cpu[0].enabled);
+	expect_wrmsr(3, APF_MSR_CTL, VECTOR);
+}
+
+/* ---- The #PF entry --------------------------------------------------------------- */
+
+static void test_pf_real(void **state)
+{
+	uint32_t token = 77;
+
+	(void)state;
+	for (unsigned rev = APF_REV_OFF; rev <= APF_REV_INT; rev++) {
+		start((enum apf_rev)rev);
+		assert_int_equal(gst_pf_enter(&w.cpu[0], 0x7fc00000, &token), GST_PF_REAL);
+		assert_int_equal(token, 77);
+		assert_int_equal(w.cpu[0].missing_count, 0);
+		assert_int_equal(w.cpu[0].bad_count, 0);
+	}
+}
+
+static void test_pf_missing(void **state)
+{
+	(void)state;
+	for (unsigned rev = APF_REV_LEGACY; rev <= APF_REV_INT; rev++) {
+		start((enum apf_rev)rev);
+		assert_int_equal(missing(&w.cpu[0], 0x5000), GST_PF_MISSING);
+		assert_int_equal(w.area[0].reason, 0); /* consumed: the next #PF is real */
+		assert_int_equal(w.cpu[0].missing_count, 1);
+		assert_int_equal(w.log_count, 0);
+	}
+}
+
+/* int: the words are independent, a page-missing event leaves a waiting token alone. */
+static void test_pf_missing_keeps_token(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	w.area[0].token = 0x9000;
+	assert_int_equal(missing(&w.cpu[0], 0x5000), GST_PF_MISSING);
+	assert_int_equal(w.area[0].token, 0x9000);
+}
+
+static void test_pf_bad_reason(void **state)
+{
+	uint32_t token;
+
+	(void)state;
+	for (unsigned rev = APF_REV_LEGACY; rev <= APF_REV_INT; rev++) {
+		start((enum apf_rev)rev);
+		w.area[0].reason = 4;
+		assert_int_equal(gst_pf_enter(&w.cpu[0], 0x5000, &token), GST_PF_REAL);
+		assert_int_equal(w.area[0].reason, 0);
+		assert_int_equal(w.cpu[0].bad_count, 1);
+		assert_int_equal(w.cpu[0].missing_count, 0);
+	}
+	/* int: bit 0 counts, whatever a later revision says with the others. */
+	start(APF_REV_INT);
+	w.area[0].reason = 5;
+	assert_int_equal(gst_pf_enter(&w.cpu[0], 0x5000, &token), GST_PF_MISSING);
+	assert_int_equal(token, 0x5000);
+	assert_int_equal(w.cpu[0].bad_count, 1);
+}
+
+/* The collision: a real #PF while the page-ready event waits in the slot. */
+static void test_pf_real_while_ready_pf2(void **state)
+{
+	uint32_t token;
+
+	(void)state;
+	start(APF_REV_PF2);
+	sleep_ok(0, 0x1000, &task[0]);
+	w.area[0].reason = READY;
+	w.area[0].token = 0x1000;
+	assert_int_equal(gst_pf_enter(&w.cpu[0], 0x7fc00040, &token), GST_PF_REAL);
+	assert_int_equal(w.area[0].reason, READY);
+	assert_int_equal(w.area[0].token, 0x1000);
+	assert_int_equal(w.log_count, 0);
+	gst_ready_irq(&w.cpu[0]);
+	assert_true(woken(&task[0]));
+}
+
+static void test_pf_real_while_ready_strict(void **state)
+{
+	uint32_t token;
+
+	(void)state;
+	start(APF_REV_PF2_STRICT);
+	sleep_ok(0, 0x1000, &task[0]);
+	w.area[0].reason = READY;
+	w.area[0].token = 0x1000;
+	/* Hazard S2, kept: swallowed, and the interrupt then finds nothing. */
+	assert_int_equal(gst_pf_enter(&w.cpu[0], 0x7fc00040, &token), GST_PF_DONE);
+	assert_int_equal(w.area[0].reason, 0);
+	assert_int_equal(w.table.early_count, 0); /* CR2 is not taken for a token */
+	gst_ready_irq(&w.cpu[0]);
+	assert_int_equal(w.cpu[0].spurious_count, 1);
+	assert_false(woken(&task[0]));
+}
+
+static void test_pf_real_while_ready_int(void **state)
+{
+	uint32_t token;
+
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	w.area[0].token = 0x1000;
+	assert_int_equal(gst_pf_enter(&w.cpu[0], 0x7fc00040, &token), GST_PF_REAL);
+	assert_int_equal(w.area[0].token, 0x1000);
+	gst_ready_irq(&w.cpu[0]);
+	assert_true(woken(&task[0]));
+}
+
+static void test_legacy_ready(void **state)
+{
+	uint32_t token;
+
+	(void)state;
+	start(APF_REV_LEGACY);
+	sleep_ok(0, 0x1000, &task[0]);
+	w.area[0].reason = READY;
+	assert_int_equal(gst_pf_enter(&w.cpu[0], 0x1000, &token), GST_PF_DONE);
+	assert_int_equal(w.area[0].reason, 0);
+	assert_int_equal(w.log_count, 1);
+	expect_wake(0, &task[0]);
+	assert_int_equal(w.cpu[0].ready_count, 1);
+
+	sleep_ok(0, 0x2000, &task[1]);
+	w.area[0].reason = READY;
+	assert_int_equal(gst_pf_enter(&w.cpu[0], WAKE_ALL, &token), GST_PF_DONE);
+	assert_true(woken(&task[1]));
+	assert_int_equal(w.cpu[0].wake_all_count, 1);
+	assert_int_equal(w.cpu[0].ready_count, 1);
+
+	/* There is no ready interrupt in this revision. */
+	w.area[0].reason = READY;
+	gst_ready_irq(&w.cpu[0]);
+	assert_int_equal(w.cpu[0].spurious_count, 1);
+	assert_int_equal(w.area[0].reason, READY);
+}
+
+/* ---- The ready interrupt --------------------------------------------------------- */
+
+/* read token -> wake -> token = 0 -> ACK (invariant 37). */
+static void test_ready_order_int(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	ready(0, 0x1000);
+	assert_int_equal(w.log_count, 2);
+	expect_wake(0, &task[0]);
+	assert_int_equal(w.log[0].token, 0x1000); /* not freed yet */
+	expect_wrmsr(1, APF_MSR_ACK, APF_ACK_READY);
+	assert_int_equal(w.log[1].token, 0); /* freed before */
+	assert_int_equal(w.cpu[0].ready_count, 1);
+}
+
+/* read token -> reason = 0 -> wake; no acknowledgement exists. */
+static void test_ready_order_pf2(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_PF2, APF_REV_PF2_STRICT};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(revs); i++) {
+		start(revs[i]);
+		sleep_ok(0, 0x1000, &task[0]);
+		ready(0, 0x1000);
+		assert_int_equal(w.log_count, 1);
+		expect_wake(0, &task[0]);
+		assert_int_equal(w.log[0].reason, 0);
+		assert_int_equal(w.cpu[0].ready_count, 1);
+	}
+}
+
+static void test_ready_spurious(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	gst_ready_irq(&w.cpu[0]);
+	assert_int_equal(w.log_count, 1);
+	expect_wrmsr(0, APF_MSR_ACK, APF_ACK_READY);
+	assert_int_equal(w.cpu[0].spurious_count, 1);
+	assert_int_equal(w.cpu[0].ready_count, 0);
+	assert_int_equal(w.table.early_count, 0);
+
+	start(APF_REV_PF2);
+	sleep_ok(0, 0x1000, &task[0]);
+	gst_ready_irq(&w.cpu[0]);
+	assert_int_equal(w.log_count, 0);
+	assert_int_equal(w.cpu[0].spurious_count, 1);
+}
+
+static void test_wake_all_is_per_cpu(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	sleep_ok(0, 0x2000, &task[1]);
+	sleep_ok(1, 0x1001, &task[2]);
+	ready(0, WAKE_ALL);
+	assert_true(woken(&task[0]));
+	assert_true(woken(&task[1]));
+	assert_false(woken(&task[2]));
+	assert_int_equal(w.cpu[0].wake_all_count, 1);
+	assert_int_equal(w.cpu[0].ready_count, 0);
+	assert_int_equal(w.area[0].token, 0);
+	ready(1, WAKE_ALL);
+	assert_true(woken(&task[2]));
+}
+
+/* ---- Sleepers -------------------------------------------------------------------- */
+
+static void test_ready_on_another_cpu(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	ready(1, 0x1000);
+	assert_true(woken(&task[0]));
+}
+
+static void test_wake_before_sleep(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	ready(1, 0x1000);
+	ready(1, 0x1000); /* twice, remembered once */
+	assert_int_equal(w.table.early_count, 1);
+	assert_int_equal(missing(&w.cpu[0], 0x1000), GST_PF_MISSING);
+	assert_false(gst_sleep(&w.cpu[0], 0x1000, &task[0]));
+	assert_int_equal(w.table.early_count, 0);
+	sleep_ok(0, 0x1000, &task[0]); /* consumed by exactly one */
+}
+
+static void test_early_dropped_on_wake_all(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	ready(0, 0x1000);
+	ready(1, 0x2000);
+	assert_int_equal(w.table.early_count, 2);
+	ready(0, WAKE_ALL);
+	assert_int_equal(w.table.early_count, 1);
+	sleep_ok(0, 0x1000, &task[0]); /* forgotten */
+	assert_false(gst_sleep(&w.cpu[1], 0x2000, &task[1])); /* the other CPU's is not */
+}
+
+/* Neither 0 nor ~0 is ever remembered (invariant 34). */
+static void test_no_early_for_reserved_tokens(void **state)
+{
+	(void)state;
+	start(APF_REV_PF2);
+	ready(0, 0);
+	gst_wake(&w.cpu[0], 0);
+	assert_int_equal(w.table.early_count, 0);
+	gst_wake(&w.cpu[0], WAKE_ALL);
+	assert_int_equal(w.table.early_count, 0);
+	assert_int_equal(w.log_count, 0);
+}
+
+static void test_two_tasks_one_token(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	sleep_ok(0, 0x1000, &task[0]);
+	assert_false(gst_sleep(&w.cpu[0], 0x1000, &task[1]));
+	ready(0, 0x1000);
+	assert_true(woken(&task[0]));
+	assert_false(woken(&task[1]));
+	assert_int_equal(w.table.early_count, 0);
+}
+
+/* Many tokens in few buckets: chains keep their members when one in the middle goes. */
+static void test_chains(void **state)
+{
+	static struct gst_node nodes[4096];
+
+	(void)state;
+	start(APF_REV_INT);
+	gst_table_init(&w.table, nodes, ARRAY_LEN(nodes));
+	for (uint32_t i = 1; i <= ARRAY_LEN(nodes); i++)
+		assert_true(gst_sleep(&w.cpu[0], i << APF_TOKEN_VCPU_BITS, &task[i % 16]));
+	for (uint32_t k = 0; k < ARRAY_LEN(nodes); k++) {
+		uint32_t i = (k * 1237) % ARRAY_LEN(nodes) + 1; /* odd factor: each once */
+		w.log_count = 0;
+		gst_wake(&w.cpu[0], i << APF_TOKEN_VCPU_BITS);
+		assert_int_equal(w.log_count, 1);
+		expect_wake(0, &task[i % 16]);
+	}
+	assert_int_equal(w.table.early_count, 0);
+	assert_int_equal(w.table.overflow_count, 0);
+	/* And all nodes are free again. */
+	for (uint32_t i = 1; i <= ARRAY_LEN(nodes); i++)
+		assert_true(gst_sleep(&w.cpu[0], i, &task[0]));
+}
+
+/* ---- Overflow -------------------------------------------------------------------- */
+
+static void test_sleep_overflow(void **state)
+{
+	(void)state;
+	start_nodes(APF_REV_INT, 2);
+	sleep_ok(0, 0x1000, &task[0]);
+	sleep_ok(1, 0x1001, &task[1]);
+	assert_false(gst_sleep(&w.cpu[0], 0x2000, &task[2]));
+	assert_true(woken(&task[0]));
+	assert_true(woken(&task[1])); /* of every CPU */
+	assert_int_equal(w.table.overflow_count, 1);
+	sleep_ok(0, 0x3000, &task[2]); /* there is room again */
+}
+
+/*
+ * A wake-up that is forgotten for want of room may be the one that a CPU is just about
+ * to wait for: each CPU's next sleeper is sent back once, and only once.
+ */
+static void test_early_overflow_loses_nothing(void **state)
+{
+	(void)state;
+	start_nodes(APF_REV_INT, 2);
+	sleep_ok(0, 0x1000, &task[0]);
+	ready(1, 0x2000); /* came first; its sleeper is on its way on CPU 0 */
+	ready(1, 0x3000); /* no room: everything goes */
+	assert_true(woken(&task[0]));
+	assert_int_equal(w.table.overflow_count, 1);
+	assert_int_equal(w.table.early_count, 0);
+	assert_false(gst_sleep(&w.cpu[0], 0x2000, &task[1]));
+	assert_false(gst_sleep(&w.cpu[1], 0x3000, &task[2]));
+	sleep_ok(0, 0x4000, &task[1]);
+	sleep_ok(1, 0x5000, &task[2]);
+	ready(0, 0x4000);
+	assert_true(woken(&task[1]));
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_enable_int),
+		cmocka_unit_test(test_enable_pf2),
+		cmocka_unit_test(test_enable_legacy),
+		cmocka_unit_test(test_enable_off),
+		cmocka_unit_test(test_disable),
+		cmocka_unit_test(test_pf_real),
+		cmocka_unit_test(test_pf_missing),
+		cmocka_unit_test(test_pf_missing_keeps_token),
+		cmocka_unit_test(test_pf_bad_reason),
+		cmocka_unit_test(test_pf_real_while_ready_pf2),
+		cmocka_unit_test(test_pf_real_while_ready_strict),
+		cmocka_unit_test(test_pf_real_while_ready_int),
+		cmocka_unit_test(test_legacy_ready),
+		cmocka_unit_test(test_ready_order_int),
+		cmocka_unit_test(test_ready_order_pf2),
+		cmocka_unit_test(test_ready_spurious),
+		cmocka_unit_test(test_wake_all_is_per_cpu),
+		cmocka_unit_test(test_ready_on_another_cpu),
+		cmocka_unit_test(test_wake_before_sleep),
+		cmocka_unit_test(test_early_dropped_on_wake_all),
+		cmocka_unit_test(test_no_early_for_reserved_tokens),
+		cmocka_unit_test(test_two_tasks_one_token),
+		cmocka_unit_test(test_chains),
+		cmocka_unit_test(test_sleep_overflow),
+		cmocka_unit_test(test_early_overflow_loses_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
