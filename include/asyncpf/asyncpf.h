@@ -88,9 +88,10 @@ struct apf_config {
 	uint32_t block_bytes;       /* fetched as one: power of two, 4096..2 MiB; default 4096 */
 	uint32_t faults_max;        /* outstanding faults per vCPU, 1..4096; default 256 */
 	uint32_t queue_depth;       /* reads in flight per VM, 1..4096; default 256 */
-	int64_t grace_us;           /* wait this long before telling the guest; default APF_GRACE_AUTO */
+	int64_t grace_us; /* wait this long before telling the guest; default APF_GRACE_AUTO */
 	uint32_t retries_max;       /* of a failing read before the VM is paused; default 4 */
-	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default 10000 */
+	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
+				       10000 */
 	int kick_signal;            /* 0: SIGRTMIN + 4 */
 	/*
 	 * Called by any of the library's or the vCPUs' threads when the VM is paused for want

@@ -36,7 +36,8 @@
 #define SMALL_HOLE_GPA 0x7fc00000ull
 #define SMALL_CALL_EXIT (SMALL_HOLE_GPA + 0x0)  /* the task is finished */
 #define SMALL_CALL_YIELD (SMALL_HOLE_GPA + 0x8) /* give up the CPU; returns */
-#define SMALL_CALL_PROBE (SMALL_HOLE_GPA + 0x40) /* collision scenarios: a real fault whose CR2 must be seen */
+#define SMALL_CALL_PROBE                                                                           \
+	(SMALL_HOLE_GPA + 0x40) /* collision scenarios: a real fault whose CR2 must be seen */
 
 /* Ports. */
 #define SMALL_PORT_CONSOLE 0xe9 /* bytes, also by `rep outsb` */
@@ -55,7 +56,8 @@ enum small_pattern {
 
 enum small_scenario {
 	SMALL_WALK = 0,
-	/* CPU 0 re-registers (gst_disable, gst_enable) every time its missing count has grown by 8. */
+	/* CPU 0 re-registers (gst_disable, gst_enable) every time its missing count has grown by 8.
+	 */
 	SMALL_REENABLE = 1,
 	/* gst_enable before the local APIC is switched on in software; switched on 5 ms later. */
 	SMALL_APIC_LATE = 2,
@@ -70,11 +72,15 @@ enum small_scenario {
 	SMALL_COLLIDE_A = 4,
 	SMALL_COLLIDE_B = 5,
 	/* Hostile guests: each does its harm, then verifies that the VM still answers. */
-	SMALL_HOSTILE_MSR = 6,     /* every reserved bit, bad and out-of-RAM areas; expects #GP each time */
-	SMALL_HOSTILE_SLOT = 7,    /* task 0 scribbles over the slot with random values all the time */
-	SMALL_HOSTILE_NO_CLEAR = 8, /* the ready handler never clears the slot nor acknowledges */
-	SMALL_HOSTILE_ACK = 9,     /* acknowledges at random moments without an event */
-	SMALL_SEND_ALWAYS = 10,    /* EN with SEND_ALWAYS; the kernel faults at CPL 0 with IF on, like SMALL_CPL0 */
+	SMALL_HOSTILE_MSR =
+		6, /* every reserved bit, bad and out-of-RAM areas; expects #GP each time */
+	/* Task 0 scribbles over the slot with random values for 200 ms; then CPU 0 re-registers. */
+	SMALL_HOSTILE_SLOT = 7,
+	/* The ready handler neither clears the slot nor acknowledges for 200 ms; then as above. */
+	SMALL_HOSTILE_NO_CLEAR = 8,
+	SMALL_HOSTILE_ACK = 9,	    /* acknowledges at random moments without an event */
+	SMALL_SEND_ALWAYS = 10, /* EN with SEND_ALWAYS; the kernel faults at CPL 0 with IF on, like
+				   SMALL_CPL0 */
 };
 
 struct small_boot {
@@ -93,7 +99,8 @@ struct small_boot {
 	uint64_t tsc_khz;
 	uint32_t idle_ms;
 	uint32_t compute_per_page; /* iterations of the compute loop after each page */
-	uint64_t run_ms; /* SMALL_COMPUTE: the counter stops after this time; 0 = with the last walker */
+	uint64_t run_ms; /* SMALL_COMPUTE: the counter stops after this time; 0 = with the last
+			    walker */
 };
 
 /*
@@ -121,7 +128,8 @@ struct small_cpu_result {
 	uint64_t real_faults;
 	uint64_t ticks;
 	uint64_t gp_expected; /* SMALL_HOSTILE_MSR: #GPs taken where one was due */
-	uint64_t gp_missing;  /* and writes that should have raised one and did not, or the reverse */
+	uint64_t
+		gp_missing; /* and writes that should have raised one and did not, or the reverse */
 	uint64_t early;       /* early wake-ups left in the table at the end */
 	uint64_t probe_ok;    /* collision: real faults that were seen with the right CR2 */
 	uint64_t probe_wrong; /* taken for something else, or seen with a wrong address */

@@ -64,7 +64,8 @@ static int hash_pages(struct demo_image *im, int fd, struct err *e)
 				return err_sys(e, -errno, "%s: reading page %llu", im->path,
 					       (unsigned long long)i);
 			if (n == 0)
-				return err_set(e, -EIO, "%s: became shorter while it was read", im->path);
+				return err_set(e, -EIO, "%s: became shorter while it was read",
+					       im->path);
 			got += (size_t)n;
 		}
 		im->expect[i] = small_page_hash(page);
@@ -80,7 +81,8 @@ static int measure(struct demo_image *im, int fd, uint64_t pages, struct err *e)
 	if (fstat(fd, &st) < 0)
 		return err_sys(e, -errno, "%s", im->path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return err_set(e, -EINVAL, "%s: neither a regular file nor a block device", im->path);
+		return err_set(e, -EINVAL, "%s: neither a regular file nor a block device",
+			       im->path);
 	end = lseek(fd, 0, SEEK_END);
 	if (end < 0)
 		return err_sys(e, -errno, "%s: its size", im->path);
@@ -89,7 +91,8 @@ static int measure(struct demo_image *im, int fd, uint64_t pages, struct err *e)
 	im->bytes = (uint64_t)end;
 	im->pages = (im->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
 	if (pages > im->pages)
-		return err_set(e, -EINVAL, "%s: is too short: it has %llu pages, not %llu; use --pages 0",
+		return err_set(e, -EINVAL,
+			       "%s: is too short: it has %llu pages, not %llu; use --pages 0",
 			       im->path, (unsigned long long)im->pages, (unsigned long long)pages);
 	if (pages)
 		im->pages = pages;

@@ -88,9 +88,11 @@ static void print_collisions(const struct demo_report *r, FILE *out)
 {
 	if (r->collision_count == 0)
 		return;
-	fprintf(out, "\nA page-ready event meets a real page fault (ok/wrong/lost, as the guest counted):\n"
-		     "%-15s %-36s %s\n", "abi", "handler open to events before CR2",
-		"event due while interrupts are off");
+	fprintf(out,
+		"\nA page-ready event meets a real page fault (ok/wrong/lost, as the guest "
+		"counted):\n"
+		"%-15s %-36s %s\n",
+		"abi", "handler open to events before CR2", "event due while interrupts are off");
 	for (unsigned i = 0; i < r->collision_count; i++) {
 		const struct demo_collision *c = &r->collisions[i];
 		char open[64];
@@ -110,14 +112,15 @@ void demo_print(const struct demo_report *r, FILE *out)
 {
 	const struct demo_opts *o = r->opts;
 
-	fprintf(out, "guest: %u vCPU%s, %u tasks, %llu pages; each fetch takes at least %.3f ms\n\n",
+	fprintf(out,
+		"guest: %u vCPU%s, %u tasks, %llu pages; each fetch takes at least %.3f ms\n\n",
 		o->vcpus, o->vcpus == 1 ? "" : "s", o->tasks, (unsigned long long)r->pages,
 		(double)o->delay_us / 1000.0);
 	if (r->count) {
-		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %26s\n", "", "wall", "pages", "times",
-			"vCPU", "page-", "page-", "", "wait for a page, ms");
-		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %8s %8s %8s  %s\n", "faults", "s", "/s",
-			"block", "still", "missing", "ready", "stalls", "p50", "p99", "max",
+		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %26s\n", "", "wall", "pages",
+			"times", "vCPU", "page-", "page-", "", "wait for a page, ms");
+		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %8s %8s %8s  %s\n", "faults", "s",
+			"/s", "block", "still", "missing", "ready", "stalls", "p50", "p99", "max",
 			"verified");
 	}
 	for (unsigned i = 0; i < r->count; i++)
@@ -185,7 +188,8 @@ static void json_run(struct json *j, const struct demo_report *r, const struct d
 	json_close(j);
 	if (t->count) {
 		json_u64(j, "count", t->count);
-		json_f64(j, "count_per_s", d->out.guest_s > 0 ? (double)t->count / d->out.guest_s : 0);
+		json_f64(j, "count_per_s",
+			 d->out.guest_s > 0 ? (double)t->count / d->out.guest_s : 0);
 	}
 	json_host(j, &d->out.stats);
 	json_close(j);

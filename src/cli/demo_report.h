@@ -23,7 +23,7 @@ struct demo_result {
 /* What one revision made of a ready event that met a real page fault. */
 struct demo_collision {
 	const char *abi;
-	uint64_t open_ok, open_wrong, open_lost;       /* handler interruptible before it reads CR2 */
+	uint64_t open_ok, open_wrong, open_lost; /* handler interruptible before it reads CR2 */
 	uint64_t masked_ok, masked_wrong, masked_lost; /* event due while interrupts are off */
 };
 

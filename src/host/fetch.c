@@ -403,7 +403,8 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	}
 	if (block_kind(h, block) == BLOCK_ABSENT && h->free_count <= HST_OUTSIDE_MAX + h->cfg.vcpus)
-		/* No room but for those who hold a claim: woken, the kernel reports it once more. */
+		/* No room but for those who hold a claim: woken, the kernel reports it once more.
+		 */
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
 	h->stats.joined += joined;

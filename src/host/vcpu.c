@@ -7,7 +7,8 @@
 #include "base/assert.h"
 #include "host/internal.h"
 
-/* A guest that faults this often in a row on memory that is there: show it once more, then pause. */
+/* A guest that faults this often in a row on memory that is there: show it once more, then pause.
+ */
 #define REDUNDANT_AGAIN 16u
 #define REDUNDANT_MAX 4096u
 
@@ -103,7 +104,8 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 	if (v->redundant_run >= REDUNDANT_MAX) {
 		struct hst_trouble t = {
 			.why = {.code = -14 /* EFAULT */,
-				.text = "the kernel keeps reporting a page as missing that is there"},
+				.text = "the kernel keeps reporting a page as missing that is "
+					"there"},
 			.gpa = ram_gpa(&h->ram, off),
 			.tries = v->redundant_run,
 		};
@@ -195,7 +197,12 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	struct eng_event ev;
 	uint32_t ix;
 
-	if (f->backing && !f->sampled && h->cfg.faults == HST_FAULTS_USER) {
+	/*
+	 * A window that was waited out tells that this read is slow. One that was not even
+	 * opened tells nothing: then the read itself will, or a source once slow would
+	 * stay slow for ever.
+	 */
+	if (f->backing && !f->sampled && now - v->phase_since_ns >= GRACE_WORTH_NS) {
 		grace_sample(&f->backing->grace, NS_NEVER);
 		f->sampled = true;
 	}

@@ -91,8 +91,9 @@ static void read_cpu(struct kvmp_vcpu *v, bool mid_instruction, struct cpu_state
 		.interrupts_on = v->run->if_flag,
 		.shadow = ev->interrupt.shadow != 0,
 		/* KVM still has to finish the instruction: nothing may be injected on top. */
-		.event_pending = mid_instruction || ev->exception.injected || ev->exception.pending ||
-				 ev->interrupt.injected || ev->nmi.injected,
+		.event_pending = mid_instruction || ev->exception.injected ||
+				 ev->exception.pending || ev->interrupt.injected ||
+				 ev->nmi.injected,
 		.paging = (s->sregs.cr0 & (1ull << 31)) != 0,
 	};
 	if (ev->exception.pending && ev->exception.nr == APF_PF_VECTOR && v->token != 0 &&

@@ -17,7 +17,8 @@ static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, s
 	struct kvm_enable_cap c = {.cap = cap, .args = {arg}};
 
 	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, (unsigned long)cap) <= 0)
-		return err_set(e, -EOPNOTSUPP, "kvm: this host has no %s; see `asyncpf doctor`", name);
+		return err_set(e, -EOPNOTSUPP, "kvm: this host has no %s; see `asyncpf doctor`",
+			       name);
 	if (ioctl(vm_fd, KVM_ENABLE_CAP, &c) < 0)
 		return err_sys(e, -errno, "kvm: enabling %s", name);
 	return 0;
@@ -40,8 +41,9 @@ int kvmp_vm_prepare(int vm_fd, struct err *e)
 
 	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) <= 0 ||
 	    ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) <= 0)
-		return err_set(e, -EOPNOTSUPP,
-			       "kvm: this host lacks SYNC_REGS or SIGNAL_MSI; see `asyncpf doctor`");
+		return err_set(
+			e, -EOPNOTSUPP,
+			"kvm: this host lacks SYNC_REGS or SIGNAL_MSI; see `asyncpf doctor`");
 	rc = enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
 	if (rc < 0)
 		return rc;
@@ -68,7 +70,8 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 
 	if (kvm < 0 && errno == ENOENT)
 		return err_sys(e, -ENOENT,
-			       "/dev/kvm: this machine offers no KVM (enable virtualisation, load the kvm module)");
+			       "/dev/kvm: this machine offers no KVM (enable virtualisation, load "
+			       "the kvm module)");
 	if (kvm < 0 && errno == EACCES)
 		return err_sys(e, -EACCES,
 			       "/dev/kvm: run as root or join the group that owns it (kvm)");
@@ -85,7 +88,8 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 		close(kvm);
 		return rc;
 	}
-	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB, unused. */
+	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB,
+	 * unused. */
 	if (ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0) {
 		int rc = err_sys(e, -errno, "kvm: in-kernel interrupt controllers");
 

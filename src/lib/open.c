@@ -54,7 +54,8 @@ void apf_config_init(struct apf_config *c)
 static int check_config(const struct apf_config *c, struct err *e)
 {
 	if (c->size != sizeof(*c))
-		return err_set(e, -EINVAL, "apf_config: size is %zu, expected %zu: use apf_config_init",
+		return err_set(e, -EINVAL,
+			       "apf_config: size is %zu, expected %zu: use apf_config_init",
 			       c->size, sizeof(*c));
 	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT)
 		return err_set(e, -EINVAL, "apf_config: unknown faults or abi");
@@ -63,9 +64,10 @@ static int check_config(const struct apf_config *c, struct err *e)
 			       HST_VCPUS_MAX);
 	if (!is_pow2(c->block_bytes) || c->block_bytes < PAGE_BYTES ||
 	    c->block_bytes > 1u << HST_BLOCK_SHIFT_MAX)
-		return err_set(e, -EINVAL,
-			       "apf_config: block_bytes is %u, not a power of two from 4096 to 2097152",
-			       c->block_bytes);
+		return err_set(
+			e, -EINVAL,
+			"apf_config: block_bytes is %u, not a power of two from 4096 to 2097152",
+			c->block_bytes);
 	if (c->faults_max < 1 || c->faults_max > ENG_FAULTS_MAX)
 		return err_set(e, -EINVAL, "apf_config: faults_max is %u, not 1..%u", c->faults_max,
 			       ENG_FAULTS_MAX);
@@ -73,7 +75,8 @@ static int check_config(const struct apf_config *c, struct err *e)
 		return err_set(e, -EINVAL, "apf_config: queue_depth is %u, not 1..%u",
 			       c->queue_depth, IOQ_DEPTH_MAX);
 	if (c->retries_max > 200)
-		return err_set(e, -EINVAL, "apf_config: retries_max is %u, above 200", c->retries_max);
+		return err_set(e, -EINVAL, "apf_config: retries_max is %u, above 200",
+			       c->retries_max);
 	if (c->kick_signal != 0 && (c->kick_signal < SIGRTMIN || c->kick_signal > SIGRTMAX))
 		return err_set(e, -EINVAL, "apf_config: kick_signal %d is no real-time signal",
 			       c->kick_signal);
@@ -104,10 +107,12 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 		ev.gpa = t->gpa.v;
 		if (t->why.code == 0)
 			snprintf(text, sizeof(text),
-				 "memory at guest address %#llx: the source has not answered for %u ms",
+				 "memory at guest address %#llx: the source has not answered for "
+				 "%u ms",
 				 (unsigned long long)t->gpa.v, a->cfg.source_timeout_ms);
 		else
-			snprintf(text, sizeof(text), "memory at guest address %#llx: %s (tried %u times)",
+			snprintf(text, sizeof(text),
+				 "memory at guest address %#llx: %s (tried %u times)",
 				 (unsigned long long)t->gpa.v, t->why.text, t->tries);
 	}
 	a->cfg.on_event(a->cfg.on_event_ctx, &ev);

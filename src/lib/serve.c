@@ -16,6 +16,7 @@
 #include "lib/apf.h"
 
 #define TOUCHES_AT_ONCE 32
+#define TIMER_BY_THREAD 0 /* timer_set_ns: sooner than anything */
 
 static uint64_t monotonic_ns(void *ctx)
 {
@@ -80,7 +81,9 @@ void lib_settle(struct apf *a)
 
 /*
  * Sets the timer when something is due sooner than it is set for. A deadline that went
- * away leaves it set: one needless wake-up costs less than a system call per fault.
+ * away leaves it set: one needless wake-up costs less than a system call per fault. While
+ * the thread is up (TIMER_BY_THREAD) nobody sets it: the thread will before it sleeps, and
+ * programming a timer is dear for a vCPU thread, doubly so where the host is a guest.
  */
 static void arm_timer(struct apf *a)
 {
@@ -121,19 +124,13 @@ static void pause_for(struct apf *a, const struct err *why, roff_t off)
 	a->hst.hooks.trouble(a->hst.hooks.ctx, &t);
 }
 
-static void serve_touches(struct apf *a)
+static void serve_touches(struct apf *a, const roff_t *offs, int n, struct err *e)
 {
-	roff_t offs[TOUCHES_AT_ONCE];
-	struct err e = {0};
-	int n = gmem_touches(a->gmem, offs, TOUCHES_AT_ONCE, &e);
-
-	lib_lock(a);
 	if (n < 0)
-		pause_for(a, &e, (roff_t){0});
+		pause_for(a, e, (roff_t){0});
 	for (int i = 0; i < n; i++)
-		if (hst_kernel_touch(&a->hst, offs[i], &e) < 0)
-			pause_for(a, &e, offs[i]);
-	lib_unlock(a);
+		if (hst_kernel_touch(&a->hst, offs[i], e) < 0)
+			pause_for(a, e, offs[i]);
 }
 
 static void *serve(void *arg)
@@ -148,21 +145,25 @@ static void *serve(void *arg)
 	};
 
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
+		int touches = 0;
+		roff_t offs[TOUCHES_AT_ONCE];
+		struct err e = {0};
+
 		if (poll(fds, FDS, -1) < 0)
 			continue;
-		if (fds[TOUCH].revents)
-			serve_touches(a);
+		if (fds[TIMER].revents)
+			drain(a->timer_fd);
 		if (fds[IO].revents)
 			drain(fds[IO].fd);
-		if (fds[TIMER].revents || fds[IO].revents) {
-			lib_lock(a);
-			if (fds[TIMER].revents) {
-				drain(a->timer_fd);
-				a->timer_set_ns = NS_NEVER;
-				timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
-			}
-			lib_unlock(a);
-		}
+		if (fds[TOUCH].revents)
+			touches = gmem_touches(a->gmem, offs, TOUCHES_AT_ONCE, &e);
+		lib_lock(a);
+		a->timer_set_ns = TIMER_BY_THREAD;
+		serve_touches(a, offs, touches, &e);
+		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
+		lib_settle(a);
+		a->timer_set_ns = NS_NEVER;
+		lib_unlock(a);
 	}
 	return NULL;
 }

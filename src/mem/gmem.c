@@ -116,7 +116,8 @@ int gmem_touches(struct gmem *g, roff_t *ret_offs, unsigned max, struct err *e)
 	ssize_t n = read(g->uffd, msgs, want * sizeof(msgs[0]));
 
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : err_sys(e, -errno, "userfaultfd: read");
+		return errno == EAGAIN || errno == EINTR ? 0
+							 : err_sys(e, -errno, "userfaultfd: read");
 	for (size_t i = 0; i < (size_t)n / sizeof(msgs[0]); i++) {
 		hva_t hva = {msgs[i].arg.pagefault.address};
 

@@ -62,13 +62,15 @@ int uffd_open(uint64_t features, struct err *e)
 	if (rc < 0)
 		return rc;
 	if ((features & UFFD_FEATURE_POISON) && !(has & UFFD_FEATURE_POISON))
-		return err_set(e, -EOPNOTSUPP,
-			       "userfaultfd: this kernel has no UFFDIO_POISON; Linux 6.6 or later is "
-			       "needed, or --faults kernel");
+		return err_set(
+			e, -EOPNOTSUPP,
+			"userfaultfd: this kernel has no UFFDIO_POISON; Linux 6.6 or later is "
+			"needed, or --faults kernel");
 	if (features & ~has)
-		return err_set(e, -EOPNOTSUPP,
-			       "userfaultfd: this kernel lacks feature bits %#llx (shmem, minor faults)",
-			       (unsigned long long)(features & ~has));
+		return err_set(
+			e, -EOPNOTSUPP,
+			"userfaultfd: this kernel lacks feature bits %#llx (shmem, minor faults)",
+			(unsigned long long)(features & ~has));
 	fd = uffd_new(e);
 	if (fd < 0)
 		return fd;
@@ -88,7 +90,8 @@ int uffd_register(int fd, void *start, uint64_t len, struct err *e)
 	};
 
 	if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
-		return err_sys(e, -errno, "userfaultfd: UFFDIO_REGISTER of %llu bytes of guest memory",
+		return err_sys(e, -errno,
+			       "userfaultfd: UFFDIO_REGISTER of %llu bytes of guest memory",
 			       (unsigned long long)len);
 	return 0;
 }

@@ -23,8 +23,9 @@ enum plat_exit_kind {
 };
 
 enum plat_enter {
-	PLAT_ENTER,        /* as the vCPU is: after our halt it stays halted */
-	PLAT_ENTER_HALTED, /* executes nothing until an interrupt, NMI, INIT or kick(); runs on after it */
+	PLAT_ENTER,	     /* as the vCPU is: after our halt it stays halted */
+	PLAT_ENTER_HALTED,   /* executes nothing until an interrupt, NMI, INIT or kick(); runs on
+				after it */
 	PLAT_ENTER_RUNNABLE, /* ends our halt; a guest's own HLT ends too: guests loop around HLT */
 };
 

@@ -48,7 +48,8 @@ int elf_load(const unsigned char *image, size_t len, uint64_t limit, elf_write w
 	int rc;
 
 	if (len < sizeof(h))
-		return err_set(e, -ENOEXEC, "guest image: %zu bytes are too few for an ELF file", len);
+		return err_set(e, -ENOEXEC, "guest image: %zu bytes are too few for an ELF file",
+			       len);
 	memcpy(&h, image, sizeof(h));
 	rc = check_header(&h, len, e);
 	for (unsigned i = 0; rc == 0 && i < h.e_phnum; i++) {

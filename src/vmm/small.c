@@ -113,8 +113,8 @@ static int build_memory(struct small_machine *m, struct err *e)
 	if (rc == 0)
 		rc = apf_memory_add(m->apf, IMAGE_GPA, m->image_bytes, &ae);
 	if (rc == 0 && cfg->source_uri)
-		rc = apf_source_add(m->apf, IMAGE_GPA, cfg->boot.pages * PAGE_BYTES, cfg->source_uri,
-				    0, NULL, &ae);
+		rc = apf_source_add(m->apf, IMAGE_GPA, cfg->boot.pages * PAGE_BYTES,
+				    cfg->source_uri, 0, NULL, &ae);
 	if (rc == 0)
 		rc = apf_start(m->apf, &ae);
 	if (rc < 0)

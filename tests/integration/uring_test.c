@@ -463,7 +463,7 @@ static void cancel_in_each_state(void **state)
 	int write_fd;
 
 	(void)state;
-	bed_init(&b, 2);
+	bed_init(&b, 3); /* not a power of two: the ring has room for a fourth */
 	pipe = pipe_open(&write_fd);
 	/* Not flushed. */
 	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
@@ -471,12 +471,12 @@ static void cancel_in_each_state(void **state)
 	assert_int_equal(b.rq[0].done, 0); /* only in reap */
 	bed_wait(&b, 1);
 	assert_int_equal(b.rq[0].res, -ECANCELED);
-	/* Two in the kernel, a third held back by depth. */
-	for (unsigned i = 1; i < 4; i++)
+	/* Three in the kernel, a fourth held back by depth. */
+	for (unsigned i = 1; i < 5; i++)
 		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
 	bed_flush(&b);
 	assert_int_equal(bed_reap(&b), 0);
-	b.io.ops->cancel(b.io.ctx, &b.rq[3].rd);
+	b.io.ops->cancel(b.io.ctx, &b.rq[4].rd);
 	bed_wait(&b, 2); /* never reached the kernel, so no flush is needed */
 	b.io.ops->cancel(b.io.ctx, &b.rq[1].rd);
 	b.io.ops->cancel(b.io.ctx, &b.rq[1].rd); /* twice is no more than once */
@@ -484,12 +484,16 @@ static void cancel_in_each_state(void **state)
 	bed_reap(&b);
 	bed_wait(&b, 3);
 	assert_int_equal(b.rq[1].res, -ECANCELED);
-	assert_int_equal(b.rq[3].res, -ECANCELED);
-	assert_int_equal(b.rq[2].done, 0);
-	/* The one left alone still works. */
+	assert_int_equal(b.rq[4].res, -ECANCELED);
+	assert_int_equal(b.rq[2].done + b.rq[3].done, 0);
+	/* Those left alone still work. */
 	assert_int_equal(write(write_fd, "x", 1), 1);
 	bed_wait(&b, 4);
+	assert_int_equal(b.rq[2].done + b.rq[3].done, 1);
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	bed_wait(&b, 5);
 	assert_int_equal(b.rq[2].res, 1);
+	assert_int_equal(b.rq[3].res, 1);
 	(void)close(write_fd);
 	(void)close(pipe.fd);
 	bed_fini(&b);
