@@ -111,7 +111,7 @@ static void recheck_fire(struct timer *tm, uint64_t now_ns)
 			eng_ack_lost(&v->eng);
 		v->ack_missed = !v->ack_missed;
 	}
-	if (v->recheck_by_vcpu && v->where != HST_IN_HOST) {
+	if (v->recheck_by_vcpu && v->where != HST_IN_HOST && !hst_is_paused(v->h)) {
 		recheck_later(v, true);
 		vcpu_kick(v);
 	} else {
@@ -155,6 +155,7 @@ static bool perform(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_
 		break;
 	case ENG_HOW_CANCEL_PF:
 		p->ops->cancel_pf(p->ctx, v->index);
+		v->stats.missing_events--; /* the guest never saw it */
 		cpu->untaken_token = 0;
 		cpu->event_pending = false;
 		break;
@@ -182,6 +183,12 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 {
 	struct eng_event ev;
 
+	/*
+	 * Who saves a VM that stands still must find slot, APIC and engine in agreement. Going
+	 * on kicks every vCPU, and its hst_next looks again.
+	 */
+	if (hst_is_paused(v->h))
+		return;
 	if (area_on_its_way(v)) {
 		recheck_later(v, false);
 		return;

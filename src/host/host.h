@@ -55,7 +55,7 @@ struct hst_stats {
 	uint64_t redundant;      /* the block was there already */
 	uint64_t joined;         /* the block was on its way already */
 	uint64_t graced;         /* answered within the grace window */
-	uint64_t missing_events; /* page missing sent */
+	uint64_t missing_events; /* page missing sent, those withdrawn in time not counted */
 	uint64_t ready_events;   /* page ready sent, wake-all not counted */
 	uint64_t wake_alls;
 	uint64_t stalls;         /* faults that halted the vCPU */
@@ -109,6 +109,8 @@ struct hst_fetch {
 	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
 	uint8_t tries;
 	bool sampled; /* the grace window has been told */
+	/* The content is in the alias. Never read again: parts may be visible, and written to. */
+	bool filled;
 	enum hst_fetch_state state;
 };
 

@@ -71,7 +71,7 @@ int kvmp_start(struct kvmp *k, unsigned vcpu, struct err *e)
 	sigdelset(&old, k->kick_signal);
 	memcpy(mask, &head, sizeof(head));
 	memcpy(mask + sizeof(head), &old, KERNEL_SIGSET_BYTES);
-	if (ioctl(v->fd, KVM_SET_SIGNAL_MASK, mask) < 0)
+	if (KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, mask) < 0)
 		return err_sys(e, -errno, "vCPU %u: KVM_SET_SIGNAL_MASK", vcpu);
 	v->thread = pthread_self();
 	__atomic_store_n(&v->started, true, __ATOMIC_RELEASE);
@@ -191,7 +191,7 @@ static int set_mp_state(struct kvmp_vcpu *v, uint32_t state)
 {
 	struct kvm_mp_state mp = {.mp_state = state};
 
-	return ioctl(v->fd, KVM_SET_MP_STATE, &mp) < 0 ? -errno : 0;
+	return KVMP_IOCTL(v->fd, KVM_SET_MP_STATE, &mp) < 0 ? -errno : 0;
 }
 
 static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_exit *x)
@@ -204,10 +204,12 @@ static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_ex
 		rc = set_mp_state(v, KVM_MP_STATE_HALTED);
 	else if (how == PLAT_ENTER_RUNNABLE && v->halted)
 		rc = set_mp_state(v, KVM_MP_STATE_RUNNABLE);
-	if (how != PLAT_ENTER)
+	if (how == PLAT_ENTER_HALTED || how == PLAT_ENTER_RUNNABLE)
 		v->halted = how == PLAT_ENTER_HALTED;
+	v->run->immediate_exit = how == PLAT_COMPLETE;
 	if (rc == 0)
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+	v->run->immediate_exit = 0;
 	if (rc == 0) {
 		exited(k, v, x);
 		read_cpu(v, mid_instruction(v->run), &x->cpu);
@@ -303,7 +305,7 @@ static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 		.address_lo = 0xfee00000u | k->vcpus[vcpu].apic_id << 12,
 		.data = vector,
 	};
-	int rc = ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
+	int rc = KVMP_IOCTL(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 
 	return rc < 0 ? -errno : rc > 0;
 }

@@ -16,10 +16,10 @@ static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, s
 {
 	struct kvm_enable_cap c = {.cap = cap, .args = {arg}};
 
-	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, (unsigned long)cap) <= 0)
+	if (KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, (unsigned long)cap) <= 0)
 		return err_set(e, -EOPNOTSUPP, "kvm: this host has no %s; see `asyncpf doctor`",
 			       name);
-	if (ioctl(vm_fd, KVM_ENABLE_CAP, &c) < 0)
+	if (KVMP_IOCTL(vm_fd, KVM_ENABLE_CAP, &c) < 0)
 		return err_sys(e, -errno, "kvm: enabling %s", name);
 	return 0;
 }
@@ -39,8 +39,8 @@ int kvmp_vm_prepare(int vm_fd, struct err *e)
 	};
 	int rc;
 
-	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) <= 0 ||
-	    ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) <= 0)
+	if (KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) <= 0 ||
+	    KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) <= 0)
 		return err_set(
 			e, -EOPNOTSUPP,
 			"kvm: this host lacks SYNC_REGS or SIGNAL_MSI; see `asyncpf doctor`");
@@ -51,7 +51,7 @@ int kvmp_vm_prepare(int vm_fd, struct err *e)
 			"X86_USER_SPACE_MSR", e);
 	if (rc < 0)
 		return rc;
-	if (ioctl(vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+	if (KVMP_IOCTL(vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
 		return err_sys(e, -errno, "kvm: filter for the page fault registers");
 	return 0;
 }
@@ -77,11 +77,11 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 			       "/dev/kvm: run as root or join the group that owns it (kvm)");
 	if (kvm < 0)
 		return err_sys(e, -errno, "/dev/kvm");
-	if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+	if (KVMP_IOCTL(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
 		close(kvm);
 		return err_set(e, -EOPNOTSUPP, "/dev/kvm: not KVM API version 12");
 	}
-	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	vm = KVMP_IOCTL(kvm, KVM_CREATE_VM, 0);
 	if (vm < 0) {
 		int rc = err_sys(e, -errno, "kvm: creating a virtual machine");
 
@@ -90,7 +90,8 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 	}
 	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB,
 	 * unused. */
-	if (ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0) {
+	if (KVMP_IOCTL(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 ||
+	    KVMP_IOCTL(vm, KVM_CREATE_IRQCHIP, 0) < 0) {
 		int rc = err_sys(e, -errno, "kvm: in-kernel interrupt controllers");
 
 		close(vm);
@@ -111,7 +112,7 @@ int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hv
 		.userspace_addr = hva.v,
 	};
 
-	if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
+	if (KVMP_IOCTL(vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
 		return err_sys(e, -errno, "kvm: memory slot %u (%llu bytes at %#llx)", slot,
 			       (unsigned long long)bytes, (unsigned long long)gpa.v);
 	return 0;
@@ -120,8 +121,8 @@ int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hv
 int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,
 		   struct err *e)
 {
-	int bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
+	int bytes = KVMP_IOCTL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int fd = KVMP_IOCTL(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
 	void *run;
 
 	if (fd < 0 || bytes < 0)
@@ -140,7 +141,7 @@ int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_r
 
 void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run)
 {
-	int bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int bytes = KVMP_IOCTL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 
 	if (run && bytes > 0)
 		munmap(run, (size_t)bytes);
@@ -152,7 +153,7 @@ static int patch_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struc
 		       struct err *e)
 {
 	c->nent = CPUID_ENTRIES_MAX;
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
+	if (KVMP_IOCTL(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
 		return err_sys(e, -errno, "kvm: supported CPUID");
 	for (uint32_t i = 0; i < c->nent; i++) {
 		struct kvm_cpuid_entry2 *en = &c->entries[i];
@@ -164,7 +165,7 @@ static int patch_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struc
 		else if (en->function == 0xb)
 			en->edx = id;
 	}
-	if (ioctl(fd, KVM_SET_CPUID2, c) < 0)
+	if (KVMP_IOCTL(fd, KVM_SET_CPUID2, c) < 0)
 		return err_sys(e, -errno, "kvm: CPUID of vCPU %u", id);
 	return 0;
 }
@@ -202,7 +203,7 @@ int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct er
 	struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
 	struct kvm_sregs s;
 
-	if (ioctl(fd, KVM_GET_SREGS, &s) < 0)
+	if (KVMP_IOCTL(fd, KVM_GET_SREGS, &s) < 0)
 		return err_sys(e, -errno, "kvm: reading segment registers");
 	s.cs = flat_segment(0x08, 11, true);
 	s.ds = flat_segment(0x10, 3, false);
@@ -211,17 +212,17 @@ int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct er
 	s.cr0 = 0x80050033;                /* PG AM WP NE ET MP PE */
 	s.cr4 = 0x6a0;                     /* OSXMMEXCPT OSFXSR PGE PAE */
 	s.efer = 0xd00;                    /* NXE LMA LME */
-	if (ioctl(fd, KVM_SET_SREGS, &s) < 0)
+	if (KVMP_IOCTL(fd, KVM_SET_SREGS, &s) < 0)
 		return err_sys(e, -errno, "kvm: entering 64-bit mode");
 	/* The other processors too start here, without INIT and SIPI. */
-	if (ioctl(fd, KVM_SET_REGS, &regs) < 0 || ioctl(fd, KVM_SET_MP_STATE, &mp) < 0)
+	if (KVMP_IOCTL(fd, KVM_SET_REGS, &regs) < 0 || KVMP_IOCTL(fd, KVM_SET_MP_STATE, &mp) < 0)
 		return err_sys(e, -errno, "kvm: first registers");
 	return 0;
 }
 
 uint64_t kvmp_tsc_khz(int fd)
 {
-	int khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
+	int khz = KVMP_IOCTL(fd, KVM_GET_TSC_KHZ, 0);
 
 	return khz > 0 ? (uint64_t)khz : 0;
 }

@@ -23,6 +23,7 @@ struct apf_vcpu {
 	bool attached;
 	bool started;     /* its thread has prepared its signals */
 	bool kick_wanted; /* by the VMM; atomic */
+	bool incomplete;  /* KVM has yet to finish the instruction of the last exit */
 	/* The RAM access that the host carries out once the block is there; len 0: none. */
 	struct {
 		roff_t roff;

@@ -60,6 +60,7 @@ static void carry_out(struct apf_vcpu *v)
 static bool take_exit(struct apf_vcpu *v, const struct plat_exit *x, int *ret)
 {
 	*ret = 0;
+	v->incomplete = x->kind == PLAT_EXIT_WRMSR || x->kind == PLAT_EXIT_RDMSR;
 	hst_exit(v->hv, &x->cpu, x->kind == PLAT_EXIT_KICK || x->kind == PLAT_EXIT_ERROR);
 	switch (x->kind) {
 	case PLAT_EXIT_FAULT:
@@ -100,6 +101,26 @@ static int first_run(struct apf_vcpu *v)
 	return rc;
 }
 
+/*
+ * A register access that took effect must be over for KVM too before the VMM may look at
+ * the vCPU: the guest would otherwise do it again after a restore. One that still waits
+ * for its area took no effect, and may well be done again. Locked.
+ */
+static void complete(struct apf_vcpu *v)
+{
+	struct apf *a = v->a;
+	const struct plat *p = &a->hst.plat;
+	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
+
+	if (!v->incomplete || v->hv->phase != HST_PHASE_RUN)
+		return;
+	lib_unlock(a);
+	p->ops->run(p->ctx, v->index, PLAT_COMPLETE, &x);
+	lib_lock(a);
+	hst_exit(v->hv, &x.cpu, true);
+	v->incomplete = false;
+}
+
 int apf_vcpu_run(struct apf_vcpu *v)
 {
 	static const enum plat_enter enter[] = {
@@ -120,6 +141,7 @@ int apf_vcpu_run(struct apf_vcpu *v)
 		enum hst_next next;
 
 		if (__atomic_exchange_n(&v->kick_wanted, false, __ATOMIC_ACQ_REL)) {
+			complete(v);
 			ret = -EINTR;
 			break;
 		}

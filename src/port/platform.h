@@ -23,10 +23,15 @@ enum plat_exit_kind {
 };
 
 enum plat_enter {
-	PLAT_ENTER,	     /* as the vCPU is: after our halt it stays halted */
-	PLAT_ENTER_HALTED,   /* executes nothing until an interrupt, NMI, INIT or kick(); runs on
-				after it */
+	PLAT_ENTER, /* as the vCPU is: after our halt it stays halted */
+	/* Executes nothing until an interrupt, NMI, INIT or kick(); runs on after it. */
+	PLAT_ENTER_HALTED,
 	PLAT_ENTER_RUNNABLE, /* ends our halt; a guest's own HLT ends too: guests loop around HLT */
+	/*
+	 * Finishes the instruction that the last exit was in the middle of (an MSR or RAM
+	 * access), executes nothing else, and returns as after a kick.
+	 */
+	PLAT_COMPLETE,
 };
 
 struct plat_exit {
