@@ -16,9 +16,11 @@
 #include "cli/demo.h"
 #include "cli/demo_image.h"
 #include "cli/demo_report.h"
+#include "source/source.h"
 
 #define URI_MAX 8192
 #define READY_VECTOR 0xec
+#define ALONE_MS 2000 /* how long a guest idles, or a task counts with no other */
 
 struct demo {
 	const struct demo_opts *o;
@@ -28,6 +30,9 @@ struct demo {
 	int stop_fd;
 	bool progress; /* there is somebody to watch */
 	const char *doing;
+	FILE *json;    /* opened before the work, so that it is not in vain */
+	/* Under the library's lock while a machine runs. */
+	unsigned paused; /* blocks that could not be had since the machine last went on */
 };
 
 /* How a run is made: the library's words and the guest's. */
@@ -70,13 +75,44 @@ static void show_event(void *ctx, const struct apf_event *ev)
 {
 	struct demo *d = ctx;
 
-	/* One call, one line, whichever thread it comes from. */
-	if (ev->kind == APF_EVENT_PAUSED)
-		fprintf(stderr, "%sasyncpf: %s: paused: %s; waiting for it, Ctrl-C ends the run\n",
-			d->progress ? "\r\033[K" : "", d->doing, ev->text);
-	else
-		fprintf(stderr, "%sasyncpf: %s: going on: %s\n", d->progress ? "\r\033[K" : "",
+	/* One call, one line, whichever thread it comes from; one line for one pause. */
+	if (ev->kind != APF_EVENT_PAUSED) {
+		d->paused = 0;
+		fprintf(stderr, "%sasyncpf: going on: %s: %s\n", d->progress ? "\r\033[K" : "",
 			d->doing, ev->text);
+	} else if (d->paused++ == 0) {
+		fprintf(stderr, "%sasyncpf: paused: %s: %s; waiting for it, Ctrl-C ends the run\n",
+			d->progress ? "\r\033[K" : "", d->doing, ev->text);
+	}
+}
+
+/* What to do about a failure whose text does not say it. */
+static const char *advice(const struct err *e)
+{
+	if (strstr(e->text, "; "))
+		return "";
+	switch (e->code) {
+	case -ENOMEM:
+		return "; free memory, raise the limit (ulimit -v), or use fewer --pages";
+	case -EMFILE:
+		return "; raise the limit of open files (ulimit -n)";
+	case -EAGAIN: /* a thread */
+		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
+	default:
+		return "; see 'asyncpf doctor'";
+	}
+}
+
+static void tell_failure(const struct demo *d, const struct err *e)
+{
+	if (e->code != -EINTR)
+		cli_error("run failed: %s: %s%s", d->doing, e->text, advice(e));
+	else if (d->paused)
+		cli_error("run stopped: %s: by a signal, while it was paused for want of %u "
+			  "block%s; see why above", d->doing, d->paused,
+			  d->paused == 1 ? "" : "s");
+	else
+		cli_error("run stopped: %s: by a signal; its result is left out", d->doing);
 }
 
 /* `to` has room for three bytes for each of `from`. */
@@ -118,8 +154,21 @@ static int build_uri(struct demo *d, struct err *e)
 	if (n > 0 && (size_t)n < sizeof(d->uri))
 		n += snprintf(d->uri + n, sizeof(d->uri) - (size_t)n, "%s", keys);
 	if (n < 0 || (size_t)n >= sizeof(d->uri))
-		return err_set(e, -ENAMETOOLONG, "the image's name and --source-wrap are too long");
+		return err_set(e, -ENAMETOOLONG, "bad value: --source-wrap %.40s...: it and the "
+			       "image's name are too long; use a shorter path", wrap);
 	return 0;
+}
+
+/* What the user wrapped around the image is wrong usage when it is wrong. */
+static int check_uri(const struct demo *d)
+{
+	struct err e = {0};
+
+	if (!d->o->source_wrap || src_check(d->uri, &e) == 0)
+		return CLI_OK;
+	cli_error("bad value: --source-wrap %.80s: %s%s", d->o->source_wrap, e.text,
+		  strstr(e.text, "; ") ? "" : "; see docs/sources.md");
+	return CLI_USAGE;
 }
 
 static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
@@ -136,7 +185,9 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 			.scenario = SMALL_WALK,
 			.pages = d->image.pages,
 			.seed = o->seed,
-			.idle_ms = 2000,
+			.idle_ms = ALONE_MS,
+			/* With nobody to wait for, the counting task needs an end of its own. */
+			.run_ms = o->pattern == SMALL_COMPUTE && o->tasks == 1 ? ALONE_MS : 0,
 		},
 		.source_uri = d->uri,
 		.expect = d->image.expect,
@@ -199,17 +250,19 @@ static int run_one(struct demo *d, enum demo_run run)
 
 	*r = (struct demo_result){.run = run, .faults = k->faults_name, .abi = k->abi_name};
 	d->doing = demo_run_name(run);
+	d->paused = 0;
 	rc = small_run(&cfg, &r->out, &e);
 	end_progress(d);
 	if (rc < 0) {
-		cli_error("%s: %s", d->doing, e.text);
+		tell_failure(d, &e);
 		return rc;
 	}
 	take_results(d, r);
 	d->report.count++;
 	if (!r->verified)
-		cli_error("%s: the guest ended with status %u, %llu bad pages: %s", d->doing,
-			  r->out.status, (unsigned long long)r->bad, r->out.console);
+		cli_error("not verified: %s: the guest ended with status %u, %llu bad pages; it "
+			  "said: %s", d->doing, r->out.status, (unsigned long long)r->bad,
+			  r->out.console);
 	return 0;
 }
 
@@ -231,7 +284,7 @@ static int collide(struct demo *d, const struct run_kind *k, uint32_t scenario, 
 	rc = small_run(&cfg, &out, &e);
 	end_progress(d);
 	if (rc < 0) {
-		cli_error("collision with %s: %s", k->abi_name, e.text);
+		tell_failure(d, &e);
 		return rc;
 	}
 	*ret_ok = out.results.cpu[0].probe_ok;
@@ -272,28 +325,52 @@ static int watch_signals(struct demo *d, struct err *e)
 	sigaddset(&stop, SIGTERM);
 	sigaddset(&stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, &stop, NULL);
+	/* Writing beyond a limit (ulimit -f) shall fail, not kill. */
+	signal(SIGXFSZ, SIG_IGN);
 	d->stop_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
 	return d->stop_fd < 0 ? err_sys(e, -errno, "signalfd") : 0;
 }
 
-static int run_all(struct demo *d)
+/* Append mode: what is there stays until there is something better. */
+static int open_json(struct demo *d, struct err *e)
+{
+	if (!d->o->json)
+		return 0;
+	d->json = fopen(d->o->json, "ae");
+	return d->json ? 0 : err_set(e, -errno, "cannot write: %.100s: %m; give --json a file "
+				     "that may be written", d->o->json);
+}
+
+static int prepare(struct demo *d)
 {
 	const struct demo_opts *o = d->o;
 	struct err e = {0};
 	int rc = watch_signals(d, &e);
 
 	if (rc == 0)
-		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, &e);
+		rc = open_json(d, &e);
+	if (rc == 0)
+		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->stop_fd, &e);
 	if (rc == 0)
 		rc = build_uri(d, &e);
-	if (rc < 0)
-		return cli_error("%s", e.text);
+	return rc < 0 ? cli_error("%s", e.text) : check_uri(d);
+}
+
+static int run_all(struct demo *d)
+{
+	const struct demo_opts *o = d->o;
+	struct err e = {0};
+	int rc = prepare(d);
+
+	if (rc != CLI_OK)
+		return rc;
 	d->report.pages = d->image.pages;
 	for (uint32_t i = 0; i < o->runs_n && rc == 0; i++)
 		rc = o->runs[i] == DEMO_RUN_COLLISION ? run_collision(d) : run_one(d, o->runs[i]);
 	if (d->report.count || d->report.collision_count)
 		demo_print(&d->report, stdout);
-	if (rc == 0 && o->json && demo_write_json(&d->report, o->json, &e) < 0)
+	/* Also after a failure: what was measured before it is not lost. */
+	if (d->json && demo_write_json(&d->report, d->json, o->json, &e) < 0)
 		return cli_error("%s", e.text);
 	for (unsigned i = 0; i < d->report.count; i++)
 		if (!d->report.results[i].verified)
@@ -307,7 +384,7 @@ int demo_main(const struct demo_opts *o)
 	int rc;
 
 	if (!d)
-		return cli_error("demo: %s", strerror(ENOMEM));
+		return cli_error("cannot start: demo: %s; free memory", strerror(ENOMEM));
 	d->o = o;
 	d->report.opts = o;
 	d->stop_fd = -1;
@@ -315,6 +392,8 @@ int demo_main(const struct demo_opts *o)
 	d->progress = !o->quiet && isatty(STDERR_FILENO);
 	rc = run_all(d);
 	demo_image_close(&d->image);
+	if (d->json)
+		fclose(d->json);
 	if (d->stop_fd >= 0)
 		close(d->stop_fd);
 	free(d);

@@ -2,6 +2,7 @@
 /* See demo_report.h. Every number is measured; what a run cannot know is "-" and null. */
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/hist.h"
 #include "cli/demo_report.h"
@@ -63,15 +64,27 @@ static void print_row(const struct demo_report *r, const struct demo_result *d, 
 		d->verified ? "yes" : "NO");
 }
 
+/* Iterations per second of the counting task, over the time it counted; 0 if there is none. */
+static double count_per_s(const struct demo_result *d)
+{
+	const struct small_task_result *t = &d->out.results.task[0];
+
+	if (t->count == 0 || t->count_tsc == 0)
+		return 0;
+	return (double)t->count / ((double)t->count_tsc / ((double)d->out.tsc_khz * 1000.0));
+}
+
 static void print_counters(const struct demo_report *r, FILE *out)
 {
 	for (unsigned i = 0; i < r->count; i++) {
 		const struct demo_result *d = &r->results[i];
-		const struct small_task_result *t = &d->out.results.task[0];
 
-		if (t->count && t->count_tsc && d->out.guest_s > 0)
+		if (count_per_s(d) > 0)
 			fprintf(out, "%-15s the counting task: %.1f million iterations/s\n",
-				demo_run_name(d->run), (double)t->count / d->out.guest_s / 1e6);
+				demo_run_name(d->run), count_per_s(d) / 1e6);
+		if (r->opts->pattern == SMALL_IDLE && d->out.wall_s > 0)
+			fprintf(out, "%-15s an idle guest: %.2f %% of a CPU\n",
+				demo_run_name(d->run), 100.0 * d->out.process_cpu_s / d->out.wall_s);
 	}
 }
 
@@ -159,7 +172,6 @@ static void json_host(struct json *j, const struct apf_stats *s)
 
 static void json_run(struct json *j, const struct demo_report *r, const struct demo_result *d)
 {
-	const struct small_task_result *t = &d->out.results.task[0];
 	const uint32_t *hist = d->out.results.hist;
 
 	json_object_open(j, NULL);
@@ -180,17 +192,15 @@ static void json_run(struct json *j, const struct demo_report *r, const struct d
 		json_u64(j, "stalls", d->out.stats.stalls);
 	json_f64(j, "still_s", still_s(d, r->opts->vcpus));
 	json_f64(j, "machine_cpu_s", d->out.machine_cpu_s);
+	json_f64(j, "process_cpu_s", d->out.process_cpu_s);
 	json_f64(j, "vcpu_cpu_s", d->out.vcpu_cpu_s);
 	json_object_open(j, "wait_us");
 	json_u64(j, "p50", hist_quantile(hist, 50, 100));
 	json_u64(j, "p99", hist_quantile(hist, 99, 100));
 	json_u64(j, "max", wait_max_us(d));
 	json_close(j);
-	if (t->count) {
-		json_u64(j, "count", t->count);
-		json_f64(j, "count_per_s",
-			 d->out.guest_s > 0 ? (double)t->count / d->out.guest_s : 0);
-	}
+	if (count_per_s(d) > 0)
+		json_f64(j, "count_per_s", count_per_s(d));
 	json_host(j, &d->out.stats);
 	json_close(j);
 }
@@ -212,15 +222,14 @@ static void json_collision(struct json *j, const struct demo_collision *c)
 	json_close(j);
 }
 
-int demo_write_json(const struct demo_report *r, const char *path, struct err *e)
+int demo_write_json(const struct demo_report *r, FILE *f, const char *path, struct err *e)
 {
 	const struct demo_opts *o = r->opts;
-	FILE *f = fopen(path, "we");
 	struct json j;
-	int rc;
 
-	if (!f)
-		return err_sys(e, -errno, "%s", path);
+	/* A pipe or a terminal has nothing to cut. */
+	if (ftruncate(fileno(f), 0) < 0 && errno != EINVAL)
+		return err_set(e, -errno, "cannot write: %.100s: %m; give --json another file", path);
 	json_init(&j, f);
 	json_object_open(&j, NULL);
 	json_text(&j, "version", apf_version());
@@ -237,8 +246,11 @@ int demo_write_json(const struct demo_report *r, const char *path, struct err *e
 		json_collision(&j, &r->collisions[i]);
 	json_close(&j);
 	json_close(&j);
-	rc = json_end(&j);
-	if (fclose(f) != 0 && rc == 0)
-		rc = -errno;
-	return rc < 0 ? err_sys(e, rc, "%s", path) : 0;
+	errno = 0;
+	if (json_end(&j) == 0)
+		return 0;
+	if (errno == 0)
+		errno = EIO;
+	return err_set(e, -errno, "cannot write: %.100s: %m; free space or give --json another "
+		       "file", path);
 }

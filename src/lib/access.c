@@ -49,6 +49,7 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, len, &off))
 		return -EFAULT;
 	lib_lock(a);
+	a->users++;
 	while (len > 0 && rc == 0) {
 		uint64_t n = min_u64(len, block - off.v % block);
 
@@ -62,6 +63,9 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 		off.v += n;
 		len -= n;
 	}
+	lib_settle(a);
+	if (--a->users == 0 && a->hst.stopping)
+		pthread_cond_broadcast(&a->outside);
 	lib_unlock(a);
 	return rc;
 }

@@ -38,7 +38,8 @@ struct apf {
 	int vm_fd;
 	pthread_mutex_t lock;
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
-	unsigned outside_count;
+	unsigned outside_count; /* of waiters */
+	unsigned users;         /* callers within access.c: apf_close waits for them */
 	bool started;
 	bool stop; /* atomic; for the thread */
 	pthread_t thread;

@@ -208,6 +208,9 @@ static void end_reads(struct apf *a)
 		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
 		lib_settle(a);
 	}
+	/* Nothing to settle any more: the last user leaves with the unlock. */
+	while (a->users > 0)
+		pthread_cond_wait(&a->outside, &a->lock);
 	pthread_mutex_unlock(&a->lock);
 }
 

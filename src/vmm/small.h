@@ -38,7 +38,9 @@ struct small_outcome {
 	double wall_s;       /* first vCPU entered to exit port */
 	double guest_s;      /* first task started to last one finished, by the guest's TSC */
 	double vcpu_cpu_s;   /* CPU time of all vCPU threads in the run */
+	double process_cpu_s; /* CPU time of the whole process in the run */
 	double machine_cpu_s; /* busy time of all the machine's CPUs, kernel threads included */
+	uint64_t tsc_khz;    /* what the guest's time stamps count in */
 	struct apf_stats stats;
 	struct small_results results;
 	char console[SMALL_CONSOLE_MAX]; /* what it printed, 0-terminated */

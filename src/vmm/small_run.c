@@ -241,6 +241,7 @@ static void collect(struct small_machine *m, uint64_t start_ns, struct small_out
 {
 	uint64_t khz = kvmp_tsc_khz(m->vcpus[0].fd);
 
+	o->tsc_khz = khz;
 	o->ended = m->ended;
 	o->status = m->status;
 	o->wall_s = (double)((m->ended ? m->end_ns : clock_ns(CLOCK_MONOTONIC)) - start_ns) /
@@ -266,6 +267,7 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		double idle = machine_idle_s();
 		uint64_t cpus = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
 		uint64_t start = clock_ns(CLOCK_MONOTONIC);
+		uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 
 		tick(&m, true);
 		rc = start_threads(&m, e);
@@ -274,6 +276,8 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		double busy_until = (double)(clock_ns(CLOCK_MONOTONIC) - start) / (double)NS_PER_S;
 
 		ret->machine_cpu_s = busy_until * (double)cpus - (machine_idle_s() - idle);
+		ret->process_cpu_s = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) /
+				     (double)NS_PER_S;
 		stop_threads(&m);
 		collect(&m, start, ret);
 		if (rc == 0 && m.failure.code != 0)

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libasyncpf by its public header alone, as the author of a VMM meets it: wrong uses and
+ * what they say, guest memory through apf_read and apf_write, pause and resume.
+ */
+#include <asyncpf/asyncpf.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MIB (1ull << 20)
+
+struct vm {
+	int kvm, fd;
+	struct apf_config c;
+	struct apf *a;
+	struct apf_error e;
+	char paused[256]; /* text of the last pause */
+	int pauses, resumes;
+};
+
+static void on_event(void *ctx, const struct apf_event *ev)
+{
+	struct vm *v = ctx;
+
+	if (ev->kind == APF_EVENT_PAUSED) {
+		v->pauses++;
+		snprintf(v->paused, sizeof(v->paused), "%s", ev->text);
+	} else {
+		v->resumes++;
+	}
+}
+
+static void vm_open(struct vm *v)
+{
+	memset(v, 0, sizeof(*v));
+	v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	do
+		v->fd = ioctl(v->kvm, KVM_CREATE_VM, 0);
+	while (v->fd < 0 && errno == EINTR);
+	assert_true(v->fd >= 0);
+	assert_int_equal(ioctl(v->fd, KVM_CREATE_IRQCHIP, 0), 0);
+	apf_config_init(&v->c);
+	v->c.on_event = on_event;
+	v->c.on_event_ctx = v;
+}
+
+static void vm_close(struct vm *v)
+{
+	apf_close(v->a);
+	close(v->fd);
+	close(v->kvm);
+}
+
+static void says(const struct vm *v, int rc, int code, const char *words)
+{
+	if (rc != code || !strstr(v->e.text, words))
+		print_error("rc %d, text: %s\n", rc, v->e.text);
+	assert_int_equal(rc, code);
+	assert_int_equal(v->e.code, code);
+	assert_non_null(strstr(v->e.text, words));
+	assert_null(strchr(v->e.text, '\n'));
+}
+
+static void a_wrong_configuration_names_the_member(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+#define WRONG(member, value, words) \
+	do { \
+		struct apf_config c = v.c; \
+		c.member = (value); \
+		says(&v, apf_open(v.fd, &c, &v.a, &v.e), -EINVAL, words); \
+	} while (0)
+	WRONG(size, 8, "apf_config_init");
+	WRONG(faults, 9, "faults");
+	WRONG(abi, 77, "abi");
+	WRONG(vcpus_max, 0, "vcpus_max is 0");
+	WRONG(vcpus_max, 65, "vcpus_max is 65");
+	WRONG(block_bytes, 5000, "block_bytes is 5000");
+	WRONG(block_bytes, 4 << 20, "block_bytes is 4194304");
+	WRONG(block_bytes, 2048, "block_bytes is 2048");
+	WRONG(faults_max, 0, "faults_max is 0");
+	WRONG(faults_max, 4097, "faults_max is 4097");
+	WRONG(queue_depth, 0, "queue_depth is 0");
+	WRONG(retries_max, 1000, "retries_max is 1000");
+	WRONG(kick_signal, 2, "kick_signal 2");
+#undef WRONG
+	assert_null(v.a);
+	vm_close(&v);
+}
+
+static void memory_and_sources_say_what_is_wrong(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	says(&v, apf_start(v.a, &v.e), -EINVAL, "no guest memory");
+	says(&v, apf_memory_add(v.a, 0, 100, &v.e), -EINVAL, "not aligned");
+	says(&v, apf_memory_add(v.a, 0, 0, &v.e), -EINVAL, "empty");
+	says(&v, apf_memory_add(v.a, ~0xfffull, 0x2000, &v.e), -EINVAL, "0xfffffffffffff000");
+	assert_int_equal(apf_memory_add(v.a, 0, 2 * MIB, &v.e), 0);
+	says(&v, apf_memory_add(v.a, MIB, 4 * MIB, &v.e), -EINVAL, "overlaps");
+	says(&v, apf_source_add(v.a, 0, 4096, "tape:x", 0, NULL, &v.e), -EINVAL, "tape");
+	says(&v, apf_source_add(v.a, 0, 4096, "file:/nonexistent/x", 0, NULL, &v.e), -ENOENT,
+	     "/nonexistent/x");
+	says(&v, apf_source_add(v.a, MIB, 4 * MIB, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
+	     "not within guest RAM");
+	assert_int_equal(apf_source_add(v.a, 0, MIB, "zero:?size=1M", 0, NULL, &v.e), 0);
+	says(&v, apf_source_add(v.a, 4096, 4096, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
+	     "overlaps");
+	assert_null(apf_memory_hva(v.a, 0));
+	assert_int_equal(apf_start(v.a, &v.e), 0);
+	assert_non_null(apf_memory_hva(v.a, 0));
+	assert_null(apf_memory_hva(v.a, 2 * MIB));
+	says(&v, apf_start(v.a, &v.e), -EBUSY, "twice");
+	says(&v, apf_memory_add(v.a, 8 * MIB, 4096, &v.e), -EBUSY, "before apf_start");
+	vm_close(&v);
+}
+
+static void reads_and_writes_go_through_residency(void **state)
+{
+	unsigned char page[3 * 4096], back[3 * 4096];
+	char uri[128];
+	struct vm v;
+	int image = memfd_create("image", MFD_CLOEXEC);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(page); i++)
+		page[i] = (unsigned char)(i * 31 + i / 4096);
+	assert_int_equal(write(image, page, sizeof(page)), sizeof(page));
+	snprintf(uri, sizeof(uri), "delay+file:/proc/self/fd/%d?us=1000", image);
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	assert_int_equal(apf_memory_add(v.a, 0, MIB, &v.e), 0);
+	assert_int_equal(apf_memory_add(v.a, 1ull << 32, MIB, &v.e), 0);
+	/* The source covers more than the file holds: zeroes behind its end. */
+	assert_int_equal(apf_source_add(v.a, 1ull << 32, MIB, uri, 0, NULL, &v.e), 0);
+	assert_int_equal(apf_start(v.a, &v.e), 0);
+	assert_int_equal(apf_read(v.a, (1ull << 32) + 100, back, 2 * 4096), 0);
+	assert_memory_equal(back, page + 100, 2 * 4096);
+	assert_int_equal(apf_read(v.a, (1ull << 32) + 3 * 4096, back, 4096), 0);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_int_equal(back[i], 0);
+	assert_int_equal(apf_write(v.a, 4000, page, 300), 0); /* over a page's end */
+	assert_int_equal(apf_read(v.a, 4000, back, 300), 0);
+	assert_memory_equal(back, page, 300);
+	/* A write into part of an absent page keeps the rest of the image's. */
+	assert_int_equal(apf_write(v.a, (1ull << 32) + 2 * 4096 + 8, "hello", 5), 0);
+	assert_int_equal(apf_read(v.a, (1ull << 32) + 2 * 4096, back, 4096), 0);
+	assert_memory_equal(back, page + 2 * 4096, 8);
+	assert_memory_equal(back + 8, "hello", 5);
+	assert_memory_equal(back + 13, page + 2 * 4096 + 13, 4096 - 13);
+	/* Not RAM, partly not RAM, wrapping around. */
+	assert_int_equal(apf_read(v.a, MIB, back, 1), -EFAULT);
+	assert_int_equal(apf_read(v.a, MIB - 4, back, 8), -EFAULT);
+	assert_int_equal(apf_read(v.a, UINT64_MAX - 2, back, 8), -EFAULT);
+	assert_int_equal(apf_populate(v.a, 0, MIB), 0);
+	vm_close(&v);
+	close(image);
+}
+
+struct reader {
+	struct vm *v;
+	pthread_t thread;
+	int rc;
+	unsigned char byte;
+};
+
+static void *read_one(void *arg)
+{
+	struct reader *r = arg;
+
+	r->rc = apf_read(r->v->a, 0, &r->byte, 1);
+	return NULL;
+}
+
+static void serve(struct vm *v, const char *uri)
+{
+	vm_open(v);
+	v->c.retries_max = 1;
+	v->c.source_timeout_ms = 50;
+	assert_int_equal(apf_open(v->fd, &v->c, &v->a, &v->e), 0);
+	assert_int_equal(apf_memory_add(v->a, 0, MIB, &v->e), 0);
+	assert_int_equal(apf_source_add(v->a, 0, MIB, uri, 0, NULL, &v->e), 0);
+	assert_int_equal(apf_start(v->a, &v->e), 0);
+}
+
+static void until_paused(struct vm *v)
+{
+	for (unsigned i = 0; i < 10000 && !apf_is_paused(v->a); i++)
+		usleep(1000);
+	assert_true(apf_is_paused(v->a));
+}
+
+static void a_failing_source_pauses_and_resume_goes_on(void **state)
+{
+	struct reader r = {.rc = 99, .byte = 99};
+	struct vm v;
+
+	(void)state;
+	/* Read 1 and its one retry fail, the third would not. */
+	serve(&v, "fault+zero:?size=1M&fault-error-at=1&fault-error-count=2");
+	r.v = &v;
+	assert_int_equal(pthread_create(&r.thread, NULL, read_one, &r), 0);
+	until_paused(&v);
+	assert_int_equal(v.pauses, 1);
+	assert_non_null(strstr(v.paused, "guest address 0"));
+	assert_non_null(strstr(v.paused, "tried 2 times"));
+	assert_int_equal(r.rc, 99);
+	apf_resume(v.a);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.rc, 0);
+	assert_int_equal(r.byte, 0);
+	assert_int_equal(v.resumes, 1);
+	assert_false(apf_is_paused(v.a));
+	vm_close(&v);
+}
+
+static void a_silent_source_pauses_and_a_late_answer_goes_on(void **state)
+{
+	struct reader r = {.rc = 99};
+	struct vm v;
+
+	(void)state;
+	serve(&v, "fault+zero:?size=1M&fault-hang-at=1&fault-hang-ms=200");
+	r.v = &v;
+	assert_int_equal(pthread_create(&r.thread, NULL, read_one, &r), 0);
+	until_paused(&v);
+	assert_non_null(strstr(v.paused, "has not answered for 50 ms"));
+	pthread_join(r.thread, NULL); /* by itself */
+	assert_int_equal(r.rc, 0);
+	assert_int_equal(v.resumes, 1);
+	vm_close(&v);
+}
+
+static void resume_asks_a_silent_source_again(void **state)
+{
+	struct reader r = {.rc = 99};
+	struct vm v;
+
+	(void)state;
+	serve(&v, "fault+zero:?size=1M&fault-hang-at=1");
+	r.v = &v;
+	assert_int_equal(pthread_create(&r.thread, NULL, read_one, &r), 0);
+	until_paused(&v);
+	apf_resume(v.a);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.rc, 0);
+	vm_close(&v);
+}
+
+static void close_with_a_read_that_never_ends(void **state)
+{
+	struct vm v;
+	struct apf_stats s = {.size = sizeof(s)};
+	struct reader r = {.v = &v, .rc = 99};
+
+	(void)state;
+	serve(&v, "fault+zero:?size=1M&fault-hang-after=0");
+	assert_int_equal(pthread_create(&r.thread, NULL, read_one, &r), 0);
+	until_paused(&v);
+	apf_stats_get(v.a, &s);
+	assert_int_equal(s.reads, 1);
+	assert_int_equal(s.read_timeouts, 1);
+	/* A reader is in the library while it closes: it is told to leave, and is awaited. */
+	vm_close(&v);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.rc, -EINTR);
+}
+
+static void vcpus_are_checked(void **state)
+{
+	struct apf_vcpu *vcpu;
+	struct kvm_run *run;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	int fd = ioctl(v.fd, KVM_CREATE_VCPU, 0);
+	size_t bytes = (size_t)ioctl(v.kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+	run = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(run, MAP_FAILED);
+	says(&v, apf_vcpu_attach(v.a, 0, fd, run, 0, &vcpu, &v.e), -EINVAL, "apf_start");
+	assert_int_equal(apf_memory_add(v.a, 0, MIB, &v.e), 0);
+	assert_int_equal(apf_start(v.a, &v.e), 0);
+	says(&v, apf_vcpu_attach(v.a, 1, fd, run, 0, &vcpu, &v.e), -EINVAL, "vcpus_max is 1");
+	says(&v, apf_vcpu_attach(v.a, 0, fd, run, 255, &vcpu, &v.e), -EINVAL, "APIC id 255");
+	assert_int_equal(apf_vcpu_attach(v.a, 0, fd, run, 0, &vcpu, &v.e), 0);
+	says(&v, apf_vcpu_attach(v.a, 0, fd, run, 0, &vcpu, &v.e), -EBUSY, "attached already");
+	/* The registers, as a VMM restores them. */
+	uint64_t value = 1;
+
+	assert_int_equal(apf_vcpu_set_msr(vcpu, 0x4b564d06, 0xf3), 0);
+	assert_int_equal(apf_vcpu_set_msr(vcpu, 0x4b564d06, 0x1f3), -EINVAL);
+	assert_int_equal(apf_vcpu_set_msr(vcpu, 0x4b564d02, 0x1000 | 9), 0);
+	assert_int_equal(apf_vcpu_set_msr(vcpu, 0x4b564d02, 16 * MIB | 9), -EINVAL);
+	assert_int_equal(apf_vcpu_get_msr(vcpu, 0x4b564d02, &value), 0);
+	assert_int_equal(value, 0x1009);
+	assert_int_equal(apf_vcpu_get_msr(vcpu, 0x4b564d07, &value), 0);
+	assert_int_equal(value, 0);
+	assert_int_equal(apf_vcpu_get_msr(vcpu, 0x10, &value), -EINVAL);
+	assert_int_equal(apf_vcpu_restore(vcpu, "garbage", 7), -EINVAL);
+	/* A kick that comes before the run is not lost. */
+	apf_vcpu_kick(vcpu);
+	assert_int_equal(apf_vcpu_run(vcpu), -EINTR);
+	munmap(run, bytes);
+	close(fd);
+	vm_close(&v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_wrong_configuration_names_the_member),
+		cmocka_unit_test(memory_and_sources_say_what_is_wrong),
+		cmocka_unit_test(reads_and_writes_go_through_residency),
+		cmocka_unit_test(a_failing_source_pauses_and_resume_goes_on),
+		cmocka_unit_test(a_silent_source_pauses_and_a_late_answer_goes_on),
+		cmocka_unit_test(resume_asks_a_silent_source_again),
+		cmocka_unit_test(close_with_a_read_that_never_ends),
+		cmocka_unit_test(vcpus_are_checked),
+	};
+
+	if (access("/dev/kvm", R_OK | W_OK) != 0) {
+		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
