@@ -2,7 +2,7 @@
 /*
  * The memory image that the demo's guest reads, and what each page of it must hash to.
  * The hashes are taken from the file directly, not through a page source, so that they
- * check the sources too.
+ * check the sources too. Test: tests/error/demo_image_test.py.
  */
 #ifndef CLI_DEMO_IMAGE_H
 #define CLI_DEMO_IMAGE_H
@@ -20,10 +20,11 @@ struct demo_image {
 
 /*
  * path NULL: makes an image of `pages` pages of seeded noise in $TMPDIR. Otherwise takes a file
- * as it is; pages 0: all of it. 0 or -Exxx with text. Ends with demo_image_close in any case.
+ * as it is; pages 0: all of it. 0 or -Exxx with text; -EINTR: stop_fd became readable. Ends
+ * with demo_image_close in any case.
  */
 int demo_image_open(struct demo_image *im, const char *path, uint64_t pages, uint64_t seed,
-		    struct err *e);
+		    int stop_fd, struct err *e);
 void demo_image_close(struct demo_image *im);
 
 #endif

@@ -37,7 +37,10 @@ struct demo_report {
 };
 
 void demo_print(const struct demo_report *r, FILE *out);
-/* Writes the JSON file; 0 or -Exxx with text. */
-int demo_write_json(const struct demo_report *r, const char *path, struct err *e);
+/*
+ * Writes the results as JSON instead of what f, open for appending, holds; path is for
+ * messages. 0 or -Exxx with text.
+ */
+int demo_write_json(const struct demo_report *r, FILE *f, const char *path, struct err *e);
 
 #endif

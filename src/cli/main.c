@@ -4,6 +4,7 @@
  * cmd_<verb>.c. Test: tests/error/cli_test.py.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -70,8 +71,21 @@ static int run_verb(int argc, char **argv)
 	return unknown_verb(argv[1]);
 }
 
+/*
+ * Where a standard stream is closed, the next file opened would get its number, and our
+ * messages would be written into it. This descriptor can neither be read nor written.
+ */
+static void guard_standard_streams(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/", O_PATH); /* the lowest free number: fd */
+}
+
 int main(int argc, char **argv)
 {
+	guard_standard_streams();
+
 	int r = run_verb(argc, argv);
 
 	/* Output that did not arrive is a failure even if the work was done. */

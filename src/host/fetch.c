@@ -93,6 +93,7 @@ static void trouble_end(struct hst *h)
 static void fetch_filled(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_FILLED;
+	f->filled = true;
 	queue_push(&f->h->filled, f);
 }
 
@@ -232,7 +233,7 @@ static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned own
 {
 	struct hst_fetch *f = h->free_fetches;
 
-	/* There is one for every waiter that can exist: fetch_count() in host.c. */
+	/* One for every waiter that can exist, fetch_count() in host.c; others ask fetch_room. */
 	ASSERT(f);
 	h->free_fetches = f->next;
 	h->free_count--;
@@ -244,6 +245,12 @@ static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned own
 	};
 	h->blocks[block] = (uint32_t)(f - h->fetches) << 2 | BLOCK_FETCHING;
 	return f;
+}
+
+bool fetch_room(const struct hst *h)
+{
+	/* For each vCPU: its access or register, and its area. */
+	return h->free_count > HST_OUTSIDE_MAX + 2 * h->cfg.vcpus;
 }
 
 struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
@@ -402,9 +409,8 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 		h->stats.redundant++;
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	}
-	if (block_kind(h, block) == BLOCK_ABSENT && h->free_count <= HST_OUTSIDE_MAX + h->cfg.vcpus)
-		/* No room but for those who hold a claim: woken, the kernel reports it once more.
-		 */
+	if (block_kind(h, block) == BLOCK_ABSENT && !fetch_room(h))
+		/* Woken, the kernel reports it once more. */
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
 	h->stats.joined += joined;
@@ -432,7 +438,10 @@ void hst_resume(struct hst *h)
 
 		if (f->state == HST_FETCH_FAILED) {
 			f->tries = 0;
-			fetch_queue(f);
+			if (f->filled)
+				fetch_filled(f);
+			else
+				fetch_queue(f);
 			trouble_end(h);
 		} else if (f->state == HST_FETCH_STUCK) {
 			f->state = HST_FETCH_CANCELLED;

@@ -142,6 +142,7 @@ struct hst_vcpu {
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
 	uint64_t grace_until_ns;
+	uint64_t crowded_until_ns; /* no fetch was left: the guest touches it again after that */
 	struct hst_waiter sync; /* the phase's waiter */
 	bool sync_done;
 	struct hst_waiter *tokens; /* one per engine fault, same index */

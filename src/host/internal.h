@@ -31,6 +31,11 @@ static inline uint64_t hst_now(const struct hst *h)
 void fetch_init(struct hst *h);
 /* The fetch that brings the block; started if there is none. The block must not be PRESENT. */
 struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
+/*
+ * There is room for a fetch that nobody has a claim to. What is left then belongs to RAM
+ * accesses, registers, areas and devices, of which each can have only so many.
+ */
+bool fetch_room(const struct hst *h);
 /* Makes a PRESENT block visible once more. */
 void fetch_present_again(struct hst *h, uint32_t block);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);

@@ -29,7 +29,7 @@ enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct sr
 
 	if (r->backing_count == RAM_BACKINGS_MAX)
 		return RAM_FULL;
-	if (bytes == 0 || gpa.v % align)
+	if (bytes == 0 || gpa.v % align || src_offset + bytes < bytes)
 		return RAM_UNALIGNED;
 	if (!ram_find(r, gpa, bytes, &off))
 		return RAM_OUTSIDE;

@@ -11,6 +11,11 @@
  */
 #define REDUNDANT_AGAIN 16u
 #define REDUNDANT_MAX 4096u
+/*
+ * An interrupt that ends a stall leaves a read behind; a guest that goes on to touch other
+ * pages can use up all fetches. Then it stands still this long, and touches again.
+ */
+#define CROWDED_NS NS_PER_MS
 
 void vcpu_kick(struct hst_vcpu *v)
 {
@@ -99,7 +104,7 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 
 	v->stats.redundant++;
 	v->redundant_run++;
-	if (v->redundant_run % REDUNDANT_AGAIN == 0)
+	if (v->redundant_run % REDUNDANT_AGAIN == 0 && fetch_room(h))
 		fetch_present_again(h, block);
 	if (v->redundant_run >= REDUNDANT_MAX) {
 		struct hst_trouble t = {
@@ -119,9 +124,14 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 
 void hst_fault(struct hst_vcpu *v, roff_t off)
 {
+	struct hst *h = v->h;
 	uint64_t grace;
 
 	v->stats.faults++;
+	if (block_kind(h, block_of(h, off)) == BLOCK_ABSENT && !fetch_room(h)) {
+		v->crowded_until_ns = hst_now(h) + CROWDED_NS;
+		return;
+	}
 	if (!begin_wait(v, off, HST_PHASE_GRACE)) {
 		redundant_fault(v, off);
 		return;
@@ -242,20 +252,23 @@ static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now,
 				  uint64_t *ret_until_ns)
 {
+	uint32_t untaken;
+
 	if (v->sync_done) {
 		wait_over(v, now);
 		deliver(v, &v->cpu);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
-	if (v->cpu.event_pending && !v->cpu.untaken_token)
-		/* Half-delivered event: halting would run it again and again. Wait outside. */
-		return wait_until(v, NS_NEVER, ret_until_ns);
+	untaken = v->cpu.untaken_token;
 	deliver(v, &v->cpu);
-	if (v->cpu.untaken_token) {
+	if (v->cpu.untaken_token && v->cpu.untaken_token != untaken) {
 		/* A page-ready #PF for another task; the fault at hand comes back after it. */
 		wait_over(v, now);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
+	if (v->cpu.event_pending)
+		/* Half-delivered event: halting would run it again and again. Wait outside. */
+		return wait_until(v, NS_NEVER, ret_until_ns);
 	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
 }
 
@@ -268,6 +281,8 @@ enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
 	back_in_host(v);
 	if (hst_is_paused(h))
 		return wait_until(v, NS_NEVER, ret_until_ns);
+	if (now < v->crowded_until_ns)
+		return wait_until(v, v->crowded_until_ns, ret_until_ns);
 	if (v->phase == HST_PHASE_GRACE) {
 		if (v->sync_done) {
 			wait_over(v, now);

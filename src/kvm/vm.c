@@ -68,22 +68,27 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm;
 
-	if (kvm < 0 && errno == ENOENT)
-		return err_sys(e, -ENOENT,
-			       "/dev/kvm: this machine offers no KVM (enable virtualisation, load "
-			       "the kvm module)");
-	if (kvm < 0 && errno == EACCES)
-		return err_sys(e, -EACCES,
-			       "/dev/kvm: run as root or join the group that owns it (kvm)");
+	if (kvm < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
+		return err_set(e, -errno,
+			       "/dev/kvm: %m; enable virtualisation and load the kvm module, see "
+			       "`asyncpf doctor`");
+	if (kvm < 0 && (errno == EACCES || errno == EPERM))
+		return err_set(e, -errno,
+			       "/dev/kvm: %m; run as root or join the group that owns it (kvm)");
 	if (kvm < 0)
 		return err_sys(e, -errno, "/dev/kvm");
 	if (KVMP_IOCTL(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
 		close(kvm);
-		return err_set(e, -EOPNOTSUPP, "/dev/kvm: not KVM API version 12");
+		return err_set(e, -EOPNOTSUPP,
+			       "/dev/kvm: not KVM with API version 12; see `asyncpf doctor`");
 	}
 	vm = KVMP_IOCTL(kvm, KVM_CREATE_VM, 0);
 	if (vm < 0) {
-		int rc = err_sys(e, -errno, "kvm: creating a virtual machine");
+		int rc = errno == EBUSY
+				 ? err_set(e, -EBUSY, "kvm: creating a virtual machine: %m; end "
+					   "the other hypervisor that uses the processor's "
+					   "virtualisation")
+				 : err_sys(e, -errno, "kvm: creating a virtual machine");
 
 		close(kvm);
 		return rc;
@@ -122,10 +127,13 @@ int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_r
 		   struct err *e)
 {
 	int bytes = KVMP_IOCTL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int fd = KVMP_IOCTL(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
 	void *run;
+	int fd;
 
-	if (fd < 0 || bytes < 0)
+	if (bytes < 0)
+		return err_sys(e, -errno, "kvm: size of a vCPU's state");
+	fd = KVMP_IOCTL(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
+	if (fd < 0)
 		return err_sys(e, -errno, "kvm: creating vCPU %u", id);
 	run = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (run == MAP_FAILED) {

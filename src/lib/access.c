@@ -63,10 +63,12 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 		off.v += n;
 		len -= n;
 	}
-	lib_settle(a);
+	lib_unlock(a);
+	/* apf_close may free everything once this is let go of: no settling any more. */
+	lib_lock(a);
 	if (--a->users == 0 && a->hst.stopping)
 		pthread_cond_broadcast(&a->outside);
-	lib_unlock(a);
+	pthread_mutex_unlock(&a->lock);
 	return rc;
 }
 

@@ -20,7 +20,8 @@ static int uffd_new(struct err *e)
 	if (fd >= 0)
 		return fd;
 	if (first == ENOSYS)
-		return err_sys(e, -ENOSYS, "userfaultfd: the kernel is built without it");
+		return err_set(e, -ENOSYS, "userfaultfd: this kernel is built without it; use one "
+			       "with CONFIG_USERFAULTFD");
 	/* Since 5.11 faults of the kernel itself, KVM's among them, need a privilege. */
 	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 
@@ -32,9 +33,9 @@ static int uffd_new(struct err *e)
 			return fd;
 	}
 	if (first == EPERM)
-		return err_sys(e, -EPERM,
-			       "userfaultfd: run as root, give access to /dev/userfaultfd, or set "
-			       "sysctl vm.unprivileged_userfaultfd=1");
+		return err_set(e, -EPERM,
+			       "userfaultfd: not permitted; run as root, give access to "
+			       "/dev/userfaultfd, or set sysctl vm.unprivileged_userfaultfd=1");
 	return err_sys(e, -first, "userfaultfd");
 }
 
