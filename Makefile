@@ -35,7 +35,7 @@ all:
 demo: ## the main job in one minute, side by side
 	@tools/setup demo
 	$(call compile,$(BUILD),)
-	$(BUILD)/asyncpf demo $(ARGS)
+	@tools/demo $(BUILD)/asyncpf $(ARGS)
 
 test: ## every test
 	@tools/setup test

@@ -96,6 +96,8 @@ static const char *advice(const struct err *e)
 		return "; free memory, raise the limit (ulimit -v), or use fewer --pages";
 	case -EMFILE:
 		return "; raise the limit of open files (ulimit -n)";
+	case -ENFILE:
+		return "; raise sysctl fs.file-max";
 	case -EAGAIN: /* a thread */
 		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
 	default:
@@ -318,17 +320,20 @@ static int run_collision(struct demo *d)
 /* Ctrl-C and kill end the run in order; every thread made from here on inherits the mask. */
 static int watch_signals(struct demo *d, struct err *e)
 {
+	struct sigaction hup;
 	sigset_t stop;
 
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGINT);
 	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGHUP);
+	/* A blocked signal arrives even if it is ignored, as nohup wants this one. */
+	if (sigaction(SIGHUP, NULL, &hup) < 0 || hup.sa_handler != SIG_IGN)
+		sigaddset(&stop, SIGHUP);
 	sigprocmask(SIG_BLOCK, &stop, NULL);
 	/* Writing beyond a limit (ulimit -f) shall fail, not kill. */
 	signal(SIGXFSZ, SIG_IGN);
 	d->stop_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
-	return d->stop_fd < 0 ? err_sys(e, -errno, "signalfd") : 0;
+	return d->stop_fd >= 0 ? 0 : err_sys(e, -errno, "cannot start: demo: signalfd");
 }
 
 /* Append mode: what is there stays until there is something better. */
@@ -353,7 +358,7 @@ static int prepare(struct demo *d)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->stop_fd, &e);
 	if (rc == 0)
 		rc = build_uri(d, &e);
-	return rc < 0 ? cli_error("%s", e.text) : check_uri(d);
+	return rc < 0 ? cli_error("%s%s", e.text, rc == -EINTR ? "" : advice(&e)) : check_uri(d);
 }
 
 static int run_all(struct demo *d)

@@ -20,6 +20,12 @@
 	strlen(path) > SHOWN_MAX ? "..." : "",      \
 	strlen(path) > SHOWN_MAX ? (path) + strlen(path) - SHOWN_MAX : (path)
 
+/* Then it is not the path's fault, and the caller knows better what to do. */
+static bool out_of_files(void)
+{
+	return errno == EMFILE || errno == ENFILE;
+}
+
 /* An image may have gigabytes: whoever wants it stopped is heard every few megabytes. */
 #define PAGES_PER_LOOK 1024
 
@@ -85,8 +91,9 @@ static int make_image(struct demo_image *im, uint64_t pages, uint64_t seed, int 
 		dir = "/tmp";
 	im->fd = open_unnamed(dir);
 	if (im->fd < 0)
-		return err_set(e, -errno, "cannot make the demo's image: " SHOWN_FMT ": %m; set "
-			       "TMPDIR to a folder that takes files", SHOWN(dir));
+		return err_set(e, -errno, "cannot make the demo's image: " SHOWN_FMT ": %m%s",
+			       SHOWN(dir), out_of_files() ? ""
+			       : "; set TMPDIR to a folder that takes files");
 	/* The name works for whoever opens it in this process, and leaves nothing behind. */
 	snprintf(im->path, sizeof(im->path), "/proc/self/fd/%d", im->fd);
 	return make_noise(im->fd, dir, pages, seed, stop_fd, e);
@@ -172,8 +179,9 @@ int demo_image_open(struct demo_image *im, const char *path, uint64_t pages, uin
 	/* O_NONBLOCK: opening a FIFO must fail in measure(), not wait for its writer. */
 	fd = open(im->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
-		return err_set(e, -errno, "cannot open image: " SHOWN_FMT ": %m; give --image a "
-			       "file that exists and may be read", SHOWN(im->path));
+		return err_set(e, -errno, "cannot open image: " SHOWN_FMT ": %m%s",
+			       SHOWN(im->path), out_of_files() ? ""
+			       : "; give --image a file that exists and may be read");
 	rc = measure(im, fd, pages, e);
 	if (rc == 0) {
 		im->expect = calloc(im->pages, sizeof(*im->expect));

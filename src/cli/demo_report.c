@@ -229,7 +229,8 @@ int demo_write_json(const struct demo_report *r, FILE *f, const char *path, stru
 
 	/* A pipe or a terminal has nothing to cut. */
 	if (ftruncate(fileno(f), 0) < 0 && errno != EINVAL)
-		return err_set(e, -errno, "cannot write: %.100s: %m; give --json another file", path);
+		return err_set(e, -errno, "cannot write: %.100s: %m; give --json another file",
+			       path);
 	json_init(&j, f);
 	json_object_open(&j, NULL);
 	json_text(&j, "version", apf_version());

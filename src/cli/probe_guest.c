@@ -9,7 +9,6 @@
  * and opened inside KVM_RUN alone, so neither needs a handler.
  */
 #include <errno.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "cli/probe.h"
+#include "kvm/kvm_uapi.h"
 
 /* Guest-physical layout of the one memory slot. */
 enum { GPA_PML4 = 0x1000, GPA_PDPT = 0x2000, GPA_PD = 0x3000, GPA_CODE = 0x4000 };
@@ -89,7 +89,7 @@ static int guest_registers(struct guest *g, uint8_t cpl, uint64_t rcx, uint64_t 
 	struct kvm_sregs sregs;
 
 	g->step = "KVM_GET_SREGS";
-	if (ioctl(g->vcpu, KVM_GET_SREGS, &sregs) < 0)
+	if (KVMP_IOCTL(g->vcpu, KVM_GET_SREGS, &sregs) < 0)
 		return -errno;
 	sregs.cs = code;
 	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
@@ -98,10 +98,10 @@ static int guest_registers(struct guest *g, uint8_t cpl, uint64_t rcx, uint64_t 
 	sregs.cr0 = 1u << 31 | 1u << 4 | 1u; /* PG, ET, PE */
 	sregs.efer = 1u << 10 | 1u << 8;      /* LMA, LME */
 	g->step = "KVM_SET_SREGS";
-	if (ioctl(g->vcpu, KVM_SET_SREGS, &sregs) < 0)
+	if (KVMP_IOCTL(g->vcpu, KVM_SET_SREGS, &sregs) < 0)
 		return -errno;
 	g->step = "KVM_SET_REGS";
-	return ioctl(g->vcpu, KVM_SET_REGS, &regs) < 0 ? -errno : 0;
+	return KVMP_IOCTL(g->vcpu, KVM_SET_REGS, &regs) < 0 ? -errno : 0;
 }
 
 /* Signals inside KVM_RUN: all blocked but SIGALRM and SIGBUS. */
@@ -117,7 +117,7 @@ static int guest_signals(struct guest *g)
 	};
 
 	g->step = "KVM_SET_SIGNAL_MASK";
-	return ioctl(g->vcpu, KVM_SET_SIGNAL_MASK, &mask) < 0 ? -errno : 0;
+	return KVMP_IOCTL(g->vcpu, KVM_SET_SIGNAL_MASK, &mask) < 0 ? -errno : 0;
 }
 
 static int guest_open(struct guest *g, int kvm)
@@ -127,24 +127,24 @@ static int guest_open(struct guest *g, int kvm)
 	if (r < 0)
 		return r;
 	g->step = "KVM_CREATE_VM";
-	g->vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	g->vm = KVMP_IOCTL(kvm, KVM_CREATE_VM, 0);
 	if (g->vm < 0)
 		return -errno;
 	/* Older Intel processors need it; elsewhere it does no harm. */
-	(void)ioctl(g->vm, KVM_SET_TSS_ADDR, 0xfffbd000ul);
+	(void)KVMP_IOCTL(g->vm, KVM_SET_TSS_ADDR, 0xfffbd000ul);
 	struct kvm_userspace_memory_region slot = {
 		.memory_size = GUEST_BYTES,
 		.userspace_addr = (uint64_t)(uintptr_t)g->mem,
 	};
 	g->step = "KVM_SET_USER_MEMORY_REGION";
-	if (ioctl(g->vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+	if (KVMP_IOCTL(g->vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 		return -errno;
 	g->step = "KVM_CREATE_VCPU";
-	g->vcpu = ioctl(g->vm, KVM_CREATE_VCPU, 0);
+	g->vcpu = KVMP_IOCTL(g->vm, KVM_CREATE_VCPU, 0);
 	if (g->vcpu < 0)
 		return -errno;
 	g->step = "KVM_GET_VCPU_MMAP_SIZE";
-	int bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int bytes = KVMP_IOCTL(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (bytes < (int)sizeof(struct kvm_run))
 		return bytes < 0 ? -errno : -EINVAL;
 	g->step = "mapping of kvm_run";
@@ -166,16 +166,29 @@ static bool take_signal(int signo, siginfo_t *ret_info)
 	return sigtimedwait(&set, ret_info, &now) == signo;
 }
 
-/* KVM_RUN with a time limit. 0, or -errno of the call. */
+static bool signal_pending(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 &&
+	       (sigismember(&set, SIGALRM) == 1 || sigismember(&set, SIGBUS) == 1);
+}
+
+/*
+ * KVM_RUN with a time limit. 0, or -errno of the call; -EINTR only for a signal: the kernel
+ * also interrupts a thread to run deferred work in it, such as the end of the io_uring that
+ * an earlier probe made.
+ */
 static int guest_run(struct guest *g)
 {
 	struct itimerval limit = {.it_value = {.tv_sec = RUN_MS_MAX / 1000}}, none = {0};
-	int r = 0;
+	int r;
 
 	g->step = "KVM_RUN";
 	setitimer(ITIMER_REAL, &limit, NULL);
-	if (ioctl(g->vcpu, KVM_RUN, 0) < 0)
-		r = -errno;
+	do
+		r = ioctl(g->vcpu, KVM_RUN, 0) < 0 ? -errno : 0;
+	while (r == -EINTR && !signal_pending());
 	setitimer(ITIMER_REAL, &none, NULL);
 	return r;
 }
