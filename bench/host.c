@@ -155,8 +155,8 @@ int main(int argc, char **argv)
 		double us = runs[i][ROUNDS / 2] / 1000.0;
 		size_t allowed = 16 * sizes[i] + (64 << 10);
 
-		printf("%11llu   %16.2f   %11zu  %.1f\n", (unsigned long long)sizes[i], us, bytes[i],
-		       (double)bytes[i] / (double)sizes[i]);
+		printf("%11llu   %16.2f   %11zu  %.1f\n", (unsigned long long)sizes[i], us,
+		       bytes[i], (double)bytes[i] / (double)sizes[i]);
 		lowest = i == 0 || us < lowest ? us : lowest;
 		highest = us > highest ? us : highest;
 		if (bytes[i] > allowed) {
@@ -165,7 +165,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (highest > 1.5 * lowest) {
-		printf("BROKEN: %.2f times from the cheapest size to the dearest\n", highest / lowest);
+		printf("BROKEN: %.2f times from the cheapest size to the dearest\n",
+		       highest / lowest);
 		kept = false;
 	}
 	return check && !kept ? 1 : 0;

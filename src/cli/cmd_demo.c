@@ -42,7 +42,8 @@ static const struct opt rows[] = {
 	 .max = SMALL_TASKS_MAX, .help = "Guest tasks in all, at least one per vCPU; default 32."},
 	{OPT_U64(struct parsed, demo.pages), .name = "pages", .arg = "N", .min = 0,
 	 .max = 1u << 24,
-	 .help = "Pages of 4 KiB that the tasks read; 0: all of the image; default 2048."},
+	 .help = "Pages of 4 KiB that the tasks read; 0: all of the image; default 2048, "
+		 "or what the image has."},
 	{OPT_CHOICE(struct parsed, demo.pattern), .name = "pattern", .arg = "WORD",
 	 .choices = patterns,
 	 .help = "sequential, random (each task its own region), shared (all tasks all pages), "
@@ -146,7 +147,7 @@ int cmd_demo(int argc, char **argv)
 		.demo = {
 			.vcpus = 1,
 			.tasks = 32,
-			.pages = 2048,
+			.pages = DEMO_PAGES_DEFAULT,
 			.delay_us = 5000,
 			.grace_us = DEMO_GRACE_AUTO,
 			.block_bytes = PAGE_BYTES,

@@ -168,6 +168,11 @@ static int check_uri(const struct demo *d)
 
 	if (!d->o->source_wrap || src_check(d->uri, &e) == 0)
 		return CLI_OK;
+	if (d->o->delay_us && strstr(d->o->source_wrap, "delay")) {
+		cli_error("bad value: --source-wrap %.80s: the demo delays every fetch itself; "
+			  "use --delay-us 0 with a delay of your own", d->o->source_wrap);
+		return CLI_USAGE;
+	}
 	cli_error("bad value: --source-wrap %.80s: %s%s", d->o->source_wrap, e.text,
 		  strstr(e.text, "; ") ? "" : "; see docs/sources.md");
 	return CLI_USAGE;

@@ -23,11 +23,14 @@ enum demo_run {
 };
 
 #define DEMO_GRACE_AUTO (-1)
+/* Not said: DEMO_PAGES, or all of an image that has fewer. */
+#define DEMO_PAGES_DEFAULT UINT64_MAX
+#define DEMO_PAGES 2048
 
 struct demo_opts {
 	uint32_t vcpus;             /* 1..SMALL_VCPUS_MAX */
 	uint32_t tasks;             /* vcpus..SMALL_TASKS_MAX */
-	uint64_t pages;             /* 0: as many as the image has */
+	uint64_t pages;             /* 0: all of the image; DEMO_PAGES_DEFAULT */
 	uint64_t delay_us;          /* added to every fetch */
 	int64_t grace_us;           /* wait this long before an event; DEMO_GRACE_AUTO */
 	uint64_t block_bytes;       /* fetched at once: a power of two, 4 KiB to 2 MiB */

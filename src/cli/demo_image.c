@@ -11,6 +11,7 @@
 
 #include "abi/small.h"
 #include "base/prng.h"
+#include "cli/demo.h"
 #include "cli/demo_image.h"
 
 /* A path in a message must leave room for the reason: of a long one the end is shown. */
@@ -96,7 +97,8 @@ static int make_image(struct demo_image *im, uint64_t pages, uint64_t seed, int 
 			       : "; set TMPDIR to a folder that takes files");
 	/* The name works for whoever opens it in this process, and leaves nothing behind. */
 	snprintf(im->path, sizeof(im->path), "/proc/self/fd/%d", im->fd);
-	return make_noise(im->fd, dir, pages, seed, stop_fd, e);
+	return make_noise(im->fd, dir, pages == DEMO_PAGES_DEFAULT ? DEMO_PAGES : pages, seed,
+			  stop_fd, e);
 }
 
 static int hash_pages(struct demo_image *im, int fd, int stop_fd, struct err *e)
@@ -150,6 +152,8 @@ static int measure(struct demo_image *im, int fd, uint64_t pages, struct err *e)
 			       "--image a file with something to read", SHOWN(im->path));
 	im->bytes = (uint64_t)end;
 	im->pages = (im->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+	if (pages == DEMO_PAGES_DEFAULT)
+		pages = min_u64(DEMO_PAGES, im->pages);
 	if (pages > im->pages)
 		return err_set(e, -EINVAL, "cannot use image: " SHOWN_FMT ": it has %llu pages, "
 			       "not the %llu of --pages; use --pages 0 for all that it has",

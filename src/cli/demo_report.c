@@ -84,7 +84,8 @@ static void print_counters(const struct demo_report *r, FILE *out)
 				demo_run_name(d->run), count_per_s(d) / 1e6);
 		if (r->opts->pattern == SMALL_IDLE && d->out.wall_s > 0)
 			fprintf(out, "%-15s an idle guest: %.2f %% of a CPU\n",
-				demo_run_name(d->run), 100.0 * d->out.process_cpu_s / d->out.wall_s);
+				demo_run_name(d->run),
+				100.0 * d->out.process_cpu_s / d->out.wall_s);
 	}
 }
 

@@ -66,7 +66,7 @@ int uffd_open(uint64_t features, struct err *e)
 		return err_set(
 			e, -EOPNOTSUPP,
 			"userfaultfd: this kernel has no UFFDIO_POISON; Linux 6.6 or later is "
-			"needed, or --faults kernel");
+			"needed, or use the kernel's own async page faults");
 	if (features & ~has)
 		return err_set(
 			e, -EOPNOTSUPP,

@@ -159,7 +159,7 @@ static void *vcpu_thread(void *arg)
 		if (rc == -EINTR)
 			continue;
 		if (rc < 0) {
-			fail(v, rc, "KVM_RUN: %s", strerror(-rc));
+			fail(v, rc, "running the guest: %s", strerror(-rc));
 			break;
 		}
 		if (!serve_exit(v))

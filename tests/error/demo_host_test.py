@@ -198,7 +198,8 @@ class Shim(DemoTest):
         for kind in ("user:int", "block", "stall"):
             self.refused(self.shim({"SHIM_NO_POISON": "1"}, "--runs", kind),
                          f"run failed: {kind}: userfaultfd: this kernel has no UFFDIO_POISON; "
-                         "Linux 6.6 or later is needed, or --faults kernel")
+                         "Linux 6.6 or later is needed, or use the kernel's own async page "
+                         "faults")
         self.verified(self.shim({"SHIM_NO_POISON": "1"}, "--runs", "kernel"), "kernel")
 
     def test_no_poison_keeps_earlier_results(self):
@@ -254,7 +255,7 @@ class Shim(DemoTest):
                     self.refused(
                         self.fail(KVM_RUN, errno.EFAULT, "--vcpus", "2", "--runs", kind,
                                   first=first),
-                        f"run failed: {kind}: vCPU [01]: KVM_RUN: Bad address{DOCTOR}")
+                        f"run failed: {kind}: vCPU [01]: running the guest: Bad address{DOCTOR}")
 
     def test_kvm_run_interrupted(self):
         """EINTR without a signal of ours, and EAGAIN, are nothing."""
@@ -281,7 +282,7 @@ class Shim(DemoTest):
         """The other vCPU waits for a page that takes seconds."""
         done = self.fail(KVM_RUN, errno.EFAULT, "--runs", "user:int", "--vcpus", "2", "--delay-us",
                          "3000000", first=10)
-        self.refused(done, "run failed: user:int: vCPU [01]: KVM_RUN: Bad address.*")
+        self.refused(done, "run failed: user:int: vCPU [01]: running the guest: Bad address.*")
 
     def test_later_run_fails(self):
         """The runs before it are shown; those after it are not tried."""

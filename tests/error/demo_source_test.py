@@ -114,7 +114,8 @@ class Source(DemoTest):
                 ("fault", "source URI: fault injects nothing: .*; see docs/sources.md"),
                 ("tape", r"source URI: no scheme 'tape'; there are file:, zero:, delay\+, "
                  r"fault\+ \(a file with ':' in its name is written \./NAME\)"),
-                ("delay?ms=1", "source URI: scheme 'delay' stands twice; see docs/sources.md")):
+                ("delay?ms=1", "the demo delays every fetch itself; use --delay-us 0 with a "
+                               "delay of your own")):
             self.refused(self.demo(*SMALL, "--source-wrap", wrap),
                          f"bad value: --source-wrap {re.escape(wrap)}: {why}", code=2)
         self.refused(self.demo(*SMALL, "--source-wrap", "fault?fault-error-at=" + "1" * 9000),

@@ -49,7 +49,7 @@ static void defaults(void **state)
 	assert_true(was_called);
 	assert_int_equal(seen.vcpus, 1);
 	assert_int_equal(seen.tasks, 32);
-	assert_int_equal(seen.pages, 2048);
+	assert_true(seen.pages == DEMO_PAGES_DEFAULT);
 	assert_int_equal(seen.delay_us, 5000);
 	assert_int_equal(seen.grace_us, DEMO_GRACE_AUTO);
 	assert_int_equal(seen.block_bytes, 4096);
