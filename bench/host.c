@@ -68,7 +68,7 @@ static void one_fault(struct hst *h, roff_t off, struct err *e)
 	struct cpu_state cpu = {.cpl = 3, .interrupts_on = true, .paging = true};
 	struct hst_vcpu *v = &h->vcpus[0];
 	struct hst_fetch *f;
-	uint64_t until, len;
+	uint64_t len;
 	roff_t start;
 
 	hst_exit(v, &cpu, false);
@@ -79,7 +79,7 @@ static void one_fault(struct hst *h, roff_t off, struct err *e)
 			die(e);
 		hst_settle(f, NULL);
 	}
-	if (hst_next(v, &until) != HST_ENTER)
+	if (hst_next(v) != HST_ENTER)
 		die(&(struct err){.text = "a fault was not served at once"});
 }
 

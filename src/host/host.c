@@ -21,7 +21,7 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + cfg->vcpus + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */
@@ -63,7 +63,7 @@ size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_bytes)
 	return lay_out(NULL, cfg, ram_bytes, NULL);
 }
 
-static void vcpu_init(struct hst *h, unsigned index)
+static void init_vcpu(struct hst *h, unsigned index)
 {
 	struct hst_vcpu *v = &h->vcpus[index];
 	struct eng_cfg eng = {
@@ -80,6 +80,7 @@ static void vcpu_init(struct hst *h, unsigned index)
 	v->sync.v = v;
 	for (uint32_t i = 0; i < h->cfg.faults_max; i++)
 		v->tokens[i].v = v;
+	vcpu_init(v);
 	deliver_init(v);
 }
 
@@ -96,7 +97,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
 	fetch_init(h);
 	for (unsigned i = 0; i < cfg->vcpus; i++)
-		vcpu_init(h, i);
+		init_vcpu(h, i);
 }
 
 static void stats_add(struct hst_stats *to, const struct hst_stats *from)

@@ -141,7 +141,8 @@ struct hst_vcpu {
 	enum hst_phase phase;
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
-	uint64_t grace_until_ns;
+	uint64_t grace_until_ns; /* NS_NEVER: no limit */
+	struct timer wake;       /* ends a wait at the earlier of the two */
 	uint64_t crowded_until_ns; /* no fetch was left: the guest touches it again after that */
 	struct hst_waiter sync; /* the phase's waiter */
 	bool sync_done;
@@ -229,7 +230,7 @@ enum hst_next {
 	HST_ENTER,          /* enter the guest, PLAT_ENTER */
 	HST_ENTER_HALTED,   /* PLAT_ENTER_HALTED */
 	HST_ENTER_RUNNABLE, /* PLAT_ENTER_RUNNABLE */
-	HST_WAIT,           /* plat wait until *ret_until_ns, then hst_next again */
+	HST_WAIT,           /* plat wait, then hst_next again */
 };
 
 /*
@@ -246,7 +247,7 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
  * Decides how the vCPU goes on; after HST_ENTER* it counts as being in the guest.
  * A RAM access that hst_ram_io announced may be carried out when this says HST_ENTER.
  */
-enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns);
+enum hst_next hst_next(struct hst_vcpu *v);
 
 /* INIT or reset. */
 void hst_vcpu_reset(struct hst_vcpu *v);

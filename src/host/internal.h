@@ -54,5 +54,6 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now);
 /* Makes the vCPU thread look, wherever it is. */
 void vcpu_kick(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
+void vcpu_init(struct hst_vcpu *v);
 
 #endif

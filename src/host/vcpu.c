@@ -39,6 +39,7 @@ static void back_in_host(struct hst_vcpu *v)
 
 static void wait_over(struct hst_vcpu *v, uint64_t now)
 {
+	timer_cancel(&v->h->timers, &v->wake);
 	v->stats.host_wait_ns += now - v->phase_since_ns;
 	v->phase = HST_PHASE_RUN;
 }
@@ -235,11 +236,34 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	wait_over(v, now);
 }
 
-static enum hst_next wait_until(struct hst_vcpu *v, uint64_t until_ns, uint64_t *ret_until_ns)
+/* Until a kick: whatever ends a wait kicks. */
+static enum hst_next wait(struct hst_vcpu *v)
 {
 	v->where = HST_IN_WAIT;
-	*ret_until_ns = until_ns;
 	return HST_WAIT;
+}
+
+/*
+ * A deadline is the driver's own timer, not a time-out of the waiting thread: most grace
+ * windows end early, and a thread that arms and disarms a timer of its own for each fault
+ * pays for it with guest time.
+ */
+static enum hst_next wait_until(struct hst_vcpu *v, uint64_t until_ns)
+{
+	if (until_ns != NS_NEVER)
+		timer_arm(&v->h->timers, &v->wake, until_ns);
+	return wait(v);
+}
+
+static void wake_fire(struct timer *tm, uint64_t now_ns)
+{
+	(void)now_ns;
+	vcpu_kick(CONTAINER_OF(tm, struct hst_vcpu, wake));
+}
+
+void vcpu_init(struct hst_vcpu *v)
+{
+	v->wake.fire = wake_fire;
 }
 
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
@@ -249,8 +273,7 @@ static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 }
 
 /* Halted by us, and not in the guest just now. */
-static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now,
-				  uint64_t *ret_until_ns)
+static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 {
 	uint32_t untaken;
 
@@ -268,11 +291,11 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now,
 	}
 	if (v->cpu.event_pending)
 		/* Half-delivered event: halting would run it again and again. Wait outside. */
-		return wait_until(v, NS_NEVER, ret_until_ns);
+		return wait(v);
 	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
 }
 
-enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
+enum hst_next hst_next(struct hst_vcpu *v)
 {
 	struct hst *h = v->h;
 	uint64_t now = hst_now(h);
@@ -280,9 +303,9 @@ enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
 
 	back_in_host(v);
 	if (hst_is_paused(h))
-		return wait_until(v, NS_NEVER, ret_until_ns);
+		return wait(v);
 	if (now < v->crowded_until_ns)
-		return wait_until(v, v->crowded_until_ns, ret_until_ns);
+		return wait_until(v, v->crowded_until_ns);
 	if (v->phase == HST_PHASE_GRACE) {
 		if (v->sync_done) {
 			wait_over(v, now);
@@ -291,7 +314,7 @@ enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
 			else
 				v->stats.graced++;
 		} else if (now < v->grace_until_ns) {
-			return wait_until(v, v->grace_until_ns, ret_until_ns);
+			return wait_until(v, v->grace_until_ns);
 		} else {
 			announce_or_stall(v, now);
 			fresh_stall = v->phase == HST_PHASE_STALL;
@@ -299,11 +322,11 @@ enum hst_next hst_next(struct hst_vcpu *v, uint64_t *ret_until_ns)
 	}
 	switch (v->phase) {
 	case HST_PHASE_STALL:
-		return next_stalled(v, fresh_stall, now, ret_until_ns);
+		return next_stalled(v, fresh_stall, now);
 	case HST_PHASE_RAM_IO:
 	case HST_PHASE_WRMSR:
 		if (!v->sync_done)
-			return wait_until(v, NS_NEVER, ret_until_ns);
+			return wait(v);
 		v->stats.blocked++;
 		if (v->phase == HST_PHASE_WRMSR)
 			apply_wrmsr(v, v->msr.index, v->msr.value);
@@ -324,6 +347,7 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 	v->wait_hist[hist_bucket((now - w->since_ns) / NS_PER_US)]++;
 	if (w == &v->sync) {
 		v->sync_done = true;
+		timer_cancel(&v->h->timers, &v->wake);
 		/* Stalled or waiting, it must look; a guest that has gone on needs nothing. */
 		if (v->phase != HST_PHASE_RUN)
 			vcpu_kick(v);

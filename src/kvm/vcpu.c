@@ -222,27 +222,15 @@ static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_ex
 	}
 }
 
-static void kp_wait(void *ctx, unsigned vcpu, uint64_t until_ns)
+static void kp_wait(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
-	struct timespec now, left = {0, 0};
 	sigset_t kick;
 
 	(void)vcpu;
 	sigemptyset(&kick);
 	sigaddset(&kick, k->kick_signal);
-	if (until_ns == NS_NEVER) {
-		(void)sigwaitinfo(&kick, NULL);
-		return;
-	}
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	uint64_t now_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-
-	if (until_ns > now_ns) {
-		left.tv_sec = (time_t)((until_ns - now_ns) / NS_PER_S);
-		left.tv_nsec = (long)((until_ns - now_ns) % NS_PER_S);
-	}
-	(void)sigtimedwait(&kick, NULL, &left);
+	(void)sigwaitinfo(&kick, NULL);
 }
 
 /* ---- events ---- */

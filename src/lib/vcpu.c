@@ -137,7 +137,6 @@ int apf_vcpu_run(struct apf_vcpu *v)
 	lib_lock(a);
 	for (;;) {
 		struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
-		uint64_t until_ns = 0;
 		enum hst_next next;
 
 		if (__atomic_exchange_n(&v->kick_wanted, false, __ATOMIC_ACQ_REL)) {
@@ -145,10 +144,10 @@ int apf_vcpu_run(struct apf_vcpu *v)
 			ret = -EINTR;
 			break;
 		}
-		next = hst_next(v->hv, &until_ns);
+		next = hst_next(v->hv);
 		if (next == HST_WAIT) {
 			lib_unlock(a);
-			p->ops->wait(p->ctx, v->index, until_ns);
+			p->ops->wait(p->ctx, v->index);
 			lib_lock(a);
 			continue;
 		}

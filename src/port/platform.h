@@ -55,11 +55,8 @@ struct plat_ops {
 
 	/* vCPU thread. Enters the guest as `enter` says and returns at the next exit. */
 	void (*run)(void *ctx, unsigned vcpu, enum plat_enter enter, struct plat_exit *ret_exit);
-	/*
-	 * vCPU thread. Waits outside the guest for kick() or until until_ns (NS_NEVER: no
-	 * limit). May return early for no reason.
-	 */
-	void (*wait)(void *ctx, unsigned vcpu, uint64_t until_ns);
+	/* vCPU thread. Waits outside the guest for kick(). May return early for no reason. */
+	void (*wait)(void *ctx, unsigned vcpu);
 
 	/*
 	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to

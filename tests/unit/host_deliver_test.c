@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * src/host/deliver.c: how events reach the guest, and what happens when it is not ready
+ * for them.
+ */
+#include "host_fixture.h"
+
+#define MS NS_PER_MS
+#define US NS_PER_US
+
+static const enum apf_rev by_irq[] = {APF_REV_PF2, APF_REV_INT};
+static const enum apf_rev all_revs[] = {APF_REV_LEGACY, APF_REV_PF2, APF_REV_PF2_STRICT,
+					APF_REV_INT};
+
+static uint64_t first_look(const struct hx *x)
+{
+	return x->h.cfg.rev == APF_REV_INT ? 2 * MS : 50 * US;
+}
+
+/* ---- one event ---- */
+
+static void page_missing_reaches_the_guest(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(all_revs); r++) {
+		struct hx *x = hx_open_on(all_revs[r], 2);
+
+		assert_int_equal(hx_fault_next(x, 1, 9), HST_ENTER);
+		uint32_t token = x->vcpus[1].untaken;
+
+		assert_int_equal(token & APF_TOKEN_VCPU_MASK, 1);
+		assert_int_equal(hx_area(x, 1)->reason, APF_REASON_MISSING);
+		bool whole = all_revs[r] == APF_REV_PF2 || all_revs[r] == APF_REV_PF2_STRICT;
+
+		assert_int_equal(hx_area(x, 1)->token, whole ? token : 0);
+		assert_int_equal(hx_area(x, 0)->reason, 0);
+		/* The read was sent off before the guest runs on. */
+		assert_true(hx_nth(x, HX_READ, 0) < hx_nth(x, HX_INJECT, 0));
+		assert_int_equal(hx_v(x, 1)->stats.missing_events, 1);
+		assert_true(hx_v(x, 1)->cpu.event_pending);
+		hx_take_pf(x, 1);
+		hx_bring(x, 9);
+		hx_close(x);
+	}
+}
+
+static void page_ready_follows_from_whichever_thread(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		struct hx *x = hx_open_on(by_irq[r], 1);
+		uint32_t token = hx_sleeper(x, 0, 9);
+
+		hx_log_clear(x);
+		hx_bring(x, 9);
+		/* The guest is running, and is not disturbed: an interrupt needs no exit. */
+		assert_int_equal(x->counts[HX_KICK], 0);
+		assert_int_equal(x->counts[HX_IRQ], 1);
+		assert_int_equal(hx_entry(x, HX_IRQ, 0)->a, HX_VECTOR);
+		assert_int_equal(hx_area(x, 0)->token, token);
+		assert_int_equal(hx_area(x, 0)->reason,
+				 by_irq[r] == APF_REV_INT ? 0 : APF_REASON_READY);
+		assert_int_equal(hx_take_ready(x, 0), token);
+		assert_int_equal(hx_v(x, 0)->stats.ready_events, 1);
+		assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
+		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+		hx_close(x);
+	}
+}
+
+static void legacy_ready_needs_the_vcpu_thread(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_LEGACY, 1);
+	uint32_t token = hx_sleeper(x, 0, 9);
+
+	(void)state;
+	hx_bring(x, 9);
+	assert_int_equal(x->counts[HX_INJECT], 1); /* the page missing */
+	assert_int_equal(x->counts[HX_KICK], 1);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(x->counts[HX_INJECT], 2);
+	assert_int_equal(hx_area(x, 0)->reason, APF_REASON_READY);
+	assert_int_equal(hx_take_pf(x, 0), token);
+	hx_close(x);
+}
+
+static void legacy_takes_back_what_the_guest_has_not_seen(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_LEGACY, 1);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 9), HST_ENTER);
+	hx_bring(x, 9);
+	hx_exit(x, 0, true); /* the kick came before the guest did anything */
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(x->counts[HX_CANCEL_PF], 1);
+	assert_int_equal(hx_area(x, 0)->reason, 0);
+	assert_int_equal(x->vcpus[0].untaken, 0);
+	assert_false(hx_v(x, 0)->cpu.event_pending);
+	assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
+	assert_int_equal(hx_v(x, 0)->stats.ready_events, 0);
+	hx_close(x);
+}
+
+static void legacy_waits_while_the_cpu_cannot_take_it(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_LEGACY, 1);
+	uint32_t token = hx_sleeper(x, 0, 9);
+	uint64_t interval = 50 * US;
+
+	(void)state;
+	x->vcpus[0].cpu.interrupts_on = false;
+	hx_bring(x, 9);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	/* IF=1 is no exit: somebody has to look, and needs the vCPU thread for it. */
+	for (unsigned i = 0; i < 4; i++, interval *= 2) {
+		unsigned kicks = x->counts[HX_KICK];
+
+		assert_int_equal(timers_next_ns(&x->h.timers), x->now + interval);
+		hx_after(x, interval);
+		assert_int_equal(x->counts[HX_KICK], kicks + 1);
+		hx_exit(x, 0, true);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+	}
+	x->vcpus[0].cpu.interrupts_on = true;
+	hx_after(x, interval);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_take_pf(x, 0), token);
+	assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+	hx_close(x);
+}
+
+/* ---- the slot is not free ---- */
+
+/* Two sleepers; the first one's event is in the slot, the second one's is due. */
+static struct hx *open_two(enum apf_rev rev, uint32_t *ret_second)
+{
+	struct hx *x = hx_open_on(rev, 1);
+
+	hx_sleeper(x, 0, 9);
+	*ret_second = hx_sleeper(x, 0, 10);
+	hx_bring(x, 9);
+	hx_bring(x, 10);
+	assert_int_equal(x->counts[HX_IRQ], 1);
+	assert_int_equal(hx_v(x, 0)->eng.ready_len, 1);
+	return x;
+}
+
+static void the_next_event_waits_for_the_slot(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		uint32_t second;
+		struct hx *x = open_two(by_irq[r], &second);
+
+		hx_take_ready(x, 0); /* the acknowledgement, or any exit, brings the next */
+		assert_int_equal(x->counts[HX_IRQ], 2);
+		assert_int_equal(hx_take_ready(x, 0), second);
+		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+		hx_close(x);
+	}
+}
+
+static void pf2_slot_freed_by_a_plain_write_is_noticed(void **state)
+{
+	uint32_t second;
+	struct hx *x = open_two(APF_REV_PF2, &second);
+
+	(void)state;
+	hx_take_irq(x, 0); /* no exit */
+	assert_int_equal(x->counts[HX_IRQ], 1);
+	hx_after(x, 50 * US);
+	assert_int_equal(x->counts[HX_IRQ], 2);
+	assert_int_equal(x->counts[HX_KICK], 0);
+	assert_int_equal(hx_v(x, 0)->stats.rechecks, 1);
+	assert_int_equal(hx_take_irq(x, 0), second);
+	hx_close(x);
+	/* Or by any exit, before the timer. */
+	x = open_two(APF_REV_PF2, &second);
+	hx_take_irq(x, 0);
+	hx_pass(x, 0);
+	assert_int_equal(hx_take_irq(x, 0), second);
+	assert_int_equal(hx_v(x, 0)->stats.rechecks, 0);
+	hx_close(x);
+}
+
+static void looks_double_and_are_bounded(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		uint32_t second;
+		struct hx *x = open_two(by_irq[r], &second);
+		uint64_t interval = first_look(x), late;
+
+		for (unsigned i = 0; i < 20; i++) {
+			assert_int_equal(timers_next_ns(&x->h.timers), x->now + interval);
+			hx_after(x, interval);
+			assert_int_equal(hx_v(x, 0)->stats.rechecks, i + 1);
+			interval = min_u64(interval * 2, 50 * MS);
+		}
+		/* An exit in between neither adds a look nor starts the series afresh. */
+		late = timers_next_ns(&x->h.timers);
+		hx_pass(x, 0);
+		assert_int_equal(timers_next_ns(&x->h.timers), late);
+		hx_take_ready(x, 0);
+		assert_int_equal(hx_take_ready(x, 0), second);
+		/* Once an event went out, the next one is looked for as early as the first. */
+		hx_sleeper(x, 0, 11);
+		hx_sleeper(x, 0, 12);
+		hx_bring(x, 11);
+		hx_bring(x, 12);
+		assert_int_equal(timers_next_ns(&x->h.timers), x->now + first_look(x));
+		hx_close(x);
+	}
+}
+
+static void a_lost_acknowledgement_delays_and_no_more(void **state)
+{
+	uint32_t second;
+	struct hx *x = open_two(APF_REV_INT, &second);
+
+	(void)state;
+	hx_after(x, 2 * MS); /* still in the slot: that is no lost acknowledgement */
+	assert_false(hx_v(x, 0)->ack_missed);
+	hx_take_irq(x, 0);
+	hx_pass(x, 0); /* an exit alone is no acknowledgement */
+	assert_int_equal(x->counts[HX_IRQ], 1);
+	hx_after(x, 4 * MS); /* seen free for the first time */
+	assert_int_equal(x->counts[HX_IRQ], 1);
+	hx_after(x, 8 * MS); /* and again */
+	assert_int_equal(x->counts[HX_IRQ], 2);
+	assert_int_equal(hx_take_irq(x, 0), second);
+	hx_close(x);
+}
+
+static void an_acknowledgement_that_comes_starts_the_count_afresh(void **state)
+{
+	uint32_t second;
+	struct hx *x = open_two(APF_REV_INT, &second);
+
+	(void)state;
+	hx_take_irq(x, 0);
+	hx_after(x, 2 * MS); /* seen free once */
+	assert_true(hx_v(x, 0)->ack_missed);
+	hx_wrmsr(x, 0, APF_MSR_ACK, APF_ACK_READY);
+	assert_false(hx_v(x, 0)->ack_missed);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_take_irq(x, 0), second);
+	hx_close(x);
+}
+
+/* ---- the local APIC refuses (B5) ---- */
+
+static void a_refused_event_is_taken_back_and_due_again(void **state)
+{
+	static const int answers[] = {0, -EIO};
+
+	(void)state;
+	for (unsigned r = 0; r < 2 * ARRAY_LEN(by_irq); r++) {
+		struct hx *x = hx_open_on(by_irq[r / 2], 1);
+		uint32_t token = hx_sleeper(x, 0, 9);
+
+		x->vcpus[0].apic_off = true;
+		x->vcpus[0].irq_rc = answers[r % 2];
+		hx_bring(x, 9);
+		assert_int_equal(x->counts[HX_IRQ], 1);
+		assert_int_equal(hx_area(x, 0)->token, 0);
+		assert_int_equal(hx_area(x, 0)->reason, 0);
+		assert_int_equal(hx_v(x, 0)->eng.ready_len, 1);
+		assert_int_equal(hx_v(x, 0)->stats.ready_refused, 1);
+		hx_after(x, first_look(x));
+		hx_pass(x, 0);
+		assert_int_equal(hx_v(x, 0)->stats.ready_refused, 3);
+		assert_int_equal(hx_v(x, 0)->stats.ready_events, 0);
+		x->vcpus[0].apic_off = false; /* no exit tells */
+		hx_after(x, 2 * first_look(x));
+		assert_int_equal(hx_take_ready(x, 0), token);
+		assert_int_equal(hx_v(x, 0)->stats.ready_events, 1);
+		hx_close(x);
+	}
+}
+
+static void a_refused_event_that_the_guest_took_is_sent(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		struct hx *x = hx_open_on(by_irq[r], 1);
+
+		hx_sleeper(x, 0, 9);
+		x->vcpus[0].apic_off = true;
+		x->on_refusal = hx_slot_free;
+		hx_bring(x, 9);
+		assert_int_equal(hx_v(x, 0)->eng.ready_len, 0);
+		assert_int_equal(hx_v(x, 0)->stats.ready_events, 1);
+		hx_after(x, NS_PER_S);
+		hx_pass(x, 0);
+		assert_int_equal(x->counts[HX_IRQ], 1); /* never a second time */
+		hx_close(x);
+	}
+}
+
+/* ---- order, number, end of life ---- */
+
+static void two_tasks_on_one_page_get_two_tokens(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(all_revs); r++) {
+		struct hx *x = hx_open_on(all_revs[r], 1);
+		uint32_t a = hx_sleeper(x, 0, 9);
+		uint32_t b = hx_sleeper(x, 0, 9);
+
+		assert_int_not_equal(a, b);
+		assert_int_equal(x->counts[HX_READ], 1);
+		hx_bring(x, 9);
+		if (!hx_by_irq(x) || all_revs[r] == APF_REV_PF2_STRICT)
+			hx_pass(x, 0);
+		assert_int_equal(hx_take_ready(x, 0), a);
+		assert_int_equal(hx_take_ready(x, 0), b);
+		assert_int_equal(hx_v(x, 0)->stats.joined, 1);
+		assert_int_equal(hx_v(x, 0)->stats.ready_events, 2);
+		hx_close(x);
+	}
+}
+
+static void events_come_in_order_of_completion(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+	uint32_t a = hx_sleeper(x, 0, 9), b = hx_sleeper(x, 0, 10), c = hx_sleeper(x, 0, 11);
+
+	(void)state;
+	hx_bring(x, 11);
+	hx_bring(x, 9);
+	hx_bring(x, 10);
+	assert_int_equal(hx_take_ready(x, 0), c);
+	assert_int_equal(hx_take_ready(x, 0), a);
+	assert_int_equal(hx_take_ready(x, 0), b);
+	hx_close(x);
+}
+
+static void each_vcpu_hears_of_its_own(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 2);
+	uint32_t a = hx_sleeper(x, 0, 9), b = hx_sleeper(x, 1, 9);
+
+	(void)state;
+	assert_int_equal(x->counts[HX_READ], 1);
+	hx_bring(x, 9);
+	assert_int_equal(hx_take_ready(x, 1), b);
+	assert_int_equal(hx_take_ready(x, 0), a);
+	hx_close(x);
+}
+
+static void disable_and_reset_release_and_ignore_what_comes_late(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2 * ARRAY_LEN(all_revs); i++) {
+		struct hx *x = hx_open_on(all_revs[i / 2], 1);
+
+		hx_sleeper(x, 0, 9);
+		hx_sleeper(x, 0, 10);
+		hx_bring(x, 10); /* its event is sent, or due */
+		if (i % 2)
+			hst_vcpu_reset(hx_v(x, 0));
+		else
+			hx_wrmsr_ok(x, 0, APF_MSR_EN, 0);
+		memset(hx_area(x, 0), 0, sizeof(struct apf_area));
+		hx_log_clear(x);
+		hx_bring(x, 9);
+		hx_pass(x, 0);
+		hx_after(x, NS_PER_S);
+		hx_pass(x, 0);
+		assert_int_equal(x->counts[HX_IRQ] + x->counts[HX_INJECT], 0);
+		assert_int_equal(hx_area(x, 0)->reason, 0);
+		assert_int_equal(hx_area(x, 0)->token, 0);
+		assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
+		assert_int_equal(hx_v(x, 0)->stats.ready_late, 1);
+		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+		hx_close(x);
+	}
+}
+
+/* ---- a vCPU that stands still is not written to ---- */
+
+static void a_paused_vm_gets_no_event(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		struct hx *x = hx_open_on(by_irq[r], 1);
+		uint32_t token = hx_sleeper(x, 0, 9);
+
+		hst_pause(&x->h);
+		hx_exit(x, 0, true);
+		assert_int_equal(hx_next(x, 0), HST_WAIT);
+		/* Whoever saves a paused VM must find slot, APIC and engine in agreement. */
+		hx_bring(x, 9);
+		hx_after(x, NS_PER_S);
+		assert_int_equal(x->counts[HX_IRQ], 0);
+		assert_false(hx_slot_full(x, 0));
+		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+		hst_resume(&x->h);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_int_equal(hx_take_ready(x, 0), token);
+		hx_close(x);
+	}
+}
+
+/* ---- save and restore ---- */
+
+/* A second machine with the same RAM content as saved: only the area's page is there. */
+static struct hx *restored(struct hx *from, bool area_present)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, from->h.cfg.rev);
+	struct hx *x = hx_open(&cfg);
+	unsigned char buf[1024];
+	size_t len = hst_vcpu_save_bytes(hx_v(from, 0));
+
+	assert_true(len <= sizeof(buf));
+	len = hst_vcpu_save(hx_v(from, 0), buf);
+	if (area_present) {
+		hx_populate(x, HX_AREA_PAGE);
+		*hx_area(x, 0) = *hx_area(from, 0);
+	}
+	assert_false(hst_vcpu_restore(hx_v(x, 0), buf, len - 1));
+	assert_int_equal(x->src.count, 0);
+	hx_log_clear(x);
+	assert_true(hst_vcpu_restore(hx_v(x, 0), buf, len));
+	return x;
+}
+
+static void restore_fetches_what_was_awaited(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(by_irq); r++) {
+		struct hx *from = hx_open_on(by_irq[r], 1);
+		uint32_t a = hx_sleeper(from, 0, 9), b = hx_sleeper(from, 0, 10);
+		uint32_t c = hx_sleeper(from, 0, 11);
+
+		hx_bring(from, 9); /* a is in the slot, c is due */
+		hx_bring(from, 11);
+		struct hx *x = restored(from, true);
+
+		assert_int_equal(x->counts[HX_READ], 1);
+		assert_int_equal(hx_entry(x, HX_READ, 0)->a, 10 * PAGE_BYTES);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_int_equal(x->counts[HX_IRQ], 0); /* the slot is full, as it was saved */
+		x->vcpus[0].irr = true;			/* so was the interrupt */
+		assert_int_equal(hx_take_ready(x, 0), a);
+		assert_int_equal(hx_take_ready(x, 0), c);
+		hx_bring(x, 10);
+		assert_int_equal(hx_take_ready(x, 0), b);
+		assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
+		hx_free(from);
+		hx_close(x);
+	}
+}
+
+static void restore_finds_pages_that_are_there(void **state)
+{
+	struct hx *from = hx_open_on(APF_REV_INT, 1);
+	uint32_t a = hx_sleeper(from, 0, 9);
+	unsigned char buf[1024];
+	size_t len = hst_vcpu_save(hx_v(from, 0), buf);
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_populate(x, HX_AREA_PAGE);
+	hx_populate(x, 9);
+	hx_area(x, 0)->token = 0;
+	hx_area(x, 0)->reason = 0;
+	hx_log_clear(x);
+	assert_true(hst_vcpu_restore(hx_v(x, 0), buf, len));
+	assert_int_equal(x->counts[HX_READ], 0);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_take_ready(x, 0), a);
+	hx_free(from);
+	hx_close(x);
+}
+
+static void restore_survives_a_page_that_is_no_ram(void **state)
+{
+	struct hx *from = hx_open_on(APF_REV_INT, 1);
+	uint32_t a = hx_sleeper(from, 0, 9);
+
+	(void)state;
+	hx_v(from, 0)->eng.faults[eng_first_waiting(&hx_v(from, 0)->eng)].gfn = 0xfffffffffffffull;
+	struct hx *x = restored(from, true);
+
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_take_ready(x, 0), a); /* the guest retries and finds out */
+	hx_free(from);
+	hx_close(x);
+}
+
+static void an_absent_area_is_fetched_before_anything_is_delivered(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(all_revs); r++) {
+		struct hx *from = hx_open_on(all_revs[r], 1);
+		uint32_t a = hx_sleeper(from, 0, 9);
+		struct hx *x = restored(from, false);
+
+		/* The saved RAM: the slot is free. */
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_int_equal(x->counts[HX_READ], 2);
+		hx_bring(x, 9);
+		assert_int_equal(x->counts[HX_IRQ] + x->counts[HX_INJECT], 0);
+		assert_int_equal(hx_v(x, 0)->eng.ready_len, 1); /* held, not dropped */
+		hx_answer(x, hx_read_at(x, 0), 0);
+		memset(hx_area(x, 0), 0, sizeof(struct apf_area));
+		hx_settle(x);
+		hx_after(x, 2 * first_look(x));
+		if (!hx_by_irq(x) || all_revs[r] == APF_REV_PF2_STRICT)
+			hx_pass(x, 0);
+		assert_int_equal(hx_take_ready(x, 0), a);
+		assert_int_equal(x->counts[HX_READ], 2);
+		hx_free(from);
+		hx_close(x);
+	}
+}
+
+static void an_area_that_does_not_come_is_no_storm(void **state)
+{
+	struct hx *from = hx_open_on(APF_REV_PF2, 1);
+	struct hx *x = restored(from, false);
+	unsigned fired = 0;
+
+	(void)state;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	for (uint64_t end = x->now + NS_PER_S; x->now < end; fired++)
+		hx_after(x, timers_next_ns(&x->h.timers) - x->now);
+	assert_true(fired < 40);
+	hx_free(from);
+	hx_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(page_missing_reaches_the_guest),
+		cmocka_unit_test(page_ready_follows_from_whichever_thread),
+		cmocka_unit_test(legacy_ready_needs_the_vcpu_thread),
+		cmocka_unit_test(legacy_takes_back_what_the_guest_has_not_seen),
+		cmocka_unit_test(legacy_waits_while_the_cpu_cannot_take_it),
+		cmocka_unit_test(the_next_event_waits_for_the_slot),
+		cmocka_unit_test(pf2_slot_freed_by_a_plain_write_is_noticed),
+		cmocka_unit_test(looks_double_and_are_bounded),
+		cmocka_unit_test(a_lost_acknowledgement_delays_and_no_more),
+		cmocka_unit_test(an_acknowledgement_that_comes_starts_the_count_afresh),
+		cmocka_unit_test(a_refused_event_is_taken_back_and_due_again),
+		cmocka_unit_test(a_refused_event_that_the_guest_took_is_sent),
+		cmocka_unit_test(two_tasks_on_one_page_get_two_tokens),
+		cmocka_unit_test(events_come_in_order_of_completion),
+		cmocka_unit_test(each_vcpu_hears_of_its_own),
+		cmocka_unit_test(disable_and_reset_release_and_ignore_what_comes_late),
+		cmocka_unit_test(a_paused_vm_gets_no_event),
+		cmocka_unit_test(restore_fetches_what_was_awaited),
+		cmocka_unit_test(restore_finds_pages_that_are_there),
+		cmocka_unit_test(restore_survives_a_page_that_is_no_ram),
+		cmocka_unit_test(an_absent_area_is_fetched_before_anything_is_delivered),
+		cmocka_unit_test(an_area_that_does_not_come_is_no_storm),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

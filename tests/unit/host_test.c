@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* src/host/host.c: the memory that the driver asks for, statistics; and pausing a VM. */
+#include "host_fixture.h"
+
+/* ---- pause by the VMM ---- */
+
+static void a_pause_holds_every_vcpu_until_resume(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+
+	(void)state;
+	cfg.vcpus = 2;
+	struct hx *x = hx_open(&cfg);
+
+	hx_pass(x, 0);
+	hx_pass(x, 1);
+	hst_pause(&x->h);
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->counts[HX_KICK], 2);
+	for (unsigned i = 0; i < 2; i++) {
+		hx_exit(x, i, true);
+		assert_int_equal(hx_next(x, i), HST_WAIT);
+		assert_int_equal(x->until, NS_NEVER);
+	}
+	hst_resume(&x->h);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(x->counts[HX_KICK], 4);
+	assert_int_equal(x->counts[HX_TROUBLE] + x->counts[HX_GOES_ON], 0);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
+/* ---- memory ---- */
+
+/*
+ * At most 16 bytes per guest page and 64 KiB per vCPU; beyond that a constant, for the
+ * fetches that belong to devices and to the kernel, and for the sources' timers.
+ */
+#define BYTES_PER_PAGE 16u
+#define BYTES_PER_VCPU (64u * 1024)
+#define BYTES_CONSTANT (36u * 1024)
+
+static void memory_is_bounded(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+
+	(void)state;
+	cfg.faults_max = 256;
+	for (uint64_t pages = 4096; pages <= 1u << 20; pages *= 2) {
+		for (cfg.vcpus = 1; cfg.vcpus <= 8; cfg.vcpus++) {
+			size_t bytes = hst_bytes(&cfg, pages << PAGE_SHIFT);
+
+			assert_true(bytes <= pages * BYTES_PER_PAGE + cfg.vcpus * BYTES_PER_VCPU +
+						     BYTES_CONSTANT);
+		}
+	}
+	/* Each part for itself, so that one cannot hide behind another. */
+	size_t small = hst_bytes(&cfg, 4096 << PAGE_SHIFT);
+	size_t large = hst_bytes(&cfg, (4096 + 512) << PAGE_SHIFT);
+
+	assert_true(large - small <= 512 * BYTES_PER_PAGE);
+	cfg.vcpus++;
+	assert_true(hst_bytes(&cfg, 4096 << PAGE_SHIFT) - small <= BYTES_PER_VCPU);
+	cfg.vcpus = 1;
+	assert_true(hst_bytes(&cfg, 0) <= BYTES_PER_VCPU + BYTES_CONSTANT);
+}
+
+/* Every counter of every vCPU and of the rest, however they are laid out. */
+static void statistics_are_added_up(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+
+	(void)state;
+	cfg.vcpus = 3;
+	struct hx *x = hx_open(&cfg);
+	uint64_t part[sizeof(struct hst_stats) / sizeof(uint64_t)], sum[ARRAY_LEN(part)];
+	struct hst_stats s;
+
+	for (uint64_t who = 0; who < 4; who++) {
+		for (uint64_t i = 0; i < ARRAY_LEN(part); i++)
+			part[i] = (i + 1) << (8 * who);
+		memcpy(who < 3 ? &hx_v(x, (unsigned)who)->stats : &x->h.stats, part, sizeof(part));
+	}
+	hst_stats_sum(&x->h, &s);
+	memcpy(sum, &s, sizeof(sum));
+	for (uint64_t i = 0; i < ARRAY_LEN(part); i++)
+		assert_int_equal(sum[i], (i + 1) * 0x01010101);
+	hx_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_pause_holds_every_vcpu_until_resume),
+		cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(statistics_are_added_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* src/host/fetch.c, hst_kernel_touch: touches that the kernel reports (userfaultfd). */
+#include "host_fixture.h"
+
+static bool ensure(struct hx *x, uint64_t page, struct hst_waiter *w)
+{
+	return hst_ensure(&x->h, (roff_t){page << PAGE_SHIFT}, w);
+}
+
+static int touch(struct hx *x, uint64_t page)
+{
+	struct err e = {0};
+	int rc = hst_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e);
+
+	assert_true((rc < 0) == (e.text[0] != 0));
+	hx_assert_sound(x);
+	return rc;
+}
+
+static void a_touch_poisons_its_chunk_once(void **state)
+{
+	static const enum hst_faults modes[] = {HST_FAULTS_USER, HST_FAULTS_BLOCK,
+						HST_FAULTS_STALL};
+
+	(void)state;
+	for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
+		struct hst_cfg cfg = hx_cfg(modes[m], APF_REV_OFF);
+		struct hx *x = hx_open_pages(&cfg, 512 + 10);
+
+		assert_int_equal(touch(x, 7), 0);
+		assert_int_equal(x->counts[HX_POISON], 1);
+		assert_int_equal(hx_entry(x, HX_POISON, 0)->a, 0);
+		assert_int_equal(hx_entry(x, HX_POISON, 0)->b, CHUNK_BYTES);
+		assert_int_equal(touch(x, 8), 0);
+		assert_int_equal(x->counts[HX_POISON], 1);
+		assert_int_equal(x->counts[HX_WAKE], 1);
+		assert_int_equal(hx_entry(x, HX_WAKE, 0)->a, 8 * PAGE_BYTES);
+		assert_int_equal(hx_entry(x, HX_WAKE, 0)->b, PAGE_BYTES);
+		/* The last chunk ends where RAM does. */
+		assert_int_equal(touch(x, 520), 0);
+		assert_int_equal(hx_entry(x, HX_POISON, 1)->a, CHUNK_BYTES);
+		assert_int_equal(hx_entry(x, HX_POISON, 1)->b, 10 * PAGE_BYTES);
+		assert_int_equal(x->counts[HX_READ], 0);
+		hx_close(x);
+	}
+}
+
+static void poison_spares_what_is_present(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open_pages(&cfg, 512);
+	struct hst_waiter w = {0};
+
+	(void)state;
+	hx_populate(x, 0);
+	hx_populate(x, 100);
+	hx_populate(x, 101);
+	hx_populate(x, 511);
+	ensure(x, 200, &w); /* on its way is not present */
+	hx_log_clear(x);
+	assert_int_equal(touch(x, 50), 0);
+	assert_int_equal(x->counts[HX_POISON], 2);
+	assert_int_equal(hx_entry(x, HX_POISON, 0)->a, 1 * PAGE_BYTES);
+	assert_int_equal(hx_entry(x, HX_POISON, 0)->b, 99 * PAGE_BYTES);
+	assert_int_equal(hx_entry(x, HX_POISON, 1)->a, 102 * PAGE_BYTES);
+	assert_int_equal(hx_entry(x, HX_POISON, 1)->b, (511 - 102) * PAGE_BYTES);
+	hst_forget(&w);
+	hx_close(x);
+}
+
+static void poison_that_fails_is_tried_again(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open_pages(&cfg, 512);
+
+	(void)state;
+	hx_populate(x, 9);
+	hx_log_clear(x);
+	x->mem_faults = (struct hx_mem_faults){.at = 2}; /* the second of two runs */
+	assert_int_equal(touch(x, 7), -ENOMEM);
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(x->counts[HX_POISON], 4);
+	assert_int_equal(x->counts[HX_WAKE], 0);
+	hx_close(x);
+}
+
+static void kernel_faults_are_fetched(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(touch(x, 7), 0); /* another vCPU, the same page */
+	assert_int_equal(x->counts[HX_READ], 1);
+	assert_int_equal(x->h.stats.joined, 1);
+	hx_bring(x, 7);
+	assert_int_equal(x->counts[HX_POISON] + x->counts[HX_WAKE], 0);
+	/* Reported before, read after: it must not sleep on. */
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(hx_entry(x, HX_WAKE, 0)->a, 7 * PAGE_BYTES);
+	assert_int_equal(x->h.stats.redundant, 1);
+	assert_int_equal(x->h.stats.faults, 3);
+	hx_close(x);
+}
+
+static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
+	struct hst_waiter w[HST_OUTSIDE_MAX] = {0};
+	unsigned page = 0;
+
+	(void)state;
+	cfg.vcpus = 2;
+	struct hx *x = hx_open_pages(&cfg, 1024);
+
+	while (x->counts[HX_WAKE] == 0)
+		assert_int_equal(touch(x, page++), 0);
+	assert_true(page > 192);
+	/* No room is no failure: woken, it touches again. The joined ones need none. */
+	assert_int_equal(touch(x, 3), 0);
+	assert_int_equal(x->counts[HX_WAKE], 1);
+	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
+		assert_false(ensure(x, 600 + i, &w[i]));
+	for (unsigned i = 0; i < 2; i++) {
+		hx_exit(x, i, false);
+		hst_ram_io(hx_v(x, i), (roff_t){(700 + i) << PAGE_SHIFT});
+		assert_int_equal(hx_next(x, i), HST_WAIT);
+	}
+	x->src.answers = HX_AT_ONCE;
+	while (x->src.count)
+		hx_answer(x, 0, 0);
+	hx_settle(x);
+	assert_int_equal(x->counts[HX_OUTSIDE], HST_OUTSIDE_MAX);
+	assert_int_equal(touch(x, page), 0);
+	hx_settle(x);
+	assert_true(hx_present(x, page));
+	hx_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_touch_poisons_its_chunk_once),
+		cmocka_unit_test(poison_spares_what_is_present),
+		cmocka_unit_test(poison_that_fails_is_tried_again),
+		cmocka_unit_test(kernel_faults_are_fetched),
+		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

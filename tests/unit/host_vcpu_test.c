@@ -1,0 +1,783 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * src/host/vcpu.c: one fault from the exit to the decision how to go on, in each way of
+ * serving it; registers; kicks.
+ */
+#include "host_fixture.h"
+
+#define MS NS_PER_MS
+#define US NS_PER_US
+
+static struct hx *open_faults(enum hst_faults faults)
+{
+	struct hst_cfg cfg = hx_cfg(faults, APF_REV_OFF);
+
+	return hx_open(&cfg);
+}
+
+static struct hx *open_grace(uint64_t grace_ns)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	x->h.cfg.grace_ns = grace_ns;
+	grace_init(&x->h.ram.backings[0].grace);
+	return x;
+}
+
+/* ---- block ---- */
+
+static void block_waits_outside_until_the_page_is_there(void **state)
+{
+	static const enum hst_faults modes[] = {HST_FAULTS_BLOCK, HST_FAULTS_KERNEL};
+
+	(void)state;
+	for (unsigned m = 0; m < 2; m++) {
+		struct hx *x = open_faults(modes[m]);
+
+		assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+		assert_int_equal(x->until, NS_NEVER);
+		assert_int_equal(hx_v(x, 0)->where, HST_IN_WAIT);
+		x->now += 3 * MS;
+		assert_int_equal(hx_next(x, 0), HST_WAIT); /* woken for no reason */
+		assert_int_equal(x->until, NS_NEVER);
+		hx_bring(x, 5);
+		assert_int_equal(x->counts[HX_KICK], 1);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_int_equal(hx_v(x, 0)->where, HST_IN_GUEST);
+		assert_int_equal(hx_v(x, 0)->stats.blocked, 1);
+		assert_int_equal(hx_v(x, 0)->stats.graced, 0);
+		assert_int_equal(hx_v(x, 0)->stats.stalls, 0);
+		assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, 3 * MS);
+		assert_int_equal(hx_v(x, 0)->wait_hist[hist_bucket(3000)], 1);
+		hx_close(x);
+	}
+}
+
+/* ---- stall ---- */
+
+static void stall_halts_until_the_page_is_there(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	assert_int_equal(hx_v(x, 0)->where, HST_IN_GUEST);
+	/* A kick for something else: it stays halted. */
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_STALL);
+	x->now += 2 * MS;
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
+	assert_int_equal(hx_v(x, 0)->stats.stalls, 1);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
+	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, 2 * MS);
+	assert_int_equal(hx_v(x, 0)->stats.blocked + hx_v(x, 0)->stats.graced, 0);
+	hx_close(x);
+}
+
+static void an_interrupt_ends_a_stall(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	x->now += MS;
+	/* The handler ran and scheduled another task, which touches another page. */
+	assert_int_equal(hx_fault_next(x, 0, 6), HST_ENTER_HALTED);
+	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, MS);
+	/* The first one's page does not end this stall. */
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 0);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_bring(x, 6);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	/* And it does not disturb a guest that has gone on. */
+	assert_int_equal(hx_fault_next(x, 0, 7), HST_ENTER_HALTED);
+	assert_int_equal(hx_pass(x, 0), HST_ENTER);
+	hx_bring(x, 7);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_fault_next(x, 0, 7), HST_ENTER); /* redundant by now */
+	assert_int_equal(hx_v(x, 0)->stats.redundant, 1);
+	hx_close(x);
+}
+
+static void the_task_that_comes_back_joins_its_own_read(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	hx_fault_next(x, 0, 5);
+	hx_fault_next(x, 0, 6);
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	assert_int_equal(x->counts[HX_READ], 2);
+	assert_int_equal(hx_v(x, 0)->stats.joined, 1);
+	hx_bring(x, 5);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	hx_bring(x, 6);
+	hx_close(x);
+}
+
+static void a_stall_with_an_event_half_delivered_waits_outside(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	x->vcpus[0].cpu.event_pending = true;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	assert_int_equal(x->until, NS_NEVER);
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_STALL);
+	assert_int_equal(hx_next(x, 0), HST_WAIT); /* whatever wakes it */
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	hx_close(x);
+}
+
+static void so_does_one_that_hits_the_delivery_of_our_own_event(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_LEGACY, APF_REV_PF2, APF_REV_INT};
+
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
+		struct hx *x = hx_open_on(revs[r], 1);
+
+		assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
+		uint32_t token = x->vcpus[0].untaken;
+
+		/* The handler's stack is absent: entering would only bring the same fault. */
+		assert_int_equal(hx_fault_next(x, 0, 6), HST_WAIT);
+		assert_int_equal(x->until, NS_NEVER);
+		hx_bring(x, 6);
+		assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+		assert_int_equal(hx_take_pf(x, 0), token);
+		assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_EVENT_PENDING], 1);
+		hx_bring(x, 5);
+		hx_close(x);
+	}
+}
+
+static void a_ready_pf_for_another_task_ends_a_stall(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_LEGACY, 1);
+	uint32_t token = hx_sleeper(x, 0, 5);
+
+	(void)state;
+	x->vcpus[0].cpu.cpl = 0;
+	assert_int_equal(hx_fault_next(x, 0, 6), HST_ENTER_HALTED);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	assert_int_equal(hx_take_pf(x, 0), token);
+	/* The fault at hand comes back after it. */
+	assert_int_equal(hx_fault_next(x, 0, 6), HST_ENTER_HALTED);
+	hx_bring(x, 6);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+	hx_close(x);
+}
+
+/*
+ * Each interrupt that ends a stall leaves a read behind that nobody waits for. A guest with
+ * many tasks and a slow source makes any number of them.
+ */
+static void stalls_given_up_do_not_use_up_the_driver(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_STALL, APF_REV_OFF);
+	struct hst_waiter w[HST_OUTSIDE_MAX] = {0};
+	uint64_t page = 0;
+
+	(void)state;
+	cfg.faults_max = 1;
+	struct hx *x = hx_open_pages(&cfg, 1024);
+
+	while (hx_fault_next(x, 0, page) != HST_WAIT)
+		assert_true(++page < 1000);
+	/* It looks again soon, but not at once, and the guest then touches it again. */
+	assert_true(x->until > x->now && x->until <= x->now + 10 * MS);
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	x->now = x->until;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	/* One that is on its way can be joined, a device and the host find room. */
+	assert_int_equal(hx_fault_next(x, 0, 3), HST_ENTER_HALTED);
+	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
+		assert_false(hst_ensure(&x->h, (roff_t){(800 + i) * PAGE_BYTES}, &w[i]));
+	hx_exit(x, 0, false);
+	hst_ram_io(hx_v(x, 0), (roff_t){900 * PAGE_BYTES});
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	x->src.answers = HX_AT_ONCE;
+	while (x->src.count)
+		hx_answer(x, 0, 0);
+	hx_settle(x);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_fault(x, 0, page);
+	hx_settle(x);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_true(hx_present(x, page));
+	hx_close(x);
+}
+
+/* ---- user: event or stall ---- */
+
+static void each_verdict_stalls_and_is_counted(void **state)
+{
+	(void)state;
+	for (enum eng_verdict w = ENG_NOT_ENABLED; w < ENG_VERDICTS; w++) {
+		struct hx *x = hx_open_on(APF_REV_INT, 1);
+		struct cpu_state *cpu = &x->vcpus[0].cpu;
+		struct hst_vcpu *v = hx_v(x, 0);
+
+		cpu->interrupts_on = w != ENG_IRQS_OFF;
+		cpu->event_pending = w == ENG_EVENT_PENDING;
+		cpu->cpl = w == ENG_KERNEL_MODE ? 0 : 3;
+		cpu->nested = w == ENG_NESTED;
+		cpu->paging = w != ENG_NO_PAGING;
+		if (w == ENG_NO_LAPIC)
+			v->eng.cfg.has_lapic = false;
+		if (w == ENG_NOT_ENABLED)
+			v->eng.en = 0;
+		if (w == ENG_SLOT_BUSY)
+			hx_area(x, 0)->reason = 1;
+		if (w == ENG_AREA_LOST)
+			v->eng.en = (0x99ull << 40) | APF_EN_ENABLED | APF_EN_INT;
+		for (uint64_t page = 10; w == ENG_TOO_MANY && page < 18; page++)
+			hx_sleeper(x, 0, page);
+		assert_int_equal(hx_fault_next(x, 0, 5),
+				 w == ENG_EVENT_PENDING ? HST_WAIT : HST_ENTER_HALTED);
+		assert_int_equal(v->stats.stalls, 1);
+		assert_int_equal(v->stats.stall_why[w], 1);
+		assert_int_equal(x->vcpus[0].untaken, 0);
+		hx_bring(x, 5);
+		hx_exit(x, 0, true);
+		assert_int_equal(hx_next(x, 0), HST_ENTER_RUNNABLE);
+		hx_close(x);
+	}
+}
+
+static void faults_max_is_a_limit_that_comes_and_goes(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	for (uint64_t page = 10; page < 18; page++)
+		hx_sleeper(x, 0, page);
+	assert_int_equal(hx_fault_next(x, 0, 20), HST_ENTER_HALTED);
+	hx_bring(x, 12);
+	/* Its own page-ready interrupt is one that ends the halt. */
+	hx_take_ready(x, 0);
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
+	hx_sleeper(x, 0, 20);
+	assert_int_equal(hx_v(x, 0)->stats.missing_events, 9);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_TOO_MANY], 1);
+	hx_close(x);
+}
+
+/* ---- the grace window ---- */
+
+static void a_fast_answer_is_no_event(void **state)
+{
+	struct hx *x = open_grace(HST_GRACE_AUTO);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	assert_int_equal(x->until, x->now + GRACE_WORTH_NS);
+	x->now += GRACE_WORTH_NS - 1;
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_v(x, 0)->stats.graced, 1);
+	assert_int_equal(hx_v(x, 0)->stats.blocked + hx_v(x, 0)->stats.missing_events, 0);
+	assert_int_equal(x->counts[HX_INJECT] + x->counts[HX_IRQ], 0);
+	assert_true(x->h.ram.backings[0].grace.fast > GRACE_ONE * 5 / 8); /* learnt */
+	hx_close(x);
+}
+
+/* The vCPU thread waits without a time-out of its own: the driver's timer ends it. */
+static void the_end_of_the_window_kicks(void **state)
+{
+	struct hx *x = open_grace(5 * MS);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	timers_run(&x->h.timers, x->now + 5 * MS - 1);
+	assert_int_equal(x->counts[HX_KICK], 0);
+	x->now += 5 * MS;
+	timers_run(&x->h.timers, x->now);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_take_pf(x, 0);
+	hx_bring(x, 5);
+	hx_take_ready(x, 0);
+	/* Answered in time: no timer stays behind. */
+	assert_int_equal(hx_fault_next(x, 0, 6), HST_WAIT);
+	hx_bring(x, 6);
+	assert_false(timer_armed(&hx_v(x, 0)->wake));
+	hx_close(x);
+}
+
+static void a_slow_answer_is_an_event_and_is_learnt_once(void **state)
+{
+	struct hx *x = open_grace(HST_GRACE_AUTO);
+	struct grace g = x->h.ram.backings[0].grace;
+
+	(void)state;
+	hx_fault_next(x, 0, 5);
+	x->now += GRACE_WORTH_NS;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_take_pf(x, 0);
+	grace_sample(&g, NS_NEVER);
+	assert_int_equal(x->h.ram.backings[0].grace.fast, g.fast);
+	/* A second task on the same page: that read has had its window. */
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
+	hx_take_pf(x, 0);
+	x->now += 5 * MS;
+	hx_bring(x, 5);
+	assert_int_equal(x->h.ram.backings[0].grace.fast, g.fast);
+	assert_int_equal(hx_v(x, 0)->stats.missing_events, 2);
+	hx_close(x);
+}
+
+static void the_window_shuts_for_a_slow_source_and_opens_again(void **state)
+{
+	struct hx *x = open_grace(HST_GRACE_AUTO);
+	uint64_t page = 5;
+
+	(void)state;
+	for (; x->h.ram.backings[0].grace.fast >= GRACE_ONE / 2; page++) {
+		assert_int_equal(hx_fault_next(x, 0, page), HST_WAIT);
+		x->now += 10 * MS;
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		hx_take_pf(x, 0);
+		hx_bring(x, page);
+		hx_take_ready(x, 0);
+	}
+	assert_true(page > 7 && page < 12);
+	/* Shut: told at once; the read itself tells that it has become fast. */
+	for (; hx_fault_next(x, 0, page) == HST_ENTER; page++) {
+		hx_take_pf(x, 0);
+		hx_bring(x, page);
+		hx_take_ready(x, 0);
+		assert_true(page < 30);
+	}
+	assert_int_equal(x->until, x->now + GRACE_WORTH_NS);
+	hx_bring(x, page);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
+static void an_explicit_window_is_kept(void **state)
+{
+	struct hx *x = open_grace(5 * MS);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	assert_int_equal(x->until, x->now + 5 * MS);
+	x->now += 5 * MS - 1;
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	assert_int_equal(x->until, x->now + 1);
+	x->now += 1;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_take_pf(x, 0);
+	hx_bring(x, 5);
+	hx_take_ready(x, 0);
+	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, 5 * MS);
+	/* However often the source has been slow. */
+	x->h.ram.backings[0].grace.fast = 0;
+	assert_int_equal(hx_fault_next(x, 0, 6), HST_WAIT);
+	assert_int_equal(x->until, x->now + 5 * MS);
+	hx_bring(x, 6);
+	hx_close(x);
+}
+
+static void a_window_too_short_to_tell_teaches_nothing(void **state)
+{
+	struct hx *x = open_grace(GRACE_WORTH_NS / 2);
+	struct grace g = x->h.ram.backings[0].grace;
+
+	(void)state;
+	hx_fault_next(x, 0, 5);
+	x->now += GRACE_WORTH_NS / 2;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_take_pf(x, 0);
+	assert_int_equal(x->h.ram.backings[0].grace.fast, g.fast);
+	x->now += GRACE_WORTH_NS / 4;
+	hx_bring(x, 5); /* it was fast after all */
+	assert_true(x->h.ram.backings[0].grace.fast > g.fast);
+	hx_close(x);
+}
+
+static void the_read_latency_counts_from_its_own_start(void **state)
+{
+	struct hx *x = open_grace(HST_GRACE_AUTO);
+	struct grace *g = &x->h.ram.backings[0].grace;
+	struct hst_waiter w = {0};
+	uint32_t before = g->fast;
+
+	(void)state;
+	x->h.cfg.queue_depth = 1;
+	assert_false(hst_ensure(&x->h, (roff_t){5 * PAGE_BYTES}, &w));
+	x->now += MS;
+	struct hst_waiter q = {0};
+	assert_false(hst_ensure(&x->h, (roff_t){6 * PAGE_BYTES}, &q));
+	x->now += MS;
+	hx_bring(x, 5);
+	assert_true(g->fast < before);
+	before = g->fast;
+	x->now += 100 * US;
+	hx_bring(x, 6); /* waited for its turn, but was read fast */
+	assert_true(g->fast > before);
+	hx_close(x);
+}
+
+/* ---- kicks ---- */
+
+static void a_spurious_kick_changes_nothing(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	hx_pass(x, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		hx_exit(x, 0, true);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+	}
+	assert_int_equal(x->log_len, 0);
+	hx_close(x);
+}
+
+static void one_kick_until_it_has_looked(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_LEGACY, 1);
+
+	(void)state;
+	for (uint64_t page = 5; page < 9; page++)
+		hx_sleeper(x, 0, page);
+	hx_bring(x, 5);
+	hx_bring(x, 6);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	hx_exit(x, 0, true);
+	hx_bring(x, 7); /* it is here, and will look by itself */
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_take_pf(x, 0);
+	hx_bring(x, 8);
+	assert_int_equal(x->counts[HX_KICK], 2);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_v(x, 0)->stats.ready_events, 2);
+	hx_close(x);
+}
+
+static void one_that_waits_is_kicked_once(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_BLOCK);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	hst_pause(&x->h);
+	hst_pause(&x->h);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	hst_resume(&x->h);
+	assert_int_equal(x->counts[HX_KICK], 2);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
+/* ---- faults on memory that is there ---- */
+
+static void a_redundant_fault_goes_on(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	hx_populate(x, 5);
+	for (unsigned i = 0; i < 15; i++)
+		assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
+	assert_int_equal(hx_settle(x), 0);
+	assert_int_equal(hx_v(x, 0)->stats.redundant, 15);
+	/* Sixteen in a row: it is shown once more, and not read again. */
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
+	assert_int_equal(hx_settle(x), 1);
+	assert_int_equal(x->counts[HX_PRESENT], 2);
+	assert_int_equal(x->counts[HX_READ], 1);
+	assert_int_equal(x->h.blocks_present, 1);
+	/* A fault on something absent begins the count afresh. */
+	for (uint64_t page = 6; page < 8; page++) {
+		hx_fault_next(x, 0, page);
+		hx_bring(x, page);
+		hx_exit(x, 0, true);
+		hx_next(x, 0);
+		for (unsigned i = 0; i < 10; i++)
+			hx_fault_next(x, 0, 5);
+		assert_int_equal(hx_settle(x), 0);
+	}
+	hx_close(x);
+}
+
+static void one_that_waits_while_it_is_shown_again_is_served(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+
+	(void)state;
+	cfg.vcpus = 2;
+	struct hx *x = hx_open(&cfg);
+
+	hx_populate(x, 5);
+	for (unsigned i = 0; i < 16; i++)
+		hx_fault_next(x, 0, 5);
+	assert_false(hx_present(x, 5));
+	assert_int_equal(hx_fault_next(x, 1, 5), HST_WAIT);
+	assert_int_equal(hx_settle(x), 1);
+	assert_int_equal(hx_next(x, 1), HST_ENTER);
+	hx_close(x);
+}
+
+static void a_guest_that_faults_for_ever_is_paused(void **state)
+{
+	struct hx *x = open_faults(HST_FAULTS_STALL);
+
+	(void)state;
+	hx_populate(x, 5);
+	for (unsigned i = 0; i < 4095; i++) {
+		hx_fault(x, 0, 5);
+		hx_settle(x);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+	}
+	hx_fault(x, 0, 5);
+	hx_settle(x);
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->counts[HX_TROUBLE], 1);
+	assert_int_equal(x->trouble.gpa.v, HX_GPA + 5 * PAGE_BYTES);
+	assert_int_equal(x->trouble.tries, 4096);
+	assert_string_equal(x->trouble.why.text,
+			    "the kernel keeps reporting a page as missing that is there");
+	hst_resume(&x->h);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
+/* ---- accesses that the host carries out ---- */
+
+static void ram_io_waits_until_it_can_be_carried_out(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	hx_exit(x, 0, false);
+	hst_ram_io(hx_v(x, 0), (roff_t){5 * PAGE_BYTES + 8});
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	assert_int_equal(x->until, NS_NEVER);
+	x->now += MS;
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_KICK], 1);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(x->counts[HX_INJECT], 0); /* half an instruction: never an event */
+	assert_int_equal(hx_v(x, 0)->stats.blocked, 1);
+	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, MS);
+	hx_exit(x, 0, false);
+	hst_ram_io(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_v(x, 0)->stats.redundant, 1);
+	assert_int_equal(hx_v(x, 0)->stats.faults, 2);
+	hx_close(x);
+}
+
+/* ---- registers ---- */
+
+static void enabling_waits_for_the_area_and_empties_it(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_LEGACY, APF_REV_PF2, APF_REV_PF2_STRICT,
+					    APF_REV_INT};
+
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
+		struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, revs[r]);
+		struct hx *x = hx_open(&cfg);
+		bool empties = revs[r] == APF_REV_PF2 || revs[r] == APF_REV_INT;
+
+		hx_wrmsr(x, 0, APF_MSR_EN, hx_en(x, 0));
+		assert_false(x->vcpus[0].msr_done);
+		assert_int_equal(hx_next(x, 0), HST_WAIT);
+		assert_int_equal(x->until, NS_NEVER);
+		assert_false(eng_enabled(&hx_v(x, 0)->eng));
+		hx_bring(x, HX_AREA_PAGE); /* its content: not zero */
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_int_equal(x->counts[HX_MSR], 1);
+		assert_false(x->vcpus[0].msr_gp);
+		assert_true(eng_enabled(&hx_v(x, 0)->eng));
+		assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
+		assert_int_equal(hx_v(x, 0)->stats.blocked, 1);
+		if (hx_by_irq(x)) {
+			assert_int_equal(hx_area(x, 0)->reason, empties ? 0 : 0x01010101);
+			assert_int_equal(hx_area(x, 0)->token, empties ? 0 : 0x01010101);
+		}
+		assert_int_equal(hx_area(x, 0)->pad[0], 0x01010101);
+		assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), hx_en(x, 0));
+		hx_close(x);
+	}
+}
+
+static void writes_that_do_not_enable_wait_for_nothing(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_wrmsr_ok(x, 0, APF_MSR_EN, HX_GPA);
+	hx_wrmsr_ok(x, 0, APF_MSR_CTL, HX_VECTOR);
+	hx_wrmsr_ok(x, 0, APF_MSR_ACK, 1);
+	assert_int_equal(x->counts[HX_READ], 0);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_CTL), HX_VECTOR);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_ACK), 0);
+	/* Refused: no such RAM, reserved bits, unknown register. */
+	hx_wrmsr(x, 0, APF_MSR_EN, 0x1000 | APF_EN_ENABLED | APF_EN_INT);
+	assert_true(x->vcpus[0].msr_done && x->vcpus[0].msr_gp);
+	hx_next(x, 0);
+	hx_wrmsr(x, 0, APF_MSR_CTL, 0x100);
+	assert_true(x->vcpus[0].msr_done && x->vcpus[0].msr_gp);
+	hx_next(x, 0);
+	hx_exit(x, 0, false);
+	hst_rdmsr(hx_v(x, 0), 0x4b564d05);
+	assert_true(x->vcpus[0].msr_gp);
+	hx_next(x, 0);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), HX_GPA);
+	hx_close(x);
+}
+
+static void no_registers_without_user_faults(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_STALL, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_wrmsr(x, 0, APF_MSR_CTL, HX_VECTOR);
+	assert_true(x->vcpus[0].msr_gp);
+	hx_next(x, 0);
+	hx_exit(x, 0, false);
+	hst_rdmsr(hx_v(x, 0), APF_MSR_EN);
+	assert_true(x->vcpus[0].msr_gp);
+	hx_close(x);
+}
+
+static void enabling_again_wakes_all_and_rebinds(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	hx_sleeper(x, 0, 9);
+	hx_area(x, 0)->token = 0x1234;
+	hx_wrmsr_ok(x, 0, APF_MSR_EN, hx_en(x, 0));
+	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
+	assert_int_equal(hx_v(x, 0)->stats.wake_alls, 2);
+	hx_bring(x, 9);
+	assert_int_equal(hx_v(x, 0)->stats.ready_late, 1);
+	assert_int_equal(hx_v(x, 0)->stats.ready_events, 0);
+	hx_close(x);
+}
+
+static void registers_restored_one_by_one(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_populate(x, HX_AREA_PAGE);
+	hx_area(x, 0)->reason = 0;
+	hx_area(x, 0)->token = 0x9000; /* not taken yet when the state was saved */
+	assert_false(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_CTL, 0x100));
+	assert_false(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, 0x1000 | 9));
+	assert_false(hst_vcpu_set_msr(hx_v(x, 0), 0x10, 0));
+	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_CTL, HX_VECTOR));
+	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_area(x, 0)->token, 0x9000);
+	x->vcpus[0].irr = true;
+	assert_int_equal(hx_take_ready(x, 0), 0x9000);
+	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
+	hx_close(x);
+}
+
+static void a_restored_register_does_not_acknowledge(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	hx_sleeper(x, 0, 9);
+	hx_bring(x, 9);
+	hx_take_irq(x, 0);
+	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
+	hx_pass(x, 0);
+	assert_int_equal(x->counts[HX_IRQ], 1); /* the wake-all that is due waits for it */
+	hx_ack(x, 0);
+	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
+	hx_close(x);
+}
+
+static void nothing_is_announced_into_an_absent_area(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_CTL, HX_VECTOR));
+	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_AREA_LOST], 1);
+	assert_int_equal(hx_area(x, 0)->reason, 0);
+	hx_bring(x, HX_AREA_PAGE);
+	hx_bring(x, 5);
+	hx_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(block_waits_outside_until_the_page_is_there),
+		cmocka_unit_test(stall_halts_until_the_page_is_there),
+		cmocka_unit_test(an_interrupt_ends_a_stall),
+		cmocka_unit_test(the_task_that_comes_back_joins_its_own_read),
+		cmocka_unit_test(a_stall_with_an_event_half_delivered_waits_outside),
+		cmocka_unit_test(so_does_one_that_hits_the_delivery_of_our_own_event),
+		cmocka_unit_test(a_ready_pf_for_another_task_ends_a_stall),
+		cmocka_unit_test(stalls_given_up_do_not_use_up_the_driver),
+		cmocka_unit_test(each_verdict_stalls_and_is_counted),
+		cmocka_unit_test(faults_max_is_a_limit_that_comes_and_goes),
+		cmocka_unit_test(a_fast_answer_is_no_event),
+		cmocka_unit_test(the_end_of_the_window_kicks),
+		cmocka_unit_test(a_slow_answer_is_an_event_and_is_learnt_once),
+		cmocka_unit_test(the_window_shuts_for_a_slow_source_and_opens_again),
+		cmocka_unit_test(an_explicit_window_is_kept),
+		cmocka_unit_test(a_window_too_short_to_tell_teaches_nothing),
+		cmocka_unit_test(the_read_latency_counts_from_its_own_start),
+		cmocka_unit_test(a_spurious_kick_changes_nothing),
+		cmocka_unit_test(one_kick_until_it_has_looked),
+		cmocka_unit_test(one_that_waits_is_kicked_once),
+		cmocka_unit_test(a_redundant_fault_goes_on),
+		cmocka_unit_test(one_that_waits_while_it_is_shown_again_is_served),
+		cmocka_unit_test(a_guest_that_faults_for_ever_is_paused),
+		cmocka_unit_test(ram_io_waits_until_it_can_be_carried_out),
+		cmocka_unit_test(enabling_waits_for_the_area_and_empties_it),
+		cmocka_unit_test(writes_that_do_not_enable_wait_for_nothing),
+		cmocka_unit_test(no_registers_without_user_faults),
+		cmocka_unit_test(enabling_again_wakes_all_and_rebinds),
+		cmocka_unit_test(registers_restored_one_by_one),
+		cmocka_unit_test(a_restored_register_does_not_acknowledge),
+		cmocka_unit_test(nothing_is_announced_into_an_absent_area),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
