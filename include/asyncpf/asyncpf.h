@@ -190,9 +190,12 @@ int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value);
 int apf_vcpu_set_msr(struct apf_vcpu *v, uint32_t msr, uint64_t value);
 
 /*
- * The whole protocol state, faults in flight included. Save returns the bytes needed and
- * writes them if they fit. Restore (0 or -EINVAL) into a vCPU that has not run. The vCPU must
- * not be in apf_vcpu_run().
+ * The whole protocol state, faults in flight included. Call apf_pause() first and save
+ * everything, KVM's state and guest memory too, while paused: events are delivered by other
+ * threads, and a token in the slot, an interrupt in the local APIC and this state belong
+ * together. The vCPU must not be in apf_vcpu_run(). Save with too small a buffer writes
+ * nothing and returns the most that it may need; otherwise it returns what it wrote, which is
+ * what restore wants. Restore (0 or -EINVAL) into a vCPU that has not run.
  */
 size_t apf_vcpu_save(struct apf_vcpu *v, void *buf, size_t len);
 int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);

@@ -62,6 +62,19 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 
 /* ---- trouble: the VM is paused while a block cannot be had ---- */
 
+static void trouble_tell(struct hst *h, const struct hst_trouble *t)
+{
+	h->trouble_told = t != NULL;
+	h->hooks.trouble(h->hooks.ctx, t);
+}
+
+/* What was told is taken back when the VM really goes on, not while the VMM holds it. */
+static void trouble_over(struct hst *h)
+{
+	if (h->trouble_told && !hst_is_paused(h))
+		trouble_tell(h, NULL);
+}
+
 static void trouble_begin(struct hst_fetch *f, enum hst_fetch_state state, const struct err *why)
 {
 	struct hst *h = f->h;
@@ -75,7 +88,7 @@ static void trouble_begin(struct hst_fetch *f, enum hst_fetch_state state, const
 		t.why = *why;
 	f->state = state;
 	h->troubled++;
-	h->hooks.trouble(h->hooks.ctx, &t);
+	trouble_tell(h, &t);
 	vcpu_kick_all(h);
 }
 
@@ -83,7 +96,7 @@ static void trouble_end(struct hst *h)
 {
 	ASSERT(h->troubled > 0);
 	if (--h->troubled == 0) {
-		h->hooks.trouble(h->hooks.ctx, NULL);
+		trouble_over(h);
 		vcpu_kick_all(h);
 	}
 }
@@ -430,8 +443,16 @@ void hst_pause(struct hst *h)
 	vcpu_kick_all(h);
 }
 
+void hst_pause_for(struct hst *h, const struct hst_trouble *t)
+{
+	trouble_tell(h, t);
+	hst_pause(h);
+}
+
 void hst_resume(struct hst *h)
 {
+	if (h->stopping)
+		return;
 	h->paused = false;
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		struct hst_fetch *f = &h->fetches[i];
@@ -449,6 +470,7 @@ void hst_resume(struct hst *h)
 		}
 	}
 	dispatch(h);
+	trouble_over(h);
 	vcpu_kick_all(h);
 }
 

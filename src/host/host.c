@@ -88,6 +88,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 {
 	ASSERT(cfg->vcpus >= 1 && cfg->vcpus <= HST_VCPUS_MAX);
 	ASSERT(cfg->block_shift >= PAGE_SHIFT && cfg->block_shift <= HST_BLOCK_SHIFT_MAX);
+	ASSERT(cfg->retries_max < UINT8_MAX);
 	ASSERT(cfg->queue_depth >= 1 && h->ram.bytes == h->mem.bytes);
 	ASSERT(block_count(cfg, h->mem.bytes) <= UINT32_MAX);
 	h->cfg = *cfg;

@@ -158,6 +158,7 @@ struct hst_vcpu {
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
 	bool recheck_by_vcpu; /* needs the vCPU thread */
 	bool ack_missed;
+	bool redundant_last;    /* the last exit was one of these: */
 	uint32_t redundant_run; /* faults in a row on blocks that were there */
 	struct hst_stats stats;
 	uint32_t wait_hist[HIST_BUCKETS]; /* fault to block readable, microseconds */
@@ -203,6 +204,7 @@ struct hst {
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
 	unsigned troubled; /* fetches FAILED or STUCK or CANCELLED: paused while > 0 */
 	bool paused;       /* by the VMM */
+	bool trouble_told; /* and not yet taken back */
 	struct hst_vcpu *vcpus;
 	struct hst_stats stats; /* what belongs to no vCPU */
 };
@@ -222,7 +224,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space);
 #define HST_OUTSIDE_MAX 64u
 
 /* Armed timers that sources may need on top of the driver's own; see hst_init. */
-#define HST_SOURCE_TIMERS 64u
+#define HST_SOURCE_TIMERS 128u
 
 /* ---- vCPU thread ---- */
 
@@ -249,7 +251,7 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
  */
 enum hst_next hst_next(struct hst_vcpu *v);
 
-/* INIT or reset. */
+/* INIT or reset: events off, and whatever the vCPU thread was in the middle of is dropped. */
 void hst_vcpu_reset(struct hst_vcpu *v);
 
 /* ---- anybody ---- */
@@ -282,6 +284,8 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e);
 
 /* Pause and resume by the VMM. Resume also tries again whatever had failed. */
 void hst_pause(struct hst *h);
+/* The same for a reason, which the trouble hook is told; gone with hst_resume. */
+void hst_pause_for(struct hst *h, const struct hst_trouble *t);
 void hst_resume(struct hst *h);
 bool hst_is_paused(const struct hst *h);
 

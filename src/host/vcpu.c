@@ -48,6 +48,12 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
 	back_in_host(v);
 	v->cpu = *cpu;
+	if (!kick_only) {
+		/* "In a row" means with no other exit between. */
+		if (!v->redundant_last)
+			v->redundant_run = 0;
+		v->redundant_last = false;
+	}
 	if (v->phase == HST_PHASE_STALL && !kick_only)
 		/* An interrupt ended the halt; if the guest still needs the block it comes back. */
 		wait_over(v, hst_now(v->h));
@@ -104,6 +110,7 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 	uint32_t block = block_of(h, off);
 
 	v->stats.redundant++;
+	v->redundant_last = true;
 	v->redundant_run++;
 	if (v->redundant_run % REDUNDANT_AGAIN == 0 && fetch_room(h))
 		fetch_present_again(h, block);
@@ -117,9 +124,7 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 		};
 
 		v->redundant_run = 0;
-		h->paused = true;
-		h->hooks.trouble(h->hooks.ctx, &t);
-		vcpu_kick_all(h);
+		hst_pause_for(h, &t);
 	}
 }
 
@@ -194,6 +199,10 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr)
 
 void hst_vcpu_reset(struct hst_vcpu *v)
 {
+	/* Whatever it was waiting for, an EN write among it, it is not doing any more. */
+	waiter_unlink(&v->sync);
+	if (v->phase != HST_PHASE_RUN)
+		wait_over(v, hst_now(v->h));
 	eng_reset(&v->eng);
 }
 

@@ -120,8 +120,7 @@ static void pause_for(struct apf *a, const struct err *why, roff_t off)
 {
 	struct hst_trouble t = {.why = *why, .gpa = ram_gpa(&a->hst.ram, off), .tries = 1};
 
-	hst_pause(&a->hst);
-	a->hst.hooks.trouble(a->hst.hooks.ctx, &t);
+	hst_pause_for(&a->hst, &t);
 }
 
 static void serve_touches(struct apf *a, const roff_t *offs, int n, struct err *e)

@@ -175,6 +175,8 @@ void apf_vcpu_reset(struct apf_vcpu *v)
 {
 	lib_lock(v->a);
 	hst_vcpu_reset(v->hv);
+	v->io.len = 0;
+	v->incomplete = false;
 	lib_unlock(v->a);
 }
 

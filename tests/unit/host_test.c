@@ -30,6 +30,35 @@ static void a_pause_holds_every_vcpu_until_resume(void **state)
 	hx_close(x);
 }
 
+/* A reason that was told is taken back when the VM goes on, and only then. */
+static void a_pause_for_a_reason_ends_with_resume(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hst_trouble t = {.why = {.code = -5, .text = "for a test"}, .tries = 1};
+
+	(void)state;
+	cfg.source_timeout_ns = 10 * NS_PER_MS;
+	struct hx *x = hx_open(&cfg);
+
+	hst_pause_for(&x->h, &t);
+	assert_int_equal(x->counts[HX_TROUBLE], 1);
+	hst_resume(&x->h);
+	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	hst_resume(&x->h);
+	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	/* The source recovers while the VMM holds the VM: it does not go on yet. */
+	hx_fault_next(x, 0, 5);
+	hx_after(x, 10 * NS_PER_MS);
+	assert_int_equal(x->counts[HX_TROUBLE], 2);
+	hst_pause(&x->h);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	hst_resume(&x->h);
+	assert_int_equal(x->counts[HX_GOES_ON], 2);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
 /* ---- memory ---- */
 
 /*
@@ -92,6 +121,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pause_holds_every_vcpu_until_resume),
+		cmocka_unit_test(a_pause_for_a_reason_ends_with_resume),
 		cmocka_unit_test(memory_is_bounded),
 		cmocka_unit_test(statistics_are_added_up),
 	};
