@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/host/host.c: the memory that the driver asks for, statistics; and pausing a VM. */
+/* src/host/host.c: the memory that it asks for, statistics; pausing a VM, resetting a vCPU. */
 #include "host_fixture.h"
 
 /* ---- pause by the VMM ---- */
@@ -56,6 +56,29 @@ static void a_pause_for_a_reason_ends_with_resume(void **state)
 	hst_resume(&x->h);
 	assert_int_equal(x->counts[HX_GOES_ON], 2);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_close(x);
+}
+
+/* ---- reset ---- */
+
+/* A reset while an EN write waits for its area: the write is not carried out afterwards. */
+static void a_reset_drops_what_was_under_way(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hx *x = hx_open(&cfg);
+	struct hst_vcpu *v = hx_v(x, 0);
+
+	(void)state;
+	hx_exit(x, 0, false);
+	hst_wrmsr(v, APF_MSR_EN, hx_en(x, 0));
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	hst_vcpu_reset(v);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hx_bring(x, HX_AREA_PAGE);
+	hx_exit(x, 0, true);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(x->counts[HX_MSR], 0);
+	assert_int_equal(v->eng.en, 0);
 	hx_close(x);
 }
 
@@ -122,6 +145,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pause_holds_every_vcpu_until_resume),
 		cmocka_unit_test(a_pause_for_a_reason_ends_with_resume),
+		cmocka_unit_test(a_reset_drops_what_was_under_way),
 		cmocka_unit_test(memory_is_bounded),
 		cmocka_unit_test(statistics_are_added_up),
 	};

@@ -726,27 +726,6 @@ static void a_restored_register_does_not_acknowledge(void **state)
 	hx_close(x);
 }
 
-/* A reset while an EN write waits for its area: the write is not carried out afterwards. */
-static void a_reset_drops_what_was_under_way(void **state)
-{
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
-	struct hx *x = hx_open(&cfg);
-	struct hst_vcpu *v = hx_v(x, 0);
-
-	(void)state;
-	hx_exit(x, 0, false);
-	hst_wrmsr(v, APF_MSR_EN, hx_en(x, 0));
-	assert_int_equal(hx_next(x, 0), HST_WAIT);
-	hst_vcpu_reset(v);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_bring(x, HX_AREA_PAGE);
-	hx_exit(x, 0, true);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(x->counts[HX_MSR], 0);
-	assert_int_equal(v->eng.en, 0);
-	hx_close(x);
-}
-
 static void nothing_is_announced_into_an_absent_area(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
@@ -797,7 +776,6 @@ int main(void)
 		cmocka_unit_test(enabling_again_wakes_all_and_rebinds),
 		cmocka_unit_test(registers_restored_one_by_one),
 		cmocka_unit_test(a_restored_register_does_not_acknowledge),
-		cmocka_unit_test(a_reset_drops_what_was_under_way),
 		cmocka_unit_test(nothing_is_announced_into_an_absent_area),
 	};
 
