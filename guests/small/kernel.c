@@ -338,6 +338,7 @@ static void gate_set(unsigned vector, const char *entry, unsigned ist)
 static void tables_build(void)
 {
 	bool walk = BOOT->scenario == SMALL_WALK && BOOT->pattern != SMALL_IDLE;
+	unsigned ist = BOOT->scenario == SMALL_STACK ? IST_EVENTS : 0;
 	const char *pf = pf_fast_any, *ready = ready_fast_any;
 	struct cpu *c = &cpus[0].cpu;
 
@@ -353,10 +354,10 @@ static void tables_build(void)
 	gdt[3] = 0x00cff3000000ffffull; /* SEL_UDATA */
 	gdt[4] = 0x00affb000000ffffull; /* SEL_UCODE */
 	for (unsigned v = 0; v < 32; v++)
-		gate_set(v, slow_stubs[v], v == 2 || v == 8);
-	gate_set(BOOT->vector & 0xff, walk ? ready : slow_ready, 0);
-	gate_set(c->timer_vector, walk ? timer_fast : slow_timer, 0);
-	gate_set(c->ipi_vector, slow_ipi, 0);
+		gate_set(v, slow_stubs[v], v == 2 || v == 8 ? 1 : ist);
+	gate_set(BOOT->vector & 0xff, walk ? ready : slow_ready, ist);
+	gate_set(c->timer_vector, walk ? timer_fast : slow_timer, ist);
+	gate_set(c->ipi_vector, slow_ipi, ist);
 	gate_set(SPURIOUS_VECTOR, slow_spurious, 0);
 	if (walk)
 		gate_set(PF_VECTOR, pf, 0);
@@ -373,6 +374,7 @@ static void tables_load(struct cpu *c)
 				  idtr = {sizeof(idt) - 1, (uint64_t)idt};
 
 	c->tss.ist[0] = (uint64_t)(c->ist_stack + sizeof(c->ist_stack));
+	c->tss.ist[IST_EVENTS - 1] = (uint64_t)c + CPU_BYTES; /* idle keeps nothing there */
 	c->tss.iomap = sizeof(c->tss);
 	/* Available 64-bit TSS, present. */
 	d[0] = (sizeof(c->tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |

@@ -77,6 +77,7 @@ struct cpu_scenario {
 	bool hostile;       /* SMALL_HOSTILE_NO_CLEAR: still doing harm */
 	bool probing;       /* SMALL_COLLIDE_B: the next touch of SMALL_CALL_PROBE is the probe */
 	uint32_t probes;    /* collisions tried */
+	uint32_t stacks;    /* SMALL_STACK: absent ones used up */
 	struct task waiter; /* the kernel itself, SMALL_SEND_ALWAYS */
 	uint64_t missing_last; /* SMALL_REENABLE: the count at the last time */
 	uint64_t ready_before; /* SMALL_COLLIDE_B, legacy: the event is lost if it stays here */
@@ -134,6 +135,7 @@ extern struct gst_table sleepers;
 #define PF_VECTOR 14
 #define GP_VECTOR 13
 #define SPURIOUS_VECTOR 0xff
+#define IST_EVENTS 2 /* SMALL_STACK: the stack of everything but NMI and double fault */
 
 /* KVM's APIC timer: 1 GHz bus, divided by 128 (TDCR 1010b). */
 #define TIMER_TDCR 0xa

@@ -409,10 +409,18 @@ void scenario_finish(const struct cpu *c)
 		result_of(c)->probe_lost++;
 }
 
-/* From slow_common. Returns to the frame, or does not return. */
-void trap_slow(struct frame *f, uint64_t kind, uint64_t err)
+/* SMALL_STACK: the next event pushes its frame where nothing is yet. */
+static void stack_move(struct cpu *c)
 {
-	struct cpu *c = this_cpu();
+	if (c->n == 0 && c->sc.stacks < SMALL_STACK_PAGES)
+		c->tss.ist[IST_EVENTS - 1] =
+			BOOT->image_gpa + (BOOT->pages - c->sc.stacks++) * PAGE_BYTES;
+	else
+		c->tss.ist[IST_EVENTS - 1] = (uint64_t)c + CPU_BYTES;
+}
+
+static void trap(struct cpu *c, struct frame *f, uint64_t kind, uint64_t err)
+{
 	bool user = f->cs & 3;
 
 	if (user)
@@ -455,6 +463,24 @@ void trap_slow(struct frame *f, uint64_t kind, uint64_t err)
 	timer_arm(c);
 }
 
+/* From slow_common. Returns to the frame, or does not return. */
+void trap_slow(struct frame *f, uint64_t kind, uint64_t err)
+{
+	struct cpu *c = this_cpu();
+	struct task *t = current(c);
+
+	if (BOOT->scenario == SMALL_STACK) {
+		stack_move(c);
+		if (f->cs & 3) {
+			/* To where a task keeps its frame; this stack is used once. */
+			*frame_of(t) = *f;
+			trap(c, frame_of(t), kind, err);
+			run(c, t);
+		}
+	}
+	trap(c, f, kind, err);
+}
+
 /* Instead of "APIC on, gst_enable" of the plain walk. */
 void scenario_enable(struct cpu *c)
 {
@@ -487,4 +513,6 @@ void scenario_start(struct cpu *c)
 		wrmsr(MSR_X2APIC_TMICT, max_u64(BOOT->idle_ms, 1) * (TIMER_HZ / 1000));
 	else if (BOOT->scenario == SMALL_CPL0 || BOOT->scenario == SMALL_SEND_ALWAYS)
 		kernel_touch(c);
+	else if (BOOT->scenario == SMALL_STACK)
+		stack_move(c);
 }

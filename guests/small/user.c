@@ -104,13 +104,14 @@ static void walk_pages(uint64_t id, struct small_task_result *result)
 	uint64_t index = id - (compute_pattern ? 1 : 0);
 	struct walk w = {.id = id, .result = result, .half_bits = 1};
 	bool probe = BOOT->scenario == SMALL_COLLIDE_A || BOOT->scenario == SMALL_COLLIDE_B;
+	uint64_t pages = BOOT->pages - (BOOT->scenario == SMALL_STACK ? SMALL_STACK_PAGES : 0);
 
 	if (BOOT->pattern == SMALL_SHARED) {
-		w.count = BOOT->pages;
-		w.start = index * BOOT->pages / walkers;
+		w.count = pages;
+		w.start = index * pages / walkers;
 	} else {
-		w.first = index * BOOT->pages / walkers;
-		w.count = (index + 1) * BOOT->pages / walkers - w.first;
+		w.first = index * pages / walkers;
+		w.count = (index + 1) * pages / walkers - w.first;
 	}
 	while (1ull << 2 * w.half_bits < w.count)
 		w.half_bits++;

@@ -45,6 +45,7 @@
 
 #define SMALL_VCPUS_MAX 8
 #define SMALL_TASKS_MAX 256 /* in all */
+#define SMALL_STACK_PAGES 16 /* SMALL_STACK; the image has more */
 
 enum small_pattern {
 	SMALL_SEQUENTIAL = 0, /* task t walks its own region front to back */
@@ -81,6 +82,11 @@ enum small_scenario {
 	SMALL_HOSTILE_ACK = 9,	    /* acknowledges at random moments without an event */
 	SMALL_SEND_ALWAYS = 10, /* EN with SEND_ALWAYS; the kernel faults at CPL 0 with IF on, like
 				   SMALL_CPL0 */
+	/*
+	 * The first events of CPU 0 push their frames into the image's last pages, absent ones:
+	 * a fault in the middle of an event's delivery. No task walks these pages.
+	 */
+	SMALL_STACK = 11,
 };
 
 struct small_boot {

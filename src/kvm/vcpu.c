@@ -194,18 +194,32 @@ static int set_mp_state(struct kvmp_vcpu *v, uint32_t state)
 	return KVMP_IOCTL(v->fd, KVM_SET_MP_STATE, &mp) < 0 ? -errno : 0;
 }
 
+/*
+ * Ends our halt. Whatever else the vCPU is in by now is none of our doing: another
+ * processor may have sent it INIT meanwhile, and then it must wait for SIPI.
+ */
+static int end_halt(struct kvmp_vcpu *v)
+{
+	struct kvm_mp_state mp;
+
+	v->halted = false;
+	if (KVMP_IOCTL(v->fd, KVM_GET_MP_STATE, &mp) < 0)
+		return -errno;
+	return mp.mp_state == KVM_MP_STATE_HALTED ? set_mp_state(v, KVM_MP_STATE_RUNNABLE) : 0;
+}
+
 static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_exit *x)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 	int rc = 0;
 
-	if (how == PLAT_ENTER_HALTED)
+	if (how == PLAT_ENTER_HALTED) {
 		rc = set_mp_state(v, KVM_MP_STATE_HALTED);
-	else if (how == PLAT_ENTER_RUNNABLE && v->halted)
-		rc = set_mp_state(v, KVM_MP_STATE_RUNNABLE);
-	if (how == PLAT_ENTER_HALTED || how == PLAT_ENTER_RUNNABLE)
-		v->halted = how == PLAT_ENTER_HALTED;
+		v->halted = true;
+	} else if (how == PLAT_ENTER_RUNNABLE && v->halted) {
+		rc = end_halt(v);
+	}
 	v->run->immediate_exit = how == PLAT_COMPLETE;
 	if (rc == 0)
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
@@ -256,10 +270,8 @@ static void kp_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
 	v->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
 	v->token = token;
 	/* A halted vCPU takes it now. */
-	if (v->halted) {
-		v->halted = false;
-		(void)set_mp_state(v, KVM_MP_STATE_RUNNABLE);
-	}
+	if (v->halted)
+		(void)end_halt(v);
 }
 
 static void kp_cancel_pf(void *ctx, unsigned vcpu)

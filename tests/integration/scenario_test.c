@@ -56,9 +56,45 @@ static void faults_in_kernel_mode_are_waited_for(void **state)
 		struct fix *f = scenario(abis[i], 1, SMALL_CPL0);
 
 		fix_events_agree(f);
-		/* The first 8 pages, however KVM reports such a touch: never as an event. */
-		assert_true(f->out.stats.blocked + f->out.stats.stalls_kernel_mode >= 8);
-		assert_true(f->out.stats.missing_events <= 96 - 8);
+		/*
+		 * The first 8 pages, by turns with interrupts off and on, and however KVM
+		 * reports such a touch: never as an event. On a slow machine a page may come
+		 * before we look. A task that a wake-all woke too early touches again, and
+		 * may be told twice.
+		 */
+		assert_true(f->out.stats.blocked + f->out.stats.stalls_kernel_mode +
+				    f->out.stats.stalls_irqs_off + f->out.stats.graced >= 8);
+		assert_true(f->out.stats.missing_events <= 96 - 8 + f->out.stats.joined);
+		fix_close(f);
+	}
+}
+
+/* Does KVM carry out the guest's CPL 0 itself? Then a touch there is no fault. */
+static bool cpl0_is_emulated(void)
+{
+	struct fix *f = scenario(APF_ABI_INT, 1, SMALL_CPL0);
+	bool emulated = f->out.stats.blocked > 0;
+
+	fix_close(f);
+	return emulated;
+}
+
+/* The frame of an event meets an absent page: the event is due again, and nothing on top. */
+static void faults_while_an_event_is_delivered(void **state)
+{
+	(void)state;
+	if (cpl0_is_emulated()) {
+		printf("SKIP: this KVM emulates CPL 0, and frames in absent memory fail there\n");
+		skip();
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(abis); i++) {
+		struct fix *f = fix_open(APF_FAULTS_USER, abis[i], 96);
+
+		f->cfg.boot.scenario = SMALL_STACK;
+		fix_run(f);
+		assert_int_equal(fix_pages_done(f), 96 - SMALL_STACK_PAGES);
+		fix_events_agree(f);
+		assert_true(f->out.stats.stalls_other >= SMALL_STACK_PAGES / 2);
 		fix_close(f);
 	}
 }
@@ -164,6 +200,7 @@ int main(void)
 		cmocka_unit_test(disable_and_enable_with_faults_in_flight),
 		cmocka_unit_test(enabled_before_the_local_apic),
 		cmocka_unit_test(faults_in_kernel_mode_are_waited_for),
+		cmocka_unit_test(faults_while_an_event_is_delivered),
 		cmocka_unit_test(send_always_verifies),
 		cmocka_unit_test(reserved_bits_and_bad_areas_raise_gp),
 		cmocka_unit_test(scribbling_over_the_slot),
