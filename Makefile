@@ -28,7 +28,7 @@ define compile
 	@ninja -C $(1)
 endef
 
-.PHONY: all demo test check asan tsan valgrind tidy bench clean help
+.PHONY: all demo test check asan tsan valgrind tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -40,7 +40,7 @@ demo: ## the main job in one minute, side by side
 test: ## every test
 	@tools/setup test
 	$(call compile,$(BUILD),)
-	@tools/run-tests $(BUILD)
+	@tools/run-tests $(BUILD) --no-suite lab
 
 check: ## unit tests and tidy, less than a minute
 	$(call compile,$(BUILD),)
@@ -48,7 +48,8 @@ check: ## unit tests and tidy, less than a minute
 
 asan: ## all tests with address and undefined-behaviour sanitizers
 	$(call compile,$(BUILD)-asan,-Db_sanitize=address$(COMMA)undefined $(SANITIZED))
-	@tools/run-tests $(BUILD)-asan --no-suite tidy --timeout-multiplier 4
+	@tools/run-tests $(BUILD)-asan --no-suite tidy --no-suite lab \
+		--timeout-multiplier 4
 
 tsan: ## tests of the suites unit and integration with the thread sanitizer
 	$(call compile,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
@@ -68,12 +69,20 @@ bench: ## the benchmarks of bench/, with the promises they assert
 	$(call compile,$(BUILD),)
 	@tools/run-tests $(BUILD) --benchmark
 
+lab: ## a shell in a Linux with real kvm_amd, in software emulation: docs/lab.md
+	@tools/lab $(ARGS)
+
+lab-test: ## the integration tests in there; downloads once, takes minutes
+	@tools/setup test
+	$(call compile,$(BUILD),)
+	@ASYNCPF_LAB=1 tools/run-tests $(BUILD) --suite lab
+
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
 
 help: ## this list
 	@echo 'make            build $(BUILD)/asyncpf'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | \
 		while read -r verb what; do printf 'make %-10s %s\n' "$$verb" "$$what"; done
 
 COMMA := ,

@@ -228,6 +228,44 @@ int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct er
 	return 0;
 }
 
+int kvmp_vcpu_enter(int fd, const struct kvmp_entry *entry, struct err *e)
+{
+	bool is_long = entry->mode == KVMP_LONG;
+	struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
+	struct kvm_regs regs = {
+		.rip = entry->rip,
+		.rax = entry->rax,
+		.rbx = entry->rbx,
+		.rsi = entry->rsi,
+		.rsp = entry->rsp,
+		.rflags = 2,
+	};
+	struct kvm_sregs s;
+
+	if (KVMP_IOCTL(fd, KVM_GET_SREGS, &s) < 0)
+		return err_sys(e, -errno, "kvm: reading segment registers");
+	s.cs = flat_segment(entry->code_selector, 11, is_long);
+	s.ds = flat_segment(entry->data_selector, 3, false);
+	s.es = s.fs = s.gs = s.ss = s.ds;
+	/* A busy TSS: both modes have it as type 11 (SDM vol. 3, tables 3-2); PVH wants 0x67. */
+	s.tr = (struct kvm_segment){
+		.limit = 0x67, .selector = entry->tss_selector, .type = 11, .present = 1};
+	s.gdt.base = entry->gdt.v;
+	s.gdt.limit = entry->gdt_bytes ? entry->gdt_bytes - 1 : 0;
+	s.idt.base = 0;
+	s.idt.limit = 0;
+	s.cr3 = is_long ? entry->cr3.v : 0;
+	s.cr0 = is_long ? 0x80000011 : 0x11; /* PG, ET PE */
+	s.cr4 = is_long ? 0x20 : 0;          /* PAE */
+	s.efer = is_long ? 0x500 : 0;        /* LMA LME */
+	if (KVMP_IOCTL(fd, KVM_SET_SREGS, &s) < 0)
+		return err_sys(e, -errno, "kvm: entering %s mode",
+			       is_long ? "64-bit" : "32-bit protected");
+	if (KVMP_IOCTL(fd, KVM_SET_REGS, &regs) < 0 || KVMP_IOCTL(fd, KVM_SET_MP_STATE, &mp) < 0)
+		return err_sys(e, -errno, "kvm: first registers");
+	return 0;
+}
+
 uint64_t kvmp_tsc_khz(int fd)
 {
 	int khz = KVMP_IOCTL(fd, KVM_GET_TSC_KHZ, 0);

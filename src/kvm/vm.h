@@ -41,6 +41,30 @@ void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run);
 int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e);
 /* Starts the vCPU in 64-bit mode at rip, CPL 0, interrupts off, RDI = arg. */
 int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct err *e);
+
+enum kvmp_mode {
+	KVMP_PROTECTED, /* 32-bit protected mode, no paging */
+	KVMP_LONG,      /* 64-bit mode, paging by cr3 */
+};
+
+/* The state in which a boot protocol hands over the first vCPU; what is not named is 0. */
+struct kvmp_entry {
+	enum kvmp_mode mode;
+	uint64_t rip;
+	uint64_t rax;
+	uint64_t rbx;
+	uint64_t rsi;
+	uint64_t rsp;
+	gpa_t cr3;          /* KVMP_LONG */
+	gpa_t gdt;          /* in guest memory; the segments below must be what it says */
+	uint16_t gdt_bytes; /* 0: no GDT */
+	uint16_t code_selector;
+	uint16_t data_selector;
+	uint16_t tss_selector;
+};
+
+/* Puts the vCPU there: CPL 0, flat 4 GiB segments, interrupts off. */
+int kvmp_vcpu_enter(int fd, const struct kvmp_entry *entry, struct err *e);
 uint64_t kvmp_tsc_khz(int fd);
 
 #endif

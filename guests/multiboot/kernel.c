@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A multiboot kernel that uses each promise made to small test kernels: the console on the
+ * first serial port, arguments, modules, the memory map, and the exit port. It prints what
+ * it was given and ends. Arguments:
+ *   exit=N   writes N to the exit port (the VM's status is then 2N + 1)
+ *   crash    takes an exception that nothing handles
+ * Multiboot Specification 0.6.96, section 3.3.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SERIAL_PORT 0x3f8
+#define SERIAL_LSR 5
+#define SERIAL_LSR_THRE 0x20
+#define SERIAL_WAIT_MAX 1000 /* reads; a port that is never ready must not hang us */
+#define EXIT_PORT 0xf4
+#define EXIT_NOT_MULTIBOOT 100
+
+#define BOOT_MAGIC 0x2badb002
+#define HAS_CMDLINE (1u << 2)
+#define HAS_MODULES (1u << 3)
+#define HAS_MAP (1u << 6)
+#define HAS_LOADER (1u << 9)
+
+struct info {
+	uint32_t flags;
+	uint32_t mem_lower;
+	uint32_t mem_upper;
+	uint32_t boot_device;
+	uint32_t cmdline;
+	uint32_t mods_count;
+	uint32_t mods_addr;
+	uint32_t syms[4];
+	uint32_t mmap_length;
+	uint32_t mmap_addr;
+	uint32_t drives[2];
+	uint32_t config_table;
+	uint32_t loader_name;
+};
+
+struct module {
+	uint32_t start;
+	uint32_t end;
+	uint32_t string;
+	uint32_t reserved;
+};
+
+struct range {
+	uint32_t size; /* of what follows */
+	uint64_t base;
+	uint64_t length;
+	uint32_t type;
+} __attribute__((packed));
+
+void kernel_main(uint32_t magic, const struct info *info);
+_Noreturn void crash(void);
+
+static void out8(uint16_t port, uint8_t v)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
+
+static uint8_t in8(uint16_t port)
+{
+	uint8_t v;
+
+	__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
+
+static void out32(uint16_t port, uint32_t v)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
+}
+
+static void put_char(char c)
+{
+	for (int i = 0; i < SERIAL_WAIT_MAX; i++)
+		if (in8(SERIAL_PORT + SERIAL_LSR) & SERIAL_LSR_THRE)
+			break;
+	out8(SERIAL_PORT, (uint8_t)c);
+}
+
+static void put_text(const char *s)
+{
+	while (*s)
+		put_char(*s++);
+}
+
+static void put_hex32(uint32_t v)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int shift = 28; shift >= 0; shift -= 4)
+		put_char(digits[v >> shift & 15]);
+}
+
+static void put_hex64(uint64_t v)
+{
+	put_text("0x");
+	put_hex32((uint32_t)(v >> 32));
+	put_hex32((uint32_t)v);
+}
+
+static void put_decimal(uint32_t v)
+{
+	char text[11];
+	char *p = text + sizeof(text) - 1;
+
+	*p = '\0';
+	do {
+		*--p = (char)('0' + v % 10);
+		v /= 10;
+	} while (v);
+	put_text(p);
+}
+
+/* The text behind a prefix that a word starts with, or nothing. */
+static const char *behind(const char *word, const char *prefix)
+{
+	while (*prefix)
+		if (*word++ != *prefix++)
+			return 0;
+	return word;
+}
+
+static uint32_t decimal(const char *s)
+{
+	uint32_t v = 0;
+
+	for (; *s >= '0' && *s <= '9'; s++)
+		v = v * 10 + (uint32_t)(*s - '0');
+	return v;
+}
+
+/* Prints the words of the command line; returns the value for the exit port. */
+static uint32_t take_arguments(const char *s)
+{
+	uint32_t value = 0;
+
+	for (uint32_t n = 0; *s; n++) {
+		const char *exit_value = behind(s, "exit=");
+		const char *crash_end = behind(s, "crash");
+
+		put_text("argument ");
+		put_decimal(n);
+		put_text(": ");
+		while (*s && *s != ' ')
+			put_char(*s++);
+		put_char('\n');
+		while (*s == ' ')
+			s++;
+		if (n == 0)
+			continue; /* our own name */
+		if (exit_value)
+			value = decimal(exit_value);
+		if (crash_end && (*crash_end == ' ' || *crash_end == '\0'))
+			crash();
+	}
+	return value;
+}
+
+/* FNV-1a, 32 bits. */
+static uint32_t hash(const uint8_t *p, uint32_t len)
+{
+	uint32_t h = 0x811c9dc5;
+
+	for (uint32_t i = 0; i < len; i++)
+		h = (h ^ p[i]) * 0x01000193;
+	return h;
+}
+
+static void show_modules(const struct module *m, uint32_t count)
+{
+	put_text("modules: ");
+	put_decimal(count);
+	put_char('\n');
+	if (count == 0)
+		return;
+	put_text("module 0: ");
+	put_text((const char *)(uintptr_t)m->string);
+	put_text(", ");
+	put_decimal(m->end - m->start);
+	put_text(" bytes, checksum 0x");
+	put_hex32(hash((const uint8_t *)(uintptr_t)m->start, m->end - m->start));
+	put_char('\n');
+}
+
+static void show_map(uint32_t at, uint32_t end)
+{
+	while (at < end) {
+		const struct range *r = (const struct range *)(uintptr_t)at;
+
+		put_text("memory ");
+		put_hex64(r->base);
+		put_text(" + ");
+		put_hex64(r->length);
+		put_text(" type ");
+		put_decimal(r->type);
+		put_char('\n');
+		at += r->size + sizeof(r->size);
+	}
+}
+
+void kernel_main(uint32_t magic, const struct info *info)
+{
+	uint32_t value = 0;
+
+	put_text("multiboot guest\n");
+	if (magic != BOOT_MAGIC) {
+		put_text("not loaded by multiboot\n");
+		out32(EXIT_PORT, EXIT_NOT_MULTIBOOT);
+		return;
+	}
+	if (info->flags & HAS_LOADER) {
+		put_text("loader: ");
+		put_text((const char *)(uintptr_t)info->loader_name);
+		put_char('\n');
+	}
+	if (info->flags & HAS_MAP)
+		show_map(info->mmap_addr, info->mmap_addr + info->mmap_length);
+	if (info->flags & HAS_MODULES)
+		show_modules((const struct module *)(uintptr_t)info->mods_addr, info->mods_count);
+	if (info->flags & HAS_CMDLINE)
+		value = take_arguments((const char *)(uintptr_t)info->cmdline);
+	put_text("exit ");
+	put_decimal(value);
+	put_char('\n');
+	out32(EXIT_PORT, value);
+}

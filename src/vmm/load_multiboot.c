@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See load_multiboot.h. Facts: Multiboot Specification 0.6.96, sections 3.1 (header), 3.2
+ * (machine state) and 3.3 (boot information format).
+ */
+#include <errno.h>
+
+#include "vmm/bytes.h"
+#include "vmm/elf.h"
+#include "vmm/load_multiboot.h"
+#include "vmm/load_parts.h"
+
+#define HEADER_MAGIC 0x1badb002
+#define HEADER_WITHIN 8192 /* it lies in that many first bytes of the file, 4-aligned */
+#define HEADER_BYTES 12
+#define HEADER_ADDRESSES_BYTES 32
+#define FLAG_PAGE_ALIGN (1u << 0)
+#define FLAG_MEMORY (1u << 1)
+#define FLAG_VIDEO (1u << 2)
+#define FLAGS_REQUIRED 0xffffu /* who does not understand one of these must refuse */
+#define FLAG_ADDRESSES (1u << 16)
+
+#define BOOT_MAGIC 0x2badb002
+#define INFO_BYTES 116
+#define INFO_MODULE_BYTES 16
+#define INFO_RANGE_BYTES 24 /* with its size field, which does not count itself */
+#define INFO_HAS_MEMORY (1u << 0)
+#define INFO_HAS_CMDLINE (1u << 2)
+#define INFO_HAS_MODULES (1u << 3)
+#define INFO_HAS_MAP (1u << 6)
+#define INFO_HAS_LOADER (1u << 9)
+
+/* Within the page at LOAD_INFO_GPA. */
+#define RANGES_AT 128
+#define MODULES_AT (RANGES_AT + LOAD_RANGES_MAX * INFO_RANGE_BYTES)
+
+_Static_assert(INFO_BYTES <= RANGES_AT, "the structure ends before the map");
+_Static_assert(MODULES_AT + LOAD_MODULES_MAX * INFO_MODULE_BYTES <= PAGE_BYTES, "one page");
+
+/* What will be loaded, whoever said so. */
+struct multiboot {
+	uint32_t flags;
+	size_t header; /* where it is in the file */
+	uint64_t lo;
+	uint64_t hi;
+	uint64_t entry;
+	/* With FLAG_ADDRESSES: the bytes to load. */
+	size_t offset;
+	size_t bytes;
+};
+
+static bool find_header(const unsigned char *bytes, size_t len, size_t *ret)
+{
+	size_t end = min_u64(len, HEADER_WITHIN);
+
+	for (size_t at = 0; at + HEADER_BYTES <= end; at += 4) {
+		uint32_t flags = get32(bytes, at + 4);
+
+		if (get32(bytes, at) == HEADER_MAGIC &&
+		    HEADER_MAGIC + flags + get32(bytes, at + 8) == 0) {
+			*ret = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool multiboot_is(const unsigned char *bytes, size_t len)
+{
+	size_t at;
+
+	return find_header(bytes, len, &at);
+}
+
+/* Section 3.1.3, "the address fields of Multiboot header": these replace the ELF headers. */
+static int read_addresses(const struct load_cfg *c, struct multiboot *m, struct err *e)
+{
+	const unsigned char *h = c->kernel.bytes + m->header;
+	uint64_t header_addr, load, load_end, bss_end;
+	uint64_t behind; /* bytes of the file from the one that goes to `load` */
+
+	if (c->kernel.len - m->header < HEADER_ADDRESSES_BYTES)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel cut short within its header",
+			       c->kernel.name);
+	header_addr = get32(h, 12);
+	load = get32(h, 16);
+	load_end = get32(h, 20);
+	bss_end = get32(h, 24);
+	m->entry = get32(h, 28);
+	if (header_addr < load || header_addr - load > m->header)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel whose header at %#llx does not "
+			       "agree with its load address %#llx", c->kernel.name,
+			       (unsigned long long)header_addr, (unsigned long long)load);
+	m->offset = m->header - (header_addr - load);
+	behind = c->kernel.len - m->offset;
+	if (load_end == 0)
+		load_end = load + behind;
+	if (load_end <= load || load_end - load > behind)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel cut short: %llu bytes of %llu",
+			       c->kernel.name, (unsigned long long)behind,
+			       (unsigned long long)(load_end - load));
+	if (bss_end != 0 && bss_end < load_end)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel whose memory ends at %#llx, its "
+			       "bytes at %#llx", c->kernel.name, (unsigned long long)bss_end,
+			       (unsigned long long)load_end);
+	m->bytes = load_end - load;
+	m->lo = load;
+	m->hi = max_u64(load_end, bss_end);
+	if (m->lo < LOAD_KERNEL_MIN || m->hi > c->mem->low_bytes)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel for memory from %#llx to %#llx; "
+			       "there is room from %#llx to %#llx", c->kernel.name,
+			       (unsigned long long)m->lo, (unsigned long long)m->hi,
+			       LOAD_KERNEL_MIN, (unsigned long long)c->mem->low_bytes);
+	return load_put(c, m->lo, c->kernel.bytes + m->offset, m->bytes, "code", e);
+}
+
+static int read_elf(const struct load_cfg *c, struct multiboot *m, struct err *e)
+{
+	struct load_cfg copy = *c; /* elf_write's context is not const */
+	struct elf f;
+	int rc;
+
+	if (!elf_is(c->kernel.bytes, c->kernel.len))
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel that is not an ELF file and has "
+			       "no addresses in its header", c->kernel.name);
+	rc = elf_parse(c->kernel.name, c->kernel.bytes, c->kernel.len, &f, e);
+	if (rc < 0)
+		return rc;
+	m->lo = f.lo;
+	m->hi = f.hi;
+	m->entry = f.entry;
+	/* The entry point of a kernel that runs elsewhere than it is loaded is virtual. */
+	if (m->entry < m->lo || m->entry >= m->hi)
+		elf_vaddr_to_paddr(&f, f.entry, &m->entry);
+	return elf_load_within(&f, LOAD_KERNEL_MIN, c->mem->low_bytes, load_elf_write, &copy, e);
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static int put_modules(const struct load_cfg *c, const struct multiboot *m, unsigned char *info,
+		       uint64_t *strings, struct load_result *ret, struct err *e)
+{
+	uint64_t starts[LOAD_MODULES_MAX] = {0};
+	uint64_t room = align_up(m->hi, PAGE_BYTES);
+	int rc;
+
+	/*
+	 * Right behind the kernel, where other loaders put them: a small kernel may not map
+	 * more than that. What they take is the sum of their pages.
+	 */
+	for (unsigned i = 0; i < c->modules_count; i++) {
+		if (c->modules[i].len > c->mem->low_bytes)
+			room = c->mem->low_bytes; /* refused below */
+		else
+			room += align_up(c->modules[i].len, PAGE_BYTES);
+	}
+	rc = load_put_modules(c, m->hi, room, starts, ret, e);
+	for (unsigned i = 0; rc == 0 && i < c->modules_count; i++) {
+		size_t at = MODULES_AT + i * (size_t)INFO_MODULE_BYTES;
+
+		put32(info, at, (uint32_t)starts[i]);
+		put32(info, at + 4, (uint32_t)(starts[i] + c->modules[i].len));
+		put32(info, at + 8, (uint32_t)*strings);
+		rc = load_put_string(c, strings, base_name(c->modules[i].name), "", e);
+	}
+	return rc;
+}
+
+static void put_map(const struct load_cfg *c, unsigned char *info)
+{
+	struct load_range map[LOAD_RANGES_MAX];
+	unsigned n = load_map(c->mem, map);
+
+	put32(info, 4, LOAD_LOW_END / 1024);
+	put32(info, 8, (uint32_t)((c->mem->low_bytes - LOAD_KERNEL_MIN) / 1024));
+	put32(info, 44, n * INFO_RANGE_BYTES);
+	put32(info, 48, LOAD_INFO_GPA + RANGES_AT);
+	for (unsigned i = 0; i < n; i++) {
+		size_t at = RANGES_AT + i * (size_t)INFO_RANGE_BYTES;
+
+		put32(info, at, INFO_RANGE_BYTES - 4);
+		put64(info, at + 4, map[i].base);
+		put64(info, at + 12, map[i].bytes);
+		put32(info, at + 20, map[i].type);
+	}
+}
+
+static int put_info(const struct load_cfg *c, const struct multiboot *m, struct load_result *ret,
+		    struct err *e)
+{
+	unsigned char info[PAGE_BYTES] = {0};
+	uint64_t strings = LOAD_STRINGS_GPA;
+	int rc;
+
+	put32(info, 0, INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MODULES | INFO_HAS_MAP |
+			       INFO_HAS_LOADER);
+	/* The kernel's own name comes first, as from other loaders: it is argv[0]. */
+	put32(info, 16, (uint32_t)strings);
+	rc = load_put_string(c, &strings, base_name(c->kernel.name), c->cmdline ? c->cmdline : "",
+			     e);
+	put32(info, 20, c->modules_count);
+	put32(info, 24, c->modules_count ? LOAD_INFO_GPA + MODULES_AT : 0);
+	put_map(c, info);
+	put32(info, 64, (uint32_t)strings);
+	if (rc == 0)
+		rc = load_put_string(c, &strings, "asyncpf", "", e);
+	if (rc == 0)
+		rc = put_modules(c, m, info, &strings, ret, e);
+	return rc < 0 ? rc : load_put(c, LOAD_INFO_GPA, info, sizeof(info), "information", e);
+}
+
+int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err *e)
+{
+	struct multiboot m = {0};
+	int rc;
+
+	if (!find_header(c->kernel.bytes, c->kernel.len, &m.header))
+		return err_set(e, -ENOEXEC, "%s: not a multiboot kernel", c->kernel.name);
+	m.flags = get32(c->kernel.bytes, m.header + 4);
+	if (m.flags & FLAGS_REQUIRED & ~(FLAG_PAGE_ALIGN | FLAG_MEMORY))
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel that demands %s (flags %#x)",
+			       c->kernel.name,
+			       m.flags & FLAG_VIDEO ? "a video mode" : "what is not specified",
+			       m.flags);
+	rc = m.flags & FLAG_ADDRESSES ? read_addresses(c, &m, e) : read_elf(c, &m, e);
+	if (rc < 0)
+		return rc;
+	if (m.entry < m.lo || m.entry >= m.hi)
+		return err_set(e, -ENOEXEC, "%s: multiboot kernel whose entry point %#llx is "
+			       "not in it (%#llx to %#llx)", c->kernel.name,
+			       (unsigned long long)m.entry, (unsigned long long)m.lo,
+			       (unsigned long long)m.hi);
+	rc = put_info(c, &m, ret, e);
+	ret->kind = LOAD_MULTIBOOT;
+	ret->kernel_start = m.lo;
+	ret->kernel_end = m.hi;
+	ret->entry = (struct kvmp_entry){
+		.mode = KVMP_PROTECTED,
+		.rip = m.entry,
+		.rax = BOOT_MAGIC,
+		.rbx = LOAD_INFO_GPA,
+		.rsp = LOAD_STACK_GPA,
+	};
+	return rc < 0 ? rc : load_put_gdt(c, &ret->entry, e);
+}

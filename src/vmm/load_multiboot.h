@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Multiboot 1 kernels: 32-bit protected mode, EAX = magic, EBX = information structure. */
+#ifndef VMM_LOAD_MULTIBOOT_H
+#define VMM_LOAD_MULTIBOOT_H
+
+#include "vmm/load.h"
+
+/* True when a header with a right checksum is where the specification wants it. */
+bool multiboot_is(const unsigned char *bytes, size_t len);
+int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err *e);
+
+#endif

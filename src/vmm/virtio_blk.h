@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A disk (virtio 1.2, 5.2): turns the buffers of one queue into reads, writes, flushes,
+ * discards and zeroing of a blk_backing. Decides what a request may touch before it touches
+ * it; trouble with the backing is a status byte, never more. Data passes through one bounce
+ * buffer, so a request of any length costs 64 KiB.
+ *
+ * Without VIRTIO_BLK_F_FLUSH the driver takes writes for durable when they end (5.2.6.2), so
+ * each is then flushed.
+ *
+ * Threads: requests on the worker of its virtio_mmio. Tests: tests/unit/virtio_blk_test.c,
+ * virtio_blk_model_test.c.
+ */
+#ifndef VMM_VIRTIO_BLK_H
+#define VMM_VIRTIO_BLK_H
+
+#include <stdatomic.h>
+
+#include "base/err.h"
+#include "vmm/blk_file.h"
+#include "vmm/virtio_mmio.h"
+
+#define VIRTIO_BLK_ID_BYTES 20u
+#define VIRTIO_BLK_PIECE_BYTES 65536u
+
+struct virtio_blk_stats {
+	uint64_t reads, writes, flushes, others, errors;
+	uint64_t bytes_read, bytes_written;
+};
+
+struct virtio_blk {
+	struct virtio_mmio mmio;
+	struct blk_backing backing;
+	char id[VIRTIO_BLK_ID_BYTES];
+	struct { /* written by the worker, read by anybody */
+		_Atomic uint64_t reads, writes, flushes, others, errors;
+		_Atomic uint64_t bytes_read, bytes_written;
+	} count;
+	unsigned char piece[VIRTIO_BLK_PIECE_BYTES]; /* the worker's */
+};
+
+/*
+ * id: what the guest sees as serial number, cut to 20 bytes. mem and what backing refers to
+ * are borrowed until close. The bus region is for &b->mmio with virtio_mmio_bus_ops.
+ */
+int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, const char *id,
+		    const struct guest_mem *mem, const struct irq_line *irq, bool threaded,
+		    struct err *e);
+/* As virtio_mmio_close; then flushes what was written. The backing stays open. */
+void virtio_blk_close(struct virtio_blk *b);
+
+/* Any thread. */
+void virtio_blk_stats_get(struct virtio_blk *b, struct virtio_blk_stats *ret);
+
+#endif

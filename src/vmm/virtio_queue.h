@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The device's side of a split virtqueue (virtio 1.2, 2.7): takes descriptor chains that the
+ * driver made available, gives them back as used, says whether the driver wants to hear of
+ * it. The ring is hostile input: every index, address and length is copied out of guest
+ * memory once and then checked; a walk ends after at most VIRTQ_SEGS_MAX descriptors. A
+ * ring that breaks the rules is reported, never followed.
+ *
+ * Threads: one at a time; the owner sees to that. Calls may block while absent guest memory
+ * is fetched. Tests: tests/unit/virtio_queue_test.c, tests/fuzz/virtq_fuzz.c.
+ */
+#ifndef VMM_VIRTIO_QUEUE_H
+#define VMM_VIRTIO_QUEUE_H
+
+#include "base/types.h"
+#include "vmm/guest_mem.h"
+
+/* Feature bits that concern the ring (6: reserved feature bits). */
+#define VIRTIO_F_INDIRECT_DESC (1ull << 28)
+#define VIRTIO_F_EVENT_IDX (1ull << 29)
+#define VIRTIO_F_VERSION_1 (1ull << 32)
+
+/* The largest queue that we offer, and the most descriptors of one chain. */
+#define VIRTQ_SIZE_MAX 256u
+#define VIRTQ_SEGS_MAX 256u
+
+/* The driver broke the rules of the ring: the device needs a reset. */
+#define VIRTQ_MALFORMED (-EPROTO)
+
+/* Alignment of the three parts, 2.7. */
+#define VIRTQ_DESC_ALIGN 16u
+#define VIRTQ_AVAIL_ALIGN 2u
+#define VIRTQ_USED_ALIGN 4u
+
+struct virtq {
+	const struct guest_mem *mem;
+	uint32_t size; /* as the driver wrote it; checked by virtq_start */
+	gpa_t desc, avail, used;
+	bool event_idx, indirect; /* negotiated */
+	uint16_t avail_next; /* next entry of the available ring that we take */
+	uint16_t used_next;  /* next entry of the used ring that we fill */
+};
+
+/* Part of a buffer in guest memory; len > 0 and all of it is RAM. */
+struct virtq_seg {
+	gpa_t gpa;
+	uint32_t len;
+};
+
+/* One buffer: first what the device reads, then what it writes. */
+struct virtq_chain {
+	uint16_t head;
+	uint16_t out_count; /* segs[0 .. out_count) are read by the device */
+	uint16_t in_count;  /* the next in_count are written by it */
+	uint64_t out_len, in_len; /* bytes; together below 2^32 (2.7.5.2) */
+	struct virtq_seg segs[VIRTQ_SEGS_MAX];
+};
+
+/*
+ * The driver has set size and addresses: checks them and starts at index 0. features: as
+ * negotiated. VIRTQ_MALFORMED: size no power of two or above VIRTQ_SIZE_MAX, a part that is
+ * not aligned or not RAM. mem is borrowed. Does not touch guest memory.
+ */
+int virtq_start(struct virtq *q, const struct guest_mem *mem, uint64_t features);
+
+/*
+ * The next buffer: 1, and ret is filled; 0: none. VIRTQ_MALFORMED: the ring breaks the
+ * rules. Any other error: guest memory could not be had; nothing was taken.
+ */
+int virtq_pop(struct virtq *q, struct virtq_chain *ret);
+
+/* The buffer popped last is not served now: the next virtq_pop() takes it again. */
+void virtq_unpop(struct virtq *q);
+
+/*
+ * Gives the buffer back; written: bytes from the start of its device-writable part that are
+ * certainly there. *ret_notify: the driver wants an interrupt. Errors as virtq_pop.
+ */
+int virtq_push(struct virtq *q, uint16_t head, uint32_t written, bool *ret_notify);
+
+/*
+ * Asks the driver to notify us of the next buffer. 1: one has come meanwhile, go on; 0: it
+ * will tell. Errors as virtq_pop.
+ */
+int virtq_rearm(struct virtq *q);
+
+/*
+ * Copies [off, off + len) of the chain's readable part into buf, or buf into the writable
+ * part. The range must lie within out_len or in_len (asserted). 0, or what guest_mem says.
+ */
+int virtq_chain_read(const struct virtq *q, const struct virtq_chain *c, uint64_t off, void *buf,
+		     size_t len);
+int virtq_chain_write(const struct virtq *q, const struct virtq_chain *c, uint64_t off,
+		      const void *buf, size_t len);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fuzzing entry for the kernel loaders. The first byte chooses the machine: bits 0-2 its
+ * memory, bits 3-4 how many modules, bit 5 memory above 4 GiB, bit 6 no command line; the
+ * rest is the kernel file. A write outside RAM, or a result that does not fit, ends the
+ * program. With libFuzzer: clang -fsanitize=fuzzer,address,undefined; without: replay.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/load.h"
+#include "vmm/load_parts.h"
+
+#define RAM_MAX (8u << 20)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct bounds {
+	unsigned char *ram;
+	uint64_t bytes;
+};
+
+static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
+{
+	const struct bounds *b = ctx;
+
+	if (gpa.v > b->bytes || len > b->bytes - gpa.v)
+		abort();
+	memcpy(b->ram + gpa.v, buf, len);
+	return 0;
+}
+
+static void check_result(const struct load_result *r, uint64_t ram)
+{
+	if (r->kernel_start < LOAD_KERNEL_MIN || r->kernel_start >= r->kernel_end ||
+	    r->kernel_end > ram || r->entry.rip < r->kernel_start ||
+	    r->entry.rip >= r->kernel_end)
+		abort();
+	if (r->modules_end && (r->modules_start < r->kernel_end ||
+			       r->modules_end > ram || r->modules_end <= r->modules_start))
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const unsigned char module[5000] = {1};
+	/* Guest memory is its end, whatever its size: a sanitizer sees what goes beyond. */
+	static unsigned char arena[RAM_MAX];
+	struct load_result r;
+	struct bounds b;
+	struct err e;
+
+	if (size == 0)
+		return 0;
+	b.bytes = (uint64_t)(1 + (data[0] & 7)) << 20;
+	b.ram = arena + RAM_MAX - b.bytes;
+	struct guest_mem mem = {
+		.write = ram_write,
+		.ctx = &b,
+		.low_bytes = b.bytes,
+		.high_bytes = data[0] & 0x20 ? 1ull << 30 : 0,
+	};
+	struct load_cfg cfg = {
+		.mem = &mem,
+		.kernel = {.name = "k", .bytes = data + 1, .len = size - 1},
+		.modules_count = data[0] >> 3 & 3,
+		.cmdline = data[0] & 0x40 ? NULL : "console=ttyS0",
+	};
+	for (unsigned i = 0; i < cfg.modules_count; i++)
+		cfg.modules[i] = (struct load_bytes){"m", module, sizeof(module) - i * 1000};
+	if (load_kernel(&cfg, &r, &e) == 0)
+		check_result(&r, b.bytes);
+	else if (e.code >= 0 || strlen(e.text) == 0)
+		abort();
+	return 0;
+}

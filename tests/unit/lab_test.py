@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""tools/lab without a network and without QEMU: the archive it writes, what it reads from
+other programs' output, what it takes for a complaint of the kernel, its command line.
+
+usage: lab_test.py SOURCE_FOLDER
+"""
+import argparse
+import importlib.machinery
+import importlib.util
+import io
+import pathlib
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import unittest
+
+SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
+sys.dont_write_bytecode = True
+LOADER = importlib.machinery.SourceFileLoader("lab", str(SOURCE / "tools/lab"))
+lab = importlib.util.module_from_spec(importlib.util.spec_from_loader("lab", LOADER))
+LOADER.exec_module(lab)
+
+
+def read_cpio(data):
+    """[(name, mode, content)], by the kernel's Documentation/driver-api/early-userspace."""
+    entries, at = [], 0
+    while True:
+        assert data[at:at + 6] == b"070701", at
+        f = [int(data[at + 6 + 8 * i:at + 14 + 8 * i], 16) for i in range(13)]
+        name = data[at + 110:at + 110 + f[11] - 1].decode()
+        assert data[at + 110 + f[11] - 1] == 0
+        body = (at + 110 + f[11] + 3) & ~3
+        if name == "TRAILER!!!":
+            return entries
+        entries.append((name, f[1], data[body:body + f[6]]))
+        at = (body + f[6] + 3) & ~3
+
+
+class Archive(unittest.TestCase):
+    def test_names_of_every_length_and_content_of_every_length(self):
+        cpio = lab.Cpio()
+        for n in range(1, 10):
+            cpio.file("x" * n, b"y" * n, 0o640)
+        entries = read_cpio(cpio.finish())
+        self.assertEqual(entries, [("x" * n, stat.S_IFREG | 0o640, b"y" * n)
+                                   for n in range(1, 10)])
+
+    def test_folders_come_first_and_once(self):
+        cpio = lab.Cpio()
+        cpio.file("/lib64/a/b", b"1")
+        cpio.file("lib64/a/c", b"2")
+        cpio.folder("lib64")
+        cpio.device("dev/console", 5, 1)
+        names = [(name, stat.S_IFMT(mode)) for name, mode, _ in read_cpio(cpio.finish())]
+        self.assertEqual(names, [("lib64", stat.S_IFDIR), ("lib64/a", stat.S_IFDIR),
+                                 ("lib64/a/b", stat.S_IFREG), ("lib64/a/c", stat.S_IFREG),
+                                 ("dev", stat.S_IFDIR), ("dev/console", stat.S_IFCHR)])
+
+    def test_a_name_is_taken_once(self):
+        cpio = lab.Cpio()
+        cpio.file("lib/libc.so.6", b"first")
+        cpio.file("lib/libc.so.6", b"second")
+        self.assertEqual(read_cpio(cpio.finish())[-1][2], b"first")
+
+
+class Reading(unittest.TestCase):
+    def test_ldd(self):
+        text = ("\tlinux-vdso.so.1 (0x00007ffd1b3f6000)\n"
+                "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1c5b000000)\n"
+                "\t/lib64/ld-linux-x86-64.so.2 (0x00007f1c5b3a1000)\n")
+        self.assertEqual(lab.libraries_of(text, "p"), ["/lib/x86_64-linux-gnu/libc.so.6",
+                                                       "/lib64/ld-linux-x86-64.so.2"])
+        self.assertEqual(lab.libraries_of("\tnot a dynamic executable\n", "p"), [])
+        self.assertEqual(lab.libraries_of("\tstatically linked\n", "p"), [])
+
+    def test_ldd_says_what_is_missing(self):
+        with self.assertRaisesRegex(lab.LabError, r"^cannot start: p: its library libx\.so\.1 "):
+            lab.libraries_of("\tlibx.so.1 => not found\n", "p")
+
+    def test_a_real_program_and_a_script(self):
+        self.assertTrue(any("libc.so" in path for path in lab.ldd("/bin/sh")))
+        self.assertEqual(lab.ldd(str(SOURCE / "tools/setup")), [])
+
+    def test_plan_of_apt(self):
+        plan = ("Reading package lists...\nInst libfdt1 (1.6.1-4+b1 Debian:12/oldstable [amd64])\n"
+                "Inst qemu-system-x86 [1:7.2] (1:10.0.2+ds-2 Backports:x [amd64]) []\n"
+                "Conf libfdt1 (1.6.1-4+b1 Debian:12/oldstable [amd64])\n")
+        self.assertEqual(lab.installs_of(plan), ["libfdt1=1.6.1-4+b1",
+                                                 "qemu-system-x86=1:10.0.2+ds-2"])
+
+    def test_archive_is_the_machines_own(self):
+        targets = ("scheme://one/other|bookworm|contrib\nscheme://two/debian|bookworm|main\n"
+                   "scheme://three/security|bookworm-security|main\n")
+        self.assertEqual(lab.archive_of(targets), "scheme://two/debian")
+        with self.assertRaisesRegex(lab.LabError, "Debian 12"):
+            lab.archive_of("scheme://one|noble|main\n")
+
+    def test_what_a_module_needs(self):
+        image = b"\x7fELF..license=GPL\0depends=kvm,ccp\0name=kvm_amd\0"
+        self.assertEqual(lab.module_depends(image), ["kvm", "ccp"])
+        self.assertEqual(lab.module_depends(b"a\0depends=\0b"), [])
+
+    def test_last_words_of_qemu(self):
+        noise = b"qemu: warning: TCG doesn't support requested feature: CPUID...\n"
+        self.assertEqual(lab.qemu_words(b"qemu: no such bus\n" + noise), "qemu: no such bus")
+        self.assertEqual(lab.qemu_words(noise), "it ended without a word")
+
+
+class Holder(unittest.TestCase):
+    def test_it_is_a_program_that_ends_only_by_a_signal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "vm-holder")
+            path.write_bytes(lab.vm_holder())
+            path.chmod(0o755)
+            # Without a /dev/kvm its calls fail, and it sleeps all the same.
+            with subprocess.Popen([path], stdin=subprocess.DEVNULL) as proc:
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    proc.wait(0.2)
+                proc.kill()
+                self.assertEqual(proc.wait(10), -9)
+
+
+class Watching(unittest.TestCase):
+    def watch(self, timeout=10):
+        return lab.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout),
+                         time.monotonic())
+
+    def complaint(self, *lines):
+        watch = self.watch()
+        watch.console(("\n".join(lines) + "\n").encode())
+        return watch.complaint
+
+    def test_complaints(self):
+        for line in ("WARNING: CPU: 1 PID: 80 at arch/x86/kvm/x86.c:1 f+0x1/0x2 [kvm]",
+                     "BUG: unable to handle page fault for address: 00", "Kernel panic - not",
+                     "INFO: task asyncpf:80 blocked for more than 120 seconds.",
+                     "rcu: INFO: rcu_preempt self-detected stall on CPU",
+                     "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+                     "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [asyncpf:80]",
+                     "Oops: general protection fault, maybe for address 0x0: 0000 [#1]"):
+            self.assertEqual(self.complaint("[    1.0] fine", f"[    3.141592] {line}"), line)
+
+    def test_no_complaints(self):
+        for line in ("AMD Zen1 DIV0 bug detected. Disable SMT for full protection.",
+                     "asyncpf[80]: segfault at 0 ip 0 sp 0 error 4",
+                     "rcu: Preemptible hierarchical RCU implementation.",
+                     "mtrr: your CPUs had inconsistent fixed MTRR settings"):
+            self.assertIsNone(self.complaint(f"[    3.141592] {line}"), line)
+
+    def test_cut_here_gives_way_to_what_it_announces(self):
+        self.assertEqual(self.complaint("[  1.0] ------------[ cut here ]------------",
+                                        "[  1.0] WARNING: CPU: 1", "[  1.0] WARNING: CPU: 2"),
+                         "WARNING: CPU: 1")
+
+    def test_a_line_in_two_parts(self):
+        watch = self.watch()
+        watch.console(b"[  1.0] WARN")
+        self.assertIsNone(watch.complaint)
+        watch.console(b"ING: x\n")
+        self.assertEqual(watch.complaint, "WARNING: x")
+
+    def test_what_ends_a_run(self):
+        watch = self.watch(timeout=1000)
+        self.assertIsInstance(watch.deadline()[1], lab.LabError)
+        watch.answer(b"rea")
+        self.assertIsNone(watch.ready_s)
+        watch.answer(b"dy\n")
+        self.assertIsInstance(watch.deadline()[1], TimeoutError)
+        watch.console(b"BUG: x\n")
+        self.assertIsNone(watch.deadline()[1])
+
+
+class Getting(unittest.TestCase):
+    def archive(self, **files):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    def test_a_file_and_one_that_is_not_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            o = argparse.Namespace(get=[("a", f"{folder}/got")])
+            lab.save_gets(o, self.archive(a=b"content"))
+            self.assertEqual(pathlib.Path(folder, "got").read_bytes(), b"content")
+            with self.assertRaisesRegex(lab.LabError, "^cannot get: a: "):
+                lab.save_gets(o, self.archive(b=b""))
+            o.get = [("a", f"{folder}/none/got")]
+            with self.assertRaisesRegex(lab.LabError, "^cannot write: "):
+                lab.save_gets(o, self.archive(a=b"content"))
+
+
+class CommandLine(unittest.TestCase):
+    def refused(self, *words):
+        done = subprocess.run([SOURCE / "tools/lab", *words], capture_output=True, text=True,
+                              check=False, timeout=30)
+        self.assertEqual(done.returncode, 2, done)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertTrue(done.stderr.startswith("asyncpf: wrong usage: tools/lab: "), done.stderr)
+        return done.stderr
+
+    def test_refusals(self):
+        self.assertIn("no command", self.refused("run"))
+        self.assertIn("no command", self.refused("run", "--cpus", "2", "--"))
+        self.assertIn("for run", self.refused("shell", "--", "true"))
+        self.assertIn("for run", self.refused("fetch", "--get", "a:b"))
+        self.assertIn("'0' is not a number from 1", self.refused("run", "--cpus", "0", "--", "x"))
+        self.assertIn("'1G' is not", self.refused("run", "--memory", "1G", "--", "x"))
+        self.assertIn("NAME within", self.refused("run", "--file", "a:../b", "--", "x"))
+        self.assertIn("NAME within", self.refused("run", "--file", ":b", "--", "x"))
+        self.assertIn("NAME:LOCAL", self.refused("run", "--get", "a", "--", "x"))
+        self.assertIn("'7.0'", self.refused("run", "--kernel", "7.0", "--", "x"))
+        self.assertIn("'fly'", self.refused("fly"))
+        self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
+
+    def test_words(self):
+        o = lab.parse(["run", "--file", "d/p", "--file", "d/p:q/r", "--get", "a:b:c", "--",
+                       "sh", "-c", "--", "x"])
+        self.assertEqual(o.file, [("d/p", "p"), ("d/p", "q/r")])
+        self.assertEqual(o.get, [("a", "b:c")])
+        self.assertEqual(o.command, ["sh", "-c", "--", "x"])
+        self.assertEqual((o.cpus, o.memory, o.timeout), (2, 1024, lab.TIMEOUT_S))
+        self.assertEqual(lab.parse([]).verb, "shell")
+
+    def test_help(self):
+        done = subprocess.run([SOURCE / "tools/lab", "--help"], capture_output=True, text=True,
+                              check=True, timeout=30)
+        self.assertIn("usage: tools/lab", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * For the tests of vmm/virtio_blk.c: a disk whose first bytes of each sector are its number,
+ * in a file, behind functions that count, fail and wait when told to; and requests to it.
+ */
+#ifndef VIRTIO_BLK_FIXTURE_H
+#define VIRTIO_BLK_FIXTURE_H
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "virtio_fixture.h"
+#include "vmm/virtio_blk.h"
+
+#define SECTORS 512u
+#define BYTES (SECTORS * 512u)
+#define HEADER 0x9000u
+#define STATUS 0x9100u
+#define TABLE 0xa000u
+#define NOTHING 0x77 /* status byte before the device writes it */
+
+#define F_FLUSH (1ull << 9)
+#define F_RING (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX)
+
+enum { T_IN, T_OUT, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_ZERO = 13 };
+enum { S_OK, S_IOERR, S_UNSUPP };
+
+/* A backing that counts, fails and waits when told to, in front of another. */
+struct flaky {
+	struct blk_backing inner;
+	unsigned calls, flushes;
+	unsigned fail_at; /* this call fails, counted from 1; 0: none */
+	atomic_bool wait;
+};
+
+struct fixture {
+	struct vx x;
+	struct flaky flaky;
+	struct blk_file file;
+	struct virtio_blk *b;
+	char path[64];
+	int fd; /* of the same file */
+	uint32_t used_len;
+};
+
+static inline int trip(struct flaky *k)
+{
+	while (atomic_load(&k->wait))
+		sched_yield();
+	return ++k->calls == k->fail_at ? -ENOSPC : 0;
+}
+
+static inline int flaky_read(void *ctx, uint64_t off, void *buf, size_t len)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	assert_true(off + len <= k->inner.bytes);
+	return rc < 0 ? rc : k->inner.ops->read(k->inner.ctx, off, buf, len);
+}
+
+static inline int flaky_write(void *ctx, uint64_t off, const void *buf, size_t len)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	assert_true(off + len <= k->inner.bytes);
+	assert_false(k->inner.read_only);
+	return rc < 0 ? rc : k->inner.ops->write(k->inner.ctx, off, buf, len);
+}
+
+static inline int flaky_flush(void *ctx)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	k->flushes++;
+	return rc < 0 ? rc : k->inner.ops->flush(k->inner.ctx);
+}
+
+static inline int flaky_zero(void *ctx, uint64_t off, uint64_t len, bool unmap)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	assert_true(off + len <= k->inner.bytes);
+	return rc < 0 ? rc : k->inner.ops->zero(k->inner.ctx, off, len, unmap);
+}
+
+static inline int flaky_discard(void *ctx, uint64_t off, uint64_t len)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	assert_true(off + len <= k->inner.bytes);
+	return rc < 0 ? rc : k->inner.ops->discard(k->inner.ctx, off, len);
+}
+
+static const struct blk_ops flaky_ops = {
+	.read = flaky_read, .write = flaky_write, .flush = flaky_flush, .zero = flaky_zero,
+	.discard = flaky_discard,
+};
+
+static inline int setup_as(void **state, bool read_only, bool threaded)
+{
+	struct fixture *f = test_calloc(1, sizeof(*f));
+	struct irq_line irq;
+	struct blk_backing backing;
+
+	vx_init(&f->x);
+	f->b = test_calloc(1, sizeof(*f->b));
+	snprintf(f->path, sizeof(f->path), "/tmp/virtio_blk_test.XXXXXX");
+	f->fd = mkostemp(f->path, O_CLOEXEC);
+	assert_true(f->fd >= 0);
+	assert_int_equal(ftruncate(f->fd, BYTES), 0);
+	for (unsigned i = 0; i < SECTORS; i++)
+		assert_int_equal(pwrite(f->fd, &i, sizeof(i), i * 512), sizeof(i));
+	assert_int_equal(blk_file_open(&f->file, f->path, read_only, &f->flaky.inner, NULL), 0);
+	backing = f->flaky.inner;
+	backing.ops = &flaky_ops;
+	backing.ctx = &f->flaky;
+	irq = fake_irq_line(&f->x.irq, VX_GSI);
+	*state = f;
+	assert_int_equal(virtio_blk_open(f->b, &backing, "a-serial-number-that-is-long",
+					 &f->x.mem, &irq, threaded, NULL), 0);
+	vx_attach(&f->x, &f->b->mmio);
+	vx_bring_up(&f->x, F_FLUSH | F_RING, 64);
+	return 0;
+}
+
+static inline int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	virtio_blk_close(f->b);
+	virtio_blk_close(f->b);
+	blk_file_close(&f->file);
+	close(f->fd);
+	unlink(f->path);
+	vx_fini(&f->x);
+	test_free(f->b);
+	test_free(f);
+	return 0;
+}
+
+/* Header, data in `pieces` descriptors at VX_DATA, status; direct or in a table. */
+static inline void offer(struct fixture *f, uint32_t type, uint64_t sector, uint32_t len, bool in,
+		  unsigned pieces, bool indirect)
+{
+	struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} h = {type, 0x55555555, sector};
+	uint64_t table = indirect ? TABLE : VX_DESC;
+	uint8_t status = NOTHING;
+	unsigned n = 1;
+
+	vx_put(&f->x, HEADER, &h, sizeof(h));
+	vx_put(&f->x, STATUS, &status, 1);
+	vx_desc_at(&f->x, table, 0, HEADER, sizeof(h), DESC_NEXT, 1);
+	for (uint32_t at = 0; len && at < len; n++) {
+		uint32_t part = n < pieces ? (len - at + 1) / 2 : len - at;
+
+		vx_desc_at(&f->x, table, n, VX_DATA + at, part,
+			   DESC_NEXT | (in ? DESC_WRITE : 0), n + 1);
+		at += part;
+	}
+	vx_desc_at(&f->x, table, n, STATUS, 1, DESC_WRITE, 0);
+	if (indirect)
+		vx_desc(&f->x, 0, TABLE, 16 * (n + 1), DESC_INDIRECT, 0);
+	vx_offer(&f->x, 0);
+	vx_kick(&f->x);
+}
+
+static inline int finish(struct fixture *f)
+{
+	uint8_t status;
+	uint32_t head;
+
+	while (virtio_mmio_work(&f->b->mmio))
+		;
+	assert_int_equal(vx_reg(&f->x, 0x070), 15);
+	assert_true(vx_take(&f->x, &head, &f->used_len));
+	assert_int_equal(head, 0);
+	vx_get(&f->x, STATUS, &status, 1);
+	return status;
+}
+
+static inline int request(struct fixture *f, uint32_t type, uint64_t sector, uint32_t len, bool in)
+{
+	offer(f, type, sector, len, in, 3, false);
+	return finish(f);
+}
+
+static inline void put_range(struct fixture *f, unsigned i, uint64_t sector, uint32_t sectors,
+		      uint32_t flags)
+{
+	struct {
+		uint64_t sector;
+		uint32_t sectors, flags;
+	} r = {sector, sectors, flags};
+
+	vx_put(&f->x, VX_DATA + 16 * i, &r, sizeof(r));
+}
+
+#endif

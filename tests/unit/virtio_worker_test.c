@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm/virtio_mmio.c with its worker thread: requests are served meanwhile; reset and close
+ * drop the one in hand.
+ */
+#include "virtio_echo_fixture.h"
+
+static int setup(void **state)
+{
+	return setup_as(state, true);
+}
+
+static void wait_used(struct vx *x, uint16_t idx)
+{
+	while (vx_used_idx(x) != idx)
+		sched_yield();
+}
+
+static void worker_serves(void **state)
+{
+	struct fixture *f = *state;
+
+	vx_bring_up(&f->x, ALL_RING, 8);
+	for (unsigned n = 0; n < 2000; n++) {
+		offer(&f->x, n % 4, n);
+		/* Each is told of: the event index follows. */
+		vx_kick(&f->x);
+		wait_used(&f->x, (uint16_t)(n + 1));
+		expect_echo(&f->x, n % 4, n);
+	}
+}
+
+static void wait_hanging(struct fixture *f, unsigned count)
+{
+	while (f->d.hanging < count)
+		sched_yield();
+}
+
+static void reset_drops_the_request(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 1; i <= 20; i++) {
+		f->d.hang = true;
+		vx_bring_up(&f->x, 0, 8);
+		offer(&f->x, 0, i);
+		vx_kick(&f->x);
+		wait_hanging(f, i);
+		if (i % 2) {
+			vx_set(&f->x, 0x070, 0);
+		} else {
+			vx_set(&f->x, 0x030, 0);
+			vx_set(&f->x, 0x044, 0);
+		}
+		assert_int_equal(f->d.dropped, i);
+		assert_int_equal(vx_used_idx(&f->x), 0);
+		f->d.hang = false;
+		vx_bring_up(&f->x, 0, 8);
+		offer(&f->x, 1, i);
+		vx_kick(&f->x);
+		wait_used(&f->x, 1);
+		expect_echo(&f->x, 1, i);
+	}
+}
+
+/* Taking one queue away does not lose the other's request. */
+static void other_queue_goes_on(void **state)
+{
+	struct fixture *f = *state;
+
+	f->d.hang = true;
+	vx_bring_up(&f->x, 0, 8);
+	vx_queue(&f->x, 1, 8, 0x5000, 0x6000, 0x7000);
+	offer(&f->x, 0, 3);
+	vx_kick(&f->x);
+	wait_hanging(f, 1);
+	vx_set(&f->x, 0x030, 1);
+	f->d.hang = false;
+	vx_set(&f->x, 0x044, 0);
+	wait_used(&f->x, 1);
+	expect_echo(&f->x, 0, 3);
+	assert_int_equal(f->d.dropped, 1);
+}
+
+static void close_drops_the_request(void **state)
+{
+	struct fixture *f = *state;
+
+	f->d.hang = true;
+	vx_bring_up(&f->x, 0, 8);
+	offer(&f->x, 0, 3);
+	offer(&f->x, 1, 4);
+	vx_kick(&f->x);
+	wait_hanging(f, 1);
+	virtio_mmio_close(&f->v);
+	assert_int_equal(f->d.dropped, 1);
+	assert_int_equal(f->d.hanging, 1); /* the second was not begun */
+	assert_int_equal(vx_used_idx(&f->x), 0);
+}
+
+static void *resetter(void *arg)
+{
+	struct vx *x = arg;
+
+	for (unsigned i = 0; i < 300; i++) {
+		vx_set(x, 0x070, 0);
+		(void)vx_reg(x, 0x070);
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Two vCPUs that contradict each other; what comes of it is their affair. */
+static void two_vcpus(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, resetter, &f->x), 0);
+	f->x.size = 8;
+	for (unsigned i = 0; i < 300; i++) {
+		vx_set(&f->x, 0x070, 3);
+		vx_features(&f->x, VIRTIO_F_VERSION_1);
+		vx_set(&f->x, 0x070, 11);
+		vx_queue(&f->x, 0, 8, VX_DESC, VX_AVAIL, VX_USED);
+		vx_set(&f->x, 0x070, 15);
+		offer(&f->x, i % 4, i);
+		vx_kick(&f->x);
+	}
+	pthread_join(t, NULL);
+	vx_bring_up(&f->x, 0, 8);
+	offer(&f->x, 0, 5);
+	vx_kick(&f->x);
+	wait_used(&f->x, 1);
+	expect_echo(&f->x, 0, 5);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(worker_serves),
+		TEST(reset_drops_the_request),
+		TEST(other_queue_goes_on),
+		TEST(close_drops_the_request),
+		TEST(two_vcpus),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
