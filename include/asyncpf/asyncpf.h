@@ -141,7 +141,10 @@ int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
 /* Memory and sources are complete: maps the memory and starts serving. */
 int apf_start(struct apf *a, struct apf_error *e);
 
-/* EAX of CPUID leaf 0x40000001 as the guest should see it, from what the host supports. */
+/*
+ * EAX of CPUID leaf 0x40000001 as the guest should see it, from what the host supports: the
+ * page fault features replaced, and PV_UNHALT taken out where vCPUs are halted for faults.
+ */
 uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
 
 /* ---- guest memory, for loaders and devices ---- */

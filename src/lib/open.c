@@ -323,15 +323,24 @@ void *apf_memory_hva(struct apf *a, uint64_t gpa)
 	return (void *)(uintptr_t)gmem_hva(a->gmem, off).v;
 }
 
+/*
+ * KVM_FEATURE_PV_UNHALT (cpuid.rst): a guest halts until another processor kicks it. A kick
+ * that meets a vCPU which we hold halted for a fault would be used up by that, and the HLT
+ * that it was meant for would wait for ever.
+ */
+#define CPUID_PV_UNHALT (1u << 7)
+
 uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax)
 {
 	switch (a->cfg.faults) {
 	case APF_FAULTS_KERNEL:
 		return eax;
 	case APF_FAULTS_USER:
-		return kvmp_cpuid_features(eax, eng_features((enum apf_rev)a->cfg.abi));
-	case APF_FAULTS_BLOCK:
+		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT,
+					   eng_features((enum apf_rev)a->cfg.abi));
 	case APF_FAULTS_STALL:
+		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT, 0);
+	case APF_FAULTS_BLOCK:
 		break;
 	}
 	return kvmp_cpuid_features(eax, 0);

@@ -306,6 +306,8 @@ static void vcpus_are_checked(void **state)
 	says(&v, apf_vcpu_attach(v.a, 1, fd, run, 0, &vcpu, &v.e), -EINVAL, "vcpus_max is 1");
 	says(&v, apf_vcpu_attach(v.a, 0, fd, run, 255, &vcpu, &v.e), -EINVAL, "APIC id 255");
 	assert_int_equal(apf_vcpu_attach(v.a, 0, fd, run, 0, &vcpu, &v.e), 0);
+	/* int announces bits 4 and 14, and takes PV_UNHALT (7) out; the rest is the host's. */
+	assert_int_equal(apf_cpuid_features(v.a, 0x01000089), 0x01004019);
 	says(&v, apf_vcpu_attach(v.a, 0, fd, run, 0, &vcpu, &v.e), -EBUSY, "attached already");
 	/* The registers, as a VMM restores them. */
 	uint64_t value = 1;

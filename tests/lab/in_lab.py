@@ -4,7 +4,7 @@
 
 usage: in_lab.py SOURCE_FOLDER PROGRAM [WORDS...]
 
-Skipped unless ASYNCPF_LAB is 1: the lab downloads 70 MB once, and takes minutes.
+Skipped unless ASYNCPF_LAB is 1: the lab downloads 60 MB once, and takes minutes.
 """
 import os
 import subprocess
