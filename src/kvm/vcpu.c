@@ -104,7 +104,7 @@ static void read_cpu(struct kvmp_vcpu *v, bool mid_instruction, struct cpu_state
 }
 
 /* KVM_RUN was interrupted: a fault, a kick, or a signal of the VMM's. */
-static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
+static void interrupted(struct kvmp *k, struct plat_exit *x)
 {
 	static const struct timespec at_once = {0, 0};
 	siginfo_t si;
@@ -127,7 +127,6 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 		x->kind = PLAT_EXIT_ERROR;
 		x->code = -EINTR;
 	}
-	(void)v;
 }
 
 static bool is_apf_msr(uint32_t msr)
@@ -135,19 +134,18 @@ static bool is_apf_msr(uint32_t msr)
 	return msr == APF_MSR_EN || msr == APF_MSR_CTL || msr == APF_MSR_ACK;
 }
 
-/* True: the access is to RAM, which an emulating host could not reach. */
-static bool ram_access(struct kvmp *k, struct kvm_run *run, struct plat_exit *x)
+/* An access to RAM, which an emulating host could not reach, is ours and not the VMM's. */
+static void ram_access(struct kvmp *k, struct kvm_run *run, struct plat_exit *x)
 {
 	uint32_t len = run->mmio.len;
 
 	if (len == 0 || len > sizeof(run->mmio.data) ||
 	    !k->ram.gpa_to_roff(k->ram.ctx, (gpa_t){run->mmio.phys_addr}, len, &x->roff))
-		return false;
+		return;
 	x->kind = PLAT_EXIT_RAM_IO;
 	x->io.data = run->mmio.data;
 	x->io.len = len;
 	x->io.write = run->mmio.is_write != 0;
-	return true;
 }
 
 static void exited(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
@@ -166,7 +164,7 @@ static void exited(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 		x->msr.value = run->msr.data;
 		return;
 	case KVM_EXIT_MMIO:
-		(void)ram_access(k, run, x);
+		ram_access(k, run, x);
 		return;
 	default:
 		return;
@@ -228,7 +226,7 @@ static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_ex
 		exited(k, v, x);
 		read_cpu(v, mid_instruction(v->run), &x->cpu);
 	} else if (rc == -EINTR || rc == -EAGAIN) {
-		interrupted(k, v, x);
+		interrupted(k, x);
 		read_cpu(v, false, &x->cpu);
 	} else {
 		x->kind = PLAT_EXIT_ERROR;
