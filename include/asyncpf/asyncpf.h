@@ -113,6 +113,13 @@ void apf_config_init(struct apf_config *c);
 int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *e);
 
 /*
+ * Ends all waiting for memory: apf_read, apf_write and apf_populate return -EINTR, those that
+ * come later, too, and a vCPU that waits does so until it is kicked. For a VMM whose devices
+ * have threads, which must end before apf_close. After apf_start; any thread; may be repeated.
+ */
+void apf_stop(struct apf *a);
+
+/*
  * Stops the library's thread and frees everything. Every vCPU thread must have left
  * apf_vcpu_run() for good. Waits for reads in flight. NULL is harmless.
  */

@@ -189,14 +189,31 @@ int lib_serve_start(struct apf *a, struct err *e)
 	return 0;
 }
 
+/* Cancels what is being read. Once: a read that has ended is not there to be cancelled. */
+static void stop_reads(struct apf *a)
+{
+	if (a->hst.stopping)
+		return;
+	hst_stop(&a->hst);
+	pthread_cond_broadcast(&a->outside);
+}
+
+void apf_stop(struct apf *a)
+{
+	if (!a->started)
+		return;
+	lib_lock(a);
+	stop_reads(a);
+	lib_unlock(a);
+}
+
 /* Cancels what is being read and waits until it has ended. */
 static void end_reads(struct apf *a)
 {
 	struct pollfd io = {.fd = ioq_event_fd(a->ioq), .events = POLLIN};
 
 	lib_lock(a);
-	hst_stop(&a->hst);
-	pthread_cond_broadcast(&a->outside);
+	stop_reads(a);
 	lib_settle(a);
 	while (a->hst.in_flight > 0) {
 		pthread_mutex_unlock(&a->lock);
