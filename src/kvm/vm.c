@@ -10,8 +10,6 @@
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 
-#define CPUID_ENTRIES_MAX 256
-
 static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, struct err *e)
 {
 	struct kvm_enable_cap c = {.cap = cap, .args = {arg}};
@@ -157,12 +155,38 @@ void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run)
 		close(fd);
 }
 
-static int patch_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct kvm_cpuid2 *c,
-		       struct err *e)
+int kvmp_cpuid_supported(int kvm_fd, struct kvm_cpuid2 **ret, struct err *e)
 {
-	c->nent = CPUID_ENTRIES_MAX;
-	if (KVMP_IOCTL(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
-		return err_sys(e, -errno, "kvm: supported CPUID");
+	struct kvm_cpuid2 *c =
+		calloc(1, sizeof(*c) + KVMP_CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+
+	if (!c)
+		return err_sys(e, -ENOMEM, "kvm: supported CPUID");
+	c->nent = KVMP_CPUID_ENTRIES_MAX;
+	if (KVMP_IOCTL(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
+		int rc = err_sys(e, -errno, "kvm: supported CPUID");
+
+		free(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+int kvmp_vcpu_set_cpuid(int fd, unsigned id, struct kvm_cpuid2 *c, struct err *e)
+{
+	if (KVMP_IOCTL(fd, KVM_SET_CPUID2, c) < 0)
+		return err_sys(e, -errno, "kvm: CPUID of vCPU %u", id);
+	return 0;
+}
+
+int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e)
+{
+	struct kvm_cpuid2 *c;
+	int rc = kvmp_cpuid_supported(kvm_fd, &c, e);
+
+	if (rc < 0)
+		return rc;
 	for (uint32_t i = 0; i < c->nent; i++) {
 		struct kvm_cpuid_entry2 *en = &c->entries[i];
 
@@ -173,22 +197,50 @@ static int patch_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struc
 		else if (en->function == 0xb)
 			en->edx = id;
 	}
-	if (KVMP_IOCTL(fd, KVM_SET_CPUID2, c) < 0)
-		return err_sys(e, -errno, "kvm: CPUID of vCPU %u", id);
+	rc = kvmp_vcpu_set_cpuid(fd, id, c, e);
+	free(c);
+	return rc;
+}
+
+bool kvmp_has_tsc_deadline(int kvm_fd)
+{
+	return KVMP_IOCTL(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+}
+
+#define MSR_MISC_ENABLE 0x1a0u
+#define MISC_ENABLE_FAST_STRINGS 1ull
+
+int kvmp_vcpu_fast_strings(int fd, struct err *e)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} m = {.head = {.nmsrs = 1}, .entry = {.index = MSR_MISC_ENABLE}};
+
+	if (KVMP_IOCTL(fd, KVM_GET_MSRS, &m) == 1) {
+		m.entry.data |= MISC_ENABLE_FAST_STRINGS;
+		if (KVMP_IOCTL(fd, KVM_SET_MSRS, &m) == 1)
+			return 0;
+	}
+	return err_set(e, -EIO, "kvm: MSR %#x cannot be set", MSR_MISC_ENABLE);
+}
+
+int kvmp_vm_pit(int vm_fd, struct err *e)
+{
+	/* The speaker's port belongs to it: kernels measure time by it. */
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+
+	if (KVMP_IOCTL(vm_fd, KVM_CREATE_PIT2, &pit) < 0)
+		return err_sys(e, -errno, "kvm: in-kernel timer (PIT)");
 	return 0;
 }
 
-int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e)
+void kvmp_vm_irq_line(int vm_fd, uint32_t gsi, bool level)
 {
-	struct kvm_cpuid2 *c =
-		calloc(1, sizeof(*c) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
-	int rc;
+	struct kvm_irq_level line = {.irq = gsi, .level = level};
 
-	if (!c)
-		return err_sys(e, -ENOMEM, "kvm: CPUID of vCPU %u", id);
-	rc = patch_cpuid(kvm_fd, fd, id, features, c, e);
-	free(c);
-	return rc;
+	/* Fails only for a GSI that does not exist. */
+	(void)KVMP_IOCTL(vm_fd, KVM_IRQ_LINE, &line);
 }
 
 static struct kvm_segment flat_segment(uint16_t selector, uint8_t type, bool code)

@@ -39,6 +39,21 @@ int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_r
 void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run);
 /* Gives the vCPU the host's supported CPUID with these APF features. */
 int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e);
+/*
+ * What KVM offers to guests, in at most KVMP_CPUID_ENTRIES_MAX entries. A VMM changes it and gives
+ * it to each vCPU before that runs. *ret is freed with free().
+ */
+#define KVMP_CPUID_ENTRIES_MAX 256
+int kvmp_cpuid_supported(int kvm_fd, struct kvm_cpuid2 **ret, struct err *e);
+int kvmp_vcpu_set_cpuid(int fd, unsigned id, struct kvm_cpuid2 *c, struct err *e);
+/* KVM's local APICs can tell time by the TSC (CPUID 1 ECX bit 24, which KVM does not set). */
+bool kvmp_has_tsc_deadline(int kvm_fd);
+/* MSR 0x1a0 as firmware leaves it: string operations are fast. */
+int kvmp_vcpu_fast_strings(int fd, struct err *e);
+/* The PC's timer, ports 0x40 to 0x43 and 0x61, on GSI 0. */
+int kvmp_vm_pit(int vm_fd, struct err *e);
+/* Drives an interrupt line. Any thread; does not block. */
+void kvmp_vm_irq_line(int vm_fd, uint32_t gsi, bool level);
 /* Starts the vCPU in 64-bit mode at rip, CPL 0, interrupts off, RDI = arg. */
 int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct err *e);
 

@@ -199,6 +199,16 @@ int load_kernel(const struct load_cfg *cfg, struct load_result *ret, struct err 
 	return rc;
 }
 
+bool load_is_linux(const struct load_bytes *k)
+{
+	struct elf f;
+
+	if (bzimage_is(k->bytes, k->len))
+		return true;
+	return elf_is(k->bytes, k->len) && elf_parse(k->name, k->bytes, k->len, &f, NULL) == 0 &&
+	       pvh_is(&f);
+}
+
 const char *load_kind_name(enum load_kind kind)
 {
 	static const char *const names[] = {

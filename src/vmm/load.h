@@ -58,6 +58,9 @@ struct load_result {
  */
 int load_kernel(const struct load_cfg *cfg, struct load_result *ret, struct err *e);
 
+/* It looks like Linux: a bzImage, or an ELF file with a PVH entry. */
+bool load_is_linux(const struct load_bytes *kernel);
+
 const char *load_kind_name(enum load_kind kind);
 
 #endif

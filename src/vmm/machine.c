@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builds the machine and takes it down. See machine.h and machine_parts.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "kvm/vm.h"
+#include "vmm/cpuid.h"
+#include "vmm/load_file.h"
+#include "vmm/machine_parts.h"
+
+static int mem_read(void *ctx, gpa_t gpa, void *buf, size_t len)
+{
+	struct machine *m = ctx;
+
+	return apf_read(m->apf, gpa.v, buf, len);
+}
+
+static int mem_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
+{
+	struct machine *m = ctx;
+
+	return apf_write(m->apf, gpa.v, buf, len);
+}
+
+static int check_cfg(const struct machine_cfg *c, struct err *e)
+{
+	if (!c->kernel)
+		return err_set(e, -EINVAL, "machine: no kernel");
+	if (c->cpus < 1 || c->cpus > MACHINE_CPUS_MAX)
+		return err_set(e, -EINVAL, "machine: %u processors, not 1 to %u", c->cpus,
+			       MACHINE_CPUS_MAX);
+	if (c->memory_bytes < MACHINE_MEMORY_MIN || c->memory_bytes > MACHINE_MEMORY_MAX ||
+	    c->memory_bytes % MACHINE_MEMORY_UNIT)
+		return err_set(e, -EINVAL, "machine: %llu bytes of memory, not a multiple of 2 MiB "
+			       "up to 64 GiB", (unsigned long long)c->memory_bytes);
+	if (c->modules_count > LOAD_MODULES_MAX || c->disks_count > MACHINE_DISKS_MAX)
+		return err_set(e, -EINVAL, "machine: %u modules and %u disks, more than %u or %u",
+			       c->modules_count, c->disks_count, LOAD_MODULES_MAX,
+			       MACHINE_DISKS_MAX);
+	return 0;
+}
+
+/* ---- memory ---- */
+
+static int add_memory(struct machine *m, unsigned slot, uint64_t gpa, uint64_t bytes, bool start,
+		      struct err *e)
+{
+	struct apf_error ae;
+	int rc;
+
+	if (bytes == 0)
+		return 0;
+	if (start)
+		return kvmp_vm_memory(m->vm_fd, slot, (gpa_t){gpa}, bytes,
+				      (hva_t){(uintptr_t)apf_memory_hva(m->apf, gpa)}, e);
+	rc = apf_memory_add(m->apf, gpa, bytes, &ae);
+	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
+}
+
+static int build_memory(struct machine *m, struct err *e)
+{
+	struct apf_error ae;
+	int rc;
+
+	m->mem = (struct guest_mem){.read = mem_read, .write = mem_write, .ctx = m};
+	guest_mem_split(&m->mem, m->cfg.memory_bytes);
+	rc = add_memory(m, 0, 0, m->mem.low_bytes, false, e);
+	if (rc == 0)
+		rc = add_memory(m, 1, GUEST_HIGH_GPA, m->mem.high_bytes, false, e);
+	if (rc < 0)
+		return rc;
+	rc = apf_start(m->apf, &ae);
+	if (rc < 0)
+		return err_set(e, rc, "%s", ae.text);
+	rc = add_memory(m, 0, 0, m->mem.low_bytes, true, e);
+	return rc < 0 ? rc : add_memory(m, 1, GUEST_HIGH_GPA, m->mem.high_bytes, true, e);
+}
+
+/* ---- processors ---- */
+
+static int open_vcpu(struct machine *m, unsigned i, struct err *e)
+{
+	struct machine_vcpu *v = &m->vcpus[i];
+	struct apf_error ae;
+	int rc;
+
+	v->m = m;
+	v->index = i;
+	rc = kvmp_vcpu_open(m->kvm_fd, m->vm_fd, i, &v->fd, &v->run, e);
+	if (rc == 0)
+		rc = kvmp_vcpu_fast_strings(v->fd, e);
+	if (rc < 0)
+		return rc;
+	rc = apf_vcpu_attach(m->apf, i, v->fd, v->run, i, &v->apf, &ae);
+	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
+}
+
+/* The first starts where the loader says; the others wait for INIT and SIPI, as KVM has them. */
+static int build_vcpus(struct machine *m, struct err *e)
+{
+	const struct cpuid_cfg cfg = {
+		.cpus = m->cfg.cpus, .tsc_deadline = kvmp_has_tsc_deadline(m->kvm_fd)};
+	struct kvm_cpuid_entry2 *kvm;
+	struct kvm_cpuid2 *c;
+	int rc = kvmp_cpuid_supported(m->kvm_fd, &c, e);
+
+	if (rc < 0)
+		return rc;
+	cpuid_adapt(c, KVMP_CPUID_ENTRIES_MAX, &cfg);
+	kvm = cpuid_find(c, APF_CPUID_LEAF_FEATURES, 0);
+	if (kvm)
+		kvm->eax = apf_cpuid_features(m->apf, kvm->eax);
+	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {
+		rc = open_vcpu(m, i, e);
+		cpuid_set_id(c, i);
+		if (rc == 0)
+			rc = kvmp_vcpu_set_cpuid(m->vcpus[i].fd, i, c, e);
+	}
+	free(c);
+	return rc;
+}
+
+/* ---- the kernel ---- */
+
+static int read_files(struct machine *m, struct load_cfg *lc, struct err *e)
+{
+	const struct machine_cfg *c = &m->cfg;
+	int rc = load_file_read(c->kernel, "kernel", LOAD_KERNEL_BYTES_MAX, &lc->kernel, e);
+
+	for (unsigned i = 0; rc == 0 && i < c->modules_count; i++) {
+		rc = load_file_read(c->modules[i], i ? "module" : "initrd", LOAD_MODULE_BYTES_MAX,
+				    &lc->modules[i], e);
+		if (rc == 0)
+			lc->modules_count++;
+	}
+	return rc;
+}
+
+static int load(struct machine *m, struct err *e)
+{
+	struct load_cfg lc = {.mem = &m->mem, .cmdline = m->cfg.cmdline};
+	struct load_result loaded;
+	int rc = read_files(m, &lc, e);
+
+	if (rc == 0)
+		rc = acpi_build(&m->acpi, &m->mem, &lc.acpi_rsdp, e);
+	if (rc == 0 && !lc.cmdline && load_is_linux(&lc.kernel))
+		lc.cmdline = MACHINE_LINUX_CMDLINE;
+	if (rc == 0)
+		rc = load_kernel(&lc, &loaded, e);
+	if (rc == 0)
+		rc = kvmp_vcpu_enter(m->vcpus[0].fd, &loaded.entry, e);
+	load_file_free(&lc.kernel);
+	for (unsigned i = 0; i < lc.modules_count; i++)
+		load_file_free(&lc.modules[i]);
+	return rc;
+}
+
+/* ---- up and down ---- */
+
+static int build(struct machine *m, struct err *e)
+{
+	struct apf_config ac = m->cfg.apf;
+	struct apf_error ae;
+	int rc;
+
+	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->wake_fd < 0)
+		return err_sys(e, -errno, "eventfd");
+	rc = kvmp_vm_open(&m->kvm_fd, &m->vm_fd, e);
+	if (rc == 0)
+		rc = kvmp_vm_pit(m->vm_fd, e);
+	if (rc < 0)
+		return rc;
+	ac.vcpus_max = m->cfg.cpus;
+	rc = apf_open(m->vm_fd, &ac, &m->apf, &ae);
+	if (rc < 0)
+		return err_set(e, rc, "%s", ae.text);
+	rc = build_memory(m, e);
+	if (rc == 0)
+		rc = build_vcpus(m, e);
+	if (rc == 0)
+		rc = machine_devices_open(m, e);
+	if (rc == 0)
+		rc = load(m, e);
+	/* Last: from here on a terminal is raw. */
+	if (rc == 0)
+		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd, e);
+	return rc;
+}
+
+int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err *e)
+{
+	struct machine *m;
+	int rc = check_cfg(cfg, e);
+
+	if (rc < 0)
+		return rc;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return err_sys(e, -ENOMEM, "machine");
+	m->cfg = *cfg;
+	m->kvm_fd = m->vm_fd = m->wake_fd = -1;
+	for (unsigned i = 0; i < MACHINE_CPUS_MAX; i++)
+		m->vcpus[i].fd = -1;
+	pthread_mutex_init(&m->lock, NULL);
+	rc = build(m, e);
+	if (rc < 0) {
+		machine_close(m);
+		return rc;
+	}
+	*ret = m;
+	return 0;
+}
+
+void machine_close(struct machine *m)
+{
+	if (!m)
+		return;
+	console_close(&m->console);
+	/* The devices' threads use the library: they end before it, and need not wait for it. */
+	if (m->apf)
+		apf_stop(m->apf);
+	machine_devices_close(m);
+	apf_close(m->apf);
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		if (m->vcpus[i].fd >= 0)
+			kvmp_vcpu_close(m->kvm_fd, m->vcpus[i].fd, m->vcpus[i].run);
+	if (m->vm_fd >= 0)
+		close(m->vm_fd);
+	if (m->kvm_fd >= 0)
+		close(m->kvm_fd);
+	if (m->wake_fd >= 0)
+		close(m->wake_fd);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+/* ---- for others ---- */
+
+bool machine_is_running(struct machine *m)
+{
+	bool running;
+
+	pthread_mutex_lock(&m->lock);
+	running = m->running && !m->ended;
+	pthread_mutex_unlock(&m->lock);
+	return running;
+}
+
+void machine_stop(struct machine *m)
+{
+	machine_end(m, MACHINE_STOPPED, 0);
+}
+
+struct apf *machine_apf(struct machine *m)
+{
+	return m->apf;
+}
+
+unsigned machine_vcpus(const struct machine *m)
+{
+	return m->cfg.cpus;
+}
+
+struct apf_vcpu *machine_vcpu(struct machine *m, unsigned index)
+{
+	return index < m->cfg.cpus ? m->vcpus[index].apf : NULL;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine for any kernel: a PC as far as stock Linux needs one, whose memory is
+ * libasyncpf's. It has processors with local APICs, an IO-APIC and a PIT (KVM's own), ACPI
+ * tables, a serial console, a clock, an exit port for test kernels, and virtio-mmio disks and
+ * entropy. It uses libasyncpf through its public header like any other VMM.
+ *
+ *     machine_open(&cfg, &m, &e);
+ *     machine_run(m, &outcome, &e);
+ *     machine_close(m);
+ *
+ * Threads: open, run and close belong to one thread. What is marked "any thread" may be
+ * called by others between open's return and the call of close.
+ * Tests: tests/integration/machine_test.c, tests/lab/.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include <asyncpf/asyncpf.h>
+
+#include "base/err.h"
+#include "vmm/load.h"
+
+#define MACHINE_CPUS_MAX 16u
+#define MACHINE_DISKS_MAX 15u
+#define MACHINE_MEMORY_MIN (2ull << 20)
+#define MACHINE_MEMORY_MAX (64ull << 30)
+/* Memory comes in pieces of this size, the largest page of a block source. */
+#define MACHINE_MEMORY_UNIT (2ull << 20)
+
+/* For Linux without a command line: the console, and an end instead of a halt after a panic. */
+#define MACHINE_LINUX_CMDLINE "console=ttyS0 panic=-1"
+
+struct machine_disk {
+	const char *path;
+	bool read_only;
+};
+
+/* Strings must stay until machine_close. */
+struct machine_cfg {
+	const char *kernel;
+	const char *modules[LOAD_MODULES_MAX]; /* the first is Linux's initrd */
+	unsigned modules_count;
+	const char *cmdline;   /* NULL: MACHINE_LINUX_CMDLINE for Linux, else none */
+	uint64_t memory_bytes; /* a multiple of MACHINE_MEMORY_UNIT */
+	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
+	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
+	unsigned disks_count;
+	struct apf_config apf; /* vcpus_max is taken from cpus */
+	int in_fd;             /* the console's keyboard; -1: none */
+	int out_fd;            /* and its screen; -1: none */
+	int stop_fd;           /* readable: end the run; -1: none. Not read. */
+};
+
+enum machine_end {
+	MACHINE_POWERED_OFF,
+	MACHINE_RESET,   /* the guest asked for a reset: a reboot, or a panic */
+	MACHINE_EXITED,  /* it wrote the exit port */
+	MACHINE_ESCAPED, /* Ctrl-A x was typed */
+	MACHINE_STOPPED, /* stop_fd, or machine_stop() */
+};
+
+struct machine_outcome {
+	enum machine_end end;
+	uint32_t status; /* MACHINE_EXITED: (v << 1) | 1 of the v that was written */
+	double wall_s;   /* first vCPU entered to the end */
+	double vcpu_cpu_s; /* CPU time of all vCPU threads */
+	struct apf_stats stats;
+};
+
+struct machine;
+
+/*
+ * Makes the machine and loads the kernel. -EINVAL: a configuration that cannot be; otherwise
+ * whatever could not be had, with the reason and what to do. in_fd is made raw if it is a
+ * terminal, and stays so until machine_close.
+ */
+int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err *e);
+
+/*
+ * Runs it to its end, once. 0: see ret->end. -EIO and others: a vCPU failed, with its last
+ * words. ret is filled in either case.
+ */
+int machine_run(struct machine *m, struct machine_outcome *ret, struct err *e);
+
+/* NULL is harmless. The disks are flushed. */
+void machine_close(struct machine *m);
+
+/* ---- for a control server ---- */
+
+/* machine_run returns soon, with MACHINE_STOPPED unless something else came first. Any thread. */
+void machine_stop(struct machine *m);
+/* Between the start of the first vCPU and the end of the run. Any thread. */
+bool machine_is_running(struct machine *m);
+/* The library's objects, for statistics, pause, resume and eviction. Any thread. */
+struct apf *machine_apf(struct machine *m);
+unsigned machine_vcpus(const struct machine *m);
+struct apf_vcpu *machine_vcpu(struct machine *m, unsigned index);
+
+#endif

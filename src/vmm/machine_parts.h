@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
+ * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole.
+ */
+#ifndef VMM_MACHINE_PARTS_H
+#define VMM_MACHINE_PARTS_H
+
+#include <pthread.h>
+
+#include "kvm/kvm_uapi.h"
+#include "vmm/acpi.h"
+#include "vmm/bus.h"
+#include "vmm/console.h"
+#include "vmm/machine.h"
+#include "vmm/pm.h"
+#include "vmm/reset.h"
+#include "vmm/rtc_cmos.h"
+#include "vmm/virtio_blk.h"
+#include "vmm/virtio_rng.h"
+
+struct machine_vcpu {
+	struct machine *m;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	struct apf_vcpu *apf;
+	pthread_t thread;
+	bool has_thread;
+	double cpu_s; /* its thread's CPU time, when that has ended */
+};
+
+struct machine_blk {
+	struct blk_file file;
+	struct virtio_blk blk;
+	bool is_open;
+};
+
+struct machine {
+	struct machine_cfg cfg;
+	int kvm_fd;
+	int vm_fd;
+	int wake_fd; /* eventfd: machine_run has something to do */
+	struct apf *apf;
+	struct machine_vcpu vcpus[MACHINE_CPUS_MAX];
+
+	struct guest_mem mem;
+	struct bus bus;
+	struct console console;
+	struct serial serial;
+	struct rtc rtc;
+	struct pm pm;
+	struct reset reset;
+	struct exit_port exit_port;
+	struct virtio_rng rng;
+	struct machine_blk *disks; /* cfg.disks_count of them */
+	struct acpi_cfg acpi;
+	bool has_devices; /* those that need no opening are initialised */
+
+	pthread_mutex_t lock; /* covers the rest */
+	bool running;
+	bool stop;  /* vCPU threads shall end */
+	bool ended; /* `end` and `status` say how, or `failure` */
+	enum machine_end end;
+	uint32_t status;
+	uint64_t end_ns;
+	struct err failure; /* code 0: none */
+};
+
+/* machine_devices.c: on the bus, and described in m->acpi. Half-built is closed all the same. */
+int machine_devices_open(struct machine *m, struct err *e);
+void machine_devices_close(struct machine *m);
+
+/* machine_vcpu.c: a vCPU's thread; arg is the struct machine_vcpu. */
+void *machine_vcpu_thread(void *arg);
+
+/* machine_run.c: the first end or failure counts. Any thread. */
+void machine_end(struct machine *m, enum machine_end end, uint32_t status);
+void machine_fail(struct machine *m, const struct err *why);
+void machine_wake(struct machine *m);
+
+#endif

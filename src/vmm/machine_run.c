@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs the machine: starts the vCPUs, serves the console, waits for the end. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/machine_parts.h"
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+void machine_wake(struct machine *m)
+{
+	static const uint64_t one = 1;
+
+	(void)!write(m->wake_fd, &one, sizeof(one));
+}
+
+void machine_end(struct machine *m, enum machine_end end, uint32_t status)
+{
+	pthread_mutex_lock(&m->lock);
+	if (!m->ended) {
+		m->ended = true;
+		m->end = end;
+		m->status = status;
+		m->end_ns = now_ns();
+	}
+	pthread_mutex_unlock(&m->lock);
+	machine_wake(m);
+}
+
+void machine_fail(struct machine *m, const struct err *why)
+{
+	pthread_mutex_lock(&m->lock);
+	if (!m->ended) {
+		m->ended = true;
+		m->failure = *why;
+		m->end_ns = now_ns();
+	}
+	pthread_mutex_unlock(&m->lock);
+	machine_wake(m);
+}
+
+static bool has_ended(struct machine *m)
+{
+	bool ended;
+
+	pthread_mutex_lock(&m->lock);
+	ended = m->ended;
+	pthread_mutex_unlock(&m->lock);
+	return ended;
+}
+
+/* ---- vCPU threads ---- */
+
+static int start_threads(struct machine *m, struct err *e)
+{
+	for (unsigned i = 0; i < m->cfg.cpus; i++) {
+		struct machine_vcpu *v = &m->vcpus[i];
+		char name[16] = "vcpu";
+		int rc = pthread_create(&v->thread, NULL, machine_vcpu_thread, v);
+
+		if (rc != 0)
+			return err_sys(e, -rc, "vCPU %u: thread", i);
+		v->has_thread = true;
+		name[4] = (char)('0' + i / 10);
+		name[5] = (char)('0' + i % 10);
+		(void)pthread_setname_np(v->thread, name);
+	}
+	return 0;
+}
+
+static void stop_threads(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->stop = true;
+	pthread_mutex_unlock(&m->lock);
+	/* A vCPU may wait for a device that waits for memory that never comes. */
+	console_hurry(&m->console);
+	apf_stop(m->apf);
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		if (m->vcpus[i].has_thread)
+			apf_vcpu_kick(m->vcpus[i].apf);
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		if (m->vcpus[i].has_thread)
+			pthread_join(m->vcpus[i].thread, NULL);
+}
+
+/* ---- the console, the end ---- */
+
+enum { WAKE, STOP, INPUT, OUTPUT, FDS };
+
+static void drain(int fd)
+{
+	uint64_t count;
+
+	(void)!read(fd, &count, sizeof(count));
+}
+
+static void console_failed(struct machine *m)
+{
+	machine_fail(m, &m->console.lost);
+}
+
+/*
+ * What woke us is not written at once: more will follow, and is written with it. *full: the
+ * reader takes no more now.
+ */
+static void serve_console(struct machine *m, const struct pollfd *fds, bool *full)
+{
+	struct console *c = &m->console;
+
+	if (fds[WAKE].revents) {
+		drain(m->wake_fd);
+		console_push(c, &m->serial);
+	} else {
+		int rc = console_flush(c);
+
+		*full = rc == 1;
+		if (rc < 0)
+			console_failed(m);
+	}
+	if (fds[INPUT].revents && !console_read(c, &m->serial))
+		machine_end(m, MACHINE_ESCAPED, 0);
+}
+
+/* Until there is an end, and then until what was printed is written; not after a stop. */
+static void serve(struct machine *m)
+{
+	struct pollfd fds[FDS] = {
+		[WAKE] = {.fd = m->wake_fd, .events = POLLIN},
+		[STOP] = {.fd = m->cfg.stop_fd, .events = POLLIN},
+		[INPUT] = {.events = POLLIN},
+		[OUTPUT] = {.events = POLLOUT},
+	};
+	bool full = false;
+
+	for (;;) {
+		bool ended = has_ended(m);
+		bool pending = console_has_output(&m->console);
+
+		if (ended && (!pending || m->end == MACHINE_STOPPED || m->end == MACHINE_ESCAPED))
+			return;
+		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console);
+		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
+		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : -1) < 0)
+			continue;
+		if (fds[STOP].revents) {
+			machine_stop(m);
+			if (ended)
+				return;
+		}
+		serve_console(m, fds, &full);
+	}
+}
+
+static void collect(struct machine *m, uint64_t start_ns, struct machine_outcome *o)
+{
+	o->end = m->end;
+	o->status = m->status;
+	o->wall_s = (double)(m->end_ns - start_ns) / (double)NS_PER_S;
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
+	o->stats.size = sizeof(o->stats);
+	apf_stats_get(m->apf, &o->stats);
+}
+
+int machine_run(struct machine *m, struct machine_outcome *ret, struct err *e)
+{
+	uint64_t start = now_ns();
+	int rc;
+
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&m->lock);
+	m->running = true;
+	pthread_mutex_unlock(&m->lock);
+	rc = start_threads(m, e);
+	if (rc < 0)
+		machine_fail(m, e);
+	serve(m);
+	stop_threads(m);
+	(void)console_flush(&m->console);
+	collect(m, start, ret);
+	if (m->failure.code != 0)
+		return err_set(e, m->failure.code, "%s", m->failure.text);
+	if (m->console.lost.code != 0)
+		return err_set(e, m->console.lost.code, "%s", m->console.lost.text);
+	return rc;
+}

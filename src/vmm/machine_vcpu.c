@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A vCPU's thread: the loop around apf_vcpu_run, what its exits mean, and its last words. */
+#include <errno.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "vmm/machine_parts.h"
+
+#define RESET_CS_BASE 0xffff0000ull
+#define RESET_RIP 0xfff0ull
+
+static bool stopping(struct machine *m)
+{
+	bool stop;
+
+	pthread_mutex_lock(&m->lock);
+	stop = m->stop || m->ended;
+	pthread_mutex_unlock(&m->lock);
+	return stop;
+}
+
+/* Where it was when it died. */
+static void last_words(struct machine_vcpu *v, int code, const char *what)
+{
+	struct kvm_regs r = {0};
+	struct kvm_sregs s = {0};
+	struct err e;
+
+	(void)KVMP_IOCTL(v->fd, KVM_GET_REGS, &r);
+	(void)KVMP_IOCTL(v->fd, KVM_GET_SREGS, &s);
+	if (s.cs.base == RESET_CS_BASE && r.rip == RESET_RIP)
+		/* AMD: the state is undefined after a shutdown, and KVM resets the vCPU. */
+		err_set(&e, code, "vCPU %u: %s; the processor does not say where", v->index, what);
+	else
+		err_set(&e, code, "vCPU %u: %s: rip=%#llx rsp=%#llx cr2=%#llx cr3=%#llx "
+			"cr0=%#llx cpl=%u", v->index, what, (unsigned long long)r.rip,
+			(unsigned long long)r.rsp, (unsigned long long)s.cr2,
+			(unsigned long long)s.cr3, (unsigned long long)s.cr0, s.ss.dpl);
+	machine_fail(v->m, &e);
+}
+
+static void ports(struct machine_vcpu *v)
+{
+	struct kvm_run *r = v->run;
+	unsigned char *data = (unsigned char *)r + r->io.data_offset;
+
+	/* String instructions come as several accesses of one port. */
+	for (uint32_t i = 0; i < r->io.count; i++)
+		bus_access(&v->m->bus, BUS_PORTS, r->io.port, data + i * r->io.size, r->io.size,
+			   r->io.direction == KVM_EXIT_IO_OUT);
+}
+
+/* False: the vCPU cannot go on. */
+static bool serve_exit(struct machine_vcpu *v)
+{
+	struct kvm_run *r = v->run;
+	char what[96];
+
+	switch (r->exit_reason) {
+	case KVM_EXIT_IO:
+		ports(v);
+		return true;
+	case KVM_EXIT_MMIO:
+		bus_access(&v->m->bus, BUS_MMIO, r->mmio.phys_addr, r->mmio.data, r->mmio.len,
+			   r->mmio.is_write);
+		return true;
+	case KVM_EXIT_SHUTDOWN:
+		last_words(v, -EIO, "the guest triple-faulted");
+		return false;
+	case KVM_EXIT_INTERNAL_ERROR:
+		snprintf(what, sizeof(what), "KVM gave up (internal error, suberror %u%s)",
+			 r->internal.suberror,
+			 r->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
+				 ? ": an instruction that it cannot emulate" : "");
+		last_words(v, -EIO, what);
+		return false;
+	case KVM_EXIT_FAIL_ENTRY:
+		snprintf(what, sizeof(what), "the processor refused to enter the guest (%#llx)",
+			 (unsigned long long)r->fail_entry.hardware_entry_failure_reason);
+		last_words(v, -EIO, what);
+		return false;
+	default:
+		snprintf(what, sizeof(what), "unexpected KVM exit %u", r->exit_reason);
+		last_words(v, -EIO, what);
+		return false;
+	}
+}
+
+static double thread_cpu_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / (double)NS_PER_S;
+}
+
+void *machine_vcpu_thread(void *arg)
+{
+	struct machine_vcpu *v = arg;
+
+	while (!stopping(v->m)) {
+		int rc = apf_vcpu_run(v->apf);
+
+		if (rc == -EINTR)
+			continue;
+		if (rc < 0) {
+			char what[96];
+
+			snprintf(what, sizeof(what), "running the guest failed (%s)",
+				 strerror(-rc));
+			last_words(v, rc, what);
+			break;
+		}
+		if (!serve_exit(v))
+			break;
+	}
+	v->cpu_s = thread_cpu_s();
+	return NULL;
+}
