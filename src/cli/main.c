@@ -21,6 +21,7 @@ struct verb {
 static const struct verb verbs[] = {
 	{"demo", cmd_demo, "the main job in one minute: each way of serving faults, side by side"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
+	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},
 };
 
 static void print_usage(FILE *out)

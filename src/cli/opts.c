@@ -177,6 +177,20 @@ static int store_number(const struct opts *o, const struct opt *row, const char 
 	return 0;
 }
 
+static int store_list(const struct opts *o, const struct opt *row, const char *text,
+		      struct opts_list *into, struct err *e)
+{
+	char why[64];
+
+	ASSERT(row->max <= OPTS_LIST_MAX);
+	if (into->count == row->max) {
+		snprintf(why, sizeof(why), "given more than %u times", into->count);
+		return bad_value(o, row, text, why, e);
+	}
+	into->text[into->count++] = text;
+	return 0;
+}
+
 static int store(const struct opts *o, const struct opt *row, const char *text, void *base,
 		 struct err *e)
 {
@@ -187,8 +201,14 @@ static int store(const struct opts *o, const struct opt *row, const char *text, 
 		*(bool *)into = true;
 		return 0;
 	case OPT_KIND_TEXT:
+	case OPT_KIND_LIST:
 		if (!*text)
 			return bad_value(o, row, "''", "it must not be empty", e);
+		if (row->kind == OPT_KIND_LIST)
+			return store_list(o, row, text, into, e);
+		*(const char **)into = text;
+		return 0;
+	case OPT_KIND_ANY:
 		*(const char **)into = text;
 		return 0;
 	case OPT_KIND_CHOICE:

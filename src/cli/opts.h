@@ -18,6 +18,8 @@
 enum opt_kind {
 	OPT_KIND_FLAG,   /* bool: set to true, takes no value */
 	OPT_KIND_TEXT,   /* const char *: points into argv; an empty value is refused */
+	OPT_KIND_ANY,    /* const char *: the same, but may be empty */
+	OPT_KIND_LIST,   /* struct opts_list: a text each time, at most `max` times */
 	OPT_KIND_U32,    /* uint32_t within [min, max] */
 	OPT_KIND_U64,    /* uint64_t within [min, max] */
 	OPT_KIND_SIZE,   /* uint64_t bytes within [min, max]; suffixes K M G T */
@@ -26,6 +28,13 @@ enum opt_kind {
 };
 
 #define OPTS_ROWS_MAX 48 /* options in one table; asserted */
+#define OPTS_LIST_MAX 16 /* values of one option; a row's `max` is not above it, asserted */
+
+/* What an option that may be given several times was given, in that order. */
+struct opts_list {
+	const char *text[OPTS_LIST_MAX]; /* point into argv */
+	unsigned count;
+};
 
 struct opt {
 	const char *name; /* without dashes; NULL ends the table */
@@ -43,6 +52,8 @@ struct opt {
 	.kind = (opt_kind_), .field = _Generic(((s *)0)->f, type: offsetof(s, f))
 #define OPT_FLAG(s, f) OPT_TO(OPT_KIND_FLAG, bool, s, f)
 #define OPT_TEXT(s, f) OPT_TO(OPT_KIND_TEXT, const char *, s, f)
+#define OPT_ANY(s, f) OPT_TO(OPT_KIND_ANY, const char *, s, f)
+#define OPT_LIST(s, f) OPT_TO(OPT_KIND_LIST, struct opts_list, s, f)
 #define OPT_U32(s, f) OPT_TO(OPT_KIND_U32, uint32_t, s, f)
 #define OPT_U64(s, f) OPT_TO(OPT_KIND_U64, uint64_t, s, f)
 #define OPT_SIZE(s, f) OPT_TO(OPT_KIND_SIZE, uint64_t, s, f)

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf run`: the command line only. The work is run_main()'s.
+ * Test: tests/unit/run_opts_test.c.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/opts.h"
+#include "cli/run.h"
+
+const char *const run_faults_names[] = {"block", "stall", "kernel", "user", NULL};
+
+_Static_assert(APF_FAULTS_USER == ARRAY_LEN(run_faults_names) - 2, "one word per enum apf_faults");
+
+const char *const run_abi_names[] = {"off", "legacy", "pf2", "pf2-strict", "int", NULL};
+
+_Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum apf_abi");
+
+#define ABI_NOT_GIVEN UINT32_MAX
+#define MIB (1ull << 20)
+
+/* The struct that the option table fills; what it cannot check is checked afterwards. */
+struct parsed {
+	struct run_opts run;
+	struct opts_list initrds;
+	struct opts_list disks;
+	uint32_t cpus;
+	unsigned faults;
+	unsigned abi;
+};
+
+static const struct opt rows[] = {
+	{OPT_TEXT(struct parsed, run.machine.kernel), .name = "kernel", .arg = "FILE",
+	 .help = "What to boot: a bzImage, an ELF file with a PVH entry, or a multiboot kernel."},
+	{OPT_LIST(struct parsed, initrds), .name = "initrd", .arg = "FILE",
+	 .max = LOAD_MODULES_MAX,
+	 .help = "Linux's initial file system; may be repeated for multiboot kernels, which get "
+		 "each as a module."},
+	{OPT_ANY(struct parsed, run.machine.cmdline), .name = "cmdline", .arg = "TEXT",
+	 .help = "The kernel's command line; default for Linux: " MACHINE_LINUX_CMDLINE "."},
+	{OPT_SIZE(struct parsed, run.machine.memory_bytes), .name = "memory", .arg = "SIZE",
+	 .min = MACHINE_MEMORY_MIN, .max = MACHINE_MEMORY_MAX,
+	 .help = "The guest's memory, in steps of 2M; default 512M."},
+	{OPT_U32(struct parsed, cpus), .name = "cpus", .arg = "N", .min = 1,
+	 .max = MACHINE_CPUS_MAX, .help = "The guest's processors; default 1."},
+	{OPT_LIST(struct parsed, disks), .name = "disk", .arg = "FILE[,ro]",
+	 .max = MACHINE_DISKS_MAX,
+	 .help = "A raw file or block device as the next disk (vda, vdb, ...), read-only with "
+		 "',ro'; may be repeated."},
+	{OPT_CHOICE(struct parsed, faults), .name = "faults", .arg = "WORD",
+	 .choices = run_faults_names,
+	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
+		 "own), stall or block; default user."},
+	{OPT_CHOICE(struct parsed, abi), .name = "abi", .arg = "WORD",
+	 .choices = run_abi_names,
+	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
+		 "default int."},
+	{OPT_FLAG(struct parsed, run.stats), .name = "stats",
+	 .help = "Show how faults were served at the end, on standard error."},
+	{OPT_TEXT(struct parsed, run.json), .name = "json", .arg = "FILE",
+	 .help = "Write how it ended and the statistics to FILE as JSON."},
+	{OPT_FLAG(struct parsed, run.quiet), .name = "quiet",
+	 .help = "Say nothing but what the guest prints and errors."},
+	{.name = NULL},
+};
+
+static const struct opts run_table = {
+	.verb = "run",
+	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
+		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when it\n"
+		 "resets, 2v+1 when it writes v to port 0xf4.",
+	.rows = rows,
+};
+
+static bool cut_suffix(char *text, const char *suffix)
+{
+	size_t len = strlen(text), n = strlen(suffix);
+
+	if (len <= n || strcmp(text + len - n, suffix) != 0)
+		return false;
+	text[len - n] = '\0';
+	return true;
+}
+
+/* A name that ends in ",ro" itself can be given with ",rw" behind it. */
+static void take_disks(struct parsed *p)
+{
+	struct machine_cfg *m = &p->run.machine;
+
+	for (unsigned i = 0; i < p->disks.count; i++) {
+		/* The list points into argv, whose strings are the program's to change. */
+		char *text = (char *)(uintptr_t)p->disks.text[i];
+		struct machine_disk *d = &m->disks[m->disks_count++];
+
+		d->read_only = cut_suffix(text, ",ro");
+		if (!d->read_only)
+			(void)cut_suffix(text, ",rw");
+		d->path = text;
+	}
+}
+
+static int check(struct parsed *p, struct err *e)
+{
+	struct machine_cfg *m = &p->run.machine;
+
+	if (!m->kernel)
+		return err_set(e, -EINVAL, "missing option: --kernel: there is nothing to boot; "
+			       "see 'asyncpf run --help'");
+	if (m->memory_bytes % MACHINE_MEMORY_UNIT)
+		return err_set(e, -EINVAL, "bad value: --memory %llu: not a multiple of 2M; "
+			       "use %lluM", (unsigned long long)m->memory_bytes,
+			       (unsigned long long)(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT) /
+						    MIB));
+	if (p->abi != ABI_NOT_GIVEN && p->faults != APF_FAULTS_USER)
+		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
+			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
+			       run_faults_names[p->faults]);
+	return 0;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct parsed p = {
+		.run.machine.memory_bytes = 512 * MIB,
+		.cpus = 1,
+		.faults = APF_FAULTS_USER,
+		.abi = ABI_NOT_GIVEN,
+	};
+	struct machine_cfg *m = &p.run.machine;
+	struct err e = {0};
+	int operand;
+	int r = cli_begin(&run_table, argc, argv, &p, &operand);
+
+	if (r >= 0)
+		return r;
+	if (check(&p, &e) < 0) {
+		cli_error("%s", e.text);
+		return CLI_USAGE;
+	}
+	m->cpus = p.cpus;
+	for (unsigned i = 0; i < p.initrds.count; i++)
+		m->modules[m->modules_count++] = p.initrds.text[i];
+	take_disks(&p);
+	apf_config_init(&m->apf);
+	m->apf.faults = (enum apf_faults)p.faults;
+	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
+	return run_main(&p.run);
+}
