@@ -69,8 +69,8 @@ static const struct opt rows[] = {
 static const struct opts run_table = {
 	.verb = "run",
 	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
-		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when it\n"
-		 "resets, 2v+1 when it writes v to port 0xf4.",
+		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when\n"
+		 "it resets, 2v+1 when it writes v to port 0xf4.",
 	.rows = rows,
 };
 
