@@ -3,20 +3,17 @@
 #include "cli/run.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/stop_signals.h"
 #include "cli/tty_guard.h"
 
 struct run {
 	const struct run_opts *o;
 	struct tty_guard guard;
+	struct stop_signals signals;
 	struct machine *m;
-	int signal_fd;
 	FILE *json;
 	struct err err; /* why it failed; code 0: it did not */
 	struct machine_outcome out;
@@ -30,43 +27,6 @@ static void on_event(void *ctx, const struct apf_event *ev)
 		cli_error("the VM is paused: %s", ev->text);
 	else if (!o->quiet)
 		cli_error("the VM goes on: %s", ev->text);
-}
-
-/*
- * What asks us to end comes by a descriptor. What was ignored when we were started (nohup, a
- * shell's background jobs) stays so. SIGPIPE is an error of the write that caused it.
- */
-static int take_signals(struct run *r)
-{
-	static const int ours[] = {SIGINT, SIGTERM, SIGHUP};
-	sigset_t ends, blocked;
-
-	sigemptyset(&ends);
-	for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
-		struct sigaction old;
-
-		if (sigaction(ours[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaddset(&ends, ours[i]);
-	}
-	blocked = ends;
-	sigaddset(&blocked, SIGPIPE);
-	(void)sigprocmask(SIG_BLOCK, &blocked, NULL);
-	r->signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-	return r->signal_fd < 0 ? err_sys(&r->err, -errno, "signalfd") : 0;
-}
-
-/* As every program that was ended by a signal: whoever started us sees which. */
-static void die_by_signal(int fd)
-{
-	struct signalfd_siginfo si;
-	sigset_t one;
-
-	if (read(fd, &si, sizeof(si)) != sizeof(si))
-		return;
-	sigemptyset(&one);
-	sigaddset(&one, (int)si.ssi_signo);
-	(void)raise((int)si.ssi_signo);
-	(void)sigprocmask(SIG_UNBLOCK, &one, NULL);
 }
 
 static int open_json(struct run *r)
@@ -87,24 +47,24 @@ static int start(struct run *r)
 	if (rc == 0)
 		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
 	if (rc == 0)
-		rc = take_signals(r);
+		rc = stop_signals_start(&r->signals, &r->err);
 	if (rc < 0)
 		return rc;
 	cfg.in_fd = STDIN_FILENO;
 	cfg.out_fd = STDOUT_FILENO;
-	cfg.stop_fd = r->signal_fd;
+	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = (void *)(uintptr_t)r->o;
 	return machine_open(&cfg, &r->m, &r->err);
 }
 
-static int report(struct run *r, int code)
+static int report(struct run *r, bool ran, int code)
 {
 	if (r->err.code != 0)
 		cli_error("%s", r->err.text);
 	else if (r->out.end == MACHINE_RESET && !r->o->quiet)
 		cli_error("the guest reset the machine (a reboot, or a panic); it has ended");
-	if (r->o->stats && r->m)
+	if (r->o->stats && ran)
 		run_report_stats(&r->out, stderr);
 	if (!r->json)
 		return code;
@@ -134,22 +94,21 @@ int run_exit_code(const struct machine_outcome *out)
 
 int run_main(const struct run_opts *o)
 {
-	struct run r = {.o = o, .signal_fd = -1};
+	struct run r = {.o = o, .signals.fd = -1};
 	int code = CLI_FAILED;
+	bool ran = start(&r) == 0;
 
-	if (start(&r) == 0 && machine_run(r.m, &r.out, &r.err) == 0) {
+	if (ran && machine_run(r.m, &r.out, &r.err) == 0) {
 		r.err.code = 0;
 		code = run_exit_code(&r.out);
 	}
-	if (r.m)
-		machine_close(r.m);
+	machine_close(r.m);
 	tty_guard_end(&r.guard);
-	code = report(&r, code);
+	stop_signals_end(&r.signals);
+	code = report(&r, ran, code);
 	if (r.json)
 		fclose(r.json);
-	if (r.m && r.err.code == 0 && r.out.end == MACHINE_STOPPED)
-		die_by_signal(r.signal_fd);
-	if (r.signal_fd >= 0)
-		close(r.signal_fd);
+	if (ran && r.err.code == 0 && r.out.end == MACHINE_STOPPED)
+		stop_signals_die(&r.signals);
 	return code;
 }

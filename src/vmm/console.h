@@ -20,7 +20,7 @@
 #define CONSOLE_OUT_BYTES 16384u
 #define CONSOLE_IN_BYTES 256u
 /* What is printed within this time is written in one piece. */
-#define CONSOLE_GATHER_MS 4
+#define CONSOLE_GATHER_MS 10
 
 struct console {
 	struct terminal terminal;

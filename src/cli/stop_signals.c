@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See stop_signals.h. */
+#include "cli/stop_signals.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* Sent to the thread alone, to end it. pthread_cancel would need libgcc at run time. */
+#define END_SIGNAL SIGRTMAX
+
+static void *wait_for_signal(void *arg)
+{
+	static const uint64_t one = 1;
+	struct stop_signals *s = arg;
+	int signal;
+
+	if (sigwait(&s->set, &signal) == 0 && signal != END_SIGNAL) {
+		s->signal = signal;
+		(void)!write(s->fd, &one, sizeof(one));
+	}
+	return NULL;
+}
+
+int stop_signals_start(struct stop_signals *s, struct err *e)
+{
+	static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+	sigset_t blocked;
+	int rc;
+
+	sigemptyset(&s->set);
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+		struct sigaction old;
+
+		/* Ignored: nohup, or a shell's background job. It stays so. */
+		if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaddset(&s->set, ends[i]);
+	}
+	sigaddset(&s->set, END_SIGNAL);
+	blocked = s->set;
+	/* Errors of the write that caused them, not the end of a VM. */
+	sigaddset(&blocked, SIGPIPE);
+	sigaddset(&blocked, SIGXFSZ);
+	(void)pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+	s->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->fd < 0)
+		return err_sys(e, -errno, "eventfd");
+	rc = pthread_create(&s->thread, NULL, wait_for_signal, s);
+	if (rc != 0)
+		return err_sys(e, -rc, "thread for signals");
+	s->started = true;
+	return 0;
+}
+
+void stop_signals_end(struct stop_signals *s)
+{
+	if (s->started) {
+		(void)pthread_kill(s->thread, END_SIGNAL);
+		(void)pthread_join(s->thread, NULL);
+	}
+	if (s->fd >= 0)
+		close(s->fd);
+	s->started = false;
+	s->fd = -1;
+}
+
+void stop_signals_die(const struct stop_signals *s)
+{
+	sigset_t one;
+
+	if (s->signal == 0)
+		return;
+	sigemptyset(&one);
+	sigaddset(&one, s->signal);
+	(void)raise(s->signal);
+	(void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SIGINT, SIGTERM and SIGHUP as a descriptor, for an orderly end. A thread waits for them:
+ * a signalfd would wake whoever polls it for every signal in the process, and each fault of
+ * the guest is a SIGBUS (measured in the lab: nearly a whole CPU while a guest booted).
+ * Test: tests/error/run_test.py.
+ */
+#ifndef CLI_STOP_SIGNALS_H
+#define CLI_STOP_SIGNALS_H
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "base/err.h"
+#include "base/types.h"
+
+struct stop_signals {
+	pthread_t thread;
+	bool started;
+	int fd;       /* readable once a signal has come */
+	sigset_t set; /* what the thread waits for */
+	int signal;   /* which it was; valid once stopped. 0: none */
+};
+
+/*
+ * Blocks them, SIGPIPE and SIGXFSZ, in this thread and all that it starts from now on: before any
+ * other thread is made.
+ */
+int stop_signals_start(struct stop_signals *s, struct err *e);
+/* Harmless if it was not started, with fd -1. The signals stay blocked. */
+void stop_signals_end(struct stop_signals *s);
+/* Ends the process as the signal would have: whoever started us sees which. */
+void stop_signals_die(const struct stop_signals *s);
+
+#endif
