@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening and closing the files that io/uring.c reads. Decides what may be a page
- * source: a regular file or a block device, nothing else. Test:
+ * Opening and closing the files that io/uring.c reads and writes. Decides what may be a
+ * page source: a regular file or a block device, nothing else. Test:
  * tests/integration/uring_test.c.
  */
 #include "io/file.h"
@@ -13,6 +13,8 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "io/uring.h"
 
 static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
 {
@@ -62,6 +64,17 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 		return rc;
 	}
 	*ret_file = file;
+	return 0;
+}
+
+int ioq_file_adopt(int fd, struct io_file **ret, struct err *e)
+{
+	struct io_file *file = malloc(sizeof(*file));
+
+	if (!file)
+		return err_set(e, -ENOMEM, "open file: out of memory");
+	file->fd = fd;
+	*ret = file;
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads through io_uring; see io/uring.h for threads. Owns the ring, the eventfd and
- * the place of each outstanding read, which is on exactly one list:
+ * Reads and writes through io_uring; see io/uring.h for threads. Owns the ring, the eventfd
+ * and the place of each outstanding request, which is on exactly one list:
  *
  *   waiting   not yet in the submission queue: not flushed, or more than depth
  *   in_ring   in the submission queue or in the kernel
@@ -30,8 +30,8 @@
 #include "io/file.h"
 
 /* As port/io.h promises; the kernel itself stops a little below 2 GiB. */
-#define IOQ_READ_MAX (1u << 30)
-/* How often a read that failed through no fault of its own is submitted anew. */
+#define IOQ_LEN_MAX (1u << 30)
+/* How often a request that failed through no fault of its own is submitted anew. */
 #define IOQ_TRIES_MAX 3
 /* Signals that may interrupt one submission before it is left to the next reap. */
 #define IOQ_EINTR_MAX 16
@@ -42,7 +42,7 @@ enum ioq_state { IOQ_IDLE = 0, IOQ_WAITING, IOQ_IN_RING, IOQ_ENDED };
 enum ioq_cancel { IOQ_CANCEL_NO = 0, IOQ_CANCEL_DUE, IOQ_CANCEL_SENT };
 
 struct ioq_list {
-	struct io_read *head, *tail;
+	struct io_req *head, *tail;
 	uint32_t len;
 };
 
@@ -53,37 +53,37 @@ struct ioq {
 	struct ioq_list waiting;
 	struct ioq_list in_ring;
 	struct ioq_list ended;
-	uint32_t cancels_due; /* reads in_ring with IOQ_CANCEL_DUE */
+	uint32_t cancels_due; /* requests in_ring with IOQ_CANCEL_DUE */
 	uint32_t seq;         /* submission queue entries ever written, wrapping */
 	int dead;             /* -Exxx: the ring takes nothing any more */
 	bool closing;
 };
 
-static void ioq_list_add(struct ioq_list *l, struct io_read *rd, enum ioq_state state)
+static void ioq_list_add(struct ioq_list *l, struct io_req *rq, enum ioq_state state)
 {
-	rd->priv.state = (uint8_t)state;
-	rd->priv.prev = l->tail;
-	rd->priv.next = NULL;
+	rq->priv.state = (uint8_t)state;
+	rq->priv.prev = l->tail;
+	rq->priv.next = NULL;
 	if (l->tail)
-		l->tail->priv.next = rd;
+		l->tail->priv.next = rq;
 	else
-		l->head = rd;
-	l->tail = rd;
+		l->head = rq;
+	l->tail = rq;
 	l->len++;
 }
 
-static void ioq_list_del(struct ioq_list *l, struct io_read *rd)
+static void ioq_list_del(struct ioq_list *l, struct io_req *rq)
 {
-	if (rd->priv.prev)
-		rd->priv.prev->priv.next = rd->priv.next;
+	if (rq->priv.prev)
+		rq->priv.prev->priv.next = rq->priv.next;
 	else
-		l->head = rd->priv.next;
-	if (rd->priv.next)
-		rd->priv.next->priv.prev = rd->priv.prev;
+		l->head = rq->priv.next;
+	if (rq->priv.next)
+		rq->priv.next->priv.prev = rq->priv.prev;
 	else
-		l->tail = rd->priv.prev;
+		l->tail = rq->priv.prev;
 	l->len--;
-	rd->priv.state = IOQ_IDLE;
+	rq->priv.state = IOQ_IDLE;
 }
 
 /* Has whoever polls the eventfd come and reap. A full counter is readable as well. */
@@ -92,10 +92,10 @@ static void ioq_announce(struct ioq *q)
 	(void)eventfd_write(q->event_fd, 1);
 }
 
-static void ioq_end(struct ioq *q, struct io_read *rd, int res)
+static void ioq_end(struct ioq *q, struct io_req *rq, int res)
 {
-	rd->priv.res = res;
-	ioq_list_add(&q->ended, rd, IOQ_ENDED);
+	rq->priv.res = res;
+	ioq_list_add(&q->ended, rq, IOQ_ENDED);
 	ioq_announce(q);
 }
 
@@ -107,53 +107,57 @@ static void ioq_fill(struct ioq *q)
 	struct io_uring_sqe *sqe;
 
 	while (q->waiting.head && q->in_ring.len < q->depth) {
-		struct io_read *rd = q->waiting.head;
+		struct io_req *rq = q->waiting.head;
 
 		sqe = io_uring_get_sqe(&q->ring);
 		if (!sqe)
 			return;
-		io_uring_prep_read(sqe, rd->priv.file->fd, rd->priv.buf, rd->priv.len,
-				   rd->priv.off);
-		io_uring_sqe_set_data(sqe, rd);
-		rd->priv.seq = q->seq++;
-		ioq_list_del(&q->waiting, rd);
-		ioq_list_add(&q->in_ring, rd, IOQ_IN_RING);
+		if (rq->priv.write)
+			io_uring_prep_write(sqe, rq->priv.file->fd, rq->priv.buf, rq->priv.len,
+					    rq->priv.off);
+		else
+			io_uring_prep_read(sqe, rq->priv.file->fd, rq->priv.buf, rq->priv.len,
+					   rq->priv.off);
+		io_uring_sqe_set_data(sqe, rq);
+		rq->priv.seq = q->seq++;
+		ioq_list_del(&q->waiting, rq);
+		ioq_list_add(&q->in_ring, rq, IOQ_IN_RING);
 	}
-	for (struct io_read *rd = q->in_ring.head; rd && q->cancels_due; rd = rd->priv.next) {
-		if (rd->priv.cancel != IOQ_CANCEL_DUE)
+	for (struct io_req *rq = q->in_ring.head; rq && q->cancels_due; rq = rq->priv.next) {
+		if (rq->priv.cancel != IOQ_CANCEL_DUE)
 			continue;
 		sqe = io_uring_get_sqe(&q->ring);
 		if (!sqe)
 			return;
-		io_uring_prep_cancel(sqe, rd, 0);
-		/* NULL: its own completion says nothing, the read's says all. */
+		io_uring_prep_cancel(sqe, rq, 0);
+		/* NULL: its own completion says nothing, the request's says all. */
 		io_uring_sqe_set_data(sqe, NULL);
 		q->seq++;
-		rd->priv.cancel = IOQ_CANCEL_SENT;
+		rq->priv.cancel = IOQ_CANCEL_SENT;
 		q->cancels_due--;
 	}
 }
 
-/* The ring is broken for good: ends every read that the kernel has not taken. */
+/* The ring is broken for good: ends every request that the kernel has not taken. */
 static void ioq_die(struct ioq *q, int code)
 {
 	/* Entries are taken in order, so the ones left are the last that were written. */
 	uint32_t taken = q->seq - io_uring_sq_ready(&q->ring);
-	struct io_read *rd, *next;
+	struct io_req *rq, *next;
 
 	q->dead = code;
-	for (rd = q->in_ring.head; rd; rd = next) {
-		next = rd->priv.next;
-		if ((int32_t)(rd->priv.seq - taken) < 0)
+	for (rq = q->in_ring.head; rq; rq = next) {
+		next = rq->priv.next;
+		if ((int32_t)(rq->priv.seq - taken) < 0)
 			continue;
-		if (rd->priv.cancel == IOQ_CANCEL_DUE)
+		if (rq->priv.cancel == IOQ_CANCEL_DUE)
 			q->cancels_due--;
-		ioq_list_del(&q->in_ring, rd);
-		ioq_end(q, rd, code);
+		ioq_list_del(&q->in_ring, rq);
+		ioq_end(q, rq, code);
 	}
-	while ((rd = q->waiting.head)) {
-		ioq_list_del(&q->waiting, rd);
-		ioq_end(q, rd, code);
+	while ((rq = q->waiting.head)) {
+		ioq_list_del(&q->waiting, rq);
+		ioq_end(q, rq, code);
 	}
 }
 
@@ -188,34 +192,46 @@ static void ioq_submit(struct ioq *q)
 	}
 }
 
-static void ioq_read(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
-		     size_t len)
+static void ioq_begin(struct ioq *q, struct io_file *file, struct io_req *rq, uint64_t off,
+		      void *buf, size_t len, bool write)
 {
-	struct ioq *q = ctx;
-
-	ASSERT(len <= IOQ_READ_MAX);
-	rd->priv.file = file;
-	rd->priv.buf = buf;
-	rd->priv.off = off;
-	rd->priv.len = (uint32_t)len;
-	rd->priv.cancel = IOQ_CANCEL_NO;
-	rd->priv.tries = 1;
+	ASSERT(len <= IOQ_LEN_MAX);
+	rq->priv.file = file;
+	rq->priv.buf = buf;
+	rq->priv.off = off;
+	rq->priv.len = (uint32_t)len;
+	rq->priv.write = write;
+	rq->priv.cancel = IOQ_CANCEL_NO;
+	rq->priv.tries = 1;
 	if (q->closing || q->dead)
-		ioq_end(q, rd, q->dead ? q->dead : -ECANCELED);
+		ioq_end(q, rq, q->dead ? q->dead : -ECANCELED);
 	else
-		ioq_list_add(&q->waiting, rd, IOQ_WAITING);
+		ioq_list_add(&q->waiting, rq, IOQ_WAITING);
 }
 
-static void ioq_cancel_read(void *ctx, struct io_read *rd)
+static void ioq_read(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off, void *buf,
+		     size_t len)
+{
+	ioq_begin(ctx, file, rq, off, buf, len, false);
+}
+
+static void ioq_write(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off,
+		      const void *buf, size_t len)
+{
+	/* The kernel only reads from it. */
+	ioq_begin(ctx, file, rq, off, (void *)(uintptr_t)buf, len, true);
+}
+
+static void ioq_cancel_req(void *ctx, struct io_req *rq)
 {
 	struct ioq *q = ctx;
 
-	ASSERT(rd->priv.state != IOQ_IDLE);
-	if (rd->priv.state == IOQ_WAITING) {
-		ioq_list_del(&q->waiting, rd);
-		ioq_end(q, rd, -ECANCELED);
-	} else if (rd->priv.state == IOQ_IN_RING && rd->priv.cancel == IOQ_CANCEL_NO) {
-		rd->priv.cancel = IOQ_CANCEL_DUE;
+	ASSERT(rq->priv.state != IOQ_IDLE);
+	if (rq->priv.state == IOQ_WAITING) {
+		ioq_list_del(&q->waiting, rq);
+		ioq_end(q, rq, -ECANCELED);
+	} else if (rq->priv.state == IOQ_IN_RING && rq->priv.cancel == IOQ_CANCEL_NO) {
+		rq->priv.cancel = IOQ_CANCEL_DUE;
 		q->cancels_due++;
 	}
 }
@@ -244,32 +260,32 @@ static void ioq_flush(void *ctx)
  * (EFAULT from its task work, ECANCELED for what a worker had not begun), a signal,
  * or a shortage of requests.
  */
-static bool ioq_worth_retry(const struct io_read *rd, int res)
+static bool ioq_worth_retry(const struct io_req *rq, int res)
 {
-	if (rd->priv.tries >= IOQ_TRIES_MAX)
+	if (rq->priv.tries >= IOQ_TRIES_MAX)
 		return false;
 	return res == -EFAULT || res == -ECANCELED || res == -EINTR || res == -EAGAIN;
 }
 
 /* Takes the kernel's answer. Returns 1 when the read is over, 0 when it goes round again. */
-static unsigned ioq_complete(struct ioq *q, struct io_read *rd, int res)
+static unsigned ioq_complete(struct ioq *q, struct io_req *rq, int res)
 {
-	bool cancelled = rd->priv.cancel != IOQ_CANCEL_NO;
+	bool cancelled = rq->priv.cancel != IOQ_CANCEL_NO;
 
-	ASSERT(rd->priv.state == IOQ_IN_RING);
-	if (rd->priv.cancel == IOQ_CANCEL_DUE)
+	ASSERT(rq->priv.state == IOQ_IN_RING);
+	if (rq->priv.cancel == IOQ_CANCEL_DUE)
 		q->cancels_due--;
-	ioq_list_del(&q->in_ring, rd);
-	if (ioq_worth_retry(rd, res)) {
+	ioq_list_del(&q->in_ring, rq);
+	if (ioq_worth_retry(rq, res)) {
 		if (!cancelled && !q->closing && !q->dead) {
-			rd->priv.tries++;
-			ioq_list_add(&q->waiting, rd, IOQ_WAITING);
+			rq->priv.tries++;
+			ioq_list_add(&q->waiting, rq, IOQ_WAITING);
 			return 0;
 		}
 		/* A worker that was interrupted for our sake says EINTR. */
 		res = -ECANCELED;
 	}
-	rd->done(rd, res); /* may free rd, or read again with it */
+	rq->done(rq, res); /* may free rq, or read again with it */
 	return 1;
 }
 
@@ -279,21 +295,21 @@ static unsigned ioq_run_done(struct ioq *q)
 	unsigned ended = q->ended.len;
 	unsigned count = 0;
 	struct io_uring_cqe *cqe;
-	struct io_read *rd;
+	struct io_req *rq;
 
 	/* Both loops are bounded by what is there now, however much the callbacks queue. */
 	for (; completions && io_uring_peek_cqe(&q->ring, &cqe) == 0; completions--) {
 		int res = cqe->res;
 
-		rd = io_uring_cqe_get_data(cqe);
+		rq = io_uring_cqe_get_data(cqe);
 		/* Before `done`: the entry is free for the kernel from here on. */
 		io_uring_cqe_seen(&q->ring, cqe);
-		if (rd)
-			count += ioq_complete(q, rd, res);
+		if (rq)
+			count += ioq_complete(q, rq, res);
 	}
-	for (; ended && (rd = q->ended.head); ended--) {
-		ioq_list_del(&q->ended, rd);
-		rd->done(rd, rd->priv.res);
+	for (; ended && (rq = q->ended.head); ended--) {
+		ioq_list_del(&q->ended, rq);
+		rq->done(rq, rq->priv.res);
 		count++;
 	}
 	return count;
@@ -372,7 +388,7 @@ static int ioq_announce_setup(struct ioq *q, struct err *e)
 int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
 {
 	/*
-	 * The completion queue has two entries per submission entry: one for each read in
+	 * The completion queue has two entries per submission entry: one for each request in
 	 * the kernel, one for a cancel of each, so it cannot overflow between two reaps.
 	 */
 	struct io_uring_params params = {0};
@@ -408,7 +424,8 @@ struct io ioq_io(struct ioq *q)
 		.open = ioq_file_open,
 		.close = ioq_file_close,
 		.read = ioq_read,
-		.cancel = ioq_cancel_read,
+		.write = ioq_write,
+		.cancel = ioq_cancel_req,
 		.flush = ioq_flush,
 		.reap = ioq_reap,
 	};
@@ -438,18 +455,18 @@ static void ioq_close_wait(struct ioq *q)
 
 void ioq_close(struct ioq *q)
 {
-	struct io_read *rd;
+	struct io_req *rq;
 
 	if (!q)
 		return;
 	q->closing = true;
-	while ((rd = q->waiting.head)) {
-		ioq_list_del(&q->waiting, rd);
-		ioq_end(q, rd, -ECANCELED);
+	while ((rq = q->waiting.head)) {
+		ioq_list_del(&q->waiting, rq);
+		ioq_end(q, rq, -ECANCELED);
 	}
-	for (rd = q->in_ring.head; rd; rd = rd->priv.next) {
-		if (rd->priv.cancel == IOQ_CANCEL_NO)
-			ioq_cancel_read(q, rd);
+	for (rq = q->in_ring.head; rq; rq = rq->priv.next) {
+		if (rq->priv.cancel == IOQ_CANCEL_NO)
+			ioq_cancel_req(q, rq);
 	}
 	for (;;) {
 		ioq_submit(q);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shipped implementation of port/io.h: reads through one io_uring ring, straight
- * into the caller's buffer. Test: tests/integration/uring_test.c.
+ * The shipped implementation of port/io.h: reads and writes through one io_uring ring,
+ * straight into the caller's buffer and out of it. Test: tests/integration/uring_test.c.
  *
  * Threads: as port/io.h says, every call below is made under the caller's lock, and
  * several threads may submit in turn. Waiting is the one thing done without the lock:
  * poll ioq_event_fd(); when it is readable, read its 8 bytes, take the lock, reap().
  *
- * A read that really had to wait for the device ends in the context of the thread
+ * A request that really had to wait for the device ends in the context of the thread
  * that flushed it: the kernel interrupts that thread for a moment (KVM_RUN returns
- * EINTR). If that thread has ended, its reads are submitted again by whoever reaps.
+ * EINTR). If that thread has ended, its requests are submitted again by whoever reaps.
  */
 #ifndef IO_URING_H
 #define IO_URING_H
@@ -22,7 +22,7 @@
 struct ioq;
 
 /*
- * Opens a queue that keeps at most depth (1..IOQ_DEPTH_MAX) reads in the kernel; more
+ * Opens a queue that keeps at most depth (1..IOQ_DEPTH_MAX) requests in the kernel; more
  * may be outstanding, the rest waits in user space. All memory is taken here, except for
  * opening files. Returns 0, or -Exxx with text that says what to do. The caller owns
  * *ret. May block.
@@ -31,6 +31,12 @@ int ioq_open(unsigned depth, struct ioq **ret, struct err *e);
 
 /* The ops table; valid until ioq_close(). Any thread. */
 struct io ioq_io(struct ioq *q);
+
+/*
+ * A file that somebody else has opened, for reading, writing or both, without O_NONBLOCK. On
+ * success fd is the file's, and closed with it. Ended by the table's close. Any thread.
+ */
+int ioq_file_adopt(int fd, struct io_file **ret, struct err *e);
 
 /*
  * A non-blocking eventfd, readable when there is something to reap that the caller of

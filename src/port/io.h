@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Seam: asynchronous file reads. The shipped implementation is io/uring.c.
+ * Seam: asynchronous file I/O. The shipped implementation is io/uring.c.
  *
  * Threads: every call is made under one lock that the caller holds (the VM
  * lock); an implementation needs none of its own. `done` runs only inside
@@ -16,12 +16,12 @@
 
 struct io_file; /* opened by the implementation */
 
-struct io_read {
-	/* res: bytes read (may be short), or -Exxx. Called exactly once per read(). */
-	void (*done)(struct io_read *rd, int res);
-	/* Scratch of the implementation from read() to done; nobody else looks at it. */
+struct io_req {
+	/* res: bytes moved (may be short), or -Exxx. Called exactly once per read or write. */
+	void (*done)(struct io_req *rq, int res);
+	/* Scratch of the implementation until done; nobody else looks at it. */
 	struct {
-		struct io_read *prev, *next;
+		struct io_req *prev, *next;
 		struct io_file *file;
 		void *buf;
 		uint64_t off;
@@ -29,6 +29,7 @@ struct io_read {
 		uint32_t seq;
 		int res;
 		uint8_t state;
+		uint8_t write;
 		uint8_t cancel;
 		uint8_t tries;
 	} priv;
@@ -41,20 +42,23 @@ struct io_ops {
 	 */
 	int (*open)(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		    struct err *e);
-	/* Closes; no read on the file may be outstanding. NULL is harmless. */
+	/* Closes; no request on the file may be outstanding. NULL is harmless. */
 	void (*close)(void *ctx, struct io_file *file);
 	/*
 	 * Queues a read into buf, which must stay valid until done. Never blocks, never
 	 * fails: trouble is reported through done. Not submitted before flush().
 	 * len <= 1 GiB.
 	 */
-	void (*read)(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
+	void (*read)(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off, void *buf,
 		     size_t len);
+	/* The same for a write from buf, which may change meanwhile: then what arrives is mixed. */
+	void (*write)(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off,
+		      const void *buf, size_t len);
 	/*
-	 * Asks for an early end of an outstanding read: done still comes exactly once, in a
+	 * Asks for an early end of an outstanding request: done still comes exactly once, in a
 	 * later reap(), then perhaps with -ECANCELED. Like read(), takes effect at flush().
 	 */
-	void (*cancel)(void *ctx, struct io_read *rd);
+	void (*cancel)(void *ctx, struct io_req *rq);
 	/*
 	 * Submits everything queued, in one system call where there is something to submit.
 	 * The caller must reap() before it lets go of the lock: what ended during the flush
@@ -62,9 +66,9 @@ struct io_ops {
 	 */
 	void (*flush)(void *ctx);
 	/*
-	 * Runs `done` of completed reads, then submits what those callbacks queued. Never
+	 * Runs `done` of completed requests, then submits what those callbacks queued. Never
 	 * blocks. Bounded: what it leaves is announced as any later completion is. Not to
-	 * be called from done. Returns how many reads ended.
+	 * be called from done. Returns how many ended.
 	 */
 	unsigned (*reap)(void *ctx);
 };

@@ -16,7 +16,7 @@
 #define FILE_PIECE_MAX ((size_t)1 << 30)
 
 struct file_read {
-	struct io_read io;
+	struct io_req io;
 	struct src_read *rd; /* NULL while free */
 	struct file_src *owner;
 	struct file_read *next_free;
@@ -55,7 +55,7 @@ static void file_next_piece(struct file_read *fr)
 		      (char *)fr->rd->buf + fr->got, len);
 }
 
-static void file_io_done(struct io_read *io_rd, int res)
+static void file_io_done(struct io_req *io_rd, int res)
 {
 	struct file_read *fr = CONTAINER_OF(io_rd, struct file_read, io);
 	struct file_src *f = fr->owner;

@@ -69,7 +69,7 @@ int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct i
 struct bed;
 
 struct request {
-	struct io_read rd;
+	struct io_req rd;
 	struct bed *bed;
 	unsigned done;
 	int res;
@@ -95,7 +95,7 @@ static void request_read(struct request *rq, struct io_file *file, uint64_t off,
 	rq->bed->io.ops->read(rq->bed->io.ctx, file, &rq->rd, off, rq->buf, len);
 }
 
-static void request_done(struct io_read *rd, int res)
+static void request_done(struct io_req *rd, int res)
 {
 	struct request *rq = CONTAINER_OF(rd, struct request, rd);
 

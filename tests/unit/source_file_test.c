@@ -16,7 +16,7 @@
 
 struct fake_io {
 	struct fixture fx;
-	struct io_read *rd; /* the one outstanding read */
+	struct io_req *rd; /* the one outstanding read */
 	uint64_t off;
 	void *buf;
 	size_t len;
@@ -50,7 +50,7 @@ static void fake_close(void *ctx, struct io_file *file)
 	fi->closes += file != NULL;
 }
 
-static void fake_read(void *ctx, struct io_file *file, struct io_read *rd, uint64_t off, void *buf,
+static void fake_read(void *ctx, struct io_file *file, struct io_req *rd, uint64_t off, void *buf,
 		      size_t len)
 {
 	struct fake_io *fi = ctx;
@@ -64,7 +64,7 @@ static void fake_read(void *ctx, struct io_file *file, struct io_read *rd, uint6
 	fi->reads++;
 }
 
-static void fake_cancel(void *ctx, struct io_read *rd)
+static void fake_cancel(void *ctx, struct io_req *rd)
 {
 	struct fake_io *fi = ctx;
 
@@ -74,7 +74,7 @@ static void fake_cancel(void *ctx, struct io_read *rd)
 
 static void fake_answer(struct fake_io *fi, int res)
 {
-	struct io_read *rd = fi->rd;
+	struct io_req *rd = fi->rd;
 
 	fi->rd = NULL;
 	for (int i = 0; i < res; i++)
