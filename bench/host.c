@@ -68,14 +68,11 @@ static void one_fault(struct hst *h, roff_t off, struct err *e)
 	struct cpu_state cpu = {.cpl = 3, .interrupts_on = true, .paging = true};
 	struct hst_vcpu *v = &h->vcpus[0];
 	struct hst_fetch *f;
-	uint64_t len;
-	roff_t start;
 
 	hst_exit(v, &cpu, false);
 	hst_fault(v, off);
 	while ((f = hst_take_filled(h))) {
-		hst_block_range(h, f->block, &start, &len);
-		if (h->mem.ops->present(h->mem.ctx, start, len, e) < 0)
+		if (hst_make_visible(f, e) < 0)
 			die(e);
 		hst_settle(f, NULL);
 	}
@@ -102,7 +99,8 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 	void *space = calloc(1, bytes);
 
 	if (!h || !space || gmem_open(pages * PAGE_BYTES, &g, &e) < 0 ||
-	    gmem_userfault(g, true, &e) < 0)
+	    gmem_userfault(g, true, false, &e) < 0 ||
+	    gmem_watch(g, (roff_t){0}, pages * PAGE_BYTES, true, &e) < 0)
 		die(&e);
 	if (ram_add_region(&h->ram, (gpa_t){0}, pages * PAGE_BYTES, PAGE_BYTES) != RAM_ADDED)
 		die(&(struct err){.text = "RAM"});

@@ -18,7 +18,7 @@ _asyncpf()
 		return
 		;;
 	demo--pattern)
-		words='sequential random shared compute idle'
+		words='sequential random shared compute idle rewrite'
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 		return
 		;;

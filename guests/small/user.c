@@ -25,6 +25,7 @@ struct walk {
 	uint64_t first, count;
 	uint64_t start;      /* SMALL_SHARED: where in the range it begins */
 	unsigned half_bits;  /* SMALL_RANDOM: half the width of the permuted number */
+	uint64_t round;      /* SMALL_REWRITE */
 	struct small_task_result *result;
 };
 
@@ -75,10 +76,36 @@ static void compute(uint64_t iterations)
 	user_sink = x;
 }
 
+/* Word i of what SMALL_REWRITE leaves in a page in a round. */
+static uint64_t word_of(uint64_t page, uint64_t round, uint64_t i)
+{
+	return (page + 1) * 0x9e3779b97f4a7c15ull + round * 0xbf58476d1ce4e5b9ull + i * i;
+}
+
+/* Is the page as the last round, or before the first one the image, left it? */
+static bool page_is_right(const uint8_t *p, uint64_t page, uint64_t round)
+{
+	const uint64_t *words = (const uint64_t *)p;
+	uint64_t wrong = 0;
+
+	if (round == 0)
+		return small_page_hash(p) == ((const uint64_t *)SMALL_EXPECT_GPA)[page];
+	for (uint64_t i = 0; i < PAGE_BYTES / 8; i++)
+		wrong |= words[i] ^ word_of(page, round - 1, i);
+	return wrong == 0;
+}
+
+static void overwrite(uint8_t *p, uint64_t page, uint64_t round)
+{
+	uint64_t *words = (uint64_t *)p;
+
+	for (uint64_t i = 0; i < PAGE_BYTES / 8; i++)
+		words[i] = word_of(page, round, i);
+}
+
 static void visit(const struct walk *w, uint64_t page)
 {
-	const uint8_t *p = (const uint8_t *)BOOT->image_gpa + page * PAGE_BYTES;
-	const uint64_t *expect = (const uint64_t *)SMALL_EXPECT_GPA;
+	uint8_t *p = (uint8_t *)BOOT->image_gpa + page * PAGE_BYTES;
 	struct small_task_result *r = w->result;
 
 	uint64_t t0 = rdtsc();
@@ -87,12 +114,14 @@ static void visit(const struct walk *w, uint64_t page)
 
 	__atomic_fetch_add(&RESULTS->hist[hist_bucket(us)], 1u, __ATOMIC_RELAXED);
 	r->wait_us_max = max_u64(r->wait_us_max, us);
-	if (small_page_hash(p) != expect[page]) {
+	if (!page_is_right(p, page, w->round)) {
 		if (r->pages_bad == 0)
 			r->first_bad_page = page;
 		r->pages_bad++;
 	}
 	r->pages_done++;
+	if (BOOT->pattern == SMALL_REWRITE)
+		overwrite(p, page, w->round);
 	if (BOOT->compute_per_page)
 		compute(BOOT->compute_per_page);
 }
@@ -115,11 +144,14 @@ static void walk_pages(uint64_t id, struct small_task_result *result)
 	}
 	while (1ull << 2 * w.half_bits < w.count)
 		w.half_bits++;
-	for (uint64_t i = 0; i < w.count; i++) {
-		if (probe && i < PROBES_PER_TASK)
-			user_call(SMALL_CALL_PROBE);
-		visit(&w, page_at(&w, i));
-	}
+	do {
+		for (uint64_t i = 0; i < w.count; i++) {
+			if (probe && i < PROBES_PER_TASK)
+				user_call(SMALL_CALL_PROBE);
+			visit(&w, page_at(&w, i));
+		}
+		w.round++;
+	} while (BOOT->pattern == SMALL_REWRITE && w.round < BOOT->rounds);
 }
 
 /* SMALL_COMPUTE, task 0: what is left of a CPU while others wait for pages. */

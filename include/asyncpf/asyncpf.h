@@ -92,6 +92,20 @@ struct apf_config {
 	uint32_t retries_max;       /* of a failing read before the VM is paused; default 4 */
 	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
 				       10000 */
+	/*
+	 * Overcommit. swap: a file that the library makes and removes again, or one that it made
+	 * before; content that the guest wrote goes there when its memory is taken away. Without
+	 * it nothing is ever taken away. Needs Linux 6.7. swap_wrap: what stands around its
+	 * reads, as in "delay?ms=20"; NULL: nothing. Strings are used by apf_start only.
+	 */
+	const char *swap;
+	const char *swap_wrap;
+	/*
+	 * At most this much guest memory is held in host memory, bytes; 0: no limit. Needs swap.
+	 * RAM without a source is filled by the kernel unseen until three quarters of it are
+	 * used: a guest that then writes very fast can exceed the limit for a moment, once.
+	 */
+	uint64_t resident_max;
 	int kick_signal;            /* 0: SIGRTMIN + 4 */
 	/*
 	 * Called by any of the library's or the vCPUs' threads when the VM is paused for want
@@ -162,11 +176,22 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
  */
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
-/*
- * Makes [gpa, gpa + len) present, as memory must be that the kernel itself writes (kvmclock,
- * steal time). Blocks.
- */
+/* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
+/*
+ * The same, and it is never evicted. Not needed for what the guest has the kernel write
+ * (kvmclock, steal time, PV EOI): the library sees to that.
+ */
+int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
+
+/*
+ * Takes memory away until at most `bytes` are resident, coldest first; 0: all that can be
+ * taken. What the guest wants back meanwhile it gets. Blocks, while the VM runs on; any number
+ * of threads. *ret_resident (may be NULL): bytes that are resident then. -EINVAL: no swap file
+ * was configured; -EBUSY: the VM is paused for want of room or a failing file, with its text;
+ * -EINTR: the library is being closed.
+ */
+int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *e);
 
 /* ---- vCPUs ---- */
 
@@ -216,6 +241,11 @@ int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);
 void apf_pause(struct apf *a);
 void apf_resume(struct apf *a);
 int apf_is_paused(struct apf *a);
+/*
+ * Why the VM is paused although nobody asked for it: a source or the swap file failed. 0: it is
+ * not; else the code, and the text that on_event was called with.
+ */
+int apf_trouble_get(struct apf *a, struct apf_error *e);
 
 /* Counters since apf_start; sums over all vCPUs. */
 struct apf_stats {
@@ -230,8 +260,30 @@ struct apf_stats {
 	uint64_t overhead_bytes; /* of host memory beside guest RAM, allocated at start */
 	/* fault to memory readable, all vCPUs, microseconds */
 	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
+	/*
+	 * bytes_resident: in host memory, whether the guest has it mapped or not. Unlike
+	 * bytes_present it counts what the kernel filled by itself.
+	 */
+	uint64_t bytes_resident, resident_max, reads_in_flight, writes_in_flight;
+	/* Blocks taken out of the guest's mapping: unchanged ones, all zeroes, written out. */
+	uint64_t unmapped, unmapped_clean, unmapped_zero, swapped;
+	uint64_t rescued;   /* of those: touched again while still in memory */
+	uint64_t evicted;   /* of those: memory given back */
+	uint64_t refaulted; /* of those: fetched again */
+	uint64_t refaults_kernel_mode; /* rescued or fetched again for the guest's CPL 0 */
+	uint64_t swap_writes, swap_write_errors, bytes_swapped;
+	uint64_t stall_ns_kernel_mode, stall_ns_other; /* the vCPUs were halted for faults */
 };
 void apf_stats_get(struct apf *a, struct apf_stats *ret);
+
+/* The same for one vCPU. */
+struct apf_vcpu_stats {
+	size_t size; /* sizeof(struct apf_vcpu_stats), set by the caller */
+	uint64_t faults, missing_events, ready_events, wake_alls;
+	uint64_t stalls, stalls_kernel_mode, host_wait_ns;
+	uint64_t outstanding; /* faults that the guest was told of and that are not over */
+};
+void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
 
 /* "0.1.0" */
 const char *apf_version(void);

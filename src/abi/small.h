@@ -53,6 +53,11 @@ enum small_pattern {
 	SMALL_SHARED = 2,     /* every task walks all pages, each from another start */
 	SMALL_COMPUTE = 3,    /* task 0 only counts; the others walk their own regions */
 	SMALL_IDLE = 4,       /* no task: the guest halts for idle_ms, then ends */
+	/*
+	 * Task t walks its own region `rounds` times, verifies every byte that it, or the
+	 * image, left there, and overwrites the page.
+	 */
+	SMALL_REWRITE = 5,
 };
 
 enum small_scenario {
@@ -105,6 +110,8 @@ struct small_boot {
 	uint64_t tsc_khz;
 	uint32_t idle_ms;
 	uint32_t compute_per_page; /* iterations of the compute loop after each page */
+	uint32_t rounds; /* SMALL_REWRITE: at least 1 */
+	uint32_t reserved;
 	uint64_t run_ms; /* SMALL_COMPUTE: the counter stops after this time; 0 = with the last
 			    walker */
 };

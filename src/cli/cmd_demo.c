@@ -12,9 +12,10 @@
 #include "cli/opts.h"
 
 /* In the order of enum small_pattern. */
-static const char *const patterns[] = {"sequential", "random", "shared", "compute", "idle", NULL};
+static const char *const patterns[] = {"sequential", "random", "shared", "compute", "idle",
+				      "rewrite", NULL};
 
-_Static_assert(SMALL_IDLE == ARRAY_LEN(patterns) - 2, "one word per enum small_pattern");
+_Static_assert(SMALL_REWRITE == ARRAY_LEN(patterns) - 2, "one word per enum small_pattern");
 
 /* In the order of enum demo_run. */
 static const char *const run_names[] = {
@@ -47,7 +48,8 @@ static const struct opt rows[] = {
 	{OPT_CHOICE(struct parsed, demo.pattern), .name = "pattern", .arg = "WORD",
 	 .choices = patterns,
 	 .help = "sequential, random (each task its own region), shared (all tasks all pages), "
-		 "compute (task 0 counts, the others read) or idle; default sequential."},
+		 "compute (task 0 counts, the others read), idle, or rewrite (each task verifies "
+		 "and overwrites its own region); default sequential."},
 	{OPT_U64(struct parsed, demo.delay_us), .name = "delay-us", .arg = "N", .min = 0,
 	 .max = 60000000, .help = "Added to every fetch, in microseconds; default 5000."},
 	{OPT_AUTO(struct parsed, demo.grace_us), .name = "grace-us", .arg = "N|auto", .min = 0,

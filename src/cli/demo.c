@@ -193,6 +193,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 			.pages = d->image.pages,
 			.seed = o->seed,
 			.idle_ms = ALONE_MS,
+			.rounds = 1,
 			/* With nobody to wait for, the counting task needs an end of its own. */
 			.run_ms = o->pattern == SMALL_COMPUTE && o->tasks == 1 ? ALONE_MS : 0,
 		},

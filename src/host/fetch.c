@@ -19,8 +19,6 @@
 #define BACKOFF_FIRST_NS (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS NS_PER_S
 
-static void dispatch(struct hst *h);
-
 void fetch_init(struct hst *h)
 {
 	for (uint32_t i = h->fetch_count; i-- > 0;) {
@@ -75,24 +73,22 @@ static void trouble_over(struct hst *h)
 		trouble_tell(h, NULL);
 }
 
-static void trouble_begin(struct hst_fetch *f, enum hst_fetch_state state, const struct err *why)
+void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct err *why)
 {
-	struct hst *h = f->h;
-	struct hst_trouble t = {.tries = f->tries + 1u};
+	struct hst_trouble t = {.tries = tries};
 	roff_t off;
 	uint64_t len;
 
-	hst_block_range(h, f->block, &off, &len);
+	hst_block_range(h, block, &off, &len);
 	t.gpa = ram_gpa(&h->ram, off);
 	if (why)
 		t.why = *why;
-	f->state = state;
 	h->troubled++;
 	trouble_tell(h, &t);
 	vcpu_kick_all(h);
 }
 
-static void trouble_end(struct hst *h)
+void trouble_end(struct hst *h)
 {
 	ASSERT(h->troubled > 0);
 	if (--h->troubled == 0) {
@@ -103,14 +99,24 @@ static void trouble_end(struct hst *h)
 
 /* ---- reading ---- */
 
-static void fetch_filled(struct hst_fetch *f)
+static void fetch_trouble(struct hst_fetch *f, enum hst_fetch_state state, const struct err *why)
 {
-	f->state = HST_FETCH_FILLED;
-	f->filled = true;
-	queue_push(&f->h->filled, f);
+	f->state = state;
+	trouble_begin(f->h, f->block, f->tries + 1u, why);
 }
 
-static void fetch_queue(struct hst_fetch *f)
+void fetch_filled(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	f->state = HST_FETCH_FILLED;
+	f->filled = true;
+	/* A block that has to be written out in any case needs no watching. */
+	f->watch_writes = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN);
+	queue_push(&h->filled, f);
+}
+
+void fetch_queue(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_QUEUED;
 	queue_push(&f->h->queues[f->owner], f);
@@ -123,7 +129,7 @@ static void read_failed(struct hst_fetch *f, const struct err *why)
 
 	h->stats.read_errors++;
 	if (f->tries >= h->cfg.retries_max) {
-		trouble_begin(f, HST_FETCH_FAILED, why);
+		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
 	for (unsigned i = 0; i < f->tries && delay < BACKOFF_MAX_NS; i++)
@@ -158,7 +164,7 @@ static void read_done(struct src_read *rd, const struct err *why)
 	}
 	if (was != HST_FETCH_READING)
 		trouble_end(h);
-	dispatch(h);
+	fetch_dispatch(h);
 }
 
 static void fetch_timer(struct timer *tm, uint64_t now_ns)
@@ -170,10 +176,10 @@ static void fetch_timer(struct timer *tm, uint64_t now_ns)
 		return;
 	if (f->state == HST_FETCH_BACKOFF) {
 		fetch_queue(f);
-		dispatch(f->h);
+		fetch_dispatch(f->h);
 	} else if (f->state == HST_FETCH_READING) {
 		f->h->stats.read_timeouts++;
-		trouble_begin(f, HST_FETCH_STUCK, NULL);
+		fetch_trouble(f, HST_FETCH_STUCK, NULL);
 	}
 }
 
@@ -188,20 +194,37 @@ static uint64_t backed_bytes(const struct ram_backing *b, roff_t off, uint64_t l
 	return min_u64(min_u64(len, b->bytes - skip), b->src->size - at);
 }
 
-static void fetch_issue(struct hst_fetch *f)
+/* What stands behind the block now; NULL: zeroes. */
+static struct ram_backing *backing_of(struct hst *h, uint32_t block)
 {
-	struct hst *h = f->h;
-	struct ram_backing *b = f->backing;
 	roff_t off;
 	uint64_t len;
 
+	hst_block_range(h, block, &off, &len);
+	if (block_is(h, block, BLOCK_IN_SWAP))
+		return &h->swap.backing;
+	return block_is(h, block, BLOCK_ZEROES) ? NULL : ram_backing_at(&h->ram, off);
+}
+
+static void fetch_issue(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+	struct ram_backing *b = f->backing = backing_of(h, f->block);
+	roff_t off;
+	uint64_t len;
+
+	if (!f->charged)
+		evict_charge(h);
+	f->charged = true;
 	hst_block_range(h, f->block, &off, &len);
 	len = b ? backed_bytes(b, off, len) : 0;
 	if (len == 0) {
-		/* A hole in the memfd reads as zeroes. */
+		/* A hole in the memfd reads as zeroes; that the guest will write is likely. */
+		h->blocks[f->block] |= BLOCK_WRITTEN;
 		fetch_filled(f);
 		return;
 	}
+	h->blocks[f->block] &= ~BLOCK_WRITTEN;
 	f->rd = (struct src_read){
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,
@@ -217,8 +240,8 @@ static void fetch_issue(struct hst_fetch *f)
 	b->src->ops->read(b->src, &f->rd);
 }
 
-/* Issues queued fetches, one vCPU after the other, while there is room. */
-static void dispatch(struct hst *h)
+/* One vCPU after the other. */
+void fetch_dispatch(struct hst *h)
 {
 	unsigned count = h->cfg.vcpus + 1;
 	unsigned empty = 0;
@@ -228,7 +251,7 @@ static void dispatch(struct hst *h)
 	if (h->dispatching)
 		return; /* the loop below goes on when this read's done() returns to it */
 	h->dispatching = true;
-	while (h->in_flight < h->cfg.queue_depth && empty < count) {
+	while (h->in_flight < h->cfg.queue_depth && empty < count && evict_room(h)) {
 		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
 
 		h->next_queue = (h->next_queue + 1) % count;
@@ -256,7 +279,7 @@ static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned own
 		.owner = (uint16_t)owner,
 		.timer = {.fire = fetch_timer},
 	};
-	h->blocks[block] = (uint32_t)(f - h->fetches) << 2 | BLOCK_FETCHING;
+	block_set_fetch(h, block, (uint32_t)(f - h->fetches));
 	return f;
 }
 
@@ -268,26 +291,38 @@ bool fetch_room(const struct hst *h)
 
 struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
 {
+	enum block_kind was = block_kind(h, block);
 	struct hst_fetch *f;
-	roff_t off;
-	uint64_t len;
 
-	*ret_joined = block_kind(h, block) == BLOCK_FETCHING;
+	*ret_joined = was == BLOCK_FETCHING;
 	if (*ret_joined)
-		return &h->fetches[h->blocks[block] >> 2];
-	ASSERT(block_kind(h, block) == BLOCK_ABSENT);
+		return block_fetch(h, block);
+	ASSERT(was != BLOCK_PRESENT);
+	if (was == BLOCK_STANDBY)
+		evict_delist(h, block);
 	f = fetch_alloc(h, block, owner);
-	hst_block_range(h, block, &off, &len);
-	f->backing = ram_backing_at(&h->ram, off);
-	fetch_queue(f);
-	dispatch(h);
+	f->backing = backing_of(h, block);
+	f->charged = was != BLOCK_ABSENT;
+	if (was == BLOCK_ABSENT) {
+		h->stats.refaulted += block_is(h, block, BLOCK_SEEN);
+		fetch_queue(f);
+		fetch_dispatch(h);
+	} else if (was == BLOCK_STANDBY) {
+		h->stats.rescued++;
+		fetch_filled(f);
+	} else {
+		f->state = HST_FETCH_BEHIND;
+	}
 	return f;
 }
 
 void fetch_present_again(struct hst *h, uint32_t block)
 {
-	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
+	struct hst_fetch *f;
 
+	evict_delist(h, block);
+	f = fetch_alloc(h, block, h->cfg.vcpus);
+	f->charged = true;
 	h->blocks_present--;
 	fetch_filled(f);
 }
@@ -324,6 +359,16 @@ struct hst_fetch *hst_take_filled(struct hst *h)
 	return queue_pop(&h->filled);
 }
 
+int hst_make_visible(const struct hst_fetch *f, struct err *e)
+{
+	const struct mem *m = &f->h->mem;
+	uint64_t len;
+	roff_t off;
+
+	hst_block_range(f->h, f->block, &off, &len);
+	return m->ops->present(m->ctx, off, len, f->watch_writes, e);
+}
+
 /* Waiters are pushed in front; the one who came first is served first. */
 static struct hst_waiter *first_waiter(struct hst_fetch *f)
 {
@@ -342,11 +387,12 @@ void hst_settle(struct hst_fetch *f, const struct err *why)
 
 	ASSERT(f->state == HST_FETCH_FILLED);
 	if (why) {
-		trouble_begin(f, HST_FETCH_FAILED, why);
+		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
-	h->blocks[f->block] = BLOCK_PRESENT;
+	block_set_kind(h, f->block, BLOCK_PRESENT);
 	h->blocks_present++;
+	evict_enlist(h, f->block);
 	for (w = first_waiter(f); w; w = prev) {
 		prev = w->prev;
 		waiter_unlink(w);
@@ -378,6 +424,11 @@ bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w)
 void hst_forget(struct hst_waiter *w)
 {
 	waiter_unlink(w);
+}
+
+void hst_wrote(struct hst *h, roff_t off)
+{
+	h->blocks[block_of(h, off)] |= BLOCK_WRITTEN;
 }
 
 static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
@@ -415,6 +466,9 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 	if (h->cfg.faults != HST_FAULTS_KERNEL) {
 		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
 			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
+		if (block_kind(h, block) != BLOCK_PRESENT && h->cfg.evict)
+			/* Met while it was being taken out of the mapping. */
+			return h->mem.ops->poison(h->mem.ctx, start, len, e);
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	}
 	h->stats.faults++;
@@ -422,7 +476,7 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 		h->stats.redundant++;
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	}
-	if (block_kind(h, block) == BLOCK_ABSENT && !fetch_room(h))
+	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
 		/* Woken, the kernel reports it once more. */
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
@@ -469,7 +523,8 @@ void hst_resume(struct hst *h)
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);
 		}
 	}
-	dispatch(h);
+	swap_resume(h);
+	fetch_dispatch(h);
 	trouble_over(h);
 	vcpu_kick_all(h);
 }
@@ -484,4 +539,10 @@ void hst_stop(struct hst *h)
 		    f->state == HST_FETCH_CANCELLED)
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);
 	}
+	swap_stop(h);
+}
+
+bool hst_is_idle(const struct hst *h)
+{
+	return h->in_flight == 0 && h->evict.writes_in_flight == 0;
 }

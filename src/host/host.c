@@ -21,7 +21,7 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + 2 * cfg->vcpus + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */
@@ -43,6 +43,9 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 		h = &scratch;
 	h->blocks = take(base, &used, block_count(cfg, ram_bytes) * sizeof(*h->blocks));
 	h->chunk_poisoned = take(base, &used, (ram_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
+	if (cfg->evict)
+		h->evict.links = take(base, &used,
+				      block_count(cfg, ram_bytes) * sizeof(*h->evict.links));
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
 	h->vcpus = take(base, &used, cfg->vcpus * sizeof(*h->vcpus));
@@ -90,13 +93,15 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	ASSERT(cfg->block_shift >= PAGE_SHIFT && cfg->block_shift <= HST_BLOCK_SHIFT_MAX);
 	ASSERT(cfg->retries_max < UINT8_MAX);
 	ASSERT(cfg->queue_depth >= 1 && h->ram.bytes == h->mem.bytes);
-	ASSERT(block_count(cfg, h->mem.bytes) <= UINT32_MAX);
+	ASSERT(block_count(cfg, h->mem.bytes) < BLOCK_NONE);
+	ASSERT(fetch_count(cfg) <= BLOCK_FETCHES_MAX);
 	h->cfg = *cfg;
 	lay_out(h, cfg, h->mem.bytes, space);
 	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
 	h->fetch_count = fetch_count(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
 	fetch_init(h);
+	evict_init(h);
 	for (unsigned i = 0; i < cfg->vcpus; i++)
 		init_vcpu(h, i);
 }

@@ -17,16 +17,21 @@
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
+#include "abi/pv.h"
 #include "base/hist.h"
 #include "base/timer.h"
 #include "engine/engine.h"
 #include "host/ram.h"
 #include "port/clock.h"
+#include "port/io.h"
 #include "port/mem.h"
 #include "port/platform.h"
 
 #define HST_VCPUS_MAX 64
 #define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
+/* Writes to the swap file at a time, and blocks (256 KiB at least one) in one of them. */
+#define HST_WRITES_MAX 32u
+#define HST_WRITE_BYTES_MAX (256u << 10)
 
 enum hst_faults {
 	HST_FAULTS_BLOCK,  /* the vCPU thread waits, no interrupts */
@@ -47,6 +52,8 @@ struct hst_cfg {
 	uint32_t retries_max;       /* of a failed read before the VM is paused */
 	uint64_t grace_ns;          /* or HST_GRACE_AUTO */
 	uint64_t source_timeout_ns; /* a read that takes longer pauses the VM; NS_NEVER: none */
+	bool evict;                 /* memory may be taken away again: h->swap is set */
+	uint64_t resident_max;      /* bytes of guest memory in host memory; 0: no limit */
 };
 
 /* How often, since hst_init. Times in nanoseconds. */
@@ -65,11 +72,25 @@ struct hst_stats {
 	uint64_t ready_refused;  /* the local APIC did not take the interrupt */
 	uint64_t rechecks;       /* looks at a slot or CPU that was busy before */
 	uint64_t host_wait_ns;   /* the vCPU stood still because of us */
+	uint64_t stall_ns_kernel_mode; /* of that: halted, for faults at the guest's CPL 0 */
+	uint64_t stall_ns_other;       /* of that: halted, for other faults */
 	uint64_t reads;          /* of sources */
 	uint64_t read_errors;
 	uint64_t retries;
 	uint64_t read_timeouts;
 	uint64_t bytes_read;
+	/* Blocks: */
+	uint64_t unmapped;       /* taken out of the guest mapping */
+	uint64_t unmapped_clean; /* of those: what stands behind them is still true */
+	uint64_t unmapped_zero;  /* of those: zeroes */
+	uint64_t rescued;        /* touched before their memory was given back */
+	uint64_t swapped;        /* written to the swap file */
+	uint64_t evicted;        /* memory given back */
+	uint64_t refaulted;     /* fetched although they had been in memory before */
+	uint64_t refaults_kernel_mode; /* of refaulted and rescued: by the guest's CPL 0 */
+	uint64_t swap_writes;
+	uint64_t swap_write_errors;
+	uint64_t bytes_swapped;
 };
 
 struct hst_fetch;
@@ -95,6 +116,7 @@ enum hst_fetch_state {
 	HST_FETCH_STUCK,   /* with the source for too long: the VM is paused */
 	HST_FETCH_CANCELLED, /* stuck and asked to end; read again when it does */
 	HST_FETCH_FILLED,  /* the content is in the alias; to be made visible */
+	HST_FETCH_BEHIND,  /* the block is being taken away; goes on when that is over */
 };
 
 struct hst_fetch {
@@ -111,11 +133,81 @@ struct hst_fetch {
 	bool sampled; /* the grace window has been told */
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled;
+	bool charged;      /* the block counts as resident */
+	bool watch_writes; /* of mem present; valid when filled */
 	enum hst_fetch_state state;
 };
 
 struct hst_queue {
 	struct hst_fetch *head, *tail;
+};
+
+/* ---- taking memory away (evict.c) ---- */
+
+/* Of one block, while it is on a list. */
+struct hst_link {
+	uint32_t next, prev;
+};
+
+struct hst_list {
+	uint32_t head, tail, len; /* UINT32_MAX: none */
+};
+
+enum hst_list_id {
+	HST_LIST_USER,   /* present, oldest first */
+	HST_LIST_KERNEL, /* present, and the guest's kernel mode needed it lately: taken last */
+	HST_LIST_DIRTY,  /* standby, to be written to the swap file */
+	HST_LIST_WRITING, /* standby, a write is under way */
+	HST_LIST_CLEAN,   /* standby, may be dropped */
+	HST_LISTS,
+};
+
+/* One write of adjacent blocks to the swap file. */
+struct hst_write {
+	struct io_req rq;
+	struct hst *h;
+	struct timer timer; /* time-out of the write, or delay before the next try */
+	uint32_t block, count;
+	uint64_t done_bytes;
+	uint8_t tries;
+	enum {
+		HST_WRITE_FREE,
+		HST_WRITE_BUSY,
+		HST_WRITE_STUCK, /* takes too long: the VM is paused */
+		HST_WRITE_BACKOFF,
+		HST_WRITE_FAILED, /* retries used up: the VM is paused */
+	} state;
+};
+
+/* Where evicted content goes. Set by the caller before hst_init, if cfg.evict. */
+struct hst_swap {
+	struct io io;
+	struct io_file *file;
+	uint64_t offset;            /* of RAM offset 0 in the file, bytes */
+	struct ram_backing backing; /* its src reads what was written; roff 0, all of RAM */
+};
+
+/* Memory without a source is filled by the kernel unseen, until memory becomes short. */
+enum hst_watch {
+	HST_WATCH_NOT,
+	HST_WATCH_IMPORT, /* finding out what was filled unseen */
+	HST_WATCH_ALL,
+};
+
+struct hst_evict {
+	struct hst_link *links; /* NULL: nothing is ever taken away */
+	struct hst_list lists[HST_LISTS];
+	uint32_t limit;    /* blocks; UINT32_MAX: none */
+	uint32_t resident; /* blocks that take up memory, as far as we know of them */
+	uint32_t unmap_credit; /* blocks that may be taken out of the mapping ahead of demand */
+	uint32_t force_drops;  /* blocks still to be evicted on command */
+	uint32_t force_unmaps;
+	enum hst_watch watch;
+	uint32_t import_block; /* next one to look at */
+	bool working;          /* a job is out */
+	struct hst_write writes[HST_WRITES_MAX];
+	uint32_t writes_in_flight; /* with the kernel */
+	uint32_t writes_used;      /* not FREE */
 };
 
 /* Where the vCPU thread is; decides whether it must be kicked to notice something. */
@@ -138,9 +230,11 @@ struct hst_vcpu {
 	struct hst *h;
 	unsigned index;
 	struct eng_vcpu eng;
+	uint32_t pv_blocks[PV_AREAS]; /* that KVM writes to; UINT32_MAX: none */
 	enum hst_phase phase;
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
+	bool phase_kernel_mode; /* the fault came from the guest's CPL 0 */
 	uint64_t grace_until_ns; /* NS_NEVER: no limit */
 	struct timer wake;       /* ends a wait at the earlier of the two */
 	uint64_t crowded_until_ns; /* no fetch was left: the guest touches it again after that */
@@ -175,7 +269,7 @@ struct hst_trouble {
 struct hst_hooks {
 	/* An outside waiter's block is there: its `fetch` is NULL now. */
 	void (*outside_ready)(void *ctx);
-	/* The VM was paused by a source (t), or goes on (NULL). */
+	/* The VM was paused by a source or the swap file (t), or goes on (NULL). */
 	void (*trouble)(void *ctx, const struct hst_trouble *t);
 	void *ctx;
 };
@@ -192,6 +286,8 @@ struct hst {
 	uint32_t block_count;
 	uint8_t *chunk_poisoned; /* one byte per 2 MiB */
 	uint64_t blocks_present;
+	struct hst_evict evict;
+	struct hst_swap swap;
 	struct hst_fetch *fetches;
 	uint32_t fetch_count;
 	struct hst_fetch *free_fetches;
@@ -202,7 +298,8 @@ struct hst {
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
-	unsigned troubled; /* fetches FAILED or STUCK or CANCELLED: paused while > 0 */
+	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK:
+			      paused while > 0 */
 	bool paused;       /* by the VMM */
 	bool trouble_told; /* and not yet taken back */
 	struct hst_vcpu *vcpus;
@@ -258,11 +355,12 @@ void hst_vcpu_reset(struct hst_vcpu *v);
 
 /*
  * A block whose content is in the alias and that is not visible yet, or NULL. The caller
- * makes it visible (mem present over hst_block_range), without the lock if it likes, and
- * calls hst_settle with the outcome. To be repeated until NULL after every call that may
+ * makes it visible (hst_make_visible), without the lock if it likes, and calls hst_settle
+ * with the outcome. To be repeated until NULL after every call that may
  * have moved a source: hst_fault, hst_ram_io, hst_ensure, timers, io reap.
  */
 struct hst_fetch *hst_take_filled(struct hst *h);
+int hst_make_visible(const struct hst_fetch *f, struct err *e);
 void hst_settle(struct hst_fetch *f, const struct err *why);
 
 void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint64_t *ret_len);
@@ -274,6 +372,42 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
 /* Gives up waiting. Harmless when not linked. */
 void hst_forget(struct hst_waiter *w);
+/* The block of off, which is there, is being written to through the alias. */
+void hst_wrote(struct hst *h, roff_t off);
+/* The block of off, which is there, stays there. */
+void hst_pin(struct hst *h, roff_t off);
+
+/*
+ * Taking memory away: what is to be done next, by one thread at a time. False: nothing, until
+ * something else has happened. hst_evict_work does it, without the lock; then, under the lock,
+ * hst_evict_done. Writes to the swap file are queued at h->swap.io on the way.
+ */
+struct hst_job {
+	enum {
+		HST_JOB_WATCH,  /* report first touches */
+		HST_JOB_IMPORT, /* what is resident? */
+		HST_JOB_UNMAP,
+		HST_JOB_DROP,
+	} kind;
+	uint32_t block, count;
+	/* A bit per block, block-wise, the first in bit 0 of word 0: */
+	mem_pages yes;  /* resident; or written, before and after hst_evict_work */
+	mem_pages zero; /* of the written ones: nothing but zeroes */
+	struct err why; /* code 0: done */
+};
+bool hst_evict_next(struct hst *h, struct hst_job *ret);
+void hst_evict_work(const struct hst *h, struct hst_job *job);
+void hst_evict_done(struct hst *h, struct hst_job *job);
+/* There is something that hst_evict_next would hand out or begin. Cheap. */
+bool hst_evict_wanted(const struct hst *h);
+/*
+ * Evicts on command until at most `bytes` are resident, or nothing more can be taken. Goes on
+ * until hst_evict_forced says false.
+ */
+void hst_evict_to(struct hst *h, uint64_t bytes);
+bool hst_evict_forced(const struct hst *h);
+/* Bytes of guest memory that host memory holds. */
+uint64_t hst_resident_bytes(const struct hst *h);
 
 /*
  * The kernel reported a touch of off (userfaultfd). user, block, stall: the chunk is
@@ -290,10 +424,11 @@ void hst_resume(struct hst *h);
 bool hst_is_paused(const struct hst *h);
 
 /*
- * The end: cancels every read and starts none. Reads are over when h->in_flight is 0, which
+ * The end: cancels every read and write and starts none. They are over when hst_is_idle, which
  * takes reaping and timers as before.
  */
 void hst_stop(struct hst *h);
+bool hst_is_idle(const struct hst *h);
 
 /* Adds up all vCPUs and the rest. */
 void hst_stats_sum(const struct hst *h, struct hst_stats *ret);

@@ -5,16 +5,62 @@
 
 #include "host/host.h"
 
-/* Residency word of a block: the kind in two bits, the fetch's index above them. */
+/*
+ * Residency word of a block: the kind, flags, and while FETCHING the fetch's index. The
+ * kinds from UNMAPPING on occur only where memory is taken away again.
+ */
 enum block_kind {
 	BLOCK_ABSENT,
 	BLOCK_FETCHING,
 	BLOCK_PRESENT,
+	BLOCK_UNMAPPING, /* somebody takes it out of the guest mapping, without the lock */
+	BLOCK_STANDBY,   /* out of the guest mapping, the content still in the alias */
+	BLOCK_DROPPING,  /* somebody gives its memory back, without the lock */
 };
+
+#define BLOCK_KIND_MASK 7u
+/* Memory may differ from what stands behind it: must be written out before it is dropped. */
+#define BLOCK_WRITTEN (1u << 3)
+/* What stands behind it: the swap file, or zeroes; neither: what was there at the start. */
+#define BLOCK_IN_SWAP (1u << 4)
+#define BLOCK_ZEROES (1u << 5)
+#define BLOCK_SEEN (1u << 6)    /* was in memory before: its next fault is a refault */
+#define BLOCK_KERNEL (1u << 7)  /* its last refault came from guest kernel mode */
+#define BLOCK_WRITING (1u << 8) /* a write of it to the swap file is under way */
+#define BLOCK_PINNED (1u << 9)
+#define BLOCK_FETCH_SHIFT 10
+#define BLOCK_FETCHES_MAX (1u << (32 - BLOCK_FETCH_SHIFT))
+
+#define BLOCK_NONE UINT32_MAX
 
 static inline enum block_kind block_kind(const struct hst *h, uint32_t block)
 {
-	return (enum block_kind)(h->blocks[block] & 3);
+	return (enum block_kind)(h->blocks[block] & BLOCK_KIND_MASK);
+}
+
+static inline bool block_is(const struct hst *h, uint32_t block, uint32_t flag)
+{
+	return (h->blocks[block] & flag) != 0;
+}
+
+/* Flags stay. For FETCHING: block_set_fetch. */
+static inline void block_set_kind(struct hst *h, uint32_t block, enum block_kind kind)
+{
+	uint32_t flags = h->blocks[block] & ((1u << BLOCK_FETCH_SHIFT) - 1) & ~BLOCK_KIND_MASK;
+
+	h->blocks[block] = flags | kind;
+}
+
+static inline void block_set_fetch(struct hst *h, uint32_t block, uint32_t fetch)
+{
+	block_set_kind(h, block, BLOCK_FETCHING);
+	h->blocks[block] |= fetch << BLOCK_FETCH_SHIFT;
+}
+
+/* The block is FETCHING. */
+static inline struct hst_fetch *block_fetch(const struct hst *h, uint32_t block)
+{
+	return &h->fetches[h->blocks[block] >> BLOCK_FETCH_SHIFT];
 }
 
 static inline uint32_t block_of(const struct hst *h, roff_t off)
@@ -29,7 +75,10 @@ static inline uint64_t hst_now(const struct hst *h)
 
 /* fetch.c */
 void fetch_init(struct hst *h);
-/* The fetch that brings the block; started if there is none. The block must not be PRESENT. */
+/*
+ * The fetch that brings the block; started if there is none. The block must not be PRESENT.
+ * One in STANDBY comes back as it is, without a read.
+ */
 struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
 /*
  * There is room for a fetch that nobody has a claim to. What is left then belongs to RAM
@@ -40,6 +89,33 @@ bool fetch_room(const struct hst *h);
 void fetch_present_again(struct hst *h, uint32_t block);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
 void waiter_unlink(struct hst_waiter *w);
+
+/* The content is in the alias; to be made visible. */
+void fetch_filled(struct hst_fetch *f);
+/* What it waited behind is over: read it. */
+void fetch_queue(struct hst_fetch *f);
+/* Issues queued fetches while there is room. */
+void fetch_dispatch(struct hst *h);
+/* The VM is paused for a reason; ended by trouble_end. */
+void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct err *why);
+void trouble_end(struct hst *h);
+
+/* evict.c: a block becomes PRESENT, or leaves PRESENT or STANDBY for a fetch. */
+void evict_enlist(struct hst *h, uint32_t block);
+void evict_delist(struct hst *h, uint32_t block);
+/* Another block takes up memory. */
+void evict_charge(struct hst *h);
+/* No: a fetch has to wait until memory is given back. */
+bool evict_room(const struct hst *h);
+/* cfg, mem and block_count are there. */
+void evict_init(struct hst *h);
+
+/* swap.c: writes what has to be written, as many at a time as there may be. */
+bool swap_writes_due(const struct hst *h);
+void swap_start_writes(struct hst *h);
+/* Writes again what had failed. */
+void swap_resume(struct hst *h);
+void swap_stop(struct hst *h);
 
 /* deliver.c */
 struct eng_slot slot_read(struct hst_vcpu *v);

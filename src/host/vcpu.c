@@ -39,8 +39,14 @@ static void back_in_host(struct hst_vcpu *v)
 
 static void wait_over(struct hst_vcpu *v, uint64_t now)
 {
+	uint64_t ns = now - v->phase_since_ns;
+
 	timer_cancel(&v->h->timers, &v->wake);
-	v->stats.host_wait_ns += now - v->phase_since_ns;
+	v->stats.host_wait_ns += ns;
+	if (v->phase == HST_PHASE_STALL && v->phase_kernel_mode)
+		v->stats.stall_ns_kernel_mode += ns;
+	else if (v->phase == HST_PHASE_STALL)
+		v->stats.stall_ns_other += ns;
 	v->phase = HST_PHASE_RUN;
 }
 
@@ -79,6 +85,7 @@ static bool begin_wait(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 	v->phase = phase;
 	v->fault_off = off;
 	v->phase_since_ns = now;
+	v->phase_kernel_mode = v->cpu.cpl == 0;
 	return true;
 }
 
@@ -128,13 +135,33 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 	}
 }
 
+/*
+ * The first touch of a page says nothing about it: the guest's kernel clears every page. A page
+ * that was taken away, and is wanted again, shows who needs it (evict.c).
+ */
+static void note_mode(struct hst_vcpu *v, uint32_t block)
+{
+	struct hst *h = v->h;
+
+	if (!block_is(h, block, BLOCK_SEEN) || block_kind(h, block) == BLOCK_PRESENT)
+		return;
+	if (v->cpu.cpl == 0) {
+		h->blocks[block] |= BLOCK_KERNEL;
+		v->stats.refaults_kernel_mode++;
+	} else {
+		h->blocks[block] &= ~BLOCK_KERNEL;
+	}
+}
+
 void hst_fault(struct hst_vcpu *v, roff_t off)
 {
 	struct hst *h = v->h;
 	uint64_t grace;
 
 	v->stats.faults++;
-	if (block_kind(h, block_of(h, off)) == BLOCK_ABSENT && !fetch_room(h)) {
+	note_mode(v, block_of(h, off));
+	if (block_kind(h, block_of(h, off)) != BLOCK_PRESENT &&
+	    block_kind(h, block_of(h, off)) != BLOCK_FETCHING && !fetch_room(h)) {
 		v->crowded_until_ns = hst_now(h) + CROWDED_NS;
 		return;
 	}
@@ -150,11 +177,41 @@ void hst_fault(struct hst_vcpu *v, roff_t off)
 void hst_ram_io(struct hst_vcpu *v, roff_t off)
 {
 	v->stats.faults++;
+	note_mode(v, block_of(v->h, off));
 	if (!begin_wait(v, off, HST_PHASE_RAM_IO))
 		v->stats.redundant++;
 }
 
 /* ---- registers ---- */
+
+/* The memory that a register write names; false: none, or no RAM. */
+static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value, roff_t *ret)
+{
+	enum pv_area area = pv_area_of(msr);
+	int on = 0;
+
+	if (msr == APF_MSR_EN)
+		return (value & APF_EN_ENABLED) &&
+		       ram_find(&v->h->ram, eng_area_gpa(value), 8, ret);
+	return area != PV_AREAS &&
+	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
+}
+
+/* The kernel writes there from now on: the block stays until another one is named. */
+static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	const struct plat *p = &v->h->plat;
+	uint32_t *pinned = &v->pv_blocks[pv_area_of(msr)];
+	uint32_t before = *pinned;
+	roff_t off;
+	int rc;
+
+	*pinned = named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE;
+	rc = p->ops->set_msr(p->ctx, v->index, msr, value);
+	if (rc < 0)
+		*pinned = before;
+	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
+}
 
 static void apply_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
@@ -163,6 +220,10 @@ static void apply_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 	roff_t off;
 	enum eng_wrmsr r;
 
+	if (pv_area_of(msr) != PV_AREAS) {
+		apply_pv(v, msr, value);
+		return;
+	}
 	if (msr == APF_MSR_EN)
 		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
 	r = eng_wrmsr(&v->eng, &in);
@@ -177,10 +238,8 @@ void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
 	roff_t off;
 
-	/* The area must be there before events can be written into it. */
-	if (msr == APF_MSR_EN && (value & APF_EN_ENABLED) &&
-	    ram_find(&v->h->ram, eng_area_gpa(value), 8, &off) &&
-	    begin_wait(v, off, HST_PHASE_WRMSR)) {
+	/* Memory must be there before we, or the kernel, write into it. */
+	if (named_memory(v, msr, value, &off) && begin_wait(v, off, HST_PHASE_WRMSR)) {
 		v->msr.index = msr;
 		v->msr.value = value;
 		return;
@@ -273,6 +332,8 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 void vcpu_init(struct hst_vcpu *v)
 {
 	v->wake.fire = wake_fire;
+	for (unsigned i = 0; i < PV_AREAS; i++)
+		v->pv_blocks[i] = BLOCK_NONE;
 }
 
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
@@ -302,6 +363,17 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 		/* Half-delivered event: halting would run it again and again. Wait outside. */
 		return wait(v);
 	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
+}
+
+/* The block that the phase waited for has been taken away since. True: wait once more. */
+static bool gone_again(struct hst_vcpu *v)
+{
+	enum hst_phase phase = v->phase;
+
+	if (block_kind(v->h, block_of(v->h, v->fault_off)) == BLOCK_PRESENT)
+		return false;
+	wait_over(v, hst_now(v->h));
+	return begin_wait(v, v->fault_off, phase);
 }
 
 enum hst_next hst_next(struct hst_vcpu *v)
@@ -334,7 +406,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 		return next_stalled(v, fresh_stall, now);
 	case HST_PHASE_RAM_IO:
 	case HST_PHASE_WRMSR:
-		if (!v->sync_done)
+		if (!v->sync_done || gone_again(v))
 			return wait(v);
 		v->stats.blocked++;
 		if (v->phase == HST_PHASE_WRMSR)

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "abi/apf.h"
+#include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vcpu.h"
 
@@ -129,9 +130,10 @@ static void interrupted(struct kvmp *k, struct plat_exit *x)
 	}
 }
 
-static bool is_apf_msr(uint32_t msr)
+static bool is_our_msr(uint32_t msr)
 {
-	return msr == APF_MSR_EN || msr == APF_MSR_CTL || msr == APF_MSR_ACK;
+	return msr == APF_MSR_EN || msr == APF_MSR_CTL || msr == APF_MSR_ACK ||
+	       pv_area_of(msr) != PV_AREAS;
 }
 
 /* An access to RAM, which an emulating host could not reach, is ours and not the VMM's. */
@@ -156,7 +158,7 @@ static void exited(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 	switch (run->exit_reason) {
 	case KVM_EXIT_X86_RDMSR:
 	case KVM_EXIT_X86_WRMSR:
-		if (!k->msrs || !is_apf_msr(run->msr.index))
+		if (!k->msrs || !is_our_msr(run->msr.index))
 			return;
 		x->kind = run->exit_reason == KVM_EXIT_X86_RDMSR ? PLAT_EXIT_RDMSR
 								 : PLAT_EXIT_WRMSR;
@@ -295,6 +297,23 @@ static void kp_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 	run->msr.error = gp;
 }
 
+static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+	struct kvmp *k = ctx;
+	/* struct kvm_msrs ends in a flexible array. */
+	_Alignas(struct kvm_msrs) unsigned char
+		buf[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	const struct kvm_msrs head = {.nmsrs = 1};
+	const struct kvm_msr_entry entry = {.index = msr, .data = value};
+	int done;
+
+	memcpy(buf, &head, sizeof(head));
+	memcpy(buf + sizeof(head), &entry, sizeof(entry));
+	/* Answers how many registers were set. */
+	done = KVMP_IOCTL(k->vcpus[vcpu].fd, KVM_SET_MSRS, buf);
+	return done < 0 ? -errno : done == 1 ? 0 : -EINVAL;
+}
+
 static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
 	struct kvmp *k = ctx;
@@ -324,6 +343,7 @@ static const struct plat_ops kvmp_ops = {
 	.inject_pf = kp_inject_pf,
 	.cancel_pf = kp_cancel_pf,
 	.finish_msr = kp_finish_msr,
+	.set_msr = kp_set_msr,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 
@@ -26,13 +27,19 @@ int kvmp_vm_prepare(int vm_fd, struct err *e)
 {
 	/* One bit per register, 0 = to user space. */
 	uint8_t deny = 0;
+	const uint32_t both = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
 	struct kvm_msr_filter filter = {
 		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
 		.ranges = {
-			{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-			 .nmsrs = 1, .base = APF_MSR_EN, .bitmap = &deny},
-			{.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-			 .nmsrs = 2, .base = APF_MSR_CTL, .bitmap = &deny},
+			{.flags = both, .nmsrs = 1, .base = APF_MSR_EN, .bitmap = &deny},
+			{.flags = both, .nmsrs = 2, .base = APF_MSR_CTL, .bitmap = &deny},
+			/* Writes that have KVM write into guest memory: abi/pv.h. */
+			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
+			 .base = PV_MSR_WALL_CLOCK_OLD, .bitmap = &deny},
+			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
+			 .base = PV_MSR_WALL_CLOCK, .bitmap = &deny},
+			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
+			 .base = PV_MSR_STEAL_TIME, .bitmap = &deny},
 		},
 	};
 	int rc;

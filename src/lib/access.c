@@ -17,16 +17,17 @@ static int ensure(struct apf *a, roff_t off)
 		pthread_cond_wait(&a->outside, &a->lock);
 	if (a->hst.stopping)
 		return -EINTR;
-	if (hst_ensure(&a->hst, off, &w))
-		return 0;
 	a->outside_count++;
-	lib_settle(a);
-	while (w.fetch && !a->hst.stopping) {
-		/* What we set in motion needs the timer while we sleep. */
-		lib_unlock(a);
-		lib_lock(a);
-		if (w.fetch && !a->hst.stopping)
-			pthread_cond_wait(&a->outside, &a->lock);
+	/* Once more if it was taken away between its coming and our waking up. */
+	while (!a->hst.stopping && !hst_ensure(&a->hst, off, &w)) {
+		lib_settle(a);
+		while (w.fetch && !a->hst.stopping) {
+			/* What we set in motion needs the timer while we sleep. */
+			lib_unlock(a);
+			lib_lock(a);
+			if (w.fetch && !a->hst.stopping)
+				pthread_cond_wait(&a->outside, &a->lock);
+		}
 	}
 	a->outside_count--;
 	hst_forget(&w);
@@ -35,7 +36,7 @@ static int ensure(struct apf *a, roff_t off)
 	return a->hst.stopping ? -EINTR : 0;
 }
 
-enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE };
+enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN };
 
 static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
 		      enum access how)
@@ -56,9 +57,13 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 		rc = ensure(a, off);
 		if (rc == 0 && how == ACCESS_READ)
 			memcpy(buf, a->hst.mem.alias + off.v, n);
-		else if (rc == 0 && how == ACCESS_WRITE)
+		else if (rc == 0 && how == ACCESS_WRITE) {
+			hst_wrote(&a->hst, off);
 			memcpy(a->hst.mem.alias + off.v, buf, n);
-		if (how != ACCESS_POPULATE)
+		} else if (rc == 0 && how == ACCESS_PIN) {
+			hst_pin(&a->hst, off);
+		}
+		if (buf)
 			buf += n;
 		off.v += n;
 		len -= n;
@@ -88,6 +93,11 @@ int apf_populate(struct apf *a, uint64_t gpa, uint64_t len)
 	return each_block(a, gpa, NULL, len, ACCESS_POPULATE);
 }
 
+int apf_pin(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	return each_block(a, gpa, NULL, len, ACCESS_PIN);
+}
+
 /* ---- control ---- */
 
 void apf_pause(struct apf *a)
@@ -114,6 +124,18 @@ int apf_is_paused(struct apf *a)
 	return paused;
 }
 
+int apf_trouble_get(struct apf *a, struct apf_error *e)
+{
+	struct apf_error t;
+
+	lib_lock(a);
+	t = a->trouble;
+	lib_unlock(a);
+	if (e && t.code != 0)
+		*e = t;
+	return t.code;
+}
+
 /* ---- statistics ---- */
 
 static void wait_quantiles(struct apf *a, struct apf_stats *s)
@@ -138,7 +160,11 @@ void apf_stats_get(struct apf *a, struct apf_stats *ret)
 	wait_quantiles(a, &s);
 	s.bytes = a->hst.mem.bytes;
 	s.bytes_present = min_u64(a->hst.blocks_present * a->cfg.block_bytes, s.bytes);
+	s.bytes_resident = hst_resident_bytes(&a->hst);
+	s.reads_in_flight = a->hst.in_flight;
+	s.writes_in_flight = a->hst.evict.writes_in_flight;
 	lib_unlock(a);
+	s.resident_max = a->cfg.resident_max;
 	s.faults = h.faults;
 	s.redundant = h.redundant;
 	s.joined = h.joined;
@@ -160,6 +186,38 @@ void apf_stats_get(struct apf *a, struct apf_stats *ret)
 	s.retries = h.retries;
 	s.read_timeouts = h.read_timeouts;
 	s.bytes_read = h.bytes_read;
+	s.unmapped = h.unmapped;
+	s.unmapped_clean = h.unmapped_clean;
+	s.unmapped_zero = h.unmapped_zero;
+	s.swapped = h.swapped;
+	s.rescued = h.rescued;
+	s.evicted = h.evicted;
+	s.refaulted = h.refaulted;
+	s.refaults_kernel_mode = h.refaults_kernel_mode;
+	s.swap_writes = h.swap_writes;
+	s.swap_write_errors = h.swap_write_errors;
+	s.bytes_swapped = h.bytes_swapped;
+	s.stall_ns_kernel_mode = h.stall_ns_kernel_mode;
+	s.stall_ns_other = h.stall_ns_other;
 	s.overhead_bytes = a->space_bytes + sizeof(*a);
+	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
+}
+
+void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret)
+{
+	struct apf_vcpu_stats s = {.size = sizeof(s)};
+	struct hst_stats h;
+
+	lib_lock(v->a);
+	h = v->hv->stats;
+	s.outstanding = v->hv->eng.outstanding;
+	lib_unlock(v->a);
+	s.faults = h.faults;
+	s.missing_events = h.missing_events;
+	s.ready_events = h.ready_events;
+	s.wake_alls = h.wake_alls;
+	s.stalls = h.stalls;
+	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
+	s.host_wait_ns = h.host_wait_ns;
 	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
 }

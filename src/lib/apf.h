@@ -55,6 +55,19 @@ struct apf {
 	struct src *sources[RAM_BACKINGS_MAX];
 	unsigned source_count;
 	struct apf_vcpu vcpus[HST_VCPUS_MAX];
+	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
+	struct {
+		int fd; /* of the swap file: holds its lock; -1: none */
+		char *path;
+		bool made; /* by us: removed at the end */
+		struct src *src;
+		struct io_file *file; /* has fd too, once the driver uses it */
+		bool started;
+		bool stop;
+		pthread_t thread;
+		pthread_cond_t work;   /* for the thread: look again */
+		pthread_cond_t forced; /* for apf_evict: it is over, or may be */
+	} evict;
 };
 
 /* Copies an inner error to the caller's; returns its code. */
@@ -69,6 +82,15 @@ void lib_lock(struct apf *a);
 void lib_settle(struct apf *a);
 /* lib_settle, arms the timer, unlocks. */
 void lib_unlock(struct apf *a);
+
+/* swap.c: opens cfg.swap and hands it to the driver; harmless without one. */
+int lib_swap_open(struct apf *a, struct err *e);
+void lib_swap_close(struct apf *a);
+/* evict.c: the thread that takes memory away. */
+int lib_evict_start(struct apf *a, struct err *e);
+void lib_evict_stop(struct apf *a);
+/* Locked: has the thread look, if there is something for it. */
+void lib_evict_poke(struct apf *a);
 
 /* serve.c: the library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);

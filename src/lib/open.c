@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kvm/vm.h"
 #include "lib/apf.h"
@@ -51,6 +52,9 @@ void apf_config_init(struct apf_config *c)
 	};
 }
 
+/* Room for what cannot be taken away, with something left to work with. */
+#define RESIDENT_MIN (4ull << 20)
+
 static int check_config(const struct apf_config *c, struct err *e)
 {
 	if (c->size != sizeof(*c))
@@ -77,6 +81,10 @@ static int check_config(const struct apf_config *c, struct err *e)
 	if (c->retries_max > 200)
 		return err_set(e, -EINVAL, "apf_config: retries_max is %u, above 200",
 			       c->retries_max);
+	if (c->resident_max != 0 && (!c->swap || c->resident_max < RESIDENT_MIN))
+		return err_set(e, -EINVAL, "apf_config: resident_max is %llu: it needs a swap "
+			       "file, and is %llu at least", (unsigned long long)c->resident_max,
+			       RESIDENT_MIN);
 	if (c->kick_signal != 0 && (c->kick_signal < SIGRTMIN || c->kick_signal > SIGRTMAX))
 		return err_set(e, -EINVAL, "apf_config: kick_signal %d is no real-time signal",
 			       c->kick_signal);
@@ -98,8 +106,7 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 	char text[ERR_TEXT_MAX + 128];
 	struct apf_event ev = {.kind = APF_EVENT_RESUMED, .text = text};
 
-	if (!a->cfg.on_event)
-		return;
+	a->trouble.code = 0;
 	if (!t) {
 		snprintf(text, sizeof(text), "memory is being served again");
 	} else {
@@ -114,8 +121,13 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 			snprintf(text, sizeof(text),
 				 "memory at guest address %#llx: %s (tried %u times)",
 				 (unsigned long long)t->gpa.v, t->why.text, t->tries);
+		a->trouble.code = t->why.code ? t->why.code : -ETIMEDOUT;
+		snprintf(a->trouble.text, sizeof(a->trouble.text), "%.*s",
+			 (int)sizeof(a->trouble.text) - 1, text);
 	}
-	a->cfg.on_event(a->cfg.on_event_ctx, &ev);
+	pthread_cond_broadcast(&a->evict.forced);
+	if (a->cfg.on_event)
+		a->cfg.on_event(a->cfg.on_event_ctx, &ev);
 }
 
 /* ---- open ---- */
@@ -152,6 +164,7 @@ static int open_parts(struct apf *a, struct err *e)
 int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *error)
 {
 	struct err e = {0};
+	pthread_condattr_t monotonic;
 	struct apf *a;
 	int rc = check_config(c, &e);
 
@@ -166,9 +179,16 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->vm_fd = vm_fd;
 	a->timer_fd = -1;
 	a->wake_fd = -1;
+	a->evict.fd = -1;
 	a->hst.clock = lib_clock();
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->outside, NULL);
+	/* By the driver's clock. */
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&a->evict.work, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	pthread_cond_init(&a->evict.forced, NULL);
 	rc = open_parts(a, &e);
 	if (rc < 0) {
 		apf_close(a);
@@ -185,10 +205,13 @@ void apf_close(struct apf *a)
 	lib_serve_stop(a);
 	for (unsigned i = 0; i < a->source_count; i++)
 		src_close(a->sources[i]);
+	lib_swap_close(a);
 	ioq_close(a->ioq);
 	gmem_close(a->gmem);
 	free(a->space);
 	pthread_cond_destroy(&a->outside);
+	pthread_cond_destroy(&a->evict.work);
+	pthread_cond_destroy(&a->evict.forced);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
@@ -267,6 +290,26 @@ int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
 	return source_add(a, gpa, bytes, uri, offset, ret_size, &e) < 0 ? lib_error(error, &e) : 0;
 }
 
+/*
+ * The kernel fills RAM without a source by itself: nobody need be told of its first touch. It
+ * is watched from the moment that memory is to be taken away.
+ */
+static int watch_memory(struct apf *a, struct err *e)
+{
+	int rc = gmem_watch(a->gmem, (roff_t){0}, a->hst.ram.bytes, false, e);
+
+	for (unsigned i = 0; rc == 0 && i < a->hst.ram.backing_count; i++) {
+		const struct ram_backing *b = &a->hst.ram.backings[i];
+		/* Whole chunks: calls on a chunk must not meet a border within it. */
+		uint64_t start = b->roff.v & ~(CHUNK_BYTES - 1);
+		uint64_t end = min_u64(align_up(b->roff.v + b->bytes, CHUNK_BYTES),
+				       a->hst.ram.bytes);
+
+		rc = gmem_watch(a->gmem, (roff_t){start}, end - start, true, e);
+	}
+	return rc;
+}
+
 static int start(struct apf *a, struct err *e)
 {
 	const struct apf_config *c = &a->cfg;
@@ -281,6 +324,8 @@ static int start(struct apf *a, struct err *e)
 		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
 		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
 							  : NS_NEVER,
+		.evict = c->swap != NULL,
+		.resident_max = c->resident_max,
 	};
 	int rc;
 
@@ -290,7 +335,11 @@ static int start(struct apf *a, struct err *e)
 		return err_set(e, -EINVAL, "apf_start: no guest memory was added");
 	rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
 	if (rc == 0)
-		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, e);
+		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, cfg.evict, e);
+	if (rc == 0)
+		rc = watch_memory(a, e);
+	if (rc == 0)
+		rc = lib_swap_open(a, e);
 	if (rc < 0)
 		return rc;
 	a->space_bytes = hst_bytes(&cfg, a->hst.ram.bytes);

@@ -58,8 +58,6 @@ void lib_settle(struct apf *a)
 	for (;;) {
 		struct hst_fetch *f;
 		struct err e = {0};
-		uint64_t len;
-		roff_t off;
 		int rc;
 
 		io.ops->flush(io.ctx);
@@ -71,9 +69,8 @@ void lib_settle(struct apf *a)
 		if (!f)
 			continue;
 		/* Nobody else has this fetch; the others may go on meanwhile. */
-		hst_block_range(&a->hst, f->block, &off, &len);
 		pthread_mutex_unlock(&a->lock);
-		rc = a->hst.mem.ops->present(a->hst.mem.ctx, off, len, &e);
+		rc = hst_make_visible(f, &e);
 		lib_lock(a);
 		hst_settle(f, rc < 0 ? &e : NULL);
 	}
@@ -104,6 +101,7 @@ void lib_unlock(struct apf *a)
 {
 	lib_settle(a);
 	arm_timer(a);
+	lib_evict_poke(a);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -186,7 +184,7 @@ int lib_serve_start(struct apf *a, struct err *e)
 		return err_sys(e, -rc, "page fault thread");
 	(void)pthread_setname_np(a->thread, "asyncpf");
 	a->started = true;
-	return 0;
+	return lib_evict_start(a, e);
 }
 
 /* Cancels what is being read. Once: a read that has ended is not there to be cancelled. */
@@ -196,6 +194,7 @@ static void stop_reads(struct apf *a)
 		return;
 	hst_stop(&a->hst);
 	pthread_cond_broadcast(&a->outside);
+	pthread_cond_broadcast(&a->evict.forced);
 }
 
 void apf_stop(struct apf *a)
@@ -215,7 +214,7 @@ static void end_reads(struct apf *a)
 	lib_lock(a);
 	stop_reads(a);
 	lib_settle(a);
-	while (a->hst.in_flight > 0) {
+	while (!hst_is_idle(&a->hst)) {
 		pthread_mutex_unlock(&a->lock);
 		/* Sources that wait for a deadline of their own need the timers. */
 		(void)poll(&io, 1, 10);
@@ -234,6 +233,7 @@ void lib_serve_stop(struct apf *a)
 {
 	static const uint64_t one = 1;
 
+	lib_evict_stop(a);
 	if (a->started) {
 		end_reads(a);
 		__atomic_store_n(&a->stop, true, __ATOMIC_RELEASE);

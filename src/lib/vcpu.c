@@ -34,8 +34,10 @@ static void carry_out(struct apf_vcpu *v)
 	bool aligned = (uintptr_t)p % v->io.len == 0;
 	uint64_t x = 0;
 
-	if (v->io.write)
+	if (v->io.write) {
+		hst_wrote(&v->a->hst, v->io.roff);
 		memcpy(&x, v->io.data, v->io.len);
+	}
 	if (aligned && v->io.len == 8) {
 		if (v->io.write)
 			__atomic_store_n((uint64_t *)(void *)p, x, __ATOMIC_RELEASE);

@@ -19,11 +19,17 @@ int gmem_open(uint64_t bytes, struct gmem **ret, struct err *e);
 void gmem_close(struct gmem *g);
 
 /*
- * Registers the guest mapping with userfaultfd. poison: UFFDIO_POISON will be used (the kernel
- * must be 6.6 or later; the text says so when it is not). To be called once, before a
- * vCPU runs.
+ * Opens the guest mapping's userfaultfd. poison: UFFDIO_POISON will be used; unmap: memory will
+ * be taken away again. The kernel must be able to (6.6, 6.7); the text says so when it is not.
+ * To be called once, before gmem_watch.
  */
-int gmem_userfault(struct gmem *g, bool poison, struct err *e);
+int gmem_userfault(struct gmem *g, bool poison, bool unmap, struct err *e);
+/*
+ * From now on touches in [off, off + len) are reported. first: also of memory that was
+ * never filled; otherwise the kernel fills that by itself, with zeroes. May be called again
+ * for a range.
+ */
+int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e);
 
 /* Becomes readable when touches wait. -1 before gmem_userfault. */
 int gmem_event_fd(const struct gmem *g);

@@ -49,7 +49,7 @@ static int handshake(int fd, uint64_t features, uint64_t *ret_has, struct err *e
 	return 0;
 }
 
-int uffd_open(uint64_t features, struct err *e)
+int uffd_open(uint64_t features, uint64_t wanted, uint64_t *ret_has, struct err *e)
 {
 	uint64_t has = 0;
 	int fd = uffd_new(e);
@@ -72,6 +72,7 @@ int uffd_open(uint64_t features, struct err *e)
 			e, -EOPNOTSUPP,
 			"userfaultfd: this kernel lacks feature bits %#llx (shmem, minor faults)",
 			(unsigned long long)(features & ~has));
+	features |= wanted & has;
 	fd = uffd_new(e);
 	if (fd < 0)
 		return fd;
@@ -80,14 +81,15 @@ int uffd_open(uint64_t features, struct err *e)
 		close(fd);
 		return rc;
 	}
+	*ret_has = features;
 	return fd;
 }
 
-int uffd_register(int fd, void *start, uint64_t len, struct err *e)
+int uffd_register(int fd, void *start, uint64_t len, uint64_t modes, struct err *e)
 {
 	struct uffdio_register reg = {
 		.range = {.start = (uintptr_t)start, .len = len},
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+		.mode = modes,
 	};
 
 	if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
@@ -106,16 +108,39 @@ int uffd_wake(int fd, void *start, uint64_t len, struct err *e)
 	return 0;
 }
 
+int uffd_unprotect(int fd, void *start, uint64_t len, struct err *e)
+{
+	struct uffdio_writeprotect wp = {.range = {.start = (uintptr_t)start, .len = len}};
+	unsigned again = 0;
+
+	while (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0) {
+		if (errno != EAGAIN || again++ >= EAGAIN_MAX)
+			return err_sys(e, -errno, "userfaultfd: UFFDIO_WRITEPROTECT");
+		sched_yield();
+	}
+	return 0;
+}
+
 /* One attempt at the rest of a range; *ret_bytes: what it did. 0 or -errno. */
 typedef int (*range_step)(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes);
 
-static int step_continue(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
+static int do_continue(int fd, uint64_t start, uint64_t len, uint64_t mode, int64_t *ret_bytes)
 {
-	struct uffdio_continue c = {.range = {.start = start, .len = len}};
+	struct uffdio_continue c = {.range = {.start = start, .len = len}, .mode = mode};
 	int rc = ioctl(fd, UFFDIO_CONTINUE, &c) < 0 ? -errno : 0;
 
 	*ret_bytes = c.mapped;
 	return rc;
+}
+
+static int step_continue(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
+{
+	return do_continue(fd, start, len, 0, ret_bytes);
+}
+
+static int step_continue_protected(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
+{
+	return do_continue(fd, start, len, UFFDIO_CONTINUE_MODE_WP, ret_bytes);
 }
 
 static int step_poison(int fd, uint64_t start, uint64_t len, int64_t *ret_bytes)
@@ -158,9 +183,10 @@ static int over_range(range_step step, const char *what, int fd, void *start, ui
 	return 0;
 }
 
-int uffd_continue(int fd, void *start, uint64_t len, struct err *e)
+int uffd_continue(int fd, void *start, uint64_t len, bool protect, struct err *e)
 {
-	return over_range(step_continue, "UFFDIO_CONTINUE", fd, start, len, e);
+	return over_range(protect ? step_continue_protected : step_continue, "UFFDIO_CONTINUE", fd,
+			  start, len, e);
 }
 
 int uffd_poison(int fd, void *start, uint64_t len, struct err *e)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parts of <linux/userfaultfd.h> that are newer than the headers of the oldest
- * distribution we build on (Debian 12 ships those of Linux 6.1). Values: Linux 6.6,
- * Documentation/admin-guide/mm/userfaultfd.rst.
+ * The parts of <linux/userfaultfd.h> and <linux/fs.h> that are newer than the headers of
+ * the oldest distribution we build on (Debian 12 ships those of Linux 6.1). Values: Linux
+ * 6.7, Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst.
  */
 #ifndef MEM_UFFD_ABI_H
 #define MEM_UFFD_ABI_H
 
+#include <linux/fs.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
@@ -18,6 +19,39 @@ struct uffdio_poison {
 	__s64 updated; /* bytes done, or -Exxx */
 };
 #define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#endif
+
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+
+#ifndef PAGEMAP_SCAN
+#define PAGE_IS_WRITTEN (1 << 1)
+#define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_SWAPPED (1 << 4)
+struct page_region {
+	__u64 start;
+	__u64 end;
+	__u64 categories;
+};
+struct pm_scan_arg {
+	__u64 size;
+	__u64 flags;
+	__u64 start;
+	__u64 end;
+	__u64 walk_end; /* out: how far it came */
+	__u64 vec;
+	__u64 vec_len;
+	__u64 max_pages;
+	__u64 category_inverted;
+	__u64 category_mask;
+	__u64 category_anyof_mask;
+	__u64 return_mask;
+};
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 #endif
 
 #ifndef USERFAULTFD_IOC_NEW

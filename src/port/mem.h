@@ -12,13 +12,19 @@
 #include "base/err.h"
 #include "base/types.h"
 
+/* Pages of one call of resident() or unmap(): a 2 MiB chunk at most. */
+#define MEM_PAGES_MAX 512u
+/* A bit per page of the range, the first in bit 0 of word 0. */
+typedef uint64_t mem_pages[MEM_PAGES_MAX / 64];
+
 struct mem_ops {
 	/*
 	 * Makes [off, off + len) visible in the guest mapping with the content that was
 	 * written through the alias, and wakes whoever waits in the kernel for it. Pages
-	 * already visible are left alone (not an error).
+	 * already visible are left alone (not an error). watch_writes: unmap() is to tell
+	 * whether the guest has written to them since.
 	 */
-	int (*present)(void *ctx, roff_t off, uint64_t len, struct err *e);
+	int (*present)(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e);
 	/*
 	 * Marks [off, off + len) so that a guest touch is reported to user space instead
 	 * of waiting in the kernel. Pages already visible are left alone.
@@ -26,6 +32,24 @@ struct mem_ops {
 	int (*poison)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Wakes whoever waits in the kernel for [off, off + len), changing nothing. */
 	int (*wake)(void *ctx, roff_t off, uint64_t len, struct err *e);
+
+	/* The rest is for taking memory away again; NULL where nothing does. */
+
+	/* From now on first touches of memory that was never filled are reported, too. */
+	int (*watch_all)(void *ctx, struct err *e);
+	/* Which pages of [off, off + len) the guest mapping shows. */
+	int (*resident)(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
+	/*
+	 * Takes [off, off + len) out of the guest mapping; touches are reported from now on.
+	 * The content stays in the alias, and nobody but us can change it any more. ret_written:
+	 * pages that the guest may have written since they were made visible; those of which
+	 * that is not known are among them.
+	 */
+	int (*unmap)(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
+	/* Gives the host's memory of [off, off + len) back: the alias reads as zeroes then. */
+	int (*drop)(void *ctx, roff_t off, uint64_t len, struct err *e);
+	/* Host memory that guest RAM takes up now, in bytes. */
+	uint64_t (*resident_bytes)(void *ctx);
 };
 
 struct mem {

@@ -69,6 +69,12 @@ struct plat_ops {
 	void (*finish_msr)(void *ctx, unsigned vcpu, uint64_t value, bool gp);
 
 	/*
+	 * vCPU thread, after an exit. Has the kernel carry out a register write of the guest's that
+	 * names memory which the kernel itself writes. 0, or -Exxx: the value is not acceptable.
+	 */
+	int (*set_msr)(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
+
+	/*
 	 * Any thread. Raises a fixed interrupt at the vCPU's local APIC. Returns 1 when it
 	 * was accepted, 0 when the APIC did not take it (software-disabled), or -Exxx.
 	 */

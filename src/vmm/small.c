@@ -132,7 +132,7 @@ static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_
 		       struct err *e)
 {
 	struct small_boot boot = m->cfg->boot;
-	int rc = apf_populate(m->apf, 0, low_bytes(&boot));
+	int rc = apf_pin(m->apf, 0, low_bytes(&boot));
 
 	if (rc < 0)
 		return err_sys(e, rc, "guest memory");

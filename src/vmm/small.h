@@ -27,6 +27,8 @@ struct small_cfg {
 	 * progress tick, with the live objects; tests act through it. May be NULL.
 	 */
 	void (*tick)(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first);
+	/* The vCPU threads have ended, and what tick was given is about to go. May be NULL. */
+	void (*end)(void *ctx);
 	void *ctx;
 };
 

@@ -279,6 +279,8 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		ret->process_cpu_s = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) /
 				     (double)NS_PER_S;
 		stop_threads(&m);
+		if (cfg->end)
+			cfg->end(cfg->ctx);
 		collect(&m, start, ret);
 		if (rc == 0 && m.failure.code != 0)
 			rc = err_set(e, m.failure.code, "%s", m.failure.text);

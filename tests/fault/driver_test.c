@@ -55,11 +55,11 @@ static int mem_result(struct hx *x, enum kind kind, struct err *e)
 	return fails(x->user, kind) ? err_set(e, -ENOMEM, "%s fails", kind_names[kind]) : 0;
 }
 
-static int story_present(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int story_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e)
 {
 	int rc = mem_result(ctx, PRESENT, e);
 
-	return rc < 0 ? rc : hx_mem_present(ctx, off, len, e);
+	return rc < 0 ? rc : hx_mem_present(ctx, off, len, watch_writes, e);
 }
 
 static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)

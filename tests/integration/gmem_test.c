@@ -31,7 +31,9 @@ static struct gmem *open_memory(uint64_t bytes, bool poison)
 	int rc = gmem_open(bytes, &g, &e);
 
 	if (rc == 0)
-		rc = gmem_userfault(g, poison, &e);
+		rc = gmem_userfault(g, poison, false, &e);
+	if (rc == 0)
+		rc = gmem_watch(g, (roff_t){0}, bytes, true, &e);
 	if (rc < 0)
 		print_error("%s\n", e.text);
 	assert_int_equal(rc, 0);
@@ -43,8 +45,8 @@ static void present(struct gmem *g, uint64_t page, uint64_t pages)
 	struct mem m = gmem_mem(g);
 	struct err e = {0};
 
-	assert_int_equal(m.ops->present(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, &e),
-			 0);
+	assert_int_equal(m.ops->present(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES,
+					false, &e), 0);
 }
 
 static void poison(struct gmem *g, uint64_t page, uint64_t pages)
@@ -177,9 +179,10 @@ static void addresses_map_back(void **state)
 static void unknown_features_are_refused_by_name(void **state)
 {
 	struct err e = {0};
+	uint64_t has;
 
 	(void)state;
-	assert_int_equal(uffd_open(1ull << 60, &e), -EOPNOTSUPP);
+	assert_int_equal(uffd_open(1ull << 60, 0, &has, &e), -EOPNOTSUPP);
 	assert_non_null(strstr(e.text, "0x1000000000000000"));
 }
 
@@ -194,7 +197,8 @@ int main(void)
 		cmocka_unit_test(unknown_features_are_refused_by_name),
 	};
 	struct err e = {0};
-	int fd = uffd_open(UFFD_FEATURE_POISON | UFFD_FEATURE_MINOR_SHMEM, &e);
+	uint64_t has;
+	int fd = uffd_open(UFFD_FEATURE_POISON | UFFD_FEATURE_MINOR_SHMEM, 0, &has, &e);
 
 	if (fd < 0) {
 		printf("SKIP: %s\n", e.text);

@@ -152,10 +152,12 @@ static inline int hx_mem_result(struct hx *x, const char *what, struct err *e)
 	return fails ? err_set(e, -ENOMEM, "fake memory: %s", what) : 0;
 }
 
-static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, struct err *e)
+static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, bool watch_writes,
+				 struct err *e)
 {
 	struct hx *x = ctx;
 
+	(void)watch_writes;
 	hx_log(x, HX_PRESENT, 0, off.v, len);
 	if (x->on_present)
 		x->on_present(x, off, len);
@@ -438,7 +440,7 @@ static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_
 
 	if (f->state == HST_FETCH_FREE)
 		return f->waiters ? "somebody waits for a free fetch" : NULL;
-	if (h->blocks[f->block] != ((uint32_t)(f - h->fetches) << 2 | BLOCK_FETCHING))
+	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
 		return "a block does not name its fetch";
 	for (const struct hst_waiter *w = f->waiters; w; prev = w, w = w->next)
 		if (w->fetch != f || w->prev != prev)
@@ -521,12 +523,8 @@ static inline unsigned hx_settle(struct hx *x)
 
 	while ((f = hst_take_filled(&x->h))) {
 		struct err e = {0};
-		uint64_t len;
-		roff_t off;
-		int rc;
+		int rc = hst_make_visible(f, &e);
 
-		hst_block_range(&x->h, f->block, &off, &len);
-		rc = x->h.mem.ops->present(x->h.mem.ctx, off, len, &e);
 		hst_settle(f, rc < 0 ? &e : NULL);
 		n++;
 	}

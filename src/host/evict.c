@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking memory away: which blocks, in which order, and when. A block goes
+ *
+ *   PRESENT -> UNMAPPING -> STANDBY -> DROPPING -> ABSENT
+ *
+ * STANDBY is the second chance: the block is out of the guest mapping but in memory, so a
+ * touch brings it back without a read, and tells who needed it (BLOCK_KERNEL). What was
+ * written to is on the way to the swap file meanwhile; what is as it was, or all zeroes, is
+ * dropped without a write. Blocks that the guest's kernel mode wanted back are taken last:
+ * waiting for them cannot be hidden.
+ *
+ * How much: below `low` nothing is dropped. Fetches that need memory grant credit for taking
+ * blocks out of the mapping ahead of demand, rescues do not: a guest whose working set fits
+ * is left alone. At the limit fetches wait for a drop.
+ *
+ * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
+ * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
+ * hands it on.
+ * Test: tests/unit/host_evict_test.c.
+ */
+#include <string.h>
+
+#include "base/assert.h"
+#include "host/internal.h"
+
+#define NO_LIMIT UINT32_MAX
+/* Victims that cannot be taken now (see may_take) before we give up for this time. */
+#define VICTIM_TRIES 512u
+
+/* ---- lists ---- */
+
+static void list_init(struct hst_list *l)
+{
+	*l = (struct hst_list){BLOCK_NONE, BLOCK_NONE, 0};
+}
+
+static void list_push(struct hst *h, enum hst_list_id id, uint32_t block)
+{
+	struct hst_list *l = &h->evict.lists[id];
+	struct hst_link *links = h->evict.links;
+
+	links[block] = (struct hst_link){.next = BLOCK_NONE, .prev = l->tail};
+	if (l->tail == BLOCK_NONE)
+		l->head = block;
+	else
+		links[l->tail].next = block;
+	l->tail = block;
+	l->len++;
+}
+
+static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
+{
+	struct hst_list *l = &h->evict.lists[id];
+	struct hst_link *links = h->evict.links;
+	struct hst_link at = links[block];
+
+	if (at.prev == BLOCK_NONE)
+		l->head = at.next;
+	else
+		links[at.prev].next = at.next;
+	if (at.next == BLOCK_NONE)
+		l->tail = at.prev;
+	else
+		links[at.next].prev = at.prev;
+	l->len--;
+}
+
+/*
+ * Follows from the block's word, which must not change while it is listed but for its kind.
+ * HST_LISTS: on none.
+ */
+static enum hst_list_id list_of(const struct hst *h, uint32_t block)
+{
+	if (block_is(h, block, BLOCK_PINNED))
+		return HST_LISTS;
+	if (block_kind(h, block) == BLOCK_PRESENT)
+		return block_is(h, block, BLOCK_KERNEL) ? HST_LIST_KERNEL : HST_LIST_USER;
+	if (block_is(h, block, BLOCK_WRITING))
+		return HST_LIST_WRITING;
+	return block_is(h, block, BLOCK_WRITTEN) ? HST_LIST_DIRTY : HST_LIST_CLEAN;
+}
+
+void evict_enlist(struct hst *h, uint32_t block)
+{
+	enum hst_list_id id = list_of(h, block);
+
+	if (h->evict.links && id != HST_LISTS)
+		list_push(h, id, block);
+}
+
+void evict_delist(struct hst *h, uint32_t block)
+{
+	enum hst_list_id id = list_of(h, block);
+
+	if (h->evict.links && id != HST_LISTS)
+		list_del(h, id, block);
+}
+
+void hst_pin(struct hst *h, roff_t off)
+{
+	uint32_t block = block_of(h, off);
+
+	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
+	evict_delist(h, block);
+	h->blocks[block] |= BLOCK_PINNED;
+}
+
+void evict_init(struct hst *h)
+{
+	struct hst_evict *ev = &h->evict;
+	uint64_t limit = h->cfg.resident_max >> h->cfg.block_shift;
+
+	for (unsigned i = 0; i < HST_LISTS; i++)
+		list_init(&ev->lists[i]);
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+		ev->writes[i].h = h;
+	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
+}
+
+/* ---- how much ---- */
+
+/* What is kept free for fetches, so that they need not wait for a drop. */
+static uint32_t slack(const struct hst_evict *ev)
+{
+	return (uint32_t)max_u64(min_u64(ev->limit / 32, 4096), 4);
+}
+
+static uint32_t standby_len(const struct hst_evict *ev)
+{
+	return ev->lists[HST_LIST_DIRTY].len + ev->lists[HST_LIST_WRITING].len +
+	       ev->lists[HST_LIST_CLEAN].len;
+}
+
+static bool limited(const struct hst_evict *ev)
+{
+	return ev->limit != NO_LIMIT;
+}
+
+static uint32_t over_limit(const struct hst_evict *ev)
+{
+	uint32_t low = limited(ev) ? ev->limit - slack(ev) : NO_LIMIT;
+
+	return ev->resident > low ? ev->resident - low : 0;
+}
+
+/* Blocks that are to be dropped now. */
+static uint32_t drops_due(const struct hst *h)
+{
+	return (uint32_t)max_u64(over_limit(&h->evict), h->evict.force_drops);
+}
+
+/* Blocks that are to be taken out of the mapping now. */
+static uint32_t unmaps_due(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+	uint32_t over = over_limit(ev), standby = standby_len(ev);
+	uint32_t need = over > standby ? over - standby : 0;
+
+	if (limited(ev) && standby < ev->limit / 8)
+		need = (uint32_t)max_u64(need, ev->unmap_credit);
+	return (uint32_t)max_u64(need, ev->force_unmaps);
+}
+
+void evict_charge(struct hst *h)
+{
+	struct hst_evict *ev = &h->evict;
+	uint32_t goal = ev->limit / 8;
+
+	ev->resident++;
+	/* One for the block that this one will displace, one for a rescue on the way. */
+	if (limited(ev) && ev->resident + goal > ev->limit - slack(ev))
+		ev->unmap_credit = (uint32_t)min_u64(ev->unmap_credit + 2, goal);
+}
+
+bool evict_room(const struct hst *h)
+{
+	return h->evict.resident < h->evict.limit;
+}
+
+uint64_t hst_resident_bytes(const struct hst *h)
+{
+	return h->mem.ops->resident_bytes ? h->mem.ops->resident_bytes(h->mem.ctx) : 0;
+}
+
+/* ---- which ---- */
+
+/* By what the guest has registered. */
+static bool is_pinned(const struct hst *h, uint32_t block)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
+		const struct hst_vcpu *v = &h->vcpus[i];
+		roff_t off;
+
+		if (eng_enabled(&v->eng) && ram_find(&h->ram, eng_area_gpa(v->eng.en), 8, &off) &&
+		    block_of(h, off) == block)
+			return true;
+		for (unsigned k = 0; k < PV_AREAS; k++)
+			if (v->pv_blocks[k] == block)
+				return true;
+	}
+	return false;
+}
+
+static bool may_take(const struct hst *h, uint32_t block)
+{
+	/* A write under way must end first, or an older one could overtake the next. */
+	return !block_is(h, block, BLOCK_WRITING) && !is_pinned(h, block);
+}
+
+/* Blocks per job. */
+static uint32_t run_max(const struct hst *h)
+{
+	uint32_t pages_shift = h->cfg.block_shift - PAGE_SHIFT;
+
+	return (uint32_t)max_u64(MEM_PAGES_MAX >> pages_shift, 1);
+}
+
+/*
+ * Takes adjacent blocks that follow one another on the list too, from `first` on, up to the end
+ * of the 2 MiB chunk; how many.
+ */
+static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uint32_t max,
+			 enum block_kind kind)
+{
+	uint32_t n = 0, next = first;
+
+	do {
+		uint32_t after = h->evict.links[next].next;
+
+		list_del(h, id, next);
+		block_set_kind(h, next, kind);
+		n++;
+		if (after != next + 1 || after % run_max(h) == 0)
+			break;
+		next = after;
+	} while (n < max && may_take(h, next));
+	return n;
+}
+
+/* The list to take from: kernel mode's only when of the others hardly any are left. */
+static enum hst_list_id victims(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+	uint32_t few = limited(ev) ? (uint32_t)max_u64(ev->limit / 16, 4) : 0;
+
+	if (ev->force_unmaps > 0)
+		few = 0;
+	return ev->lists[HST_LIST_USER].len > few || ev->lists[HST_LIST_KERNEL].len == 0
+		       ? HST_LIST_USER
+		       : HST_LIST_KERNEL;
+}
+
+static bool next_unmap(struct hst *h, struct hst_job *job)
+{
+	struct hst_evict *ev = &h->evict;
+	uint32_t due = unmaps_due(h);
+
+	for (unsigned tries = 0; due > 0 && tries < VICTIM_TRIES; tries++) {
+		enum hst_list_id id = victims(h);
+		uint32_t block = ev->lists[id].head;
+
+		if (block == BLOCK_NONE)
+			break;
+		if (!may_take(h, block)) {
+			list_del(h, id, block);
+			list_push(h, id, block);
+			continue;
+		}
+		job->kind = HST_JOB_UNMAP;
+		job->block = block;
+		job->count = take_run(h, id, block, (uint32_t)min_u64(due, run_max(h)),
+				      BLOCK_UNMAPPING);
+		h->blocks_present -= job->count;
+		for (uint32_t i = 0; i < job->count; i++)
+			if (block_is(h, block + i, BLOCK_WRITTEN))
+				job->yes[i / 64] |= 1ull << (i % 64);
+		ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, job->count);
+		ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, job->count);
+		return true;
+	}
+	/* Nothing can be taken: what waits to be taken on command never will be. */
+	ev->force_unmaps = 0;
+	return false;
+}
+
+static bool next_drop(struct hst *h, struct hst_job *job)
+{
+	struct hst_list *l = &h->evict.lists[HST_LIST_CLEAN];
+	uint32_t due = drops_due(h);
+
+	if (due == 0 || l->len == 0)
+		return false;
+	job->kind = HST_JOB_DROP;
+	job->block = l->head;
+	job->count = take_run(h, HST_LIST_CLEAN, l->head, (uint32_t)min_u64(due, run_max(h)),
+			      BLOCK_DROPPING);
+	return true;
+}
+
+/* ---- memory that the kernel filled by itself ---- */
+
+static bool watch_due(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	if (ev->force_drops > 0)
+		return true;
+	/* In time: what comes until it takes effect comes unasked. */
+	return limited(ev) && hst_resident_bytes(h) >> h->cfg.block_shift >= ev->limit / 4 * 3;
+}
+
+static bool next_watch(struct hst *h, struct hst_job *job)
+{
+	struct hst_evict *ev = &h->evict;
+
+	if (ev->watch == HST_WATCH_NOT) {
+		job->kind = HST_JOB_WATCH;
+		return watch_due(h);
+	}
+	job->kind = HST_JOB_IMPORT;
+	job->block = ev->import_block;
+	job->count = (uint32_t)min_u64(run_max(h), h->block_count - job->block);
+	return true;
+}
+
+/*
+ * Each block is taken at most once, so that a guest which wants them all back ends it, too.
+ */
+static void force(struct hst *h, uint32_t drops)
+{
+	struct hst_evict *ev = &h->evict;
+	uint32_t standby = standby_len(ev);
+
+	ev->force_drops = drops;
+	ev->force_unmaps =
+		drops > standby ? (uint32_t)min_u64(drops - standby, h->blocks_present) : 0;
+}
+
+/* Blocks that are wholly there and that we did not know of. */
+static void import(struct hst *h, const struct hst_job *job)
+{
+	struct hst_evict *ev = &h->evict;
+
+	for (uint32_t i = 0; i < job->count; i++) {
+		uint32_t block = job->block + i;
+
+		if (!(job->yes[i / 64] >> (i % 64) & 1) || block_kind(h, block) != BLOCK_ABSENT)
+			continue;
+		h->blocks[block] |= BLOCK_WRITTEN;
+		block_set_kind(h, block, BLOCK_PRESENT);
+		h->blocks_present++;
+		evict_charge(h);
+		evict_enlist(h, block);
+	}
+	ev->import_block += job->count;
+	if (ev->import_block < h->block_count)
+		return;
+	ev->watch = HST_WATCH_ALL;
+	ev->unmap_credit = 0;
+	/* A command that came before we knew what there is. */
+	force(h, (uint32_t)min_u64(ev->force_drops, ev->resident));
+}
+
+/* ---- jobs ---- */
+
+bool hst_evict_next(struct hst *h, struct hst_job *ret)
+{
+	struct hst_evict *ev = &h->evict;
+
+	if (!ev->links || h->stopping || ev->working)
+		return false;
+	*ret = (struct hst_job){.count = 0};
+	if (ev->watch != HST_WATCH_ALL) {
+		ev->working = next_watch(h, ret);
+		return ev->working;
+	}
+	swap_start_writes(h);
+	ev->working = next_drop(h, ret) || next_unmap(h, ret);
+	if (!ev->working && standby_len(ev) == 0)
+		ev->force_drops = 0; /* nothing is left that could be dropped */
+	return ev->working;
+}
+
+bool hst_evict_wanted(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	if (!ev->links || h->stopping || ev->working)
+		return false;
+	if (ev->watch != HST_WATCH_ALL)
+		return ev->watch == HST_WATCH_IMPORT || ev->force_drops > 0;
+	if (swap_writes_due(h))
+		return true;
+	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
+		return true;
+	return unmaps_due(h) > 0 && ev->lists[victims(h)].len > 0;
+}
+
+static bool is_zero(const unsigned char *p, uint64_t len)
+{
+	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
+}
+
+/* From a bit per page to a bit per block, and only the zero blocks among the written ones. */
+static void look_at_blocks(const struct hst *h, const mem_pages pages, bool all,
+			   struct hst_job *job)
+{
+	uint32_t per = 1u << (h->cfg.block_shift - PAGE_SHIFT);
+
+	for (uint32_t i = 0; i < job->count; i++) {
+		uint64_t bit = 1ull << (i % 64);
+		uint32_t set = 0, there;
+		roff_t off;
+		uint64_t len;
+
+		hst_block_range(h, job->block + i, &off, &len);
+		there = (uint32_t)(len >> PAGE_SHIFT);
+		for (uint32_t k = i * per; k < i * per + there; k++)
+			set += pages[k / 64] >> (k % 64) & 1;
+		if (all ? set == there : set > 0)
+			job->yes[i / 64] |= bit;
+		if (job->kind == HST_JOB_UNMAP && (job->yes[i / 64] & bit) &&
+		    is_zero(h->mem.alias + off.v, len))
+			job->zero[i / 64] |= bit;
+	}
+}
+
+void hst_evict_work(const struct hst *h, struct hst_job *job)
+{
+	const struct mem *m = &h->mem;
+	roff_t off = {(uint64_t)job->block << h->cfg.block_shift};
+	uint64_t len = min_u64((uint64_t)job->count << h->cfg.block_shift, m->bytes - off.v);
+	mem_pages pages = {0};
+	int rc = 0;
+
+	switch (job->kind) {
+	case HST_JOB_WATCH:
+		rc = m->ops->watch_all(m->ctx, &job->why);
+		break;
+	case HST_JOB_IMPORT:
+		rc = m->ops->resident(m->ctx, off, len, pages, &job->why);
+		break;
+	case HST_JOB_UNMAP:
+		rc = m->ops->unmap(m->ctx, off, len, pages, &job->why);
+		break;
+	case HST_JOB_DROP:
+		rc = m->ops->drop(m->ctx, off, len, &job->why);
+		break;
+	}
+	if (rc == 0)
+		job->why.code = 0;
+	if (rc == 0 && (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_UNMAP))
+		look_at_blocks(h, pages, job->kind == HST_JOB_IMPORT, job);
+}
+
+static void unmapped(struct hst *h, uint32_t block, bool written, bool zero)
+{
+	h->blocks[block] |= BLOCK_SEEN;
+	if (zero) {
+		h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP);
+		h->blocks[block] |= BLOCK_ZEROES;
+	} else if (written) {
+		h->blocks[block] |= BLOCK_WRITTEN;
+	}
+	h->stats.unmapped++;
+	h->stats.unmapped_zero += zero;
+	h->stats.unmapped_clean += !written;
+	if (block_kind(h, block) == BLOCK_FETCHING) {
+		/* Wanted meanwhile: it comes back at once. */
+		h->stats.rescued++;
+		fetch_filled(block_fetch(h, block));
+		return;
+	}
+	block_set_kind(h, block, BLOCK_STANDBY);
+	evict_enlist(h, block);
+}
+
+static void dropped(struct hst *h, uint32_t block)
+{
+	struct hst_evict *ev = &h->evict;
+
+	ev->resident--;
+	ev->force_drops -= ev->force_drops > 0;
+	h->stats.evicted++;
+	if (block_kind(h, block) == BLOCK_FETCHING) {
+		struct hst_fetch *f = block_fetch(h, block);
+
+		f->charged = false;
+		h->stats.refaulted++;
+		fetch_queue(f);
+		return;
+	}
+	block_set_kind(h, block, BLOCK_ABSENT);
+}
+
+static void job_failed(struct hst *h, const struct hst_job *job)
+{
+	struct hst_trouble t = {.why = job->why, .tries = 1};
+	bool mapped = job->kind == HST_JOB_UNMAP;
+
+	/* As they are: out of the mapping or not, the content is in the alias. */
+	for (uint32_t i = 0; (mapped || job->kind == HST_JOB_DROP) && i < job->count; i++) {
+		if (mapped)
+			unmapped(h, job->block + i, true, false);
+		else if (block_kind(h, job->block + i) == BLOCK_FETCHING)
+			fetch_filled(block_fetch(h, job->block + i));
+		else {
+			block_set_kind(h, job->block + i, BLOCK_STANDBY);
+			evict_enlist(h, job->block + i);
+		}
+	}
+	t.gpa = ram_gpa(&h->ram, (roff_t){(uint64_t)job->block << h->cfg.block_shift});
+	h->evict.force_drops = 0;
+	h->evict.force_unmaps = 0;
+	hst_pause_for(h, &t);
+}
+
+void hst_evict_done(struct hst *h, struct hst_job *job)
+{
+	struct hst_evict *ev = &h->evict;
+
+	ASSERT(ev->working);
+	ev->working = false;
+	if (job->why.code != 0) {
+		job_failed(h, job);
+		return;
+	}
+	switch (job->kind) {
+	case HST_JOB_WATCH:
+		ev->watch = HST_WATCH_IMPORT;
+		break;
+	case HST_JOB_IMPORT:
+		import(h, job);
+		break;
+	case HST_JOB_UNMAP:
+		for (uint32_t i = 0; i < job->count; i++)
+			unmapped(h, job->block + i, job->yes[i / 64] >> (i % 64) & 1,
+				 job->zero[i / 64] >> (i % 64) & 1);
+		break;
+	case HST_JOB_DROP:
+		for (uint32_t i = 0; i < job->count; i++)
+			dropped(h, job->block + i);
+		fetch_dispatch(h);
+		break;
+	}
+}
+
+void hst_evict_to(struct hst *h, uint64_t bytes)
+{
+	struct hst_evict *ev = &h->evict;
+	uint64_t keep = bytes >> h->cfg.block_shift;
+	/* Before the import nobody knows; it will correct this. */
+	uint64_t have = ev->watch == HST_WATCH_ALL
+				? ev->resident
+				: hst_resident_bytes(h) >> h->cfg.block_shift;
+
+	force(h, (uint32_t)(have > keep ? have - keep : 0));
+}
+
+bool hst_evict_forced(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return ev->force_drops > 0 &&
+	       (ev->working || ev->writes_used > 0 || hst_evict_wanted(h));
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread that takes memory away: asks the driver what is next, does it without the lock,
+ * tells the driver. It decides nothing. It sleeps until the driver has something for it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "lib/apf.h"
+
+/* Memory that the kernel fills unseen is looked at before it can have grown by what is left. */
+#define FILL_BYTES_PER_MS (2ull << 20)
+#define LOOK_MS_MIN 2
+#define LOOK_MS_MAX 250
+
+void lib_evict_poke(struct apf *a)
+{
+	if (!a->evict.started)
+		return;
+	if (hst_evict_wanted(&a->hst))
+		pthread_cond_signal(&a->evict.work);
+	if (!hst_evict_forced(&a->hst))
+		pthread_cond_broadcast(&a->evict.forced);
+}
+
+static struct timespec next_look(const struct apf *a)
+{
+	uint64_t full = a->cfg.resident_max / 4 * 3, have = hst_resident_bytes(&a->hst);
+	uint64_t ms = have < full ? (full - have) / FILL_BYTES_PER_MS : 0;
+	uint64_t ns;
+
+	ms = ms < LOOK_MS_MIN ? LOOK_MS_MIN : min_u64(ms, LOOK_MS_MAX);
+	ns = clock_now_ns(&a->hst.clock) + ms * NS_PER_MS;
+	return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+}
+
+/* Locked. Until there is something to do, or perhaps. */
+static void wait_for_work(struct apf *a)
+{
+	struct timespec until;
+
+	/* What the driver has queued must go out first, and its deadlines be set. */
+	lib_unlock(a);
+	lib_lock(a);
+	if (a->evict.stop || hst_evict_wanted(&a->hst))
+		return;
+	if (a->cfg.resident_max == 0 || a->hst.evict.watch != HST_WATCH_NOT) {
+		pthread_cond_wait(&a->evict.work, &a->lock);
+		return;
+	}
+	until = next_look(a);
+	(void)pthread_cond_timedwait(&a->evict.work, &a->lock, &until);
+}
+
+static void *evict(void *arg)
+{
+	struct apf *a = arg;
+
+	lib_lock(a);
+	while (!a->evict.stop) {
+		struct hst_job job;
+
+		if (!hst_evict_next(&a->hst, &job)) {
+			wait_for_work(a);
+			continue;
+		}
+		lib_unlock(a);
+		hst_evict_work(&a->hst, &job);
+		lib_lock(a);
+		hst_evict_done(&a->hst, &job);
+	}
+	lib_unlock(a);
+	return NULL;
+}
+
+int lib_evict_start(struct apf *a, struct err *e)
+{
+	sigset_t all, old;
+	int rc;
+
+	if (!a->cfg.swap)
+		return 0;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&a->evict.thread, NULL, evict, a);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0)
+		return err_sys(e, -rc, "eviction thread");
+	(void)pthread_setname_np(a->evict.thread, "asyncpf-evict");
+	a->evict.started = true;
+	return 0;
+}
+
+void lib_evict_stop(struct apf *a)
+{
+	if (!a->evict.started)
+		return;
+	lib_lock(a);
+	a->evict.stop = true;
+	pthread_cond_signal(&a->evict.work);
+	lib_unlock(a);
+	pthread_join(a->evict.thread, NULL);
+	a->evict.started = false;
+}
+
+/* Locked. Until the command is over; the driver's trouble ends it, too. */
+static int wait_for_end(struct apf *a, struct err *e)
+{
+	while (hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
+	       !a->evict.stop) {
+		lib_unlock(a);
+		lib_lock(a);
+		if (hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
+		    !a->evict.stop)
+			pthread_cond_wait(&a->evict.forced, &a->lock);
+	}
+	if (a->hst.stopping || a->evict.stop)
+		return err_set(e, -EINTR, "evict: the VM is ending");
+	return a->trouble.code ? err_set(e, -EBUSY, "%s", a->trouble.text) : 0;
+}
+
+int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *error)
+{
+	struct err e = {0};
+	uint64_t resident;
+	int rc;
+
+	if (!a->cfg.swap || !a->started) {
+		err_set(&e, -EINVAL, "evict: the VM has no swap file; start it with one");
+		return lib_error(error, &e);
+	}
+	lib_lock(a);
+	a->users++;
+	hst_evict_to(&a->hst, bytes);
+	rc = wait_for_end(a, &e);
+	resident = hst_resident_bytes(&a->hst);
+	lib_unlock(a);
+	lib_lock(a);
+	if (--a->users == 0 && a->hst.stopping)
+		pthread_cond_broadcast(&a->outside);
+	pthread_mutex_unlock(&a->lock);
+	if (rc < 0)
+		return lib_error(error, &e);
+	if (ret_resident)
+		*ret_resident = resident;
+	return 0;
+}

@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that is taken away and comes back: by the public interface, without and with a guest
+ * that verifies every byte. Real memory, a real swap file, a real /dev/kvm.
+ */
+#include "small_fixture.h"
+
+#include <asyncpf/asyncpf.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#define MIB (1ull << 20)
+#define RAM (24 * MIB)
+
+struct vm {
+	int kvm, fd;
+	struct apf_config c;
+	struct apf *a;
+	struct apf_error e;
+	char folder[64];
+	char swap[128];
+	char paused[320]; /* text of the last pause */
+	int pauses, resumes;
+};
+
+static void on_event(void *ctx, const struct apf_event *ev)
+{
+	struct vm *v = ctx;
+
+	if (ev->kind == APF_EVENT_PAUSED)
+		snprintf(v->paused, sizeof(v->paused), "%s", ev->text);
+	/* Last: who sees it may read the text. */
+	__atomic_add_fetch(ev->kind == APF_EVENT_PAUSED ? &v->pauses : &v->resumes, 1,
+			   __ATOMIC_RELEASE);
+}
+
+static void vm_prepare(struct vm *v)
+{
+	memset(v, 0, sizeof(*v));
+	snprintf(v->folder, sizeof(v->folder), "/tmp/asyncpf-swap-XXXXXX");
+	assert_non_null(mkdtemp(v->folder));
+	snprintf(v->swap, sizeof(v->swap), "%s/swap", v->folder);
+	v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	do
+		v->fd = ioctl(v->kvm, KVM_CREATE_VM, 0);
+	while (v->fd < 0 && errno == EINTR);
+	assert_true(v->fd >= 0);
+	assert_int_equal(ioctl(v->fd, KVM_CREATE_IRQCHIP, 0), 0);
+	apf_config_init(&v->c);
+	v->c.on_event = on_event;
+	v->c.on_event_ctx = v;
+	v->c.swap = v->swap;
+}
+
+static void vm_start(struct vm *v)
+{
+	assert_int_equal(apf_open(v->fd, &v->c, &v->a, &v->e), 0);
+	assert_int_equal(apf_memory_add(v->a, 0, RAM, &v->e), 0);
+	if (apf_start(v->a, &v->e) < 0)
+		fail_msg("%s", v->e.text);
+}
+
+static void vm_end(struct vm *v)
+{
+	apf_close(v->a);
+	close(v->fd);
+	close(v->kvm);
+	(void)unlink(v->swap);
+	assert_int_equal(rmdir(v->folder), 0);
+}
+
+static struct apf_stats stats(struct vm *v)
+{
+	struct apf_stats s = {.size = sizeof(s)};
+
+	apf_stats_get(v->a, &s);
+	return s;
+}
+
+/* What page holds after it was written in a round; every fifth one is zeroes. */
+static void content(uint64_t page, uint64_t round, uint64_t *ret)
+{
+	struct prng rng;
+
+	prng_init(&rng, page * 1000 + round);
+	for (size_t i = 0; i < PAGE_BYTES / 8; i++)
+		ret[i] = page % 5 == 0 ? 0 : prng_next(&rng);
+}
+
+static void write_page(struct vm *v, uint64_t page, uint64_t round)
+{
+	uint64_t words[PAGE_BYTES / 8];
+
+	content(page, round, words);
+	assert_int_equal(apf_write(v->a, page * PAGE_BYTES, words, sizeof(words)), 0);
+}
+
+static void check_page(struct vm *v, uint64_t page, uint64_t round)
+{
+	uint64_t words[PAGE_BYTES / 8], want[PAGE_BYTES / 8];
+
+	content(page, round, want);
+	assert_int_equal(apf_read(v->a, page * PAGE_BYTES, words, sizeof(words)), 0);
+	assert_memory_equal(words, want, sizeof(words));
+}
+
+static void evict_all(struct vm *v)
+{
+	uint64_t resident = 0;
+
+	if (apf_evict(v->a, 0, &resident, &v->e) < 0)
+		fail_msg("%s", v->e.text);
+	assert_true(resident < 2 * MIB);
+}
+
+static void what_was_written_comes_back(void **state)
+{
+	const uint64_t pages = RAM / PAGE_BYTES;
+	struct apf_stats s;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	for (uint64_t i = 0; i < pages; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(stats(&v).bytes_resident, RAM);
+	evict_all(&v);
+	s = stats(&v);
+	assert_int_equal(s.evicted, pages);
+	/* Zeroes are dropped without a write. */
+	assert_int_equal(s.unmapped_zero, (pages + 4) / 5);
+	assert_int_equal(s.swapped, pages - (pages + 4) / 5);
+	assert_int_equal(s.bytes_swapped, s.swapped * PAGE_BYTES);
+	for (uint64_t i = 0; i < pages; i++)
+		check_page(&v, pages - 1 - i, 0);
+	assert_int_equal(stats(&v).refaulted, pages);
+	/* Half of them written to anew: only these are written out again. */
+	for (uint64_t i = 0; i < pages; i += 2)
+		write_page(&v, i, 1);
+	evict_all(&v);
+	s = stats(&v);
+	assert_true(s.swapped <= pages - (pages + 4) / 5 + pages / 2);
+	assert_true(s.unmapped_clean > 0);
+	for (uint64_t i = 0; i < pages; i++)
+		check_page(&v, i, i % 2 ? 0 : 1);
+	vm_end(&v);
+}
+
+static void the_limit_is_kept(void **state)
+{
+	const uint64_t pages = RAM / PAGE_BYTES;
+	struct prng rng;
+	uint64_t *round = calloc(pages, sizeof(*round));
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.resident_max = 6 * MIB;
+	vm_start(&v);
+	assert_non_null(round);
+	for (uint64_t i = 0; i < pages; i++) {
+		write_page(&v, i, 0);
+		assert_true(stats(&v).bytes_resident <= 6 * MIB);
+	}
+	prng_init(&rng, 5);
+	for (uint64_t i = 0; i < 2 * pages; i++) {
+		uint64_t page = prng_next(&rng) % pages;
+
+		check_page(&v, page, round[page]);
+		if (i % 3 == 0)
+			write_page(&v, page, ++round[page]);
+		assert_true(stats(&v).bytes_resident <= 6 * MIB);
+	}
+	for (uint64_t i = 0; i < pages; i++)
+		check_page(&v, i, round[i]);
+	free(round);
+	vm_end(&v);
+}
+
+static void pinned_memory_stays(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	for (uint64_t i = 0; i < 1024; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(apf_pin(v.a, 4096, 255 * PAGE_BYTES), 0);
+	assert_int_equal(apf_pin(v.a, RAM, 1), -EFAULT);
+	evict_all(&v);
+	assert_int_equal(stats(&v).bytes_resident, 255 * PAGE_BYTES);
+	for (uint64_t i = 0; i < 1024; i++)
+		check_page(&v, i, 0);
+	vm_end(&v);
+}
+
+static void eviction_to_a_size_keeps_that_much(void **state)
+{
+	uint64_t resident = 0;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	for (uint64_t i = 0; i < 2048; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(apf_evict(v.a, 3 * MIB, &resident, &v.e), 0);
+	assert_int_equal(resident, 3 * MIB);
+	assert_int_equal(apf_evict(v.a, 4 * MIB, &resident, &v.e), 0);
+	assert_int_equal(resident, 3 * MIB);
+	vm_end(&v);
+}
+
+/* ---- the swap file ---- */
+
+static void refused(struct vm *v, int code, const char *words)
+{
+	struct apf *a = NULL;
+	int rc;
+
+	assert_int_equal(apf_open(v->fd, &v->c, &a, &v->e), 0);
+	assert_int_equal(apf_memory_add(a, 0, RAM, &v->e), 0);
+	rc = apf_start(a, &v->e);
+	if (rc != code || !strstr(v->e.text, words))
+		print_error("rc %d: %s\n", rc, v->e.text);
+	assert_int_equal(rc, code);
+	assert_non_null(strstr(v->e.text, words));
+	assert_non_null(strstr(v->e.text, v->c.swap));
+	apf_close(a);
+}
+
+static void put(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "we");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void nobody_elses_file_is_overwritten(void **state)
+{
+	char text[8] = "";
+	struct vm v;
+	FILE *f;
+
+	(void)state;
+	vm_prepare(&v);
+	put(v.swap, "a disk");
+	refused(&v, -EEXIST, "not ours");
+	f = fopen(v.swap, "re");
+	assert_non_null(f);
+	assert_int_equal(fread(text, 1, sizeof(text), f), 6);
+	assert_string_equal(text, "a disk");
+	fclose(f);
+	assert_int_equal(unlink(v.swap), 0);
+
+	assert_int_equal(mkfifo(v.swap, 0600), 0);
+	refused(&v, -EINVAL, "neither");
+	assert_int_equal(unlink(v.swap), 0);
+
+	v.c.swap = "/no/such/folder/swap";
+	refused(&v, -ENOENT, "No such file");
+	v.c.swap = v.folder;
+	refused(&v, -EISDIR, "directory");
+	vm_end(&v);
+}
+
+static void a_file_is_of_one_vm_and_gone_with_it(void **state)
+{
+	struct stat st;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	assert_int_equal(stat(v.swap, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	refused(&v, -EBUSY, "another VM");
+	write_page(&v, 1, 0);
+	evict_all(&v);
+	check_page(&v, 1, 0);
+	apf_close(v.a);
+	assert_int_equal(stat(v.swap, &st), -1);
+
+	/* An empty one that the user made stays, without its content. */
+	put(v.swap, "");
+	vm_start(&v);
+	write_page(&v, 1, 0);
+	evict_all(&v);
+	check_page(&v, 1, 0);
+	apf_close(v.a);
+	assert_int_equal(stat(v.swap, &st), 0);
+	assert_true(st.st_size <= 4096);
+	/* And so does what a VM left behind that was killed. */
+	vm_start(&v);
+	vm_end(&v);
+}
+
+static void without_a_file_nothing_is_evicted(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.swap = NULL;
+	v.c.resident_max = 8 * MIB;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), -EINVAL);
+	assert_non_null(strstr(v.e.text, "swap"));
+	v.c.resident_max = 0;
+	vm_start(&v);
+	assert_int_equal(apf_evict(v.a, 0, NULL, &v.e), -EINVAL);
+	assert_non_null(strstr(v.e.text, "no swap file"));
+	vm_end(&v);
+}
+
+/* ---- trouble ---- */
+
+static void wait_for(const int *counter, int n)
+{
+	for (int ms = 0; ms < 20000 && __atomic_load_n(counter, __ATOMIC_ACQUIRE) < n; ms++)
+		usleep(1000);
+	assert_true(__atomic_load_n(counter, __ATOMIC_ACQUIRE) >= n);
+}
+
+static void a_full_file_pauses_and_room_resumes(void **state)
+{
+	struct apf_error why;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	if (mount("asyncpf-test", v.folder, "tmpfs", 0, "size=2m") < 0) {
+		print_message("SKIP: a full swap file needs a mount: %s\n", strerror(errno));
+		vm_end(&v);
+		return;
+	}
+	v.c.retries_max = 1;
+	vm_start(&v);
+	for (uint64_t i = 0; i < 2048; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(apf_evict(v.a, 0, NULL, &v.e), -EBUSY);
+	assert_non_null(strstr(v.e.text, "No space left"));
+	wait_for(&v.pauses, 1);
+	assert_non_null(strstr(v.paused, "No space left"));
+	assert_non_null(strstr(v.paused, "resume"));
+	assert_int_equal(apf_is_paused(v.a), 1);
+	assert_int_equal(apf_trouble_get(v.a, &why), -ENOSPC);
+	assert_non_null(strstr(why.text, "No space left"));
+
+	/* Still no room: it pauses again. */
+	apf_resume(v.a);
+	wait_for(&v.pauses, 2);
+
+	assert_int_equal(mount("asyncpf-test", v.folder, "tmpfs", MS_REMOUNT, "size=64m"), 0);
+	apf_resume(v.a);
+	wait_for(&v.resumes, 1);
+	evict_all(&v);
+	assert_int_equal(apf_trouble_get(v.a, NULL), 0);
+	for (uint64_t i = 0; i < 2048; i++)
+		check_page(&v, i, 0);
+	apf_close(v.a);
+	v.a = NULL;
+	assert_int_equal(umount(v.folder), 0);
+	vm_end(&v);
+}
+
+static void *read_all(void *arg)
+{
+	struct vm *v = arg;
+
+	for (uint64_t i = 0; i < 512; i++)
+		check_page(v, i, 0);
+	return NULL;
+}
+
+static void failing_reads_pause_and_nothing_is_lost(void **state)
+{
+	pthread_t reader;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.retries_max = 1;
+	v.c.swap_wrap = "fault?fault-error-at=100&fault-error-count=4";
+	vm_start(&v);
+	for (uint64_t i = 0; i < 512; i++)
+		write_page(&v, i, 0);
+	evict_all(&v);
+	assert_int_equal(pthread_create(&reader, NULL, read_all, &v), 0);
+	wait_for(&v.pauses, 1);
+	apf_resume(v.a);
+	wait_for(&v.pauses, 2);
+	apf_resume(v.a);
+	pthread_join(reader, NULL);
+	assert_int_equal(v.resumes, 2);
+	vm_end(&v);
+}
+
+/* ---- with a guest ---- */
+
+struct storm {
+	struct fix *f;
+	char swap[64];
+	struct apf *a;
+	pthread_t evictor, device;
+	int stop;
+	uint64_t evictions;
+};
+
+static void *evict_again_and_again(void *arg)
+{
+	struct storm *s = arg;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
+		assert_int_equal(apf_evict(s->a, 0, NULL, NULL), 0);
+		s->evictions++;
+		usleep(3000);
+	}
+	return NULL;
+}
+
+/* A device that reads what the guest is working on. */
+static void *read_here_and_there(void *arg)
+{
+	struct storm *s = arg;
+	unsigned char byte;
+	struct prng rng;
+
+	prng_init(&rng, 3);
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
+		uint64_t page = prng_next(&rng) % s->f->cfg.boot.pages;
+
+		assert_int_equal(apf_read(s->a, (1ull << 32) + page * PAGE_BYTES, &byte, 1), 0);
+		usleep(500);
+	}
+	return NULL;
+}
+
+static void start_storm(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first)
+{
+	struct storm *s = ctx;
+
+	(void)vcpus;
+	if (!first)
+		return;
+	s->a = a;
+	assert_int_equal(pthread_create(&s->evictor, NULL, evict_again_and_again, s), 0);
+	assert_int_equal(pthread_create(&s->device, NULL, read_here_and_there, s), 0);
+}
+
+static void stop_storm(void *ctx)
+{
+	struct storm *s = ctx;
+
+	__atomic_store_n(&s->stop, 1, __ATOMIC_RELEASE);
+	pthread_join(s->evictor, NULL);
+	pthread_join(s->device, NULL);
+}
+
+static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum apf_abi abi)
+{
+	struct fix *f = fix_open(faults, abi, 768);
+
+	memset(s, 0, sizeof(*s));
+	snprintf(s->swap, sizeof(s->swap), "/tmp/asyncpf-swap-XXXXXX");
+	close(mkstemp(s->swap));
+	s->f = f;
+	f->cfg.boot.vcpus = 2;
+	f->cfg.boot.pattern = SMALL_REWRITE;
+	f->cfg.boot.rounds = 6;
+	f->cfg.apf.swap = s->swap;
+	f->cfg.ctx = s;
+	fix_source(f, "", "");
+	return f;
+}
+
+static void close_rewriter(struct storm *s)
+{
+	fix_close(s->f);
+	unlink(s->swap);
+}
+
+/* The small machine pins what its kernel needs; the image has three quarters of a MiB less. */
+static void under_a_limit(enum apf_faults faults, enum apf_abi abi)
+{
+	struct storm s;
+	struct fix *f = open_rewriter(&s, faults, abi);
+
+	f->cfg.apf.resident_max = 18 * MIB + 768 * PAGE_BYTES / 2;
+	fix_run(f);
+	assert_int_equal(fix_pages_done(f), 6 * 768);
+	if (faults == APF_FAULTS_USER)
+		fix_events_agree(f);
+	assert_true(f->out.stats.evicted > 768);
+	assert_true(f->out.stats.refaulted > 768);
+	assert_true(f->out.stats.bytes_resident <= f->cfg.apf.resident_max);
+	close_rewriter(&s);
+}
+
+static void a_guest_under_a_limit_sees_what_it_wrote(void **state)
+{
+	(void)state;
+	under_a_limit(APF_FAULTS_USER, APF_ABI_INT);
+	under_a_limit(APF_FAULTS_USER, APF_ABI_PF2);
+	under_a_limit(APF_FAULTS_USER, APF_ABI_LEGACY);
+	under_a_limit(APF_FAULTS_STALL, APF_ABI_OFF);
+	under_a_limit(APF_FAULTS_BLOCK, APF_ABI_OFF);
+	under_a_limit(APF_FAULTS_KERNEL, APF_ABI_OFF);
+}
+
+static void evicted_all_the_time(enum apf_faults faults, enum apf_abi abi)
+{
+	struct storm s;
+	struct fix *f = open_rewriter(&s, faults, abi);
+
+	f->cfg.tick = start_storm;
+	f->cfg.end = stop_storm;
+	fix_run(f);
+	assert_int_equal(fix_pages_done(f), 6 * 768);
+	if (faults == APF_FAULTS_USER)
+		fix_events_agree(f);
+	assert_true(s.evictions > 0 && f->out.stats.evicted > 0);
+	close_rewriter(&s);
+}
+
+static void eviction_races_lose_nothing(void **state)
+{
+	(void)state;
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_INT);
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_PF2);
+	evicted_all_the_time(APF_FAULTS_STALL, APF_ABI_OFF);
+	evicted_all_the_time(APF_FAULTS_BLOCK, APF_ABI_OFF);
+	evicted_all_the_time(APF_FAULTS_KERNEL, APF_ABI_OFF);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_was_written_comes_back),
+		cmocka_unit_test(the_limit_is_kept),
+		cmocka_unit_test(pinned_memory_stays),
+		cmocka_unit_test(eviction_to_a_size_keeps_that_much),
+		cmocka_unit_test(nobody_elses_file_is_overwritten),
+		cmocka_unit_test(a_file_is_of_one_vm_and_gone_with_it),
+		cmocka_unit_test(without_a_file_nothing_is_evicted),
+		cmocka_unit_test(a_full_file_pauses_and_room_resumes),
+		cmocka_unit_test(failing_reads_pause_and_nothing_is_lost),
+		cmocka_unit_test(a_guest_under_a_limit_sees_what_it_wrote),
+		cmocka_unit_test(eviction_races_lose_nothing),
+	};
+
+	fix_need_kvm();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
