@@ -20,6 +20,8 @@ _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum a
 
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
+/* As the library has it: below that there is nothing to work with. */
+#define RESIDENT_MIN (4 * MIB)
 
 /* The struct that the option table fills; what it cannot check is checked afterwards. */
 struct parsed {
@@ -57,6 +59,14 @@ static const struct opt rows[] = {
 	 .choices = run_abi_names,
 	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
 		 "default int."},
+	{OPT_SIZE(struct parsed, run.machine.apf.resident_max), .name = "resident-max",
+	 .arg = "SIZE", .min = RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
+	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
+	{OPT_TEXT(struct parsed, run.machine.apf.swap), .name = "swap", .arg = "FILE",
+	 .help = "Where cold memory goes: a file that does not exist yet, is removed at the end, "
+		 "and becomes as large as --memory at most; or a block device."},
+	{OPT_TEXT(struct parsed, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
+	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
 	{OPT_FLAG(struct parsed, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct parsed, run.json), .name = "json", .arg = "FILE",
@@ -113,6 +123,12 @@ static int check(struct parsed *p, struct err *e)
 			       "use %lluM", (unsigned long long)m->memory_bytes,
 			       (unsigned long long)(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT) /
 						    MIB));
+	if (m->apf.resident_max && !m->apf.swap)
+		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
+			       "name a file with --swap");
+	if (m->apf.swap_wrap && !m->apf.swap)
+		return err_set(e, -EINVAL, "bad value: --swap-wrap %.60s: there is no swap file; "
+			       "name one with --swap", m->apf.swap_wrap);
 	if (p->abi != ABI_NOT_GIVEN && p->faults != APF_FAULTS_USER)
 		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
 			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
@@ -131,8 +147,10 @@ int cmd_run(int argc, char **argv)
 	struct machine_cfg *m = &p.run.machine;
 	struct err e = {0};
 	int operand;
-	int r = cli_begin(&run_table, argc, argv, &p, &operand);
+	int r;
 
+	apf_config_init(&m->apf);
+	r = cli_begin(&run_table, argc, argv, &p, &operand);
 	if (r >= 0)
 		return r;
 	if (check(&p, &e) < 0) {
@@ -143,7 +161,6 @@ int cmd_run(int argc, char **argv)
 	for (unsigned i = 0; i < p.initrds.count; i++)
 		m->modules[m->modules_count++] = p.initrds.text[i];
 	take_disks(&p);
-	apf_config_init(&m->apf);
 	m->apf.faults = (enum apf_faults)p.faults;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
 	return run_main(&p.run);

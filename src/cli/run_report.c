@@ -16,6 +16,23 @@ static const char *end_name(const struct machine_outcome *out, const struct err 
 	return error ? "error" : names[out->end];
 }
 
+/* Memory taken away, and back. */
+static void report_overcommit(const struct apf_stats *s, FILE *to)
+{
+	const unsigned long long mib = 1 << 20;
+
+	fprintf(to, "resident %llu MiB of at most %llu; evicted %llu, refaulted %llu, rescued %llu "
+		"(of both %llu for kernel mode); written out %llu, clean %llu, zeroes %llu\n",
+		(unsigned long long)s->bytes_resident / mib,
+		(unsigned long long)s->resident_max / mib, (unsigned long long)s->evicted,
+		(unsigned long long)s->refaulted, (unsigned long long)s->rescued,
+		(unsigned long long)s->refaults_kernel_mode, (unsigned long long)s->swapped,
+		(unsigned long long)s->unmapped_clean, (unsigned long long)s->unmapped_zero);
+	fprintf(to, "vCPUs stood still %.3f s: halted %.3f s for kernel mode, %.3f s otherwise\n",
+		(double)s->host_wait_ns / 1e9, (double)s->stall_ns_kernel_mode / 1e9,
+		(double)s->stall_ns_other / 1e9);
+}
+
 void run_report_stats(const struct machine_outcome *out, FILE *to)
 {
 	const struct apf_stats *s = &out->stats;
@@ -35,6 +52,8 @@ void run_report_stats(const struct machine_outcome *out, FILE *to)
 	fprintf(to, "wait for a page: p50 %.3f ms, p99 %.3f ms, at most %.3f ms\n",
 		(double)s->wait_us_p50 / 1e3, (double)s->wait_us_p99 / 1e3,
 		(double)s->wait_us_max / 1e3);
+	if (s->unmapped > 0)
+		report_overcommit(s, to);
 }
 
 static void json_stats(struct json *j, const struct apf_stats *s)
@@ -67,6 +86,21 @@ static void json_stats(struct json *j, const struct apf_stats *s)
 	json_u64(j, "wait_us_p50", s->wait_us_p50);
 	json_u64(j, "wait_us_p99", s->wait_us_p99);
 	json_u64(j, "wait_us_max", s->wait_us_max);
+	json_u64(j, "bytes_resident", s->bytes_resident);
+	json_u64(j, "resident_max", s->resident_max);
+	json_u64(j, "unmapped", s->unmapped);
+	json_u64(j, "unmapped_clean", s->unmapped_clean);
+	json_u64(j, "unmapped_zero", s->unmapped_zero);
+	json_u64(j, "swapped", s->swapped);
+	json_u64(j, "rescued", s->rescued);
+	json_u64(j, "evicted", s->evicted);
+	json_u64(j, "refaulted", s->refaulted);
+	json_u64(j, "refaults_kernel_mode", s->refaults_kernel_mode);
+	json_u64(j, "swap_writes", s->swap_writes);
+	json_u64(j, "swap_write_errors", s->swap_write_errors);
+	json_u64(j, "bytes_swapped", s->bytes_swapped);
+	json_f64(j, "stall_s_kernel_mode", (double)s->stall_ns_kernel_mode / 1e9);
+	json_f64(j, "stall_s_other", (double)s->stall_ns_other / 1e9);
 	json_close(j);
 }
 
