@@ -46,6 +46,8 @@ static void print_text(const struct probes *p)
 				printf(" %s", probe_name(i));
 		fputc('\n', stdout);
 	}
+	printf("%-8s %-22s %s\n", probe_can_evict(p) ? "ok" : "no", "--resident-max, evict",
+	       probe_can_evict(p) ? "works" : "misses pagemap.scan");
 	printf("%-8s %-22s %s\n", p->linux_guest ? "ok" : "no", "stock Linux guest",
 	       p->linux_guest    ? "fast enough at CPL 0"
 	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); small guests only"
@@ -84,6 +86,7 @@ static int print_json(const struct probes *p)
 		json_close(&j);
 	}
 	json_close(&j);
+	json_bool(&j, "evict", probe_can_evict(p));
 	json_bool(&j, "linux_guest", p->linux_guest);
 	json_u64(&j, "cpl0_instructions_per_s", p->cpl0_per_s);
 	json_close(&j);

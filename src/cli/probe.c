@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "mem/pagemap.h"
 
 static const char *const names[PROBE_COUNT] = {
 	[PROBE_KERNEL] = "kernel",
@@ -39,6 +40,8 @@ static const char *const names[PROBE_COUNT] = {
 	[PROBE_UFFD_MISSING_SHMEM] = "uffd.missing_shmem",
 	[PROBE_UFFD_MINOR_SHMEM] = "uffd.minor_shmem",
 	[PROBE_UFFD_POISON] = "uffd.poison",
+	[PROBE_UFFD_WP_ASYNC] = "uffd.wp_async",
+	[PROBE_PAGEMAP_SCAN] = "pagemap.scan",
 	[PROBE_GUEST_CPL0] = "guest.cpl0",
 	[PROBE_GUEST_TOUCH] = "guest.touch",
 };
@@ -94,6 +97,11 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way)
 	return missing;
 }
 
+bool probe_can_evict(const struct probes *p)
+{
+	return p->list[PROBE_PAGEMAP_SCAN].verdict != VERDICT_NO;
+}
+
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)
 {
 	va_list ap;
@@ -103,6 +111,19 @@ void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fm
 	va_start(ap, fmt);
 	vsnprintf(pr->means, sizeof(pr->means), fmt, ap);
 	va_end(ap);
+}
+
+static void probe_pagemap(struct probe *pr)
+{
+	struct err e;
+	int fd = pagemap_open(&e);
+
+	if (fd < 0) {
+		probe_set(pr, VERDICT_NO, "use Linux 6.7 or later", "%.190s", e.text);
+		return;
+	}
+	close(fd);
+	probe_set(pr, VERDICT_OK, "", "what is mapped, and was written to, can be found out");
 }
 
 /* First number of a line "name: number" of a /proc file, or of the file when name is "". */
@@ -302,6 +323,7 @@ void probe_host(struct probes *ret_probes)
 	int kvm = probe_kvm_device(&p->list[PROBE_KVM]);
 	probe_kvm_caps(p->list, kvm);
 	probe_uffd(p->list);
+	probe_pagemap(&p->list[PROBE_PAGEMAP_SCAN]);
 	if (kvm >= 0) {
 		probe_guest(p, kvm);
 		close(kvm);

@@ -35,6 +35,8 @@ enum probe_id {
 	PROBE_UFFD_MISSING_SHMEM,
 	PROBE_UFFD_MINOR_SHMEM,
 	PROBE_UFFD_POISON,
+	PROBE_UFFD_WP_ASYNC,
+	PROBE_PAGEMAP_SCAN,
 	PROBE_GUEST_CPL0,
 	PROBE_GUEST_TOUCH,
 	PROBE_COUNT,
@@ -52,8 +54,11 @@ struct probes {
 	bool linux_guest;    /* fast enough at CPL 0 for a stock Linux kernel */
 };
 
-/* --faults of `asyncpf run`. */
+/* --faults of `asyncpf run`, and taking memory away. */
 enum probe_way { WAY_BLOCK, WAY_STALL, WAY_KERNEL, WAY_USER, WAY_COUNT };
+
+/* --resident-max and `asyncpf evict` work, whatever the way. */
+bool probe_can_evict(const struct probes *p);
 
 /* Runs every probe; takes some 30 ms, and at most 6 s on a KVM that hangs. Cannot fail. */
 void probe_host(struct probes *ret_probes);
@@ -69,7 +74,7 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way);
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* probe_uffd.c: the four PROBE_UFFD entries. */
+/* probe_uffd.c: the five PROBE_UFFD entries. */
 void probe_uffd(struct probe *list);
 /*
  * A userfaultfd that takes faults in kernel mode, too, as KVM's are: by system call,

@@ -25,6 +25,8 @@ struct ioc_poison {
 };
 #define IOC_POISON _IOWR(UFFDIO, IOC_POISON_NR, struct ioc_poison)
 #define USER_MODE_ONLY 1
+/* WP_HUGETLBFS_SHMEM and WP_ASYNC. */
+#define PROBE_UFFD_NOTING (1ull << 12 | 1ull << 15)
 
 _Static_assert(sizeof(struct ioc_poison) == 32, "as in linux/userfaultfd.h");
 _Static_assert(PROBE_UFFD_FEATURES == ((1ull << 14 /* POISON */) | UFFD_FEATURE_MINOR_SHMEM |
@@ -181,7 +183,7 @@ void probe_uffd(struct probe *list)
 			  tried[0] == 0 ? "system call" : "/dev/userfaultfd");
 	}
 	if (r < 0) {
-		for (int i = PROBE_UFFD_MISSING_SHMEM; i <= PROBE_UFFD_POISON; i++)
+		for (int i = PROBE_UFFD_MISSING_SHMEM; i <= PROBE_UFFD_WP_ASYNC; i++)
 			probe_set(&list[i], VERDICT_NO, "see uffd.open", "could not be tried");
 		return;
 	}
@@ -194,5 +196,12 @@ void probe_uffd(struct probe *list)
 		    "no UFFDIO_CONTINUE: pages cannot be made visible without a copy",
 		    "use a kernel with minor faults for shared memory (since Linux 5.14)");
 	set_poison(&list[PROBE_UFFD_POISON], features, uffd);
+	if ((features & PROBE_UFFD_NOTING) == PROBE_UFFD_NOTING)
+		probe_set(&list[PROBE_UFFD_WP_ASYNC], VERDICT_OK, "",
+			  "evicted pages that were not written to need no write (first writes are "
+			  "noted)");
+	else
+		probe_set(&list[PROBE_UFFD_WP_ASYNC], VERDICT_LIMITED, "use Linux 6.7 or later",
+			  "first writes cannot be noted: every evicted page is written out");
 	close(uffd);
 }

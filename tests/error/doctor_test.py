@@ -28,7 +28,7 @@ class Doctor(unittest.TestCase):
                      "kvm.exception_payload", "kvm.sync_regs", "kvm.signal_msi", "kvm.async_pf",
                      "kvm.async_pf_int", "uffd.open", "uffd.poison", "uffd.minor_shmem",
                      "uffd.missing_shmem", "io_uring", "memfd", "memory", "cpus", "kernel",
-                     "guest.cpl0", "guest.touch"):
+                     "guest.cpl0", "guest.touch", "uffd.wp_async", "pagemap.scan"):
             self.assertIn(name, checks)
         for check in checks.values():
             self.assertIn(check["verdict"], ("ok", "limited", "no"))
