@@ -197,7 +197,7 @@ int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_
 
 /*
  * index: 0..vcpus_max-1, the low bits of every token. fd and run stay yours;
- * run->kvm_valid_regs gets SREGS and EVENTS.
+ * run->kvm_valid_regs gets REGS, SREGS and EVENTS.
  */
 int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
 		    struct apf_vcpu **ret, struct apf_error *e);

@@ -16,6 +16,12 @@ struct cpu_state {
 	bool paging;          /* CR0.PG */
 	bool nested;          /* in L2 */
 	bool protected_state; /* registers are not visible to the host; cpl is meaningless */
+	/*
+	 * KVM is in the middle of an instruction and will go on with it at the next entry; then
+	 * the rest is valid: where it is (linear address), and by what it is translated.
+	 */
+	bool in_instruction;
+	uint64_t ip, cr3, cr4, efer;
 	uint32_t untaken_token; /* our own #PF, queued but not yet taken: its token; else 0 */
 };
 

@@ -14,6 +14,8 @@
  * blocks out of the mapping ahead of demand, rescues do not: a guest whose working set fits
  * is left alone. At the limit fetches wait for a drop.
  *
+ * Nothing is taken out of the mapping while a vCPU is in KVM_RUN: see hold.c.
+ *
  * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
  * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
  * hands it on.
@@ -115,6 +117,7 @@ void evict_init(struct hst *h)
 		list_init(&ev->lists[i]);
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		ev->writes[i].h = h;
+	hold_init(h);
 	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
 }
 
@@ -162,6 +165,14 @@ static uint32_t unmaps_due(const struct hst *h)
 	return (uint32_t)max_u64(need, ev->force_unmaps);
 }
 
+/* Somebody waits for them. */
+static bool is_urgent(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return over_limit(ev) > standby_len(ev) || ev->force_unmaps > 0;
+}
+
 void evict_charge(struct hst *h)
 {
 	struct hst_evict *ev = &h->evict;
@@ -185,7 +196,7 @@ uint64_t hst_resident_bytes(const struct hst *h)
 
 /* ---- which ---- */
 
-/* By what the guest has registered. */
+/* By what the guest has registered, and what it is doing. */
 static bool is_pinned(const struct hst *h, uint32_t block)
 {
 	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
@@ -197,6 +208,9 @@ static bool is_pinned(const struct hst *h, uint32_t block)
 			return true;
 		for (unsigned k = 0; k < PV_AREAS; k++)
 			if (v->pv_blocks[k] == block)
+				return true;
+		for (unsigned k = 0; k < v->fetch_blocks_count; k++)
+			if (v->fetch_blocks[k] == block)
 				return true;
 	}
 	return false;
@@ -254,8 +268,9 @@ static enum hst_list_id victims(const struct hst *h)
 static bool next_unmap(struct hst *h, struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
-	uint32_t due = unmaps_due(h);
+	uint32_t due;
 
+	due = hold_for(h, unmaps_due(h), is_urgent(h));
 	for (unsigned tries = 0; due > 0 && tries < VICTIM_TRIES; tries++) {
 		enum hst_list_id id = victims(h);
 		uint32_t block = ev->lists[id].head;
@@ -277,10 +292,14 @@ static bool next_unmap(struct hst *h, struct hst_job *job)
 				job->yes[i / 64] |= 1ull << (i % 64);
 		ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, job->count);
 		ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, job->count);
+		hold_used(h, job->count);
 		return true;
 	}
-	/* Nothing can be taken: what waits to be taken on command never will be. */
-	ev->force_unmaps = 0;
+	if (due > 0) {
+		/* Nothing can be taken: what waits to be taken on command never will be. */
+		ev->force_unmaps = 0;
+		hold_cancel(h);
+	}
 	return false;
 }
 
@@ -364,6 +383,14 @@ static void import(struct hst *h, const struct hst_job *job)
 
 /* ---- jobs ---- */
 
+/* Nothing is left that could be dropped on command. */
+static bool force_is_over(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return ev->force_drops > 0 && ev->force_unmaps == 0 && standby_len(ev) == 0;
+}
+
 bool hst_evict_next(struct hst *h, struct hst_job *ret)
 {
 	struct hst_evict *ev = &h->evict;
@@ -376,9 +403,11 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 		return ev->working;
 	}
 	swap_start_writes(h);
-	ev->working = next_drop(h, ret) || next_unmap(h, ret);
-	if (!ev->working && standby_len(ev) == 0)
-		ev->force_drops = 0; /* nothing is left that could be dropped */
+	/* Held vCPUs wait for the unmapping, fetches for the dropping. */
+	ev->working = (ev->hold.on && next_unmap(h, ret)) || next_drop(h, ret) ||
+		      next_unmap(h, ret);
+	if (!ev->working && force_is_over(h))
+		ev->force_drops = 0;
 	return ev->working;
 }
 
@@ -390,11 +419,12 @@ bool hst_evict_wanted(const struct hst *h)
 		return false;
 	if (ev->watch != HST_WATCH_ALL)
 		return ev->watch == HST_WATCH_IMPORT || ev->force_drops > 0;
-	if (swap_writes_due(h))
+	if (swap_writes_due(h) || force_is_over(h))
 		return true;
 	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
 		return true;
-	return unmaps_due(h) > 0 && ev->lists[victims(h)].len > 0;
+	return hold_ready(h, unmaps_due(h), is_urgent(h)) &&
+	       (ev->hold.on || ev->lists[victims(h)].len > 0);
 }
 
 static bool is_zero(const unsigned char *p, uint64_t len)
@@ -560,8 +590,5 @@ void hst_evict_to(struct hst *h, uint64_t bytes)
 
 bool hst_evict_forced(const struct hst *h)
 {
-	const struct hst_evict *ev = &h->evict;
-
-	return ev->force_drops > 0 &&
-	       (ev->working || ev->writes_used > 0 || hst_evict_wanted(h));
+	return h->evict.force_drops > 0;
 }

@@ -22,6 +22,7 @@
 #include "base/timer.h"
 #include "engine/engine.h"
 #include "host/ram.h"
+#include "host/walk.h"
 #include "port/clock.h"
 #include "port/io.h"
 #include "port/mem.h"
@@ -194,6 +195,15 @@ enum hst_watch {
 	HST_WATCH_ALL,
 };
 
+/* Keeps vCPUs out of the guest for a moment (hold.c). */
+struct hst_hold {
+	bool on;
+	uint32_t left;     /* blocks that may still be taken before they may go on */
+	uint64_t since_ns;
+	uint64_t after_ns; /* not again before that */
+	struct timer timer;
+};
+
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
 	struct hst_list lists[HST_LISTS];
@@ -202,6 +212,7 @@ struct hst_evict {
 	uint32_t unmap_credit; /* blocks that may be taken out of the mapping ahead of demand */
 	uint32_t force_drops;  /* blocks still to be evicted on command */
 	uint32_t force_unmaps;
+	struct hst_hold hold;
 	enum hst_watch watch;
 	uint32_t import_block; /* next one to look at */
 	bool working;          /* a job is out */
@@ -231,6 +242,9 @@ struct hst_vcpu {
 	unsigned index;
 	struct eng_vcpu eng;
 	uint32_t pv_blocks[PV_AREAS]; /* that KVM writes to; UINT32_MAX: none */
+	/* That KVM will read to go on with the instruction of the last exit. */
+	uint32_t fetch_blocks[WALK_MAX];
+	unsigned fetch_blocks_count;
 	enum hst_phase phase;
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;

@@ -110,6 +110,18 @@ bool evict_room(const struct hst *h);
 /* cfg, mem and block_count are there. */
 void evict_init(struct hst *h);
 
+/* hold.c. due: blocks to be taken; urgent: somebody waits for them. */
+void hold_init(struct hst *h);
+/* hold_for would begin, go on or end something. */
+bool hold_ready(const struct hst *h, uint32_t due, bool urgent);
+/* How many blocks may be taken now; 0: none yet, or none any more. */
+uint32_t hold_for(struct hst *h, uint32_t due, bool urgent);
+void hold_used(struct hst *h, uint32_t blocks);
+/* Nothing can be taken. */
+void hold_cancel(struct hst *h);
+/* At an exit: what KVM needs to go on with the instruction stays until it has. */
+void hold_instruction(struct hst_vcpu *v);
+
 /* swap.c: writes what has to be written, as many at a time as there may be. */
 bool swap_writes_due(const struct hst *h);
 void swap_start_writes(struct hst *h);

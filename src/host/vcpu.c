@@ -54,6 +54,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
 	back_in_host(v);
 	v->cpu = *cpu;
+	hold_instruction(v);
 	if (!kick_only) {
 		/* "In a row" means with no other exit between. */
 		if (!v->redundant_last)
@@ -338,6 +339,7 @@ void vcpu_init(struct hst_vcpu *v)
 
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
+	v->fetch_blocks_count = 0;
 	v->where = HST_IN_GUEST;
 	return how;
 }
@@ -383,7 +385,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	bool fresh_stall = false;
 
 	back_in_host(v);
-	if (hst_is_paused(h))
+	if (hst_is_paused(h) || h->evict.hold.on)
 		return wait(v);
 	if (now < v->crowded_until_ns)
 		return wait_until(v, v->crowded_until_ns);

@@ -44,7 +44,7 @@ int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint
 	v->fd = fd;
 	v->run = run;
 	v->apic_id = apic_id;
-	run->kvm_valid_regs |= KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+	run->kvm_valid_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 	return 0;
 }
 
@@ -96,6 +96,11 @@ static void read_cpu(struct kvmp_vcpu *v, bool mid_instruction, struct cpu_state
 				 ev->exception.pending || ev->interrupt.injected ||
 				 ev->nmi.injected,
 		.paging = (s->sregs.cr0 & (1ull << 31)) != 0,
+		.in_instruction = mid_instruction,
+		.ip = s->sregs.cs.base + s->regs.rip,
+		.cr3 = s->sregs.cr3,
+		.cr4 = s->sregs.cr4,
+		.efer = s->sregs.efer,
 	};
 	if (ev->exception.pending && ev->exception.nr == APF_PF_VECTOR && v->token != 0 &&
 	    ev->exception_has_payload && ev->exception_payload == v->token)

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeping KVM's emulator from absent memory. It reads the guest's page tables and instructions
+ * by itself, where it has to carry one out (devices in memory, and registers and ports on
+ * processors that do not tell an instruction's length), and it cannot wait: what is absent it
+ * takes for the guest's mistake, and the guest gets a page fault that makes no sense.
+ *
+ * After a block was taken out of the mapping no processor has an old translation left, so
+ * whatever the guest executes next is touched by the processor first, and that touch is an
+ * ordinary fault. What remains are instructions that a vCPU is in the middle of:
+ *  - inside KVM_RUN: so vCPUs are held outside while blocks are taken (faults: kernel needs no
+ *    hold, there the kernel waits);
+ *  - in the VMM, which finishes a device access: what the emulator will read again stays until
+ *    the vCPU has entered.
+ * Data that the emulator moves may be absent: that comes as an access for us to carry out.
+ * Test: tests/unit/host_hold_test.c.
+ */
+#include <string.h>
+
+#include "host/internal.h"
+
+/* Ahead of demand vCPUs are held for no fewer blocks than this, and never for more than that. */
+#define HOLD_MIN 32u
+#define HOLD_MAX 512u
+
+static bool must_hold(const struct hst *h)
+{
+	return h->cfg.faults != HST_FAULTS_KERNEL;
+}
+
+static bool all_out(const struct hst *h)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		if (h->vcpus[i].where == HST_IN_GUEST)
+			return false;
+	return true;
+}
+
+static bool may_begin(const struct hst *h, uint32_t due, bool urgent)
+{
+	return (urgent ? due > 0 : due >= HOLD_MIN) && hst_now(h) >= h->evict.hold.after_ns;
+}
+
+bool hold_ready(const struct hst *h, uint32_t due, bool urgent)
+{
+	if (!must_hold(h))
+		return due > 0;
+	return h->evict.hold.on ? all_out(h) : may_begin(h, due, urgent);
+}
+
+/* They get as much time as they were held for before they are held again. */
+static void end(struct hst *h)
+{
+	struct hst_hold *ho = &h->evict.hold;
+	uint64_t now = hst_now(h);
+
+	ho->on = false;
+	ho->after_ns = now + (now - ho->since_ns);
+	timer_arm(&h->timers, &ho->timer, ho->after_ns);
+	vcpu_kick_all(h);
+}
+
+uint32_t hold_for(struct hst *h, uint32_t due, bool urgent)
+{
+	struct hst_hold *ho = &h->evict.hold;
+
+	if (!must_hold(h))
+		return due;
+	if (!ho->on) {
+		if (!may_begin(h, due, urgent))
+			return 0;
+		ho->on = true;
+		ho->left = HOLD_MAX;
+		ho->since_ns = hst_now(h);
+		vcpu_kick_all(h);
+	}
+	if (due == 0 || ho->left == 0) {
+		end(h);
+		return 0;
+	}
+	/* The last one to come out has us called again. */
+	return all_out(h) ? (uint32_t)min_u64(due, ho->left) : 0;
+}
+
+void hold_used(struct hst *h, uint32_t blocks)
+{
+	h->evict.hold.left -= (uint32_t)min_u64(h->evict.hold.left, blocks);
+}
+
+void hold_cancel(struct hst *h)
+{
+	if (h->evict.hold.on)
+		end(h);
+}
+
+/* Whoever runs the timers looks at the driver afterwards; that is all there is to do. */
+static void hold_fire(struct timer *tm, uint64_t now_ns)
+{
+	(void)tm;
+	(void)now_ns;
+}
+
+void hold_init(struct hst *h)
+{
+	h->evict.hold.timer.fire = hold_fire;
+}
+
+/* ---- instructions under way ---- */
+
+/* The alias has whatever the guest's mapping has. */
+static bool read_entry(void *ctx, gpa_t gpa, unsigned len, uint64_t *ret)
+{
+	struct hst *h = ctx;
+	roff_t off;
+
+	*ret = 0;
+	if (!ram_find(&h->ram, gpa, len, &off))
+		return false;
+	memcpy(ret, h->mem.alias + off.v, len);
+	return true;
+}
+
+void hold_instruction(struct hst_vcpu *v)
+{
+	struct hst *h = v->h;
+	gpa_t gpas[WALK_MAX];
+	unsigned n;
+
+	v->fetch_blocks_count = 0;
+	if (!h->cfg.evict || !v->cpu.in_instruction)
+		return;
+	n = walk_instruction(&v->cpu, read_entry, h, gpas);
+	for (unsigned i = 0; i < n; i++) {
+		roff_t off;
+
+		if (ram_find(&h->ram, gpas[i], 1, &off))
+			v->fetch_blocks[v->fetch_blocks_count++] = block_of(h, off);
+	}
+}
