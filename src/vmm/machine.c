@@ -95,7 +95,11 @@ static int open_vcpu(struct machine *m, unsigned i, struct err *e)
 	if (rc < 0)
 		return rc;
 	rc = apf_vcpu_attach(m->apf, i, v->fd, v->run, i, &v->apf, &ae);
-	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
+	if (rc < 0)
+		return err_set(e, rc, "%s", ae.text);
+	/* For last words; the library asks for the others. */
+	v->run->kvm_valid_regs |= KVM_SYNC_X86_REGS;
+	return 0;
 }
 
 /* The first starts where the loader says; the others wait for INIT and SIPI, as KVM has them. */

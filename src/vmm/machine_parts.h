@@ -19,6 +19,12 @@
 #include "vmm/virtio_blk.h"
 #include "vmm/virtio_rng.h"
 
+/* Where a vCPU was at an exit. */
+struct machine_seen {
+	uint64_t rip, cr2, cr3;
+	unsigned cpl;
+};
+
 struct machine_vcpu {
 	struct machine *m;
 	unsigned index;
@@ -27,6 +33,7 @@ struct machine_vcpu {
 	struct apf_vcpu *apf;
 	pthread_t thread;
 	bool has_thread;
+	struct machine_seen seen; /* at its last exit that a device served */
 	double cpu_s; /* its thread's CPU time, when that has ended */
 };
 

@@ -21,9 +21,24 @@ static bool stopping(struct machine *m)
 	return stop;
 }
 
-/* Where it was when it died. */
+/* Where it is, for last words; the registers come with every exit. */
+static void remember(struct machine_vcpu *v)
+{
+	v->seen = (struct machine_seen){
+		.rip = v->run->s.regs.regs.rip,
+		.cr2 = v->run->s.regs.sregs.cr2,
+		.cr3 = v->run->s.regs.sregs.cr3,
+		.cpl = v->run->s.regs.sregs.ss.dpl,
+	};
+}
+
+/*
+ * On AMD the state is undefined after a shutdown, and KVM resets the vCPU before it tells us:
+ * then only the exit before that is known.
+ */
 static void last_words(struct machine_vcpu *v, int code, const char *what)
 {
+	const struct machine_seen *seen = &v->seen;
 	struct kvm_regs r = {0};
 	struct kvm_sregs s = {0};
 	struct err e;
@@ -31,13 +46,15 @@ static void last_words(struct machine_vcpu *v, int code, const char *what)
 	(void)KVMP_IOCTL(v->fd, KVM_GET_REGS, &r);
 	(void)KVMP_IOCTL(v->fd, KVM_GET_SREGS, &s);
 	if (s.cs.base == RESET_CS_BASE && r.rip == RESET_RIP)
-		/* AMD: the state is undefined after a shutdown, and KVM resets the vCPU. */
-		err_set(&e, code, "vCPU %u: %s; the processor does not say where", v->index, what);
+		err_set(&e, code, "vCPU %u: %s; the processor has lost where; before, it was at "
+			"rip=%#llx cr2=%#llx cr3=%#llx cpl=%u", v->index, what,
+			(unsigned long long)seen->rip, (unsigned long long)seen->cr2,
+			(unsigned long long)seen->cr3, seen->cpl);
 	else
-		err_set(&e, code, "vCPU %u: %s: rip=%#llx rsp=%#llx cr2=%#llx cr3=%#llx "
-			"cr0=%#llx cpl=%u", v->index, what, (unsigned long long)r.rip,
-			(unsigned long long)r.rsp, (unsigned long long)s.cr2,
-			(unsigned long long)s.cr3, (unsigned long long)s.cr0, s.ss.dpl);
+		err_set(&e, code, "vCPU %u: %s: rip=%#llx cr2=%#llx cr3=%#llx cr0=%#llx cpl=%u "
+			"rsp=%#llx", v->index, what, (unsigned long long)r.rip,
+			(unsigned long long)s.cr2, (unsigned long long)s.cr3,
+			(unsigned long long)s.cr0, s.ss.dpl, (unsigned long long)r.rsp);
 	machine_fail(v->m, &e);
 }
 
@@ -60,9 +77,11 @@ static bool serve_exit(struct machine_vcpu *v)
 
 	switch (r->exit_reason) {
 	case KVM_EXIT_IO:
+		remember(v);
 		ports(v);
 		return true;
 	case KVM_EXIT_MMIO:
+		remember(v);
 		bus_access(&v->m->bus, BUS_MMIO, r->mmio.phys_addr, r->mmio.data, r->mmio.len,
 			   r->mmio.is_write);
 		return true;
