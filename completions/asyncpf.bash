@@ -8,18 +8,26 @@ _asyncpf()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'demo doctor --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'demo doctor run --help --version' -- "$cur")
 		return
 	fi
 	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
 	case ${COMP_WORDS[1]}$prev in
-	demo--json | demo--image)
+	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
 	demo--pattern)
 		words='sequential random shared compute idle rewrite'
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		return
+		;;
+	run--faults)
+		mapfile -t COMPREPLY < <(compgen -W 'user kernel stall block' -- "$cur")
+		return
+		;;
+	run--abi)
+		mapfile -t COMPREPLY < <(compgen -W 'int pf2 pf2-strict legacy off' -- "$cur")
 		return
 		;;
 	esac
@@ -29,6 +37,8 @@ _asyncpf()
 		--outstanding --queue-depth --source-timeout-ms
 		--timer-hz --seed --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
+		--abi --stats --json --quiet --help --version' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
