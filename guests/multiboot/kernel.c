@@ -5,6 +5,11 @@
  * it was given and ends. Arguments:
  *   exit=N   writes N to the exit port (the VM's status is then 2N + 1)
  *   crash    takes an exception that nothing handles
+ *   echo     sends back what is typed, up to a line's end
+ *   flood=N  prints N lines of 64 characters
+ *   off      turns the machine off (ACPI S5)
+ *   reset    writes the ACPI reset register
+ *   spin     never ends
  * Multiboot Specification 0.6.96, section 3.3.
  */
 #include <stdbool.h>
@@ -12,10 +17,16 @@
 
 #define SERIAL_PORT 0x3f8
 #define SERIAL_LSR 5
+#define SERIAL_LSR_DR 0x01
 #define SERIAL_LSR_THRE 0x20
 #define SERIAL_WAIT_MAX 1000 /* reads; a port that is never ready must not hang us */
 #define EXIT_PORT 0xf4
 #define EXIT_NOT_MULTIBOOT 100
+/* As the machine's ACPI tables say. */
+#define PM1_CNT_PORT 0x604
+#define PM1_SLEEP_S5 (1u << 13 | 5u << 10)
+#define RESET_PORT 0xcf9
+#define RESET_VALUE 6
 
 #define BOOT_MAGIC 0x2badb002
 #define HAS_CMDLINE (1u << 2)
@@ -59,6 +70,11 @@ _Noreturn void crash(void);
 static void out8(uint16_t port, uint8_t v)
 {
 	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
+
+static void out16(uint16_t port, uint16_t v)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port));
 }
 
 static uint8_t in8(uint16_t port)
@@ -134,14 +150,70 @@ static uint32_t decimal(const char *s)
 	return v;
 }
 
-/* Prints the words of the command line; returns the value for the exit port. */
+/* ---- what the arguments ask for ---- */
+
+static void echo(void)
+{
+	char c;
+
+	do {
+		while (!(in8(SERIAL_PORT + SERIAL_LSR) & SERIAL_LSR_DR))
+			__asm__ volatile("pause");
+		c = (char)in8(SERIAL_PORT);
+		put_char(c);
+	} while (c != '\r' && c != '\n');
+	put_char('\n');
+}
+
+static void flood(uint32_t lines)
+{
+	while (lines--) {
+		for (int i = 0; i < 63; i++)
+			put_char((char)('0' + i));
+		put_char('\n');
+	}
+}
+
+static _Noreturn void spin(void)
+{
+	for (;;)
+		__asm__ volatile("pause");
+}
+
+static bool is_word(const char *word, const char *expected)
+{
+	const char *end = behind(word, expected);
+
+	return end && (*end == ' ' || *end == '\0');
+}
+
+/* Does what one argument asks for, unless it is exit=. */
+static void obey(const char *word)
+{
+	const char *lines = behind(word, "flood=");
+
+	if (lines)
+		flood(decimal(lines));
+	else if (is_word(word, "crash"))
+		crash();
+	else if (is_word(word, "echo"))
+		echo();
+	else if (is_word(word, "off"))
+		out16(PM1_CNT_PORT, PM1_SLEEP_S5);
+	else if (is_word(word, "reset"))
+		out8(RESET_PORT, RESET_VALUE);
+	else if (is_word(word, "spin"))
+		spin();
+}
+
+/* Prints the words of the command line and obeys them; returns the value for the exit port. */
 static uint32_t take_arguments(const char *s)
 {
 	uint32_t value = 0;
 
 	for (uint32_t n = 0; *s; n++) {
+		const char *word = s;
 		const char *exit_value = behind(s, "exit=");
-		const char *crash_end = behind(s, "crash");
 
 		put_text("argument ");
 		put_decimal(n);
@@ -155,8 +227,7 @@ static uint32_t take_arguments(const char *s)
 			continue; /* our own name */
 		if (exit_value)
 			value = decimal(exit_value);
-		if (crash_end && (*crash_end == ' ' || *crash_end == '\0'))
-			crash();
+		obey(word);
 	}
 	return value;
 }

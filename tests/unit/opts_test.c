@@ -22,6 +22,8 @@ struct values {
 	uint64_t size;
 	int64_t automatic;
 	unsigned choice;
+	struct opts_list list;
+	const char *any;
 };
 
 static const char *const words[] = {"red", "green", NULL};
@@ -40,6 +42,9 @@ static const struct opt rows[] = {
 		 "terminal of the usual width."},
 	{OPT_CHOICE(struct values, choice), .name = "colour", .arg = "WORD", .choices = words,
 	 .help = "One of a few words."},
+	{OPT_LIST(struct values, list), .name = "layer", .arg = "T", .max = 3,
+	 .help = "A layer; may be repeated."},
+	{OPT_ANY(struct values, any), .name = "any", .arg = "T", .help = "A text, or none."},
 	{.name = NULL},
 };
 
@@ -159,6 +164,26 @@ static void every_kind_is_stored(void **state)
 	assert_int_equal(v.automatic, -1);
 }
 
+static void lists_keep_their_order(void **state)
+{
+	char *argv[] = {(char[]){"paint"}, (char[]){"--layer"}, (char[]){"a"}, (char[]){"--flag"},
+			(char[]){"--layer=b=c"}, (char[]){"--any"}, (char[]){""}, NULL};
+	struct values v = {0};
+	struct err e = {0};
+	int operand;
+
+	(void)state;
+	assert_int_equal(opts_parse(&table, 7, argv, &v, &operand, &e), OPTS_RUN);
+	assert_int_equal(v.list.count, 2);
+	assert_string_equal(v.list.text[0], "a");
+	assert_string_equal(v.list.text[1], "b=c");
+	assert_string_equal(v.any, "");
+	expect_bad("--layer a --layer b --layer c --layer d",
+		   "bad value: --layer d: given more than 3 times; see 'asyncpf paint --help'");
+	expect_bad("--layer ''", "bad value: --layer '': it must not be empty; "
+				 "see 'asyncpf paint --help'");
+}
+
 static void help_and_version_win(void **state)
 {
 	struct values v = {0};
@@ -272,6 +297,7 @@ int main(void)
 		cmocka_unit_test(sizes),
 		cmocka_unit_test(nearest),
 		cmocka_unit_test(every_kind_is_stored),
+		cmocka_unit_test(lists_keep_their_order),
 		cmocka_unit_test(help_and_version_win),
 		cmocka_unit_test(bad_values),
 		cmocka_unit_test(bad_options),

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli/cmd_run.c: defaults, disks, the protocol, what the option table cannot check. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cli/cli.h"
+#include "cli/run.h"
+
+static struct run_opts seen; /* what run_main was given last */
+static bool was_called;
+
+int run_main(const struct run_opts *o)
+{
+	seen = *o;
+	was_called = true;
+	return CLI_OK;
+}
+
+/* Words behind `run --kernel k`, NULL at the end. */
+static int run(char *const *words)
+{
+	static char verb[] = "run", option[] = "--kernel", kernel[] = "k";
+	char *argv[40] = {verb, option, kernel};
+	int argc = 3;
+
+	for (; *words; words++)
+		argv[argc++] = *words;
+	was_called = false;
+	return cmd_run(argc, argv);
+}
+
+#define RUN(...) run((char *const[]){__VA_ARGS__, NULL})
+#define W(word) ((char[]){word})
+
+static void expect_usage(char *const *words)
+{
+	assert_int_equal(run(words), CLI_USAGE);
+	assert_false(was_called);
+}
+
+static void defaults(void **state)
+{
+	(void)state;
+	assert_int_equal(run((char *const[]){NULL}), CLI_OK);
+	assert_true(was_called);
+	assert_string_equal(seen.machine.kernel, "k");
+	assert_null(seen.machine.cmdline);
+	assert_int_equal(seen.machine.memory_bytes, 512 << 20);
+	assert_int_equal(seen.machine.cpus, 1);
+	assert_int_equal(seen.machine.modules_count, 0);
+	assert_int_equal(seen.machine.disks_count, 0);
+	assert_int_equal(seen.machine.apf.faults, APF_FAULTS_USER);
+	assert_int_equal(seen.machine.apf.abi, APF_ABI_INT);
+	assert_int_equal(seen.machine.apf.size, sizeof(struct apf_config));
+	assert_false(seen.stats || seen.quiet || seen.json);
+}
+
+static void disks(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN(W("--disk"), W("a"), W("--disk"), W("b,ro"), W("--disk"),
+			     W("c,ro,rw"), W("--disk"), W("d,x"), W("--disk"), W(",ro")),
+			 CLI_OK);
+	assert_int_equal(seen.machine.disks_count, 5);
+	static const struct machine_disk want[] = {
+		{"a", false}, {"b", true}, {"c,ro", false}, {"d,x", false}, {",ro", false}};
+	for (unsigned i = 0; i < ARRAY_LEN(want); i++) {
+		assert_string_equal(seen.machine.disks[i].path, want[i].path);
+		assert_int_equal(seen.machine.disks[i].read_only, want[i].read_only);
+	}
+}
+
+static void modules(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN(W("--initrd"), W("a"), W("--initrd"), W("b")), CLI_OK);
+	assert_int_equal(seen.machine.modules_count, 2);
+	assert_string_equal(seen.machine.modules[0], "a");
+	assert_string_equal(seen.machine.modules[1], "b");
+}
+
+static void ways(void **state)
+{
+	static const enum apf_faults faults[] = {APF_FAULTS_BLOCK, APF_FAULTS_STALL,
+						 APF_FAULTS_KERNEL, APF_FAULTS_USER};
+	static const enum apf_abi abis[] = {APF_ABI_OFF, APF_ABI_LEGACY, APF_ABI_PF2,
+					    APF_ABI_PF2_STRICT, APF_ABI_INT};
+	static char fault_words[][8] = {"block", "stall", "kernel", "user"};
+	static char abi_words[][12] = {"off", "legacy", "pf2", "pf2-strict", "int"};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(faults); i++) {
+		assert_int_equal(RUN(W("--faults"), fault_words[i]), CLI_OK);
+		assert_int_equal(seen.machine.apf.faults, faults[i]);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(abis); i++) {
+		assert_int_equal(RUN(W("--abi"), abi_words[i]), CLI_OK);
+		assert_int_equal(seen.machine.apf.abi, abis[i]);
+	}
+}
+
+static void an_empty_command_line(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN(W("--cmdline"), W("")), CLI_OK);
+	assert_string_equal(seen.machine.cmdline, "");
+}
+
+static void what_the_table_cannot_check(void **state)
+{
+	char *without_kernel[] = {W("run"), NULL};
+
+	(void)state;
+	was_called = false;
+	assert_int_equal(cmd_run(1, without_kernel), CLI_USAGE);
+	assert_false(was_called);
+	expect_usage((char *const[]){W("--memory"), W("3M"), NULL});
+	expect_usage((char *const[]){W("--memory"), W("1M"), NULL});
+	expect_usage((char *const[]){W("--memory"), W("65G"), NULL});
+	expect_usage((char *const[]){W("--cpus"), W("17"), NULL});
+	expect_usage((char *const[]){W("--faults"), W("stall"), W("--abi"), W("int"), NULL});
+	expect_usage((char *const[]){W("--disk"), W(""), NULL});
+	assert_int_equal(RUN(W("--memory"), W("64G"), W("--cpus"), W("16")), CLI_OK);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults),
+		cmocka_unit_test(disks),
+		cmocka_unit_test(modules),
+		cmocka_unit_test(ways),
+		cmocka_unit_test(an_empty_command_line),
+		cmocka_unit_test(what_the_table_cannot_check),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
