@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of `asyncpf run` share: the test kernel, a folder, a run with a time limit."""
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+LIMIT_S = 60  # for one run, on a slow and busy machine
+
+
+def asyncpf():
+    return str(pathlib.Path(sys.argv[1]).resolve())
+
+
+def kernel():
+    return str(pathlib.Path(sys.argv[2]).resolve())
+
+
+def has_kvm():
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+class RunTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def file(self, name, data):
+        (self.folder / name).write_bytes(data)
+        return name
+
+    def run_it(self, *words, **options):
+        """A run in the test's folder, with nothing typed."""
+        options = {"stdin": subprocess.DEVNULL, "timeout": LIMIT_S, **options}
+        return subprocess.run([asyncpf(), "run", "--memory", "16M", *words], check=False,
+                              capture_output=True, text=True, cwd=self.folder, **options)
+
+    def fails(self, words, pattern, **options):
+        """Exit code 1, one line on stderr that matches, and nothing was printed."""
+        done = self.run_it(*words, **options)
+        self.assertRegex(done.stderr, rf"\Aasyncpf: {pattern}\n\Z")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+
+    def start(self, *words, **options):
+        process = subprocess.Popen(
+            [asyncpf(), "run", "--kernel", kernel(), "--memory", "16M", *words],
+            cwd=self.folder, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(self.end, process)
+        return process
+
+    @staticmethod
+    def end(process):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+
+
+def main():
+    """argv: PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL"""
+    if not has_kvm():
+        print("SKIP: /dev/kvm may not be used")
+        sys.exit(77)
+    unittest.main(argv=sys.argv[:1])
