@@ -13,7 +13,8 @@ _asyncpf()
 	fi
 	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
 	case ${COMP_WORDS[1]}$prev in
-	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json)
+	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json | \
+		run--swap)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
@@ -38,7 +39,8 @@ _asyncpf()
 		--timer-hz --seed --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --stats --json --quiet --help --version' ;;
+		--abi --resident-max --swap --swap-wrap --stats --json --quiet
+		--help --version' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
