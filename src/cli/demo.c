@@ -4,11 +4,9 @@
  * faults. See demo.h.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "abi/apf.h"
@@ -16,6 +14,7 @@
 #include "cli/demo.h"
 #include "cli/demo_image.h"
 #include "cli/demo_report.h"
+#include "cli/stop_signals.h"
 #include "source/source.h"
 
 #define URI_MAX 8192
@@ -27,7 +26,7 @@ struct demo {
 	struct demo_image image;
 	struct demo_report report;
 	char uri[URI_MAX];
-	int stop_fd;
+	struct stop_signals signals;
 	bool progress; /* there is somebody to watch */
 	const char *doing;
 	FILE *json;    /* opened before the work, so that it is not in vain */
@@ -199,7 +198,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 		},
 		.source_uri = d->uri,
 		.expect = d->image.expect,
-		.stop_fd = d->stop_fd,
+		.stop_fd = d->signals.fd,
 		.progress = show_progress,
 		.event = show_event,
 		.ctx = d,
@@ -323,25 +322,6 @@ static int run_collision(struct demo *d)
 	return rc;
 }
 
-/* Ctrl-C and kill end the run in order; every thread made from here on inherits the mask. */
-static int watch_signals(struct demo *d, struct err *e)
-{
-	struct sigaction hup;
-	sigset_t stop;
-
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGINT);
-	sigaddset(&stop, SIGTERM);
-	/* A blocked signal arrives even if it is ignored, as nohup wants this one. */
-	if (sigaction(SIGHUP, NULL, &hup) < 0 || hup.sa_handler != SIG_IGN)
-		sigaddset(&stop, SIGHUP);
-	sigprocmask(SIG_BLOCK, &stop, NULL);
-	/* Writing beyond a limit (ulimit -f) shall fail, not kill. */
-	signal(SIGXFSZ, SIG_IGN);
-	d->stop_fd = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
-	return d->stop_fd >= 0 ? 0 : err_sys(e, -errno, "cannot start: demo: signalfd");
-}
-
 /* Append mode: what is there stays until there is something better. */
 static int open_json(struct demo *d, struct err *e)
 {
@@ -356,12 +336,12 @@ static int prepare(struct demo *d)
 {
 	const struct demo_opts *o = d->o;
 	struct err e = {0};
-	int rc = watch_signals(d, &e);
+	int rc = stop_signals_start(&d->signals, &e);
 
 	if (rc == 0)
 		rc = open_json(d, &e);
 	if (rc == 0)
-		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->stop_fd, &e);
+		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
 	if (rc == 0)
 		rc = build_uri(d, &e);
 	return rc < 0 ? cli_error("%s%s", e.text, rc == -EINTR ? "" : advice(&e)) : check_uri(d);
@@ -398,15 +378,14 @@ int demo_main(const struct demo_opts *o)
 		return cli_error("cannot start: demo: %s; free memory", strerror(ENOMEM));
 	d->o = o;
 	d->report.opts = o;
-	d->stop_fd = -1;
+	d->signals.fd = -1;
 	d->image.fd = -1;
 	d->progress = !o->quiet && isatty(STDERR_FILENO);
 	rc = run_all(d);
 	demo_image_close(&d->image);
 	if (d->json)
 		fclose(d->json);
-	if (d->stop_fd >= 0)
-		close(d->stop_fd);
+	stop_signals_end(&d->signals);
 	free(d);
 	return rc;
 }

@@ -44,10 +44,10 @@ int stop_signals_start(struct stop_signals *s, struct err *e)
 	(void)pthread_sigmask(SIG_BLOCK, &blocked, NULL);
 	s->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->fd < 0)
-		return err_sys(e, -errno, "eventfd");
+		return err_sys(e, -errno, "cannot watch for signals: eventfd");
 	rc = pthread_create(&s->thread, NULL, wait_for_signal, s);
 	if (rc != 0)
-		return err_sys(e, -rc, "thread for signals");
+		return err_sys(e, -rc, "cannot watch for signals: thread");
 	s->started = true;
 	return 0;
 }

@@ -298,8 +298,7 @@ class Shim(DemoTest):
         """Call number 1, 2, … fails until a run makes no such call any more."""
         for call, code in (("calloc", errno.ENOMEM), ("mmap", errno.ENOMEM),
                            ("memfd_create", errno.ENFILE), ("eventfd", errno.EMFILE),
-                           ("timerfd_create", errno.EMFILE), ("signalfd", errno.ENFILE),
-                           ("pthread_create", errno.EAGAIN)):
+                           ("timerfd_create", errno.EMFILE), ("pthread_create", errno.EAGAIN)):
             for first in range(1, CALLS_MAX):
                 done = self.shim({"SHIM_FAIL": f"{call} {first} 1 {code}"}, "--vcpus", "2",
                                  "--runs", "kernel,user:int")

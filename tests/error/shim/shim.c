@@ -4,7 +4,7 @@
  * has, so that every refusal can be provoked on a host that refuses nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
- *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create, signalfd,
+ *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
  *             pthread_create, tmpfile (open with O_TMPFILE), ioctl:0xNNNN
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
@@ -26,7 +26,6 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -106,12 +105,6 @@ EXPORT int eventfd(unsigned count, int flags)
 EXPORT int timerfd_create(clockid_t clock, int flags)
 {
 	return fails("timerfd_create") ? -1 : (int)syscall(SYS_timerfd_create, clock, flags);
-}
-
-EXPORT int signalfd(int fd, const sigset_t *mask, int flags)
-{
-	/* 8: the kernel's own signal set. */
-	return fails("signalfd") ? -1 : (int)syscall(SYS_signalfd4, fd, mask, 8, flags);
 }
 
 EXPORT int open(const char *path, int flags, ...)
