@@ -219,14 +219,17 @@ bool kvmp_has_tsc_deadline(int kvm_fd)
 
 int kvmp_vcpu_fast_strings(int fd, struct err *e)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head = {.nmsrs = 1}, .entry = {.index = MSR_MISC_ENABLE}};
+	/* struct kvm_msrs ends in a flexible array: room for one entry. */
+	union {
+		struct kvm_msrs m;
+		unsigned char bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} u = {.m = {.nmsrs = 1}};
+	struct kvm_msr_entry *entry = u.m.entries;
 
-	if (KVMP_IOCTL(fd, KVM_GET_MSRS, &m) == 1) {
-		m.entry.data |= MISC_ENABLE_FAST_STRINGS;
-		if (KVMP_IOCTL(fd, KVM_SET_MSRS, &m) == 1)
+	*entry = (struct kvm_msr_entry){.index = MSR_MISC_ENABLE};
+	if (KVMP_IOCTL(fd, KVM_GET_MSRS, &u) == 1) {
+		entry->data |= MISC_ENABLE_FAST_STRINGS;
+		if (KVMP_IOCTL(fd, KVM_SET_MSRS, &u) == 1)
 			return 0;
 	}
 	return err_set(e, -EIO, "kvm: MSR %#x cannot be set", MSR_MISC_ENABLE);
