@@ -40,7 +40,8 @@ int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e)
 	int ends[2];
 
 	*g = (struct tty_guard){.fd = -1};
-	if (tcgetattr(tty_fd, &saved) < 0)
+	/* In the background the modes are left alone, and belong to somebody else. */
+	if (tcgetattr(tty_fd, &saved) < 0 || tcgetpgrp(tty_fd) != getpgrp())
 		return 0;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(e, -errno, "terminal: a pipe for its guard");

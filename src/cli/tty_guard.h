@@ -17,7 +17,10 @@ struct tty_guard {
 	int fd;    /* the child sees its end */
 };
 
-/* Before the modes are changed, and before any thread is made. No terminal: does nothing. */
+/*
+ * Before the modes are changed, and before any thread is made. No terminal, or
+ * not its foreground: does nothing.
+ */
 int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e);
 /* The modes have been put back: the child leaves them alone and ends. */
 void tty_guard_end(struct tty_guard *g);

@@ -35,6 +35,7 @@ int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct e
 	c->wake_fd = wake_fd;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->room, NULL);
+	c->is_open = true;
 	if (out_fd >= 0) {
 		c->out_fd = open_again(out_fd);
 		if (c->out_fd < 0)
@@ -53,7 +54,7 @@ int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct e
 
 void console_close(struct console *c)
 {
-	if (c->wake_fd == 0 && c->out_fd == 0)
+	if (!c->is_open)
 		return;
 	terminal_close(&c->terminal);
 	if (c->out_fd >= 0)

@@ -23,6 +23,7 @@
 #define CONSOLE_GATHER_MS 10
 
 struct console {
+	bool is_open;
 	struct terminal terminal;
 	int out_fd;    /* ours: does not block, wherever that is possible */
 	int wake_fd;   /* an eventfd, borrowed */

@@ -17,6 +17,10 @@
 #define ECX_HYPERVISOR (1u << 31)
 #define EDX_HTT (1u << 28) /* EBX says how many processors a package has */
 
+/* Leaf 0, EBX: the first letters of "AuthenticAMD" and "HygonGenuine". */
+#define EBX_AMD 0x68747541u
+#define EBX_HYGON 0x6f677948u
+
 /* Leaf 0x80000001, ECX. */
 #define AMD_ECX_CMP_LEGACY (1u << 1)
 #define AMD_ECX_SVM (1u << 2)
@@ -104,8 +108,24 @@ static void topology(struct kvm_cpuid2 *c, unsigned max, const struct cpuid_cfg 
 	add(c, max, &e);
 }
 
+/* What others leave zero. */
+static void amd_cores(struct kvm_cpuid_entry2 *e, const struct cpuid_cfg *cfg)
+{
+	if (e->function == LEAF_AMD_FEATURES) {
+		e->ecx &= ~AMD_ECX_CMP_LEGACY;
+		if (cfg->cpus > 1)
+			e->ecx |= AMD_ECX_CMP_LEGACY;
+	} else {
+		/* How many cores, and how many bits their identifiers have. */
+		e->ecx = (e->ecx & ~0xf0ffu) | core_bits(cfg->cpus) << 12 | (cfg->cpus - 1);
+	}
+}
+
 void cpuid_adapt(struct kvm_cpuid2 *c, unsigned max, const struct cpuid_cfg *cfg)
 {
+	const struct kvm_cpuid_entry2 *first = cpuid_find(c, 0, 0);
+	bool amd = first && (first->ebx == EBX_AMD || first->ebx == EBX_HYGON);
+
 	for (uint32_t i = 0; i < c->nent; i++) {
 		struct kvm_cpuid_entry2 *e = &c->entries[i];
 
@@ -118,19 +138,19 @@ void cpuid_adapt(struct kvm_cpuid2 *c, unsigned max, const struct cpuid_cfg *cfg
 			cache(e, cfg);
 			break;
 		case LEAF_AMD_FEATURES:
-			e->ecx &= ~(AMD_ECX_SVM | AMD_ECX_CMP_LEGACY);
-			if (cfg->cpus > 1)
-				e->ecx |= AMD_ECX_CMP_LEGACY;
+			e->ecx &= ~AMD_ECX_SVM;
+			if (amd)
+				amd_cores(e, cfg);
 			break;
 		case LEAF_AMD_SIZES:
-			/* ECX: how many cores, and how many bits their identifiers have. */
-			e->ecx = (e->ecx & ~0xf0ffu) | core_bits(cfg->cpus) << 12 | (cfg->cpus - 1);
+			if (amd)
+				amd_cores(e, cfg);
 			break;
 		default:
 			break;
 		}
 	}
-	if (c->nent && c->entries[0].function == 0 && c->entries[0].eax >= LEAF_TOPOLOGY)
+	if (first && first->eax >= LEAF_TOPOLOGY)
 		topology(c, max, cfg);
 }
 

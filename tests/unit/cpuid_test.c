@@ -33,7 +33,7 @@ static int setup(void **state)
 	assert_non_null(x);
 	x->c = calloc(1, sizeof(*x->c) + ENTRIES_MAX * sizeof(x->c->entries[0]));
 	assert_non_null(x->c);
-	add(x->c, 0, 0, 0x1f, 0, 0, 0);
+	add(x->c, 0, 0, 0x1f, 0x68747541, 0x444d4163, 0x69746e65); /* AuthenticAMD */
 	add(x->c, 1, 0, 0x806f8, 0x15400800, 1u << 5 | 1u << 21, 1u << 28 | 1);
 	add(x->c, 4, 0, 0xfc004121, 0x2c0003f, 0x3f, 0); /* L1 data */
 	add(x->c, 4, 1, 0xfc01c163, 0x2c0003f, 0x7ff, 0); /* L3 */
@@ -148,6 +148,22 @@ static void test_identifiers(void **state)
 	}
 }
 
+/* Fields that only one maker has stay as they are for others. */
+static void test_another_maker(void **state)
+{
+	struct fix *x = *state;
+	const struct cpuid_cfg cfg = {.cpus = 8};
+
+	x->c->entries[0].ebx = 0x756e6547; /* GenuineIntel */
+	leaf(x, 0x80000001, 0)->ecx = 1;
+	leaf(x, 0x80000008, 0)->ecx = 0;
+	cpuid_adapt(x->c, ENTRIES_MAX, &cfg);
+	assert_int_equal(leaf(x, 0x80000001, 0)->ecx, 1);
+	assert_int_equal(leaf(x, 0x80000008, 0)->ecx, 0);
+	assert_int_equal(leaf(x, 1, 0)->ebx, 0x15080800);
+	assert_int_equal(leaf(x, 0xb, 1)->ebx, 8);
+}
+
 /* An old processor has no leaf 0xb, and a full table takes no more. */
 static void test_limits(void **state)
 {
@@ -172,6 +188,7 @@ int main(void)
 		T(test_one_processor),
 		T(test_every_number),
 		T(test_identifiers),
+		T(test_another_maker),
 		T(test_limits),
 	};
 
