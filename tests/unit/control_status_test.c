@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmm/control_status.c: what is said comes back, nothing is forgotten, nothing else gets in. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/control_proto.h"
+#include "vmm/control_status.h"
+
+#define NUMBERS_FIRST offsetof(struct control_status, uptime_ms)
+#define NUMBERS_END offsetof(struct control_status, vcpu_count)
+
+/* Every member its own value, as wide as it can be. */
+static void fill(struct control_status *s)
+{
+	uint64_t v = UINT64_MAX;
+
+	memset(s, 0, sizeof(*s));
+	memset(s->state, 's', sizeof(s->state) - 1);
+	memset(s->why, 'w', sizeof(s->why) - 1);
+	memset(s->faults, 'f', sizeof(s->faults) - 1);
+	memset(s->abi, 'a', sizeof(s->abi) - 1);
+	s->why[10] = ' ';
+	for (size_t at = NUMBERS_FIRST; at < NUMBERS_END; at += sizeof(v), v--)
+		memcpy((char *)s + at, &v, sizeof(v));
+	s->vcpu_count = CONTROL_VCPUS_MAX;
+	for (unsigned i = 0; i < CONTROL_VCPUS_MAX; i++)
+		s->vcpus[i] = (struct control_vcpu){v - i, v - 2 * i, v - 3 * i, v - 4 * i};
+}
+
+/* Feeds the text line by line, as a client does. */
+static void parse_all(const char *text, size_t len, struct control_status *s)
+{
+	memset(s, 0, sizeof(*s));
+	while (len) {
+		const char *end = memchr(text, '\n', len);
+		char line[CONTROL_LINE_MAX];
+
+		assert_non_null(end);
+		assert_true((size_t)(end - text) < sizeof(line));
+		memcpy(line, text, (size_t)(end - text));
+		line[end - text] = '\0';
+		assert_int_equal(control_status_parse(line, s), 0);
+		len -= (size_t)(end - text) + 1;
+		text = end + 1;
+	}
+}
+
+/* Also: the largest status fits, and no member is without a key. */
+static void everything_comes_back(void **state)
+{
+	static char text[CONTROL_ANSWER_MAX];
+	struct control_status s, back;
+
+	(void)state;
+	fill(&s);
+	parse_all(text, control_status_format(&s, text), &back);
+	assert_memory_equal(&s, &back, sizeof(s));
+}
+
+static void nothing_comes_back(void **state)
+{
+	static char text[CONTROL_ANSWER_MAX];
+	struct control_status s = {0}, back;
+
+	(void)state;
+	parse_all(text, control_status_format(&s, text), &back);
+	assert_memory_equal(&s, &back, sizeof(s));
+}
+
+static void text_stays_one_line(void **state)
+{
+	static char text[CONTROL_ANSWER_MAX];
+	struct control_status s = {.why = "a\nok\x1b\x7f\xc3\xa4"}, back;
+
+	(void)state;
+	parse_all(text, control_status_format(&s, text), &back);
+	assert_string_equal(back.why, "a?ok??\xc3\xa4");
+}
+
+static void form(void **state)
+{
+	static char text[CONTROL_ANSWER_MAX];
+	struct control_status s = {
+		.state = "paused", .why = "no room", .uptime_ms = 5, .vcpu_count = 2,
+		.vcpus = {{1, 2, 3, 4}, {5, 6, 7, 8}}};
+	size_t len = control_status_format(&s, text);
+
+	(void)state;
+	assert_true(len < sizeof(text));
+	text[len] = '\0';
+	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ms 5\n", 36);
+	assert_non_null(strstr(text, "\nwait_us_max 0\n"
+			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4\n"
+			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"));
+}
+
+/* A newer server may say more than we know. */
+static void unknown_keys_pass(void **state)
+{
+	static const char *const lines[] = {"colour blue", "x 1 2 3", "vcpu_count 3", "ok 1",
+					    "vcpu 1 shape round stalls 4"};
+	struct control_status s = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+		assert_int_equal(control_status_parse(lines[i], &s), 0);
+	assert_int_equal(s.vcpu_count, 2);
+	assert_int_equal(s.vcpus[1].stalls, 4);
+}
+
+static void malformed_lines(void **state)
+{
+	static const char *const lines[] = {
+		"", " ", "state", "state ", " 1", "uptime_ms", "uptime_ms x", "uptime_ms -1",
+		"uptime_ms 1 ", "uptime_ms 18446744073709551616", "state 0123456789abcdef", "vcpu",
+		"vcpu ", "vcpu x stalls 1", "vcpu 64 stalls 1", "vcpu 0 stalls", "vcpu 0 stalls x",
+		"vcpu 0 stalls 1 ready_events",
+	};
+	struct control_status s, before;
+
+	(void)state;
+	fill(&s);
+	before = s;
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		assert_int_equal(control_status_parse(lines[i], &s), -EINVAL);
+		assert_memory_equal(&s, &before, sizeof(s));
+	}
+	char longest[CONTROL_LINE_MAX + 1];
+
+	memset(longest, 'x', CONTROL_LINE_MAX);
+	longest[1] = ' ';
+	longest[CONTROL_LINE_MAX] = '\0';
+	assert_int_equal(control_status_parse(longest, &s), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(everything_comes_back),
+		cmocka_unit_test(nothing_comes_back),
+		cmocka_unit_test(text_stays_one_line),
+		cmocka_unit_test(form),
+		cmocka_unit_test(unknown_keys_pass),
+		cmocka_unit_test(malformed_lines),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
