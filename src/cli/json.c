@@ -49,6 +49,12 @@ static void put_quoted(FILE *out, const char *text)
 	fputc('"', out);
 }
 
+static void put_break(struct json *j)
+{
+	if (!j->compact)
+		fprintf(j->out, "\n%*s", (int)(2 * j->depth), "");
+}
+
 /* Everything that stands before a value: comma, line break, key. */
 static void put_lead(struct json *j, const char *key)
 {
@@ -58,9 +64,10 @@ static void put_lead(struct json *j, const char *key)
 	}
 	unsigned top = j->depth - 1;
 	ASSERT(j->in_object[top] == (key != NULL));
-	fputs(j->has_member[top] ? ",\n" : "\n", j->out);
+	if (j->has_member[top])
+		fputs(j->compact ? ", " : ",", j->out);
+	put_break(j);
 	j->has_member[top] = true;
-	fprintf(j->out, "%*s", (int)(2 * j->depth), "");
 	if (key) {
 		put_quoted(j->out, key);
 		fputs(": ", j->out);
@@ -97,7 +104,7 @@ void json_close(struct json *j)
 	ASSERT(j->depth > 0);
 	j->depth--;
 	if (j->has_member[j->depth])
-		fprintf(j->out, "\n%*s", (int)(2 * j->depth), "");
+		put_break(j);
 	fputc(j->in_object[j->depth] ? '}' : ']', j->out);
 }
 

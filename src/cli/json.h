@@ -17,7 +17,8 @@
 #define JSON_DEPTH_MAX 16
 
 struct json {
-	FILE *out; /* the caller's; not closed here */
+	FILE *out;    /* the caller's; not closed here */
+	bool compact; /* all on one line; may be set after json_init */
 	unsigned depth;
 	bool in_object[JSON_DEPTH_MAX];
 	bool has_member[JSON_DEPTH_MAX];

@@ -65,6 +65,24 @@ static void nesting(void **state)
 	doc_expect(&d, "{\n  \"a\": 1,\n  \"b\": [\n    true,\n    {}\n  ],\n  \"c\": []\n}\n");
 }
 
+static void compact(void **state)
+{
+	struct doc d;
+
+	(void)state;
+	doc_begin(&d);
+	d.j.compact = true;
+	json_object_open(&d.j, NULL);
+	json_u64(&d.j, "a", 1);
+	json_array_open(&d.j, "b");
+	json_bool(&d.j, NULL, true);
+	json_object_open(&d.j, NULL);
+	json_close(&d.j);
+	json_close(&d.j);
+	json_close(&d.j);
+	doc_expect(&d, "{\"a\": 1, \"b\": [true, {}]}\n");
+}
+
 static void strings_are_escaped(void **state)
 {
 	(void)state;
@@ -135,6 +153,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nesting),
+		cmocka_unit_test(compact),
 		cmocka_unit_test(strings_are_escaped),
 		cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
 		cmocka_unit_test(keys_are_escaped_too),
