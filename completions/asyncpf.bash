@@ -8,13 +8,14 @@ _asyncpf()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'demo doctor run --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'demo doctor evict pause resume run status
+			stop --help --version' -- "$cur")
 		return
 	fi
 	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
 	case ${COMP_WORDS[1]}$prev in
 	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json | \
-		run--swap)
+		run--swap | *--control)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
@@ -38,9 +39,14 @@ _asyncpf()
 		--outstanding --queue-depth --source-timeout-ms
 		--timer-hz --seed --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
+	evict) words='--control --all --to --timeout --help --version' ;;
+	pause) words='--control --timeout --help --version' ;;
+	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
 		--abi --resident-max --swap --swap-wrap --stats --json --quiet
 		--help --version' ;;
+	status) words='--control --json --watch --timeout --help --version' ;;
+	stop) words='--control --timeout --help --version' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }

@@ -33,6 +33,11 @@ int cli_begin(const struct opts *o, int argc, char **argv, void *into, int *ret_
 /* One verb: argv[0] is the verb itself. Returns an enum cli_exit. */
 int cmd_demo(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_evict(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
 int cmd_run(int argc, char **argv); /* or the guest's own status: asyncpf-run(1) */
+int cmd_status(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
 
 #endif

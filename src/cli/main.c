@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command: finds the verb and runs it. A verb is a row in `verbs` and a file
- * cmd_<verb>.c. Test: tests/error/cli_test.py.
+ * cmd_<verb>.c (cmd_control.c has five). Test: tests/error/cli_test.py.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,12 @@ struct verb {
 static const struct verb verbs[] = {
 	{"demo", cmd_demo, "the main job in one minute: each way of serving faults, side by side"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
+	{"evict", cmd_evict, "take memory away from a running VM"},
+	{"pause", cmd_pause, "stop a running VM's processors"},
+	{"resume", cmd_resume, "let a paused VM go on, and try again what failed"},
 	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},
+	{"status", cmd_status, "what a running VM does, and why it is paused"},
+	{"stop", cmd_stop, "ask a running VM to end"},
 };
 
 static void print_usage(FILE *out)

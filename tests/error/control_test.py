@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""status, pause, resume, evict and stop without a VM: wrong usage, and everything else that
+may be found at the end of a path.
+
+usage: control_test.py PATH_OF_ASYNCPF
+"""
+import os
+import socket
+import sys
+import unittest
+
+import control_support
+from control_support import VERBS, ControlTest
+
+HELLO = b"asyncpf-control 1\n"
+NOT_OURS = "what answers is no control socket of asyncpf; name the VM's"
+
+
+class Usage(ControlTest):
+    def test_no_socket_named(self):
+        for verb in VERBS:
+            self.failed(self.run_verb(verb), "missing option: --control: which VM is not said; "
+                                             f"see 'asyncpf {verb} --help'", 2)
+
+    def test_evict_how_much(self):
+        self.failed(self.run_verb("evict", "--control", "x"),
+                    "missing option: --all, --to: how much is not said; see 'asyncpf evict --help'",
+                    2)
+        self.failed(self.run_verb("evict", "--control", "x", "--all", "--to", "4M"),
+                    "too many options: --all, --to: they exclude each other; "
+                    "see 'asyncpf evict --help'", 2)
+        self.failed(self.run_verb("evict", "--control", "x", "--to", "much"),
+                    "bad value: --to much: not a size such as 4096, 64K, 512M or 2G; "
+                    "see 'asyncpf evict --help'", 2)
+
+    def test_bad_values(self):
+        self.failed(self.run_verb("status", "--control", ""),
+                    "bad value: --control '': it must not be empty; see 'asyncpf status --help'", 2)
+        self.failed(self.run_verb("status", "--control", "x", "--watch", "0"),
+                    "bad value: --watch 0: it must lie between 1 and 86400; "
+                    "see 'asyncpf status --help'", 2)
+        self.failed(self.run_verb("stop", "--control", "x", "--timeout", "0"),
+                    "bad value: --timeout 0: it must lie between 1 and 86400; "
+                    "see 'asyncpf stop --help'", 2)
+
+
+class Paths(ControlTest):
+    def test_missing(self):
+        why = "there is no such socket; is the VM running, with --control?"
+        self.all_fail(why)
+        self.all_fail(why, path=self.folder / "none" / "vm.sock")
+
+    def test_left_behind(self):
+        leftover = socket.socket(socket.AF_UNIX)
+        leftover.bind(str(self.path))
+        leftover.close()
+        self.all_fail("nobody answers; the VM has ended without removing it")
+
+    def test_plain_file(self):
+        self.path.write_bytes(b"data")
+        self.all_fail("it is not a socket; name the VM's control socket")
+        self.all_fail("it is not a socket; name the VM's control socket", path=self.folder)
+
+    def test_datagram_socket(self):
+        self.peer(kind=socket.SOCK_DGRAM)
+        self.all_fail("it is a socket of another kind; name the VM's control socket")
+
+    def test_too_long(self):
+        path = "x" * 108
+        for verb in VERBS:
+            self.failed(self.ask(verb, path=path),
+                        f"cannot {control_support.WHAT[verb]}: {path[:107]}: a path of 108 bytes; "
+                        "at most 107 are possible, use a shorter one")
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can become another user")
+    def test_permission(self):
+        self.peer(HELLO)
+        self.folder.chmod(0o755)
+        self.path.chmod(0o600)
+        # The command may lie where the other user cannot go: its file is opened before.
+        fd = os.open(control_support.program(), os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        for verb in VERBS:
+            done = control_support.subprocess.run(
+                [f"/proc/self/fd/{fd}", verb, "--control", str(self.path), *VERBS[verb]],
+                stdin=control_support.subprocess.DEVNULL, capture_output=True, text=True,
+                check=False, timeout=control_support.LIMIT_S, pass_fds=[fd],
+                preexec_fn=control_support.drop_root)
+            self.failed(done, f"cannot {control_support.WHAT[verb]}: {self.path}: Permission "
+                              "denied; ask as the user who runs the VM")
+
+
+class Peers(ControlTest):
+    def test_another_program(self):
+        for greeting in (b"HTTP/1.1 200 OK\r\n\r\n", b"QMP 1\n", b"\0\1\2\3", b"x" * 1000,
+                         b"asyncpf-control\n", b"asyncpf-control -1\n"):
+            peer = self.peer(greeting)
+            self.all_fail(NOT_OURS)
+            peer.close()
+            self.path.unlink()
+
+    def test_hangs_up_at_once(self):
+        for greeting in (b"", b"asyncpf-con"):
+            peer = self.peer(greeting, lines=0)
+            self.all_fail("it hung up without a greeting; is it the VM's control socket, and is "
+                          "the VM about to end?")
+            peer.close()
+            self.path.unlink()
+
+    def test_other_versions(self):
+        for version, age in ((0, "older"), (2, "newer")):
+            peer = self.peer(f"asyncpf-control {version}\n".encode())
+            self.all_fail(f"the VM's asyncpf is {age}: it speaks version {version}, this one 1; "
+                          "use the one that runs the VM")
+            peer.close()
+            self.path.unlink()
+
+    def test_ends_meanwhile(self):
+        peer = self.peer(HELLO + b"state running\nmemory_bytes 5\n")
+        self.all_fail("the VM ended before it answered")
+        self.assertIn(b"asyncpf-control 1\nevict 0\n", peer.heard)
+        self.assertIn(b"asyncpf-control 1\nstop\n", peer.heard)
+
+    def test_silence(self):
+        why = "no answer within 1 s; the VM hangs, or give it more with --timeout"
+        peer = self.peer(b"", lines=None)
+        self.all_fail(why, "--timeout", "1", verbs=["status", "pause"])
+        peer.close()
+        self.path.unlink()
+        self.peer(HELLO + b"state running\n", lines=None)
+        self.all_fail(why, "--timeout", "1", verbs=["resume", "evict"])
+
+    def test_nonsense(self):
+        for answer, line in ((b"uptime_ms soon\nok\n", "uptime_ms soon"), (b"\nok\n", ""),
+                             (b"vcpu 99 stalls 1\nok\n", "vcpu 99 stalls 1")):
+            peer = self.peer(HELLO + answer)
+            self.all_fail(f"an answer that makes no sense: {line}")
+            peer.close()
+            self.path.unlink()
+        self.peer(HELLO + b"state running\nabi \x1b[2J\nok\n")
+        self.all_fail(NOT_OURS)
+
+    def test_unknown_keys_are_passed_over(self):
+        self.peer(HELLO + b"colour blue\nstate running\nvcpu 0 shape round\nok\n")
+        done = self.ask("status")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("state     running\n", done.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(control_support.main())

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process with a control socket and no VM, so that the client's verbs can be tried where
+ * there is no KVM: the server is the shipped one, what it would do is said on stdout, and a
+ * line on stdin changes what comes next.
+ *
+ *     control_vm SOCKET     "ready" once it can be asked
+ *     fail TEXT             pause, resume, evict and stop fail so from now on
+ *     trouble TEXT          it is paused, for this reason, and stays so
+ *     hold                  evictions take until they are cancelled
+ *     end                   ends it, as the end of stdin does
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/control.h"
+
+#define MEMORY (512ull << 20)
+
+struct vm {
+	atomic_bool paused, hold, failing, troubled;
+	_Atomic uint64_t resident;
+	struct err fail; /* written before `failing` */
+	char why[ERR_TEXT_MAX]; /* and before `troubled` */
+};
+
+static void say(const char *what)
+{
+	printf("%s\n", what);
+	fflush(stdout);
+}
+
+static int outcome(struct vm *vm, struct err *e)
+{
+	return atomic_load(&vm->failing) ? err_set(e, vm->fail.code, "%s", vm->fail.text) : 0;
+}
+
+static void vm_status(void *ctx, struct control_status *ret)
+{
+	struct vm *vm = ctx;
+	bool paused = atomic_load(&vm->paused) || atomic_load(&vm->troubled);
+
+	snprintf(ret->state, sizeof(ret->state), "%s", paused ? "paused" : "running");
+	if (atomic_load(&vm->troubled))
+		snprintf(ret->why, sizeof(ret->why), "%s", vm->why);
+	snprintf(ret->faults, sizeof(ret->faults), "user");
+	snprintf(ret->abi, sizeof(ret->abi), "int");
+	ret->memory_bytes = MEMORY;
+	ret->resident_bytes = atomic_load(&vm->resident);
+	ret->absent_bytes = MEMORY - ret->resident_bytes;
+	ret->vcpu_count = 2;
+	ret->vcpus[1].stalls = 7;
+}
+
+static int set_paused(struct vm *vm, bool paused, struct err *e)
+{
+	int rc = outcome(vm, e);
+
+	if (rc == 0)
+		atomic_store(&vm->paused, paused);
+	return rc;
+}
+
+static int vm_pause(void *ctx, struct err *e)
+{
+	return set_paused(ctx, true, e);
+}
+
+static int vm_resume(void *ctx, struct err *e)
+{
+	return set_paused(ctx, false, e);
+}
+
+static int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+{
+	struct vm *vm = ctx;
+
+	say("evicting");
+	while (atomic_load(&vm->hold)) {
+		if (atomic_load(cancel)) {
+			say("cancelled");
+			return err_set(e, -ECANCELED, "cancelled");
+		}
+		(void)poll(NULL, 0, 5);
+	}
+	atomic_store(&vm->resident, bytes < MEMORY ? bytes : MEMORY);
+	return outcome(vm, e);
+}
+
+static int vm_stop(void *ctx, struct err *e)
+{
+	int rc = outcome(ctx, e);
+
+	if (rc == 0)
+		say("stop");
+	return rc;
+}
+
+static bool obey(struct vm *vm, char *line)
+{
+	line[strcspn(line, "\n")] = '\0';
+	if (strncmp(line, "fail ", 5) == 0) {
+		err_set(&vm->fail, -EIO, "%s", line + 5);
+		atomic_store(&vm->failing, true);
+	} else if (strncmp(line, "trouble ", 8) == 0) {
+		snprintf(vm->why, sizeof(vm->why), "%.200s", line + 8);
+		atomic_store(&vm->troubled, true);
+	} else if (strcmp(line, "hold") == 0) {
+		atomic_store(&vm->hold, true);
+	} else {
+		return false;
+	}
+	say("done");
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop};
+	struct control_cfg cfg = {.path = argc == 2 ? argv[1] : ""};
+	struct vm vm = {.resident = MEMORY};
+	struct control *c;
+	char line[512];
+	struct err e;
+
+	if (control_start(&cfg, &ops, &vm, &c, &e) < 0) {
+		fprintf(stderr, "%s\n", e.text);
+		return 1;
+	}
+	say("ready");
+	while (fgets(line, sizeof(line), stdin) && obey(&vm, line))
+		;
+	control_stop(c);
+	return 0;
+}

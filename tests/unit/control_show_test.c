@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli/control_show.c: the whole text, the whole JSON, and sizes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/control_show.h"
+
+#define MIB (1ull << 20)
+
+static const struct control_status busy = {
+	.state = "paused",
+	.why = "cannot write: a\"b: No space left on device",
+	.faults = "user",
+	.abi = "int",
+	.uptime_ms = 3723000,
+	.memory_bytes = 512 * MIB,
+	.resident_bytes = 128 * MIB,
+	.absent_bytes = 384 * MIB - 12288,
+	.block_bytes = 4096,
+	.resident_max_bytes = 128 * MIB,
+	.overhead_bytes = 1,
+	.unmapped = 107, .unmapped_clean = 10, .unmapped_zero = 5,
+	.rescued = 7, .evicted = 100,
+	.refaulted = 60, .refaults_kernel_mode = 21,
+	.writes_in_flight = 4, .swap_write_errors = 1, .swapped_bytes = 40 * MIB,
+	.reads_in_flight = 3, .reads = 80, .read_bytes = 327680,
+	.read_errors = 2, .read_retries = 1, .read_timeouts = 4,
+	.faults_total = 90, .graced = 6, .blocked = 9, .host_wait_us = 12345678,
+	.missing_events = 50, .ready_events = 49, .wake_alls = 8,
+	.stalls = 25, .stalls_kernel_mode = 11, .stalls_irqs_off = 12, .stalls_slot_busy = 13,
+	.stalls_other = 14,
+	.wait_us_p50 = 999, .wait_us_p99 = 20125, .wait_us_max = 10000000,
+	.vcpu_count = 2,
+	.vcpus = {{30, 29, 5, 15}, {20, 20, 3, 10}},
+};
+
+static const char busy_text[] =
+	"state     paused: cannot write: a\"b: No space left on device\n"
+	"faults    user, protocol int\n"
+	"uptime    1 h 02 min\n"
+	"memory    512.0 MiB: resident 128.0 MiB (at most 128.0 MiB), absent 384.0 MiB, blocks of "
+	"4.0 KiB\n"
+	"unmapped  107 blocks: 10 unchanged, 5 all zeroes; 100 evicted\n"
+	"returned  7 rescued, 60 fetched again; 21 of them for kernel mode\n"
+	"swapped   40.0 MiB, 4 writes in flight, 1 errors\n"
+	"fetched   80 reads, 320.0 KiB, 3 in flight; 2 errors, 1 retries, 4 timeouts\n"
+	"touches   90 of absent memory: 50 events, 25 stalls, 6 in grace, 9 blocked\n"
+	"waits     p50 999 us, p99 20.12 ms, max 10.0 s; vCPUs still for 12.3 s\n"
+	"stalls    kernel mode 11, interrupts off 12, slot busy 13, other 14\n"
+	"events    missing 50, ready 49, wake-all 8\n"
+	"\n"
+	"vCPU          missing        ready     wake-all       stalls\n"
+	"0                  30           29            5           15\n"
+	"1                  20           20            3           10\n";
+
+static const char busy_json[] =
+	"{\"state\": \"paused\", \"why\": \"cannot write: a\\\"b: No space left on device\", "
+	"\"faults\": \"user\", \"abi\": \"int\", \"uptime_ms\": 3723000, "
+	"\"memory_bytes\": 536870912, \"resident_bytes\": 134217728, \"absent_bytes\": 402640896, "
+	"\"block_bytes\": 4096, \"resident_max_bytes\": 134217728, "
+	"\"overhead_bytes\": 1, \"unmapped\": 107, \"unmapped_clean\": 10, "
+	"\"unmapped_zero\": 5, \"rescued\": 7, \"evicted\": 100, \"refaulted\": 60, "
+	"\"refaults_kernel_mode\": 21, \"writes_in_flight\": 4, \"swap_write_errors\": 1, "
+	"\"swapped_bytes\": 41943040, \"reads_in_flight\": 3, \"reads\": 80, "
+	"\"read_bytes\": 327680, \"read_errors\": 2, \"read_retries\": 1, \"read_timeouts\": 4, "
+	"\"faults_total\": 90, \"graced\": 6, \"blocked\": 9, \"host_wait_us\": 12345678, "
+	"\"missing_events\": 50, \"ready_events\": 49, \"wake_alls\": 8, \"stalls\": 25, "
+	"\"stalls_kernel_mode\": 11, \"stalls_irqs_off\": 12, \"stalls_slot_busy\": 13, "
+	"\"stalls_other\": 14, \"wait_us_p50\": 999, \"wait_us_p99\": 20125, "
+	"\"wait_us_max\": 10000000, \"vcpus\": ["
+	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "
+	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}]}\n";
+
+static void text(void **state)
+{
+	char *out = NULL;
+	size_t len;
+	FILE *f = open_memstream(&out, &len);
+
+	(void)state;
+	control_show_text(&busy, f);
+	fclose(f);
+	assert_string_equal(out, busy_text);
+	free(out);
+}
+
+static void json(void **state)
+{
+	char *out = NULL;
+	size_t len;
+	FILE *f = open_memstream(&out, &len);
+
+	(void)state;
+	assert_int_equal(control_show_json(&busy, f), 0);
+	fclose(f);
+	assert_string_equal(out, busy_json);
+	free(out);
+}
+
+static void sizes(void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} rows[] = {
+		{0, "0 bytes"},
+		{1023, "1023 bytes"},
+		{1024, "1.0 KiB"},
+		{1536, "1.5 KiB"},
+		{1024 * 1024 - 1, "1.0 MiB"},
+		{12 * MIB + MIB / 4, "12.2 MiB"},
+		{1ull << 40, "1.0 TiB"},
+		{UINT64_MAX, "16777216.0 TiB"},
+	};
+	char buf[CONTROL_SIZE_TEXT];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		assert_string_equal(control_size_text(rows[i].bytes, buf), rows[i].text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(text),
+		cmocka_unit_test(json),
+		cmocka_unit_test(sizes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
