@@ -43,7 +43,7 @@ _asyncpf()
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --stats --json --quiet
+		--abi --resident-max --swap --swap-wrap --control --stats --json --quiet
 		--help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;

@@ -67,6 +67,9 @@ static const struct opt rows[] = {
 		 "and becomes as large as --memory at most; or a block device."},
 	{OPT_TEXT(struct parsed, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
+	{OPT_TEXT(struct parsed, run.control), .name = "control", .arg = "SOCKET",
+	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
+		 "stop; for you alone."},
 	{OPT_FLAG(struct parsed, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct parsed, run.json), .name = "json", .arg = "FILE",

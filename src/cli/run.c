@@ -8,12 +8,14 @@
 #include "cli/cli.h"
 #include "cli/stop_signals.h"
 #include "cli/tty_guard.h"
+#include "vmm/machine_control.h"
 
 struct run {
 	const struct run_opts *o;
 	struct tty_guard guard;
 	struct stop_signals signals;
 	struct machine *m;
+	struct machine_control *control;
 	FILE *json;
 	struct err err; /* why it failed; code 0: it did not */
 	struct machine_outcome out;
@@ -39,6 +41,18 @@ static int open_json(struct run *r)
 				     "file that may be written", r->o->json);
 }
 
+static int start_control(struct run *r)
+{
+	const struct apf_config *apf = &r->o->machine.apf;
+	const struct machine_control_cfg cfg = {
+		.path = r->o->control,
+		.faults = run_faults_names[apf->faults],
+		.abi = apf->faults == APF_FAULTS_USER ? run_abi_names[apf->abi] : NULL,
+	};
+
+	return cfg.path ? machine_control_start(r->m, &cfg, &r->control, &r->err) : 0;
+}
+
 static int start(struct run *r)
 {
 	struct machine_cfg cfg = r->o->machine;
@@ -55,7 +69,8 @@ static int start(struct run *r)
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = (void *)(uintptr_t)r->o;
-	return machine_open(&cfg, &r->m, &r->err);
+	rc = machine_open(&cfg, &r->m, &r->err);
+	return rc < 0 ? rc : start_control(r);
 }
 
 static int report(struct run *r, bool ran, int code)
@@ -81,12 +96,13 @@ int run_exit_code(const struct machine_outcome *out)
 	switch (out->end) {
 	case MACHINE_POWERED_OFF:
 	case MACHINE_ESCAPED:
+	case MACHINE_STOPPED:
 		return CLI_OK;
 	case MACHINE_RESET:
 		return RUN_EXIT_RESET;
 	case MACHINE_EXITED:
 		return (int)(out->status & 0xff);
-	case MACHINE_STOPPED:
+	case MACHINE_INTERRUPTED:
 		break;
 	}
 	return CLI_FAILED;
@@ -102,13 +118,14 @@ int run_main(const struct run_opts *o)
 		r.err.code = 0;
 		code = run_exit_code(&r.out);
 	}
+	machine_control_stop(r.control);
 	machine_close(r.m);
 	tty_guard_end(&r.guard);
 	stop_signals_end(&r.signals);
 	code = report(&r, ran, code);
 	if (r.json)
 		fclose(r.json);
-	if (ran && r.err.code == 0 && r.out.end == MACHINE_STOPPED)
+	if (ran && r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)
 		stop_signals_die(&r.signals);
 	return code;
 }

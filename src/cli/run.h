@@ -15,6 +15,7 @@
 
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
+	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	bool stats;
 	bool quiet;

@@ -10,7 +10,8 @@ static const char *end_name(const struct machine_outcome *out, const struct err 
 		[MACHINE_RESET] = "reset",
 		[MACHINE_EXITED] = "exit-port",
 		[MACHINE_ESCAPED] = "escape",
-		[MACHINE_STOPPED] = "signal",
+		[MACHINE_STOPPED] = "stop",
+		[MACHINE_INTERRUPTED] = "signal",
 	};
 
 	return error ? "error" : names[out->end];

@@ -57,7 +57,8 @@ enum machine_end {
 	MACHINE_RESET,   /* the guest asked for a reset: a reboot, or a panic */
 	MACHINE_EXITED,  /* it wrote the exit port */
 	MACHINE_ESCAPED, /* Ctrl-A x was typed */
-	MACHINE_STOPPED, /* stop_fd, or machine_stop() */
+	MACHINE_STOPPED, /* machine_stop() was called */
+	MACHINE_INTERRUPTED, /* stop_fd became readable */
 };
 
 struct machine_outcome {

@@ -131,6 +131,12 @@ static void serve_console(struct machine *m, const struct pollfd *fds, bool *ful
 		machine_end(m, MACHINE_ESCAPED, 0);
 }
 
+/* By the user, not by the guest: who asks does not wait for a reader of the console. */
+static bool was_asked_to_end(enum machine_end end)
+{
+	return end == MACHINE_ESCAPED || end == MACHINE_STOPPED || end == MACHINE_INTERRUPTED;
+}
+
 /* Until there is an end, and then until what was printed is written; not after a stop. */
 static void serve(struct machine *m)
 {
@@ -146,14 +152,14 @@ static void serve(struct machine *m)
 		bool ended = has_ended(m);
 		bool pending = console_has_output(&m->console);
 
-		if (ended && (!pending || m->end == MACHINE_STOPPED || m->end == MACHINE_ESCAPED))
+		if (ended && (!pending || was_asked_to_end(m->end)))
 			return;
 		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console);
 		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
 		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : -1) < 0)
 			continue;
 		if (fds[STOP].revents) {
-			machine_stop(m);
+			machine_end(m, MACHINE_INTERRUPTED, 0);
 			if (ended)
 				return;
 		}

@@ -219,7 +219,7 @@ static void test_stop_by_descriptor(void **state)
 	assert_true(machine_is_running(x->m));
 	assert_int_equal(write(x->stop, &one, sizeof(one)), sizeof(one));
 	assert_int_equal(finish(x), 0);
-	assert_int_equal(x->out.end, MACHINE_STOPPED);
+	assert_int_equal(x->out.end, MACHINE_INTERRUPTED);
 }
 
 /* A reader who reads nothing holds up the guest, and not the end. */

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`asyncpf run --control` and the verbs that use it, on a guest that spins for ever.
+
+usage: run_control_test.py PATH_OF_ASYNCPF
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+LIMIT_S = 60
+ASYNCPF = str(pathlib.Path(sys.argv[1]).resolve())
+BASE = 1 << 20  # where the kernel is loaded
+# Multiboot 0.6.96, 3.1.1: magic, flags (addresses follow), checksum; header, load, end of
+# load, end of bss, entry.
+CODE = bytes.fromhex("66baf803"  # mov $0x3f8, %dx
+                     "b052ee"    # mov $'R', %al; out %al, %dx
+                     "b00aee"    # the same with a newline
+                     "f390ebfc") # pause; jmp back to it
+HEADER_BYTES = 32
+KERNEL = struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, BASE,
+                     BASE, BASE + HEADER_BYTES + len(CODE), 0, BASE + HEADER_BYTES) + CODE
+
+
+class RunTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.path = self.folder / "vm.sock"
+        self.swap = self.folder / "swap"
+        self.kernel = self.folder / "kernel"
+        self.kernel.write_bytes(KERNEL)
+
+    def command(self, path, *words):
+        # The socket's mode must not depend on the umask.
+        return ["sh", "-c", 'umask 0; exec "$@"', "sh", ASYNCPF, "run", "--kernel",
+                str(self.kernel), "--memory", "64M", "--control", str(path), *words]
+
+    def start(self, *words, around=()):
+        vm = subprocess.Popen([*around, *self.command(self.path, *words)],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (vm.kill(), vm.communicate()))
+        if vm.stdout.readline() != "R\n":
+            self.fail(f"the guest did not start: {vm.stderr.read()}")
+        return vm
+
+    def end(self, vm):
+        """(exit code, stderr)"""
+        _, err = vm.communicate(timeout=LIMIT_S)
+        return vm.returncode, err
+
+    def ask(self, verb, *words):
+        return subprocess.run([ASYNCPF, verb, "--control", str(self.path), *words],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False, timeout=LIMIT_S)
+
+    def answers(self, verb, text, *words):
+        done = self.ask(verb, *words)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, text, ""))
+
+    def status(self):
+        done = self.ask("status", "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+    def cpu_ticks(self, vm):
+        fields = pathlib.Path(f"/proc/{vm.pid}/stat").read_text(
+            encoding="ascii").rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+
+    def wait_spinning(self, vm):
+        start = self.cpu_ticks(vm)
+        end = time.monotonic() + LIMIT_S
+        while self.cpu_ticks(vm) < start + 20:
+            self.assertLess(time.monotonic(), end, "the guest does not run")
+            time.sleep(0.01)
+
+
+class Control(RunTest):
+    def test_status(self):
+        self.start()
+        s = self.status()
+        self.assertEqual((s["state"], s["why"], s["faults"], s["abi"]),
+                         ("running", None, "user", "int"))
+        self.assertEqual((s["memory_bytes"], s["block_bytes"]), (64 << 20, 4096))
+        self.assertEqual(s["resident_bytes"] + s["absent_bytes"], s["memory_bytes"])
+        self.assertGreater(s["resident_bytes"], 0)
+        self.assertEqual((len(s["vcpus"]), s["vcpus"][0]["missing_events"]), (1, 0))
+
+    def test_every_processor_is_shown(self):
+        self.start("--cpus", "3", "--faults", "stall")
+        s = self.status()
+        self.assertEqual((len(s["vcpus"]), s["faults"], s["abi"]), (3, "stall", None))
+
+    def test_mode(self):
+        self.start()
+        self.assertEqual(os.lstat(self.path).st_mode, stat.S_IFSOCK | 0o600)
+
+    def test_pause_and_resume(self):
+        vm = self.start()
+        self.wait_spinning(vm)
+        self.answers("pause", "paused\n")
+        self.assertEqual(self.status()["state"], "paused")
+        # It used a whole CPU; it now uses none, however busy the machine is.
+        before = self.cpu_ticks(vm)
+        time.sleep(0.5)
+        self.assertLess(self.cpu_ticks(vm) - before, 10)
+        self.answers("resume", "running\n")
+        self.wait_spinning(vm)
+
+    def test_stop(self):
+        report = self.folder / "report"
+        for paused in (False, True):
+            vm = self.start("--json", str(report))
+            if paused:
+                self.answers("pause", "paused\n")
+            self.answers("stop", "ended\n")
+            self.assertFalse(os.path.lexists(self.path))
+            # It has: the verb waited for it.
+            self.assertIsNotNone(vm.poll())
+            self.assertEqual(self.end(vm), (0, ""))
+            self.assertEqual(json.loads(report.read_bytes())["end"], "stop")
+
+    def test_evict_without_swap(self):
+        self.start()
+        done = self.ask("evict", "--all")
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, f"asyncpf: cannot evict: {self.path}: this VM cannot evict; "
+                             "run it with --swap\n"))
+
+    def test_signal_removes_the_socket(self):
+        vm = self.start()
+        self.ask("pause")
+        vm.terminate()
+        self.assertEqual(self.end(vm), (-signal.SIGTERM, ""))
+        self.assertEqual(os.listdir(self.folder), ["kernel"])
+
+    def test_killed_one_is_replaced(self):
+        vm = self.start()
+        vm.kill()
+        self.end(vm)
+        self.assertTrue(os.path.lexists(self.path))
+        self.start()
+        self.assertEqual(self.status()["state"], "running")
+
+
+class Evict(RunTest):
+    """Paused: a KVM that emulates kernel mode does not fetch its code again (docs/caveats.md)."""
+
+    def test_evict(self):
+        self.start("--swap", str(self.swap), "--resident-max", "32M")
+        self.answers("pause", "paused\n")
+        before = self.status()
+        self.assertEqual(before["resident_max_bytes"], 32 << 20)
+        self.assertGreater(before["resident_bytes"], 4096)
+        self.answers("evict", "resident: 4.0 KiB of 64.0 MiB\n", "--to", "4K")
+        self.answers("evict", "resident: 0 bytes of 64.0 MiB\n", "--all")
+        s = self.status()
+        self.assertEqual(s["evicted"] * 4096, before["resident_bytes"])
+        # The kernel is neither unchanged nor all zeroes: RAM has no source here.
+        self.assertGreaterEqual(s["swapped_bytes"], 4096)
+        self.answers("stop", "ended\n")
+        self.assertEqual(os.listdir(self.folder), ["kernel"])
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can mount")
+    def test_full_swap(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        vm = self.start("--swap", str(disk / "swap"), around=(
+            "unshare", "-m", "sh", "-c",
+            f'mount -t tmpfs -o size=4k none {disk} && exec "$@"', "sh"))
+        self.answers("pause", "paused\n")
+        # Several blocks meet it; whose text is kept is not said.
+        why = "memory at guest address .*: swap file: .*No space left on device"
+        done = self.ask("evict", "--all")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, rf"\Aasyncpf: cannot evict: {self.path}: {why}.*\n\Z")
+        self.assertRegex(self.status()["why"], why)
+        self.assertRegex(self.ask("status").stdout, f"^state     paused: {why}")
+        self.answers("stop", "ended\n")
+        code, err = self.end(vm)
+        self.assertEqual(code, 0)
+        self.assertRegex(err, f"^asyncpf: the VM is paused: {why}")
+
+
+class Refusals(RunTest):
+    def refused(self, path, text):
+        done = subprocess.run(self.command(path), stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, check=False, timeout=LIMIT_S)
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (1, "", f"asyncpf: control socket: {path}: {text}\n"))
+
+    def test_in_use(self):
+        self.start()
+        self.refused(self.path, "a running server answers there; stop it, or name another")
+        self.assertEqual(self.status()["state"], "running")
+
+    def test_not_a_socket(self):
+        self.path.write_bytes(b"data")
+        self.refused(self.path, "something is there that is no socket; remove it, or name another")
+        self.assertEqual(self.path.read_bytes(), b"data")
+
+    def test_no_folder(self):
+        self.refused(self.folder / "none" / "s", "its folder: No such file or directory; make it, "
+                                                 "or name another")
+
+
+def main():
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        print("SKIP: /dev/kvm: no access")
+        return 77
+    run = unittest.main(argv=sys.argv[:1], exit=False)
+    return 0 if run.result.wasSuccessful() and run.result.testsRun else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
