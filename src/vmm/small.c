@@ -127,12 +127,13 @@ static int build_memory(struct small_machine *m, struct err *e)
 	return rc;
 }
 
-/* Everything that the host's emulator touches at CPL 0 must be there from the start. */
+/* What the host's emulator touches at CPL 0 must never be absent. */
 static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_entry,
 		       struct err *e)
 {
 	struct small_boot boot = m->cfg->boot;
-	int rc = apf_pin(m->apf, 0, low_bytes(&boot));
+	/* Without a swap file nothing is taken away, and the kernel fills what is touched. */
+	int rc = m->cfg->apf.swap ? apf_pin(m->apf, 0, low_bytes(&boot)) : 0;
 
 	if (rc < 0)
 		return err_sys(e, rc, "guest memory");
