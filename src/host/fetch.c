@@ -16,6 +16,8 @@
 #include "base/assert.h"
 #include "host/internal.h"
 
+/* Zeroes cost nothing to bring: one fault fills this much around it. */
+#define FILL_BYTES (64u << 10)
 #define BACKOFF_FIRST_NS (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS NS_PER_S
 
@@ -206,6 +208,46 @@ static struct ram_backing *backing_of(struct hst *h, uint32_t block)
 	return block_is(h, block, BLOCK_ZEROES) ? NULL : ram_backing_at(&h->ram, off);
 }
 
+/* A block that was never filled, and is nothing but zeroes. */
+static bool is_untouched(struct hst *h, uint32_t block)
+{
+	return block_kind(h, block) == BLOCK_ABSENT && !block_is(h, block, BLOCK_SEEN) &&
+	       !backing_of(h, block);
+}
+
+static void fill_one(struct hst_fetch *f, uint32_t block)
+{
+	struct hst *h = f->h;
+
+	if (block != f->block) {
+		block_set_fetch(h, block, (uint32_t)(f - h->fetches));
+		evict_charge(h);
+	}
+	/* That the guest will write to it is likely. */
+	h->blocks[block] |= BLOCK_WRITTEN;
+}
+
+/* A hole in the memfd reads as zeroes. Its untouched neighbours come with it. */
+static void fill(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+	uint32_t around = (uint32_t)max_u64(FILL_BYTES >> h->cfg.block_shift, 1);
+	uint32_t start = f->block & ~(around - 1), end = start + around;
+	bool alone = block_is(h, f->block, BLOCK_SEEN) || !h->cfg.evict;
+
+	fill_one(f, f->block);
+	while (!alone && f->first > start && evict_room(h) && is_untouched(h, f->first - 1)) {
+		fill_one(f, --f->first);
+		f->count++;
+	}
+	while (!alone && f->first + f->count < min_u64(end, h->block_count) && evict_room(h) &&
+	       is_untouched(h, f->first + f->count)) {
+		fill_one(f, f->first + f->count);
+		f->count++;
+	}
+	fetch_filled(f);
+}
+
 static void fetch_issue(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
@@ -219,9 +261,7 @@ static void fetch_issue(struct hst_fetch *f)
 	hst_block_range(h, f->block, &off, &len);
 	len = b ? backed_bytes(b, off, len) : 0;
 	if (len == 0) {
-		/* A hole in the memfd reads as zeroes; that the guest will write is likely. */
-		h->blocks[f->block] |= BLOCK_WRITTEN;
-		fetch_filled(f);
+		fill(f);
 		return;
 	}
 	h->blocks[f->block] &= ~BLOCK_WRITTEN;
@@ -276,6 +316,8 @@ static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned own
 	*f = (struct hst_fetch){
 		.h = h,
 		.block = block,
+		.first = block,
+		.count = 1,
 		.owner = (uint16_t)owner,
 		.timer = {.fire = fetch_timer},
 	};
@@ -365,8 +407,8 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 	uint64_t len;
 	roff_t off;
 
-	hst_block_range(f->h, f->block, &off, &len);
-	return m->ops->present(m->ctx, off, len, f->watch_writes, e);
+	hst_block_range(f->h, f->first, &off, &len);
+	return m->ops->present(m->ctx, off, len * f->count, f->watch_writes, e);
 }
 
 /* Waiters are pushed in front; the one who came first is served first. */
@@ -390,9 +432,11 @@ void hst_settle(struct hst_fetch *f, const struct err *why)
 		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
-	block_set_kind(h, f->block, BLOCK_PRESENT);
-	h->blocks_present++;
-	evict_enlist(h, f->block);
+	for (uint32_t block = f->first; block < f->first + f->count; block++) {
+		block_set_kind(h, block, BLOCK_PRESENT);
+		h->blocks_present++;
+		evict_enlist(h, block);
+	}
 	for (w = first_waiter(f); w; w = prev) {
 		prev = w->prev;
 		waiter_unlink(w);

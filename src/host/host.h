@@ -129,6 +129,7 @@ struct hst_fetch {
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	uint32_t block;
+	uint32_t first, count; /* what becomes visible: `block` and, of zeroes, its neighbours */
 	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
 	uint8_t tries;
 	bool sampled; /* the grace window has been told */
