@@ -33,7 +33,10 @@ struct mem_ops {
 	/* Wakes whoever waits in the kernel for [off, off + len), changing nothing. */
 	int (*wake)(void *ctx, roff_t off, uint64_t len, struct err *e);
 
-	/* The rest is for taking memory away again; NULL where nothing does. */
+	/*
+	 * The rest is for taking memory away again; NULL where nothing does. What failed may be
+	 * done in part, and can be done again.
+	 */
 
 	/* From now on first touches of memory that was never filled are reported, too. */
 	int (*watch_all)(void *ctx, struct err *e);

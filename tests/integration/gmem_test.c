@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest memory on the real userfaultfd: start-up that does not depend on size, poison and
- * present in every order, touches as the kernel reports them.
+ * present in every order, touches as the kernel reports them; memory taken away and given
+ * back while others use it, and what the kernel says was written.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,35 +19,47 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/prng.h"
 #include "mem/gmem.h"
 #include "mem/uffd.h"
 #include "mem/uffd_abi.h"
 
 #define PAGES 1024u
 
-static struct gmem *open_memory(uint64_t bytes, bool poison)
+/* first: touches of memory that was never filled are reported from the start. */
+static struct gmem *open_with(uint64_t bytes, bool poison, bool unmap, bool first)
 {
 	struct gmem *g = NULL;
 	struct err e = {0};
 	int rc = gmem_open(bytes, &g, &e);
 
 	if (rc == 0)
-		rc = gmem_userfault(g, poison, false, &e);
+		rc = gmem_userfault(g, poison, unmap, &e);
 	if (rc == 0)
-		rc = gmem_watch(g, (roff_t){0}, bytes, true, &e);
+		rc = gmem_watch(g, (roff_t){0}, bytes, first, &e);
 	if (rc < 0)
 		print_error("%s\n", e.text);
 	assert_int_equal(rc, 0);
 	return g;
 }
 
-static void present(struct gmem *g, uint64_t page, uint64_t pages)
+static struct gmem *open_memory(uint64_t bytes, bool poison)
+{
+	return open_with(bytes, poison, false, true);
+}
+
+static void present_watched(struct gmem *g, uint64_t page, uint64_t pages, bool watch)
 {
 	struct mem m = gmem_mem(g);
 	struct err e = {0};
 
 	assert_int_equal(m.ops->present(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES,
-					false, &e), 0);
+					watch, &e), 0);
+}
+
+static void present(struct gmem *g, uint64_t page, uint64_t pages)
+{
+	present_watched(g, page, pages, false);
 }
 
 static void poison(struct gmem *g, uint64_t page, uint64_t pages)
@@ -186,8 +199,377 @@ static void unknown_features_are_refused_by_name(void **state)
 	assert_non_null(strstr(e.text, "0x1000000000000000"));
 }
 
+/* ---- taking away ---- */
+
+#define EVICT_PAGES 512u
+
+static void unmap(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
+{
+	struct mem m = gmem_mem(g);
+	struct err e = {0};
+
+	memset(ret, 0, sizeof(mem_pages));
+	assert_int_equal(m.ops->unmap(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, ret,
+				      &e), 0);
+}
+
+static void drop(struct gmem *g, uint64_t page, uint64_t pages)
+{
+	struct mem m = gmem_mem(g);
+	struct err e = {0};
+
+	assert_int_equal(m.ops->drop(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, &e),
+			 0);
+}
+
+static bool bit(const mem_pages pages, uint64_t i)
+{
+	return pages[i / 64] >> (i % 64) & 1;
+}
+
+static unsigned char *writable(struct gmem *g, uint64_t page)
+{
+	return (unsigned char *)gmem_hva(g, (roff_t){page * PAGE_BYTES}).v;
+}
+
+static __thread sigjmp_buf *volatile on_bus_error;
+
+static void bus_error(int sig)
+{
+	(void)sig;
+	if (!on_bus_error)
+		abort();
+	siglongjmp(*on_bus_error, 1);
+}
+
+static void catch_bus_errors(void)
+{
+	struct sigaction act = {.sa_handler = bus_error};
+
+	assert_int_equal(sigaction(SIGBUS, &act, NULL), 0);
+}
+
+static struct gmem *open_evictable(void)
+{
+	catch_bus_errors(); /* in each test: the framework has its own */
+	return open_with(PAGES * PAGE_BYTES, true, true, true);
+}
+
+struct probe {
+	unsigned char *at;
+	bool write;
+	bool refused; /* SIGBUS: poison */
+	int over;
+	pthread_t thread;
+};
+
+static void *probe_run(void *arg)
+{
+	struct probe *p = arg;
+	sigjmp_buf here;
+
+	if (sigsetjmp(here, 1) == 0) {
+		on_bus_error = &here;
+		if (p->write)
+			*(volatile unsigned char *)p->at = 1;
+		else
+			(void)*(volatile unsigned char *)p->at;
+	} else {
+		p->refused = true;
+	}
+	on_bus_error = NULL;
+	__atomic_store_n(&p->over, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+enum touched { SHOWN, REFUSED, REPORTED };
+
+/* What becomes of a touch; a reported one is released again. */
+static enum touched touch_of(struct gmem *g, uint64_t page, bool write)
+{
+	struct pollfd fd = {.fd = gmem_event_fd(g), .events = POLLIN};
+	struct probe p = {.at = writable(g, page) + 9, .write = write};
+	enum touched what = SHOWN;
+	struct err e = {0};
+	roff_t off;
+
+	assert_int_equal(pthread_create(&p.thread, NULL, probe_run, &p), 0);
+	while (!__atomic_load_n(&p.over, __ATOMIC_ACQUIRE)) {
+		if (poll(&fd, 1, 1) == 0)
+			continue;
+		assert_int_equal(gmem_touches(g, &off, 1, &e), 1);
+		assert_int_equal(off.v / PAGE_BYTES, page);
+		what = REPORTED;
+		present(g, page, 1);
+	}
+	pthread_join(p.thread, NULL);
+	return p.refused ? REFUSED : what;
+}
+
+static void what_the_guest_wrote_is_told_exactly(void **state)
+{
+	struct gmem *g = open_evictable();
+	unsigned char *alias = gmem_mem(g).alias;
+	struct prng rng;
+
+	(void)state;
+	prng_init(&rng, 11);
+	for (unsigned round = 0; round < 20; round++) {
+		enum { ABSENT, UNWATCHED, READ, WRITTEN };
+		uint64_t did[EVICT_PAGES];
+		mem_pages written;
+
+		for (unsigned i = 0; i < EVICT_PAGES; i++) {
+			did[i] = prng_below(&rng, 4);
+			alias[i * PAGE_BYTES] = (unsigned char)i;
+			if (did[i] == ABSENT)
+				continue;
+			present_watched(g, i, 1, did[i] != UNWATCHED);
+			assert_int_equal(guest(g, i)[0], (unsigned char)i);
+			if (did[i] == WRITTEN)
+				writable(g, i)[77] = (unsigned char)round;
+		}
+		unmap(g, 0, EVICT_PAGES, written);
+		for (unsigned i = 0; i < EVICT_PAGES; i++)
+			if (bit(written, i) != (did[i] != READ))
+				fail_msg("round %u, page %u: did %llu, told %d", round, i,
+					 (unsigned long long)did[i], bit(written, i));
+	}
+	gmem_close(g);
+}
+
+/* Content comes in pieces of any size, unaligned ones among them: neighbours are not touched. */
+static void unmapping_leaves_the_neighbours_alone(void **state)
+{
+	struct gmem *g = open_evictable();
+	mem_pages written;
+
+	(void)state;
+	present_watched(g, 0, 64, true);
+	writable(g, 9)[0] = 1;
+	writable(g, 20)[0] = 1;
+	unmap(g, 10, 10, written);
+	for (unsigned i = 0; i < 64; i++) {
+		assert_false(i < 10 && bit(written, i));
+		assert_int_equal(touch_of(g, i, false), i >= 10 && i < 20 ? REFUSED : SHOWN);
+	}
+	unmap(g, 0, 10, written);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(bit(written, i), i == 9);
+	gmem_close(g);
+}
+
+/* Markers of unwritten pages refuse the poison, unless they are taken away first. */
+static void what_was_unmapped_refuses_touches(void **state)
+{
+	struct gmem *g = open_evictable();
+	unsigned char *alias = gmem_mem(g).alias;
+	mem_pages written;
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++)
+		alias[i * PAGE_BYTES + 9] = (unsigned char)(0x80 + i);
+	present_watched(g, 0, 4, true);
+	present_watched(g, 4, 2, false);
+	writable(g, 1)[9] = 0x55;
+	unmap(g, 0, 8, written);
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(touch_of(g, i, i % 2), REFUSED);
+		/* The content is where it was. */
+		assert_int_equal(alias[i * PAGE_BYTES + 9], i == 1 ? 0x55 : 0x80 + i);
+	}
+	/* And comes back as it was, with nobody asked where it stands behind. */
+	present_watched(g, 0, 8, true);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(guest(g, i)[9], i == 1 ? 0x55 : 0x80 + i);
+	gmem_close(g);
+}
+
+static void what_was_unmapped_once_more_counts_as_written(void **state)
+{
+	struct gmem *g = open_evictable();
+	mem_pages written;
+
+	(void)state;
+	present_watched(g, 0, 16, true);
+	unmap(g, 0, 16, written);
+	assert_int_equal(written[0] & 0xffff, 0);
+	unmap(g, 0, 16, written);
+	assert_int_equal(written[0] & 0xffff, 0xffff);
+	gmem_close(g);
+}
+
+static void dropped_memory_is_given_back_and_still_refuses_touches(void **state)
+{
+	struct gmem *g = open_evictable();
+	struct mem m = gmem_mem(g);
+	mem_pages written;
+
+	(void)state;
+	assert_int_equal(m.ops->resident_bytes(m.ctx), 0);
+	memset(m.alias, 7, 64 * PAGE_BYTES);
+	assert_int_equal(m.ops->resident_bytes(m.ctx), 64 * PAGE_BYTES);
+	present_watched(g, 0, 64, true);
+	unmap(g, 0, 64, written);
+	drop(g, 16, 32);
+	assert_int_equal(m.ops->resident_bytes(m.ctx), 32 * PAGE_BYTES);
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(touch_of(g, i, false), REFUSED);
+	assert_int_equal(m.ops->resident_bytes(m.ctx), 32 * PAGE_BYTES);
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(m.alias[i * PAGE_BYTES], i >= 16 && i < 48 ? 0 : 7);
+	/* New content, watched as any other. */
+	memset(m.alias + 20 * PAGE_BYTES, 9, PAGE_BYTES);
+	present_watched(g, 20, 1, true);
+	assert_int_equal(guest(g, 20)[5], 9);
+	unmap(g, 20, 1, written);
+	assert_int_equal(written[0] & 1, 0);
+	gmem_close(g);
+}
+
+static void memory_is_filled_unseen_until_it_is_watched(void **state)
+{
+	struct gmem *g = open_with(PAGES * PAGE_BYTES, true, true, false);
+	struct mem m = gmem_mem(g);
+	mem_pages there = {0};
+	struct err e = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < 32; i += 2)
+		assert_int_equal(touch_of(g, i, i % 4 == 0), SHOWN);
+	assert_int_equal(m.ops->watch_all(m.ctx, &e), 0);
+	assert_int_equal(m.ops->resident(m.ctx, (roff_t){0}, EVICT_PAGES * PAGE_BYTES, there, &e),
+			 0);
+	for (unsigned i = 0; i < EVICT_PAGES; i++)
+		assert_int_equal(bit(there, i), i < 32 && i % 2 == 0);
+	assert_int_equal(m.ops->resident(m.ctx, (roff_t){EVICT_PAGES * PAGE_BYTES},
+					 EVICT_PAGES * PAGE_BYTES, there, &e), 0);
+	for (unsigned i = 0; i < EVICT_PAGES; i++)
+		assert_false(bit(there, i));
+	for (unsigned i = 0; i < 32; i++)
+		assert_int_equal(touch_of(g, i, false), i % 2 ? REPORTED : SHOWN);
+	gmem_close(g);
+}
+
+/* ---- while somebody uses it ---- */
+
+#define BUSY_PAGES 32u
+
+struct busy {
+	struct gmem *g;
+	int stop;
+	uint64_t writes, refused;
+	pthread_t thread, server;
+};
+
+static void *write_again_and_again(void *arg)
+{
+	struct busy *b = arg;
+	struct prng rng;
+	sigjmp_buf here;
+
+	prng_init(&rng, 3);
+	while (!__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE)) {
+		uint64_t page = prng_below(&rng, BUSY_PAGES);
+		volatile uint64_t *at = (volatile uint64_t *)(void *)writable(b->g, page);
+
+		on_bus_error = &here;
+		if (sigsetjmp(here, 1) == 0) {
+			if (page % 2)
+				*at = *at + 1;
+			else
+				(void)*at;
+			b->writes++;
+		} else {
+			b->refused++;
+		}
+	}
+	return NULL;
+}
+
+/* Touches that met a page between its unmapping and its poison: they look again. */
+static void *wake_the_reported(void *arg)
+{
+	struct busy *b = arg;
+	struct pollfd fd = {.fd = gmem_event_fd(b->g), .events = POLLIN};
+	struct mem m = gmem_mem(b->g);
+	struct err e = {0};
+	roff_t off;
+
+	while (!__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE))
+		if (poll(&fd, 1, 1) > 0 && gmem_touches(b->g, &off, 1, &e) == 1)
+			assert_int_equal(m.ops->wake(m.ctx, off, PAGE_BYTES, &e), 0);
+	return NULL;
+}
+
+/*
+ * Between unmap and present the content stands still, and a page that is called unwritten has
+ * the content that it was shown with.
+ */
+static void nothing_written_meanwhile_is_missed(void **state)
+{
+	struct busy b = {.g = open_evictable()};
+	const volatile uint64_t *words = (const void *)gmem_mem(b.g).alias;
+	uint64_t shown[BUSY_PAGES] = {0};
+	unsigned unwritten = 0, written_to = 0;
+
+	(void)state;
+	present_watched(b.g, 0, BUSY_PAGES, true);
+	assert_int_equal(pthread_create(&b.server, NULL, wake_the_reported, &b), 0);
+	assert_int_equal(pthread_create(&b.thread, NULL, write_again_and_again, &b), 0);
+	for (unsigned round = 0; round < 400; round++) {
+		uint64_t now[BUSY_PAGES];
+		mem_pages written;
+
+		unmap(b.g, 0, BUSY_PAGES, written);
+		for (unsigned i = 0; i < BUSY_PAGES; i++)
+			now[i] = words[i * (PAGE_BYTES / 8)];
+		for (unsigned i = 0; i < BUSY_PAGES; i++) {
+			if (!bit(written, i) && now[i] != shown[i])
+				fail_msg("round %u, page %u: a write was missed", round, i);
+			unwritten += !bit(written, i);
+			written_to += bit(written, i);
+		}
+		usleep(round % 8 * 20);
+		for (unsigned i = 0; i < BUSY_PAGES; i++)
+			assert_int_equal(words[i * (PAGE_BYTES / 8)], now[i]);
+		memcpy(shown, now, sizeof(shown));
+		present_watched(b.g, 0, BUSY_PAGES, true);
+		usleep(round % 16 * 20);
+	}
+	__atomic_store_n(&b.stop, 1, __ATOMIC_RELEASE);
+	pthread_join(b.thread, NULL);
+	pthread_join(b.server, NULL);
+	assert_true(unwritten > 0 && written_to > 0 && b.refused > 0 && b.writes > 0);
+	gmem_close(b.g);
+}
+
+/* Some tests need a kernel that can tell what was written. */
+static bool can_take_away(void)
+{
+	struct gmem *g;
+	struct err e = {0};
+	int rc;
+
+	assert_int_equal(gmem_open(PAGE_BYTES, &g, &e), 0);
+	rc = gmem_userfault(g, true, true, &e);
+	gmem_close(g);
+	if (rc < 0)
+		print_message("SKIP: taking memory away: %s\n", e.text);
+	return rc == 0;
+}
+
 int main(void)
 {
+	const struct CMUnitTest taking_away[] = {
+		cmocka_unit_test(what_the_guest_wrote_is_told_exactly),
+		cmocka_unit_test(unmapping_leaves_the_neighbours_alone),
+		cmocka_unit_test(what_was_unmapped_refuses_touches),
+		cmocka_unit_test(what_was_unmapped_once_more_counts_as_written),
+		cmocka_unit_test(dropped_memory_is_given_back_and_still_refuses_touches),
+		cmocka_unit_test(memory_is_filled_unseen_until_it_is_watched),
+		cmocka_unit_test(nothing_written_meanwhile_is_missed),
+	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(start_up_does_not_depend_on_size),
 		cmocka_unit_test(content_goes_in_by_the_alias_and_out_by_the_guest_mapping),
@@ -205,5 +587,6 @@ int main(void)
 		return 77;
 	}
 	close(fd);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL) +
+	       (can_take_away() ? cmocka_run_group_tests(taking_away, NULL, NULL) : 0);
 }
