@@ -102,8 +102,10 @@ struct apf_config {
 	const char *swap_wrap;
 	/*
 	 * At most this much guest memory is held in host memory, bytes; 0: no limit. Needs swap.
-	 * RAM without a source is filled by the kernel unseen until three quarters of it are
-	 * used: a guest that then writes very fast can exceed the limit for a moment, once.
+	 * At least 4 MiB, and 32 blocks and 16 for each vCPU beside what is pinned. RAM without a
+	 * source is filled by the kernel unseen until three quarters of it are used (not where
+	 * blocks are larger than a page): a guest that then writes very fast can exceed the limit
+	 * for a moment, once.
 	 */
 	uint64_t resident_max;
 	int kick_signal;            /* 0: SIGRTMIN + 4 */
@@ -179,7 +181,8 @@ int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
- * The same, and it is never evicted. Not needed for what the guest has the kernel write
+ * The same, and it is never evicted. -ENOSPC: resident_max would leave too little for
+ * the rest. Not needed for what the guest has the kernel write
  * (kvmclock, steal time, PV EOI): the library sees to that.
  */
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);

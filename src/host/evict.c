@@ -18,8 +18,8 @@
  *
  * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
  * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
- * hands it on.
- * Test: tests/unit/host_evict_test.c.
+ * hands it on. A job that fails is done again when the VM is told to go on.
+ * Tests: tests/unit/host_evict_*test.c.
  */
 #include <string.h>
 
@@ -27,8 +27,11 @@
 #include "host/internal.h"
 
 #define NO_LIMIT UINT32_MAX
-/* Victims that cannot be taken now (see may_take) before we give up for this time. */
-#define VICTIM_TRIES 512u
+
+static bool limited(const struct hst_evict *ev)
+{
+	return ev->limit != NO_LIMIT;
+}
 
 /* ---- lists ---- */
 
@@ -42,6 +45,8 @@ static void list_push(struct hst *h, enum hst_list_id id, uint32_t block)
 	struct hst_list *l = &h->evict.lists[id];
 	struct hst_link *links = h->evict.links;
 
+	if (!links || id == HST_LISTS)
+		return;
 	links[block] = (struct hst_link){.next = BLOCK_NONE, .prev = l->tail};
 	if (l->tail == BLOCK_NONE)
 		l->head = block;
@@ -55,8 +60,11 @@ static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
 {
 	struct hst_list *l = &h->evict.lists[id];
 	struct hst_link *links = h->evict.links;
-	struct hst_link at = links[block];
+	struct hst_link at;
 
+	if (!links || id == HST_LISTS)
+		return;
+	at = links[block];
 	if (at.prev == BLOCK_NONE)
 		l->head = at.next;
 	else
@@ -69,43 +77,62 @@ static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
 }
 
 /*
- * Follows from the block's word, which must not change while it is listed but for its kind.
- * HST_LISTS: on none.
+ * Follows from the block's word alone. HST_LISTS: on none, as it cannot be taken. A write
+ * under way must end before the block is taken again, or an older one could overtake the next.
  */
 static enum hst_list_id list_of(const struct hst *h, uint32_t block)
 {
-	if (block_is(h, block, BLOCK_PINNED))
+	if (block_is(h, block, BLOCK_PINNED | BLOCK_KEPT))
 		return HST_LISTS;
-	if (block_kind(h, block) == BLOCK_PRESENT)
+	switch (block_kind(h, block)) {
+	case BLOCK_PRESENT:
+		if (block_is(h, block, BLOCK_WRITING))
+			return HST_LISTS;
 		return block_is(h, block, BLOCK_KERNEL) ? HST_LIST_KERNEL : HST_LIST_USER;
-	if (block_is(h, block, BLOCK_WRITING))
-		return HST_LIST_WRITING;
-	return block_is(h, block, BLOCK_WRITTEN) ? HST_LIST_DIRTY : HST_LIST_CLEAN;
+	case BLOCK_STANDBY:
+		if (block_is(h, block, BLOCK_WRITING))
+			return HST_LIST_WRITING;
+		return block_is(h, block, BLOCK_WRITTEN) ? HST_LIST_DIRTY : HST_LIST_CLEAN;
+	default:
+		return HST_LISTS;
+	}
 }
 
 void evict_enlist(struct hst *h, uint32_t block)
 {
-	enum hst_list_id id = list_of(h, block);
-
-	if (h->evict.links && id != HST_LISTS)
-		list_push(h, id, block);
+	list_push(h, list_of(h, block), block);
 }
 
 void evict_delist(struct hst *h, uint32_t block)
 {
-	enum hst_list_id id = list_of(h, block);
-
-	if (h->evict.links && id != HST_LISTS)
-		list_del(h, id, block);
+	list_del(h, list_of(h, block), block);
 }
 
-void hst_pin(struct hst *h, roff_t off)
+void evict_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 {
+	enum hst_list_id before = list_of(h, block), after;
+
+	h->blocks[block] = (h->blocks[block] & ~clear) | set;
+	after = list_of(h, block);
+	if (before == after)
+		return;
+	list_del(h, before, block);
+	list_push(h, after, block);
+}
+
+bool hst_pin(struct hst *h, roff_t off)
+{
+	struct hst_evict *ev = &h->evict;
 	uint32_t block = block_of(h, off);
 
 	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
-	evict_delist(h, block);
-	h->blocks[block] |= BLOCK_PINNED;
+	if (block_is(h, block, BLOCK_PINNED))
+		return true;
+	if (limited(ev) && ev->pinned + hst_blocks_min(h->cfg.vcpus) >= ev->limit)
+		return false;
+	ev->pinned++;
+	evict_flags(h, block, BLOCK_PINNED, 0);
+	return true;
 }
 
 void evict_init(struct hst *h)
@@ -119,6 +146,9 @@ void evict_init(struct hst *h)
 		ev->writes[i].h = h;
 	hold_init(h);
 	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
+	ASSERT(!limited(ev) || limit >= hst_blocks_min(h->cfg.vcpus));
+	/* A larger block that is there in part could neither be counted nor taken. */
+	ev->watch = h->cfg.block_shift == PAGE_SHIFT ? HST_WATCH_NOT : HST_WATCH_ALL;
 }
 
 /* ---- how much ---- */
@@ -133,11 +163,6 @@ static uint32_t standby_len(const struct hst_evict *ev)
 {
 	return ev->lists[HST_LIST_DIRTY].len + ev->lists[HST_LIST_WRITING].len +
 	       ev->lists[HST_LIST_CLEAN].len;
-}
-
-static bool limited(const struct hst_evict *ev)
-{
-	return ev->limit != NO_LIMIT;
 }
 
 static uint32_t over_limit(const struct hst_evict *ev)
@@ -196,32 +221,6 @@ uint64_t hst_resident_bytes(const struct hst *h)
 
 /* ---- which ---- */
 
-/* By what the guest has registered, and what it is doing. */
-static bool is_pinned(const struct hst *h, uint32_t block)
-{
-	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
-		const struct hst_vcpu *v = &h->vcpus[i];
-		roff_t off;
-
-		if (eng_enabled(&v->eng) && ram_find(&h->ram, eng_area_gpa(v->eng.en), 8, &off) &&
-		    block_of(h, off) == block)
-			return true;
-		for (unsigned k = 0; k < PV_AREAS; k++)
-			if (v->pv_blocks[k] == block)
-				return true;
-		for (unsigned k = 0; k < v->fetch_blocks_count; k++)
-			if (v->fetch_blocks[k] == block)
-				return true;
-	}
-	return false;
-}
-
-static bool may_take(const struct hst *h, uint32_t block)
-{
-	/* A write under way must end first, or an older one could overtake the next. */
-	return !block_is(h, block, BLOCK_WRITING) && !is_pinned(h, block);
-}
-
 /* Blocks per job. */
 static uint32_t run_max(const struct hst *h)
 {
@@ -248,7 +247,7 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 		if (after != next + 1 || after % run_max(h) == 0)
 			break;
 		next = after;
-	} while (n < max && may_take(h, next));
+	} while (n < max);
 	return n;
 }
 
@@ -265,42 +264,32 @@ static enum hst_list_id victims(const struct hst *h)
 		       : HST_LIST_KERNEL;
 }
 
+/* Of the blocks that are due, how many there may be. */
+static uint32_t takeable(const struct hst *h)
+{
+	return (uint32_t)min_u64(unmaps_due(h), h->evict.lists[victims(h)].len);
+}
+
 static bool next_unmap(struct hst *h, struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
-	uint32_t due;
+	enum hst_list_id id = victims(h);
+	uint32_t due = hold_for(h, takeable(h), is_urgent(h));
 
-	due = hold_for(h, unmaps_due(h), is_urgent(h));
-	for (unsigned tries = 0; due > 0 && tries < VICTIM_TRIES; tries++) {
-		enum hst_list_id id = victims(h);
-		uint32_t block = ev->lists[id].head;
-
-		if (block == BLOCK_NONE)
-			break;
-		if (!may_take(h, block)) {
-			list_del(h, id, block);
-			list_push(h, id, block);
-			continue;
-		}
-		job->kind = HST_JOB_UNMAP;
-		job->block = block;
-		job->count = take_run(h, id, block, (uint32_t)min_u64(due, run_max(h)),
-				      BLOCK_UNMAPPING);
-		h->blocks_present -= job->count;
-		for (uint32_t i = 0; i < job->count; i++)
-			if (block_is(h, block + i, BLOCK_WRITTEN))
-				job->yes[i / 64] |= 1ull << (i % 64);
-		ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, job->count);
-		ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, job->count);
-		hold_used(h, job->count);
-		return true;
-	}
-	if (due > 0) {
-		/* Nothing can be taken: what waits to be taken on command never will be. */
-		ev->force_unmaps = 0;
-		hold_cancel(h);
-	}
-	return false;
+	if (due == 0)
+		return false;
+	job->kind = HST_JOB_UNMAP;
+	job->block = ev->lists[id].head;
+	job->count = take_run(h, id, job->block, (uint32_t)min_u64(due, run_max(h)),
+			      BLOCK_UNMAPPING);
+	h->blocks_present -= job->count;
+	for (uint32_t i = 0; i < job->count; i++)
+		if (block_is(h, job->block + i, BLOCK_WRITTEN))
+			job->yes[i / 64] |= 1ull << (i % 64);
+	ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, job->count);
+	ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, job->count);
+	hold_used(h, job->count);
+	return true;
 }
 
 static bool next_drop(struct hst *h, struct hst_job *job)
@@ -319,14 +308,12 @@ static bool next_drop(struct hst *h, struct hst_job *job)
 
 /* ---- memory that the kernel filled by itself ---- */
 
-static bool watch_due(const struct hst *h)
+/* In time: what comes until it takes effect comes unasked. */
+static bool watch_due(const struct hst *h, uint64_t resident)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	if (ev->force_drops > 0)
-		return true;
-	/* In time: what comes until it takes effect comes unasked. */
-	return limited(ev) && hst_resident_bytes(h) >> h->cfg.block_shift >= ev->limit / 4 * 3;
+	return ev->force_drops > 0 || (limited(ev) && resident >= ev->limit / 4 * 3);
 }
 
 static bool next_watch(struct hst *h, struct hst_job *job)
@@ -335,7 +322,8 @@ static bool next_watch(struct hst *h, struct hst_job *job)
 
 	if (ev->watch == HST_WATCH_NOT) {
 		job->kind = HST_JOB_WATCH;
-		return watch_due(h);
+		return watch_due(h, ev->resident) ||
+		       watch_due(h, hst_resident_bytes(h) >> h->cfg.block_shift);
 	}
 	job->kind = HST_JOB_IMPORT;
 	job->block = ev->import_block;
@@ -376,19 +364,19 @@ static void import(struct hst *h, const struct hst_job *job)
 	if (ev->import_block < h->block_count)
 		return;
 	ev->watch = HST_WATCH_ALL;
-	ev->unmap_credit = 0;
 	/* A command that came before we knew what there is. */
 	force(h, (uint32_t)min_u64(ev->force_drops, ev->resident));
 }
 
 /* ---- jobs ---- */
 
-/* Nothing is left that could be dropped on command. */
+/* Nothing is left that could be dropped on command, nor will come back by itself. */
 static bool force_is_over(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
+	bool none = ev->lists[victims(h)].len == 0 && ev->writes_used == 0;
 
-	return ev->force_drops > 0 && ev->force_unmaps == 0 && standby_len(ev) == 0;
+	return ev->force_drops > 0 && standby_len(ev) == 0 && (ev->force_unmaps == 0 || none);
 }
 
 bool hst_evict_next(struct hst *h, struct hst_job *ret)
@@ -397,6 +385,14 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
+	if (ev->failed) {
+		if (h->paused)
+			return false;
+		*ret = ev->again;
+		ev->failed = false;
+		ev->working = true;
+		return true;
+	}
 	*ret = (struct hst_job){.count = 0};
 	if (ev->watch != HST_WATCH_ALL) {
 		ev->working = next_watch(h, ret);
@@ -406,8 +402,10 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 	/* Held vCPUs wait for the unmapping, fetches for the dropping. */
 	ev->working = (ev->hold.on && next_unmap(h, ret)) || next_drop(h, ret) ||
 		      next_unmap(h, ret);
-	if (!ev->working && force_is_over(h))
+	if (!ev->working && force_is_over(h)) {
 		ev->force_drops = 0;
+		ev->force_unmaps = 0;
+	}
 	return ev->working;
 }
 
@@ -417,14 +415,15 @@ bool hst_evict_wanted(const struct hst *h)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
+	if (ev->failed)
+		return !h->paused;
 	if (ev->watch != HST_WATCH_ALL)
-		return ev->watch == HST_WATCH_IMPORT || ev->force_drops > 0;
+		return ev->watch == HST_WATCH_IMPORT || watch_due(h, ev->resident);
 	if (swap_writes_due(h) || force_is_over(h))
 		return true;
 	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
 		return true;
-	return hold_ready(h, unmaps_due(h), is_urgent(h)) &&
-	       (ev->hold.on || ev->lists[victims(h)].len > 0);
+	return hold_ready(h, takeable(h), is_urgent(h));
 }
 
 static bool is_zero(const unsigned char *p, uint64_t len)
@@ -447,7 +446,7 @@ static void look_at_blocks(const struct hst *h, const mem_pages pages, bool all,
 		hst_block_range(h, job->block + i, &off, &len);
 		there = (uint32_t)(len >> PAGE_SHIFT);
 		for (uint32_t k = i * per; k < i * per + there; k++)
-			set += pages[k / 64] >> (k % 64) & 1;
+			set += (uint32_t)(pages[k / 64] >> (k % 64) & 1);
 		if (all ? set == there : set > 0)
 			job->yes[i / 64] |= bit;
 		if (job->kind == HST_JOB_UNMAP && (job->yes[i / 64] & bit) &&
@@ -524,25 +523,20 @@ static void dropped(struct hst *h, uint32_t block)
 	block_set_kind(h, block, BLOCK_ABSENT);
 }
 
+/*
+ * It is done again once the VM goes on. Until then nobody can tell what it did in part: its
+ * blocks stay as they are, and who wants them waits.
+ */
 static void job_failed(struct hst *h, const struct hst_job *job)
 {
 	struct hst_trouble t = {.why = job->why, .tries = 1};
-	bool mapped = job->kind == HST_JOB_UNMAP;
+	struct hst_evict *ev = &h->evict;
 
-	/* As they are: out of the mapping or not, the content is in the alias. */
-	for (uint32_t i = 0; (mapped || job->kind == HST_JOB_DROP) && i < job->count; i++) {
-		if (mapped)
-			unmapped(h, job->block + i, true, false);
-		else if (block_kind(h, job->block + i) == BLOCK_FETCHING)
-			fetch_filled(block_fetch(h, job->block + i));
-		else {
-			block_set_kind(h, job->block + i, BLOCK_STANDBY);
-			evict_enlist(h, job->block + i);
-		}
-	}
+	ev->again = *job;
+	ev->failed = true;
+	ev->force_drops = 0;
+	ev->force_unmaps = 0;
 	t.gpa = ram_gpa(&h->ram, (roff_t){(uint64_t)job->block << h->cfg.block_shift});
-	h->evict.force_drops = 0;
-	h->evict.force_unmaps = 0;
 	hst_pause_for(h, &t);
 }
 
@@ -585,10 +579,11 @@ void hst_evict_to(struct hst *h, uint64_t bytes)
 				? ev->resident
 				: hst_resident_bytes(h) >> h->cfg.block_shift;
 
-	force(h, (uint32_t)(have > keep ? have - keep : 0));
+	/* Not less than somebody else has asked for. */
+	force(h, (uint32_t)max_u64(ev->force_drops, have > keep ? have - keep : 0));
 }
 
 bool hst_evict_forced(const struct hst *h)
 {
-	return h->evict.force_drops > 0;
+	return h->evict.force_drops > 0 && !h->stopping;
 }

@@ -264,7 +264,6 @@ static void fetch_issue(struct hst_fetch *f)
 		fill(f);
 		return;
 	}
-	h->blocks[f->block] &= ~BLOCK_WRITTEN;
 	f->rd = (struct src_read){
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,

@@ -19,7 +19,10 @@
 
 #include "host/internal.h"
 
-/* Ahead of demand vCPUs are held for no fewer blocks than this, and never for more than that. */
+/*
+ * Ahead of demand vCPUs are held for no fewer blocks than this (half of what may be taken
+ * ahead, if that is less), and never for more than that.
+ */
 #define HOLD_MIN 32u
 #define HOLD_MAX 512u
 
@@ -38,7 +41,9 @@ static bool all_out(const struct hst *h)
 
 static bool may_begin(const struct hst *h, uint32_t due, bool urgent)
 {
-	return (urgent ? due > 0 : due >= HOLD_MIN) && hst_now(h) >= h->evict.hold.after_ns;
+	uint64_t enough = urgent ? 1 : min_u64(HOLD_MIN, max_u64(h->evict.limit / 16, 1));
+
+	return due >= enough && hst_now(h) >= h->evict.hold.after_ns;
 }
 
 bool hold_ready(const struct hst *h, uint32_t due, bool urgent)
@@ -87,12 +92,6 @@ void hold_used(struct hst *h, uint32_t blocks)
 	h->evict.hold.left -= (uint32_t)min_u64(h->evict.hold.left, blocks);
 }
 
-void hold_cancel(struct hst *h)
-{
-	if (h->evict.hold.on)
-		end(h);
-}
-
 /* Whoever runs the timers looks at the driver afterwards; that is all there is to do. */
 static void hold_fire(struct timer *tm, uint64_t now_ns)
 {
@@ -126,7 +125,7 @@ void hold_instruction(struct hst_vcpu *v)
 	gpa_t gpas[WALK_MAX];
 	unsigned n;
 
-	v->fetch_blocks_count = 0;
+	hold_no_instruction(v);
 	if (!h->cfg.evict || !v->cpu.in_instruction)
 		return;
 	n = walk_instruction(&v->cpu, read_entry, h, gpas);
@@ -134,6 +133,14 @@ void hold_instruction(struct hst_vcpu *v)
 		roff_t off;
 
 		if (ram_find(&h->ram, gpas[i], 1, &off))
-			v->fetch_blocks[v->fetch_blocks_count++] = block_of(h, off);
+			vcpu_keep(v, HST_KEPT_WALK + i, block_of(h, off));
 	}
+	v->kept_walk = true;
+}
+
+void hold_no_instruction(struct hst_vcpu *v)
+{
+	for (unsigned i = HST_KEPT_WALK; v->kept_walk && i < HST_KEPT; i++)
+		vcpu_keep(v, i, BLOCK_NONE);
+	v->kept_walk = false;
 }

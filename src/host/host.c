@@ -143,6 +143,7 @@ bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len)
 
 	if (!eng_restore(&v->eng, buf, len))
 		return false;
+	vcpu_keep_area(v);
 	for (uint32_t ix = eng_first_waiting(&v->eng); ix != ENG_NIL; ix = next) {
 		gpa_t gpa = {v->eng.faults[ix].gfn << PAGE_SHIFT};
 		struct hst_fetch *f;
@@ -169,5 +170,8 @@ bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 
 	if (msr == APF_MSR_EN)
 		in.area_ok = ram_find(&v->h->ram, eng_area_gpa(value), 8, &off);
-	return eng_wrmsr(&v->eng, &in) != ENG_WRMSR_GP;
+	if (eng_wrmsr(&v->eng, &in) == ENG_WRMSR_GP)
+		return false;
+	vcpu_keep_area(v);
+	return true;
 }

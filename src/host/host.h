@@ -54,8 +54,17 @@ struct hst_cfg {
 	uint64_t grace_ns;          /* or HST_GRACE_AUTO */
 	uint64_t source_timeout_ns; /* a read that takes longer pauses the VM; NS_NEVER: none */
 	bool evict;                 /* memory may be taken away again: h->swap is set */
-	uint64_t resident_max;      /* bytes of guest memory in host memory; 0: no limit */
+	uint64_t resident_max; /* bytes of guest memory in host memory; 0: no limit; blocks_min */
 };
+
+/*
+ * So many blocks must be free to come and go below the limit: an instruction needs all of its
+ * memory at once, tables included, and each vCPU is in the middle of one.
+ */
+static inline uint32_t hst_blocks_min(uint32_t vcpus)
+{
+	return 32 + 16 * vcpus;
+}
 
 /* How often, since hst_init. Times in nanoseconds. */
 struct hst_stats {
@@ -181,6 +190,21 @@ struct hst_write {
 	} state;
 };
 
+/* One step, made without the lock: hst_evict_next. */
+struct hst_job {
+	enum {
+		HST_JOB_WATCH,  /* report first touches */
+		HST_JOB_IMPORT, /* what is resident? */
+		HST_JOB_UNMAP,
+		HST_JOB_DROP,
+	} kind;
+	uint32_t block, count;
+	/* A bit per block, block-wise, the first in bit 0 of word 0: */
+	mem_pages yes;  /* resident; or written, before and after hst_evict_work */
+	mem_pages zero; /* of the written ones: nothing but zeroes */
+	struct err why; /* code 0: done */
+};
+
 /* Where evicted content goes. Set by the caller before hst_init, if cfg.evict. */
 struct hst_swap {
 	struct io io;
@@ -216,7 +240,10 @@ struct hst_evict {
 	struct hst_hold hold;
 	enum hst_watch watch;
 	uint32_t import_block; /* next one to look at */
+	uint32_t pinned;       /* blocks that stay for good */
 	bool working;          /* a job is out */
+	bool failed;           /* `again` is to be done again after hst_resume */
+	struct hst_job again;
 	struct hst_write writes[HST_WRITES_MAX];
 	uint32_t writes_in_flight; /* with the kernel */
 	uint32_t writes_used;      /* not FREE */
@@ -228,6 +255,14 @@ enum hst_where {
 	HST_IN_GUEST,
 	HST_IN_WAIT,
 };
+
+/*
+ * What a vCPU needs to stay where it is, an entry each: KVM's areas (enum pv_area), ours, and
+ * what KVM will read to go on with the instruction of the last exit.
+ */
+#define HST_KEPT_AREA PV_AREAS
+#define HST_KEPT_WALK (PV_AREAS + 1)
+#define HST_KEPT (HST_KEPT_WALK + WALK_MAX)
 
 /* What the vCPU thread is in the middle of. */
 enum hst_phase {
@@ -242,10 +277,8 @@ struct hst_vcpu {
 	struct hst *h;
 	unsigned index;
 	struct eng_vcpu eng;
-	uint32_t pv_blocks[PV_AREAS]; /* that KVM writes to; UINT32_MAX: none */
-	/* That KVM will read to go on with the instruction of the last exit. */
-	uint32_t fetch_blocks[WALK_MAX];
-	unsigned fetch_blocks_count;
+	uint32_t kept[HST_KEPT]; /* blocks that stay where they are; UINT32_MAX: none */
+	bool kept_walk;		 /* of these, any from HST_KEPT_WALK on */
 	enum hst_phase phase;
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
@@ -389,27 +422,14 @@ bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
 void hst_forget(struct hst_waiter *w);
 /* The block of off, which is there, is being written to through the alias. */
 void hst_wrote(struct hst *h, roff_t off);
-/* The block of off, which is there, stays there. */
-void hst_pin(struct hst *h, roff_t off);
+/* The block of off, which is there, stays there. False: too little else would be left. */
+bool hst_pin(struct hst *h, roff_t off);
 
 /*
  * Taking memory away: what is to be done next, by one thread at a time. False: nothing, until
  * something else has happened. hst_evict_work does it, without the lock; then, under the lock,
  * hst_evict_done. Writes to the swap file are queued at h->swap.io on the way.
  */
-struct hst_job {
-	enum {
-		HST_JOB_WATCH,  /* report first touches */
-		HST_JOB_IMPORT, /* what is resident? */
-		HST_JOB_UNMAP,
-		HST_JOB_DROP,
-	} kind;
-	uint32_t block, count;
-	/* A bit per block, block-wise, the first in bit 0 of word 0: */
-	mem_pages yes;  /* resident; or written, before and after hst_evict_work */
-	mem_pages zero; /* of the written ones: nothing but zeroes */
-	struct err why; /* code 0: done */
-};
 bool hst_evict_next(struct hst *h, struct hst_job *ret);
 void hst_evict_work(const struct hst *h, struct hst_job *job);
 void hst_evict_done(struct hst *h, struct hst_job *job);

@@ -27,8 +27,9 @@ enum block_kind {
 #define BLOCK_SEEN (1u << 6)    /* was in memory before: its next fault is a refault */
 #define BLOCK_KERNEL (1u << 7)  /* its last refault came from guest kernel mode */
 #define BLOCK_WRITING (1u << 8) /* a write of it to the swap file is under way */
-#define BLOCK_PINNED (1u << 9)
-#define BLOCK_FETCH_SHIFT 10
+#define BLOCK_PINNED (1u << 9) /* for good */
+#define BLOCK_KEPT (1u << 10)  /* a vCPU needs it where it is (struct hst_vcpu) */
+#define BLOCK_FETCH_SHIFT 11
 #define BLOCK_FETCHES_MAX (1u << (32 - BLOCK_FETCH_SHIFT))
 
 #define BLOCK_NONE UINT32_MAX
@@ -38,9 +39,10 @@ static inline enum block_kind block_kind(const struct hst *h, uint32_t block)
 	return (enum block_kind)(h->blocks[block] & BLOCK_KIND_MASK);
 }
 
-static inline bool block_is(const struct hst *h, uint32_t block, uint32_t flag)
+/* Any of the flags. */
+static inline bool block_is(const struct hst *h, uint32_t block, uint32_t flags)
 {
-	return (h->blocks[block] & flag) != 0;
+	return (h->blocks[block] & flags) != 0;
 }
 
 /* Flags stay. For FETCHING: block_set_fetch. */
@@ -103,6 +105,8 @@ void trouble_end(struct hst *h);
 /* evict.c: a block becomes PRESENT, or leaves PRESENT or STANDBY for a fetch. */
 void evict_enlist(struct hst *h, uint32_t block);
 void evict_delist(struct hst *h, uint32_t block);
+/* Changes flags, and with them the list that the block is on. */
+void evict_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear);
 /* Another block takes up memory. */
 void evict_charge(struct hst *h);
 /* No: a fetch has to wait until memory is given back. */
@@ -117,10 +121,9 @@ bool hold_ready(const struct hst *h, uint32_t due, bool urgent);
 /* How many blocks may be taken now; 0: none yet, or none any more. */
 uint32_t hold_for(struct hst *h, uint32_t due, bool urgent);
 void hold_used(struct hst *h, uint32_t blocks);
-/* Nothing can be taken. */
-void hold_cancel(struct hst *h);
-/* At an exit: what KVM needs to go on with the instruction stays until it has. */
+/* At an exit: what KVM needs to go on with the instruction stays until it enters. */
 void hold_instruction(struct hst_vcpu *v);
+void hold_no_instruction(struct hst_vcpu *v);
 
 /* swap.c: writes what has to be written, as many at a time as there may be. */
 bool swap_writes_due(const struct hst *h);
@@ -143,5 +146,9 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now);
 void vcpu_kick(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
 void vcpu_init(struct hst_vcpu *v);
+/* Entry of v->kept: the block stays, the one before may go. */
+void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block);
+/* The engine's registers have changed, and with them where the area is. */
+void vcpu_keep_area(struct hst_vcpu *v);
 
 #endif

@@ -5,7 +5,7 @@
  * guest: then what arrives in the file may be a mixture, and is not believed
  * (BLOCK_WRITTEN stays). A block has one write at a time, so that an older one cannot
  * overtake the next. A write that fails is repeated, then pauses the VM; nothing is lost,
- * the content is in memory. Test: tests/unit/host_evict_test.c.
+ * the content is in memory. Test: tests/unit/host_swap_test.c.
  */
 #include <errno.h>
 
@@ -31,18 +31,13 @@ static void write_end(struct hst_write *w, bool written)
 	struct hst *h = w->h;
 
 	for (uint32_t block = w->block; block < w->block + w->count; block++) {
-		bool standby = block_kind(h, block) == BLOCK_STANDBY;
-
-		if (standby)
-			evict_delist(h, block);
-		h->blocks[block] &= ~BLOCK_WRITING;
-		if (standby && written) {
-			h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_ZEROES);
-			h->blocks[block] |= BLOCK_IN_SWAP;
+		if (written && block_kind(h, block) == BLOCK_STANDBY) {
+			evict_flags(h, block, BLOCK_IN_SWAP,
+				    BLOCK_WRITING | BLOCK_WRITTEN | BLOCK_ZEROES);
 			h->stats.swapped++;
+		} else {
+			evict_flags(h, block, 0, BLOCK_WRITING);
 		}
-		if (standby)
-			evict_enlist(h, block);
 	}
 	w->state = HST_WRITE_FREE;
 	h->evict.writes_used--;
@@ -96,12 +91,17 @@ static void write_done(struct io_req *rq, int res)
 		w->done_bytes += (uint64_t)res;
 		h->stats.bytes_swapped += (uint64_t)res;
 	}
-	if (res <= 0)
-		write_failed(w, res);
-	else if (w->done_bytes < (uint64_t)w->count << h->cfg.block_shift)
+	if (stuck && res == -ECANCELED) {
+		/* By hst_resume, to be begun anew. */
+		w->tries = 0;
 		write_go_on(w);
-	else
+	} else if (res <= 0) {
+		write_failed(w, res);
+	} else if (w->done_bytes < (uint64_t)w->count << h->cfg.block_shift) {
+		write_go_on(w);
+	} else {
 		write_end(w, true);
+	}
 	if (stuck)
 		trouble_end(h);
 }
@@ -154,8 +154,8 @@ bool swap_writes_due(const struct hst *h)
 /* On the list of those that are to be written. */
 static bool is_dirty(const struct hst *h, uint32_t block)
 {
-	return block_kind(h, block) == BLOCK_STANDBY &&
-	       (h->blocks[block] & (BLOCK_WRITTEN | BLOCK_WRITING | BLOCK_PINNED)) == BLOCK_WRITTEN;
+	return block_kind(h, block) == BLOCK_STANDBY && block_is(h, block, BLOCK_WRITTEN) &&
+	       !block_is(h, block, BLOCK_WRITING | BLOCK_PINNED | BLOCK_KEPT);
 }
 
 void swap_start_writes(struct hst *h)
@@ -170,9 +170,7 @@ void swap_start_writes(struct hst *h)
 		*w = (struct hst_write){.h = h, .block = next};
 		ev->writes_used++;
 		do {
-			evict_delist(h, next);
-			h->blocks[next] |= BLOCK_WRITING;
-			evict_enlist(h, next);
+			evict_flags(h, next, BLOCK_WRITING, 0);
 			w->count++;
 			next++;
 		} while (w->count < max && next < h->block_count && is_dirty(h, next));

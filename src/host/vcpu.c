@@ -179,8 +179,14 @@ void hst_ram_io(struct hst_vcpu *v, roff_t off)
 {
 	v->stats.faults++;
 	note_mode(v, block_of(v->h, off));
-	if (!begin_wait(v, off, HST_PHASE_RAM_IO))
-		v->stats.redundant++;
+	if (begin_wait(v, off, HST_PHASE_RAM_IO))
+		return;
+	/* There, but perhaps not any more when the access is carried out: hst_next looks. */
+	v->stats.redundant++;
+	v->sync_done = true;
+	v->phase = HST_PHASE_RAM_IO;
+	v->fault_off = off;
+	v->phase_since_ns = hst_now(v->h);
 }
 
 /* ---- registers ---- */
@@ -198,19 +204,44 @@ static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value,
 	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
 }
 
-/* The kernel writes there from now on: the block stays until another one is named. */
+static bool is_kept(const struct hst *h, uint32_t block)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		for (unsigned k = 0; k < HST_KEPT; k++)
+			if (h->vcpus[i].kept[k] == block)
+				return true;
+	return false;
+}
+
+void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
+{
+	uint32_t before = v->kept[entry];
+
+	v->kept[entry] = block;
+	if (block != BLOCK_NONE)
+		evict_flags(v->h, block, BLOCK_KEPT, 0);
+	if (before != BLOCK_NONE && !is_kept(v->h, before))
+		evict_flags(v->h, before, 0, BLOCK_KEPT);
+}
+
+void vcpu_keep_area(struct hst_vcpu *v)
+{
+	roff_t off;
+	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
+
+	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
+}
+
+/* The kernel writes there from now on. */
 static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
 	const struct plat *p = &v->h->plat;
-	uint32_t *pinned = &v->pv_blocks[pv_area_of(msr)];
-	uint32_t before = *pinned;
 	roff_t off;
-	int rc;
+	int rc = p->ops->set_msr(p->ctx, v->index, msr, value);
 
-	*pinned = named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE;
-	rc = p->ops->set_msr(p->ctx, v->index, msr, value);
-	if (rc < 0)
-		*pinned = before;
+	if (rc == 0)
+		vcpu_keep(v, pv_area_of(msr),
+			  named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE);
 	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
 }
 
@@ -228,6 +259,7 @@ static void apply_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 	if (msr == APF_MSR_EN)
 		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
 	r = eng_wrmsr(&v->eng, &in);
+	vcpu_keep_area(v);
 	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
 		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
 	if (msr == APF_MSR_ACK)
@@ -264,6 +296,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
 	if (v->phase != HST_PHASE_RUN)
 		wait_over(v, hst_now(v->h));
 	eng_reset(&v->eng);
+	vcpu_keep_area(v);
 }
 
 /* ---- on we go ---- */
@@ -333,13 +366,13 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 void vcpu_init(struct hst_vcpu *v)
 {
 	v->wake.fire = wake_fire;
-	for (unsigned i = 0; i < PV_AREAS; i++)
-		v->pv_blocks[i] = BLOCK_NONE;
+	for (unsigned i = 0; i < HST_KEPT; i++)
+		v->kept[i] = BLOCK_NONE;
 }
 
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
-	v->fetch_blocks_count = 0;
+	hold_no_instruction(v);
 	v->where = HST_IN_GUEST;
 	return how;
 }

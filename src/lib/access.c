@@ -61,7 +61,7 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 			hst_wrote(&a->hst, off);
 			memcpy(a->hst.mem.alias + off.v, buf, n);
 		} else if (rc == 0 && how == ACCESS_PIN) {
-			hst_pin(&a->hst, off);
+			rc = hst_pin(&a->hst, off) ? 0 : -ENOSPC;
 		}
 		if (buf)
 			buf += n;

@@ -53,7 +53,10 @@ void apf_config_init(struct apf_config *c)
 }
 
 /* Room for what cannot be taken away, with something left to work with. */
-#define RESIDENT_MIN (4ull << 20)
+static uint64_t resident_min(const struct apf_config *c)
+{
+	return max_u64(4ull << 20, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
+}
 
 static int check_config(const struct apf_config *c, struct err *e)
 {
@@ -81,10 +84,10 @@ static int check_config(const struct apf_config *c, struct err *e)
 	if (c->retries_max > 200)
 		return err_set(e, -EINVAL, "apf_config: retries_max is %u, above 200",
 			       c->retries_max);
-	if (c->resident_max != 0 && (!c->swap || c->resident_max < RESIDENT_MIN))
+	if (c->resident_max != 0 && (!c->swap || c->resident_max < resident_min(c)))
 		return err_set(e, -EINVAL, "apf_config: resident_max is %llu: it needs a swap "
 			       "file, and is %llu at least", (unsigned long long)c->resident_max,
-			       RESIDENT_MIN);
+			       (unsigned long long)resident_min(c));
 	if (c->kick_signal != 0 && (c->kick_signal < SIGRTMIN || c->kick_signal > SIGRTMAX))
 		return err_set(e, -EINVAL, "apf_config: kick_signal %d is no real-time signal",
 			       c->kick_signal);
@@ -292,11 +295,13 @@ int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
 
 /*
  * The kernel fills RAM without a source by itself: nobody need be told of its first touch. It
- * is watched from the moment that memory is to be taken away.
+ * is watched from the moment that memory is to be taken away; from the start where a block
+ * would be filled in part only (evict_init).
  */
 static int watch_memory(struct apf *a, struct err *e)
 {
-	int rc = gmem_watch(a->gmem, (roff_t){0}, a->hst.ram.bytes, false, e);
+	bool first = a->cfg.swap && a->cfg.block_bytes > PAGE_BYTES;
+	int rc = gmem_watch(a->gmem, (roff_t){0}, a->hst.ram.bytes, first, e);
 
 	for (unsigned i = 0; rc == 0 && i < a->hst.ram.backing_count; i++) {
 		const struct ram_backing *b = &a->hst.ram.backings[i];

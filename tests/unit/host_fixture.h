@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "host/internal.h"
+#include "host_sound.h"
 
 #define HX_GPA 0x40000000ull
 #define HX_VECTOR 0xf3u
@@ -39,6 +40,7 @@ enum hx_op {
 	HX_INJECT,    /* a: token */
 	HX_CANCEL_PF, /* a: token */
 	HX_MSR,       /* a: value, b: #GP */
+	HX_SET_MSR,   /* a: index, b: value */
 	HX_IRQ,       /* a: vector, b: accepted */
 	HX_KICK,
 	HX_TROUBLE, /* a: gpa, b: tries */
@@ -68,6 +70,7 @@ struct hx_src {
 	bool cancelled[HX_READS];
 	unsigned count, count_max;
 	unsigned nesting; /* of read() within read() */
+	const unsigned char *disk; /* what it holds; NULL: hx_byte */
 };
 
 struct hx_vcpu {
@@ -95,11 +98,13 @@ struct hx {
 	struct hx_src src;
 	struct hx_vcpu vcpus[HX_VCPUS];
 	struct hx_mem_faults mem_faults;
+	int set_msr_rc;
 	struct hx_entry log[HX_LOG];
 	unsigned log_len;
 	unsigned counts[HX_OPS]; /* since hx_open or hx_log_clear */
 	struct hst_trouble trouble; /* the last one */
 	uint64_t until;		    /* of the last hx_next that said HST_WAIT */
+	struct hx_swap *swap; /* host_swap_fixture.h */
 	void (*on_present)(struct hx *x, roff_t off, uint64_t len);
 	void (*on_refusal)(struct hx *x, unsigned vcpu); /* while the interrupt is refused */
 	void *user;
@@ -199,9 +204,8 @@ static inline void hx_fill(const struct src_read *rd)
 }
 
 /* Ends outstanding read i; code 0: with its content, else with this failure. */
-static inline void hx_answer(struct hx *x, unsigned i, int code)
+static inline void hx_src_answer(struct hx_src *s, unsigned i, int code)
 {
-	struct hx_src *s = &x->src;
 	struct src_read *rd = s->reads[i];
 	struct err why;
 
@@ -210,7 +214,10 @@ static inline void hx_answer(struct hx *x, unsigned i, int code)
 	memmove(&s->reads[i], &s->reads[i + 1], (s->count - i) * sizeof(s->reads[0]));
 	memmove(&s->cancelled[i], &s->cancelled[i + 1], (s->count - i) * sizeof(bool));
 	if (code == 0) {
-		hx_fill(rd);
+		if (s->disk)
+			memcpy(rd->buf, s->disk + rd->offset, rd->len);
+		else
+			hx_fill(rd);
 		rd->done(rd, NULL);
 		return;
 	}
@@ -218,6 +225,11 @@ static inline void hx_answer(struct hx *x, unsigned i, int code)
 	memset(rd->buf, 0xee, rd->len);
 	err_set(&why, code, "fake source: error %d at %llu", -code, (unsigned long long)rd->offset);
 	rd->done(rd, &why);
+}
+
+static inline void hx_answer(struct hx *x, unsigned i, int code)
+{
+	hx_src_answer(&x->src, i, code);
 }
 
 static inline void hx_src_read(struct src *s, struct src_read *rd)
@@ -233,29 +245,34 @@ static inline void hx_src_read(struct src *s, struct src_read *rd)
 		f->count_max = f->count;
 	assert_int_equal(f->nesting++, 0);
 	if (f->answers != HX_LATER)
-		hx_answer(f->x, f->count - 1, f->answers == HX_AT_ONCE ? 0 : -EIO);
+		hx_src_answer(f, f->count - 1, f->answers == HX_AT_ONCE ? 0 : -EIO);
 	f->nesting--;
 }
 
-static inline unsigned hx_read_at(const struct hx *x, uint64_t offset)
+static inline unsigned hx_src_read_at(const struct hx_src *s, uint64_t offset)
 {
-	for (unsigned i = 0; i < x->src.count; i++)
-		if (x->src.reads[i]->offset == offset)
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->reads[i]->offset == offset)
 			return i;
 	fail_msg("no outstanding read at %llu", (unsigned long long)offset);
 	return 0;
 }
 
+static inline unsigned hx_read_at(const struct hx *x, uint64_t offset)
+{
+	return hx_src_read_at(&x->src, offset);
+}
+
 static inline void hx_src_cancel(struct src *s, struct src_read *rd)
 {
 	struct hx_src *f = CONTAINER_OF(s, struct hx_src, src);
-	unsigned i = hx_read_at(f->x, rd->offset);
+	unsigned i = hx_src_read_at(f, rd->offset);
 
 	assert_ptr_equal(f->reads[i], rd); /* outstanding, as the contract wants it */
 	hx_log(f->x, HX_CANCEL, 0, rd->offset, 0);
 	f->cancelled[i] = true;
 	if (f->cancels == HX_CANCEL_ENDS)
-		hx_answer(f->x, i, -ECANCELED);
+		hx_src_answer(f, i, -ECANCELED);
 }
 
 /* ---- platform ---- */
@@ -310,6 +327,14 @@ static inline void hx_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool 
 	x->vcpus[vcpu].msr_value = value;
 	x->vcpus[vcpu].msr_gp = gp;
 	hx_log(x, HX_MSR, vcpu, value, gp);
+}
+
+static inline int hx_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+	struct hx *x = ctx;
+
+	hx_log(x, HX_SET_MSR, vcpu, msr, value);
+	return x->set_msr_rc;
 }
 
 static inline int hx_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
@@ -399,6 +424,7 @@ static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 		.inject_pf = hx_inject_pf,
 		.cancel_pf = hx_cancel_pf,
 		.finish_msr = hx_finish_msr,
+		.set_msr = hx_set_msr,
 		.raise_irq = hx_raise_irq,
 		.kick = hx_kick,
 	};
@@ -432,66 +458,6 @@ static inline struct hx *hx_open(const struct hst_cfg *cfg)
 	return hx_open_pages(cfg, HX_PAGES);
 }
 
-/* ---- is the driver's state sound? ---- */
-
-static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f)
-{
-	const struct hst_waiter *prev = NULL;
-
-	if (f->state == HST_FETCH_FREE)
-		return f->waiters ? "somebody waits for a free fetch" : NULL;
-	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
-		return "a block does not name its fetch";
-	for (const struct hst_waiter *w = f->waiters; w; prev = w, w = w->next)
-		if (w->fetch != f || w->prev != prev)
-			return "list of waiters";
-	return NULL;
-}
-
-/* NULL, or what is broken. Between calls of the driver only. */
-static inline const char *hx_broken(const struct hst *h)
-{
-	uint32_t in_flight = 0, queued = 0, troubled = 0, used = 0, present = 0, fetching = 0;
-	uint32_t free_len = 0;
-
-	for (uint32_t i = 0; i < h->fetch_count; i++) {
-		const struct hst_fetch *f = &h->fetches[i];
-		enum hst_fetch_state s = f->state;
-		const char *what = hx_fetch_broken(h, f);
-
-		if (what)
-			return what;
-		used += s != HST_FETCH_FREE;
-		queued += s == HST_FETCH_QUEUED;
-		in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK ||
-			     s == HST_FETCH_CANCELLED;
-		troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK ||
-			    s == HST_FETCH_CANCELLED;
-	}
-	for (uint32_t b = 0; b < h->block_count; b++) {
-		fetching += block_kind(h, b) == BLOCK_FETCHING;
-		present += block_kind(h, b) == BLOCK_PRESENT;
-	}
-	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
-		if (free_len++ == h->fetch_count)
-			return "list of free fetches has no end";
-	if (free_len != h->free_count)
-		return "list of free fetches";
-	if (used != fetching || used + h->free_count != h->fetch_count)
-		return "fetches and blocks do not agree";
-	if (present != h->blocks_present)
-		return "blocks_present";
-	if (in_flight > h->cfg.queue_depth)
-		return "queue_depth";
-	if (h->stopping)
-		return NULL;
-	if (in_flight != h->in_flight || troubled != h->troubled)
-		return "in_flight or troubled";
-	if (queued && in_flight < h->cfg.queue_depth)
-		return "a read waits although there is room";
-	return NULL;
-}
-
 static inline void hx_assert_sound(const struct hx *x)
 {
 	const char *what = hx_broken(&x->h);
@@ -504,6 +470,7 @@ static inline void hx_free(struct hx *x)
 {
 	free(x->space);
 	free(x->alias);
+	free(x->swap);
 	free(x);
 }
 

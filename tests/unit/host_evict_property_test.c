@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random histories of memory that is taken away while it is used: every way of serving faults,
+ * one to three vCPUs that read and write, devices, a source and a swap file that fail, tear
+ * and hang, an evictor with its own thread, limits, commands, pins, memory that the kernel
+ * fills by itself, jobs that fail in part, pauses. Whoever reads sees what was written last;
+ * the limit is kept; then, in a time in which everybody is fair, everybody gets on. Failures
+ * name the seed.
+ *
+ * One episode in detail: EVICT_SEED=n ./host_evict_property_test
+ */
+#include <stdio.h>
+
+#include "base/prng.h"
+#include "host_swap_fixture.h"
+
+#define EPISODES 500u
+#define STEPS 400u
+#define PAGES 128u
+#define PARKED 8u
+#define DEVICES 3u
+#define HELD 3u
+#define FAIR_ROUNDS 3000u
+
+/* What a task of the guest, or a device, wants of a page. */
+struct wish {
+	uint64_t page;
+	uint64_t value; /* 0: to read it */
+	bool io;	/* the host carries it out */
+};
+
+enum where { IN_GUEST, IN_WAIT };
+
+struct cpu {
+	struct wish wish; /* of the running task */
+	struct { /* tasks that sleep under a token, or that were woken (token 0) */
+		struct wish wish;
+		uint32_t token;
+	} parked[PARKED];
+	unsigned parked_len;
+	enum where where;
+	uint64_t until;
+	bool halted;
+	bool io;     /* an access of the host is under way */
+	bool sleeps; /* in the kernel, until somebody wakes it */
+	unsigned woken;
+};
+
+struct device {
+	struct hst_waiter w;
+	struct wish wish;
+	bool busy;
+};
+
+struct world {
+	struct hx *x;
+	struct prng rng;
+	struct cpu cpus[HX_VCPUS];
+	struct device devices[DEVICES];
+	struct hst_fetch *held[HELD]; /* being made visible by other threads */
+	struct hst_job job;
+	enum { NO_JOB, JOB_BEGUN, JOB_WORKED } evictor;
+	bool native; /* the kernel may fill memory by itself, past the limit */
+	bool fair;
+	uint64_t checked; /* pages looked at */
+	const char *broken;
+};
+
+static uint64_t rnd(struct world *w, uint64_t n)
+{
+	return prng_below(&w->rng, n);
+}
+
+static void must(struct world *w, bool ok, const char *what)
+{
+	if (!ok && !w->broken)
+		w->broken = what;
+}
+
+/* One that is being taken away just now, if there is any; else any. */
+static uint64_t leaving_page(struct world *w)
+{
+	const struct hst *h = &w->x->h;
+	uint64_t from = rnd(w, PAGES);
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		uint64_t page = 1 + (from + i) % (PAGES - 1);
+
+		if (block_kind(h, (uint32_t)hx_block(w->x, page)) >= BLOCK_UNMAPPING)
+			return page;
+	}
+	return 1 + from % (PAGES - 1);
+}
+
+static struct wish new_wish(struct world *w)
+{
+	/* Page 0 holds the areas. Some pages are wanted more often than others. */
+	uint64_t page = rnd(w, 3) == 0 ? leaving_page(w)
+				       : 1 + (rnd(w, 2) ? rnd(w, PAGES - 1) : rnd(w, 24));
+
+	return (struct wish){page, rnd(w, 3) ? 0 : 1 + rnd(w, 4), rnd(w, 16) == 0};
+}
+
+/* ---- the guest ---- */
+
+static void carry_out(struct world *w, const struct wish *wish, bool by_guest)
+{
+	struct hx *x = w->x;
+
+	must(w, hxs_right(x, wish->page), "a page does not hold what was written last");
+	w->checked++;
+	if (wish->value && by_guest)
+		hxs_guest_writes(x, wish->page, wish->value);
+	else if (wish->value) {
+		hst_wrote(&x->h, (roff_t){wish->page << PAGE_SHIFT});
+		hxs_put(x, wish->page, wish->value);
+	}
+}
+
+/* Another task: one that was woken, or a new one. */
+static void schedule(struct world *w, struct cpu *p)
+{
+	for (unsigned i = 0; i < p->parked_len; i++) {
+		if (p->parked[i].token)
+			continue;
+		p->wish = p->parked[i].wish;
+		p->parked[i] = p->parked[--p->parked_len];
+		return;
+	}
+	p->wish = w->fair ? (struct wish){0} : new_wish(w);
+}
+
+static void wake(struct cpu *p, uint32_t token)
+{
+	for (unsigned i = 0; i < p->parked_len; i++)
+		if (token == APF_TOKEN_WAKE_ALL || p->parked[i].token == token)
+			p->parked[i].token = 0;
+}
+
+static void go_on(struct world *w, unsigned c)
+{
+	struct hx *x = w->x;
+	struct cpu *p = &w->cpus[c];
+	enum hst_next next;
+
+	x->vcpus[c].kicked = false;
+	next = hx_next(x, c);
+	if (next == HST_WAIT) {
+		p->where = IN_WAIT;
+		p->until = x->until;
+		return;
+	}
+	p->halted = next == HST_ENTER_HALTED || (next == HST_ENTER && p->halted);
+	if (x->vcpus[c].untaken)
+		p->halted = false;
+	p->where = IN_GUEST;
+	if (!p->io)
+		return;
+	/* Half an instruction, under the lock: hst_next said that it may be carried out. */
+	must(w, hx_present(x, p->wish.page), "the host may access what is not there");
+	if (!w->broken)
+		carry_out(w, &p->wish, false);
+	p->io = false;
+	schedule(w, p);
+}
+
+static void take_pf(struct world *w, unsigned c)
+{
+	struct cpu *p = &w->cpus[c];
+	uint32_t token = hx_take_pf(w->x, c);
+
+	p->parked[p->parked_len].wish = p->wish;
+	p->parked[p->parked_len++].token = token;
+	schedule(w, p);
+}
+
+static void take_irq(struct world *w, unsigned c)
+{
+	struct hx *x = w->x;
+
+	w->cpus[c].halted = false;
+	wake(&w->cpus[c], hx_take_irq(x, c));
+	hx_wrmsr(x, c, APF_MSR_ACK, APF_ACK_READY);
+	hx_settle(x);
+	go_on(w, c);
+}
+
+static void fault(struct world *w, unsigned c)
+{
+	struct hx *x = w->x;
+	struct cpu *p = &w->cpus[c];
+	struct cpu_state *cpu = &x->vcpus[c].cpu;
+	roff_t off = {p->wish.page << PAGE_SHIFT};
+
+	cpu->cpl = rnd(w, 3) == 0 || p->parked_len == PARKED ? 0 : 3;
+	hx_exit(x, c, false);
+	p->io = p->wish.io;
+	if (p->io)
+		hst_ram_io(hx_v(x, c), off);
+	else
+		hst_fault(hx_v(x, c), off);
+	if (rnd(w, 2))
+		hx_settle(x);
+	/* The lock was let go of: anything may happen before hst_next. */
+	p->where = IN_WAIT;
+	p->until = 0;
+}
+
+static void touch(struct world *w, unsigned c)
+{
+	struct hx *x = w->x;
+	struct cpu *p = &w->cpus[c];
+	uint64_t page = p->wish.page;
+	struct err e;
+
+	if (page == 0) {
+		schedule(w, p);
+		return;
+	}
+	if (p->sleeps && p->woken == hxs(x)->woken[page])
+		return;
+	p->sleeps = false;
+	switch (hxs(x)->pages[page]) {
+	case HX_VISIBLE:
+		if (p->wish.io && x->h.cfg.faults != HST_FAULTS_KERNEL) {
+			fault(w, c); /* it was there when the host looked, or came just now */
+			return;
+		}
+		carry_out(w, &p->wish, true);
+		schedule(w, p);
+		return;
+	case HX_POISONED:
+		fault(w, c);
+		return;
+	case HX_HOLE:
+		if (!hxs(x)->watched) {
+			hxs_native(x, page);
+			return;
+		}
+		p->sleeps = true;
+		p->woken = hxs(x)->woken[page];
+		if (hst_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
+			hst_pause(&x->h);
+	}
+}
+
+static void guest_step(struct world *w, unsigned c)
+{
+	struct hx *x = w->x;
+	struct cpu *p = &w->cpus[c];
+	struct hx_vcpu *g = &x->vcpus[c];
+
+	if (p->where == IN_WAIT) {
+		if (g->kicked || x->now >= p->until)
+			go_on(w, c);
+	} else if (g->kicked) {
+		p->sleeps = false; /* a signal ends that */
+		hx_exit(x, c, true);
+		go_on(w, c);
+	} else if (g->untaken) {
+		take_pf(w, c);
+	} else if (g->irr) {
+		take_irq(w, c);
+	} else if (!p->halted) {
+		touch(w, c);
+	}
+}
+
+/* ---- the world around ---- */
+
+static void source_step(struct world *w)
+{
+	struct hx_src *s = rnd(w, 2) ? &w->x->src : &hxs(w->x)->src;
+
+	if (s->count) {
+		unsigned i = (unsigned)rnd(w, s->count);
+
+		hx_src_answer(s, i, s->cancelled[i] ? -ECANCELED : rnd(w, 6) == 0 ? -EIO : 0);
+	}
+	s->answers = (enum hx_answers)(rnd(w, 3) ? HX_LATER : rnd(w, 3));
+}
+
+static void write_step(struct world *w)
+{
+	struct hx_swap *s = hxs(w->x);
+	unsigned i;
+
+	if (s->count == 0)
+		return;
+	i = (unsigned)rnd(w, s->count);
+	if (s->writes[i].cancelled)
+		hxs_write_end(w->x, i, -ECANCELED);
+	else if (rnd(w, 6) == 0)
+		hxs_write_end(w->x, i, -(int)rnd(w, 30));
+	else if (rnd(w, 6) == 0)
+		hxs_write_end(w->x, i, (int)(1 + rnd(w, s->writes[i].len)));
+	else
+		hxs_write_ok(w->x, i);
+}
+
+static void evictor_step(struct world *w)
+{
+	struct hx *x = w->x;
+
+	switch (w->evictor) {
+	case NO_JOB:
+		if (hst_evict_next(&x->h, &w->job))
+			w->evictor = JOB_BEGUN;
+		else
+			must(w, !hst_evict_wanted(&x->h), "something is wanted and not handed out");
+		break;
+	case JOB_BEGUN:
+		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
+			must(w, w->job.kind != HST_JOB_UNMAP ||
+			     x->h.cfg.faults == HST_FAULTS_KERNEL ||
+			     hx_v(x, c)->where != HST_IN_GUEST,
+			     "memory is taken out of the mapping under a running vCPU");
+		hst_evict_work(&x->h, &w->job);
+		w->evictor = JOB_WORKED;
+		break;
+	case JOB_WORKED:
+		w->evictor = NO_JOB;
+		hst_evict_done(&x->h, &w->job);
+		break;
+	}
+}
+
+static void device_step(struct world *w)
+{
+	struct device *d = &w->devices[rnd(w, DEVICES)];
+
+	if (!d->busy) {
+		if (w->fair)
+			return;
+		d->wish = new_wish(w);
+		d->busy = true;
+	} else if (d->w.fetch) {
+		if (w->fair || rnd(w, 16))
+			return;
+		hst_forget(&d->w);
+		d->busy = false;
+		return;
+	}
+	if (!hst_ensure(&w->x->h, (roff_t){d->wish.page << PAGE_SHIFT}, &d->w))
+		return;
+	carry_out(w, &d->wish, false);
+	if (!w->fair && rnd(w, 200) == 0)
+		(void)hst_pin(&w->x->h, (roff_t){d->wish.page << PAGE_SHIFT});
+	d->busy = false;
+}
+
+static void visible_step(struct world *w)
+{
+	unsigned i = (unsigned)rnd(w, HELD);
+	struct err why = {0};
+	int rc;
+
+	if (!w->held[i]) {
+		w->held[i] = hst_take_filled(&w->x->h);
+		return;
+	}
+	rc = hst_make_visible(w->held[i], &why);
+	hst_settle(w->held[i], rc < 0 ? &why : NULL);
+	w->held[i] = NULL;
+}
+
+static void time_step(struct world *w)
+{
+	struct hx *x = w->x;
+	uint64_t next = timers_next_ns(&x->h.timers);
+
+	if (next != NS_NEVER && (w->fair || rnd(w, 2)))
+		x->now = max_u64(x->now, next);
+	else
+		x->now += rnd(w, 1000) * NS_PER_US;
+	timers_run(&x->h.timers, x->now);
+}
+
+static void trouble_step(struct world *w)
+{
+	struct hx *x = w->x;
+
+	switch (rnd(w, 8)) {
+	case 0:
+		hst_pause(&x->h);
+		break;
+	case 1:
+		hst_evict_to(&x->h, rnd(w, PAGES) << PAGE_SHIFT);
+		break;
+	case 2:
+		hxs(x)->fail[rnd(w, HX_TAKES)] = (unsigned)rnd(w, 3);
+		hxs(x)->half = (unsigned)rnd(w, 64);
+		break;
+	case 3:
+		x->src.cancels = (enum hx_cancels)rnd(w, 3);
+		hxs(x)->src.cancels = (enum hx_cancels)rnd(w, 3);
+		break;
+	case 4:
+		x->mem_faults = (struct hx_mem_faults){.at = (unsigned)rnd(w, 3)};
+		break;
+	default:
+		hst_resume(&x->h);
+	}
+}
+
+static void check(struct world *w)
+{
+	struct hx *x = w->x;
+	const struct hst_evict *ev = &x->h.evict;
+
+	must(w, !hx_broken(&x->h), hx_broken(&x->h));
+	must(w, !hxs(x)->broken_drop, "memory was given back that could be seen");
+	must(w, w->native || ev->resident <= ev->limit, "the limit was not kept");
+	must(w, w->native || hst_resident_bytes(&x->h) >> x->h.cfg.block_shift <= ev->limit,
+	     "memory beyond the limit");
+}
+
+static void step(struct world *w)
+{
+	struct hx *x = w->x;
+
+	switch (rnd(w, 16)) {
+	case 0:
+	case 1:
+		source_step(w);
+		break;
+	case 2:
+	case 3:
+		write_step(w);
+		break;
+	case 4:
+	case 5:
+	case 6:
+		evictor_step(w);
+		break;
+	case 7:
+		device_step(w);
+		break;
+	case 8:
+		visible_step(w);
+		break;
+	case 9:
+		time_step(w);
+		break;
+	case 10:
+		trouble_step(w);
+		break;
+	default:
+		guest_step(w, (unsigned)rnd(w, x->h.cfg.vcpus));
+	}
+	if (rnd(w, 4))
+		hx_settle(x);
+	check(w);
+}
+
+/* ---- everybody is fair ---- */
+
+static bool all_done(const struct world *w)
+{
+	const struct hst *h = &w->x->h;
+
+	for (unsigned c = 0; c < h->cfg.vcpus; c++)
+		if (w->cpus[c].parked_len || w->cpus[c].wish.page || w->cpus[c].halted ||
+		    w->cpus[c].where != IN_GUEST)
+			return false;
+	for (unsigned i = 0; i < DEVICES; i++)
+		if (w->devices[i].busy)
+			return false;
+	return w->evictor == NO_JOB && !hst_evict_wanted(h) && !hst_evict_forced(h) &&
+	       h->free_count == h->fetch_count && h->evict.writes_used == 0;
+}
+
+static void fair_round(struct world *w)
+{
+	struct hx *x = w->x;
+
+	while (x->src.count)
+		hx_answer(x, 0, 0);
+	while (hxs(x)->src.count)
+		hx_src_answer(&hxs(x)->src, 0, 0);
+	while (hxs(x)->count)
+		hxs_write_ok(x, 0);
+	for (unsigned i = 0; i < 2 * HELD; i++)
+		visible_step(w);
+	hx_settle(x);
+	for (unsigned n = 0; n < 6; n++) {
+		evictor_step(w);
+		device_step(w);
+		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
+			guest_step(w, c);
+		hx_settle(x);
+	}
+	time_step(w);
+	hx_settle(x);
+}
+
+static void live(struct world *w)
+{
+	struct hx *x = w->x;
+
+	w->fair = true;
+	memset(hxs(x)->fail, 0, sizeof(hxs(x)->fail));
+	x->mem_faults = (struct hx_mem_faults){0};
+	x->src.answers = hxs(x)->src.answers = HX_LATER;
+	x->src.cancels = hxs(x)->src.cancels = HX_CANCEL_ENDS;
+	for (unsigned rounds = 0; !all_done(w) && !w->broken; rounds++) {
+		if (hst_is_paused(&x->h))
+			hst_resume(&x->h);
+		fair_round(w);
+		check(w);
+		must(w, rounds < FAIR_ROUNDS, "somebody waits for ever");
+	}
+	must(w, !hst_is_paused(&x->h), "paused for nothing");
+	x->src.answers = hxs(x)->src.answers = HX_AT_ONCE;
+	for (uint64_t p = 1; p < PAGES && !w->broken; p++) {
+		struct hst_waiter o = {.v = NULL};
+
+		while (!hst_ensure(&x->h, (roff_t){p << PAGE_SHIFT}, &o))
+			while (o.fetch)
+				fair_round(w);
+		must(w, hxs_right(x, p), "a page does not hold what was written last");
+	}
+}
+
+/* ---- episodes ---- */
+
+static void begin(struct world *w, uint64_t seed)
+{
+	static const enum hst_faults modes[] = {HST_FAULTS_USER, HST_FAULTS_USER, HST_FAULTS_BLOCK,
+						HST_FAULTS_STALL, HST_FAULTS_KERNEL};
+	struct hst_cfg cfg;
+	bool source;
+	uint64_t blocks;
+
+	*w = (struct world){0};
+	prng_init(&w->rng, seed);
+	cfg = hx_cfg(modes[rnd(w, ARRAY_LEN(modes))], APF_REV_INT);
+	cfg.vcpus = (uint32_t)(1 + rnd(w, 3));
+	cfg.block_shift = rnd(w, 4) ? 12 : 13;
+	cfg.faults_max = (uint32_t)(1 + rnd(w, PARKED));
+	cfg.queue_depth = (uint32_t)(1 + rnd(w, 6));
+	cfg.retries_max = (uint32_t)rnd(w, 3);
+	cfg.grace_ns = rnd(w, 2) ? 0 : HST_GRACE_AUTO;
+	cfg.source_timeout_ns = rnd(w, 2) ? NS_NEVER : 20 * NS_PER_MS;
+	source = rnd(w, 2);
+	blocks = PAGES >> (cfg.block_shift - PAGE_SHIFT);
+	w->native = !source && cfg.block_shift == PAGE_SHIFT;
+	w->x = hxs_open(&cfg, PAGES, source,
+			rnd(w, 4) ? hst_blocks_min(cfg.vcpus) + rnd(w, blocks / 4) : 0);
+	for (unsigned c = 0; c < cfg.vcpus; c++) {
+		if (cfg.faults == HST_FAULTS_USER)
+			hx_enable(w->x, c);
+		else
+			hx_pass(w->x, c);
+		schedule(w, &w->cpus[c]);
+	}
+}
+
+/* NULL, or the promise that was broken. */
+static const char *episode(struct world *w, uint64_t seed)
+{
+	begin(w, seed);
+	for (unsigned i = 0; i < STEPS && !w->broken; i++)
+		step(w);
+	if (!w->broken)
+		live(w);
+	return w->broken;
+}
+
+static void random_histories_keep_the_promises(void **state)
+{
+	const char *one = getenv("EVICT_SEED");
+	uint64_t first = one ? strtoull(one, NULL, 0) : 1, checked = 0;
+	struct hst_stats sum = {0}, s;
+	struct world w;
+
+	(void)state;
+	for (uint64_t seed = first; seed < (one ? first + 1 : EPISODES + 1); seed++) {
+		const char *what = episode(&w, seed);
+
+		if (what)
+			fail_msg("EVICT_SEED=%llu: %s", (unsigned long long)seed, what);
+		hst_stats_sum(&w.x->h, &s);
+		sum.evicted += s.evicted;
+		sum.rescued += s.rescued;
+		sum.refaulted += s.refaulted;
+		sum.swapped += s.swapped;
+		checked += w.checked;
+		hx_free(w.x);
+	}
+	print_message("pages looked at %llu, evicted %llu, written out %llu, rescued %llu, "
+		      "fetched again %llu\n", (unsigned long long)checked,
+		      (unsigned long long)sum.evicted, (unsigned long long)sum.swapped,
+		      (unsigned long long)sum.rescued, (unsigned long long)sum.refaulted);
+	/* A walk on which nothing is taken away proves nothing. */
+	assert_true(one || (sum.evicted > EPISODES && sum.rescued > EPISODES &&
+			    sum.refaulted > EPISODES && sum.swapped > EPISODES));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_histories_keep_the_promises),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

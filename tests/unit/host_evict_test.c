@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which memory is taken away, how much, and on command: the rules at the head of evict.c. A block
+ * is a page unless a test says otherwise; limits are in blocks.
+ */
+#include "host_swap_fixture.h"
+
+/* ---- which, in which order ---- */
+
+static void the_oldest_go_first(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_check_pages(x, 20, 10);
+	hxs_check_pages(x, 10, 10);
+	hst_evict_to(&x->h, 12 * PAGE_BYTES);
+	hxs_evict(x);
+	for (uint64_t p = 20; p < 28; p++)
+		assert_int_equal(hxs_kind(x, p), BLOCK_ABSENT);
+	for (uint64_t p = 10; p < 20; p++)
+		assert_int_equal(hxs_kind(x, p), BLOCK_PRESENT);
+	assert_int_equal(hst_resident_bytes(&x->h), 12 * PAGE_BYTES);
+	hxs_close(x);
+}
+
+static void a_touch_in_time_is_a_second_chance(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t reads;
+
+	(void)state;
+	hxs_write_pages(x, 10, 8);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_STANDBY);
+	assert_false(hxs_visible(x, 12));
+	reads = x->h.stats.reads;
+	hxs_touch(x, 12, 3);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_PRESENT);
+	assert_int_equal(x->h.stats.rescued, 1);
+	assert_int_equal(x->h.stats.reads, reads);
+	hxs(x)->later = false;
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.evicted, 7);
+	/* It is the youngest now. */
+	hxs_check_pages(x, 10, 2);
+	hst_evict_to(&x->h, 2 * PAGE_BYTES);
+	hxs_evict(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_ABSENT);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_PRESENT);
+	hxs_check_pages(x, 10, 8);
+	hxs_close(x);
+}
+
+/* Not by its first touch, which is always the kernel's, but when it was wanted back. */
+static void kernel_goes_last(uint64_t limit)
+{
+	struct hx *x = hxs_plain(true, limit);
+
+	for (uint64_t p = 10; p < 20; p++)
+		hxs_touch(x, p, 0);
+	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 0);
+	hxs_evict_all(x);
+	hxs_touch(x, 15, 0);
+	for (uint64_t p = 10; p < 20; p++)
+		if (p != 15)
+			hxs_touch(x, p, 3);
+	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 1);
+	assert_int_equal(hx_v(x, 0)->stats.refaults_kernel_mode, 1);
+	hst_evict_to(&x->h, PAGE_BYTES);
+	hxs_evict(x);
+	assert_int_equal(hxs_kind(x, 15), BLOCK_PRESENT);
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 15), BLOCK_ABSENT);
+	/* User mode wants it this time: no longer special. */
+	hxs_touch(x, 15, 3);
+	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 0);
+	hxs_close(x);
+}
+
+static void what_kernel_mode_wanted_back_goes_last(void **state)
+{
+	(void)state;
+	kernel_goes_last(0);
+	kernel_goes_last(HXS_LIMIT);
+}
+
+/* Under a limit, when of the others hardly any are left. */
+static void kernel_blocks_do_go_when_others_are_few(void **state)
+{
+	struct hx *x = hxs_plain(true, HXS_LIMIT);
+
+	(void)state;
+	for (uint64_t p = 0; p < 60; p++)
+		hxs_touch(x, p, 3);
+	hxs_evict_all(x);
+	for (uint64_t p = 0; p < 200; p++)
+		hxs_touch(x, p % 60, 0); /* refaults of kernel mode: all of them are its */
+	assert_true(x->h.evict.lists[HST_LIST_KERNEL].len > 50);
+	for (uint64_t p = 100; p < 200; p++) {
+		hxs_evict(x);
+		hxs_touch(x, p, 3);
+	}
+	/* A few of the others were kept all the same: a list of one is no order. */
+	assert_true(x->h.evict.lists[HST_LIST_KERNEL].len < 60);
+	assert_true(x->h.evict.resident <= HXS_LIMIT);
+	hxs_close(x);
+}
+
+static void neighbours_go_in_one_job_up_to_the_chunk(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 0);
+	struct hst_job job;
+
+	(void)state;
+	hxs_check_pages(x, 500, 20);
+	hst_evict_to(&x->h, 0);
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_int_equal(job.block, 500);
+	assert_int_equal(job.count, 12);
+	hxs_end_job(x, &job);
+	/* While vCPUs are held, what is to be unmapped comes first. */
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_int_equal(job.block, 512);
+	assert_int_equal(job.count, 8);
+	hxs_end_job(x, &job);
+	job = hxs_take_job(x, HST_JOB_DROP);
+	assert_int_equal(job.count, 12);
+	hxs_end_job(x, &job);
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_close(x);
+}
+
+/* ---- how much ---- */
+
+static void below_the_limit_nothing_is_dropped(void **state)
+{
+	struct hx *x = hxs_plain(true, HXS_LIMIT);
+
+	(void)state;
+	hxs_check_pages(x, 0, 60);
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.evicted, 0);
+	hxs_check_pages(x, 60, 1);
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.evicted, 1);
+	assert_int_equal(x->h.evict.resident, 60);
+	hxs_close(x);
+}
+
+/* A working set that fits is left alone, however often it is touched. */
+static void rescues_grant_no_credit(void **state)
+{
+	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	uint64_t before;
+
+	(void)state;
+	for (uint64_t p = 0; p < 60; p++) {
+		hxs_touch(x, p, 3);
+		hxs_evict(x);
+	}
+	assert_true(x->h.stats.unmapped > 0); /* ahead of demand */
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t p = 0; p < 60; p++)
+			if (!hxs_visible(x, p)) {
+				hxs_touch(x, p, 3);
+				hxs_evict(x);
+			}
+	before = x->h.stats.unmapped;
+	for (unsigned round = 0; round < 10; round++)
+		for (uint64_t p = 0; p < 60; p++)
+			if (!hxs_visible(x, p)) {
+				hxs_touch(x, p, 3);
+				hxs_evict(x);
+			}
+	assert_int_equal(x->h.stats.unmapped, before);
+	assert_int_equal(x->h.stats.evicted, 0);
+	hxs_close(x);
+}
+
+static void fetches_wait_for_room_and_go_on(void **state)
+{
+	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	struct hst_waiter w[8] = {{.v = NULL}};
+	unsigned waiting = 0;
+
+	(void)state;
+	hxs_write_pages(x, 0, HXS_LIMIT);
+	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
+		assert_false(hst_ensure(&x->h, (roff_t){(100 + i) * PAGE_BYTES}, &w[i]));
+	hx_settle(x);
+	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
+		waiting += w[i].fetch != NULL;
+	assert_int_equal(waiting, 8);
+	assert_int_equal(x->h.evict.resident, HXS_LIMIT);
+	for (unsigned i = 0; waiting > 0; i++) {
+		(void)hxs_job(x);
+		while (hxs(x)->count)
+			hxs_write_ok(x, 0);
+		hx_settle(x);
+		waiting = 0;
+		for (unsigned k = 0; k < ARRAY_LEN(w); k++)
+			waiting += w[k].fetch != NULL;
+		assert_true(x->h.evict.resident <= HXS_LIMIT && i < 100);
+	}
+	hxs_evict(x);
+	hxs_check_pages(x, 100, 8);
+	for (uint64_t p = 0; p < HXS_LIMIT; p++) {
+		hxs_evict(x);
+		hxs_check_pages(x, p, 1);
+	}
+	hxs_close(x);
+}
+
+static void a_limit_as_large_as_memory_is_none(void **state)
+{
+	struct hx *x = hxs_plain(true, 256);
+
+	(void)state;
+	hxs_check_pages(x, 0, 256);
+	assert_false(hst_evict_wanted(&x->h));
+	hxs_close(x);
+}
+
+/* ---- memory that the kernel filled by itself ---- */
+
+static void native_memory_is_found_and_taken(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	for (uint64_t p = 0; p < 30; p++) {
+		hxs_native(x, p);
+		hxs_put(x, p, p % 3 ? 0x100 + p : 1);
+	}
+	hxs_device(x, 40, 0x40);
+	assert_int_equal(x->h.evict.resident, 1);
+	hxs_evict_all(x);
+	assert_int_equal(hst_resident_bytes(&x->h), 0);
+	assert_int_equal(x->h.stats.unmapped_zero, 10);
+	assert_int_equal(x->h.stats.swapped, 21);
+	hxs_check_pages(x, 0, 41);
+	hxs_close(x);
+}
+
+static void to_a_size_counts_what_nobody_knew_of(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	for (uint64_t p = 0; p < 50; p++)
+		hxs_native(x, p);
+	hst_evict_to(&x->h, 20 * PAGE_BYTES);
+	hxs_evict(x);
+	assert_int_equal(hst_resident_bytes(&x->h), 20 * PAGE_BYTES);
+	hxs_close(x);
+}
+
+static void three_quarters_of_the_limit_begin_the_watch(void **state)
+{
+	struct hx *x = hxs_plain(false, HXS_LIMIT);
+
+	(void)state;
+	for (uint64_t p = 0; p < 47; p++)
+		hxs_native(x, p);
+	assert_false(hxs_job(x));
+	hxs_native(x, 47);
+	hxs_evict(x);
+	assert_true(hxs(x)->watched);
+	assert_int_equal(x->h.evict.resident, 48);
+	hxs_close(x);
+}
+
+/* Known to us all the same: nobody has to wait for the next look at the rest. */
+static void what_devices_fill_begins_the_watch_at_once(void **state)
+{
+	struct hx *x = hxs_plain(false, HXS_LIMIT);
+
+	(void)state;
+	hxs_write_pages(x, 0, 47);
+	assert_false(hst_evict_wanted(&x->h));
+	hxs_write_pages(x, 47, 1);
+	assert_true(hst_evict_wanted(&x->h));
+	hxs_evict(x);
+	assert_true(hxs(x)->watched);
+	hxs_close(x);
+}
+
+/* Filled in part it could neither be counted nor taken. */
+static void larger_blocks_are_watched_from_the_start(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hx *x;
+
+	(void)state;
+	cfg.block_shift = 14;
+	x = hxs_open(&cfg, 256, false, 0);
+	assert_int_equal(x->h.evict.watch, HST_WATCH_ALL);
+	hxs_device(x, 5, 5);
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->calls[HX_TAKE_WATCH], 0);
+	hxs_check_pages(x, 0, 8);
+	hxs_close(x);
+}
+
+/* ---- on command ---- */
+
+static void it_ends_although_everything_is_wanted_back(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+	unsigned rounds = 0;
+
+	(void)state;
+	hxs_write_pages(x, 0, 100);
+	hxs(x)->later = true;
+	hst_evict_to(&x->h, 0);
+	while (hst_evict_forced(&x->h)) {
+		(void)hxs_job(x);
+		assert_true(rounds++ < 1000);
+		if (x->h.evict.hold.on)
+			continue;
+		for (uint64_t p = 0; p < 100; p++)
+			if (hxs_kind(x, p) == BLOCK_STANDBY)
+				hxs_touch(x, p, 3);
+		while (hxs(x)->count)
+			hxs_write_ok(x, 0);
+	}
+	assert_int_equal(x->h.stats.evicted, 0);
+	assert_int_equal(x->h.stats.rescued, 100);
+	hxs_close(x);
+}
+
+static void the_larger_of_two_commands_counts(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_check_pages(x, 0, 100);
+	hst_evict_to(&x->h, 10 * PAGE_BYTES);
+	hst_evict_to(&x->h, 90 * PAGE_BYTES);
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 10);
+	hxs_close(x);
+}
+
+static void it_works_while_the_vm_is_paused(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 20);
+	hst_pause(&x->h);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, 20);
+	hst_resume(&x->h);
+	hxs_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_oldest_go_first),
+		cmocka_unit_test(a_touch_in_time_is_a_second_chance),
+		cmocka_unit_test(what_kernel_mode_wanted_back_goes_last),
+		cmocka_unit_test(kernel_blocks_do_go_when_others_are_few),
+		cmocka_unit_test(neighbours_go_in_one_job_up_to_the_chunk),
+		cmocka_unit_test(below_the_limit_nothing_is_dropped),
+		cmocka_unit_test(rescues_grant_no_credit),
+		cmocka_unit_test(fetches_wait_for_room_and_go_on),
+		cmocka_unit_test(a_limit_as_large_as_memory_is_none),
+		cmocka_unit_test(native_memory_is_found_and_taken),
+		cmocka_unit_test(to_a_size_counts_what_nobody_knew_of),
+		cmocka_unit_test(three_quarters_of_the_limit_begin_the_watch),
+		cmocka_unit_test(what_devices_fill_begins_the_watch_at_once),
+		cmocka_unit_test(larger_blocks_are_watched_from_the_start),
+		cmocka_unit_test(it_ends_although_everything_is_wanted_back),
+		cmocka_unit_test(the_larger_of_two_commands_counts),
+		cmocka_unit_test(it_works_while_the_vm_is_paused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Is the driver's state sound? What must hold between any two calls, computed anew from the
+ * blocks and compared with what the driver keeps: counters, lists, links, flags.
+ */
+#ifndef HOST_SOUND_H
+#define HOST_SOUND_H
+
+#include "host/internal.h"
+
+/* ---- taking memory away ---- */
+
+/* By the rules at the head of evict.c, not by its code. HST_LISTS: on none. */
+static inline enum hst_list_id hx_list_of(const struct hst *h, uint32_t b)
+{
+	bool written = block_is(h, b, BLOCK_WRITTEN), writing = block_is(h, b, BLOCK_WRITING);
+
+	if (block_is(h, b, BLOCK_PINNED) || block_is(h, b, BLOCK_KEPT))
+		return HST_LISTS;
+	if (block_kind(h, b) == BLOCK_STANDBY)
+		return writing ? HST_LIST_WRITING : written ? HST_LIST_DIRTY : HST_LIST_CLEAN;
+	if (block_kind(h, b) != BLOCK_PRESENT || writing)
+		return HST_LISTS;
+	return block_is(h, b, BLOCK_KERNEL) ? HST_LIST_KERNEL : HST_LIST_USER;
+}
+
+static inline const char *hx_lists_broken(const struct hst *h)
+{
+	uint32_t want[HST_LISTS + 1] = {0};
+
+	for (uint32_t b = 0; b < h->block_count; b++)
+		want[hx_list_of(h, b)]++;
+	for (unsigned id = 0; id < HST_LISTS; id++) {
+		const struct hst_list *l = &h->evict.lists[id];
+		uint32_t n = 0, prev = BLOCK_NONE;
+
+		for (uint32_t b = l->head; b != BLOCK_NONE; b = h->evict.links[b].next) {
+			if (b >= h->block_count || hx_list_of(h, b) != id)
+				return "a block is on a list that is not its own";
+			if (h->evict.links[b].prev != prev || n++ == h->block_count)
+				return "links of a list";
+			prev = b;
+		}
+		if (l->tail != prev || l->len != n || n != want[id])
+			return "a list lacks a block, or its length is wrong";
+	}
+	return NULL;
+}
+
+static inline const char *hx_writes_broken(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+	uint32_t used = 0, in_flight = 0, covered = 0, flagged = 0;
+
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+		const struct hst_write *w = &ev->writes[i];
+
+		if (w->state == HST_WRITE_FREE)
+			continue;
+		used++;
+		in_flight += w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK;
+		for (uint32_t b = w->block; b < w->block + w->count; b++, covered++)
+			if (!block_is(h, b, BLOCK_WRITING))
+				return "a write has a block that does not know of it";
+	}
+	for (uint32_t b = 0; b < h->block_count; b++)
+		flagged += block_is(h, b, BLOCK_WRITING);
+	if (flagged != covered)
+		return "a block has two writes, or WRITING and none";
+	return used != ev->writes_used || in_flight != ev->writes_in_flight ? "writes" : NULL;
+}
+
+static inline const char *hx_kept_broken(const struct hst *h)
+{
+	uint32_t pinned = 0;
+
+	for (uint32_t b = 0; b < h->block_count; b++) {
+		bool kept = false;
+
+		pinned += block_is(h, b, BLOCK_PINNED);
+		for (unsigned i = 0; i < h->cfg.vcpus; i++)
+			for (unsigned k = 0; k < HST_KEPT; k++)
+				kept |= h->vcpus[i].kept[k] == b;
+		if (kept != block_is(h, b, BLOCK_KEPT))
+			return "kept blocks";
+	}
+	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
+}
+
+/* Memory will be given back, or the VM is paused with a reason. */
+static inline bool hx_evict_goes_on(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return ev->working || ev->failed || ev->writes_used > 0 || hst_evict_wanted(h) ||
+	       ev->hold.on || timer_armed(&ev->hold.timer);
+}
+
+static inline const char *hx_evict_broken(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+	uint32_t resident = 0, taking = 0, behind = 0;
+	const char *what;
+
+	for (uint32_t b = 0; b < h->block_count; b++) {
+		enum block_kind kind = block_kind(h, b);
+
+		if (kind == BLOCK_ABSENT && block_is(h, b, BLOCK_WRITTEN))
+			return "an absent block would have to be written out";
+		taking += kind == BLOCK_UNMAPPING || kind == BLOCK_DROPPING;
+		if (kind == BLOCK_FETCHING) {
+			behind += block_fetch(h, b)->state == HST_FETCH_BEHIND;
+			resident += block_fetch(h, b)->charged;
+		} else {
+			resident += kind != BLOCK_ABSENT;
+		}
+	}
+	if (resident != ev->resident)
+		return "resident";
+	if ((taking || behind) && !ev->working && !ev->failed)
+		return "a block is being taken away by nobody";
+	if (ev->working && ev->failed)
+		return "a job is out, and is to be done again";
+	what = hx_kept_broken(h);
+	if (!what && ev->links)
+		what = hx_lists_broken(h);
+	return what ? what : hx_writes_broken(h);
+}
+
+/* ---- all of it ---- */
+
+static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f)
+{
+	const struct hst_waiter *prev = NULL;
+
+	if (f->state == HST_FETCH_FREE)
+		return f->waiters ? "somebody waits for a free fetch" : NULL;
+	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
+		return "a block does not name its fetch";
+	for (const struct hst_waiter *w = f->waiters; w; prev = w, w = w->next)
+		if (w->fetch != f || w->prev != prev)
+			return "list of waiters";
+	return NULL;
+}
+
+/* NULL, or what is broken. Between calls of the driver only. */
+static inline const char *hx_broken(const struct hst *h)
+{
+	uint32_t in_flight = 0, queued = 0, troubled = 0, used = 0, present = 0, fetching = 0;
+	uint32_t free_len = 0;
+
+	for (uint32_t i = 0; i < h->fetch_count; i++) {
+		const struct hst_fetch *f = &h->fetches[i];
+		enum hst_fetch_state s = f->state;
+		const char *what = hx_fetch_broken(h, f);
+
+		if (what)
+			return what;
+		used += s != HST_FETCH_FREE;
+		queued += s == HST_FETCH_QUEUED;
+		in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK ||
+			     s == HST_FETCH_CANCELLED;
+		troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK ||
+			    s == HST_FETCH_CANCELLED;
+	}
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+		troubled += h->evict.writes[i].state == HST_WRITE_STUCK ||
+			    h->evict.writes[i].state == HST_WRITE_FAILED;
+	for (uint32_t b = 0; b < h->block_count; b++) {
+		fetching += block_kind(h, b) == BLOCK_FETCHING;
+		present += block_kind(h, b) == BLOCK_PRESENT;
+	}
+	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
+		if (free_len++ == h->fetch_count)
+			return "list of free fetches has no end";
+	if (free_len != h->free_count)
+		return "list of free fetches";
+	if (used != fetching || used + h->free_count != h->fetch_count)
+		return "fetches and blocks do not agree";
+	if (present != h->blocks_present)
+		return "blocks_present";
+	if (in_flight > h->cfg.queue_depth)
+		return "queue_depth";
+	if (h->stopping)
+		return NULL;
+	if (in_flight != h->in_flight || troubled != h->troubled)
+		return "in_flight or troubled";
+	if (queued && in_flight < h->cfg.queue_depth && evict_room(h))
+		return "a read waits although there is room";
+	if (queued && !evict_room(h) && queued == used && !hx_evict_goes_on(h))
+		return "reads wait for room, and nobody makes any";
+	return hx_evict_broken(h);
+}
+
+#endif

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * src/host/swap.c: what stands behind a block that was taken away, and how it gets there. A block
+ * is a page unless a test says otherwise.
+ */
+#include "host_swap_fixture.h"
+
+#define MS NS_PER_MS
+
+/* ---- what stands behind ---- */
+
+static void zeroes_and_clean_blocks_cost_no_write(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_check_pages(x, 0, 4);
+	for (uint64_t p = 4; p < 8; p++)
+		hxs_device(x, p, 1); /* zeroes over the source's content */
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swap_writes, 0);
+	assert_int_equal(x->h.stats.evicted, 8);
+	assert_int_equal(x->h.stats.unmapped_clean, 4);
+	assert_int_equal(x->h.stats.unmapped_zero, 4);
+	hxs_check_pages(x, 0, 8);
+	/* And once more, now that zeroes stand behind some. */
+	hxs_evict_all(x);
+	hxs_check_pages(x, 0, 8);
+	assert_int_equal(x->h.stats.swap_writes, 0);
+	hxs_close(x);
+}
+
+/* Each way from one backing to the other, the content looked at every time. */
+static void what_stands_behind_is_what_was_there(void **state)
+{
+	static const uint64_t values[] = {0x77, 1, 0x88, 0, 0x99, 0x99, 1, 1, 0, 0xaa};
+
+	(void)state;
+	for (unsigned source = 0; source < 2; source++) {
+		struct hx *x = hxs_plain(source, 0);
+
+		for (unsigned i = 0; i < ARRAY_LEN(values); i++) {
+			for (uint64_t p = 0; p < 4; p++) {
+				hxs_touch(x, p, 3);
+				if (values[i] && p % 2)
+					hxs_guest_writes(x, p, values[i]);
+				else
+					hxs_device(x, p, values[i]);
+			}
+			hxs_evict_all(x);
+			assert_int_equal(x->h.evict.resident, 0);
+			assert_int_equal(hst_resident_bytes(&x->h), 0);
+		}
+		hxs_check_pages(x, 0, 4);
+		hxs_close(x);
+	}
+}
+
+static void a_clean_block_is_written_once(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+	uint64_t writes;
+
+	(void)state;
+	hxs_write_pages(x, 0, 8);
+	hxs_evict_all(x);
+	writes = x->h.stats.swapped;
+	assert_int_equal(writes, 8);
+	for (unsigned i = 0; i < 5; i++) {
+		hxs_check_pages(x, 0, 8);
+		hxs_evict_all(x);
+	}
+	assert_int_equal(x->h.stats.swapped, writes);
+	hxs_touch(x, 3, 3);
+	hxs_guest_writes(x, 3, 0x1234);
+	hxs_check_pages(x, 0, 8);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, writes + 1);
+	hxs_check_pages(x, 0, 8);
+	hxs_close(x);
+}
+
+/* To be told of the first write costs the guest a fault. */
+static void what_must_be_written_out_is_not_watched(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_touch(x, 0, 3); /* zeroes: it will write */
+	assert_false(hxs(x)->guarded[0]);
+	hxs_device(x, 1, 5);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_touch(x, 1, 3); /* rescued */
+	assert_false(hxs(x)->guarded[1]);
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	hxs_touch(x, 1, 3);
+	assert_true(hxs(x)->guarded[1]);
+	hxs_close(x);
+}
+
+static void larger_blocks_are_told_by_their_pages(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hx *x;
+
+	(void)state;
+	for (cfg.block_shift = 13; cfg.block_shift <= CHUNK_SHIFT; cfg.block_shift += 4) {
+		uint64_t per = 1ull << (cfg.block_shift - PAGE_SHIFT);
+
+		x = hxs_open(&cfg, 1024, true, 0);
+		hxs_device(x, 0, 0);
+		hxs_device(x, per, 0);
+		hxs_guest_writes(x, 2 * per - 1, 0x55); /* the last page of the second */
+		hxs_evict_all(x);
+		assert_int_equal(x->h.stats.unmapped_clean, 1);
+		assert_int_equal(x->h.stats.swapped, 1);
+		for (uint64_t p = 0; p < 2 * per; p++)
+			hxs_device(x, p, 0);
+		hxs_close(x);
+	}
+}
+
+/* ---- writing ---- */
+
+static void neighbours_go_in_one_write(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs(x)->later = true;
+	hxs_write_pages(x, 0, 70);
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 2); /* 256 KiB, and the rest */
+	assert_int_equal(hxs(x)->writes[0].len, 64 * PAGE_BYTES);
+	assert_int_equal(hxs(x)->writes[0].off, HXS_HEAD);
+	assert_int_equal(hxs(x)->writes[1].len, 6 * PAGE_BYTES);
+	hxs_write_ok(x, 1); /* in any order */
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, 70);
+	hxs_close(x);
+}
+
+static void writes_are_bounded(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs(x)->later = true;
+	for (uint64_t p = 0; p < 160; p += 2)
+		hxs_device(x, p, 7);
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, HST_WRITES_MAX);
+	hxs_write_ok(x, 5);
+	assert_true(hst_evict_wanted(&x->h));
+	hxs_evict(x);
+	assert_int_equal(hxs(x)->count, HST_WRITES_MAX);
+	hxs(x)->later = false;
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_close(x);
+}
+
+static void a_torn_write_is_not_believed(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 8);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	hxs_touch(x, 3, 3);
+	hxs_guest_writes(x, 3, 0xabc);
+	hxs_device(x, 4, 0xdef);
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.swapped, 6);
+	assert_int_equal(hxs_kind(x, 3), BLOCK_PRESENT);
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, 8);
+	hxs_check_pages(x, 0, 8);
+	hxs_close(x);
+}
+
+/* An older write could overtake the next. */
+static void a_block_has_one_write_at_a_time(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 1);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_touch(x, 0, 3);
+	hxs_guest_writes(x, 0, 0x2222);
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_int_equal(hxs_kind(x, 0), BLOCK_PRESENT);
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_int_equal(hxs_kind(x, 0), BLOCK_STANDBY);
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	assert_int_equal(hxs_kind(x, 0), BLOCK_ABSENT);
+	hxs_check_pages(x, 0, 1);
+	hxs_close(x);
+}
+
+/* More of them than one look at the list would pass over. */
+static void many_that_came_back_hide_nobody(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 700);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	for (uint64_t p = 0; p < 700; p++)
+		hxs_touch(x, p, 3);
+	hxs_write_pages(x, 800, 10);
+	hxs_evict_all(x);
+	for (uint64_t p = 800; p < 810; p++)
+		assert_int_equal(hxs_kind(x, p), BLOCK_STANDBY);
+	hxs(x)->later = false;
+	hxs_evict(x);
+	hxs_check_pages(x, 800, 10);
+	hxs_check_pages(x, 0, 700);
+	hxs_close(x);
+}
+
+static void a_short_write_goes_on(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 8);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_write_end(x, 0, 3 * PAGE_BYTES + 128);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_int_equal(hxs(x)->writes[0].off, HXS_HEAD + 3 * PAGE_BYTES + 128);
+	assert_int_equal(hxs(x)->writes[0].len, 5 * PAGE_BYTES - 128);
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.bytes_swapped, 8 * PAGE_BYTES);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, 8);
+	hxs_close(x);
+}
+
+static void a_failing_write_is_repeated_then_pauses(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 4, 8);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
+		assert_false(hst_is_paused(&x->h));
+		assert_int_equal(hxs(x)->count, 1);
+		hxs_write_end(x, 0, i == 1 ? 0 : -ENOSPC);
+		hx_after(x, NS_PER_S);
+	}
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->trouble.why.code, -ENOSPC);
+	assert_int_equal(x->trouble.gpa.v, HX_GPA + 4 * PAGE_BYTES);
+	assert_int_equal(x->trouble.tries, 3);
+	assert_non_null(strstr(x->trouble.why.text, "resume"));
+	assert_int_equal(x->h.stats.swap_write_errors, 3);
+	/* Nothing is lost meanwhile, nor given back. */
+	hxs_check_pages(x, 5, 1);
+	hst_resume(&x->h);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	hxs(x)->later = false;
+	hxs_write_ok(x, 0);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 4, 8);
+	hxs_close(x);
+}
+
+static void a_failed_write_that_nobody_needs_is_forgotten(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 3);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_check_pages(x, 0, 3);
+	hxs_write_end(x, 0, -EIO);
+	assert_int_equal(x->h.evict.writes_used, 0);
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	hxs_check_pages(x, 0, 3);
+	assert_false(hst_is_paused(&x->h));
+	hxs_close(x);
+}
+
+static struct hx *open_stuck(uint32_t retries)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hx *x;
+
+	cfg.source_timeout_ns = 50 * MS;
+	cfg.retries_max = retries;
+	x = hxs_open(&cfg, 64, false, 0);
+	hxs_write_pages(x, 0, 4);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hx_after(x, 50 * MS);
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->trouble.why.code, -ETIMEDOUT);
+	return x;
+}
+
+static void a_write_that_takes_too_long_pauses_until_it_ends(void **state)
+{
+	struct hx *x = open_stuck(2);
+
+	(void)state;
+	hxs_write_ok(x, 0);
+	assert_false(hst_is_paused(&x->h));
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, 4);
+	hxs_close(x);
+}
+
+static void resume_begins_a_stuck_write_anew(void **state)
+{
+	struct hx *x = open_stuck(0);
+
+	(void)state;
+	hst_resume(&x->h);
+	hst_resume(&x->h);
+	assert_true(hxs(x)->writes[0].cancelled);
+	assert_true(hst_is_paused(&x->h)); /* until it has ended */
+	hxs_write_end(x, 0, -ECANCELED);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(hxs(x)->count, 1);
+	hxs_write_ok(x, 0);
+	hxs_evict(x);
+	hxs_check_pages(x, 0, 4);
+	hxs_close(x);
+}
+
+static void stopping_cancels_writes_and_takes_nothing_more(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+	struct hst_job job;
+
+	(void)state;
+	hxs_write_pages(x, 0, 4);
+	hxs_write_pages(x, 100, 4);
+	hxs(x)->later = true;
+	hst_evict_to(&x->h, 0);
+	assert_true(hxs_job(x)); /* watch */
+	while (x->h.evict.lists[HST_LIST_DIRTY].len == 0)
+		assert_true(hxs_job(x));
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_int_equal(hxs(x)->count, 1);
+	hst_stop(&x->h);
+	assert_true(hxs(x)->writes[0].cancelled);
+	assert_false(hst_is_idle(&x->h));
+	hxs_end_job(x, &job);
+	assert_false(hst_evict_next(&x->h, &job));
+	assert_false(hst_evict_wanted(&x->h));
+	assert_false(hst_evict_forced(&x->h));
+	hxs_write_end(x, 0, -ECANCELED);
+	assert_true(hst_is_idle(&x->h));
+	timers_run(&x->h.timers, x->now + NS_PER_S);
+	assert_int_equal(hxs(x)->count, 0);
+	hx_free(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(zeroes_and_clean_blocks_cost_no_write),
+		cmocka_unit_test(what_stands_behind_is_what_was_there),
+		cmocka_unit_test(a_clean_block_is_written_once),
+		cmocka_unit_test(what_must_be_written_out_is_not_watched),
+		cmocka_unit_test(larger_blocks_are_told_by_their_pages),
+		cmocka_unit_test(neighbours_go_in_one_write),
+		cmocka_unit_test(writes_are_bounded),
+		cmocka_unit_test(a_torn_write_is_not_believed),
+		cmocka_unit_test(a_block_has_one_write_at_a_time),
+		cmocka_unit_test(many_that_came_back_hide_nobody),
+		cmocka_unit_test(a_short_write_goes_on),
+		cmocka_unit_test(a_failing_write_is_repeated_then_pauses),
+		cmocka_unit_test(a_failed_write_that_nobody_needs_is_forgotten),
+		cmocka_unit_test(a_write_that_takes_too_long_pauses_until_it_ends),
+		cmocka_unit_test(resume_begins_a_stuck_write_anew),
+		cmocka_unit_test(stopping_cancels_writes_and_takes_nothing_more),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
