@@ -362,6 +362,8 @@ void fetch_present_again(struct hst *h, uint32_t block)
 	struct hst_fetch *f;
 
 	evict_delist(h, block);
+	/* Who took it out of the mapping, and whether it was written to before, nobody knows. */
+	h->blocks[block] |= BLOCK_WRITTEN;
 	f = fetch_alloc(h, block, h->cfg.vcpus);
 	f->charged = true;
 	h->blocks_present--;
@@ -497,6 +499,20 @@ static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
 	return 0;
 }
 
+/*
+ * A touch of a block that is there: reported before it was, or the host has taken the page out
+ * of the mapping to reclaim it. Then nobody knows whether it was written to before.
+ */
+static int show_again(struct hst *h, uint32_t block, struct err *e)
+{
+	roff_t start;
+	uint64_t len;
+
+	hst_block_range(h, block, &start, &len);
+	h->blocks[block] |= BLOCK_WRITTEN;
+	return h->mem.ops->present(h->mem.ctx, start, len, false, e);
+}
+
 int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 {
 	uint32_t block = block_of(h, off);
@@ -506,17 +522,18 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 
 	ASSERT(off.v < h->mem.bytes);
 	hst_block_range(h, block, &start, &len);
+	if (h->cfg.faults == HST_FAULTS_KERNEL)
+		h->stats.faults++;
+	if (block_kind(h, block) == BLOCK_PRESENT) {
+		h->stats.redundant++;
+		return show_again(h, block, e);
+	}
 	if (h->cfg.faults != HST_FAULTS_KERNEL) {
 		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
 			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
-		if (block_kind(h, block) != BLOCK_PRESENT && h->cfg.evict)
+		if (h->cfg.evict)
 			/* Met while it was being taken out of the mapping. */
 			return h->mem.ops->poison(h->mem.ctx, start, len, e);
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
-	}
-	h->stats.faults++;
-	if (block_kind(h, block) == BLOCK_PRESENT) {
-		h->stats.redundant++;
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
 	}
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))

@@ -380,7 +380,13 @@ static void trouble_step(struct world *w)
 {
 	struct hx *x = w->x;
 
-	switch (rnd(w, 8)) {
+	switch (rnd(w, 9)) {
+	case 8:
+		/* The host reclaims: pages leave the mapping, markers stay. */
+		for (unsigned p = (unsigned)rnd(w, PAGES); p < PAGES; p += 5)
+			if (hxs_visible(x, p) && !hxs(x)->guarded[p])
+				hxs(x)->pages[p] = HX_HOLE;
+		break;
 	case 0:
 		hst_pause(&x->h);
 		break;

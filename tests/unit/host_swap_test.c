@@ -100,6 +100,35 @@ static void what_must_be_written_out_is_not_watched(void **state)
 	hxs_close(x);
 }
 
+/* Then it is not known any more what was written to. */
+static void what_the_host_reclaimed_counts_as_written(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct err e;
+
+	(void)state;
+	for (unsigned by_fault = 0; by_fault < 2; by_fault++) {
+		uint64_t page = 4 + by_fault;
+
+		hxs_touch(x, page, 3);
+		assert_true(hxs(x)->guarded[page]);
+		hxs_guest_writes(x, page, 0x44 + by_fault);
+		hxs(x)->pages[page] = by_fault ? HX_POISONED : HX_HOLE;
+		for (unsigned i = 0; by_fault && i < 16; i++) {
+			hx_fault(x, 0, page);
+			hx_settle(x);
+			assert_int_equal(hx_next(x, 0), HST_ENTER);
+		}
+		if (!by_fault)
+			assert_int_equal(hst_kernel_touch(&x->h, (roff_t){page * PAGE_BYTES}, &e),
+					 0);
+		assert_true(hxs_visible(x, page));
+		hxs_evict_all(x);
+		hxs_device(x, page, 0);
+	}
+	hxs_close(x);
+}
+
 static void larger_blocks_are_told_by_their_pages(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
@@ -389,6 +418,7 @@ int main(void)
 		cmocka_unit_test(what_stands_behind_is_what_was_there),
 		cmocka_unit_test(a_clean_block_is_written_once),
 		cmocka_unit_test(what_must_be_written_out_is_not_watched),
+		cmocka_unit_test(what_the_host_reclaimed_counts_as_written),
 		cmocka_unit_test(larger_blocks_are_told_by_their_pages),
 		cmocka_unit_test(neighbours_go_in_one_write),
 		cmocka_unit_test(writes_are_bounded),
