@@ -83,12 +83,15 @@ int lib_evict_start(struct apf *a, struct err *e)
 		return 0;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	/* The other threads look at `started`, and so will this one. */
+	lib_lock(a);
 	rc = pthread_create(&a->evict.thread, NULL, evict, a);
+	a->evict.started = rc == 0;
+	pthread_mutex_unlock(&a->lock);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0)
 		return err_sys(e, -rc, "eviction thread");
 	(void)pthread_setname_np(a->evict.thread, "asyncpf-evict");
-	a->evict.started = true;
 	return 0;
 }
 
@@ -101,7 +104,9 @@ void lib_evict_stop(struct apf *a)
 	pthread_cond_signal(&a->evict.work);
 	lib_unlock(a);
 	pthread_join(a->evict.thread, NULL);
+	lib_lock(a);
 	a->evict.started = false;
+	pthread_mutex_unlock(&a->lock);
 }
 
 /* Locked. Until the command is over; the driver's trouble ends it, too. */

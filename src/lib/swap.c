@@ -20,30 +20,47 @@
 #include "source/source.h"
 
 #define HEAD_BYTES PAGE_BYTES
+/* Of a device: file systems and volumes have their marks in there. */
+#define LOOK_BYTES (1u << 20)
 
 static const char magic[] = "asyncpf swap file, version 1\n";
 
+/* A device that is in use, mounted for example, is refused by O_EXCL. */
 static int open_or_make(const char *path, bool *ret_made, struct err *e)
 {
 	const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY;
 	int fd = open(path, flags | O_CREAT | O_EXCL, 0600);
+	struct stat st;
 
 	*ret_made = fd >= 0;
 	if (fd < 0 && errno == EEXIST)
-		fd = open(path, flags | O_NONBLOCK);
+		fd = open(path, flags | O_NONBLOCK |
+					(stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? O_EXCL : 0));
 	return fd < 0 ? err_sys(e, -errno, "swap file %s", path) : fd;
+}
+
+static bool is_zero(const unsigned char *p, size_t len)
+{
+	return len > 0 && p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
 /* May we overwrite it? An empty file, and a device that starts with zeroes, have no owner. */
 static int check_owner(int fd, const char *path, bool device, struct err *e)
 {
-	unsigned char head[HEAD_BYTES] = {0};
-	ssize_t n = pread(fd, head, sizeof(head), 0);
+	size_t look = device ? LOOK_BYTES : HEAD_BYTES;
+	unsigned char *head = malloc(look);
+	bool ours;
+	ssize_t n;
 
+	if (!head)
+		return err_sys(e, -ENOMEM, "swap file %s", path);
+	n = pread(fd, head, look, 0);
+	ours = n == 0 || (n >= (ssize_t)sizeof(magic) && memcmp(head, magic, sizeof(magic)) == 0) ||
+	       (device && n > 0 && is_zero(head, (size_t)n));
+	free(head);
 	if (n < 0)
 		return err_sys(e, -errno, "swap file %s: read", path);
-	if (n == 0 || memcmp(head, magic, sizeof(magic)) == 0 ||
-	    (device && head[0] == 0 && memcmp(head, head + 1, sizeof(head) - 1) == 0))
+	if (ours)
 		return 0;
 	return err_set(e, -EEXIST, "swap file %s: it has content that is not ours; remove it, or "
 		       "name a file that does not exist", path);
@@ -83,9 +100,12 @@ static int prepare(int fd, const char *path, uint64_t bytes, struct err *e)
 		return rc;
 	memcpy(head, magic, sizeof(magic));
 	/* O_NONBLOCK was for opening a FIFO by mistake; with it io_uring may fail with EAGAIN. */
-	if (fcntl(fd, F_SETFL, 0) < 0 || pwrite(fd, head, sizeof(head), 0) != sizeof(head) ||
-	    (S_ISREG(st.st_mode) && ftruncate(fd, (off_t)(HEAD_BYTES + bytes)) < 0))
+	if (fcntl(fd, F_SETFL, 0) < 0 || pwrite(fd, head, sizeof(head), 0) != sizeof(head))
 		return err_sys(e, -errno, "swap file %s: write", path);
+	/* First without what a VM left behind that was killed: it takes up room for nothing. */
+	if (S_ISREG(st.st_mode) && (ftruncate(fd, HEAD_BYTES) < 0 ||
+				    ftruncate(fd, (off_t)(HEAD_BYTES + bytes)) < 0))
+		return err_sys(e, -errno, "swap file %s: size", path);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -216,6 +217,107 @@ static void eviction_to_a_size_keeps_that_much(void **state)
 	vm_end(&v);
 }
 
+static void larger_blocks_come_back_too(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	for (uint32_t block = 8192; block <= 2 * MIB; block *= 16) {
+		vm_prepare(&v);
+		v.c.block_bytes = block;
+		vm_start(&v);
+		for (uint64_t i = 0; i < 1024; i += 3)
+			write_page(&v, i, 0);
+		evict_all(&v);
+		for (uint64_t i = 0; i < 1024; i += 3)
+			check_page(&v, i, 0);
+		vm_end(&v);
+	}
+}
+
+/* What is left must be enough to get on with, or everybody would wait for ever. */
+static void a_limit_leaves_room_to_work(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.resident_max = 4 * MIB - 1;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), -EINVAL);
+	assert_non_null(strstr(v.e.text, "resident_max"));
+	v.c.resident_max = 16 * MIB;
+	v.c.block_bytes = 2 * MIB;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), -EINVAL);
+	assert_non_null(strstr(v.e.text, "100663296")); /* 48 blocks */
+	v.c.block_bytes = 4096;
+	v.c.resident_max = 6 * MIB;
+	vm_start(&v);
+	assert_int_equal(apf_pin(v.a, 0, 5 * MIB), 0);
+	assert_int_equal(apf_pin(v.a, 5 * MIB, MIB), -ENOSPC);
+	for (uint64_t i = 0; i < RAM / PAGE_BYTES; i++)
+		write_page(&v, i, 0);
+	for (uint64_t i = 0; i < RAM / PAGE_BYTES; i++)
+		check_page(&v, i, 0);
+	assert_true(stats(&v).bytes_resident <= 6 * MIB);
+	vm_end(&v);
+}
+
+struct crowd {
+	struct vm *v;
+	pthread_t evictors[3], writer;
+	int ended; /* of them, by -EINTR */
+};
+
+static void *evict_until_stopped(void *arg)
+{
+	struct crowd *c = arg;
+	int rc;
+
+	while ((rc = apf_evict(c->v->a, 0, NULL, NULL)) == 0)
+		;
+	if (rc == -EINTR)
+		__atomic_add_fetch(&c->ended, 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static void *write_until_stopped(void *arg)
+{
+	struct crowd *c = arg;
+	uint64_t words[PAGE_BYTES / 8], i = 0;
+	int rc;
+
+	do {
+		content(i % 2048 + 1, i, words);
+		rc = apf_write(c->v->a, i++ % 2048 * PAGE_BYTES, words, sizeof(words));
+	} while (rc == 0);
+	if (rc == -EINTR)
+		__atomic_add_fetch(&c->ended, 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static void everybody_leaves_when_it_is_stopped(void **state)
+{
+	(void)state;
+	for (unsigned round = 0; round < 20; round++) {
+		struct vm v;
+		struct crowd c = {.v = &v};
+
+		vm_prepare(&v);
+		vm_start(&v);
+		for (unsigned i = 0; i < ARRAY_LEN(c.evictors); i++)
+			assert_int_equal(pthread_create(&c.evictors[i], NULL, evict_until_stopped,
+							&c), 0);
+		assert_int_equal(pthread_create(&c.writer, NULL, write_until_stopped, &c), 0);
+		usleep(round * 500);
+		apf_stop(v.a);
+		for (unsigned i = 0; i < ARRAY_LEN(c.evictors); i++)
+			pthread_join(c.evictors[i], NULL);
+		pthread_join(c.writer, NULL);
+		assert_int_equal(c.ended, 4);
+		vm_end(&v);
+	}
+}
+
 /* ---- the swap file ---- */
 
 static void refused(struct vm *v, int code, const char *words)
@@ -271,6 +373,19 @@ static void nobody_elses_file_is_overwritten(void **state)
 	vm_end(&v);
 }
 
+/* Writes noise into a file. */
+static void fill(const char *path, off_t from, uint64_t bytes)
+{
+	uint64_t words[PAGE_BYTES / 8];
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	content(1, 1, words);
+	for (uint64_t at = 0; at < bytes; at += sizeof(words))
+		assert_int_equal(pwrite(fd, words, sizeof(words), from + (off_t)at), sizeof(words));
+	close(fd);
+}
+
 static void a_file_is_of_one_vm_and_gone_with_it(void **state)
 {
 	struct stat st;
@@ -297,8 +412,12 @@ static void a_file_is_of_one_vm_and_gone_with_it(void **state)
 	apf_close(v.a);
 	assert_int_equal(stat(v.swap, &st), 0);
 	assert_true(st.st_size <= 4096);
-	/* And so does what a VM left behind that was killed. */
+	/* And what a VM left behind that was killed serves, without what it wrote. */
+	assert_int_equal(truncate(v.swap, 64 * MIB), 0);
+	fill(v.swap, 4096, 8 * MIB);
 	vm_start(&v);
+	assert_int_equal(stat(v.swap, &st), 0);
+	assert_true(st.st_blocks * 512 < (off_t)MIB);
 	vm_end(&v);
 }
 
@@ -408,7 +527,8 @@ struct storm {
 	struct fix *f;
 	char swap[64];
 	struct apf *a;
-	pthread_t evictor, device;
+	pthread_t evictor, device, host;
+	bool reclaim;
 	int stop;
 	uint64_t evictions;
 };
@@ -442,6 +562,23 @@ static void *read_here_and_there(void *arg)
 	return NULL;
 }
 
+/* The host's own reclaim takes pages out of the mapping, behind our back. */
+static void *reclaim_here_and_there(void *arg)
+{
+	struct storm *s = arg;
+	unsigned char *at = apf_memory_hva(s->a, 1ull << 32);
+	struct prng rng;
+
+	prng_init(&rng, 4);
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
+		uint64_t page = prng_next(&rng) % s->f->cfg.boot.pages;
+
+		assert_int_equal(madvise(at + page * PAGE_BYTES, PAGE_BYTES, MADV_DONTNEED), 0);
+		usleep(200);
+	}
+	return NULL;
+}
+
 static void start_storm(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first)
 {
 	struct storm *s = ctx;
@@ -452,6 +589,8 @@ static void start_storm(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus,
 	s->a = a;
 	assert_int_equal(pthread_create(&s->evictor, NULL, evict_again_and_again, s), 0);
 	assert_int_equal(pthread_create(&s->device, NULL, read_here_and_there, s), 0);
+	if (s->reclaim)
+		assert_int_equal(pthread_create(&s->host, NULL, reclaim_here_and_there, s), 0);
 }
 
 static void stop_storm(void *ctx)
@@ -461,6 +600,8 @@ static void stop_storm(void *ctx)
 	__atomic_store_n(&s->stop, 1, __ATOMIC_RELEASE);
 	pthread_join(s->evictor, NULL);
 	pthread_join(s->device, NULL);
+	if (s->reclaim)
+		pthread_join(s->host, NULL);
 }
 
 static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum apf_abi abi)
@@ -514,11 +655,14 @@ static void a_guest_under_a_limit_sees_what_it_wrote(void **state)
 	under_a_limit(APF_FAULTS_KERNEL, APF_ABI_OFF);
 }
 
-static void evicted_all_the_time(enum apf_faults faults, enum apf_abi abi)
+static void evicted_all_the_time(enum apf_faults faults, enum apf_abi abi, uint32_t block,
+				 bool reclaim)
 {
 	struct storm s;
 	struct fix *f = open_rewriter(&s, faults, abi);
 
+	s.reclaim = reclaim;
+	f->cfg.apf.block_bytes = block;
 	f->cfg.tick = start_storm;
 	f->cfg.end = stop_storm;
 	fix_run(f);
@@ -532,11 +676,19 @@ static void evicted_all_the_time(enum apf_faults faults, enum apf_abi abi)
 static void eviction_races_lose_nothing(void **state)
 {
 	(void)state;
-	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_INT);
-	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_PF2);
-	evicted_all_the_time(APF_FAULTS_STALL, APF_ABI_OFF);
-	evicted_all_the_time(APF_FAULTS_BLOCK, APF_ABI_OFF);
-	evicted_all_the_time(APF_FAULTS_KERNEL, APF_ABI_OFF);
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_INT, 4096, false);
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_INT, 16384, false);
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_PF2, 4096, false);
+	evicted_all_the_time(APF_FAULTS_STALL, APF_ABI_OFF, 4096, false);
+	evicted_all_the_time(APF_FAULTS_BLOCK, APF_ABI_OFF, 4096, false);
+	evicted_all_the_time(APF_FAULTS_KERNEL, APF_ABI_OFF, 4096, false);
+}
+
+static void what_the_host_reclaims_comes_back(void **state)
+{
+	(void)state;
+	evicted_all_the_time(APF_FAULTS_USER, APF_ABI_INT, 4096, true);
+	evicted_all_the_time(APF_FAULTS_BLOCK, APF_ABI_OFF, 4096, true);
 }
 
 int main(void)
@@ -546,6 +698,9 @@ int main(void)
 		cmocka_unit_test(the_limit_is_kept),
 		cmocka_unit_test(pinned_memory_stays),
 		cmocka_unit_test(eviction_to_a_size_keeps_that_much),
+		cmocka_unit_test(larger_blocks_come_back_too),
+		cmocka_unit_test(a_limit_leaves_room_to_work),
+		cmocka_unit_test(everybody_leaves_when_it_is_stopped),
 		cmocka_unit_test(nobody_elses_file_is_overwritten),
 		cmocka_unit_test(a_file_is_of_one_vm_and_gone_with_it),
 		cmocka_unit_test(without_a_file_nothing_is_evicted),
@@ -553,6 +708,7 @@ int main(void)
 		cmocka_unit_test(failing_reads_pause_and_nothing_is_lost),
 		cmocka_unit_test(a_guest_under_a_limit_sees_what_it_wrote),
 		cmocka_unit_test(eviction_races_lose_nothing),
+		cmocka_unit_test(what_the_host_reclaims_comes_back),
 	};
 
 	fix_need_kvm();
