@@ -110,7 +110,7 @@ static inline const char *hx_evict_broken(const struct hst *h)
 		taking += kind == BLOCK_UNMAPPING || kind == BLOCK_DROPPING;
 		if (kind == BLOCK_FETCHING) {
 			behind += block_fetch(h, b)->state == HST_FETCH_BEHIND;
-			resident += block_fetch(h, b)->charged;
+			resident += block_fetch(h, b)->charged || block_fetch(h, b)->block != b;
 		} else {
 			resident += kind != BLOCK_ABSENT;
 		}
@@ -135,8 +135,11 @@ static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_
 
 	if (f->state == HST_FETCH_FREE)
 		return f->waiters ? "somebody waits for a free fetch" : NULL;
-	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
-		return "a block does not name its fetch";
+	if (f->block < f->first || f->block >= f->first + f->count)
+		return "a fetch does not bring its own block";
+	for (uint32_t b = f->first; b < f->first + f->count; b++)
+		if (block_kind(h, b) != BLOCK_FETCHING || block_fetch(h, b) != f)
+			return "a block does not name its fetch";
 	for (const struct hst_waiter *w = f->waiters; w; prev = w, w = w->next)
 		if (w->fetch != f || w->prev != prev)
 			return "list of waiters";
@@ -147,7 +150,7 @@ static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_
 static inline const char *hx_broken(const struct hst *h)
 {
 	uint32_t in_flight = 0, queued = 0, troubled = 0, used = 0, present = 0, fetching = 0;
-	uint32_t free_len = 0;
+	uint32_t free_len = 0, blocks = 0;
 
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		const struct hst_fetch *f = &h->fetches[i];
@@ -157,6 +160,7 @@ static inline const char *hx_broken(const struct hst *h)
 		if (what)
 			return what;
 		used += s != HST_FETCH_FREE;
+		blocks += s != HST_FETCH_FREE ? f->count : 0;
 		queued += s == HST_FETCH_QUEUED;
 		in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK ||
 			     s == HST_FETCH_CANCELLED;
@@ -175,7 +179,7 @@ static inline const char *hx_broken(const struct hst *h)
 			return "list of free fetches has no end";
 	if (free_len != h->free_count)
 		return "list of free fetches";
-	if (used != fetching || used + h->free_count != h->fetch_count)
+	if (blocks != fetching || used + h->free_count != h->fetch_count)
 		return "fetches and blocks do not agree";
 	if (present != h->blocks_present)
 		return "blocks_present";
