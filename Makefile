@@ -7,6 +7,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 BUILD ?= build
+SEEDS ?= 100000
 WERROR := $(if $(filter true,$(CI)),true,false)
 SANITIZED := -Db_lundef=false -Dbuildtype=debugoptimized
 # GCC 12's thread sanitizer cannot cope with the address layout of newer kernels; a
@@ -28,7 +29,7 @@ define compile
 	@ninja -C $(1)
 endef
 
-.PHONY: all demo test check asan tsan valgrind tidy bench lab lab-test clean help
+.PHONY: all demo test check asan tsan valgrind sim tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -61,6 +62,10 @@ valgrind: ## unit tests under valgrind
 	$(call compile,$(BUILD),)
 	@tools/run-tests $(BUILD) --suite unit --timeout-multiplier 20 \
 		--wrapper 'valgrind -q --error-exitcode=99 --leak-check=full'
+
+sim: ## SEEDS seeds of the simulator (100,000), or SEED=n in detail
+	$(call compile,$(BUILD),)
+	@$(BUILD)/asyncpf sim $(if $(SEED),--seed $(SEED) --log,--seeds $(SEEDS)) $(ARGS)
 
 tidy: ## the rules of the source tree
 	@tools/tidy

@@ -8,7 +8,7 @@ _asyncpf()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'demo doctor evict pause resume run status
+		mapfile -t COMPREPLY < <(compgen -W 'demo doctor evict pause resume run sim status
 			stop --help --version' -- "$cur")
 		return
 	fi
@@ -32,6 +32,10 @@ _asyncpf()
 		mapfile -t COMPREPLY < <(compgen -W 'int pf2 pf2-strict legacy off' -- "$cur")
 		return
 		;;
+	sim--abi)
+		mapfile -t COMPREPLY < <(compgen -W 'legacy pf2 pf2-strict int' -- "$cur")
+		return
+		;;
 	esac
 	case ${COMP_WORDS[1]} in
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
@@ -47,6 +51,9 @@ _asyncpf()
 		--help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
+	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi
+		--exhaustive --states --scale --faults
+		--no-faults --log --help --version' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }

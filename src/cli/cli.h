@@ -39,5 +39,6 @@ int cmd_resume(int argc, char **argv);
 int cmd_run(int argc, char **argv); /* or the guest's own status: asyncpf-run(1) */
 int cmd_status(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_sim(int argc, char **argv);
 
 #endif

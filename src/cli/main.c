@@ -27,6 +27,7 @@ static const struct verb verbs[] = {
 	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},
 	{"status", cmd_status, "what a running VM does, and why it is paused"},
 	{"stop", cmd_stop, "ask a running VM to end"},
+	{"sim", cmd_sim, "deterministic simulation of the shipped code, faults included"},
 };
 
 static void print_usage(FILE *out)

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What must hold whenever the driver acts: called from the simulated tables and around every
+ * call of the driver. Numbers are those of the specification's invariants; docs/sim.md says
+ * for each of them where it is checked. The checkers look at the simulated processor and the
+ * guest's memory, not at what the engine believes.
+ *
+ * A hostile guest can make most of this untrue; then only the host's own safety is looked at
+ * (check_state.c). pf2-strict is exempt from what its hazards break.
+ */
+#include <string.h>
+
+#include "host/internal.h"
+#include "sim/world.h"
+
+static uint64_t words(const struct sim_vcpu *v)
+{
+	return *(const uint64_t *)(const void *)sim_area(v);
+}
+
+static void must(struct sim_vcpu *v, bool ok, unsigned invariant, const char *what, uint64_t b)
+{
+	if (__builtin_expect(!ok, 0))
+		sim_broken(v->w, invariant, what, v->index, b);
+}
+
+static bool by_irq(const struct sim_vcpu *v)
+{
+	return v->w->cfg.rev != APF_REV_LEGACY;
+}
+
+/* The word that says whether the slot is free. */
+static uint32_t gate(const struct sim_vcpu *v, uint64_t both)
+{
+	return v->w->cfg.rev == APF_REV_INT ? (uint32_t)(both >> 32) : (uint32_t)both;
+}
+
+/* Events are on, by the registers as the guest wrote them. */
+static bool enabled(const struct sim_vcpu *v)
+{
+	uint64_t need = APF_EN_ENABLED | (v->w->cfg.rev == APF_REV_INT ? APF_EN_INT : 0);
+
+	return (v->chk.en & need) == need;
+}
+
+static struct sim_np *np_find(struct sim_vcpu *v, uint32_t token)
+{
+	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
+		if (v->chk.np[i].token == token)
+			return &v->chk.np[i];
+	return NULL;
+}
+
+void sim_chk_forget(struct sim_vcpu *v)
+{
+	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
+		v->chk.np[i].token = 0;
+	v->chk.wake_all_owed = false;
+	v->chk.in_slot = 0;
+}
+
+void sim_chk_moved(struct sim_vcpu *v)
+{
+	v->chk.in_slot = 0;
+	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
+		v->chk.np[i].moved = v->chk.np[i].ready != 0;
+}
+
+/* ---- around the driver ---- */
+
+void sim_chk_enter(struct sim *w)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_check_vcpu *c = &w->vcpus[i].chk;
+
+		c->slot = words(&w->vcpus[i]);
+		c->wrote_en = false;
+		c->injected = false;
+	}
+}
+
+void sim_chk_leave(struct sim *w)
+{
+	if (sim_hostile(w))
+		return;
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+		uint64_t now = words(v);
+
+		/* What a read leaves in a page that is not there is nobody's event. */
+		if (!w->host->visible[v->area_page])
+			continue;
+		/* pf2: a token without its reason means nothing. */
+		if (now != v->chk.slot && v->w->cfg.rev != APF_REV_INT && !gate(v, now) &&
+		    !gate(v, v->chk.slot))
+			continue;
+		/* 23, 39 when events are off, else 7: a word changed without its event. */
+		if (now != v->chk.slot && !(v->chk.wrote_en && now == 0) && !sim_strict(w))
+			sim_broken(w, enabled(v) ? 7 : 23, "the area changed without an event", i,
+				   now);
+	}
+}
+
+/* ---- page missing, and page ready by #PF ---- */
+
+/* 9: the processor could take it, by its own state. */
+static void accepts_pf(struct sim_vcpu *v, bool missing)
+{
+	const struct sim_cpu *c = &v->cpu;
+	const struct sim_cfg *cfg = &v->w->cfg;
+
+	must(v, c->pf.kind == SIM_EV_NONE, 48, "two #PF of ours pend at a time", c->pf.cr2);
+	must(v, c->reinject.kind == SIM_EV_NONE, 9, "a #PF on top of a half-delivered event", 0);
+	must(v, c->interrupts_on, 9, "a #PF with interrupts off", 0);
+	must(v, !c->shadow, 9, "a #PF in an interrupt shadow", 0);
+	must(v, enabled(v), 9, "a #PF while events are off", v->chk.en);
+	if (!missing)
+		return;
+	must(v, c->cpl == 3 || cfg->send_always, 9, "page missing at CPL 0", 0);
+	must(v, c->paging || cfg->rev == APF_REV_LEGACY || sim_strict(v->w), 9,
+	     "page missing with paging off", 0);
+	must(v, !cfg->protected_state || cfg->send_always, 9,
+	     "page missing where the CPL is hidden", 0);
+}
+
+static void missing_sent(struct sim_vcpu *v, uint32_t token)
+{
+	struct sim_np *np = np_find(v, 0);
+	uint32_t page = sim_page(sim_hv(v)->fault_off);
+	uint64_t now = words(v);
+
+	must(v, token != 0 && token != APF_TOKEN_WAKE_ALL, 2, "a token that means something else",
+	     token);
+	for (unsigned i = 0; i < v->w->cfg.vcpus; i++)
+		must(v, !np_find(&v->w->vcpus[i], token), 3, "two faults under one token", token);
+	if (by_irq(v))
+		must(v, (uint32_t)v->chk.slot == 0, v->w->cfg.rev == APF_REV_INT ? 11 : 8,
+		     "page missing over an unread word", v->chk.slot);
+	if (v->w->cfg.rev == APF_REV_INT)
+		must(v, now >> 32 == v->chk.slot >> 32, 8, "page missing changed the token", now);
+	else if (by_irq(v))
+		must(v, now >> 32 == token, 8, "reason and token were not stored at once", now);
+	must(v, (uint32_t)now == APF_REASON_MISSING, 10, "no reason beside the #PF", now);
+	must(v, np != NULL, 16, "more faults than faults_max", 0);
+	if (np)
+		*np = (struct sim_np){.token = token, .page = page};
+	v->w->counts.missing++;
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_MISSING, v->index, token, page);
+}
+
+/* ---- page ready ---- */
+
+/* 6: in the order in which the pages came. */
+static bool first_ready(const struct sim_vcpu *v, const struct sim_np *np)
+{
+	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++) {
+		const struct sim_np *o = &v->chk.np[i];
+
+		if (o->token && o->ready && o->ready < np->ready)
+			return false;
+	}
+	return np->ready != 0;
+}
+
+static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
+{
+	struct sim_np *np = np_find(v, token);
+
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_READY, v->index, token, vector);
+	v->chk.in_slot = token;
+	if (token == APF_TOKEN_WAKE_ALL) {
+		v->w->counts.wake_alls++;
+		if (!sim_strict(v->w))
+			sim_chk_forget(v);
+		v->chk.wake_all_owed = false;
+		v->chk.in_slot = token;
+		return;
+	}
+	v->w->counts.ready++;
+	must(v, token != 0 && np != NULL, 4, "page ready without page missing, or twice", token);
+	if (!token || !np)
+		return;
+	/* Taken away again since: then it was there (first_ready), and comes again (45). */
+	must(v, np->moved || v->w->cfg.evict || v->w->host->visible[np->page], 0,
+	     "page ready before the page is visible", np->page);
+	must(v, first_ready(v, np), 6, "page ready out of order", token);
+	v->chk.in_slot_page = np->page;
+	if (np->moved)
+		v->chk.in_slot = 0;
+	np->token = 0;
+}
+
+void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret_kind)
+{
+	uint64_t now = words(v);
+	bool missing = (uint32_t)now != APF_REASON_READY;
+
+	*ret_kind = missing ? SIM_EV_MISSING : SIM_EV_READY;
+	if (sim_hostile(v->w))
+		return;
+	must(v, !hst_is_paused(&v->w->host->hst), 41, "an event for a VM that stands still", token);
+	must(v, v->w->actor == (int)v->index && v->th != SIM_TH_GUEST, 19,
+	     "a #PF queued by another thread", token);
+	accepts_pf(v, missing);
+	if (missing)
+		missing_sent(v, token);
+	else
+		ready_sent(v, token, 0);
+	v->chk.injected = true;
+	v->chk.slot = now;
+}
+
+void sim_chk_cancel(struct sim_vcpu *v)
+{
+	struct sim_np *np = np_find(v, (uint32_t)v->cpu.pf.cr2);
+
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_CANCEL, v->index, v->cpu.pf.cr2, 0);
+	if (sim_hostile(v->w))
+		return;
+	must(v, v->cpu.pf.kind == SIM_EV_MISSING && np && np->ready, 48,
+	     "an event is withdrawn that is not both halves of one token", v->cpu.pf.cr2);
+	if (np)
+		np->token = 0;
+	v->chk.slot = words(v);
+}
+
+void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted)
+{
+	uint64_t now = words(v);
+
+	if (!accepted)
+		v->w->counts.refused++;
+	if (sim_hostile(v->w))
+		return;
+	must(v, gate(v, v->chk.slot) == 0, 1, "page ready over an unread slot", v->chk.slot);
+	must(v, gate(v, now) != 0, 7, "an interrupt before its slot is filled", vector);
+	must(v, now >> 32 != 0, 2, "page ready with token 0", now);
+	must(v, enabled(v), 23, "an interrupt while events are off", v->chk.en);
+	must(v, vector == (v->chk.ctl & APF_CTL_VECTOR_MASK), 7, "not the guest's vector", vector);
+	must(v, vector >= 16, 22, "a vector that is an exception's", vector);
+	if (v->w->cfg.rev == APF_REV_INT)
+		must(v, (uint32_t)now == (uint32_t)v->chk.slot, 8, "page ready changed the flags",
+		     now);
+	else
+		must(v, (uint32_t)now == APF_REASON_READY && (v->chk.ctl & APF_PF2_ENABLED), 47,
+		     "the slot is filled while its interrupt is off", now);
+	/* The driver takes an acknowledgement as given when it saw the slot free for so long. */
+	must(v, v->w->cfg.rev != APF_REV_INT || v->chk.acked ||
+	     v->w->now_ns - v->chk.freed_ns >= 2 * NS_PER_MS, 28,
+	     "page ready before the last one was acknowledged", now);
+	must(v, !hst_is_paused(&v->w->host->hst), 41, "an event for a VM that stands still", now);
+	if (!accepted) {
+		sim_log_add(v->w->log, v->w->now_ns, SIM_OP_REFUSED, v->index, now >> 32, 0);
+		return;
+	}
+	ready_sent(v, (uint32_t)(now >> 32), vector);
+	v->chk.acked = false;
+	v->chk.slot = now;
+}
+
+/* ---- how the vCPU goes on ---- */
+
+/* Something is due and nothing stands in its way: it must be out by now. */
+static bool left_lying(const struct sim_vcpu *v)
+{
+	const struct eng_vcpu *e = &sim_hv(v)->eng;
+	const struct hst *h = &v->w->host->hst;
+
+	if (!by_irq(v) || sim_strict(v->w) || (!e->ready_len && !e->wake_all_due))
+		return false;
+	if (v->w->cfg.rev == APF_REV_INT ? !v->chk.acked : !(v->chk.ctl & APF_PF2_ENABLED))
+		return false;
+	return enabled(v) && v->cpu.apic_on && gate(v, words(v)) == 0 &&
+	       (v->chk.ctl & APF_CTL_VECTOR_MASK) >= 16 &&
+	       block_kind(h, block_of(h, sim_roff(v->area_page))) == BLOCK_PRESENT;
+}
+
+#define FUTILE_MAX 2000u
+
+void sim_chk_next(struct sim_vcpu *v, enum hst_next next)
+{
+	struct sim_check_vcpu *c = &v->chk;
+
+	if (v->w->now_ns - c->futile_ns > NS_PER_MS) {
+		c->futile = 0;
+		c->futile_ns = v->w->now_ns;
+	}
+	c->futile++;
+	must(v, c->futile <= FUTILE_MAX, 30, "the vCPU is entered again and again", c->futile);
+	if (next == HST_ENTER_HALTED) {
+		v->w->counts.stalls++;
+		must(v, sim_hostile(v->w) || !c->injected, 14, "halted, and told all the same", 0);
+	}
+	if (next != HST_WAIT && !sim_hostile(v->w))
+		must(v, !left_lying(v), 31, "a due event was left lying", sim_hv(v)->eng.ready_len);
+}
+
+/* Through the alias: the block must be the driver's to give, not on its way anywhere. */
+void sim_chk_host_access(struct sim *w, uint32_t page)
+{
+	const struct hst *h = &w->host->hst;
+
+	if (block_kind(h, block_of(h, sim_roff(page))) != BLOCK_PRESENT)
+		sim_broken(w, 0, "the host accesses a block that is not there", page, 0);
+}
+
+/* ---- a block is about to be settled ---- */
+
+void sim_chk_settled(struct sim *w, const struct hst_fetch *f)
+{
+	const struct hst_waiter *x = f->waiters;
+	uint32_t page = (uint32_t)((uint64_t)f->block << w->cfg.block_shift >> PAGE_SHIFT);
+	uint32_t end = page + (1u << (w->cfg.block_shift - PAGE_SHIFT));
+
+	sim_log_add(w->log, w->now_ns, SIM_OP_SETTLED, SIM_LOG_NOBODY, f->block, 0);
+	for (; page < end; page++) {
+		if (!w->host->visible[page])
+			sim_broken(w, 0, "a block is settled that is not visible", page, 0);
+		if (sim_page_get(w->host, page) != w->expect[page])
+			sim_broken(w, 0, "a block is visible without its content", page,
+				   w->expect[page]);
+	}
+	while (x && x->next)
+		x = x->next;
+	for (; x; x = x->prev) {
+		struct sim_np *np;
+
+		if (!x->v || x == &x->v->sync)
+			continue;
+		np = np_find(&w->vcpus[x->v->index], x->v->eng.faults[x - x->v->tokens].token);
+		if (np && np->token)
+			np->ready = ++w->ready_seq;
+	}
+}
+
+/* ---- registers ---- */
+
+static void en_written(struct sim_vcpu *v, uint64_t value)
+{
+	struct sim_check_vcpu *c = &v->chk;
+
+	must(v, (value & 0x30) == 0, 22, "reserved bits were accepted", value);
+	c->en = value;
+	c->wrote_en = true;
+	c->acked = true; /* an old event is none any more */
+	if (!enabled(v)) {
+		sim_chk_forget(v);
+		return;
+	}
+	/* 25; pf2: CTL's enabling write brings it when it comes second. */
+	c->wake_all_owed = !(value & APF_EN_INT) || v->w->cfg.rev == APF_REV_INT ||
+			   (c->ctl & APF_PF2_ENABLED);
+	must(v, !c->wake_all_owed || sim_hv(v)->eng.wake_all_due, 25,
+	     "no wake-all after an enabling write", value);
+	if (v->w->cfg.rev == APF_REV_INT)
+		must(v, !sim_hv(v)->eng.ready_unacked && words(v) == 0, 24,
+		     "a dirty area or an old event after an enabling write", words(v));
+}
+
+void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp)
+{
+	struct sim_check_vcpu *c = &v->chk;
+
+	if (sim_hostile(v->w))
+		return;
+	if (gp) {
+		must(v, sim_strict(v->w) || !memcmp(&c->eng, &sim_hv(v)->eng, sizeof(c->eng)), 20,
+		     "a refused write changed something", msr);
+		return;
+	}
+	switch (msr) {
+	case APF_MSR_EN:
+		en_written(v, value);
+		break;
+	case APF_MSR_ACK:
+		c->acked = true;
+		break;
+	case APF_MSR_CTL:
+		must(v, value < 0x200, 22, "reserved bits were accepted", value);
+		c->ctl = value;
+		if (v->w->cfg.rev != APF_REV_INT && (value & APF_PF2_ENABLED) && enabled(v))
+			c->wake_all_owed = true;
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What must hold over everything: the driver's own books, the engines' lists, the guest's
+ * table of sleepers. Looked at now and then, and at the end, when nothing may be left over.
+ * The first part holds whatever a guest does.
+ */
+#include "host/internal.h"
+#include "sim/world.h"
+
+/* ---- the driver: true for a hostile guest too ---- */
+
+struct tally {
+	uint32_t in_flight, queued, troubled, used;
+};
+
+static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, struct tally *t)
+{
+	const struct hst_waiter *prev = NULL;
+	enum hst_fetch_state s = f->state;
+
+	if (s == HST_FETCH_FREE)
+		return f->waiters ? "somebody waits for a free fetch" : NULL;
+	t->used++;
+	t->queued += s == HST_FETCH_QUEUED;
+	t->in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
+	t->troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
+	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
+		return "a block does not name its fetch";
+	for (const struct hst_waiter *x = f->waiters; x; prev = x, x = x->next)
+		if (x->fetch != f || x->prev != prev)
+			return "a list of waiters is broken";
+	return NULL;
+}
+
+static const char *driver_wrong(const struct hst *h)
+{
+	struct tally t = {0};
+	uint32_t fetching = 0, present = 0, free_len = 0;
+
+	for (uint32_t i = 0; i < h->fetch_count; i++) {
+		const char *what = fetch_wrong(h, &h->fetches[i], &t);
+
+		if (what)
+			return what;
+	}
+	for (uint32_t b = 0; b < h->block_count; b++) {
+		fetching += block_kind(h, b) == BLOCK_FETCHING;
+		present += block_kind(h, b) == BLOCK_PRESENT;
+	}
+	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
+		if (free_len++ == h->fetch_count)
+			return "the list of free fetches has no end";
+	if (free_len != h->free_count || t.used + free_len != h->fetch_count)
+		return "a fetch is lost";
+	if (t.used != fetching || present != h->blocks_present)
+		return "fetches and blocks do not agree";
+	if (t.in_flight > h->cfg.queue_depth || t.in_flight != h->in_flight)
+		return "reads in flight";
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+		t.troubled += h->evict.writes[i].state == HST_WRITE_FAILED ||
+			      h->evict.writes[i].state == HST_WRITE_STUCK;
+	if (t.troubled != h->troubled)
+		return "troubled fetches and writes";
+	if (h->cfg.resident_max && h->evict.resident > h->evict.limit)
+		return "more is resident than allowed";
+	if (t.queued && t.in_flight < h->cfg.queue_depth && evict_room(h))
+		return "a read waits although there is room";
+	return NULL;
+}
+
+/* ---- the engines ---- */
+
+static const char *engine_wrong(const struct eng_vcpu *e)
+{
+	uint32_t n = 0, ready = 0, queued = 0, prev = ENG_NIL;
+
+	for (uint32_t i = e->issue_head; i != ENG_NIL; prev = i, i = e->faults[i].next) {
+		if (n++ == e->cfg.faults_max || e->faults[i].prev != prev)
+			return "the list of faults is broken";
+		if (e->faults[i].state == ENG_FAULT_FREE || e->faults[i].token == 0)
+			return "a free fault is in the list";
+		ready += e->faults[i].state == ENG_FAULT_READY;
+	}
+	for (uint32_t i = e->ready_head; i != ENG_NIL; i = e->faults[i].ready_next)
+		if (queued++ == e->cfg.faults_max || e->faults[i].state != ENG_FAULT_READY)
+			return "the ready queue is broken";
+	if (n != e->outstanding || ready != e->ready_len || queued != ready)
+		return "faults are counted wrongly";
+	return NULL;
+}
+
+/* 5: what the guest was told and what the engine still owes are the same. */
+static void owed(struct sim_vcpu *v)
+{
+	const struct eng_vcpu *e = &sim_hv(v)->eng;
+	unsigned told = 0, owes = 0;
+
+	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
+		told += v->chk.np[i].token != 0;
+	for (uint32_t i = e->issue_head; i != ENG_NIL; i = e->faults[i].next)
+		owes += e->faults[i].state != ENG_FAULT_RETIRED;
+	if (told != owes)
+		sim_broken(v->w, 5, "page-missing events without an end, or with two", told, owes);
+}
+
+/* ---- the guest ---- */
+
+static const struct gst_node *node_of(const struct sim *w, uint32_t token)
+{
+	for (unsigned b = 0; b < GST_BUCKETS; b++)
+		for (const struct gst_node *n = w->table.buckets[b]; n; n = n->next)
+			if (n->token == token)
+				return n;
+	return NULL;
+}
+
+/* 33: who sleeps can be found by his token. */
+static void sleepers(struct sim *w)
+{
+	for (unsigned c = 0; c < w->cfg.vcpus; c++)
+		for (unsigned i = 0; i < w->cfg.tasks; i++) {
+			const struct sim_task *t = &w->vcpus[c].tasks[i];
+			const struct gst_node *n;
+
+			if (t->state != SIM_TASK_SLEEPS)
+				continue;
+			n = node_of(w, t->token);
+			if (!n || n->task != t)
+				sim_broken(w, 33, "a sleeper is not in the table", t->id, t->token);
+		}
+}
+
+void sim_chk_state(struct sim *w)
+{
+	const char *what = driver_wrong(&w->host->hst);
+
+	if (what)
+		sim_broken(w, 17, what, 0, 0);
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+
+		what = engine_wrong(&sim_hv(v)->eng);
+		if (what)
+			sim_broken(w, 16, what, i, 0);
+		if (!sim_hostile(w) && !sim_strict(w)) {
+			owed(v);
+			/* 37: one EOI for each interrupt. */
+			if (v->chk.eoi_due != v->cpu.in_service && v->chk.eoi_due)
+				sim_broken(w, 37, "interrupts without EOI", i, v->chk.eoi_due);
+		}
+	}
+	if (!sim_hostile(w))
+		sleepers(w);
+}
+
+/* Everybody was fair for long enough: nothing may be left. */
+void sim_chk_end(struct sim *w)
+{
+	const struct hst *h = &w->host->hst;
+
+	if (h->free_count != h->fetch_count || !hst_is_idle(h) || hst_is_paused(h))
+		sim_broken(w, 46, "something is still being fetched", h->free_count, h->in_flight);
+	if (sim_hostile(w) || sim_strict(w))
+		return;
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+		const struct eng_vcpu *e = &sim_hv(v)->eng;
+
+		if (e->outstanding || e->wake_all_due)
+			sim_broken(w, 27, "events that were never sent", i, e->outstanding);
+		if (v->chk.wake_all_owed && v->cpu.apic_on && (v->chk.ctl || !v->chk.en))
+			sim_broken(w, 25, "the wake-all of an enabling write never came", i, 0);
+	}
+	if (w->table.early_count && !w->table.overflow_count)
+		sim_broken(w, 34, "a wake-up that nobody waited for", w->table.early_count, 0);
+}

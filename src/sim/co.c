@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See co.h. */
+#include "sim/co.h"
+
+#include <stdint.h>
+
+#include "base/assert.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SIM_CO_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SIM_CO_ASAN 1
+#endif
+
+#ifdef SIM_CO_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#else
+/* What the sanitizer must be told about a change of stacks; nothing without it. */
+#define __sanitizer_start_switch_fiber(save, bottom, bytes) ((void)(bottom), (void)(bytes))
+#define __sanitizer_finish_switch_fiber(save, bottom, bytes) ((void)(save))
+#define __asan_unpoison_memory_region(at, bytes) ((void)0)
+#endif
+
+/* Stores the stack pointer at *save and goes on where `to` was stored. System V x86-64 ABI:
+ * these registers, and no others, outlive a call. */
+void sim_co_switch(void **save, void *to);
+
+__asm__(".text\n"
+	".type sim_co_switch, @function\n"
+	"sim_co_switch:\n"
+	"	push %rbx\n"
+	"	push %rbp\n"
+	"	push %r12\n"
+	"	push %r13\n"
+	"	push %r14\n"
+	"	push %r15\n"
+	"	mov %rsp, (%rdi)\n"
+	"	mov %rsi, %rsp\n"
+	"	pop %r15\n"
+	"	pop %r14\n"
+	"	pop %r13\n"
+	"	pop %r12\n"
+	"	pop %rbp\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	".size sim_co_switch, . - sim_co_switch\n"
+	/* The first switch comes here, with the coroutine in rbx. */
+	".type sim_co_first, @function\n"
+	"sim_co_first:\n"
+	"	mov %rbx, %rdi\n"
+	"	call sim_co_enter\n"
+	"	ud2\n"
+	".size sim_co_first, . - sim_co_first\n");
+
+void sim_co_first(void);
+void sim_co_enter(struct sim_co *co);
+
+__attribute__((used)) void sim_co_enter(struct sim_co *co)
+{
+	__sanitizer_finish_switch_fiber(co->fake, &co->caller_stack, &co->caller_bytes);
+	co->run(co->arg);
+	ASSERT(0 && "a coroutine came to its end");
+}
+
+void sim_co_start(struct sim_co *co, sim_co_main *run, void *arg)
+{
+	/* The first return leaves the stack aligned by 16, as a call wants it. */
+	void **top = (void **)(void *)(co->stack + SIM_CO_STACK_BYTES - 24);
+
+	__asan_unpoison_memory_region(co->stack, SIM_CO_STACK_BYTES);
+	co->run = run;
+	co->arg = arg;
+	co->fake = NULL;
+	top[0] = (void *)(uintptr_t)sim_co_first;
+	top[-1] = co; /* rbx */
+	for (int i = 2; i <= 6; i++)
+		top[-i] = NULL;
+	co->sp = top - 6;
+}
+
+void sim_co_resume(struct sim_co *co)
+{
+	__sanitizer_start_switch_fiber(&co->caller_fake, co->stack, SIM_CO_STACK_BYTES);
+	sim_co_switch(&co->caller_sp, co->sp);
+	__sanitizer_finish_switch_fiber(co->caller_fake, NULL, NULL);
+}
+
+void sim_co_yield(struct sim_co *co)
+{
+	__sanitizer_start_switch_fiber(&co->fake, co->caller_stack, co->caller_bytes);
+	sim_co_switch(&co->sp, co->caller_sp);
+	__sanitizer_finish_switch_fiber(co->fake, &co->caller_stack, &co->caller_bytes);
+}

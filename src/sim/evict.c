@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that is taken away: the calls of port/mem.h for it, and the thread that makes them
+ * (lib/evict.c's part). What a page held when the guest lost it is what it must hold when it
+ * comes back, by whatever way: still in the alias, from the swap file, from the source, zero.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "sim/world.h"
+
+#define LOOK_NS (2 * NS_PER_MS) /* at memory that the kernel fills unseen */
+
+static void set_page(mem_pages pages, uint32_t i)
+{
+	pages[i / 64] |= 1ull << (i % 64);
+}
+
+int sim_mem_watch_all(void *ctx, struct err *e)
+{
+	(void)ctx;
+	(void)e;
+	return 0;
+}
+
+int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
+{
+	struct sim_host *h = ctx;
+
+	(void)e;
+	memset(ret, 0, sizeof(mem_pages));
+	for (uint32_t i = 0; i < len >> PAGE_SHIFT; i++)
+		if (h->visible[sim_page(off) + i])
+			set_page(ret, i);
+	return 0;
+}
+
+static void take_out(struct sim_host *h, uint32_t p)
+{
+	struct sim *w = h->w;
+
+	if (p == w->vcpus[0].area_page && h->visible[p])
+		memcpy(w->areas_expect, h->alias + ((uint64_t)p << PAGE_SHIFT),
+		       sizeof(w->areas_expect));
+	h->lost_area |= p == w->vcpus[0].area_page && h->visible[p];
+	h->visible[p] = 0;
+	h->dirty[p] = 0;
+	/* A touch may meet it when it is out and not yet marked: the kernel reports it. */
+	h->poisoned[p] = w->cfg.faults != HST_FAULTS_KERNEL && !sim_chance(w, 8);
+}
+
+int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+{
+	struct sim_host *h = ctx;
+	struct sim *w = h->w;
+
+	sim_log_add(w->log, w->now_ns, SIM_OP_UNMAP, SIM_LOG_NOBODY, sim_page(off), len);
+	memset(ret_written, 0, sizeof(mem_pages));
+	for (uint32_t i = 0; i < len >> PAGE_SHIFT; i++) {
+		if (w->unmap_fails > 0 && sim_chance(w, 2)) {
+			w->unmap_fails--;
+			return err_set(e, -ENOMEM, "simulated memory: out of memory");
+		}
+		if (h->dirty[sim_page(off) + i])
+			set_page(ret_written, i);
+		take_out(h, sim_page(off) + i);
+	}
+	return 0;
+}
+
+int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct sim_host *h = ctx;
+	struct sim *w = h->w;
+
+	sim_log_add(w->log, w->now_ns, SIM_OP_DROP, SIM_LOG_NOBODY, sim_page(off), len);
+	if (w->unmap_fails > 0) {
+		w->unmap_fails--;
+		return err_set(e, -ENOMEM, "simulated memory: out of memory");
+	}
+	for (uint32_t p = sim_page(off); p < sim_page(off) + (len >> PAGE_SHIFT); p++) {
+		if (h->visible[p])
+			sim_broken(w, 45, "memory is given back that the guest sees", p, 0);
+		sim_page_put(h, p, 0);
+		if (p == w->vcpus[0].area_page)
+			memset(h->alias + ((uint64_t)p << PAGE_SHIFT), 0, sizeof(w->areas));
+		h->backed[p] = 0;
+	}
+	return 0;
+}
+
+uint64_t sim_mem_resident_bytes(void *ctx)
+{
+	const struct sim_host *h = ctx;
+	uint64_t pages = 0;
+
+	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
+		pages += h->backed[p];
+	return pages << PAGE_SHIFT;
+}
+
+/* ---- the thread ---- */
+
+bool sim_evict_runnable(const struct sim *w)
+{
+	const struct sim_evict *ev = &w->host->evict;
+
+	if (!w->cfg.evict)
+		return false;
+	return ev->settling || ev->working || hst_evict_wanted(&w->host->hst) ||
+	       (w->host->hst.evict.watch == HST_WATCH_NOT && ev->look_ns <= w->now_ns);
+}
+
+void sim_evict_step(struct sim *w)
+{
+	struct sim_evict *ev = &w->host->evict;
+	struct hst *h = &w->host->hst;
+
+	if (ev->settling) {
+		ev->settling = !sim_settle_step(w, &ev->settle);
+		return;
+	}
+	if (ev->working && !ev->worked) {
+		/* Without the lock. */
+		hst_evict_work(h, &ev->job);
+		ev->worked = true;
+		return;
+	}
+	sim_chk_enter(w);
+	if (ev->working)
+		hst_evict_done(h, &ev->job);
+	ev->working = hst_evict_next(h, &ev->job);
+	sim_chk_leave(w);
+	ev->worked = false;
+	/* 30: wanted, and nothing to do: the thread would ask for ever. */
+	if (!ev->working && hst_evict_wanted(h) && !sim_hostile(w))
+		sim_broken(w, 30, "eviction is wanted that there is nothing to do for",
+			   h->evict.resident, h->evict.limit);
+	ev->look_ns = w->now_ns + LOOK_NS;
+	ev->settling = !sim_settle_step(w, &ev->settle);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Simulated guest memory: an alias array, and for each page whether the guest mapping shows
+ * it or carries a poison marker. A page's content is one number, at its start and at its
+ * end, so that half of a page that was read looks different from a whole one. What the last
+ * write left is kept beside it; every access is compared.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "sim/world.h"
+
+#define LAST_WORD (PAGE_BYTES - sizeof(uint64_t))
+
+static uint64_t *word(const struct sim_host *h, uint32_t page, uint64_t at)
+{
+	return (uint64_t *)(void *)(h->alias + ((uint64_t)page << PAGE_SHIFT) + at);
+}
+
+uint64_t sim_page_get(const struct sim_host *h, uint32_t page)
+{
+	uint64_t first = *word(h, page, 64u * SIM_VCPUS_MAX), last = *word(h, page, LAST_WORD);
+
+	return first == last ? first : SIM_TORN;
+}
+
+void sim_page_put(struct sim_host *h, uint32_t page, uint64_t value)
+{
+	*word(h, page, 64u * SIM_VCPUS_MAX) = value;
+	*word(h, page, LAST_WORD) = value;
+}
+
+void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest)
+{
+	uint64_t got = sim_page_get(w->host, page);
+
+	if (by_guest && !w->host->visible[page])
+		sim_broken(w, 0, "the guest reads a page that it does not see", page, got);
+	if (!by_guest)
+		sim_chk_host_access(w, page);
+	if (got != w->expect[page])
+		sim_broken(w, 0, "a page does not hold what the last write left", page, got);
+	if (write) {
+		w->expect[page] = ++w->next_value;
+		sim_page_put(w->host, page, w->expect[page]);
+		w->host->dirty[page] |= by_guest;
+	}
+	sim_log_add(w->log, w->now_ns, SIM_OP_ACCESS,
+		    w->actor < 0 ? SIM_LOG_NOBODY : (unsigned)w->actor, page, w->expect[page]);
+}
+
+void sim_mem_init(struct sim *w, struct sim_host *h)
+{
+	(void)w;
+	/* Fresh memory reads as zeroes; only what is used was ever written. */
+	memset(h->alias + (SIM_PAGE_FIRST << PAGE_SHIFT), 0, (size_t)SIM_USED_PAGES << PAGE_SHIFT);
+	memset(h->visible, 0, sizeof(h->visible));
+	memset(h->poisoned, 0, sizeof(h->poisoned));
+	memset(h->reading, 0, sizeof(h->reading));
+	memset(h->failed, 0, sizeof(h->failed));
+	memset(h->dirty, 0, sizeof(h->dirty));
+	memset(h->backed, 0, sizeof(h->backed));
+}
+
+/* Touches that wait in the kernel for one of these pages are tried again. */
+static void wake_waiters(struct sim *w, uint32_t from, uint32_t end)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+
+		if (v->kernel_wait && v->kernel_page >= from && v->kernel_page < end)
+			v->kernel_wait = false;
+	}
+}
+
+/* Unwatched pages count as written from the start. */
+static void show(struct sim_host *h, uint32_t from, uint32_t end, bool watch_writes)
+{
+	struct sim *w = h->w;
+	uint32_t area = w->vcpus[0].area_page;
+
+	if (h->lost_area && area >= from && area < end) {
+		h->lost_area = false;
+		if (memcmp(sim_area(&w->vcpus[0]), w->areas_expect, sizeof(w->areas_expect)))
+			sim_broken(w, 0, "an area comes back with another content", area, 0);
+	}
+	for (uint32_t p = from; p < end; p++) {
+		if (!h->visible[p])
+			h->dirty[p] = !watch_writes;
+		h->visible[p] = 1;
+		h->backed[p] = 1;
+	}
+	wake_waiters(h->w, from, end);
+}
+
+static int mem_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e)
+{
+	struct sim_host *h = ctx;
+	struct sim *w = h->w;
+	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
+
+	sim_log_add(w->log, w->now_ns, SIM_OP_PRESENT, SIM_LOG_NOBODY, from, len);
+	if (w->present_fails > 0) {
+		/* The first half may have been done: what is visible stays visible. */
+		w->present_fails--;
+		end = from + (end - from) / 2;
+		show(h, from, end, watch_writes);
+		return err_set(e, -ENOMEM, "simulated memory: out of memory");
+	}
+	show(h, from, end, watch_writes);
+	return 0;
+}
+
+static int mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct sim_host *h = ctx;
+	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
+
+	(void)e;
+	for (uint32_t p = from; p < end; p++)
+		h->poisoned[p] = !h->visible[p];
+	wake_waiters(h->w, from, end);
+	return 0;
+}
+
+static int mem_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct sim_host *h = ctx;
+
+	(void)e;
+	wake_waiters(h->w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT));
+	return 0;
+}
+
+const struct mem_ops sim_mem_ops = {
+	.present = mem_present,
+	.poison = mem_poison,
+	.wake = mem_wake,
+	.watch_all = sim_mem_watch_all,
+	.resident = sim_mem_resident,
+	.unmap = sim_mem_unmap,
+	.drop = sim_mem_drop,
+	.resident_bytes = sim_mem_resident_bytes,
+};

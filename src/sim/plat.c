@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulated processor as port/platform.h shows it: what may be queued, when it is
+ * accepted, what an exit tells. The instruction side is guest.c.
+ */
+#include <string.h>
+
+#include "base/assert.h"
+#include "sim/world.h"
+
+void sim_cpu_reset(struct sim_vcpu *v)
+{
+	v->cpu = (struct sim_cpu){.paging = true, .apic_on = v->cpu.apic_on};
+	v->kernel_wait = false;
+	v->incomplete = false;
+	v->io_pending = false;
+}
+
+void sim_cpu_irq(struct sim_vcpu *v, uint8_t vector)
+{
+	v->cpu.irr[vector / 64] |= 1ull << (vector % 64);
+}
+
+static bool irr_any(const struct sim_cpu *c)
+{
+	return c->irr[0] | c->irr[1] | c->irr[2] | c->irr[3];
+}
+
+bool sim_cpu_wakes(const struct sim_vcpu *v)
+{
+	const struct sim_cpu *c = &v->cpu;
+
+	return c->pf.kind != SIM_EV_NONE || c->reinject.kind != SIM_EV_NONE ||
+	       (c->nmi_pending && !c->in_nmi) ||
+	       (c->interrupts_on && !c->shadow && !c->in_service && irr_any(c));
+}
+
+void sim_cpu_state(const struct sim_vcpu *v, struct cpu_state *ret)
+{
+	const struct sim_cpu *c = &v->cpu;
+	bool hidden = v->w->cfg.protected_state;
+
+	*ret = (struct cpu_state){
+		.cpl = hidden ? 3 : c->cpl,
+		.interrupts_on = c->interrupts_on,
+		.shadow = c->shadow,
+		.event_pending = v->incomplete || c->pf.kind != SIM_EV_NONE ||
+				 c->reinject.kind != SIM_EV_NONE,
+		.paging = c->paging,
+		.protected_state = hidden,
+		.untaken_token = c->pf.kind != SIM_EV_NONE && c->pf_known ? (uint32_t)c->pf.cr2 : 0,
+	};
+}
+
+static struct sim_vcpu *vcpu_of(void *ctx, unsigned vcpu)
+{
+	struct sim *w = ctx;
+
+	ASSERT(vcpu < w->cfg.vcpus);
+	return &w->vcpus[vcpu];
+}
+
+static void plat_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
+{
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+	enum sim_event_kind kind = SIM_EV_MISSING;
+
+	sim_chk_inject(v, token, &kind);
+	v->cpu.pf = (struct sim_event){.kind = kind, .cr2 = token};
+	v->cpu.pf_known = true;
+	if (v->cpu.halted_by_host) {
+		v->cpu.halted_by_host = false;
+		v->cpu.halted = false;
+	}
+}
+
+static void plat_cancel_pf(void *ctx, unsigned vcpu)
+{
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	sim_chk_cancel(v);
+	v->cpu.pf.kind = SIM_EV_NONE;
+}
+
+static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
+{
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	v->msr_done = true;
+	v->msr_gp = gp;
+	v->msr_value = value;
+	if (gp)
+		sim_log_add(v->w->log, v->w->now_ns, SIM_OP_GP, v->index, v->exit.msr.index, 0);
+	if (v->exit.kind == PLAT_EXIT_WRMSR)
+		sim_chk_written(v, v->exit.msr.index, v->exit.msr.value, gp);
+}
+
+/* The simulated guest has no kvmclock: nothing is written behind its back. */
+static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+	(void)ctx;
+	(void)vcpu;
+	(void)msr;
+	(void)value;
+	return 0;
+}
+
+static int plat_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
+{
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+	bool accepted = v->cpu.apic_on;
+
+	sim_chk_irq(v, vector, accepted);
+	if (accepted)
+		sim_cpu_irq(v, vector);
+	return accepted;
+}
+
+static void plat_kick(void *ctx, unsigned vcpu)
+{
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	v->kick = true;
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_KICK, vcpu, 0, 0);
+}
+
+/* run() and wait() are the thread's own steps: thread.c. */
+const struct plat_ops sim_plat_ops = {
+	.name = "simulated",
+	.inject_pf = plat_inject_pf,
+	.cancel_pf = plat_cancel_pf,
+	.finish_msr = plat_finish_msr,
+	.set_msr = plat_set_msr,
+	.raise_irq = plat_raise_irq,
+	.kick = plat_kick,
+};

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a VMM does around the driver: sets a host up, takes it down, pauses, resumes, resets a
+ * processor, saves the VM on one host and restores it on the next.
+ */
+#include <string.h>
+
+#include "base/assert.h"
+#include "sim/world.h"
+#include "source/source.h"
+
+#define SAVE_BYTES_MAX (64u + 16u * SIM_FAULTS_MAX)
+#define SAVE_NEXT_ID 20u /* where the id of the next token lies: engine/save.c */
+
+/* ---- hosts ---- */
+
+static void outside_ready(void *ctx)
+{
+	struct sim *w = ctx;
+
+	if (w->device.waiting && !w->device.waiter.fetch)
+		w->device.ready = true;
+}
+
+static void trouble(void *ctx, const struct hst_trouble *t)
+{
+	struct sim *w = ctx;
+
+	sim_log_add(w->log, w->now_ns, t ? SIM_OP_TROUBLE : SIM_OP_GOES_ON, SIM_LOG_NOBODY,
+		    t ? (t->gpa.v - SIM_GPA) >> PAGE_SHIFT : 0,
+		    t ? (uint64_t)(int64_t)t->why.code : 0);
+	if (!t)
+		return;
+	w->counts.troubles++;
+	w->host->failed[(t->gpa.v - SIM_GPA) >> PAGE_SHIFT] = 0;
+	/* 44: told within a bounded number of tries. */
+	if (t->tries > w->cfg.retries_max + 1)
+		sim_broken(w, 44, "a source was tried more often than asked for", t->tries, 0);
+	if (w->resume_ns == NS_NEVER)
+		w->resume_ns = w->now_ns + sim_rnd(w, 10 * NS_PER_MS);
+}
+
+void sim_host_start(struct sim *w, struct sim_host *h)
+{
+	const struct sim_cfg *c = &w->cfg;
+	const struct hst_cfg cfg = {
+		.faults = c->faults,
+		.rev = c->rev,
+		.vcpus = c->vcpus,
+		.block_shift = c->block_shift,
+		.faults_max = c->faults_max,
+		.queue_depth = c->queue_depth,
+		.retries_max = c->retries_max,
+		.grace_ns = c->grace_ns,
+		.source_timeout_ns = c->source_timeout_ns,
+		.evict = c->evict,
+		.resident_max = (uint64_t)c->resident_blocks << c->block_shift,
+	};
+	struct err e = {0};
+	int rc;
+
+	h->w = w;
+	h->hst = (struct hst){.blocks = NULL};
+	h->read_count = 0;
+	h->touch_count = 0;
+	h->lib_settling = false;
+	h->lib = (struct sim_settle){.stage = SIM_SETTLE_LOOK};
+	h->evict = (struct sim_evict){.look_ns = w->now_ns};
+	h->swap_src = NULL;
+	h->lost_area = false;
+	sim_mem_init(w, h);
+	rc = sim_source_open(w, h, &e);
+	ASSERT(rc == 0);
+	ASSERT(ram_add_region(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, CHUNK_BYTES) ==
+	       RAM_ADDED);
+	ASSERT(ram_add_backing(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, h->src, 0,
+			       1ull << c->block_shift) == RAM_ADDED);
+	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, SIM_RAM_BYTES};
+	h->hst.plat = (struct plat){&sim_plat_ops, w};
+	h->hst.hooks = (struct hst_hooks){outside_ready, trouble, w};
+	ASSERT(hst_bytes(&cfg, SIM_RAM_BYTES) <= h->space_bytes);
+	memset(h->space, 0, hst_bytes(&cfg, SIM_RAM_BYTES));
+	hst_init(&h->hst, &cfg, h->space);
+}
+
+/* The engines are restored to a state in which they have issued many tokens. */
+void sim_host_age(struct sim *w, struct sim_host *h)
+{
+	unsigned char bytes[SAVE_BYTES_MAX];
+
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct hst_vcpu *hv = &h->hst.vcpus[i];
+		size_t len = hst_vcpu_save(hv, bytes);
+
+		memcpy(bytes + SAVE_NEXT_ID, &w->cfg.next_id, sizeof(w->cfg.next_id));
+		if (!hst_vcpu_restore(hv, bytes, len))
+			sim_broken(w, 40, "a saved state is refused", i, len);
+	}
+}
+
+void sim_host_stop(struct sim *w, struct sim_host *h)
+{
+	hst_forget(&w->device.waiter);
+	hst_stop(&h->hst);
+	sim_io_ops.flush(h);
+	sim_io_drain(w, h);
+	if (!hst_is_idle(&h->hst)) {
+		sim_broken(w, 43, "reads outlive their host", h->hst.in_flight, 0);
+		return;
+	}
+	src_close(h->src);
+	src_close(h->swap_src);
+}
+
+/* ---- reset ---- */
+
+static void reset(struct sim *w, struct sim_vcpu *v)
+{
+	w->counts.resets++;
+	sim_log_add(w->log, w->now_ns, SIM_OP_RESET, v->index, 0, 0);
+	sim_chk_enter(w);
+	hst_vcpu_reset(sim_hv(v));
+	sim_chk_leave(w);
+	sim_chk_forget(v);
+	v->chk.en = 0;
+	v->chk.acked = true;
+	v->chk.eoi_due = 0;
+	if (w->cfg.rev == APF_REV_INT)
+		v->chk.ctl = 0;
+	sim_cpu_reset(v);
+	v->cpu.apic_on = !sim_has(w, SIM_FAULT_APIC) || sim_chance(w, 2);
+	v->wishes = v->cpu.apic_on ? 0 : SIM_WISH_APIC_ON;
+	sim_guest_boot(v);
+	v->th = SIM_TH_NEXT;
+}
+
+/* ---- migration ---- */
+
+struct saved {
+	unsigned char bytes[SAVE_BYTES_MAX];
+	size_t len;
+	uint64_t en, ctl;
+};
+
+static void save(struct sim *w, struct sim_host *h, struct saved *s)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		const struct hst_vcpu *hv = &h->hst.vcpus[i];
+
+		ASSERT(hst_vcpu_save_bytes(hv) <= SAVE_BYTES_MAX);
+		s[i].len = hst_vcpu_save(hv, s[i].bytes);
+		s[i].en = 0;
+		s[i].ctl = 0;
+		(void)eng_rdmsr(&hv->eng, APF_MSR_EN, &s[i].en);
+		(void)eng_rdmsr(&hv->eng, APF_MSR_CTL, &s[i].ctl);
+	}
+	/* As whoever sends the memory away would read it: that is checked all the time. */
+	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
+		w->image[p] = w->expect[p];
+	if (h->visible[w->vcpus[0].area_page])
+		memcpy(w->areas_expect, sim_area(&w->vcpus[0]), sizeof(w->areas_expect));
+	memcpy(w->areas, w->areas_expect, sizeof(w->areas));
+	w->source_pages = SIM_PAGE_FIRST + SIM_USED_PAGES;
+}
+
+/* By the two registers, in either order: the engine's books are lost, a wake-all mends it. */
+static void restore_registers(struct sim_vcpu *v, const struct saved *s, bool en_first)
+{
+	struct hst_vcpu *hv = sim_hv(v);
+	bool has_ctl = v->w->cfg.rev != APF_REV_LEGACY;
+
+	if (v->w->cfg.faults != HST_FAULTS_USER)
+		return;
+	if (en_first)
+		(void)hst_vcpu_set_msr(hv, APF_MSR_EN, s->en);
+	if (has_ctl && !hst_vcpu_set_msr(hv, APF_MSR_CTL, s->ctl))
+		sim_broken(v->w, 40, "a saved register is refused", APF_MSR_CTL, s->ctl);
+	/* pf2-strict keeps a value that it refused. */
+	if (!en_first && !hst_vcpu_set_msr(hv, APF_MSR_EN, s->en) && !sim_strict(v->w))
+		sim_broken(v->w, 40, "a saved register is refused", APF_MSR_EN, s->en);
+	sim_chk_forget(v);
+	v->chk.acked = true;
+	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
+		v->tasks[i].orphan = true;
+	v->chk.wake_all_owed = eng_enabled(&hv->eng) && hv->eng.wake_all_due;
+}
+
+static void arrive(struct sim_vcpu *v, const struct saved *s, bool by_registers, bool en_first)
+{
+	uint64_t before;
+
+	v->gst.area = sim_area(v);
+	v->kernel_wait = false;
+	v->incomplete = false;
+	v->io_pending = false;
+	v->kick = false;
+	v->cpu.pf_known = false;
+	sim_chk_moved(v);
+	v->cpu.halted_by_host = false;
+	before = *(uint64_t *)(void *)sim_area(v);
+	if (by_registers)
+		restore_registers(v, s, en_first);
+	else if (!hst_vcpu_restore(sim_hv(v), s->bytes, s->len))
+		sim_broken(v->w, 40, "a saved state is refused", v->index, s->len);
+	/* 41: nothing is written before the guest runs. */
+	if (*(uint64_t *)(void *)sim_area(v) != before)
+		sim_broken(v->w, 41, "restoring wrote into the area", v->index, before);
+	v->th = SIM_TH_NEXT;
+}
+
+static void migrate(struct sim *w)
+{
+	struct saved s[SIM_VCPUS_MAX];
+	struct sim_host *from = w->host, *to = from == &w->hosts[0] ? &w->hosts[1] : &w->hosts[0];
+	bool by_registers = sim_chance(w, 2), en_first = sim_chance(w, 2);
+
+	w->counts.migrations++;
+	sim_log_add(w->log, w->now_ns, SIM_OP_MIGRATE, SIM_LOG_NOBODY, by_registers, en_first);
+	save(w, from, s);
+	sim_host_stop(w, from);
+	w->device = (struct sim_device){.due_ns = w->now_ns};
+	w->host = to;
+	w->resume_ns = NS_NEVER;
+	sim_host_start(w, to);
+	for (unsigned i = 0; i < w->cfg.vcpus; i++)
+		arrive(&w->vcpus[i], &s[i], by_registers, en_first);
+}
+
+/* ---- the VMM's own steps ---- */
+
+void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu)
+{
+	if (w->job != SIM_VMM_NONE)
+		return;
+	w->job = job;
+	w->job_vcpu = vcpu;
+	if (job == SIM_VMM_MIGRATE) {
+		sim_chk_enter(w);
+		hst_pause(&w->host->hst);
+		sim_chk_leave(w);
+		w->resume_ns = NS_NEVER;
+	}
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		if (job == SIM_VMM_RESET && i != vcpu)
+			continue;
+		w->vcpus[i].vmm_kick = true;
+		w->vcpus[i].kick = true;
+	}
+}
+
+static bool job_ready(const struct sim *w)
+{
+	if (w->job == SIM_VMM_NONE)
+		return false;
+	if (w->job == SIM_VMM_RESET)
+		return w->vcpus[w->job_vcpu].th == SIM_TH_STOPPED;
+	for (unsigned i = 0; i < w->cfg.vcpus; i++)
+		if (w->vcpus[i].th != SIM_TH_STOPPED)
+			return false;
+	return !w->host->lib_settling && !w->host->evict.settling && !w->host->evict.working &&
+	       !w->device.settling && !w->vmm_settling;
+}
+
+bool sim_vmm_runnable(const struct sim *w)
+{
+	return w->vmm_settling || job_ready(w) ||
+	       (w->job != SIM_VMM_MIGRATE && w->resume_ns <= w->now_ns);
+}
+
+void sim_vmm_step(struct sim *w)
+{
+	if (w->vmm_settling) {
+		w->vmm_settling = !sim_settle_step(w, &w->vmm_settle);
+		return;
+	}
+	if (job_ready(w)) {
+		enum sim_vmm_job job = w->job;
+
+		w->job = SIM_VMM_NONE;
+		if (job == SIM_VMM_RESET)
+			reset(w, &w->vcpus[w->job_vcpu]);
+		else
+			migrate(w);
+		return;
+	}
+	w->resume_ns = NS_NEVER;
+	sim_log_add(w->log, w->now_ns, SIM_OP_RESUME, SIM_LOG_NOBODY, 0, 0);
+	sim_chk_enter(w);
+	hst_resume(&w->host->hst);
+	sim_chk_leave(w);
+	w->vmm_settling = !sim_settle_step(w, &w->vmm_settle);
+}

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulated world: one VM whose guest half, engines, driver and sources are the shipped
+ * ones, on a host whose clock, memory, files and processors are arrays in here. One seed
+ * decides everything; one thread; nothing is read from outside.
+ *
+ * An event is one step of the loop in run.c: what one thread does until it lets go of the VM
+ * lock, or one piece of guest code up to the point where hypervisor, device or another
+ * processor may come in between.
+ *
+ * Reading order: this file, run.c (the loop), thread.c (host threads), plat.c, mem.c, io.c
+ * (behind port/), guest.c (the guest's kernel), faults.c (what may break), check.c and
+ * check_state.c (what must hold), swarm.c (a seed's settings).
+ */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#include "base/prng.h"
+#include "guest/guest.h"
+#include "host/host.h"
+#include "sim/co.h"
+#include "sim/log.h"
+#include "sim/sim.h"
+
+#define SIM_VCPUS_MAX 4u
+#define SIM_TASKS_MAX 8u  /* per vCPU */
+#define SIM_NODES_MAX 64u /* of the guest's table of sleepers */
+#define SIM_QUEUE_MAX 32u /* reads of sources in flight */
+#define SIM_READS_MAX (SIM_QUEUE_MAX + HST_WRITES_MAX)
+#define SIM_TOUCHES_MAX 16u
+#define SIM_FAULTS_MAX 32u /* outstanding per vCPU */
+
+/* Two chunks of RAM; what the guest uses lies astride their border. */
+#define SIM_RAM_BYTES (2 * CHUNK_BYTES)
+#define SIM_RAM_PAGES (SIM_RAM_BYTES >> PAGE_SHIFT)
+#define SIM_USED_PAGES 64u /* in the middle */
+#define SIM_PAGE_FIRST (SIM_RAM_PAGES / 2 - SIM_USED_PAGES / 2)
+#define SIM_GPA 0x40000000ull /* where RAM starts: a gpa and a RAM offset never agree by luck */
+
+#define SIM_VECTOR_READY 0xf3u
+#define SIM_VECTOR_TICK 0xecu
+#define SIM_REAL_ADDRESS 0x7f0000000000ull /* CR2 of the guest's own page faults */
+
+/* ---- the processor ---- */
+
+enum sim_event_kind {
+	SIM_EV_NONE,
+	SIM_EV_MISSING, /* #PF of ours */
+	SIM_EV_READY,   /* #PF of ours: legacy, pf2 without bit 3 */
+	SIM_EV_REAL,    /* #PF of the guest's own */
+	SIM_EV_IRQ,
+	SIM_EV_NMI,
+};
+
+struct sim_event {
+	enum sim_event_kind kind;
+	uint64_t cr2;   /* #PF */
+	uint8_t vector; /* IRQ */
+};
+
+struct sim_cpu {
+	bool interrupts_on;
+	bool shadow; /* of STI or MOV SS: ends with the next instruction */
+	bool paging;
+	uint8_t cpl;
+	uint64_t cr2;
+	uint64_t irr[4];
+	bool in_service; /* until EOI */
+	bool apic_on;    /* software-enabled */
+	bool nmi_pending, in_nmi;
+	struct sim_event pf;       /* queued by the host, not taken */
+	bool pf_known;             /* by the host that the VM is on */
+	struct sim_event reinject; /* half delivered: its frame met an absent page */
+	bool halted;
+	bool halted_by_host; /* PLAT_ENTER_HALTED, not ended by the host yet */
+};
+
+/* ---- the guest ---- */
+
+enum sim_task_state {
+	SIM_TASK_READY,
+	SIM_TASK_RUNS,
+	SIM_TASK_SLEEPS, /* under its token */
+	SIM_TASK_DONE,
+};
+
+struct sim_task {
+	unsigned id;
+	unsigned cpu; /* whose queue */
+	enum sim_task_state state;
+	uint32_t token;
+	uint32_t left; /* accesses to go */
+	uint32_t page; /* of the next one */
+	bool write;
+	bool kernel; /* it is made at CPL 0 */
+	bool orphan; /* sleeps under a token of a host that did not pass its books on */
+};
+
+/* What the guest's kernel is to do when it next gets round to it. */
+enum sim_wish {
+	SIM_WISH_DISABLE = 1 << 0,
+	SIM_WISH_ENABLE = 1 << 1,
+	SIM_WISH_APIC_OFF = 1 << 2,
+	SIM_WISH_APIC_ON = 1 << 3,
+	SIM_WISH_FORAY = 1 << 4,    /* firmware call with paging off */
+	SIM_WISH_REGISTERS = 1 << 5, /* reads its registers, writes values that are refused */
+	SIM_WISH_CONTROL = 1 << 6,   /* pf2: CTL off and on again; int: vector 0 and back */
+};
+
+/* ---- what the checkers know ---- */
+
+/* One page-missing event that has not ended. */
+struct sim_np {
+	uint32_t token; /* 0: free */
+	uint32_t page;
+	bool taken;     /* the handler has seen it */
+	uint64_t ready; /* the page came as the how manieth; 0: not yet */
+	bool moved;     /* it came on another host: here the task touches it again */
+};
+
+struct sim_check_vcpu {
+	struct sim_np np[SIM_FAULTS_MAX];
+	uint64_t slot;       /* the area's two words, as far as what the driver did is accounted */
+	bool wrote_en;       /* since the driver was entered: an EN write was carried out */
+	bool injected;       /* and a #PF was queued */
+	struct eng_vcpu eng; /* before the last register write */
+	uint32_t in_slot;    /* token that was delivered last; 0: not known */
+	uint32_t in_slot_page;
+	bool acked;          /* int: since the last event was sent */
+	uint64_t freed_ns;   /* when the guest last freed its slot */
+	bool wake_all_owed;  /* since an enabling write */
+	uint64_t en, ctl;    /* last accepted values, as the guest knows them */
+	unsigned eoi_due;    /* interrupts taken and not ended */
+	unsigned futile;     /* entries since the guest last got on or time passed */
+	uint64_t futile_ns;
+};
+
+/* ---- host side ---- */
+
+/* Who makes blocks visible: every thread that moved the driver. */
+struct sim_settle {
+	enum { SIM_SETTLE_LOOK, SIM_SETTLE_PRESENT, SIM_SETTLE_DONE } stage;
+	struct hst_fetch *fetch;
+	struct err why;
+};
+
+enum sim_thread_state {
+	SIM_TH_NEXT,    /* asks the driver how to go on */
+	SIM_TH_WAIT,    /* waits for a kick */
+	SIM_TH_GUEST,   /* in the guest */
+	SIM_TH_EXIT,    /* left the guest, has not told the driver */
+	SIM_TH_SETTLE,  /* makes blocks visible, then goes on with `then` */
+	SIM_TH_STOPPED, /* with the VMM */
+};
+
+struct sim_vcpu {
+	struct sim *w;
+	unsigned index;
+	/* the thread */
+	enum sim_thread_state th, then;
+	enum plat_enter enter; /* how, once settled */
+	struct sim_settle settle;
+	struct plat_exit exit;
+	unsigned char io_data[8];
+	bool io_pending;  /* the host is to carry out exit.io */
+	bool io_done;
+	bool msr_done, msr_gp;
+	uint64_t msr_value;
+	bool incomplete;  /* the last exit was in the middle of an instruction */
+	bool kick;        /* signal pending */
+	bool vmm_kick;    /* the VMM wants the thread back */
+	bool reset;       /* and will reset the vCPU */
+	bool kernel_wait; /* a touch waits in the kernel for kernel_page */
+	uint32_t kernel_page;
+	uint64_t busy_until_ns; /* computes */
+	uint64_t tick_ns;       /* next timer interrupt; NS_NEVER: none */
+	/* the processor and what runs on it */
+	struct sim_cpu cpu;
+	struct sim_co co;
+	struct gst_cpu gst;
+	struct sim_task *current;
+	struct sim_task tasks[SIM_TASKS_MAX];
+	unsigned wishes;
+	bool up; /* the kernel has started */
+	unsigned acks; /* that the handler in progress asked for */
+	uint32_t area_page, stack_page;
+	struct sim_check_vcpu chk;
+};
+
+struct sim_read {
+	struct io_req *rd; /* NULL: free */
+	uint64_t off;
+	unsigned char *buf;
+	uint32_t len;
+	bool swap;  /* of the swap file, else the source's */
+	bool write;
+	uint64_t was[SIM_USED_PAGES]; /* write: the pages when it was sent off */
+	uint64_t due_ns; /* NS_NEVER: hangs */
+	int res;
+	bool flushed;
+};
+
+/* The thread that takes memory away. */
+struct sim_evict {
+	struct hst_job job;
+	bool working, worked; /* a job is out; and its calls are made */
+	bool settling;
+	struct sim_settle settle;
+	uint64_t look_ns;
+};
+
+/* One simulated host: a migration goes from one to the next. */
+struct sim_host {
+	struct sim *w;
+	struct hst hst;
+	void *space;
+	size_t space_bytes;
+	unsigned char *alias;
+	uint8_t visible[SIM_RAM_PAGES];
+	uint8_t poisoned[SIM_RAM_PAGES];
+	uint8_t reading[SIM_RAM_PAGES]; /* reads in flight, for the checkers */
+	uint8_t failed[SIM_RAM_PAGES];  /* reads in a row, since somebody was told */
+	uint8_t dirty[SIM_RAM_PAGES];   /* the guest may have written since it was made visible */
+	uint8_t backed[SIM_RAM_PAGES];  /* takes up memory */
+	uint64_t swap[SIM_RAM_PAGES];   /* what the swap file holds */
+	unsigned char swap_areas[64 * SIM_VCPUS_MAX];
+	bool lost_area; /* the areas were taken away and have not come back */
+	struct sim_evict evict;
+	struct src *src, *swap_src;
+	struct sim_read reads[SIM_READS_MAX];
+	unsigned read_count;
+	uint32_t touches[SIM_TOUCHES_MAX]; /* reported by the kernel, not yet read */
+	unsigned touch_count;
+	bool lib_settling; /* the library's thread is at work */
+	struct sim_settle lib;
+};
+
+/* An access by a device, through hst_ensure. */
+struct sim_device {
+	struct hst_waiter waiter;
+	struct sim_settle settle;
+	bool settling, waiting, ready;
+	uint64_t due_ns;
+	uint32_t page;
+};
+
+enum sim_vmm_job { SIM_VMM_NONE, SIM_VMM_RESET, SIM_VMM_MIGRATE };
+
+struct sim {
+	struct sim_cfg cfg;
+	struct prng rng;
+	uint64_t now_ns;
+	uint64_t events;
+	bool fair; /* liveness phase: no more faults */
+	bool hold; /* tasks wait: the kernels start first (exhaustive.c) */
+	struct sim_host hosts[2];
+	struct sim_host *host; /* the one that runs the VM */
+	struct sim_vcpu vcpus[SIM_VCPUS_MAX];
+	struct gst_table table;
+	struct gst_node nodes[SIM_NODES_MAX];
+	struct sim_device device;
+	uint64_t image[SIM_RAM_PAGES];  /* what the source holds of each page */
+	uint64_t expect[SIM_RAM_PAGES]; /* what the last write left in each page */
+	/* Of the vCPUs' areas: what the source holds, and what they held when last seen. */
+	unsigned char areas[64 * SIM_VCPUS_MAX], areas_expect[64 * SIM_VCPUS_MAX];
+	uint64_t next_value;
+	uint32_t source_pages; /* where the source ends now */
+	uint64_t ready_seq;
+	/* the VMM and the director of faults */
+	uint64_t director_ns;
+	uint64_t resume_ns; /* the operator resumes the VM then; NS_NEVER */
+	enum sim_vmm_job job;
+	unsigned job_vcpu;
+	uint32_t present_fails; /* the next calls of mem present that fail */
+	uint32_t unmap_fails;
+	struct sim_settle vmm_settle;
+	bool vmm_settling;
+	/* what was seen */
+	struct sim_counts counts;
+	int actor; /* whose step it is: vCPU, or -1 */
+	struct sim_verdict verdict;
+	struct sim_log *log;
+	/* scheduling choices: from the seed, or from a script (exhaustive.c) */
+	unsigned (*pick)(void *ctx, struct sim *w, unsigned n);
+	void *pick_ctx;
+};
+
+/* ---- randomness: rnd is the environment's, pick is who goes next ---- */
+
+static inline uint64_t sim_rnd(struct sim *w, uint64_t n)
+{
+	return w->pick ? 0 : prng_below(&w->rng, n);
+}
+
+/* True once in n times; never for 0. */
+static inline bool sim_chance(struct sim *w, uint32_t n)
+{
+	return n != 0 && !w->pick && prng_below(&w->rng, n) == 0;
+}
+
+static inline unsigned sim_pick(struct sim *w, unsigned n)
+{
+	if (n <= 1)
+		return 0;
+	return w->pick ? w->pick(w->pick_ctx, w, n) : (unsigned)prng_below(&w->rng, n);
+}
+
+static inline uint32_t sim_page(roff_t off)
+{
+	return (uint32_t)(off.v >> PAGE_SHIFT);
+}
+
+static inline roff_t sim_roff(uint32_t page)
+{
+	return (roff_t){(uint64_t)page << PAGE_SHIFT};
+}
+
+static inline struct hst_vcpu *sim_hv(const struct sim_vcpu *v)
+{
+	return &v->w->host->hst.vcpus[v->index];
+}
+
+static inline bool sim_hostile(const struct sim *w)
+{
+	return w->cfg.faults_on >> SIM_FAULT_HOSTILE & 1;
+}
+
+static inline bool sim_strict(const struct sim *w)
+{
+	return w->cfg.rev == APF_REV_PF2_STRICT;
+}
+
+static inline struct apf_area *sim_area(const struct sim_vcpu *v)
+{
+	uint64_t at = ((uint64_t)v->area_page << PAGE_SHIFT) + 64u * v->index;
+
+	return (struct apf_area *)(void *)(v->w->host->alias + at);
+}
+
+static inline uint64_t sim_area_gpa(const struct sim_vcpu *v)
+{
+	return SIM_GPA + ((uint64_t)v->area_page << PAGE_SHIFT) + 64u * v->index;
+}
+
+/* Fault kinds that this seed has: see faults.c. */
+static inline bool sim_has(const struct sim *w, enum sim_fault f)
+{
+	return !w->fair && (w->cfg.faults_on >> f & 1);
+}
+
+/* ---- run.c ---- */
+void sim_begin(struct sim *w, const struct sim_cfg *c);
+/* One event. False: nobody can go on, ever. */
+bool sim_step(struct sim *w);
+/* All tasks are done, and nothing is under way. */
+bool sim_quiet(const struct sim *w);
+void sim_broken(struct sim *w, unsigned invariant, const char *what, uint64_t a, uint64_t b);
+uint64_t sim_step_ns(struct sim *w);
+
+/* ---- mem.c: RAM and what is in it ---- */
+extern const struct mem_ops sim_mem_ops;
+void sim_mem_init(struct sim *w, struct sim_host *h);
+/* What the page holds in the alias; SIM_TORN when its ends differ. */
+#define SIM_TORN 0xdead0000dead0000ull
+uint64_t sim_page_get(const struct sim_host *h, uint32_t page);
+void sim_page_put(struct sim_host *h, uint32_t page, uint64_t value);
+/* A checked access by guest or host to a page that is there. */
+void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest);
+
+/* ---- evict.c: taking memory away ---- */
+int sim_mem_watch_all(void *ctx, struct err *e);
+int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
+int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
+int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e);
+uint64_t sim_mem_resident_bytes(void *ctx);
+bool sim_evict_runnable(const struct sim *w);
+void sim_evict_step(struct sim *w);
+
+/* ---- io.c: files ---- */
+extern const struct io_ops sim_io_ops;
+int sim_source_open(struct sim *w, struct sim_host *h, struct err *e);
+uint64_t sim_io_next_ns(const struct sim_host *h);
+/* Ends every read, for the end of a host. */
+void sim_io_drain(struct sim *w, struct sim_host *h);
+
+/* ---- plat.c: the processor as the driver sees it ---- */
+extern const struct plat_ops sim_plat_ops;
+void sim_cpu_reset(struct sim_vcpu *v);
+void sim_cpu_irq(struct sim_vcpu *v, uint8_t vector);
+/* An interrupt, NMI or exception that would be taken now. */
+bool sim_cpu_wakes(const struct sim_vcpu *v);
+void sim_cpu_state(const struct sim_vcpu *v, struct cpu_state *ret);
+
+/* ---- guest.c ---- */
+void sim_guest_init(struct sim *w);
+/* (Re)starts the kernel on this processor. */
+void sim_guest_boot(struct sim_vcpu *v);
+bool sim_tasks_done(const struct sim *w);
+
+/* ---- thread.c ---- */
+bool sim_vcpu_runnable(const struct sim_vcpu *v);
+void sim_vcpu_step(struct sim_vcpu *v);
+bool sim_lib_runnable(const struct sim *w);
+void sim_lib_step(struct sim *w);
+bool sim_device_runnable(const struct sim *w);
+void sim_device_step(struct sim *w);
+/* One piece of settling; true when nothing is left to do. */
+bool sim_settle_step(struct sim *w, struct sim_settle *s);
+
+/* ---- vmm.c: hosts, pause, reset, migration ---- */
+void sim_host_start(struct sim *w, struct sim_host *h);
+void sim_host_age(struct sim *w, struct sim_host *h);
+void sim_host_stop(struct sim *w, struct sim_host *h);
+bool sim_vmm_runnable(const struct sim *w);
+void sim_vmm_step(struct sim *w);
+void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu);
+
+/* ---- faults.c ---- */
+void sim_faults_step(struct sim *w);
+/* The liveness phase begins: everything that was broken is mended. */
+void sim_faults_end(struct sim *w);
+
+/* ---- check.c: at each event ---- */
+void sim_chk_enter(struct sim *w); /* before the driver is called */
+void sim_chk_leave(struct sim *w); /* after it */
+void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret_kind);
+void sim_chk_cancel(struct sim_vcpu *v);
+void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted);
+void sim_chk_host_access(struct sim *w, uint32_t page);
+void sim_chk_next(struct sim_vcpu *v, enum hst_next next);
+void sim_chk_settled(struct sim *w, const struct hst_fetch *f);
+void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp);
+void sim_chk_forget(struct sim_vcpu *v); /* disable, reset: nobody waits any more */
+void sim_chk_moved(struct sim_vcpu *v);  /* to another host */
+
+/* ---- check_guest.c: what the guest sees ---- */
+void sim_chk_guest_pf(struct sim_vcpu *v, const struct sim_event *ev, enum gst_pf got,
+		      uint32_t token, bool user);
+void sim_chk_guest_wake(struct sim_vcpu *v, const struct sim_task *t);
+void sim_chk_guest_words(struct sim_vcpu *v, uint64_t before);
+void sim_chk_guest_ack(struct sim_vcpu *v);
+void sim_chk_guest_ready(struct sim_vcpu *v); /* the interrupt's handler is through */
+void sim_chk_guest_rdmsr(struct sim_vcpu *v, uint32_t msr, uint64_t value);
+
+/* ---- state_hash.c: what decides how it goes on, as one number ---- */
+uint64_t sim_state_hash(const struct sim *w);
+
+/* ---- check_state.c: over everything, now and then and at the end ---- */
+void sim_chk_state(struct sim *w);
+void sim_chk_end(struct sim *w);
+
+#endif
