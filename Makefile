@@ -29,7 +29,7 @@ define compile
 	@ninja -C $(1)
 endef
 
-.PHONY: all demo test check asan tsan valgrind sim tidy bench lab lab-test clean help
+.PHONY: all demo test check asan tsan valgrind sim mutants tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -66,6 +66,9 @@ valgrind: ## unit tests under valgrind
 sim: ## SEEDS seeds of the simulator (100,000), or SEED=n in detail
 	$(call compile,$(BUILD),)
 	@$(BUILD)/asyncpf sim $(if $(SEED),--seed $(SEED) --log,--seeds $(SEEDS)) $(ARGS)
+
+mutants: ## defects planted in the shipped code, found by the simulator; minutes
+	@tools/mutants $(ARGS)
 
 tidy: ## the rules of the source tree
 	@tools/tidy
