@@ -104,12 +104,17 @@ def scale_obeys_its_limits(asyncpf):
         raise Failed(f"a full part is not reported as full\n{out}")
 
 
+def wrong_usage_is_refused(asyncpf):
+    for args in (("--tasks", 9), ("--log", "--seeds", 2), ("--abi", "new"), ("--vcpus", 5)):
+        sim(asyncpf, *args, rc=2)
+
+
 def main():
     asyncpf = sys.argv[1]
     failed = 0
     for test in (seeds_keep_the_promises, strict_shows_its_hazards, equal_seeds_give_equal_logs,
                  the_digest_does_not_depend_on_history, small_scopes_are_walked,
-                 scale_obeys_its_limits):
+                 scale_obeys_its_limits, wrong_usage_is_refused):
         try:
             test(asyncpf)
             print(f"ok: {test.__name__}")
