@@ -146,7 +146,6 @@ void evict_init(struct hst *h)
 		ev->writes[i].h = h;
 	hold_init(h);
 	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
-	ASSERT(!limited(ev) || limit >= hst_blocks_min(h->cfg.vcpus));
 	/* A larger block that is there in part could neither be counted nor taken. */
 	ev->watch = h->cfg.block_shift == PAGE_SHIFT ? HST_WATCH_NOT : HST_WATCH_ALL;
 }
@@ -156,7 +155,7 @@ void evict_init(struct hst *h)
 /* What is kept free for fetches, so that they need not wait for a drop. */
 static uint32_t slack(const struct hst_evict *ev)
 {
-	return (uint32_t)max_u64(min_u64(ev->limit / 32, 4096), 4);
+	return (uint32_t)max_u64(min_u64(ev->limit / 32, 4096), min_u64(ev->limit / 2, 4));
 }
 
 static uint32_t standby_len(const struct hst_evict *ev)
