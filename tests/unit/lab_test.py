@@ -20,6 +20,9 @@ import unittest
 
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.dont_write_bytecode = True
+sys.path.insert(0, str(SOURCE / "tools"))
+from lab_parts import LabError, cpio, fetch, initramfs, machine, session, watch
+
 LOADER = importlib.machinery.SourceFileLoader("lab", str(SOURCE / "tools/lab"))
 lab = importlib.util.module_from_spec(importlib.util.spec_from_loader("lab", LOADER))
 LOADER.exec_module(lab)
@@ -42,29 +45,29 @@ def read_cpio(data):
 
 class Archive(unittest.TestCase):
     def test_names_of_every_length_and_content_of_every_length(self):
-        cpio = lab.Cpio()
+        archive = cpio.Cpio()
         for n in range(1, 10):
-            cpio.file("x" * n, b"y" * n, 0o640)
-        entries = read_cpio(cpio.finish())
+            archive.file("x" * n, b"y" * n, 0o640)
+        entries = read_cpio(archive.finish())
         self.assertEqual(entries, [("x" * n, stat.S_IFREG | 0o640, b"y" * n)
                                    for n in range(1, 10)])
 
     def test_folders_come_first_and_once(self):
-        cpio = lab.Cpio()
-        cpio.file("/lib64/a/b", b"1")
-        cpio.file("lib64/a/c", b"2")
-        cpio.folder("lib64")
-        cpio.device("dev/console", 5, 1)
-        names = [(name, stat.S_IFMT(mode)) for name, mode, _ in read_cpio(cpio.finish())]
+        archive = cpio.Cpio()
+        archive.file("/lib64/a/b", b"1")
+        archive.file("lib64/a/c", b"2")
+        archive.folder("lib64")
+        archive.device("dev/console", 5, 1)
+        names = [(name, stat.S_IFMT(mode)) for name, mode, _ in read_cpio(archive.finish())]
         self.assertEqual(names, [("lib64", stat.S_IFDIR), ("lib64/a", stat.S_IFDIR),
                                  ("lib64/a/b", stat.S_IFREG), ("lib64/a/c", stat.S_IFREG),
                                  ("dev", stat.S_IFDIR), ("dev/console", stat.S_IFCHR)])
 
     def test_a_name_is_taken_once(self):
-        cpio = lab.Cpio()
-        cpio.file("lib/libc.so.6", b"first")
-        cpio.file("lib/libc.so.6", b"second")
-        self.assertEqual(read_cpio(cpio.finish())[-1][2], b"first")
+        archive = cpio.Cpio()
+        archive.file("lib/libc.so.6", b"first")
+        archive.file("lib/libc.so.6", b"second")
+        self.assertEqual(read_cpio(archive.finish())[-1][2], b"first")
 
 
 class Reading(unittest.TestCase):
@@ -72,49 +75,49 @@ class Reading(unittest.TestCase):
         text = ("\tlinux-vdso.so.1 (0x00007ffd1b3f6000)\n"
                 "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1c5b000000)\n"
                 "\t/lib64/ld-linux-x86-64.so.2 (0x00007f1c5b3a1000)\n")
-        self.assertEqual(lab.libraries_of(text, "p"), ["/lib/x86_64-linux-gnu/libc.so.6",
+        self.assertEqual(initramfs.libraries_of(text, "p"), ["/lib/x86_64-linux-gnu/libc.so.6",
                                                        "/lib64/ld-linux-x86-64.so.2"])
-        self.assertEqual(lab.libraries_of("\tnot a dynamic executable\n", "p"), [])
-        self.assertEqual(lab.libraries_of("\tstatically linked\n", "p"), [])
+        self.assertEqual(initramfs.libraries_of("\tnot a dynamic executable\n", "p"), [])
+        self.assertEqual(initramfs.libraries_of("\tstatically linked\n", "p"), [])
 
     def test_ldd_says_what_is_missing(self):
-        with self.assertRaisesRegex(lab.LabError, r"^cannot start: p: its library libx\.so\.1 "):
-            lab.libraries_of("\tlibx.so.1 => not found\n", "p")
+        with self.assertRaisesRegex(LabError, r"^cannot start: p: its library libx\.so\.1 "):
+            initramfs.libraries_of("\tlibx.so.1 => not found\n", "p")
 
     def test_a_real_program_and_a_script(self):
-        self.assertTrue(any("libc.so" in path for path in lab.ldd("/bin/sh")))
-        self.assertEqual(lab.ldd(str(SOURCE / "tools/setup")), [])
+        self.assertTrue(any("libc.so" in path for path in initramfs.ldd("/bin/sh")))
+        self.assertEqual(initramfs.ldd(str(SOURCE / "tools/setup")), [])
 
     def test_plan_of_apt(self):
         plan = ("Reading package lists...\nInst libfdt1 (1.6.1-4+b1 Debian:12/oldstable [amd64])\n"
                 "Inst qemu-system-x86 [1:7.2] (1:10.0.2+ds-2 Backports:x [amd64]) []\n"
                 "Conf libfdt1 (1.6.1-4+b1 Debian:12/oldstable [amd64])\n")
-        self.assertEqual(lab.installs_of(plan), ["libfdt1=1.6.1-4+b1",
+        self.assertEqual(fetch.installs_of(plan), ["libfdt1=1.6.1-4+b1",
                                                  "qemu-system-x86=1:10.0.2+ds-2"])
 
     def test_archive_is_the_machines_own(self):
         targets = ("scheme://one/other|bookworm|contrib\nscheme://two/debian|bookworm|main\n"
                    "scheme://three/security|bookworm-security|main\n")
-        self.assertEqual(lab.archive_of(targets), "scheme://two/debian")
-        with self.assertRaisesRegex(lab.LabError, "Debian 12"):
-            lab.archive_of("scheme://one|noble|main\n")
+        self.assertEqual(fetch.archive_of(targets), "scheme://two/debian")
+        with self.assertRaisesRegex(LabError, "Debian 12"):
+            fetch.archive_of("scheme://one|noble|main\n")
 
     def test_what_a_module_needs(self):
         image = b"\x7fELF..license=GPL\0depends=kvm,ccp\0name=kvm_amd\0"
-        self.assertEqual(lab.module_depends(image), ["kvm", "ccp"])
-        self.assertEqual(lab.module_depends(b"a\0depends=\0b"), [])
+        self.assertEqual(initramfs.module_depends(image), ["kvm", "ccp"])
+        self.assertEqual(initramfs.module_depends(b"a\0depends=\0b"), [])
 
     def test_last_words_of_qemu(self):
         noise = b"qemu: warning: TCG doesn't support requested feature: CPUID...\n"
-        self.assertEqual(lab.qemu_words(b"qemu: no such bus\n" + noise), "qemu: no such bus")
-        self.assertEqual(lab.qemu_words(noise), "it ended without a word")
+        self.assertEqual(machine.qemu_words(b"qemu: no such bus\n" + noise), "qemu: no such bus")
+        self.assertEqual(machine.qemu_words(noise), "it ended without a word")
 
 
 class Holder(unittest.TestCase):
     def test_it_is_a_program_that_ends_only_by_a_signal(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "vm-holder")
-            path.write_bytes(lab.vm_holder())
+            path.write_bytes(initramfs.vm_holder())
             path.chmod(0o755)
             # Without a /dev/kvm its calls fail, and it sleeps all the same.
             with subprocess.Popen([path], stdin=subprocess.DEVNULL) as proc:
@@ -126,7 +129,7 @@ class Holder(unittest.TestCase):
 
 class Watching(unittest.TestCase):
     def watch(self, timeout=10):
-        return lab.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout),
+        return watch.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout),
                          time.monotonic())
 
     def complaint(self, *lines):
@@ -165,7 +168,7 @@ class Watching(unittest.TestCase):
 
     def test_what_ends_a_run(self):
         watch = self.watch(timeout=1000)
-        self.assertIsInstance(watch.deadline()[1], lab.LabError)
+        self.assertIsInstance(watch.deadline()[1], LabError)
         watch.answer(b"rea")
         self.assertIsNone(watch.ready_s)
         watch.answer(b"dy\n")
@@ -187,13 +190,13 @@ class Getting(unittest.TestCase):
     def test_a_file_and_one_that_is_not_there(self):
         with tempfile.TemporaryDirectory() as folder:
             o = argparse.Namespace(get=[("a", f"{folder}/got")])
-            lab.save_gets(o, self.archive(a=b"content"))
+            session.save_gets(o, self.archive(a=b"content"))
             self.assertEqual(pathlib.Path(folder, "got").read_bytes(), b"content")
-            with self.assertRaisesRegex(lab.LabError, "^cannot get: a: "):
-                lab.save_gets(o, self.archive(b=b""))
+            with self.assertRaisesRegex(LabError, "^cannot get: a: "):
+                session.save_gets(o, self.archive(b=b""))
             o.get = [("a", f"{folder}/none/got")]
-            with self.assertRaisesRegex(lab.LabError, "^cannot write: "):
-                lab.save_gets(o, self.archive(a=b"content"))
+            with self.assertRaisesRegex(LabError, "^cannot write: "):
+                session.save_gets(o, self.archive(a=b"content"))
 
 
 class CommandLine(unittest.TestCase):

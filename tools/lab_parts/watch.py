@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the machine says while it runs, and when it is over."""
+import os
+import re
+import selectors
+import sys
+import time
+
+from lab_parts import KERNEL_LOG, LabError
+
+BOOT_LIMIT_S = 120
+# After the first complaint of the kernel: long enough for the rest of it.
+COMPLAINT_GRACE_S = 5
+COMPLAINT = re.compile(
+    r"WARNING: |BUG: |\bOops\b|Kernel panic|Unable to handle kernel|blocked for more than|"
+    r"rcu.*(?:detected (?:expedited )?stalls|self-detected stall)|soft lockup|hard LOCKUP|"
+    r"unchecked MSR access|Out of memory: Killed|cut here")
+CUT_HERE = re.compile(r"-+\[ cut here \]-+")
+
+
+class Watch:
+    """Reads what the machine says, and decides when it is over."""
+
+    def __init__(self, o, began):
+        self.o = o
+        self.began = began
+        self.log = bytearray()
+        self.control = bytearray()
+        self.seen = 0  # bytes of the log that were looked at
+        self.complaint = None
+        self.complained_at = None
+        self.ready_s = None
+
+    def console(self, data):
+        self.log += data
+        if self.o.verbose:
+            sys.stderr.buffer.write(data)
+            sys.stderr.flush()
+        end = self.log.rfind(b"\n") + 1
+        for line in self.log[self.seen:end].decode(errors="replace").splitlines():
+            if COMPLAINT.search(line) and (
+                    self.complaint is None or CUT_HERE.search(self.complaint)):
+                # "cut here" announces the line that says what it is.
+                self.complaint = re.sub(r"^\[\s*[\d.]+\] ", "", line).strip()
+                self.complained_at = self.complained_at or time.monotonic()
+                if self.o.verb == "shell":
+                    print(f"asyncpf: the lab's kernel complains: {self.complaint}\r",
+                          file=sys.stderr)
+        self.seen = end
+
+    def output(self, data):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def answer(self, data):
+        self.control += data
+        if self.ready_s is None and b"ready\n" in self.control:
+            self.ready_s = time.monotonic() - self.began
+            if self.o.verbose:
+                print(f"lab: up after {self.ready_s:.1f} s", file=sys.stderr)
+
+    def deadline(self):
+        """(when, exception) of what ends the run first."""
+        o = self.o
+        ends = []
+        if o.timeout:
+            ends.append((self.began + o.timeout, TimeoutError()))
+        if self.ready_s is None:
+            ends.append((self.began + BOOT_LIMIT_S, LabError(
+                f"cannot start: the lab's Linux: not up after {BOOT_LIMIT_S} s; see "
+                f"{KERNEL_LOG}")))
+        if self.complained_at:
+            ends.append((self.complained_at + COMPLAINT_GRACE_S, None))
+        return min(ends, key=lambda e: e[0])
+
+
+def watch_run(proc, watch, pipes):
+    """Until all pipes are closed, which is when QEMU has ended."""
+    handlers = [watch.console, watch.output, watch.answer]
+    with selectors.DefaultSelector() as selector:
+        for fd, handler in zip(pipes, handlers):
+            selector.register(fd, selectors.EVENT_READ, handler)
+        while selector.get_map():
+            when, why = watch.deadline()
+            ready = selector.select(max(0, when - time.monotonic()))
+            if not ready and time.monotonic() >= when:
+                proc.kill()
+                if why:
+                    raise why
+                return
+            for key, _ in ready:
+                data = os.read(key.fd, 65536)
+                if data:
+                    key.data(data)
+                else:
+                    selector.unregister(key.fd)
