@@ -41,7 +41,7 @@ demo: ## the main job in one minute, side by side
 test: ## every test
 	@tools/setup test
 	$(call compile,$(BUILD),)
-	@tools/run-tests $(BUILD) --no-suite lab
+	@tools/run-tests $(BUILD)
 
 check: ## unit tests and tidy, less than a minute
 	$(call compile,$(BUILD),)
@@ -80,10 +80,10 @@ bench: ## the benchmarks of bench/, with the promises they assert
 lab: ## a shell in a Linux with real kvm_amd, in software emulation: docs/lab.md
 	@tools/lab $(ARGS)
 
-lab-test: ## the integration tests in there; downloads once, takes minutes
+lab-test: ## only the tests in there, which make test also runs
 	@tools/setup test
 	$(call compile,$(BUILD),)
-	@ASYNCPF_LAB=1 tools/run-tests $(BUILD) --suite lab
+	@tools/run-tests $(BUILD) --suite lab
 
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan

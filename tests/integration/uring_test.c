@@ -26,6 +26,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -235,6 +236,14 @@ static void more_reads_than_depth(void **state)
 	bed_fini(&b);
 }
 
+/* Does the file system answer from memory without ever waiting? tmpfs does not offer it. */
+static bool bed_answers_at_once(struct bed *b)
+{
+	struct iovec to = {.iov_base = b->bufs, .iov_len = READ_BYTES};
+
+	return preadv2(b->file->fd, &to, 1, 0, RWF_NOWAIT) == READ_BYTES;
+}
+
 /* The page cache answers inside flush(): nobody else is woken, reap() finds all of it. */
 static void hits_are_not_announced(void **state)
 {
@@ -242,14 +251,14 @@ static void hits_are_not_announced(void **state)
 
 	(void)state;
 	bed_init(&b, 64);
+	if (!bed_answers_at_once(&b)) {
+		bed_fini(&b);
+		skip();
+	}
 	for (unsigned i = 0; i < 64; i++)
 		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
 	bed_flush(&b);
-	if (bed_reap(&b) != 64) {
-		bed_wait(&b, 64);
-		bed_fini(&b);
-		skip(); /* a file system that does not answer at once */
-	}
+	assert_int_equal(bed_reap(&b), 64);
 	assert_false(bed_announced(&b));
 	assert_int_equal(bed_reap(&b), 0);
 	bed_fini(&b);

@@ -1,24 +1,104 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""One program in the lab, as a test: `make lab-test` runs them all.
+"""Programs on a real kvm_amd, one after the other in one boot of the lab. Each gets a line
+of its own: passed, failed, skipped, or not run because the lab ended before.
 
-usage: in_lab.py SOURCE_FOLDER PROGRAM [WORDS...]
+usage: in_lab.py SOURCE_FOLDER [OPTION OF tools/lab...] [-- PROGRAM [WORDS...]]...
 
-Skipped unless ASYNCPF_LAB is 1: the lab downloads 60 MB once, and takes minutes.
+Exit code 0 when none failed and at least one passed. 77, with the reason, where the lab
+cannot be fetched: a machine that has never had a network has none.
 """
 import os
+import re
+import shlex
 import subprocess
 import sys
 
+PROGRAM_S = 300  # for one program
+LAB_S = 700      # for all of them
+SKIPPED = 77
+# Each program's first and last line, which no program prints by itself.
+MARK = "@@in_lab@@"
+BEGIN = re.compile(rf"^{MARK} begin (\d+)$")
+END = re.compile(rf"^{MARK} end (\d+) status (\d+)$")
+
+
+def split_words(words):
+    """[options, [program, word, …], …], which -- separates."""
+    lists = [[]]
+    for word in words:
+        if word == "--":
+            lists.append([])
+        else:
+            lists[-1].append(word)
+    return lists[0], lists[1:]
+
+
+def script_of(commands):
+    """The shell script that runs them all in the lab."""
+    lines = []
+    for n, words in enumerate(commands):
+        inside = ["./" + os.path.basename(words[0]), *words[1:]]
+        # A line of its own even behind output without an end of line.
+        lines += [f"printf '\\n{MARK} begin {n}\\n'",
+                  f"timeout -s KILL {PROGRAM_S} {shlex.join(inside)} 2>&1",
+                  f"printf '\\n{MARK} end {n} status %d\\n' $?"]
+    return "\n".join(lines)
+
+
+def outcomes_of(lines, commands):
+    """Passes the programs' output on. Returns one (outcome, text) for each command."""
+    outcomes = [("not run", "the lab ended before")] * len(commands)
+    for line in lines:
+        begin, end = BEGIN.match(line), END.match(line)
+        if begin:
+            print(f"--- {shlex.join(name_of(commands[int(begin[1])]))}", flush=True)
+            outcomes[int(begin[1])] = ("failed", "the lab ended in it")
+        elif end:
+            outcomes[int(end[1])] = outcome_of(int(end[2]))
+        elif line:
+            print(line, flush=True)
+    return outcomes
+
+
+def outcome_of(status):
+    if status == SKIPPED:
+        return "skipped", "see its SKIP line"
+    if status == 128 + 9:
+        return "failed", f"killed, perhaps after the {PROGRAM_S} s that one program may take"
+    return ("failed", f"exit code {status}") if status else ("passed", "")
+
+
+def name_of(words):
+    return [os.path.basename(words[0]), *words[1:]]
+
+
+def report(outcomes, commands):
+    """Prints the summary. Returns the exit code."""
+    print("--- in the lab")
+    for (outcome, text), words in zip(outcomes, commands):
+        print(f"{outcome}: {shlex.join(name_of(words))}{': ' if text else ''}{text}")
+    good = [o for o, _ in outcomes if o == "passed"]
+    bad = [o for o, _ in outcomes if o in ("failed", "not run")]
+    return 1 if bad or not good else 0
+
 
 def main():
-    source, program, words = sys.argv[1], sys.argv[2], sys.argv[3:]
-    if os.environ.get("ASYNCPF_LAB") != "1":
-        print("SKIP: runs in the lab, by `make lab-test`")
-        return 77
-    command = [os.path.join(source, "tools/lab"), "run", "--timeout", "600", "--module", "loop",
-               "--file", program, "--", "./" + os.path.basename(program), *words]
-    return subprocess.run(command, check=False).returncode
+    tool = os.path.join(sys.argv[1], "tools/lab")
+    options, commands = split_words(sys.argv[2:])
+    fetched = subprocess.run([tool, "fetch"], capture_output=True, text=True, check=False)
+    if fetched.returncode != 0:
+        print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
+        return SKIPPED
+    files = [word for p in sorted({words[0] for words in commands}) for word in ("--file", p)]
+    command = [tool, "run", "--timeout", str(LAB_S), *options, *files, "--", "sh", "-c",
+               script_of(commands)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as lab:
+        outcomes = outcomes_of((line.rstrip("\n") for line in lab.stdout), commands)
+    code = report(outcomes, commands)
+    if lab.returncode != 0:
+        print(f"failed: the lab itself: exit code {lab.returncode}")
+    return code or lab.returncode
 
 
 if __name__ == "__main__":
