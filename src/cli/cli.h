@@ -36,6 +36,7 @@ int cmd_doctor(int argc, char **argv);
 int cmd_evict(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
+int cmd_lab_relay(int argc, char **argv);
 int cmd_run(int argc, char **argv); /* or the guest's own status: asyncpf-run(1) */
 int cmd_status(int argc, char **argv);
 int cmd_stop(int argc, char **argv);

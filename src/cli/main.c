@@ -15,7 +15,7 @@
 struct verb {
 	const char *name;
 	int (*run)(int argc, char **argv);
-	const char *summary;
+	const char *summary; /* NULL: for our own use, not shown */
 };
 
 static const struct verb verbs[] = {
@@ -28,6 +28,7 @@ static const struct verb verbs[] = {
 	{"status", cmd_status, "what a running VM does, and why it is paused"},
 	{"stop", cmd_stop, "ask a running VM to end"},
 	{"sim", cmd_sim, "deterministic simulation of the shipped code, faults included"},
+	{"lab-relay", cmd_lab_relay, NULL},
 };
 
 static void print_usage(FILE *out)
@@ -35,7 +36,8 @@ static void print_usage(FILE *out)
 	fputs("usage: asyncpf VERB [OPTION]...\n\n"
 	      "Asynchronous page faults for KVM guests, in user space.\n\nVerbs:\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+		if (verbs[i].summary)
+			fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
 	fputs("\n'asyncpf VERB --help' lists the options of a verb; 'asyncpf --version' shows the\n"
 	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage.\n", out);
 }
@@ -44,10 +46,12 @@ static int unknown_verb(const char *word)
 {
 	const char *names[ARRAY_LEN(verbs) + 1];
 	bool option = word[0] == '-';
+	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-		names[i] = verbs[i].name;
-	names[ARRAY_LEN(verbs)] = NULL;
+		if (verbs[i].summary)
+			names[n++] = verbs[i].name;
+	names[n] = NULL;
 
 	const char *meant = option ? NULL : opts_nearest(word, names);
 	if (meant)

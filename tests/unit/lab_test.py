@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """tools/lab without a network and without QEMU: the archive it writes, what it reads from
-other programs' output, what it takes for a complaint of the kernel, its command line.
+other programs' output, what it takes for a complaint of the kernel, the machine it asks for,
+what it makes of standard input, its command line.
 
 usage: lab_test.py SOURCE_FOLDER
 """
@@ -9,19 +10,26 @@ import argparse
 import importlib.machinery
 import importlib.util
 import io
+import math
+import os
 import pathlib
+import pty
+import re
+import socket
 import stat
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
+import termios
 import unittest
+from unittest import mock
 
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
-from lab_parts import LabError, cpio, fetch, initramfs, machine, session, watch
+import lab_parts
+from lab_parts import LabError, cpio, fetch, initramfs, machine, session, terminal, watch
 
 LOADER = importlib.machinery.SourceFileLoader("lab", str(SOURCE / "tools/lab"))
 lab = importlib.util.module_from_spec(importlib.util.spec_from_loader("lab", LOADER))
@@ -129,8 +137,7 @@ class Holder(unittest.TestCase):
 
 class Watching(unittest.TestCase):
     def watch(self, timeout=10):
-        return watch.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout),
-                         time.monotonic())
+        return watch.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout))
 
     def complaint(self, *lines):
         watch = self.watch()
@@ -177,6 +184,163 @@ class Watching(unittest.TestCase):
         self.assertIsNone(watch.deadline()[1])
 
 
+    def test_a_run_without_limit(self):
+        watching = self.watch(timeout=0)
+        watching.answer(b"ready\n")
+        self.assertEqual(watching.deadline(), (math.inf, None))
+
+    def test_ready_is_told_once(self):
+        told = []
+        watching = watch.Watch(argparse.Namespace(verbose=False), lambda: told.append(1))
+        watching.answer(b"ready\n")
+        watching.answer(b"status 0\n")
+        self.assertEqual(told, [1])
+
+
+class Machine(unittest.TestCase):
+    def words(self, verb="run", disk=(), **fds):
+        o = argparse.Namespace(verb=verb, cpus=3, memory=700, kernel="6.12", verbose=False,
+                               disk=disk)
+        with mock.patch.object(machine, "kernel_image", lambda _: "/k"):
+            return machine.qemu_command(o, {"initrd": 10, "log": 11, **fds})
+
+    def after(self, words, option):
+        return [b for a, b in zip(words, words[1:]) if a == option]
+
+    def test_ports_are_those_that_init_opens(self):
+        words = self.words(out=12, input=13, relay=14)
+        self.assertEqual(self.after(words, "-chardev"), [
+            "file,id=log,path=/proc/self/fd/11", "file,id=out,path=/proc/self/fd/12",
+            "socket,id=input,fd=13", "socket,id=relay,fd=14"])
+        self.assertEqual(self.after(words, "-device"), [
+            "virtio-serial-pci", "virtserialport,nr=1,chardev=out",
+            "virtserialport,nr=4,chardev=input", "virtserialport,nr=5,chardev=relay"])
+        for text in (initramfs.MAIN_RUN, *initramfs.COMMAND.values(), initramfs.RELAY):
+            for port in re.findall(r"/dev/vport0p(\d)", text):
+                self.assertIn(int(port), machine.PORTS.values())
+
+    def test_a_terminal_is_a_console(self):
+        self.assertIn("virtconsole,chardev=terminal", self.words(terminal=12))
+        self.assertIn("virtconsole,chardev=terminal", self.words(verb="shell"))
+        self.assertNotIn("virtconsole,chardev=terminal", self.words())
+
+    def test_size(self):
+        words = self.words()
+        self.assertEqual((self.after(words, "-smp"), self.after(words, "-m")), (["3"], ["700M"]))
+
+    def test_disks(self):
+        self.assertEqual(self.after(self.words(disk=[("/a,b", True), ("c", False)]), "-drive"), [
+            "file=/a,,b,format=raw,if=virtio,index=0,readonly=on",
+            "file=c,format=raw,if=virtio,index=1,readonly=off"])
+
+
+class Init(unittest.TestCase):
+    def main(self, **values):
+        o = {"input": "none", "socket": None, "get": [], **values}
+        return initramfs.main_run(argparse.Namespace(**o))
+
+    def test_what_the_command_reads(self):
+        self.assertIn("\nsh /command </dev/null >/run/out", self.main())
+        self.assertIn("\nsh /command </dev/vport0p4 >/run/out", self.main(input="stream"))
+        self.assertIn("\nsetsid -c sh /command </dev/hvc0 >", self.main(input="terminal"))
+
+    def test_words_are_quoted(self):
+        text = self.main(socket=("s", "/run/a b"), get=[("c d", "x")])
+        self.assertIn("./asyncpf lab-relay '/run/a b' <>/dev/vport0p5", text)
+        self.assertIn("tar c -f - 'c d' >&9", text)
+        self.assertNotIn("lab-relay", self.main())
+
+
+class Input(unittest.TestCase):
+    def test_escape(self):
+        for typed, found in ((b"\x01x", True), (b"a\x01xb", True), (b"\x01\x01x", False),
+                             (b"\x01ax", False), (b"x", False), (b"\x01\x01\x01x", True)):
+            self.assertEqual(terminal.Escape().typed_in(typed), found, typed)
+        escape = terminal.Escape()
+        self.assertFalse(escape.typed_in(b"\x01"))
+        self.assertTrue(escape.typed_in(b"x"))
+
+    def test_a_stream_with_its_end(self):
+        ours, theirs = socket.socketpair()
+        r, w = os.pipe()
+        with ours, theirs:
+            terminal.start_feeding(terminal.Terminal(r), ours)
+            os.write(w, b"\x01x\0\xff")
+            os.close(w)
+            with theirs.makefile("rb") as stream:
+                self.assertEqual(stream.read(), b"\x01x\0\xff")
+        os.close(r)
+
+    def test_a_terminal_is_raw_for_a_while(self):
+        pid, fd = pty.fork()
+        if pid == 0:  # here standard input is a terminal of our own
+            before = termios.tcgetattr(0)
+            ours = terminal.Terminal(0)
+            ours.make_raw()
+            flags = termios.tcgetattr(0)
+            ours.restore()
+            ours.restore()
+            good = (ours.usable and not flags[3] & (termios.ECHO | termios.ISIG)
+                    and flags[1] == before[1] and termios.tcgetattr(0) == before)
+            os._exit(0 if good else 1)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        os.close(fd)
+
+    def test_no_terminal(self):
+        r, w = os.pipe()
+        other = terminal.Terminal(r)
+        other.make_raw()
+        other.restore()
+        self.assertFalse(other.usable)
+        os.close(r)
+        os.close(w)
+
+
+class Cache(unittest.TestCase):
+    def test_of_the_source_tree(self):
+        with mock.patch.dict(os.environ):
+            os.environ.pop("ASYNCPF_LAB_CACHE", None)
+            self.assertEqual(lab_parts.cache_folder(), SOURCE / "cache/lab")
+
+    def test_of_an_installed_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            there = pathlib.Path(folder, "asyncpf/lab_parts/__init__.py")
+            with mock.patch.object(lab_parts, "__file__", str(there)), \
+                    mock.patch.dict(os.environ, HOME="/h", XDG_CACHE_HOME="/x"):
+                os.environ.pop("ASYNCPF_LAB_CACHE", None)
+                self.assertEqual(str(lab_parts.cache_folder()), "/x/asyncpf/lab")
+                del os.environ["XDG_CACHE_HOME"]
+                self.assertEqual(str(lab_parts.cache_folder()), "/h/.cache/asyncpf/lab")
+                os.environ["ASYNCPF_LAB_CACHE"] = "/named"
+                self.assertEqual(str(lab_parts.cache_folder()), "/named")
+
+
+class Results(unittest.TestCase):
+    def result(self, control, get=(), complaint=None):
+        o = argparse.Namespace(verbose=False, get=get)
+        watching = watch.Watch(o)
+        watching.answer(control)
+        watching.complaint = complaint
+        return session.result(o, watching, b"")
+
+    def test_statuses(self):
+        self.assertEqual(self.result(b"ready\nstatus 7\n"), 7)
+        with self.assertRaisesRegex(LabError, "^cannot start: QEMU: "):
+            self.result(b"")
+        with self.assertRaisesRegex(LabError, "^the lab ended: "):
+            self.result(b"ready\n")
+        with self.assertRaisesRegex(LabError, "^the lab's kernel complains: BUG: x; "):
+            self.result(b"ready\nstatus 0\n", complaint="BUG: x")
+
+    def test_a_missing_file_matters_when_all_went_well(self):
+        empty = io.BytesIO()
+        tarfile.open(fileobj=empty, mode="w").close()
+        get = [("a", "/dev/null")]
+        with self.assertRaisesRegex(LabError, "^cannot get: a: "):
+            self.result(b"ready\nstatus 0\n" + empty.getvalue(), get)
+        self.assertEqual(self.result(b"ready\nstatus 5\n" + empty.getvalue(), get), 5)
+
+
 class Getting(unittest.TestCase):
     def archive(self, **files):
         out = io.BytesIO()
@@ -197,6 +361,8 @@ class Getting(unittest.TestCase):
             o.get = [("a", f"{folder}/none/got")]
             with self.assertRaisesRegex(LabError, "^cannot write: "):
                 session.save_gets(o, self.archive(a=b"content"))
+            with self.assertRaisesRegex(LabError, "^cannot write: "):
+                session.check_gets(o)
 
 
 class CommandLine(unittest.TestCase):
@@ -220,6 +386,10 @@ class CommandLine(unittest.TestCase):
         self.assertIn("NAME:LOCAL", self.refused("run", "--get", "a", "--", "x"))
         self.assertIn("'7.0'", self.refused("run", "--kernel", "7.0", "--", "x"))
         self.assertIn("'fly'", self.refused("fly"))
+        self.assertIn("'/none' is not there", self.refused("run", "--disk", "/none,ro", "--", "x"))
+        self.assertIn("LOCAL:NAME", self.refused("run", "--socket", "a:", "--", "x"))
+        self.assertIn("--file asyncpf", self.refused("run", "--socket", "a:b", "--", "x"))
+        self.assertIn("for run", self.refused("shell", "--stdin"))
         self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
 
     def test_words(self):
@@ -230,6 +400,10 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(o.command, ["sh", "-c", "--", "x"])
         self.assertEqual((o.cpus, o.memory, o.timeout), (2, 1024, lab.TIMEOUT_S))
         self.assertEqual(lab.parse([]).verb, "shell")
+        o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
+                       "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])
+        self.assertEqual(o.disk, [("/dev/null", False), ("/dev/zero", True)])
+        self.assertEqual((o.timeout, o.socket), (0, ("a:b", "/c")))
 
     def test_help(self):
         done = subprocess.run([SOURCE / "tools/lab", "--help"], capture_output=True, text=True,

@@ -55,7 +55,7 @@ class Apt:
         (self.folder / "sources.list").write_text(
             "".join(f"deb {signed}{uri} {suite} main\n" for suite in (BACKPORTS, "bookworm")),
             encoding="utf-8")
-        self.call("apt-get", "update", what="package lists")
+        self.call("apt-get", "update", "--error-on=any", what="package lists")
 
     def unpack(self, packages, to, what):
         """Downloads "name=version" or "name/suite", and extracts them into the folder `to`."""

@@ -38,21 +38,31 @@ for module in @MODULES@; do insmod /modules/$module.ko; done
 @MAIN@
 reboot -f
 """
+# The ports are machine.py's PORTS.
 MAIN_RUN = r"""
 exec 9>/dev/vport0p2
 echo ready >&9
-mkfifo /run/out
+mkfifo /run/out /run/err
 cat </run/out >/dev/vport0p1 9>&- &
-reader=$!
-sh /command </dev/null >/run/out 2>&1 9>&-
+readers=$!
+cat </run/err >/dev/vport0p3 9>&- &
+readers="$readers $!"
+@RELAY@
+@COMMAND@ >/run/out 2>/run/err 9>&-
 status=$?
-# A process left behind may hold the pipe open.
-(sleep 5; kill $reader) 2>/dev/null 9>&- &
-wait $reader
+# A process left behind may hold the pipes open.
+(sleep 5; kill $readers) 2>/dev/null 9>&- &
+wait $readers
 echo "status $status" >&9
 tar c -f - @GET@ >&9 2>/dev/null
 exec 9>&-
 """
+COMMAND = {
+    "none": "sh /command </dev/null",
+    "stream": "sh /command </dev/vport0p4",
+    "terminal": "setsid -c sh /command </dev/hvc0",  # a session of its own: it has a foreground
+}
+RELAY = "./asyncpf lab-relay @SOCKET@ <>/dev/vport0p5 9>&- &"
 MAIN_SHELL = r"""
 stty rows @ROWS@ cols @COLUMNS@ </dev/hvc0
 echo 'The lab: /dev/kvm is kvm_amd, your files are here; exit (or Ctrl-A x) ends it.' >/dev/hvc0
@@ -154,10 +164,17 @@ def fill(template, **values):
     return template
 
 
+def main_run(o):
+    relay = fill(RELAY, SOCKET=shlex.quote(o.socket[1])) if o.socket else ""
+    return fill(MAIN_RUN, GET=" ".join(shlex.quote(name) for name, _ in o.get), RELAY=relay,
+                COMMAND=COMMAND[o.input])
+
+
 def build_initramfs(o):
     cpio = Cpio()
     folders = set()
-    modules = load_modules(o.kernel, MODULES + o.module)
+    disks = ["virtio-blk"] if o.disk else []
+    modules = load_modules(o.kernel, MODULES + disks + o.module)
     for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run",
                    "root", "work"):
         cpio.folder(folder)
@@ -169,7 +186,7 @@ def build_initramfs(o):
     for local, name in o.file:
         add_local(cpio, local, name, folders)
     if o.verb == "run":
-        main = fill(MAIN_RUN, GET=" ".join(shlex.quote(name) for name, _ in o.get))
+        main = main_run(o)
         cpio.file("command", f"exec {shlex.join(o.command)}\n".encode(), 0o644)
     else:
         size = shutil.get_terminal_size()

@@ -9,7 +9,13 @@ from lab_parts import CACHE, LabError
 from lab_parts.fetch import kernel_image
 
 
-def qemu_command(o, initrd_fd, log_fd, *port_fds):
+# Virtio ports, /dev/vport0pN in the lab. Files take only what comes out of the lab.
+PORTS = {"out": 1, "control": 2, "err": 3, "input": 4, "relay": 5}
+STREAMS = {"input", "relay", "terminal"}
+
+
+def qemu_command(o, fds):
+    """fds: "initrd", "log", and those ports and the "terminal" that are in use."""
     share = CACHE / "qemu/usr/share"
     kernel_log = "loglevel=7" if o.verbose else "loglevel=5"
     command = [
@@ -17,37 +23,51 @@ def qemu_command(o, initrd_fd, log_fd, *port_fds):
         "-display", "none", "-no-reboot", "-L", str(share / "qemu"), "-L", str(share / "seabios"),
         "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC",
         "-smp", str(o.cpus), "-m", f"{o.memory}M",
-        "-kernel", str(kernel_image(o.kernel)), "-initrd", f"/proc/self/fd/{initrd_fd}",
+        "-kernel", str(kernel_image(o.kernel)), "-initrd", f"/proc/self/fd/{fds['initrd']}",
         # The emulated TSC is the host's: it needs no watching. Mitigations cost much here.
         "-append", f"console=ttyS0 {kernel_log} panic=-1 mitigations=off tsc=reliable "
                    "no_timer_check random.trust_cpu=on",
-        "-chardev", f"file,id=log,path=/proc/self/fd/{log_fd}", "-serial", "chardev:log",
         "-device", "virtio-serial-pci"]
-    for n, fd in enumerate(port_fds, 1):
-        command += ["-chardev", f"file,id=port{n},path=/proc/self/fd/{fd}",
-                    "-device", f"virtserialport,nr={n},chardev=port{n}"]
+    for name, fd in fds.items():
+        if name in STREAMS:
+            command += ["-chardev", f"socket,id={name},fd={fd}"]
+        elif name != "initrd":
+            command += ["-chardev", f"file,id={name},path=/proc/self/fd/{fd}"]
+        if name in PORTS:
+            command += ["-device", f"virtserialport,nr={PORTS[name]},chardev={name}"]
+    command += ["-serial", "chardev:log"]
     if o.verb == "shell":
-        command += ["-chardev", "stdio,id=term,mux=on,signal=off",
-                    "-device", "virtconsole,chardev=term"]
+        command += ["-chardev", "stdio,id=terminal,mux=on,signal=off"]
+    if o.verb == "shell" or "terminal" in fds:
+        command += ["-device", "virtconsole,chardev=terminal"]
+    for n, (path, read_only) in enumerate(o.disk):
+        command += ["-drive", f"file={path.replace(',', ',,')},format=raw,if=virtio,index={n}," +
+                    f"readonly={'on' if read_only else 'off'}"]
     return command
 
 
-def die_with_parent():
+def die_with(parent):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)  # too late for the signal
 
 
-def qemu_start(o, *fds):
-    """fds: the initramfs, and where the log and the ports go."""
+def qemu_start(o, fds):
+    """fds as for qemu_command(). They are closed here."""
     libraries = [str(CACHE / "qemu" / d / "x86_64-linux-gnu") for d in ("usr/lib", "lib")]
     env = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
     batch = o.verb == "run"
+    parent = os.getpid()
     try:
         return subprocess.Popen(
-            qemu_command(o, *fds), env=env, pass_fds=fds, preexec_fn=die_with_parent,
-            stdin=subprocess.DEVNULL if batch else None, stderr=subprocess.PIPE,
-            start_new_session=batch)
+            qemu_command(o, fds), env=env, pass_fds=fds.values(),
+            preexec_fn=lambda: die_with(parent), stdin=subprocess.DEVNULL if batch else None,
+            stderr=subprocess.PIPE, start_new_session=batch)
     except OSError as e:
         raise LabError(f"cannot start: QEMU: {e.strerror}; remove {CACHE} and run again") from e
+    finally:
+        for fd in fds.values():
+            os.close(fd)
 
 
 def in_memory(data):

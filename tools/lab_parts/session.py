@@ -5,14 +5,16 @@ import io
 import os
 import pathlib
 import re
-import sys
+import socket
 import tarfile
 import termios
-import time
+import threading
 
 from lab_parts import EXIT_LAB, KERNEL_LOG, LabError
 from lab_parts.initramfs import build_initramfs
 from lab_parts.machine import in_memory, qemu_start, qemu_words
+from lab_parts.relay import Relay, listening
+from lab_parts.terminal import Terminal, start_feeding
 from lab_parts.watch import Watch, watch_run
 
 
@@ -21,8 +23,20 @@ def save_log(log):
         KERNEL_LOG.write_bytes(log)
 
 
+def check_gets(o):
+    """A file that cannot be written is found before the run."""
+    for _, local in o.get:
+        try:
+            with open(local, "ab"):
+                pass
+        except OSError as e:
+            raise LabError(f"cannot write: {local}: {e.strerror}; check --get") from e
+
+
 def save_gets(o, archive):
     """The files that --get asked for."""
+    if not o.get:
+        return
     with tarfile.open(fileobj=io.BytesIO(archive), ignore_zeros=True) as tar:
         members = {m.name.strip("/"): m for m in tar.getmembers()}
         for name, local in o.get:
@@ -37,22 +51,62 @@ def save_gets(o, archive):
                 raise LabError(f"cannot write: {local}: {e.strerror}; check --get") from e
 
 
+class Wires:
+    """Pipes and sockets between us and QEMU: `theirs` by name, our ends as attributes."""
+
+    def __init__(self, o, terminal):
+        self.theirs = {"initrd": in_memory(build_initramfs(o))}
+        self.log = self.pipe("log")
+        if o.verb == "run":
+            self.out, self.err, self.control = map(self.pipe, ("out", "err", "control"))
+            self.input = self.pair("terminal" if terminal.usable else "input") if o.stdin else None
+            self.relay = self.pair("relay") if o.socket else None
+
+    def pipe(self, name):
+        ours, self.theirs[name] = os.pipe()
+        return ours
+
+    def pair(self, name):
+        ours, theirs = socket.socketpair()
+        self.theirs[name] = theirs.detach()
+        return ours
+
+
 def run(o):
-    began = time.monotonic()
-    initrd = in_memory(build_initramfs(o))
-    log_r, log_w = os.pipe()
-    out_r, out_w = os.pipe()
-    control_r, control_w = os.pipe()
-    watch = Watch(o, began)
-    proc = qemu_start(o, initrd, log_w, out_w, control_w)
-    for fd in (initrd, log_w, out_w, control_w):
-        os.close(fd)
-    try:
-        watch_run(proc, watch, (log_r, out_r, control_r))
-    finally:
-        proc.kill()
-        words = proc.communicate()[1]
-        save_log(watch.log)
+    """Returns the command's exit status."""
+    terminal = Terminal(0)
+    o.input = "none" if not o.stdin else "terminal" if terminal.usable else "stream"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listening(o.socket[0])) if o.socket else None
+        stack.callback(terminal.restore)
+        check_gets(o)
+        wires = Wires(o, terminal)
+
+        def on_ready():
+            terminal.make_raw()
+            if o.stdin:
+                start_feeding(terminal, wires.input)
+
+        watch = Watch(o, on_ready)
+        proc = qemu_start(o, wires.theirs)
+        handlers = {wires.log: watch.console, wires.out: watch.output, wires.err: watch.errors,
+                    wires.control: watch.answer}
+        if o.input == "terminal":
+            handlers[wires.input.fileno()] = watch.output  # its echo, while it has one
+        if listener:
+            relay = Relay(listener, wires.relay)
+            threading.Thread(target=relay.run, daemon=True).start()
+        try:
+            watch_run(proc, watch, handlers)
+        finally:
+            proc.kill()
+            words = proc.communicate()[1]
+            save_log(watch.log)
+    return result(o, watch, words)
+
+
+def result(o, watch, words):
+    """What the machine's last words come to: the exit status, or a LabError."""
     if watch.complaint:
         raise LabError(f"the lab's kernel complains: {watch.complaint}; see {KERNEL_LOG}")
     found = re.match(rb"ready\nstatus (\d+)\n", watch.control)
@@ -60,28 +114,31 @@ def run(o):
         raise LabError(f"cannot start: QEMU: {qemu_words(words)}; see {KERNEL_LOG}")
     if not found:
         raise LabError(f"the lab ended: before the command did: see {KERNEL_LOG}")
-    if o.get:
+    status = int(found.group(1))
+    try:
         save_gets(o, bytes(watch.control[found.end():]))
-    return int(found.group(1))
+    except LabError:
+        if status == 0:
+            raise
+        # A command that failed has its reason; that it made no file is part of it.
+    return status
 
 
 def shell(o):
-    initrd = in_memory(build_initramfs(o))
-    log_r, log_w = os.pipe()
-    watch = Watch(o, time.monotonic())
-    terminal = termios.tcgetattr(0) if os.isatty(0) else None
-    proc = qemu_start(o, initrd, log_w)
-    os.close(initrd)
-    os.close(log_w)
+    terminal = Terminal(0)
+    wires = Wires(o, terminal)
+    watch = Watch(o)
+    saved = termios.tcgetattr(0) if os.isatty(0) else None
+    proc = qemu_start(o, wires.theirs)
     try:
-        while data := os.read(log_r, 65536):
+        while data := os.read(wires.log, 65536):
             watch.console(data)
         words = proc.communicate()[1]
     finally:
         proc.kill()
         save_log(watch.log)
-        if terminal:
-            termios.tcsetattr(0, termios.TCSADRAIN, terminal)
+        if saved:
+            termios.tcsetattr(0, termios.TCSADRAIN, saved)
     if proc.returncode:
         raise LabError(f"cannot start: QEMU: {qemu_words(words)}; see {KERNEL_LOG}")
     return EXIT_LAB if watch.complaint else 0

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the machine says while it runs, and when it is over."""
+import math
 import os
 import re
 import selectors
@@ -21,9 +22,10 @@ CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 class Watch:
     """Reads what the machine says, and decides when it is over."""
 
-    def __init__(self, o, began):
+    def __init__(self, o, on_ready=lambda: None):
         self.o = o
-        self.began = began
+        self.on_ready = on_ready
+        self.began = time.monotonic()
         self.log = bytearray()
         self.control = bytearray()
         self.seen = 0  # bytes of the log that were looked at
@@ -48,9 +50,15 @@ class Watch:
                           file=sys.stderr)
         self.seen = end
 
-    def output(self, data):
+    @staticmethod
+    def output(data):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+
+    @staticmethod
+    def errors(data):
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
 
     def answer(self, data):
         self.control += data
@@ -58,6 +66,7 @@ class Watch:
             self.ready_s = time.monotonic() - self.began
             if self.o.verbose:
                 print(f"lab: up after {self.ready_s:.1f} s", file=sys.stderr)
+            self.on_ready()
 
     def deadline(self):
         """(when, exception) of what ends the run first."""
@@ -71,26 +80,32 @@ class Watch:
                 f"{KERNEL_LOG}")))
         if self.complained_at:
             ends.append((self.complained_at + COMPLAINT_GRACE_S, None))
-        return min(ends, key=lambda e: e[0])
+        return min(ends, key=lambda e: e[0], default=(math.inf, None))
 
 
-def watch_run(proc, watch, pipes):
-    """Until all pipes are closed, which is when QEMU has ended."""
-    handlers = [watch.console, watch.output, watch.answer]
+def watch_run(proc, watch, handlers):
+    """handlers: fd -> what takes its bytes. Until all are closed: then QEMU has ended."""
     with selectors.DefaultSelector() as selector:
-        for fd, handler in zip(pipes, handlers):
+        for fd, handler in handlers.items():
             selector.register(fd, selectors.EVENT_READ, handler)
         while selector.get_map():
             when, why = watch.deadline()
-            ready = selector.select(max(0, when - time.monotonic()))
-            if not ready and time.monotonic() >= when:
+            if time.monotonic() >= when:
                 proc.kill()
                 if why:
                     raise why
                 return
-            for key, _ in ready:
-                data = os.read(key.fd, 65536)
+            left_s = None if when == math.inf else max(0, when - time.monotonic())
+            for key, _ in selector.select(left_s):
+                data = read_some(key.fd)
                 if data:
                     key.data(data)
                 else:
                     selector.unregister(key.fd)
+
+
+def read_some(fd):
+    try:
+        return os.read(fd, 65536)
+    except ConnectionResetError:
+        return b""  # a socket whose other end did not read all

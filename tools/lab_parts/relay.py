@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A UNIX socket of the host that leads to one in the lab.
+
+All connections share one virtio port, in frames: type (1 byte), connection (1 byte), length
+(2 bytes, little-endian), then as many bytes. OPEN and END have none. Each side sends END
+when no more will come from it; after both ENDs the number is free. The host numbers the
+connections. The other end is src/cli/cmd_lab_relay.c.
+
+Neither side waits for one connection: what is not taken in time is thrown away with it.
+"""
+import contextlib
+import errno
+import os
+import select
+import socket
+import stat
+import struct
+
+from lab_parts import LabError
+
+HEAD = struct.Struct("<BBH")
+OPEN, DATA, END = 1, 2, 3
+CONNECTIONS_MAX = 16
+FRAME_MAX = 4096
+PENDING_MAX = 1 << 16  # for the lab: then no client is read; for a client: then it is dropped
+
+
+def is_dead_socket(path):
+    """A socket on which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as e:
+            return e.errno == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
+    return False
+
+
+@contextlib.contextmanager
+def listening(path):
+    """A listening socket at `path` that only its owner can connect to; gone afterwards."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE or not is_dead_socket(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(CONNECTIONS_MAX)
+        made = os.lstat(path)
+    except OSError as e:
+        sock.close()
+        raise LabError(f"cannot make: {path}: {e.strerror or e}; name another socket") from e
+    finally:
+        os.umask(mask)
+    try:
+        yield sock
+    finally:
+        sock.close()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(made, os.lstat(path)):
+                os.unlink(path)
+
+
+class Client:
+    def __init__(self, sock):
+        self.sock = sock       # None: hung up; what still comes from the lab is nobody's
+        self.pending = bytearray()
+        self.we_ended = False  # END was sent to the lab
+        self.lab_ended = False
+
+
+class Relay:
+    def __init__(self, listener, lab):
+        self.listener = listener
+        self.lab = lab
+        self.lab.setblocking(False)
+        self.to_lab = bytearray()
+        self.from_lab = bytearray()
+        self.clients = {}
+
+    def run(self):
+        """Until the lab ends. For a thread of its own."""
+        while self.step():
+            pass
+        for n in self.clients:
+            self.hang_up(n)
+
+    def step(self):
+        clients = {c.sock: n for n, c in self.clients.items() if c.sock}
+        readers, writers = [self.lab], [s for s, n in clients.items() if self.clients[n].pending]
+        if len(self.to_lab) < PENDING_MAX:
+            readers += [s for s, n in clients.items() if not self.clients[n].we_ended]
+            readers += [self.listener] if len(self.clients) < CONNECTIONS_MAX else []
+        if self.to_lab:
+            writers.append(self.lab)
+        readers, writers, _ = select.select(readers, writers, [])
+        try:
+            for sock in readers:
+                if sock is self.lab:
+                    self.read_lab()
+                elif sock is self.listener:
+                    self.accept()
+                else:
+                    self.read_client(clients[sock])
+            for sock in writers:
+                if sock is self.lab:
+                    del self.to_lab[:self.lab.send(self.to_lab)]
+                else:
+                    self.flush(clients[sock])
+        except (EOFError, ConnectionError):
+            return False
+        self.clients = {n: c for n, c in self.clients.items()
+                        if c.sock or not (c.we_ended and c.lab_ended)}
+        return True
+
+    def send(self, kind, n, data=b""):
+        self.to_lab += HEAD.pack(kind, n, len(data)) + data
+
+    def accept(self):
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return  # it is gone again
+        sock.setblocking(False)
+        n = min(set(range(CONNECTIONS_MAX)) - set(self.clients))
+        self.clients[n] = Client(sock)
+        self.send(OPEN, n)
+
+    def read_client(self, n):
+        client = self.clients[n]
+        if not client.sock:
+            return  # hung up since select() returned
+        try:
+            data = client.sock.recv(FRAME_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.send(DATA, n, data)
+        else:
+            self.end(n)
+
+    def end(self, n):
+        client = self.clients[n]
+        if not client.we_ended:
+            client.we_ended = True
+            self.send(END, n)
+
+    def hang_up(self, n):
+        client = self.clients[n]
+        if client.sock:
+            client.sock.close()
+            client.sock = None
+        self.end(n)
+
+    def flush(self, n):
+        """As much as the client takes; hangs up once all is out and no more will come."""
+        client = self.clients[n]
+        if not client.sock:
+            return
+        try:
+            del client.pending[:client.sock.send(client.pending)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.hang_up(n)
+        if client.lab_ended and not client.pending or len(client.pending) > PENDING_MAX:
+            self.hang_up(n)
+
+    def read_lab(self):
+        data = self.lab.recv(1 << 16)
+        if not data:
+            raise EOFError
+        self.from_lab += data
+        while len(self.from_lab) >= HEAD.size:
+            kind, n, length = HEAD.unpack_from(self.from_lab)
+            if len(self.from_lab) < HEAD.size + length:
+                return
+            body = bytes(self.from_lab[HEAD.size:HEAD.size + length])
+            del self.from_lab[:HEAD.size + length]
+            if n in self.clients:
+                self.take(kind, n, body)
+
+    def take(self, kind, n, body):
+        self.clients[n].lab_ended |= kind == END
+        self.clients[n].pending += body
+        self.flush(n)
