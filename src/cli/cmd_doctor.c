@@ -50,7 +50,7 @@ static void print_text(const struct probes *p)
 	       probe_can_evict(p) ? "works" : "misses pagemap.scan");
 	printf("%-8s %-22s %s\n", p->linux_guest ? "ok" : "no", "stock Linux guest",
 	       p->linux_guest    ? "fast enough at CPL 0"
-	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); small guests only"
+	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); 'asyncpf run' takes it to the lab"
 				 : "guest code could not be timed (guest.cpl0)");
 }
 

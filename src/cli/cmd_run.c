@@ -23,63 +23,70 @@ _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum a
 /* As the library has it: below that there is nothing to work with. */
 #define RESIDENT_MIN (4 * MIB)
 
-/* The struct that the option table fills; what it cannot check is checked afterwards. */
-struct parsed {
-	struct run_opts run;
-	struct opts_list initrds;
-	struct opts_list disks;
-	uint32_t cpus;
-	unsigned faults;
-	unsigned abi;
-};
+void run_line_init(struct run_line *l)
+{
+	*l = (struct run_line){
+		.run.machine.memory_bytes = 512 * MIB,
+		.cpus = 1,
+		.faults = APF_FAULTS_USER,
+		.abi = ABI_NOT_GIVEN,
+	};
+	apf_config_init(&l->run.machine.apf);
+}
 
 static const struct opt rows[] = {
-	{OPT_TEXT(struct parsed, run.machine.kernel), .name = "kernel", .arg = "FILE",
+	{OPT_TEXT(struct run_line, run.machine.kernel), .name = "kernel", .arg = "FILE",
 	 .help = "What to boot: a bzImage, an ELF file with a PVH entry, or a multiboot kernel."},
-	{OPT_LIST(struct parsed, initrds), .name = "initrd", .arg = "FILE",
+	{OPT_LIST(struct run_line, initrds), .name = "initrd", .arg = "FILE",
 	 .max = LOAD_MODULES_MAX,
 	 .help = "Linux's initial file system; may be repeated for multiboot kernels, which get "
 		 "each as a module."},
-	{OPT_ANY(struct parsed, run.machine.cmdline), .name = "cmdline", .arg = "TEXT",
+	{OPT_ANY(struct run_line, run.machine.cmdline), .name = "cmdline", .arg = "TEXT",
 	 .help = "The kernel's command line; default for Linux: " MACHINE_LINUX_CMDLINE "."},
-	{OPT_SIZE(struct parsed, run.machine.memory_bytes), .name = "memory", .arg = "SIZE",
+	{OPT_SIZE(struct run_line, run.machine.memory_bytes), .name = "memory", .arg = "SIZE",
 	 .min = MACHINE_MEMORY_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "The guest's memory, in steps of 2M; default 512M."},
-	{OPT_U32(struct parsed, cpus), .name = "cpus", .arg = "N", .min = 1,
+	{OPT_U32(struct run_line, cpus), .name = "cpus", .arg = "N", .min = 1,
 	 .max = MACHINE_CPUS_MAX, .help = "The guest's processors; default 1."},
-	{OPT_LIST(struct parsed, disks), .name = "disk", .arg = "FILE[,ro]",
+	{OPT_LIST(struct run_line, disks), .name = "disk", .arg = "FILE[,ro]",
 	 .max = MACHINE_DISKS_MAX,
 	 .help = "A raw file or block device as the next disk (vda, vdb, ...), read-only with "
 		 "',ro'; may be repeated."},
-	{OPT_CHOICE(struct parsed, faults), .name = "faults", .arg = "WORD",
+	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
 		 "own), stall or block; default user."},
-	{OPT_CHOICE(struct parsed, abi), .name = "abi", .arg = "WORD",
+	{OPT_CHOICE(struct run_line, abi), .name = "abi", .arg = "WORD",
 	 .choices = run_abi_names,
 	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
 		 "default int."},
-	{OPT_SIZE(struct parsed, run.machine.apf.resident_max), .name = "resident-max",
+	{OPT_SIZE(struct run_line, run.machine.apf.resident_max), .name = "resident-max",
 	 .arg = "SIZE", .min = RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
-	{OPT_TEXT(struct parsed, run.machine.apf.swap), .name = "swap", .arg = "FILE",
+	{OPT_TEXT(struct run_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes: a file that does not exist yet, is removed at the end, "
 		 "and becomes as large as --memory at most; or a block device."},
-	{OPT_TEXT(struct parsed, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
+	{OPT_TEXT(struct run_line, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
-	{OPT_TEXT(struct parsed, run.control), .name = "control", .arg = "SOCKET",
+	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
 	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
 		 "stop; for you alone."},
-	{OPT_FLAG(struct parsed, run.stats), .name = "stats",
+	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
-	{OPT_TEXT(struct parsed, run.json), .name = "json", .arg = "FILE",
+	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
 	 .help = "Write how it ended and the statistics to FILE as JSON."},
-	{OPT_FLAG(struct parsed, run.quiet), .name = "quiet",
+	{OPT_FLAG(struct run_line, run.quiet), .name = "quiet",
 	 .help = "Say nothing but what the guest prints and errors."},
+	{OPT_FLAG(struct run_line, lab), .name = "lab",
+	 .help = "Run it in the lab, a Linux with KVM in software emulation: slow, and works on "
+		 "any machine. Without --lab and --local that is done where the KVM here cannot "
+		 "run it."},
+	{OPT_FLAG(struct run_line, local), .name = "local",
+	 .help = "Run it on the KVM here, whatever that can do."},
 	{.name = NULL},
 };
 
-static const struct opts run_table = {
+const struct opts run_table = {
 	.verb = "run",
 	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
 		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when\n"
@@ -98,7 +105,7 @@ static bool cut_suffix(char *text, const char *suffix)
 }
 
 /* A name that ends in ",ro" itself can be given with ",rw" behind it. */
-static void take_disks(struct parsed *p)
+static void take_disks(struct run_line *p)
 {
 	struct machine_cfg *m = &p->run.machine;
 
@@ -114,7 +121,7 @@ static void take_disks(struct parsed *p)
 	}
 }
 
-static int check(struct parsed *p, struct err *e)
+static int check(struct run_line *p, struct err *e)
 {
 	struct machine_cfg *m = &p->run.machine;
 
@@ -136,23 +143,32 @@ static int check(struct parsed *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
 			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
 			       run_faults_names[p->faults]);
+	if (p->lab && p->local)
+		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
+			       "place; leave one out");
 	return 0;
+}
+
+static int run_here_or_there(const struct run_line *p)
+{
+	char why[160];
+
+	if (p->lab)
+		return run_lab_main(p, NULL);
+	if (p->local || !run_lab_needed(p, why, sizeof(why)))
+		return run_main(&p->run);
+	return run_lab_main(p, why);
 }
 
 int cmd_run(int argc, char **argv)
 {
-	struct parsed p = {
-		.run.machine.memory_bytes = 512 * MIB,
-		.cpus = 1,
-		.faults = APF_FAULTS_USER,
-		.abi = ABI_NOT_GIVEN,
-	};
+	struct run_line p;
 	struct machine_cfg *m = &p.run.machine;
 	struct err e = {0};
 	int operand;
 	int r;
 
-	apf_config_init(&m->apf);
+	run_line_init(&p);
 	r = cli_begin(&run_table, argc, argv, &p, &operand);
 	if (r >= 0)
 		return r;
@@ -166,5 +182,5 @@ int cmd_run(int argc, char **argv)
 	take_disks(&p);
 	m->apf.faults = (enum apf_faults)p.faults;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
-	return run_main(&p.run);
+	return run_here_or_there(&p);
 }

@@ -326,6 +326,70 @@ enum opts_outcome opts_parse(const struct opts *o, int argc, char **argv, void *
 	return OPTS_RUN;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static void text_word(const struct opt *row, const char *value, const char *by_default,
+		      struct words *ret)
+{
+	if (value && !same_text(value, by_default))
+		words_add(ret, "--%s=%s", row->name, value);
+}
+
+static void number_word(const struct opt *row, uint64_t value, uint64_t by_default,
+			struct words *ret)
+{
+	if (value != by_default)
+		words_add(ret, "--%s=%llu", row->name, (unsigned long long)value);
+}
+
+static void row_words(const struct opt *row, const void *value, const void *by_default,
+		      struct words *ret)
+{
+	const struct opts_list *list = value;
+
+	switch (row->kind) {
+	case OPT_KIND_FLAG:
+		if (*(const bool *)value && !*(const bool *)by_default)
+			words_add(ret, "--%s", row->name);
+		return;
+	case OPT_KIND_TEXT:
+	case OPT_KIND_ANY:
+		text_word(row, *(const char *const *)value, *(const char *const *)by_default, ret);
+		return;
+	case OPT_KIND_LIST:
+		for (unsigned i = 0; i < list->count; i++)
+			text_word(row, list->text[i], NULL, ret);
+		return;
+	case OPT_KIND_CHOICE:
+		if (*(const unsigned *)value != *(const unsigned *)by_default)
+			text_word(row, row->choices[*(const unsigned *)value], NULL, ret);
+		return;
+	case OPT_KIND_U32:
+		number_word(row, *(const uint32_t *)value, *(const uint32_t *)by_default, ret);
+		return;
+	case OPT_KIND_AUTO:
+		if (*(const int64_t *)value < 0 && *(const int64_t *)by_default >= 0) {
+			text_word(row, "auto", NULL, ret);
+			return;
+		}
+		break;
+	case OPT_KIND_U64:
+	case OPT_KIND_SIZE:
+		break;
+	}
+	number_word(row, *(const uint64_t *)value, *(const uint64_t *)by_default, ret);
+}
+
+void opts_words(const struct opts *o, const void *values, const void *defaults, struct words *ret)
+{
+	for (const struct opt *row = o->rows; row->name; row++)
+		row_words(row, (const char *)values + row->field,
+			  (const char *)defaults + row->field, ret);
+}
+
 #define HELP_COLUMN 26
 #define HELP_WIDTH 88
 

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "cli/words.h"
 
 enum opt_kind {
 	OPT_KIND_FLAG,   /* bool: set to true, takes no value */
@@ -82,6 +83,13 @@ enum opts_outcome {
  */
 enum opts_outcome opts_parse(const struct opts *o, int argc, char **argv, void *into,
 			     int *ret_operand, struct err *e);
+
+/*
+ * The inverse: appends "--name=value" for each option whose value in `values` is not that in
+ * `defaults`, so that opts_parse() of these words gives `values` again.
+ */
+void opts_words(const struct opts *o, const void *values, const void *defaults,
+		struct words *ret);
 
 /* The text of --help. */
 void opts_help(const struct opts *o, FILE *out);

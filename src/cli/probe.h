@@ -90,5 +90,7 @@ int probe_uffd_poison(int uffd, void *addr, size_t len);
 
 /* probe_guest.c: PROBE_GUEST_CPL0 and PROBE_GUEST_TOUCH; kvm is /dev/kvm. */
 void probe_guest(struct probes *p, int kvm);
+/* PROBE_GUEST_CPL0 alone: may take 30 ms. *ret_per_s: instructions per second, 0: none ran. */
+bool probe_runs_linux(int kvm, uint64_t *ret_per_s);
 
 #endif

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf run` in its parts: cmd_run.c is the command line, run.c the run, run_report.c what
- * is told about it afterwards.
+ * is told about it afterwards, run_lab.c the same run in the lab.
  */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
 #include <stdio.h>
 
+#include "cli/opts.h"
 #include "vmm/machine.h"
 
 /* Beside 0, 1 and 2: the guest reset the machine. Odd codes are the exit port's. */
@@ -21,12 +22,56 @@ struct run_opts {
 	bool quiet;
 };
 
+/* The command line: what the option table fills and cannot check. */
+struct run_line {
+	struct run_opts run;
+	struct opts_list initrds;
+	struct opts_list disks; /* each "FILE[,ro|,rw]"; run.machine.disks once checked */
+	uint32_t cpus;
+	unsigned faults;
+	unsigned abi;
+	bool lab;
+	bool local;
+};
+
+extern const struct opts run_table;
+void run_line_init(struct run_line *l); /* the defaults */
+
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
 
 /* Runs it; returns the exit code, or ends by the signal that ended the run. */
 int run_main(const struct run_opts *o);
+
+/* ---- run_lab.c ---- */
+
+/* What the lab's words depend on beside the command line. */
+struct run_lab_host {
+	const char *self;    /* path of asyncpf */
+	const char *tool;    /* path of tools/lab */
+	unsigned cpus;
+	uint64_t file_bytes; /* of the kernel and its modules */
+	bool swap_is_device; /* --swap is a block device; else it is a file to be made */
+};
+
+/* Pure: the command line that does the same as `l`, in the lab. Appends to ret. */
+void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struct words *ret);
+
+/* ---- run_lab_main.c ---- */
+
+/*
+ * True: the KVM here cannot run what is to be run, and ret_why says why not. A kernel that
+ * cannot be read is no reason: it will be said where it is loaded.
+ */
+bool run_lab_needed(const struct run_line *l, char *ret_why, size_t why_bytes);
+
+/*
+ * Checks what can be checked here, then becomes tools/lab, whose exit code is that of the run
+ * in the lab (125: the lab itself failed). Returns only when that failed: the exit code.
+ * why: what run_lab_needed() said, which is told; NULL: the lab was asked for.
+ */
+int run_lab_main(const struct run_line *l, const char *why);
 
 /* Exit code of a run that had no failure. */
 int run_exit_code(const struct machine_outcome *out);
