@@ -10,6 +10,7 @@ Neither side waits for one connection: what is not taken in time is thrown away 
 """
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -36,30 +37,46 @@ def is_dead_socket(path):
 
 
 @contextlib.contextmanager
+def folder_lock(path):
+    """What asyncpf's own servers do (docs/control.md): of two that start, one wins."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def listen_at(sock, path):
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError as e:
+        if e.errno != errno.EADDRINUSE or not is_dead_socket(path):
+            raise
+        os.unlink(path)
+        sock.bind(path)
+    finally:
+        os.umask(mask)
+    sock.listen(CONNECTIONS_MAX)
+
+
+@contextlib.contextmanager
 def listening(path):
     """A listening socket at `path` that only its owner can connect to; gone afterwards."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
     try:
-        try:
-            sock.bind(path)
-        except OSError as e:
-            if e.errno != errno.EADDRINUSE or not is_dead_socket(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
-        sock.listen(CONNECTIONS_MAX)
-        made = os.lstat(path)
+        with folder_lock(path):
+            listen_at(sock, path)
+            made = os.lstat(path)
     except OSError as e:
         sock.close()
         raise LabError(f"cannot make: {path}: {e.strerror or e}; name another socket") from e
-    finally:
-        os.umask(mask)
     try:
         yield sock
     finally:
         sock.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), folder_lock(path):
             if os.path.samestat(made, os.lstat(path)):
                 os.unlink(path)
 
