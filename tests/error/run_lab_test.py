@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""When `asyncpf run` goes to the lab, and what it says: without a lab. The tool in its place
+shows the words that it was given.
+
+usage: run_lab_test.py PATH_OF_ASYNCPF MULTIBOOT_KERNEL
+"""
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ASYNCPF = sys.argv.pop(1)
+MULTIBOOT = sys.argv.pop(1)
+TOOL = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 42\n'
+
+
+def bzimage():
+    """The least that the loader takes for a Linux of the 64-bit boot protocol."""
+    sector = 512
+    image = bytearray(2 * sector + 4096)
+    image[0x1f1] = 1                                      # setup sectors beside the first
+    image[0x1fe:0x200] = b"\x55\xaa"
+    image[0x201] = 0x66                                   # where the header ends
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, 0x20c)           # protocol version
+    image[0x211] = 1                                      # loaded high
+    struct.pack_into("<I", image, 0x1f4, 4096 // 16)      # size of the protected-mode part
+    struct.pack_into("<I", image, 0x22c, 0x7fffffff)      # highest initrd address
+    struct.pack_into("<I", image, 0x230, 0x200000)        # alignment
+    image[0x234] = 1                                      # relocatable
+    struct.pack_into("<H", image, 0x236, 1)               # 64-bit entry
+    struct.pack_into("<I", image, 0x238, 2047)            # command line
+    struct.pack_into("<Q", image, 0x258, 0x1000000)       # preferred address
+    struct.pack_into("<I", image, 0x260, 0x100000)        # what it needs while it starts
+    return bytes(image)
+
+
+class Bed(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.linux = self.file("linux", bzimage())
+        self.tool = self.file("tool", TOOL.encode())
+        os.chmod(self.tool, 0o755)
+
+    def file(self, name, content):
+        path = pathlib.Path(self.folder.name, name)
+        path.write_bytes(content)
+        return str(path)
+
+    def run_it(self, *words, tool=None):
+        return subprocess.run([ASYNCPF, "run", *words], stdin=subprocess.DEVNULL, text=True,
+                              capture_output=True, check=False, timeout=60,
+                              env={**os.environ, "ASYNCPF_LAB_TOOL": tool or self.tool})
+
+
+class Asked(Bed):
+    def test_the_tool_gets_the_words_and_decides_the_exit_code(self):
+        done = self.run_it("--lab", "--kernel", self.linux, "--cmdline", "a b", "--memory=64M")
+        self.assertEqual((done.returncode, done.stderr), (42, ""))
+        words = done.stdout.splitlines()
+        self.assertEqual(words[0], "run")
+        self.assertIn(f"--file={os.path.realpath(ASYNCPF)}:asyncpf", words)
+        self.assertIn("--cmdline=a b", words[words.index("--"):])
+
+    def test_wrong_files_are_told_before(self):
+        short = self.file("short", bzimage()[:3000])
+        for words, text in ((["--kernel", short], "bzImage cut short"),
+                            (["--kernel", self.linux, "--initrd", "/none"], "No such file"),
+                            (["--kernel", self.linux, "--disk", "/none"], "disk /none: ")):
+            done = self.run_it("--lab", *words)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+            self.assertIn(text, done.stderr)
+
+    def test_both_is_wrong_usage(self):
+        done = self.run_it("--lab", "--local", "--kernel", self.linux)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("conflicting options: --lab and --local: ", done.stderr)
+
+    def test_no_tool(self):
+        done = self.run_it("--lab", "--kernel", self.linux, tool="/none")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("cannot start the lab: /none: No such file", done.stderr)
+
+
+class ByItself(Bed):
+    """The KVM of the machine decides: what must be true of each kind is asserted."""
+
+    def kvm_is(self):
+        """"none", "slow" or "fast", as doctor says."""
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return "none"
+        told = subprocess.run([ASYNCPF, "doctor"], capture_output=True, text=True, check=False)
+        last = told.stdout.splitlines()[-1]
+        self.assertIn("stock Linux guest", last)
+        return "fast" if last.startswith("ok") else "slow"
+
+    def test_linux(self):
+        kind = self.kvm_is()
+        done = self.run_it("--kernel", self.linux, "--memory=64M") if kind != "fast" else None
+        if not done:
+            print("SKIP: that Linux goes to the lab by itself: this KVM is fast enough")
+            return
+        self.assertEqual(done.returncode, 42, done)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+        why = "emulates guest CPL 0" if kind == "slow" else "/dev/kvm cannot be opened"
+        self.assertIn(f"asyncpf: running it in the lab: {'the KVM here ' if kind == 'slow' else ''}"
+                      f"{why}", done.stderr)
+        quiet = self.run_it("--kernel", self.linux, "--memory=64M", "--quiet")
+        self.assertEqual((quiet.returncode, quiet.stderr), (42, ""))
+
+    def test_a_small_kernel_stays_on_a_slow_kvm(self):
+        done = self.run_it("--kernel", MULTIBOOT, "--memory=64M")
+        self.assertEqual(done.returncode == 42, self.kvm_is() == "none", done)
+        if self.kvm_is() != "none":
+            self.assertNotIn("lab", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
