@@ -48,7 +48,7 @@ _asyncpf()
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
 		--abi --resident-max --swap --swap-wrap --control --stats --json --quiet
-		--help --version' ;;
+		--lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi

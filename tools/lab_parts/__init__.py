@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of tools/lab, in reading order: fetch (Debian's packages into the cache), cpio and
-initramfs (what the lab boots), machine (QEMU), watch (what it says while it runs).
+"""The parts of tools/lab, in reading order: session (one start of the lab), fetch (Debian's
+packages into the cache), cpio and initramfs (what the lab boots), machine (QEMU), watch (what
+it says while it runs), terminal (standard input), relay (a UNIX socket that leads in).
 
 This file holds what all of them share. Test: tests/unit/lab_test.py.
 """
