@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The load: processes that each use their own memory and check every byte of it.
+ *
+ * A page's content follows from process, page and generation, so that a byte that was lost,
+ * kept from before or taken from another page is found, and named, at the next visit. The
+ * processes fill their memory, wait for each other, and then visit pages at random until
+ * the time is over: a visit checks the whole page and may write the next generation.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/hist.h"
+#include "base/prng.h"
+#include "guest.h"
+
+#define PROCESSES_MAX 256
+#define PAGE_BYTES 4096u
+#define WORDS (PAGE_BYTES / sizeof(uint64_t))
+#define BAD_SAID_MAX 4
+#define POLL_MS 20
+
+struct load_opts {
+	uint32_t processes;
+	uint32_t pages;      /* of each process */
+	uint32_t seconds;    /* of visits */
+	uint32_t write;      /* per cent of the visits that write */
+	uint32_t hot;        /* per cent of the pages that … */
+	uint32_t hot_visits; /* … take this share of the visits */
+	uint32_t sweep;      /* 1: check all pages once more at the end */
+	uint32_t ticker_ms;  /* 0: no ticker */
+	uint32_t plug;       /* 1: switch CPUs off and on meanwhile */
+	uint32_t spoil;      /* 1: one wrong byte, for the test of the check */
+	uint32_t patience;   /* seconds after the time is over until a process counts as stuck */
+	uint32_t seed;
+};
+
+static const struct word load_words[] = {
+	{"processes", offsetof(struct load_opts, processes), 1, PROCESSES_MAX},
+	{"pages", offsetof(struct load_opts, pages), 1, 1u << 24},
+	{"seconds", offsetof(struct load_opts, seconds), 1, 86400},
+	{"write", offsetof(struct load_opts, write), 0, 100},
+	{"hot", offsetof(struct load_opts, hot), 1, 100},
+	{"hot_visits", offsetof(struct load_opts, hot_visits), 0, 100},
+	{"sweep", offsetof(struct load_opts, sweep), 0, 1},
+	{"ticker_ms", offsetof(struct load_opts, ticker_ms), 0, 100},
+	{"plug", offsetof(struct load_opts, plug), 0, 1},
+	{"spoil", offsetof(struct load_opts, spoil), 0, 1},
+	{"patience", offsetof(struct load_opts, patience), 1, 86400},
+	{"seed", offsetof(struct load_opts, seed), 0, UINT32_MAX},
+	{NULL, 0, 0, 0},
+};
+
+/* What a process leaves for its parent, at its end only: while it runs it touches its own. */
+struct result {
+	uint64_t visits, writes, swept, bad;
+	uint64_t end_ns;
+	uint32_t hist_us[HIST_BUCKETS]; /* of one visit */
+};
+
+struct lateness {
+	uint32_t ticks, p50_us, p99_us, max_us;
+};
+
+/* Shared by all processes. */
+struct board {
+	uint64_t from_ns, until_ns; /* set before the processes are let go */
+	struct lateness late;
+	struct result result[];
+};
+
+struct worker {
+	const struct load_opts *opts;
+	unsigned id;
+	uint64_t *memory;
+	uint32_t *generation; /* of each page */
+	struct prng prng;
+	struct result result;
+};
+
+/* ---- the memory of one process ---- */
+
+static uint64_t first_word(const struct worker *w, unsigned page, uint32_t generation)
+{
+	struct prng p;
+
+	prng_init(&p, (uint64_t)w->id << 56 ^ (uint64_t)page << 32 ^ generation);
+	return prng_next(&p);
+}
+
+/* The next word of a page. The constants are Knuth's for a 64-bit linear congruence. */
+static uint64_t next_word(uint64_t word)
+{
+	return word * 6364136223846793005u + 1442695040888963407u;
+}
+
+static void page_write(struct worker *w, unsigned page)
+{
+	uint64_t *at = w->memory + (size_t)page * WORDS;
+	uint64_t word = first_word(w, page, ++w->generation[page]);
+
+	for (unsigned i = 0; i < WORDS; i++, word = next_word(word))
+		at[i] = word;
+}
+
+static void page_say_bad(const struct worker *w, unsigned page, unsigned i, uint64_t expected)
+{
+	const uint64_t *at = w->memory + (size_t)page * WORDS;
+
+	say("mismatch: process %u page %u offset %zu address %p generation %u: expected %016llx, "
+	    "found %016llx", w->id, page, i * sizeof(*at), (const void *)(at + i),
+	    w->generation[page], (unsigned long long)expected, (unsigned long long)at[i]);
+}
+
+static void page_check(struct worker *w, unsigned page)
+{
+	const uint64_t *at = w->memory + (size_t)page * WORDS;
+	uint64_t word = first_word(w, page, w->generation[page]);
+
+	for (unsigned i = 0; i < WORDS; i++, word = next_word(word)) {
+		if (at[i] == word)
+			continue;
+		if (w->result.bad++ < BAD_SAID_MAX)
+			page_say_bad(w, page, i, word);
+		return;
+	}
+}
+
+static bool worker_init(struct worker *w)
+{
+	size_t bytes = (size_t)w->opts->pages * PAGE_BYTES;
+
+	w->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	w->generation = calloc(w->opts->pages, sizeof(*w->generation));
+	if (w->memory == MAP_FAILED || !w->generation) {
+		say_failed("process %u: memory", w->id);
+		return false;
+	}
+	/* Pages that are taken one by one, as most programs have them. */
+	madvise(w->memory, bytes, MADV_NOHUGEPAGE);
+	prng_init(&w->prng, (uint64_t)w->opts->seed << 32 | w->id);
+	for (unsigned page = 0; page < w->opts->pages; page++)
+		page_write(w, page);
+	if (w->opts->spoil && w->id == 0)
+		((uint8_t *)w->memory)[bytes / 2] ^= 1;
+	return true;
+}
+
+/* ---- visits ---- */
+
+static unsigned choose_page(struct worker *w)
+{
+	const struct load_opts *o = w->opts;
+	unsigned hot = (unsigned)((uint64_t)o->pages * o->hot / 100);
+
+	/* Of few pages none may be hot, or all. */
+	if (hot == 0 || hot == o->pages)
+		return (unsigned)prng_below(&w->prng, o->pages);
+	if (prng_below(&w->prng, 100) < o->hot_visits)
+		return (unsigned)prng_below(&w->prng, hot);
+	return hot + (unsigned)prng_below(&w->prng, o->pages - hot);
+}
+
+static void visit_until(struct worker *w, uint64_t until_ns)
+{
+	uint64_t now = now_ns();
+
+	while (now < until_ns) {
+		uint64_t began = now;
+		unsigned page = choose_page(w);
+
+		page_check(w, page);
+		if (prng_below(&w->prng, 100) < w->opts->write) {
+			page_write(w, page);
+			w->result.writes++;
+		}
+		now = now_ns();
+		w->result.visits++;
+		w->result.hist_us[hist_bucket((now - began) / 1000)]++;
+	}
+	w->result.end_ns = now;
+}
+
+/* The life of a process; `ready` and `go` are pipes that let all of them begin together. */
+static int worker_run(const struct load_opts *o, unsigned id, struct board *board, int ready,
+		      int go)
+{
+	struct worker w = {.opts = o, .id = id};
+	char byte = 0;
+
+	if (!worker_init(&w))
+		return 1;
+	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
+		return 1;
+	visit_until(&w, board->until_ns);
+	for (unsigned page = 0; o->sweep && page < o->pages; page++) {
+		page_check(&w, page);
+		w.result.swept++;
+	}
+	board->result[id] = w.result;
+	return w.result.bad ? 1 : 0;
+}
+
+static int ticker_process(const struct load_opts *o, struct board *board, int ready, int go)
+{
+	unsigned n = o->seconds * 1000 / o->ticker_ms;
+	uint32_t *late = calloc(n, sizeof(*late));
+	char byte = 0;
+
+	if (!late || write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
+		return 1;
+	ticker_run(o->ticker_ms, board->from_ns, late, n);
+	board->late = (struct lateness){n, late[n / 2], late[(uint64_t)n * 99 / 100], late[n - 1]};
+	return 0;
+}
+
+/* ---- the parent ---- */
+
+/* Process number `processes` is the ticker. */
+static bool start(const struct load_opts *o, struct board *board, unsigned count, int ready[2],
+		  int go[2])
+{
+	for (unsigned i = 0; i < count; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0) {
+			say_failed("process %u", i);
+			return false;
+		}
+		if (pid == 0) {
+			close(ready[0]);
+			close(go[1]);
+			_exit(i < o->processes ? worker_run(o, i, board, ready[1], go[0])
+					       : ticker_process(o, board, ready[1], go[0]));
+		}
+	}
+	close(ready[1]);
+	close(go[0]);
+	return true;
+}
+
+/* True when `count` bytes came: everybody has filled its memory. */
+static bool all_ready(int ready, unsigned count)
+{
+	char byte;
+
+	while (count > 0 && read(ready, &byte, 1) == 1)
+		count--;
+	return count == 0;
+}
+
+/* Waits for the children; whose page never came is still there when patience is over. */
+static enum outcome reap(unsigned count, uint64_t patience_until_ns)
+{
+	enum outcome outcome = WELL;
+	struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
+	int status;
+
+	while (count > 0 && now_ns() < patience_until_ns) {
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+
+		if (pid <= 0) {
+			nanosleep(&pause, NULL);
+			continue;
+		}
+		count--;
+		if (status != 0) {
+			say("failed: process with id %d: wait status 0x%x", pid, status);
+			outcome = UNWELL;
+		}
+	}
+	if (count > 0) {
+		say("failed: %u processes did not end", count);
+		outcome = UNWELL;
+	}
+	return outcome;
+}
+
+static void report(const struct load_opts *o, const struct board *board, uint64_t fill_ns,
+		   uint64_t events)
+{
+	struct result sum = {0};
+
+	for (unsigned i = 0; i < o->processes; i++) {
+		const struct result *r = &board->result[i];
+
+		sum.visits += r->visits;
+		sum.writes += r->writes;
+		sum.swept += r->swept;
+		sum.bad += r->bad;
+		if (r->end_ns > sum.end_ns)
+			sum.end_ns = r->end_ns;
+		for (unsigned b = 0; b < HIST_BUCKETS; b++)
+			sum.hist_us[b] += r->hist_us[b];
+	}
+	double seconds = 0;
+
+	if (sum.end_ns > board->from_ns)
+		seconds = (double)(sum.end_ns - board->from_ns) / 1e9;
+
+	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"fill_s\":%.3f,\"seconds\":%.3f,"
+	    "\"visits\":%llu,\"visits_per_s\":%.1f,\"writes\":%llu,\"swept\":%llu,"
+	    "\"checked_bytes\":%llu,\"bad\":%llu,\"visit_us\":{\"p50\":%llu,\"p99\":%llu},"
+	    "\"hyp\":%llu}",
+	    o->processes, o->pages, (double)fill_ns / 1e9, seconds,
+	    (unsigned long long)sum.visits, seconds > 0 ? (double)sum.visits / seconds : 0,
+	    (unsigned long long)sum.writes, (unsigned long long)sum.swept,
+	    (unsigned long long)((sum.visits + sum.swept) * PAGE_BYTES),
+	    (unsigned long long)sum.bad, (unsigned long long)hist_quantile(sum.hist_us, 50, 100),
+	    (unsigned long long)hist_quantile(sum.hist_us, 99, 100), (unsigned long long)events);
+	if (o->ticker_ms)
+		say("{\"step\":\"ticker\",\"period_ms\":%u,\"ticks\":%u,\"late_us\":{\"p50\":%u,"
+		    "\"p99\":%u,\"max\":%u}}", o->ticker_ms, board->late.ticks,
+		    board->late.p50_us, board->late.p99_us, board->late.max_us);
+}
+
+static enum outcome run(const struct load_opts *o, struct board *board)
+{
+	unsigned count = o->processes + (o->ticker_ms ? 1 : 0);
+	uint64_t began = now_ns();
+	struct row before = {.cpus = 0}, after = {.cpus = 0};
+	enum outcome outcome = WELL;
+	int ready[2], go[2];
+
+	if (pipe(ready) < 0 || pipe(go) < 0)
+		return say_failed("pipe");
+	if (!start(o, board, count, ready, go))
+		return UNWELL;
+	if (!all_ready(ready[0], count)) {
+		say("failed: a process ended before it began");
+		return UNWELL;
+	}
+	row_read("HYP", &before);
+	say("{\"step\":\"visits\"}");
+	board->from_ns = now_ns();
+	board->until_ns = board->from_ns + o->seconds * 1000000000ull;
+	for (unsigned i = 0; i < count; i++)
+		if (write(go[1], "", 1) != 1)
+			return say_failed("pipe");
+	if (o->plug)
+		outcome = plug_until(board->until_ns);
+	if (reap(count, board->until_ns + o->patience * 1000000000ull) == UNWELL)
+		outcome = UNWELL;
+	row_read("HYP", &after);
+	close(ready[0]);
+	close(go[1]);
+	report(o, board, board->from_ns - began, row_sum(&after) - row_sum(&before));
+	return outcome;
+}
+
+enum outcome step_load(const char *text)
+{
+	struct load_opts o = {
+		.processes = 4, .pages = 256, .seconds = 5, .write = 50, .hot = 20,
+		.hot_visits = 50, .patience = 60,
+	};
+	size_t bytes = sizeof(struct board) + PROCESSES_MAX * sizeof(struct result);
+	struct board *board;
+	enum outcome outcome;
+
+	if (!words_parse(text, load_words, &o))
+		return UNWELL;
+	board = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (board == MAP_FAILED)
+		return say_failed("memory");
+	outcome = run(&o, board);
+	munmap(board, bytes);
+	return outcome;
+}

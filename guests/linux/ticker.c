@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The latency-sensitive process: it wakes at fixed times and notes how late it was.
+ *
+ * It is an ordinary process. It locks nothing, because a lock binds the guest's kernel only
+ * and the host evicts what it likes; it touches the few pages that it needs at each tick, so
+ * a host that keeps what is used keeps them. A time that passed while it slept counts as
+ * another late tick: a sleeper who skips them would report one tick for a second of silence.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "guest.h"
+
+static int by_size(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+void ticker_run(uint32_t period_ms, uint64_t from_ns, uint32_t *late_us, unsigned n)
+{
+	uint64_t due = from_ns;
+
+	for (unsigned i = 0; i < n; i++) {
+		due += period_ms * 1000000ull;
+		struct timespec when = {.tv_sec = (time_t)(due / 1000000000u),
+					.tv_nsec = (long)(due % 1000000000u)};
+
+		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) == EINTR)
+			;
+		late_us[i] = (uint32_t)((now_ns() - due) / 1000);
+	}
+	qsort(late_us, n, sizeof(*late_us), by_size);
+}
