@@ -12,6 +12,7 @@
 
 #define LINE_MAX_BYTES 2048
 
+__attribute__((format(printf, 2, 0)))
 static void say_v(const char *prefix, const char *format, va_list words, const char *suffix)
 {
 	char line[LINE_MAX_BYTES];
