@@ -55,6 +55,16 @@ void *memset(void *to, int value, size_t count)
 	return to;
 }
 
+/* The same for copying one. */
+void *memcpy(void *restrict to, const void *restrict from, size_t count);
+void *memcpy(void *restrict to, const void *restrict from, size_t count)
+{
+	void *p = to;
+
+	asm volatile("rep movsb" : "+D"(p), "+S"(from), "+c"(count) : : "memory");
+	return to;
+}
+
 /* A trap that nobody expects: the VM ends here, and says why. */
 _Noreturn void report_exception(struct cpu *c, struct frame *f, uint64_t vector, uint64_t err,
 				uint64_t cr2)
