@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots of the stock Linux guest, all in one start of the lab: what tests/lab/linux_test.py
+and tools/demo-linux share. guests/linux/README.md says what the guest does and reports.
+
+A list of boots becomes one shell script, which the lab runs; run_boots() reads its output
+while it comes. Test: tests/unit/linux_guests_test.py.
+"""
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LAB = ROOT / "tools" / "lab"
+# Errors only on the console, an end after a panic; mitigations cost much under emulation.
+CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off"
+# What the script says by itself, and what the guest's console or the command said.
+MARK = re.compile(r"^@@ (\d+) (begin|idle|end)(?: (.*))?$")
+LINE = re.compile(r"^(\d+)\| (.*)$")
+REPORT = re.compile(r"^guest: (\{.*\})$")
+WRONG = re.compile(r"^guest: ([^{].*)$")
+TICKS_PER_S = 100  # of /proc/PID/stat
+
+SCRIPT = r"""
+# Ticks of CPU that the vCPU threads of process $1 have used.
+ticks() {
+	cat /proc/$1/task/*/stat | awk '$2 ~ /^\(vcpu/ { n += $14 + $15 } END { print n + 0 }'
+}
+# An idle guest, seen from outside, some seconds after it said so.
+idle() {
+	sleep 1
+	from="$(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+	sleep 4
+	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+}
+boot() {
+	n=$1 limit=$2
+	shift 2
+	echo "@@ $n begin"
+	mkfifo console.$n
+	timeout -s KILL "$limit" ./asyncpf run --json stats.$n "$@" </dev/null >console.$n 2>&1 &
+	pid=$!
+	while IFS= read -r line; do
+		echo "$n| $line"
+		case $line in *'"step":"idle",'*) idle $n $pid & ;; esac
+	done <console.$n
+	wait $pid
+	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"
+	rm -f console.$n stats.$n swap.$n
+}
+"""
+
+
+@dataclasses.dataclass
+class Boot:
+    """One guest: what it is made of, and what it does."""
+    name: str
+    steps: list
+    kernel: str = "6.12"
+    cpus: int = 1
+    memory: str = "512M"
+    faults: str = "user"
+    options: list = dataclasses.field(default_factory=list)
+    resident: str = ""   # --resident-max, with a swap file
+    swap_wrap: str = ""
+    initrd: str = "linux.cpio"
+    limit_s: int = 120
+
+    def words(self, number):
+        """What follows `asyncpf run` in the lab."""
+        swap = []
+        if self.resident:
+            swap = ["--resident-max", self.resident, "--swap", f"swap.{number}"]
+        if self.swap_wrap:
+            swap += ["--swap-wrap", self.swap_wrap]
+        return ["--kernel", f"vmlinuz-{self.kernel}", "--initrd", self.initrd,
+                "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
+                *swap, *self.options,
+                "--cmdline", " ".join([CMDLINE, "--", *self.steps])]
+
+
+@dataclasses.dataclass
+class Result:
+    """What became of a boot."""
+    boot: Boot
+    lines: list = dataclasses.field(default_factory=list)    # all that was printed
+    reports: list = dataclasses.field(default_factory=list)  # the guest's, in order
+    wrong: list = dataclasses.field(default_factory=list)    # what the guest found wrong
+    status: int = None        # None: it did not end
+    stats: dict = None        # of `asyncpf run --json`
+    idle_share: float = None  # of one CPU, while the guest idled
+
+    def report(self, step):
+        """The last report of a step, or None."""
+        found = [r for r in self.reports if r.get("step") == step]
+        return found[-1] if found else None
+
+    def take_line(self, text):
+        self.lines.append(text)
+        report, wrong = REPORT.match(text), WRONG.match(text)
+        if wrong:
+            self.wrong.append(wrong[1])
+        if report:
+            try:
+                self.reports.append(json.loads(report[1]))
+            except ValueError:
+                self.wrong.append(f"a line that is not whole: {text}")
+
+    def take_mark(self, kind, rest):
+        if kind == "idle":
+            ticks0, up0, ticks1, up1 = map(float, rest.split())
+            self.idle_share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
+        elif kind == "end":
+            status, _, stats = rest.partition(" ")
+            self.status = int(status)
+            self.stats = json.loads(stats) if stats.strip() else None
+
+
+def script_of(boots, lanes):
+    """The script that runs them all, `lanes` at a time."""
+    text = SCRIPT
+    for lane in range(lanes):
+        calls = [f"\tboot {n} {b.limit_s} {shlex.join(b.words(n))}\n"
+                 for n, b in enumerate(boots) if n % lanes == lane]
+        text += f"lane{lane}() {{\n{''.join(calls)}\t:\n}}\n"
+    return text + "".join(f"lane{lane} &\n" for lane in range(lanes)) + "wait\n"
+
+
+def read_output(stream, boots, show):
+    """Results by the script's output; show(result) as each boot begins and ends."""
+    results = [Result(b) for b in boots]
+    for raw in stream:
+        text = raw.rstrip("\r\n")
+        mark, line = MARK.match(text), LINE.match(text)
+        if mark:
+            results[int(mark[1])].take_mark(mark[2], mark[3] or "")
+            if mark[2] != "idle":
+                show(results[int(mark[1])])
+        elif line:
+            results[int(line[1])].take_line(line[2].rstrip("\r"))
+        elif text:
+            print(text, flush=True)
+    return results
+
+
+def kernel_path(version):
+    """Where Debian's kernel is; it is fetched if need be. Raises CalledProcessError."""
+    done = subprocess.run([LAB, "kernel", "--kernel", version], check=True, text=True,
+                          stdout=subprocess.PIPE)
+    return done.stdout.strip()
+
+
+def lab_command(boots, build, files, timeout_s, lanes):
+    command = [str(LAB), "run", "--memory", "3072", "--timeout", str(timeout_s),
+               "--file", str(build / "asyncpf"),
+               "--file", str(build / "guests/linux.cpio")]
+    for version in sorted({b.kernel for b in boots}):
+        command += ["--file", f"{kernel_path(version)}:vmlinuz-{version}"]
+    for path in files:
+        command += ["--file", str(path)]
+    return [*command, "--", "sh", "-c", script_of(boots, lanes)]
+
+
+def run_boots(boots, build, files=(), timeout_s=600, lanes=1, show=lambda result: None):
+    """([Result, …], exit code of the lab). `files`: further ones that the boots need."""
+    command = lab_command(boots, pathlib.Path(build), files, timeout_s, lanes)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as lab:
+        results = read_output(lab.stdout, boots, show)
+    return results, lab.returncode
