@@ -14,43 +14,14 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAB = ROOT / "tools" / "lab"
+SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # Errors only on the console, an end after a panic; mitigations cost much under emulation.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off"
 # What the script says by itself, and what the guest's console or the command said.
 MARK = re.compile(r"^@@ (\d+) (begin|idle|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
-REPORT = re.compile(r"^guest: (\{.*\})$")
-WRONG = re.compile(r"^guest: ([^{].*)$")
+GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
-
-SCRIPT = r"""
-# Ticks of CPU that the vCPU threads of process $1 have used.
-ticks() {
-	cat /proc/$1/task/*/stat | awk '$2 ~ /^\(vcpu/ { n += $14 + $15 } END { print n + 0 }'
-}
-# An idle guest, seen from outside, some seconds after it said so.
-idle() {
-	sleep 1
-	from="$(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
-	sleep 4
-	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
-}
-boot() {
-	n=$1 limit=$2
-	shift 2
-	echo "@@ $n begin"
-	mkfifo console.$n
-	timeout -s KILL "$limit" ./asyncpf run --json stats.$n "$@" </dev/null >console.$n 2>&1 &
-	pid=$!
-	while IFS= read -r line; do
-		echo "$n| $line"
-		case $line in *'"step":"idle",'*) idle $n $pid & ;; esac
-	done <console.$n
-	wait $pid
-	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"
-	rm -f console.$n stats.$n swap.$n
-}
-"""
 
 
 @dataclasses.dataclass
@@ -99,14 +70,12 @@ class Result:
 
     def take_line(self, text):
         self.lines.append(text)
-        report, wrong = REPORT.match(text), WRONG.match(text)
-        if wrong:
-            self.wrong.append(wrong[1])
-        if report:
+        if text.startswith(GUEST):
+            words = text[len(GUEST):]
             try:
-                self.reports.append(json.loads(report[1]))
+                self.reports.append(json.loads(words))
             except ValueError:
-                self.wrong.append(f"a line that is not whole: {text}")
+                self.wrong.append(words)
 
     def take_mark(self, kind, rest):
         if kind == "idle":
@@ -120,7 +89,7 @@ class Result:
 
 def script_of(boots, lanes):
     """The script that runs them all, `lanes` at a time."""
-    text = SCRIPT
+    text = SCRIPT.read_text(encoding="utf-8")
     for lane in range(lanes):
         calls = [f"\tboot {n} {b.limit_s} {shlex.join(b.words(n))}\n"
                  for n, b in enumerate(boots) if n % lanes == lane]

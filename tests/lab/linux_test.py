@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's Linux as a guest of `asyncpf run`, on a real kvm_amd: every boot of BOOTS, in one
+start of the lab, and what must be true of each.
+
+usage: linux_test.py BUILD_FOLDER [--only WORD]
+
+--only takes the boots whose name contains WORD. Exit code 0 when at least one boot ran and
+all were well. 77, with the reason, where the lab cannot be fetched.
+"""
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(SOURCE / "tools"))
+from lab_parts.watch import COMPLAINT
+from linux_guests import LAB, Boot, kernel_path, run_boots
+
+LAB_S = 800
+SKIPPED = 77
+CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
+IDLE_SHARE_MAX = 0.05  # of a CPU
+# `asyncpf run`: the guest powered off, the guest reset.
+POWERED_OFF, RESET = 0, 4
+FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
+
+SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
+FAULTS = ["user", "kernel", "stall", "block"]
+
+
+def name_of(kernel, cpus, faults, *more):
+    return f"{kernel} {cpus} vCPU{'s' if cpus > 1 else ''} {' '.join([faults, *more])}"
+
+
+def boots_of_matrix():
+    """Every kernel with every number of vCPUs under every way of serving faults."""
+    return [Boot(name_of(kernel, cpus, faults), [SMALL_LOAD], kernel=kernel, cpus=cpus,
+                 faults=faults)
+            for cpus in (1, 4) for kernel in ("6.12", "6.1") for faults in FAULTS]
+
+
+def boots_of_abis():
+    """What a stock guest cannot speak it must not be offered; it boots all the same."""
+    return [Boot(name_of("6.12", 1, "user", abi), [SMALL_LOAD], options=["--abi", abi])
+            for abi in ("pf2", "legacy", "off")]
+
+
+def boots_of_events():
+    """What happens to a machine while it runs."""
+    return [
+        Boot(name_of("6.12", 1, "user", "idle"), ["idle=7"]),
+        Boot(name_of("6.12", 4, "user", "idle"), ["idle=7"], cpus=4),
+        Boot(name_of("6.12", 4, "user", "plug"), ["load=seconds:8,processes:4,plug:1", "plug=1"],
+             cpus=4),
+        Boot(name_of("6.12", 2, "user", "reboot"), [SMALL_LOAD, "reboot"], cpus=2),
+        Boot(name_of("6.12", 2, "user", "kexec"), [SMALL_LOAD, "kexec", SMALL_LOAD], cpus=2,
+             initrd="kexec.cpio"),
+        # The guest's own watch must see what is wrong, or the rest proves nothing.
+        Boot(name_of("6.12", 1, "user", "unwell"), [SMALL_LOAD + ",spoil:1", "stick", "complain"]),
+    ]
+
+
+# ---- what must be true ----
+
+def offers_events(boot):
+    """Whether a guest of today's Linux is offered events that it can take."""
+    return boot.faults == "kernel" or (boot.faults == "user" and "--abi" not in boot.options)
+
+
+def check_hyp(result, problems):
+    """HYP, as the guest counted it: the wake-all of each CPU's registration at the least."""
+    counts = result.report("end")["hyp"]
+    if not offers_events(result.boot):
+        if counts and any(counts):
+            problems.append(f"the guest took events that it was not offered: HYP {counts}")
+    elif not counts or len(counts) != result.boot.cpus or not all(counts):
+        problems.append(f"a CPU without a page-ready event: HYP {counts}")
+
+
+def check_boot(result, problems):
+    boot, report = result.boot, result.report("boot")
+    features = report["kvm_features"]
+    if not report["release"].startswith(boot.kernel + "."):
+        problems.append(f"the wrong kernel: {report['release']}")
+    if report["cpus"] != boot.cpus:
+        problems.append(f"it found {report['cpus']} CPUs")
+    if abs(report["epoch"] - time.time()) > CLOCK_OFF_MAX_S:
+        problems.append(f"its clock is off by {report['epoch'] - time.time():.0f} s")
+    if bool(features & FEATURE_ASYNC_PF_INT) != offers_events(boot):
+        problems.append(f"bit 14 of KVM's features: {features:#x}")
+    offers_any = offers_events(boot) or (boot.faults == "user" and "off" not in boot.options)
+    if bool(features & FEATURE_ASYNC_PF) != offers_any:
+        problems.append(f"bit 4 of KVM's features: {features:#x}")
+
+
+def check_load(result, problems):
+    for load in [r for r in result.reports if r["step"] == "load"]:
+        if load["bad"] or not load["visits"]:
+            problems.append(f"a load with {load['visits']} visits, {load['bad']} bad pages")
+
+
+def check_log(result, problems):
+    problems += [f"the guest says: {text}" for text in result.wrong]
+    problems += [f"on the console: {line}" for line in result.lines
+                 if COMPLAINT.search(line) and not line.startswith("guest: ")]
+
+
+def check_unwell(result, problems):
+    """The guest that was made unwell must have seen all three."""
+    end = result.report("end")
+    for word in ("mismatch: ", "stuck: ", "complaint: "):
+        if not any(text.startswith(word) for text in result.wrong):
+            problems.append(f"nothing was said of the {word.rstrip(': ')}")
+    if end["well"] or not end["stuck"] or not end["complaints"]:
+        problems.append(f"it takes itself for well: {end}")
+
+
+def check(result):
+    """What is wrong with a boot; an empty list: nothing."""
+    boot, problems = result.boot, []
+    status = RESET if "reboot" in boot.steps else POWERED_OFF
+    if result.status != status:
+        problems.append(f"asyncpf run: exit code {result.status}, not {status}")
+    if not result.report("boot") or not result.report("end"):
+        return [*problems, "it did not come up, or not to its end", *result.lines[-20:]]
+    check_boot(result, problems)
+    check_hyp(result, problems)
+    if boot.name.endswith("unwell"):
+        check_unwell(result, problems)
+        return problems
+    check_log(result, problems)
+    check_load(result, problems)
+    loads = [s for s in boot.steps if s.startswith("load")]
+    if len([r for r in result.reports if r["step"] == "load"]) != len(loads):
+        problems.append("not every load came to its end")
+    if any(s.startswith("idle") for s in boot.steps):
+        if result.idle_share is None or result.idle_share > IDLE_SHARE_MAX:
+            problems.append(f"an idle guest takes {result.idle_share} of a CPU")
+    if len([r for r in result.reports if r["step"] == "boot"]) != 1 + boot.steps.count("kexec"):
+        problems.append("it did not boot as often as it should")
+    return problems
+
+
+# ---- running them ----
+
+class Show:
+    """One line for each boot, when it ends."""
+
+    def __init__(self):
+        self.began = {}
+        self.failed = 0
+        self.ended = 0
+
+    def __call__(self, result):
+        name = result.boot.name
+        if result.status is None:
+            self.began[name] = time.monotonic()
+            return
+        self.ended += 1
+        problems = check(result)
+        took = time.monotonic() - self.began[name]
+        report = result.report("boot")
+        at = f", init after {report['uptime_ms'] / 1000:.1f} s of guest time" if report else ""
+        idle = f", idle at {result.idle_share:.1%}" if result.idle_share is not None else ""
+        print(f"{'FAILED' if problems else 'passed'}: {name} ({took:.0f} s{at}{idle})",
+              flush=True)
+        for problem in problems:
+            print(f"    {problem}", flush=True)
+        self.failed += bool(problems)
+
+
+def kexec_initrd(build, folder):
+    """The initramfs of a guest that holds the kernel and initramfs of the next one."""
+    path = pathlib.Path(folder, "kexec.cpio")
+    subprocess.run([SOURCE / "tools/guest-initramfs", path, build / "guests/linux-init",
+                    f"next/kernel={kernel_path('6.12')}",
+                    f"next/initrd={build / 'guests/linux.cpio'}"], check=True)
+    return path
+
+
+def main():
+    build = pathlib.Path(sys.argv[1])
+    only = sys.argv[3] if sys.argv[2:3] == ["--only"] else ""
+    fetched = subprocess.run([LAB, "fetch"], capture_output=True, text=True, check=False)
+    if fetched.returncode != 0:
+        print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
+        return SKIPPED
+    boots = [b for b in boots_of_matrix() + boots_of_abis() + boots_of_events()
+             if only in b.name]
+    show = Show()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        _, code = run_boots(boots, build, files=[kexec_initrd(build, folder)], timeout_s=LAB_S,
+                            lanes=2, show=show)
+    print(f"{show.ended} of {len(boots)} boots in {time.monotonic() - began:.0f} s, "
+          f"{show.failed} failed; the lab: exit code {code}")
+    return 1 if code or show.failed or show.ended != len(boots) or not boots else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""tools/linux_guests.py and the checks of tests/lab/linux_test.py without a lab: the script
+runs in a shell of this host, and the checks get results that are wrong in one way each.
+
+usage: linux_guests_test.py SOURCE_FOLDER
+"""
+import copy
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(SOURCE / "tools"), str(SOURCE / "tests/lab")]
+import linux_guests
+import linux_test
+from linux_guests import Boot
+
+# Stands where the command would: says its words, and what a guest says.
+COMMAND = r"""#!/bin/sh
+for word; do last=$word; done
+echo "words: $*"
+case $last in
+*good*) echo 'guest: {"step":"end","well":true}' ;;
+*wrong*) printf 'guest: failed: this\r\nguest: {"step":"en\r\n' ;;
+*hangs*) exec sleep 60 ;;
+*dies*) kill -9 $$ ;;
+esac
+echo '{"wall_s": 1,' >"$3"
+echo '"stats": {"faults": 7}}' >>"$3"
+exit 4
+"""
+
+
+class Script(unittest.TestCase):
+    def run_script(self, *boots, lanes=1):
+        with tempfile.TemporaryDirectory() as folder:
+            command = pathlib.Path(folder, "asyncpf")
+            command.write_text(COMMAND, encoding="utf-8")
+            command.chmod(0o755)
+            done = subprocess.run(["sh", "-c", linux_guests.script_of(boots, lanes)], text=True,
+                                  cwd=folder, stdout=subprocess.PIPE, check=False, timeout=60)
+            self.assertEqual([p.name for p in pathlib.Path(folder).iterdir()], ["asyncpf"])
+        shown = []
+        results = linux_guests.read_output(done.stdout.splitlines(), boots,
+                                           lambda r: shown.append((r.boot.name, r.status)))
+        return results, shown
+
+    def test_what_a_boot_says(self):
+        (result,), shown = self.run_script(Boot("a", ["good"]))
+        self.assertEqual(result.status, 4)
+        self.assertEqual(result.report("end"), {"step": "end", "well": True})
+        self.assertEqual(result.stats, {"wall_s": 1, "stats": {"faults": 7}})
+        self.assertEqual(result.wrong, [])
+        self.assertEqual(shown, [("a", None), ("a", 4)])
+
+    def test_what_is_wrong_is_kept(self):
+        (result,), _ = self.run_script(Boot("a", ["wrong"]))
+        self.assertEqual(result.wrong, ["failed: this", '{"step":"en'])
+
+    def test_a_boot_that_hangs_or_dies_does_not_stop_the_rest(self):
+        results, _ = self.run_script(Boot("a", ["hangs"], limit_s=1), Boot("b", ["dies"]),
+                                     Boot("c", ["good"]), lanes=2)
+        self.assertEqual([r.status for r in results], [137, 137, 4])
+        self.assertEqual([r.stats for r in results[:2]], [None, None])
+
+    def test_words(self):
+        boot = Boot("a", ["load=x:1", "good"], cpus=4, kernel="6.1", faults="stall",
+                    resident="64M", swap_wrap="delay?ms=20", options=["--abi", "off"])
+        (_, result), _ = self.run_script(Boot("other", ["good"]), boot)
+        self.assertEqual(result.lines[0], "words: run --json stats.1 --kernel vmlinuz-6.1 "
+                         "--initrd linux.cpio --memory 512M --cpus 4 --faults stall "
+                         "--resident-max 64M --swap swap.1 --swap-wrap delay?ms=20 --abi off "
+                         f"--cmdline {linux_guests.CMDLINE} -- load=x:1 good")
+
+    def test_idle_share(self):
+        result = linux_guests.Result(Boot("a", []))
+        result.take_mark("idle", "100 10.0 120 14.0")
+        self.assertAlmostEqual(result.idle_share, 0.05)
+
+
+class Checks(unittest.TestCase):
+    def healthy(self, **more):
+        boot = Boot("a", ["load=seconds:1", "idle=5"], cpus=2, **more)
+        events = boot.faults in ("user", "kernel") and not boot.options
+        result = linux_guests.Result(boot, status=0, idle_share=0.01)
+        for report in (
+                {"step": "boot", "release": "6.12.95+deb12", "cpus": 2, "epoch": time.time(),
+                 "uptime_ms": 1, "kvm_features": 0x4010 if events else 0},
+                {"step": "load", "visits": 10, "bad": 0},
+                {"step": "end", "hyp": [1, 2] if events else None, "stuck": 0, "complaints": 0,
+                 "well": True}):
+            result.take_line(f"guest: {json.dumps(report)}")
+        return result
+
+    def test_healthy_ones(self):
+        for faults in linux_test.FAULTS:
+            self.assertEqual(linux_test.check(self.healthy(faults=faults)), [], faults)
+
+    def test_each_breach_is_found(self):
+        def status(r):
+            r.status = 1
+        def no_end(r):
+            r.reports.pop()
+        def no_load(r):
+            del r.reports[1]
+        def cpu_lost(r):
+            r.reports[0]["cpus"] = 1
+        def old_kernel(r):
+            r.reports[0]["release"] = "6.1.0"
+        def epoch(r):
+            r.reports[0]["epoch"] = 5
+        def not_offered(r):
+            r.reports[0]["kvm_features"] = 0
+        def silent_cpu(r):
+            r.reports[2]["hyp"] = [1, 0]
+        def hidden_cpu(r):
+            r.reports[2]["hyp"] = [1]
+        def bad_page(r):
+            r.reports[1]["bad"] = 1
+        def lazy_load(r):
+            r.reports[1]["visits"] = 0
+        def busy_idle(r):
+            r.idle_share = 0.5
+        def unseen_idle(r):
+            r.idle_share = None
+        def second_boot(r):
+            r.reports.append(r.reports[0])
+        def said(r):
+            r.take_line("guest: stuck: task 7 (load) is in uninterruptible sleep")
+        def oops(r):
+            r.take_line("[    9.4] Oops: 0000 [#1] PREEMPT SMP NOPTI")
+        for breach in (status, no_end, no_load, cpu_lost, old_kernel, epoch, not_offered,
+                       silent_cpu, hidden_cpu, bad_page, lazy_load, busy_idle, unseen_idle,
+                       second_boot, said, oops):
+            result = copy.deepcopy(self.healthy())
+            breach(result)
+            self.assertNotEqual(linux_test.check(result), [], breach.__name__)
+
+    def test_events_that_were_not_offered(self):
+        for more in ({"faults": "block"}, {"faults": "stall"}, {"options": ["--abi", "off"]}):
+            result = self.healthy(**more)
+            self.assertEqual(linux_test.check(result), [])
+            result.reports[2]["hyp"] = [0, 1]
+            self.assertNotEqual(linux_test.check(result), [])
+
+    def test_a_watch_that_sees_nothing_is_found(self):
+        result = self.healthy()
+        result.boot.name = "a unwell"
+        self.assertNotEqual(linux_test.check(result), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What tools/linux_guests.py has run in the lab: these functions, and behind them a call of
+# `boot` for each guest. The lab's shell is busybox's.
+
+# Ticks of CPU that the vCPU threads of process $1 have used.
+ticks() {
+	cat /proc/$1/task/*/stat | awk '$2 ~ /^\(vcpu/ { n += $14 + $15 } END { print n + 0 }'
+}
+
+# An idle guest, seen from outside, some seconds after it said so.
+idle() {
+	sleep 1
+	from="$(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+	sleep 4
+	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+}
+
+# boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line.
+boot() {
+	n=$1 limit=$2
+	shift 2
+	echo "@@ $n begin"
+	mkfifo console.$n
+	timeout -s KILL "$limit" ./asyncpf run --json stats.$n "$@" </dev/null >console.$n 2>&1 &
+	pid=$!
+	while IFS= read -r line; do
+		echo "$n| $line"
+		case $line in *'"step":"idle",'*) idle $n $pid & ;; esac
+	done <console.$n
+	wait $pid
+	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"
+	rm -f console.$n stats.$n swap.$n
+}
