@@ -30,6 +30,7 @@ define compile
 endef
 
 .PHONY: all demo test check asan tsan valgrind sim mutants tidy bench lab lab-test clean help
+.PHONY: all demo demo-linux test check asan tsan valgrind tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -37,6 +38,11 @@ demo: ## the main job in one minute, side by side
 	@tools/setup demo
 	$(call compile,$(BUILD),)
 	@tools/demo $(BUILD)/asyncpf $(ARGS)
+
+demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
+	@tools/setup demo
+	$(call compile,$(BUILD),)
+	@tools/demo-linux $(BUILD) $(ARGS)
 
 test: ## every test
 	@tools/setup test
