@@ -29,6 +29,9 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
+# More than fits: 192 MiB for 16 processes, each byte of which is checked again and again, and
+# all of it once more at the end.
+BIG_LOAD = "load=processes:16,pages:3072,hot:20,hot_visits:50,sweep:1,patience:240,seconds:"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
@@ -47,6 +50,23 @@ def boots_of_abis():
     """What a stock guest cannot speak it must not be offered; it boots all the same."""
     return [Boot(name_of("6.12", 1, "user", abi), [SMALL_LOAD], options=["--abi", abi])
             for abi in ("pf2", "legacy", "off")]
+
+
+def evicted(name, steps, **more):
+    """A guest of which a quarter may be in memory."""
+    return Boot(name, steps, resident="128M", limit_s=450, **more)
+
+
+def boots_of_evictions():
+    """A load that checks every byte, under constant eviction."""
+    return [
+        evicted(name_of("6.12", 4, "user", "evicted"), [BIG_LOAD + "120"], cpus=4,
+                swap_wrap="delay?ms=5"),
+        *(evicted(name_of("6.12", 1, faults, "evicted"), [BIG_LOAD + "20"], faults=faults,
+                  swap_wrap="delay?ms=1") for faults in FAULTS),
+        evicted(name_of("6.1", 2, "user", "evicted, plug"), [BIG_LOAD + "20,plug:1"], cpus=2,
+                kernel="6.1", swap_wrap="delay?ms=5"),
+    ]
 
 
 def boots_of_events():
@@ -103,6 +123,23 @@ def check_load(result, problems):
             problems.append(f"a load with {load['visits']} visits, {load['bad']} bad pages")
 
 
+def check_eviction(result, problems):
+    """That memory was taken away and came back, and that the guest was told where it could be."""
+    if not result.stats or not result.report("load"):
+        problems.append("no statistics, or no load")
+        return
+    load, stats = result.report("load"), result.stats["stats"]
+    for word in ("evicted", "refaulted", "swapped"):
+        if not stats[word]:
+            problems.append(f"nothing was {word}")
+    if load["swept"] != load["processes"] * load["pages"]:
+        problems.append(f"only {load['swept']} pages were checked at the end")
+    if offers_events(result.boot) and not load["hyp"]:
+        problems.append("the load ran without one page-ready event")
+    if result.boot.faults == "user" and not stats["missing_events"]:
+        problems.append("the load ran without one page-missing event")
+
+
 def check_log(result, problems):
     problems += [f"the guest says: {text}" for text in result.wrong]
     problems += [f"on the console: {line}" for line in result.lines
@@ -134,6 +171,8 @@ def check(result):
         return problems
     check_log(result, problems)
     check_load(result, problems)
+    if boot.resident:
+        check_eviction(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]
     if len([r for r in result.reports if r["step"] == "load"]) != len(loads):
         problems.append("not every load came to its end")
@@ -189,8 +228,8 @@ def main():
     if fetched.returncode != 0:
         print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
         return SKIPPED
-    boots = [b for b in boots_of_matrix() + boots_of_abis() + boots_of_events()
-             if only in b.name]
+    boots = [b for b in boots_of_evictions() + boots_of_matrix() + boots_of_abis() +
+             boots_of_events() if only in b.name]
     show = Show()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

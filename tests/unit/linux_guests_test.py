@@ -142,6 +142,30 @@ class Checks(unittest.TestCase):
             breach(result)
             self.assertNotEqual(linux_test.check(result), [], breach.__name__)
 
+    def evicted(self, faults):
+        result = self.healthy(faults=faults, resident="64M")
+        result.reports[1].update({"processes": 2, "pages": 8, "swept": 16, "hyp": 5})
+        result.stats = {"stats": {"evicted": 9, "refaulted": 8, "swapped": 9,
+                                  "missing_events": 5}}
+        return result
+
+    def test_each_breach_under_eviction_is_found(self):
+        for faults in linux_test.FAULTS:
+            self.assertEqual(linux_test.check(self.evicted(faults)), [], faults)
+        def no_stats(r):
+            r.stats = None
+        def half_swept(r):
+            r.reports[1]["swept"] = 15
+        def never_told(r):
+            r.reports[1]["hyp"] = 0
+        def none(word):
+            return lambda r: r.stats["stats"].update({word: 0})
+        for breach in (no_stats, half_swept, never_told, none("evicted"), none("refaulted"),
+                       none("swapped"), none("missing_events")):
+            result = self.evicted("user")
+            breach(result)
+            self.assertNotEqual(linux_test.check(result), [], breach)
+
     def test_events_that_were_not_offered(self):
         for more in ({"faults": "block"}, {"faults": "stall"}, {"options": ["--abi", "off"]}):
             result = self.healthy(**more)
