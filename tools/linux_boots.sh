@@ -16,17 +16,24 @@ idle() {
 	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
 }
 
-# boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line.
+# boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line. What
+# the command counts is asked when the guest's load has filled its memory, and at its end.
 boot() {
 	n=$1 limit=$2
 	shift 2
 	echo "@@ $n begin"
 	mkfifo console.$n
-	timeout -s KILL "$limit" ./asyncpf run --json stats.$n "$@" </dev/null >console.$n 2>&1 &
+	timeout -s KILL "$limit" ./asyncpf run --json stats.$n --control control.$n "$@" \
+		</dev/null >console.$n 2>&1 &
 	pid=$!
 	while IFS= read -r line; do
 		echo "$n| $line"
-		case $line in *'"step":"idle",'*) idle $n $pid & ;; esac
+		case $line in
+		*'"step":"idle",'*) idle $n $pid & ;;
+		*'"step":"visits"'* | *'"step":"load",'*)
+			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
+			;;
+		esac
 	done <console.$n
 	wait $pid
 	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"

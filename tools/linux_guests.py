@@ -18,7 +18,7 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # Errors only on the console, an end after a panic; mitigations cost much under emulation.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|idle|end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|counters|idle|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -61,12 +61,17 @@ class Result:
     wrong: list = dataclasses.field(default_factory=list)    # what the guest found wrong
     status: int = None        # None: it did not end
     stats: dict = None        # of `asyncpf run --json`
+    counters: list = dataclasses.field(default_factory=list) # before and after each load
     idle_share: float = None  # of one CPU, while the guest idled
 
     def report(self, step):
         """The last report of a step, or None."""
         found = [r for r in self.reports if r.get("step") == step]
         return found[-1] if found else None
+
+    def counted(self, word):
+        """How much a counter of `asyncpf status` grew during the last load, filling aside."""
+        return self.counters[-1][word] - self.counters[-2][word]
 
     def take_line(self, text):
         self.lines.append(text)
@@ -81,6 +86,8 @@ class Result:
         if kind == "idle":
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             self.idle_share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
+        elif kind == "counters" and rest:
+            self.counters.append(json.loads(rest))
         elif kind == "end":
             status, _, stats = rest.partition(" ")
             self.status = int(status)
@@ -105,7 +112,7 @@ def read_output(stream, boots, show):
         mark, line = MARK.match(text), LINE.match(text)
         if mark:
             results[int(mark[1])].take_mark(mark[2], mark[3] or "")
-            if mark[2] != "idle":
+            if mark[2] in ("begin", "end"):
                 show(results[int(mark[1])])
         elif line:
             results[int(line[1])].take_line(line[2].rstrip("\r"))

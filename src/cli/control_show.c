@@ -92,6 +92,9 @@ static void show_faults(const struct control_status *s, FILE *out)
 	fprintf(out, "\nstalls    kernel mode %" PRIu64 ", interrupts off %" PRIu64
 		", slot busy %" PRIu64 ", other %" PRIu64 "\n",
 		s->stalls_kernel_mode, s->stalls_irqs_off, s->stalls_slot_busy, s->stalls_other);
+	put_wait(out, "          for", s->stall_us_kernel_mode);
+	put_wait(out, " in kernel mode,", s->stall_us_other);
+	fputs(" else\n", out);
 	fprintf(out, "events    missing %" PRIu64 ", ready %" PRIu64 ", wake-all %" PRIu64 "\n",
 		s->missing_events, s->ready_events, s->wake_alls);
 }

@@ -57,6 +57,8 @@ const struct control_key control_status_keys[] = {
 	NUMBER(stalls_irqs_off),
 	NUMBER(stalls_slot_busy),
 	NUMBER(stalls_other),
+	NUMBER(stall_us_kernel_mode),
+	NUMBER(stall_us_other),
 	NUMBER(wait_us_p50),
 	NUMBER(wait_us_p99),
 	NUMBER(wait_us_max),

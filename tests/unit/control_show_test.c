@@ -35,7 +35,7 @@ static const struct control_status busy = {
 	.faults_total = 90, .graced = 6, .blocked = 9, .host_wait_us = 12345678,
 	.missing_events = 50, .ready_events = 49, .wake_alls = 8,
 	.stalls = 25, .stalls_kernel_mode = 11, .stalls_irqs_off = 12, .stalls_slot_busy = 13,
-	.stalls_other = 14,
+	.stalls_other = 14, .stall_us_kernel_mode = 5120, .stall_us_other = 3000000,
 	.wait_us_p50 = 999, .wait_us_p99 = 20125, .wait_us_max = 10000000,
 	.vcpu_count = 2,
 	.vcpus = {{30, 29, 5, 15}, {20, 20, 3, 10}},
@@ -54,6 +54,7 @@ static const char busy_text[] =
 	"touches   90 of absent memory: 50 events, 25 stalls, 6 in grace, 9 blocked\n"
 	"waits     p50 999 us, p99 20.12 ms, max 10.0 s; vCPUs still for 12.3 s\n"
 	"stalls    kernel mode 11, interrupts off 12, slot busy 13, other 14\n"
+	"          for 5.12 ms in kernel mode, 3000.00 ms else\n"
 	"events    missing 50, ready 49, wake-all 8\n"
 	"\n"
 	"vCPU          missing        ready     wake-all       stalls\n"
@@ -73,7 +74,8 @@ static const char busy_json[] =
 	"\"faults_total\": 90, \"graced\": 6, \"blocked\": 9, \"host_wait_us\": 12345678, "
 	"\"missing_events\": 50, \"ready_events\": 49, \"wake_alls\": 8, \"stalls\": 25, "
 	"\"stalls_kernel_mode\": 11, \"stalls_irqs_off\": 12, \"stalls_slot_busy\": 13, "
-	"\"stalls_other\": 14, \"wait_us_p50\": 999, \"wait_us_p99\": 20125, "
+	"\"stalls_other\": 14, \"stall_us_kernel_mode\": 5120, "
+	"\"stall_us_other\": 3000000, \"wait_us_p50\": 999, \"wait_us_p99\": 20125, "
 	"\"wait_us_max\": 10000000, \"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "
 	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}]}\n";

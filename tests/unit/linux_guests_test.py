@@ -23,10 +23,11 @@ from linux_guests import Boot
 
 # Stands where the command would: says its words, and what a guest says.
 COMMAND = r"""#!/bin/sh
+case $1 in status) echo '{"faults_total": 5}'; exit ;; esac
 for word; do last=$word; done
 echo "words: $*"
 case $last in
-*good*) echo 'guest: {"step":"end","well":true}' ;;
+*good*) echo 'guest: {"step":"visits"}'; echo 'guest: {"step":"end","well":true}' ;;
 *wrong*) printf 'guest: failed: this\r\nguest: {"step":"en\r\n' ;;
 *hangs*) exec sleep 60 ;;
 *dies*) kill -9 $$ ;;
@@ -57,6 +58,7 @@ class Script(unittest.TestCase):
         self.assertEqual(result.report("end"), {"step": "end", "well": True})
         self.assertEqual(result.stats, {"wall_s": 1, "stats": {"faults": 7}})
         self.assertEqual(result.wrong, [])
+        self.assertEqual(result.counters, [{"faults_total": 5}])
         self.assertEqual(shown, [("a", None), ("a", 4)])
 
     def test_what_is_wrong_is_kept(self):
@@ -73,7 +75,7 @@ class Script(unittest.TestCase):
         boot = Boot("a", ["load=x:1", "good"], cpus=4, kernel="6.1", faults="stall",
                     resident="64M", swap_wrap="delay?ms=20", options=["--abi", "off"])
         (_, result), _ = self.run_script(Boot("other", ["good"]), boot)
-        self.assertEqual(result.lines[0], "words: run --json stats.1 --kernel vmlinuz-6.1 "
+        self.assertEqual(result.lines[0], "words: run --json stats.1 --control control.1 --kernel vmlinuz-6.1 "
                          "--initrd linux.cpio --memory 512M --cpus 4 --faults stall "
                          "--resident-max 64M --swap swap.1 --swap-wrap delay?ms=20 --abi off "
                          f"--cmdline {linux_guests.CMDLINE} -- load=x:1 good")
