@@ -16,6 +16,24 @@ idle() {
 	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
 }
 
+# Ends process $2 when it is still there after $3 seconds, and says first where its threads are.
+limit() {
+	left=$3
+	while kill -0 $2 2>/dev/null; do
+		if [ $left -eq 0 ]; then
+			echo "$1| ended by force after $3 s; its threads:"
+			for t in /proc/$2/task/*; do
+				state=$(cut -d' ' -f3 $t/stat)
+				echo "$1| $(cat $t/comm) $state $(tr '\n' ' ' <$t/stack)"
+			done
+			kill -KILL $2
+			return
+		fi
+		sleep 1
+		left=$((left - 1))
+	done
+}
+
 # boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line. What
 # the command counts is asked when the guest's load has filled its memory, and at its end.
 boot() {
@@ -23,9 +41,9 @@ boot() {
 	shift 2
 	echo "@@ $n begin"
 	mkfifo console.$n
-	timeout -s KILL "$limit" ./asyncpf run --json stats.$n --control control.$n "$@" \
-		</dev/null >console.$n 2>&1 &
+	./asyncpf run --json stats.$n --control control.$n "$@" </dev/null >console.$n 2>&1 &
 	pid=$!
+	limit $n $pid $limit &
 	while IFS= read -r line; do
 		echo "$n| $line"
 		case $line in

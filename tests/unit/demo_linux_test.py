@@ -61,7 +61,7 @@ class Demo(unittest.TestCase):
                               ("--swap", "swap.1"), ("--swap-wrap", "delay?ms=7"),
                               ("--faults", "block")):
             self.assertEqual(words[words.index(option) + 1], value)
-        self.assertIn("load=processes:16,pages:1536,seconds:20,", words[-1])
+        self.assertIn("load=processes:16,pages:2048,seconds:20,", words[-1])
 
     def test_a_delay_of_nothing_needs_no_wrapper(self):
         (boot,) = demo.boots_of(self.parse("--delay-ms", "0", "--runs", "user"))
@@ -113,7 +113,7 @@ class Demo(unittest.TestCase):
             path = pathlib.Path(folder, "out.json")
             demo.write_json(self.parse("--json", str(path)), [demo.outcome_of(result_of(boot))])
             data = json.loads(path.read_text(encoding="utf-8"))
-        self.assertEqual(data["resident"], 64)
+        self.assertEqual(data["resident"], 96)
         self.assertEqual(data["runs"][0]["late_us"]["p99"], 25000)
         self.assertEqual(data["runs"][0]["stall_us_kernel_mode"], 250_000)
 
