@@ -11,6 +11,9 @@ import pathlib
 import re
 import shlex
 import subprocess
+import tempfile
+
+import vmlinux
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAB = ROOT / "tools" / "lab"
@@ -30,6 +33,7 @@ class Boot:
     name: str
     steps: list
     kernel: str = "6.12"
+    elf: bool = False    # boots the ELF file inside Debian's bzImage, by its PVH entry
     cpus: int = 1
     memory: str = "512M"
     faults: str = "user"
@@ -39,6 +43,9 @@ class Boot:
     initrd: str = "linux.cpio"
     limit_s: int = 120
 
+    def kernel_name(self):
+        return f"{'vmlinux' if self.elf else 'vmlinuz'}-{self.kernel}"
+
     def words(self, number):
         """What follows `asyncpf run` in the lab."""
         swap = []
@@ -46,7 +53,7 @@ class Boot:
             swap = ["--resident-max", self.resident, "--swap", f"swap.{number}"]
         if self.swap_wrap:
             swap += ["--swap-wrap", self.swap_wrap]
-        return ["--kernel", f"vmlinuz-{self.kernel}", "--initrd", self.initrd,
+        return ["--kernel", self.kernel_name(), "--initrd", self.initrd,
                 "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
                 *swap, *self.options,
                 "--cmdline", " ".join([CMDLINE, "--", *self.steps])]
@@ -128,12 +135,24 @@ def kernel_path(version):
     return done.stdout.strip()
 
 
+def kernel_files(boots, folder):
+    """--file's words for the kernels; `folder` is for what has to be unpacked."""
+    files = {}
+    for boot in boots:
+        name = boot.kernel_name()
+        if name in files:
+            continue
+        files[name] = path = kernel_path(boot.kernel)
+        if boot.elf:
+            files[name] = folder / name
+            files[name].write_bytes(vmlinux.unpack(pathlib.Path(path).read_bytes()))
+    return [f"{path}:{name}" for name, path in files.items()]
+
+
 def lab_command(boots, build, files, timeout_s, lanes):
     command = [str(LAB), "run", "--memory", "3072", "--timeout", str(timeout_s),
                "--file", str(build / "asyncpf"),
                "--file", str(build / "guests/linux.cpio")]
-    for version in sorted({b.kernel for b in boots}):
-        command += ["--file", f"{kernel_path(version)}:vmlinuz-{version}"]
     for path in files:
         command += ["--file", str(path)]
     return [*command, "--", "sh", "-c", script_of(boots, lanes)]
@@ -141,7 +160,10 @@ def lab_command(boots, build, files, timeout_s, lanes):
 
 def run_boots(boots, build, files=(), timeout_s=600, lanes=1, show=lambda result: None):
     """([Result, …], exit code of the lab). `files`: further ones that the boots need."""
-    command = lab_command(boots, pathlib.Path(build), files, timeout_s, lanes)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as lab:
-        results = read_output(lab.stdout, boots, show)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [*files, *kernel_files(boots, pathlib.Path(folder))]
+        command = lab_command(boots, pathlib.Path(build), files, timeout_s, lanes)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                              errors="replace") as lab:
+            results = read_output(lab.stdout, boots, show)
     return results, lab.returncode
