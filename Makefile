@@ -29,8 +29,8 @@ define compile
 	@ninja -C $(1)
 endef
 
-.PHONY: all demo test check asan tsan valgrind sim mutants tidy bench lab lab-test clean help
-.PHONY: all demo demo-linux test check asan tsan valgrind tidy bench lab lab-test clean help
+.PHONY: all demo demo-linux test check asan tsan valgrind sim mutants tidy bench lab lab-test \
+	clean help
 all:
 	$(call compile,$(BUILD),)
 
