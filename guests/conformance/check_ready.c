@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Page ready: the slot, the acknowledgement, when it may come, that each page-missing has
+ * exactly one, and what becomes of it when the guest changes its mind.
+ */
+#include "kernel.h"
+
+#define TASKS 8u
+#define ROUNDS 4u
+#define TIMER_TICKS 0x8000000 /* a watchdog for HLT: minutes */
+
+/* n tasks wait, each for a page of its own. */
+static const char *miss_many(struct task *t, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		TRY(task_miss(&t[i]));
+	return NULL;
+}
+
+static const char *finish_many(struct task *t, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		TRY(task_finish(&t[i]));
+	return NULL;
+}
+
+/* How often a token became ready. */
+static unsigned times_ready(uint32_t token)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < log.count && i < EVENTS_MAX; i++)
+		n += log.events[i].kind == EVENT_READY && log.events[i].token == token;
+	return n;
+}
+
+static const char *once(uint64_t arg)
+{
+	struct task t[TASKS];
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		unsigned before = log.of[EVENT_READY];
+
+		TRY(miss_many(t, TASKS));
+		EXPECT(await(EVENT_READY, before + TASKS), "%u waited, %u became ready", U(TASKS),
+		       U(log.of[EVENT_READY] - before));
+		for (unsigned i = 0; i < TASKS; i++)
+			EXPECT(times_ready(t[i].token) == 1, "token %x was ready %u times",
+			       U(t[i].token), U(times_ready(t[i].token)));
+		TRY(finish_many(t, TASKS));
+	}
+	quiet(true);
+	EXPECT(log.of[EVENT_READY] == log.of[EVENT_MISSING], "%u page-missing, %u page-ready",
+	       U(log.of[EVENT_MISSING]), U(log.of[EVENT_READY]));
+	EXPECT(ledger_waiting() == 0, "%u tokens are out", U(ledger_waiting()));
+	return NULL;
+}
+
+/* Two pages are ready and the first token is not taken: *a's token is in the slot. */
+static const char *two_ready(struct task *t)
+{
+	uint32_t token;
+
+	TRY(apf_on(&areas[0]));
+	TRY(miss_many(t, 2));
+	apf.take = false;
+	EXPECT(await(EVENT_READY, 1), "no page-ready came");
+	token = slot_token();
+	quiet(true);
+	EXPECT(slot_token() == token, "the slot held %x, now %x", U(token), U(slot_token()));
+	EXPECT(log.of[EVENT_READY] == 1, "%u events came", U(log.of[EVENT_READY]));
+	return NULL;
+}
+
+static const char *held(uint64_t arg)
+{
+	struct task t[2];
+
+	(void)arg;
+	TRY(two_ready(t));
+	apf.take = true;
+	slot_free();
+	apf_ack();
+	EXPECT(await(EVENT_READY, 2), "the second did not come when the slot was free");
+	return finish_many(t, 2);
+}
+
+/* The acknowledgement comes too early: nothing is overwritten, and nothing lost by it. */
+static const char *ack_early(uint64_t arg)
+{
+	uint32_t token;
+	struct task t[2];
+
+	(void)arg;
+	TRY(two_ready(t));
+	token = slot_token();
+	apf_ack();
+	quiet(true);
+	EXPECT(slot_token() == token, "the slot held %x, now %x", U(token), U(slot_token()));
+	apf.take = true;
+	slot_free();
+	apf_ack();
+	EXPECT(await(EVENT_READY, 2), "the second did not come after another acknowledgement");
+	return finish_many(t, 2);
+}
+
+/* The slot is freed and never acknowledged, or before it was freed (arg). */
+static const char *ack_missing(uint64_t early)
+{
+	struct task t[2];
+
+	TRY(two_ready(t));
+	if (early)
+		apf_ack();
+	apf.take = true;
+	slot_free();
+	EXPECT(await(EVENT_READY, 2), "the second never came");
+	return finish_many(t, 2);
+}
+
+/* IF is 0 when the page becomes ready. */
+static const char *masked(uint64_t arg)
+{
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	EXPECT(await_slot(), "nothing was written while IF was 0");
+	EXPECT(log.of[EVENT_READY] == 0, "it was delivered with IF 0");
+	EXPECT(await(EVENT_READY, 1), "it did not come with IF 1");
+	return task_finish(&t);
+}
+
+static const char *masked_pf(uint64_t arg)
+{
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	quiet(false);
+	EXPECT(log.of[EVENT_READY] == 0, "it was delivered with IF 0");
+	EXPECT(await(EVENT_READY, 1), "it did not come with IF 1");
+	return task_finish(&t);
+}
+
+/* While a page-ready is in the slot and its interrupt masked, a real fault is real. */
+static const char *real_fault(uint64_t arg)
+{
+	struct task t, u;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	quiet(false);
+	task_load(&u, USER_HOLE, false);
+	EXPECT(task_run(&u) == TASK_FAULT, "it was taken for an event");
+	EXPECT(u.address == USER_HOLE && (u.frame.error & 4), "CR2 %x, error code %x", u.address,
+	       u.frame.error);
+	EXPECT(await(EVENT_READY, 1), "the page-ready was lost");
+	return task_finish(&t);
+}
+
+/* The processor halts until the event. A HLT may end without one, so: again. */
+static const char *halted(uint64_t arg)
+{
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	wrmsr(MSR_X2APIC_TMICT, TIMER_TICKS);
+	while (log.of[EVENT_READY] == 0 && log.timer_count == 0)
+		halt();
+	EXPECT(log.of[EVENT_READY] == 1, "the timer ended the halt, not the page-ready");
+	return task_finish(&t);
+}
+
+static const char *at_user(uint64_t arg)
+{
+	uint32_t before;
+	struct task t, spin;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	before = log.of[EVENT_READY];
+	task_spin(&spin, &log.of[EVENT_READY]);
+	EXPECT(task_run(&spin) == TASK_DONE, "the spinning task met an event of its own");
+	EXPECT(before == 0 && log.of[EVENT_READY] == 1, "%u events", U(log.of[EVENT_READY]));
+	EXPECT(log_find(EVENT_READY, 0)->user, "it did not interrupt CPL 3");
+	return task_finish(&t);
+}
+
+/* The vector that is set when the page becomes ready. */
+static const char *vector(uint64_t arg)
+{
+	const struct event *e;
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	apf.vector = OTHER_VECTOR;
+	EXPECT(!wrmsr_safe(APF_MSR_CTL, OTHER_VECTOR | (apf_is_pf2() ? APF_PF2_ENABLED : 0)),
+	       "#GP on writing CTL");
+	if (apf_is_pf2()) {
+		/* The write sends a wake-all of its own, which releases the task. */
+		EXPECT(await(EVENT_WAKE_ALL, 2), "no wake-all came on the new vector");
+		return NULL;
+	}
+	EXPECT(await(EVENT_READY, 1), "no page-ready came on the new vector");
+	e = log_find(EVENT_READY, 0);
+	EXPECT(e->vector == OTHER_VECTOR, "vector %u", U(e->vector));
+	return task_finish(&t);
+}
+
+/* ---- the guest changes its mind with faults in flight ---- */
+
+static const char *disable_in_flight(uint64_t arg)
+{
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	areas[0] = (struct apf_area){0}; /* pf2 leaves the token there */
+	EXPECT(!wrmsr_safe(APF_MSR_EN, 0), "#GP on disabling");
+	quiet(true);
+	EXPECT(load(&areas[0].reason) == 0 && load(&areas[0].token) == 0,
+	       "the area was written: %x %x", U(areas[0].reason), U(areas[0].token));
+	EXPECT(log.of[EVENT_READY] == 0, "a page-ready came");
+	ledger_off();
+	/* Nobody tells the task: the guest runs it again. */
+	TRY(task_finish(&t));
+	TRY(apf_on(&areas[1]));
+	quiet(true);
+	EXPECT(log.of[EVENT_READY] == 0, "the old token came after registering again");
+	return NULL;
+}
+
+/* Another area: what is in flight ends there, by its token or by the wake-all. */
+static const char *move_in_flight(uint64_t arg)
+{
+	struct task t;
+
+	(void)arg;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	areas[0] = (struct apf_area){0};
+	apf.area = &areas[1];
+	EXPECT(!wrmsr_safe(APF_MSR_EN, apf_en(&areas[1])), "#GP on writing EN");
+	EXPECT(await(EVENT_WAKE_ALL, 2), "no wake-all came in the new area");
+	quiet(true);
+	EXPECT(ledger_waiting() == 0, "the task was not released");
+	EXPECT(load(&areas[0].reason) == 0 && load(&areas[0].token) == 0,
+	       "the old area was written");
+	EXPECT(times_ready(t.token) <= 1, "its token came %u times", U(times_ready(t.token)));
+	return task_finish(&t);
+}
+
+/* ---- pf2: CTL.8 is the switch of page-ready alone ---- */
+
+/* arg: CTL.8 is cleared behind the wake-all, or has never been set. */
+static const char *ctl_off(uint64_t cleared)
+{
+	unsigned wake_alls;
+	struct task t;
+
+	if (cleared) {
+		TRY(apf_on(&areas[0]));
+		EXPECT(!wrmsr_safe(APF_MSR_CTL, READY_VECTOR), "#GP on clearing CTL.8");
+	} else {
+		EXPECT(!wrmsr_safe(APF_MSR_EN, apf_en(&areas[0])), "#GP on writing EN");
+	}
+	wake_alls = log.of[EVENT_WAKE_ALL];
+	TRY(task_miss(&t));
+	quiet(true);
+	EXPECT(slot_token() == 0, "token %x is in the slot, and no interrupt told so",
+	       U(slot_token()));
+	EXPECT(log.of[EVENT_READY] == 0, "an interrupt came");
+	EXPECT(!wrmsr_safe(APF_MSR_CTL, READY_VECTOR | APF_PF2_ENABLED), "#GP on setting CTL.8");
+	EXPECT(await(EVENT_WAKE_ALL, wake_alls + 1), "no wake-all came when CTL.8 was set");
+	EXPECT(ledger_waiting() == 0, "the task was not released");
+	return task_finish(&t);
+}
+
+static const struct check checks[] = {
+	{"ready.once", "each page-missing is followed by exactly one page-ready", ALL_REVS, once,
+	 0, true},
+	{"ready.held", "a token that is not taken is not overwritten, the next comes after it",
+	 BY_IRQ, held, 0, true},
+	{"ready.ack-early", "an acknowledgement before the slot is free changes nothing", REV(INT),
+	 ack_early, 0, true},
+	{"ready.ack-never", "the next comes even if nobody acknowledges", REV(INT), ack_missing,
+	 false, true},
+	{"ready.ack-before", "the next comes even if the acknowledgement was before the slot",
+	 REV(INT), ack_missing, true, true},
+	{"ready.masked", "with IF 0 the slot is filled, and the interrupt waits", BY_IRQ, masked, 0,
+	 true},
+	{"ready.masked", "with IF 0 the event waits", REV(LEGACY), masked_pf, 0, true},
+	{"ready.real-fault", "a real page fault while one is due is real, and it is not lost",
+	 ALL_REVS, real_fault, 0, true},
+	{"ready.halted", "it ends a HLT", ALL_REVS, halted, 0, true},
+	{"ready.user", "it interrupts CPL 3", ALL_REVS, at_user, 0, true},
+	{"ready.vector", "it comes on the vector of that moment", BY_IRQ, vector, 0, true},
+	{"disable.in-flight", "disabling ends every fault: no write, no event, also not later",
+	 ALL_REVS, disable_in_flight, 0, true},
+	{"enable.in-flight", "registering elsewhere ends every fault there, not here", ALL_REVS,
+	 move_in_flight, 0, true},
+	{"ready.ctl-never", "before CTL.8 is set the slot stays empty", PF2_WIRE, ctl_off, false,
+	 true},
+	{"ready.ctl-cleared", "while CTL.8 is clear the slot stays empty", PF2_WIRE, ctl_off, true,
+	 true},
+};
+
+const struct check_list ready_checks = {checks, ARRAY_LEN(checks)};
