@@ -72,7 +72,11 @@ static int build_memory(struct machine *m, struct err *e)
 		rc = add_memory(m, 1, GUEST_HIGH_GPA, m->mem.high_bytes, false, e);
 	if (rc < 0)
 		return rc;
-	rc = apf_start(m->apf, &ae);
+	if (m->cfg.source.uri)
+		rc = apf_source_add(m->apf, m->cfg.source.gpa, m->cfg.source.bytes,
+				    m->cfg.source.uri, 0, NULL, &ae);
+	if (rc == 0)
+		rc = apf_start(m->apf, &ae);
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);
 	rc = add_memory(m, 0, 0, m->mem.low_bytes, true, e);

@@ -43,6 +43,12 @@ struct machine_cfg {
 	unsigned modules_count;
 	const char *cmdline;   /* NULL: MACHINE_LINUX_CMDLINE for Linux, else none */
 	uint64_t memory_bytes; /* a multiple of MACHINE_MEMORY_UNIT */
+	/* What stands behind a part of memory where nothing is loaded; uri NULL: nothing. */
+	struct {
+		uint64_t gpa;
+		uint64_t bytes;
+		const char *uri;
+	} source;
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;
