@@ -10,6 +10,8 @@ _asyncpf()
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W 'demo doctor evict pause resume run sim status
 			stop --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run
+			status stop --help --version' -- "$cur")
 		return
 	fi
 	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
@@ -17,6 +19,14 @@ _asyncpf()
 	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json | \
 		run--swap | *--control)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	check--abi)
+		mapfile -t COMPREPLY < <(compgen -W 'int pf2 pf2-strict legacy' -- "$cur")
+		return
+		;;
+	check--faults)
+		mapfile -t COMPREPLY < <(compgen -W 'user kernel' -- "$cur")
 		return
 		;;
 	demo--pattern)
@@ -38,6 +48,7 @@ _asyncpf()
 		;;
 	esac
 	case ${COMP_WORDS[1]} in
+	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --image --source-wrap
 		--outstanding --queue-depth --source-timeout-ms

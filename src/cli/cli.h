@@ -31,6 +31,7 @@ struct opts;
 int cli_begin(const struct opts *o, int argc, char **argv, void *into, int *ret_operand);
 
 /* One verb: argv[0] is the verb itself. Returns an enum cli_exit. */
+int cmd_check(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_evict(int argc, char **argv);

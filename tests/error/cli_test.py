@@ -76,6 +76,18 @@ class Usage(unittest.TestCase):
                      "name one with --image")
 
 
+    def test_check_refuses_bad_values(self):
+        self.refused(["check", "--abi", "int", "--delay-us", "0"],
+                     "bad value: --delay-us 0: it must lie between 1000 and 1000000; see "
+                     "'asyncpf check --help'")
+        self.refused(["check", "--faults", "kernel", "--abi", "pf2"],
+                     "bad value: --abi pf2: --faults kernel speaks int only; leave --abi out "
+                     "or use --faults user")
+        self.refused(["check", "--only", "x" * 101],
+                     "bad value: --only xxxxxxxxxxxxxxxxxxxx...: longer than 100 characters; "
+                     "name a group, such as 'ready.'")
+
+
 class Help(unittest.TestCase):
     def test_help_lists_verbs(self):
         done = run("--help")
