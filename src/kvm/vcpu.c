@@ -19,6 +19,7 @@
 #include "abi/apf.h"
 #include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
+#include "kvm/reset_mark.h"
 #include "kvm/vcpu.h"
 
 #define KERNEL_SIGSET_BYTES 8
@@ -74,6 +75,8 @@ int kvmp_start(struct kvmp *k, unsigned vcpu, struct err *e)
 	memcpy(mask + sizeof(head), &old, KERNEL_SIGSET_BYTES);
 	if (KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, mask) < 0)
 		return err_sys(e, -errno, "vCPU %u: KVM_SET_SIGNAL_MASK", vcpu);
+	/* Not before: until now the VMM may have restored KVM's registers. */
+	v->marked = k->msrs && kvmp_reset_mark_set(v->fd);
 	v->thread = pthread_self();
 	__atomic_store_n(&v->started, true, __ATOMIC_RELEASE);
 	return 0;
@@ -141,6 +144,18 @@ static bool is_our_msr(uint32_t msr)
 	       pv_area_of(msr) != PV_AREAS;
 }
 
+/*
+ * Was the vCPU reset since we last looked? Asked where it costs little and matters most: when
+ * the guest reads or writes what INIT clears. ACK, which comes with each event, is not.
+ */
+static bool was_reset(struct kvmp_vcpu *v, uint32_t msr)
+{
+	if (!v->marked || msr == APF_MSR_ACK || !kvmp_reset_mark_is_gone(v->fd))
+		return false;
+	v->marked = kvmp_reset_mark_set(v->fd);
+	return true;
+}
+
 /* An access to RAM, which an emulating host could not reach, is ours and not the VMM's. */
 static void ram_access(struct kvmp *k, struct kvm_run *run, struct plat_exit *x)
 {
@@ -169,6 +184,7 @@ static void exited(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 								 : PLAT_EXIT_WRMSR;
 		x->msr.index = run->msr.index;
 		x->msr.value = run->msr.data;
+		x->was_reset = was_reset(v, run->msr.index);
 		return;
 	case KVM_EXIT_MMIO:
 		ram_access(k, run, x);

@@ -31,6 +31,7 @@ struct kvmp_vcpu {
 	bool started;
 	bool halted; /* KVM holds the vCPU halted because of us */
 	uint32_t token; /* of the last #PF we queued, 0: none */
+	bool marked; /* an INIT that we do not see can be noticed */
 };
 
 struct kvmp {

@@ -64,6 +64,8 @@ static bool take_exit(struct apf_vcpu *v, const struct plat_exit *x, int *ret)
 	*ret = 0;
 	v->incomplete = x->kind == PLAT_EXIT_WRMSR || x->kind == PLAT_EXIT_RDMSR;
 	hst_exit(v->hv, &x->cpu, x->kind == PLAT_EXIT_KICK || x->kind == PLAT_EXIT_ERROR);
+	if (x->was_reset)
+		hst_vcpu_reset(v->hv);
 	switch (x->kind) {
 	case PLAT_EXIT_FAULT:
 		hst_fault(v->hv, x->roff);

@@ -42,6 +42,7 @@ struct plat_exit {
 		uint32_t index;
 		uint64_t value;
 	} msr;
+	bool was_reset; /* PLAT_EXIT_RDMSR, _WRMSR: by an INIT that nobody told us of */
 	struct {
 		void *data; /* up to 8 bytes in kvm_run */
 		uint32_t len;
