@@ -9,13 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/stop_signals.h"
 #include "vmm/machine.h"
 
 /* Made by tools/embed from guests/conformance. */
@@ -31,7 +30,7 @@ struct check_run {
 	const struct check_opts *o;
 	int image_fd;  /* the guest's file */
 	int stamps_fd; /* what stands behind the absent memory */
-	int signal_fd;
+	struct stop_signals signals;
 	int console[2];
 	char image_path[PATH_BYTES];
 	char uri[96];
@@ -73,20 +72,6 @@ static int stamp_pages(int fd, struct err *e)
 	return 0;
 }
 
-/* What asks us to end comes by a descriptor that ends the run. */
-static int watch_signals(struct check_run *r)
-{
-	sigset_t ends;
-
-	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
-	sigaddset(&ends, SIGTERM);
-	sigaddset(&ends, SIGHUP);
-	(void)sigprocmask(SIG_BLOCK, &ends, NULL);
-	r->signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-	return r->signal_fd < 0 ? err_sys(&r->err, -errno, "cannot start: check: signalfd") : 0;
-}
-
 static int prepare(struct check_run *r)
 {
 	const struct check_opts *o = r->o;
@@ -109,7 +94,7 @@ static int prepare(struct check_run *r)
 		 "abi=%s absent=0x%llx,0x%llx stamped quiet=%u cpus=%u%s%s%s%s",
 		 abi_words[o->abi], RAM_BYTES, ABSENT_BYTES, 100 + 2 * o->delay_us / 1000, o->cpus,
 		 o->only ? " only=" : "", o->only ? o->only : "", *known ? " brief=" : "", known);
-	return watch_signals(r);
+	return stop_signals_start(&r->signals, &r->err);
 }
 
 static struct machine_cfg machine_config(const struct check_run *r)
@@ -122,7 +107,7 @@ static struct machine_cfg machine_config(const struct check_run *r)
 		.cpus = r->o->cpus,
 		.in_fd = -1,
 		.out_fd = r->console[1],
-		.stop_fd = r->signal_fd,
+		.stop_fd = r->signals.fd,
 	};
 
 	apf_config_init(&c.apf);
@@ -192,11 +177,11 @@ int check_main(const struct check_opts *o)
 		.o = o,
 		.image_fd = -1,
 		.stamps_fd = -1,
-		.signal_fd = -1,
+		.signals.fd = -1,
 		.console = {-1, -1},
 		.tap = {.faults = o->faults, .abi = o->abi},
 	};
-	int *const fds[] = {&r.image_fd, &r.stamps_fd, &r.signal_fd, &r.console[0], &r.console[1]};
+	int *const fds[] = {&r.image_fd, &r.stamps_fd, &r.console[0], &r.console[1]};
 	int code;
 
 	if (prepare(&r) < 0 || run_machine(&r) < 0)
@@ -206,5 +191,8 @@ int check_main(const struct check_opts *o)
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
+	stop_signals_end(&r.signals);
+	if (r.err.code == 0 && r.out.end == MACHINE_STOPPED)
+		stop_signals_die(&r.signals);
 	return code;
 }
