@@ -92,7 +92,7 @@ static const char *half_enabled(uint64_t bits)
 }
 
 /* Loads of the kernel's own. *ret_told: how many of them were announced. */
-static const char *kernel_loads(bool interrupts_on, unsigned *ret_told)
+static const char *kernel_loads(enum interrupts interrupts, unsigned *ret_told)
 {
 	for (unsigned i = 0; i < PAGES; i++) {
 		uint64_t page = absent_page();
@@ -100,19 +100,19 @@ static const char *kernel_loads(bool interrupts_on, unsigned *ret_told)
 
 		if (!page)
 			return skips("the absent memory is used up");
-		value = kernel_load(page, interrupts_on);
+		value = kernel_load(page, interrupts);
 		EXPECT(!setup.stamped || value == page, "the page at %x holds %x", page, value);
 	}
 	*ret_told = log.of[EVENT_MISSING];
 	return NULL;
 }
 
-static const char *kernel_untold(uint64_t interrupts_on)
+static const char *kernel_untold(uint64_t interrupts)
 {
 	unsigned told;
 
 	TRY(apf_on(&areas[0]));
-	TRY(kernel_loads(interrupts_on != 0, &told));
+	TRY(kernel_loads((enum interrupts)interrupts, &told));
 	EXPECT(told == 0, "%u were announced", U(told));
 	quiet(true);
 	EXPECT(log.of[EVENT_READY] == 0, "a page-ready came for what was not announced");
@@ -136,7 +136,7 @@ static const char *always(uint64_t arg)
 	if (!setup.kernel_is_real)
 		return skips("CPL 0 is emulated here: its loads are not page faults");
 	TRY(send_always_on());
-	TRY(kernel_loads(true, &told));
+	TRY(kernel_loads(IRQS_ON, &told));
 	EXPECT(told > 0, "%u pages were touched, and none was announced", U(PAGES));
 	EXPECT(!log_find(EVENT_MISSING, 0)->user, "the event says CPL 3");
 	EXPECT(await(EVENT_READY, told), "%u were announced, %u became ready", U(told),
@@ -144,14 +144,14 @@ static const char *always(uint64_t arg)
 	return NULL;
 }
 
-static const char *always_masked(uint64_t arg)
+/* arg: IRQS_OFF or IRQS_SHADOW. */
+static const char *always_masked(uint64_t interrupts)
 {
 	unsigned told;
 
-	(void)arg;
 	TRY(send_always_on());
-	TRY(kernel_loads(false, &told));
-	EXPECT(told == 0, "%u were announced with IF 0", U(told));
+	TRY(kernel_loads((enum interrupts)interrupts, &told));
+	EXPECT(told == 0, "%u were announced", U(told));
 	return NULL;
 }
 
@@ -212,11 +212,14 @@ static const struct check checks[] = {
 	{"missing.words", "page-missing leaves the token word alone, page-ready the flags",
 	 REV(INT), words, 0, true},
 	{"missing.masked", "none at CPL 3 with IF 0", ALL_REVS, user_masked, 0, true},
-	{"missing.kernel", "none at CPL 0, IF 1", ALL_REVS, kernel_untold, true, true},
-	{"missing.kernel-masked", "none at CPL 0, IF 0", ALL_REVS, kernel_untold, false, true},
-	{"missing.always", "with SEND_ALWAYS also at CPL 0", ALL_REVS, always, 0, true},
-	{"missing.always-masked", "with SEND_ALWAYS none with IF 0", ALL_REVS, always_masked, 0,
+	{"missing.kernel", "none at CPL 0, IF 1", ALL_REVS, kernel_untold, IRQS_ON, true},
+	{"missing.kernel-masked", "none at CPL 0, IF 0", ALL_REVS, kernel_untold, IRQS_OFF,
 	 true},
+	{"missing.always", "with SEND_ALWAYS also at CPL 0", ALL_REVS, always, 0, true},
+	{"missing.always-masked", "with SEND_ALWAYS none with IF 0", ALL_REVS, always_masked,
+	 IRQS_OFF, true},
+	{"missing.always-shadow", "with SEND_ALWAYS none right behind STI", ALL_REVS,
+	 always_masked, IRQS_SHADOW, true},
 	{"missing.disabled", "none when switched off", ALL_REVS, disabled, 0, true},
 	{"missing.bit0-alone", "none with EN.0 without EN.3", REV(INT), half_enabled,
 	 APF_EN_ENABLED, true},

@@ -324,7 +324,14 @@ uint64_t absent_page(void);
 const char *task_miss(struct task *t);
 /* The event of t's page has come: it must run to its end without another. NULL, or why not. */
 const char *task_finish(struct task *t);
-uint64_t kernel_load(uint64_t address, bool interrupts_on);
+
+/* A load of the kernel's own. */
+enum interrupts {
+	IRQS_OFF,
+	IRQS_ON,
+	IRQS_SHADOW, /* right behind STI: interrupts are on, and wait for one instruction */
+};
+uint64_t kernel_load(uint64_t address, enum interrupts interrupts);
 
 /* ---- checks ---- */
 

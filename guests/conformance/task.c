@@ -107,13 +107,25 @@ const char *task_finish(struct task *t)
 	return NULL;
 }
 
-uint64_t kernel_load(uint64_t address, bool interrupts_on)
+uint64_t kernel_load(uint64_t address, enum interrupts interrupts)
 {
 	uint64_t value;
 
-	if (interrupts_on)
+	switch (interrupts) {
+	case IRQS_ON:
 		irq_on();
-	value = *(const volatile uint64_t *)address;
+		pause(); /* the shadow of STI is over */
+		asm volatile("mov %1, %0" : "=r"(value) : "m"(*(const uint64_t *)address));
+		break;
+	case IRQS_SHADOW:
+		asm volatile("sti\n\tmov %1, %0" : "=r"(value) : "m"(*(const uint64_t *)address)
+			     : "memory");
+		break;
+	case IRQS_OFF:
+	default:
+		asm volatile("mov %1, %0" : "=r"(value) : "m"(*(const uint64_t *)address));
+		break;
+	}
 	irq_off();
 	return value;
 }

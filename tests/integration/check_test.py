@@ -3,14 +3,16 @@
 """`asyncpf check`: the conformance guest passes under each revision of ours, and shows in
 others just the differences that docs/conformance.md explains.
 
-usage: check_test.py PATH_OF_ASYNCPF
+usage: check_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
+import pathlib
 import re
 import subprocess
 import sys
 import unittest
 
 ASYNCPF = sys.argv.pop(1)
+DOCUMENT = pathlib.Path(sys.argv.pop(1)) / "docs/conformance.md"
 
 # Hazards of the founding text that a guest can see: each must really fail.
 STRICT = {"area.outside-kept", "enable.masked", "enable.dirty", "enable.vector-low",
@@ -35,13 +37,24 @@ def names(text, result):
     return found[result]
 
 
+def documented():
+    """What the rows of the table of checks name."""
+    table = DOCUMENT.read_text(encoding="utf-8").split("## The checks")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`([\w.-]+)`", "".join(rows)))
+
+
 class Check(unittest.TestCase):
+    seen = set()  # names, over all revisions
+
     def passes(self, *words):
         done = check(*words)
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         self.assertEqual(names(done.stdout, "not ok"), set())
         self.assertLessEqual(names(done.stdout, "skip"), MAY_SKIP)
-        return names(done.stdout, "ok")
+        ran = names(done.stdout, "ok")
+        Check.seen |= ran | names(done.stdout, "skip")
+        return ran
 
     def test_int(self):
         ran = self.passes()
@@ -65,6 +78,12 @@ class Check(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         self.assertLessEqual(names(done.stdout, "not ok"), KERNEL)
         self.assertIn("ready.once", names(done.stdout, "ok"))
+
+    @classmethod
+    def tearDownClass(cls):
+        """The table has each check, and no other: after the three revisions have run."""
+        if documented() != cls.seen:
+            raise AssertionError(f"{DOCUMENT} differs in: {documented() ^ cls.seen}")
 
     def test_some(self):
         done = check("--only", "ready.h,ack.z", "--cpus", "1")
