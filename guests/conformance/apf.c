@@ -3,7 +3,8 @@
 #include "kernel.h"
 
 struct apf_area areas[AREAS] __attribute__((aligned(PAGE_BYTES)));
-struct registration apf = {.area = &areas[0], .vector = READY_VECTOR, .take = true};
+struct registration apf = {
+	.area = &areas[0], .vector = READY_VECTOR, .vector_before = READY_VECTOR, .take = true};
 
 bool apf_is_pf2(void)
 {
@@ -59,6 +60,7 @@ void apf_clean(void)
 		areas[i] = (struct apf_area){0};
 	apf.area = &areas[0];
 	apf.vector = READY_VECTOR;
+	apf.vector_before = READY_VECTOR;
 	apf.take = true;
 	wrmsr(MSR_X2APIC_SVR, SVR_ON);
 	wrmsr(MSR_X2APIC_TMICT, 0);

@@ -255,6 +255,7 @@ struct registration {
 	enum apf_rev rev;
 	struct apf_area *area; /* the last one that was registered */
 	uint8_t vector;
+	uint8_t vector_before; /* what was raised before a change comes on it */
 	bool take; /* the handlers free the slot and acknowledge */
 	uint64_t patience_ticks; /* of the check that runs: to wait for what must come */
 };

@@ -133,7 +133,7 @@ void trap(struct frame *f)
 		f->rip = (uint64_t)msr_fixup;
 	} else if (f->vector < 32 && f->vector != LOW_VECTOR) {
 		die(f, 0);
-	} else if (f->vector == apf.vector) {
+	} else if (f->vector == apf.vector || f->vector == apf.vector_before) {
 		ready_interrupt(f);
 	} else if (f->vector == TIMER_VECTOR) {
 		log.timer_count++;
