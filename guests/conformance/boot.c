@@ -29,6 +29,7 @@
 #define LEAF_STEP 0x100u
 #define FEATURE_CLOCKSOURCE2 (1u << 3)
 #define MSR_KVM_SYSTEM_TIME 0x4b564d01
+#define CLOCK_LOOKS 1000
 
 #define CPUID_X2APIC (1u << 21) /* leaf 1, ECX */
 
@@ -247,6 +248,9 @@ static uint64_t tsc_khz(void)
 	if (!setup.kvm_leaf || !(cpuid(setup.kvm_leaf + 1).eax & FEATURE_CLOCKSOURCE2) ||
 	    wrmsr_safe(MSR_KVM_SYSTEM_TIME, (uint64_t)&clock | 1))
 		return TSC_KHZ_GUESS;
+	/* Written when the processor is entered next, which is not always at once. */
+	for (unsigned i = 0; i < CLOCK_LOOKS && load(&clock.tsc_to_system_mul) == 0; i++)
+		(void)cpuid(0);
 	(void)wrmsr_safe(MSR_KVM_SYSTEM_TIME, 0);
 	if (load(&clock.tsc_to_system_mul) == 0)
 		return TSC_KHZ_GUESS;
