@@ -13,7 +13,7 @@ bool apf_is_pf2(void)
 
 bool apf_by_irq(void)
 {
-	return apf.rev != APF_REV_LEGACY;
+	return apf.rev != APF_REV_LEGACY && !apf.by_fault;
 }
 
 uint64_t apf_en(const struct apf_area *area)
@@ -31,7 +31,7 @@ bool apf_register(struct apf_area *area)
 	if (apf.rev == APF_REV_INT)
 		gp = wrmsr_safe(APF_MSR_CTL, ctl);
 	gp |= wrmsr_safe(APF_MSR_EN, apf_en(area));
-	if (apf_is_pf2())
+	if (apf_is_pf2() && apf_by_irq())
 		gp |= wrmsr_safe(APF_MSR_CTL, ctl);
 	return gp;
 }
@@ -61,6 +61,7 @@ void apf_clean(void)
 	apf.area = &areas[0];
 	apf.vector = READY_VECTOR;
 	apf.vector_before = READY_VECTOR;
+	apf.by_fault = false;
 	apf.take = true;
 	wrmsr(MSR_X2APIC_SVR, SVR_ON);
 	wrmsr(MSR_X2APIC_TMICT, 0);

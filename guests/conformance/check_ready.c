@@ -334,6 +334,24 @@ static const char *ctl_off(uint64_t cleared)
 	return task_finish(&t);
 }
 
+/* With EN.3 clear the interrupt is not used at all. */
+static const char *by_fault(uint64_t arg)
+{
+	const struct event *e;
+	struct task t;
+
+	(void)arg;
+	apf.by_fault = true;
+	TRY(apf_on(&areas[0]));
+	TRY(task_miss(&t));
+	EXPECT(await(EVENT_READY, 1), "no page-ready came");
+	e = log_find(EVENT_READY, 0);
+	EXPECT(e->vector == APF_PF_VECTOR && e->cr2 == t.token, "vector %u, CR2 %x, not %x",
+	       U(e->vector), e->cr2, U(t.token));
+	EXPECT(e->word[1] == t.token, "the token word was %x", U(e->word[1]));
+	return task_finish(&t);
+}
+
 static const struct check checks[] = {
 	{"ready.once", "each page-missing is followed by exactly one page-ready", ALL_REVS, once,
 	 0, true},
@@ -359,6 +377,7 @@ static const struct check checks[] = {
 	 ALL_REVS, disable_in_flight, 0, true},
 	{"enable.in-flight", "registering elsewhere ends every fault there, not here", ALL_REVS,
 	 move_in_flight, 0, true},
+	{"ready.by-fault", "with EN.3 clear it comes as a page fault", PF2_WIRE, by_fault, 0, true},
 	{"ready.ctl-never", "before CTL.8 is set the slot stays empty", PF2_WIRE, ctl_off, false,
 	 true},
 	{"ready.ctl-cleared", "while CTL.8 is clear the slot stays empty", PF2_WIRE, ctl_off, true,

@@ -256,6 +256,7 @@ struct registration {
 	struct apf_area *area; /* the last one that was registered */
 	uint8_t vector;
 	uint8_t vector_before; /* what was raised before a change comes on it */
+	bool by_fault; /* pf2 with EN.3 clear: page ready comes as a #PF, as in legacy */
 	bool take; /* the handlers free the slot and acknowledge */
 	uint64_t patience_ticks; /* of the check that runs: to wait for what must come */
 };

@@ -73,11 +73,15 @@ static const char *run(const struct check *c, unsigned failed)
 	apf.patience_ticks = failed > FAILED_MANY || listed(setup.brief, c->name)
 				     ? setup.quiet_ticks : setup.patience_ticks;
 	why = c->run(c->arg);
+	if (why && why != skip_mark)
+		return why;
 	fault = ledger_fault();
-	if (!why && log_find(EVENT_STRAY, 0))
-		why = fails("an interrupt that nobody asked for, vector %u",
-			    U(log_find(EVENT_STRAY, 0)->vector));
-	return why ? why : fault;
+	if (fault)
+		return fault;
+	if (log_find(EVENT_STRAY, 0))
+		return fails("an interrupt that nobody asked for, vector %u",
+			     U(log_find(EVENT_STRAY, 0)->vector));
+	return why;
 }
 
 /* False: it failed. */
