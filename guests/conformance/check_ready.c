@@ -45,8 +45,10 @@ static const char *once(uint64_t arg)
 		unsigned before = log.of[EVENT_READY];
 
 		TRY(miss_many(t, TASKS));
-		EXPECT(await(EVENT_READY, before + TASKS), "%u waited, %u became ready", U(TASKS),
-		       U(log.of[EVENT_READY] - before));
+		EXPECT(await(EVENT_READY, before + TASKS),
+		       "%u waited, %u became ready; the area holds %x %x; %u empty interrupts",
+		       U(TASKS), U(log.of[EVENT_READY] - before), U(load(&apf.area->reason)),
+		       U(load(&apf.area->token)), U(log.of[EVENT_EMPTY]));
 		for (unsigned i = 0; i < TASKS; i++)
 			EXPECT(times_ready(t[i].token) == 1, "token %x was ready %u times",
 			       U(t[i].token), U(times_ready(t[i].token)));

@@ -37,7 +37,7 @@ mkdir -p /cg && mount -t cgroup2 none /cg
 echo "+io +memory" >/cg/cgroup.subtree_control
 mkdir /cg/qemu
 mkfifo /tmp/mon.in /tmp/mon.out
-cat /tmp/mon.out >/dev/null &
+cat /tmp/mon.out >/tmp/mon.said &
 (
   echo 0 >/cg/qemu/cgroup.procs
   export LD_LIBRARY_PATH=/work/lib:$LD_LIBRARY_PATH
@@ -48,9 +48,14 @@ cat /tmp/mon.out >/dev/null &
     -append "absent=@GPA@,@BYTES@ stamped quiet=200 cpus=2 brief=@BRIEF@"
 ) &
 qemu=$!
-while [ "$(cat /cg/qemu/memory.current)" -lt 20000000 ]; do sleep 0.2; done
-sleep 1
-echo 100M >/cg/qemu/memory.reclaim 2>/dev/null
+# The prompt comes when all is in memory.
+while kill -0 $qemu && ! grep -q '(qemu)' /tmp/mon.said; do sleep 0.2; done
+n=0
+while [ "$(cat /cg/qemu/memory.current)" -gt 8000000 ] && [ $((n += 1)) -lt 50 ]; do
+  echo 100M >/cg/qemu/memory.reclaim 2>/dev/null
+  sleep 0.1
+done
+echo "# $(cat /cg/qemu/memory.current) bytes of QEMU left, $(cat /cg/qemu/memory.swap.current) out"
 echo "7:0 riops=100" >/cg/qemu/io.max
 echo cont >/tmp/mon.in
 wait $qemu
