@@ -8,9 +8,7 @@ _asyncpf()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'demo doctor evict pause resume run sim status
-			stop --help --version' -- "$cur")
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run sim
 			status stop --help --version' -- "$cur")
 		return
 	fi
