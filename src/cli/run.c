@@ -18,17 +18,28 @@ struct run {
 	struct machine_control *control;
 	FILE *json;
 	struct err err; /* why it failed; code 0: it did not */
+	bool paused;    /* for trouble, and that was told */
 	struct machine_outcome out;
 };
 
+/* Under the library's lock. One cause stops many blocks: the first one is told. */
 static void on_event(void *ctx, const struct apf_event *ev)
 {
-	const struct run_opts *o = ctx;
+	struct run *r = ctx;
 
-	if (ev->kind == APF_EVENT_PAUSED)
-		cli_error("the VM is paused: %s", ev->text);
-	else if (!o->quiet)
-		cli_error("the VM goes on: %s", ev->text);
+	if (ev->kind == APF_EVENT_RESUMED) {
+		r->paused = false;
+		if (!r->o->quiet)
+			cli_error("the VM goes on: %s", ev->text);
+	} else if (!r->paused) {
+		r->paused = true;
+		if (r->o->control)
+			cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control "
+				  "%s'", ev->text, r->o->control);
+		else
+			cli_error("the VM is paused: %s; Ctrl-C ends it (with --control it could "
+				  "be resumed)", ev->text);
+	}
 }
 
 static int open_json(struct run *r)
@@ -68,7 +79,7 @@ static int start(struct run *r)
 	cfg.out_fd = STDOUT_FILENO;
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
-	cfg.apf.on_event_ctx = (void *)(uintptr_t)r->o;
+	cfg.apf.on_event_ctx = r;
 	rc = machine_open(&cfg, &r->m, &r->err);
 	return rc < 0 ? rc : start_control(r);
 }

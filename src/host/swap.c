@@ -65,8 +65,8 @@ static void write_failed(struct hst_write *w, int res)
 	}
 	if (w->tries >= h->cfg.retries_max) {
 		w->state = HST_WRITE_FAILED;
-		err_sys(&why, res ? res : -ENOSPC, "swap file: write of %llu bytes; make room, "
-			"then resume", (unsigned long long)w->count << h->cfg.block_shift);
+		err_sys(&why, res ? res : -ENOSPC, "swap file: write of %llu bytes",
+			(unsigned long long)w->count << h->cfg.block_shift);
 		trouble_begin(h, w->block, w->tries + 1u, &why);
 		return;
 	}

@@ -467,7 +467,7 @@ static void a_full_file_pauses_and_room_resumes(void **state)
 	assert_non_null(strstr(v.e.text, "No space left"));
 	wait_for(&v.pauses, 1);
 	assert_non_null(strstr(v.paused, "No space left"));
-	assert_non_null(strstr(v.paused, "resume"));
+	assert_non_null(strstr(v.paused, "swap file"));
 	assert_int_equal(apf_is_paused(v.a), 1);
 	assert_int_equal(apf_trouble_get(v.a, &why), -ENOSPC);
 	assert_non_null(strstr(why.text, "No space left"));

@@ -301,7 +301,7 @@ static void a_failing_write_is_repeated_then_pauses(void **state)
 	assert_int_equal(x->trouble.why.code, -ENOSPC);
 	assert_int_equal(x->trouble.gpa.v, HX_GPA + 4 * PAGE_BYTES);
 	assert_int_equal(x->trouble.tries, 3);
-	assert_non_null(strstr(x->trouble.why.text, "resume"));
+	assert_non_null(strstr(x->trouble.why.text, "swap file"));
 	assert_int_equal(x->h.stats.swap_write_errors, 3);
 	/* Nothing is lost meanwhile, nor given back. */
 	hxs_check_pages(x, 5, 1);
