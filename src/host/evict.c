@@ -27,6 +27,8 @@
 #include "host/internal.h"
 
 #define NO_LIMIT UINT32_MAX
+/* One job in so many looks at kernel mode's blocks again. */
+#define PROBE_JOBS 8u
 
 static bool limited(const struct hst_evict *ev)
 {
@@ -250,7 +252,11 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 	return n;
 }
 
-/* The list to take from: kernel mode's only when of the others hardly any are left. */
+/*
+ * The list to take from. Kernel mode's when of the others hardly any are left; and now and
+ * then its oldest, to see whether it is still kernel mode that wants it: the guest's kernel
+ * also clears pages for its processes, and nobody sees whose they are from then on.
+ */
 static enum hst_list_id victims(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
@@ -258,6 +264,8 @@ static enum hst_list_id victims(const struct hst *h)
 
 	if (ev->force_unmaps > 0)
 		few = 0;
+	else if (ev->jobs % PROBE_JOBS == 0 && ev->lists[HST_LIST_KERNEL].len > ev->limit / 16)
+		return HST_LIST_KERNEL;
 	return ev->lists[HST_LIST_USER].len > few || ev->lists[HST_LIST_KERNEL].len == 0
 		       ? HST_LIST_USER
 		       : HST_LIST_KERNEL;
@@ -282,6 +290,7 @@ static bool next_unmap(struct hst *h, struct hst_job *job)
 	job->count = take_run(h, id, job->block, (uint32_t)min_u64(due, run_max(h)),
 			      BLOCK_UNMAPPING);
 	h->blocks_present -= job->count;
+	ev->jobs++;
 	for (uint32_t i = 0; i < job->count; i++)
 		if (block_is(h, job->block + i, BLOCK_WRITTEN))
 			job->yes[i / 64] |= 1ull << (i % 64);

@@ -242,6 +242,7 @@ struct hst_evict {
 	uint32_t import_block; /* next one to look at */
 	uint32_t pinned;       /* blocks that stay for good */
 	bool working;          /* a job is out */
+	uint32_t jobs;         /* that took blocks out of the mapping */
 	bool failed;           /* `again` is to be done again after hst_resume */
 	struct hst_job again;
 	struct hst_write writes[HST_WRITES_MAX];

@@ -144,7 +144,10 @@ static void note_mode(struct hst_vcpu *v, uint32_t block)
 {
 	struct hst *h = v->h;
 
-	if (!block_is(h, block, BLOCK_SEEN) || block_kind(h, block) == BLOCK_PRESENT)
+	enum block_kind kind = block_kind(h, block);
+
+	/* Who comes again while it is on its way, after each interrupt, tells nothing new. */
+	if (!block_is(h, block, BLOCK_SEEN) || kind == BLOCK_PRESENT || kind == BLOCK_FETCHING)
 		return;
 	if (v->cpu.cpl == 0) {
 		h->blocks[block] |= BLOCK_KERNEL;
