@@ -35,7 +35,7 @@ limit() {
 }
 
 # boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line. What
-# the command counts is asked when the guest's load has filled its memory, and at its end.
+# the command counts is asked when the guest's load begins to count, and when it ends that.
 boot() {
 	n=$1 limit=$2
 	shift 2
@@ -48,7 +48,7 @@ boot() {
 		echo "$n| $line"
 		case $line in
 		*'"step":"idle",'*) idle $n $pid & ;;
-		*'"step":"visits"'* | *'"step":"load",'*)
+		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
 			;;
 		esac

@@ -31,6 +31,7 @@ int slurp(const char *path, char *text, unsigned size);
 
 /* Of CLOCK_MONOTONIC. */
 uint64_t now_ns(void);
+void sleep_until(uint64_t ns);
 
 /* Writes a word to a file of /proc or /sys; 0, or -1 with errno. */
 int poke(const char *path, const char *word);
@@ -88,9 +89,10 @@ enum outcome step_complain(const char *text);
 enum outcome plug_until(uint64_t until_ns);
 
 /*
- * Ticks each period_ms from `from_ns` on, `n` times. When it returns, late_us holds how late
- * each tick was, sorted.
+ * Ticks each period_ms from `from_ns` on, `skip` times and then `n` times. When it returns,
+ * late_us holds how late each of the n was, sorted.
  */
-void ticker_run(uint32_t period_ms, uint64_t from_ns, uint32_t *late_us, unsigned n);
+void ticker_run(uint32_t period_ms, uint64_t from_ns, unsigned skip, uint32_t *late_us,
+		unsigned n);
 
 #endif

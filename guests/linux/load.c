@@ -5,7 +5,8 @@
  * A page's content follows from process, page and generation, so that a byte that was lost,
  * kept from before or taken from another page is found, and named, at the next visit. The
  * processes fill their memory, wait for each other, and then visit pages at random until
- * the time is over: a visit checks the whole page and may write the next generation.
+ * the time is over: a visit checks the whole page and may write the next generation. Visits
+ * are counted from the end of the warm-up on.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,7 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/hist.h"
@@ -26,12 +26,13 @@
 #define PAGE_BYTES 4096u
 #define WORDS (PAGE_BYTES / sizeof(uint64_t))
 #define BAD_SAID_MAX 4
-#define POLL_MS 20
+#define POLL_NS 20000000u
 
 struct load_opts {
 	uint32_t processes;
 	uint32_t pages;      /* of each process */
-	uint32_t seconds;    /* of visits */
+	uint32_t seconds;    /* of visits that count */
+	uint32_t warm;       /* seconds of visits before, that do not */
 	uint32_t write;      /* per cent of the visits that write */
 	uint32_t hot;        /* per cent of the pages that … */
 	uint32_t hot_visits; /* … take this share of the visits */
@@ -39,6 +40,7 @@ struct load_opts {
 	uint32_t ticker_ms;  /* 0: no ticker */
 	uint32_t plug;       /* 1: switch CPUs off and on meanwhile */
 	uint32_t spoil;      /* 1: one wrong byte, for the test of the check */
+	uint32_t stay;       /* 1: the processes keep their memory until the machine ends */
 	uint32_t patience;   /* seconds after the time is over until a process counts as stuck */
 	uint32_t seed;
 };
@@ -47,6 +49,7 @@ static const struct word load_words[] = {
 	{"processes", offsetof(struct load_opts, processes), 1, PROCESSES_MAX},
 	{"pages", offsetof(struct load_opts, pages), 1, 1u << 24},
 	{"seconds", offsetof(struct load_opts, seconds), 1, 86400},
+	{"warm", offsetof(struct load_opts, warm), 0, 86400},
 	{"write", offsetof(struct load_opts, write), 0, 100},
 	{"hot", offsetof(struct load_opts, hot), 1, 100},
 	{"hot_visits", offsetof(struct load_opts, hot_visits), 0, 100},
@@ -54,6 +57,7 @@ static const struct word load_words[] = {
 	{"ticker_ms", offsetof(struct load_opts, ticker_ms), 0, 100},
 	{"plug", offsetof(struct load_opts, plug), 0, 1},
 	{"spoil", offsetof(struct load_opts, spoil), 0, 1},
+	{"stay", offsetof(struct load_opts, stay), 0, 1},
 	{"patience", offsetof(struct load_opts, patience), 1, 86400},
 	{"seed", offsetof(struct load_opts, seed), 0, UINT32_MAX},
 	{NULL, 0, 0, 0},
@@ -62,7 +66,6 @@ static const struct word load_words[] = {
 /* What a process leaves for its parent, at its end only: while it runs it touches its own. */
 struct result {
 	uint64_t visits, writes, swept, bad;
-	uint64_t end_ns;
 	uint32_t hist_us[HIST_BUCKETS]; /* of one visit */
 };
 
@@ -72,7 +75,8 @@ struct lateness {
 
 /* Shared by all processes. */
 struct board {
-	uint64_t from_ns, until_ns; /* set before the processes are let go */
+	uint64_t go_ns, from_ns, until_ns; /* set before the processes are let go */
+	uint32_t done; /* processes that have handed their result over; atomic */
 	struct lateness late;
 	struct result result[];
 };
@@ -169,24 +173,33 @@ static unsigned choose_page(struct worker *w)
 	return hot + (unsigned)prng_below(&w->prng, o->pages - hot);
 }
 
-static void visit_until(struct worker *w, uint64_t until_ns)
+static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns)
 {
 	uint64_t now = now_ns();
 
 	while (now < until_ns) {
 		uint64_t began = now;
 		unsigned page = choose_page(w);
+		bool writes = prng_below(&w->prng, 100) < w->opts->write;
 
 		page_check(w, page);
-		if (prng_below(&w->prng, 100) < w->opts->write) {
+		if (writes)
 			page_write(w, page);
-			w->result.writes++;
-		}
 		now = now_ns();
+		if (began < from_ns || now > until_ns)
+			continue;
 		w->result.visits++;
+		w->result.writes += writes;
 		w->result.hist_us[hist_bucket((now - began) / 1000)]++;
 	}
-	w->result.end_ns = now;
+}
+
+/* What a process does behind its result: nothing, for ever, or what its caller does. */
+static void hand_over(struct board *board, const struct load_opts *o)
+{
+	__atomic_add_fetch(&board->done, 1, __ATOMIC_RELEASE);
+	while (o->stay)
+		pause();
 }
 
 /* The life of a process; `ready` and `go` are pipes that let all of them begin together. */
@@ -200,12 +213,13 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 		return 1;
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	visit_until(&w, board->until_ns);
+	visit(&w, board->from_ns, board->until_ns);
 	for (unsigned page = 0; o->sweep && page < o->pages; page++) {
 		page_check(&w, page);
 		w.result.swept++;
 	}
 	board->result[id] = w.result;
+	hand_over(board, o);
 	return w.result.bad ? 1 : 0;
 }
 
@@ -217,8 +231,9 @@ static int ticker_process(const struct load_opts *o, struct board *board, int re
 
 	if (!late || write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	ticker_run(o->ticker_ms, board->from_ns, late, n);
+	ticker_run(o->ticker_ms, board->go_ns, o->warm * 1000 / o->ticker_ms, late, n);
 	board->late = (struct lateness){n, late[n / 2], late[(uint64_t)n * 99 / 100], late[n - 1]};
+	hand_over(board, o);
 	return 0;
 }
 
@@ -257,28 +272,33 @@ static bool all_ready(int ready, unsigned count)
 	return count == 0;
 }
 
-/* Waits for the children; whose page never came is still there when patience is over. */
-static enum outcome reap(unsigned count, uint64_t patience_until_ns)
+/*
+ * Waits until the children have ended, or, if they stay, are done. Whose page never came is
+ * still there when patience is over.
+ */
+static enum outcome reap(const struct load_opts *o, struct board *board, unsigned count)
 {
+	uint64_t until_ns = board->until_ns + o->patience * 1000000000ull;
+	unsigned ended = 0, over = 0;
 	enum outcome outcome = WELL;
-	struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
 	int status;
 
-	while (count > 0 && now_ns() < patience_until_ns) {
+	while (over < count && now_ns() < until_ns) {
 		pid_t pid = waitpid(-1, &status, WNOHANG);
 
-		if (pid <= 0) {
-			nanosleep(&pause, NULL);
-			continue;
+		if (pid > 0) {
+			ended++;
+			if (status != 0) {
+				say("failed: process with id %d: wait status 0x%x", pid, status);
+				outcome = UNWELL;
+			}
+		} else {
+			sleep_until(now_ns() + POLL_NS);
 		}
-		count--;
-		if (status != 0) {
-			say("failed: process with id %d: wait status 0x%x", pid, status);
-			outcome = UNWELL;
-		}
+		over = o->stay ? __atomic_load_n(&board->done, __ATOMIC_ACQUIRE) : ended;
 	}
-	if (count > 0) {
-		say("failed: %u processes did not end", count);
+	if (over < count) {
+		say("failed: %u processes did not end", count - over);
 		outcome = UNWELL;
 	}
 	return outcome;
@@ -296,22 +316,15 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 		sum.writes += r->writes;
 		sum.swept += r->swept;
 		sum.bad += r->bad;
-		if (r->end_ns > sum.end_ns)
-			sum.end_ns = r->end_ns;
 		for (unsigned b = 0; b < HIST_BUCKETS; b++)
 			sum.hist_us[b] += r->hist_us[b];
 	}
-	double seconds = 0;
-
-	if (sum.end_ns > board->from_ns)
-		seconds = (double)(sum.end_ns - board->from_ns) / 1e9;
-
-	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"fill_s\":%.3f,\"seconds\":%.3f,"
+	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"fill_s\":%.3f,\"seconds\":%u,"
 	    "\"visits\":%llu,\"visits_per_s\":%.1f,\"writes\":%llu,\"swept\":%llu,"
 	    "\"checked_bytes\":%llu,\"bad\":%llu,\"visit_us\":{\"p50\":%llu,\"p99\":%llu},"
 	    "\"hyp\":%llu}",
-	    o->processes, o->pages, (double)fill_ns / 1e9, seconds,
-	    (unsigned long long)sum.visits, seconds > 0 ? (double)sum.visits / seconds : 0,
+	    o->processes, o->pages, (double)fill_ns / 1e9, o->seconds,
+	    (unsigned long long)sum.visits, (double)sum.visits / o->seconds,
 	    (unsigned long long)sum.writes, (unsigned long long)sum.swept,
 	    (unsigned long long)((sum.visits + sum.swept) * PAGE_BYTES),
 	    (unsigned long long)sum.bad, (unsigned long long)hist_quantile(sum.hist_us, 50, 100),
@@ -325,7 +338,7 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 static enum outcome run(const struct load_opts *o, struct board *board)
 {
 	unsigned count = o->processes + (o->ticker_ms ? 1 : 0);
-	uint64_t began = now_ns();
+	uint64_t began_ns = now_ns();
 	struct row before = {.cpus = 0}, after = {.cpus = 0};
 	enum outcome outcome = WELL;
 	int ready[2], go[2];
@@ -338,21 +351,25 @@ static enum outcome run(const struct load_opts *o, struct board *board)
 		say("failed: a process ended before it began");
 		return UNWELL;
 	}
-	row_read("HYP", &before);
-	say("{\"step\":\"visits\"}");
-	board->from_ns = now_ns();
+	board->go_ns = now_ns();
+	board->from_ns = board->go_ns + o->warm * 1000000000ull;
 	board->until_ns = board->from_ns + o->seconds * 1000000000ull;
 	for (unsigned i = 0; i < count; i++)
 		if (write(go[1], "", 1) != 1)
 			return say_failed("pipe");
+	sleep_until(board->from_ns);
+	row_read("HYP", &before);
+	say("{\"step\":\"visits\"}");
 	if (o->plug)
 		outcome = plug_until(board->until_ns);
-	if (reap(count, board->until_ns + o->patience * 1000000000ull) == UNWELL)
-		outcome = UNWELL;
+	sleep_until(board->until_ns);
 	row_read("HYP", &after);
+	say("{\"step\":\"visited\"}");
+	if (reap(o, board, count) == UNWELL)
+		outcome = UNWELL;
 	close(ready[0]);
 	close(go[1]);
-	report(o, board, board->from_ns - began, row_sum(&after) - row_sum(&before));
+	report(o, board, board->go_ns - began_ns, row_sum(&after) - row_sum(&before));
 	return outcome;
 }
 

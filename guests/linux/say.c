@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lines on the console, and small files. */
+/* Lines on the console, small files, the clock. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -76,6 +76,15 @@ int poke(const char *path, const char *word)
 	n = write(fd, word, strlen(word));
 	close(fd);
 	return n < 0 ? -1 : 0;
+}
+
+void sleep_until(uint64_t ns)
+{
+	struct timespec when = {.tv_sec = (time_t)(ns / 1000000000u),
+				.tv_nsec = (long)(ns % 1000000000u)};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) == EINTR)
+		;
 }
 
 uint64_t now_ns(void)
