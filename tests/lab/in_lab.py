@@ -20,7 +20,7 @@ SKIPPED = 77
 # Each program's first and last line, which no program prints by itself.
 MARK = "@@in_lab@@"
 BEGIN = re.compile(rf"^{MARK} begin (\d+)$")
-END = re.compile(rf"^{MARK} end (\d+) status (\d+)$")
+END = re.compile(rf"^{MARK} end (\d+) status (\d+) after (\d+)$")
 
 
 def split_words(words):
@@ -40,9 +40,9 @@ def script_of(commands):
     for n, words in enumerate(commands):
         inside = ["./" + os.path.basename(words[0]), *words[1:]]
         # A line of its own even behind output without an end of line.
-        lines += [f"printf '\\n{MARK} begin {n}\\n'",
+        lines += [f"printf '\\n{MARK} begin {n}\\n'; from=$(date +%s)",
                   f"timeout -s KILL {PROGRAM_S} {shlex.join(inside)} 2>&1",
-                  f"printf '\\n{MARK} end {n} status %d\\n' $?"]
+                  f"printf '\\n{MARK} end {n} status %d after %d\\n' $? $(($(date +%s) - from))"]
     return "\n".join(lines)
 
 
@@ -55,18 +55,18 @@ def outcomes_of(lines, commands):
             print(f"--- {shlex.join(name_of(commands[int(begin[1])]))}", flush=True)
             outcomes[int(begin[1])] = ("failed", "the lab ended in it")
         elif end:
-            outcomes[int(end[1])] = outcome_of(int(end[2]))
+            outcomes[int(end[1])] = outcome_of(int(end[2]), int(end[3]))
         elif line:
             print(line, flush=True)
     return outcomes
 
 
-def outcome_of(status):
+def outcome_of(status, seconds):
     if status == SKIPPED:
         return "skipped", "see its SKIP line"
     if status == 128 + 9:
-        return "failed", f"killed, perhaps after the {PROGRAM_S} s that one program may take"
-    return ("failed", f"exit code {status}") if status else ("passed", "")
+        return "failed", f"killed after {seconds} s; one program may take {PROGRAM_S}"
+    return ("failed", f"exit code {status}") if status else ("passed", f"{seconds} s")
 
 
 def name_of(words):
