@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The APF protocol between host, driver and guest, in the revision that -DREV names. See
+ * README.md for the options, docs/model.md for what is left out. tools/model runs every
+ * configuration.
+ */
+#include "state.pml"
+#include "engine.pml"
+#include "host.pml"
+#include "guest.pml"
+
+#ifdef LIVE
+/* Every parked task runs again, and every vCPU that we halted goes on. */
+#define PARKED (parked[0] != 0)
+#define HALTED (halted[0])
+ltl wakes { [] (PARKED -> <> !PARKED) }
+ltl runs { [] (HALTED -> <> !HALTED) }
+#endif
+
+init {
+	byte i;
+	atomic {
+		i = 0;
+		do
+		:: i < NCPU ->
+			ctl_on[i] = (REV == INT || REV == LEGACY);
+			next_id[i] = 1;
+			sync_page[i] = NONE;
+			cur[i] = NONE;
+#ifndef LAPIC_LATE
+			lapic[i] = true;
+#endif
+#ifdef MUT_TOKEN_0
+			next_id[i] = 0;
+#endif
+			run Cpu(i);
+			run Timer(i);
+			i++
+		:: else -> break
+		od;
+		i = 0;
+		do
+		:: i < 16 -> told[i] = NONE; i++
+		:: else -> break
+		od;
+		want[0] = NONE;
+		want[1] = NONE;
+		run Fetch(0);
+		run Fetch(1);
+#ifdef EVICT
+		run Evict();
+#endif
+		i = 0
+	}
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * src/host: the driver. Three kinds of thread: the vCPU thread at an exit (guest.pml calls
+ * handle_exit), one Fetch per page, and the Timer that looks again. All of it runs under the
+ * VM lock; what the guest can see in between is a step of its own: reading the slot,
+ * storing into it, raising the interrupt, taking a refused token back.
+ */
+
+/*
+ * The VM lock. Where fairness matters it is handed on in order of arrival: a mutex that
+ * starves a thread for ever is not what is looked for.
+ */
+#define ME_FETCH 1 /* and 2 */
+#define ME_TIMER 3 /* and 4 */
+#define ME_CPU 5   /* and 6 */
+#define ME_EVICT 7
+#ifdef LIVE
+chan lock_line = [8] of { byte };
+#define LOCK(me) lock_line ! me; lock_line ? <eval(me)>
+#define UNLOCK(me) lock_line ? eval(me)
+#else
+bool locked;
+#define LOCK(me) atomic { !locked -> locked = true }
+#define UNLOCK(me) locked = false
+#endif
+
+/*
+ * vcpu_kick. The text's host (TEXT_HOST) wakes a vCPU that is blocked and leaves one that
+ * runs alone; ours sends a signal.
+ */
+#ifdef TEXT_HOST
+#define KICKABLE(c) (halted[c] || pc[c] == G_IDLE)
+#else
+#define KICKABLE(c) true
+#endif
+inline kick(c)
+{
+	if
+	:: x[c] == X_GUEST && KICKABLE(c) -> kicked[c] = true
+	:: else
+	fi
+}
+
+/* Without the re-check (NO_RECHECK, and the text's host) exits are the only looks. */
+inline recheck_later(c, by_vcpu)
+{
+#if !defined(NO_RECHECK) && !defined(TEXT_HOST)
+	timer[c] = true;
+	timer_by_vcpu[c] = by_vcpu
+#else
+	skip
+#endif
+}
+
+inline recheck_stop(c)
+{
+	timer[c] = false;
+	timer_by_vcpu[c] = false
+}
+
+/* ---- deliver.c ---- */
+
+/* The ghost: told[] ends by a page ready of its own or by a wake-all that covers it. */
+inline end_told(c)
+{
+	if
+	:: t == WAKE_ALL && REV != STRICT ->
+		d_step {
+			id = 1;
+			do
+			:: id <= IDS -> told[TOKEN(id, c)] = NONE; id++
+			:: else -> break
+			od;
+			id = 0
+		}
+	:: t == WAKE_ALL && REV == STRICT
+	:: else ->
+		CHECK(P_ONCE, told[t] != NONE);
+		told[t] = NONE
+	fi
+}
+
+/* slot_store of a page ready. */
+inline store_ready(c)
+{
+	if
+	:: how == HOW_NOTHING ->
+		CHECK(P_NOWHERE, false);
+		if
+		:: en[c] -> reason[c] = READY; token[c] = t /* S1, S8 */
+		:: else
+		fi
+	:: how == HOW_CANCEL_PF -> reason[c] = 0
+	:: how == HOW_PF ->
+		CHECK(P_SLOT, reason[c] == 0);
+		reason[c] = READY
+	:: how == HOW_IRQ && PF2_WIRE ->
+		CHECK(P_SLOT, reason[c] == 0);
+		reason[c] = READY;
+		token[c] = t
+	:: how == HOW_IRQ && REV == INT ->
+		CHECK(P_SLOT, token[c] == 0);
+		token[c] = t
+	fi
+}
+
+inline take_back(c)
+{
+#ifdef MUT_NO_TAKE_BACK
+	skip
+#else
+	if
+	:: PF2_WIRE && reason[c] == READY && token[c] == t -> reason[c] = 0; token[c] = 0
+	:: REV == INT && token[c] == t -> token[c] = 0
+	:: else -> ok = true /* the guest has taken it meanwhile */
+	fi
+#endif
+}
+
+/* perform, less the store: sets ok. */
+inline notify(c)
+{
+	ok = true;
+	if
+	:: how == HOW_NOTHING
+	:: how == HOW_CANCEL_PF ->
+		untaken[c] = 0;
+		untaken_missing[c] = false
+	:: how == HOW_PF ->
+		untaken[c] = t;
+		untaken_missing[c] = false;
+		halted[c] = false
+	:: how == HOW_IRQ && lapic[c] ->
+		CHECK(P_VECTOR, vec[c] == VEC_FIRST + kernel[c]);
+		irr[c] = true
+	:: how == HOW_IRQ && !lapic[c] ->
+#ifdef MUT_NO_TAKE_BACK
+		skip
+#else
+		ok = false
+#endif
+	fi
+}
+
+inline sent(c)
+{
+	end_told(c);
+	printf("host: sent %d to vCPU %d, how %d\n", t, c, how);
+	ready_sent(c);
+	recheck_stop(c);
+	ack_missed[c] = false
+}
+
+inline deliver(c, has_cpu)
+{
+	do
+	:: atomic {
+		next_ready(c, has_cpu);
+		if
+		:: r == R_SEND
+		:: r == R_NONE || r == R_OFF -> recheck_stop(c); break
+		:: r == R_SLOT_BUSY -> recheck_later(c, false); break
+		:: r == R_NO_CPU -> kick(c); break
+		:: r == R_NOT_NOW -> recheck_later(c, true); break
+		fi
+	   }
+	   store_ready(c);
+	   atomic {
+		notify(c);
+		if
+		:: ok -> sent(c)
+		:: else
+		fi
+	   }
+	   if
+	   :: !ok ->
+		atomic { take_back(c); if :: ok -> sent(c) :: else fi };
+		if
+		:: !ok -> recheck_later(c, false); break
+		:: else
+		fi
+	   :: else
+	   fi
+	od;
+	atomic { t = 0; r = 0; how = 0; ok = false }
+}
+
+/* vcpu_block_ready, and eng_page_ready within it. */
+inline token_ready(c, ix_ready, p)
+{
+	if
+	:: f_state[F(c, ix_ready)] == F_WAITING && f_page[F(c, ix_ready)] == p ->
+		atomic {
+			f_state[F(c, ix_ready)] = F_READY;
+			ready[c] ! ix_ready
+		}
+		deliver(c, false)
+	:: f_state[F(c, ix_ready)] == F_RETIRED && f_page[F(c, ix_ready)] == p ->
+		atomic { fault_free(c, ix_ready) }
+	:: else
+	fi
+}
+
+inline sync_ready(c, p)
+{
+	atomic {
+		if
+		:: sync_page[c] == p ->
+			sync_page[c] = NONE;
+			sync_done[c] = true;
+			if
+			:: phase[c] != PH_RUN -> kick(c)
+			:: else
+			fi
+		:: else
+		fi
+	}
+}
+
+/* One block: read, made visible outside the lock, settled under it. */
+proctype Fetch(byte p)
+{
+	byte t, r, how, ix, id;
+	bool ok;
+end:	do
+	:: page[p] == FETCHING ->
+		page[p] = VISIBLE;
+		LOCK(ME_FETCH + p);
+		page[p] = PRESENT;
+		printf("host: page %d is present\n", p);
+		sync_ready(0, p);
+		token_ready(0, 0, p);
+		token_ready(0, 1, p);
+#if NCPU > 1
+		sync_ready(1, p);
+		token_ready(1, 0, p);
+		token_ready(1, 1, p);
+#endif
+		UNLOCK(ME_FETCH + p)
+	od
+}
+
+/* recheck_fire */
+proctype Timer(byte c)
+{
+	byte t, r, how, ix, id;
+	bool ok;
+end:	do
+	:: timer[c] ->
+		LOCK(ME_TIMER + c);
+		if
+		:: atomic { timer[c] ->
+			timer[c] = false;
+			if
+			:: REV == INT && en[c] && unacked[c] && token[c] == 0 ->
+				if
+				:: ack_missed[c] -> unacked[c] = false; sent_token[c] = 0
+				:: else
+				fi;
+				ack_missed[c] = !ack_missed[c]
+			:: else
+			fi
+		   }
+		   if
+		   :: atomic { timer_by_vcpu[c] -> recheck_later(c, true); kick(c) }
+		   :: else -> deliver(c, false)
+		   fi
+		:: else
+		fi;
+		UNLOCK(ME_TIMER + c)
+	od
+}
+
+#ifdef EVICT
+/* Takes pages away again, so that faults go on and tokens come round. */
+proctype Evict()
+{
+end:	do
+	:: page[0] == PRESENT || page[1] == PRESENT ->
+		LOCK(ME_EVICT);
+		if
+		:: page[0] == PRESENT -> page[0] = ABSENT
+		:: page[1] == PRESENT -> page[1] = ABSENT
+		:: else
+		fi;
+		UNLOCK(ME_EVICT)
+	od
+}
+#endif
+
+/* ---- vcpu.c: the vCPU thread, under the lock; its guest does not run ---- */
+
+inline wait_over(c)
+{
+	phase[c] = PH_RUN
+}
+
+inline begin_wait(c)
+{
+	sync_page[c] = NONE;
+	sync_done[c] = false;
+	if
+	:: page[x_page[c]] == PRESENT
+	:: page[x_page[c]] == ABSENT -> page[x_page[c]] = FETCHING; sync_page[c] = x_page[c]
+	:: else -> sync_page[c] = x_page[c]
+	fi;
+	if
+	:: sync_page[c] != NONE -> phase[c] = PH_GRACE
+	:: else
+	fi
+}
+
+inline announce_or_stall(c)
+{
+	CHECK(P_ANNOUNCED, SLOT_FREE(c) || !en[c] || !CPU_ACCEPTS(c) || !LEVEL_ACCEPTS(c) ||
+			   (REV != INT && reason[c] == MISSING));
+	if
+	:: !MAY_SEND_MISSING(c) ->
+		printf("host: vCPU %d is halted for page %d\n", c, sync_page[c]);
+		phase[c] = PH_STALL;
+		fresh = true
+	:: else ->
+		send_missing(c, sync_page[c], t);
+		CHECK(P_ALLOWED, en[c] && irqs_on[c] && LEVEL_ACCEPTS(c) && untaken[c] == 0);
+		CHECK(P_SLOT, reason[c] == 0 || REV == LEGACY);
+		reason[c] = MISSING;
+		if
+		:: PF2_WIRE -> token[c] = t
+		:: else
+		fi;
+		untaken[c] = t;
+		untaken_missing[c] = true;
+		told[t] = cur[c];
+		printf("host: page missing, token %d, page %d, to vCPU %d\n", t, sync_page[c], c);
+		sync_page[c] = NONE;
+		t = 0;
+		ix = 0;
+		wait_over(c)
+	fi
+}
+
+inline enter(c)
+{
+	x[c] = X_GUEST
+}
+
+inline next_stalled(c)
+{
+	if
+	:: sync_done[c] ->
+		wait_over(c);
+		deliver(c, true);
+		halted[c] = false
+	:: else ->
+		deliver(c, true);
+		if
+		:: untaken[c] != 0 -> wait_over(c) /* a page ready by #PF for another task */
+		:: else -> if :: fresh -> halted[c] = true :: else fi
+		fi
+	fi;
+	enter(c)
+}
+
+/* hst_next, where the vCPU is not waiting. */
+inline next(c)
+{
+	if
+	:: phase[c] == PH_STALL -> next_stalled(c)
+	:: else -> deliver(c, true); enter(c)
+	fi;
+	fresh = false;
+	CHECK(P_HELD, untaken[c] != 0 || SLOT_WORD(c) != 0 || unacked[c] || !ctl_on[c] ||
+		      !lapic[c] || !en[c] || (!wake_due[c] && len(ready[c]) == 0))
+}
+
+inline write_msr(c)
+{
+	if
+	:: x[c] == X_EN_ON ->
+		write_en_on(c);
+		if
+		:: REV == PF2 || REV == INT -> reason[c] = 0; token[c] = 0
+		:: else
+		fi
+	:: x[c] == X_EN_OFF -> write_en_off(c)
+	:: x[c] == X_CTL_ON -> write_ctl(c, true, VEC_FIRST + kernel[c])
+	:: x[c] == X_CTL_OFF -> write_ctl(c, false, VEC_FIRST + kernel[c])
+	:: x[c] == X_CTL_VEC0 -> write_ctl(c, true, VEC_NONE)
+	:: x[c] == X_ACK -> unacked[c] = false; sent_token[c] = 0; ack_missed[c] = false
+	fi
+}
+
+/* hst_exit, what happened, hst_next. */
+inline handle_exit(c)
+{
+	kicked[c] = false;
+	if
+	:: phase[c] == PH_STALL && x[c] != X_KICK -> wait_over(c)
+	:: else
+	fi;
+	if
+	:: x[c] == X_FAULT -> begin_wait(c)
+	:: x[c] == X_RESET ->
+		sync_page[c] = NONE;
+		wait_over(c);
+		engine_reset(c)
+	:: x[c] == X_KICK || x[c] == X_OTHER
+	:: else -> write_msr(c)
+	fi;
+	x_page[c] = 0;
+	if
+	:: phase[c] == PH_GRACE -> x[c] = X_GRACE
+	:: else -> next(c)
+	fi
+}
+
+/* The window is over: the page came, or the fault becomes an event. */
+inline handle_grace(c)
+{
+	kicked[c] = false;
+	if
+	:: sync_done[c] -> wait_over(c)
+	:: else -> announce_or_stall(c)
+	fi;
+	next(c)
+}
