@@ -13,7 +13,12 @@
 /* Every parked task runs again, and every vCPU that we halted goes on. */
 #define PARKED (parked[0] != 0)
 #define HALTED (halted[0])
+#if defined(LATE_CTL) || defined(LATE_VECTOR) || defined(CTL_TOGGLE)
+/* If the guest makes the register write that it still owes. */
+ltl wakes { ([] <> !late[0]) -> [] (PARKED -> <> !PARKED) }
+#else
 ltl wakes { [] (PARKED -> <> !PARKED) }
+#endif
 ltl runs { [] (HALTED -> <> !HALTED) }
 #endif
 

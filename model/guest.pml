@@ -129,13 +129,15 @@ inline pf_read(c)
 	printf("guest: vCPU %d reads CR2 %d, reason %d\n", c, cr2[c], h_reason[c]);
 	if
 	:: h_reason[c] == 0 || (h_reason[c] == READY && (REV == PF2 || REV == INT)) ->
-		CHECK(P_KIND, kind[c] == REAL_ADDRESS && cr2[c] == REAL_ADDRESS);
+		CHECK(P_REAL, kind[c] != REAL_ADDRESS || cr2[c] == REAL_ADDRESS);
+		CHECK(P_EVENT, kind[c] == REAL_ADDRESS);
 		h_reason[c] = 0;
 		leave(c)
 	:: else ->
 		h_token[c] = cr2[c];
-		CHECK(P_KIND, kind[c] == (h_reason[c] == READY -> 16 : 0) + cr2[c] &&
-			      cr2[c] != REAL_ADDRESS);
+		CHECK(P_REAL, kind[c] != REAL_ADDRESS);
+		CHECK(P_EVENT, kind[c] == REAL_ADDRESS ||
+			       kind[c] == (h_reason[c] == READY -> 16 : 0) + cr2[c]);
 		pc[c] = G_PF_CLEAR
 	fi
 }
@@ -387,10 +389,11 @@ inline step(c)
 	:: pc[c] == G_IRQ_WAKE -> irq_wake(c)
 	:: pc[c] == G_IRQ_ACK -> pc[c] = AFTER_ACK; msr_exit(c, X_ACK)
 #ifdef EXIT_IN_HANDLER
-	:: pc[c] == G_IRQ_END -> leave(c); x[c] = X_OTHER /* with IF as the handler had it */
+	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE; x[c] = X_OTHER
 #else
-	:: pc[c] == G_IRQ_END -> leave(c)
+	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE
 #endif
+	:: pc[c] == G_IRQ_LEAVE -> leave(c)
 	:: pc[c] == G_OFF ->
 		told_none(c);
 		wake_all(c);
@@ -405,32 +408,46 @@ inline step(c)
 #define HALTS(c) (halted[c] || (pc[c] == G_IDLE && !RUNNABLE(0) && !RUNNABLE(1)))
 #define TAKES_IRQ(c) (irr[c] && irqs_on[c] && !tpr[c])
 
+/*
+ * The re-check waits twice as long each time, so that the guest gets somewhere between two
+ * kicks: for liveness it does one thing at least.
+ */
+#ifdef LIVE
+bool moved[NCPU];
+#define KICK_NOW(c) (kicked[c] && (moved[c] || (HALTS(c) && untaken[c] == 0)))
+#define MOVED(c, did) moved[c] = did
+#else
+#define KICK_NOW(c) kicked[c]
+#define MOVED(c, did) skip
+#endif
+
 proctype Cpu(byte c)
 {
 	byte t, r, how, ix, id;
 	bool ok, fresh;
 	do
-	:: atomic { IN_GUEST(c) && kicked[c] -> x[c] = X_KICK }
-	:: atomic { IN_GUEST(c) && !kicked[c] && untaken[c] != 0 ->
+	:: atomic { IN_GUEST(c) && KICK_NOW(c) -> x[c] = X_KICK; MOVED(c, false) }
+	:: atomic { IN_GUEST(c) && !KICK_NOW(c) && untaken[c] != 0 ->
+		MOVED(c, true);
 		take_pf(c, (untaken_missing[c] -> 0 : 16) + untaken[c], untaken[c]);
 		untaken[c] = 0;
 		untaken_missing[c] = false }
-	:: atomic { IN_GUEST(c) && !kicked[c] && untaken[c] == 0 && TAKES_IRQ(c) ->
+	:: atomic { IN_GUEST(c) && !KICK_NOW(c) && untaken[c] == 0 && TAKES_IRQ(c) ->
+		MOVED(c, true);
 		irr[c] = false;
 		halted[c] = false;
 		push(c);
 		kind[c] = 0;
 		pc[c] = G_IRQ_READ }
-	:: atomic { IN_GUEST(c) && !kicked[c] && untaken[c] == 0 && !TAKES_IRQ(c) &&
-		    !HALTS(c) -> step(c) }
+	:: atomic { IN_GUEST(c) && !KICK_NOW(c) && untaken[c] == 0 && !TAKES_IRQ(c) &&
+		    !HALTS(c) ->
+		MOVED(c, true);
+		step(c) }
 #ifdef LIVE
-	:: x[c] > X_GUEST && x[c] != X_GRACE -> LOCK(ME_CPU + c);
+	:: x[c] != X_GUEST -> LOCK(ME_CPU + c);
 		atomic { handle_exit(c); UNLOCK(ME_CPU + c) }
-	:: x[c] == X_GRACE -> LOCK(ME_CPU + c);
-		atomic { handle_grace(c); UNLOCK(ME_CPU + c) }
 #else
-	:: atomic { x[c] > X_GUEST && x[c] != X_GRACE && !locked -> handle_exit(c) }
-	:: atomic { x[c] == X_GRACE && !locked -> handle_grace(c) }
+	:: atomic { x[c] != X_GUEST && !locked -> handle_exit(c) }
 #endif
 	od
 }

@@ -185,42 +185,27 @@ inline deliver(c, has_cpu)
 	atomic { t = 0; r = 0; how = 0; ok = false }
 }
 
-/* vcpu_block_ready, and eng_page_ready within it. */
-inline token_ready(c, ix_ready, p)
+/* vcpu_block_ready: of the phase's waiter, and whether one of the tokens' waits for p. */
+inline sync_ready(c, p)
 {
 	if
-	:: f_state[F(c, ix_ready)] == F_WAITING && f_page[F(c, ix_ready)] == p ->
-		atomic {
-			f_state[F(c, ix_ready)] = F_READY;
-			ready[c] ! ix_ready
-		}
-		deliver(c, false)
-	:: f_state[F(c, ix_ready)] == F_RETIRED && f_page[F(c, ix_ready)] == p ->
-		atomic { fault_free(c, ix_ready) }
+	:: sync_page[c] == p ->
+		sync_page[c] = NONE;
+		sync_done[c] = true;
+		if
+		:: phase[c] != PH_RUN -> kick(c)
+		:: else
+		fi
 	:: else
 	fi
 }
-
-inline sync_ready(c, p)
-{
-	atomic {
-		if
-		:: sync_page[c] == p ->
-			sync_page[c] = NONE;
-			sync_done[c] = true;
-			if
-			:: phase[c] != PH_RUN -> kick(c)
-			:: else
-			fi
-		:: else
-		fi
-	}
-}
+#define WAITS(c, waiter, p, state) (f_state[F(c, waiter - 1)] == state && \
+	f_page[F(c, waiter - 1)] == p)
 
 /* One block: read, made visible outside the lock, settled under it. */
 proctype Fetch(byte p)
 {
-	byte t, r, how, ix, id;
+	byte t, r, how, ix, id, c, waiter;
 	bool ok;
 end:	do
 	:: page[p] == FETCHING ->
@@ -228,14 +213,31 @@ end:	do
 		LOCK(ME_FETCH + p);
 		page[p] = PRESENT;
 		printf("host: page %d is present\n", p);
-		sync_ready(0, p);
-		token_ready(0, 0, p);
-		token_ready(0, 1, p);
-#if NCPU > 1
-		sync_ready(1, p);
-		token_ready(1, 0, p);
-		token_ready(1, 1, p);
-#endif
+		/* The waiters: for each vCPU its own, then those of its tokens. */
+		do
+		:: atomic { waiter == 0 -> sync_ready(c, p); waiter = 1 }
+		:: waiter > 0 ->
+			if
+			:: atomic { WAITS(c, waiter, p, F_WAITING) ->
+				f_state[F(c, waiter - 1)] = F_READY;
+				ready[c] ! waiter - 1 }
+				deliver(c, false)
+			:: atomic { WAITS(c, waiter, p, F_RETIRED) ->
+				fault_free(c, waiter - 1) }
+			:: else
+			fi;
+			atomic {
+				waiter++;
+				if
+				:: waiter > FMAX -> waiter = 0; c++
+				:: else
+				fi;
+				if
+				:: c == NCPU -> c = 0; break
+				:: else
+				fi
+			}
+		od;
 		UNLOCK(ME_FETCH + p)
 	od
 }
@@ -310,10 +312,13 @@ inline begin_wait(c)
 	fi
 }
 
+#define UNREAD_READY(c) (token[c] != WAKE_ALL && \
+	(REV == INT -> token[c] != 0 : reason[c] == READY))
+
 inline announce_or_stall(c)
 {
-	CHECK(P_ANNOUNCED, SLOT_FREE(c) || !en[c] || !CPU_ACCEPTS(c) || !LEVEL_ACCEPTS(c) ||
-			   (REV != INT && reason[c] == MISSING));
+	CHECK(P_ANNOUNCED, MAY_SEND_MISSING(c) || !UNREAD_READY(c) || !en[c] ||
+			   !CPU_ACCEPTS(c) || !LEVEL_ACCEPTS(c) || POOL_EMPTY(c));
 	if
 	:: !MAY_SEND_MISSING(c) ->
 		printf("host: vCPU %d is halted for page %d\n", c, sync_page[c]);
@@ -339,38 +344,24 @@ inline announce_or_stall(c)
 	fi
 }
 
-inline enter(c)
-{
-	x[c] = X_GUEST
-}
-
-inline next_stalled(c)
-{
-	if
-	:: sync_done[c] ->
-		wait_over(c);
-		deliver(c, true);
-		halted[c] = false
-	:: else ->
-		deliver(c, true);
-		if
-		:: untaken[c] != 0 -> wait_over(c) /* a page ready by #PF for another task */
-		:: else -> if :: fresh -> halted[c] = true :: else fi
-		fi
-	fi;
-	enter(c)
-}
-
-/* hst_next, where the vCPU is not waiting. */
+/* hst_next with next_stalled in it, where the vCPU is not waiting; then it enters the guest. */
 inline next(c)
 {
 	if
-	:: phase[c] == PH_STALL -> next_stalled(c)
-	:: else -> deliver(c, true); enter(c)
+	:: phase[c] == PH_STALL && sync_done[c] -> wait_over(c); halted[c] = false
+	:: else
+	fi;
+	deliver(c, true);
+	if
+	:: phase[c] == PH_STALL && untaken[c] != 0 ->
+		wait_over(c) /* a page ready by #PF for another task */
+	:: phase[c] == PH_STALL && untaken[c] == 0 && fresh -> halted[c] = true
+	:: else
 	fi;
 	fresh = false;
 	CHECK(P_HELD, untaken[c] != 0 || SLOT_WORD(c) != 0 || unacked[c] || !ctl_on[c] ||
-		      !lapic[c] || !en[c] || (!wake_due[c] && len(ready[c]) == 0))
+		      !lapic[c] || !en[c] || (!wake_due[c] && len(ready[c]) == 0));
+	x[c] = X_GUEST
 }
 
 inline write_msr(c)
@@ -390,7 +381,7 @@ inline write_msr(c)
 	fi
 }
 
-/* hst_exit, what happened, hst_next. */
+/* hst_exit, what happened, hst_next: from the exit or the wait to the wait or the guest. */
 inline handle_exit(c)
 {
 	kicked[c] = false;
@@ -399,6 +390,8 @@ inline handle_exit(c)
 	:: else
 	fi;
 	if
+	:: x[c] == X_GRACE && sync_done[c] -> wait_over(c)
+	:: x[c] == X_GRACE && !sync_done[c] -> announce_or_stall(c)
 	:: x[c] == X_FAULT -> begin_wait(c)
 	:: x[c] == X_RESET ->
 		sync_page[c] = NONE;
@@ -412,15 +405,4 @@ inline handle_exit(c)
 	:: phase[c] == PH_GRACE -> x[c] = X_GRACE
 	:: else -> next(c)
 	fi
-}
-
-/* The window is over: the page came, or the fault becomes an event. */
-inline handle_grace(c)
-{
-	kicked[c] = false;
-	if
-	:: sync_done[c] -> wait_over(c)
-	:: else -> announce_or_stall(c)
-	fi;
-	next(c)
 }

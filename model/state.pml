@@ -83,6 +83,7 @@
 #define G_IRQ_ACK 14
 #define G_IRQ_END 15
 #define G_OFF 16
+#define G_IRQ_LEAVE 17
 
 /* ---- guest memory: word 0 and word 1 of each area ---- */
 byte reason[NCPU];
@@ -157,7 +158,8 @@ byte told[16];
 #define P_ALLOWED 2 /* no page missing where the guest forbids it */
 #define P_ONCE 3    /* each page missing ends once: no page ready without one, or twice */
 #define P_TASK 4    /* a token parks and wakes the task that it was issued for */
-#define P_KIND 5    /* a handler takes a #PF for what it is, with the CR2 that belongs to it */
+#define P_REAL 5    /* a real page fault is taken for one, with its own address */
+#define P_EVENT 12  /* an event by #PF is taken for what it is, with its own token */
 #define P_TOKEN 6   /* a token that is still held by host or guest is not issued */
 #define P_VECTOR 7  /* only the vector that the running kernel chose is raised */
 #define P_NOWHERE 8 /* nothing due is dropped, no slot is filled without a notification */
@@ -165,7 +167,10 @@ byte told[16];
 #define P_ANNOUNCED 10 /* an unread page ready keeps no fault from being announced */
 #define P_READABLE 11  /* a page ready tells of a page that can be read */
 
-/* Without WATCH every property but the two that belong to hazards S3 and S4 is asserted. */
+/*
+ * WATCH names the one that is asserted; without it all are, but for the two that are about
+ * promptness (hazards S3 and S4) and which int keeps in another way than pf2.
+ */
 #ifdef WATCH
 #define CHECK(property, holds) assert((holds) || WATCH != property)
 #else
