@@ -29,8 +29,8 @@ define compile
 	@ninja -C $(1)
 endef
 
-.PHONY: all demo demo-linux test check asan tsan valgrind sim mutants tidy bench lab lab-test \
-	clean help
+.PHONY: all demo demo-linux test check asan tsan valgrind sim mutants model tidy bench lab \
+	lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -55,7 +55,7 @@ check: ## unit tests and tidy, less than a minute
 
 asan: ## all tests with address and undefined-behaviour sanitizers
 	$(call compile,$(BUILD)-asan,-Db_sanitize=address$(COMMA)undefined $(SANITIZED))
-	@tools/run-tests $(BUILD)-asan --no-suite tidy --no-suite lab \
+	@tools/run-tests $(BUILD)-asan --no-suite tidy --no-suite lab --no-suite model \
 		--timeout-multiplier 4
 
 tsan: ## tests of the suites unit and integration with the thread sanitizer
@@ -76,6 +76,10 @@ sim: ## SEEDS seeds of the simulator (100,000), or SEED=n in detail
 mutants: ## defects planted in the shipped code, found by the simulator; minutes
 	@tools/mutants $(ARGS)
 
+model: ## the protocol's revisions in spin, every configuration: docs/model.md
+	@tools/setup model
+	@tools/model --out $(BUILD)-model $(ARGS)
+
 tidy: ## the rules of the source tree
 	@tools/tidy
 
@@ -92,7 +96,7 @@ lab-test: ## only the tests in there, which make test also runs
 	@tools/run-tests $(BUILD) --suite lab
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-model
 
 help: ## this list
 	@echo 'make            build $(BUILD)/asyncpf'

@@ -51,7 +51,9 @@ init {
 		want[0] = NONE;
 		want[1] = NONE;
 		run Fetch(0);
+#if NPAGE > 1
 		run Fetch(1);
+#endif
 #ifdef EVICT
 		run Evict();
 #endif

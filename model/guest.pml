@@ -259,7 +259,6 @@ inline disable(c)
 /* A reset: the tasks are gone with their kernel, the next one starts with tasks of its own. */
 inline reset(c)
 {
-	kernel[c] = 1;
 	cur[c] = NONE;
 	on_cpu[0] = false;
 	on_cpu[1] = false;
@@ -267,9 +266,6 @@ inline reset(c)
 	want[1] = NONE;
 	wake_all(c);
 	told_none(c);
-	reason[c] = 0;
-	token[c] = 0;
-	irr[c] = false;
 	user[c] = false;
 	irqs_on[c] = false;
 	tpr[c] = false;
@@ -295,7 +291,9 @@ inline run_task(c)
 	if
 	:: want[cur[c]] != NONE -> touch(c)
 	:: want[cur[c]] == NONE -> want[cur[c]] = 0; touch(c)
+#if NPAGE > 1
 	:: want[cur[c]] == NONE -> want[cur[c]] = 1; touch(c)
+#endif
 	:: RUNNABLE(1 - cur[c]) && user[c] -> /* preempted */
 		on_cpu[cur[c]] = false;
 		pc[c] = G_SCHED
@@ -304,7 +302,7 @@ inline run_task(c)
 #endif
 #ifdef KERNEL_TOUCH
 	:: want[cur[c]] == NONE -> want[cur[c]] = 0; user[c] = false; touch(c)
-	:: want[cur[c]] == NONE -> want[cur[c]] = 1; user[c] = false; irqs_on[c] = false;
+	:: want[cur[c]] == NONE -> want[cur[c]] = NPAGE - 1; user[c] = false; irqs_on[c] = false;
 		touch(c)
 #endif
 #ifdef TASK_PRIORITY
@@ -326,6 +324,9 @@ inline run_task(c)
 #endif
 #ifdef LATE_VECTOR
 	:: late[c] -> late[c] = false; msr_exit(c, X_CTL_ON)
+#endif
+#ifdef REWRITE
+	:: want[cur[c]] == NONE -> msr_exit(c, X_EN_ON) /* while it is on already */
 #endif
 #ifdef RESET
 	:: kernel[c] == 0 -> reset(c)

@@ -278,11 +278,11 @@ end:	do
 proctype Evict()
 {
 end:	do
-	:: page[0] == PRESENT || page[1] == PRESENT ->
+	:: page[0] == PRESENT || page[NPAGE - 1] == PRESENT ->
 		LOCK(ME_EVICT);
 		if
 		:: page[0] == PRESENT -> page[0] = ABSENT
-		:: page[1] == PRESENT -> page[1] = ABSENT
+		:: page[NPAGE - 1] == PRESENT -> page[NPAGE - 1] = ABSENT
 		:: else
 		fi;
 		UNLOCK(ME_EVICT)
@@ -396,6 +396,8 @@ inline handle_exit(c)
 	:: x[c] == X_RESET ->
 		sync_page[c] = NONE;
 		wait_over(c);
+		irr[c] = false; /* the local APIC's part of it */
+		kernel[c] = 1;
 		engine_reset(c)
 	:: x[c] == X_KICK || x[c] == X_OTHER
 	:: else -> write_msr(c)

@@ -10,7 +10,9 @@
 #define NCPU 1
 #endif
 #define NTASK 2
+#ifndef NPAGE
 #define NPAGE 2
+#endif
 #define FMAX 2 /* faults_max: entries of the pool, per vCPU */
 #define IDS 3  /* token ids, for the 2^20 - 1 real ones: they come round quickly */
 

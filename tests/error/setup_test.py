@@ -33,7 +33,7 @@ class Setup(unittest.TestCase):
             done = self.run_with({}, *words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertEqual(done.stderr, "asyncpf: wrong usage: tools/setup: which purpose?; "
-                                          "say demo, test or valgrind\n")
+                                          "say demo, test, valgrind or model\n")
 
     def test_without_root_it_says_what_to_install(self):
         fail = "#!/bin/sh\nexit 1\n"
@@ -56,7 +56,7 @@ class Setup(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
-        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc\Z")
+        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
         self.assertEqual(done.returncode, 1)
@@ -64,7 +64,7 @@ class Setup(unittest.TestCase):
 
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
-        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc")
+        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "spin")
         if not os.path.exists("/usr/include/stdio.h"):
             self.skipTest("no C library headers here")
         done = self.run_with({name: true for name in names}, "test")
