@@ -10,7 +10,7 @@
 #include "guest.pml"
 
 #ifdef LIVE
-/* Every parked task runs again, and every vCPU that we halted goes on. */
+/* Every parked task runs again, every vCPU that we halted goes on, every event is read. */
 #define PARKED (parked[0] != 0)
 #define HALTED (halted[0])
 #if defined(LATE_CTL) || defined(LATE_VECTOR) || defined(CTL_TOGGLE)
@@ -19,6 +19,12 @@ ltl wakes { ([] <> !late[0]) -> [] (PARKED -> <> !PARKED) }
 #else
 ltl wakes { [] (PARKED -> <> !PARKED) }
 #endif
+#if REV == INT
+#define FILLED (token[0] != 0)
+#else
+#define FILLED (reason[0] != 0)
+#endif
+ltl reads { [] (FILLED -> <> !FILLED) }
 ltl runs { [] (HALTED -> <> !HALTED) }
 #endif
 

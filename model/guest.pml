@@ -256,8 +256,8 @@ inline disable(c)
 	msr_exit(c, X_EN_OFF)
 }
 
-/* A reset: the tasks are gone with their kernel, the next one starts with tasks of its own. */
-inline reset(c)
+/* After a reset: the tasks are gone with their kernel, the next one starts with tasks of its own. */
+inline restart(c)
 {
 	cur[c] = NONE;
 	on_cpu[0] = false;
@@ -269,8 +269,7 @@ inline reset(c)
 	user[c] = false;
 	irqs_on[c] = false;
 	tpr[c] = false;
-	pc[c] = G_BOOT;
-	x[c] = X_RESET
+	pc[c] = G_BOOT
 }
 
 inline told_none(c)
@@ -329,7 +328,7 @@ inline run_task(c)
 	:: want[cur[c]] == NONE -> msr_exit(c, X_EN_ON) /* while it is on already */
 #endif
 #ifdef RESET
-	:: kernel[c] == 0 -> reset(c)
+	:: kernel[c] == 0 -> pc[c] = G_RESET; x[c] = X_RESET
 #endif
 	fi
 }
@@ -395,6 +394,7 @@ inline step(c)
 	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE
 #endif
 	:: pc[c] == G_IRQ_LEAVE -> leave(c)
+	:: pc[c] == G_RESET -> restart(c)
 	:: pc[c] == G_OFF ->
 		told_none(c);
 		wake_all(c);
@@ -415,7 +415,8 @@ inline step(c)
  */
 #ifdef LIVE
 bool moved[NCPU];
-#define KICK_NOW(c) (kicked[c] && (moved[c] || (HALTS(c) && untaken[c] == 0)))
+#define KICK_NOW(c) (kicked[c] && \
+	(moved[c] || (HALTS(c) && untaken[c] == 0 && !TAKES_IRQ(c))))
 #define MOVED(c, did) moved[c] = did
 #else
 #define KICK_NOW(c) kicked[c]

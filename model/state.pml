@@ -86,6 +86,7 @@
 #define G_IRQ_END 15
 #define G_OFF 16
 #define G_IRQ_LEAVE 17
+#define G_RESET 18
 
 /* ---- guest memory: word 0 and word 1 of each area ---- */
 byte reason[NCPU];
