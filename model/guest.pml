@@ -235,13 +235,13 @@ inline touch(c)
 		tpr[c] = false
 	:: else ->
 		x_page[c] = want[cur[c]];
-		x[c] = X_FAULT
+		x[c] = FAULT
 	fi
 }
 
 inline msr_exit(c, what)
 {
-	printf("guest: vCPU %d writes a register, %d\n", c, what);
+	printf("guest: vCPU %d writes %e\n", c, what);
 	x[c] = what
 }
 
@@ -253,7 +253,7 @@ inline disable(c)
 	user[c] = false;
 	irqs_on[c] = false;
 	pc[c] = G_OFF;
-	msr_exit(c, X_EN_OFF)
+	msr_exit(c, EN_OFF)
 }
 
 /* After a reset: the tasks are gone with their kernel, the next one starts with tasks of its own. */
@@ -297,7 +297,9 @@ inline run_task(c)
 		on_cpu[cur[c]] = false;
 		pc[c] = G_SCHED
 #ifdef REAL_FAULTS
-	:: want[cur[c]] == NONE && user[c] -> take_pf(c, REAL_ADDRESS, REAL_ADDRESS)
+	:: want[cur[c]] == NONE && user[c] ->
+		printf("guest: vCPU %d takes a real page fault\n", c);
+		take_pf(c, REAL_ADDRESS, REAL_ADDRESS)
 #endif
 #ifdef KERNEL_TOUCH
 	:: want[cur[c]] == NONE -> want[cur[c]] = 0; user[c] = false; touch(c)
@@ -309,26 +311,26 @@ inline run_task(c)
 	:: want[cur[c]] == NONE && tpr[c] -> tpr[c] = false
 #endif
 #ifdef EXITS
-	:: x[c] = X_OTHER
+	:: x[c] = OTHER_EXIT
 #endif
 #ifdef REENABLE
 	:: want[cur[c]] == NONE -> disable(c)
 #endif
 #ifdef LATE_CTL
-	:: late[c] -> late[c] = false; msr_exit(c, X_CTL_ON)
+	:: late[c] -> late[c] = false; msr_exit(c, CTL_ON)
 #endif
 #ifdef CTL_TOGGLE
-	:: ctl_on[c] -> late[c] = true; msr_exit(c, X_CTL_OFF)
-	:: late[c] -> late[c] = false; msr_exit(c, X_CTL_ON)
+	:: ctl_on[c] -> late[c] = true; msr_exit(c, CTL_OFF)
+	:: late[c] -> late[c] = false; msr_exit(c, CTL_ON)
 #endif
 #ifdef LATE_VECTOR
-	:: late[c] -> late[c] = false; msr_exit(c, X_CTL_ON)
+	:: late[c] -> late[c] = false; msr_exit(c, CTL_ON)
 #endif
 #ifdef REWRITE
-	:: want[cur[c]] == NONE -> msr_exit(c, X_EN_ON) /* while it is on already */
+	:: want[cur[c]] == NONE -> msr_exit(c, EN_ON) /* while it is on already */
 #endif
 #ifdef RESET
-	:: kernel[c] == 0 -> pc[c] = G_RESET; x[c] = X_RESET
+	:: kernel[c] == 0 -> pc[c] = G_RESET; x[c] = INIT_RESET
 #endif
 	fi
 }
@@ -341,10 +343,10 @@ inline boot(c)
 	token[c] = 0;
 #ifdef CTL_FIRST
 	pc[c] = G_BOOT_2;
-	msr_exit(c, X_CTL_ON)
+	msr_exit(c, CTL_ON)
 #else
 	pc[c] = G_BOOT_2;
-	msr_exit(c, (REV == INT -> X_CTL_ON : X_EN_ON))
+	msr_exit(c, (REV == INT -> CTL_ON : EN_ON))
 #endif
 }
 
@@ -352,18 +354,18 @@ inline boot_2(c)
 {
 	pc[c] = G_LAPIC;
 #ifdef CTL_FIRST
-	msr_exit(c, X_EN_ON);
+	msr_exit(c, EN_ON);
 #else
 	if
-	:: REV == INT -> msr_exit(c, X_EN_ON)
+	:: REV == INT -> msr_exit(c, EN_ON)
 	:: PF2_WIRE ->
 #if defined(LATE_CTL)
 		late[c] = true
 #elif defined(LATE_VECTOR)
 		late[c] = true;
-		msr_exit(c, X_CTL_VEC0)
+		msr_exit(c, CTL_VECTOR_0)
 #else
-		msr_exit(c, X_CTL_ON)
+		msr_exit(c, CTL_ON)
 #endif
 	:: REV == LEGACY
 	fi
@@ -387,9 +389,9 @@ inline step(c)
 	:: pc[c] == G_IRQ_TOKEN -> h_token[c] = token[c]; pc[c] = G_IRQ_CLEAR
 	:: pc[c] == G_IRQ_CLEAR -> irq_clear(c)
 	:: pc[c] == G_IRQ_WAKE -> irq_wake(c)
-	:: pc[c] == G_IRQ_ACK -> pc[c] = AFTER_ACK; msr_exit(c, X_ACK)
+	:: pc[c] == G_IRQ_ACK -> pc[c] = AFTER_ACK; msr_exit(c, ACK)
 #ifdef EXIT_IN_HANDLER
-	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE; x[c] = X_OTHER
+	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE; x[c] = OTHER_EXIT
 #else
 	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE
 #endif
@@ -428,7 +430,7 @@ proctype Cpu(byte c)
 	byte t, r, how, ix, id;
 	bool ok, fresh;
 	do
-	:: atomic { IN_GUEST(c) && KICK_NOW(c) -> x[c] = X_KICK; MOVED(c, false) }
+	:: atomic { IN_GUEST(c) && KICK_NOW(c) -> x[c] = KICK; MOVED(c, false) }
 	:: atomic { IN_GUEST(c) && !KICK_NOW(c) && untaken[c] != 0 ->
 		MOVED(c, true);
 		take_pf(c, (untaken_missing[c] -> 0 : 16) + untaken[c], untaken[c]);
@@ -438,6 +440,7 @@ proctype Cpu(byte c)
 		MOVED(c, true);
 		irr[c] = false;
 		halted[c] = false;
+		printf("guest: vCPU %d takes the interrupt\n", c);
 		push(c);
 		kind[c] = 0;
 		pc[c] = G_IRQ_READ }

@@ -145,7 +145,7 @@ inline notify(c)
 inline sent(c)
 {
 	end_told(c);
-	printf("host: sent %d to vCPU %d, how %d\n", t, c, how);
+	printf("host: page ready, token %d, sent to vCPU %d\n", t, c);
 	ready_sent(c);
 	recheck_stop(c);
 	ack_missed[c] = false
@@ -159,9 +159,15 @@ inline deliver(c, has_cpu)
 		if
 		:: r == R_SEND
 		:: r == R_NONE || r == R_OFF -> recheck_stop(c); break
-		:: r == R_SLOT_BUSY -> recheck_later(c, false); break
+		:: r == R_SLOT_BUSY ->
+			printf("host: an event is due, the slot of vCPU %d is not free\n", c);
+			recheck_later(c, false);
+			break
 		:: r == R_NO_CPU -> kick(c); break
-		:: r == R_NOT_NOW -> recheck_later(c, true); break
+		:: r == R_NOT_NOW ->
+			printf("host: an event is due, vCPU %d cannot take it now\n", c);
+			recheck_later(c, true);
+			break
 		fi
 	   }
 	   store_ready(c);
@@ -367,17 +373,17 @@ inline next(c)
 inline write_msr(c)
 {
 	if
-	:: x[c] == X_EN_ON ->
+	:: x[c] == EN_ON ->
 		write_en_on(c);
 		if
 		:: REV == PF2 || REV == INT -> reason[c] = 0; token[c] = 0
 		:: else
 		fi
-	:: x[c] == X_EN_OFF -> write_en_off(c)
-	:: x[c] == X_CTL_ON -> write_ctl(c, true, VEC_FIRST + kernel[c])
-	:: x[c] == X_CTL_OFF -> write_ctl(c, false, VEC_FIRST + kernel[c])
-	:: x[c] == X_CTL_VEC0 -> write_ctl(c, true, VEC_NONE)
-	:: x[c] == X_ACK -> unacked[c] = false; sent_token[c] = 0; ack_missed[c] = false
+	:: x[c] == EN_OFF -> write_en_off(c)
+	:: x[c] == CTL_ON -> write_ctl(c, true, VEC_FIRST + kernel[c])
+	:: x[c] == CTL_OFF -> write_ctl(c, false, VEC_FIRST + kernel[c])
+	:: x[c] == CTL_VECTOR_0 -> write_ctl(c, true, VEC_NONE)
+	:: x[c] == ACK -> unacked[c] = false; sent_token[c] = 0; ack_missed[c] = false
 	fi
 }
 
@@ -386,25 +392,25 @@ inline handle_exit(c)
 {
 	kicked[c] = false;
 	if
-	:: phase[c] == PH_STALL && x[c] != X_KICK -> wait_over(c)
+	:: phase[c] == PH_STALL && x[c] != KICK -> wait_over(c)
 	:: else
 	fi;
 	if
-	:: x[c] == X_GRACE && sync_done[c] -> wait_over(c)
-	:: x[c] == X_GRACE && !sync_done[c] -> announce_or_stall(c)
-	:: x[c] == X_FAULT -> begin_wait(c)
-	:: x[c] == X_RESET ->
+	:: x[c] == GRACE && sync_done[c] -> wait_over(c)
+	:: x[c] == GRACE && !sync_done[c] -> announce_or_stall(c)
+	:: x[c] == FAULT -> begin_wait(c)
+	:: x[c] == INIT_RESET ->
 		sync_page[c] = NONE;
 		wait_over(c);
 		irr[c] = false; /* the local APIC's part of it */
 		kernel[c] = 1;
 		engine_reset(c)
-	:: x[c] == X_KICK || x[c] == X_OTHER
+	:: x[c] == KICK || x[c] == OTHER_EXIT
 	:: else -> write_msr(c)
 	fi;
 	x_page[c] = 0;
 	if
-	:: phase[c] == PH_GRACE -> x[c] = X_GRACE
+	:: phase[c] == PH_GRACE -> x[c] = GRACE
 	:: else -> next(c)
 	fi
 }

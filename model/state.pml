@@ -48,19 +48,13 @@
 #define F_RETIRED 3
 #define F(c, ix) ((c) * FMAX + (ix))
 
-/* ---- what the vCPU thread is doing outside the guest: exits not handled yet, the wait ---- */
-#define X_GUEST 0 /* nothing: it is in the guest */
-#define X_KICK 1
-#define X_FAULT 2
-#define X_GRACE 3 /* waits out the grace window */
-#define X_EN_ON 4
-#define X_EN_OFF 5
-#define X_CTL_ON 6
-#define X_CTL_OFF 7
-#define X_CTL_VEC0 8 /* the enable bit with vector 0 */
-#define X_ACK 9
-#define X_OTHER 10 /* an exit that is none of ours */
-#define X_RESET 11
+/*
+ * ---- what the vCPU thread is doing outside the guest: an exit that is not handled yet, or
+ * the wait for the grace window. X_GUEST: nothing, it is in the guest ----
+ */
+#define X_GUEST 0
+mtype = { KICK, FAULT, GRACE, OTHER_EXIT, INIT_RESET,
+	  EN_ON, EN_OFF, CTL_ON, CTL_OFF, CTL_VECTOR_0, ACK };
 
 /* ---- what the vCPU thread is in the middle of ---- */
 #define PH_RUN 0
@@ -119,8 +113,8 @@ bool timer_by_vcpu[NCPU];
 bool ack_missed[NCPU];
 
 /* ---- the virtual CPU and what the platform holds for it ---- */
-byte x[NCPU];       /* X_… */
-byte x_page[NCPU];  /* of X_FAULT */
+byte x[NCPU];       /* X_GUEST or one of the mtype */
+byte x_page[NCPU];  /* of FAULT */
 byte untaken[NCPU]; /* token of a #PF that is queued and not taken; 0: none */
 bool untaken_missing[NCPU]; /* it is a page missing (ghost: nobody decides by it) */
 bool halted[NCPU];  /* our halt */
