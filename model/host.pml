@@ -76,6 +76,10 @@ inline end_told(c)
 	:: t == WAKE_ALL && REV == STRICT
 	:: else ->
 		CHECK(P_ONCE, told[t] != NONE);
+#ifndef EVICT
+		ready[c] ? <ix>;
+		CHECK(P_READABLE, page[f_page[F(c, ix)]] >= VISIBLE);
+#endif
 		told[t] = NONE
 	fi
 }
@@ -215,9 +219,13 @@ proctype Fetch(byte p)
 	bool ok;
 end:	do
 	:: page[p] == FETCHING ->
+#ifndef MUT_READY_FIRST
 		page[p] = VISIBLE;
 		LOCK(ME_FETCH + p);
 		page[p] = PRESENT;
+#else
+		LOCK(ME_FETCH + p);
+#endif
 		printf("host: page %d is present\n", p);
 		/* The waiters: for each vCPU its own, then those of its tokens. */
 		do
@@ -244,6 +252,9 @@ end:	do
 				fi
 			}
 		od;
+#ifdef MUT_READY_FIRST
+		page[p] = PRESENT;
+#endif
 		UNLOCK(ME_FETCH + p)
 	od
 }
