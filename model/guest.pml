@@ -256,7 +256,7 @@ inline disable(c)
 	msr_exit(c, EN_OFF)
 }
 
-/* After a reset: the tasks are gone with their kernel, the next one starts with tasks of its own. */
+/* After a reset the tasks are gone with their kernel; the next one has tasks of its own. */
 inline restart(c)
 {
 	cur[c] = NONE;
@@ -303,7 +303,10 @@ inline run_task(c)
 #endif
 #ifdef KERNEL_TOUCH
 	:: want[cur[c]] == NONE -> want[cur[c]] = 0; user[c] = false; touch(c)
-	:: want[cur[c]] == NONE -> want[cur[c]] = NPAGE - 1; user[c] = false; irqs_on[c] = false;
+	:: want[cur[c]] == NONE ->
+		want[cur[c]] = NPAGE - 1;
+		user[c] = false;
+		irqs_on[c] = false;
 		touch(c)
 #endif
 #ifdef TASK_PRIORITY
