@@ -61,8 +61,8 @@ inline retire_all(c)
 }
 
 /*
- * Not shipped: int would also pass over the token that the guest has yet to acknowledge, whose
- * fault the engine has forgotten already (docs/model.md, finding 1).
+ * int also passes over the token that the guest has yet to acknowledge, whose fault the engine has
+ * forgotten already; without that (docs/model.md, finding 1) it was issued twice.
  */
 #ifdef KEEPS_SENT_TOKEN
 #define STILL_SENT(c, tok) (unacked[c] && sent_token[c] == (tok))

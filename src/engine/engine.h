@@ -57,6 +57,7 @@ struct eng_vcpu {
 	uint64_t ctl; /* APF_MSR_CTL, last accepted value */
 	uint32_t next_id;
 	bool ready_unacked;      /* int: a token was written, no acknowledgement yet */
+	uint32_t sent_token;     /* that token; its fault is forgotten by now */
 	bool wake_all_due;       /* a wake-all is queued */
 	uint32_t wake_all_after; /* it comes after this many entries of the ready queue */
 	bool wake_all_in_slot;   /* it was written, and the guest has not freed the slot yet */

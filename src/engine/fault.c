@@ -204,7 +204,7 @@ static uint32_t next_token(struct eng_vcpu *v)
 			id = 1;
 		v->next_id = (id + 1) & ID_MASK;
 		token = id << APF_TOKEN_VCPU_BITS | v->cfg.vcpu_id;
-		if (token == APF_TOKEN_WAKE_ALL)
+		if (token == APF_TOKEN_WAKE_ALL || (v->ready_unacked && token == v->sent_token))
 			continue;
 		if (head == ENG_NIL || v->faults[head].token != token)
 			return token;

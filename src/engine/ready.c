@@ -157,8 +157,10 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 {
 	bool in_slot = ev->how == ENG_HOW_IRQ;
 
-	if (in_slot && v->cfg.rev == APF_REV_INT)
+	if (in_slot && v->cfg.rev == APF_REV_INT) {
 		v->ready_unacked = true;
+		v->sent_token = ev->token;
+	}
 	if (!v->wake_all_due || v->wake_all_after > 0) {
 		ASSERT(v->faults[v->ready_head].token == ev->token);
 		ready_pop(v);

@@ -362,6 +362,26 @@ static void wrapped_id_skips_retired_tokens(void **state)
 	assert_int_equal(issue(&fx, &ix), 2u << 12);
 }
 
+/* Page ready is in the slot, its fault forgotten, its sleeper not yet awake (docs/model.md). */
+static void wrapped_id_skips_a_token_that_is_not_acknowledged(void **state)
+{
+	struct fx fx;
+	uint32_t ix;
+
+	(void)state;
+	init_vcpu(&fx, 0);
+	assert_int_equal(issue(&fx, &ix), 1u << 12);
+	assert_true(eng_page_ready(&fx.v, ix));
+	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
+	assert_int_equal(fx.ev.token, 1u << 12);
+	fx.v.next_id = 0;
+	assert_int_equal(issue(&fx, &ix), 2u << 12);
+	fx_consume(&fx);
+	fx.v.next_id = 0;
+	assert_int_equal(issue(&fx, &ix), 1u << 12);
+	fx_assert_sound(&fx);
+}
+
 static void id_survives_disable_and_reset(void **state)
 {
 	struct fx fx;
@@ -529,6 +549,7 @@ int main(void)
 		cmocka_unit_test(id_wraps_at_2_to_20_and_skips_0),
 		cmocka_unit_test(vcpu_4095_skips_the_broadcast_value),
 		cmocka_unit_test(wrapped_id_skips_outstanding_tokens),
+		cmocka_unit_test(wrapped_id_skips_a_token_that_is_not_acknowledged),
 		cmocka_unit_test(wrapped_id_skips_broadcast_zero_and_outstanding_together),
 		cmocka_unit_test(wrapped_id_skips_retired_tokens),
 		cmocka_unit_test(id_survives_disable_and_reset),
