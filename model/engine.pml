@@ -17,6 +17,11 @@
 #define HOW_IRQ 2
 #define HOW_CANCEL_PF 3
 
+#ifdef MUT_SLOT_IGNORED
+#define SLOT_TAKEN(c) false
+#else
+#define SLOT_TAKEN(c) (SLOT_WORD(c) != 0)
+#endif
 #define SLOT_WORD(c) (REV == INT -> token[c] : reason[c])
 /* Word 0 empty, and no wake-all on its way to the sleepers (int). */
 #define SLOT_FREE(c) (reason[c] == 0 && \
@@ -27,7 +32,11 @@
 #else
 #define LEVEL_ACCEPTS(c) user[c]
 #endif
+#ifdef MUT_IF_IGNORED
+#define CPU_ACCEPTS(c) (untaken[c] == 0)
+#else
 #define CPU_ACCEPTS(c) (untaken[c] == 0 && irqs_on[c])
+#endif
 #define BY_IRQ (REV != LEGACY)
 
 inline fault_free(c, ix)
@@ -157,14 +166,14 @@ inline gate(c, has_cpu)
 		fi
 	:: REV == PF2 ->
 		if
-		:: reason[c] != 0 -> r = R_SLOT_BUSY
-		:: reason[c] == 0 && (!ctl_on[c] || vec[c] == VEC_NONE) -> r = R_OFF
+		:: SLOT_TAKEN(c) -> r = R_SLOT_BUSY
+		:: !SLOT_TAKEN(c) && (!ctl_on[c] || vec[c] == VEC_NONE) -> r = R_OFF
 		:: else -> r = R_SEND; how = HOW_IRQ
 		fi
 	:: REV == INT ->
 		if
-		:: token[c] != 0 || unacked[c] -> r = R_SLOT_BUSY
-		:: token[c] == 0 && !unacked[c] && vec[c] == VEC_NONE -> r = R_OFF
+		:: SLOT_TAKEN(c) || unacked[c] -> r = R_SLOT_BUSY
+		:: !SLOT_TAKEN(c) && !unacked[c] && vec[c] == VEC_NONE -> r = R_OFF
 		:: else -> r = R_SEND; how = HOW_IRQ
 		fi
 	fi

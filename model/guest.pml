@@ -106,7 +106,6 @@ inline take_pf(c, what, address)
 /* gst_sleep, and the switch to another task. */
 inline sleep(c)
 {
-	CHECK(P_TASK, told[h_token[c]] == cur[c] || told[h_token[c]] == NONE);
 	if
 	:: SLEEPER(h_token[c]) -> leave(c)
 	:: !SLEEPER(h_token[c]) && early[h_token[c]] -> early[h_token[c]] = false; leave(c)

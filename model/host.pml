@@ -203,7 +203,9 @@ inline sync_ready(c, p)
 		sync_page[c] = NONE;
 		sync_done[c] = true;
 		if
+#ifndef MUT_NO_KICK
 		:: phase[c] != PH_RUN -> kick(c)
+#endif
 		:: else
 		fi
 	:: else

@@ -154,9 +154,8 @@ byte told[16];
 #define P_SLOT 1    /* no event is stored over one that the guest has not read */
 #define P_ALLOWED 2 /* no page missing where the guest forbids it */
 #define P_ONCE 3    /* each page missing ends once: no page ready without one, or twice */
-#define P_TASK 4    /* a token parks and wakes the task that it was issued for */
-#define P_REAL 5    /* a real page fault is taken for one, with its own address */
-#define P_EVENT 12  /* an event by #PF is taken for what it is, with its own token */
+#define P_REAL 4    /* a real page fault is taken for one, with its own address */
+#define P_EVENT 5  /* an event by #PF is taken for what it is, with its own token */
 #define P_TOKEN 6   /* a token that is still held by host or guest is not issued */
 #define P_VECTOR 7  /* only the vector that the running kernel chose is raised */
 #define P_NOWHERE 8 /* nothing due is dropped, no slot is filled without a notification */
