@@ -92,7 +92,7 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 		.source_timeout_ns = NS_NEVER,
 	};
 	uint64_t chunks = pages * PAGE_BYTES / CHUNK_BYTES;
-	struct gmem *g;
+	struct gmem *g = NULL;
 	struct err e = {0};
 	struct hst *h = calloc(1, sizeof(*h));
 	size_t bytes = hst_bytes(&cfg, pages * PAGE_BYTES);

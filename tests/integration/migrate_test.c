@@ -13,14 +13,17 @@
 
 #define MSRS 8
 
+_Static_assert(offsetof(struct kvm_msrs, entries) == 2 * sizeof(uint32_t), "as in struct saved");
+
 struct saved {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	struct kvm_lapic_state lapic;
 	struct kvm_vcpu_events events;
 	struct kvm_mp_state mp;
+	/* struct kvm_msrs, whose array has no length */
 	struct {
-		struct kvm_msrs head;
+		uint32_t nmsrs, pad;
 		struct kvm_msr_entry entries[MSRS];
 	} msrs;
 	uint64_t en, ctl;
@@ -97,11 +100,11 @@ static void save(struct small_machine *m, struct saved *s)
 	CALL(KVM_GET_SREGS, &s->sregs);
 	CALL(KVM_GET_LAPIC, &s->lapic);
 	CALL(KVM_GET_VCPU_EVENTS, &s->events);
-	s->msrs.head.nmsrs = MSRS;
+	s->msrs.nmsrs = MSRS;
 	for (unsigned i = 0; i < MSRS; i++)
 		s->msrs.entries[i].index = list[i];
-	s->msrs.head.nmsrs = (uint32_t)ioctl(fd, KVM_GET_MSRS, &s->msrs);
-	assert_true(s->msrs.head.nmsrs <= MSRS);
+	s->msrs.nmsrs = (uint32_t)ioctl(fd, KVM_GET_MSRS, &s->msrs);
+	assert_true(s->msrs.nmsrs <= MSRS);
 	/* Asked for the size it answers the most it can be; then what it was. */
 	s->apf_len = apf_vcpu_save(m->vcpus[0].apf, NULL, 0);
 	s->apf = malloc(s->apf_len);
@@ -127,7 +130,7 @@ static void restore(struct small_machine *m, struct saved *s, enum how how)
 	CALL(KVM_SET_SREGS, &s->sregs);
 	CALL(KVM_SET_REGS, &s->regs);
 	CALL(KVM_SET_LAPIC, &s->lapic);
-	assert_int_equal(ioctl(fd, KVM_SET_MSRS, &s->msrs), s->msrs.head.nmsrs);
+	assert_int_equal(ioctl(fd, KVM_SET_MSRS, &s->msrs), s->msrs.nmsrs);
 	CALL(KVM_SET_VCPU_EVENTS, &s->events);
 	CALL(KVM_SET_MP_STATE, &s->mp);
 	if (how == WHOLE) {
