@@ -27,6 +27,7 @@
 #define WORDS (PAGE_BYTES / sizeof(uint64_t))
 #define BAD_SAID_MAX 4
 #define POLL_NS 20000000u
+#define STEP_NS 5000000u /* how long who is ahead sleeps */
 
 struct load_opts {
 	uint32_t processes;
@@ -36,6 +37,7 @@ struct load_opts {
 	uint32_t write;      /* per cent of the visits that write */
 	uint32_t hot;        /* per cent of the pages that … */
 	uint32_t hot_visits; /* … take this share of the visits */
+	uint32_t window;     /* visits that a process may be ahead of the slowest; 0: any number */
 	uint32_t sweep;      /* 1: check all pages once more at the end */
 	uint32_t ticker_ms;  /* 0: no ticker */
 	uint32_t plug;       /* 1: switch CPUs off and on meanwhile */
@@ -53,6 +55,7 @@ static const struct word load_words[] = {
 	{"write", offsetof(struct load_opts, write), 0, 100},
 	{"hot", offsetof(struct load_opts, hot), 1, 100},
 	{"hot_visits", offsetof(struct load_opts, hot_visits), 0, 100},
+	{"window", offsetof(struct load_opts, window), 0, UINT32_MAX},
 	{"sweep", offsetof(struct load_opts, sweep), 0, 1},
 	{"ticker_ms", offsetof(struct load_opts, ticker_ms), 0, 100},
 	{"plug", offsetof(struct load_opts, plug), 0, 1},
@@ -77,6 +80,7 @@ struct lateness {
 struct board {
 	uint64_t go_ns, from_ns, until_ns; /* set before the processes are let go */
 	uint32_t done; /* processes that have handed their result over; atomic */
+	uint32_t progress[PROCESSES_MAX]; /* visits, of each process; atomic */
 	struct lateness late;
 	struct result result[];
 };
@@ -173,11 +177,36 @@ static unsigned choose_page(struct worker *w)
 	return hot + (unsigned)prng_below(&w->prng, o->pages - hot);
 }
 
-static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns)
+/*
+ * Waits while this process is too far ahead. Without that a process whose memory happens to be
+ * all there runs by itself and does most of the work: a matter of luck, not of how its faults
+ * are served.
+ */
+static void keep_step(const struct load_opts *o, const struct board *board, uint32_t mine)
 {
-	uint64_t now = now_ns();
+	uint32_t least = mine;
 
-	while (now < until_ns) {
+	if (o->window == 0)
+		return;
+	do {
+		if (least != mine)
+			sleep_until(now_ns() + STEP_NS);
+		least = mine;
+		for (unsigned i = 0; i < o->processes; i++) {
+			uint32_t n = __atomic_load_n(&board->progress[i], __ATOMIC_RELAXED);
+
+			if (n < least)
+				least = n;
+		}
+	} while (mine - least >= o->window && now_ns() < board->until_ns);
+}
+
+static void visit(struct worker *w, struct board *board)
+{
+	uint32_t n = 0;
+	uint64_t now;
+
+	while ((now = now_ns()) < board->until_ns) {
 		uint64_t began = now;
 		unsigned page = choose_page(w);
 		bool writes = prng_below(&w->prng, 100) < w->opts->write;
@@ -186,11 +215,13 @@ static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns)
 		if (writes)
 			page_write(w, page);
 		now = now_ns();
-		if (began < from_ns || now > until_ns)
-			continue;
-		w->result.visits++;
-		w->result.writes += writes;
-		w->result.hist_us[hist_bucket((now - began) / 1000)]++;
+		if (began >= board->from_ns && now <= board->until_ns) {
+			w->result.visits++;
+			w->result.writes += writes;
+			w->result.hist_us[hist_bucket((now - began) / 1000)]++;
+		}
+		__atomic_store_n(&board->progress[w->id], ++n, __ATOMIC_RELAXED);
+		keep_step(w->opts, board, n);
 	}
 }
 
@@ -213,7 +244,7 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 		return 1;
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	visit(&w, board->from_ns, board->until_ns);
+	visit(&w, board);
 	for (unsigned page = 0; o->sweep && page < o->pages; page++) {
 		page_check(&w, page);
 		w.result.swept++;
@@ -308,11 +339,14 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 		   uint64_t events)
 {
 	struct result sum = {0};
+	uint64_t least = UINT64_MAX, most = 0;
 
 	for (unsigned i = 0; i < o->processes; i++) {
 		const struct result *r = &board->result[i];
 
 		sum.visits += r->visits;
+		least = r->visits < least ? r->visits : least;
+		most = r->visits > most ? r->visits : most;
 		sum.writes += r->writes;
 		sum.swept += r->swept;
 		sum.bad += r->bad;
@@ -320,11 +354,13 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 			sum.hist_us[b] += r->hist_us[b];
 	}
 	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"fill_s\":%.3f,\"seconds\":%u,"
-	    "\"visits\":%llu,\"visits_per_s\":%.1f,\"writes\":%llu,\"swept\":%llu,"
+	    "\"visits\":%llu,\"visits_min\":%llu,\"visits_max\":%llu,\"visits_per_s\":%.1f,"
+	    "\"writes\":%llu,\"swept\":%llu,"
 	    "\"checked_bytes\":%llu,\"bad\":%llu,\"visit_us\":{\"p50\":%llu,\"p99\":%llu},"
 	    "\"hyp\":%llu}",
 	    o->processes, o->pages, (double)fill_ns / 1e9, o->seconds,
-	    (unsigned long long)sum.visits, (double)sum.visits / o->seconds,
+	    (unsigned long long)sum.visits, (unsigned long long)least, (unsigned long long)most,
+	    (double)sum.visits / o->seconds,
 	    (unsigned long long)sum.writes, (unsigned long long)sum.swept,
 	    (unsigned long long)((sum.visits + sum.swept) * PAGE_BYTES),
 	    (unsigned long long)sum.bad, (unsigned long long)hist_quantile(sum.hist_us, 50, 100),
