@@ -82,7 +82,7 @@ static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
  * Follows from the block's word alone. HST_LISTS: on none, as it cannot be taken. A write
  * under way must end before the block is taken again, or an older one could overtake the next.
  */
-static enum hst_list_id list_of(const struct hst *h, uint32_t block)
+enum hst_list_id evict_list_of(const struct hst *h, uint32_t block)
 {
 	if (block_is(h, block, BLOCK_PINNED | BLOCK_KEPT))
 		return HST_LISTS;
@@ -102,20 +102,20 @@ static enum hst_list_id list_of(const struct hst *h, uint32_t block)
 
 void evict_enlist(struct hst *h, uint32_t block)
 {
-	list_push(h, list_of(h, block), block);
+	list_push(h, evict_list_of(h, block), block);
 }
 
 void evict_delist(struct hst *h, uint32_t block)
 {
-	list_del(h, list_of(h, block), block);
+	list_del(h, evict_list_of(h, block), block);
 }
 
 void evict_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 {
-	enum hst_list_id before = list_of(h, block), after;
+	enum hst_list_id before = evict_list_of(h, block), after;
 
 	h->blocks[block] = (h->blocks[block] & ~clear) | set;
-	after = list_of(h, block);
+	after = evict_list_of(h, block);
 	if (before == after)
 		return;
 	list_del(h, before, block);

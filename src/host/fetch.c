@@ -124,22 +124,27 @@ void fetch_queue(struct hst_fetch *f)
 	queue_push(&f->h->queues[f->owner], f);
 }
 
+uint64_t backoff_ns(unsigned tries)
+{
+	uint64_t delay = BACKOFF_FIRST_NS;
+
+	for (unsigned i = 0; i < tries && delay < BACKOFF_MAX_NS; i++)
+		delay *= 2;
+	return min_u64(delay, BACKOFF_MAX_NS);
+}
+
 static void read_failed(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
-	uint64_t delay = BACKOFF_FIRST_NS;
 
 	h->stats.read_errors++;
 	if (f->tries >= h->cfg.retries_max) {
 		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
-	for (unsigned i = 0; i < f->tries && delay < BACKOFF_MAX_NS; i++)
-		delay *= 2;
-	f->tries++;
 	h->stats.retries++;
 	f->state = HST_FETCH_BACKOFF;
-	timer_arm(&h->timers, &f->timer, hst_now(h) + min_u64(delay, BACKOFF_MAX_NS));
+	timer_arm(&h->timers, &f->timer, hst_now(h) + backoff_ns(f->tries++));
 }
 
 static void read_done(struct src_read *rd, const struct err *why)

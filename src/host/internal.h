@@ -92,6 +92,8 @@ void fetch_present_again(struct hst *h, uint32_t block);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
 void waiter_unlink(struct hst_waiter *w);
 
+/* How long to wait before what has failed `tries` times before is tried again. */
+uint64_t backoff_ns(unsigned tries);
 /* The content is in the alias; to be made visible. */
 void fetch_filled(struct hst_fetch *f);
 /* What it waited behind is over: read it. */
@@ -103,6 +105,8 @@ void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct e
 void trouble_end(struct hst *h);
 
 /* evict.c: a block becomes PRESENT, or leaves PRESENT or STANDBY for a fetch. */
+/* The list that a block belongs on, which follows from its word; HST_LISTS: none. */
+enum hst_list_id evict_list_of(const struct hst *h, uint32_t block);
 void evict_enlist(struct hst *h, uint32_t block);
 void evict_delist(struct hst *h, uint32_t block);
 /* Changes flags, and with them the list that the block is on. */

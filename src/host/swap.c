@@ -12,9 +12,6 @@
 #include "base/assert.h"
 #include "host/internal.h"
 
-#define BACKOFF_FIRST_NS (10 * NS_PER_MS)
-#define BACKOFF_MAX_NS NS_PER_S
-
 static void write_go_on(struct hst_write *w);
 
 static struct hst_write *write_free(struct hst_evict *ev)
@@ -55,7 +52,6 @@ static bool write_needed(const struct hst_write *w)
 static void write_failed(struct hst_write *w, int res)
 {
 	struct hst *h = w->h;
-	uint64_t delay = BACKOFF_FIRST_NS;
 	struct err why;
 
 	h->stats.swap_write_errors++;
@@ -70,11 +66,8 @@ static void write_failed(struct hst_write *w, int res)
 		trouble_begin(h, w->block, w->tries + 1u, &why);
 		return;
 	}
-	for (unsigned i = 0; i < w->tries && delay < BACKOFF_MAX_NS; i++)
-		delay *= 2;
-	w->tries++;
 	w->state = HST_WRITE_BACKOFF;
-	timer_arm(&h->timers, &w->timer, hst_now(h) + min_u64(delay, BACKOFF_MAX_NS));
+	timer_arm(&h->timers, &w->timer, hst_now(h) + backoff_ns(w->tries++));
 }
 
 static void write_done(struct io_req *rq, int res)
@@ -151,13 +144,6 @@ bool swap_writes_due(const struct hst *h)
 	return ev->writes_used < HST_WRITES_MAX && ev->lists[HST_LIST_DIRTY].len > 0;
 }
 
-/* On the list of those that are to be written. */
-static bool is_dirty(const struct hst *h, uint32_t block)
-{
-	return block_kind(h, block) == BLOCK_STANDBY && block_is(h, block, BLOCK_WRITTEN) &&
-	       !block_is(h, block, BLOCK_WRITING | BLOCK_PINNED | BLOCK_KEPT);
-}
-
 void swap_start_writes(struct hst *h)
 {
 	struct hst_evict *ev = &h->evict;
@@ -173,7 +159,8 @@ void swap_start_writes(struct hst *h)
 			evict_flags(h, next, BLOCK_WRITING, 0);
 			w->count++;
 			next++;
-		} while (w->count < max && next < h->block_count && is_dirty(h, next));
+		} while (w->count < max && next < h->block_count &&
+			 evict_list_of(h, next) == HST_LIST_DIRTY);
 		write_go_on(w);
 	}
 }

@@ -36,6 +36,16 @@ static int ensure(struct apf *a, roff_t off)
 	return a->hst.stopping ? -EINTR : 0;
 }
 
+void lib_leave(struct apf *a)
+{
+	lib_unlock(a);
+	/* apf_close may free everything once this is let go of: no settling any more. */
+	lib_lock(a);
+	if (--a->users == 0 && a->hst.stopping)
+		pthread_cond_broadcast(&a->outside);
+	pthread_mutex_unlock(&a->lock);
+}
+
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN };
 
 static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
@@ -68,12 +78,7 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 		off.v += n;
 		len -= n;
 	}
-	lib_unlock(a);
-	/* apf_close may free everything once this is let go of: no settling any more. */
-	lib_lock(a);
-	if (--a->users == 0 && a->hst.stopping)
-		pthread_cond_broadcast(&a->outside);
-	pthread_mutex_unlock(&a->lock);
+	lib_leave(a);
 	return rc;
 }
 

@@ -83,6 +83,13 @@ void lib_settle(struct apf *a);
 /* lib_settle, arms the timer, unlocks. */
 void lib_unlock(struct apf *a);
 
+/* open.c: what a page source may use. */
+struct src_env lib_src_env(struct apf *a);
+/*
+ * access.c, locked: the last thing that a call does that may run while another thread closes the
+ * library: a->users was raised at its start. Settles and unlocks; a may be gone then.
+ */
+void lib_leave(struct apf *a);
 /* swap.c: opens cfg.swap and hands it to the driver; harmless without one. */
 int lib_swap_open(struct apf *a, struct err *e);
 void lib_swap_close(struct apf *a);

@@ -109,15 +109,19 @@ void lib_evict_stop(struct apf *a)
 	pthread_mutex_unlock(&a->lock);
 }
 
+static bool goes_on(const struct apf *a)
+{
+	return hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
+	       !a->evict.stop;
+}
+
 /* Locked. Until the command is over; the driver's trouble ends it, too. */
 static int wait_for_end(struct apf *a, struct err *e)
 {
-	while (hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
-	       !a->evict.stop) {
+	while (goes_on(a)) {
 		lib_unlock(a);
 		lib_lock(a);
-		if (hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
-		    !a->evict.stop)
+		if (goes_on(a))
 			pthread_cond_wait(&a->evict.forced, &a->lock);
 	}
 	if (a->hst.stopping || a->evict.stop)
@@ -140,11 +144,7 @@ int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_
 	hst_evict_to(&a->hst, bytes);
 	rc = wait_for_end(a, &e);
 	resident = hst_resident_bytes(&a->hst);
-	lib_unlock(a);
-	lib_lock(a);
-	if (--a->users == 0 && a->hst.stopping)
-		pthread_cond_broadcast(&a->outside);
-	pthread_mutex_unlock(&a->lock);
+	lib_leave(a);
 	if (rc < 0)
 		return lib_error(error, &e);
 	if (ret_resident)

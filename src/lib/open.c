@@ -253,15 +253,20 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
 	return rc < 0 ? lib_error(error, &e) : 0;
 }
 
-static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
-		      uint64_t offset, uint64_t *ret_size, struct err *e)
+struct src_env lib_src_env(struct apf *a)
 {
-	const struct src_env env = {
+	return (struct src_env){
 		.io = ioq_io(a->ioq),
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,
 	};
+}
+
+static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
+		      uint64_t offset, uint64_t *ret_size, struct err *e)
+{
+	const struct src_env env = lib_src_env(a);
 	struct src *s;
 	int rc;
 

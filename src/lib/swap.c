@@ -128,12 +128,7 @@ static char *escaped(const char *path)
 /* Reads go through a source, so that wrappers fit around it. wrap: "delay?ms=20", or NULL. */
 static int open_source(struct apf *a, const char *path, const char *wrap, struct err *e)
 {
-	const struct src_env env = {
-		.io = ioq_io(a->ioq),
-		.clock = a->hst.clock,
-		.timers = &a->hst.timers,
-		.reads_max = a->cfg.queue_depth,
-	};
+	const struct src_env env = lib_src_env(a);
 	const char *keys = wrap ? strchr(wrap, '?') : NULL;
 	char *safe, *uri = NULL;
 	int rc;
