@@ -12,6 +12,7 @@
  *   cpus=N                         how many processors there are
  */
 #include "kernel.h"
+#include "shared/multiboot.h"
 
 #define BOOT_MAGIC 0x2badb002
 #define INFO_HAS_CMDLINE (1u << 2)
@@ -35,26 +36,6 @@
 
 /* An emulated instruction takes thousands of ticks. */
 #define REAL_TICKS_MAX 300
-
-struct info {
-	uint32_t flags;
-	uint32_t mem_lower;
-	uint32_t mem_upper;
-	uint32_t boot_device;
-	uint32_t cmdline;
-	uint32_t mods_count;
-	uint32_t mods_addr;
-	uint32_t syms[4];
-	uint32_t mmap_length;
-	uint32_t mmap_addr;
-};
-
-struct range {
-	uint32_t size; /* of what follows */
-	uint64_t base;
-	uint64_t length;
-	uint32_t type;
-} __attribute__((packed));
 
 struct clock {
 	uint32_t version;

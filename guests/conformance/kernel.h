@@ -33,6 +33,7 @@
 #include <stdint.h>
 
 #include "abi/apf.h"
+#include "shared/insn.h"
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define PAGE_BYTES 4096u
@@ -94,28 +95,6 @@ void user_spin(void);
 
 /* ---- instructions ---- */
 
-static inline void wrmsr(uint32_t msr, uint64_t value)
-{
-	asm volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
-		     : "memory");
-}
-
-static inline uint64_t rdmsr(uint32_t msr)
-{
-	uint32_t lo, hi;
-
-	asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-	return (uint64_t)hi << 32 | lo;
-}
-
-static inline uint64_t rdtsc(void)
-{
-	uint32_t lo, hi;
-
-	asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
-	return (uint64_t)hi << 32 | lo;
-}
-
 struct cpuid {
 	uint32_t eax, ebx, ecx, edx;
 };
@@ -129,14 +108,6 @@ static inline struct cpuid cpuid(uint32_t leaf)
 	return r;
 }
 
-static inline uint64_t read_cr2(void)
-{
-	uint64_t v;
-
-	asm volatile("mov %%cr2, %0" : "=r"(v));
-	return v;
-}
-
 static inline void out8(uint16_t port, uint8_t v)
 {
 	asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
@@ -148,16 +119,6 @@ static inline uint8_t in8(uint16_t port)
 
 	asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
 	return v;
-}
-
-static inline void irq_on(void)
-{
-	asm volatile("sti" : : : "memory");
-}
-
-static inline void irq_off(void)
-{
-	asm volatile("cli" : : : "memory");
 }
 
 static inline void pause(void)

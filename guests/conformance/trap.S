@@ -4,31 +4,7 @@
  * at which a fault is expected.
  */
 #include "kernel.h"
-
-	.macro function name
-	.globl	\name
-	.type	\name, @function
-	.balign	16
-\name:
-	.endm
-
-	.macro push_callee_saved
-	push	%rbx
-	push	%rbp
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
-	.endm
-
-	.macro pop_callee_saved
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbp
-	pop	%rbx
-	.endm
+#include "shared/asm.h"
 
 	.text
 /* Exceptions with an error code (SDM vol. 3, table 6-1): 8, 10-14, 17, 21, 29, 30. */
@@ -90,33 +66,6 @@ function user_enter
 function user_leave
 	mov	kernel_rsp, %rsp
 	pop_callee_saved
-	ret
-
-/* bool wrmsr_safe(uint32_t msr, uint64_t value): a #GP resumes at msr_fixup. */
-function wrmsr_safe
-	mov	%edi, %ecx
-	mov	%esi, %eax
-	mov	%rsi, %rdx
-	shr	$32, %rdx
-	.globl	wrmsr_insn
-wrmsr_insn:
-	wrmsr
-	xor	%eax, %eax
-	ret
-
-/* bool rdmsr_safe(uint32_t msr, uint64_t *ret_value) */
-function rdmsr_safe
-	mov	%edi, %ecx
-	.globl	rdmsr_insn
-rdmsr_insn:
-	rdmsr
-	mov	%eax, (%rsi)
-	mov	%edx, 4(%rsi)
-	xor	%eax, %eax
-	ret
-	.globl	msr_fixup
-msr_fixup:
-	mov	$1, %eax
 	ret
 
 /* void halt(void): interrupts on for as long as it lasts. */

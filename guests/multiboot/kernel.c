@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "shared/multiboot.h"
+
 #define SERIAL_PORT 0x3f8
 #define SERIAL_LSR 5
 #define SERIAL_LSR_DR 0x01
@@ -34,35 +36,12 @@
 #define HAS_MAP (1u << 6)
 #define HAS_LOADER (1u << 9)
 
-struct info {
-	uint32_t flags;
-	uint32_t mem_lower;
-	uint32_t mem_upper;
-	uint32_t boot_device;
-	uint32_t cmdline;
-	uint32_t mods_count;
-	uint32_t mods_addr;
-	uint32_t syms[4];
-	uint32_t mmap_length;
-	uint32_t mmap_addr;
-	uint32_t drives[2];
-	uint32_t config_table;
-	uint32_t loader_name;
-};
-
 struct module {
 	uint32_t start;
 	uint32_t end;
 	uint32_t string;
 	uint32_t reserved;
 };
-
-struct range {
-	uint32_t size; /* of what follows */
-	uint64_t base;
-	uint64_t length;
-	uint32_t type;
-} __attribute__((packed));
 
 void kernel_main(uint32_t magic, const struct info *info);
 _Noreturn void crash(void);

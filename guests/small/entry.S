@@ -13,6 +13,7 @@
  * DF is not cleared at the fast entries: our CPL-3 code never sets it.
  */
 #include "kernel.h"
+#include "shared/asm.h"
 
 	.macro push_caller_saved_but_rax
 	push	%rcx
@@ -35,31 +36,6 @@
 	pop	%rdx
 	pop	%rcx
 	pop	%rax
-	.endm
-
-	.macro push_callee_saved
-	push	%rbx
-	push	%rbp
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
-	.endm
-
-	.macro pop_callee_saved
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbp
-	pop	%rbx
-	.endm
-
-	.macro function name
-	.globl	\name
-	.type	\name, @function
-	.balign	16
-\name:
 	.endm
 
 	.text
@@ -216,32 +192,5 @@ slow_stubs:
 	.set	vector, vector + 1
 	.endr
 	.noaltmacro
-
-/* bool wrmsr_safe(uint32_t msr, uint64_t value): a #GP resumes at msr_fixup. */
-function wrmsr_safe
-	mov	%edi, %ecx
-	mov	%esi, %eax
-	mov	%rsi, %rdx
-	shr	$32, %rdx
-	.globl	wrmsr_insn
-wrmsr_insn:
-	wrmsr
-	xor	%eax, %eax
-	ret
-
-/* bool rdmsr_safe(uint32_t msr, uint64_t *ret_value) */
-function rdmsr_safe
-	mov	%edi, %ecx
-	.globl	rdmsr_insn
-rdmsr_insn:
-	rdmsr
-	mov	%eax, (%rsi)
-	mov	%edx, 4(%rsi)
-	xor	%eax, %eax
-	ret
-	.globl	msr_fixup
-msr_fixup:
-	mov	$1, %eax
-	ret
 
 	.section .note.GNU-stack, "", @progbits

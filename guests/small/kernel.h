@@ -32,6 +32,7 @@
 
 #include "abi/small.h"
 #include "guest/guest.h"
+#include "shared/insn.h"
 
 /* Registers as the entry code leaves them, lowest address first. */
 struct frame {
@@ -140,46 +141,6 @@ extern struct gst_table sleepers;
 /* KVM's APIC timer: 1 GHz bus, divided by 128 (TDCR 1010b). */
 #define TIMER_TDCR 0xa
 #define TIMER_HZ (1000000000u / 128u)
-
-static inline void wrmsr(uint32_t msr, uint64_t value)
-{
-	asm volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
-		     : "memory");
-}
-
-static inline uint64_t rdmsr(uint32_t msr)
-{
-	uint32_t lo, hi;
-
-	asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-	return (uint64_t)hi << 32 | lo;
-}
-
-static inline uint64_t rdtsc(void)
-{
-	uint32_t lo, hi;
-
-	asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
-	return (uint64_t)hi << 32 | lo;
-}
-
-static inline uint64_t read_cr2(void)
-{
-	uint64_t v;
-
-	asm volatile("mov %%cr2, %0" : "=r"(v));
-	return v;
-}
-
-static inline void irq_on(void)
-{
-	asm volatile("sti" : : : "memory");
-}
-
-static inline void irq_off(void)
-{
-	asm volatile("cli" : : : "memory");
-}
 
 static inline void eoi(void)
 {
