@@ -576,8 +576,9 @@ void hst_resume(struct hst *h)
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		struct hst_fetch *f = &h->fetches[i];
 
+		/* What is under way may still fail for the reason that is mended now. */
+		f->tries = 0;
 		if (f->state == HST_FETCH_FAILED) {
-			f->tries = 0;
 			if (f->filled)
 				fetch_filled(f);
 			else

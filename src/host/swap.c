@@ -170,8 +170,9 @@ void swap_resume(struct hst *h)
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
 		struct hst_write *w = &h->evict.writes[i];
 
+		/* What is under way may still fail for the reason that is mended now. */
+		w->tries = 0;
 		if (w->state == HST_WRITE_FAILED) {
-			w->tries = 0;
 			write_go_on(w);
 			trouble_end(h);
 		} else if (w->state == HST_WRITE_STUCK) {

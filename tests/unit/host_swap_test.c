@@ -316,6 +316,39 @@ static void a_failing_write_is_repeated_then_pauses(void **state)
 	hxs_close(x);
 }
 
+/* What was under way when there was no room yet may still say so afterwards. */
+static void a_write_that_fails_late_does_not_undo_a_resume(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 3);
+	hxs_write_pages(x, 8, 3);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 2);
+	for (unsigned i = 0; i < 2; i++) { /* retries_max is 2 */
+		hxs_write_end(x, 0, -ENOSPC);
+		hxs_write_end(x, 0, -ENOSPC);
+		hx_after(x, NS_PER_S);
+		assert_int_equal(hxs(x)->count, 2);
+	}
+	hxs_write_end(x, 0, -ENOSPC);
+	assert_true(hst_is_paused(&x->h));
+	hst_resume(&x->h);
+	hxs_write_end(x, 0, -ENOSPC);
+	assert_false(hst_is_paused(&x->h));
+	hx_after(x, NS_PER_S);
+	hxs(x)->later = false;
+	hxs_write_ok(x, 0);
+	hxs_write_ok(x, 0);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, 3);
+	hxs_check_pages(x, 8, 3);
+	hxs_close(x);
+}
+
 static void a_failed_write_that_nobody_needs_is_forgotten(void **state)
 {
 	struct hx *x = hxs_plain(false, 0);
@@ -427,6 +460,7 @@ int main(void)
 		cmocka_unit_test(many_that_came_back_hide_nobody),
 		cmocka_unit_test(a_short_write_goes_on),
 		cmocka_unit_test(a_failing_write_is_repeated_then_pauses),
+		cmocka_unit_test(a_write_that_fails_late_does_not_undo_a_resume),
 		cmocka_unit_test(a_failed_write_that_nobody_needs_is_forgotten),
 		cmocka_unit_test(a_write_that_takes_too_long_pauses_until_it_ends),
 		cmocka_unit_test(resume_begins_a_stuck_write_anew),
