@@ -48,8 +48,9 @@ cat /tmp/mon.out >/tmp/mon.said &
     -append "absent=@GPA@,@BYTES@ stamped quiet=200 cpus=2 brief=@BRIEF@"
 ) &
 qemu=$!
-# The prompt comes when all is in memory.
-while kill -0 $qemu && ! grep -q '(qemu)' /tmp/mon.said; do sleep 0.2; done
+# It answers when the machine is built and all is in memory.
+echo 'info status' >/tmp/mon.in
+while kill -0 $qemu && ! grep -q 'VM status' /tmp/mon.said; do sleep 0.2; done
 n=0
 while [ "$(cat /cg/qemu/memory.current)" -gt 8000000 ] && [ $((n += 1)) -lt 50 ]; do
   echo 100M >/cg/qemu/memory.reclaim 2>/dev/null
