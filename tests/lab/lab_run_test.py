@@ -127,6 +127,16 @@ class Tool(Bed):
             self.wait_until(lambda: all(map(is_gone, below)), "QEMU is left")
         return status
 
+    def test_qemu_is_killed(self):
+        with subprocess.Popen([LAB, "run", "--", "sleep", "1000"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as proc:
+            self.wait_until(lambda: any("qemu" in os.readlink(f"/proc/{c}/exe")
+                                        for c in children(proc.pid)), "no QEMU")
+            for child in children(proc.pid):
+                os.kill(child, signal.SIGKILL)
+            self.assertIn(b"it was ended by signal 9", proc.stderr.read())
+            self.assertEqual(proc.wait(WAIT_S), 125)
+
     def test_nothing_is_left(self):
         self.assertEqual(self.killed_by(signal.SIGINT), 130)
         self.assertEqual(self.killed_by(signal.SIGTERM), 130)
@@ -139,8 +149,8 @@ class Run(Bed):
         done = subprocess.run([ASYNCPF, "run", "--lab", "--kernel", MULTIBOOT, "--memory=64M",
                                "--cmdline", "one two", "--json", out], stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, check=False, timeout=WAIT_S)
-        told = json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
         self.assertEqual(done.stderr, "")
+        told = json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
         self.assertIn("argument 1: one", done.stdout)
         self.assertIn("argument 2: two", done.stdout)
         self.assertEqual(told["end"], "exit-port")

@@ -117,8 +117,10 @@ class Reading(unittest.TestCase):
 
     def test_last_words_of_qemu(self):
         noise = b"qemu: warning: TCG doesn't support requested feature: CPUID...\n"
-        self.assertEqual(machine.qemu_words(b"qemu: no such bus\n" + noise), "qemu: no such bus")
-        self.assertEqual(machine.qemu_words(noise), "it ended without a word")
+        self.assertEqual(machine.qemu_words(b"qemu: no such bus\n" + noise, 1),
+                         "qemu: no such bus")
+        self.assertEqual(machine.qemu_words(noise, 0), "it ended without a word")
+        self.assertEqual(machine.qemu_words(noise, -9), "it was ended by signal 9")
 
 
 class Holder(unittest.TestCase):
@@ -321,13 +323,13 @@ class Results(unittest.TestCase):
         watching = watch.Watch(o)
         watching.answer(control)
         watching.complaint = complaint
-        return session.result(o, watching, b"")
+        return session.result(o, watching, "its words")
 
     def test_statuses(self):
         self.assertEqual(self.result(b"ready\nstatus 7\n"), 7)
-        with self.assertRaisesRegex(LabError, "^cannot start: QEMU: "):
+        with self.assertRaisesRegex(LabError, "^cannot start: QEMU: its words; "):
             self.result(b"")
-        with self.assertRaisesRegex(LabError, "^the lab ended: "):
+        with self.assertRaisesRegex(LabError, "^the lab ended: .*: its words; "):
             self.result(b"ready\n")
         with self.assertRaisesRegex(LabError, "^the lab's kernel complains: BUG: x; "):
             self.result(b"ready\nstatus 0\n", complaint="BUG: x")

@@ -77,8 +77,10 @@ def in_memory(data):
     return fd
 
 
-def qemu_words(text):
-    """The last line of QEMU's that is no complaint about a CPU feature."""
+def qemu_words(text, status):
+    """Which signal ended it, or its last line that is no complaint about a CPU feature."""
+    if status < 0:
+        return f"it was ended by signal {-status}"
     lines = [line for line in text.decode(errors="replace").splitlines()
              if "TCG doesn't support" not in line]
     return lines[-1] if lines else "it ended without a word"

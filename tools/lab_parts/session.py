@@ -98,22 +98,24 @@ def run(o):
             threading.Thread(target=relay.run, daemon=True).start()
         try:
             watch_run(proc, watch, handlers)
-        finally:
+        except BaseException:
             proc.kill()
+            raise
+        finally:
             words = proc.communicate()[1]
             save_log(watch.log)
-    return result(o, watch, words)
+    return result(o, watch, qemu_words(words, proc.returncode))
 
 
 def result(o, watch, words):
-    """What the machine's last words come to: the exit status, or a LabError."""
+    """What the machine came to: the command's exit status, or a LabError with QEMU's words."""
     if watch.complaint:
         raise LabError(f"the lab's kernel complains: {watch.complaint}; see {KERNEL_LOG}")
     found = re.match(rb"ready\nstatus (\d+)\n", watch.control)
     if not found and watch.ready_s is None:
-        raise LabError(f"cannot start: QEMU: {qemu_words(words)}; see {KERNEL_LOG}")
+        raise LabError(f"cannot start: QEMU: {words}; see {KERNEL_LOG}")
     if not found:
-        raise LabError(f"the lab ended: before the command did: see {KERNEL_LOG}")
+        raise LabError(f"the lab ended: before the command did: {words}; see {KERNEL_LOG}")
     status = int(found.group(1))
     try:
         save_gets(o, bytes(watch.control[found.end():]))
@@ -140,5 +142,6 @@ def shell(o):
         if saved:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
     if proc.returncode:
-        raise LabError(f"cannot start: QEMU: {qemu_words(words)}; see {KERNEL_LOG}")
+        raise LabError(f"cannot start: QEMU: {qemu_words(words, proc.returncode)}; see "
+                       f"{KERNEL_LOG}")
     return EXIT_LAB if watch.complaint else 0
