@@ -89,10 +89,9 @@ enum outcome step_complain(const char *text);
 enum outcome plug_until(uint64_t until_ns);
 
 /*
- * Ticks each period_ms from `from_ns` on, `skip` times and then `n` times. When it returns,
- * late_us holds how late each of the n was, sorted.
+ * Ticks each period_ms, and from `from_ns` on takes down how late it was, `n` times, in
+ * late_us, which is sorted when it returns. Returns which of them was the latest.
  */
-void ticker_run(uint32_t period_ms, uint64_t from_ns, unsigned skip, uint32_t *late_us,
-		unsigned n);
+unsigned ticker_run(uint32_t period_ms, uint64_t from_ns, uint32_t *late_us, unsigned n);
 
 #endif

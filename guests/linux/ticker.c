@@ -18,16 +18,19 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-void ticker_run(uint32_t period_ms, uint64_t from_ns, unsigned skip, uint32_t *late_us,
-		unsigned n)
+unsigned ticker_run(uint32_t period_ms, uint64_t from_ns, uint32_t *late_us, unsigned n)
 {
-	uint64_t due_ns = from_ns;
+	uint64_t period_ns = period_ms * 1000000ull, due_ns = from_ns, now;
+	unsigned worst = 0;
 
-	for (unsigned i = 0; i < skip + n; i++) {
-		due_ns += period_ms * 1000000ull;
+	while ((now = now_ns()) + period_ns < from_ns)
+		sleep_until(now + period_ns);
+	for (unsigned i = 0; i < n; i++, due_ns += period_ns) {
 		sleep_until(due_ns);
-		if (i >= skip)
-			late_us[i - skip] = (uint32_t)((now_ns() - due_ns) / 1000);
+		late_us[i] = (uint32_t)((now_ns() - due_ns) / 1000);
+		if (late_us[i] > late_us[worst])
+			worst = i;
 	}
 	qsort(late_us, n, sizeof(*late_us), by_size);
+	return worst;
 }
