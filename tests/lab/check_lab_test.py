@@ -40,7 +40,7 @@ mkfifo /tmp/mon.in /tmp/mon.out
 cat /tmp/mon.out >/tmp/mon.said &
 (
   echo 0 >/cg/qemu/cgroup.procs
-  export LD_LIBRARY_PATH=/work/lib:$LD_LIBRARY_PATH
+  export LD_LIBRARY_PATH=$PWD/lib:$LD_LIBRARY_PATH
   exec timeout 120 ./qemu -L . -S -accel kvm -cpu host -machine pc -smp 2 -m 48M -nodefaults \
     -display none -no-reboot -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
     -chardev pipe,id=mon,path=/tmp/mon -mon chardev=mon,mode=readline \
