@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boots of the stock Linux guest, all in one start of the lab: what tests/lab/linux_test.py
-and tools/demo-linux share. guests/linux/README.md says what the guest does and reports.
+"""Boots of the stock Linux guest in the lab: what tests/lab/linux_test.py and
+tools/demo-linux share. guests/linux/README.md says what the guest does and reports.
 
-A list of boots becomes one shell script, which the lab runs; run_boots() reads its output
-while it comes. Test: tests/unit/linux_guests_test.py.
+A list of boots becomes a shell script, which the lab runs; run_boots() reads its output
+while it comes. Several labs share the boots of a list, each with a script of its own.
+Test: tests/unit/linux_guests_test.py.
 """
 import dataclasses
 import json
@@ -12,6 +13,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import threading
 
 import vmlinux
 
@@ -42,6 +44,7 @@ class Boot:
     swap_wrap: str = ""
     initrd: str = "linux.cpio"
     limit_s: int = 120
+    about_s: int = 12    # that it takes, to share boots among labs
 
     def kernel_name(self):
         return f"{'vmlinux' if self.elf else 'vmlinuz'}-{self.kernel}"
@@ -101,19 +104,22 @@ class Result:
             self.stats = json.loads(stats) if stats.strip() else None
 
 
-def script_of(boots, lanes):
-    """The script that runs them all, `lanes` at a time."""
-    text = SCRIPT.read_text(encoding="utf-8")
-    for lane in range(lanes):
-        calls = [f"\tboot {n} {b.limit_s} {shlex.join(b.words(n))}\n"
-                 for n, b in enumerate(boots) if n % lanes == lane]
-        text += f"lane{lane}() {{\n{''.join(calls)}\t:\n}}\n"
-    return text + "".join(f"lane{lane} &\n" for lane in range(lanes)) + "wait\n"
+def script_of(numbered):
+    """The script that runs the boots of [(number, boot), …] one after the other."""
+    return SCRIPT.read_text(encoding="utf-8") + "".join(
+        f"boot {n} {b.limit_s} {shlex.join(b.words(n))}\n" for n, b in numbered)
 
 
-def read_output(stream, boots, show):
-    """Results by the script's output; show(result) as each boot begins and ends."""
-    results = [Result(b) for b in boots]
+def shares(boots, labs):
+    """[[(number, boot), …], …]: one share for each lab, of about the same length."""
+    result = [[] for _ in range(labs)]
+    for n, boot in sorted(enumerate(boots), key=lambda e: -e[1].about_s):
+        min(result, key=lambda share: sum(b.about_s for _, b in share)).append((n, boot))
+    return result
+
+
+def read_output(stream, results, show):
+    """Takes the script's output into results; show(result) as each boot begins and ends."""
     for raw in stream:
         text = raw.rstrip("\r\n")
         mark, line = MARK.match(text), LINE.match(text)
@@ -125,7 +131,6 @@ def read_output(stream, boots, show):
             results[int(line[1])].take_line(line[2].rstrip("\r"))
         elif text:
             print(text, flush=True)
-    return results
 
 
 def kernel_path(version):
@@ -149,21 +154,47 @@ def kernel_files(boots, folder):
     return [f"{path}:{name}" for name, path in files.items()]
 
 
-def lab_command(boots, build, files, timeout_s, lanes):
-    command = [str(LAB), "run", "--memory", "3072", "--timeout", str(timeout_s),
-               "--file", str(build / "asyncpf"),
-               "--file", str(build / "guests/linux.cpio")]
-    for path in files:
-        command += ["--file", str(path)]
-    return [*command, "--", "sh", "-c", script_of(boots, lanes)]
+class Lab(threading.Thread):
+    """One lab, the boots that are its share, and its exit code once it is over."""
 
+    def __init__(self, words, numbered, results, show):
+        super().__init__()
+        self.command = [str(LAB), "run", *words, "--", "sh", "-c", script_of(numbered)]
+        self.results, self.show = results, show
+        self.code = 1
 
-def run_boots(boots, build, files=(), timeout_s=600, lanes=1, show=lambda result: None):
-    """([Result, …], exit code of the lab). `files`: further ones that the boots need."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*files, *kernel_files(boots, pathlib.Path(folder))]
-        command = lab_command(boots, pathlib.Path(build), files, timeout_s, lanes)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+    def run(self):
+        with subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
                               errors="replace") as lab:
-            results = read_output(lab.stdout, boots, show)
-    return results, lab.returncode
+            read_output(lab.stdout, self.results, self.show)
+        self.code = lab.returncode
+
+
+def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, show=lambda result: None):
+    """
+    ([Result, …], the worst of the labs' exit codes). `files`: further ones that the boots
+    need; `labs`: how many share them; `cpus` of each; show() is called by one at a time.
+    """
+    results = [Result(b) for b in boots]
+    one_by_one = threading.Lock()
+
+    def show_locked(result):
+        with one_by_one:
+            show(result)
+
+    with tempfile.TemporaryDirectory() as folder:
+        build = pathlib.Path(build)
+        files = [build / "asyncpf", build / "guests/linux.cpio", *files,
+                 *kernel_files(boots, pathlib.Path(folder))]
+        words = ["--cpus", str(cpus), "--memory", "2560", "--timeout", str(timeout_s)]
+        for path in files:
+            words += ["--file", str(path)]
+        running = []
+        for n, share in enumerate(s for s in shares(boots, labs) if s):
+            log = [] if labs == 1 else ["--log", str(build / f"lab-{n}.log")]
+            lab = Lab(words + log, share, results, show_locked)
+            lab.start()
+            running.append(lab)
+        for lab in running:
+            lab.join()
+    return results, max((lab.code for lab in running), default=0)

@@ -50,7 +50,6 @@ int run_main(const struct run_opts *o);
 struct run_lab_host {
 	const char *self;    /* path of asyncpf */
 	const char *tool;    /* path of tools/lab */
-	unsigned cpus;
 	uint64_t file_bytes; /* of the kernel and its modules */
 	bool swap_is_device; /* --swap is a block device; else it is a file to be made */
 };

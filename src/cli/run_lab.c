@@ -11,7 +11,6 @@
 #define MIB (1ull << 20)
 /* The lab's Linux, its modules and what asyncpf itself takes. */
 #define LAB_OWN_BYTES (512 * MIB)
-#define LAB_CPUS_MIN 2u
 #define LAB_NAME_BYTES 24 /* of a file in the lab */
 #define CONTROL_THERE "/run/control"
 
@@ -28,14 +27,6 @@ static uint64_t lab_memory_mib(const struct run_line *l, const struct run_lab_ho
 	return (guest + tables + swap + 2 * h->file_bytes + LAB_OWN_BYTES) / MIB;
 }
 
-/* More than the host has would only make them wait for each other. */
-static unsigned lab_cpus(const struct run_line *l, const struct run_lab_host *h)
-{
-	unsigned cpus = l->cpus < h->cpus ? l->cpus : h->cpus;
-
-	return cpus > LAB_CPUS_MIN ? cpus : LAB_CPUS_MIN;
-}
-
 static void tool_words(const struct run_line *l, const struct run_lab_host *h, struct words *ret)
 {
 	const struct machine_cfg *m = &l->run.machine;
@@ -44,7 +35,6 @@ static void tool_words(const struct run_line *l, const struct run_lab_host *h, s
 	words_add(ret, "run");
 	words_add(ret, "--timeout=0");
 	words_add(ret, "--stdin");
-	words_add(ret, "--cpus=%u", lab_cpus(l, h));
 	words_add(ret, "--memory=%llu", (unsigned long long)lab_memory_mib(l, h));
 	words_add(ret, "--file=%s:asyncpf", h->self);
 	words_add(ret, "--file=%s:kernel", m->kernel);

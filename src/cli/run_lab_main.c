@@ -120,11 +120,9 @@ static bool is_block_device(const char *path)
 int run_lab_main(const struct run_line *l, const char *why)
 {
 	char tool[LAB_PATH_BYTES], self[LAB_PATH_BYTES];
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct run_lab_host h = {
 		.self = self,
 		.tool = tool,
-		.cpus = cpus > 0 ? (unsigned)cpus : 1,
 		.swap_is_device = is_block_device(l->run.machine.apf.swap),
 	};
 	struct words w = {0};

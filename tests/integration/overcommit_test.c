@@ -2,6 +2,8 @@
 /*
  * Memory that is taken away and comes back: by the public interface, without and with a guest
  * that verifies every byte. Real memory, a real swap file, a real /dev/kvm.
+ *
+ * usage: overcommit_test [ROUNDS]    of the guest, over its pages; 6
  */
 #include "small_fixture.h"
 
@@ -15,6 +17,9 @@
 
 #define MIB (1ull << 20)
 #define RAM (24 * MIB)
+#define GUEST_PAGES 768u
+
+static uint32_t rounds = 6;
 
 struct vm {
 	int kvm, fd;
@@ -606,7 +611,7 @@ static void stop_storm(void *ctx)
 
 static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum apf_abi abi)
 {
-	struct fix *f = fix_open(faults, abi, 768);
+	struct fix *f = fix_open(faults, abi, GUEST_PAGES);
 
 	memset(s, 0, sizeof(*s));
 	snprintf(s->swap, sizeof(s->swap), "/tmp/asyncpf-swap-XXXXXX");
@@ -614,7 +619,7 @@ static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum a
 	s->f = f;
 	f->cfg.boot.vcpus = 2;
 	f->cfg.boot.pattern = SMALL_REWRITE;
-	f->cfg.boot.rounds = 6;
+	f->cfg.boot.rounds = rounds;
 	f->cfg.apf.swap = s->swap;
 	f->cfg.ctx = s;
 	fix_source(f, "", "");
@@ -633,13 +638,14 @@ static void under_a_limit(enum apf_faults faults, enum apf_abi abi)
 	struct storm s;
 	struct fix *f = open_rewriter(&s, faults, abi);
 
-	f->cfg.apf.resident_max = 18 * MIB + 768 * PAGE_BYTES / 2;
+	f->cfg.apf.resident_max = 18 * MIB + GUEST_PAGES * PAGE_BYTES / 2;
 	fix_run(f);
-	assert_int_equal(fix_pages_done(f), 6 * 768);
+	assert_int_equal(fix_pages_done(f), rounds * GUEST_PAGES);
 	if (faults == APF_FAULTS_USER)
 		fix_events_agree(f);
-	assert_true(f->out.stats.evicted > 768);
-	assert_true(f->out.stats.refaulted > 768);
+	/* Half of the pages fit. */
+	assert_true(f->out.stats.evicted > rounds * GUEST_PAGES / 6);
+	assert_true(f->out.stats.refaulted > rounds * GUEST_PAGES / 6);
 	assert_true(f->out.stats.bytes_resident <= f->cfg.apf.resident_max);
 	close_rewriter(&s);
 }
@@ -666,7 +672,7 @@ static void evicted_all_the_time(enum apf_faults faults, enum apf_abi abi, uint3
 	f->cfg.tick = start_storm;
 	f->cfg.end = stop_storm;
 	fix_run(f);
-	assert_int_equal(fix_pages_done(f), 6 * 768);
+	assert_int_equal(fix_pages_done(f), rounds * GUEST_PAGES);
 	if (faults == APF_FAULTS_USER)
 		fix_events_agree(f);
 	assert_true(s.evictions > 0 && f->out.stats.evicted > 0);
@@ -691,7 +697,7 @@ static void what_the_host_reclaims_comes_back(void **state)
 	evicted_all_the_time(APF_FAULTS_BLOCK, APF_ABI_OFF, 4096, true);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_written_comes_back),
@@ -712,5 +718,7 @@ int main(void)
 	};
 
 	fix_need_kvm();
+	if (argc > 1)
+		rounds = (uint32_t)strtoul(argv[1], NULL, 10);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

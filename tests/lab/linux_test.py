@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's Linux as a guest of `asyncpf run`, on a real kvm_amd: every boot of BOOTS, in one
-start of the lab, and what must be true of each.
+"""Debian's Linux as a guest of `asyncpf run`, on a real kvm_amd: every boot, shared by two
+labs, and what must be true of each.
 
 usage: linux_test.py BUILD_FOLDER [--only WORD]
 
@@ -21,6 +21,7 @@ from lab_parts.watch import COMPLAINT
 from linux_guests import LAB, Boot, kernel_path, run_boots
 
 LAB_S = 800
+LABS = 2  # of one emulated CPU each
 SKIPPED = 77
 CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
 IDLE_SHARE_MAX = 0.05  # of a CPU
@@ -29,9 +30,10 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
-# More than fits: 192 MiB for 16 processes, each byte of which is checked again and again, and
-# all of it once more at the end.
-BIG_LOAD = "load=processes:16,pages:3072,hot:20,hot_visits:50,sweep:1,patience:240,seconds:"
+# More than fits: 192 or 96 MiB for 16 processes, each byte of which is checked again and
+# again, and all of it once more at the end.
+BIG_LOAD = "load=processes:16,pages:3072,hot:20,hot_visits:50,sweep:1,patience:240,seconds:120"
+LOAD = "load=processes:16,pages:1536,hot:20,hot_visits:50,sweep:1,patience:240,seconds:20"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
@@ -58,17 +60,18 @@ def boots_of_abis():
 
 def evicted(name, steps, **more):
     """A guest of which a quarter may be in memory."""
-    return Boot(name, steps, resident="128M", limit_s=450, elf=True, **more)
+    return Boot(name, steps, resident="128M", limit_s=450, elf=True,
+                about_s=240 if steps[0] == BIG_LOAD else 55, **more)
 
 
 def boots_of_evictions():
     """A load that checks every byte, under constant eviction."""
     return [
-        evicted(name_of("6.12", 4, "user", "evicted"), [BIG_LOAD + "120"], cpus=4,
+        evicted(name_of("6.12", 4, "user", "evicted"), [BIG_LOAD], cpus=4,
                 swap_wrap="delay?ms=5"),
-        *(evicted(name_of("6.12", 1, faults, "evicted"), [BIG_LOAD + "20"], faults=faults,
-                  swap_wrap="delay?ms=1") for faults in FAULTS),
-        evicted(name_of("6.1", 2, "user", "evicted, plug"), [BIG_LOAD + "20,plug:1"], cpus=2,
+        *(evicted(name_of("6.12", 1 + cpu, faults, "evicted"), [LOAD], faults=faults,
+                  cpus=1 + cpu, swap_wrap="delay?ms=1") for cpu, faults in enumerate(FAULTS)),
+        evicted(name_of("6.1", 2, "user", "evicted, plug"), [LOAD + ",plug:1"], cpus=2,
                 kernel="6.1", swap_wrap="delay?ms=5"),
     ]
 
@@ -239,9 +242,9 @@ def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         _, code = run_boots(boots, build, files=[kexec_initrd(build, folder)], timeout_s=LAB_S,
-                            lanes=2, show=show)
+                            labs=LABS, show=show)
     print(f"{show.ended} of {len(boots)} boots in {time.monotonic() - began:.0f} s, "
-          f"{show.failed} failed; the lab: exit code {code}")
+          f"{show.failed} failed; the labs: exit code {code}")
     return 1 if code or show.failed or show.ended != len(boots) or not boots else 0
 
 

@@ -139,7 +139,8 @@ class Holder(unittest.TestCase):
 
 class Watching(unittest.TestCase):
     def watch(self, timeout=10):
-        return watch.Watch(argparse.Namespace(verbose=False, verb="run", timeout=timeout))
+        return watch.Watch(
+            argparse.Namespace(verbose=False, verb="run", timeout=timeout, log="log"))
 
     def complaint(self, *lines):
         watch = self.watch()
@@ -319,7 +320,7 @@ class Cache(unittest.TestCase):
 
 class Results(unittest.TestCase):
     def result(self, control, get=(), complaint=None):
-        o = argparse.Namespace(verbose=False, get=get)
+        o = argparse.Namespace(verbose=False, get=get, log="log")
         watching = watch.Watch(o)
         watching.answer(control)
         watching.complaint = complaint
@@ -400,7 +401,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(o.file, [("d/p", "p"), ("d/p", "q/r")])
         self.assertEqual(o.get, [("a", "b:c")])
         self.assertEqual(o.command, ["sh", "-c", "--", "x"])
-        self.assertEqual((o.cpus, o.memory, o.timeout), (2, 1024, lab.TIMEOUT_S))
+        self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, lab.TIMEOUT_S))
         self.assertEqual(lab.parse([]).verb, "shell")
         o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
                        "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])

@@ -39,17 +39,18 @@ exit 4
 
 
 class Script(unittest.TestCase):
-    def run_script(self, *boots, lanes=1):
+    def run_script(self, *boots):
         with tempfile.TemporaryDirectory() as folder:
             command = pathlib.Path(folder, "asyncpf")
             command.write_text(COMMAND, encoding="utf-8")
             command.chmod(0o755)
-            done = subprocess.run(["sh", "-c", linux_guests.script_of(boots, lanes)], text=True,
+            done = subprocess.run(["sh", "-c", linux_guests.script_of(enumerate(boots))], text=True,
                                   cwd=folder, stdout=subprocess.PIPE, check=False, timeout=60)
             self.assertEqual([p.name for p in pathlib.Path(folder).iterdir()], ["asyncpf"])
         shown = []
-        results = linux_guests.read_output(done.stdout.splitlines(), boots,
-                                           lambda r: shown.append((r.boot.name, r.status)))
+        results = [linux_guests.Result(b) for b in boots]
+        linux_guests.read_output(done.stdout.splitlines(), results,
+                                 lambda r: shown.append((r.boot.name, r.status)))
         return results, shown
 
     def test_what_a_boot_says(self):
@@ -67,7 +68,7 @@ class Script(unittest.TestCase):
 
     def test_a_boot_that_hangs_or_dies_does_not_stop_the_rest(self):
         results, _ = self.run_script(Boot("a", ["hangs"], limit_s=1), Boot("b", ["dies"]),
-                                     Boot("c", ["good"]), lanes=2)
+                                     Boot("c", ["good"]))
         self.assertEqual([r.status for r in results], [137, 137, 4])
         self.assertEqual([r.stats for r in results[:2]], [None, None])
         self.assertIn("ended by force after 1 s; its threads:", results[0].lines)
@@ -81,6 +82,12 @@ class Script(unittest.TestCase):
             "--initrd linux.cpio --memory 512M --cpus 4 --faults stall",
             "--resident-max 64M --swap swap.1 --swap-wrap delay?ms=20 --abi off",
             f"--cmdline {linux_guests.CMDLINE} -- load=x:1 good"]))
+
+    def test_labs_share_the_work(self):
+        boots = [Boot(str(s), [], about_s=s) for s in (10, 80, 10, 30, 10)]
+        got = linux_guests.shares(boots, 2)
+        self.assertEqual([[n for n, _ in share] for share in got], [[1], [3, 0, 2, 4]])
+        self.assertEqual(linux_guests.shares(boots[:1], 2), [[(0, boots[0])], []])
 
     def test_idle_share(self):
         result = linux_guests.Result(Boot("a", []))

@@ -36,7 +36,7 @@ static struct words words;
 int run_lab_main(const struct run_line *l, const char *why)
 {
 	struct run_lab_host host = {
-		.self = "/bin/asyncpf", .tool = "/lab", .cpus = 4, .file_bytes = 64 << 20};
+		.self = "/bin/asyncpf", .tool = "/lab", .file_bytes = 64 << 20};
 
 	host.swap_is_device = l->run.machine.apf.swap && strstr(l->run.machine.apf.swap, "/dev/");
 	assert_null(why);
@@ -90,7 +90,7 @@ static void expect_none(const char *start)
 static void nothing_but_a_kernel(void **state)
 {
 	static const char *const all[] = {
-		"/lab", "run", "--timeout=0", "--stdin", "--cpus=2", "--memory=1168",
+		"/lab", "run", "--timeout=0", "--stdin", "--memory=1168",
 		"--file=/bin/asyncpf:asyncpf", "--file=/k/bzImage:kernel", "--", "./asyncpf", "run",
 		"--kernel=kernel", "--local"};
 
@@ -187,9 +187,6 @@ static void the_lab_is_large_enough(void **state)
 	convert("--memory 8G");
 	/* 8192 for the guest, 256 for tables, twice 64 for files, 512 */
 	expect("--memory=9088", false);
-	expect("--cpus=2", false);
-	convert("--cpus 16"); /* the host has 4 */
-	expect("--cpus=4", false);
 }
 
 int main(void)

@@ -10,7 +10,7 @@ import tarfile
 import termios
 import threading
 
-from lab_parts import EXIT_LAB, KERNEL_LOG, LabError
+from lab_parts import EXIT_LAB, LabError
 from lab_parts.initramfs import build_initramfs
 from lab_parts.machine import in_memory, qemu_start, qemu_words
 from lab_parts.relay import Relay, listening
@@ -18,9 +18,9 @@ from lab_parts.terminal import Terminal, start_feeding
 from lab_parts.watch import Watch, watch_run
 
 
-def save_log(log):
+def save_log(o, log):
     with contextlib.suppress(OSError):
-        KERNEL_LOG.write_bytes(log)
+        o.log.write_bytes(log)
 
 
 def check_gets(o):
@@ -103,19 +103,19 @@ def run(o):
             raise
         finally:
             words = proc.communicate()[1]
-            save_log(watch.log)
+            save_log(o, watch.log)
     return result(o, watch, qemu_words(words, proc.returncode))
 
 
 def result(o, watch, words):
     """What the machine came to: the command's exit status, or a LabError with QEMU's words."""
     if watch.complaint:
-        raise LabError(f"the lab's kernel complains: {watch.complaint}; see {KERNEL_LOG}")
+        raise LabError(f"the lab's kernel complains: {watch.complaint}; see {o.log}")
     found = re.match(rb"ready\nstatus (\d+)\n", watch.control)
     if not found and watch.ready_s is None:
-        raise LabError(f"cannot start: QEMU: {words}; see {KERNEL_LOG}")
+        raise LabError(f"cannot start: QEMU: {words}; see {o.log}")
     if not found:
-        raise LabError(f"the lab ended: before the command did: {words}; see {KERNEL_LOG}")
+        raise LabError(f"the lab ended: before the command did: {words}; see {o.log}")
     status = int(found.group(1))
     try:
         save_gets(o, bytes(watch.control[found.end():]))
@@ -138,10 +138,10 @@ def shell(o):
         words = proc.communicate()[1]
     finally:
         proc.kill()
-        save_log(watch.log)
+        save_log(o, watch.log)
         if saved:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
     if proc.returncode:
         raise LabError(f"cannot start: QEMU: {qemu_words(words, proc.returncode)}; see "
-                       f"{KERNEL_LOG}")
+                       f"{o.log}")
     return EXIT_LAB if watch.complaint else 0

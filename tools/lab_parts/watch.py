@@ -7,7 +7,7 @@ import selectors
 import sys
 import time
 
-from lab_parts import KERNEL_LOG, LabError
+from lab_parts import LabError
 
 BOOT_LIMIT_S = 120
 # After the first complaint of the kernel: long enough for the rest of it.
@@ -77,7 +77,7 @@ class Watch:
         if self.ready_s is None:
             ends.append((self.began + BOOT_LIMIT_S, LabError(
                 f"cannot start: the lab's Linux: not up after {BOOT_LIMIT_S} s; see "
-                f"{KERNEL_LOG}")))
+                f"{o.log}")))
         if self.complained_at:
             ends.append((self.complained_at + COMPLAINT_GRACE_S, None))
         return min(ends, key=lambda e: e[0], default=(math.inf, None))
