@@ -285,6 +285,8 @@ void sim_vmm_step(struct sim *w)
 	}
 	w->resume_ns = NS_NEVER;
 	sim_log_add(w->log, w->now_ns, SIM_OP_RESUME, SIM_LOG_NOBODY, 0, 0);
+	/* Everybody has all tries again. */
+	memset(w->host->failed, 0, sizeof(w->host->failed));
 	sim_chk_enter(w);
 	hst_resume(&w->host->hst);
 	sim_chk_leave(w);

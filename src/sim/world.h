@@ -219,7 +219,7 @@ struct sim_host {
 	uint8_t visible[SIM_RAM_PAGES];
 	uint8_t poisoned[SIM_RAM_PAGES];
 	uint8_t reading[SIM_RAM_PAGES]; /* reads in flight, for the checkers */
-	uint8_t failed[SIM_RAM_PAGES];  /* reads in a row, since somebody was told */
+	uint8_t failed[SIM_RAM_PAGES];  /* reads in a row, since somebody was told, or resumed */
 	uint8_t dirty[SIM_RAM_PAGES];   /* the guest may have written since it was made visible */
 	uint8_t backed[SIM_RAM_PAGES];  /* takes up memory */
 	uint64_t swap[SIM_RAM_PAGES];   /* what the swap file holds */

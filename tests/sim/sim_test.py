@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-SEEDS = 20000
+SEEDS = 100000
 
 
 class Failed(Exception):
