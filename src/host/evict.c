@@ -253,8 +253,8 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 }
 
 /*
- * The list to take from. Kernel mode's when of the others hardly any are left; and now and
- * then its oldest, to see whether it is still kernel mode that wants it: the guest's kernel
+ * The list to take from. Kernel mode's when of the others hardly any are left, but not if that
+ * would leave too few of its own, which would displace each other for ever; and now and then its oldest, to see whether it is still kernel mode that wants it: the guest's kernel
  * also clears pages for its processes, and nobody sees whose they are from then on.
  */
 static enum hst_list_id victims(const struct hst *h)
@@ -266,7 +266,9 @@ static enum hst_list_id victims(const struct hst *h)
 		few = 0;
 	else if (ev->jobs % PROBE_JOBS == 0 && ev->lists[HST_LIST_KERNEL].len > ev->limit / 16)
 		return HST_LIST_KERNEL;
-	return ev->lists[HST_LIST_USER].len > few || ev->lists[HST_LIST_KERNEL].len == 0
+	if (ev->lists[HST_LIST_USER].len == 0)
+		return HST_LIST_KERNEL;
+	return ev->lists[HST_LIST_USER].len > few || ev->lists[HST_LIST_KERNEL].len <= few
 		       ? HST_LIST_USER
 		       : HST_LIST_KERNEL;
 }

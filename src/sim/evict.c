@@ -62,7 +62,8 @@ int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, st
 			w->unmap_fails--;
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");
 		}
-		if (h->dirty[sim_page(off) + i])
+		/* After a failure, what is out already is not known to be unwritten. */
+		if (h->dirty[sim_page(off) + i] || !h->visible[sim_page(off) + i])
 			set_page(ret_written, i);
 		take_out(h, sim_page(off) + i);
 	}

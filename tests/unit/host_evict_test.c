@@ -108,6 +108,29 @@ static void kernel_blocks_do_go_when_others_are_few(void **state)
 	hxs_close(x);
 }
 
+/* Two blocks that kernel mode wants by turns, beside as few others. */
+static void few_kernel_blocks_do_not_displace_each_other(void **state)
+{
+	struct hx *x = hxs_plain(true, 9);
+
+	(void)state;
+	hxs_touch(x, 20, 0);
+	hxs_touch(x, 21, 0);
+	hxs_evict_all(x);
+	for (uint64_t p = 0; p < 4; p++)
+		hxs_touch(x, p, 3);
+	for (unsigned round = 0; round < 4; round++) {
+		for (uint64_t p = 20; p < 22; p++) {
+			if (hxs_kind(x, p) != BLOCK_PRESENT)
+				hxs_touch(x, p, 0);
+			hxs_evict(x);
+		}
+	}
+	assert_int_equal(hxs_kind(x, 20), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, 21), BLOCK_PRESENT);
+	hxs_close(x);
+}
+
 static void neighbours_go_in_one_job_up_to_the_chunk(void **state)
 {
 	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 0);
@@ -393,6 +416,7 @@ int main(void)
 		cmocka_unit_test(a_touch_in_time_is_a_second_chance),
 		cmocka_unit_test(what_kernel_mode_wanted_back_goes_last),
 		cmocka_unit_test(kernel_blocks_do_go_when_others_are_few),
+		cmocka_unit_test(few_kernel_blocks_do_not_displace_each_other),
 		cmocka_unit_test(neighbours_go_in_one_job_up_to_the_chunk),
 		cmocka_unit_test(below_the_limit_nothing_is_dropped),
 		cmocka_unit_test(rescues_grant_no_credit),
