@@ -352,9 +352,12 @@ static void en_written(struct sim_vcpu *v, uint64_t value)
 			   (c->ctl & APF_PF2_ENABLED);
 	must(v, !c->wake_all_owed || sim_hv(v)->eng.wake_all_due, 25,
 	     "no wake-all after an enabling write", value);
-	if (v->w->cfg.rev == APF_REV_INT)
-		must(v, !sim_hv(v)->eng.ready_unacked && words(v) == 0, 24,
-		     "a dirty area or an old event after an enabling write", words(v));
+	if (!eng_zeroes_area(&sim_hv(v)->eng))
+		return;
+	must(v, !sim_hv(v)->eng.ready_unacked && words(v) == 0, 24,
+	     "a dirty area or an old event after an enabling write", words(v));
+	/* What was in it unread is covered by the wake-all, which may follow at once. */
+	c->slot = 0;
 }
 
 void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp)
