@@ -186,8 +186,11 @@ static void step_exit(struct world *w, unsigned c)
 	}
 	if (what & 8)
 		driver_check_save(hx_v(w->x, c));
-	if (what & 16)
-		(void)hst_vcpu_set_msr(hx_v(w->x, c), some_msr(w), some_value(w));
+	if (what & 16) {
+		uint32_t msr = some_msr(w);
+
+		(void)hst_vcpu_set_msr(hx_v(w->x, c), msr, some_value(w));
+	}
 	area_may_differ(w);
 	go_on(w, c);
 }
