@@ -21,9 +21,8 @@
  * hands it on. A job that fails is done again when the VM is told to go on.
  * Tests: tests/unit/host_evict_*test.c.
  */
-#include <string.h>
-
 #include "base/assert.h"
+#include "base/zero.h"
 #include "host/internal.h"
 
 #define NO_LIMIT UINT32_MAX
@@ -432,11 +431,6 @@ bool hst_evict_wanted(const struct hst *h)
 	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
 		return true;
 	return hold_ready(h, takeable(h), is_urgent(h));
-}
-
-static bool is_zero(const unsigned char *p, uint64_t len)
-{
-	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
 /* From a bit per page to a bit per block, and only the zero blocks among the written ones. */
