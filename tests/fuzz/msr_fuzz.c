@@ -13,11 +13,12 @@
 
 #define ROUNDS_MAX 1000u
 
-static struct hx *begin(struct bytes *in)
+UNFOLLOWED static void begin(struct world *w, struct bytes *in)
 {
 	uint8_t rev = take8(in), mode = take8(in), size = take8(in);
 	struct hst_cfg cfg = hx_cfg((enum hst_faults)(mode & 8 ? HST_FAULTS_USER : mode & 3),
 				    (enum apf_rev)(rev % (APF_REV_INT + 1)));
+	bool source = !(mode & 4) || !(size & 0x80);
 	struct hx *x;
 
 	cfg.vcpus = 1 + (mode >> 4 & 1);
@@ -27,12 +28,14 @@ static struct hx *begin(struct bytes *in)
 	cfg.retries_max = (size >> 5) % 3;
 	cfg.grace_ns = mode & 0x40 ? HST_GRACE_AUTO : 0;
 	cfg.source_timeout_ns = mode & 0x80 ? 20 * NS_PER_MS : NS_NEVER;
-	x = mode & 4 ? hxs_open(&cfg, PAGES, true, 0) : hx_open_pages(&cfg, PAGES);
+	x = mode & 4 ? hxs_open(&cfg, PAGES, source, 0) : hx_open_pages(&cfg, PAGES);
 	x->src.answers = HX_LATER;
 	if (x->swap)
 		x->swap->later = true;
 	driver_any_area(x);
-	return x;
+	for (uint64_t i = 0; source && i < PAGES * PAGE_WORDS; i++)
+		w->want[i] = hx_byte(i * 8) * 0x0101010101010101ull;
+	w->x = x;
 }
 
 /* ---- the end ---- */
@@ -88,22 +91,23 @@ static void well_round(struct world *w)
 			hx_exit(x, c, true);
 		go_on(w, c);
 	}
-	area_may_differ(w);
+	note_areas(w);
 	driver_check(x);
 	if (timers_next_ns(&x->h.timers) != NS_NEVER)
 		hx_after(x, max_u64(timers_next_ns(&x->h.timers), x->now) - x->now);
 }
 
-/* What the guest can see is what was there, but for what it did itself and its areas. */
+/* Memory holds what was there or what the guest wrote last, but for its areas. */
 UNFOLLOWED static void check_content(const struct world *w)
 {
 	const struct hx *x = w->x;
 
 	for (uint64_t i = 0; i < PAGES * PAGE_WORDS; i++) {
-		uint64_t want = hx_byte(i * 8) * 0x0101010101010101ull, is;
+		uint64_t page = i * 8 >> PAGE_SHIFT, is;
 
 		memcpy(&is, x->alias + i * 8, 8);
-		must(is == want || w->may_differ[i] || !hx_present(x, i * 8 >> PAGE_SHIFT));
+		if (x->swap ? hxs_visible(x, page) : hx_present(x, page))
+			must(is == w->want[i] || w->area[i]);
 	}
 }
 
@@ -128,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	must(w != NULL);
 	w->in = (struct bytes){data, size};
-	w->x = begin(&w->in);
+	begin(w, &w->in);
 	while (w->in.left) {
 		uint8_t choice = take8(&w->in);
 		const struct step *s = &steps[choice % ARRAY_LEN(steps)];
@@ -136,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		if (!s->by_guest || in_guest(w, c))
 			s->run(w, c);
-		area_may_differ(w);
+		note_areas(w);
 		driver_check(w->x);
 	}
 	be_well(w);

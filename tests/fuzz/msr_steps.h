@@ -22,17 +22,20 @@ struct world {
 	struct bytes in;
 	struct hst_waiter outside[2];
 	bool mid_instruction[HX_VCPUS]; /* at its next exit that is no kick and no touch */
-	bool may_differ[PAGES * PAGE_WORDS]; /* by the guest's doing, or as its area */
+	/* What memory holds, word by word; area: the driver writes there. */
+	uint64_t want[PAGES * PAGE_WORDS];
+	bool area[PAGES * PAGE_WORDS];
 };
 
-static void area_may_differ(struct world *w)
+static void note_areas(struct world *w)
 {
 	for (unsigned c = 0; c < w->x->h.cfg.vcpus; c++) {
 		const struct eng_vcpu *e = &hx_v(w->x, c)->eng;
 		roff_t off;
 
-		if (eng_enabled(e) && ram_find(&w->x->h.ram, eng_area_gpa(e->en), 8, &off))
-			w->may_differ[off.v / 8] = true;
+		/* The address as the protocol has it: 64-byte aligned. */
+		if (eng_enabled(e) && ram_find(&w->x->h.ram, (gpa_t){e->en & ~0x3full}, 8, &off))
+			w->area[off.v / 8] = true;
 	}
 }
 
@@ -115,7 +118,12 @@ static void step_touch(struct world *w, unsigned c)
 	struct hx *x = w->x;
 	struct err e;
 
-	if (x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
+	if (x->swap && !x->swap->watched && x->swap->pages[what % PAGES] == HX_HOLE) {
+		hxs_native(x, what % PAGES);
+		return;
+	}
+	if (x->swap ? x->swap->pages[what % PAGES] == HX_HOLE
+		    : x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
 		if (hst_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h);
 		hx_settle(x);
@@ -143,12 +151,12 @@ static void step_scribble(struct world *w, unsigned c)
 	if (!ram_find(&x->h.ram, (gpa_t){gpa & ~7ull}, 8, &off))
 		return;
 	page = off.v >> PAGE_SHIFT;
-	if (!hx_present(x, page) || (x->swap && !hxs_visible(x, page)))
+	if (x->swap ? !hxs_visible(x, page) : !hx_present(x, page))
 		return;
 	if (x->swap)
 		x->swap->guarded[page] = false;
-	w->may_differ[off.v / 8] = true;
-	memcpy(x->alias + off.v, &(uint64_t){take(&w->in, 8)}, 8);
+	w->want[off.v / 8] = take(&w->in, 8);
+	memcpy(x->alias + off.v, &w->want[off.v / 8], 8);
 }
 
 static void step_cpu(struct world *w, unsigned c)
@@ -191,7 +199,7 @@ static void step_exit(struct world *w, unsigned c)
 
 		(void)hst_vcpu_set_msr(hx_v(w->x, c), msr, some_value(w));
 	}
-	area_may_differ(w);
+	note_areas(w);
 	go_on(w, c);
 }
 

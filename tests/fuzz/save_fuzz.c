@@ -86,6 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!hst_vcpu_restore(v, b.at, b.left)) {
 		must(same(v, &before));
 	} else {
+		/* Nobody sleeps who was never told. */
+		must(eng_enabled(&v->eng) || v->eng.outstanding == 0);
 		driver_check(x);
 		driver_check_save(v);
 		check_said(v, b.at, b.left);
