@@ -75,6 +75,7 @@ static bool busy(const struct hx *x)
 static void well_round(struct world *w)
 {
 	struct hx *x = w->x;
+	uint64_t next;
 
 	while (x->src.count)
 		hx_answer(x, 0, 0);
@@ -93,8 +94,10 @@ static void well_round(struct world *w)
 	}
 	note_areas(w);
 	driver_check(x);
-	if (timers_next_ns(&x->h.timers) != NS_NEVER)
-		hx_after(x, max_u64(timers_next_ns(&x->h.timers), x->now) - x->now);
+	next = timers_next_ns(&x->h.timers);
+	/* Who was held for long is left alone for as long: not a matter of rounds. */
+	if (next != NS_NEVER)
+		hx_after(x, max_u64(max_u64(next, x->h.evict.hold.after_ns), x->now) - x->now);
 }
 
 /* Memory holds what was there or what the guest wrote last, but for its areas. */
