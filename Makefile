@@ -8,6 +8,7 @@ CC := gcc
 endif
 BUILD ?= build
 SEEDS ?= 100000
+FUZZ_S ?= 60
 WERROR := $(if $(filter true,$(CI)),true,false)
 SANITIZED := -Db_lundef=false -Dbuildtype=debugoptimized
 # GCC 12's thread sanitizer cannot cope with the address layout of newer kernels; a
@@ -21,19 +22,19 @@ export ASAN_OPTIONS ?= abort_on_error=0:detect_leaks=1:detect_stack_use_after_re
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 
-# $(call compile,folder,meson flags): configures if need be, and builds. A folder that
-# somebody configured by hand (no .made-for in it) is left as it is.
+# $(call compile,folder,meson flags[,target]): configures if need be, and builds. A folder
+# that somebody configured by hand (no .made-for in it) is left as it is.
 define compile
 	@want='$(CC) werror=$(WERROR) $(2)'; have=$$(cat $(1)/.made-for 2>/dev/null); \
 	if [ ! -f $(1)/build.ninja ] || [ "$${have:-$$want}" != "$$want" ]; then \
 		rm -rf $(1) && CC='$(CC)' meson setup $(1) -Dwerror=$(WERROR) $(2) && \
 		echo "$$want" > $(1)/.made-for; \
 	fi
-	@ninja -C $(1)
+	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all demo demo-linux test check asan tsan valgrind sim mutants model tidy bench lab \
-	lab-test clean help
+.PHONY: all demo demo-linux test check asan tsan valgrind fuzz-smoke sim mutants model tidy \
+	bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -72,6 +73,14 @@ valgrind: ## unit tests under valgrind
 	@tools/run-tests $(BUILD) --suite unit --timeout-multiplier 20 \
 		--wrapper 'valgrind -q --error-exitcode=99 --leak-check=full'
 
+# libFuzzer is clang's, whatever the compiler of everything else.
+fuzz-smoke: override CC := clang
+fuzz-smoke: ## every fuzzing entry for FUZZ_S seconds (60), with sanitizers; minutes
+	@CC=clang tools/setup fuzz
+	$(call compile,$(BUILD)-fuzz,-Dfuzzer=true -Db_sanitize=address$(COMMA)undefined \
+		$(SANITIZED),fuzz)
+	@tools/fuzz --seconds $(FUZZ_S) $(BUILD)-fuzz $(ARGS)
+
 sim: ## SEEDS seeds of the simulator (100,000), or SEED=n in detail
 	$(call compile,$(BUILD),)
 	@$(BUILD)/asyncpf sim $(if $(SEED),--seed $(SEED) --log,--seeds $(SEEDS)) $(ARGS)
@@ -99,7 +108,7 @@ lab-test: ## the tests in there: minutes
 	@tools/run-tests $(BUILD) --suite lab
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-model
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz $(BUILD)-model
 
 help: ## this list
 	@echo 'make            build $(BUILD)/asyncpf'

@@ -21,9 +21,8 @@
  * hands it on. A job that fails is done again when the VM is told to go on.
  * Tests: tests/unit/host_evict_*test.c.
  */
-#include <string.h>
-
 #include "base/assert.h"
+#include "base/zero.h"
 #include "host/internal.h"
 
 #define NO_LIMIT UINT32_MAX
@@ -254,8 +253,9 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 
 /*
  * The list to take from. Kernel mode's when of the others hardly any are left, but not if that
- * would leave too few of its own, which would displace each other for ever; and now and then its oldest, to see whether it is still kernel mode that wants it: the guest's kernel
- * also clears pages for its processes, and nobody sees whose they are from then on.
+ * would leave too few of its own, which would displace each other for ever. And now and then
+ * its oldest, to see whether it is still kernel mode that wants it: the guest's kernel also
+ * clears pages for its processes, and nobody sees whose they are from then on.
  */
 static enum hst_list_id victims(const struct hst *h)
 {
@@ -434,11 +434,6 @@ bool hst_evict_wanted(const struct hst *h)
 	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
 		return true;
 	return hold_ready(h, takeable(h), is_urgent(h));
-}
-
-static bool is_zero(const unsigned char *p, uint64_t len)
-{
-	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
 /* From a bit per page to a bit per block, and only the zero blocks among the written ones. */

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/zero.h"
 #include "lib/apf.h"
 #include "source/source.h"
 
@@ -37,11 +38,6 @@ static int open_or_make(const char *path, bool *ret_made, struct err *e)
 		fd = open(path, flags | O_NONBLOCK |
 					(stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? O_EXCL : 0));
 	return fd < 0 ? err_sys(e, -errno, "swap file %s", path) : fd;
-}
-
-static bool is_zero(const unsigned char *p, size_t len)
-{
-	return len > 0 && p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
 /* May we overwrite it? An empty file, and a device that starts with zeroes, have no owner. */

@@ -11,9 +11,11 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
+SECONDS = 240  # of one command
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 
 
@@ -23,6 +25,18 @@ def commands(text):
             line = line.split(" #")[0].strip()
             if line and not line.startswith("#"):
                 yield line
+
+
+def shell(line, source, seconds):
+    """(exit code, error output) of a command; after that long it ends, with all it started."""
+    with subprocess.Popen(["sh", "-c", line], cwd=source, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, start_new_session=True) as proc:
+        try:
+            said = proc.communicate(timeout=seconds)[1]
+        except BaseException:
+            os.killpg(proc.pid, signal.SIGKILL)
+            raise
+        return proc.returncode, said
 
 
 def failure(line, asyncpf, source):
@@ -35,9 +49,11 @@ def failure(line, asyncpf, source):
         return None if done.returncode == 0 else done.stderr
     if words[0] not in ("build/asyncpf", "./build/asyncpf"):
         return None  # git clone and the like
-    done = subprocess.run(["sh", "-c", line.replace(words[0], shlex.quote(asyncpf), 1)],
-                          cwd=source, capture_output=True, text=True, check=False, timeout=240)
-    return None if done.returncode == 0 else f"exit code {done.returncode}\n{done.stderr}"
+    try:
+        code, said = shell(line.replace(words[0], shlex.quote(asyncpf), 1), source, SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"not done after {SECONDS} s"
+    return None if code == 0 else f"exit code {code}\n{said}"
 
 
 def needs_kvm(line):
@@ -50,6 +66,8 @@ def main():
     if not readme.exists():
         print("SKIP: there is no README.md")
         return 77
+    # Meson ends a test that takes too long by SIGTERM: nothing may stay behind then, either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     lines = list(commands(readme.read_text(encoding="utf-8")))
     bad = 0
     for line in lines:

@@ -3,11 +3,14 @@
  * Fuzzing entry for the language of the control socket. The first byte chooses the side
  * (bit 0: the client, which reads answers; otherwise the server) and how many bytes arrive
  * at once (the other bits); the rest is what the peer sends. What must hold: lines keep their
- * bounds, a request or a status that was understood is the same when it is said again.
+ * bounds, a request or a status that was understood is the same when it is said again, and
+ * what is shown of it cannot steer a terminal.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/control_show.h"
 #include "vmm/control_proto.h"
 #include "vmm/control_status.h"
 
@@ -59,6 +62,25 @@ static void repeat(const struct control_status *s)
 	must(memcmp(s, &again, sizeof(again)) == 0);
 }
 
+static void show(const struct control_status *s)
+{
+	for (unsigned json = 0; json < 2; json++) {
+		char *text = NULL;
+		size_t len = 0;
+		FILE *out = open_memstream(&text, &len);
+
+		must(out != NULL);
+		if (json)
+			must(control_show_json(s, out) == 0);
+		else
+			control_show_text(s, out);
+		fclose(out);
+		for (size_t i = 0; i < len; i++)
+			must(text[i] == '\n' || ((unsigned char)text[i] >= ' ' && text[i] != 0x7f));
+		free(text);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct control_lines l = {0};
@@ -89,5 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	must(rc == 0 || *e.text);
 	repeat(&s);
+	if (client)
+		show(&s);
 	return 0;
 }

@@ -25,7 +25,8 @@ static void give(const uint8_t *bytes, size_t size)
 	free(copy);
 }
 
-static int replay_file(const char *path)
+/* Adds to *executions. */
+static int replay_file(const char *path, unsigned long *executions)
 {
 	static uint8_t bytes[INPUT_MAX];
 	FILE *f = fopen(path, "rb");
@@ -38,13 +39,14 @@ static int replay_file(const char *path)
 	size = fread(bytes, 1, sizeof(bytes), f);
 	fclose(f);
 	/* Headers at every length, what follows in larger steps. */
-	for (size_t n = 0; n < size; n += n < 1024 ? 1 : 97)
+	for (size_t n = 0; n < size; n += n < 1024 ? 1 : 97, ++*executions)
 		give(bytes, n);
 	give(bytes, size);
+	++*executions;
 	return 0;
 }
 
-static int replay_folder(const char *folder)
+static int replay_folder(const char *folder, unsigned long *executions)
 {
 	DIR *d = opendir(folder);
 	const struct dirent *entry;
@@ -60,7 +62,7 @@ static int replay_folder(const char *folder)
 		if (entry->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		files = replay_file(path) < 0 ? -1 : files + 1;
+		files = replay_file(path, executions) < 0 ? -1 : files + 1;
 	}
 	closedir(d);
 	return files;
@@ -73,12 +75,13 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	for (int i = 1; i < argc; i++) {
-		int files = replay_folder(argv[i]);
+		unsigned long executions = 0;
+		int files = replay_folder(argv[i], &executions);
 
 		/* An empty corpus would prove nothing. */
 		if (files <= 0)
 			return 1;
-		printf("%s: %d files\n", argv[i], files);
+		printf("%s: %d files, %lu executions\n", argv[i], files, executions);
 	}
 	return 0;
 }

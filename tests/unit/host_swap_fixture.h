@@ -10,7 +10,9 @@
 
 #include "host_fixture.h"
 
+#ifndef HXS_PAGES
 #define HXS_PAGES 1024u /* at most */
+#endif
 #define HXS_HEAD PAGE_BYTES
 #define HXS_WRITES 64u
 #define HXS_LIMIT 64u /* slack 4, goal 8: evict.c */
@@ -378,14 +380,14 @@ static inline void hxs_obey(struct hx *x)
 		if (on && hx_v(x, i)->where == HST_IN_GUEST) {
 			assert_true(x->vcpus[i].kicked);
 			hx_exit(x, i, true);
+			x->vcpus[i].kicked = false;
 			assert_int_equal(hx_next(x, i), HST_WAIT);
 			s->held[i] = true;
 		} else if (!on && s->held[i]) {
+			x->vcpus[i].kicked = false;
 			s->held[i] = false;
 			(void)hx_next(x, i);
 		}
-		if (s->held[i] == on)
-			x->vcpus[i].kicked = false;
 	}
 }
 

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * For entries that drive the shipped driver: a platform that finds the guest's area where its
+ * register says, wherever that is, and what must hold of each vCPU between two calls.
+ */
+#ifndef FUZZ_DRIVER_H
+#define FUZZ_DRIVER_H
+
+#include "bytes.h"
+#include "engine/engine.h"
+#include "host/internal.h"
+
+UNFOLLOWED_BEGIN
+#include "engine_fixture.h"
+#include "host_fixture.h"
+UNFOLLOWED_END
+
+#define FAULTS_MAX 16u
+
+static inline void driver_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
+{
+	struct eng_slot slot = slot_read(hx_v(ctx, vcpu));
+	struct hx_vcpu *g = &((struct hx *)ctx)->vcpus[vcpu];
+
+	/* Stored before it is told. */
+	must(slot.readable && slot.reason != 0);
+	must(g->untaken == 0 && hx_v(ctx, vcpu)->where == HST_IN_HOST);
+	g->untaken = token;
+}
+
+static inline void driver_cancel_pf(void *ctx, unsigned vcpu)
+{
+	must(hx_v(ctx, vcpu)->where == HST_IN_HOST);
+	((struct hx *)ctx)->vcpus[vcpu].untaken = 0;
+}
+
+static inline int driver_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
+{
+	struct eng_slot slot = slot_read(hx_v(ctx, vcpu));
+	struct hx *x = ctx;
+
+	must(slot.readable && (x->h.cfg.rev == APF_REV_INT ? slot.token : slot.reason) != 0);
+	if (!x->vcpus[vcpu].apic_off) {
+		x->vcpus[vcpu].irr |= vector == HX_VECTOR;
+		return 1;
+	}
+	if (x->on_refusal)
+		x->on_refusal(x, vcpu);
+	return x->vcpus[vcpu].irq_rc;
+}
+
+static inline void driver_any_area(struct hx *x)
+{
+	static const struct plat_ops ops = {
+		.name = "fuzz",
+		.inject_pf = driver_inject_pf,
+		.cancel_pf = driver_cancel_pf,
+		.finish_msr = hx_finish_msr,
+		.set_msr = hx_set_msr,
+		.raise_irq = driver_raise_irq,
+		.kick = hx_kick,
+	};
+
+	/* An assertion of the fixture ends the program, and says which. */
+	setenv("CMOCKA_TEST_ABORT", "1", 1);
+	x->h.plat.ops = &ops;
+}
+
+/* What an engine saves, an engine takes, and says the same again. */
+UNFOLLOWED static inline void driver_check_save(const struct hst_vcpu *v)
+{
+	unsigned char said[FX_SAVE_MAX], again[FX_SAVE_MAX];
+	struct eng_fault faults[FAULTS_MAX];
+	struct eng_vcpu other;
+	size_t len = hst_vcpu_save(v, said);
+
+	must(len <= hst_vcpu_save_bytes(v) && v->eng.cfg.faults_max <= FAULTS_MAX);
+	eng_init(&other, &v->eng.cfg, faults);
+	must(eng_restore(&other, said, len));
+	must(!fx_broken(&other));
+	must(eng_save(&other, again) == len && memcmp(again, said, len) == 0);
+}
+
+UNFOLLOWED static inline void driver_check(struct hx *x)
+{
+	hx_assert_sound(x);
+	for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
+		must(!fx_broken(&hx_v(x, c)->eng));
+}
+
+#endif
