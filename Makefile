@@ -51,6 +51,7 @@ demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 test: ## every test; LAB=0 leaves out those in the lab, which take ten minutes
 	@tools/setup test
 	$(call compile,$(BUILD),)
+	@$(if $(filter 1,$(LAB)),tools/lab fetch || echo 'the tests of the lab are left out')
 	@tools/run-tests $(BUILD) $(if $(filter 1,$(LAB)),,--no-suite lab)
 
 check: ## unit tests and tidy, less than a minute
