@@ -23,6 +23,7 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root LANG=C TERM="${TERM:-linux}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
+cat /dev/vport0p6 >/dev/null &
 mkdir -p /dev/pts /dev/shm /var/tmp
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm

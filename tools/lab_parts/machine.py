@@ -10,8 +10,8 @@ from lab_parts.fetch import kernel_image
 
 
 # Virtio ports, /dev/vport0pN in the lab. Files take only what comes out of the lab.
-PORTS = {"out": 1, "control": 2, "err": 3, "input": 4, "relay": 5}
-STREAMS = {"input", "relay", "terminal"}
+PORTS = {"out": 1, "control": 2, "err": 3, "input": 4, "relay": 5, "pulse": 6}
+STREAMS = {"input", "relay", "pulse", "terminal"}
 
 
 def qemu_command(o, fds):

@@ -9,6 +9,7 @@ import socket
 import tarfile
 import termios
 import threading
+import time
 
 from lab_parts import EXIT_LAB, LabError
 from lab_parts.initramfs import build_initramfs
@@ -51,12 +52,28 @@ def save_gets(o, archive):
                 raise LabError(f"cannot write: {local}: {e.strerror}; check --get") from e
 
 
+PULSE_S = 0.1
+
+
+def pulse(sock):
+    """Interrupts the lab's CPU now and then, until the lab ends. For a thread of its own.
+
+    QEMU 10.0.2 can lose an interrupt (docs/lab.md), and the timer's comes only once: without
+    another one the lab would stand still."""
+    with sock, contextlib.suppress(ConnectionError):
+        while True:
+            with contextlib.suppress(BlockingIOError):  # so many were not read yet
+                sock.send(b"\0", socket.MSG_DONTWAIT)
+            time.sleep(PULSE_S)
+
+
 class Wires:
     """Pipes and sockets between us and QEMU: `theirs` by name, our ends as attributes."""
 
     def __init__(self, o, terminal):
         self.theirs = {"initrd": in_memory(build_initramfs(o))}
         self.log = self.pipe("log")
+        self.pulse = self.pair("pulse")
         if o.verb == "run":
             self.out, self.err, self.control = map(self.pipe, ("out", "err", "control"))
             self.input = self.pair("terminal" if terminal.usable else "input") if o.stdin else None
@@ -89,6 +106,7 @@ def run(o):
 
         watch = Watch(o, on_ready)
         proc = qemu_start(o, wires.theirs)
+        threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
         handlers = {wires.log: watch.console, wires.out: watch.output, wires.err: watch.errors,
                     wires.control: watch.answer}
         if o.input == "terminal":
@@ -132,6 +150,7 @@ def shell(o):
     watch = Watch(o)
     saved = termios.tcgetattr(0) if os.isatty(0) else None
     proc = qemu_start(o, wires.theirs)
+    threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
     try:
         while data := os.read(wires.log, 65536):
             watch.console(data)
