@@ -5,7 +5,7 @@
  * connection. Sockets and port are cmd_lab_relay.c's; the frames are described in
  * tools/lab_parts/relay.py.
  *
- * Test: tests/unit/lab_relay_test.py, through the command.
+ * Test: tests/fuzz/relay_fuzz.c.
  */
 #ifndef CLI_RELAY_PROTO_H
 #define CLI_RELAY_PROTO_H
