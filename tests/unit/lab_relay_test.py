@@ -22,7 +22,8 @@ SOURCE = pathlib.Path(sys.argv.pop(1)).resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
 from lab_parts import LabError
-from lab_parts.relay import CONNECTIONS_MAX, PENDING_MAX, Relay, listening
+from lab_parts.relay import (CONNECTIONS_MAX, DATA, END, FRAME_MAX, HEAD, OPEN, PENDING_MAX,
+                             Relay, listening)
 
 WAIT_S = 30  # a hang is a failure, whatever the machine's speed
 
@@ -183,15 +184,34 @@ class Trouble(Bed):
 
 
 class Garbage(unittest.TestCase):
-    def test_no_frames(self):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.path = f"{self.folder.name}/s"
+        self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(self.server.close)
+        self.server.bind(self.path)
+        self.server.listen(CONNECTIONS_MAX)
+
+    def refused(self, data):
         ours, theirs = socket.socketpair()
-        with subprocess.Popen([ASYNCPF, "lab-relay", "/nowhere"], stdin=theirs,
-                              stderr=subprocess.PIPE, text=True) as proc:
+        with ours, subprocess.Popen([ASYNCPF, "lab-relay", self.path], stdin=theirs,
+                                    stderr=subprocess.PIPE, text=True) as proc:
             theirs.close()
-            ours.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            ours.sendall(data)
+            ours.shutdown(socket.SHUT_WR)  # one that takes it all ends, too
             self.assertIn("cannot relay: standard input: Protocol error", proc.stderr.read())
             self.assertEqual(proc.wait(WAIT_S), 1)
-        ours.close()
+
+    def test_no_frames(self):
+        self.refused(b"GET / HTTP/1.0\r\n\r\n")
+
+    def test_frames_that_the_host_may_not_send(self):
+        opened = HEAD.pack(OPEN, 3, 0)
+        for frame in (HEAD.pack(OPEN, CONNECTIONS_MAX, 0), HEAD.pack(DATA, 3, FRAME_MAX + 1),
+                      HEAD.pack(END, 3, 1), HEAD.pack(END, 2, 0), opened):
+            with self.subTest(frame=frame):
+                self.refused(opened + frame)
 
 
 class Files(unittest.TestCase):

@@ -2,9 +2,10 @@
 """A UNIX socket of the host that leads to one in the lab.
 
 All connections share one virtio port, in frames: type (1 byte), connection (1 byte), length
-(2 bytes, little-endian), then as many bytes. OPEN and END have none. Each side sends END
-when no more will come from it; after both ENDs the number is free. The host numbers the
-connections. The other end is src/cli/cmd_lab_relay.c.
+(2 bytes, little-endian), then as many bytes: up to 4096 in DATA, none in OPEN and END. Each
+side sends END when no more will come from it; after both ENDs the number is free, and only
+then may it be opened again. The host numbers the connections, 0 to 15. The other end is
+src/cli/cmd_lab_relay.c, on relay_proto.h; it gives up on a host that breaks these rules.
 
 Neither side waits for one connection: what is not taken in time is thrown away with it.
 """
