@@ -26,6 +26,11 @@
 #include "host/internal.h"
 
 #define NO_LIMIT UINT32_MAX
+/*
+ * What nobody waits for yet is done so many blocks at a time: the thread wakes up for each
+ * batch, and vCPUs are held for it.
+ */
+#define AHEAD_BLOCKS 32u
 /* One job in so many looks at kernel mode's blocks again. */
 #define PROBE_JOBS 8u
 
@@ -172,21 +177,26 @@ static uint32_t over_limit(const struct hst_evict *ev)
 	return ev->resident > low ? ev->resident - low : 0;
 }
 
-/* Blocks that are to be dropped now. */
+/* Blocks that are to be dropped now: all that are due, once a quarter of the slack is used. */
 static uint32_t drops_due(const struct hst *h)
 {
-	return (uint32_t)max_u64(over_limit(&h->evict), h->evict.force_drops);
+	const struct hst_evict *ev = &h->evict;
+	uint32_t over = over_limit(ev);
+
+	if (!ev->dropping && over < slack(ev) / 4)
+		over = 0;
+	return (uint32_t)max_u64(over, ev->force_drops);
 }
 
 /* Blocks that are to be taken out of the mapping now. */
 static uint32_t unmaps_due(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t over = over_limit(ev), standby = standby_len(ev);
+	uint32_t over = over_limit(ev), standby = standby_len(ev), goal = ev->limit / 8;
 	uint32_t need = over > standby ? over - standby : 0;
 
-	if (limited(ev) && standby < ev->limit / 8)
-		need = (uint32_t)max_u64(need, ev->unmap_credit);
+	if (limited(ev) && standby < goal)
+		need = (uint32_t)max_u64(need, min_u64(ev->unmap_credit, goal - standby));
 	return (uint32_t)max_u64(need, ev->force_unmaps);
 }
 
@@ -273,18 +283,24 @@ static enum hst_list_id victims(const struct hst *h)
 		       : HST_LIST_KERNEL;
 }
 
-/* Of the blocks that are due, how many there may be. */
+/* Of the blocks that are due, how many there are; none until it is worth it. */
 static uint32_t takeable(const struct hst *h)
 {
-	return (uint32_t)min_u64(unmaps_due(h), h->evict.lists[victims(h)].len);
+	const struct hst_evict *ev = &h->evict;
+	uint32_t due = (uint32_t)min_u64(unmaps_due(h), ev->lists[victims(h)].len);
+	uint64_t enough = min_u64(AHEAD_BLOCKS, max_u64(ev->limit / 16, 1));
+
+	return ev->unmapping || is_urgent(h) || due >= enough ? due : 0;
 }
 
 static bool next_unmap(struct hst *h, struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
 	enum hst_list_id id = victims(h);
-	uint32_t due = hold_for(h, takeable(h), is_urgent(h));
+	uint32_t due = takeable(h);
 
+	ev->unmapping = due > 0;
+	due = hold_for(h, due);
 	if (due == 0)
 		return false;
 	job->kind = HST_JOB_UNMAP;
@@ -307,6 +323,7 @@ static bool next_drop(struct hst *h, struct hst_job *job)
 	struct hst_list *l = &h->evict.lists[HST_LIST_CLEAN];
 	uint32_t due = drops_due(h);
 
+	h->evict.dropping = due > 0;
 	if (due == 0 || l->len == 0)
 		return false;
 	job->kind = HST_JOB_DROP;
@@ -433,7 +450,7 @@ bool hst_evict_wanted(const struct hst *h)
 		return true;
 	if (drops_due(h) > 0 && ev->lists[HST_LIST_CLEAN].len > 0)
 		return true;
-	return hold_ready(h, takeable(h), is_urgent(h));
+	return hold_ready(h, takeable(h));
 }
 
 /* From a bit per page to a bit per block, and only the zero blocks among the written ones. */

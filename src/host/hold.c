@@ -19,11 +19,7 @@
 
 #include "host/internal.h"
 
-/*
- * Ahead of demand vCPUs are held for no fewer blocks than this (half of what may be taken
- * ahead, if that is less), and never for more than that.
- */
-#define HOLD_MIN 32u
+/* Blocks that vCPUs are held for at a time. */
 #define HOLD_MAX 512u
 
 static bool must_hold(const struct hst *h)
@@ -39,18 +35,16 @@ static bool all_out(const struct hst *h)
 	return true;
 }
 
-static bool may_begin(const struct hst *h, uint32_t due, bool urgent)
+static bool may_begin(const struct hst *h, uint32_t due)
 {
-	uint64_t enough = urgent ? 1 : min_u64(HOLD_MIN, max_u64(h->evict.limit / 16, 1));
-
-	return due >= enough && hst_now(h) >= h->evict.hold.after_ns;
+	return due > 0 && hst_now(h) >= h->evict.hold.after_ns;
 }
 
-bool hold_ready(const struct hst *h, uint32_t due, bool urgent)
+bool hold_ready(const struct hst *h, uint32_t due)
 {
 	if (!must_hold(h))
 		return due > 0;
-	return h->evict.hold.on ? all_out(h) : may_begin(h, due, urgent);
+	return h->evict.hold.on ? all_out(h) : may_begin(h, due);
 }
 
 /* They get as much time as they were held for before they are held again. */
@@ -65,14 +59,14 @@ static void end(struct hst *h)
 	vcpu_kick_all(h);
 }
 
-uint32_t hold_for(struct hst *h, uint32_t due, bool urgent)
+uint32_t hold_for(struct hst *h, uint32_t due)
 {
 	struct hst_hold *ho = &h->evict.hold;
 
 	if (!must_hold(h))
 		return due;
 	if (!ho->on) {
-		if (!may_begin(h, due, urgent))
+		if (!may_begin(h, due))
 			return 0;
 		ho->on = true;
 		ho->left = HOLD_MAX;

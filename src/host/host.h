@@ -241,6 +241,8 @@ struct hst_evict {
 	enum hst_watch watch;
 	uint32_t import_block; /* next one to look at */
 	uint32_t pinned;       /* blocks that stay for good */
+	bool unmapping;        /* in the middle of what is due */
+	bool dropping;
 	bool working;          /* a job is out */
 	uint32_t jobs;         /* that took blocks out of the mapping */
 	bool failed;           /* `again` is to be done again after hst_resume */

@@ -118,12 +118,12 @@ bool evict_room(const struct hst *h);
 /* cfg, mem and block_count are there. */
 void evict_init(struct hst *h);
 
-/* hold.c. due: blocks to be taken; urgent: somebody waits for them. */
+/* hold.c. due: blocks to be taken. */
 void hold_init(struct hst *h);
 /* hold_for would begin, go on or end something. */
-bool hold_ready(const struct hst *h, uint32_t due, bool urgent);
+bool hold_ready(const struct hst *h, uint32_t due);
 /* How many blocks may be taken now; 0: none yet, or none any more. */
-uint32_t hold_for(struct hst *h, uint32_t due, bool urgent);
+uint32_t hold_for(struct hst *h, uint32_t due);
 void hold_used(struct hst *h, uint32_t blocks);
 /* At an exit: what KVM needs to go on with the instruction stays until it enters. */
 void hold_instruction(struct hst_vcpu *v);

@@ -215,6 +215,7 @@ static int gm_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, 
 	struct gmem *g = ctx;
 	unsigned char *at = g->guest + off.v;
 	mem_pages kept = {0};
+	uint64_t markers = 0;
 	int rc = 0;
 
 	if (madvise(at, len, MADV_DONTNEED) < 0)
@@ -222,7 +223,9 @@ static int gm_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, 
 			       (unsigned long long)len);
 	if (g->protect)
 		rc = pagemap_unwritten(g->pagemap, at, len, kept, e);
-	if (rc == 0 && g->protect)
+	for (size_t i = 0; i < ARRAY_LEN(kept); i++)
+		markers |= kept[i];
+	if (rc == 0 && markers)
 		rc = uffd_unprotect(g->uffd, at, len, e);
 	if (rc == 0 && g->poison)
 		rc = uffd_poison(g->uffd, at, len, e);

@@ -135,6 +135,39 @@ static void ahead_of_demand_a_few_are_not_worth_it(void **state)
 	hxs_close(x);
 }
 
+/* Also when as much is on standby as there may be, and each drop leaves room for one block. */
+static void ahead_of_demand_in_batches(void **state)
+{
+	static const enum hst_faults ways[] = {HST_FAULTS_BLOCK, HST_FAULTS_KERNEL};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
+		struct hx *x = open_with(ways[i], 1, 640);
+		unsigned unmaps = 0, drops = 0;
+
+		/* Slack 20, goal 80. */
+		for (uint64_t p = 0; p < 760; p++) {
+			hxs_device(x, p, 0);
+			hxs_evict(x);
+		}
+		for (uint64_t p = 760; p < 1024; p++) {
+			uint64_t unmapped = x->h.stats.unmapped, evicted = x->h.stats.evicted;
+
+			hxs_device(x, p, 0);
+			hxs_evict(x);
+			unmapped = x->h.stats.unmapped - unmapped;
+			evicted = x->h.stats.evicted - evicted;
+			assert_true(unmapped == 0 || unmapped >= 32);
+			assert_true(evicted == 0 || evicted >= 5);
+			unmaps += unmapped > 0;
+			drops += evicted > 0;
+		}
+		assert_in_range(unmaps, 4, 264 / 32 + 1);
+		assert_in_range(drops, 4, 264 / 5 + 1);
+		hxs_close(x);
+	}
+}
+
 static void the_kernels_own_faults_hold_nobody(void **state)
 {
 	struct hx *x = open_with(HST_FAULTS_KERNEL, 2, 0);
@@ -208,6 +241,7 @@ int main(void)
 		cmocka_unit_test(the_last_to_come_out_lets_it_begin),
 		cmocka_unit_test(a_hold_is_bounded),
 		cmocka_unit_test(ahead_of_demand_a_few_are_not_worth_it),
+		cmocka_unit_test(ahead_of_demand_in_batches),
 		cmocka_unit_test(the_kernels_own_faults_hold_nobody),
 		cmocka_unit_test(a_failed_job_keeps_them_out),
 		cmocka_unit_test(what_an_instruction_under_way_needs_stays),
