@@ -267,6 +267,9 @@ enum hst_where {
 #define HST_KEPT_WALK (PV_AREAS + 1)
 #define HST_KEPT (HST_KEPT_WALK + WALK_MAX)
 
+/* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
+#define HST_CAME_MAX 8
+
 /* What the vCPU thread is in the middle of. */
 enum hst_phase {
 	HST_PHASE_RUN,    /* nothing: enter the guest */
@@ -292,6 +295,8 @@ struct hst_vcpu {
 	struct hst_waiter sync; /* the phase's waiter */
 	bool sync_done;
 	struct hst_waiter *tokens; /* one per engine fault, same index */
+	roff_t came[HST_CAME_MAX]; /* since it entered: see hst_take_came */
+	uint32_t came_count;
 	struct cpu_state cpu;      /* at the last exit; valid while where != HST_IN_GUEST */
 	enum hst_where where;
 	bool kicked; /* a kick is on its way */
@@ -398,6 +403,12 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
  * A RAM access that hst_ram_io announced may be carried out when this says HST_ENTER.
  */
 enum hst_next hst_next(struct hst_vcpu *v);
+/*
+ * After HST_ENTER*: where the guest has faulted, the block has come, and it is about to touch it
+ * again, for plat prefault; up to HST_CAME_MAX, how many. These blocks stay while the vCPU counts
+ * as being in the guest.
+ */
+unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret);
 
 /* INIT or reset: events off, and whatever the vCPU thread was in the middle of is dropped. */
 void hst_vcpu_reset(struct hst_vcpu *v);

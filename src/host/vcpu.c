@@ -459,12 +459,35 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	return enter(v, HST_ENTER);
 }
 
+static void note_came(struct hst_vcpu *v, roff_t off)
+{
+	if (v->came_count < HST_CAME_MAX)
+		v->came[v->came_count++] = off;
+}
+
+unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret)
+{
+	const struct hst *h = v->h;
+	unsigned n = 0;
+
+	ASSERT(v->where == HST_IN_GUEST);
+	for (unsigned i = 0; i < v->came_count; i++)
+		if (block_kind(h, block_of(h, v->came[i])) == BLOCK_PRESENT)
+			ret[n++] = v->came[i];
+	v->came_count = 0;
+	return n;
+}
+
 void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 {
 	struct hst_vcpu *v = w->v;
+	uint32_t ix;
+	roff_t off;
 
 	v->wait_hist[hist_bucket((now - w->since_ns) / NS_PER_US)]++;
 	if (w == &v->sync) {
+		if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
+			note_came(v, v->fault_off);
 		v->sync_done = true;
 		timer_cancel(&v->h->timers, &v->wake);
 		/* Stalled or waiting, it must look; a guest that has gone on needs nothing. */
@@ -472,7 +495,10 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 			vcpu_kick(v);
 		return;
 	}
-	if (!eng_page_ready(&v->eng, (uint32_t)(w - v->tokens))) {
+	ix = (uint32_t)(w - v->tokens);
+	if (ram_find(&v->h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
+		note_came(v, off);
+	if (!eng_page_ready(&v->eng, ix)) {
 		v->stats.ready_late++;
 		return;
 	}

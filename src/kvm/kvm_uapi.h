@@ -25,6 +25,18 @@ static inline int kvmp_ioctl(int fd, unsigned long request, unsigned long arg)
 
 #define KVMP_IOCTL(fd, request, ptr) kvmp_ioctl(fd, request, (unsigned long)(ptr))
 
+/* Linux 6.11; Debian 12's headers are older. */
+#ifndef KVM_CAP_PRE_FAULT_MEMORY
+#define KVM_CAP_PRE_FAULT_MEMORY 236
+#define KVM_PRE_FAULT_MEMORY _IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
+struct kvm_pre_fault_memory {
+	__u64 gpa;
+	__u64 size;
+	__u64 flags;
+	__u64 padding[5];
+};
+#endif
+
 #ifndef KVM_MP_STATE_HALTED
 #error "asm/kvm.h for x86 is needed"
 #endif

@@ -28,6 +28,8 @@ void kvmp_init(struct kvmp *k, int vm_fd, int kick_signal, bool msrs, const stru
 {
 	*k = (struct kvmp){
 		.vm_fd = vm_fd, .kick_signal = kick_signal, .msrs = msrs, .ram = *ram};
+	k->can_prefault =
+		KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PRE_FAULT_MEMORY) > 0;
 	for (unsigned i = 0; i < KVMP_VCPUS_MAX; i++)
 		k->vcpus[i].fd = -1;
 }
@@ -257,6 +259,20 @@ static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_ex
 	}
 }
 
+static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
+{
+	struct kvmp *k = ctx;
+	struct kvm_pre_fault_memory range = {
+		.gpa = gpa.v & ~(uint64_t)(PAGE_BYTES - 1), .size = PAGE_BYTES};
+
+	/*
+	 * KVM's own async page faults do the same once a page is there. An absent page would
+	 * not do: poison makes KVM try again without end (Linux 6.12, kvm_tdp_map_page).
+	 */
+	if (k->can_prefault)
+		(void)ioctl(k->vcpus[vcpu].fd, KVM_PRE_FAULT_MEMORY, &range);
+}
+
 static void kp_wait(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
@@ -361,6 +377,7 @@ static const struct plat_ops kvmp_ops = {
 	.name = "poison",
 	.run = kp_run,
 	.wait = kp_wait,
+	.prefault = kp_prefault,
 	.inject_pf = kp_inject_pf,
 	.cancel_pf = kp_cancel_pf,
 	.finish_msr = kp_finish_msr,

@@ -39,6 +39,7 @@ struct kvmp {
 	int kick_signal;
 	struct kvmp_ram ram;
 	bool msrs; /* the APF registers come to us */
+	bool can_prefault;
 	struct kvmp_vcpu vcpus[KVMP_VCPUS_MAX];
 };
 

@@ -141,6 +141,8 @@ int apf_vcpu_run(struct apf_vcpu *v)
 	lib_lock(a);
 	for (;;) {
 		struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
+		roff_t came[HST_CAME_MAX];
+		unsigned came_count;
 		enum hst_next next;
 
 		if (__atomic_exchange_n(&v->kick_wanted, false, __ATOMIC_ACQ_REL)) {
@@ -157,7 +159,10 @@ int apf_vcpu_run(struct apf_vcpu *v)
 		}
 		if (v->io.len)
 			carry_out(v);
+		came_count = hst_take_came(v->hv, came);
 		lib_unlock(a);
+		for (unsigned i = 0; i < came_count; i++)
+			p->ops->prefault(p->ctx, v->index, ram_gpa(&a->hst.ram, came[i]));
 		p->ops->run(p->ctx, v->index, enter[next], &x);
 		lib_lock(a);
 		if (take_exit(v, &x, &ret))

@@ -60,6 +60,12 @@ struct plat_ops {
 	void (*wait)(void *ctx, unsigned vcpu);
 
 	/*
+	 * vCPU thread, before run(). A hint: the guest is about to touch this page, and need not
+	 * leave guest mode for it. The page is visible, and must stay so until the next exit.
+	 */
+	void (*prefault)(void *ctx, unsigned vcpu, gpa_t gpa);
+
+	/*
 	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to
 	 * be taken at the next entry, and makes a halted vCPU runnable.
 	 */

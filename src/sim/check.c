@@ -295,6 +295,17 @@ void sim_chk_next(struct sim_vcpu *v, enum hst_next next)
 		must(v, !left_lying(v), 31, "a due event was left lying", sim_hv(v)->eng.ready_len);
 }
 
+/* KVM must not be asked to map what is not there: it would not come back. */
+void sim_chk_came(struct sim_vcpu *v)
+{
+	roff_t came[HST_CAME_MAX];
+	unsigned count = hst_take_came(sim_hv(v), came);
+
+	for (unsigned i = 0; i < count; i++)
+		must(v, v->w->host->visible[sim_page(came[i])], 0,
+		     "KVM is to map a page that is not there", sim_page(came[i]));
+}
+
 /* Through the alias: the block must be the driver's to give, not on its way anywhere. */
 void sim_chk_host_access(struct sim *w, uint32_t page)
 {

@@ -128,6 +128,7 @@ static void next(struct sim_vcpu *v)
 		return;
 	}
 	v->enter = enter[how];
+	sim_chk_came(v);
 	if (v->io_pending)
 		carry_out(v);
 	settle_then(v, SIM_TH_GUEST);

@@ -428,6 +428,7 @@ void sim_chk_cancel(struct sim_vcpu *v);
 void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted);
 void sim_chk_host_access(struct sim *w, uint32_t page);
 void sim_chk_next(struct sim_vcpu *v, enum hst_next next);
+void sim_chk_came(struct sim_vcpu *v);
 void sim_chk_settled(struct sim *w, const struct hst_fetch *f);
 void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp);
 void sim_chk_forget(struct sim_vcpu *v); /* disable, reset: nobody waits any more */

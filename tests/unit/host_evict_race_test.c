@@ -7,6 +7,55 @@
 
 /* ---- wanted while it is being taken ---- */
 
+/* KVM is to map ahead what came for the guest. */
+static void what_came_is_told_once(void **state)
+{
+	roff_t came[HST_CAME_MAX];
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
+	hx_bring(x, 5);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 1);
+	assert_int_equal(came[0].v, 5 * PAGE_BYTES);
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	hx_close(x);
+
+	/* Told "page missing", the guest goes on; the blocks come meanwhile. */
+	x = hx_open_on(APF_REV_INT, 1);
+	for (uint64_t page = 10; page < 12; page++) {
+		assert_int_equal(hx_fault_next(x, 0, page), HST_ENTER);
+		hx_take_pf(x, 0);
+	}
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	hx_bring(x, 11);
+	hx_bring(x, 10);
+	assert_int_equal(hx_pass(x, 0), HST_ENTER);
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 2);
+	assert_int_equal(came[0].v, 11 * PAGE_BYTES);
+	assert_int_equal(came[1].v, 10 * PAGE_BYTES);
+	hx_close(x);
+}
+
+/* What was taken away again since must not be mapped. */
+static void what_came_and_went_is_not_told(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 64, true, 0);
+	roff_t came[HST_CAME_MAX];
+
+	(void)state;
+	hx_fault(x, 0, 5);
+	hx_settle(x);
+	assert_true(hxs_visible(x, 5));
+	hxs_evict_all(x);
+	assert_false(hxs_visible(x, 5));
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	hxs_close(x);
+}
+
 static void a_touch_during_unmapping_waits_behind_it(void **state)
 {
 	struct hx *x = hxs_plain(true, 0);
@@ -417,6 +466,8 @@ static void a_touch_after_half_an_unmapping_is_poisoned(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_came_is_told_once),
+		cmocka_unit_test(what_came_and_went_is_not_told),
 		cmocka_unit_test(a_touch_during_unmapping_waits_behind_it),
 		cmocka_unit_test(a_touch_during_dropping_is_read_again),
 		cmocka_unit_test(a_touch_during_dropping_keeps_the_limit),
