@@ -116,6 +116,13 @@ class Tool(Bed):
         self.assertEqual(pathlib.Path(disk).read_bytes()[1536:1544], b"written\n")
         self.assertEqual(pathlib.Path(other).read_bytes()[:8], b"read me!")
 
+    def test_its_idle_cpu_is_interrupted(self):
+        script = ("count() { awk '/virtio.*virtqueues/ {print $2}' /proc/interrupts; }; "
+                  "before=$(count); sleep 2; after=$(count); echo $((after - before))")
+        done = subprocess.run([LAB, "run", "--", "sh", "-c", script], capture_output=True,
+                              check=True, timeout=WAIT_S)
+        self.assertGreater(int(done.stdout), 3)
+
     def killed_by(self, number):
         with subprocess.Popen([LAB, "run", "--", "sleep", "1000"], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as proc:

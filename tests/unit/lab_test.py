@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import termios
+import threading
 import unittest
 from unittest import mock
 
@@ -137,6 +138,21 @@ class Holder(unittest.TestCase):
                 self.assertEqual(proc.wait(10), -9)
 
 
+class Pulse(unittest.TestCase):
+    def test_it_beats_until_the_lab_ends(self):
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # nobody reads: soon full
+        with mock.patch.object(session, "PULSE_S", 0.0001):
+            beating = threading.Thread(target=session.pulse, args=[ours], daemon=True)
+            beating.start()
+            beating.join(0.2)
+            self.assertTrue(beating.is_alive())
+            self.assertEqual(theirs.recv(1), b"\0")
+            theirs.close()
+            beating.join(10)
+        self.assertFalse(beating.is_alive())
+
+
 class Watching(unittest.TestCase):
     def watch(self, timeout=10):
         return watch.Watch(
@@ -218,7 +234,8 @@ class Machine(unittest.TestCase):
         self.assertEqual(self.after(words, "-device"), [
             "virtio-serial-pci", "virtserialport,nr=1,chardev=out",
             "virtserialport,nr=4,chardev=input", "virtserialport,nr=5,chardev=relay"])
-        for text in (initramfs.MAIN_RUN, *initramfs.COMMAND.values(), initramfs.RELAY):
+        for text in (initramfs.MAIN_RUN, *initramfs.COMMAND.values(), initramfs.RELAY,
+                     initramfs.INIT):
             for port in re.findall(r"/dev/vport0p(\d)", text):
                 self.assertIn(int(port), machine.PORTS.values())
 
