@@ -56,7 +56,7 @@ class Boot:
             swap = ["--resident-max", self.resident, "--swap", f"swap.{number}"]
         if self.swap_wrap:
             swap += ["--swap-wrap", self.swap_wrap]
-        return ["--kernel", self.kernel_name(), "--initrd", self.initrd,
+        return ["--local", "--kernel", self.kernel_name(), "--initrd", self.initrd,
                 "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
                 *swap, *self.options,
                 "--cmdline", " ".join([CMDLINE, "--", *self.steps])]

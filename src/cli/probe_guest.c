@@ -33,6 +33,8 @@ enum { GPA_TOUCH = 0x8000, GUEST_BYTES = 0x10000 };
 #define LINUX_PER_S_MIN 5000000ull
 #define ROUNDS_FIRST 5000u
 #define ROUNDS_LONG 1000000u
+/* Of the short loop, while it looks emulated: it may have shared its CPU. */
+#define TRIES 3
 
 struct guest {
 	int vm;
@@ -227,6 +229,24 @@ static int timed_loop(struct guest *g, uint64_t rounds, uint64_t *ret_ns)
 	return r;
 }
 
+static bool looks_emulated(uint64_t ns)
+{
+	return 2 * ROUNDS_FIRST * NS_PER_S / ns < LINUX_PER_S_MIN / 2;
+}
+
+/* The shortest time of the short loop. */
+static int time_short_loop(struct guest *g, uint64_t *ret_ns)
+{
+	uint64_t ns = 0;
+	int r = timed_loop(g, ROUNDS_FIRST, ret_ns);
+
+	for (unsigned i = 1; r == 0 && i < TRIES && looks_emulated(*ret_ns); i++) {
+		r = timed_loop(g, ROUNDS_FIRST, &ns);
+		*ret_ns = min_u64(*ret_ns, ns);
+	}
+	return r;
+}
+
 static void set_speed(struct probes *p, int kvm)
 {
 	struct probe *pr = &p->list[PROBE_GUEST_CPL0];
@@ -238,9 +258,9 @@ static void set_speed(struct probes *p, int kvm)
 	if (r == 0)
 		r = timed_loop(&g, 1, &ns);
 	if (r == 0)
-		r = timed_loop(&g, rounds, &ns);
+		r = time_short_loop(&g, &ns);
 	/* Not emulated: measure long enough to mean something. */
-	if (r == 0 && 2 * ROUNDS_FIRST * NS_PER_S / ns >= LINUX_PER_S_MIN / 2) {
+	if (r == 0 && !looks_emulated(ns)) {
 		rounds = ROUNDS_LONG;
 		r = timed_loop(&g, rounds, &ns);
 	}

@@ -78,7 +78,7 @@ class Script(unittest.TestCase):
                     resident="64M", swap_wrap="delay?ms=20", options=["--abi", "off"])
         (_, result), _ = self.run_script(Boot("other", ["good"]), boot)
         self.assertEqual(result.lines[0], " ".join([
-            "words: run --json stats.1 --control control.1 --kernel vmlinuz-6.1",
+            "words: run --json stats.1 --control control.1 --local --kernel vmlinuz-6.1",
             "--initrd linux.cpio --memory 512M --cpus 4 --faults stall",
             "--resident-max 64M --swap swap.1 --swap-wrap delay?ms=20 --abi off",
             f"--cmdline {linux_guests.CMDLINE} -- load=x:1 good"]))
