@@ -28,6 +28,8 @@ class Terminal(RunTest):
         def take_terminal():
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            # A shell has what it puts into the background ignore this one.
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
         return self.start("--cmdline", cmdline, *words, stdin=self.tty, stdout=self.tty,
                           stderr=subprocess.PIPE, preexec_fn=take_terminal)
