@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One stub per vector, all frames alike; the way to CPL 3 and back; and the instructions
+ * One entry per vector, all frames alike; the way to CPL 3 and back; and the instructions
  * at which a fault is expected.
  */
 #include "kernel.h"

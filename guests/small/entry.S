@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Entry points: boot, the hot paths' entries and exits, and one stub per exception.
+ * Entry points: boot, the hot paths' entries and exits, and one per exception.
  *
  * Frames. All 15 registers lie below the interrupt frame in the order of struct frame.
  * The 9 that C code may destroy come first, so that an interrupt that does not switch

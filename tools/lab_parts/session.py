@@ -89,6 +89,12 @@ class Wires:
         return ours
 
 
+def start(o, wires):
+    proc = qemu_start(o, wires.theirs)
+    threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
+    return proc
+
+
 def run(o):
     """Returns the command's exit status."""
     terminal = Terminal(0)
@@ -105,8 +111,7 @@ def run(o):
                 start_feeding(terminal, wires.input)
 
         watch = Watch(o, on_ready)
-        proc = qemu_start(o, wires.theirs)
-        threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
+        proc = start(o, wires)
         handlers = {wires.log: watch.console, wires.out: watch.output, wires.err: watch.errors,
                     wires.control: watch.answer}
         if o.input == "terminal":
@@ -149,8 +154,7 @@ def shell(o):
     wires = Wires(o, terminal)
     watch = Watch(o)
     saved = termios.tcgetattr(0) if os.isatty(0) else None
-    proc = qemu_start(o, wires.theirs)
-    threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
+    proc = start(o, wires)
     try:
         while data := os.read(wires.log, 65536):
             watch.console(data)
