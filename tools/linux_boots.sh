@@ -8,12 +8,16 @@ ticks() {
 	cat /proc/$1/task/*/stat | awk '$2 ~ /^\(vcpu/ { n += $14 + $15 } END { print n + 0 }'
 }
 
-# An idle guest, seen from outside, some seconds after it said so.
+# An idle guest, seen from outside in three windows, once what its start left to do is done.
 idle() {
-	sleep 1
+	sleep 5
 	from="$(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
-	sleep 4
-	echo "@@ $1 idle $from $(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+	for window in 1 2 3; do
+		sleep 3
+		to="$(ticks $2) $(cut -d' ' -f1 /proc/uptime)"
+		echo "@@ $1 idle $from $to"
+		from=$to
+	done
 }
 
 # Ends process $2 when it is still there after $3 seconds, and says first where its threads are.

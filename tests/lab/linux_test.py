@@ -30,9 +30,9 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
-# More than fits: 192 or 96 MiB for 16 processes, each byte of which is checked again and
+# More than fits beside the kernel: 128 or 96 MiB for 16 processes, each byte of which is checked again and
 # again, and all of it once more at the end.
-BIG_LOAD = "load=processes:16,pages:3072,hot:20,hot_visits:50,sweep:1,patience:240,seconds:120"
+BIG_LOAD = "load=processes:16,pages:2048,hot:20,hot_visits:50,sweep:1,patience:240,seconds:120"
 LOAD = "load=processes:16,pages:1536,hot:20,hot_visits:50,sweep:1,patience:240,seconds:20"
 FAULTS = ["user", "kernel", "stall", "block"]
 
@@ -79,8 +79,8 @@ def boots_of_evictions():
 def boots_of_events():
     """What happens to a machine while it runs."""
     return [
-        Boot(name_of("6.12", 1, "user", "idle"), ["idle=7"], elf=True),
-        Boot(name_of("6.12", 4, "user", "idle"), ["idle=7"], elf=True, cpus=4),
+        Boot(name_of("6.12", 1, "user", "idle"), ["idle=16"], elf=True),
+        Boot(name_of("6.12", 4, "user", "idle"), ["idle=16"], elf=True, cpus=4),
         Boot(name_of("6.12", 4, "user", "plug"), ["load=seconds:8,processes:4,plug:1", "plug=1"],
              elf=True, cpus=4),
         Boot(name_of("6.12", 2, "user", "reboot"), [SMALL_LOAD, "reboot"], cpus=2),

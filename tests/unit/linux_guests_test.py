@@ -93,6 +93,9 @@ class Script(unittest.TestCase):
         result = linux_guests.Result(Boot("a", []))
         result.take_mark("idle", "100 10.0 120 14.0")
         self.assertAlmostEqual(result.idle_share, 0.05)
+        result.take_mark("idle", "120 14.0 128 18.0")
+        result.take_mark("idle", "128 18.0 148 22.0")
+        self.assertAlmostEqual(result.idle_share, 0.02)
 
 
 class Checks(unittest.TestCase):
