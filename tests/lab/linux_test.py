@@ -30,8 +30,8 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
-# More than fits beside the kernel: 128 or 96 MiB for 16 processes, each byte of which is checked again and
-# again, and all of it once more at the end.
+# More than fits beside the kernel: 128 or 96 MiB for 16 processes, each byte of which is checked
+# again and again, and all of it once more at the end.
 BIG_LOAD = "load=processes:16,pages:2048,hot:20,hot_visits:50,sweep:1,patience:240,seconds:120"
 LOAD = "load=processes:16,pages:1536,hot:20,hot_visits:50,sweep:1,patience:240,seconds:20"
 FAULTS = ["user", "kernel", "stall", "block"]
