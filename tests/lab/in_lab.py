@@ -14,8 +14,8 @@ import shlex
 import subprocess
 import sys
 
-PROGRAM_S = 300  # for one program
-LAB_S = 700      # for all of them
+PROGRAM_S = 500  # for one program
+LAB_S = 1200     # for all of them
 SKIPPED = 77
 # Each program's first and last line, which no program prints by itself.
 MARK = "@@in_lab@@"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(SOURCE / "tools"))
 from lab_parts.watch import COMPLAINT
 from linux_guests import LAB, Boot, kernel_path, run_boots
 
-LAB_S = 800
+LAB_S = 1500
 LABS = 2  # of one emulated CPU each
 SKIPPED = 77
 CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
