@@ -547,12 +547,12 @@ static uint64_t now_us(void)
 }
 
 /*
- * Where everything is emulated on one CPU, a storm that only knew the time would leave the guest
- * next to nothing: it rests for as long as its last step took, too, and that twice.
+ * Between two steps of a storm: twice as long as the last one took, which began then. Where
+ * everything is emulated on one CPU, a fixed time would leave the guest next to nothing.
  */
-static void rest(uint64_t step_us, uint64_t least_us)
+static void rest(uint64_t began_us, uint64_t least_us)
 {
-	usleep((useconds_t)(2 * step_us > least_us ? 2 * step_us : least_us));
+	usleep((useconds_t)max_u64(2 * (now_us() - began_us), least_us));
 }
 
 static void *evict_again_and_again(void *arg)
@@ -564,7 +564,7 @@ static void *evict_again_and_again(void *arg)
 
 		assert_int_equal(apf_evict(s->a, 0, NULL, NULL), 0);
 		s->evictions++;
-		rest(now_us() - began, 3000);
+		rest(began, 3000);
 	}
 	return NULL;
 }
@@ -581,7 +581,7 @@ static void *read_here_and_there(void *arg)
 		uint64_t page = prng_next(&rng) % s->f->cfg.boot.pages, began = now_us();
 
 		assert_int_equal(apf_read(s->a, (1ull << 32) + page * PAGE_BYTES, &byte, 1), 0);
-		rest(now_us() - began, 500);
+		rest(began, 500);
 	}
 	return NULL;
 }
@@ -598,7 +598,7 @@ static void *reclaim_here_and_there(void *arg)
 		uint64_t page = prng_next(&rng) % s->f->cfg.boot.pages, began = now_us();
 
 		assert_int_equal(madvise(at + page * PAGE_BYTES, PAGE_BYTES, MADV_DONTNEED), 0);
-		rest(now_us() - began, 200);
+		rest(began, 200);
 	}
 	return NULL;
 }
