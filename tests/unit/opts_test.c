@@ -262,13 +262,13 @@ static void a_long_word_does_not_hide_the_reason(void **state)
 	char line[400] = "--small ";
 
 	(void)state;
-	memset(line + 8, 'x', 300);
+	memset(line + 8, 'q', 300);
 	line[308] = '\0';
 	struct values v = {0};
 	struct err e = {0};
 	int operand;
 	assert_int_equal(parse(&table, line, &v, &operand, &e), OPTS_BAD);
-	assert_non_null(strstr(e.text, "xxx: not a decimal number; see 'asyncpf paint --help'"));
+	assert_non_null(strstr(e.text, "qqq: not a decimal number; see 'asyncpf paint --help'"));
 }
 
 static void help_names_every_option(void **state)
