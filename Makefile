@@ -15,7 +15,7 @@ SANITIZED := -Db_lundef=false -Dbuildtype=debugoptimized
 # container may refuse to change it.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-# LAB=0 leaves the lab's tests out of `make test`. They are two thirds of its time.
+# LAB=0 leaves the lab's tests out of `make test`. They are most of its time.
 LAB ?= 1
 
 export ASAN_OPTIONS ?= abort_on_error=0:detect_leaks=1:detect_stack_use_after_return=1
