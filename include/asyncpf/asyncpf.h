@@ -274,6 +274,7 @@ struct apf_stats {
 	uint64_t evicted;   /* of those: memory given back */
 	uint64_t refaulted; /* of those: fetched again */
 	uint64_t refaults_kernel_mode; /* rescued or fetched again for the guest's CPL 0 */
+	uint64_t read_ahead; /* read along with those, from around them, and kept unmapped */
 	uint64_t swap_writes, swap_write_errors, bytes_swapped;
 	uint64_t stall_ns_kernel_mode, stall_ns_other; /* the vCPUs were halted for faults */
 };

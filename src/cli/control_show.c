@@ -67,8 +67,8 @@ static void show_memory(const struct control_status *s, FILE *out)
 		" all zeroes; %" PRIu64 " evicted\n",
 		s->unmapped, s->unmapped_clean, s->unmapped_zero, s->evicted);
 	fprintf(out, "returned  %" PRIu64 " rescued, %" PRIu64 " fetched again; %" PRIu64
-		" of them for kernel mode\n",
-		s->rescued, s->refaulted, s->refaults_kernel_mode);
+		" of them for kernel mode, %" PRIu64 " read ahead\n",
+		s->rescued, s->refaulted, s->refaults_kernel_mode, s->read_ahead);
 	fputs("swapped   ", out);
 	put_size(out, s->swapped_bytes);
 	fprintf(out, ", %" PRIu64 " writes in flight, %" PRIu64 " errors\n", s->writes_in_flight,

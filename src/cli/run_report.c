@@ -23,11 +23,13 @@ static void report_overcommit(const struct apf_stats *s, FILE *to)
 	const unsigned long long mib = 1 << 20;
 
 	fprintf(to, "resident %llu MiB of at most %llu; evicted %llu, refaulted %llu, rescued %llu "
-		"(of both %llu for kernel mode); written out %llu, clean %llu, zeroes %llu\n",
+		"(of both %llu for kernel mode, and %llu read ahead for it); written out %llu, "
+		"clean %llu, zeroes %llu\n",
 		(unsigned long long)s->bytes_resident / mib,
 		(unsigned long long)s->resident_max / mib, (unsigned long long)s->evicted,
 		(unsigned long long)s->refaulted, (unsigned long long)s->rescued,
-		(unsigned long long)s->refaults_kernel_mode, (unsigned long long)s->swapped,
+		(unsigned long long)s->refaults_kernel_mode, (unsigned long long)s->read_ahead,
+		(unsigned long long)s->swapped,
 		(unsigned long long)s->unmapped_clean, (unsigned long long)s->unmapped_zero);
 	fprintf(to, "vCPUs stood still %.3f s: halted %.3f s for kernel mode, %.3f s otherwise\n",
 		(double)s->host_wait_ns / 1e9, (double)s->stall_ns_kernel_mode / 1e9,
@@ -97,6 +99,7 @@ static void json_stats(struct json *j, const struct apf_stats *s)
 	json_u64(j, "evicted", s->evicted);
 	json_u64(j, "refaulted", s->refaulted);
 	json_u64(j, "refaults_kernel_mode", s->refaults_kernel_mode);
+	json_u64(j, "read_ahead", s->read_ahead);
 	json_u64(j, "swap_writes", s->swap_writes);
 	json_u64(j, "swap_write_errors", s->swap_write_errors);
 	json_u64(j, "bytes_swapped", s->bytes_swapped);

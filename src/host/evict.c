@@ -7,8 +7,8 @@
  * STANDBY is the second chance: the block is out of the guest mapping but in memory, so a
  * touch brings it back without a read, and tells who needed it (BLOCK_KERNEL). What was
  * written to is on the way to the swap file meanwhile; what is as it was, or all zeroes, is
- * dropped without a write. Blocks that the guest's kernel mode wanted back are taken last:
- * waiting for them cannot be hidden.
+ * dropped without a write. Blocks that the guest's kernel mode wanted back stay longer, as
+ * waiting for them cannot be hidden; what lies around them is read along, onto standby.
  *
  * How much: below `low` nothing is dropped. Fetches that need memory grant credit for taking
  * blocks out of the mapping ahead of demand, rescues do not: a guest whose working set fits
@@ -31,8 +31,11 @@
  * batch, and vCPUs are held for it.
  */
 #define AHEAD_BLOCKS 32u
-/* One job in so many looks at kernel mode's blocks again. */
-#define PROBE_JOBS 8u
+/*
+ * Kernel mode's blocks stay so many times as long as others: about what it costs more to wait for
+ * one. That stops the vCPU for all of a read; for another it takes some of what others let it do.
+ */
+#define KERNEL_STAYS 32u
 
 static bool limited(const struct hst_evict *ev)
 {
@@ -208,20 +211,27 @@ static bool is_urgent(const struct hst *h)
 	return over_limit(ev) > standby_len(ev) || ev->force_unmaps > 0;
 }
 
-void evict_charge(struct hst *h)
+void evict_charge(struct hst *h, bool ahead)
 {
 	struct hst_evict *ev = &h->evict;
 	uint32_t goal = ev->limit / 8;
 
 	ev->resident++;
 	/* One for the block that this one will displace, one for a rescue on the way. */
-	if (limited(ev) && ev->resident + goal > ev->limit - slack(ev))
+	if (!ahead && limited(ev) && ev->resident + goal > ev->limit - slack(ev))
 		ev->unmap_credit = (uint32_t)min_u64(ev->unmap_credit + 2, goal);
 }
 
 bool evict_room(const struct hst *h)
 {
 	return h->evict.resident < h->evict.limit;
+}
+
+bool evict_spare(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return !limited(ev) || ev->resident + slack(ev) / 2 < ev->limit;
 }
 
 uint64_t hst_resident_bytes(const struct hst *h)
@@ -262,10 +272,24 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 }
 
 /*
+ * Now and then kernel mode's oldest block is taken, to see who wants it back: the guest's kernel
+ * also clears pages for its processes, and what it needed to boot it may never need again. While
+ * as many of the others are taken as there are, 1/KERNEL_STAYS of kernel mode's are.
+ */
+static uint64_t probe_cost(const struct hst_evict *ev)
+{
+	return (uint64_t)KERNEL_STAYS * ev->lists[HST_LIST_USER].len;
+}
+
+static bool probe_due(const struct hst_evict *ev)
+{
+	return ev->force_unmaps == 0 && ev->lists[HST_LIST_KERNEL].len > ev->limit / 16 &&
+	       ev->probe_credit >= probe_cost(ev);
+}
+
+/*
  * The list to take from. Kernel mode's when of the others hardly any are left, but not if that
- * would leave too few of its own, which would displace each other for ever. And now and then
- * its oldest, to see whether it is still kernel mode that wants it: the guest's kernel also
- * clears pages for its processes, and nobody sees whose they are from then on.
+ * would leave too few of its own, which would displace each other for ever.
  */
 static enum hst_list_id victims(const struct hst *h)
 {
@@ -274,7 +298,7 @@ static enum hst_list_id victims(const struct hst *h)
 
 	if (ev->force_unmaps > 0)
 		few = 0;
-	else if (ev->jobs % PROBE_JOBS == 0 && ev->lists[HST_LIST_KERNEL].len > ev->limit / 16)
+	else if (probe_due(ev))
 		return HST_LIST_KERNEL;
 	if (ev->lists[HST_LIST_USER].len == 0)
 		return HST_LIST_KERNEL;
@@ -298,17 +322,22 @@ static bool next_unmap(struct hst *h, struct hst_job *job)
 	struct hst_evict *ev = &h->evict;
 	enum hst_list_id id = victims(h);
 	uint32_t due = takeable(h);
+	bool probe = probe_due(ev);
 
 	ev->unmapping = due > 0;
-	due = hold_for(h, due);
+	due = (uint32_t)min_u64(hold_for(h, due), probe ? 1 : due);
 	if (due == 0)
 		return false;
+	if (probe)
+		ev->probe_credit -= probe_cost(ev);
 	job->kind = HST_JOB_UNMAP;
 	job->block = ev->lists[id].head;
 	job->count = take_run(h, id, job->block, (uint32_t)min_u64(due, run_max(h)),
 			      BLOCK_UNMAPPING);
 	h->blocks_present -= job->count;
-	ev->jobs++;
+	if (!probe)
+		ev->probe_credit = min_u64(ev->probe_credit, probe_cost(ev)) +
+				   (uint64_t)job->count * ev->lists[HST_LIST_KERNEL].len;
 	for (uint32_t i = 0; i < job->count; i++)
 		if (block_is(h, job->block + i, BLOCK_WRITTEN))
 			job->yes[i / 64] |= 1ull << (i % 64);
@@ -384,7 +413,7 @@ static void import(struct hst *h, const struct hst_job *job)
 		h->blocks[block] |= BLOCK_WRITTEN;
 		block_set_kind(h, block, BLOCK_PRESENT);
 		h->blocks_present++;
-		evict_charge(h);
+		evict_charge(h, false);
 		evict_enlist(h, block);
 	}
 	ev->import_block += job->count;

@@ -16,8 +16,11 @@
 #include "base/assert.h"
 #include "host/internal.h"
 
-/* Zeroes cost nothing to bring: one fault fills this much around it. */
-#define FILL_BYTES (64u << 10)
+/*
+ * Around a fault: zeroes, which cost nothing to bring, and, as kernel mode cannot be parked,
+ * what it will want next.
+ */
+#define AROUND_BYTES (64u << 10)
 #define BACKOFF_FIRST_NS (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS NS_PER_S
 
@@ -133,11 +136,51 @@ uint64_t backoff_ns(unsigned tries)
 	return min_u64(delay, BACKOFF_MAX_NS);
 }
 
+static void fetch_free(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	f->state = HST_FETCH_FREE;
+	f->next = h->free_fetches;
+	h->free_fetches = f;
+	h->free_count++;
+}
+
+/* Read along, and nobody has asked for it until now. */
+static bool is_unwanted(const struct hst_fetch *f)
+{
+	return f->ahead && !f->waiters;
+}
+
+/* It waits for its first touch out of the guest mapping, as what is taken away does. */
+static void fetch_to_standby(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	block_set_kind(h, f->block, BLOCK_STANDBY);
+	evict_enlist(h, f->block);
+	fetch_free(f);
+}
+
+/* Who wants it reads it again. What of it came into memory counts again then. */
+static void fetch_give_up(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	block_set_kind(h, f->block, BLOCK_ABSENT);
+	h->evict.resident--;
+	fetch_free(f);
+}
+
 static void read_failed(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
 
 	h->stats.read_errors++;
+	if (is_unwanted(f)) {
+		fetch_give_up(f);
+		return;
+	}
 	if (f->tries >= h->cfg.retries_max) {
 		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
@@ -162,7 +205,10 @@ static void read_done(struct src_read *rd, const struct err *why)
 		h->stats.bytes_read += rd->len;
 		if (f->backing && !f->sampled)
 			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
-		fetch_filled(f);
+		if (is_unwanted(f))
+			fetch_to_standby(f);
+		else
+			fetch_filled(f);
 	} else if (was == HST_FETCH_CANCELLED) {
 		f->tries = 0;
 		fetch_queue(f);
@@ -213,6 +259,14 @@ static struct ram_backing *backing_of(struct hst *h, uint32_t block)
 	return block_is(h, block, BLOCK_ZEROES) ? NULL : ram_backing_at(&h->ram, off);
 }
 
+static void around(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end)
+{
+	uint32_t count = (uint32_t)max_u64(AROUND_BYTES >> h->cfg.block_shift, 1);
+
+	*ret_start = block & ~(count - 1);
+	*ret_end = (uint32_t)min_u64(*ret_start + count, h->block_count);
+}
+
 /* A block that was never filled, and is nothing but zeroes. */
 static bool is_untouched(struct hst *h, uint32_t block)
 {
@@ -226,7 +280,7 @@ static void fill_one(struct hst_fetch *f, uint32_t block)
 
 	if (block != f->block) {
 		block_set_fetch(h, block, (uint32_t)(f - h->fetches));
-		evict_charge(h);
+		evict_charge(h, false);
 	}
 	/* That the guest will write to it is likely. */
 	h->blocks[block] |= BLOCK_WRITTEN;
@@ -236,16 +290,16 @@ static void fill_one(struct hst_fetch *f, uint32_t block)
 static void fill(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
-	uint32_t around = (uint32_t)max_u64(FILL_BYTES >> h->cfg.block_shift, 1);
-	uint32_t start = f->block & ~(around - 1), end = start + around;
+	uint32_t start, end;
 	bool alone = block_is(h, f->block, BLOCK_SEEN) || !h->cfg.evict;
 
+	around(h, f->block, &start, &end);
 	fill_one(f, f->block);
 	while (!alone && f->first > start && evict_room(h) && is_untouched(h, f->first - 1)) {
 		fill_one(f, --f->first);
 		f->count++;
 	}
-	while (!alone && f->first + f->count < min_u64(end, h->block_count) && evict_room(h) &&
+	while (!alone && f->first + f->count < end && evict_room(h) &&
 	       is_untouched(h, f->first + f->count)) {
 		fill_one(f, f->first + f->count);
 		f->count++;
@@ -261,7 +315,7 @@ static void fetch_issue(struct hst_fetch *f)
 	uint64_t len;
 
 	if (!f->charged)
-		evict_charge(h);
+		evict_charge(h, f->ahead);
 	f->charged = true;
 	hst_block_range(h, f->block, &off, &len);
 	len = b ? backed_bytes(b, off, len) : 0;
@@ -362,6 +416,36 @@ struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool 
 	return f;
 }
 
+/* What nobody waits for leaves room for what somebody does. */
+static bool ahead_room(const struct hst *h)
+{
+	return evict_spare(h) && h->in_flight < h->cfg.queue_depth &&
+	       h->free_count > h->fetch_count / 2;
+}
+
+/*
+ * What lies around a block that kernel mode waits for is likely to be kernel mode's, too: Linux
+ * keeps apart what it cannot move. While it waits the vCPU does nothing else, so that is read
+ * along, onto standby: a touch takes no read then, and tells whose it is; what nobody touches
+ * goes first, without a write.
+ */
+void fetch_around(struct hst *h, uint32_t block)
+{
+	uint32_t at, end;
+
+	for (around(h, block, &at, &end); at < end && ahead_room(h); at++) {
+		struct hst_fetch *f;
+
+		if (block_kind(h, at) != BLOCK_ABSENT || !block_is(h, at, BLOCK_IN_SWAP))
+			continue;
+		f = fetch_alloc(h, at, h->cfg.vcpus);
+		f->ahead = true;
+		h->stats.read_ahead++;
+		fetch_queue(f);
+		fetch_dispatch(h);
+	}
+}
+
 void fetch_present_again(struct hst *h, uint32_t block)
 {
 	struct hst_fetch *f;
@@ -451,10 +535,7 @@ void hst_settle(struct hst_fetch *f, const struct err *why)
 		else
 			h->hooks.outside_ready(h->hooks.ctx);
 	}
-	f->state = HST_FETCH_FREE;
-	f->next = h->free_fetches;
-	h->free_fetches = f;
-	h->free_count++;
+	fetch_free(f);
 }
 
 /* ---- outside callers ---- */

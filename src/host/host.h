@@ -98,6 +98,7 @@ struct hst_stats {
 	uint64_t evicted;        /* memory given back */
 	uint64_t refaulted;     /* fetched although they had been in memory before */
 	uint64_t refaults_kernel_mode; /* of refaulted and rescued: by the guest's CPL 0 */
+	uint64_t read_ahead; /* blocks read along with one that kernel mode waited for */
 	uint64_t swap_writes;
 	uint64_t swap_write_errors;
 	uint64_t bytes_swapped;
@@ -145,6 +146,7 @@ struct hst_fetch {
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled;
 	bool charged;      /* the block counts as resident */
+	bool ahead;        /* read along: goes to standby unless somebody waits by then */
 	bool watch_writes; /* of mem present; valid when filled */
 	enum hst_fetch_state state;
 };
@@ -244,7 +246,7 @@ struct hst_evict {
 	bool unmapping;        /* in the middle of what is due */
 	bool dropping;
 	bool working;          /* a job is out */
-	uint32_t jobs;         /* that took blocks out of the mapping */
+	uint64_t probe_credit; /* blocks taken, times kernel mode's, since one of these was */
 	bool failed;           /* `again` is to be done again after hst_resume */
 	struct hst_job again;
 	struct hst_write writes[HST_WRITES_MAX];

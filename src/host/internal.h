@@ -87,6 +87,8 @@ struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool 
  * accesses, registers, areas and devices, of which each can have only so many.
  */
 bool fetch_room(const struct hst *h);
+/* Reads what lies around a block that kernel mode waits for, to be on standby. */
+void fetch_around(struct hst *h, uint32_t block);
 /* Makes a PRESENT block visible once more. */
 void fetch_present_again(struct hst *h, uint32_t block);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
@@ -111,10 +113,12 @@ void evict_enlist(struct hst *h, uint32_t block);
 void evict_delist(struct hst *h, uint32_t block);
 /* Changes flags, and with them the list that the block is on. */
 void evict_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear);
-/* Another block takes up memory. */
-void evict_charge(struct hst *h);
+/* Another block takes up memory; ahead: one that is to be on standby. */
+void evict_charge(struct hst *h, bool ahead);
 /* No: a fetch has to wait until memory is given back. */
 bool evict_room(const struct hst *h);
+/* There is room for what nobody waits for. */
+bool evict_spare(const struct hst *h);
 /* cfg, mem and block_count are there. */
 void evict_init(struct hst *h);
 

@@ -73,16 +73,19 @@ static bool begin_wait(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 	uint32_t block = block_of(h, off);
 	uint64_t now = hst_now(h);
 	struct hst_fetch *f;
-	bool joined;
+	bool joined, read;
 
 	ASSERT(v->phase == HST_PHASE_RUN && off.v < h->mem.bytes);
 	waiter_unlink(&v->sync);
 	v->sync_done = false;
 	if (block_kind(h, block) == BLOCK_PRESENT)
 		return false;
+	read = block_kind(h, block) == BLOCK_ABSENT && block_is(h, block, BLOCK_IN_SWAP);
 	f = fetch_for(h, block, v->index, &joined);
 	v->stats.joined += joined;
 	waiter_link(&v->sync, f, now);
+	if (read && v->cpu.cpl == 0)
+		fetch_around(h, block);
 	v->phase = phase;
 	v->fault_off = off;
 	v->phase_since_ns = now;
@@ -160,12 +163,13 @@ static void note_mode(struct hst_vcpu *v, uint32_t block)
 void hst_fault(struct hst_vcpu *v, roff_t off)
 {
 	struct hst *h = v->h;
+	uint32_t block = block_of(h, off);
 	uint64_t grace;
 
 	v->stats.faults++;
-	note_mode(v, block_of(h, off));
-	if (block_kind(h, block_of(h, off)) != BLOCK_PRESENT &&
-	    block_kind(h, block_of(h, off)) != BLOCK_FETCHING && !fetch_room(h)) {
+	note_mode(v, block);
+	if (block_kind(h, block) != BLOCK_PRESENT && block_kind(h, block) != BLOCK_FETCHING &&
+	    !fetch_room(h)) {
 		v->crowded_until_ns = hst_now(h) + CROWDED_NS;
 		return;
 	}

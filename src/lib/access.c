@@ -199,6 +199,7 @@ void apf_stats_get(struct apf *a, struct apf_stats *ret)
 	s.evicted = h.evicted;
 	s.refaulted = h.refaulted;
 	s.refaults_kernel_mode = h.refaults_kernel_mode;
+	s.read_ahead = h.read_ahead;
 	s.swap_writes = h.swap_writes;
 	s.swap_write_errors = h.swap_write_errors;
 	s.bytes_swapped = h.bytes_swapped;

@@ -36,6 +36,7 @@ const struct control_key control_status_keys[] = {
 	NUMBER(evicted),
 	NUMBER(refaulted),
 	NUMBER(refaults_kernel_mode),
+	NUMBER(read_ahead),
 	NUMBER(writes_in_flight),
 	NUMBER(swap_write_errors),
 	NUMBER(swapped_bytes),

@@ -36,10 +36,11 @@ struct control_status {
 	 * Overcommit, in blocks: taken out of the guest's mapping, of these found unchanged or
 	 * all zeroes, so that nothing was written; touched again while still in memory (rescued),
 	 * memory given back (evicted), and of these fetched again (refaulted); rescued or fetched
-	 * again for the guest's kernel mode.
+	 * again for the guest's kernel mode, and read along with those, unasked.
 	 */
 	uint64_t unmapped, unmapped_clean, unmapped_zero, rescued, evicted, refaulted;
-	uint64_t refaults_kernel_mode, writes_in_flight, swap_write_errors, swapped_bytes;
+	uint64_t refaults_kernel_mode, read_ahead;
+	uint64_t writes_in_flight, swap_write_errors, swapped_bytes;
 
 	/* the source */
 	uint64_t reads_in_flight, reads, read_bytes, read_errors, read_retries, read_timeouts;

@@ -64,6 +64,7 @@ static void fill_memory(const struct apf_stats *s, struct control_status *ret)
 	ret->evicted = s->evicted;
 	ret->refaulted = s->refaulted;
 	ret->refaults_kernel_mode = s->refaults_kernel_mode;
+	ret->read_ahead = s->read_ahead;
 	ret->writes_in_flight = s->writes_in_flight;
 	ret->swap_write_errors = s->swap_write_errors;
 	ret->swapped_bytes = s->bytes_swapped;

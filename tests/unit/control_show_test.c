@@ -28,7 +28,7 @@ static const struct control_status busy = {
 	.overhead_bytes = 1,
 	.unmapped = 107, .unmapped_clean = 10, .unmapped_zero = 5,
 	.rescued = 7, .evicted = 100,
-	.refaulted = 60, .refaults_kernel_mode = 21,
+	.refaulted = 60, .refaults_kernel_mode = 21, .read_ahead = 17,
 	.writes_in_flight = 4, .swap_write_errors = 1, .swapped_bytes = 40 * MIB,
 	.reads_in_flight = 3, .reads = 80, .read_bytes = 327680,
 	.read_errors = 2, .read_retries = 1, .read_timeouts = 4,
@@ -48,7 +48,7 @@ static const char busy_text[] =
 	"memory    512.0 MiB: resident 128.0 MiB (at most 128.0 MiB), absent 384.0 MiB, blocks of "
 	"4.0 KiB\n"
 	"unmapped  107 blocks: 10 unchanged, 5 all zeroes; 100 evicted\n"
-	"returned  7 rescued, 60 fetched again; 21 of them for kernel mode\n"
+	"returned  7 rescued, 60 fetched again; 21 of them for kernel mode, 17 read ahead\n"
 	"swapped   40.0 MiB, 4 writes in flight, 1 errors\n"
 	"fetched   80 reads, 320.0 KiB, 3 in flight; 2 errors, 1 retries, 4 timeouts\n"
 	"touches   90 of absent memory: 50 events, 25 stalls, 6 in grace, 9 blocked\n"
@@ -68,7 +68,8 @@ static const char busy_json[] =
 	"\"block_bytes\": 4096, \"resident_max_bytes\": 134217728, "
 	"\"overhead_bytes\": 1, \"unmapped\": 107, \"unmapped_clean\": 10, "
 	"\"unmapped_zero\": 5, \"rescued\": 7, \"evicted\": 100, \"refaulted\": 60, "
-	"\"refaults_kernel_mode\": 21, \"writes_in_flight\": 4, \"swap_write_errors\": 1, "
+	"\"refaults_kernel_mode\": 21, \"read_ahead\": 17, \"writes_in_flight\": 4, "
+	"\"swap_write_errors\": 1, "
 	"\"swapped_bytes\": 41943040, \"reads_in_flight\": 3, \"reads\": 80, "
 	"\"read_bytes\": 327680, \"read_errors\": 2, \"read_retries\": 1, \"read_timeouts\": 4, "
 	"\"faults_total\": 90, \"graced\": 6, \"blocked\": 9, \"host_wait_us\": 12345678, "

@@ -71,6 +71,7 @@ struct hx_src {
 	unsigned count, count_max;
 	unsigned nesting; /* of read() within read() */
 	const unsigned char *disk; /* what it holds; NULL: hx_byte */
+	bool *allocated; /* for each page of RAM, that a read came there; NULL: not noted */
 };
 
 struct hx_vcpu {
@@ -211,6 +212,10 @@ static inline void hx_src_answer(struct hx_src *s, unsigned i, int code)
 
 	assert_true(i < s->count);
 	s->count--;
+	if (s->allocated)
+		for (uint64_t at = 0; at < rd->len; at += PAGE_BYTES)
+			s->allocated[((uintptr_t)rd->buf - (uintptr_t)s->x->alias + at) >>
+				     PAGE_SHIFT] = true;
 	memmove(&s->reads[i], &s->reads[i + 1], (s->count - i) * sizeof(s->reads[0]));
 	memmove(&s->cancelled[i], &s->cancelled[i + 1], (s->count - i) * sizeof(bool));
 	if (code == 0) {

@@ -277,7 +277,8 @@ static inline struct hx *hxs_open(const struct hst_cfg *cfg, uint64_t pages, boo
 	s->source = source;
 	s->watched = source || block > PAGE_BYTES;
 	s->src = (struct hx_src){.src = {.ops = x->src.src.ops, .size = sizeof(s->disk)},
-				 .x = x, .answers = HX_AT_ONCE, .disk = s->disk};
+				 .x = x, .answers = HX_AT_ONCE, .disk = s->disk,
+				 .allocated = s->allocated};
 	/* What was never written must not pass for zeroes. */
 	memset(s->disk, 0xdd, sizeof(s->disk));
 	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, bytes, block), RAM_ADDED);

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is read along with a block that kernel mode waits for (src/host/fetch.c), and how long
+ * kernel mode's blocks stay (src/host/evict.c).
+ */
+#include "host_swap_fixture.h"
+
+#define FIRST 16u /* of the 16 blocks around */
+#define AROUND 16u
+
+/* Blocks FIRST to FIRST + AROUND - 1, written to and then evicted. */
+static struct hx *open_evicted(uint64_t limit)
+{
+	struct hx *x = hxs_plain(true, limit);
+
+	hxs_write_pages(x, FIRST, AROUND);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	x->h.stats.reads = 0;
+	return x;
+}
+
+/* Kernel mode touches a block and waits; the reads are outstanding. */
+static void touch_later(struct hx *x, uint64_t page)
+{
+	hxs(x)->src.answers = HX_LATER;
+	x->vcpus[0].cpu.cpl = 0;
+	assert_int_equal(hx_fault_next(x, 0, page), HST_WAIT);
+}
+
+static void answer(struct hx *x, uint64_t page, int code)
+{
+	struct hx_src *s = &hxs(x)->src;
+
+	hx_src_answer(s, hx_src_read_at(s, HXS_HEAD + page * PAGE_BYTES), code);
+	hx_settle(x);
+	hx_assert_sound(x);
+}
+
+static void kernel_mode_has_its_surroundings_read_to_standby(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+
+	(void)state;
+	hxs_touch(x, 20, 0);
+	assert_int_equal(x->h.stats.reads, AROUND);
+	assert_int_equal(x->h.stats.read_ahead, AROUND - 1);
+	assert_int_equal(x->h.evict.resident, AROUND);
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		assert_int_equal(hxs_kind(x, p), p == 20 ? BLOCK_PRESENT : BLOCK_STANDBY);
+	/* A touch takes no read, and tells whose they are. */
+	hxs_touch(x, 21, 0);
+	hxs_touch(x, 22, 3);
+	assert_int_equal(x->h.stats.reads, AROUND);
+	assert_int_equal(x->h.stats.rescued, 2);
+	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 2);
+	assert_int_equal(x->h.evict.lists[HST_LIST_USER].len, 1);
+	hxs_close(x);
+}
+
+static void what_nobody_touches_goes_first_and_unwritten(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+	uint64_t swapped = x->h.stats.swapped;
+
+	(void)state;
+	hxs_touch(x, 20, 0);
+	hst_evict_to(&x->h, PAGE_BYTES);
+	hxs_evict(x);
+	assert_int_equal(hxs_kind(x, 20), BLOCK_PRESENT);
+	assert_int_equal(x->h.evict.resident, 1);
+	assert_int_equal(x->h.stats.swapped, swapped);
+	hxs_check_pages(x, FIRST, AROUND);
+	hxs_close(x);
+}
+
+static void user_mode_has_nothing_read_along(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+
+	(void)state;
+	hxs_touch(x, 20, 3);
+	assert_int_equal(x->h.stats.reads, 1);
+	assert_int_equal(x->h.evict.resident, 1);
+	hxs_close(x);
+}
+
+/* Neither what was never there nor what is there; nor beyond the 64 KiB or the end of RAM. */
+static void only_what_is_in_the_swap_file_is_read_along(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 24, false, 12);
+
+	(void)state;
+	hxs_write_pages(x, 17, 1);
+	hxs_write_pages(x, 20, 1);
+	hxs_write_pages(x, 15, 1);
+	hxs_evict_all(x);
+	hxs_write_pages(x, 22, 1);
+	x->h.stats.reads = 0;
+	hxs_touch(x, 20, 0);
+	assert_int_equal(x->h.stats.reads, 2);
+	assert_int_equal(hxs_kind(x, 17), BLOCK_STANDBY);
+	assert_int_equal(hxs_kind(x, 15), BLOCK_ABSENT);
+	hxs_close(x);
+}
+
+static void near_the_limit_nothing_is_read_along(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+
+	(void)state;
+	for (uint64_t p = 64; p < 64 + HXS_LIMIT - 3; p++)
+		hxs_device(x, p, 0x2000 + p);
+	x->h.stats.reads = 0;
+	x->vcpus[0].cpu.cpl = 0;
+	hx_fault(x, 0, 20);
+	/* Half of the slack may be used. */
+	assert_int_equal(x->h.stats.reads, 1);
+	assert_int_equal(x->h.stats.read_ahead, 0);
+	hxs_close(x);
+}
+
+static void who_waits_by_then_gets_it_mapped(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+	struct hst_waiter w = {.v = NULL};
+
+	(void)state;
+	touch_later(x, 20);
+	assert_false(hst_ensure(&x->h, (roff_t){23 * PAGE_BYTES}, &w));
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		answer(x, p, 0);
+	assert_null(w.fetch);
+	assert_int_equal(hxs_kind(x, 20), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, 23), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, 24), BLOCK_STANDBY);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hxs_check_pages(x, FIRST, AROUND);
+	hxs_close(x);
+}
+
+/* Nobody has asked for it: the VM goes on, and who does want it reads it again. */
+static void a_failed_read_along_is_given_up(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+	struct hst_waiter w = {.v = NULL};
+
+	(void)state;
+	touch_later(x, 20);
+	assert_false(hst_ensure(&x->h, (roff_t){24 * PAGE_BYTES}, &w));
+	answer(x, 23, -EIO);
+	answer(x, 24, -EIO); /* somebody waits: tried again */
+	assert_int_equal(hxs_kind(x, 23), BLOCK_ABSENT);
+	assert_int_equal(hxs_kind(x, 24), BLOCK_FETCHING);
+	assert_int_equal(x->h.evict.resident, AROUND - 1);
+	assert_false(hst_is_paused(&x->h));
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		if (p != 23 && p != 24)
+			answer(x, p, 0);
+	hxs(x)->src.answers = HX_AT_ONCE;
+	hx_after(x, NS_PER_S);
+	hx_settle(x);
+	assert_null(w.fetch);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hxs_check_pages(x, FIRST, AROUND);
+	hxs_close(x);
+}
+
+/* A stuck one pauses the VM, as the source is to blame; its failure then ends that. */
+static void a_stuck_read_along_that_fails_is_given_up(void **state)
+{
+	struct hx *x = open_evicted(HXS_LIMIT);
+
+	(void)state;
+	x->h.cfg.source_timeout_ns = NS_PER_S;
+	touch_later(x, 20);
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		if (p != 23)
+			answer(x, p, 0);
+	hx_after(x, NS_PER_S);
+	assert_true(hst_is_paused(&x->h));
+	answer(x, 23, -EIO);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(hxs_kind(x, 23), BLOCK_ABSENT);
+	hxs(x)->src.answers = HX_AT_ONCE;
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hxs_check_pages(x, FIRST, AROUND);
+	hxs_close(x);
+}
+
+/* User mode always wants the oldest back, kernel mode's are never touched again. */
+static void kernel_modes_blocks_stay_longer(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 256);
+	const struct hst_list *kernel = &x->h.evict.lists[HST_LIST_KERNEL];
+	uint64_t before;
+	uint32_t had;
+
+	(void)state;
+	hxs_check_pages(x, 0, 112);
+	hxs_evict_all(x);
+	for (uint64_t p = 0; p < 112; p++)
+		hxs_touch(x, p, 0);
+	hxs_evict(x);
+	had = kernel->len;
+	assert_true(had > 100);
+	/* By turns so many pages that each touch displaces one. */
+	before = x->h.stats.unmapped;
+	for (unsigned i = 0; kernel->len > had / 2; i++) {
+		assert_true(i < 10000);
+		hxs_touch(x, 512 + i % 512, 3);
+		hxs_evict(x);
+	}
+	/*
+	 * To take one of k costs 32 u / k of the others, of which there are about u = 220 - k: from
+	 * 112 to 56 it is 32 (220 ln 2 - 56) = 3088, and the 56.
+	 */
+	assert_in_range(x->h.stats.unmapped - before, 2900, 3700);
+	hxs_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(kernel_mode_has_its_surroundings_read_to_standby),
+		cmocka_unit_test(what_nobody_touches_goes_first_and_unwritten),
+		cmocka_unit_test(user_mode_has_nothing_read_along),
+		cmocka_unit_test(only_what_is_in_the_swap_file_is_read_along),
+		cmocka_unit_test(near_the_limit_nothing_is_read_along),
+		cmocka_unit_test(who_waits_by_then_gets_it_mapped),
+		cmocka_unit_test(a_failed_read_along_is_given_up),
+		cmocka_unit_test(a_stuck_read_along_that_fails_is_given_up),
+		cmocka_unit_test(kernel_modes_blocks_stay_longer),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
