@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The load: processes that each use their own memory and check every byte of it.
+ * The load: processes that each use memory and a file of their own and check every byte.
  *
  * A page's content follows from process, page and generation, so that a byte that was lost,
  * kept from before or taken from another page is found, and named, at the next visit. The
  * processes fill their memory, wait for each other, and then visit pages at random until
  * the time is over: a visit checks the whole page and may write the next generation. Visits
  * are counted from the end of the warm-up on.
+ *
+ * The file is in the guest's memory, too, but it is the guest's kernel that touches it, in
+ * read and write. A fault there finds the processor in kernel mode, where nobody can be parked.
  */
 #include <errno.h>
 #include <sched.h>
@@ -28,15 +31,22 @@
 #define BAD_SAID_MAX 4
 #define POLL_NS 20000000u
 #define STEP_NS 5000000u /* how long who is ahead sleeps */
+/*
+ * What the ticker leaves out at either end. There we tell how far we are, and who hears it may
+ * look at the host's counters, which takes time from the guest.
+ */
+#define TICKER_SKIPS_S 1u
 
 struct load_opts {
 	uint32_t processes;
-	uint32_t pages;      /* of each process */
+	uint32_t pages;      /* of memory, of each process */
+	uint32_t file;       /* pages of the file, of each process */
+	uint32_t file_visits; /* per cent of the visits that go to the file */
 	uint32_t seconds;    /* of visits that count */
 	uint32_t warm;       /* seconds of visits before, that do not */
 	uint32_t write;      /* per cent of the visits that write */
-	uint32_t hot;        /* per cent of the pages that … */
-	uint32_t hot_visits; /* … take this share of the visits */
+	uint32_t hot;        /* per cent of the pages of memory that … */
+	uint32_t hot_visits; /* … take this share of the visits there */
 	uint32_t window;     /* visits that a process may be ahead of the slowest; 0: any number */
 	uint32_t sweep;      /* 1: check all pages once more at the end */
 	uint32_t ticker_ms;  /* 0: no ticker */
@@ -49,7 +59,9 @@ struct load_opts {
 
 static const struct word load_words[] = {
 	{"processes", offsetof(struct load_opts, processes), 1, PROCESSES_MAX},
-	{"pages", offsetof(struct load_opts, pages), 1, 1u << 24},
+	{"pages", offsetof(struct load_opts, pages), 1, 1u << 23},
+	{"file", offsetof(struct load_opts, file), 0, 1u << 23},
+	{"file_visits", offsetof(struct load_opts, file_visits), 0, 100},
 	{"seconds", offsetof(struct load_opts, seconds), 1, 86400},
 	{"warm", offsetof(struct load_opts, warm), 0, 86400},
 	{"write", offsetof(struct load_opts, write), 0, 100},
@@ -68,8 +80,9 @@ static const struct word load_words[] = {
 
 /* What a process leaves for its parent, at its end only: while it runs it touches its own. */
 struct result {
-	uint64_t visits, writes, swept, bad;
-	uint32_t hist_us[HIST_BUCKETS]; /* of one visit */
+	uint64_t visits, writes, file_visits, swept, bad;
+	uint32_t hist_us[HIST_BUCKETS];      /* of one visit to memory */
+	uint32_t file_hist_us[HIST_BUCKETS]; /* of one to the file */
 };
 
 struct lateness {
@@ -90,12 +103,29 @@ struct worker {
 	const struct load_opts *opts;
 	unsigned id;
 	uint64_t *memory;
-	uint32_t *generation; /* of each page */
+	int file;
+	uint64_t *buffer;     /* one page, for the file */
+	uint32_t *generation; /* of each page: those of memory, then those of the file */
 	struct prng prng;
 	struct result result;
 };
 
-/* ---- the memory of one process ---- */
+/* ---- the pages of one process ---- */
+
+static unsigned pages_of(const struct load_opts *o)
+{
+	return o->pages + o->file;
+}
+
+static bool in_file(const struct worker *w, unsigned page)
+{
+	return page >= w->opts->pages;
+}
+
+static off_t file_offset(const struct worker *w, unsigned page)
+{
+	return (off_t)(page - w->opts->pages) * PAGE_BYTES;
+}
 
 static uint64_t first_word(const struct worker *w, unsigned page, uint32_t generation)
 {
@@ -111,34 +141,48 @@ static uint64_t next_word(uint64_t word)
 	return word * 6364136223846793005u + 1442695040888963407u;
 }
 
+static void say_bad_file(struct worker *w, unsigned page, const char *what)
+{
+	if (w->result.bad++ < BAD_SAID_MAX)
+		say_failed("%s: process %u page %u of the file", what, w->id,
+			   page - w->opts->pages);
+}
+
 static void page_write(struct worker *w, unsigned page)
 {
-	uint64_t *at = w->memory + (size_t)page * WORDS;
+	uint64_t *at = in_file(w, page) ? w->buffer : w->memory + (size_t)page * WORDS;
 	uint64_t word = first_word(w, page, ++w->generation[page]);
 
 	for (unsigned i = 0; i < WORDS; i++, word = next_word(word))
 		at[i] = word;
+	if (in_file(w, page) &&
+	    pwrite(w->file, at, PAGE_BYTES, file_offset(w, page)) != PAGE_BYTES)
+		say_bad_file(w, page, "write");
 }
 
-static void page_say_bad(const struct worker *w, unsigned page, unsigned i, uint64_t expected)
+static void page_say_bad(const struct worker *w, unsigned page, unsigned i, uint64_t found,
+			 uint64_t expected)
 {
-	const uint64_t *at = w->memory + (size_t)page * WORDS;
-
-	say("mismatch: process %u page %u offset %zu address %p generation %u: expected %016llx, "
-	    "found %016llx", w->id, page, i * sizeof(*at), (const void *)(at + i),
-	    w->generation[page], (unsigned long long)expected, (unsigned long long)at[i]);
+	say("mismatch: process %u page %u%s offset %zu generation %u: expected %016llx, "
+	    "found %016llx", w->id, page, in_file(w, page) ? " (file)" : "", i * sizeof(found),
+	    w->generation[page], (unsigned long long)expected, (unsigned long long)found);
 }
 
 static void page_check(struct worker *w, unsigned page)
 {
-	const uint64_t *at = w->memory + (size_t)page * WORDS;
+	const uint64_t *at = in_file(w, page) ? w->buffer : w->memory + (size_t)page * WORDS;
 	uint64_t word = first_word(w, page, w->generation[page]);
 
+	if (in_file(w, page) &&
+	    pread(w->file, w->buffer, PAGE_BYTES, file_offset(w, page)) != PAGE_BYTES) {
+		say_bad_file(w, page, "read");
+		return;
+	}
 	for (unsigned i = 0; i < WORDS; i++, word = next_word(word)) {
 		if (at[i] == word)
 			continue;
 		if (w->result.bad++ < BAD_SAID_MAX)
-			page_say_bad(w, page, i, word);
+			page_say_bad(w, page, i, at[i], word);
 		return;
 	}
 }
@@ -148,16 +192,19 @@ static bool worker_init(struct worker *w)
 	size_t bytes = (size_t)w->opts->pages * PAGE_BYTES;
 
 	w->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	w->generation = calloc(w->opts->pages, sizeof(*w->generation));
-	if (w->memory == MAP_FAILED || !w->generation) {
+	w->buffer = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	w->generation = calloc(pages_of(w->opts), sizeof(*w->generation));
+	w->file = memfd_create("load", MFD_CLOEXEC);
+	if (w->memory == MAP_FAILED || !w->buffer || !w->generation || w->file < 0) {
 		say_failed("process %u: memory", w->id);
 		return false;
 	}
 	/* Pages that are taken one by one, as most programs have them. */
 	madvise(w->memory, bytes, MADV_NOHUGEPAGE);
 	prng_init(&w->prng, (uint64_t)w->opts->seed << 32 | w->id);
-	for (unsigned page = 0; page < w->opts->pages; page++)
-		page_write(w, page);
+	/* The file first: what a program reads is older than what it makes of it. */
+	for (unsigned n = pages_of(w->opts), i = 0; i < n; i++)
+		page_write(w, (w->opts->pages + i) % n);
 	if (w->opts->spoil && w->id == 0)
 		((uint8_t *)w->memory)[bytes / 2] ^= 1;
 	return true;
@@ -170,6 +217,8 @@ static unsigned choose_page(struct worker *w)
 	const struct load_opts *o = w->opts;
 	unsigned hot = (unsigned)((uint64_t)o->pages * o->hot / 100);
 
+	if (o->file && prng_below(&w->prng, 100) < o->file_visits)
+		return o->pages + (unsigned)prng_below(&w->prng, o->file);
 	/* Of few pages none may be hot, or all. */
 	if (hot == 0 || hot == o->pages)
 		return (unsigned)prng_below(&w->prng, o->pages);
@@ -219,7 +268,9 @@ static void visit(struct worker *w, struct board *board)
 		if (began >= board->from_ns && now <= board->until_ns) {
 			w->result.visits++;
 			w->result.writes += writes;
-			w->result.hist_us[hist_bucket((now - began) / 1000)]++;
+			w->result.file_visits += in_file(w, page);
+			(in_file(w, page) ? w->result.file_hist_us : w->result.hist_us)
+				[hist_bucket((now - began) / 1000)]++;
 		}
 		__atomic_store_n(&board->progress[w->id], ++n, __ATOMIC_RELAXED);
 		keep_step(w->opts, board, n);
@@ -246,7 +297,7 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
 	visit(&w, board);
-	for (unsigned page = 0; o->sweep && page < o->pages; page++) {
+	for (unsigned page = 0; o->sweep && page < pages_of(o); page++) {
 		page_check(&w, page);
 		w.result.swept++;
 	}
@@ -257,13 +308,13 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 
 static int ticker_process(const struct load_opts *o, struct board *board, int ready, int go)
 {
-	unsigned n = o->seconds * 1000 / o->ticker_ms, worst;
+	unsigned n = (o->seconds - 2 * TICKER_SKIPS_S) * 1000 / o->ticker_ms, worst;
 	uint32_t *late = calloc(n, sizeof(*late));
 	char byte = 0;
 
 	if (!late || write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	worst = ticker_run(o->ticker_ms, board->from_ns, late, n);
+	worst = ticker_run(o->ticker_ms, board->from_ns + TICKER_SKIPS_S * 1000000000ull, late, n);
 	board->late = (struct lateness){n, late[n / 2], late[(uint64_t)n * 99 / 100],
 					late[n - 1], worst};
 	hand_over(board, o);
@@ -350,28 +401,38 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 		least = r->visits < least ? r->visits : least;
 		most = r->visits > most ? r->visits : most;
 		sum.writes += r->writes;
+		sum.file_visits += r->file_visits;
 		sum.swept += r->swept;
 		sum.bad += r->bad;
-		for (unsigned b = 0; b < HIST_BUCKETS; b++)
+		for (unsigned b = 0; b < HIST_BUCKETS; b++) {
 			sum.hist_us[b] += r->hist_us[b];
+			sum.file_hist_us[b] += r->file_hist_us[b];
+		}
 	}
-	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"fill_s\":%.3f,\"seconds\":%u,"
+	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"file\":%u,"
+	    "\"fill_s\":%.3f,\"seconds\":%u,"
 	    "\"visits\":%llu,\"visits_min\":%llu,\"visits_max\":%llu,\"visits_per_s\":%.1f,"
-	    "\"writes\":%llu,\"swept\":%llu,"
+	    "\"writes\":%llu,\"file_visits\":%llu,\"swept\":%llu,"
 	    "\"checked_bytes\":%llu,\"bad\":%llu,\"visit_us\":{\"p50\":%llu,\"p99\":%llu},"
+	    "\"file_visit_us\":{\"p50\":%llu,\"p99\":%llu},"
 	    "\"hyp\":%llu}",
-	    o->processes, o->pages, (double)fill_ns / 1e9, o->seconds,
+	    o->processes, o->pages, o->file, (double)fill_ns / 1e9, o->seconds,
 	    (unsigned long long)sum.visits, (unsigned long long)least, (unsigned long long)most,
 	    (double)sum.visits / o->seconds,
-	    (unsigned long long)sum.writes, (unsigned long long)sum.swept,
+	    (unsigned long long)sum.writes, (unsigned long long)sum.file_visits,
+	    (unsigned long long)sum.swept,
 	    (unsigned long long)((sum.visits + sum.swept) * PAGE_BYTES),
 	    (unsigned long long)sum.bad, (unsigned long long)hist_quantile(sum.hist_us, 50, 100),
-	    (unsigned long long)hist_quantile(sum.hist_us, 99, 100), (unsigned long long)events);
+	    (unsigned long long)hist_quantile(sum.hist_us, 99, 100),
+	    (unsigned long long)hist_quantile(sum.file_hist_us, 50, 100),
+	    (unsigned long long)hist_quantile(sum.file_hist_us, 99, 100),
+	    (unsigned long long)events);
 	if (o->ticker_ms)
 		say("{\"step\":\"ticker\",\"period_ms\":%u,\"ticks\":%u,\"late_us\":{\"p50\":%u,"
 		    "\"p99\":%u,\"max\":%u},\"max_at_ms\":%u}", o->ticker_ms,
 		    board->late.ticks, board->late.p50_us, board->late.p99_us,
-		    board->late.max_us, board->late.max_tick * o->ticker_ms);
+		    board->late.max_us,
+		    TICKER_SKIPS_S * 1000 + board->late.max_tick * o->ticker_ms);
 }
 
 /* Who takes the time must not wait behind those whose time it takes. */
@@ -441,6 +502,10 @@ enum outcome step_load(const char *text)
 
 	if (!words_parse(text, load_words, &o))
 		return UNWELL;
+	if (o.ticker_ms && o.seconds <= 2 * TICKER_SKIPS_S) {
+		say("failed: seconds: too few for a ticker: %u", o.seconds);
+		return UNWELL;
+	}
 	board = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (board == MAP_FAILED)
 		return say_failed("memory");

@@ -61,7 +61,7 @@ class Demo(unittest.TestCase):
                               ("--swap", "swap.1"), ("--swap-wrap", "delay?ms=7"),
                               ("--faults", "block")):
             self.assertEqual(words[words.index(option) + 1], value)
-        self.assertIn("load=processes:16,pages:2048,seconds:20,", words[-1])
+        self.assertIn("load=processes:16,pages:2048,file:128,file_visits:10,seconds:20,", words[-1])
 
     def test_a_delay_of_nothing_needs_no_wrapper(self):
         (boot,) = demo.boots_of(self.parse("--delay-ms", "0", "--runs", "user"))
@@ -69,7 +69,8 @@ class Demo(unittest.TestCase):
 
     def test_wrong_usage(self):
         for words in (["--runs", "user,user"], ["--runs", "quick"], ["--pages", "0"],
-                      ["--kernel", "5.10"], ["--nonsense"]):
+                      ["--kernel", "5.10"], ["--nonsense"], ["--seconds", "2"],
+                      ["--file-visits", "101"]):
             err = io.StringIO()
             with contextlib.redirect_stderr(err), self.assertRaises(SystemExit) as end:
                 self.parse(*words)
@@ -84,6 +85,8 @@ class Demo(unittest.TestCase):
         self.assertEqual(rows[0].split(), ["block", "50.0", "1.00", "0.10", "25.00", "61.00",
                                            "698", "697", "40", "25%", "250", "700", "yes"])
         self.assertEqual(rows[1].split()[:3], ["user", "400.0", "8.00"])
+        self.assertIn("a file of 128 pages each, to which 10 % of their visits go",
+                      self.table(outcomes))
 
     def test_the_kernel_tells_no_counts_of_its_own(self):
         (boot,) = demo.boots_of(self.parse("--runs", "kernel"))

@@ -158,7 +158,8 @@ class Checks(unittest.TestCase):
 
     def evicted(self, faults):
         result = self.healthy(faults=faults, resident="64M")
-        result.reports[1].update({"processes": 2, "pages": 8, "swept": 16, "hyp": 5})
+        result.reports[1].update({"processes": 2, "pages": 7, "file": 1, "file_visits": 3,
+                                  "swept": 16, "hyp": 5})
         result.stats = {"stats": {"evicted": 9, "refaulted": 8, "swapped": 9,
                                   "missing_events": 5}}
         return result
@@ -172,10 +173,12 @@ class Checks(unittest.TestCase):
             r.reports[1]["swept"] = 15
         def never_told(r):
             r.reports[1]["hyp"] = 0
+        def no_file(r):
+            r.reports[1]["file_visits"] = 0
         def none(word):
             return lambda r: r.stats["stats"].update({word: 0})
-        for breach in (no_stats, half_swept, never_told, none("evicted"), none("refaulted"),
-                       none("swapped"), none("missing_events")):
+        for breach in (no_stats, half_swept, never_told, no_file, none("evicted"),
+                       none("refaulted"), none("swapped"), none("missing_events")):
             result = self.evicted("user")
             breach(result)
             self.assertNotEqual(linux_test.check(result), [], breach)
