@@ -34,8 +34,8 @@ SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
 # only the kernel touches, each byte of which is checked again and again, and all of it once more
 # at the end.
 CHECKED = "file:64,file_visits:10,hot:20,hot_visits:50,sweep:1,patience:240"
-BIG_LOAD = f"load=processes:16,pages:2048,{CHECKED},seconds:120"
-LOAD = f"load=processes:16,pages:1536,{CHECKED},seconds:20"
+BIG_LOAD = f"load=processes:16,pages:2048,{CHECKED},seconds:90"
+LOAD = f"load=processes:16,pages:1536,{CHECKED},seconds:15"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
