@@ -141,6 +141,12 @@ static uint64_t next_word(uint64_t word)
 	return word * 6364136223846793005u + 1442695040888963407u;
 }
 
+/* Where a page's words are looked at: those of the file in the buffer. */
+static uint64_t *words_of(const struct worker *w, unsigned page)
+{
+	return in_file(w, page) ? w->buffer : w->memory + (size_t)page * WORDS;
+}
+
 static void say_bad_file(struct worker *w, unsigned page, const char *what)
 {
 	if (w->result.bad++ < BAD_SAID_MAX)
@@ -150,7 +156,7 @@ static void say_bad_file(struct worker *w, unsigned page, const char *what)
 
 static void page_write(struct worker *w, unsigned page)
 {
-	uint64_t *at = in_file(w, page) ? w->buffer : w->memory + (size_t)page * WORDS;
+	uint64_t *at = words_of(w, page);
 	uint64_t word = first_word(w, page, ++w->generation[page]);
 
 	for (unsigned i = 0; i < WORDS; i++, word = next_word(word))
@@ -170,7 +176,7 @@ static void page_say_bad(const struct worker *w, unsigned page, unsigned i, uint
 
 static void page_check(struct worker *w, unsigned page)
 {
-	const uint64_t *at = in_file(w, page) ? w->buffer : w->memory + (size_t)page * WORDS;
+	const uint64_t *at = words_of(w, page);
 	uint64_t word = first_word(w, page, w->generation[page]);
 
 	if (in_file(w, page) &&

@@ -19,7 +19,7 @@
  * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
  * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
  * hands it on. A job that fails is done again when the VM is told to go on.
- * Tests: tests/unit/host_evict_*test.c.
+ * Tests: tests/unit/host_evict_*test.c, host_ahead_test.c.
  */
 #include "base/assert.h"
 #include "base/zero.h"
@@ -272,39 +272,42 @@ static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uin
 }
 
 /*
- * Now and then kernel mode's oldest block is taken, to see who wants it back: the guest's kernel
- * also clears pages for its processes, and what it needed to boot it may never need again. While
- * as many of the others are taken as there are, 1/KERNEL_STAYS of kernel mode's are.
+ * Hardly any but kernel mode's are left, and of these more: fewer would displace each other for
+ * ever.
  */
+static bool others_are_few(const struct hst_evict *ev)
+{
+	uint32_t few = limited(ev) && ev->force_unmaps == 0
+			       ? (uint32_t)max_u64(ev->limit / 16, 4)
+			       : 0;
+	uint32_t others = ev->lists[HST_LIST_USER].len;
+
+	return others == 0 || (others <= few && ev->lists[HST_LIST_KERNEL].len > few);
+}
+
 static uint64_t probe_cost(const struct hst_evict *ev)
 {
 	return (uint64_t)KERNEL_STAYS * ev->lists[HST_LIST_USER].len;
 }
 
+/*
+ * Now and then kernel mode's oldest block is taken, to see who wants it back: the guest's kernel
+ * also clears pages for its processes, and what it needed to boot it may never need again. While
+ * as many of the others are taken as there are, 1/KERNEL_STAYS of kernel mode's are.
+ */
 static bool probe_due(const struct hst_evict *ev)
 {
-	return ev->force_unmaps == 0 && ev->lists[HST_LIST_KERNEL].len > ev->limit / 16 &&
+	return !others_are_few(ev) && ev->force_unmaps == 0 &&
+	       ev->lists[HST_LIST_KERNEL].len > ev->limit / 16 &&
 	       ev->probe_credit >= probe_cost(ev);
 }
 
-/*
- * The list to take from. Kernel mode's when of the others hardly any are left, but not if that
- * would leave too few of its own, which would displace each other for ever.
- */
+/* The list to take from. */
 static enum hst_list_id victims(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t few = limited(ev) ? (uint32_t)max_u64(ev->limit / 16, 4) : 0;
 
-	if (ev->force_unmaps > 0)
-		few = 0;
-	else if (probe_due(ev))
-		return HST_LIST_KERNEL;
-	if (ev->lists[HST_LIST_USER].len == 0)
-		return HST_LIST_KERNEL;
-	return ev->lists[HST_LIST_USER].len > few || ev->lists[HST_LIST_KERNEL].len <= few
-		       ? HST_LIST_USER
-		       : HST_LIST_KERNEL;
+	return others_are_few(ev) || probe_due(ev) ? HST_LIST_KERNEL : HST_LIST_USER;
 }
 
 /* Of the blocks that are due, how many there are; none until it is worth it. */

@@ -11,7 +11,7 @@
  *
  * Order of publication: content into the alias (the source), visible in the guest
  * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
- * Test: tests/unit/host_fetch_test.c.
+ * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
  */
 #include "base/assert.h"
 #include "host/internal.h"

@@ -37,6 +37,14 @@ static void answer(struct hx *x, uint64_t page, int code)
 	hx_assert_sound(x);
 }
 
+/* All but `skipped` blocks from `first` on, in order. */
+static void answer_but(struct hx *x, uint64_t first, uint64_t skipped)
+{
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		if (p < first || p >= first + skipped)
+			answer(x, p, 0);
+}
+
 static void kernel_mode_has_its_surroundings_read_to_standby(void **state)
 {
 	struct hx *x = open_evicted(HXS_LIMIT);
@@ -128,8 +136,7 @@ static void who_waits_by_then_gets_it_mapped(void **state)
 	(void)state;
 	touch_later(x, 20);
 	assert_false(hst_ensure(&x->h, (roff_t){23 * PAGE_BYTES}, &w));
-	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
-		answer(x, p, 0);
+	answer_but(x, 0, 0);
 	assert_null(w.fetch);
 	assert_int_equal(hxs_kind(x, 20), BLOCK_PRESENT);
 	assert_int_equal(hxs_kind(x, 23), BLOCK_PRESENT);
@@ -154,9 +161,7 @@ static void a_failed_read_along_is_given_up(void **state)
 	assert_int_equal(hxs_kind(x, 24), BLOCK_FETCHING);
 	assert_int_equal(x->h.evict.resident, AROUND - 1);
 	assert_false(hst_is_paused(&x->h));
-	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
-		if (p != 23 && p != 24)
-			answer(x, p, 0);
+	answer_but(x, 23, 2);
 	hxs(x)->src.answers = HX_AT_ONCE;
 	hx_after(x, NS_PER_S);
 	hx_settle(x);
@@ -174,9 +179,7 @@ static void a_stuck_read_along_that_fails_is_given_up(void **state)
 	(void)state;
 	x->h.cfg.source_timeout_ns = NS_PER_S;
 	touch_later(x, 20);
-	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
-		if (p != 23)
-			answer(x, p, 0);
+	answer_but(x, 23, 1);
 	hx_after(x, NS_PER_S);
 	assert_true(hst_is_paused(&x->h));
 	answer(x, 23, -EIO);
@@ -219,6 +222,25 @@ static void kernel_modes_blocks_stay_longer(void **state)
 	hxs_close(x);
 }
 
+/* One job for each of them would be a hold of the vCPUs for each. */
+static void where_all_are_kernel_modes_many_go_in_one_job(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 256);
+	struct hst_job job;
+
+	(void)state;
+	hxs_check_pages(x, 0, 240);
+	hxs_evict_all(x);
+	for (uint64_t p = 0; p < 240; p++)
+		hxs_touch(x, p, 0);
+	assert_int_equal(x->h.evict.lists[HST_LIST_USER].len, 0);
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_in_range(job.count, 16, 64);
+	hxs_end_job(x, &job);
+	hxs_evict(x);
+	hxs_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -231,6 +253,7 @@ int main(void)
 		cmocka_unit_test(a_failed_read_along_is_given_up),
 		cmocka_unit_test(a_stuck_read_along_that_fails_is_given_up),
 		cmocka_unit_test(kernel_modes_blocks_stay_longer),
+		cmocka_unit_test(where_all_are_kernel_modes_many_go_in_one_job),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
