@@ -277,6 +277,8 @@ struct apf_stats {
 	uint64_t read_ahead; /* read along with those, from around them, and kept unmapped */
 	uint64_t swap_writes, swap_write_errors, bytes_swapped;
 	uint64_t stall_ns_kernel_mode, stall_ns_other; /* the vCPUs were halted for faults */
+	/* The vCPUs were kept out of KVM_RUN so often to unmap blocks; in all, and the longest. */
+	uint64_t holds, hold_ns, hold_ns_max;
 };
 void apf_stats_get(struct apf *a, struct apf_stats *ret);
 

@@ -94,7 +94,10 @@ static void show_faults(const struct control_status *s, FILE *out)
 		s->stalls_kernel_mode, s->stalls_irqs_off, s->stalls_slot_busy, s->stalls_other);
 	put_wait(out, "          for", s->stall_us_kernel_mode);
 	put_wait(out, " in kernel mode,", s->stall_us_other);
-	fputs(" else\n", out);
+	fprintf(out, " else\nholds     %" PRIu64, s->holds);
+	put_wait(out, " to unmap, for", s->hold_us);
+	put_wait(out, ", the longest", s->hold_us_max);
+	fputc('\n', out);
 	fprintf(out, "events    missing %" PRIu64 ", ready %" PRIu64 ", wake-all %" PRIu64 "\n",
 		s->missing_events, s->ready_events, s->wake_alls);
 }

@@ -105,6 +105,9 @@ static void json_stats(struct json *j, const struct apf_stats *s)
 	json_u64(j, "bytes_swapped", s->bytes_swapped);
 	json_f64(j, "stall_s_kernel_mode", (double)s->stall_ns_kernel_mode / 1e9);
 	json_f64(j, "stall_s_other", (double)s->stall_ns_other / 1e9);
+	json_u64(j, "holds", s->holds);
+	json_f64(j, "hold_s", (double)s->hold_ns / 1e9);
+	json_f64(j, "hold_s_max", (double)s->hold_ns_max / 1e9);
 	json_close(j);
 }
 

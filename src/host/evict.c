@@ -14,7 +14,8 @@
  * blocks out of the mapping ahead of demand, rescues do not: a guest whose working set fits
  * is left alone. At the limit fetches wait for a drop.
  *
- * Nothing is taken out of the mapping while a vCPU is in KVM_RUN: see hold.c.
+ * Nothing is taken out of the mapping while a vCPU is in KVM_RUN: see hold.c. One job unmaps,
+ * the next settles what the first has unmapped, when the vCPUs run again.
  *
  * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
  * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
@@ -250,25 +251,28 @@ static uint32_t run_max(const struct hst *h)
 }
 
 /*
- * Takes adjacent blocks that follow one another on the list too, from `first` on, up to the end
- * of the 2 MiB chunk; how many.
+ * Takes the list's first block, and those that are adjacent as well as next on the list, up to
+ * the end of the 2 MiB chunk and `max` in all.
  */
-static uint32_t take_run(struct hst *h, enum hst_list_id id, uint32_t first, uint32_t max,
-			 enum block_kind kind)
+static struct hst_run *add_run(struct hst *h, struct hst_job *job, enum hst_list_id id,
+			       uint32_t max, enum block_kind kind)
 {
-	uint32_t n = 0, next = first;
+	struct hst_run *run = &job->runs[job->run_count++];
+	uint32_t next = h->evict.lists[id].head;
 
+	*run = (struct hst_run){.block = next};
 	do {
 		uint32_t after = h->evict.links[next].next;
 
 		list_del(h, id, next);
 		block_set_kind(h, next, kind);
-		n++;
+		run->count++;
 		if (after != next + 1 || after % run_max(h) == 0)
 			break;
 		next = after;
-	} while (n < max);
-	return n;
+	} while (run->count < max);
+	job->blocks += run->count;
+	return run;
 }
 
 /*
@@ -320,34 +324,44 @@ static uint32_t takeable(const struct hst *h)
 	return ev->unmapping || is_urgent(h) || due >= enough ? due : 0;
 }
 
-static bool next_unmap(struct hst *h, struct hst_job *job)
+/* Adds one run of what is to go next, of `due` blocks at most, to the job; false: there is none. */
+static bool take_victims(struct hst *h, struct hst_job *job, uint32_t due)
 {
 	struct hst_evict *ev = &h->evict;
 	enum hst_list_id id = victims(h);
-	uint32_t due = takeable(h);
 	bool probe = probe_due(ev);
+	struct hst_run *run;
 
-	ev->unmapping = due > 0;
-	due = (uint32_t)min_u64(hold_for(h, due), probe ? 1 : due);
-	if (due == 0)
+	if (ev->lists[id].len == 0)
 		return false;
 	if (probe)
 		ev->probe_credit -= probe_cost(ev);
-	job->kind = HST_JOB_UNMAP;
-	job->block = ev->lists[id].head;
-	job->count = take_run(h, id, job->block, (uint32_t)min_u64(due, run_max(h)),
-			      BLOCK_UNMAPPING);
-	h->blocks_present -= job->count;
+	run = add_run(h, job, id, probe ? 1 : due, BLOCK_UNMAPPING);
+	h->blocks_present -= run->count;
 	if (!probe)
 		ev->probe_credit = min_u64(ev->probe_credit, probe_cost(ev)) +
-				   (uint64_t)job->count * ev->lists[HST_LIST_KERNEL].len;
-	for (uint32_t i = 0; i < job->count; i++)
-		if (block_is(h, job->block + i, BLOCK_WRITTEN))
-			job->yes[i / 64] |= 1ull << (i % 64);
-	ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, job->count);
-	ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, job->count);
-	hold_used(h, job->count);
+				   (uint64_t)run->count * ev->lists[HST_LIST_KERNEL].len;
+	ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, run->count);
+	ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, run->count);
+	for (uint32_t i = 0, bit = job->blocks - run->count; i < run->count; i++, bit++)
+		if (block_is(h, run->block + i, BLOCK_WRITTEN))
+			job->yes[bit / 64] |= 1ull << (bit % 64);
 	return true;
+}
+
+/* One job is one hold: what is scattered goes by runs, not by blocks. */
+static bool next_unmap(struct hst *h, struct hst_job *job)
+{
+	uint32_t due = (uint32_t)min_u64(takeable(h), run_max(h));
+
+	h->evict.unmapping = due > 0;
+	if (!hold_for(h, due))
+		return false;
+	job->kind = HST_JOB_UNMAP;
+	while (job->blocks < due && job->run_count < HST_JOB_RUNS &&
+	       take_victims(h, job, due - job->blocks))
+		;
+	return job->run_count > 0;
 }
 
 static bool next_drop(struct hst *h, struct hst_job *job)
@@ -359,9 +373,7 @@ static bool next_drop(struct hst *h, struct hst_job *job)
 	if (due == 0 || l->len == 0)
 		return false;
 	job->kind = HST_JOB_DROP;
-	job->block = l->head;
-	job->count = take_run(h, HST_LIST_CLEAN, l->head, (uint32_t)min_u64(due, run_max(h)),
-			      BLOCK_DROPPING);
+	(void)add_run(h, job, HST_LIST_CLEAN, (uint32_t)min_u64(due, run_max(h)), BLOCK_DROPPING);
 	return true;
 }
 
@@ -378,15 +390,18 @@ static bool watch_due(const struct hst *h, uint64_t resident)
 static bool next_watch(struct hst *h, struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
+	struct hst_run *run = &job->runs[0];
 
+	job->run_count = 1;
 	if (ev->watch == HST_WATCH_NOT) {
 		job->kind = HST_JOB_WATCH;
 		return watch_due(h, ev->resident) ||
 		       watch_due(h, hst_resident_bytes(h) >> h->cfg.block_shift);
 	}
 	job->kind = HST_JOB_IMPORT;
-	job->block = ev->import_block;
-	job->count = (uint32_t)min_u64(run_max(h), h->block_count - job->block);
+	run->block = ev->import_block;
+	run->count = (uint32_t)min_u64(run_max(h), h->block_count - run->block);
+	job->blocks = run->count;
 	return true;
 }
 
@@ -408,8 +423,8 @@ static void import(struct hst *h, const struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
 
-	for (uint32_t i = 0; i < job->count; i++) {
-		uint32_t block = job->block + i;
+	for (uint32_t i = 0; i < job->blocks; i++) {
+		uint32_t block = job->runs[0].block + i;
 
 		if (!(job->yes[i / 64] >> (i % 64) & 1) || block_kind(h, block) != BLOCK_ABSENT)
 			continue;
@@ -419,7 +434,7 @@ static void import(struct hst *h, const struct hst_job *job)
 		evict_charge(h, false);
 		evict_enlist(h, block);
 	}
-	ev->import_block += job->count;
+	ev->import_block += job->blocks;
 	if (ev->import_block < h->block_count)
 		return;
 	ev->watch = HST_WATCH_ALL;
@@ -444,15 +459,16 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
-	if (ev->failed) {
-		if (h->paused)
-			return false;
-		*ret = ev->again;
+	if (ev->failed && h->paused)
+		return false;
+	if (ev->failed || ev->unsettled) {
+		*ret = ev->job;
 		ev->failed = false;
+		ev->unsettled = false;
 		ev->working = true;
 		return true;
 	}
-	*ret = (struct hst_job){.count = 0};
+	*ret = (struct hst_job){.run_count = 0};
 	if (ev->watch != HST_WATCH_ALL) {
 		ev->working = next_watch(h, ret);
 		return ev->working;
@@ -474,8 +490,8 @@ bool hst_evict_wanted(const struct hst *h)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
-	if (ev->failed)
-		return !h->paused;
+	if (ev->failed || ev->unsettled)
+		return ev->unsettled || !h->paused;
 	if (ev->watch != HST_WATCH_ALL)
 		return ev->watch == HST_WATCH_IMPORT || watch_due(h, ev->resident);
 	if (swap_writes_due(h) || force_is_over(h))
@@ -486,58 +502,69 @@ bool hst_evict_wanted(const struct hst *h)
 }
 
 /* From a bit per page to a bit per block, and only the zero blocks among the written ones. */
-static void look_at_blocks(const struct hst *h, const mem_pages pages, bool all,
-			   struct hst_job *job)
+static void look_at_run(const struct hst *h, const struct hst_run *run, const mem_pages pages,
+			struct hst_job *job, uint32_t first)
 {
 	uint32_t per = 1u << (h->cfg.block_shift - PAGE_SHIFT);
+	bool all = job->kind == HST_JOB_IMPORT;
 
-	for (uint32_t i = 0; i < job->count; i++) {
-		uint64_t bit = 1ull << (i % 64);
+	for (uint32_t i = 0; i < run->count; i++) {
+		uint64_t *yes = &job->yes[(first + i) / 64], bit = 1ull << ((first + i) % 64);
 		uint32_t set = 0, there;
 		roff_t off;
 		uint64_t len;
 
-		hst_block_range(h, job->block + i, &off, &len);
+		hst_block_range(h, run->block + i, &off, &len);
 		there = (uint32_t)(len >> PAGE_SHIFT);
 		for (uint32_t k = i * per; k < i * per + there; k++)
 			set += (uint32_t)(pages[k / 64] >> (k % 64) & 1);
 		if (all ? set == there : set > 0)
-			job->yes[i / 64] |= bit;
-		if (job->kind == HST_JOB_UNMAP && (job->yes[i / 64] & bit) &&
-		    is_zero(h->mem.alias + off.v, len))
-			job->zero[i / 64] |= bit;
+			*yes |= bit;
+		if (!all && (*yes & bit) && is_zero(h->mem.alias + off.v, len))
+			job->zero[(first + i) / 64] |= bit;
 	}
+}
+
+static int work_on(const struct hst *h, struct hst_job *job, const struct hst_run *run,
+		   mem_pages ret)
+{
+	const struct mem *m = &h->mem;
+	roff_t off = {(uint64_t)run->block << h->cfg.block_shift};
+	uint64_t len = min_u64((uint64_t)run->count << h->cfg.block_shift, m->bytes - off.v);
+
+	switch (job->kind) {
+	case HST_JOB_WATCH:
+		return m->ops->watch_all(m->ctx, &job->why);
+	case HST_JOB_IMPORT:
+		return m->ops->resident(m->ctx, off, len, ret, &job->why);
+	case HST_JOB_UNMAP:
+		return m->ops->unmap(m->ctx, off, len, &job->why);
+	case HST_JOB_SETTLE:
+		return m->ops->settle(m->ctx, off, len, ret, &job->why);
+	case HST_JOB_DROP:
+		return m->ops->drop(m->ctx, off, len, &job->why);
+	}
+	return 0;
 }
 
 void hst_evict_work(const struct hst *h, struct hst_job *job)
 {
-	const struct mem *m = &h->mem;
-	roff_t off = {(uint64_t)job->block << h->cfg.block_shift};
-	uint64_t len = min_u64((uint64_t)job->count << h->cfg.block_shift, m->bytes - off.v);
-	mem_pages pages = {0};
-	int rc = 0;
+	uint32_t first = 0;
 
-	switch (job->kind) {
-	case HST_JOB_WATCH:
-		rc = m->ops->watch_all(m->ctx, &job->why);
-		break;
-	case HST_JOB_IMPORT:
-		rc = m->ops->resident(m->ctx, off, len, pages, &job->why);
-		break;
-	case HST_JOB_UNMAP:
-		rc = m->ops->unmap(m->ctx, off, len, pages, &job->why);
-		break;
-	case HST_JOB_DROP:
-		rc = m->ops->drop(m->ctx, off, len, &job->why);
-		break;
+	for (uint32_t i = 0; i < job->run_count; i++) {
+		const struct hst_run *run = &job->runs[i];
+		mem_pages pages = {0};
+
+		if (work_on(h, job, run, pages) < 0)
+			return;
+		if (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_SETTLE)
+			look_at_run(h, run, pages, job, first);
+		first += run->count;
 	}
-	if (rc == 0)
-		job->why.code = 0;
-	if (rc == 0 && (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_UNMAP))
-		look_at_blocks(h, pages, job->kind == HST_JOB_IMPORT, job);
+	job->why.code = 0;
 }
 
-static void unmapped(struct hst *h, uint32_t block, bool written, bool zero)
+static void settled(struct hst *h, uint32_t block, bool written, bool zero)
 {
 	h->blocks[block] |= BLOCK_SEEN;
 	if (zero) {
@@ -586,12 +613,22 @@ static void job_failed(struct hst *h, const struct hst_job *job)
 	struct hst_trouble t = {.why = job->why, .tries = 1};
 	struct hst_evict *ev = &h->evict;
 
-	ev->again = *job;
+	ev->job = *job;
 	ev->failed = true;
 	ev->force_drops = 0;
 	ev->force_unmaps = 0;
-	t.gpa = ram_gpa(&h->ram, (roff_t){(uint64_t)job->block << h->cfg.block_shift});
+	t.gpa = ram_gpa(&h->ram, (roff_t){(uint64_t)job->runs[0].block << h->cfg.block_shift});
 	hst_pause_for(h, &t);
+}
+
+static void all_settled(struct hst *h, const struct hst_job *job)
+{
+	uint32_t bit = 0;
+
+	for (const struct hst_run *run = job->runs; run < job->runs + job->run_count; run++)
+		for (uint32_t i = 0; i < run->count; i++, bit++)
+			settled(h, run->block + i, job->yes[bit / 64] >> (bit % 64) & 1,
+				job->zero[bit / 64] >> (bit % 64) & 1);
 }
 
 void hst_evict_done(struct hst *h, struct hst_job *job)
@@ -612,13 +649,17 @@ void hst_evict_done(struct hst *h, struct hst_job *job)
 		import(h, job);
 		break;
 	case HST_JOB_UNMAP:
-		for (uint32_t i = 0; i < job->count; i++)
-			unmapped(h, job->block + i, job->yes[i / 64] >> (i % 64) & 1,
-				 job->zero[i / 64] >> (i % 64) & 1);
+		hold_end(h);
+		ev->job = *job;
+		ev->job.kind = HST_JOB_SETTLE;
+		ev->unsettled = true;
+		break;
+	case HST_JOB_SETTLE:
+		all_settled(h, job);
 		break;
 	case HST_JOB_DROP:
-		for (uint32_t i = 0; i < job->count; i++)
-			dropped(h, job->block + i);
+		for (uint32_t i = 0; i < job->blocks; i++)
+			dropped(h, job->runs[0].block + i);
 		fetch_dispatch(h);
 		break;
 	}

@@ -8,8 +8,9 @@
  * After a block was taken out of the mapping no processor has an old translation left, so
  * whatever the guest executes next is touched by the processor first, and that touch is an
  * ordinary fault. What remains are instructions that a vCPU is in the middle of:
- *  - inside KVM_RUN: so vCPUs are held outside while blocks are taken (faults: kernel needs no
- *    hold, there the kernel waits);
+ *  - inside KVM_RUN: so vCPUs are held outside while blocks are taken, and only then: what is
+ *    made of these afterwards can go on beside them (faults: kernel needs no hold, there the
+ *    kernel waits);
  *  - in the VMM, which finishes a device access: what the emulator will read again stays until
  *    the vCPU has entered.
  * Data that the emulator moves may be absent: that comes as an access for us to carry out.
@@ -18,9 +19,6 @@
 #include <string.h>
 
 #include "host/internal.h"
-
-/* Blocks that vCPUs are held for at a time. */
-#define HOLD_MAX 512u
 
 static bool must_hold(const struct hst *h)
 {
@@ -48,42 +46,41 @@ bool hold_ready(const struct hst *h, uint32_t due)
 }
 
 /* They get as much time as they were held for before they are held again. */
-static void end(struct hst *h)
+void hold_end(struct hst *h)
 {
 	struct hst_hold *ho = &h->evict.hold;
-	uint64_t now = hst_now(h);
+	uint64_t now = hst_now(h), ns = now - ho->since_ns;
 
+	if (!ho->on)
+		return;
 	ho->on = false;
-	ho->after_ns = now + (now - ho->since_ns);
+	h->stats.holds++;
+	h->stats.hold_ns += ns;
+	h->stats.hold_ns_max = max_u64(h->stats.hold_ns_max, ns);
+	ho->after_ns = now + ns;
 	timer_arm(&h->timers, &ho->timer, ho->after_ns);
 	vcpu_kick_all(h);
 }
 
-uint32_t hold_for(struct hst *h, uint32_t due)
+bool hold_for(struct hst *h, uint32_t due)
 {
 	struct hst_hold *ho = &h->evict.hold;
 
 	if (!must_hold(h))
-		return due;
+		return due > 0;
+	if (due == 0) {
+		hold_end(h);
+		return false;
+	}
 	if (!ho->on) {
 		if (!may_begin(h, due))
-			return 0;
+			return false;
 		ho->on = true;
-		ho->left = HOLD_MAX;
 		ho->since_ns = hst_now(h);
 		vcpu_kick_all(h);
 	}
-	if (due == 0 || ho->left == 0) {
-		end(h);
-		return 0;
-	}
 	/* The last one to come out has us called again. */
-	return all_out(h) ? (uint32_t)min_u64(due, ho->left) : 0;
-}
-
-void hold_used(struct hst *h, uint32_t blocks)
-{
-	h->evict.hold.left -= (uint32_t)min_u64(h->evict.hold.left, blocks);
+	return all_out(h);
 }
 
 /* Whoever runs the timers looks at the driver afterwards; that is all there is to do. */

@@ -99,6 +99,9 @@ struct hst_stats {
 	uint64_t refaulted;     /* fetched although they had been in memory before */
 	uint64_t refaults_kernel_mode; /* of refaulted and rescued: by the guest's CPL 0 */
 	uint64_t read_ahead; /* blocks read along with one that kernel mode waited for */
+	uint64_t holds; /* times that the vCPUs were kept out of KVM_RUN, to unmap */
+	uint64_t hold_ns;     /* for so long in all */
+	uint64_t hold_ns_max; /* ... and the longest time */
 	uint64_t swap_writes;
 	uint64_t swap_write_errors;
 	uint64_t bytes_swapped;
@@ -192,16 +195,26 @@ struct hst_write {
 	} state;
 };
 
+/* Adjacent blocks. */
+struct hst_run {
+	uint32_t block, count;
+};
+
+#define HST_JOB_RUNS 32u
+
 /* One step, made without the lock: hst_evict_next. */
 struct hst_job {
 	enum {
 		HST_JOB_WATCH,  /* report first touches */
 		HST_JOB_IMPORT, /* what is resident? */
 		HST_JOB_UNMAP,
+		HST_JOB_SETTLE, /* what was unmapped: written to? report touches */
 		HST_JOB_DROP,
 	} kind;
-	uint32_t block, count;
-	/* A bit per block, block-wise, the first in bit 0 of word 0: */
+	struct hst_run runs[HST_JOB_RUNS];
+	uint32_t run_count;
+	uint32_t blocks; /* of all runs; at most MEM_PAGES_MAX pages */
+	/* A bit per block, those of all runs one after the other, from bit 0 of word 0 on: */
 	mem_pages yes;  /* resident; or written, before and after hst_evict_work */
 	mem_pages zero; /* of the written ones: nothing but zeroes */
 	struct err why; /* code 0: done */
@@ -225,7 +238,6 @@ enum hst_watch {
 /* Keeps vCPUs out of the guest for a moment (hold.c). */
 struct hst_hold {
 	bool on;
-	uint32_t left;     /* blocks that may still be taken before they may go on */
 	uint64_t since_ns;
 	uint64_t after_ns; /* not again before that */
 	struct timer timer;
@@ -247,8 +259,9 @@ struct hst_evict {
 	bool dropping;
 	bool working;          /* a job is out */
 	uint64_t probe_credit; /* blocks taken, times kernel mode's, since one of these was */
-	bool failed;           /* `again` is to be done again after hst_resume */
-	struct hst_job again;
+	bool unsettled;        /* `job` has unmapped, and is to settle next */
+	bool failed;           /* `job` is to be done again after hst_resume */
+	struct hst_job job;
 	struct hst_write writes[HST_WRITES_MAX];
 	uint32_t writes_in_flight; /* with the kernel */
 	uint32_t writes_used;      /* not FREE */

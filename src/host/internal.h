@@ -126,9 +126,10 @@ void evict_init(struct hst *h);
 void hold_init(struct hst *h);
 /* hold_for would begin, go on or end something. */
 bool hold_ready(const struct hst *h, uint32_t due);
-/* How many blocks may be taken now; 0: none yet, or none any more. */
-uint32_t hold_for(struct hst *h, uint32_t due);
-void hold_used(struct hst *h, uint32_t blocks);
+/* They may be taken now. If not: not yet, or none are due any more. */
+bool hold_for(struct hst *h, uint32_t due);
+/* They are taken. */
+void hold_end(struct hst *h);
 /* At an exit: what KVM needs to go on with the instruction stays until it enters. */
 void hold_instruction(struct hst_vcpu *v);
 void hold_no_instruction(struct hst_vcpu *v);

@@ -203,6 +203,9 @@ void apf_stats_get(struct apf *a, struct apf_stats *ret)
 	s.swap_writes = h.swap_writes;
 	s.swap_write_errors = h.swap_write_errors;
 	s.bytes_swapped = h.bytes_swapped;
+	s.holds = h.holds;
+	s.hold_ns = h.hold_ns;
+	s.hold_ns_max = h.hold_ns_max;
 	s.stall_ns_kernel_mode = h.stall_ns_kernel_mode;
 	s.stall_ns_other = h.stall_ns_other;
 	s.overhead_bytes = a->space_bytes + sizeof(*a);

@@ -210,7 +210,17 @@ static int gm_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struc
  * any other page nothing. Markers refuse the poison, so they go first. A touch meanwhile is
  * a minor fault, which waits for user space and populates nothing.
  */
-static int gm_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+static int gm_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct gmem *g = ctx;
+
+	if (madvise(g->guest + off.v, len, MADV_DONTNEED) < 0)
+		return err_sys(e, -errno, "guest memory: taking %llu bytes out of the mapping",
+			       (unsigned long long)len);
+	return 0;
+}
+
+static int gm_settle(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *at = g->guest + off.v;
@@ -218,9 +228,6 @@ static int gm_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, 
 	uint64_t markers = 0;
 	int rc = 0;
 
-	if (madvise(at, len, MADV_DONTNEED) < 0)
-		return err_sys(e, -errno, "guest memory: taking %llu bytes out of the mapping",
-			       (unsigned long long)len);
 	if (g->protect)
 		rc = pagemap_unwritten(g->pagemap, at, len, kept, e);
 	for (size_t i = 0; i < ARRAY_LEN(kept); i++)
@@ -262,6 +269,7 @@ static const struct mem_ops gmem_ops = {
 	.watch_all = gm_watch_all,
 	.resident = gm_resident,
 	.unmap = gm_unmap,
+	.settle = gm_settle,
 	.drop = gm_drop,
 	.resident_bytes = gm_resident_bytes,
 };

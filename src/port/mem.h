@@ -12,7 +12,7 @@
 #include "base/err.h"
 #include "base/types.h"
 
-/* Pages of one call of resident() or unmap(): a 2 MiB chunk at most. */
+/* Pages of one call of resident() or settle(): a 2 MiB chunk at most. */
 #define MEM_PAGES_MAX 512u
 /* A bit per page of the range, the first in bit 0 of word 0. */
 typedef uint64_t mem_pages[MEM_PAGES_MAX / 64];
@@ -21,7 +21,7 @@ struct mem_ops {
 	/*
 	 * Makes [off, off + len) visible in the guest mapping with the content that was
 	 * written through the alias, and wakes whoever waits in the kernel for it. Pages
-	 * already visible are left alone (not an error). watch_writes: unmap() is to tell
+	 * already visible are left alone (not an error). watch_writes: settle() is to tell
 	 * whether the guest has written to them since.
 	 */
 	int (*present)(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e);
@@ -43,12 +43,16 @@ struct mem_ops {
 	/* Which pages of [off, off + len) the guest mapping shows. */
 	int (*resident)(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
 	/*
-	 * Takes [off, off + len) out of the guest mapping; touches are reported from now on.
-	 * The content stays in the alias, and nobody but us can change it any more. ret_written:
-	 * pages that the guest may have written since they were made visible; those of which
-	 * that is not known are among them.
+	 * Takes [off, off + len) out of the guest mapping. The content stays in the alias, and
+	 * nobody but us can change it any more. A touch waits in the kernel until settle().
 	 */
-	int (*unmap)(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
+	int (*unmap)(void *ctx, roff_t off, uint64_t len, struct err *e);
+	/*
+	 * Of what unmap() took: touches are reported to user space from now on. ret_written:
+	 * pages that the guest may have written since they were made visible; those of which
+	 * that is not known are among them, and after a failure that may be all.
+	 */
+	int (*settle)(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
 	/* Gives the host's memory of [off, off + len) back: the alias reads as zeroes then. */
 	int (*drop)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Host memory that guest RAM takes up now, in bytes. */

@@ -44,28 +44,63 @@ static void take_out(struct sim_host *h, uint32_t p)
 		memcpy(w->areas_expect, h->alias + ((uint64_t)p << PAGE_SHIFT),
 		       sizeof(w->areas_expect));
 	h->lost_area |= p == w->vcpus[0].area_page && h->visible[p];
+	/* After a failure, what is out already is not known to be unwritten. */
+	h->dirty[p] |= !h->visible[p];
 	h->visible[p] = 0;
-	h->dirty[p] = 0;
-	/* A touch may meet it when it is out and not yet marked: the kernel reports it. */
-	h->poisoned[p] = w->cfg.faults != HST_FAULTS_KERNEL && !sim_chance(w, 8);
+	h->poisoned[p] = 0;
 }
 
-int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+/* Calls that take memory away fail somewhere in the middle. */
+static bool fails(struct sim *w)
+{
+	if (w->unmap_fails == 0 || !sim_chance(w, 2))
+		return false;
+	w->unmap_fails--;
+	return true;
+}
+
+/* hold.c's part. */
+static void nobody_runs(struct sim *w)
+{
+	const struct hst *h = &w->host->hst;
+
+	for (unsigned i = 0; i < h->cfg.vcpus && h->cfg.faults != HST_FAULTS_KERNEL; i++)
+		if (h->vcpus[i].where == HST_IN_GUEST)
+			sim_broken(w, 0, "memory is taken from under a running vCPU", i, 0);
+}
+
+int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
 
+	nobody_runs(w);
 	sim_log_add(w->log, w->now_ns, SIM_OP_UNMAP, SIM_LOG_NOBODY, sim_page(off), len);
-	memset(ret_written, 0, sizeof(mem_pages));
 	for (uint32_t i = 0; i < len >> PAGE_SHIFT; i++) {
-		if (w->unmap_fails > 0 && sim_chance(w, 2)) {
-			w->unmap_fails--;
+		if (fails(w))
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");
-		}
-		/* After a failure, what is out already is not known to be unwritten. */
-		if (h->dirty[sim_page(off) + i] || !h->visible[sim_page(off) + i])
-			set_page(ret_written, i);
 		take_out(h, sim_page(off) + i);
+	}
+	return 0;
+}
+
+int sim_mem_settle(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+{
+	struct sim_host *h = ctx;
+	struct sim *w = h->w;
+
+	sim_log_add(w->log, w->now_ns, SIM_OP_SETTLE, SIM_LOG_NOBODY, sim_page(off), len);
+	memset(ret_written, 0, sizeof(mem_pages));
+	for (uint32_t i = 0, p = sim_page(off); i < len >> PAGE_SHIFT; i++, p++) {
+		if (fails(w))
+			return err_set(e, -ENOMEM, "simulated memory: out of memory");
+		if (h->visible[p])
+			sim_broken(w, 45, "the guest sees what was taken from it", p, 0);
+		if (h->dirty[p])
+			set_page(ret_written, i);
+		/* What told is gone. */
+		h->dirty[p] = 1;
+		h->poisoned[p] = w->cfg.faults != HST_FAULTS_KERNEL;
 	}
 	return 0;
 }

@@ -33,6 +33,7 @@ static const struct {
 	[SIM_OP_WRITE] = {"write", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_WRITE_END] = {"write-end", "page %" PRIu64 " result %" PRId64},
 	[SIM_OP_UNMAP] = {"unmap", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_SETTLE] = {"settle", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_DROP] = {"drop", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_PRESENT] = {"present", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_SETTLED] = {"settled", "block %" PRIu64},

@@ -37,6 +37,7 @@ enum sim_op {
 	SIM_OP_WRITE,   /* a: first page, b: bytes */
 	SIM_OP_WRITE_END,
 	SIM_OP_UNMAP,   /* a: first page, b: bytes */
+	SIM_OP_SETTLE,
 	SIM_OP_DROP,
 	SIM_OP_PRESENT, /* a: first page, b: bytes */
 	SIM_OP_SETTLED, /* a: block */

@@ -50,6 +50,8 @@ struct control_status {
 	uint64_t missing_events, ready_events, wake_alls;
 	uint64_t stalls, stalls_kernel_mode, stalls_irqs_off, stalls_slot_busy, stalls_other;
 	uint64_t stall_us_kernel_mode, stall_us_other; /* how long they took, of host_wait_us */
+	/* times that the vCPUs were kept out of KVM_RUN, to unmap blocks; in all, the longest */
+	uint64_t holds, hold_us, hold_us_max;
 	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */

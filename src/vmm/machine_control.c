@@ -93,6 +93,9 @@ static void fill_faults(const struct apf_stats *s, struct control_status *ret)
 	ret->stalls_other = s->stalls_other;
 	ret->stall_us_kernel_mode = s->stall_ns_kernel_mode / NS_PER_US;
 	ret->stall_us_other = s->stall_ns_other / NS_PER_US;
+	ret->holds = s->holds;
+	ret->hold_us = s->hold_ns / NS_PER_US;
+	ret->hold_us_max = s->hold_ns_max / NS_PER_US;
 	ret->wait_us_p50 = s->wait_us_p50;
 	ret->wait_us_p99 = s->wait_us_p99;
 	ret->wait_us_max = s->wait_us_max;

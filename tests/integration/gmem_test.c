@@ -206,11 +206,12 @@ static void unknown_features_are_refused_by_name(void **state)
 static void unmap(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
 {
 	struct mem m = gmem_mem(g);
+	roff_t off = {page * PAGE_BYTES};
 	struct err e = {0};
 
 	memset(ret, 0, sizeof(mem_pages));
-	assert_int_equal(m.ops->unmap(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, ret,
-				      &e), 0);
+	assert_int_equal(m.ops->unmap(m.ctx, off, pages * PAGE_BYTES, &e), 0);
+	assert_int_equal(m.ops->settle(m.ctx, off, pages * PAGE_BYTES, ret, &e), 0);
 }
 
 static void drop(struct gmem *g, uint64_t page, uint64_t pages)

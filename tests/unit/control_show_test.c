@@ -36,6 +36,7 @@ static const struct control_status busy = {
 	.missing_events = 50, .ready_events = 49, .wake_alls = 8,
 	.stalls = 25, .stalls_kernel_mode = 11, .stalls_irqs_off = 12, .stalls_slot_busy = 13,
 	.stalls_other = 14, .stall_us_kernel_mode = 5120, .stall_us_other = 3000000,
+	.holds = 18, .hold_us = 7654, .hold_us_max = 800,
 	.wait_us_p50 = 999, .wait_us_p99 = 20125, .wait_us_max = 10000000,
 	.vcpu_count = 2,
 	.vcpus = {{30, 29, 5, 15}, {20, 20, 3, 10}},
@@ -55,6 +56,7 @@ static const char busy_text[] =
 	"waits     p50 999 us, p99 20.12 ms, max 10.0 s; vCPUs still for 12.3 s\n"
 	"stalls    kernel mode 11, interrupts off 12, slot busy 13, other 14\n"
 	"          for 5.12 ms in kernel mode, 3000.00 ms else\n"
+	"holds     18 to unmap, for 7.65 ms, the longest 800 us\n"
 	"events    missing 50, ready 49, wake-all 8\n"
 	"\n"
 	"vCPU          missing        ready     wake-all       stalls\n"
@@ -76,7 +78,8 @@ static const char busy_json[] =
 	"\"missing_events\": 50, \"ready_events\": 49, \"wake_alls\": 8, \"stalls\": 25, "
 	"\"stalls_kernel_mode\": 11, \"stalls_irqs_off\": 12, \"stalls_slot_busy\": 13, "
 	"\"stalls_other\": 14, \"stall_us_kernel_mode\": 5120, "
-	"\"stall_us_other\": 3000000, \"wait_us_p50\": 999, \"wait_us_p99\": 20125, "
+	"\"stall_us_other\": 3000000, \"holds\": 18, \"hold_us\": 7654, "
+	"\"hold_us_max\": 800, \"wait_us_p50\": 999, \"wait_us_p99\": 20125, "
 	"\"wait_us_max\": 10000000, \"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "
 	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}]}\n";

@@ -235,7 +235,7 @@ static void where_all_are_kernel_modes_many_go_in_one_job(void **state)
 		hxs_touch(x, p, 0);
 	assert_int_equal(x->h.evict.lists[HST_LIST_USER].len, 0);
 	job = hxs_take_job(x, HST_JOB_UNMAP);
-	assert_in_range(job.count, 16, 64);
+	assert_in_range(job.blocks, 16, 64);
 	hxs_end_job(x, &job);
 	hxs_evict(x);
 	hxs_close(x);

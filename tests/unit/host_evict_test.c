@@ -131,7 +131,7 @@ static void few_kernel_blocks_do_not_displace_each_other(void **state)
 	hxs_close(x);
 }
 
-static void neighbours_go_in_one_job_up_to_the_chunk(void **state)
+static void neighbours_are_taken_together_up_to_the_chunk(void **state)
 {
 	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 0);
 	struct hst_job job;
@@ -140,16 +140,17 @@ static void neighbours_go_in_one_job_up_to_the_chunk(void **state)
 	hxs_check_pages(x, 500, 20);
 	hst_evict_to(&x->h, 0);
 	job = hxs_take_job(x, HST_JOB_UNMAP);
-	assert_int_equal(job.block, 500);
-	assert_int_equal(job.count, 12);
+	assert_int_equal(job.run_count, 2);
+	assert_int_equal(job.runs[0].block, 500);
+	assert_int_equal(job.runs[0].count, 12);
+	assert_int_equal(job.runs[1].block, 512);
+	assert_int_equal(job.runs[1].count, 8);
 	hxs_end_job(x, &job);
-	/* While vCPUs are held, what is to be unmapped comes first. */
-	job = hxs_take_job(x, HST_JOB_UNMAP);
-	assert_int_equal(job.block, 512);
-	assert_int_equal(job.count, 8);
+	job = hxs_take_job(x, HST_JOB_SETTLE);
+	assert_int_equal(job.blocks, 20);
 	hxs_end_job(x, &job);
 	job = hxs_take_job(x, HST_JOB_DROP);
-	assert_int_equal(job.count, 12);
+	assert_int_equal(job.blocks, 12);
 	hxs_end_job(x, &job);
 	hxs_evict(x);
 	assert_int_equal(x->h.evict.resident, 0);
@@ -417,7 +418,7 @@ int main(void)
 		cmocka_unit_test(what_kernel_mode_wanted_back_goes_last),
 		cmocka_unit_test(kernel_blocks_do_go_when_others_are_few),
 		cmocka_unit_test(few_kernel_blocks_do_not_displace_each_other),
-		cmocka_unit_test(neighbours_go_in_one_job_up_to_the_chunk),
+		cmocka_unit_test(neighbours_are_taken_together_up_to_the_chunk),
 		cmocka_unit_test(below_the_limit_nothing_is_dropped),
 		cmocka_unit_test(rescues_grant_no_credit),
 		cmocka_unit_test(fetches_wait_for_room_and_go_on),

@@ -117,10 +117,10 @@ static inline const char *hx_evict_broken(const struct hst *h)
 	}
 	if (resident != ev->resident)
 		return "resident";
-	if ((taking || behind) && !ev->working && !ev->failed)
+	if ((taking || behind) && !ev->working && !ev->failed && !ev->unsettled)
 		return "a block is being taken away by nobody";
-	if (ev->working && ev->failed)
-		return "a job is out, and is to be done again";
+	if (ev->working + ev->failed + ev->unsettled > 1)
+		return "a job is out, and one to be done again or next, or both";
 	what = hx_kept_broken(h);
 	if (!what && ev->links)
 		what = hx_lists_broken(h);

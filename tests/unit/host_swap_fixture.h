@@ -32,7 +32,14 @@ struct hx_write {
 };
 
 /* What each call of the new mem ops answers; one counter for all of them. */
-enum hx_take { HX_TAKE_UNMAP, HX_TAKE_DROP, HX_TAKE_WATCH, HX_TAKE_RESIDENT, HX_TAKES };
+enum hx_take {
+	HX_TAKE_UNMAP,
+	HX_TAKE_SETTLE,
+	HX_TAKE_DROP,
+	HX_TAKE_WATCH,
+	HX_TAKE_RESIDENT,
+	HX_TAKES
+};
 
 struct hx_swap {
 	enum hx_page pages[HXS_PAGES];
@@ -48,7 +55,7 @@ struct hx_swap {
 	bool later;         /* writes wait for hxs_write_end */
 	unsigned fail[HX_TAKES]; /* so many of the next calls fail */
 	unsigned calls[HX_TAKES];
-	unsigned half; /* failing unmap and drop have done so many pages before */
+	unsigned half; /* failing unmap, settle and drop have done so many pages before */
 	bool held[HX_VCPUS]; /* came out of the guest because of a hold, and waits */
 	unsigned woken[HXS_PAGES]; /* how often sleepers on it were */
 	bool broken_drop; /* memory was given back that the guest could see, or half a block */
@@ -118,14 +125,31 @@ static inline int hxs_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return hx_mem_wake(ctx, off, len, e);
 }
 
-static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, mem_pages written,
-			    struct err *e)
+static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct hx *x = ctx;
+	struct hx_swap *s = hxs(x);
+	uint64_t n = len >> PAGE_SHIFT;
+	bool fails = hxs_fails(x, HX_TAKE_UNMAP, e);
+
+	if (fails)
+		n = min_u64(n, s->half);
+	for (uint64_t p = hxs_first(off); p < hxs_first(off) + n; p++) {
+		/* What was out of the mapping before is not known to be unwritten. */
+		s->guarded[p] &= s->pages[p] == HX_VISIBLE;
+		s->pages[p] = HX_HOLE;
+	}
+	return fails ? -ENOMEM : 0;
+}
+
+static inline int hxs_settle(void *ctx, roff_t off, uint64_t len, mem_pages written,
+			     struct err *e)
 {
 	struct hx *x = ctx;
 	struct hx_swap *s = hxs(x);
 	uint64_t n = len >> PAGE_SHIFT;
 	bool poison = x->h.cfg.faults != HST_FAULTS_KERNEL;
-	bool fails = hxs_fails(x, HX_TAKE_UNMAP, e);
+	bool fails = hxs_fails(x, HX_TAKE_SETTLE, e);
 
 	assert_true(n <= MEM_PAGES_MAX);
 	if (fails)
@@ -133,10 +157,12 @@ static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, mem_pages writt
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t p = hxs_first(off) + i;
 
-		/* What was out of the mapping before is not known to be unwritten. */
-		if (!fails && !(s->pages[p] == HX_VISIBLE && s->guarded[p]))
+		assert_int_not_equal(s->pages[p], HX_VISIBLE);
+		if (!s->guarded[p])
 			written[i / 64] |= 1ull << (i % 64);
-		s->pages[p] = poison && !fails ? HX_POISONED : HX_HOLE;
+		s->guarded[p] = false;
+		if (poison)
+			s->pages[p] = HX_POISONED;
 		s->woken[p] += poison;
 	}
 	return fails ? -ENOMEM : 0;
@@ -253,6 +279,7 @@ static inline const struct mem_ops *hxs_mem_ops(void)
 		.watch_all = hxs_watch_all,
 		.resident = hxs_resident,
 		.unmap = hxs_unmap,
+		.settle = hxs_settle,
 		.drop = hxs_drop,
 		.resident_bytes = hxs_resident_bytes,
 	};
