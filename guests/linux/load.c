@@ -6,7 +6,7 @@
  * kept from before or taken from another page is found, and named, at the next visit. The
  * processes fill their memory, wait for each other, and then visit pages at random until
  * the time is over: a visit checks the whole page and may write the next generation. Visits
- * are counted from the end of the warm-up on.
+ * are counted from the end of the warm-up on, and of a pause behind it.
  *
  * The file is in the guest's memory, too, but it is the guest's kernel that touches it, in
  * read and write. A fault there finds the processor in kernel mode, where nobody can be parked.
@@ -32,10 +32,10 @@
 #define POLL_NS 20000000u
 #define STEP_NS 5000000u /* how long who is ahead sleeps */
 /*
- * What the ticker leaves out at either end. There we tell how far we are, and who hears it may
- * look at the host's counters, which takes time from the guest.
+ * Between the warm-up and the visits that count nobody visits. There we tell how far we are, and
+ * who hears it may look at the host's counters, which takes time from the guest.
  */
-#define TICKER_SKIPS_S 1u
+#define PAUSE_NS 3000000000u
 
 struct load_opts {
 	uint32_t processes;
@@ -48,6 +48,8 @@ struct load_opts {
 	uint32_t hot;        /* per cent of the pages of memory that … */
 	uint32_t hot_visits; /* … take this share of the visits there */
 	uint32_t window;     /* visits that a process may be ahead of the slowest; 0: any number */
+	uint32_t request;    /* visits of one request, after which … */
+	uint32_t rest_ms;    /* … a process waits for the next; 0: it does not */
 	uint32_t sweep;      /* 1: check all pages once more at the end */
 	uint32_t ticker_ms;  /* 0: no ticker */
 	uint32_t plug;       /* 1: switch CPUs off and on meanwhile */
@@ -68,6 +70,8 @@ static const struct word load_words[] = {
 	{"hot", offsetof(struct load_opts, hot), 1, 100},
 	{"hot_visits", offsetof(struct load_opts, hot_visits), 0, 100},
 	{"window", offsetof(struct load_opts, window), 0, UINT32_MAX},
+	{"request", offsetof(struct load_opts, request), 1, UINT32_MAX},
+	{"rest_ms", offsetof(struct load_opts, rest_ms), 0, 10000},
 	{"sweep", offsetof(struct load_opts, sweep), 0, 1},
 	{"ticker_ms", offsetof(struct load_opts, ticker_ms), 0, 100},
 	{"plug", offsetof(struct load_opts, plug), 0, 1},
@@ -92,7 +96,8 @@ struct lateness {
 
 /* Shared by all processes. */
 struct board {
-	uint64_t go_ns, from_ns, until_ns; /* set before the processes are let go */
+	/* Visits, a pause, visits that count, an end; set before the processes are let go. */
+	uint64_t go_ns, pause_ns, from_ns, until_ns;
 	uint32_t done; /* processes that have handed their result over; atomic */
 	uint32_t progress[PROCESSES_MAX]; /* visits, of each process; atomic */
 	struct lateness late;
@@ -238,7 +243,8 @@ static unsigned choose_page(struct worker *w)
  * all there runs by itself and does most of the work: a matter of luck, not of how its faults
  * are served.
  */
-static void keep_step(const struct load_opts *o, const struct board *board, uint32_t mine)
+static void keep_step(const struct load_opts *o, const struct board *board, uint32_t mine,
+		      uint64_t until_ns)
 {
 	uint32_t least = mine;
 
@@ -254,33 +260,43 @@ static void keep_step(const struct load_opts *o, const struct board *board, uint
 			if (n < least)
 				least = n;
 		}
-	} while (mine - least >= o->window && now_ns() < board->until_ns);
+	} while (mine - least >= o->window && now_ns() < until_ns);
 }
 
-static void visit(struct worker *w, struct board *board)
+static void visit(struct worker *w, struct board *board, uint64_t until_ns, bool counts)
 {
-	uint32_t n = 0;
-	uint64_t now;
+	const struct load_opts *o = w->opts;
+	uint32_t *progress = &board->progress[w->id];
+	uint64_t began, now;
 
-	while ((now = now_ns()) < board->until_ns) {
-		uint64_t began = now;
+	while ((began = now_ns()) < until_ns) {
 		unsigned page = choose_page(w);
-		bool writes = prng_below(&w->prng, 100) < w->opts->write;
+		bool writes = prng_below(&w->prng, 100) < o->write;
+		uint32_t n;
 
 		page_check(w, page);
 		if (writes)
 			page_write(w, page);
 		now = now_ns();
-		if (began >= board->from_ns && now <= board->until_ns) {
+		if (counts && now <= until_ns) {
 			w->result.visits++;
 			w->result.writes += writes;
 			w->result.file_visits += in_file(w, page);
 			(in_file(w, page) ? w->result.file_hist_us : w->result.hist_us)
 				[hist_bucket((now - began) / 1000)]++;
 		}
-		__atomic_store_n(&board->progress[w->id], ++n, __ATOMIC_RELAXED);
-		keep_step(w->opts, board, n);
+		n = __atomic_add_fetch(progress, 1, __ATOMIC_RELAXED);
+		if (o->rest_ms && n % o->request == 0)
+			sleep_until(now + o->rest_ms * 1000000ull);
+		keep_step(o, board, n, until_ns);
 	}
+}
+
+/* What a program does when it starts; its file was evicted while everybody filled his memory. */
+static void read_file(struct worker *w, const struct board *board)
+{
+	for (unsigned i = 0; i < w->opts->file && now_ns() < board->pause_ns; i++)
+		page_check(w, w->opts->pages + i);
 }
 
 /* What a process does behind its result: nothing, for ever, or what its caller does. */
@@ -302,7 +318,10 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 		return 1;
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	visit(&w, board);
+	read_file(&w, board);
+	visit(&w, board, board->pause_ns, false);
+	sleep_until(board->from_ns);
+	visit(&w, board, board->until_ns, true);
 	for (unsigned page = 0; o->sweep && page < pages_of(o); page++) {
 		page_check(&w, page);
 		w.result.swept++;
@@ -314,13 +333,13 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 
 static int ticker_process(const struct load_opts *o, struct board *board, int ready, int go)
 {
-	unsigned n = (o->seconds - 2 * TICKER_SKIPS_S) * 1000 / o->ticker_ms, worst;
+	unsigned n = o->seconds * 1000 / o->ticker_ms, worst;
 	uint32_t *late = calloc(n, sizeof(*late));
 	char byte = 0;
 
 	if (!late || write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
-	worst = ticker_run(o->ticker_ms, board->from_ns + TICKER_SKIPS_S * 1000000000ull, late, n);
+	worst = ticker_run(o->ticker_ms, board->from_ns, late, n);
 	board->late = (struct lateness){n, late[n / 2], late[(uint64_t)n * 99 / 100],
 					late[n - 1], worst};
 	hand_over(board, o);
@@ -437,8 +456,7 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 		say("{\"step\":\"ticker\",\"period_ms\":%u,\"ticks\":%u,\"late_us\":{\"p50\":%u,"
 		    "\"p99\":%u,\"max\":%u},\"max_at_ms\":%u}", o->ticker_ms,
 		    board->late.ticks, board->late.p50_us, board->late.p99_us,
-		    board->late.max_us,
-		    TICKER_SKIPS_S * 1000 + board->late.max_tick * o->ticker_ms);
+		    board->late.max_us, board->late.max_tick * o->ticker_ms);
 }
 
 /* Who takes the time must not wait behind those whose time it takes. */
@@ -468,7 +486,8 @@ static enum outcome run(const struct load_opts *o, struct board *board)
 	}
 	prefer(true);
 	board->go_ns = now_ns();
-	board->from_ns = board->go_ns + o->warm * 1000000000ull;
+	board->pause_ns = board->go_ns + o->warm * 1000000000ull;
+	board->from_ns = board->pause_ns + (o->warm ? PAUSE_NS : 0);
 	board->until_ns = board->from_ns + o->seconds * 1000000000ull;
 	for (unsigned i = 0; i < count; i++)
 		if (write(go[1], "", 1) != 1)
@@ -479,9 +498,10 @@ static enum outcome run(const struct load_opts *o, struct board *board)
 	 */
 	row_read("HYP", &before);
 	say("{\"step\":\"warm-up\"}");
-	sleep_until(board->from_ns);
+	sleep_until(board->pause_ns);
 	row_read("HYP", &before);
 	say("{\"step\":\"visits\"}");
+	sleep_until(board->from_ns);
 	if (o->plug)
 		outcome = plug_until(board->until_ns);
 	sleep_until(board->until_ns);
@@ -500,7 +520,7 @@ enum outcome step_load(const char *text)
 {
 	struct load_opts o = {
 		.processes = 4, .pages = 256, .seconds = 5, .write = 50, .hot = 20,
-		.hot_visits = 50, .patience = 60,
+		.hot_visits = 50, .request = 1, .patience = 60,
 	};
 	size_t bytes = sizeof(struct board) + PROCESSES_MAX * sizeof(struct result);
 	struct board *board;
@@ -508,10 +528,6 @@ enum outcome step_load(const char *text)
 
 	if (!words_parse(text, load_words, &o))
 		return UNWELL;
-	if (o.ticker_ms && o.seconds <= 2 * TICKER_SKIPS_S) {
-		say("failed: seconds: too few for a ticker: %u", o.seconds);
-		return UNWELL;
-	}
 	board = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (board == MAP_FAILED)
 		return say_failed("memory");

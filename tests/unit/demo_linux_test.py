@@ -69,8 +69,8 @@ class Demo(unittest.TestCase):
 
     def test_wrong_usage(self):
         for words in (["--runs", "user,user"], ["--runs", "quick"], ["--pages", "0"],
-                      ["--kernel", "5.10"], ["--nonsense"], ["--seconds", "2"],
-                      ["--file-visits", "101"]):
+                      ["--kernel", "5.10"], ["--nonsense"], ["--seconds", "0"],
+                      ["--file-visits", "101"], ["--request", "0"], ["--lab-cpus", "0"]):
             err = io.StringIO()
             with contextlib.redirect_stderr(err), self.assertRaises(SystemExit) as end:
                 self.parse(*words)
