@@ -20,6 +20,19 @@ idle() {
 	done
 }
 
+# Gives the vCPU threads of process $1 the CPUs but the first, and the others that one, where
+# there are more CPUs than vCPUs.
+spread() {
+	vcpus=$(cat /proc/$1/task/*/comm | grep -c '^vcpu')
+	[ $(nproc) -gt $vcpus ] || return 0
+	for t in /proc/$1/task/*; do
+		case $(cat $t/comm) in
+		vcpu*) taskset -p $(printf %x $(((1 << $(nproc)) - 2))) ${t##*/} ;;
+		*) taskset -p 1 ${t##*/} ;;
+		esac
+	done >/dev/null
+}
+
 # Ends process $2 when it is still there after $3 seconds, and says first where its threads are.
 limit() {
 	left=$3
@@ -51,6 +64,7 @@ boot() {
 	while IFS= read -r line; do
 		echo "$n| $line"
 		case $line in
+		*'"step":"boot",'*) spread $pid ;;
 		*'"step":"idle",'*) idle $n $pid & ;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
