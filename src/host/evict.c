@@ -490,8 +490,10 @@ bool hst_evict_wanted(const struct hst *h)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
-	if (ev->failed || ev->unsettled)
-		return ev->unsettled || !h->paused;
+	if (ev->failed)
+		return !h->paused;
+	if (ev->unsettled)
+		return true;
 	if (ev->watch != HST_WATCH_ALL)
 		return ev->watch == HST_WATCH_IMPORT || watch_due(h, ev->resident);
 	if (swap_writes_due(h) || force_is_over(h))
