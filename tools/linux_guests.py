@@ -46,6 +46,7 @@ class Boot:
     initrd: str = "linux.cpio"
     limit_s: int = 120
     about_s: int = 12    # that it takes, to share boots among labs
+    first: bool = False  # before all others, beside what is first in the other labs
 
     def kernel_name(self):
         return f"{'vmlinux' if self.elf else 'vmlinuz'}-{self.kernel}"
@@ -115,7 +116,7 @@ def script_of(numbered):
 def shares(boots, labs):
     """[[(number, boot), …], …]: one share for each lab, of about the same length."""
     result = [[] for _ in range(labs)]
-    for n, boot in sorted(enumerate(boots), key=lambda e: -e[1].about_s):
+    for n, boot in sorted(enumerate(boots), key=lambda e: (not e[1].first, -e[1].about_s)):
         min(result, key=lambda share: sum(b.about_s for _, b in share)).append((n, boot))
     return result
 

@@ -88,6 +88,9 @@ class Script(unittest.TestCase):
         got = linux_guests.shares(boots, 2)
         self.assertEqual([[n for n, _ in share] for share in got], [[1], [3, 0, 2, 4]])
         self.assertEqual(linux_guests.shares(boots[:1], 2), [[(0, boots[0])], []])
+        first = [Boot("a", [], about_s=s, first=s == 20) for s in (20, 30, 20, 10)]
+        self.assertEqual([[n for n, _ in share] for share in linux_guests.shares(first, 2)],
+                         [[0, 1], [2, 3]])
 
     def test_idle_share(self):
         result = linux_guests.Result(Boot("a", []))
