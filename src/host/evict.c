@@ -361,7 +361,8 @@ static bool next_unmap(struct hst *h, struct hst_job *job)
 	while (job->blocks < due && job->run_count < HST_JOB_RUNS &&
 	       take_victims(h, job, due - job->blocks))
 		;
-	return job->run_count > 0;
+	ASSERT(job->run_count > 0);
+	return true;
 }
 
 static bool next_drop(struct hst *h, struct hst_job *job)

@@ -400,6 +400,44 @@ static void what_was_unmapped_once_more_counts_as_written(void **state)
 	gmem_close(g);
 }
 
+/*
+ * vCPUs run again between unmap and settle: whoever touches a page then is reported, waits, and
+ * is refused when he looks again. His look changes nothing of what is told about the page.
+ */
+static void touches_between_unmap_and_settle_wait(void **state)
+{
+	struct gmem *g = open_evictable();
+	struct mem m = gmem_mem(g);
+	struct pollfd fd = {.fd = gmem_event_fd(g), .events = POLLIN};
+	struct probe p[4] = {0};
+	mem_pages written = {0};
+	struct err e = {0};
+	roff_t off;
+
+	(void)state;
+	present_watched(g, 0, ARRAY_LEN(p), true);
+	for (unsigned i = 0; i < ARRAY_LEN(p); i += 2)
+		writable(g, i)[9] = 0x77;
+	assert_int_equal(m.ops->unmap(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
+		p[i] = (struct probe){.at = writable(g, i) + 9, .write = i >= 2};
+		assert_int_equal(pthread_create(&p[i].thread, NULL, probe_run, &p[i]), 0);
+		assert_int_equal(poll(&fd, 1, 10000), 1);
+		assert_int_equal(gmem_touches(g, &off, 1, &e), 1);
+		assert_int_equal(off.v / PAGE_BYTES, i);
+	}
+	assert_int_equal(m.ops->settle(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, written, &e),
+			 0);
+	assert_int_equal(m.ops->wake(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
+		pthread_join(p[i].thread, NULL);
+		assert_true(p[i].refused);
+		assert_int_equal(bit(written, i), i % 2 == 0);
+		assert_int_equal(m.alias[i * PAGE_BYTES + 9], i % 2 ? 0 : 0x77);
+	}
+	gmem_close(g);
+}
+
 static void dropped_memory_is_given_back_and_still_refuses_touches(void **state)
 {
 	struct gmem *g = open_evictable();
@@ -567,6 +605,7 @@ int main(void)
 		cmocka_unit_test(unmapping_leaves_the_neighbours_alone),
 		cmocka_unit_test(what_was_unmapped_refuses_touches),
 		cmocka_unit_test(what_was_unmapped_once_more_counts_as_written),
+		cmocka_unit_test(touches_between_unmap_and_settle_wait),
 		cmocka_unit_test(dropped_memory_is_given_back_and_still_refuses_touches),
 		cmocka_unit_test(memory_is_filled_unseen_until_it_is_watched),
 		cmocka_unit_test(nothing_written_meanwhile_is_missed),
