@@ -30,7 +30,6 @@
 #define WORDS (PAGE_BYTES / sizeof(uint64_t))
 #define BAD_SAID_MAX 4
 #define POLL_NS 20000000u
-#define STEP_NS 5000000u /* how long who is ahead sleeps */
 /*
  * Between the warm-up and the visits that count nobody visits. There we tell how far we are, and
  * who hears it may look at the host's counters, which takes time from the guest.
@@ -47,7 +46,6 @@ struct load_opts {
 	uint32_t write;      /* per cent of the visits that write */
 	uint32_t hot;        /* per cent of the pages of memory that … */
 	uint32_t hot_visits; /* … take this share of the visits there */
-	uint32_t window;     /* visits that a process may be ahead of the slowest; 0: any number */
 	uint32_t request;    /* visits of one request, after which … */
 	uint32_t rest_ms;    /* … a process waits for the next; 0: it does not */
 	uint32_t sweep;      /* 1: check all pages once more at the end */
@@ -69,7 +67,6 @@ static const struct word load_words[] = {
 	{"write", offsetof(struct load_opts, write), 0, 100},
 	{"hot", offsetof(struct load_opts, hot), 1, 100},
 	{"hot_visits", offsetof(struct load_opts, hot_visits), 0, 100},
-	{"window", offsetof(struct load_opts, window), 0, UINT32_MAX},
 	{"request", offsetof(struct load_opts, request), 1, UINT32_MAX},
 	{"rest_ms", offsetof(struct load_opts, rest_ms), 0, 10000},
 	{"sweep", offsetof(struct load_opts, sweep), 0, 1},
@@ -99,7 +96,6 @@ struct board {
 	/* Visits, a pause, visits that count, an end; set before the processes are let go. */
 	uint64_t go_ns, pause_ns, from_ns, until_ns;
 	uint32_t done; /* processes that have handed their result over; atomic */
-	uint32_t progress[PROCESSES_MAX]; /* visits, of each process; atomic */
 	struct lateness late;
 	struct result result[];
 };
@@ -238,41 +234,16 @@ static unsigned choose_page(struct worker *w)
 	return hot + (unsigned)prng_below(&w->prng, o->pages - hot);
 }
 
-/*
- * Waits while this process is too far ahead. Without that a process whose memory happens to be
- * all there runs by itself and does most of the work: a matter of luck, not of how its faults
- * are served.
- */
-static void keep_step(const struct load_opts *o, const struct board *board, uint32_t mine,
-		      uint64_t until_ns)
-{
-	uint32_t least = mine;
-
-	if (o->window == 0)
-		return;
-	do {
-		if (least != mine)
-			sleep_until(now_ns() + STEP_NS);
-		least = mine;
-		for (unsigned i = 0; i < o->processes; i++) {
-			uint32_t n = __atomic_load_n(&board->progress[i], __ATOMIC_RELAXED);
-
-			if (n < least)
-				least = n;
-		}
-	} while (mine - least >= o->window && now_ns() < until_ns);
-}
-
-static void visit(struct worker *w, struct board *board, uint64_t until_ns, bool counts)
+/* Requests come at any time, not to all processes at once: each begins a little later. */
+static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns, bool counts)
 {
 	const struct load_opts *o = w->opts;
-	uint32_t *progress = &board->progress[w->id];
-	uint64_t began, now;
+	uint64_t rest_ns = o->rest_ms * 1000000ull, began, now;
 
-	while ((began = now_ns()) < until_ns) {
+	sleep_until(from_ns + rest_ns * w->id / o->processes);
+	for (uint64_t n = 1; (began = now_ns()) < until_ns; n++) {
 		unsigned page = choose_page(w);
 		bool writes = prng_below(&w->prng, 100) < o->write;
-		uint32_t n;
 
 		page_check(w, page);
 		if (writes)
@@ -285,10 +256,8 @@ static void visit(struct worker *w, struct board *board, uint64_t until_ns, bool
 			(in_file(w, page) ? w->result.file_hist_us : w->result.hist_us)
 				[hist_bucket((now - began) / 1000)]++;
 		}
-		n = __atomic_add_fetch(progress, 1, __ATOMIC_RELAXED);
-		if (o->rest_ms && n % o->request == 0)
-			sleep_until(now + o->rest_ms * 1000000ull);
-		keep_step(o, board, n, until_ns);
+		if (rest_ns && n % o->request == 0)
+			sleep_until(now + rest_ns);
 	}
 }
 
@@ -319,9 +288,8 @@ static int worker_run(const struct load_opts *o, unsigned id, struct board *boar
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) != 1)
 		return 1;
 	read_file(&w, board);
-	visit(&w, board, board->pause_ns, false);
-	sleep_until(board->from_ns);
-	visit(&w, board, board->until_ns, true);
+	visit(&w, board->go_ns, board->pause_ns, false);
+	visit(&w, board->from_ns, board->until_ns, true);
 	for (unsigned page = 0; o->sweep && page < pages_of(o); page++) {
 		page_check(&w, page);
 		w.result.swept++;

@@ -61,7 +61,7 @@ class Demo(unittest.TestCase):
                               ("--swap", "swap.1"), ("--swap-wrap", "delay?ms=7"),
                               ("--faults", "block")):
             self.assertEqual(words[words.index(option) + 1], value)
-        self.assertIn("load=processes:16,pages:2048,file:128,file_visits:10,seconds:20,", words[-1])
+        self.assertIn("load=processes:16,pages:2048,file:128,file_visits:10,seconds:30,", words[-1])
 
     def test_a_delay_of_nothing_needs_no_wrapper(self):
         (boot,) = demo.boots_of(self.parse("--delay-ms", "0", "--runs", "user"))
