@@ -34,6 +34,9 @@ static void report_overcommit(const struct apf_stats *s, FILE *to)
 	fprintf(to, "vCPUs stood still %.3f s: halted %.3f s for kernel mode, %.3f s otherwise\n",
 		(double)s->host_wait_ns / 1e9, (double)s->stall_ns_kernel_mode / 1e9,
 		(double)s->stall_ns_other / 1e9);
+	fprintf(to, "held %llu times to take memory away, %.3f s in all, %.1f ms at most\n",
+		(unsigned long long)s->holds, (double)s->hold_ns / 1e9,
+		(double)s->hold_ns_max / 1e6);
 }
 
 void run_report_stats(const struct machine_outcome *out, FILE *to)

@@ -30,12 +30,12 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
-# More than fits beside the kernel: 132 or 100 MiB for 16 processes, of which 4 MiB are files that
+# More than fits beside the kernel: 132 or 84 MiB for 16 processes, of which 4 MiB are files that
 # only the kernel touches, each byte of which is checked again and again, and all of it once more
 # at the end.
 CHECKED = "file:64,file_visits:10,hot:20,hot_visits:50,sweep:1,patience:240"
-BIG_LOAD = f"load=processes:16,pages:2048,{CHECKED},seconds:90"
-LOAD = f"load=processes:16,pages:1536,{CHECKED},seconds:15"
+BIG_LOAD = f"load=processes:16,pages:2048,{CHECKED},seconds:75"
+LOAD = f"load=processes:16,pages:1280,{CHECKED},seconds:15"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
@@ -85,7 +85,7 @@ def boots_of_idleness():
     """
     return [Boot(name_of("6.12", cpus, "user", "idle"), [f"idle={seconds}"], elf=True, cpus=cpus,
                  first=True, about_s=45)
-            for cpus, seconds in ((1, 35), (4, 16))]
+            for cpus, seconds in ((1, 30), (4, 16))]
 
 
 def boots_of_events():
