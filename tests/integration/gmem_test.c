@@ -203,15 +203,29 @@ static void unknown_features_are_refused_by_name(void **state)
 
 #define EVICT_PAGES 512u
 
-static void unmap(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
+static void unmap_unsettled(struct gmem *g, uint64_t page, uint64_t pages)
 {
 	struct mem m = gmem_mem(g);
-	roff_t off = {page * PAGE_BYTES};
+	struct err e = {0};
+
+	assert_int_equal(m.ops->unmap(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, &e),
+			 0);
+}
+
+static void settle(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
+{
+	struct mem m = gmem_mem(g);
 	struct err e = {0};
 
 	memset(ret, 0, sizeof(mem_pages));
-	assert_int_equal(m.ops->unmap(m.ctx, off, pages * PAGE_BYTES, &e), 0);
-	assert_int_equal(m.ops->settle(m.ctx, off, pages * PAGE_BYTES, ret, &e), 0);
+	assert_int_equal(m.ops->settle(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, ret,
+				       &e), 0);
+}
+
+static void unmap(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
+{
+	unmap_unsettled(g, page, pages);
+	settle(g, page, pages, ret);
 }
 
 static void drop(struct gmem *g, uint64_t page, uint64_t pages)
@@ -410,7 +424,7 @@ static void touches_between_unmap_and_settle_wait(void **state)
 	struct mem m = gmem_mem(g);
 	struct pollfd fd = {.fd = gmem_event_fd(g), .events = POLLIN};
 	struct probe p[4] = {0};
-	mem_pages written = {0};
+	mem_pages written;
 	struct err e = {0};
 	roff_t off;
 
@@ -418,7 +432,7 @@ static void touches_between_unmap_and_settle_wait(void **state)
 	present_watched(g, 0, ARRAY_LEN(p), true);
 	for (unsigned i = 0; i < ARRAY_LEN(p); i += 2)
 		writable(g, i)[9] = 0x77;
-	assert_int_equal(m.ops->unmap(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
+	unmap_unsettled(g, 0, ARRAY_LEN(p));
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
 		p[i] = (struct probe){.at = writable(g, i) + 9, .write = i >= 2};
 		assert_int_equal(pthread_create(&p[i].thread, NULL, probe_run, &p[i]), 0);
@@ -426,8 +440,7 @@ static void touches_between_unmap_and_settle_wait(void **state)
 		assert_int_equal(gmem_touches(g, &off, 1, &e), 1);
 		assert_int_equal(off.v / PAGE_BYTES, i);
 	}
-	assert_int_equal(m.ops->settle(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, written, &e),
-			 0);
+	settle(g, 0, ARRAY_LEN(p), written);
 	assert_int_equal(m.ops->wake(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
 		pthread_join(p[i].thread, NULL);
