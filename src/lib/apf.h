@@ -37,6 +37,7 @@ struct apf {
 	struct apf_config cfg;
 	int vm_fd;
 	pthread_mutex_t lock;
+	unsigned lock_spins;
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
 	unsigned outside_count; /* of waiters */
 	unsigned users;         /* callers within access.c: apf_close waits for them */
@@ -77,6 +78,7 @@ int lib_error(struct apf_error *to, const struct err *from);
 struct clock lib_clock(void);
 
 /* serve.c: the VM lock, and what must happen before it is released. */
+void lib_lock_init(struct apf *a);
 void lib_lock(struct apf *a);
 /* Submits, reaps and makes visible until nothing is left; drops and retakes the lock. */
 void lib_settle(struct apf *a);

@@ -184,7 +184,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->wake_fd = -1;
 	a->evict.fd = -1;
 	a->hst.clock = lib_clock();
-	pthread_mutex_init(&a->lock, NULL);
+	lib_lock_init(a);
 	pthread_cond_init(&a->outside, NULL);
 	/* By the driver's clock. */
 	pthread_condattr_init(&monotonic);

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -261,6 +262,40 @@ static void hits_are_not_announced(void **state)
 	assert_int_equal(bed_reap(&b), 64);
 	assert_false(bed_announced(&b));
 	assert_int_equal(bed_reap(&b), 0);
+	bed_fini(&b);
+}
+
+/* Nor are reads of files that are nothing but memory: no worker takes them on. */
+static void memory_is_not_announced(void **state)
+{
+	struct err e;
+	struct bed b;
+	struct io_file *opened;
+	uint64_t size;
+	char path[64];
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, READ_BYTES), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	bed_init(&b, 64);
+	assert_int_equal(b.io.ops->open(b.io.ctx, path, &opened, &size, &e), 0);
+	request_read(&b.rq[0], opened, 0, READ_BYTES);
+	bed_flush(&b);
+	assert_int_equal(bed_reap(&b), 1);
+	assert_false(bed_announced(&b));
+	assert_int_equal(b.rq[0].res, READ_BYTES);
+	b.io.ops->close(b.io.ctx, opened);
+
+	/* The same one, as the swap file is opened: by somebody else. */
+	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+	assert_int_equal(ioq_file_adopt(fd, &opened, &e), 0);
+	request_read(&b.rq[0], opened, 0, READ_BYTES);
+	bed_flush(&b);
+	assert_int_equal(bed_reap(&b), 1);
+	assert_false(bed_announced(&b));
+	b.io.ops->close(b.io.ctx, opened);
 	bed_fini(&b);
 }
 
@@ -702,6 +737,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(more_reads_than_depth),
 		cmocka_unit_test(hits_are_not_announced),
+		cmocka_unit_test(memory_is_not_announced),
 		cmocka_unit_test(done_may_read_again),
 		cmocka_unit_test(short_and_empty_reads),
 		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),
