@@ -275,50 +275,63 @@ static struct hst_run *add_run(struct hst *h, struct hst_job *job, enum hst_list
 	return run;
 }
 
-/*
- * Hardly any but kernel mode's are left, and of these more: fewer would displace each other for
- * ever.
- */
+/* On a list so short, blocks that are wanted by turns would displace each other. */
+static uint32_t few(const struct hst_evict *ev)
+{
+	return limited(ev) && ev->force_unmaps == 0 ? (uint32_t)max_u64(ev->limit / 16, 4) : 0;
+}
+
 static bool others_are_few(const struct hst_evict *ev)
 {
-	uint32_t few = limited(ev) && ev->force_unmaps == 0
-			       ? (uint32_t)max_u64(ev->limit / 16, 4)
-			       : 0;
-	uint32_t others = ev->lists[HST_LIST_USER].len;
-
-	return others == 0 || (others <= few && ev->lists[HST_LIST_KERNEL].len > few);
+	return ev->lists[HST_LIST_USER].len <= few(ev);
 }
 
-static uint64_t probe_cost(const struct hst_evict *ev)
+/* The list that is taken from in general: kernel mode's only where of the others few are left. */
+static enum hst_list_id take_mostly(const struct hst_evict *ev)
 {
-	return (uint64_t)KERNEL_STAYS * ev->lists[HST_LIST_USER].len;
+	uint32_t others = ev->lists[HST_LIST_USER].len, kernels = ev->lists[HST_LIST_KERNEL].len;
+
+	return others == 0 || (others_are_few(ev) && kernels > few(ev)) ? HST_LIST_KERNEL
+									: HST_LIST_USER;
+}
+
+static enum hst_list_id take_by_turns(const struct hst_evict *ev)
+{
+	return take_mostly(ev) == HST_LIST_USER ? HST_LIST_KERNEL : HST_LIST_USER;
+}
+
+static uint64_t turn_cost(const struct hst_evict *ev)
+{
+	return (others_are_few(ev) ? 1 : KERNEL_STAYS) * (uint64_t)ev->lists[take_mostly(ev)].len;
 }
 
 /*
- * Now and then kernel mode's oldest block is taken, to see who wants it back: the guest's kernel
- * also clears pages for its processes, and what it needed to boot it may never need again. While
- * as many of the others are taken as there are, 1/KERNEL_STAYS of kernel mode's are.
+ * Now and then the oldest block of the other list is taken, to see who wants it back: the guest's
+ * kernel also clears pages for its processes, and what it needed to boot it may never need again.
+ * While as many are taken as there are, 1/KERNEL_STAYS of the other list is; all of it where
+ * there is hardly a choice, or blocks that nobody wants could stay there for ever while those
+ * that one instruction needs displace each other.
  */
-static bool probe_due(const struct hst_evict *ev)
+static bool turn_due(const struct hst_evict *ev)
 {
-	return !others_are_few(ev) && ev->force_unmaps == 0 &&
-	       ev->lists[HST_LIST_KERNEL].len > ev->limit / 16 &&
-	       ev->probe_credit >= probe_cost(ev);
+	uint32_t stay = others_are_few(ev) ? 0 : ev->limit / 16;
+
+	return limited(ev) && ev->force_unmaps == 0 && ev->mostly == take_mostly(ev) &&
+	       ev->lists[take_by_turns(ev)].len > stay && ev->turn_credit >= turn_cost(ev);
 }
 
 /* The list to take from. */
-static enum hst_list_id victims(const struct hst *h)
+static enum hst_list_id victims(const struct hst_evict *ev)
 {
-	const struct hst_evict *ev = &h->evict;
-
-	return others_are_few(ev) || probe_due(ev) ? HST_LIST_KERNEL : HST_LIST_USER;
+	return turn_due(ev) ? take_by_turns(ev) : take_mostly(ev);
 }
 
 /* Of the blocks that are due, how many there are; none until it is worth it. */
 static uint32_t takeable(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t due = (uint32_t)min_u64(unmaps_due(h), ev->lists[victims(h)].len);
+	uint32_t there = ev->lists[HST_LIST_USER].len + ev->lists[HST_LIST_KERNEL].len;
+	uint32_t due = (uint32_t)min_u64(unmaps_due(h), there);
 	uint64_t enough = min_u64(AHEAD_BLOCKS, max_u64(ev->limit / 16, 1));
 
 	return ev->unmapping || is_urgent(h) || due >= enough ? due : 0;
@@ -328,19 +341,23 @@ static uint32_t takeable(const struct hst *h)
 static bool take_victims(struct hst *h, struct hst_job *job, uint32_t due)
 {
 	struct hst_evict *ev = &h->evict;
-	enum hst_list_id id = victims(h);
-	bool probe = probe_due(ev);
+	enum hst_list_id id = victims(ev);
+	bool turn = turn_due(ev);
+	uint64_t cost = turn_cost(ev);
+	uint32_t others = ev->lists[take_by_turns(ev)].len;
 	struct hst_run *run;
 
 	if (ev->lists[id].len == 0)
 		return false;
-	if (probe)
-		ev->probe_credit -= probe_cost(ev);
-	run = add_run(h, job, id, probe ? 1 : due, BLOCK_UNMAPPING);
+	run = add_run(h, job, id, turn ? 1 : due, BLOCK_UNMAPPING);
 	h->blocks_present -= run->count;
-	if (!probe)
-		ev->probe_credit = min_u64(ev->probe_credit, probe_cost(ev)) +
-				   (uint64_t)run->count * ev->lists[HST_LIST_KERNEL].len;
+	if (turn) {
+		ev->turn_credit -= cost;
+	} else {
+		ev->turn_credit = ev->mostly == id ? min_u64(ev->turn_credit, cost) : 0;
+		ev->turn_credit += (uint64_t)run->count * others;
+		ev->mostly = id;
+	}
 	ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, run->count);
 	ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, run->count);
 	for (uint32_t i = 0, bit = job->blocks - run->count; i < run->count; i++, bit++)
@@ -449,7 +466,7 @@ static void import(struct hst *h, const struct hst_job *job)
 static bool force_is_over(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	bool none = ev->lists[victims(h)].len == 0 && ev->writes_used == 0;
+	bool none = ev->lists[victims(ev)].len == 0 && ev->writes_used == 0;
 
 	return ev->force_drops > 0 && standby_len(ev) == 0 && (ev->force_unmaps == 0 || none);
 }

@@ -258,7 +258,8 @@ struct hst_evict {
 	bool unmapping;        /* in the middle of what is due */
 	bool dropping;
 	bool working;          /* a job is out */
-	uint64_t probe_credit; /* blocks taken, times kernel mode's, since one of these was */
+	enum hst_list_id mostly; /* what blocks were taken from last in general */
+	uint64_t turn_credit; /* so many, times those of the other list, since one of these was */
 	bool unsettled;        /* `job` has unmapped, and is to settle next */
 	bool failed;           /* `job` is to be done again after hst_resume */
 	struct hst_job job;

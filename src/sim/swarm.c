@@ -108,7 +108,7 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->faults_on = some_faults(p);
 	c->director_ns = PICK(p, 5 * NS_PER_US, 50 * NS_PER_US, 500 * NS_PER_US, 5 * NS_PER_MS);
 	c->safety_events = PICK32(p, 100, 400, 1200);
-	c->live_events = 60000;
+	c->live_events = 200000;
 	sim_cfg_set_rev(c, c->rev);
 }
 

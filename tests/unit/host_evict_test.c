@@ -131,6 +131,31 @@ static void few_kernel_blocks_do_not_displace_each_other(void **state)
 	hxs_close(x);
 }
 
+/* Two blocks that are wanted by turns, and as many of kernel mode's lie idle as are few. */
+static void idle_kernel_blocks_go_at_last(void **state)
+{
+	struct hx *x = hxs_plain(true, 9);
+
+	(void)state;
+	for (uint64_t p = 20; p < 24; p++)
+		hxs_touch(x, p, 0);
+	hxs_evict_all(x);
+	for (uint64_t p = 20; p < 24; p++)
+		hxs_touch(x, p, 0);
+	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 4);
+	for (unsigned round = 0; round < 8; round++) {
+		for (uint64_t p = 0; p < 2; p++) {
+			if (hxs_kind(x, p) != BLOCK_PRESENT)
+				hxs_touch(x, p, 3);
+			hxs_evict(x);
+		}
+	}
+	assert_int_equal(hxs_kind(x, 0), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, 1), BLOCK_PRESENT);
+	assert_true(x->h.evict.resident <= 9);
+	hxs_close(x);
+}
+
 static void neighbours_are_taken_together_up_to_the_chunk(void **state)
 {
 	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 0);
@@ -418,6 +443,7 @@ int main(void)
 		cmocka_unit_test(what_kernel_mode_wanted_back_goes_last),
 		cmocka_unit_test(kernel_blocks_do_go_when_others_are_few),
 		cmocka_unit_test(few_kernel_blocks_do_not_displace_each_other),
+		cmocka_unit_test(idle_kernel_blocks_go_at_last),
 		cmocka_unit_test(neighbours_are_taken_together_up_to_the_chunk),
 		cmocka_unit_test(below_the_limit_nothing_is_dropped),
 		cmocka_unit_test(rescues_grant_no_credit),
