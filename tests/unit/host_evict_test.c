@@ -108,6 +108,20 @@ static void kernel_blocks_do_go_when_others_are_few(void **state)
 	hxs_close(x);
 }
 
+/* Two blocks that are wanted by turns do not displace each other for ever. */
+static void two_come_to_stay(struct hx *x, uint64_t first, unsigned cpl)
+{
+	for (unsigned round = 0; round < 8; round++) {
+		for (uint64_t p = first; p < first + 2; p++) {
+			if (hxs_kind(x, p) != BLOCK_PRESENT)
+				hxs_touch(x, p, cpl);
+			hxs_evict(x);
+		}
+	}
+	assert_int_equal(hxs_kind(x, first), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, first + 1), BLOCK_PRESENT);
+}
+
 /* Two blocks that kernel mode wants by turns, beside as few others. */
 static void few_kernel_blocks_do_not_displace_each_other(void **state)
 {
@@ -119,15 +133,7 @@ static void few_kernel_blocks_do_not_displace_each_other(void **state)
 	hxs_evict_all(x);
 	for (uint64_t p = 0; p < 4; p++)
 		hxs_touch(x, p, 3);
-	for (unsigned round = 0; round < 4; round++) {
-		for (uint64_t p = 20; p < 22; p++) {
-			if (hxs_kind(x, p) != BLOCK_PRESENT)
-				hxs_touch(x, p, 0);
-			hxs_evict(x);
-		}
-	}
-	assert_int_equal(hxs_kind(x, 20), BLOCK_PRESENT);
-	assert_int_equal(hxs_kind(x, 21), BLOCK_PRESENT);
+	two_come_to_stay(x, 20, 0);
 	hxs_close(x);
 }
 
@@ -143,15 +149,7 @@ static void idle_kernel_blocks_go_at_last(void **state)
 	for (uint64_t p = 20; p < 24; p++)
 		hxs_touch(x, p, 0);
 	assert_int_equal(x->h.evict.lists[HST_LIST_KERNEL].len, 4);
-	for (unsigned round = 0; round < 8; round++) {
-		for (uint64_t p = 0; p < 2; p++) {
-			if (hxs_kind(x, p) != BLOCK_PRESENT)
-				hxs_touch(x, p, 3);
-			hxs_evict(x);
-		}
-	}
-	assert_int_equal(hxs_kind(x, 0), BLOCK_PRESENT);
-	assert_int_equal(hxs_kind(x, 1), BLOCK_PRESENT);
+	two_come_to_stay(x, 0, 3);
 	assert_true(x->h.evict.resident <= 9);
 	hxs_close(x);
 }
