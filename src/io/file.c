@@ -9,36 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "io/uring.h"
-
-/*
- * io_uring hands each read of a file on tmpfs or ramfs to a worker thread, though it cannot wait
- * (Linux 6.12, 6.18; 7 % of the CPU in a lab of one); O_NONBLOCK says that it cannot. On others
- * it must not be set: some would wait all the same, some fail what is not cached with EAGAIN.
- * Buffered writes go to a worker in any case.
- */
-static int set_nonblock(int fd, const char *path, struct err *e)
-{
-	struct statfs fs;
-	int flags = fcntl(fd, F_GETFL);
-	bool memory;
-
-	if (flags < 0 || fstatfs(fd, &fs) != 0)
-		return err_sys(e, -errno, "file system of %s", path);
-	memory = fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
-	flags = memory ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
-	if (fcntl(fd, F_SETFL, flags) != 0)
-		return err_sys(e, -errno, "fcntl on %s", path);
-	return 0;
-}
 
 static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
 {
@@ -58,8 +34,11 @@ static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct e
 		return err_set(e, -EINVAL, "open %s: neither a regular file nor a block device",
 			       path);
 	}
+	/* Drops O_NONBLOCK: with it io_uring may fail cold reads with EAGAIN. */
+	if (fcntl(fd, F_SETFL, 0) != 0)
+		return err_sys(e, -errno, "fcntl on %s", path);
 	*ret_size = size;
-	return set_nonblock(fd, path, e);
+	return 0;
 }
 
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
@@ -91,15 +70,9 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 int ioq_file_adopt(int fd, struct io_file **ret, struct err *e)
 {
 	struct io_file *file = malloc(sizeof(*file));
-	int rc;
 
 	if (!file)
 		return err_set(e, -ENOMEM, "open file: out of memory");
-	rc = set_nonblock(fd, "an open file", e);
-	if (rc < 0) {
-		free(file);
-		return rc;
-	}
 	file->fd = fd;
 	*ret = file;
 	return 0;

@@ -33,9 +33,8 @@ int ioq_open(unsigned depth, struct ioq **ret, struct err *e);
 struct io ioq_io(struct ioq *q);
 
 /*
- * A file that somebody else has opened, for reading, writing or both. On success fd is the
- * file's, and closed with it; O_NONBLOCK is set or cleared as it suits. Ended by the table's
- * close. Any thread.
+ * A file that somebody else has opened, for reading, writing or both, without O_NONBLOCK. On
+ * success fd is the file's, and closed with it. Ended by the table's close. Any thread.
  */
 int ioq_file_adopt(int fd, struct io_file **ret, struct err *e);
 

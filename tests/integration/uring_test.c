@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/loop.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -26,10 +25,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -267,40 +264,6 @@ static void hits_are_not_announced(void **state)
 	bed_fini(&b);
 }
 
-/* Nor are reads of files that are nothing but memory: no worker takes them on. */
-static void memory_is_not_announced(void **state)
-{
-	struct err e;
-	struct bed b;
-	struct io_file *opened;
-	uint64_t size;
-	char path[64];
-	int fd = memfd_create("memory", MFD_CLOEXEC);
-
-	(void)state;
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, READ_BYTES), 0);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	bed_init(&b, 64);
-	assert_int_equal(b.io.ops->open(b.io.ctx, path, &opened, &size, &e), 0);
-	request_read(&b.rq[0], opened, 0, READ_BYTES);
-	bed_flush(&b);
-	assert_int_equal(bed_reap(&b), 1);
-	assert_false(bed_announced(&b));
-	assert_int_equal(b.rq[0].res, READ_BYTES);
-	b.io.ops->close(b.io.ctx, opened);
-
-	/* The same one, as the swap file is opened: by somebody else. */
-	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
-	assert_int_equal(ioq_file_adopt(fd, &opened, &e), 0);
-	request_read(&b.rq[0], opened, 0, READ_BYTES);
-	bed_flush(&b);
-	assert_int_equal(bed_reap(&b), 1);
-	assert_false(bed_announced(&b));
-	b.io.ops->close(b.io.ctx, opened);
-	bed_fini(&b);
-}
-
 /* `done` that reads again: reap() itself submits, and what that gives is announced. */
 static void done_may_read_again(void **state)
 {
@@ -349,15 +312,6 @@ static void bad_buffer_is_an_error_not_a_loop(void **state)
 	bed_fini(&b);
 }
 
-/* The tests' folder may itself be on tmpfs. */
-static bool is_memory(int fd)
-{
-	struct statfs fs;
-
-	assert_int_equal(fstatfs(fd, &fs), 0);
-	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
-}
-
 static void what_may_be_opened(void **state)
 {
 	struct io_file *file = NULL;
@@ -386,8 +340,7 @@ static void what_may_be_opened(void **state)
 	(void)close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 	assert_int_equal(b.io.ops->open(b.io.ctx, path, &file, &size, &e), 0);
 	assert_int_equal(size, 0);
-	assert_int_equal(fcntl(file->fd, F_GETFL) & O_NONBLOCK,
-			 is_memory(file->fd) ? O_NONBLOCK : 0);
+	assert_int_equal(fcntl(file->fd, F_GETFL) & O_NONBLOCK, 0);
 	assert_int_equal(fcntl(file->fd, F_GETFD), FD_CLOEXEC);
 	request_read(&b.rq[0], file, 0, READ_BYTES);
 	bed_flush(&b);
@@ -749,7 +702,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(more_reads_than_depth),
 		cmocka_unit_test(hits_are_not_announced),
-		cmocka_unit_test(memory_is_not_announced),
 		cmocka_unit_test(done_may_read_again),
 		cmocka_unit_test(short_and_empty_reads),
 		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),

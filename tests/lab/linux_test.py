@@ -30,12 +30,12 @@ POWERED_OFF, RESET = 0, 4
 FEATURE_ASYNC_PF, FEATURE_ASYNC_PF_INT = 1 << 4, 1 << 14
 
 SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
-# More than fits beside the kernel: 132 or 84 MiB for 16 processes, of which 4 MiB are files that
+# More than fits beside the kernel: 132 or 104 MiB for 16 processes, of which 4 MiB are files that
 # only the kernel touches, each byte of which is checked again and again, and all of it once more
 # at the end.
 CHECKED = "file:64,file_visits:10,hot:20,hot_visits:50,sweep:1,patience:240"
 BIG_LOAD = f"load=processes:16,pages:2048,{CHECKED},seconds:75"
-LOAD = f"load=processes:16,pages:1280,{CHECKED},seconds:15"
+LOAD = f"load=processes:16,pages:1600,{CHECKED},seconds:15"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
