@@ -275,6 +275,12 @@ static struct hst_run *add_run(struct hst *h, struct hst_job *job, enum hst_list
 	return run;
 }
 
+/* Blocks that can be taken out of the mapping. */
+static uint32_t there_are(const struct hst_evict *ev)
+{
+	return ev->lists[HST_LIST_USER].len + ev->lists[HST_LIST_KERNEL].len;
+}
+
 /* On a list so short, blocks that are wanted by turns would displace each other. */
 static uint32_t few(const struct hst_evict *ev)
 {
@@ -316,7 +322,7 @@ static bool turn_due(const struct hst_evict *ev)
 {
 	uint32_t stay = others_are_few(ev) ? 0 : ev->limit / 16;
 
-	return limited(ev) && ev->force_unmaps == 0 && ev->mostly == take_mostly(ev) &&
+	return few(ev) > 0 && ev->mostly == take_mostly(ev) &&
 	       ev->lists[take_by_turns(ev)].len > stay && ev->turn_credit >= turn_cost(ev);
 }
 
@@ -330,8 +336,7 @@ static enum hst_list_id victims(const struct hst_evict *ev)
 static uint32_t takeable(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t there = ev->lists[HST_LIST_USER].len + ev->lists[HST_LIST_KERNEL].len;
-	uint32_t due = (uint32_t)min_u64(unmaps_due(h), there);
+	uint32_t due = (uint32_t)min_u64(unmaps_due(h), there_are(ev));
 	uint64_t enough = min_u64(AHEAD_BLOCKS, max_u64(ev->limit / 16, 1));
 
 	return ev->unmapping || is_urgent(h) || due >= enough ? due : 0;
@@ -347,7 +352,7 @@ static bool take_victims(struct hst *h, struct hst_job *job, uint32_t due)
 	uint32_t others = ev->lists[take_by_turns(ev)].len;
 	struct hst_run *run;
 
-	if (ev->lists[id].len == 0)
+	if (there_are(ev) == 0)
 		return false;
 	run = add_run(h, job, id, turn ? 1 : due, BLOCK_UNMAPPING);
 	h->blocks_present -= run->count;
@@ -466,7 +471,7 @@ static void import(struct hst *h, const struct hst_job *job)
 static bool force_is_over(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	bool none = ev->lists[victims(ev)].len == 0 && ev->writes_used == 0;
+	bool none = there_are(ev) == 0 && ev->writes_used == 0;
 
 	return ev->force_drops > 0 && standby_len(ev) == 0 && (ev->force_unmaps == 0 || none);
 }
