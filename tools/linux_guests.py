@@ -173,10 +173,12 @@ class Lab(threading.Thread):
         self.code = lab.returncode
 
 
-def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, show=lambda result: None):
+def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, slow=1,
+              show=lambda result: None):
     """
     ([Result, …], the worst of the labs' exit codes). `files`: further ones that the boots
-    need; `labs`: how many share them; `cpus` of each; show() is called by one at a time.
+    need; `timeout_s` by the labs' clock, which runs `slow` times slower than this machine's;
+    `labs`: how many share them; `cpus` of each; show() is called by one at a time.
     """
     results = [Result(b) for b in boots]
     one_by_one = threading.Lock()
@@ -189,7 +191,9 @@ def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, show=lambda
         build = pathlib.Path(build)
         files = [build / "asyncpf", build / "guests/linux.cpio", *files,
                  *kernel_files(boots, pathlib.Path(folder))]
-        words = ["--cpus", str(cpus), "--memory", "2560", "--timeout", str(timeout_s)]
+        words = ["--cpus", str(cpus), "--memory", "2560", "--timeout", str(timeout_s * slow)]
+        if slow > 1:
+            words += ["--slow", f"{build / 'slow_clock.so'}:{slow}"]
         for path in files:
             words += ["--file", str(path)]
         running = []

@@ -123,6 +123,19 @@ class Tool(Bed):
                               check=True, timeout=WAIT_S)
         self.assertGreater(int(done.stdout), 3)
 
+    def test_a_slow_clock(self):
+        library = f"{pathlib.Path(ASYNCPF).parent}/slow_clock.so"
+        script = "cat /proc/uptime; sleep 2; cat /proc/uptime"
+        uptimes, seen = [], []
+        with subprocess.Popen([LAB, "run", "--slow", f"{library}:3", "--", "sh", "-c", script],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as proc:
+            for line in proc.stdout:
+                uptimes.append(float(line.split()[0]))
+                seen.append(time.monotonic())
+        self.assertEqual(proc.returncode, 0)
+        # 3, but that a line may be seen some time after it was written.
+        self.assertGreater((seen[1] - seen[0]) / (uptimes[1] - uptimes[0]), 2)
+
     def killed_by(self, number):
         with subprocess.Popen([LAB, "run", "--", "sleep", "1000"], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as proc:

@@ -46,10 +46,10 @@ class Demo(unittest.TestCase):
     def parse(self, *words):
         return demo.parse(["build", *words])
 
-    def table(self, outcomes):
+    def table(self, outcomes, *words):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            demo.print_table(self.parse(), outcomes)
+            demo.print_table(self.parse(*words), outcomes)
         return out.getvalue()
 
     def test_the_guests(self):
@@ -61,7 +61,7 @@ class Demo(unittest.TestCase):
                               ("--swap", "swap.1"), ("--swap-wrap", "delay?ms=7"),
                               ("--faults", "block")):
             self.assertEqual(words[words.index(option) + 1], value)
-        self.assertIn("load=processes:16,pages:2048,file:128,file_visits:10,seconds:30,", words[-1])
+        self.assertIn("load=processes:16,pages:2048,file:128,file_visits:10,seconds:20,", words[-1])
 
     def test_a_delay_of_nothing_needs_no_wrapper(self):
         (boot,) = demo.boots_of(self.parse("--delay-ms", "0", "--runs", "user"))
@@ -87,6 +87,10 @@ class Demo(unittest.TestCase):
         self.assertEqual(rows[1].split()[:3], ["user", "400.0", "8.00"])
         self.assertIn("a file of 128 pages each, to which 10 % of their visits go",
                       self.table(outcomes))
+
+    def test_whose_clock_it_is(self):
+        self.assertIn("runs 4 times slower than this machine's\n", self.table([]))
+        self.assertIn("runs as fast as this machine's\n", self.table([], "--slow", "1"))
 
     def test_the_kernel_tells_no_counts_of_its_own(self):
         (boot,) = demo.boots_of(self.parse("--runs", "kernel"))

@@ -142,14 +142,13 @@ class Pulse(unittest.TestCase):
     def test_it_beats_until_the_lab_ends(self):
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # nobody reads: soon full
-        with mock.patch.object(session, "PULSE_S", 0.0001):
-            beating = threading.Thread(target=session.pulse, args=[ours], daemon=True)
-            beating.start()
-            beating.join(0.2)
-            self.assertTrue(beating.is_alive())
-            self.assertEqual(theirs.recv(1), b"\0")
-            theirs.close()
-            beating.join(10)
+        beating = threading.Thread(target=session.pulse, args=[ours, 0.0001], daemon=True)
+        beating.start()
+        beating.join(0.2)
+        self.assertTrue(beating.is_alive())
+        self.assertEqual(theirs.recv(1), b"\0")
+        theirs.close()
+        beating.join(10)
         self.assertFalse(beating.is_alive())
 
 
@@ -410,6 +409,8 @@ class CommandLine(unittest.TestCase):
         self.assertIn("LOCAL:NAME", self.refused("run", "--socket", "a:", "--", "x"))
         self.assertIn("--file asyncpf", self.refused("run", "--socket", "a:b", "--", "x"))
         self.assertIn("for run", self.refused("shell", "--stdin"))
+        self.assertIn("LIBRARY:N", self.refused("run", "--slow", "/none:4", "--", "x"))
+        self.assertIn("from 1 to 64", self.refused("run", "--slow", "/bin/sh:65", "--", "x"))
         self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
 
     def test_words(self):
@@ -419,6 +420,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(o.get, [("a", "b:c")])
         self.assertEqual(o.command, ["sh", "-c", "--", "x"])
         self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, lab.TIMEOUT_S))
+        self.assertEqual(lab.parse(["run", "--slow", "/bin/sh:4", "--", "x"]).slow, ("/bin/sh", 4))
         self.assertEqual(lab.parse([]).verb, "shell")
         o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
                        "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.dont_write_bytecode = True
@@ -91,6 +92,24 @@ class Script(unittest.TestCase):
         first = [Boot("a", [], about_s=s, first=s == 20) for s in (20, 30, 20, 10)]
         self.assertEqual([[n for n, _ in share] for share in linux_guests.shares(first, 2)],
                          [[0, 1], [2, 3]])
+
+    def words_of_the_lab(self, **more):
+        """What tools/lab is told to be, by a command that prints it."""
+        boots = [Boot("a", [])]
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(linux_guests, "kernel_files", lambda *_: []):
+            lab = pathlib.Path(folder, "lab")
+            lab.write_text("#!/bin/sh\necho \"0| $*\"\nexit 3\n", encoding="utf-8")
+            lab.chmod(0o755)
+            with mock.patch.object(linux_guests, "LAB", lab):
+                (result,), code = linux_guests.run_boots(boots, "b", timeout_s=50, **more)
+        self.assertEqual(code, 3)
+        return result.lines[0]
+
+    def test_a_slow_clock_takes_its_time(self):
+        self.assertIn("--cpus 1 --memory 2560 --timeout 200 --slow b/slow_clock.so:4 --file",
+                      self.words_of_the_lab(slow=4))
+        self.assertIn("--timeout 50 --file", self.words_of_the_lab())
 
     def test_idle_share(self):
         result = linux_guests.Result(Boot("a", []))

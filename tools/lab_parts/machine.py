@@ -56,6 +56,9 @@ def qemu_start(o, fds):
     """fds as for qemu_command(). They are closed here."""
     libraries = [str(CACHE / "qemu" / d / "x86_64-linux-gnu") for d in ("usr/lib", "lib")]
     env = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
+    library, times = o.slow
+    if library:
+        env |= {"LD_PRELOAD": library, "ASYNCPF_SLOW_CLOCK": str(times)}
     batch = o.verb == "run"
     parent = os.getpid()
     try:

@@ -52,10 +52,10 @@ def save_gets(o, archive):
                 raise LabError(f"cannot write: {local}: {e.strerror}; check --get") from e
 
 
-PULSE_S = 0.1
+PULSE_S = 0.1  # by the lab's clock
 
 
-def pulse(sock):
+def pulse(sock, pause_s):
     """Interrupts the lab's CPU now and then, until the lab ends. For a thread of its own.
 
     QEMU 10.0.2 can lose an interrupt (docs/lab.md), and the timer's comes only once: without
@@ -64,7 +64,7 @@ def pulse(sock):
         while True:
             with contextlib.suppress(BlockingIOError):  # so many were not read yet
                 sock.send(b"\0", socket.MSG_DONTWAIT)
-            time.sleep(PULSE_S)
+            time.sleep(pause_s)
 
 
 class Wires:
@@ -91,7 +91,8 @@ class Wires:
 
 def start(o, wires):
     proc = qemu_start(o, wires.theirs)
-    threading.Thread(target=pulse, args=[wires.pulse], daemon=True).start()
+    pause_s = PULSE_S * o.slow[1]
+    threading.Thread(target=pulse, args=[wires.pulse, pause_s], daemon=True).start()
     return proc
 
 
