@@ -1,9 +1,11 @@
-// SPDX-License-Identifier: Apache-2.0
-//
-// Makes the monotonic clock of a program run slower: preloaded by tools/lab --slow into QEMU,
-// where it is the clock of all emulated timers (docs/decisions/0010). $ASYNCPF_SLOW_CLOCK says
-// how many times, from 1 to 64. What else a program reads or waits by is left as it is.
-// Test: tests/unit/slow_clock_test.py.
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Makes the monotonic clock of a program run slower: preloaded by tools/lab --slow into QEMU,
+ * where it is the clock of all emulated timers (docs/decisions/0010). $ASYNCPF_SLOW_CLOCK says
+ * how many times, from 1 to 64. What else a program reads or waits by is left as it is.
+ * Libraries that start before this one ask for the time, too: nothing is set up beforehand.
+ * Test: tests/unit/slow_clock_test.py.
+ */
 #include <dlfcn.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,17 +18,32 @@
 typedef int clock_gettime_fn(clockid_t, struct timespec *);
 typedef int ppoll_fn(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 
-// Libraries that start before this one ask for the time, too: nothing is set up beforehand.
-// Threads that come here at once find the same.
+/* What this library stands in front of. Threads that look for it at once find the same. */
+static void *behind(void **known, const char *name)
+{
+	void *found = __atomic_load_n(known, __ATOMIC_RELAXED);
+
+	if (!found) {
+		found = dlsym(RTLD_NEXT, name);
+		__atomic_store_n(known, found, __ATOMIC_RELAXED);
+	}
+	return found;
+}
+
 static int64_t times_slower(void)
 {
 	static int64_t known;
-	if (!known) {
+	int64_t times = __atomic_load_n(&known, __ATOMIC_RELAXED);
+
+	if (!times) {
 		const char *word = getenv("ASYNCPF_SLOW_CLOCK");
-		const long times = word ? strtol(word, NULL, 10) : 0;
-		__atomic_store_n(&known, times >= 1 && times <= 64 ? times : 1, __ATOMIC_RELAXED);
+
+		times = word ? strtol(word, NULL, 10) : 0;
+		if (times < 1 || times > 64)
+			times = 1;
+		__atomic_store_n(&known, times, __ATOMIC_RELAXED);
 	}
-	return __atomic_load_n(&known, __ATOMIC_RELAXED);
+	return times;
 }
 
 static int64_t ns_of(const struct timespec *t)
@@ -41,24 +58,23 @@ static struct timespec timespec_of(int64_t ns)
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
-	static clock_gettime_fn *libc;
-	if (!__atomic_load_n(&libc, __ATOMIC_RELAXED))
-		__atomic_store_n(&libc, (clock_gettime_fn *)dlsym(RTLD_NEXT, "clock_gettime"),
-		    __ATOMIC_RELAXED);
-	const int err = libc(clock, now);
-	if (!err && clock == CLOCK_MONOTONIC)
+	static void *known;
+	int rc = ((clock_gettime_fn *)behind(&known, "clock_gettime"))(clock, now);
+
+	if (rc == 0 && clock == CLOCK_MONOTONIC)
 		*now = timespec_of(ns_of(now) / times_slower());
-	return err;
+	return rc;
 }
 
-// A wait that was reckoned by the slow clock takes as many times longer by the real one.
+/* A wait that was reckoned by the slow clock takes as many times longer by the real one. */
 int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *limit, const sigset_t *mask)
 {
-	static ppoll_fn *libc;
-	if (!__atomic_load_n(&libc, __ATOMIC_RELAXED))
-		__atomic_store_n(&libc, (ppoll_fn *)dlsym(RTLD_NEXT, "ppoll"), __ATOMIC_RELAXED);
+	static void *known;
+	ppoll_fn *wait = (ppoll_fn *)behind(&known, "ppoll");
+	struct timespec real;
+
 	if (!limit || limit->tv_sec > INT64_MAX / NS_PER_S / 64 - 1)
-		return libc(fds, n, limit, mask);
-	const struct timespec real = timespec_of(ns_of(limit) * times_slower());
-	return libc(fds, n, &real, mask);
+		return wait(fds, n, limit, mask);
+	real = timespec_of(ns_of(limit) * times_slower());
+	return wait(fds, n, &real, mask);
 }
