@@ -27,8 +27,12 @@
  * library has one thread of its own per VM and no global state; several VMs fit in one
  * process.
  *
- * Signals: the library uses config.kick_signal and SIGBUS on vCPU threads, both blocked
- * outside KVM_RUN, and sets KVM_SET_SIGNAL_MASK. It installs no handler.
+ * Signals: the library installs no handler. While a thread is in apf_vcpu_run(), its signals are
+ * blocked; inside KVM_RUN, and while it waits, those that the thread had let through before end
+ * the call with -EINTR, as they end KVM_RUN, and are delivered when it returns, with the
+ * thread's mask as it was. The library's own, config.kick_signal (SIGURG where that is refused, as
+ * RLIMIT_SIGPENDING is used up), is sent only to a thread that is in the call.
+ * KVM_SET_SIGNAL_MASK belongs to the library: a VMM uses apf_vcpu_signal_mask() for it.
  */
 #ifndef ASYNCPF_ASYNCPF_H
 #define ASYNCPF_ASYNCPF_H
@@ -41,6 +45,7 @@ extern "C" {
 #endif
 
 struct kvm_run;
+struct kvm_msr_filter;
 
 struct apf;      /* one VM's memory */
 struct apf_vcpu; /* one vCPU of it */
@@ -84,7 +89,7 @@ struct apf_config {
 	size_t size; /* sizeof(struct apf_config), for compatibility */
 	enum apf_faults faults;
 	enum apf_abi abi;
-	unsigned vcpus_max;         /* vCPUs that will be attached, 1..64; default 1 */
+	unsigned vcpus_max;         /* vCPUs that will be attached, 1..1024; default 1 */
 	uint32_t block_bytes;       /* fetched as one: power of two, 4096..2 MiB; default 4096 */
 	uint32_t faults_max;        /* outstanding faults per vCPU, 1..4096; default 256 */
 	uint32_t queue_depth;       /* reads in flight per VM, 1..4096; default 256 */
@@ -115,6 +120,8 @@ struct apf_config {
 	 */
 	void (*on_event)(void *ctx, const struct apf_event *ev);
 	void *on_event_ctx;
+	/* The VM has KVM_CAP_X2APIC_API with KVM_X2APIC_API_USE_32BIT_IDS: APIC ids above 254. */
+	int x2apic_ids;
 };
 
 void apf_config_init(struct apf_config *c);
@@ -161,6 +168,33 @@ void *apf_memory_hva(struct apf *a, uint64_t gpa);
 int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
 		   uint64_t *ret_size, struct apf_error *e);
 
+/*
+ * What the VMM's memslots are, where they are not simply all of RAM: a hole, whose accesses are
+ * the VMM's, or a read-only memslot (KVM_MEM_READONLY), whose stores are. gpa and bytes:
+ * multiples of 4096. The last call for an address counts. Any time after apf_open; any thread.
+ * Without it (AUTO) the library asks KVM at each access that is handed out: it finds out all
+ * but what a read-only memslot's absent pages are to a host that emulates the guest's kernel
+ * mode. -EINVAL: not such a range; -ENOSPC, -ENOMEM: too many of them.
+ */
+enum apf_slot {
+	APF_SLOT_AUTO = 0,
+	APF_SLOT_RAM = 1,
+	APF_SLOT_ROM = 2,
+	APF_SLOT_HOLE = 3,
+};
+int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind);
+
+/*
+ * A VMM's own MSR filter and user-space MSR exits, for which it would have called
+ * KVM_X86_SET_MSR_FILTER and KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR): what the library needs is
+ * added. Either call of KVM's replaces both wholly, so whoever made one before apf_open makes
+ * this one after it. filter: NULL for none, up to 11 ranges, copied. exits:
+ * KVM_MSR_EXIT_REASON_* that the VMM wants to see; others end as they would without the library,
+ * in a #GP. After apf_open, any thread. -E2BIG: too many ranges.
+ */
+int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *e);
+int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *e);
+
 /* Memory and sources are complete: maps the memory and starts serving. */
 int apf_start(struct apf *a, struct apf_error *e);
 
@@ -205,19 +239,52 @@ int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_
 int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
 		    struct apf_vcpu **ret, struct apf_error *e);
 
+/* At rest only (below). fd and run are not touched any more; the index may be attached again. */
+void apf_vcpu_detach(struct apf_vcpu *v);
+
 /*
  * Runs the guest as ioctl(KVM_RUN) does, serving page faults on the way, until there is an
- * exit for you: 0, look at run->exit_reason. -EINTR: a signal of yours, apf_vcpu_kick(), or
- * nothing at all; call again. Anything else is KVM_RUN's failure, or -EFAULT for a memory
- * error outside our memory. While the VM is paused only a kick makes it return.
+ * exit for you: 0, look at run->exit_reason. -EINTR: a signal of yours, run->immediate_exit, or
+ * apf_vcpu_kick(); run->exit_reason is KVM_EXIT_INTR then. Anything else is KVM_RUN's
+ * failure. A memory error of the host is passed on to you as KVM does it: SIGBUS
+ * (BUS_MCEERR_AR) is pending when -EINTR is returned. While the VM is paused only these make
+ * it return. Any thread, one at a time; it may be another one each time.
+ *
+ * Whenever it has returned, the vCPU is at rest: nothing of the library's is in KVM's state of
+ * it (mp_state is the guest's own; no page fault event that the guest has not seen; the
+ * instruction of the last exit is finished, or has had no effect yet), no thread of the
+ * library will signal its thread, and KVM's state together with apf_vcpu_save() is complete.
+ * After -EINTR KVM_GET_MSRS shows the guest's page fault registers (pf2's 0x4b564d06 but for
+ * its bit 8), and whatever the VMM changes until the next call, by KVM_SET_MSRS too, counts.
  */
 int apf_vcpu_run(struct apf_vcpu *v);
 
-/* Makes apf_vcpu_run() return -EINTR soon, at once if it is called later. Any thread. */
+/*
+ * Makes apf_vcpu_run() return -EINTR soon, at once if it is called later. Any thread; not from
+ * a signal handler.
+ */
 void apf_vcpu_kick(struct apf_vcpu *v);
 
-/* The vCPU was reset (INIT): its registers are cleared, nobody is told anything any more. */
+/*
+ * The mask that is in force inside KVM_RUN, as KVM_SET_SIGNAL_MASK takes it: signals that the
+ * thread has blocked and that end the call all the same, for a VMM that takes them with
+ * sigtimedwait. set: a kernel sigset of `bytes` (8) bytes; NULL: the thread's own mask, the
+ * default. At rest only. -EINVAL: another size.
+ */
+int apf_vcpu_signal_mask(struct apf_vcpu *v, const void *set, size_t bytes);
+
+/*
+ * The vCPU is reset (INIT): its page fault registers are cleared, nobody is told anything any
+ * more, and an instruction that KVM was in the middle of is dropped. Before the VMM gives it
+ * its new registers. Any thread; one that is in apf_vcpu_run() goes on.
+ */
 void apf_vcpu_reset(struct apf_vcpu *v);
+
+/*
+ * MSRs that a VMM saves and restores for the guest's page faults, in the order in which they are
+ * to be restored; after KVM_SET_SREGS and KVM_SET_LAPIC. *ret_count: how many.
+ */
+const uint32_t *apf_vcpu_msr_list(const struct apf *a, unsigned *ret_count);
 
 /*
  * The page fault registers, for a VMM that saves and restores MSRs: 0x4b564d02, 06 and 07,

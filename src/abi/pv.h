@@ -43,6 +43,21 @@ static inline enum pv_area pv_area_of(uint32_t msr)
 	}
 }
 
+/* The newer number of the register that names the area. */
+static inline uint32_t pv_area_msr(enum pv_area area)
+{
+	switch (area) {
+	case PV_WALL_CLOCK:
+		return PV_MSR_WALL_CLOCK;
+	case PV_SYSTEM_TIME:
+		return PV_MSR_SYSTEM_TIME;
+	case PV_STEAL_TIME:
+		return PV_MSR_STEAL_TIME;
+	default:
+		return PV_MSR_EOI;
+	}
+}
+
 /* Where the area is; *ret_on: bit 0, which says that it is in use (a wall clock has none). */
 static inline uint64_t pv_area_gpa(enum pv_area area, uint64_t value, int *ret_on)
 {

@@ -165,6 +165,7 @@ struct eng_event {
 	enum eng_how how;       /* then */
 	uint32_t token;
 	uint8_t vector;
+	gfn_t gfn; /* of the fault; 0 for a wake-all */
 };
 
 /*
@@ -208,6 +209,9 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev);
  * it as given. (A guest that clears without acknowledging would otherwise wait for ever.)
  */
 void eng_ack_lost(struct eng_vcpu *v);
+
+uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct eng_slot slot,
+		       struct eng_store *ret_store);
 
 /* ---- save and restore (save.c) ---- */
 

@@ -178,6 +178,50 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 	v->wake_all_in_slot = in_slot;
 }
 
+uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct eng_slot slot,
+		       struct eng_store *ret_store)
+{
+	*ret_store = (struct eng_store){.len = 0};
+	if (slot.readable && slot.reason == (uint32_t)ev->store.value)
+		*ret_store = (struct eng_store){.off = 0, .len = ev->store.len, .value = 0};
+	if ((uint32_t)ev->store.value == APF_REASON_MISSING) {
+		for (uint32_t ix = v->issue_head; ix != ENG_NIL; ix = v->faults[ix].next) {
+			if (v->faults[ix].token != ev->token)
+				continue;
+			if (v->faults[ix].state == ENG_FAULT_READY) {
+				uint32_t *at = &v->ready_head, prev = ENG_NIL;
+				while (*at != ix) {
+					prev = *at;
+					at = &v->faults[*at].ready_next;
+				}
+				*at = v->faults[ix].ready_next;
+				if (v->ready_tail == ix)
+					v->ready_tail = prev;
+				v->ready_len--;
+			}
+			eng_fault_free(v, ix);
+			return ix;
+		}
+		return ENG_NIL;
+	}
+	if (ev->token == APF_TOKEN_WAKE_ALL) {
+		v->wake_all_due = true;
+		v->wake_all_after = 0;
+	} else {
+		uint32_t ix = eng_fault_alloc(v, ev->gfn, ev->token);
+
+		v->faults[ix].state = ENG_FAULT_READY;
+		v->faults[ix].ready_next = v->ready_head;
+		v->ready_head = ix;
+		if (v->ready_tail == ENG_NIL)
+			v->ready_tail = ix;
+		v->ready_len++;
+		if (v->wake_all_due)
+			v->wake_all_after++;
+	}
+	return ENG_NIL;
+}
+
 void eng_ack_lost(struct eng_vcpu *v)
 {
 	v->ready_unacked = false;

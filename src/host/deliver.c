@@ -120,6 +120,39 @@ static void recheck_fire(struct timer *tm, uint64_t now_ns)
 	}
 }
 
+void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event *ev)
+{
+	const struct plat *p = &v->h->plat;
+
+	p->ops->inject_pf(p->ctx, v->index, ev->token);
+	v->queued = *ev;
+	cpu->untaken_token = ev->token;
+	cpu->event_pending = true;
+}
+
+void pf_take_back(struct hst_vcpu *v)
+{
+	const struct plat *p = &v->h->plat;
+	struct eng_store store;
+	uint32_t ix;
+
+	if (!v->cpu.untaken_token || v->cpu.untaken_token != v->queued.token)
+		return;
+	ix = eng_take_back(&v->eng, &v->queued, slot_read(v), &store);
+	slot_store(v, &store);
+	p->ops->cancel_pf(p->ctx, v->index);
+	v->cpu.untaken_token = 0;
+	v->cpu.event_pending = false;
+	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING)
+		v->stats.missing_events--;
+	else if (v->queued.token == APF_TOKEN_WAKE_ALL)
+		v->stats.wake_alls--;
+	else
+		v->stats.ready_events--;
+	if (ix != ENG_NIL)
+		waiter_unlink(&v->tokens[ix]);
+}
+
 void deliver_init(struct hst_vcpu *v)
 {
 	v->recheck.fire = recheck_fire;
@@ -150,9 +183,7 @@ static bool perform(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_
 			return false;
 		break;
 	case ENG_HOW_PF:
-		p->ops->inject_pf(p->ctx, v->index, ev->token);
-		cpu->untaken_token = ev->token;
-		cpu->event_pending = true;
+		pf_queue(v, cpu, ev);
 		break;
 	case ENG_HOW_CANCEL_PF:
 		p->ops->cancel_pf(p->ctx, v->index);

@@ -28,7 +28,7 @@
 #include "port/mem.h"
 #include "port/platform.h"
 
-#define HST_VCPUS_MAX 64
+#define HST_VCPUS_MAX 1024
 #define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
 /* Writes to the swap file at a time, and blocks (256 KiB at least one) in one of them. */
 #define HST_WRITES_MAX 32u
@@ -286,13 +286,28 @@ enum hst_where {
 /* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
 #define HST_CAME_MAX 8
 
+/*
+ * Stores of one instruction to absent RAM: KVM hands out 8 bytes at a time, of at most 64 for
+ * each of two pages.
+ */
+#define HST_STORES_MAX 16
+
+/* The guest has executed it, as far as KVM is concerned; the block is not there yet. */
+struct hst_store {
+	roff_t off;
+	uint64_t data; /* its first len bytes in memory */
+	uint32_t len;
+};
+
 /* What the vCPU thread is in the middle of. */
 enum hst_phase {
 	HST_PHASE_RUN,    /* nothing: enter the guest */
 	HST_PHASE_GRACE,  /* a fault within its grace window, or in block: until it is there */
 	HST_PHASE_STALL,  /* halted by us until the block is there or an interrupt comes */
-	HST_PHASE_RAM_IO, /* the host carries out an access to an absent block */
-	HST_PHASE_WRMSR,  /* an EN write whose area is absent */
+	HST_PHASE_LOAD,   /* KVM waits for data that the host loads from an absent block */
+	HST_PHASE_STORE,  /* a store of the guest's waits for its block */
+	HST_PHASE_WRMSR,  /* a register write whose area is absent: it has not taken effect */
+	HST_PHASE_AREA,   /* memory that the kernel writes must be there before the guest runs */
 };
 
 struct hst_vcpu {
@@ -301,7 +316,20 @@ struct hst_vcpu {
 	struct eng_vcpu eng;
 	uint32_t kept[HST_KEPT]; /* blocks that stay where they are; UINT32_MAX: none */
 	bool kept_walk;		 /* of these, any from HST_KEPT_WALK on */
+	/* drive.c: between calls of the VMM, and on the way back to it. */
+	bool called;       /* between a call of the VMM's and the way back: not at rest */
+	bool back_wanted;  /* by the VMM */
+	bool half;         /* KVM has yet to finish the instruction of the last exit */
+	bool changed;      /* the VMM may have set registers in KVM's state */
+	bool cpu_stale;    /* `cpu` is older than what the VMM may have done to it */
+	struct eng_event queued; /* the #PF of ours that `cpu.untaken_token` is of */
+	struct hst_store stores[HST_STORES_MAX]; /* in the order of the program */
+	uint32_t store_count;
+	struct plat_io load; /* of HST_PHASE_LOAD */
+	uint32_t areas_again; /* bits of enum pv_area: told to KVM again when they are there */
+	uint64_t area_value[PV_AREAS]; /* ... with this value */
 	enum hst_phase phase;
+	bool stall_event;    /* of HST_PHASE_STALL: an event was half delivered when it began */
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
 	bool phase_kernel_mode; /* the fault came from the guest's CPL 0 */
@@ -352,6 +380,7 @@ struct hst {
 	struct mem mem;
 	struct plat plat;
 	struct clock clock;
+	struct io io; /* of the sources and the swap file: drive.c submits and reaps */
 	struct hst_hooks hooks;
 	struct timers timers;
 	uint32_t *blocks; /* residency, one word per block: see fetch.c */
@@ -410,14 +439,12 @@ enum hst_next {
  */
 void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only);
 void hst_fault(struct hst_vcpu *v, roff_t off);
-void hst_ram_io(struct hst_vcpu *v, roff_t off);
+/* A store is copied; a load goes to io->data before hst_next says HST_ENTER. */
+void hst_ram_io(struct hst_vcpu *v, roff_t off, const struct plat_io *io);
 void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value);
 void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
 
-/*
- * Decides how the vCPU goes on; after HST_ENTER* it counts as being in the guest.
- * A RAM access that hst_ram_io announced may be carried out when this says HST_ENTER.
- */
+/* Decides how the vCPU goes on; after HST_ENTER* it counts as being in the guest. */
 enum hst_next hst_next(struct hst_vcpu *v);
 /*
  * After HST_ENTER*: where the guest has faulted, the block has come, and it is about to touch it

@@ -147,6 +147,20 @@ void slot_store(struct hst_vcpu *v, const struct eng_store *st);
 /* Sends whatever page-ready events may go out now. cpu: as for eng_next_ready. */
 void deliver(struct hst_vcpu *v, struct cpu_state *cpu);
 void deliver_init(struct hst_vcpu *v);
+/* Queues a #PF of ours. cpu: the vCPU's, at an exit. */
+void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event *ev);
+/* Takes one that the guest has not taken back from it: page missing never was, ready is due. */
+void pf_take_back(struct hst_vcpu *v);
+
+/* msr.c */
+/* Carries out a register write whose memory is there. */
+void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+/* The VMM may have set registers in KVM's state: takes over what concerns us. */
+void msr_look(struct hst_vcpu *v);
+/* Shows it there what the protocol's registers hold. */
+void msr_show(struct hst_vcpu *v);
+/* Memory that the kernel writes must be there before the guest runs. True: it is not, and waits. */
+bool areas_wait(struct hst_vcpu *v);
 
 /* vcpu.c */
 /* Block of a waiter is readable; called once per waiter, already unlinked. */
@@ -155,6 +169,14 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now);
 void vcpu_kick(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
 void vcpu_init(struct hst_vcpu *v);
+/* Begins to wait for the block of off; false: it is there. */
+bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase);
+/* What the guest has stored is carried out as soon as its blocks are there. */
+void vcpu_stores_begin(struct hst_vcpu *v);
+/* The fault is a memory error of the host's own, which only the VMM can do something about. */
+bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off);
+/* On the way back to the VMM. */
+void vcpu_rest(struct hst_vcpu *v);
 /* Entry of v->kept: the block stays, the one before may go. */
 void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block);
 /* The engine's registers have changed, and with them where the area is. */

@@ -2,8 +2,10 @@
 /*
  * The vCPU's part: one fault from the exit to the decision how to go on. The phase
  * says what the vCPU thread is in the middle of; hst_next is the only place that moves
- * it on. Test: tests/unit/host_vcpu_test.c.
+ * it on, vcpu_rest the one that ends it early. Test: tests/unit/host_vcpu_test.c.
  */
+#include <string.h>
+
 #include "base/assert.h"
 #include "host/internal.h"
 
@@ -66,8 +68,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 		wait_over(v, hst_now(v->h));
 }
 
-/* Begins to wait for the block of off; false: it is there. */
-static bool begin_wait(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
+bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 {
 	struct hst *h = v->h;
 	uint32_t block = block_of(h, off);
@@ -113,6 +114,16 @@ static uint64_t grace_for(const struct hst_vcpu *v)
 	if (cfg->grace_ns != HST_GRACE_AUTO)
 		return cfg->grace_ns;
 	return f->backing ? grace_ns(&f->backing->grace) : GRACE_WORTH_NS;
+}
+
+bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off)
+{
+	const struct mem *m = &v->h->mem;
+
+	/* A poison marker and lost memory look alike; asked where there should be neither. */
+	return v->redundant_run > 0 && v->redundant_run % REDUNDANT_AGAIN == 0 &&
+	       block_kind(v->h, block_of(v->h, off)) == BLOCK_PRESENT &&
+	       m->ops->is_broken && m->ops->is_broken(m->ctx, off);
 }
 
 static void redundant_fault(struct hst_vcpu *v, roff_t off)
@@ -173,7 +184,7 @@ void hst_fault(struct hst_vcpu *v, roff_t off)
 		v->crowded_until_ns = hst_now(h) + CROWDED_NS;
 		return;
 	}
-	if (!begin_wait(v, off, HST_PHASE_GRACE)) {
+	if (!vcpu_wait_for(v, off, HST_PHASE_GRACE)) {
 		redundant_fault(v, off);
 		return;
 	}
@@ -182,128 +193,123 @@ void hst_fault(struct hst_vcpu *v, roff_t off)
 	v->grace_until_ns = grace == NS_NEVER ? NS_NEVER : v->phase_since_ns + grace;
 }
 
-void hst_ram_io(struct hst_vcpu *v, roff_t off)
+void hst_ram_io(struct hst_vcpu *v, roff_t off, const struct plat_io *io)
 {
 	v->stats.faults++;
 	note_mode(v, block_of(v->h, off));
-	if (begin_wait(v, off, HST_PHASE_RAM_IO))
+	if (io->write) {
+		struct hst_store *st = &v->stores[v->store_count++];
+
+		/* drive.c stops asking KVM for more before they are too many. */
+		ASSERT(v->store_count <= HST_STORES_MAX && io->len <= sizeof(st->data));
+		*st = (struct hst_store){.off = off, .len = io->len};
+		memcpy(&st->data, io->data, io->len);
+		return;
+	}
+	v->load = *io;
+	if (vcpu_wait_for(v, off, HST_PHASE_LOAD))
 		return;
 	/* There, but perhaps not any more when the access is carried out: hst_next looks. */
 	v->stats.redundant++;
 	v->sync_done = true;
-	v->phase = HST_PHASE_RAM_IO;
+	v->phase = HST_PHASE_LOAD;
 	v->fault_off = off;
 	v->phase_since_ns = hst_now(v->h);
 }
 
-/* ---- registers ---- */
-
-/* The memory that a register write names; false: none, or no RAM. */
-static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value, roff_t *ret)
+/* In one piece where it is aligned: the guest relies on it. */
+static void access_alias(unsigned char *p, void *data, uint32_t len, bool write)
 {
-	enum pv_area area = pv_area_of(msr);
-	int on = 0;
+	bool aligned = (uintptr_t)p % len == 0;
+	uint64_t x = 0;
 
-	if (msr == APF_MSR_EN)
-		return (value & APF_EN_ENABLED) &&
-		       ram_find(&v->h->ram, eng_area_gpa(value), 8, ret);
-	return area != PV_AREAS &&
-	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
+	if (write)
+		memcpy(&x, data, len);
+	if (aligned && len == 8) {
+		if (write)
+			__atomic_store_n((uint64_t *)(void *)p, x, __ATOMIC_RELEASE);
+		else
+			x = __atomic_load_n((uint64_t *)(void *)p, __ATOMIC_ACQUIRE);
+	} else if (aligned && len == 4) {
+		if (write)
+			__atomic_store_n((uint32_t *)(void *)p, (uint32_t)x, __ATOMIC_RELEASE);
+		else
+			x = __atomic_load_n((uint32_t *)(void *)p, __ATOMIC_ACQUIRE);
+	} else if (write) {
+		memcpy(p, &x, len);
+	} else {
+		memcpy(&x, p, len);
+	}
+	if (!write)
+		memcpy(data, &x, len);
 }
 
-static bool is_kept(const struct hst *h, uint32_t block)
+static void carry_out_load(struct hst_vcpu *v)
 {
-	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		for (unsigned k = 0; k < HST_KEPT; k++)
-			if (h->vcpus[i].kept[k] == block)
-				return true;
+	access_alias(v->h->mem.alias + v->fault_off.v, v->load.data, v->load.len, false);
+}
+
+/*
+ * What the guest has stored must be there before it goes on. True: it is not, and waits. Also
+ * called when the block has come, whether the vCPU runs or is at rest: whoever reads the memory
+ * after its registers must find the store.
+ */
+static bool stores_wait(struct hst_vcpu *v)
+{
+	while (v->store_count > 0) {
+		struct hst_store *st = &v->stores[0];
+
+		if (vcpu_wait_for(v, st->off, HST_PHASE_STORE))
+			return true;
+		hst_wrote(v->h, st->off);
+		access_alias(v->h->mem.alias + st->off.v, &st->data, st->len, true);
+		v->store_count--;
+		memmove(st, st + 1, v->store_count * sizeof(*st));
+	}
 	return false;
 }
 
-void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
+/* The phase ends without its block; the guest comes back for what it still needs. */
+static void drop_phase(struct hst_vcpu *v)
 {
-	uint32_t before = v->kept[entry];
-
-	v->kept[entry] = block;
-	if (block != BLOCK_NONE)
-		evict_flags(v->h, block, BLOCK_KEPT, 0);
-	if (before != BLOCK_NONE && !is_kept(v->h, before))
-		evict_flags(v->h, before, 0, BLOCK_KEPT);
+	waiter_unlink(&v->sync);
+	v->sync_done = false;
+	if (v->phase != HST_PHASE_RUN)
+		wait_over(v, hst_now(v->h));
 }
 
-void vcpu_keep_area(struct hst_vcpu *v)
+void vcpu_stores_begin(struct hst_vcpu *v)
 {
-	roff_t off;
-	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
-
-	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
-}
-
-/* The kernel writes there from now on. */
-static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
-{
-	const struct plat *p = &v->h->plat;
-	roff_t off;
-	int rc = p->ops->set_msr(p->ctx, v->index, msr, value);
-
-	if (rc == 0)
-		vcpu_keep(v, pv_area_of(msr),
-			  named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE);
-	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
-}
-
-static void apply_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
-{
-	struct hst *h = v->h;
-	struct eng_wrmsr_in in = {.msr = msr, .value = value};
-	roff_t off;
-	enum eng_wrmsr r;
-
-	if (pv_area_of(msr) != PV_AREAS) {
-		apply_pv(v, msr, value);
-		return;
-	}
-	if (msr == APF_MSR_EN)
-		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
-	r = eng_wrmsr(&v->eng, &in);
-	vcpu_keep_area(v);
-	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
-		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
-	if (msr == APF_MSR_ACK)
-		v->ack_missed = false;
-	h->plat.ops->finish_msr(h->plat.ctx, v->index, 0, r == ENG_WRMSR_GP);
-}
-
-void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
-{
-	roff_t off;
-
-	/* Memory must be there before we, or the kernel, write into it. */
-	if (named_memory(v, msr, value, &off) && begin_wait(v, off, HST_PHASE_WRMSR)) {
-		v->msr.index = msr;
-		v->msr.value = value;
-		return;
-	}
-	apply_wrmsr(v, msr, value);
-}
-
-void hst_rdmsr(struct hst_vcpu *v, uint32_t msr)
-{
-	const struct plat *p = &v->h->plat;
-	uint64_t value = 0;
-	bool ok = eng_rdmsr(&v->eng, msr, &value);
-
-	p->ops->finish_msr(p->ctx, v->index, value, !ok);
+	(void)stores_wait(v);
 }
 
 void hst_vcpu_reset(struct hst_vcpu *v)
 {
-	/* Whatever it was waiting for, an EN write among it, it is not doing any more. */
-	waiter_unlink(&v->sync);
-	if (v->phase != HST_PHASE_RUN)
-		wait_over(v, hst_now(v->h));
+	/*
+	 * Whatever it was waiting for, an EN write among it, it is not doing any more. But what it
+	 * has stored is stored.
+	 */
+	if (v->phase != HST_PHASE_STORE)
+		drop_phase(v);
+	v->queued.token = 0;
 	eng_reset(&v->eng);
 	vcpu_keep_area(v);
+	/* Its thread may wait for what was dropped. */
+	vcpu_kick(v);
+}
+
+/*
+ * Before the VMM may look at the vCPU. What KVM has half done stays as it is, in the phase: an
+ * access or a register write that has not taken effect, which the guest would make again
+ * elsewhere.
+ */
+void vcpu_rest(struct hst_vcpu *v)
+{
+	v->where = HST_IN_HOST;
+	if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
+		drop_phase(v);
+	timer_cancel(&v->h->timers, &v->wake);
+	pf_take_back(v);
 }
 
 /* ---- on we go ---- */
@@ -331,14 +337,13 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;
+		v->stall_event = v->cpu.event_pending;
 		v->phase = HST_PHASE_STALL;
 		return;
 	}
 	ix = eng_send_missing(&v->eng, gpa_to_gfn(ram_gpa(&h->ram, v->fault_off)), &ev);
 	slot_store(v, &ev.store);
-	h->plat.ops->inject_pf(h->plat.ctx, v->index, ev.token);
-	v->cpu.untaken_token = ev.token;
-	v->cpu.event_pending = true;
+	pf_queue(v, &v->cpu, &ev);
 	v->stats.missing_events++;
 	waiter_unlink(&v->sync);
 	waiter_link(&v->tokens[ix], f, v->sync.since_ns);
@@ -373,6 +378,8 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 void vcpu_init(struct hst_vcpu *v)
 {
 	v->wake.fire = wake_fire;
+	/* Until it has run the VMM may have restored anything. */
+	v->changed = true;
 	for (unsigned i = 0; i < HST_KEPT; i++)
 		v->kept[i] = BLOCK_NONE;
 }
@@ -401,9 +408,14 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 		wait_over(v, now);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
-	if (v->cpu.event_pending)
+	if (v->cpu.event_pending && v->stall_event)
 		/* Half-delivered event: halting would run it again and again. Wait outside. */
 		return wait(v);
+	if (v->cpu.event_pending) {
+		/* Accepted since: KVM delivers it only to a vCPU that is not halted. */
+		wait_over(v, now);
+		return enter(v, HST_ENTER_RUNNABLE);
+	}
 	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
 }
 
@@ -415,7 +427,24 @@ static bool gone_again(struct hst_vcpu *v)
 	if (block_kind(v->h, block_of(v->h, v->fault_off)) == BLOCK_PRESENT)
 		return false;
 	wait_over(v, hst_now(v->h));
-	return begin_wait(v, v->fault_off, phase);
+	return vcpu_wait_for(v, v->fault_off, phase);
+}
+
+/* What ended the wait of a fault's grace window, or its window itself. True: still within. */
+static bool in_grace(struct hst_vcpu *v, uint64_t now)
+{
+	if (v->sync_done) {
+		wait_over(v, now);
+		if (v->grace_until_ns == NS_NEVER)
+			v->stats.blocked++;
+		else
+			v->stats.graced++;
+		return false;
+	}
+	if (now < v->grace_until_ns)
+		return true;
+	announce_or_stall(v, now);
+	return false;
 }
 
 enum hst_next hst_next(struct hst_vcpu *v)
@@ -430,35 +459,33 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	if (now < v->crowded_until_ns)
 		return wait_until(v, v->crowded_until_ns);
 	if (v->phase == HST_PHASE_GRACE) {
-		if (v->sync_done) {
-			wait_over(v, now);
-			if (v->grace_until_ns == NS_NEVER)
-				v->stats.blocked++;
-			else
-				v->stats.graced++;
-		} else if (now < v->grace_until_ns) {
+		if (in_grace(v, now))
 			return wait_until(v, v->grace_until_ns);
-		} else {
-			announce_or_stall(v, now);
-			fresh_stall = v->phase == HST_PHASE_STALL;
-		}
+		fresh_stall = v->phase == HST_PHASE_STALL;
 	}
 	switch (v->phase) {
 	case HST_PHASE_STALL:
 		return next_stalled(v, fresh_stall, now);
-	case HST_PHASE_RAM_IO:
+	case HST_PHASE_STORE:
+		return wait(v); /* whoever brings the block carries it out */
+	case HST_PHASE_LOAD:
 	case HST_PHASE_WRMSR:
+	case HST_PHASE_AREA:
 		if (!v->sync_done || gone_again(v))
 			return wait(v);
 		v->stats.blocked++;
 		if (v->phase == HST_PHASE_WRMSR)
-			apply_wrmsr(v, v->msr.index, v->msr.value);
+			msr_apply(v, v->msr.index, v->msr.value);
+		else if (v->phase == HST_PHASE_LOAD)
+			carry_out_load(v);
 		wait_over(v, now);
 		break;
 	case HST_PHASE_RUN:
 	case HST_PHASE_GRACE:
 		break;
 	}
+	if (stores_wait(v) || areas_wait(v))
+		return wait(v);
 	deliver(v, &v->cpu);
 	return enter(v, HST_ENTER);
 }
@@ -494,6 +521,13 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 			note_came(v, v->fault_off);
 		v->sync_done = true;
 		timer_cancel(&v->h->timers, &v->wake);
+		if (v->phase == HST_PHASE_STORE) {
+			wait_over(v, now);
+			if (stores_wait(v))
+				return;
+			vcpu_kick(v);
+			return;
+		}
 		/* Stalled or waiting, it must look; a guest that has gone on needs nothing. */
 		if (v->phase != HST_PHASE_RUN)
 			vcpu_kick(v);

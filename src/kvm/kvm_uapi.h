@@ -37,6 +37,11 @@ struct kvm_pre_fault_memory {
 };
 #endif
 
+/* Flags of struct kvm_run; Debian 12's headers lack the newer ones. */
+#ifndef KVM_RUN_X86_GUEST_MODE
+#define KVM_RUN_X86_GUEST_MODE (1 << 2)
+#endif
+
 #ifndef KVM_MP_STATE_HALTED
 #error "asm/kvm.h for x86 is needed"
 #endif

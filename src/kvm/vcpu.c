@@ -4,98 +4,141 @@
  *
  *  - a touch of a poisoned page makes KVM send SIGBUS/BUS_MCEERR_AR with the host address
  *    to the vCPU thread; KVM_RUN returns EINTR. The signal is blocked except inside
- *    KVM_RUN (KVM_SET_SIGNAL_MASK) and is taken with sigtimedwait: no handler.
- *  - the kick is a signal of the same kind, so it is never lost: sent before KVM_RUN, it
- *    ends KVM_RUN at once.
+ *    KVM_RUN (KVM_SET_SIGNAL_MASK) and is taken with sigtimedwait: no handler (signals.c).
  *  - segment and event state are in kvm_run at every exit (KVM_CAP_SYNC_REGS), and an
  *    exception put there is injected at the next entry: no system call of its own.
  *
  * Test: tests/integration/, through the small guest.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "abi/apf.h"
-#include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
-#include "kvm/reset_mark.h"
+#include "kvm/registers.h"
+#include "kvm/signals.h"
 #include "kvm/vcpu.h"
 
-#define KERNEL_SIGSET_BYTES 8
-
-void kvmp_init(struct kvmp *k, int vm_fd, int kick_signal, bool msrs, const struct kvmp_ram *ram)
+int kvmp_init(struct kvmp *k, const struct kvmp_config *c, struct err *e)
 {
 	*k = (struct kvmp){
-		.vm_fd = vm_fd, .kick_signal = kick_signal, .msrs = msrs, .ram = *ram};
-	k->can_prefault =
-		KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PRE_FAULT_MEMORY) > 0;
-	for (unsigned i = 0; i < KVMP_VCPUS_MAX; i++)
+		.vm_fd = c->vm_fd,
+		.kick_signal = c->kick_signal,
+		.ram = c->ram,
+		.msrs = c->msrs,
+		.msr_exits = c->msr_exits,
+		.x2apic_ids = c->x2apic_ids,
+		.can_prefault =
+			KVMP_IOCTL(c->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PRE_FAULT_MEMORY) > 0,
+		.can_nest = KVMP_IOCTL(c->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) > 0,
+	};
+	k->vcpus = calloc(c->vcpus, sizeof(*k->vcpus));
+	if (!k->vcpus)
+		return err_sys(e, -ENOMEM, "%u vCPUs", c->vcpus);
+	k->count = c->vcpus;
+	for (unsigned i = 0; i < k->count; i++)
 		k->vcpus[i].fd = -1;
+	return 0;
+}
+
+void kvmp_fini(struct kvmp *k)
+{
+	for (unsigned i = 0; i < k->count; i++)
+		kvmp_detach(k, i);
+	free(k->vcpus);
+	k->vcpus = NULL;
+	k->count = 0;
 }
 
 int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint32_t apic_id,
 		struct err *e)
 {
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	int rc;
 
 	if (v->fd >= 0)
 		return err_set(e, -EBUSY, "vCPU %u: attached already", vcpu);
-	/* MSI addresses carry 8 bits of APIC id, and 0xff is everybody. */
-	if (apic_id >= 0xff)
-		return err_set(e, -EINVAL, "vCPU %u: APIC id %u is above 254", vcpu, apic_id);
+	/* Without the capability a message has 8 bits of APIC id, and 0xff is everybody. */
+	if (apic_id >= 0xff && !k->x2apic_ids)
+		return err_set(e, -EINVAL, "vCPU %u: APIC id %u is above 254: the VM needs "
+			       "KVM_CAP_X2APIC_API with 32-bit ids, and apf_config.x2apic_ids says "
+			       "that it has it", vcpu, apic_id);
+	*v = (struct kvmp_vcpu){.run = run, .apic_id = apic_id, .fd = -1};
+	rc = kvmp_signals_init(v, e);
+	if (rc < 0)
+		return rc;
 	v->fd = fd;
-	v->run = run;
-	v->apic_id = apic_id;
 	run->kvm_valid_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 	return 0;
 }
 
-static void our_signals(const struct kvmp *k, sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGBUS);
-	sigaddset(set, k->kick_signal);
-}
-
-int kvmp_start(struct kvmp *k, unsigned vcpu, struct err *e)
+void kvmp_detach(struct kvmp *k, unsigned vcpu)
 {
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
-	/* struct kvm_signal_mask ends in a flexible array: the set lies right behind it. */
-	_Alignas(struct kvm_signal_mask) unsigned char
-		mask[sizeof(struct kvm_signal_mask) + KERNEL_SIGSET_BYTES];
-	const struct kvm_signal_mask head = {.len = KERNEL_SIGSET_BYTES};
-	sigset_t ours, old;
 
-	our_signals(k, &ours);
-	if (pthread_sigmask(SIG_BLOCK, &ours, &old) != 0)
-		return err_set(e, -EINVAL, "vCPU %u: blocking signals", vcpu);
-	/* Inside KVM_RUN: what the VMM had, with ours let through. */
-	sigdelset(&old, SIGBUS);
-	sigdelset(&old, k->kick_signal);
-	memcpy(mask, &head, sizeof(head));
-	memcpy(mask + sizeof(head), &old, KERNEL_SIGSET_BYTES);
-	if (KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, mask) < 0)
-		return err_sys(e, -errno, "vCPU %u: KVM_SET_SIGNAL_MASK", vcpu);
-	/* Not before: until now the VMM may have restored KVM's registers. */
-	v->marked = k->msrs && kvmp_reset_mark_set(v->fd);
-	v->thread = pthread_self();
-	__atomic_store_n(&v->started, true, __ATOMIC_RELEASE);
-	return 0;
+	if (v->fd < 0)
+		return;
+	kvmp_signals_fini(v);
+	v->fd = -1;
+}
+
+void kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask)
+{
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+
+	v->mask_told = mask != NULL;
+	if (mask)
+		v->run_mask = *mask;
+	/* Whatever the VMM has given to KVM by itself is ours again. */
+	v->run_mask_known = false;
 }
 
 /* ---- what an exit means ---- */
 
-static void read_cpu(struct kvmp_vcpu *v, bool mid_instruction, struct cpu_state *cpu)
+#define CR4_VMXE (1ull << 13)
+#define EFER_SVME (1ull << 12)
+
+/*
+ * In a guest's guest. Kernels say so in kvm_run since 6.13; older ones are asked, where the
+ * guest has virtualisation switched on.
+ */
+static bool is_nested(const struct kvmp *k, const struct kvmp_vcpu *v)
+{
+	const struct kvm_sregs *s = &v->run->s.regs.sregs;
+	union {
+		struct kvm_nested_state head;
+		unsigned char bytes[sizeof(struct kvm_nested_state) + 2 * PAGE_BYTES];
+	} state;
+
+	if (v->run->flags & KVM_RUN_X86_GUEST_MODE)
+		return true;
+	if (!k->can_nest || (!(s->cr4 & CR4_VMXE) && !(s->efer & EFER_SVME)))
+		return false;
+	memset(&state.head, 0, sizeof(state.head));
+	state.head.size = sizeof(state);
+	return KVMP_IOCTL(v->fd, KVM_GET_NESTED_STATE, &state) < 0 ||
+	       (state.head.flags & KVM_STATE_NESTED_GUEST_MODE);
+}
+
+static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruction,
+		     struct cpu_state *cpu)
 {
 	const struct kvm_sync_regs *s = &v->run->s.regs;
 	const struct kvm_vcpu_events *ev = &s->events;
+	bool nested = is_nested(k, v);
 
 	*cpu = (struct cpu_state){
 		/* SS.DPL is the CPL, in every mode (SDM 3A, 5.5; KVM keeps it so). */
 		.cpl = s->sregs.ss.dpl,
 		.interrupts_on = v->run->if_flag,
-		.shadow = ev->interrupt.shadow != 0,
+		/*
+		 * An exception can be told neither to the guest of a guest, which never
+		 * registered, nor to system management mode. The outer guest would be told by
+		 * an exit of the inner one (EN bit 2), which user space cannot cause.
+		 */
+		.shadow = ev->interrupt.shadow != 0 || nested || (v->run->flags & KVM_RUN_X86_SMM),
+		.nested = nested,
 		/* KVM still has to finish the instruction: nothing may be injected on top. */
 		.event_pending = mid_instruction || ev->exception.injected ||
 				 ev->exception.pending || ev->interrupt.injected ||
@@ -114,30 +157,30 @@ static void read_cpu(struct kvmp_vcpu *v, bool mid_instruction, struct cpu_state
 		v->token = 0;
 }
 
-/* KVM_RUN was interrupted: a fault, a kick, or a signal of the VMM's. */
-static void interrupted(struct kvmp *k, struct plat_exit *x)
+/* KVM_RUN was interrupted: a fault, a kick, a signal of the VMM's, or nothing at all. */
+static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 {
-	static const struct timespec at_once = {0, 0};
-	siginfo_t si;
-	sigset_t ours;
-	int sig;
+	hva_t hva;
 
-	our_signals(k, &ours);
-	sig = sigtimedwait(&ours, &si, &at_once);
-	if (sig == k->kick_signal) {
-		x->kind = PLAT_EXIT_KICK;
-	} else if (sig == SIGBUS) {
-		hva_t hva = {(uintptr_t)si.si_addr};
-
-		x->kind = PLAT_EXIT_FAULT;
-		if (!k->ram.hva_to_roff(k->ram.ctx, hva, &x->roff)) {
-			x->kind = PLAT_EXIT_ERROR;
-			x->code = -EFAULT;
-		}
-	} else {
-		x->kind = PLAT_EXIT_ERROR;
-		x->code = -EINTR;
+	x->kind = PLAT_EXIT_KICK;
+	switch (kvmp_signal_take(k, v)) {
+	case KVMP_SIGNAL_NONE:
+	case KVMP_SIGNAL_KICK:
+		return;
+	case KVMP_SIGNAL_VMM:
+		x->kind = PLAT_EXIT_SIGNAL;
+		return;
+	case KVMP_SIGNAL_FAULT:
+		break;
 	}
+	hva.v = (uintptr_t)v->fault.si_addr;
+	if (v->fault.si_code == BUS_MCEERR_AR && k->ram.hva_to_roff(k->ram.ctx, hva, &x->roff)) {
+		x->kind = PLAT_EXIT_FAULT;
+		x->was_reset = kvmp_reset_seen(v);
+		return;
+	}
+	kvmp_signal_pass_fault(v);
+	x->kind = PLAT_EXIT_SIGNAL;
 }
 
 static bool is_our_msr(uint32_t msr)
@@ -147,49 +190,77 @@ static bool is_our_msr(uint32_t msr)
 }
 
 /*
- * Was the vCPU reset since we last looked? Asked where it costs little and matters most: when
- * the guest reads or writes what INIT clears. ACK, which comes with each event, is not.
+ * An access to RAM, which an emulating host could not reach, is ours and not the VMM's. RAM of
+ * ours is not all memory: the VMM may leave a hole in its memslots, or make one read-only.
  */
-static bool was_reset(struct kvmp_vcpu *v, uint32_t msr)
+static void ram_access(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 {
-	if (!v->marked || msr == APF_MSR_ACK || !kvmp_reset_mark_is_gone(v->fd))
-		return false;
-	v->marked = kvmp_reset_mark_set(v->fd);
-	return true;
-}
-
-/* An access to RAM, which an emulating host could not reach, is ours and not the VMM's. */
-static void ram_access(struct kvmp *k, struct kvm_run *run, struct plat_exit *x)
-{
+	struct kvm_run *run = v->run;
+	gpa_t gpa = {run->mmio.phys_addr};
 	uint32_t len = run->mmio.len;
+	bool write = run->mmio.is_write != 0, ours = false;
 
 	if (len == 0 || len > sizeof(run->mmio.data) ||
-	    !k->ram.gpa_to_roff(k->ram.ctx, (gpa_t){run->mmio.phys_addr}, len, &x->roff))
+	    !k->ram.gpa_to_roff(k->ram.ctx, gpa, len, &x->roff))
+		return;
+	switch (k->ram.slot_at(k->ram.ctx, gpa)) {
+	case KVMP_SLOT_RAM:
+		ours = true;
+		break;
+	case KVMP_SLOT_ROM:
+		ours = !write;
+		break;
+	case KVMP_SLOT_HOLE:
+		break;
+	case KVMP_SLOT_AUTO:
+		ours = kvmp_is_writable(v, gpa);
+		break;
+	}
+	if (!ours)
 		return;
 	x->kind = PLAT_EXIT_RAM_IO;
 	x->io.data = run->mmio.data;
 	x->io.len = len;
-	x->io.write = run->mmio.is_write != 0;
+	x->io.write = write;
+}
+
+static void msr_access(const struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
+{
+	struct kvm_run *run = v->run;
+	uint32_t wanted = __atomic_load_n(&k->msr_exits, __ATOMIC_ACQUIRE);
+
+	if (!k->msrs)
+		return;
+	if (!is_our_msr(run->msr.index)) {
+		/* Without us KVM would have refused it: the VMM knows of no such exit. */
+		if (!(run->msr.reason & wanted)) {
+			run->msr.error = 1;
+			x->kind = PLAT_EXIT_KICK;
+		}
+		return;
+	}
+	x->kind = run->exit_reason == KVM_EXIT_X86_RDMSR ? PLAT_EXIT_RDMSR : PLAT_EXIT_WRMSR;
+	x->msr.index = run->msr.index;
+	x->msr.value = run->msr.data;
+	/* ACK comes with each event, and means nothing to one who was reset. */
+	if (run->msr.index == APF_MSR_ACK)
+		return;
+	x->was_reset = kvmp_reset_seen(v);
+	/* Who registers has set his APIC up. */
+	if (run->msr.index == APF_MSR_EN)
+		kvmp_apic_id_find(k, v);
 }
 
 static void exited(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 {
-	struct kvm_run *run = v->run;
-
 	x->kind = PLAT_EXIT_VMM;
-	switch (run->exit_reason) {
+	switch (v->run->exit_reason) {
 	case KVM_EXIT_X86_RDMSR:
 	case KVM_EXIT_X86_WRMSR:
-		if (!k->msrs || !is_our_msr(run->msr.index))
-			return;
-		x->kind = run->exit_reason == KVM_EXIT_X86_RDMSR ? PLAT_EXIT_RDMSR
-								 : PLAT_EXIT_WRMSR;
-		x->msr.index = run->msr.index;
-		x->msr.value = run->msr.data;
-		x->was_reset = was_reset(v, run->msr.index);
+		msr_access(k, v, x);
 		return;
 	case KVM_EXIT_MMIO:
-		ram_access(k, run, x);
+		ram_access(k, v, x);
 		return;
 	default:
 		return;
@@ -231,32 +302,87 @@ static int end_halt(struct kvmp_vcpu *v)
 	return mp.mp_state == KVM_MP_STATE_HALTED ? set_mp_state(v, KVM_MP_STATE_RUNNABLE) : 0;
 }
 
-static void kp_run(void *ctx, unsigned vcpu, enum plat_enter how, struct plat_exit *x)
+static bool kp_begin(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+
+	kvmp_signals_begin(k, v);
+	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE);
+}
+
+/* What was put into kvm_run since the last entry must be KVM's before anybody looks. */
+static void flush_events(struct kvmp_vcpu *v)
+{
+	if (!(v->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS))
+		return;
+	(void)KVMP_IOCTL(v->fd, KVM_SET_VCPU_EVENTS, &v->run->s.regs.events);
+	v->run->kvm_dirty_regs &= ~(__u64)KVM_SYNC_X86_EVENTS;
+}
+
+static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
+{
+	struct kvmp *k = ctx;
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+
+	flush_events(v);
+	if (v->halted)
+		(void)end_halt(v);
+	if (interrupted)
+		v->run->exit_reason = KVM_EXIT_INTR;
+	kvmp_signals_end(k, v);
+}
+
+static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, struct plat_exit *x)
+{
+	struct kvmp *k = ctx;
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	bool half = false;
 	int rc = 0;
 
-	if (how == PLAT_ENTER_HALTED) {
+	if (entry->watch_reset)
+		kvmp_reset_watch(v);
+	if (entry->how == PLAT_ENTER_HALTED) {
 		rc = set_mp_state(v, KVM_MP_STATE_HALTED);
 		v->halted = true;
-	} else if (how == PLAT_ENTER_RUNNABLE && v->halted) {
+	} else if (entry->how == PLAT_ENTER_RUNNABLE && v->halted) {
 		rc = end_halt(v);
+	} else if (entry->how == PLAT_COMPLETE) {
+		/* KVM finishes what is half done before it looks at signals. */
+		kvmp_signal_self(k, v);
 	}
-	v->run->immediate_exit = how == PLAT_COMPLETE;
 	if (rc == 0)
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
-	v->run->immediate_exit = 0;
 	if (rc == 0) {
 		exited(k, v, x);
-		read_cpu(v, mid_instruction(v->run), &x->cpu);
-	} else if (rc == -EINTR || rc == -EAGAIN) {
-		interrupted(k, x);
-		read_cpu(v, false, &x->cpu);
+		half = mid_instruction(v->run);
+	} else if (rc == -EINTR) {
+		interrupted(k, v, x);
+	} else if (rc == -EAGAIN) {
+		x->kind = PLAT_EXIT_KICK; /* a processor that waited for its SIPI has got it */
 	} else {
 		x->kind = PLAT_EXIT_ERROR;
 		x->code = rc;
+		return;
 	}
+	read_cpu(k, v, half, &x->cpu);
+	if (k->msrs && v->run->s.regs.sregs.apic_base != v->apic_base)
+		kvmp_apic_id_find(k, v);
+}
+
+static void kp_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
+{
+	struct kvmp *k = ctx;
+
+	kvmp_registers_take(&k->vcpus[vcpu], k->msrs, ret);
+}
+
+static void kp_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
+{
+	struct kvmp *k = ctx;
+
+	if (k->msrs)
+		kvmp_registers_show(&k->vcpus[vcpu], en, ctl);
 }
 
 static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
@@ -273,15 +399,11 @@ static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
 		(void)ioctl(k->vcpus[vcpu].fd, KVM_PRE_FAULT_MEMORY, &range);
 }
 
-static void kp_wait(void *ctx, unsigned vcpu)
+static bool kp_wait(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
-	sigset_t kick;
 
-	(void)vcpu;
-	sigemptyset(&kick);
-	sigaddset(&kick, k->kick_signal);
-	(void)sigwaitinfo(&kick, NULL);
+	return kvmp_signal_wait(k, &k->vcpus[vcpu]);
 }
 
 /* ---- events ---- */
@@ -337,26 +459,26 @@ static void kp_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct kvmp *k = ctx;
-	/* struct kvm_msrs ends in a flexible array. */
-	_Alignas(struct kvm_msrs) unsigned char
-		buf[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
-	const struct kvm_msrs head = {.nmsrs = 1};
-	const struct kvm_msr_entry entry = {.index = msr, .data = value};
-	int done;
 
-	memcpy(buf, &head, sizeof(head));
-	memcpy(buf + sizeof(head), &entry, sizeof(entry));
-	/* Answers how many registers were set. */
-	done = KVMP_IOCTL(k->vcpus[vcpu].fd, KVM_SET_MSRS, buf);
-	return done < 0 ? -errno : done == 1 ? 0 : -EINVAL;
+	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
+}
+
+static void kp_pass_fault(void *ctx, unsigned vcpu)
+{
+	struct kvmp *k = ctx;
+
+	kvmp_signal_pass_fault(&k->vcpus[vcpu]);
 }
 
 static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
 	struct kvmp *k = ctx;
+	uint32_t id = __atomic_load_n(&k->vcpus[vcpu].apic_id, __ATOMIC_ACQUIRE);
 	struct kvm_msi msi = {
 		/* SDM 3A, 11.11: physical destination, fixed delivery, edge. */
-		.address_lo = 0xfee00000u | k->vcpus[vcpu].apic_id << 12,
+		.address_lo = 0xfee00000u | (id & 0xffu) << 12,
+		/* KVM_CAP_X2APIC_API: bits 31:8 of the id, where the VMM has asked for it. */
+		.address_hi = k->x2apic_ids ? id & 0xffffff00u : 0,
 		.data = vector,
 	};
 	int rc = KVMP_IOCTL(k->vm_fd, KVM_SIGNAL_MSI, &msi);
@@ -367,21 +489,24 @@ static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 static void kp_kick(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
-	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	if (__atomic_load_n(&v->started, __ATOMIC_ACQUIRE))
-		(void)pthread_kill(v->thread, k->kick_signal);
+	kvmp_signal_kick(k, &k->vcpus[vcpu]);
 }
 
 static const struct plat_ops kvmp_ops = {
 	.name = "poison",
+	.begin = kp_begin,
+	.rest = kp_rest,
 	.run = kp_run,
 	.wait = kp_wait,
+	.take_registers = kp_take_registers,
+	.show_registers = kp_show_registers,
 	.prefault = kp_prefault,
 	.inject_pf = kp_inject_pf,
 	.cancel_pf = kp_cancel_pf,
 	.finish_msr = kp_finish_msr,
 	.set_msr = kp_set_msr,
+	.pass_fault = kp_pass_fault,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };

@@ -3,56 +3,100 @@
  * The stock-kernel backend of port/platform.h: a touch of a poisoned page arrives as a
  * SIGBUS inside KVM_RUN, events go in as an exception payload or an MSI. The VMM made the
  * VM and the vCPUs; we hold their descriptors and close none.
+ *
+ * Threads: attach, detach and set-up by anybody while the vCPU is at rest; kick, raise_irq by
+ * anybody at any time; everything else by the vCPU's thread, which may be another one at each
+ * begin().
  */
 #ifndef KVM_VCPU_H
 #define KVM_VCPU_H
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/types.h>
 
 #include "port/platform.h"
 
 struct kvm_run;
 
-#define KVMP_VCPUS_MAX 64
+#define KVMP_VCPUS_MAX 1024
+
+/* What lies at a guest address, as far as the VMM has told. */
+enum kvmp_slot {
+	KVMP_SLOT_AUTO, /* it has not: KVM is asked */
+	KVMP_SLOT_RAM,
+	KVMP_SLOT_ROM,  /* a read-only memslot: stores are for the VMM */
+	KVMP_SLOT_HOLE, /* no memslot: all accesses are */
+};
 
 /* How the binding finds out what an address means. */
 struct kvmp_ram {
 	bool (*hva_to_roff)(void *ctx, hva_t hva, roff_t *ret);
 	bool (*gpa_to_roff)(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret);
+	enum kvmp_slot (*slot_at)(void *ctx, gpa_t gpa);
 	void *ctx;
 };
 
 struct kvmp_vcpu {
-	int fd;
+	int fd; /* -1: not attached */
 	struct kvm_run *run;
-	uint32_t apic_id;
-	pthread_t thread; /* valid once started */
-	bool started;
-	bool halted; /* KVM holds the vCPU halted because of us */
-	uint32_t token; /* of the last #PF we queued, 0: none */
-	bool marked; /* an INIT that we do not see can be noticed */
+	uint32_t apic_id;    /* where messages reach it now; atomic */
+	uint64_t apic_base;  /* by which apic_id was found */
+	bool halted;         /* KVM holds the vCPU halted because of us */
+	uint32_t token;      /* of the last #PF we queued, 0: none */
+	bool marked;         /* an INIT that we do not see can be noticed */
+	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
+	siginfo_t fault; /* of the last SIGBUS */
+
+	/* signals.c */
+	sigset_t vmm_mask;   /* of the thread outside apf_vcpu_run, as of begin() */
+	sigset_t run_mask;   /* in force inside KVM_RUN, and while the thread waits */
+	sigset_t run_mask_set; /* what KVM has */
+	bool run_mask_known;
+	bool mask_told;      /* run_mask was given by the VMM */
+	int wake_fd;         /* ends a wait */
+	pthread_mutex_t kick_lock; /* covers what follows; held for one system call at most */
+	pid_t tid;           /* the thread between begin() and rest(); 0: nobody */
+	bool waits;          /* it is in wait() */
+	bool kicked;         /* and has not noticed yet */
+	bool signalled;      /* a signal of ours may be pending */
+	bool plain;          /* ... or the plain one, sent as the queue of signals was full */
+	bool plain_held;     /* a plain one that the VMM has blocked was taken meanwhile */
 };
 
 struct kvmp {
 	int vm_fd;
 	int kick_signal;
 	struct kvmp_ram ram;
-	bool msrs; /* the APF registers come to us */
+	bool msrs;         /* the APF registers come to us */
+	uint32_t msr_exits; /* KVM_MSR_EXIT_REASON_* that the VMM wants; atomic */
+	bool x2apic_ids;   /* messages carry 32 bits of APIC id */
 	bool can_prefault;
-	struct kvmp_vcpu vcpus[KVMP_VCPUS_MAX];
+	bool can_nest;
+	unsigned count;
+	struct kvmp_vcpu *vcpus;
 };
 
-/* kick_signal: a signal that nothing else in the process uses. */
-void kvmp_init(struct kvmp *k, int vm_fd, int kick_signal, bool msrs, const struct kvmp_ram *ram);
-/* Takes a vCPU in. It must not have run. */
+struct kvmp_config {
+	int vm_fd;
+	int kick_signal; /* a signal that nothing else in the process uses */
+	bool msrs;
+	uint32_t msr_exits;
+	bool x2apic_ids; /* the VM has KVM_X2APIC_API_USE_32BIT_IDS */
+	unsigned vcpus;
+	struct kvmp_ram ram;
+};
+
+/* 0 or -Exxx. kvmp_fini takes one that is all zeroes, too. */
+int kvmp_init(struct kvmp *k, const struct kvmp_config *c, struct err *e);
+void kvmp_fini(struct kvmp *k);
+/* Takes a vCPU in; apic_id: that it has now. */
 int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint32_t apic_id,
 		struct err *e);
-/*
- * Called once by the vCPU's thread before its first run: blocks SIGBUS and the kick
- * signal in this thread and lets KVM unblock them while it runs the guest.
- */
-int kvmp_start(struct kvmp *k, unsigned vcpu, struct err *e);
+/* At rest only. Its descriptor is not touched any more. */
+void kvmp_detach(struct kvmp *k, unsigned vcpu);
+/* What the VMM would have given to KVM_SET_SIGNAL_MASK; NULL: the thread's own mask again. */
+void kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask);
 
 struct plat kvmp_plat(struct kvmp *k);
 

@@ -23,25 +23,56 @@ static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, s
 	return 0;
 }
 
-int kvmp_vm_prepare(int vm_fd, struct err *e)
+#define RW (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
+static const struct {
+	uint32_t flags, first, count;
+} our_ranges[] = {
+	{RW, APF_MSR_EN, 1},
+	{RW, APF_MSR_CTL, 2},
+	/* Writes that have KVM write into guest memory: abi/pv.h. */
+	{KVM_MSR_FILTER_WRITE, PV_MSR_WALL_CLOCK_OLD, 2},
+	{KVM_MSR_FILTER_WRITE, PV_MSR_WALL_CLOCK, 2},
+	{KVM_MSR_FILTER_WRITE, PV_MSR_STEAL_TIME, 2},
+};
+
+int kvmp_vm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter, struct err *e)
 {
-	/* One bit per register, 0 = to user space. */
-	uint8_t deny = 0;
-	const uint32_t both = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
-	struct kvm_msr_filter filter = {
-		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
-		.ranges = {
-			{.flags = both, .nmsrs = 1, .base = APF_MSR_EN, .bitmap = &deny},
-			{.flags = both, .nmsrs = 2, .base = APF_MSR_CTL, .bitmap = &deny},
-			/* Writes that have KVM write into guest memory: abi/pv.h. */
-			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
-			 .base = PV_MSR_WALL_CLOCK_OLD, .bitmap = &deny},
-			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
-			 .base = PV_MSR_WALL_CLOCK, .bitmap = &deny},
-			{.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 2,
-			 .base = PV_MSR_STEAL_TIME, .bitmap = &deny},
-		},
-	};
+	uint8_t deny = 0; /* a bit per register, 0 = to user space */
+	struct kvm_msr_filter both = {
+		.flags = filter ? filter->flags : KVM_MSR_FILTER_DEFAULT_ALLOW};
+	unsigned n = 0;
+
+	/* The first range that a register lies in decides (api.rst, KVM_X86_SET_MSR_FILTER). */
+	for (; n < ARRAY_LEN(our_ranges); n++)
+		both.ranges[n] = (struct kvm_msr_filter_range){
+			.flags = our_ranges[n].flags,
+			.base = our_ranges[n].first,
+			.nmsrs = our_ranges[n].count,
+			.bitmap = &deny,
+		};
+	for (unsigned i = 0; filter && i < KVM_MSR_FILTER_MAX_RANGES; i++) {
+		if (filter->ranges[i].nmsrs == 0)
+			continue;
+		if (n == KVM_MSR_FILTER_MAX_RANGES)
+			return err_set(e, -E2BIG, "kvm: MSR filter: more than %u ranges beside the "
+				       "%u of asynchronous page faults; join some",
+				       KVM_MSR_FILTER_MAX_RANGES - (unsigned)ARRAY_LEN(our_ranges),
+				       (unsigned)ARRAY_LEN(our_ranges));
+		both.ranges[n++] = filter->ranges[i];
+	}
+	if (KVMP_IOCTL(vm_fd, KVM_X86_SET_MSR_FILTER, &both) < 0)
+		return err_sys(e, -errno, "kvm: filter for the page fault registers");
+	return 0;
+}
+
+int kvmp_vm_msr_exits(int vm_fd, uint32_t exits, struct err *e)
+{
+	return enable_cap(vm_fd, KVM_CAP_X86_USER_SPACE_MSR, exits | KVM_MSR_EXIT_REASON_FILTER,
+			  "X86_USER_SPACE_MSR", e);
+}
+
+int kvmp_vm_prepare(int vm_fd, uint32_t exits, struct err *e)
+{
 	int rc;
 
 	if (KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) <= 0 ||
@@ -52,13 +83,8 @@ int kvmp_vm_prepare(int vm_fd, struct err *e)
 	rc = enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
 	if (rc < 0)
 		return rc;
-	rc = enable_cap(vm_fd, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER,
-			"X86_USER_SPACE_MSR", e);
-	if (rc < 0)
-		return rc;
-	if (KVMP_IOCTL(vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
-		return err_sys(e, -errno, "kvm: filter for the page fault registers");
-	return 0;
+	rc = kvmp_vm_msr_exits(vm_fd, exits, e);
+	return rc < 0 ? rc : kvmp_vm_msr_filter(vm_fd, NULL, e);
 }
 
 uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features)

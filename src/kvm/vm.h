@@ -15,12 +15,18 @@ struct kvm_cpuid2;
 
 /* ---- for any VMM's VM (libasyncpf) ---- */
 
+struct kvm_msr_filter;
+
 /*
- * Enables exception payloads and user-space MSR exits for the three APF registers, and
- * nothing else. An MSR filter that the VMM had set before is replaced. 0 or -Exxx; the text
- * names the capability that is missing.
+ * Enables exception payloads and user-space MSR exits for the registers that concern us, beside
+ * those that the VMM wants: exits: KVM_MSR_EXIT_REASON_* of its own. 0 or -Exxx; the text names
+ * the capability that is missing.
  */
-int kvmp_vm_prepare(int vm_fd, struct err *e);
+int kvmp_vm_prepare(int vm_fd, uint32_t exits, struct err *e);
+/* KVM_X86_SET_MSR_FILTER with ours put before the VMM's; filter: NULL, or what the VMM wants. */
+int kvmp_vm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter, struct err *e);
+/* KVM_CAP_X86_USER_SPACE_MSR with ours added. */
+int kvmp_vm_msr_exits(int vm_fd, uint32_t exits, struct err *e);
 
 /*
  * CPUID leaf 0x40000001 EAX as the guest should see it: the three APF bits of `eax` replaced

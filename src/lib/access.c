@@ -20,7 +20,7 @@ static int ensure(struct apf *a, roff_t off)
 	a->outside_count++;
 	/* Once more if it was taken away between its coming and our waking up. */
 	while (!a->hst.stopping && !hst_ensure(&a->hst, off, &w)) {
-		lib_settle(a);
+		lib_pump(a);
 		while (w.fetch && !a->hst.stopping) {
 			/* What we set in motion needs the timer while we sleep. */
 			lib_unlock(a);

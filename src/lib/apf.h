@@ -11,7 +11,7 @@
 #include <pthread.h>
 
 #include "base/err.h"
-#include "host/host.h"
+#include "host/drive.h"
 #include "io/uring.h"
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
@@ -21,16 +21,6 @@ struct apf_vcpu {
 	struct hst_vcpu *hv;
 	unsigned index;
 	bool attached;
-	bool started;     /* its thread has prepared its signals */
-	bool kick_wanted; /* by the VMM; atomic */
-	bool incomplete;  /* KVM has yet to finish the instruction of the last exit */
-	/* The RAM access that the host carries out once the block is there; len 0: none. */
-	struct {
-		roff_t roff;
-		void *data;
-		uint32_t len;
-		bool write;
-	} io;
 };
 
 struct apf {
@@ -53,9 +43,13 @@ struct apf {
 	struct gmem *gmem;
 	struct ioq *ioq;
 	struct kvmp kvmp;
+	/* In the order in which the VMM told of them: the last one counts. slot_lock covers it. */
+	struct lib_slot *slots;
+	unsigned slot_count, slot_room;
+	pthread_rwlock_t slot_lock;
 	struct src *sources[RAM_BACKINGS_MAX];
 	unsigned source_count;
-	struct apf_vcpu vcpus[HST_VCPUS_MAX];
+	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
 	struct {
 		int fd; /* of the swap file: holds its lock; -1: none */
@@ -81,10 +75,13 @@ struct clock lib_clock(void);
 void lib_lock_init(struct apf *a);
 void lib_lock(struct apf *a);
 /* Submits, reaps and makes visible until nothing is left; drops and retakes the lock. */
-void lib_settle(struct apf *a);
-/* lib_settle, arms the timer, unlocks. */
+void lib_pump(struct apf *a);
+/* lib_pump, arms the timer, unlocks. */
 void lib_unlock(struct apf *a);
 
+/* slot.c: what the VMM has told about its memslots. */
+enum kvmp_slot lib_slot_at(struct apf *a, gpa_t gpa);
+void lib_slots_free(struct apf *a);
 /* open.c: what a page source may use. */
 struct src_env lib_src_env(struct apf *a);
 /*

@@ -9,11 +9,6 @@
 
 #include "lib/apf.h"
 
-/* Memory that the kernel fills unseen is looked at before it can have grown by what is left. */
-#define FILL_BYTES_PER_MS (2ull << 20)
-#define LOOK_MS_MIN 2
-#define LOOK_MS_MAX 250
-
 void lib_evict_poke(struct apf *a)
 {
 	if (!a->evict.started)
@@ -24,52 +19,41 @@ void lib_evict_poke(struct apf *a)
 		pthread_cond_broadcast(&a->evict.forced);
 }
 
-static struct timespec next_look(const struct apf *a)
-{
-	uint64_t full = a->cfg.resident_max / 4 * 3, have = hst_resident_bytes(&a->hst);
-	uint64_t ms = have < full ? (full - have) / FILL_BYTES_PER_MS : 0;
-	uint64_t ns;
-
-	ms = ms < LOOK_MS_MIN ? LOOK_MS_MIN : min_u64(ms, LOOK_MS_MAX);
-	ns = clock_now_ns(&a->hst.clock) + ms * NS_PER_MS;
-	return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
-}
-
 /* Locked. Until there is something to do, or perhaps. */
-static void wait_for_work(struct apf *a)
+static void wait_for_work(struct apf *a, uint64_t until_ns)
 {
-	struct timespec until;
+	struct timespec until = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
 
 	/* What the driver has queued must go out first, and its deadlines be set. */
 	lib_unlock(a);
 	lib_lock(a);
 	if (a->evict.stop || hst_evict_wanted(&a->hst))
 		return;
-	if (a->cfg.resident_max == 0 || a->hst.evict.watch != HST_WATCH_NOT) {
+	if (until_ns == NS_NEVER)
 		pthread_cond_wait(&a->evict.work, &a->lock);
-		return;
-	}
-	until = next_look(a);
-	(void)pthread_cond_timedwait(&a->evict.work, &a->lock, &until);
+	else
+		(void)pthread_cond_timedwait(&a->evict.work, &a->lock, &until);
 }
 
 static void *evict(void *arg)
 {
 	struct apf *a = arg;
+	struct hst_evicting e = {.working = false};
+	uint64_t look_ns;
 
 	lib_lock(a);
 	while (!a->evict.stop) {
-		struct hst_job job;
-
-		if (!hst_evict_next(&a->hst, &job)) {
-			wait_for_work(a);
+		if (!hst_evict_step(&a->hst, &e, &look_ns)) {
+			wait_for_work(a, look_ns);
 			continue;
 		}
 		lib_unlock(a);
-		hst_evict_work(&a->hst, &job);
+		hst_evict_work(&a->hst, &e.job);
 		lib_lock(a);
-		hst_evict_done(&a->hst, &job);
 	}
+	/* What was taken in hand is put down. */
+	if (e.working)
+		hst_evict_done(&a->hst, &e.job);
 	lib_unlock(a);
 	return NULL;
 }

@@ -58,6 +58,9 @@ static uint64_t resident_min(const struct apf_config *c)
 	return max_u64(4ull << 20, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
 }
 
+/* Outstanding faults of all vCPUs: each has an entry of a few hundred bytes. */
+#define FAULTS_ALL_MAX (1u << 20)
+
 static int check_config(const struct apf_config *c, struct err *e)
 {
 	if (c->size != sizeof(*c))
@@ -78,6 +81,10 @@ static int check_config(const struct apf_config *c, struct err *e)
 	if (c->faults_max < 1 || c->faults_max > ENG_FAULTS_MAX)
 		return err_set(e, -EINVAL, "apf_config: faults_max is %u, not 1..%u", c->faults_max,
 			       ENG_FAULTS_MAX);
+	if ((uint64_t)c->vcpus_max * c->faults_max > FAULTS_ALL_MAX)
+		return err_set(e, -EINVAL, "apf_config: %u vCPUs with faults_max %u each are more "
+			       "than %u faults; lower one of the two", c->vcpus_max, c->faults_max,
+			       FAULTS_ALL_MAX);
 	if (c->queue_depth < 1 || c->queue_depth > IOQ_DEPTH_MAX)
 		return err_set(e, -EINVAL, "apf_config: queue_depth is %u, not 1..%u",
 			       c->queue_depth, IOQ_DEPTH_MAX);
@@ -149,19 +156,33 @@ static bool gpa_to_roff(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret)
 	return ram_find(&a->hst.ram, gpa, len, ret);
 }
 
+static enum kvmp_slot slot_at(void *ctx, gpa_t gpa)
+{
+	return lib_slot_at(ctx, gpa);
+}
+
 static int open_parts(struct apf *a, struct err *e)
 {
-	const struct kvmp_ram ram = {hva_to_roff, gpa_to_roff, a};
-	int signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4;
 	bool ours = a->cfg.faults != APF_FAULTS_KERNEL;
-	int rc = 0;
+	const struct kvmp_config kvm = {
+		.vm_fd = a->vm_fd,
+		.kick_signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4,
+		.msrs = ours,
+		.x2apic_ids = a->cfg.x2apic_ids,
+		.vcpus = a->cfg.vcpus_max,
+		.ram = {hva_to_roff, gpa_to_roff, slot_at, a},
+	};
+	int rc = kvmp_init(&a->kvmp, &kvm, e);
 
-	if (ours)
-		rc = kvmp_vm_prepare(a->vm_fd, e);
+	if (rc == 0 && ours)
+		rc = kvmp_vm_prepare(a->vm_fd, 0, e);
 	if (rc == 0)
 		rc = ioq_open(a->cfg.queue_depth, &a->ioq, e);
-	kvmp_init(&a->kvmp, a->vm_fd, signal, ours, &ram);
-	return rc;
+	if (rc < 0)
+		return rc;
+	a->hst.io = ioq_io(a->ioq);
+	a->vcpus = calloc(a->cfg.vcpus_max, sizeof(*a->vcpus));
+	return a->vcpus ? 0 : err_sys(e, -ENOMEM, "%u vCPUs", a->cfg.vcpus_max);
 }
 
 int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *error)
@@ -185,6 +206,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->evict.fd = -1;
 	a->hst.clock = lib_clock();
 	lib_lock_init(a);
+	pthread_rwlock_init(&a->slot_lock, NULL);
 	pthread_cond_init(&a->outside, NULL);
 	/* By the driver's clock. */
 	pthread_condattr_init(&monotonic);
@@ -212,6 +234,9 @@ void apf_close(struct apf *a)
 	ioq_close(a->ioq);
 	gmem_close(a->gmem);
 	free(a->space);
+	free(a->vcpus);
+	kvmp_fini(&a->kvmp);
+	lib_slots_free(a);
 	pthread_cond_destroy(&a->outside);
 	pthread_cond_destroy(&a->evict.work);
 	pthread_cond_destroy(&a->evict.forced);
@@ -251,6 +276,25 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
 						  a->cfg.block_bytes),
 				   "guest memory", gpa, bytes, a->cfg.block_bytes, &e);
 	return rc < 0 ? lib_error(error, &e) : 0;
+}
+
+int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *error)
+{
+	struct err e = {0};
+
+	if (a->cfg.faults == APF_FAULTS_KERNEL)
+		err_set(&e, -EINVAL, "MSR filter: with faults: kernel it is the VMM's alone");
+	else
+		(void)kvmp_vm_msr_filter(a->vm_fd, filter, &e);
+	return e.code < 0 ? lib_error(error, &e) : 0;
+}
+
+int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *error)
+{
+	struct err e = {0};
+
+	__atomic_store_n(&a->kvmp.msr_exits, exits, __ATOMIC_RELEASE);
+	return kvmp_vm_msr_exits(a->vm_fd, exits, &e) < 0 ? lib_error(error, &e) : 0;
 }
 
 struct src_env lib_src_env(struct apf *a)

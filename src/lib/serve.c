@@ -62,28 +62,14 @@ void lib_lock(struct apf *a)
 	pthread_mutex_lock(&a->lock);
 }
 
-void lib_settle(struct apf *a)
+void lib_pump(struct apf *a)
 {
-	struct io io = ioq_io(a->ioq);
+	struct hst_pump pump = {.fetch = NULL};
 
-	for (;;) {
-		struct hst_fetch *f;
-		struct err e = {0};
-		int rc;
-
-		io.ops->flush(io.ctx);
-		unsigned reaped = io.ops->reap(io.ctx);
-
-		f = hst_take_filled(&a->hst);
-		if (!f && !reaped)
-			return;
-		if (!f)
-			continue;
-		/* Nobody else has this fetch; the others may go on meanwhile. */
+	while (hst_pump(&a->hst, &pump)) {
 		pthread_mutex_unlock(&a->lock);
-		rc = hst_make_visible(f, &e);
+		hst_pump_show(&pump);
 		lib_lock(a);
-		hst_settle(f, rc < 0 ? &e : NULL);
 	}
 }
 
@@ -110,7 +96,7 @@ static void arm_timer(struct apf *a)
 
 void lib_unlock(struct apf *a)
 {
-	lib_settle(a);
+	lib_pump(a);
 	arm_timer(a);
 	lib_evict_poke(a);
 	pthread_mutex_unlock(&a->lock);
@@ -123,22 +109,6 @@ static void drain(int fd)
 	uint64_t count;
 
 	(void)!read(fd, &count, sizeof(count));
-}
-
-static void pause_for(struct apf *a, const struct err *why, roff_t off)
-{
-	struct hst_trouble t = {.why = *why, .gpa = ram_gpa(&a->hst.ram, off), .tries = 1};
-
-	hst_pause_for(&a->hst, &t);
-}
-
-static void serve_touches(struct apf *a, const roff_t *offs, int n, struct err *e)
-{
-	if (n < 0)
-		pause_for(a, e, (roff_t){0});
-	for (int i = 0; i < n; i++)
-		if (hst_kernel_touch(&a->hst, offs[i], e) < 0)
-			pause_for(a, e, offs[i]);
 }
 
 static void *serve(void *arg)
@@ -167,9 +137,8 @@ static void *serve(void *arg)
 			touches = gmem_touches(a->gmem, offs, TOUCHES_AT_ONCE, &e);
 		lib_lock(a);
 		a->timer_set_ns = TIMER_BY_THREAD;
-		serve_touches(a, offs, touches, &e);
-		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
-		lib_settle(a);
+		hst_serve_step(&a->hst, offs, touches, &e);
+		lib_pump(a);
 		a->timer_set_ns = NS_NEVER;
 		lib_unlock(a);
 	}
@@ -224,7 +193,7 @@ static void end_reads(struct apf *a)
 
 	lib_lock(a);
 	stop_reads(a);
-	lib_settle(a);
+	lib_pump(a);
 	while (!hst_is_idle(&a->hst)) {
 		pthread_mutex_unlock(&a->lock);
 		/* Sources that wait for a deadline of their own need the timers. */
@@ -232,7 +201,7 @@ static void end_reads(struct apf *a)
 		drain(io.fd);
 		pthread_mutex_lock(&a->lock);
 		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
-		lib_settle(a);
+		lib_pump(a);
 	}
 	/* Nothing to settle any more: the last user leaves with the unlock. */
 	while (a->users > 0)

@@ -27,166 +27,126 @@ int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, 
 	return 0;
 }
 
-/* One access of at most 8 bytes, in one piece where it is aligned: the guest relies on it. */
-static void carry_out(struct apf_vcpu *v)
+void apf_vcpu_detach(struct apf_vcpu *v)
 {
-	unsigned char *p = v->a->hst.mem.alias + v->io.roff.v;
-	bool aligned = (uintptr_t)p % v->io.len == 0;
-	uint64_t x = 0;
+	struct apf *a = v->a;
 
-	if (v->io.write) {
-		hst_wrote(&v->a->hst, v->io.roff);
-		memcpy(&x, v->io.data, v->io.len);
-	}
-	if (aligned && v->io.len == 8) {
-		if (v->io.write)
-			__atomic_store_n((uint64_t *)(void *)p, x, __ATOMIC_RELEASE);
-		else
-			x = __atomic_load_n((uint64_t *)(void *)p, __ATOMIC_ACQUIRE);
-	} else if (aligned && v->io.len == 4) {
-		if (v->io.write)
-			__atomic_store_n((uint32_t *)(void *)p, (uint32_t)x, __ATOMIC_RELEASE);
-		else
-			x = __atomic_load_n((uint32_t *)(void *)p, __ATOMIC_ACQUIRE);
-	} else if (v->io.write) {
-		memcpy(p, &x, v->io.len);
-	} else {
-		memcpy(&x, p, v->io.len);
-	}
-	if (!v->io.write)
-		memcpy(v->io.data, &x, v->io.len);
-	v->io.len = 0;
+	lib_lock(a);
+	hst_vcpu_detach(v->hv);
+	lib_unlock(a);
+	kvmp_detach(&a->kvmp, v->index);
+	v->attached = false;
 }
 
-/* Tells the driver what happened. True: the exit is for the VMM, with *ret. Locked. */
-static bool take_exit(struct apf_vcpu *v, const struct plat_exit *x, int *ret)
+int apf_vcpu_signal_mask(struct apf_vcpu *v, const void *set, size_t bytes)
 {
-	*ret = 0;
-	v->incomplete = x->kind == PLAT_EXIT_WRMSR || x->kind == PLAT_EXIT_RDMSR;
-	hst_exit(v->hv, &x->cpu, x->kind == PLAT_EXIT_KICK || x->kind == PLAT_EXIT_ERROR);
-	if (x->was_reset)
-		hst_vcpu_reset(v->hv);
-	switch (x->kind) {
-	case PLAT_EXIT_FAULT:
-		hst_fault(v->hv, x->roff);
-		lib_settle(v->a); /* the page cache may have answered at once */
-		return false;
-	case PLAT_EXIT_RAM_IO:
-		v->io.roff = x->roff;
-		v->io.data = x->io.data;
-		v->io.len = x->io.len;
-		v->io.write = x->io.write;
-		hst_ram_io(v->hv, x->roff);
-		lib_settle(v->a);
-		return false;
-	case PLAT_EXIT_WRMSR:
-		hst_wrmsr(v->hv, x->msr.index, x->msr.value);
-		lib_settle(v->a);
-		return false;
-	case PLAT_EXIT_RDMSR:
-		hst_rdmsr(v->hv, x->msr.index);
-		return false;
-	case PLAT_EXIT_KICK:
-		return false;
-	case PLAT_EXIT_VMM:
-		return true;
-	case PLAT_EXIT_ERROR:
-		*ret = x->code;
-		return true;
-	}
-	return true;
+	sigset_t mask;
+
+	if (set && bytes != 8)
+		return -EINVAL;
+	sigemptyset(&mask);
+	if (set)
+		memcpy(&mask, set, bytes);
+	kvmp_signal_mask(&v->a->kvmp, v->index, set ? &mask : NULL);
+	return 0;
 }
 
-static int first_run(struct apf_vcpu *v)
+const uint32_t *apf_vcpu_msr_list(const struct apf *a, unsigned *ret_count)
 {
-	int rc = kvmp_start(&v->a->kvmp, v->index, NULL);
+	/* The vector before what lets events out; kvmclock and the like before the guest runs. */
+	static const uint32_t list[] = {
+		PV_MSR_WALL_CLOCK, PV_MSR_SYSTEM_TIME, PV_MSR_STEAL_TIME, PV_MSR_EOI,
+		APF_MSR_CTL, APF_MSR_EN,
+	};
 
-	v->started = rc == 0;
-	return rc;
+	(void)a;
+	*ret_count = ARRAY_LEN(list);
+	return list;
 }
 
-/*
- * A register access that took effect must be over for KVM too before the VMM may look at
- * the vCPU: the guest would otherwise do it again after a restore. One that still waits
- * for its area took no effect, and may well be done again. Locked.
- */
-static void complete(struct apf_vcpu *v)
+/* Makes the step that the driver asks for, and says what was done. */
+static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, struct plat_exit *x,
+			    bool *ret_wanted)
 {
 	struct apf *a = v->a;
 	const struct plat *p = &a->hst.plat;
-	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
 
-	if (!v->incomplete || v->hv->phase != HST_PHASE_RUN)
-		return;
+	*ret_wanted = false;
+	if (step->todo == HST_TODO_PUMP) {
+		lib_pump(a);
+		return HST_DID_PUMP;
+	}
 	lib_unlock(a);
-	p->ops->run(p->ctx, v->index, PLAT_COMPLETE, &x);
+	if (step->todo == HST_TODO_WAIT) {
+		*ret_wanted = p->ops->wait(p->ctx, v->index);
+		lib_lock(a);
+		return HST_DID_WAIT;
+	}
+	for (unsigned i = 0; i < step->ahead_count; i++)
+		p->ops->prefault(p->ctx, v->index, step->ahead[i]);
+	*x = (struct plat_exit){.kind = PLAT_EXIT_ERROR};
+	p->ops->run(p->ctx, v->index, &step->entry, x);
 	lib_lock(a);
-	hst_exit(v->hv, &x.cpu, true);
-	v->incomplete = false;
+	return HST_DID_RUN;
 }
 
 int apf_vcpu_run(struct apf_vcpu *v)
 {
-	static const enum plat_enter enter[] = {
-		[HST_ENTER] = PLAT_ENTER,
-		[HST_ENTER_HALTED] = PLAT_ENTER_HALTED,
-		[HST_ENTER_RUNNABLE] = PLAT_ENTER_RUNNABLE,
-	};
 	struct apf *a = v->a;
 	const struct plat *p = &a->hst.plat;
-	int ret = v->started ? 0 : first_run(v);
+	enum hst_did did = HST_DID_CALL;
+	bool wanted = p->ops->begin(p->ctx, v->index);
+	struct plat_exit x;
+	struct hst_step step;
 
-	if (ret < 0)
-		return ret;
 	lib_lock(a);
 	for (;;) {
-		struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
-		roff_t came[HST_CAME_MAX];
-		unsigned came_count;
-		enum hst_next next;
-
-		if (__atomic_exchange_n(&v->kick_wanted, false, __ATOMIC_ACQ_REL)) {
-			complete(v);
-			ret = -EINTR;
+		hst_vcpu_step(v->hv, did, &x, wanted, &step);
+		if (step.todo == HST_TODO_RETURN)
 			break;
-		}
-		next = hst_next(v->hv);
-		if (next == HST_WAIT) {
-			lib_unlock(a);
-			p->ops->wait(p->ctx, v->index);
-			lib_lock(a);
-			continue;
-		}
-		if (v->io.len)
-			carry_out(v);
-		came_count = hst_take_came(v->hv, came);
-		lib_unlock(a);
-		for (unsigned i = 0; i < came_count; i++)
-			p->ops->prefault(p->ctx, v->index, ram_gpa(&a->hst.ram, came[i]));
-		p->ops->run(p->ctx, v->index, enter[next], &x);
-		lib_lock(a);
-		if (take_exit(v, &x, &ret))
-			break;
+		did = perform(v, &step, &x, &wanted);
 	}
 	lib_unlock(a);
-	return ret;
+	p->ops->rest(p->ctx, v->index, step.result == -EINTR);
+	return step.result;
 }
 
 void apf_vcpu_kick(struct apf_vcpu *v)
 {
-	const struct plat *p = &v->a->hst.plat;
+	lib_lock(v->a);
+	hst_vcpu_call_back(v->hv);
+	pthread_mutex_unlock(&v->a->lock);
+}
 
-	__atomic_store_n(&v->kick_wanted, true, __ATOMIC_RELEASE);
-	p->ops->kick(p->ctx, v->index);
+/*
+ * KVM would finish the half done instruction of the old life in the new one. The VMM sets the new
+ * state after this call.
+ */
+static void finish_instruction(struct apf_vcpu *v)
+{
+	const struct plat *p = &v->a->hst.plat;
+	const struct plat_entry entry = {.how = PLAT_COMPLETE};
+	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
+
+	(void)p->ops->begin(p->ctx, v->index);
+	/* Bounded: an instruction has so many parts. */
+	for (unsigned i = 0; i < HST_STORES_MAX && !hst_vcpu_is_whole(v->hv); i++) {
+		p->ops->run(p->ctx, v->index, &entry, &x);
+		hst_vcpu_finished(v->hv, &x);
+	}
+	p->ops->rest(p->ctx, v->index, true);
 }
 
 void apf_vcpu_reset(struct apf_vcpu *v)
 {
+	bool at_rest;
+
 	lib_lock(v->a);
 	hst_vcpu_reset(v->hv);
-	v->io.len = 0;
-	v->incomplete = false;
+	at_rest = hst_vcpu_is_at_rest(v->hv);
 	lib_unlock(v->a);
+	if (at_rest && v->attached)
+		finish_instruction(v);
 }
 
 int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value)

@@ -32,6 +32,8 @@ struct mem_ops {
 	int (*poison)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Wakes whoever waits in the kernel for [off, off + len), changing nothing. */
 	int (*wake)(void *ctx, roff_t off, uint64_t len, struct err *e);
+	/* Whether the host has lost the page at off, which is there, to a memory error. */
+	bool (*is_broken)(void *ctx, roff_t off);
 
 	/*
 	 * The rest is for taking memory away again; NULL where nothing does. What failed may be

@@ -8,6 +8,7 @@
 #ifndef PORT_PLATFORM_H
 #define PORT_PLATFORM_H
 
+#include "abi/pv.h"
 #include "base/cpu_state.h"
 #include "base/err.h"
 #include "base/types.h"
@@ -17,7 +18,8 @@ enum plat_exit_kind {
 	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: roff, io */
 	PLAT_EXIT_WRMSR,  /* msr */
 	PLAT_EXIT_RDMSR,  /* msr */
-	PLAT_EXIT_KICK,   /* left guest mode because of kick(); nothing happened */
+	PLAT_EXIT_KICK,   /* left guest mode because of kick(), or for nothing */
+	PLAT_EXIT_SIGNAL, /* left guest mode because the VMM wants its thread back */
 	PLAT_EXIT_VMM,    /* for the VMM: kvm_run says what; result 0 */
 	PLAT_EXIT_ERROR,  /* the run call failed: code */
 };
@@ -28,10 +30,33 @@ enum plat_enter {
 	PLAT_ENTER_HALTED,
 	PLAT_ENTER_RUNNABLE, /* ends our halt; a guest's own HLT ends too: guests loop around HLT */
 	/*
-	 * Finishes the instruction that the last exit was in the middle of (an MSR or RAM
-	 * access), executes nothing else, and returns as after a kick.
+	 * Finishes the instruction that the last exit was in the middle of, if there is one,
+	 * executes nothing else, and returns as after a kick; or with the next exit, where the
+	 * instruction has several parts. The CPU state of that exit is what the VMM left.
 	 */
 	PLAT_COMPLETE,
+};
+
+struct plat_entry {
+	enum plat_enter how;
+	bool watch_reset; /* the guest is registered: notice an INIT that nobody tells us of */
+};
+
+/*
+ * Registers in KVM's own state that a VMM sets by itself when it restores a guest: they name
+ * memory, or belong to the protocol. 0 where there is none.
+ */
+struct plat_registers {
+	uint64_t area[PV_AREAS]; /* as abi/pv.h has them; no wall clock: it is written at once */
+	uint64_t en, ctl;        /* of the protocol */
+	bool changed;            /* en, ctl: not what show_registers left there */
+};
+
+/* A data access of the guest's that the host carries out. */
+struct plat_io {
+	void *data; /* len bytes in kvm_run: to be stored, or to be filled in */
+	uint32_t len; /* 1..8 */
+	bool write;
 };
 
 struct plat_exit {
@@ -42,22 +67,42 @@ struct plat_exit {
 		uint32_t index;
 		uint64_t value;
 	} msr;
-	bool was_reset; /* PLAT_EXIT_RDMSR, _WRMSR: by an INIT that nobody told us of */
-	struct {
-		void *data; /* up to 8 bytes in kvm_run */
-		uint32_t len;
-		bool write;
-	} io;
+	bool was_reset; /* PLAT_EXIT_FAULT, _RDMSR, _WRMSR: by an INIT that nobody told us of */
+	struct plat_io io;
 	struct cpu_state cpu;
 };
 
 struct plat_ops {
 	const char *name;
 
-	/* vCPU thread. Enters the guest as `enter` says and returns at the next exit. */
-	void (*run)(void *ctx, unsigned vcpu, enum plat_enter enter, struct plat_exit *ret_exit);
-	/* vCPU thread. Waits outside the guest for kick(). May return early for no reason. */
-	void (*wait)(void *ctx, unsigned vcpu);
+	/*
+	 * vCPU thread. The VMM has called, and from here on until rest() kicks may come. Whatever
+	 * it has changed in KVM's state meanwhile counts. True: it wants its thread back at once
+	 * (immediate_exit).
+	 */
+	bool (*begin)(void *ctx, unsigned vcpu);
+	/*
+	 * vCPU thread. The call is about to return: ends our halt, and after it no kick reaches
+	 * the thread. interrupted: kvm_run says KVM_EXIT_INTR then.
+	 */
+	void (*rest)(void *ctx, unsigned vcpu, bool interrupted);
+
+	/* vCPU thread. Enters the guest as `entry` says and returns at the next exit. */
+	void (*run)(void *ctx, unsigned vcpu, const struct plat_entry *entry,
+		    struct plat_exit *ret_exit);
+	/*
+	 * vCPU thread. Waits outside the guest for kick(). May return early for no reason. True:
+	 * the VMM wants its thread back, by a signal or by immediate_exit.
+	 */
+	bool (*wait)(void *ctx, unsigned vcpu);
+
+	/*
+	 * vCPU thread, between begin() and rest(). What the VMM may have set in KVM's state:
+	 * EN of the protocol is taken out of there, and is 0 afterwards.
+	 */
+	void (*take_registers)(void *ctx, unsigned vcpu, struct plat_registers *ret);
+	/* ... and are shown there while the vCPU is at rest, for a VMM that saves what KVM has. */
+	void (*show_registers)(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl);
 
 	/*
 	 * vCPU thread, before run(). A hint: the guest is about to touch this page, and need not
@@ -70,7 +115,10 @@ struct plat_ops {
 	 * be taken at the next entry, and makes a halted vCPU runnable.
 	 */
 	void (*inject_pf)(void *ctx, unsigned vcpu, uint32_t token);
-	/* vCPU thread, after an exit. Takes back a queued #PF that was not yet taken. */
+	/*
+	 * vCPU thread, after an exit. Takes back a queued #PF that was not yet taken; at the latest
+	 * rest() sees to it that KVM has forgotten it.
+	 */
 	void (*cancel_pf)(void *ctx, unsigned vcpu);
 	/* vCPU thread, after an MSR exit: the value read, or #GP. */
 	void (*finish_msr)(void *ctx, unsigned vcpu, uint64_t value, bool gp);
@@ -82,13 +130,20 @@ struct plat_ops {
 	int (*set_msr)(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
 
 	/*
+	 * vCPU thread, after PLAT_EXIT_FAULT. The fault is a memory error of the host's own and
+	 * for the VMM: it is told as KVM would have told it, by SIGBUS, when the call has returned.
+	 */
+	void (*pass_fault)(void *ctx, unsigned vcpu);
+
+	/*
 	 * Any thread. Raises a fixed interrupt at the vCPU's local APIC. Returns 1 when it
 	 * was accepted, 0 when the APIC did not take it (software-disabled), or -Exxx.
 	 */
 	int (*raise_irq)(void *ctx, unsigned vcpu, uint8_t vector);
 	/*
 	 * Any thread. Makes run() return soon with PLAT_EXIT_KICK, at once if run() is called
-	 * later: a kick is never lost. Ends wait() as well.
+	 * later: a kick is never lost, nor can it be refused. Ends wait() as well. Between rest()
+	 * and begin() it does nothing.
 	 */
 	void (*kick)(void *ctx, unsigned vcpu);
 };

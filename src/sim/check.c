@@ -76,11 +76,13 @@ void sim_chk_enter(struct sim *w)
 		c->slot = words(&w->vcpus[i]);
 		c->wrote_en = false;
 		c->injected = false;
+		c->taken_back = false;
 	}
 }
 
 void sim_chk_leave(struct sim *w)
 {
+	sim_page_ios(w);
 	if (sim_hostile(w))
 		return;
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
@@ -187,6 +189,7 @@ static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 	v->chk.in_slot_page = np->page;
 	if (np->moved)
 		v->chk.in_slot = 0;
+	v->chk.queued = *np;
 	np->token = 0;
 }
 
@@ -210,18 +213,39 @@ void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret
 	v->chk.slot = now;
 }
 
+/* Page ready is due again: as if it had never been sent. */
+static void ready_taken_back(struct sim_vcpu *v, uint32_t token)
+{
+	struct sim_np *np = np_find(v, 0);
+
+	if (token == APF_TOKEN_WAKE_ALL) {
+		v->chk.wake_all_owed = true;
+		v->w->counts.wake_alls--;
+		return;
+	}
+	v->w->counts.ready--;
+	if (np && v->chk.queued.token == token)
+		*np = v->chk.queued;
+}
+
 void sim_chk_cancel(struct sim_vcpu *v)
 {
-	struct sim_np *np = np_find(v, (uint32_t)v->cpu.pf.cr2);
+	uint32_t token = (uint32_t)v->cpu.pf.cr2;
+	struct sim_np *np = np_find(v, token);
 
-	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_CANCEL, v->index, v->cpu.pf.cr2, 0);
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_CANCEL, v->index, token, 0);
 	if (sim_hostile(v->w))
 		return;
-	must(v, v->cpu.pf.kind == SIM_EV_MISSING && np && np->ready, 48,
-	     "an event is withdrawn that is not both halves of one token", v->cpu.pf.cr2);
+	v->chk.slot = words(v);
+	if (v->cpu.pf.kind == SIM_EV_READY) {
+		v->chk.taken_back = true;
+		ready_taken_back(v, token);
+		return;
+	}
+	v->chk.taken_back = !np || !np->ready;
 	if (np)
 		np->token = 0;
-	v->chk.slot = words(v);
+	v->w->counts.missing--;
 }
 
 void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted)
@@ -277,7 +301,31 @@ static bool left_lying(const struct sim_vcpu *v)
 
 #define FUTILE_MAX 2000u
 
-void sim_chk_next(struct sim_vcpu *v, enum hst_next next)
+static void enters(struct sim_vcpu *v)
+{
+	const struct hst_step *step = &v->step;
+	struct sim_check_vcpu *c = &v->chk;
+
+	if (step->entry.how == PLAT_ENTER_HALTED) {
+		v->w->counts.stalls++;
+		must(v, sim_hostile(v->w) || !c->injected, 14, "halted, and told all the same", 0);
+	}
+	/* What KVM is in the middle of writes nothing, and what is due may wait for it. */
+	if (step->entry.how != PLAT_COMPLETE && !sim_hostile(v->w))
+		must(v, !left_lying(v), 31, "a due event was left lying", sim_hv(v)->eng.ready_len);
+	/* The guest sees its own stores. */
+	must(v, step->entry.how == PLAT_COMPLETE || sim_hv(v)->store_count == 0, 0,
+	     "the guest runs before its store is there", sim_hv(v)->store_count);
+	/* KVM must not be asked to map what is not there: it would not come back. */
+	for (unsigned i = 0; i < step->ahead_count; i++) {
+		uint32_t page = (uint32_t)((step->ahead[i].v - SIM_GPA) >> PAGE_SHIFT);
+
+		must(v, v->w->host->visible[page], 0, "KVM is to map a page that is not there",
+		     page);
+	}
+}
+
+void sim_chk_step(struct sim_vcpu *v)
 {
 	struct sim_check_vcpu *c = &v->chk;
 
@@ -285,25 +333,30 @@ void sim_chk_next(struct sim_vcpu *v, enum hst_next next)
 		c->futile = 0;
 		c->futile_ns = v->w->now_ns;
 	}
+	/* 48: only both halves of one token, but for a vCPU that goes back to the VMM. */
+	must(v, !c->taken_back || v->step.todo == HST_TODO_RETURN, 48,
+	     "an event is withdrawn, and the guest goes on", v->cpu.pf.cr2);
+	if (v->step.todo == HST_TODO_PUMP)
+		return;
 	c->futile++;
 	must(v, c->futile <= FUTILE_MAX, 30, "the vCPU is entered again and again", c->futile);
-	if (next == HST_ENTER_HALTED) {
-		v->w->counts.stalls++;
-		must(v, sim_hostile(v->w) || !c->injected, 14, "halted, and told all the same", 0);
-	}
-	if (next != HST_WAIT && !sim_hostile(v->w))
-		must(v, !left_lying(v), 31, "a due event was left lying", sim_hv(v)->eng.ready_len);
+	if (v->step.todo == HST_TODO_RUN)
+		enters(v);
 }
 
-/* KVM must not be asked to map what is not there: it would not come back. */
-void sim_chk_came(struct sim_vcpu *v)
+void sim_chk_rest(struct sim_vcpu *v)
 {
-	roff_t came[HST_CAME_MAX];
-	unsigned count = hst_take_came(sim_hv(v), came);
+	const struct sim_cpu *c = &v->cpu;
 
-	for (unsigned i = 0; i < count; i++)
-		must(v, v->w->host->visible[sim_page(came[i])], 0,
-		     "KVM is to map a page that is not there", sim_page(came[i]));
+	must(v, c->pf.kind == SIM_EV_NONE, 0, "at rest with an event that the guest has not seen",
+	     c->pf.cr2);
+	must(v, !c->halted_by_host, 0, "at rest, and halted by the host", 0);
+	/* Half an instruction is one that has had no effect. */
+	must(v, !v->incomplete || (v->exit.kind != PLAT_EXIT_WRMSR &&
+				   v->exit.kind != PLAT_EXIT_RDMSR) || !v->msr_done, 0,
+	     "at rest in the middle of an instruction", v->exit.kind);
+	must(v, !v->incomplete || v->exit.kind != PLAT_EXIT_RAM_IO || !v->io_write, 0,
+	     "at rest in the middle of a store", 0);
 }
 
 /* Through the alias: the block must be the driver's to give, not on its way anywhere. */
@@ -315,18 +368,18 @@ void sim_chk_host_access(struct sim *w, uint32_t page)
 		sim_broken(w, 0, "the host accesses a block that is not there", page, 0);
 }
 
-/* ---- a block is about to be settled ---- */
+/* ---- a block is visible, and nobody knows yet ---- */
 
-void sim_chk_settled(struct sim *w, const struct hst_fetch *f)
+void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 {
 	const struct hst_waiter *x = f->waiters;
 	uint32_t page = (uint32_t)((uint64_t)f->block << w->cfg.block_shift >> PAGE_SHIFT);
 	uint32_t end = page + (1u << (w->cfg.block_shift - PAGE_SHIFT));
 
-	sim_log_add(w->log, w->now_ns, SIM_OP_SETTLED, SIM_LOG_NOBODY, f->block, 0);
+	sim_log_add(w->log, w->now_ns, SIM_OP_SHOWN, SIM_LOG_NOBODY, f->block, 0);
 	for (; page < end; page++) {
 		if (!w->host->visible[page])
-			sim_broken(w, 0, "a block is settled that is not visible", page, 0);
+			sim_broken(w, 0, "a block counts as visible that is not", page, 0);
 		if (sim_page_get(w->host, page) != w->expect[page])
 			sim_broken(w, 0, "a block is visible without its content", page,
 				   w->expect[page]);

@@ -10,8 +10,6 @@
 #include "base/assert.h"
 #include "sim/world.h"
 
-#define LOOK_NS (2 * NS_PER_MS) /* at memory that the kernel fills unseen */
-
 static void set_page(mem_pages pages, uint32_t i)
 {
 	pages[i / 64] |= 1ull << (i % 64);
@@ -144,8 +142,8 @@ bool sim_evict_runnable(const struct sim *w)
 
 	if (!w->cfg.evict)
 		return false;
-	return ev->settling || ev->working || hst_evict_wanted(&w->host->hst) ||
-	       (w->host->hst.evict.watch == HST_WATCH_NOT && ev->look_ns <= w->now_ns);
+	return ev->pumping || ev->evicting.working || hst_evict_wanted(&w->host->hst) ||
+	       ev->look_ns <= w->now_ns;
 }
 
 void sim_evict_step(struct sim *w)
@@ -153,26 +151,24 @@ void sim_evict_step(struct sim *w)
 	struct sim_evict *ev = &w->host->evict;
 	struct hst *h = &w->host->hst;
 
-	if (ev->settling) {
-		ev->settling = !sim_settle_step(w, &ev->settle);
+	if (ev->pumping) {
+		ev->pumping = !sim_pump_step(w, &ev->pump);
 		return;
 	}
-	if (ev->working && !ev->worked) {
+	if (ev->evicting.working && !ev->worked) {
 		/* Without the lock. */
-		hst_evict_work(h, &ev->job);
+		hst_evict_work(h, &ev->evicting.job);
 		ev->worked = true;
 		return;
 	}
 	sim_chk_enter(w);
-	if (ev->working)
-		hst_evict_done(h, &ev->job);
-	ev->working = hst_evict_next(h, &ev->job);
+	ev->look_ns = NS_NEVER;
+	(void)hst_evict_step(h, &ev->evicting, &ev->look_ns);
 	sim_chk_leave(w);
 	ev->worked = false;
 	/* 30: wanted, and nothing to do: the thread would ask for ever. */
-	if (!ev->working && hst_evict_wanted(h) && !sim_hostile(w))
+	if (!ev->evicting.working && hst_evict_wanted(h) && !sim_hostile(w))
 		sim_broken(w, 30, "eviction is wanted that there is nothing to do for",
 			   h->evict.resident, h->evict.limit);
-	ev->look_ns = w->now_ns + LOOK_NS;
-	ev->settling = !sim_settle_step(w, &ev->settle);
+	ev->pumping = !sim_pump_step(w, &ev->pump);
 }

@@ -7,6 +7,8 @@
  *
  * A task is the page that it is going to touch next; a task that slept touches it again.
  */
+#include <string.h>
+
 #include "base/assert.h"
 #include "sim/world.h"
 
@@ -36,7 +38,8 @@ static void boundary(struct sim_vcpu *v)
 static void leave(struct sim_vcpu *v)
 {
 	sim_cpu_state(v, &v->exit.cpu);
-	v->th = SIM_TH_EXIT;
+	v->did = HST_DID_RUN;
+	v->th = SIM_TH_STEP;
 	boundary(v);
 }
 
@@ -63,10 +66,15 @@ static void exit_fault(struct sim_vcpu *v, uint32_t page)
 /* A data access at CPL 0 that an emulating host hands out. True: it was carried out. */
 static bool exit_ram_io(struct sim_vcpu *v, uint32_t page, bool write)
 {
-	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO, .roff = sim_roff(page)};
+	uint64_t value = write ? ++v->w->next_value : 0;
+
+	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO, .roff = sim_page_word(page)};
+	memcpy(v->io_data, &value, sizeof(value));
 	v->exit.io.data = v->io_data;
 	v->exit.io.len = 8;
 	v->exit.io.write = write;
+	v->io_page = page;
+	v->io_write = write;
 	v->io_done = false;
 	v->incomplete = true;
 	leave(v);

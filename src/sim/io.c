@@ -224,7 +224,7 @@ static struct sim_read *any_due(struct sim_host *h)
 	if (h->read_count == 0)
 		return NULL;
 	/* Where every interleaving is tried, time stands still: the library's thread reaps. */
-	if (h->w->pick && !h->lib_settling)
+	if (h->w->pick && !h->lib_pumping)
 		return NULL;
 	for (struct sim_read *r = h->reads; r < h->reads + SIM_READS_MAX; r++)
 		if (r->rd && r->flushed && r->due_ns <= h->w->now_ns)

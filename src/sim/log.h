@@ -40,10 +40,11 @@ enum sim_op {
 	SIM_OP_SETTLE,
 	SIM_OP_DROP,
 	SIM_OP_PRESENT, /* a: first page, b: bytes */
-	SIM_OP_SETTLED, /* a: block */
+	SIM_OP_SHOWN,   /* a: block */
 	SIM_OP_TOUCH,   /* a: page */
 	SIM_OP_KICK,
-	SIM_OP_TIMERS,
+	SIM_OP_SERVE,   /* a: touches */
+	SIM_OP_REST,    /* a: result */
 	SIM_OP_TROUBLE, /* a: page, b: code */
 	SIM_OP_GOES_ON,
 	SIM_OP_PAUSE,

@@ -49,6 +49,64 @@ void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest)
 		    w->actor < 0 ? SIM_LOG_NOBODY : (unsigned)w->actor, page, w->expect[page]);
 }
 
+static bool io_is_done(const struct sim_vcpu *v)
+{
+	return v->io_pending && sim_hv(v)->store_count == 0 && sim_hv(v)->phase != HST_PHASE_LOAD;
+}
+
+static uint64_t io_value(const struct sim_vcpu *v)
+{
+	uint64_t value;
+
+	memcpy(&value, v->io_data, sizeof(value));
+	return value;
+}
+
+/* Of several stores to a page that the driver carried out at once the last one is seen. */
+static bool is_one_of_the_stores(struct sim *w, uint32_t page, uint64_t value)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		const struct sim_vcpu *v = &w->vcpus[i];
+
+		if (io_is_done(v) && v->io_write && v->io_page == page &&
+		    io_value(v) == value)
+			return true;
+	}
+	return false;
+}
+
+void sim_page_ios(struct sim *w)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+		uint32_t page = v->io_page;
+		uint64_t first;
+
+		if (!io_is_done(v) || !v->io_write)
+			continue;
+		/* The driver stores the first of the page's two numbers. */
+		first = *word(w->host, page, 64u * SIM_VCPUS_MAX);
+		if (!is_one_of_the_stores(w, page, first))
+			sim_broken(w, 0, "a store of the guest's is not there", page, first);
+		sim_chk_host_access(w, page);
+		w->expect[page] = first;
+		sim_page_put(w->host, page, first);
+	}
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+		uint32_t page = v->io_page;
+
+		if (!io_is_done(v))
+			continue;
+		if (!v->io_write && io_value(v) != w->expect[page])
+			sim_broken(w, 0, "a load does not give what the last write left", page,
+				   io_value(v));
+		v->io_pending = false;
+		v->io_done = true;
+		sim_log_add(w->log, w->now_ns, SIM_OP_ACCESS, v->index, page, w->expect[page]);
+	}
+}
+
 void sim_mem_init(struct sim *w, struct sim_host *h)
 {
 	(void)w;

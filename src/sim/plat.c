@@ -13,7 +13,6 @@ void sim_cpu_reset(struct sim_vcpu *v)
 	v->cpu = (struct sim_cpu){.paging = true, .apic_on = v->cpu.apic_on};
 	v->kernel_wait = false;
 	v->incomplete = false;
-	v->io_pending = false;
 }
 
 void sim_cpu_irq(struct sim_vcpu *v, uint8_t vector)
@@ -46,6 +45,7 @@ void sim_cpu_state(const struct sim_vcpu *v, struct cpu_state *ret)
 		.shadow = c->shadow,
 		.event_pending = v->incomplete || c->pf.kind != SIM_EV_NONE ||
 				 c->reinject.kind != SIM_EV_NONE,
+		.in_instruction = v->incomplete,
 		.paging = c->paging,
 		.protected_state = hidden,
 		.untaken_token = c->pf.kind != SIM_EV_NONE && c->pf_known ? (uint32_t)c->pf.cr2 : 0,
@@ -124,13 +124,31 @@ static void plat_kick(void *ctx, unsigned vcpu)
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_KICK, vcpu, 0, 0);
 }
 
-/* run() and wait() are the thread's own steps: thread.c. */
+/* No VMM sets KVM's registers here. */
+static void plat_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
+{
+	(void)ctx;
+	(void)vcpu;
+	*ret = (struct plat_registers){.changed = false};
+}
+
+static void plat_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
+{
+	(void)ctx;
+	(void)vcpu;
+	(void)en;
+	(void)ctl;
+}
+
+/* begin(), run(), wait() and rest() are the thread's own steps: thread.c. */
 const struct plat_ops sim_plat_ops = {
 	.name = "simulated",
 	.inject_pf = plat_inject_pf,
 	.cancel_pf = plat_cancel_pf,
 	.finish_msr = plat_finish_msr,
 	.set_msr = plat_set_msr,
+	.take_registers = plat_take_registers,
+	.show_registers = plat_show_registers,
 	.raise_irq = plat_raise_irq,
 	.kick = plat_kick,
 };

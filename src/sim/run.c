@@ -168,8 +168,8 @@ static void begin(struct sim *w, const struct sim_cfg *c)
 	w->job = SIM_VMM_NONE;
 	w->present_fails = 0;
 	w->unmap_fails = 0;
-	w->vmm_settle = (struct sim_settle){.stage = SIM_SETTLE_LOOK};
-	w->vmm_settling = false;
+	w->vmm_pump = (struct sim_pump){.shows = false};
+	w->vmm_pumping = false;
 	w->device = (struct sim_device){.due_ns = w->now_ns};
 	w->counts = (struct sim_counts){0};
 	w->actor = -1;

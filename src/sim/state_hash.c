@@ -38,10 +38,9 @@ static void mix_stack(uint64_t *h, const struct sim_co *co)
 		mix(h, *p);
 }
 
-static void mix_settle(uint64_t *h, const struct sim_settle *s)
+static void mix_pump(uint64_t *h, const struct sim_pump *p)
 {
-	mix(h, (uint64_t)s->stage << 32 |
-		       (s->stage != SIM_SETTLE_LOOK && s->fetch ? s->fetch->block + 1 : 0));
+	mix(h, (uint64_t)p->shows << 32 | (p->pump.fetch ? p->pump.fetch->block + 1 : 0));
 }
 
 static void mix_exit(uint64_t *h, const struct sim_vcpu *v)
@@ -55,14 +54,16 @@ static void mix_exit(uint64_t *h, const struct sim_vcpu *v)
 
 static void mix_vcpu(uint64_t *h, const struct sim_vcpu *v)
 {
-	mix(h, (uint64_t)v->th | (uint64_t)v->then << 4 | (uint64_t)v->enter << 8 |
+	mix(h, (uint64_t)v->th | (uint64_t)v->did << 4 | (uint64_t)v->step.todo << 6 |
+		       (uint64_t)v->step.entry.how << 8 |
 		       (uint64_t)v->io_pending << 12 | (uint64_t)v->io_done << 13 |
 		       (uint64_t)v->msr_done << 14 | (uint64_t)v->incomplete << 15 |
 		       (uint64_t)v->kick << 16 | (uint64_t)v->kernel_wait << 17 |
-		       (uint64_t)v->up << 18);
+		       (uint64_t)v->up << 18 | (uint64_t)v->vmm_signal << 19 |
+		       (uint64_t)v->wanted << 20 | (uint64_t)v->vmm_keeps << 21);
 	mix(h, v->busy_until_ns > v->w->now_ns ? v->busy_until_ns - v->w->now_ns : 0);
-	mix_settle(h, &v->settle);
-	if (v->th == SIM_TH_EXIT)
+	mix_pump(h, &v->pump);
+	if (v->th == SIM_TH_STEP && v->did == HST_DID_RUN)
 		mix_exit(h, v);
 	mix_cpu(h, &v->cpu);
 	mix_stack(h, &v->co);
@@ -169,8 +170,8 @@ uint64_t sim_state_hash(const struct sim *w)
 		for (const struct gst_node *n = w->table.buckets[b]; n; n = n->next)
 			mix(&h, (uint64_t)n->token << 16 | n->cpu << 1 | (n->task != NULL));
 	mix_driver(&h, w);
-	mix(&h, w->host->lib_settling);
-	mix_settle(&h, &w->host->lib);
+	mix(&h, w->host->lib_pumping);
+	mix_pump(&h, &w->host->lib);
 	for (unsigned i = 0; i < w->host->touch_count; i++)
 		mix(&h, w->host->touches[i]);
 	return h;

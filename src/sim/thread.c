@@ -1,58 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The threads of the host: one per vCPU, the library's own, one of a device. Each does what
- * its counterpart in src/lib does with the same driver calls in the same order; a step is
- * what it does while it holds the VM lock. Making a block visible drops the lock, so it is a
- * step of its own (lib_settle).
+ * The threads of the host: one per vCPU, the library's own, the evicting one, one of a device.
+ * The steps are the driver's (host/drive.h); here they are scheduled. A step is what a thread
+ * does while it holds the VM lock. Making a block visible drops the lock, so it is a step of its
+ * own.
  */
 #include <string.h>
 
 #include "base/assert.h"
 #include "sim/world.h"
 
-/* ---- settling ---- */
+/* ---- pumping ---- */
 
-bool sim_settle_step(struct sim *w, struct sim_settle *s)
+bool sim_pump_step(struct sim *w, struct sim_pump *s)
 {
 	struct sim_host *h = w->host;
-	unsigned reaped = 0;
+	bool more;
 
-	switch (s->stage) {
-	case SIM_SETTLE_PRESENT: /* without the lock */
-		s->why = (struct err){0};
-		s->why.code = hst_make_visible(s->fetch, &s->why);
-		s->stage = SIM_SETTLE_DONE;
+	if (s->shows) { /* without the lock */
+		hst_pump_show(&s->pump);
+		s->shows = false;
 		return false;
-	case SIM_SETTLE_DONE:
-		sim_chk_enter(w);
-		if (s->why.code == 0)
-			sim_chk_settled(w, s->fetch);
-		hst_settle(s->fetch, s->why.code < 0 ? &s->why : NULL);
-		sim_chk_leave(w);
-		s->stage = SIM_SETTLE_LOOK;
-		break;
-	case SIM_SETTLE_LOOK:
-		break;
 	}
-	/* Under the lock until there is a block to make visible. */
-	do {
-		sim_chk_enter(w);
-		sim_io_ops.flush(h);
-		reaped = sim_io_ops.reap(h);
-		s->fetch = hst_take_filled(&h->hst);
-		sim_chk_leave(w);
-	} while (!s->fetch && reaped);
-	if (!s->fetch)
-		return true;
-	s->stage = SIM_SETTLE_PRESENT;
-	return false;
-}
-
-/* Settles, then goes on with `then`; at once where the lock is not dropped. */
-static void settle_then(struct sim_vcpu *v, enum sim_thread_state then)
-{
-	v->th = sim_settle_step(v->w, &v->settle) ? then : SIM_TH_SETTLE;
-	v->then = then;
+	sim_chk_enter(w);
+	if (s->pump.fetch && s->pump.why.code == 0)
+		sim_chk_shown(w, s->pump.fetch);
+	more = hst_pump(&h->hst, &s->pump);
+	sim_chk_leave(w);
+	s->shows = more;
+	return !more;
 }
 
 /* ---- a vCPU's thread ---- */
@@ -61,7 +37,9 @@ static void go_in(struct sim_vcpu *v)
 {
 	struct sim_cpu *c = &v->cpu;
 
-	switch (v->enter) {
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_ENTER, v->index, v->step.entry.how, 0);
+	v->incomplete = false;
+	switch (v->step.entry.how) {
 	case PLAT_ENTER_HALTED:
 		c->halted = true;
 		c->halted_by_host = true;
@@ -72,121 +50,95 @@ static void go_in(struct sim_vcpu *v)
 			c->halted = false;
 		}
 		break;
-	case PLAT_ENTER:
 	case PLAT_COMPLETE:
+		v->kick = true;
+		break;
+	case PLAT_ENTER:
 		break;
 	}
-	v->incomplete = false;
-	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_ENTER, v->index, v->enter, 0);
 }
 
-/* An access to absent RAM that the host carries out for the guest. */
-static void carry_out(struct sim_vcpu *v)
+/* plat rest, and what must hold then. */
+static void come_to_rest(struct sim_vcpu *v)
 {
-	v->io_pending = false;
-	v->io_done = true;
-	if (v->exit.io.write)
-		hst_wrote(&v->w->host->hst, v->exit.roff);
-	sim_page_access(v->w, sim_page(v->exit.roff), v->exit.io.write, false);
+	struct sim_cpu *c = &v->cpu;
+
+	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_REST, v->index,
+		    (uint64_t)(int64_t)v->step.result, 0);
+	if (c->halted_by_host) {
+		c->halted_by_host = false;
+		c->halted = false;
+	}
+	v->kick = false;
+	v->wanted = false;
+	sim_chk_rest(v);
+	v->did = HST_DID_CALL;
+	/* The VMM keeps the thread only if it has something to do with it. */
+	v->th = sim_vmm_keeps(v) ? SIM_TH_STOPPED : SIM_TH_STEP;
 }
 
-/* The VMM wants the thread: a register access that took effect is completed first. */
-static void stop(struct sim_vcpu *v)
+/* Pumped until nothing was left: the step can be carried out. */
+static void pumped(struct sim_vcpu *v)
 {
-	if (v->incomplete && sim_hv(v)->phase == HST_PHASE_RUN) {
-		struct cpu_state cpu;
-
-		v->incomplete = false;
-		sim_cpu_state(v, &cpu);
-		sim_chk_enter(v->w);
-		hst_exit(sim_hv(v), &cpu, true);
-		sim_chk_leave(v->w);
-	}
-	v->vmm_kick = false;
-	settle_then(v, SIM_TH_STOPPED);
-}
-
-static void next(struct sim_vcpu *v)
-{
-	static const enum plat_enter enter[] = {
-		[HST_ENTER] = PLAT_ENTER,
-		[HST_ENTER_HALTED] = PLAT_ENTER_HALTED,
-		[HST_ENTER_RUNNABLE] = PLAT_ENTER_RUNNABLE,
-	};
-	enum hst_next how;
-
-	if (v->vmm_kick) {
-		stop(v);
-		return;
-	}
-	sim_chk_enter(v->w);
-	how = hst_next(sim_hv(v));
-	sim_chk_next(v, how);
-	sim_chk_leave(v->w);
-	if (how == HST_WAIT) {
-		settle_then(v, SIM_TH_WAIT);
-		return;
-	}
-	v->enter = enter[how];
-	sim_chk_came(v);
-	if (v->io_pending)
-		carry_out(v);
-	settle_then(v, SIM_TH_GUEST);
-	if (v->th == SIM_TH_GUEST)
+	switch (v->step.todo) {
+	case HST_TODO_PUMP:
+		v->did = HST_DID_PUMP;
+		v->th = SIM_TH_STEP;
+		break;
+	case HST_TODO_WAIT:
+		v->th = SIM_TH_WAIT;
+		break;
+	case HST_TODO_RUN:
+		v->th = SIM_TH_GUEST;
 		go_in(v);
+		break;
+	case HST_TODO_RETURN:
+		come_to_rest(v);
+		break;
+	}
 }
 
-static void tell_driver(struct sim_vcpu *v)
+static void pump(struct sim_vcpu *v)
+{
+	v->th = SIM_TH_PUMP;
+	if (sim_pump_step(v->w, &v->pump))
+		pumped(v);
+}
+
+static void step(struct sim_vcpu *v)
 {
 	struct hst_vcpu *hv = sim_hv(v);
-	const struct plat_exit *x = &v->exit;
 
-	hst_exit(hv, &x->cpu, x->kind == PLAT_EXIT_KICK);
-	switch (x->kind) {
-	case PLAT_EXIT_FAULT:
-		hst_fault(hv, x->roff);
-		break;
-	case PLAT_EXIT_RAM_IO:
-		v->io_pending = true;
-		hst_ram_io(hv, x->roff);
-		break;
-	case PLAT_EXIT_WRMSR:
+	if (v->did == HST_DID_RUN) {
+		sim_log_add(v->w->log, v->w->now_ns, SIM_OP_EXIT, v->index, v->exit.kind, 0);
+		v->io_pending |= v->exit.kind == PLAT_EXIT_RAM_IO;
 		v->chk.eng = hv->eng;
-		hst_wrmsr(hv, x->msr.index, x->msr.value);
-		break;
-	case PLAT_EXIT_RDMSR:
-		hst_rdmsr(hv, x->msr.index);
-		break;
-	case PLAT_EXIT_KICK:
-	case PLAT_EXIT_VMM:
-	case PLAT_EXIT_ERROR:
-		break;
 	}
-}
-
-static void take_exit(struct sim_vcpu *v)
-{
-	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_EXIT, v->index, v->exit.kind, 0);
 	sim_chk_enter(v->w);
-	tell_driver(v);
+	hst_vcpu_step(hv, v->did, &v->exit, v->wanted, &v->step);
+	sim_chk_step(v);
 	sim_chk_leave(v->w);
-	settle_then(v, SIM_TH_NEXT);
-	if (v->th == SIM_TH_NEXT)
-		next(v);
+	v->wanted = false;
+	pump(v);
+	/* The page cache may have answered: nobody comes in between. */
+	if (v->th == SIM_TH_STEP && v->did == HST_DID_PUMP)
+		step(v);
 }
 
 static void leave_by_kick(struct sim_vcpu *v)
 {
 	v->kick = false;
 	v->kernel_wait = false;
-	v->exit = (struct plat_exit){.kind = PLAT_EXIT_KICK};
+	v->exit = (struct plat_exit){.kind = v->vmm_signal ? PLAT_EXIT_SIGNAL : PLAT_EXIT_KICK};
+	v->vmm_signal = false;
 	sim_cpu_state(v, &v->exit.cpu);
-	v->th = SIM_TH_EXIT;
+	v->did = HST_DID_RUN;
+	v->th = SIM_TH_STEP;
 }
 
 static void guest_step(struct sim_vcpu *v)
 {
-	if (v->kick) {
+	if (v->kick || v->vmm_signal) {
 		leave_by_kick(v);
 		return;
 	}
@@ -201,18 +153,17 @@ bool sim_vcpu_runnable(const struct sim_vcpu *v)
 	case SIM_TH_STOPPED:
 		return false;
 	case SIM_TH_WAIT:
-		return v->kick;
+		return v->kick || v->vmm_signal;
 	case SIM_TH_GUEST:
-		if (v->kick)
+		if (v->kick || v->vmm_signal)
 			return true;
 		if (v->kernel_wait)
 			return false;
 		if (v->cpu.halted)
 			return sim_cpu_wakes(v);
 		return v->busy_until_ns <= v->w->now_ns;
-	case SIM_TH_NEXT:
-	case SIM_TH_EXIT:
-	case SIM_TH_SETTLE:
+	case SIM_TH_STEP:
+	case SIM_TH_PUMP:
 		break;
 	}
 	return true;
@@ -224,12 +175,15 @@ void sim_vcpu_step(struct sim_vcpu *v)
 	struct sim_host *h = v->w->host;
 
 	switch (v->th) {
-	case SIM_TH_NEXT:
-		next(v);
+	case SIM_TH_STEP:
+		step(v);
 		break;
 	case SIM_TH_WAIT:
+		v->wanted = v->vmm_signal;
+		v->vmm_signal = false;
 		v->kick = false;
-		v->th = SIM_TH_NEXT;
+		v->did = HST_DID_WAIT;
+		v->th = SIM_TH_STEP;
 		break;
 	case SIM_TH_GUEST:
 		guest_step(v);
@@ -237,13 +191,8 @@ void sim_vcpu_step(struct sim_vcpu *v)
 			h->dirty[v->area_page] = 1;
 		sim_chk_guest_words(v, words);
 		break;
-	case SIM_TH_EXIT:
-		take_exit(v);
-		break;
-	case SIM_TH_SETTLE:
-		settle_then(v, v->then);
-		if (v->th == SIM_TH_GUEST)
-			go_in(v);
+	case SIM_TH_PUMP:
+		pump(v);
 		break;
 	case SIM_TH_STOPPED:
 		break;
@@ -256,38 +205,30 @@ bool sim_lib_runnable(const struct sim *w)
 {
 	const struct sim_host *h = w->host;
 
-	return h->lib_settling || h->touch_count > 0 || sim_io_next_ns(h) <= w->now_ns ||
+	return h->lib_pumping || h->touch_count > 0 || sim_io_next_ns(h) <= w->now_ns ||
 	       timers_next_ns(&h->hst.timers) <= w->now_ns;
-}
-
-static void serve_touches(struct sim *w)
-{
-	struct sim_host *h = w->host;
-	struct err e = {0};
-
-	for (unsigned i = 0; i < h->touch_count; i++) {
-		sim_log_add(w->log, w->now_ns, SIM_OP_TOUCH, SIM_LOG_NOBODY, h->touches[i], 0);
-		(void)hst_kernel_touch(&h->hst, sim_roff(h->touches[i]), &e);
-	}
-	h->touch_count = 0;
 }
 
 void sim_lib_step(struct sim *w)
 {
 	struct sim_host *h = w->host;
-	unsigned fired;
+	roff_t touches[SIM_TOUCHES_MAX];
 
-	if (!h->lib_settling) {
+	if (!h->lib_pumping) {
+		for (unsigned i = 0; i < h->touch_count; i++) {
+			sim_log_add(w->log, w->now_ns, SIM_OP_TOUCH, SIM_LOG_NOBODY, h->touches[i],
+				    0);
+			touches[i] = sim_roff(h->touches[i]);
+		}
 		sim_chk_enter(w);
-		serve_touches(w);
-		fired = timers_run(&h->hst.timers, w->now_ns);
+		hst_serve_step(&h->hst, touches, (int)h->touch_count, NULL);
 		sim_chk_leave(w);
-		if (fired)
-			sim_log_add(w->log, w->now_ns, SIM_OP_TIMERS, SIM_LOG_NOBODY, fired, 0);
-		h->lib_settling = true;
+		sim_log_add(w->log, w->now_ns, SIM_OP_SERVE, SIM_LOG_NOBODY, h->touch_count, 0);
+		h->touch_count = 0;
+		h->lib_pumping = true;
 	}
-	if (sim_settle_step(w, &h->lib))
-		h->lib_settling = false;
+	if (sim_pump_step(w, &h->lib))
+		h->lib_pumping = false;
 }
 
 /* ---- a device ---- */
@@ -296,7 +237,7 @@ bool sim_device_runnable(const struct sim *w)
 {
 	const struct sim_device *d = &w->device;
 
-	if (d->settling || d->ready)
+	if (d->pumping || d->ready)
 		return true;
 	return !d->waiting && !w->fair && (w->cfg.faults_on >> SIM_FAULT_DEVICE & 1) &&
 	       d->due_ns <= w->now_ns && w->job != SIM_VMM_MIGRATE;
@@ -317,8 +258,8 @@ void sim_device_step(struct sim *w)
 {
 	struct sim_device *d = &w->device;
 
-	if (d->settling) {
-		d->settling = !sim_settle_step(w, &d->settle);
+	if (d->pumping) {
+		d->pumping = !sim_pump_step(w, &d->pump);
 		return;
 	}
 	/* Again when it was woken: the block may have been taken away since. */
@@ -330,7 +271,7 @@ void sim_device_step(struct sim *w)
 	sim_chk_leave(w);
 	/* The lock is held from the look to the access: the block is still there. */
 	if (d->waiting)
-		d->settling = !sim_settle_step(w, &d->settle);
+		d->pumping = !sim_pump_step(w, &d->pump);
 	else
 		device_access(w);
 }

@@ -9,7 +9,7 @@
 #include "sim/world.h"
 #include "source/source.h"
 
-#define SAVE_BYTES_MAX (64u + 16u * SIM_FAULTS_MAX)
+#define SAVE_BYTES_MAX (64u + 16u * SIM_FAULTS_MAX + 20u * HST_STORES_MAX + 8u)
 #define SAVE_NEXT_ID 20u /* where the id of the next token lies: engine/save.c */
 
 /* ---- hosts ---- */
@@ -63,8 +63,8 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->hst = (struct hst){.blocks = NULL};
 	h->read_count = 0;
 	h->touch_count = 0;
-	h->lib_settling = false;
-	h->lib = (struct sim_settle){.stage = SIM_SETTLE_LOOK};
+	h->lib_pumping = false;
+	h->lib = (struct sim_pump){.shows = false};
 	h->evict = (struct sim_evict){.look_ns = w->now_ns};
 	h->swap_src = NULL;
 	h->lost_area = false;
@@ -77,6 +77,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 			       1ull << c->block_shift) == RAM_ADDED);
 	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, SIM_RAM_BYTES};
 	h->hst.plat = (struct plat){&sim_plat_ops, w};
+	h->hst.io = (struct io){&sim_io_ops, h};
 	h->hst.hooks = (struct hst_hooks){outside_ready, trouble, w};
 	ASSERT(hst_bytes(&cfg, SIM_RAM_BYTES) <= h->space_bytes);
 	memset(h->space, 0, hst_bytes(&cfg, SIM_RAM_BYTES));
@@ -119,6 +120,8 @@ static void reset(struct sim *w, struct sim_vcpu *v)
 	w->counts.resets++;
 	sim_log_add(w->log, w->now_ns, SIM_OP_RESET, v->index, 0, 0);
 	sim_chk_enter(w);
+	/* A load ends with the life that wanted it; a store was made. */
+	v->io_pending &= v->io_write;
 	hst_vcpu_reset(sim_hv(v));
 	sim_chk_leave(w);
 	sim_chk_forget(v);
@@ -128,10 +131,11 @@ static void reset(struct sim *w, struct sim_vcpu *v)
 	if (w->cfg.rev == APF_REV_INT)
 		v->chk.ctl = 0;
 	sim_cpu_reset(v);
+	v->did = HST_DID_CALL;
 	v->cpu.apic_on = !sim_has(w, SIM_FAULT_APIC) || sim_chance(w, 2);
 	v->wishes = v->cpu.apic_on ? 0 : SIM_WISH_APIC_ON;
 	sim_guest_boot(v);
-	v->th = SIM_TH_NEXT;
+	v->th = SIM_TH_STEP;
 }
 
 /* ---- migration ---- */
@@ -192,20 +196,23 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, bool by_registers,
 	v->gst.area = sim_area(v);
 	v->kernel_wait = false;
 	v->incomplete = false;
-	v->io_pending = false;
+	/* A load is made again; a store has been executed, and is the host's to carry out. */
+	v->io_pending &= v->io_write;
 	v->kick = false;
+	v->did = HST_DID_CALL;
 	v->cpu.pf_known = false;
 	sim_chk_moved(v);
 	v->cpu.halted_by_host = false;
 	before = *(uint64_t *)(void *)sim_area(v);
-	if (by_registers)
+	/* A VMM that knows the registers only lets nothing of an instruction lie. */
+	if (by_registers && !v->io_pending)
 		restore_registers(v, s, en_first);
 	else if (!hst_vcpu_restore(sim_hv(v), s->bytes, s->len))
 		sim_broken(v->w, 40, "a saved state is refused", v->index, s->len);
 	/* 41: nothing is written before the guest runs. */
 	if (*(uint64_t *)(void *)sim_area(v) != before)
 		sim_broken(v->w, 41, "restoring wrote into the area", v->index, before);
-	v->th = SIM_TH_NEXT;
+	v->th = SIM_TH_STEP;
 }
 
 static void migrate(struct sim *w)
@@ -243,9 +250,24 @@ void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu)
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		if (job == SIM_VMM_RESET && i != vcpu)
 			continue;
-		w->vcpus[i].vmm_kick = true;
-		w->vcpus[i].kick = true;
+		w->vcpus[i].vmm_keeps = true;
+		/* By the library's call, or as it would kick KVM itself. */
+		if (sim_chance(w, 2)) {
+			w->vcpus[i].vmm_signal = true;
+			continue;
+		}
+		sim_chk_enter(w);
+		hst_vcpu_call_back(sim_hv(&w->vcpus[i]));
+		sim_chk_leave(w);
 	}
+}
+
+bool sim_vmm_keeps(struct sim_vcpu *v)
+{
+	bool keeps = v->vmm_keeps;
+
+	v->vmm_keeps = false;
+	return keeps;
 }
 
 static bool job_ready(const struct sim *w)
@@ -257,20 +279,20 @@ static bool job_ready(const struct sim *w)
 	for (unsigned i = 0; i < w->cfg.vcpus; i++)
 		if (w->vcpus[i].th != SIM_TH_STOPPED)
 			return false;
-	return !w->host->lib_settling && !w->host->evict.settling && !w->host->evict.working &&
-	       !w->device.settling && !w->vmm_settling;
+	return !w->host->lib_pumping && !w->host->evict.pumping &&
+	       !w->host->evict.evicting.working && !w->device.pumping && !w->vmm_pumping;
 }
 
 bool sim_vmm_runnable(const struct sim *w)
 {
-	return w->vmm_settling || job_ready(w) ||
+	return w->vmm_pumping || job_ready(w) ||
 	       (w->job != SIM_VMM_MIGRATE && w->resume_ns <= w->now_ns);
 }
 
 void sim_vmm_step(struct sim *w)
 {
-	if (w->vmm_settling) {
-		w->vmm_settling = !sim_settle_step(w, &w->vmm_settle);
+	if (w->vmm_pumping) {
+		w->vmm_pumping = !sim_pump_step(w, &w->vmm_pump);
 		return;
 	}
 	if (job_ready(w)) {
@@ -290,5 +312,5 @@ void sim_vmm_step(struct sim *w)
 	sim_chk_enter(w);
 	hst_resume(&w->host->hst);
 	sim_chk_leave(w);
-	w->vmm_settling = !sim_settle_step(w, &w->vmm_settle);
+	w->vmm_pumping = !sim_pump_step(w, &w->vmm_pump);
 }

@@ -17,7 +17,7 @@
 
 #include "base/prng.h"
 #include "guest/guest.h"
-#include "host/host.h"
+#include "host/drive.h"
 #include "sim/co.h"
 #include "sim/log.h"
 #include "sim/sim.h"
@@ -123,6 +123,8 @@ struct sim_check_vcpu {
 	uint64_t slot;       /* the area's two words, as far as what the driver did is accounted */
 	bool wrote_en;       /* since the driver was entered: an EN write was carried out */
 	bool injected;       /* and a #PF was queued */
+	struct sim_np queued; /* page ready by #PF: what it ended, until it is taken */
+	bool taken_back;     /* a #PF was withdrawn though its page is not there */
 	struct eng_vcpu eng; /* before the last register write */
 	uint32_t in_slot;    /* token that was delivered last; 0: not known */
 	uint32_t in_slot_page;
@@ -137,19 +139,17 @@ struct sim_check_vcpu {
 
 /* ---- host side ---- */
 
-/* Who makes blocks visible: every thread that moved the driver. */
-struct sim_settle {
-	enum { SIM_SETTLE_LOOK, SIM_SETTLE_PRESENT, SIM_SETTLE_DONE } stage;
-	struct hst_fetch *fetch;
-	struct err why;
+/* Every thread that moved the driver pumps. */
+struct sim_pump {
+	struct hst_pump pump;
+	bool shows; /* the next thing is to make its block visible */
 };
 
 enum sim_thread_state {
-	SIM_TH_NEXT,    /* asks the driver how to go on */
+	SIM_TH_STEP,    /* tells the driver what it did, asks what is next */
+	SIM_TH_PUMP,    /* makes blocks visible, then does that */
 	SIM_TH_WAIT,    /* waits for a kick */
 	SIM_TH_GUEST,   /* in the guest */
-	SIM_TH_EXIT,    /* left the guest, has not told the driver */
-	SIM_TH_SETTLE,  /* makes blocks visible, then goes on with `then` */
 	SIM_TH_STOPPED, /* with the VMM */
 };
 
@@ -157,18 +157,23 @@ struct sim_vcpu {
 	struct sim *w;
 	unsigned index;
 	/* the thread */
-	enum sim_thread_state th, then;
-	enum plat_enter enter; /* how, once settled */
-	struct sim_settle settle;
+	enum sim_thread_state th;
+	enum hst_did did;
+	struct hst_step step;
+	struct sim_pump pump;
 	struct plat_exit exit;
 	unsigned char io_data[8];
-	bool io_pending;  /* the host is to carry out exit.io */
+	bool io_pending;  /* the host is to carry out an access, of io_data: */
+	uint32_t io_page;
+	bool io_write;
 	bool io_done;
 	bool msr_done, msr_gp;
 	uint64_t msr_value;
 	bool incomplete;  /* the last exit was in the middle of an instruction */
 	bool kick;        /* signal pending */
-	bool vmm_kick;    /* the VMM wants the thread back */
+	bool vmm_signal;  /* ... of the VMM's own */
+	bool wanted;      /* that has ended a wait */
+	bool vmm_keeps;   /* the VMM has something to do with it */
 	bool reset;       /* and will reset the vCPU */
 	bool kernel_wait; /* a touch waits in the kernel for kernel_page */
 	uint32_t kernel_page;
@@ -202,10 +207,10 @@ struct sim_read {
 
 /* The thread that takes memory away. */
 struct sim_evict {
-	struct hst_job job;
-	bool working, worked; /* a job is out; and its calls are made */
-	bool settling;
-	struct sim_settle settle;
+	struct hst_evicting evicting;
+	bool worked; /* the calls of the job that is out are made */
+	bool pumping;
+	struct sim_pump pump;
 	uint64_t look_ns;
 };
 
@@ -231,15 +236,15 @@ struct sim_host {
 	unsigned read_count;
 	uint32_t touches[SIM_TOUCHES_MAX]; /* reported by the kernel, not yet read */
 	unsigned touch_count;
-	bool lib_settling; /* the library's thread is at work */
-	struct sim_settle lib;
+	bool lib_pumping; /* the library's thread is at work */
+	struct sim_pump lib;
 };
 
 /* An access by a device, through hst_ensure. */
 struct sim_device {
 	struct hst_waiter waiter;
-	struct sim_settle settle;
-	bool settling, waiting, ready;
+	struct sim_pump pump;
+	bool pumping, waiting, ready;
 	uint64_t due_ns;
 	uint32_t page;
 };
@@ -273,8 +278,8 @@ struct sim {
 	unsigned job_vcpu;
 	uint32_t present_fails; /* the next calls of mem present that fail */
 	uint32_t unmap_fails;
-	struct sim_settle vmm_settle;
-	bool vmm_settling;
+	struct sim_pump vmm_pump;
+	bool vmm_pumping;
 	/* what was seen */
 	struct sim_counts counts;
 	int actor; /* whose step it is: vCPU, or -1 */
@@ -313,6 +318,12 @@ static inline uint32_t sim_page(roff_t off)
 static inline roff_t sim_roff(uint32_t page)
 {
 	return (roff_t){(uint64_t)page << PAGE_SHIFT};
+}
+
+/* Where the page's number lies first: behind what may be the vCPUs' areas. */
+static inline roff_t sim_page_word(uint32_t page)
+{
+	return (roff_t){((uint64_t)page << PAGE_SHIFT) + 64u * SIM_VCPUS_MAX};
 }
 
 static inline struct hst_vcpu *sim_hv(const struct sim_vcpu *v)
@@ -366,6 +377,8 @@ uint64_t sim_page_get(const struct sim_host *h, uint32_t page);
 void sim_page_put(struct sim_host *h, uint32_t page, uint64_t value);
 /* A checked access by guest or host to a page that is there. */
 void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest);
+/* Accesses that the driver has carried out for the guest by now. */
+void sim_page_ios(struct sim *w);
 
 /* ---- evict.c: taking memory away ---- */
 int sim_mem_watch_all(void *ctx, struct err *e);
@@ -406,7 +419,7 @@ void sim_lib_step(struct sim *w);
 bool sim_device_runnable(const struct sim *w);
 void sim_device_step(struct sim *w);
 /* One piece of settling; true when nothing is left to do. */
-bool sim_settle_step(struct sim *w, struct sim_settle *s);
+bool sim_pump_step(struct sim *w, struct sim_pump *s);
 
 /* ---- vmm.c: hosts, pause, reset, migration ---- */
 void sim_host_start(struct sim *w, struct sim_host *h);
@@ -415,6 +428,8 @@ void sim_host_stop(struct sim *w, struct sim_host *h);
 bool sim_vmm_runnable(const struct sim *w);
 void sim_vmm_step(struct sim *w);
 void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu);
+/* The thread has come back to the VMM, which has something to do with the vCPU. */
+bool sim_vmm_keeps(struct sim_vcpu *v);
 
 /* ---- faults.c ---- */
 void sim_faults_step(struct sim *w);
@@ -428,9 +443,9 @@ void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret
 void sim_chk_cancel(struct sim_vcpu *v);
 void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted);
 void sim_chk_host_access(struct sim *w, uint32_t page);
-void sim_chk_next(struct sim_vcpu *v, enum hst_next next);
-void sim_chk_came(struct sim_vcpu *v);
-void sim_chk_settled(struct sim *w, const struct hst_fetch *f);
+void sim_chk_step(struct sim_vcpu *v);
+void sim_chk_rest(struct sim_vcpu *v);
+void sim_chk_shown(struct sim *w, const struct hst_fetch *f);
 void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp);
 void sim_chk_forget(struct sim_vcpu *v); /* disable, reset: nobody waits any more */
 void sim_chk_moved(struct sim_vcpu *v);  /* to another host */

@@ -215,7 +215,7 @@ static void touch(struct story *s, unsigned c)
 		return;
 	hx_exit(x, c, false);
 	if (g->touches % 4 == 3)
-		hst_ram_io(hx_v(x, c), (roff_t){page << PAGE_SHIFT});
+		hx_load(hx_v(x, c), (roff_t){page << PAGE_SHIFT});
 	else
 		hst_fault(hx_v(x, c), (roff_t){page << PAGE_SHIFT});
 	go_on(s, c);

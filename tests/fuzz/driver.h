@@ -57,6 +57,9 @@ static inline void driver_any_area(struct hx *x)
 		.cancel_pf = driver_cancel_pf,
 		.finish_msr = hx_finish_msr,
 		.set_msr = hx_set_msr,
+		.take_registers = hx_take_registers,
+		.show_registers = hx_show_registers,
+		.pass_fault = hx_pass_fault,
 		.raise_irq = driver_raise_irq,
 		.kick = hx_kick,
 	};

@@ -131,7 +131,7 @@ static void step_touch(struct world *w, unsigned c)
 	}
 	if (what & 0x80) {
 		leave(w, c);
-		hst_ram_io(hx_v(x, c), off);
+		hx_load(hx_v(x, c), off);
 	} else {
 		hx_exit(x, c, false);
 		hst_fault(hx_v(x, c), off);

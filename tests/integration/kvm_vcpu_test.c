@@ -42,23 +42,36 @@ static bool nowhere_gpa(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret)
 	return false;
 }
 
+static enum kvmp_slot auto_slot(void *ctx, gpa_t gpa)
+{
+	(void)ctx, (void)gpa;
+	return KVMP_SLOT_AUTO;
+}
+
 static int bed_open(void **state)
 {
 	static struct bed b;
-	const struct kvmp_ram ram = {nowhere_hva, nowhere_gpa, NULL};
 	struct err e = {0};
 
-	if (kvmp_vm_open(&b.kvm, &b.vm, &e) < 0 || kvmp_vm_prepare(b.vm, &e) < 0 ||
+	if (kvmp_vm_open(&b.kvm, &b.vm, &e) < 0 || kvmp_vm_prepare(b.vm, 0, &e) < 0 ||
 	    kvmp_vcpu_open(b.kvm, b.vm, 0, &b.vcpu, &b.run, &e) < 0)
 		fail_msg("%s", e.text);
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(b.ram, MAP_FAILED);
 	if (kvmp_vm_memory(b.vm, 0, (gpa_t){0}, RAM_BYTES, (hva_t){(uintptr_t)b.ram}, &e) < 0)
 		fail_msg("%s", e.text);
-	kvmp_init(&b.k, b.vm, SIGRTMIN + 4, true, &ram);
-	if (kvmp_attach(&b.k, 0, b.vcpu, b.run, 0, &e) < 0 || kvmp_start(&b.k, 0, &e) < 0)
+	const struct kvmp_config c = {
+		.vm_fd = b.vm,
+		.kick_signal = SIGRTMIN + 4,
+		.msrs = true,
+		.vcpus = 1,
+		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL},
+	};
+
+	if (kvmp_init(&b.k, &c, &e) < 0 || kvmp_attach(&b.k, 0, b.vcpu, b.run, 0, &e) < 0)
 		fail_msg("%s", e.text);
 	b.plat = kvmp_plat(&b.k);
+	b.plat.ops->begin(b.plat.ctx, 0);
 	*state = &b;
 	return 0;
 }
@@ -67,6 +80,8 @@ static int bed_close(void **state)
 {
 	struct bed *b = *state;
 
+	b->plat.ops->rest(b->plat.ctx, 0, true);
+	kvmp_fini(&b->k);
 	kvmp_vcpu_close(b->kvm, b->vcpu, b->run);
 	close(b->vm);
 	close(b->kvm);
@@ -93,9 +108,10 @@ static void set_mp_state(const struct bed *b, uint32_t to)
 static void enter(struct bed *b, enum plat_enter how)
 {
 	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
+	const struct plat_entry entry = {.how = how};
 
 	b->plat.ops->kick(b->plat.ctx, 0);
-	b->plat.ops->run(b->plat.ctx, 0, how, &x);
+	b->plat.ops->run(b->plat.ctx, 0, &entry, &x);
 	if (x.kind == PLAT_EXIT_ERROR)
 		print_error("running the vCPU: %s\n", strerror(-x.code));
 	assert_int_equal(x.kind, PLAT_EXIT_KICK);
@@ -135,9 +151,21 @@ static void a_processor_that_waits_for_sipi_goes_on_waiting(void **state)
 	set_mp_state(b, KVM_MP_STATE_RUNNABLE);
 }
 
+static void at_rest_our_halt_is_over(void **state)
+{
+	struct bed *b = *state;
+
+	enter(b, PLAT_ENTER_HALTED);
+	b->plat.ops->rest(b->plat.ctx, 0, true);
+	assert_int_equal(mp_state(b), KVM_MP_STATE_RUNNABLE);
+	assert_int_equal(b->run->exit_reason, KVM_EXIT_INTR);
+	b->plat.ops->begin(b->plat.ctx, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(at_rest_our_halt_is_over),
 		cmocka_unit_test(our_halt_lasts_until_we_end_it),
 		cmocka_unit_test(an_event_ends_our_halt),
 		cmocka_unit_test(a_processor_that_waits_for_sipi_goes_on_waiting),

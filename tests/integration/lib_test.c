@@ -91,7 +91,7 @@ static void a_wrong_configuration_names_the_member(void **state)
 	WRONG(faults, 9, "faults");
 	WRONG(abi, 77, "abi");
 	WRONG(vcpus_max, 0, "vcpus_max is 0");
-	WRONG(vcpus_max, 65, "vcpus_max is 65");
+	WRONG(vcpus_max, 1025, "vcpus_max is 1025");
 	WRONG(block_bytes, 5000, "block_bytes is 5000");
 	WRONG(block_bytes, 4 << 20, "block_bytes is 4194304");
 	WRONG(block_bytes, 2048, "block_bytes is 2048");

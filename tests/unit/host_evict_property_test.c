@@ -196,7 +196,7 @@ static void fault(struct world *w, unsigned c)
 	hx_exit(x, c, false);
 	p->io = p->wish.io;
 	if (p->io)
-		hst_ram_io(hx_v(x, c), off);
+		hx_load(hx_v(x, c), off);
 	else
 		hst_fault(hx_v(x, c), off);
 	if (rnd(w, 2))

@@ -167,7 +167,7 @@ static void an_access_of_the_host_finds_its_block_there(void **state)
 		if (there)
 			hxs_check_pages(x, 5, 1);
 		hx_exit(x, 0, false);
-		hst_ram_io(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
+		hx_load(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
 		hx_settle(x);
 		hxs_evict_all(x);
 		assert_int_equal(hx_next(x, 0), HST_WAIT);

@@ -46,6 +46,8 @@ enum hx_op {
 	HX_TROUBLE, /* a: gpa, b: tries */
 	HX_GOES_ON,
 	HX_OUTSIDE,
+	HX_SHOW, /* a: EN, b: CTL */
+	HX_PASS_FAULT,
 	HX_OPS,
 };
 
@@ -83,6 +85,7 @@ struct hx_vcpu {
 	bool kicked;	  /* since a test last looked */
 	bool msr_done, msr_gp;
 	uint64_t msr_value;
+	struct plat_registers in_kvm; /* what the VMM has set there */
 };
 
 /* Makes call number `at` of mem present, poison and wake fail, and all later ones if `on`. */
@@ -342,6 +345,23 @@ static inline int hx_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t va
 	return x->set_msr_rc;
 }
 
+static inline void hx_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
+{
+	struct hx *x = ctx;
+
+	*ret = x->vcpus[vcpu].in_kvm;
+}
+
+static inline void hx_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
+{
+	hx_log(ctx, HX_SHOW, vcpu, en, ctl);
+}
+
+static inline void hx_pass_fault(void *ctx, unsigned vcpu)
+{
+	hx_log(ctx, HX_PASS_FAULT, vcpu, 0, 0);
+}
+
 static inline int hx_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
 	struct hx *x = ctx;
@@ -430,6 +450,9 @@ static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 		.cancel_pf = hx_cancel_pf,
 		.finish_msr = hx_finish_msr,
 		.set_msr = hx_set_msr,
+		.take_registers = hx_take_registers,
+		.show_registers = hx_show_registers,
+		.pass_fault = hx_pass_fault,
 		.raise_irq = hx_raise_irq,
 		.kick = hx_kick,
 	};
@@ -584,6 +607,16 @@ static inline enum hst_next hx_pass(struct hx *x, unsigned vcpu)
 {
 	hx_exit(x, vcpu, false);
 	return hx_next(x, vcpu);
+}
+
+/* KVM hands out a load of 8 bytes, or as many as are left of the page. */
+static inline void hx_load(struct hst_vcpu *v, roff_t off)
+{
+	static unsigned char data[8];
+	const struct plat_io io = {
+		.data = data, .len = (uint32_t)min_u64(8, PAGE_BYTES - off.v % PAGE_BYTES)};
+
+	hst_ram_io(v, off, &io);
 }
 
 /* ---- the guest ---- */

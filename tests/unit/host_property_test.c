@@ -305,7 +305,7 @@ static void touch(struct world *w, unsigned c)
 	cpu->event_pending = !w->fair && rnd(w, 16) == 0;
 	hx_exit(x, c, false);
 	if (rnd(w, 16) == 0)
-		hst_ram_io(hx_v(x, c), off);
+		hx_load(hx_v(x, c), off);
 	else
 		hst_fault(hx_v(x, c), off);
 	if (rnd(w, 2))

@@ -143,7 +143,7 @@ static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
 		assert_false(ensure(x, 600 + i, &w[i]));
 	for (unsigned i = 0; i < 2; i++) {
 		hx_exit(x, i, false);
-		hst_ram_io(hx_v(x, i), (roff_t){(700 + i) << PAGE_SHIFT});
+		hx_load(hx_v(x, i), (roff_t){(700 + i) << PAGE_SHIFT});
 		assert_int_equal(hx_next(x, i), HST_WAIT);
 	}
 	x->src.answers = HX_AT_ONCE;

@@ -212,7 +212,7 @@ static void stalls_given_up_do_not_use_up_the_driver(void **state)
 	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
 		assert_false(hst_ensure(&x->h, (roff_t){(800 + i) * PAGE_BYTES}, &w[i]));
 	hx_exit(x, 0, false);
-	hst_ram_io(hx_v(x, 0), (roff_t){900 * PAGE_BYTES});
+	hx_load(hx_v(x, 0), (roff_t){900 * PAGE_BYTES});
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	x->src.answers = HX_AT_ONCE;
 	while (x->src.count)
@@ -577,7 +577,7 @@ static void ram_io_waits_until_it_can_be_carried_out(void **state)
 
 	(void)state;
 	hx_exit(x, 0, false);
-	hst_ram_io(hx_v(x, 0), (roff_t){5 * PAGE_BYTES + 8});
+	hx_load(hx_v(x, 0), (roff_t){5 * PAGE_BYTES + 8});
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	assert_int_equal(x->until, NS_NEVER);
 	x->now += MS;
@@ -588,7 +588,7 @@ static void ram_io_waits_until_it_can_be_carried_out(void **state)
 	assert_int_equal(hx_v(x, 0)->stats.blocked, 1);
 	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, MS);
 	hx_exit(x, 0, false);
-	hst_ram_io(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
+	hx_load(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_int_equal(hx_v(x, 0)->stats.redundant, 1);
 	assert_int_equal(hx_v(x, 0)->stats.faults, 2);
@@ -726,7 +726,7 @@ static void a_restored_register_does_not_acknowledge(void **state)
 	hx_close(x);
 }
 
-static void nothing_is_announced_into_an_absent_area(void **state)
+static void the_guest_does_not_run_before_its_area_is_there(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
 	struct hx *x = hx_open(&cfg);
@@ -734,11 +734,15 @@ static void nothing_is_announced_into_an_absent_area(void **state)
 	(void)state;
 	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_CTL, HX_VECTOR));
 	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
+	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	hx_answer(x, hx_read_at(x, HX_AREA_PAGE << PAGE_SHIFT), 0);
+	memset(hx_area(x, 0), 0, sizeof(struct apf_area));
+	hx_settle(x);
+	assert_true(x->vcpus[0].kicked);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
-	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_AREA_LOST], 1);
-	assert_int_equal(hx_area(x, 0)->reason, 0);
-	hx_bring(x, HX_AREA_PAGE);
+	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
+	assert_int_equal(hx_area(x, 0)->reason, APF_REASON_MISSING);
 	hx_bring(x, 5);
 	hx_close(x);
 }
@@ -776,7 +780,7 @@ int main(void)
 		cmocka_unit_test(enabling_again_wakes_all_and_rebinds),
 		cmocka_unit_test(registers_restored_one_by_one),
 		cmocka_unit_test(a_restored_register_does_not_acknowledge),
-		cmocka_unit_test(nothing_is_announced_into_an_absent_area),
+		cmocka_unit_test(the_guest_does_not_run_before_its_area_is_there),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

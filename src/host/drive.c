@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See drive.h. One fault: take_exit tells vcpu.c, a pump lets the source answer at once, go_on
+ * asks vcpu.c how the vCPU goes on; whoever brings the block kicks, and the thread comes here
+ * again. Tests: tests/unit/host_drive_test.c, and everything that the simulator does.
+ */
+#include <errno.h>
+
+#include "base/assert.h"
+#include "host/drive.h"
+#include "host/internal.h"
+
+/* Memory that the kernel fills unseen is looked at before it can have grown by what is left. */
+#define FILL_BYTES_PER_MS (2ull << 20)
+#define LOOK_MS_MIN 2
+#define LOOK_MS_MAX 250
+
+/* ---- pumping ---- */
+
+bool hst_pump(struct hst *h, struct hst_pump *p)
+{
+	if (p->fetch)
+		hst_settle(p->fetch, p->why.code < 0 ? &p->why : NULL);
+	for (;;) {
+		unsigned reaped;
+
+		h->io.ops->flush(h->io.ctx);
+		reaped = h->io.ops->reap(h->io.ctx);
+		p->fetch = hst_take_filled(h);
+		if (p->fetch || !reaped)
+			return p->fetch != NULL;
+	}
+}
+
+void hst_pump_show(struct hst_pump *p)
+{
+	p->why = (struct err){.code = 0};
+	p->why.code = hst_make_visible(p->fetch, &p->why);
+}
+
+/* ---- a vCPU's thread ---- */
+
+static void run(struct hst_vcpu *v, enum plat_enter how, struct hst_step *ret)
+{
+	*ret = (struct hst_step){
+		.todo = HST_TODO_RUN,
+		.entry = {.how = how, .watch_reset = eng_enabled(&v->eng)},
+	};
+}
+
+/* At rest: nothing of ours is left in KVM's state, and no half event. */
+static void back(struct hst_vcpu *v, int result, struct hst_step *ret)
+{
+	vcpu_rest(v);
+	/* Who interrupts a vCPU may go on to save or restore it. */
+	if (result != 0) {
+		msr_show(v);
+		v->changed = true;
+	}
+	v->cpu_stale = true;
+	v->called = false;
+	*ret = (struct hst_step){.todo = HST_TODO_RETURN, .result = result};
+}
+
+/* KVM can finish what it has half done: it waits for nothing of ours. */
+static bool can_complete(const struct hst_vcpu *v)
+{
+	return v->half && v->phase != HST_PHASE_LOAD && v->phase != HST_PHASE_WRMSR &&
+	       v->store_count < HST_STORES_MAX;
+}
+
+/*
+ * Executes nothing. KVM reads what the instruction is fetched through on the way, which stays
+ * (hold.c): the vCPU does not count as being in the guest, and needs no kick to come out.
+ */
+static void complete(struct hst_vcpu *v, struct hst_step *ret)
+{
+	run(v, PLAT_COMPLETE, ret);
+}
+
+/* An event is due whose delivery depends on the CPU state, and that is not known any more. */
+static bool needs_cpu(struct hst_vcpu *v)
+{
+	struct eng_event ev;
+
+	return v->cpu_stale && !hst_is_paused(v->h) &&
+	       eng_next_ready(&v->eng, NULL, slot_read(v), &ev) == ENG_READY_NO_CPU;
+}
+
+static void enter(struct hst_vcpu *v, enum hst_next how, struct hst_step *ret)
+{
+	static const enum plat_enter enter[] = {
+		[HST_ENTER] = PLAT_ENTER,
+		[HST_ENTER_HALTED] = PLAT_ENTER_HALTED,
+		[HST_ENTER_RUNNABLE] = PLAT_ENTER_RUNNABLE,
+	};
+	roff_t came[HST_CAME_MAX];
+	unsigned n = hst_take_came(v, came);
+
+	run(v, enter[how], ret);
+	ret->ahead_count = n;
+	for (unsigned i = 0; i < n; i++)
+		ret->ahead[i] = ram_gpa(&v->h->ram, came[i]);
+}
+
+static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
+{
+	enum hst_next next;
+
+	v->back_wanted |= wanted;
+	if (v->back_wanted) {
+		if (can_complete(v)) {
+			complete(v, ret);
+			return;
+		}
+		v->back_wanted = false;
+		back(v, -EINTR, ret);
+		return;
+	}
+	if (needs_cpu(v)) {
+		complete(v, ret);
+		return;
+	}
+	next = hst_next(v);
+	if (next == HST_WAIT)
+		*ret = (struct hst_step){.todo = HST_TODO_WAIT};
+	else
+		enter(v, next, ret);
+}
+
+/* True: the exit is for the VMM, or the VMM wants its thread: *ret is set. */
+static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_step *ret)
+{
+	bool nothing = x->kind == PLAT_EXIT_KICK || x->kind == PLAT_EXIT_SIGNAL ||
+		       x->kind == PLAT_EXIT_ERROR;
+
+	v->half = x->cpu.in_instruction;
+	v->cpu_stale = false;
+	hst_exit(v, &x->cpu, nothing);
+	if (x->was_reset)
+		hst_vcpu_reset(v);
+	switch (x->kind) {
+	case PLAT_EXIT_FAULT:
+		if (vcpu_fault_is_error(v, x->roff)) {
+			v->h->plat.ops->pass_fault(v->h->plat.ctx, v->index);
+			back(v, -EINTR, ret);
+			return true;
+		}
+		hst_fault(v, x->roff);
+		return false;
+	case PLAT_EXIT_RAM_IO:
+		hst_ram_io(v, x->roff, &x->io);
+		return false;
+	case PLAT_EXIT_WRMSR:
+		hst_wrmsr(v, x->msr.index, x->msr.value);
+		return false;
+	case PLAT_EXIT_RDMSR:
+		hst_rdmsr(v, x->msr.index);
+		return false;
+	case PLAT_EXIT_KICK:
+		return false;
+	case PLAT_EXIT_SIGNAL:
+		go_on(v, true, ret);
+		return true;
+	case PLAT_EXIT_VMM:
+		back(v, 0, ret);
+		return true;
+	case PLAT_EXIT_ERROR:
+		back(v, x->code, ret);
+		return true;
+	}
+	return false;
+}
+
+void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit *x, bool wanted,
+		   struct hst_step *ret)
+{
+	switch (did) {
+	case HST_DID_CALL:
+		if (v->changed)
+			msr_look(v);
+		v->changed = false;
+		v->called = true;
+		break;
+	case HST_DID_RUN:
+		if (!take_exit(v, x, ret))
+			/* The page cache may answer at once. */
+			*ret = (struct hst_step){.todo = HST_TODO_PUMP};
+		return;
+	case HST_DID_WAIT:
+		v->where = HST_IN_HOST;
+		break;
+	case HST_DID_PUMP:
+		break;
+	}
+	go_on(v, wanted, ret);
+}
+
+bool hst_vcpu_is_at_rest(const struct hst_vcpu *v)
+{
+	return !v->called;
+}
+
+bool hst_vcpu_is_whole(const struct hst_vcpu *v)
+{
+	return !v->half;
+}
+
+void hst_vcpu_finished(struct hst_vcpu *v, const struct plat_exit *x)
+{
+	v->half = x->cpu.in_instruction;
+}
+
+void hst_vcpu_detach(struct hst_vcpu *v)
+{
+	ASSERT(!v->called);
+	hst_vcpu_reset(v);
+	for (unsigned i = 0; i < HST_KEPT; i++)
+		vcpu_keep(v, i, BLOCK_NONE);
+	v->kept_walk = false;
+	v->areas_again = 0;
+	v->half = false;
+	v->back_wanted = false;
+	v->changed = true;
+	v->cpu = (struct cpu_state){.cpl = 0};
+}
+
+void hst_vcpu_call_back(struct hst_vcpu *v)
+{
+	v->back_wanted = true;
+	vcpu_kick(v);
+}
+
+/* ---- the serving thread ---- */
+
+static void pause_for(struct hst *h, const struct err *why, roff_t off)
+{
+	struct hst_trouble t = {.why = *why, .gpa = ram_gpa(&h->ram, off), .tries = 1};
+
+	hst_pause_for(h, &t);
+}
+
+void hst_serve_step(struct hst *h, const roff_t *touches, int count, const struct err *why)
+{
+	if (count < 0)
+		pause_for(h, why, (roff_t){0});
+	for (int i = 0; i < count; i++) {
+		struct err e = {.code = 0};
+
+		if (hst_kernel_touch(h, touches[i], &e) < 0)
+			pause_for(h, &e, touches[i]);
+	}
+	timers_run(&h->timers, hst_now(h));
+}
+
+/* ---- the evicting thread ---- */
+
+static uint64_t next_look_ns(const struct hst *h)
+{
+	uint64_t full = h->cfg.resident_max / 4 * 3, have = hst_resident_bytes(h);
+	uint64_t ms = have < full ? (full - have) / FILL_BYTES_PER_MS : 0;
+
+	if (h->cfg.resident_max == 0 || h->evict.watch != HST_WATCH_NOT)
+		return NS_NEVER;
+	return hst_now(h) + min_u64(max_u64(ms, LOOK_MS_MIN), LOOK_MS_MAX) * NS_PER_MS;
+}
+
+bool hst_evict_step(struct hst *h, struct hst_evicting *e, uint64_t *ret_look_ns)
+{
+	if (e->working)
+		hst_evict_done(h, &e->job);
+	e->working = hst_evict_next(h, &e->job);
+	if (!e->working)
+		*ret_look_ns = next_look_ns(h);
+	return e->working;
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Registers of a vCPU, written by its guest or by the VMM, and the memory that they name: the
+ * kernel, or we, write there without asking, so it is there before the guest runs and stays.
+ * Test: tests/unit/host_msr_test.c.
+ */
+#include "base/assert.h"
+#include "host/internal.h"
+
+/* The memory that a register write names; false: none, or no RAM. */
+static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value, roff_t *ret)
+{
+	enum pv_area area = pv_area_of(msr);
+	int on = 0;
+
+	if (msr == APF_MSR_EN)
+		return (value & APF_EN_ENABLED) &&
+		       ram_find(&v->h->ram, eng_area_gpa(value), 8, ret);
+	return area != PV_AREAS &&
+	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
+}
+
+static bool is_kept(const struct hst *h, uint32_t block)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		for (unsigned k = 0; k < HST_KEPT; k++)
+			if (h->vcpus[i].kept[k] == block)
+				return true;
+	return false;
+}
+
+void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
+{
+	uint32_t before = v->kept[entry];
+
+	v->kept[entry] = block;
+	if (block != BLOCK_NONE)
+		evict_flags(v->h, block, BLOCK_KEPT, 0);
+	if (before != BLOCK_NONE && !is_kept(v->h, before))
+		evict_flags(v->h, before, 0, BLOCK_KEPT);
+}
+
+void vcpu_keep_area(struct hst_vcpu *v)
+{
+	roff_t off;
+	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
+
+	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
+}
+
+/* The kernel writes there from now on. */
+static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	const struct plat *p = &v->h->plat;
+	roff_t off;
+	int rc = p->ops->set_msr(p->ctx, v->index, msr, value);
+
+	if (rc == 0)
+		vcpu_keep(v, pv_area_of(msr),
+			  named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE);
+	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
+}
+
+void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	struct hst *h = v->h;
+	struct eng_wrmsr_in in = {.msr = msr, .value = value};
+	roff_t off;
+	enum eng_wrmsr r;
+
+	if (pv_area_of(msr) != PV_AREAS) {
+		apply_pv(v, msr, value);
+		return;
+	}
+	if (msr == APF_MSR_EN)
+		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
+	r = eng_wrmsr(&v->eng, &in);
+	vcpu_keep_area(v);
+	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
+		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
+	if (msr == APF_MSR_ACK)
+		v->ack_missed = false;
+	h->plat.ops->finish_msr(h->plat.ctx, v->index, 0, r == ENG_WRMSR_GP);
+}
+
+void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	roff_t off;
+
+	/* Memory must be there before we, or the kernel, write into it. */
+	if (named_memory(v, msr, value, &off) && vcpu_wait_for(v, off, HST_PHASE_WRMSR)) {
+		v->msr.index = msr;
+		v->msr.value = value;
+		return;
+	}
+	msr_apply(v, msr, value);
+}
+
+void hst_rdmsr(struct hst_vcpu *v, uint32_t msr)
+{
+	const struct plat *p = &v->h->plat;
+	uint64_t value = 0;
+	bool ok = eng_rdmsr(&v->eng, msr, &value);
+
+	p->ops->finish_msr(p->ctx, v->index, value, !ok);
+}
+
+/* ---- what the VMM set in KVM's own state ---- */
+
+static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
+{
+	int on = 0;
+	gpa_t gpa = {pv_area_gpa(area, value, &on)};
+	roff_t off;
+	bool there = on && ram_find(&v->h->ram, gpa, 1, &off);
+	uint32_t block = there ? block_of(v->h, off) : BLOCK_NONE;
+
+	if (block != BLOCK_NONE && block_kind(v->h, block) != BLOCK_PRESENT) {
+		v->areas_again |= 1u << area;
+		v->area_value[area] = value;
+	}
+	vcpu_keep(v, area, block);
+}
+
+void msr_look(struct hst_vcpu *v)
+{
+	const struct plat *p = &v->h->plat;
+	struct plat_registers r;
+
+	p->ops->take_registers(p->ctx, v->index, &r);
+	for (unsigned area = PV_SYSTEM_TIME; area < PV_AREAS; area++)
+		keep_pv_area(v, (enum pv_area)area, r.area[area]);
+	if (!r.changed)
+		return;
+	/* CTL first: an event that EN lets out needs its vector. */
+	(void)hst_vcpu_set_msr(v, APF_MSR_CTL, r.ctl);
+	(void)hst_vcpu_set_msr(v, APF_MSR_EN, r.en);
+}
+
+void msr_show(struct hst_vcpu *v)
+{
+	const struct plat *p = &v->h->plat;
+
+	p->ops->show_registers(p->ctx, v->index, v->eng.en, v->eng.ctl);
+}
+
+/* The kernel was told of the area when it could not write there. */
+static void tell_again(struct hst_vcpu *v, enum pv_area area)
+{
+	const struct plat *p = &v->h->plat;
+
+	if (!(v->areas_again >> area & 1))
+		return;
+	v->areas_again &= ~(1u << area);
+	(void)p->ops->set_msr(p->ctx, v->index, pv_area_msr(area), v->area_value[area]);
+}
+
+bool areas_wait(struct hst_vcpu *v)
+{
+	for (unsigned i = 0; i <= HST_KEPT_AREA; i++) {
+		roff_t off;
+		uint64_t len;
+
+		if (v->kept[i] == BLOCK_NONE)
+			continue;
+		if (block_kind(v->h, v->kept[i]) != BLOCK_PRESENT) {
+			hst_block_range(v->h, v->kept[i], &off, &len);
+			return vcpu_wait_for(v, off, HST_PHASE_AREA);
+		}
+		if (i < PV_AREAS)
+			tell_again(v, (enum pv_area)i);
+	}
+	return false;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Registers of KVM's own that mean something to us: those that name memory which KVM writes,
+ * and its copies of the protocol's, which the guest cannot reach, since its accesses come to us.
+ *
+ * The copies have two uses. While the vCPU is at rest they hold the guest's values, so that a VMM
+ * saves and restores them with KVM_GET_MSRS and KVM_SET_MSRS like any other. While the guest runs
+ * EN is 0, which keeps KVM's own async page faults out, and CTL holds a mark, which an INIT clears
+ * that KVM's local APIC carries out without an exit.
+ *
+ * The vCPU's thread only: the calls wait for KVM_RUN to be left.
+ * Test: tests/integration/areas_test.c, check_test.py (reset.registers).
+ */
+#ifndef KVM_REGISTERS_H
+#define KVM_REGISTERS_H
+
+#include "kvm/vcpu.h"
+
+/* As KVM_SET_MSRS of one register; 0, or -Exxx: the value is not acceptable. */
+int kvmp_msr_set(int vcpu_fd, uint32_t msr, uint64_t value);
+
+void kvmp_registers_take(struct kvmp_vcpu *v, bool protocol, struct plat_registers *ret);
+void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl);
+
+/* Notices an INIT from here on, if this KVM can; harmless when it does already. */
+void kvmp_reset_watch(struct kvmp_vcpu *v);
+/* Whether there was one since. Once true, kvmp_reset_watch is to be called again. */
+bool kvmp_reset_seen(struct kvmp_vcpu *v);
+
+/* Whether KVM has memory at gpa that the guest may write to. */
+bool kvmp_is_writable(struct kvmp_vcpu *v, gpa_t gpa);
+
+/* Finds out at which local APIC a message reaches the vCPU. */
+void kvmp_apic_id_find(const struct kvmp *k, struct kvmp_vcpu *v);
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See signals.h. Test: tests/integration/kick_test.c. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kvm/kvm_uapi.h"
+#include "kvm/signals.h"
+
+#define KERNEL_SIGSET_BYTES 8
+/* Needs no place in a queue, does nothing where nobody has a handler (signal(7)). */
+#define PLAIN_SIGNAL SIGURG
+
+int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e)
+{
+	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (v->wake_fd < 0)
+		return err_sys(e, -errno, "event descriptor of a vCPU");
+	pthread_mutex_init(&v->kick_lock, NULL);
+	return 0;
+}
+
+void kvmp_signals_fini(struct kvmp_vcpu *v)
+{
+	close(v->wake_fd);
+	pthread_mutex_destroy(&v->kick_lock);
+}
+
+/* ---- masks ---- */
+
+/* Everything but what the processor raises for the thread's own mistakes. */
+static void all_blocked(sigset_t *set)
+{
+	static const int own[] = {SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+
+	sigfillset(set);
+	for (unsigned i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		sigdelset(set, own[i]);
+}
+
+static bool same_mask(const sigset_t *a, const sigset_t *b)
+{
+	return memcmp(a, b, KERNEL_SIGSET_BYTES) == 0;
+}
+
+/* Inside KVM_RUN: what the VMM lets through, and ours. */
+static void set_run_mask(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	/* struct kvm_signal_mask ends in a flexible array: the set lies right behind it. */
+	_Alignas(struct kvm_signal_mask) unsigned char
+		arg[sizeof(struct kvm_signal_mask) + KERNEL_SIGSET_BYTES];
+	const struct kvm_signal_mask head = {.len = KERNEL_SIGSET_BYTES};
+	sigset_t set = v->run_mask;
+
+	if (v->run_mask_known && same_mask(&v->run_mask, &v->run_mask_set))
+		return;
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, k->kick_signal);
+	sigdelset(&set, PLAIN_SIGNAL);
+	memcpy(arg, &head, sizeof(head));
+	memcpy(arg + sizeof(head), &set, KERNEL_SIGSET_BYTES);
+	v->run_mask_known = KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, arg) == 0;
+	v->run_mask_set = v->run_mask;
+}
+
+void kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	sigset_t all;
+
+	all_blocked(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &v->vmm_mask);
+	if (!v->mask_told)
+		v->run_mask = v->vmm_mask;
+	set_run_mask(k, v);
+	pthread_mutex_lock(&v->kick_lock);
+	v->tid = (pid_t)syscall(SYS_gettid);
+	pthread_mutex_unlock(&v->kick_lock);
+}
+
+static void to_self(int sig)
+{
+	(void)syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), sig);
+}
+
+/* Signals that were sent to the thread and are not needed any more. */
+static void take_leftovers(struct kvmp *k, bool plain)
+{
+	static const struct timespec at_once = {0, 0};
+	sigset_t ours;
+
+	sigemptyset(&ours);
+	sigaddset(&ours, k->kick_signal);
+	if (plain)
+		sigaddset(&ours, PLAIN_SIGNAL);
+	while (sigtimedwait(&ours, NULL, &at_once) > 0)
+		;
+}
+
+void kvmp_signals_end(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	bool signalled, plain;
+
+	pthread_mutex_lock(&v->kick_lock);
+	v->tid = 0;
+	v->kicked = false;
+	signalled = v->signalled;
+	plain = v->plain;
+	v->signalled = false;
+	v->plain = false;
+	pthread_mutex_unlock(&v->kick_lock);
+	if (signalled)
+		take_leftovers(k, plain);
+	if (v->plain_held)
+		to_self(PLAIN_SIGNAL);
+	v->plain_held = false;
+	(void)pthread_sigmask(SIG_SETMASK, &v->vmm_mask, NULL);
+}
+
+/* ---- kicks ---- */
+
+/* kick_lock is held, and the thread is between begin and end. */
+static void send(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	static const uint64_t one = 1;
+
+	v->kicked = true;
+	if (v->waits) {
+		/* Can only fail when it is full, and then the thread wakes up all the same. */
+		(void)!write(v->wake_fd, &one, sizeof(one));
+		return;
+	}
+	v->signalled = true;
+	if (syscall(SYS_tgkill, getpid(), v->tid, k->kick_signal) == 0)
+		return;
+	v->plain = true;
+	(void)syscall(SYS_tgkill, getpid(), v->tid, PLAIN_SIGNAL);
+}
+
+void kvmp_signal_kick(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	pthread_mutex_lock(&v->kick_lock);
+	if (v->tid != 0)
+		send(k, v);
+	pthread_mutex_unlock(&v->kick_lock);
+}
+
+void kvmp_signal_self(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	kvmp_signal_kick(k, v);
+}
+
+static bool vmm_wants(const struct kvmp *k, const struct kvmp_vcpu *v)
+{
+	sigset_t pending;
+
+	if (__atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE))
+		return true;
+	if (sigpending(&pending) < 0)
+		return false;
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		if (sig != SIGBUS && sig != k->kick_signal && sigismember(&pending, sig) == 1 &&
+		    sigismember(&v->run_mask, sig) == 0)
+			return true;
+	return false;
+}
+
+/* SIGURG: ours, or the VMM's, which may have it blocked: KVM_RUN would end for it for ever. */
+static enum kvmp_signal plain_taken(struct kvmp_vcpu *v)
+{
+	bool ours;
+
+	pthread_mutex_lock(&v->kick_lock);
+	ours = v->plain;
+	v->plain = false;
+	v->kicked &= !ours;
+	pthread_mutex_unlock(&v->kick_lock);
+	if (ours)
+		return KVMP_SIGNAL_KICK;
+	if (sigismember(&v->run_mask, PLAIN_SIGNAL) == 1) {
+		v->plain_held = true;
+		return KVMP_SIGNAL_NONE;
+	}
+	to_self(PLAIN_SIGNAL);
+	return KVMP_SIGNAL_VMM;
+}
+
+enum kvmp_signal kvmp_signal_take(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	static const struct timespec at_once = {0, 0};
+	sigset_t ours;
+	siginfo_t si;
+	int sig;
+
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGBUS);
+	sigaddset(&ours, k->kick_signal);
+	sigaddset(&ours, PLAIN_SIGNAL);
+	sig = sigtimedwait(&ours, &si, &at_once);
+	if (sig == SIGBUS) {
+		v->fault = si;
+		return KVMP_SIGNAL_FAULT;
+	}
+	if (sig == PLAIN_SIGNAL && sig != k->kick_signal)
+		return plain_taken(v);
+	if (sig == k->kick_signal) {
+		pthread_mutex_lock(&v->kick_lock);
+		v->kicked = false;
+		pthread_mutex_unlock(&v->kick_lock);
+		return KVMP_SIGNAL_KICK;
+	}
+	/* The kernel also interrupts a thread without any signal, to run deferred work in it. */
+	return vmm_wants(k, v) ? KVMP_SIGNAL_VMM : KVMP_SIGNAL_NONE;
+}
+
+bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v)
+{
+	struct pollfd wake = {.fd = v->wake_fd, .events = POLLIN};
+	sigset_t mask = v->run_mask;
+	uint64_t count;
+	bool go_on;
+
+	/* In here handlers of the VMM's may run; ours stay blocked. */
+	sigaddset(&mask, SIGBUS);
+	sigaddset(&mask, k->kick_signal);
+	pthread_mutex_lock(&v->kick_lock);
+	go_on = v->kicked;
+	v->kicked = false;
+	v->waits = !go_on;
+	pthread_mutex_unlock(&v->kick_lock);
+	if (go_on)
+		return false;
+	/* Signals that pend are let through and end it; without one the flag decides. */
+	go_on = __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) ||
+		(ppoll(&wake, 1, NULL, &mask) < 0 && errno == EINTR);
+	pthread_mutex_lock(&v->kick_lock);
+	v->waits = false;
+	v->kicked = false;
+	pthread_mutex_unlock(&v->kick_lock);
+	(void)!read(v->wake_fd, &count, sizeof(count));
+	return go_on;
+}
+
+void kvmp_signal_pass_fault(struct kvmp_vcpu *v)
+{
+	/* To oneself the kernel takes any code (rt_sigqueueinfo(2)). */
+	(void)syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS,
+		      &v->fault);
+}
