@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest memory for loaders and devices, control, statistics. Accesses go through the
+ * Guest memory for loaders and devices, control. Accesses go through the
  * residency map and the alias, never through the guest mapping.
  */
 #include <errno.h>
@@ -139,94 +139,4 @@ int apf_trouble_get(struct apf *a, struct apf_error *e)
 	if (e && t.code != 0)
 		*e = t;
 	return t.code;
-}
-
-/* ---- statistics ---- */
-
-static void wait_quantiles(struct apf *a, struct apf_stats *s)
-{
-	uint32_t hist[HIST_BUCKETS] = {0};
-
-	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
-		for (unsigned b = 0; b < HIST_BUCKETS; b++)
-			hist[b] += a->hst.vcpus[i].wait_hist[b];
-	s->wait_us_p50 = hist_quantile(hist, 50, 100);
-	s->wait_us_p99 = hist_quantile(hist, 99, 100);
-	s->wait_us_max = hist_quantile(hist, 1, 1);
-}
-
-void apf_stats_get(struct apf *a, struct apf_stats *ret)
-{
-	struct apf_stats s = {.size = sizeof(s)};
-	struct hst_stats h;
-
-	lib_lock(a);
-	hst_stats_sum(&a->hst, &h);
-	wait_quantiles(a, &s);
-	s.bytes = a->hst.mem.bytes;
-	s.bytes_present = min_u64(a->hst.blocks_present * a->cfg.block_bytes, s.bytes);
-	s.bytes_resident = hst_resident_bytes(&a->hst);
-	s.reads_in_flight = a->hst.in_flight;
-	s.writes_in_flight = a->hst.evict.writes_in_flight;
-	lib_unlock(a);
-	s.resident_max = a->cfg.resident_max;
-	s.faults = h.faults;
-	s.redundant = h.redundant;
-	s.joined = h.joined;
-	s.graced = h.graced;
-	s.blocked = h.blocked;
-	s.missing_events = h.missing_events;
-	s.ready_events = h.ready_events;
-	s.wake_alls = h.wake_alls;
-	s.stalls = h.stalls;
-	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
-	s.stalls_irqs_off = h.stall_why[ENG_IRQS_OFF];
-	s.stalls_slot_busy = h.stall_why[ENG_SLOT_BUSY];
-	s.stalls_other = h.stalls - s.stalls_kernel_mode - s.stalls_irqs_off - s.stalls_slot_busy;
-	s.ready_refused = h.ready_refused;
-	s.rechecks = h.rechecks;
-	s.host_wait_ns = h.host_wait_ns;
-	s.reads = h.reads;
-	s.read_errors = h.read_errors;
-	s.retries = h.retries;
-	s.read_timeouts = h.read_timeouts;
-	s.bytes_read = h.bytes_read;
-	s.unmapped = h.unmapped;
-	s.unmapped_clean = h.unmapped_clean;
-	s.unmapped_zero = h.unmapped_zero;
-	s.swapped = h.swapped;
-	s.rescued = h.rescued;
-	s.evicted = h.evicted;
-	s.refaulted = h.refaulted;
-	s.refaults_kernel_mode = h.refaults_kernel_mode;
-	s.read_ahead = h.read_ahead;
-	s.swap_writes = h.swap_writes;
-	s.swap_write_errors = h.swap_write_errors;
-	s.bytes_swapped = h.bytes_swapped;
-	s.holds = h.holds;
-	s.hold_ns = h.hold_ns;
-	s.hold_ns_max = h.hold_ns_max;
-	s.stall_ns_kernel_mode = h.stall_ns_kernel_mode;
-	s.stall_ns_other = h.stall_ns_other;
-	s.overhead_bytes = a->space_bytes + sizeof(*a);
-	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
-}
-
-void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret)
-{
-	struct apf_vcpu_stats s = {.size = sizeof(s)};
-	struct hst_stats h;
-
-	lib_lock(v->a);
-	h = v->hv->stats;
-	s.outstanding = v->hv->eng.outstanding;
-	lib_unlock(v->a);
-	s.faults = h.faults;
-	s.missing_events = h.missing_events;
-	s.ready_events = h.ready_events;
-	s.wake_alls = h.wake_alls;
-	s.stalls = h.stalls;
-	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
-	s.host_wait_ns = h.host_wait_ns;
-	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
 }
