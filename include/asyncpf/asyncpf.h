@@ -82,7 +82,11 @@ struct apf_event {
 
 /* apf_config_init() fills in the defaults; change what you need. */
 struct apf_config {
-	size_t size; /* sizeof(struct apf_config), for compatibility */
+	/*
+	 * Set by apf_config_init. What a smaller struct, of an older header, has not takes its
+	 * default; a larger one, of a newer header, is accepted if what we do not know is 0.
+	 */
+	size_t size;
 	enum apf_faults faults;
 	enum apf_abi abi;
 	unsigned vcpus_max;         /* vCPUs that will be attached, 1..64; default 1 */
@@ -119,6 +123,13 @@ struct apf_config {
 };
 
 void apf_config_init(struct apf_config *c);
+/*
+ * The same for a struct of `size` bytes: what the call above is in a program, which tells by
+ * that which header it was built with. The function of that name, for programs that were built
+ * with the first header, knows the members of that one alone.
+ */
+void apf_config_init_sized(struct apf_config *c, size_t size);
+#define apf_config_init(c) apf_config_init_sized((c), sizeof(*(c)))
 
 /* ---- one VM ---- */
 

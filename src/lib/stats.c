@@ -2,7 +2,7 @@
 /*
  * Counters for the caller: those of asyncpf/counters.h, and the two structs of the first header,
  * filled from them. Nothing is written beyond the size that a caller has told; what it has room
- * for and we do not know is 0. Test: tests/unit/counters_test.c.
+ * for and we do not know is 0. Tests: tests/unit/counters_test.c, tests/compat/.
  */
 #include <string.h>
 
