@@ -43,9 +43,12 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 		h = &scratch;
 	h->blocks = take(base, &used, block_count(cfg, ram_bytes) * sizeof(*h->blocks));
 	h->chunk_poisoned = take(base, &used, (ram_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
-	if (cfg->evict)
+	if (cfg->evict) {
 		h->evict.links = take(base, &used,
 				      block_count(cfg, ram_bytes) * sizeof(*h->evict.links));
+		h->evict.keeps = take(base, &used,
+				      block_count(cfg, ram_bytes) * sizeof(*h->evict.keeps));
+	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
 	h->vcpus = take(base, &used, cfg->vcpus * sizeof(*h->vcpus));

@@ -220,6 +220,8 @@ struct hst_hold {
 
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
+	uint32_t held;   /* of hst_hold */
+	uint16_t *keeps; /* of each block, how many need it where it is; NULL with links */
 	struct hst_list lists[HST_LISTS];
 	uint32_t limit;    /* blocks; UINT32_MAX: none */
 	uint32_t resident; /* blocks that take up memory, as far as we know of them */
@@ -425,6 +427,14 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
 /* Gives up waiting. Harmless when not linked. */
 void hst_forget(struct hst_waiter *w);
+/*
+ * The block of off is there and stays until hst_release, so that it can be copied without the
+ * lock. False: it is not there, or HST_HOLDS_MAX hold it. Nobody waits while he holds one:
+ * memory that is short could then never be had.
+ */
+bool hst_hold(struct hst *h, roff_t off);
+void hst_release(struct hst *h, roff_t off);
+#define HST_HOLDS_MAX 1024u
 /* The block of off, which is there, is being written to through the alias. */
 void hst_wrote(struct hst *h, roff_t off);
 /* The block of off, which is there, stays there. False: too little else would be left. */

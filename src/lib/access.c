@@ -48,10 +48,75 @@ void lib_leave(struct apf *a)
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN };
 
+/* Copied without the lock at a time; so much takes a few microseconds. */
+#define PIECE_BYTES (64ull << 10)
+/* Blocks that are looked at under the lock before others get it, where nothing is copied. */
+#define LOOKS_MAX 64u
+
+static void copy(struct apf *a, roff_t off, unsigned char *buf, uint64_t n, enum access how)
+{
+	if (how == ACCESS_READ)
+		memcpy(buf, a->hst.mem.alias + off.v, n);
+	else
+		memcpy(a->hst.mem.alias + off.v, buf, n);
+}
+
+static uint64_t to_end_of_block(const struct apf *a, roff_t off)
+{
+	return a->cfg.block_bytes - off.v % a->cfg.block_bytes;
+}
+
+/*
+ * Locked. Holds what is there from off on, `len` bytes at most: never waits, as whoever holds
+ * a block must not. Returns the bytes; release() undoes it.
+ */
+static uint64_t hold(struct apf *a, roff_t off, uint64_t len, enum access how)
+{
+	uint64_t n = 0;
+
+	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n})) {
+		if (how == ACCESS_WRITE)
+			hst_wrote(&a->hst, (roff_t){off.v + n});
+		n += to_end_of_block(a, (roff_t){off.v + n});
+	}
+	return min_u64(n, len);
+}
+
+static void release(struct apf *a, roff_t off, uint64_t n)
+{
+	for (uint64_t at = 0; at < n; at += to_end_of_block(a, (roff_t){off.v + at}))
+		hst_release(&a->hst, (roff_t){off.v + at});
+}
+
+/*
+ * Locked; the block of off is there. Copies a piece, and more than a page with the lock dropped:
+ * that takes longer than others should wait, and the time without the lock is what they need to
+ * get it. Returns the bytes.
+ */
+static uint64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_t len,
+			   enum access how)
+{
+	uint64_t n = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES), how) : 0;
+
+	if (n == 0) {
+		/* Little, or held by very many already. */
+		n = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
+		if (how == ACCESS_WRITE)
+			hst_wrote(&a->hst, off);
+		copy(a, off, buf, n, how);
+		return n;
+	}
+	lib_unlock(a);
+	copy(a, off, buf, n, how);
+	lib_lock(a);
+	release(a, off, n);
+	return n;
+}
+
 static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
 		      enum access how)
 {
-	uint64_t block = a->cfg.block_bytes;
+	unsigned looks = 0;
 	roff_t off;
 	int rc = 0;
 
@@ -62,19 +127,17 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 	lib_lock(a);
 	a->users++;
 	while (len > 0 && rc == 0) {
-		uint64_t n = min_u64(len, block - off.v % block);
+		uint64_t n = min_u64(len, to_end_of_block(a, off));
 
 		rc = ensure(a, off);
-		if (rc == 0 && how == ACCESS_READ)
-			memcpy(buf, a->hst.mem.alias + off.v, n);
-		else if (rc == 0 && how == ACCESS_WRITE) {
-			hst_wrote(&a->hst, off);
-			memcpy(a->hst.mem.alias + off.v, buf, n);
-		} else if (rc == 0 && how == ACCESS_PIN) {
+		if (rc == 0 && buf)
+			n = copy_piece(a, off, buf, len, how);
+		else if (rc == 0 && how == ACCESS_PIN)
 			rc = hst_pin(&a->hst, off) ? 0 : -ENOSPC;
-		}
 		if (buf)
 			buf += n;
+		else if (++looks % LOOKS_MAX == 0)
+			lib_give_way(a);
 		off.v += n;
 		len -= n;
 	}
