@@ -84,6 +84,7 @@ struct result {
 	uint64_t visits, writes, file_visits, swept, bad;
 	uint32_t hist_us[HIST_BUCKETS];      /* of one visit to memory */
 	uint32_t file_hist_us[HIST_BUCKETS]; /* of one to the file */
+	uint64_t max_us, file_max_us;        /* the longest of each */
 };
 
 struct lateness {
@@ -234,6 +235,15 @@ static unsigned choose_page(struct worker *w)
 	return hot + (unsigned)prng_below(&w->prng, o->pages - hot);
 }
 
+static void note_visit(struct result *r, bool file, uint64_t us)
+{
+	uint64_t *max = file ? &r->file_max_us : &r->max_us;
+
+	(file ? r->file_hist_us : r->hist_us)[hist_bucket(us)]++;
+	if (us > *max)
+		*max = us;
+}
+
 /* Requests come at any time, not to all processes at once: each begins a little later. */
 static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns, bool counts)
 {
@@ -253,8 +263,7 @@ static void visit(struct worker *w, uint64_t from_ns, uint64_t until_ns, bool co
 			w->result.visits++;
 			w->result.writes += writes;
 			w->result.file_visits += in_file(w, page);
-			(in_file(w, page) ? w->result.file_hist_us : w->result.hist_us)
-				[hist_bucket((now - began) / 1000)]++;
+			note_visit(&w->result, in_file(w, page), (now - began) / 1000);
 		}
 		if (rest_ns && n % o->request == 0)
 			sleep_until(now + rest_ns);
@@ -401,6 +410,10 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 			sum.hist_us[b] += r->hist_us[b];
 			sum.file_hist_us[b] += r->file_hist_us[b];
 		}
+		if (r->max_us > sum.max_us)
+			sum.max_us = r->max_us;
+		if (r->file_max_us > sum.file_max_us)
+			sum.file_max_us = r->file_max_us;
 	}
 	say("{\"step\":\"load\",\"processes\":%u,\"pages\":%u,\"file\":%u,"
 	    "\"fill_s\":%.3f,\"seconds\":%u,"
@@ -415,10 +428,11 @@ static void report(const struct load_opts *o, const struct board *board, uint64_
 	    (unsigned long long)sum.writes, (unsigned long long)sum.file_visits,
 	    (unsigned long long)sum.swept,
 	    (unsigned long long)((sum.visits + sum.swept) * PAGE_BYTES),
-	    (unsigned long long)sum.bad, (unsigned long long)hist_quantile(sum.hist_us, 50, 100),
-	    (unsigned long long)hist_quantile(sum.hist_us, 99, 100),
-	    (unsigned long long)hist_quantile(sum.file_hist_us, 50, 100),
-	    (unsigned long long)hist_quantile(sum.file_hist_us, 99, 100),
+	    (unsigned long long)sum.bad,
+	    (unsigned long long)hist_quantile(sum.hist_us, 50, 100, sum.max_us),
+	    (unsigned long long)hist_quantile(sum.hist_us, 99, 100, sum.max_us),
+	    (unsigned long long)hist_quantile(sum.file_hist_us, 50, 100, sum.file_max_us),
+	    (unsigned long long)hist_quantile(sum.file_hist_us, 99, 100, sum.file_max_us),
 	    (unsigned long long)events);
 	if (o->ticker_ms)
 		say("{\"step\":\"ticker\",\"period_ms\":%u,\"ticks\":%u,\"late_us\":{\"p50\":%u,"

@@ -37,6 +37,7 @@
 #ifndef ASYNCPF_ASYNCPF_H
 #define ASYNCPF_ASYNCPF_H
 
+#include <asyncpf/counters.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -86,7 +87,11 @@ struct apf_event {
 
 /* apf_config_init() fills in the defaults; change what you need. */
 struct apf_config {
-	size_t size; /* sizeof(struct apf_config), for compatibility */
+	/*
+	 * Set by apf_config_init. What a smaller struct, of an older header, has not takes its
+	 * default; a larger one, of a newer header, is accepted if what we do not know is 0.
+	 */
+	size_t size;
 	enum apf_faults faults;
 	enum apf_abi abi;
 	unsigned vcpus_max;         /* vCPUs that will be attached, 1..1024; default 1 */
@@ -125,6 +130,13 @@ struct apf_config {
 };
 
 void apf_config_init(struct apf_config *c);
+/*
+ * The same for a struct of `size` bytes: what the call above is in a program, which tells by
+ * that which header it was built with. The function of that name, for programs that were built
+ * with the first header, knows the members of that one alone.
+ */
+void apf_config_init_sized(struct apf_config *c, size_t size);
+#define apf_config_init(c) apf_config_init_sized((c), sizeof(*(c)))
 
 /* ---- one VM ---- */
 
@@ -317,44 +329,59 @@ int apf_is_paused(struct apf *a);
  */
 int apf_trouble_get(struct apf *a, struct apf_error *e);
 
-/* Counters since apf_start; sums over all vCPUs. */
+/*
+ * Counters. The table in asyncpf/counters.h names them: their units, kinds and meanings are
+ * there, in docs/counters.md, and at run time here; NULL: there is no such row. A newer library
+ * may have more rows than the header that a program was built with.
+ */
+struct apf_counter_info {
+	const char *name; /* "faults_total" */
+	const char *help; /* one sentence */
+	enum apf_counter_unit unit;
+	enum apf_counter_kind kind;
+	enum apf_counter_scope scope;
+};
+const struct apf_counter_info *apf_counter_info(unsigned index);
+
+/*
+ * ret_values: a struct apf_counters, or an array of uint64_t in the table's order; size: its
+ * bytes. Never more than that is written; values that the library does not know are 0.
+ */
+void apf_counters_get(struct apf *a, void *ret_values, size_t size);
+/* Of one vCPU; those of scope VM are 0. */
+void apf_vcpu_counters_get(struct apf_vcpu *v, void *ret_values, size_t size);
+
+/*
+ * Some of the counters, for programs that were written for version 0.1; members are never added.
+ * size: sizeof the struct, set by the caller, left as it is; never more is written.
+ */
 struct apf_stats {
-	size_t size; /* sizeof(struct apf_stats), set by the caller */
+	size_t size;
 	uint64_t bytes, bytes_present;
 	uint64_t faults, redundant, joined, graced, blocked;
 	uint64_t missing_events, ready_events, wake_alls;
 	uint64_t stalls, stalls_kernel_mode, stalls_irqs_off, stalls_slot_busy, stalls_other;
 	uint64_t ready_refused, rechecks;
-	uint64_t host_wait_ns; /* vCPUs stood still because of us */
+	uint64_t host_wait_ns;
 	uint64_t reads, read_errors, retries, read_timeouts, bytes_read;
-	uint64_t overhead_bytes; /* of host memory beside guest RAM, allocated at start */
-	/* fault to memory readable, all vCPUs, microseconds */
-	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
-	/*
-	 * bytes_resident: in host memory, whether the guest has it mapped or not. Unlike
-	 * bytes_present it counts what the kernel filled by itself.
-	 */
+	uint64_t overhead_bytes;
+	uint64_t wait_us_p50, wait_us_p99, wait_us_max; /* microseconds */
 	uint64_t bytes_resident, resident_max, reads_in_flight, writes_in_flight;
-	/* Blocks taken out of the guest's mapping: unchanged ones, all zeroes, written out. */
 	uint64_t unmapped, unmapped_clean, unmapped_zero, swapped;
-	uint64_t rescued;   /* of those: touched again while still in memory */
-	uint64_t evicted;   /* of those: memory given back */
-	uint64_t refaulted; /* of those: fetched again */
-	uint64_t refaults_kernel_mode; /* rescued or fetched again for the guest's CPL 0 */
-	uint64_t read_ahead; /* read along with those, from around them, and kept unmapped */
+	uint64_t rescued, evicted, refaulted;
+	uint64_t refaults_kernel_mode, read_ahead;
 	uint64_t swap_writes, swap_write_errors, bytes_swapped;
-	uint64_t stall_ns_kernel_mode, stall_ns_other; /* the vCPUs were halted for faults */
-	/* The vCPUs were kept out of KVM_RUN so often to unmap blocks; in all, and the longest. */
+	uint64_t stall_ns_kernel_mode, stall_ns_other;
 	uint64_t holds, hold_ns, hold_ns_max;
 };
 void apf_stats_get(struct apf *a, struct apf_stats *ret);
 
 /* The same for one vCPU. */
 struct apf_vcpu_stats {
-	size_t size; /* sizeof(struct apf_vcpu_stats), set by the caller */
+	size_t size;
 	uint64_t faults, missing_events, ready_events, wake_alls;
 	uint64_t stalls, stalls_kernel_mode, host_wait_ns;
-	uint64_t outstanding; /* faults that the guest was told of and that are not over */
+	uint64_t outstanding;
 };
 void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
 

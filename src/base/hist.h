@@ -28,11 +28,21 @@ static inline uint64_t hist_bucket_lo(unsigned b)
 	return (8ull + b % 8) << (b / 8 - 1);
 }
 
+/* The middle of a bucket. */
+static inline uint64_t hist_bucket_mid(unsigned b)
+{
+	if (b < 8 || b == HIST_BUCKETS - 1)
+		return hist_bucket_lo(b);
+	return (hist_bucket_lo(b) + hist_bucket_lo(b + 1)) / 2;
+}
+
 /*
  * The value at quantile num/den (0 < num <= den): the middle of the bucket that holds
- * it, 0 for an empty histogram.
+ * it, 0 for an empty histogram. max: the largest value that is in it; a quantile is never
+ * above it, though the middle of its bucket may be.
  */
-static inline uint64_t hist_quantile(const uint32_t *hist, uint64_t num, uint64_t den)
+static inline uint64_t hist_quantile(const uint32_t *hist, uint64_t num, uint64_t den,
+				     uint64_t max)
 {
 	uint64_t total = 0, seen = 0;
 
@@ -44,9 +54,9 @@ static inline uint64_t hist_quantile(const uint32_t *hist, uint64_t num, uint64_
 	for (unsigned b = 0; b < HIST_BUCKETS; b++) {
 		seen += hist[b];
 		if (seen >= want && hist[b])
-			return b < 8 ? b : (hist_bucket_lo(b) + hist_bucket_lo(b + 1)) / 2;
+			return hist_bucket_mid(b) < max ? hist_bucket_mid(b) : max;
 	}
-	return hist_bucket_lo(HIST_BUCKETS - 1);
+	return max;
 }
 
 #endif

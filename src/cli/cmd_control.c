@@ -233,7 +233,7 @@ static void show_progress(const struct control_status *s)
 
 	if (isatty(STDERR_FILENO))
 		fprintf(stderr, "\r\033[Kevicting: %s resident",
-			control_size_text(s->resident_bytes, size));
+			control_size_text(s->counters.resident_bytes, size));
 }
 
 int cmd_evict(int argc, char **argv)
@@ -255,8 +255,9 @@ int cmd_evict(int argc, char **argv)
 	request.bytes = o.all ? 0 : o.to;
 	r = ask("evict", &o, &request, show_progress, &s);
 	if (r == CLI_OK)
-		printf("resident: %s of %s\n", control_size_text(s.resident_bytes, resident),
-		       control_size_text(s.memory_bytes, memory));
+		printf("resident: %s of %s\n",
+		       control_size_text(s.counters.resident_bytes, resident),
+		       control_size_text(s.counters.memory_bytes, memory));
 	return r;
 }
 

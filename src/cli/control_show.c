@@ -26,80 +26,80 @@ static void put_size(FILE *out, uint64_t bytes)
 	fputs(control_size_text(bytes, text), out);
 }
 
-static void put_wait(FILE *out, const char *name, uint64_t us)
+static void put_wait(FILE *out, const char *name, uint64_t ns)
 {
-	if (us < 1000)
-		fprintf(out, "%s %" PRIu64 " us", name, us);
-	else if (us < 10 * 1000 * 1000)
-		fprintf(out, "%s %.2f ms", name, (double)us / 1e3);
+	if (ns < NS_PER_MS)
+		fprintf(out, "%s %" PRIu64 " us", name, (uint64_t)(ns / NS_PER_US));
+	else if (ns < 10 * NS_PER_S)
+		fprintf(out, "%s %.2f ms", name, (double)ns / 1e6);
 	else
-		fprintf(out, "%s %.1f s", name, (double)us / 1e6);
+		fprintf(out, "%s %.1f s", name, (double)ns / 1e9);
 }
 
-static void put_uptime(FILE *out, uint64_t ms)
+static void put_uptime(FILE *out, uint64_t ns)
 {
-	uint64_t s = ms / 1000;
+	uint64_t s = ns / NS_PER_S;
 
 	if (s < 60)
-		fprintf(out, "%.1f s\n", (double)ms / 1e3);
+		fprintf(out, "%.1f s\n", (double)ns / 1e9);
 	else if (s < 3600)
 		fprintf(out, "%" PRIu64 " min %02" PRIu64 " s\n", s / 60, s % 60);
 	else
 		fprintf(out, "%" PRIu64 " h %02" PRIu64 " min\n", s / 3600, s / 60 % 60);
 }
 
-static void show_memory(const struct control_status *s, FILE *out)
+static void show_memory(const struct apf_counters *c, uint64_t block_bytes, FILE *out)
 {
 	fputs("memory    ", out);
-	put_size(out, s->memory_bytes);
+	put_size(out, c->memory_bytes);
 	fputs(": resident ", out);
-	put_size(out, s->resident_bytes);
-	if (s->resident_max_bytes) {
+	put_size(out, c->resident_bytes);
+	if (c->resident_max_bytes) {
 		fputs(" (at most ", out);
-		put_size(out, s->resident_max_bytes);
+		put_size(out, c->resident_max_bytes);
 		fputc(')', out);
 	}
 	fputs(", absent ", out);
-	put_size(out, s->absent_bytes);
+	put_size(out, c->absent_bytes);
 	fputs(", blocks of ", out);
-	put_size(out, s->block_bytes);
+	put_size(out, block_bytes);
 	fprintf(out, "\nunmapped  %" PRIu64 " blocks: %" PRIu64 " unchanged, %" PRIu64
 		" all zeroes; %" PRIu64 " evicted\n",
-		s->unmapped, s->unmapped_clean, s->unmapped_zero, s->evicted);
+		c->unmapped, c->unmapped_clean, c->unmapped_zero, c->evicted);
 	fprintf(out, "returned  %" PRIu64 " rescued, %" PRIu64 " fetched again; %" PRIu64
 		" of them for kernel mode, %" PRIu64 " read ahead\n",
-		s->rescued, s->refaulted, s->refaults_kernel_mode, s->read_ahead);
+		c->rescued, c->refaulted, c->refaults_kernel_mode, c->read_ahead);
 	fputs("swapped   ", out);
-	put_size(out, s->swapped_bytes);
-	fprintf(out, ", %" PRIu64 " writes in flight, %" PRIu64 " errors\n", s->writes_in_flight,
-		s->swap_write_errors);
-	fprintf(out, "fetched   %" PRIu64 " reads, ", s->reads);
-	put_size(out, s->read_bytes);
+	put_size(out, c->swapped_bytes);
+	fprintf(out, ", %" PRIu64 " writes in flight, %" PRIu64 " errors\n",
+		c->swap_writes_in_flight, c->swap_write_errors);
+	fprintf(out, "fetched   %" PRIu64 " reads, ", c->reads);
+	put_size(out, c->read_bytes);
 	fprintf(out, ", %" PRIu64 " in flight; %" PRIu64 " errors, %" PRIu64 " retries, %" PRIu64
 		" timeouts\n",
-		s->reads_in_flight, s->read_errors, s->read_retries, s->read_timeouts);
+		c->reads_in_flight, c->read_errors, c->read_retries, c->read_timeouts);
 }
 
-static void show_faults(const struct control_status *s, FILE *out)
+static void show_faults(const struct apf_counters *c, FILE *out)
 {
 	fprintf(out, "touches   %" PRIu64 " of absent memory: %" PRIu64 " events, %" PRIu64
 		" stalls, %" PRIu64 " in grace, %" PRIu64 " blocked\n",
-		s->faults_total, s->missing_events, s->stalls, s->graced, s->blocked);
-	put_wait(out, "waits     p50", s->wait_us_p50);
-	put_wait(out, ", p99", s->wait_us_p99);
-	put_wait(out, ", max", s->wait_us_max);
-	put_wait(out, "; vCPUs still for", s->host_wait_us);
+		c->faults_total, c->missing_events, c->stalls, c->graced, c->blocked);
+	put_wait(out, "waits     p50", c->wait_p50_ns);
+	put_wait(out, ", p99", c->wait_p99_ns);
+	put_wait(out, ", max", c->wait_max_ns);
+	put_wait(out, "; vCPUs still for", c->host_wait_ns);
 	fprintf(out, "\nstalls    kernel mode %" PRIu64 ", interrupts off %" PRIu64
 		", slot busy %" PRIu64 ", other %" PRIu64 "\n",
-		s->stalls_kernel_mode, s->stalls_irqs_off, s->stalls_slot_busy, s->stalls_other);
-	put_wait(out, "          for", s->stall_us_kernel_mode);
-	put_wait(out, " in kernel mode,", s->stall_us_other);
-	fprintf(out, " else\nholds     %" PRIu64, s->holds);
-	put_wait(out, " to unmap, for", s->hold_us);
-	put_wait(out, ", the longest", s->hold_us_max);
+		c->stalls_kernel_mode, c->stalls_irqs_off, c->stalls_slot_busy, c->stalls_other);
+	put_wait(out, "          for", c->stall_kernel_mode_ns);
+	put_wait(out, " in kernel mode,", c->stall_other_ns);
+	fprintf(out, " else\nholds     %" PRIu64, c->holds);
+	put_wait(out, " to unmap, for", c->hold_ns);
+	put_wait(out, ", the longest", c->hold_max_ns);
 	fputc('\n', out);
 	fprintf(out, "events    missing %" PRIu64 ", ready %" PRIu64 ", wake-all %" PRIu64 "\n",
-		s->missing_events, s->ready_events, s->wake_alls);
+		c->missing_events, c->ready_events, c->wake_alls);
 }
 
 static void show_vcpus(const struct control_status *s, FILE *out)
@@ -119,9 +119,9 @@ void control_show_text(const struct control_status *s, FILE *out)
 	fprintf(out, "state     %s%s%s\n", s->state, *s->why ? ": " : "", s->why);
 	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
 	fputs("uptime    ", out);
-	put_uptime(out, s->uptime_ms);
-	show_memory(s, out);
-	show_faults(s, out);
+	put_uptime(out, s->uptime_ns);
+	show_memory(&s->counters, s->block_bytes, out);
+	show_faults(&s->counters, out);
 	if (s->vcpu_count)
 		show_vcpus(s, out);
 }

@@ -55,13 +55,13 @@ static const struct run_kind kinds[DEMO_RUN_COUNT] = {
 	[DEMO_RUN_USER_INT] = {APF_FAULTS_USER, APF_ABI_INT, APF_REV_INT, "user", "int"},
 };
 
-static void show_progress(void *ctx, const struct apf_stats *s)
+static void show_progress(void *ctx, const struct apf_counters *c)
 {
 	struct demo *d = ctx;
 
 	if (d->progress)
 		fprintf(stderr, "\r\033[K%s: %llu pages fetched", d->doing,
-			(unsigned long long)(s->bytes_read / PAGE_BYTES));
+			(unsigned long long)(c->read_bytes / PAGE_BYTES));
 }
 
 static void end_progress(struct demo *d)

@@ -7,6 +7,7 @@
 #include "base/hist.h"
 #include "cli/demo_report.h"
 #include "cli/json.h"
+#include "cli/json_counters.h"
 
 static double per_second(const struct demo_result *d)
 {
@@ -47,6 +48,7 @@ static void print_row(const struct demo_report *r, const struct demo_result *d, 
 {
 	const struct demo_result *block = find(r, DEMO_RUN_BLOCK);
 	const uint32_t *hist = d->out.results.hist;
+	uint64_t max = wait_max_us(d);
 	char stalls[24] = "-", ratio[24] = "-";
 
 	if (!is_kernel(d))
@@ -59,8 +61,8 @@ static void print_row(const struct demo_report *r, const struct demo_result *d, 
 					    (d->out.wall_s * r->opts->vcpus)
 				  : 0.0,
 		(unsigned long long)d->missing, (unsigned long long)d->ready, stalls,
-		(double)hist_quantile(hist, 50, 100) / 1000.0,
-		(double)hist_quantile(hist, 99, 100) / 1000.0, (double)wait_max_us(d) / 1000.0,
+		(double)hist_quantile(hist, 50, 100, max) / 1000.0,
+		(double)hist_quantile(hist, 99, 100, max) / 1000.0, (double)max / 1000.0,
 		d->verified ? "yes" : "NO");
 }
 
@@ -143,37 +145,10 @@ void demo_print(const struct demo_report *r, FILE *out)
 	print_collisions(r, out);
 }
 
-static void json_host(struct json *j, const struct apf_stats *s)
-{
-	json_object_open(j, "host");
-	json_u64(j, "faults", s->faults);
-	json_u64(j, "redundant", s->redundant);
-	json_u64(j, "joined", s->joined);
-	json_u64(j, "graced", s->graced);
-	json_u64(j, "blocked", s->blocked);
-	json_u64(j, "missing_events", s->missing_events);
-	json_u64(j, "ready_events", s->ready_events);
-	json_u64(j, "wake_alls", s->wake_alls);
-	json_u64(j, "stalls_kernel_mode", s->stalls_kernel_mode);
-	json_u64(j, "stalls_irqs_off", s->stalls_irqs_off);
-	json_u64(j, "stalls_slot_busy", s->stalls_slot_busy);
-	json_u64(j, "stalls_other", s->stalls_other);
-	json_u64(j, "ready_refused", s->ready_refused);
-	json_u64(j, "rechecks", s->rechecks);
-	json_f64(j, "host_wait_s", (double)s->host_wait_ns / 1e9);
-	json_u64(j, "reads", s->reads);
-	json_u64(j, "read_errors", s->read_errors);
-	json_u64(j, "retries", s->retries);
-	json_u64(j, "read_timeouts", s->read_timeouts);
-	json_u64(j, "bytes_read", s->bytes_read);
-	json_u64(j, "bytes_present", s->bytes_present);
-	json_u64(j, "overhead_bytes", s->overhead_bytes);
-	json_close(j);
-}
-
 static void json_run(struct json *j, const struct demo_report *r, const struct demo_result *d)
 {
 	const uint32_t *hist = d->out.results.hist;
+	uint64_t max = wait_max_us(d);
 
 	json_object_open(j, NULL);
 	json_text(j, "faults", d->faults);
@@ -195,14 +170,12 @@ static void json_run(struct json *j, const struct demo_report *r, const struct d
 	json_f64(j, "machine_cpu_s", d->out.machine_cpu_s);
 	json_f64(j, "process_cpu_s", d->out.process_cpu_s);
 	json_f64(j, "vcpu_cpu_s", d->out.vcpu_cpu_s);
-	json_object_open(j, "wait_us");
-	json_u64(j, "p50", hist_quantile(hist, 50, 100));
-	json_u64(j, "p99", hist_quantile(hist, 99, 100));
-	json_u64(j, "max", wait_max_us(d));
-	json_close(j);
+	json_u64(j, "wait_p50_ns", hist_quantile(hist, 50, 100, max) * NS_PER_US);
+	json_u64(j, "wait_p99_ns", hist_quantile(hist, 99, 100, max) * NS_PER_US);
+	json_u64(j, "wait_max_ns", max * NS_PER_US);
 	if (count_per_s(d) > 0)
 		json_f64(j, "count_per_s", count_per_s(d));
-	json_host(j, &d->out.stats);
+	json_counters(j, "host", &d->out.stats);
 	json_close(j);
 }
 

@@ -185,7 +185,7 @@ static void read_failed(struct hst_fetch *f, const struct err *why)
 		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
-	h->stats.retries++;
+	h->stats.read_retries++;
 	f->state = HST_FETCH_BACKOFF;
 	timer_arm(&h->timers, &f->timer, hst_now(h) + backoff_ns(f->tries++));
 }
@@ -202,7 +202,7 @@ static void read_done(struct src_read *rd, const struct err *why)
 	if (h->stopping)
 		return;
 	if (!why) {
-		h->stats.bytes_read += rd->len;
+		h->stats.read_bytes += rd->len;
 		if (f->backing && !f->sampled)
 			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
 		if (is_unwanted(f))
@@ -609,7 +609,7 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 	ASSERT(off.v < h->mem.bytes);
 	hst_block_range(h, block, &start, &len);
 	if (h->cfg.faults == HST_FAULTS_KERNEL)
-		h->stats.faults++;
+		h->stats.faults_total++;
 	if (block_kind(h, block) == BLOCK_PRESENT) {
 		h->stats.redundant++;
 		return show_again(h, block, e);

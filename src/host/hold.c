@@ -56,7 +56,7 @@ void hold_end(struct hst *h)
 	ho->on = false;
 	h->stats.holds++;
 	h->stats.hold_ns += ns;
-	h->stats.hold_ns_max = max_u64(h->stats.hold_ns_max, ns);
+	h->stats.hold_max_ns = max_u64(h->stats.hold_max_ns, ns);
 	ho->after_ns = now + ns;
 	timer_arm(&h->timers, &ho->timer, ho->after_ns);
 	vcpu_kick_all(h);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Set-up, accounting, save and restore. All memory is taken from the caller at
+ * Set-up, save and restore. All memory is taken from the caller at
  * hst_init; nothing is allocated afterwards.
  */
 #include "base/assert.h"
@@ -43,9 +43,12 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 		h = &scratch;
 	h->blocks = take(base, &used, block_count(cfg, ram_bytes) * sizeof(*h->blocks));
 	h->chunk_poisoned = take(base, &used, (ram_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
-	if (cfg->evict)
+	if (cfg->evict) {
 		h->evict.links = take(base, &used,
 				      block_count(cfg, ram_bytes) * sizeof(*h->evict.links));
+		h->evict.keeps = take(base, &used,
+				      block_count(cfg, ram_bytes) * sizeof(*h->evict.keeps));
+	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
 	h->vcpus = take(base, &used, cfg->vcpus * sizeof(*h->vcpus));
@@ -104,22 +107,4 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	evict_init(h);
 	for (unsigned i = 0; i < cfg->vcpus; i++)
 		init_vcpu(h, i);
-}
-
-static void stats_add(struct hst_stats *to, const struct hst_stats *from)
-{
-	/* struct hst_stats is counters throughout. */
-	const uint64_t *f = (const uint64_t *)(const void *)from;
-	uint64_t *t = (uint64_t *)(void *)to;
-
-	_Static_assert(sizeof(*to) % sizeof(uint64_t) == 0, "counters only");
-	for (size_t i = 0; i < sizeof(*to) / sizeof(uint64_t); i++)
-		t[i] += f[i];
-}
-
-void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
-{
-	*ret = h->stats;
-	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		stats_add(ret, &h->vcpus[i].stats);
 }

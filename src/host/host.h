@@ -17,6 +17,8 @@
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
+#include <asyncpf/counters.h>
+
 #include "abi/pv.h"
 #include "base/hist.h"
 #include "base/timer.h"
@@ -66,45 +68,18 @@ static inline uint32_t hst_blocks_min(uint32_t vcpus)
 	return 32 + 16 * vcpus;
 }
 
-/* How often, since hst_init. Times in nanoseconds. */
+/*
+ * What asyncpf/counters.h names, since hst_init. Gauges and quantiles stay 0 here; hst_stats_sum
+ * and hst_vcpu_stats work them out, and of stall_why the stalls_*.
+ */
 struct hst_stats {
-	uint64_t faults;         /* touches of absent memory that reached us */
-	uint64_t redundant;      /* the block was there already */
-	uint64_t joined;         /* the block was on its way already */
-	uint64_t graced;         /* answered within the grace window */
-	uint64_t missing_events; /* page missing sent, those withdrawn in time not counted */
-	uint64_t ready_events;   /* page ready sent, wake-all not counted */
-	uint64_t wake_alls;
-	uint64_t stalls;         /* faults that halted the vCPU */
+	union {
+		struct apf_counters all;
+		struct {
+			APF_COUNTER_TABLE(APF_COUNTER_MEMBER)
+		};
+	};
 	uint64_t stall_why[ENG_VERDICTS];
-	uint64_t blocked;        /* faults that the vCPU thread waited out (block, host access) */
-	uint64_t ready_late;     /* completions whose guest waiter had been released otherwise */
-	uint64_t ready_refused;  /* the local APIC did not take the interrupt */
-	uint64_t rechecks;       /* looks at a slot or CPU that was busy before */
-	uint64_t host_wait_ns;   /* the vCPU stood still because of us */
-	uint64_t stall_ns_kernel_mode; /* of that: halted, for faults at the guest's CPL 0 */
-	uint64_t stall_ns_other;       /* of that: halted, for other faults */
-	uint64_t reads;          /* of sources */
-	uint64_t read_errors;
-	uint64_t retries;
-	uint64_t read_timeouts;
-	uint64_t bytes_read;
-	/* Blocks: */
-	uint64_t unmapped;       /* taken out of the guest mapping */
-	uint64_t unmapped_clean; /* of those: what stands behind them is still true */
-	uint64_t unmapped_zero;  /* of those: zeroes */
-	uint64_t rescued;        /* touched before their memory was given back */
-	uint64_t swapped;        /* written to the swap file */
-	uint64_t evicted;        /* memory given back */
-	uint64_t refaulted;     /* fetched although they had been in memory before */
-	uint64_t refaults_kernel_mode; /* of refaulted and rescued: by the guest's CPL 0 */
-	uint64_t read_ahead; /* blocks read along with one that kernel mode waited for */
-	uint64_t holds; /* times that the vCPUs were kept out of KVM_RUN, to unmap */
-	uint64_t hold_ns;     /* for so long in all */
-	uint64_t hold_ns_max; /* ... and the longest time */
-	uint64_t swap_writes;
-	uint64_t swap_write_errors;
-	uint64_t bytes_swapped;
 };
 
 struct hst_fetch;
@@ -245,6 +220,8 @@ struct hst_hold {
 
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
+	uint32_t held;   /* of hst_hold */
+	uint16_t *keeps; /* of each block, how many need it where it is; NULL with links */
 	struct hst_list lists[HST_LISTS];
 	uint32_t limit;    /* blocks; UINT32_MAX: none */
 	uint32_t resident; /* blocks that take up memory, as far as we know of them */
@@ -477,6 +454,14 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
 /* Gives up waiting. Harmless when not linked. */
 void hst_forget(struct hst_waiter *w);
+/*
+ * The block of off is there and stays until hst_release, so that it can be copied without the
+ * lock. False: it is not there, or HST_HOLDS_MAX hold it. Nobody waits while he holds one:
+ * memory that is short could then never be had.
+ */
+bool hst_hold(struct hst *h, roff_t off);
+void hst_release(struct hst *h, roff_t off);
+#define HST_HOLDS_MAX 1024u
 /* The block of off, which is there, is being written to through the alias. */
 void hst_wrote(struct hst *h, roff_t off);
 /* The block of off, which is there, stays there. False: too little else would be left. */
@@ -522,8 +507,9 @@ bool hst_is_paused(const struct hst *h);
 void hst_stop(struct hst *h);
 bool hst_is_idle(const struct hst *h);
 
-/* Adds up all vCPUs and the rest. */
+/* All counters: of the VM, and those of one vCPU (the others are 0). */
 void hst_stats_sum(const struct hst *h, struct hst_stats *ret);
+void hst_vcpu_stats(const struct hst_vcpu *v, struct hst_stats *ret);
 
 /* Save and restore of one vCPU's protocol state; the vCPU must not be in the guest. */
 size_t hst_vcpu_save_bytes(const struct hst_vcpu *v);

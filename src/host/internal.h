@@ -28,7 +28,7 @@ enum block_kind {
 #define BLOCK_KERNEL (1u << 7)  /* its last refault came from guest kernel mode */
 #define BLOCK_WRITING (1u << 8) /* a write of it to the swap file is under way */
 #define BLOCK_PINNED (1u << 9) /* for good */
-#define BLOCK_KEPT (1u << 10)  /* a vCPU needs it where it is (struct hst_vcpu) */
+#define BLOCK_KEPT (1u << 10)  /* somebody needs it where it is: keep.c */
 #define BLOCK_FETCH_SHIFT 11
 #define BLOCK_FETCHES_MAX (1u << (32 - BLOCK_FETCH_SHIFT))
 
@@ -121,6 +121,10 @@ bool evict_room(const struct hst *h);
 bool evict_spare(const struct hst *h);
 /* cfg, mem and block_count are there. */
 void evict_init(struct hst *h);
+
+/* keep.c: the block is not taken away until it is let go of as often. False: too often. */
+bool block_keep(struct hst *h, uint32_t block);
+void block_let_go(struct hst *h, uint32_t block);
 
 /* hold.c. due: blocks to be taken. */
 void hold_init(struct hst *h);

@@ -20,24 +20,17 @@ static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value,
 	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
 }
 
-static bool is_kept(const struct hst *h, uint32_t block)
-{
-	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		for (unsigned k = 0; k < HST_KEPT; k++)
-			if (h->vcpus[i].kept[k] == block)
-				return true;
-	return false;
-}
-
 void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
 {
 	uint32_t before = v->kept[entry];
+	bool kept = block == BLOCK_NONE || block_keep(v->h, block);
 
+	/* vCPUs and hst_hold together cannot use up a block's count. */
+	_Static_assert(HST_VCPUS_MAX * HST_KEPT + HST_HOLDS_MAX < UINT16_MAX, "no entry refused");
+	ASSERT(kept);
 	v->kept[entry] = block;
-	if (block != BLOCK_NONE)
-		evict_flags(v->h, block, BLOCK_KEPT, 0);
-	if (before != BLOCK_NONE && !is_kept(v->h, before))
-		evict_flags(v->h, before, 0, BLOCK_KEPT);
+	if (before != BLOCK_NONE)
+		block_let_go(v->h, before);
 }
 
 void vcpu_keep_area(struct hst_vcpu *v)

@@ -82,7 +82,7 @@ static void write_done(struct io_req *rq, int res)
 		return;
 	if (res > 0) {
 		w->done_bytes += (uint64_t)res;
-		h->stats.bytes_swapped += (uint64_t)res;
+		h->stats.swapped_bytes += (uint64_t)res;
 	}
 	if (stuck && res == -ECANCELED) {
 		/* By hst_resume, to be begun anew. */

@@ -46,9 +46,9 @@ static void wait_over(struct hst_vcpu *v, uint64_t now)
 	timer_cancel(&v->h->timers, &v->wake);
 	v->stats.host_wait_ns += ns;
 	if (v->phase == HST_PHASE_STALL && v->phase_kernel_mode)
-		v->stats.stall_ns_kernel_mode += ns;
+		v->stats.stall_kernel_mode_ns += ns;
 	else if (v->phase == HST_PHASE_STALL)
-		v->stats.stall_ns_other += ns;
+		v->stats.stall_other_ns += ns;
 	v->phase = HST_PHASE_RUN;
 }
 
@@ -177,7 +177,7 @@ void hst_fault(struct hst_vcpu *v, roff_t off)
 	uint32_t block = block_of(h, off);
 	uint64_t grace;
 
-	v->stats.faults++;
+	v->stats.faults_total++;
 	note_mode(v, block);
 	if (block_kind(h, block) != BLOCK_PRESENT && block_kind(h, block) != BLOCK_FETCHING &&
 	    !fetch_room(h)) {
@@ -195,7 +195,7 @@ void hst_fault(struct hst_vcpu *v, roff_t off)
 
 void hst_ram_io(struct hst_vcpu *v, roff_t off, const struct plat_io *io)
 {
-	v->stats.faults++;
+	v->stats.faults_total++;
 	note_mode(v, block_of(v->h, off));
 	if (io->write) {
 		struct hst_store *st = &v->stores[v->store_count++];
@@ -516,6 +516,7 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 	roff_t off;
 
 	v->wait_hist[hist_bucket((now - w->since_ns) / NS_PER_US)]++;
+	v->stats.wait_max_ns = max_u64(v->stats.wait_max_ns, now - w->since_ns);
 	if (w == &v->sync) {
 		if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 			note_came(v, v->fault_off);

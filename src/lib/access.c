@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest memory for loaders and devices, control, statistics. Accesses go through the
+ * Guest memory for loaders and devices, control. Accesses go through the
  * residency map and the alias, never through the guest mapping.
  */
 #include <errno.h>
@@ -48,10 +48,75 @@ void lib_leave(struct apf *a)
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN };
 
+/* Copied without the lock at a time; so much takes a few microseconds. */
+#define PIECE_BYTES (64ull << 10)
+/* Blocks that are looked at under the lock before others get it, where nothing is copied. */
+#define LOOKS_MAX 64u
+
+static void copy(struct apf *a, roff_t off, unsigned char *buf, uint64_t n, enum access how)
+{
+	if (how == ACCESS_READ)
+		memcpy(buf, a->hst.mem.alias + off.v, n);
+	else
+		memcpy(a->hst.mem.alias + off.v, buf, n);
+}
+
+static uint64_t to_end_of_block(const struct apf *a, roff_t off)
+{
+	return a->cfg.block_bytes - off.v % a->cfg.block_bytes;
+}
+
+/*
+ * Locked. Holds what is there from off on, `len` bytes at most: never waits, as whoever holds
+ * a block must not. Returns the bytes; release() undoes it.
+ */
+static uint64_t hold(struct apf *a, roff_t off, uint64_t len, enum access how)
+{
+	uint64_t n = 0;
+
+	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n})) {
+		if (how == ACCESS_WRITE)
+			hst_wrote(&a->hst, (roff_t){off.v + n});
+		n += to_end_of_block(a, (roff_t){off.v + n});
+	}
+	return min_u64(n, len);
+}
+
+static void release(struct apf *a, roff_t off, uint64_t n)
+{
+	for (uint64_t at = 0; at < n; at += to_end_of_block(a, (roff_t){off.v + at}))
+		hst_release(&a->hst, (roff_t){off.v + at});
+}
+
+/*
+ * Locked; the block of off is there. Copies a piece, and more than a page with the lock dropped:
+ * that takes longer than others should wait, and the time without the lock is what they need to
+ * get it. Returns the bytes.
+ */
+static uint64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_t len,
+			   enum access how)
+{
+	uint64_t n = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES), how) : 0;
+
+	if (n == 0) {
+		/* Little, or held by very many already. */
+		n = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
+		if (how == ACCESS_WRITE)
+			hst_wrote(&a->hst, off);
+		copy(a, off, buf, n, how);
+		return n;
+	}
+	lib_unlock(a);
+	copy(a, off, buf, n, how);
+	lib_lock(a);
+	release(a, off, n);
+	return n;
+}
+
 static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
 		      enum access how)
 {
-	uint64_t block = a->cfg.block_bytes;
+	unsigned looks = 0;
 	roff_t off;
 	int rc = 0;
 
@@ -62,19 +127,17 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 	lib_lock(a);
 	a->users++;
 	while (len > 0 && rc == 0) {
-		uint64_t n = min_u64(len, block - off.v % block);
+		uint64_t n = min_u64(len, to_end_of_block(a, off));
 
 		rc = ensure(a, off);
-		if (rc == 0 && how == ACCESS_READ)
-			memcpy(buf, a->hst.mem.alias + off.v, n);
-		else if (rc == 0 && how == ACCESS_WRITE) {
-			hst_wrote(&a->hst, off);
-			memcpy(a->hst.mem.alias + off.v, buf, n);
-		} else if (rc == 0 && how == ACCESS_PIN) {
+		if (rc == 0 && buf)
+			n = copy_piece(a, off, buf, len, how);
+		else if (rc == 0 && how == ACCESS_PIN)
 			rc = hst_pin(&a->hst, off) ? 0 : -ENOSPC;
-		}
 		if (buf)
 			buf += n;
+		else if (++looks % LOOKS_MAX == 0)
+			lib_give_way(a);
 		off.v += n;
 		len -= n;
 	}
@@ -139,94 +202,4 @@ int apf_trouble_get(struct apf *a, struct apf_error *e)
 	if (e && t.code != 0)
 		*e = t;
 	return t.code;
-}
-
-/* ---- statistics ---- */
-
-static void wait_quantiles(struct apf *a, struct apf_stats *s)
-{
-	uint32_t hist[HIST_BUCKETS] = {0};
-
-	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
-		for (unsigned b = 0; b < HIST_BUCKETS; b++)
-			hist[b] += a->hst.vcpus[i].wait_hist[b];
-	s->wait_us_p50 = hist_quantile(hist, 50, 100);
-	s->wait_us_p99 = hist_quantile(hist, 99, 100);
-	s->wait_us_max = hist_quantile(hist, 1, 1);
-}
-
-void apf_stats_get(struct apf *a, struct apf_stats *ret)
-{
-	struct apf_stats s = {.size = sizeof(s)};
-	struct hst_stats h;
-
-	lib_lock(a);
-	hst_stats_sum(&a->hst, &h);
-	wait_quantiles(a, &s);
-	s.bytes = a->hst.mem.bytes;
-	s.bytes_present = min_u64(a->hst.blocks_present * a->cfg.block_bytes, s.bytes);
-	s.bytes_resident = hst_resident_bytes(&a->hst);
-	s.reads_in_flight = a->hst.in_flight;
-	s.writes_in_flight = a->hst.evict.writes_in_flight;
-	lib_unlock(a);
-	s.resident_max = a->cfg.resident_max;
-	s.faults = h.faults;
-	s.redundant = h.redundant;
-	s.joined = h.joined;
-	s.graced = h.graced;
-	s.blocked = h.blocked;
-	s.missing_events = h.missing_events;
-	s.ready_events = h.ready_events;
-	s.wake_alls = h.wake_alls;
-	s.stalls = h.stalls;
-	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
-	s.stalls_irqs_off = h.stall_why[ENG_IRQS_OFF];
-	s.stalls_slot_busy = h.stall_why[ENG_SLOT_BUSY];
-	s.stalls_other = h.stalls - s.stalls_kernel_mode - s.stalls_irqs_off - s.stalls_slot_busy;
-	s.ready_refused = h.ready_refused;
-	s.rechecks = h.rechecks;
-	s.host_wait_ns = h.host_wait_ns;
-	s.reads = h.reads;
-	s.read_errors = h.read_errors;
-	s.retries = h.retries;
-	s.read_timeouts = h.read_timeouts;
-	s.bytes_read = h.bytes_read;
-	s.unmapped = h.unmapped;
-	s.unmapped_clean = h.unmapped_clean;
-	s.unmapped_zero = h.unmapped_zero;
-	s.swapped = h.swapped;
-	s.rescued = h.rescued;
-	s.evicted = h.evicted;
-	s.refaulted = h.refaulted;
-	s.refaults_kernel_mode = h.refaults_kernel_mode;
-	s.read_ahead = h.read_ahead;
-	s.swap_writes = h.swap_writes;
-	s.swap_write_errors = h.swap_write_errors;
-	s.bytes_swapped = h.bytes_swapped;
-	s.holds = h.holds;
-	s.hold_ns = h.hold_ns;
-	s.hold_ns_max = h.hold_ns_max;
-	s.stall_ns_kernel_mode = h.stall_ns_kernel_mode;
-	s.stall_ns_other = h.stall_ns_other;
-	s.overhead_bytes = a->space_bytes + sizeof(*a);
-	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
-}
-
-void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret)
-{
-	struct apf_vcpu_stats s = {.size = sizeof(s)};
-	struct hst_stats h;
-
-	lib_lock(v->a);
-	h = v->hv->stats;
-	s.outstanding = v->hv->eng.outstanding;
-	lib_unlock(v->a);
-	s.faults = h.faults;
-	s.missing_events = h.missing_events;
-	s.ready_events = h.ready_events;
-	s.wake_alls = h.wake_alls;
-	s.stalls = h.stalls;
-	s.stalls_kernel_mode = h.stall_why[ENG_KERNEL_MODE];
-	s.host_wait_ns = h.host_wait_ns;
-	memcpy(ret, &s, ret->size < sizeof(s) ? ret->size : sizeof(s));
 }

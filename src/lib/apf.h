@@ -28,6 +28,7 @@ struct apf {
 	int vm_fd;
 	pthread_mutex_t lock;
 	unsigned lock_spins;
+	unsigned lock_wanted; /* threads that wait for it; atomic */
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
 	unsigned outside_count; /* of waiters */
 	unsigned users;         /* callers within access.c: apf_close waits for them */
@@ -78,6 +79,8 @@ void lib_lock(struct apf *a);
 void lib_pump(struct apf *a);
 /* lib_pump, arms the timer, unlocks. */
 void lib_unlock(struct apf *a);
+/* Locked: whoever waits for the lock gets it in between, if there is somebody. */
+void lib_give_way(struct apf *a);
 
 /* slot.c: what the VMM has told about its memslots. */
 enum kvmp_slot lib_slot_at(struct apf *a, gpa_t gpa);

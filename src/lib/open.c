@@ -36,20 +36,73 @@ int lib_error(struct apf_error *to, const struct err *from)
 	return from->code;
 }
 
-void apf_config_init(struct apf_config *c)
+static const struct apf_config defaults = {
+	.size = sizeof(defaults),
+	.faults = APF_FAULTS_USER,
+	.abi = APF_ABI_INT,
+	.vcpus_max = 1,
+	.block_bytes = 4096,
+	.faults_max = 256,
+	.queue_depth = 256,
+	.grace_us = APF_GRACE_AUTO,
+	.retries_max = 4,
+	.source_timeout_ms = 10000,
+};
+
+void apf_config_init_sized(struct apf_config *c, size_t size)
 {
-	*c = (struct apf_config){
-		.size = sizeof(*c),
-		.faults = APF_FAULTS_USER,
-		.abi = APF_ABI_INT,
-		.vcpus_max = 1,
-		.block_bytes = 4096,
-		.faults_max = 256,
-		.queue_depth = 256,
-		.grace_us = APF_GRACE_AUTO,
-		.retries_max = 4,
-		.source_timeout_ms = 10000,
-	};
+	size_t known = min_u64(size, sizeof(defaults));
+
+	memset(c, 0, size);
+	memcpy(c, &defaults, known);
+	if (size >= sizeof(c->size))
+		c->size = size;
+}
+
+/* For programs that were built with the first header, and have room for its members alone. */
+#define CONFIG_BYTES_0_1 (offsetof(struct apf_config, on_event_ctx) + sizeof(void *))
+
+void (apf_config_init)(struct apf_config *c)
+{
+	apf_config_init_sized(c, CONFIG_BYTES_0_1);
+}
+
+/* No header will ever have a larger one; what tells more was never filled in. */
+#define CONFIG_BYTES_MAX 4096u
+
+static bool is_zero(const void *p, size_t bytes)
+{
+	const unsigned char *at = p;
+
+	while (bytes > 0 && *at == 0) {
+		at++;
+		bytes--;
+	}
+	return bytes == 0;
+}
+
+/*
+ * The caller's struct as ours, whichever header it was built with. Every struct ends at a
+ * multiple of its alignment, and none was without the first two members.
+ */
+static int read_config(const struct apf_config *c, struct apf_config *ret, struct err *e)
+{
+	size_t known = min_u64(c->size, sizeof(*ret));
+
+	if (c->size % _Alignof(struct apf_config) != 0 || c->size > CONFIG_BYTES_MAX ||
+	    c->size < offsetof(struct apf_config, vcpus_max))
+		return err_set(e, -EINVAL,
+			       "apf_config: size is %zu, which no version had: use apf_config_init",
+			       c->size);
+	if (!is_zero((const char *)c + known, c->size - known))
+		return err_set(e, -EINVAL,
+			       "apf_config: size is %zu, and a member beyond the %zu bytes that "
+			       "this library (%s) knows is set: it needs a newer one",
+			       c->size, sizeof(*ret), ASYNCPF_VERSION);
+	*ret = defaults;
+	memcpy(ret, c, known);
+	ret->size = sizeof(*ret);
+	return 0;
 }
 
 /* Room for what cannot be taken away, with something left to work with. */
@@ -63,10 +116,6 @@ static uint64_t resident_min(const struct apf_config *c)
 
 static int check_config(const struct apf_config *c, struct err *e)
 {
-	if (c->size != sizeof(*c))
-		return err_set(e, -EINVAL,
-			       "apf_config: size is %zu, expected %zu: use apf_config_init",
-			       c->size, sizeof(*c));
 	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT)
 		return err_set(e, -EINVAL, "apf_config: unknown faults or abi");
 	if (c->vcpus_max < 1 || c->vcpus_max > HST_VCPUS_MAX)
@@ -189,9 +238,12 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 {
 	struct err e = {0};
 	pthread_condattr_t monotonic;
+	struct apf_config cfg;
 	struct apf *a;
-	int rc = check_config(c, &e);
+	int rc = read_config(c, &cfg, &e);
 
+	if (rc == 0)
+		rc = check_config(&cfg, &e);
 	if (rc < 0)
 		return lib_error(error, &e);
 	a = calloc(1, sizeof(*a));
@@ -199,7 +251,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 		err_sys(&e, -ENOMEM, "apf_open");
 		return lib_error(error, &e);
 	}
-	a->cfg = *c;
+	a->cfg = cfg;
 	a->vm_fd = vm_fd;
 	a->timer_fd = -1;
 	a->wake_fd = -1;

@@ -51,15 +51,42 @@ void lib_lock_init(struct apf *a)
 	pthread_mutex_init(&a->lock, NULL);
 }
 
-void lib_lock(struct apf *a)
+static void lock_wait(struct apf *a)
 {
 	for (unsigned i = 0; i < a->lock_spins; i++) {
-		if (pthread_mutex_trylock(&a->lock) == 0)
-			return;
 		for (unsigned pause = 0; pause < 8; pause++)
 			__builtin_ia32_pause();
+		if (pthread_mutex_trylock(&a->lock) == 0)
+			return;
 	}
 	pthread_mutex_lock(&a->lock);
+}
+
+void lib_lock(struct apf *a)
+{
+	if (pthread_mutex_trylock(&a->lock) == 0)
+		return;
+	__atomic_fetch_add(&a->lock_wanted, 1, __ATOMIC_RELAXED);
+	lock_wait(a);
+	__atomic_fetch_sub(&a->lock_wanted, 1, __ATOMIC_RELAXED);
+}
+
+/*
+ * A mutex goes to whoever comes first, and that is the thread that has just let go of it: one
+ * that sleeps takes long to wake up. So wait until nobody wants it, for as long as a
+ * wake-up may take; no longer, as others may want it all the time.
+ */
+#define GIVE_WAY_YIELDS 200u
+
+void lib_give_way(struct apf *a)
+{
+	lib_unlock(a);
+	for (unsigned i = 0; i < GIVE_WAY_YIELDS; i++) {
+		if (__atomic_load_n(&a->lock_wanted, __ATOMIC_RELAXED) == 0)
+			break;
+		sched_yield();
+	}
+	lib_lock(a);
 }
 
 void lib_pump(struct apf *a)

@@ -67,6 +67,7 @@ struct scale {
 	uint64_t *since;
 	struct fetch *waiting;
 	uint32_t hist[HIST_BUCKETS];
+	uint64_t wait_max_us;
 	uint64_t wait_ns, done, missing, ready, stalls, full_ns, computed_ns, started;
 };
 
@@ -155,6 +156,7 @@ static void waited(struct scale *s, uint64_t since)
 {
 	s->wait_ns += s->now_ns - since;
 	s->hist[hist_bucket((s->now_ns - since) / NS_PER_US)]++;
+	s->wait_max_us = max_u64(s->wait_max_us, (s->now_ns - since) / NS_PER_US);
 	s->done++;
 }
 
@@ -342,8 +344,8 @@ static void sum_up(const struct scale *s, struct sim_scale_row *ret)
 		.simulated_ns = s->now_ns,
 		.faults_per_s = s->done * NS_PER_MS / (s->now_ns / 1000 + 1),
 		.wait_us_mean = s->wait_ns / (s->done ? s->done : 1) / NS_PER_US,
-		.wait_us_p50 = hist_quantile(s->hist, 50, 100),
-		.wait_us_p99 = hist_quantile(s->hist, 99, 100),
+		.wait_us_p50 = hist_quantile(s->hist, 50, 100, s->wait_max_us),
+		.wait_us_p99 = hist_quantile(s->hist, 99, 100, s->wait_max_us),
 		.source = share(source_ns - min_u64(backlog_ns, source_ns), s->now_ns),
 		.queue = share(full_ns(s), s->now_ns * c->vms),
 		.thread = share(s->done * c->host_ns, s->now_ns * c->vms),

@@ -15,65 +15,23 @@
 	{#member, offsetof(struct control_status, member), \
 	 sizeof(((struct control_status *)0)->member)}
 #define NUMBER(member) {#member, offsetof(struct control_status, member), 0}
-#define VCPU_NUMBER(member) {#member, offsetof(struct control_vcpu, member), 0}
+#define COUNTER(name, unit, kind, scope, help) \
+	{#name, offsetof(struct control_status, counters.name), 0},
+#define VCPU_COUNTER(name) {#name, offsetof(struct control_vcpu, name), 0},
 
 const struct control_key control_status_keys[] = {
 	TEXT(state),
 	TEXT(why),
 	TEXT(faults),
 	TEXT(abi),
-	NUMBER(uptime_ms),
-	NUMBER(memory_bytes),
-	NUMBER(resident_bytes),
-	NUMBER(absent_bytes),
+	NUMBER(uptime_ns),
 	NUMBER(block_bytes),
-	NUMBER(resident_max_bytes),
-	NUMBER(overhead_bytes),
-	NUMBER(unmapped),
-	NUMBER(unmapped_clean),
-	NUMBER(unmapped_zero),
-	NUMBER(rescued),
-	NUMBER(evicted),
-	NUMBER(refaulted),
-	NUMBER(refaults_kernel_mode),
-	NUMBER(read_ahead),
-	NUMBER(writes_in_flight),
-	NUMBER(swap_write_errors),
-	NUMBER(swapped_bytes),
-	NUMBER(reads_in_flight),
-	NUMBER(reads),
-	NUMBER(read_bytes),
-	NUMBER(read_errors),
-	NUMBER(read_retries),
-	NUMBER(read_timeouts),
-	NUMBER(faults_total),
-	NUMBER(graced),
-	NUMBER(blocked),
-	NUMBER(host_wait_us),
-	NUMBER(missing_events),
-	NUMBER(ready_events),
-	NUMBER(wake_alls),
-	NUMBER(stalls),
-	NUMBER(stalls_kernel_mode),
-	NUMBER(stalls_irqs_off),
-	NUMBER(stalls_slot_busy),
-	NUMBER(stalls_other),
-	NUMBER(stall_us_kernel_mode),
-	NUMBER(stall_us_other),
-	NUMBER(holds),
-	NUMBER(hold_us),
-	NUMBER(hold_us_max),
-	NUMBER(wait_us_p50),
-	NUMBER(wait_us_p99),
-	NUMBER(wait_us_max),
+	APF_COUNTER_TABLE(COUNTER)
 	{.name = NULL},
 };
 
 const struct control_key control_vcpu_keys[] = {
-	VCPU_NUMBER(missing_events),
-	VCPU_NUMBER(ready_events),
-	VCPU_NUMBER(wake_alls),
-	VCPU_NUMBER(stalls),
+	CONTROL_VCPU_COUNTERS(VCPU_COUNTER)
 	{.name = NULL},
 };
 

@@ -3,10 +3,13 @@
  * What a running VM tells about itself over the control socket, and its form there: a line
  * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …". The
  * tables of keys are the one place that knows names and types; server, client and the
- * client's --json go by them. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
+ * client's --json go by them; counters come from
+ * asyncpf/counters.h. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
  */
 #ifndef VMM_CONTROL_STATUS_H
 #define VMM_CONTROL_STATUS_H
+
+#include <asyncpf/counters.h>
 
 #include "base/err.h"
 #include "base/types.h"
@@ -16,43 +19,23 @@
 /* Room for the text of any status. */
 #define CONTROL_ANSWER_MAX 16384u
 
+/* Of the counters that each vCPU has, those that fit into its line. */
+#define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
+
+#define CONTROL_VCPU_MEMBER(name) uint64_t name;
+
 struct control_vcpu {
-	uint64_t missing_events, ready_events, wake_alls, stalls;
+	CONTROL_VCPU_COUNTERS(CONTROL_VCPU_MEMBER)
 };
 
-/* Counters are since the VM's start. */
 struct control_status {
 	char state[CONTROL_WORD_MAX]; /* "running" or "paused" */
 	char why[ERR_TEXT_MAX];       /* paused for trouble, not on request: what and why */
 	char faults[CONTROL_WORD_MAX];
 	char abi[CONTROL_WORD_MAX];
-	uint64_t uptime_ms;
-
-	uint64_t memory_bytes, resident_bytes, absent_bytes, block_bytes;
-	uint64_t resident_max_bytes; /* 0: no limit */
-	uint64_t overhead_bytes;     /* of host memory, beside the guest's */
-
-	/*
-	 * Overcommit, in blocks: taken out of the guest's mapping, of these found unchanged or
-	 * all zeroes, so that nothing was written; touched again while still in memory (rescued),
-	 * memory given back (evicted), and of these fetched again (refaulted); rescued or fetched
-	 * again for the guest's kernel mode, and read along with those, unasked.
-	 */
-	uint64_t unmapped, unmapped_clean, unmapped_zero, rescued, evicted, refaulted;
-	uint64_t refaults_kernel_mode, read_ahead;
-	uint64_t writes_in_flight, swap_write_errors, swapped_bytes;
-
-	/* the source */
-	uint64_t reads_in_flight, reads, read_bytes, read_errors, read_retries, read_timeouts;
-
-	/* touches of absent memory, and what became of them */
-	uint64_t faults_total, graced, blocked, host_wait_us;
-	uint64_t missing_events, ready_events, wake_alls;
-	uint64_t stalls, stalls_kernel_mode, stalls_irqs_off, stalls_slot_busy, stalls_other;
-	uint64_t stall_us_kernel_mode, stall_us_other; /* how long they took, of host_wait_us */
-	/* times that the vCPUs were kept out of KVM_RUN, to unmap blocks; in all, the longest */
-	uint64_t holds, hold_us, hold_us_max;
-	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
+	uint64_t uptime_ns;
+	uint64_t block_bytes;
+	struct apf_counters counters;
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */
 	struct control_vcpu vcpus[CONTROL_VCPUS_MAX];

@@ -72,7 +72,7 @@ struct machine_outcome {
 	uint32_t status; /* MACHINE_EXITED: (v << 1) | 1 of the v that was written */
 	double wall_s;   /* first vCPU entered to the end */
 	double vcpu_cpu_s; /* CPU time of all vCPU threads */
-	struct apf_stats stats;
+	struct apf_counters stats;
 };
 
 struct machine;

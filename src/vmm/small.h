@@ -19,7 +19,7 @@ struct small_cfg {
 	int stop_fd;             /* readable: end the run; -1: none */
 	uint64_t time_limit_ms;  /* end the run after that; 0: none */
 	/* Progress, from the thread that called small_run, about every 100 ms; may be NULL. */
-	void (*progress)(void *ctx, const struct apf_stats *s);
+	void (*progress)(void *ctx, const struct apf_counters *c);
 	/* What the library reports, from any of its threads; may be NULL. */
 	void (*event)(void *ctx, const struct apf_event *ev);
 	/*
@@ -43,7 +43,7 @@ struct small_outcome {
 	double process_cpu_s; /* CPU time of the whole process in the run */
 	double machine_cpu_s; /* busy time of all the machine's CPUs, kernel threads included */
 	uint64_t tsc_khz;    /* what the guest's time stamps count in */
-	struct apf_stats stats;
+	struct apf_counters stats;
 	struct small_results results;
 	char console[SMALL_CONSOLE_MAX]; /* what it printed, 0-terminated */
 };

@@ -207,10 +207,10 @@ static void tick(struct small_machine *m, bool first)
 		cfg->tick(cfg->ctx, m->apf, vcpus, first);
 	}
 	if (cfg->progress && !first) {
-		struct apf_stats s = {.size = sizeof(s)};
+		struct apf_counters c;
 
-		apf_stats_get(m->apf, &s);
-		cfg->progress(cfg->ctx, &s);
+		apf_counters_get(m->apf, &c, sizeof(c));
+		cfg->progress(cfg->ctx, &c);
 	}
 }
 
@@ -248,8 +248,7 @@ static void collect(struct small_machine *m, uint64_t start_ns, struct small_out
 		    (double)NS_PER_S;
 	for (unsigned i = 0; i < m->vcpu_count; i++)
 		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
-	o->stats.size = sizeof(o->stats);
-	apf_stats_get(m->apf, &o->stats);
+	apf_counters_get(m->apf, &o->stats, sizeof(o->stats));
 	(void)apf_read(m->apf, SMALL_RESULTS_GPA, &o->results, sizeof(o->results));
 	if (khz && o->results.end_tsc > o->results.start_tsc)
 		o->guest_s = (double)(o->results.end_tsc - o->results.start_tsc) /

@@ -132,7 +132,7 @@ class Peers(ControlTest):
         self.all_fail(why, "--timeout", "1", verbs=["resume", "evict"])
 
     def test_nonsense(self):
-        for answer, line in ((b"uptime_ms soon\nok\n", "uptime_ms soon"), (b"\nok\n", ""),
+        for answer, line in ((b"uptime_ns soon\nok\n", "uptime_ns soon"), (b"\nok\n", ""),
                              (b"vcpu 99 stalls 1\nok\n", "vcpu 99 stalls 1")):
             peer = self.peer(HELLO + answer)
             self.all_fail(f"an answer that makes no sense: {line}")

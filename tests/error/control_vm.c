@@ -48,9 +48,9 @@ static void vm_status(void *ctx, struct control_status *ret)
 		snprintf(ret->why, sizeof(ret->why), "%s", vm->why);
 	snprintf(ret->faults, sizeof(ret->faults), "user");
 	snprintf(ret->abi, sizeof(ret->abi), "int");
-	ret->memory_bytes = MEMORY;
-	ret->resident_bytes = atomic_load(&vm->resident);
-	ret->absent_bytes = MEMORY - ret->resident_bytes;
+	ret->counters.memory_bytes = MEMORY;
+	ret->counters.resident_bytes = atomic_load(&vm->resident);
+	ret->counters.absent_bytes = MEMORY - ret->counters.resident_bytes;
 	ret->vcpu_count = 2;
 	ret->vcpus[1].stalls = 7;
 }

@@ -40,7 +40,7 @@ class Source(DemoTest):
                                     "fault?fault-error-at=5&fault-error-count=3"), kind)
             run, = self.results(path)
             host = run["host"]
-            self.assertEqual((run["verified"], host["retries"], host["read_errors"],
+            self.assertEqual((run["verified"], host["read_retries"], host["read_errors"],
                               host["read_timeouts"]), (True, 3, 3, 0))
             self.assertEqual(host["reads"], 64 + 3)
 

@@ -106,7 +106,7 @@ class Ends(RunTest):
         self.assertEqual([out[k] for k in ("end", "exit_port_status", "cpus", "faults", "abi",
                                            "memory_bytes", "error")],
                          ["exit-port", 11, 2, "user", "pf2", 16 << 20, None])
-        self.assertEqual(out["stats"]["bytes"], 16 << 20)
+        self.assertEqual(out["stats"]["memory_bytes"], 16 << 20)
         self.guest("crash", "--json", "out", "--faults", "stall")
         out = json.loads((self.folder / "out").read_text())
         self.assertEqual((out["end"], out["abi"]), ("error", None))

@@ -151,7 +151,7 @@ static void test_exit_port(void **state)
 	expect_end(x, "exit=42", MACHINE_EXITED);
 	assert_int_equal(x->out.status, 85);
 	read_until(x, "argument 1: exit=42\nexit 42\n");
-	assert_true(x->out.stats.bytes == 8 << 20);
+	assert_true(x->out.stats.memory_bytes == 8 << 20);
 	assert_true(x->out.wall_s > 0 && x->out.vcpu_cpu_s > 0);
 }
 

@@ -665,7 +665,7 @@ static void under_a_limit(enum apf_faults faults, enum apf_abi abi)
 	/* Half of the pages fit. */
 	assert_true(f->out.stats.evicted > rounds * GUEST_PAGES / 6);
 	assert_true(f->out.stats.refaulted > rounds * GUEST_PAGES / 6);
-	assert_true(f->out.stats.bytes_resident <= f->cfg.apf.resident_max);
+	assert_true(f->out.stats.resident_bytes <= f->cfg.apf.resident_max);
 	close_rewriter(&s);
 }
 

@@ -122,7 +122,7 @@ static inline void fix_run(struct fix *f)
 /* The two halves must agree on what was sent and taken. */
 static inline void fix_events_agree(const struct fix *f)
 {
-	const struct apf_stats *s = &f->out.stats;
+	const struct apf_counters *s = &f->out.stats;
 	uint64_t missing = 0, ready = 0, wake_all = 0, early = 0;
 
 	for (unsigned c = 0; c < f->cfg.boot.vcpus; c++) {

@@ -47,8 +47,8 @@ static inline void vm_status(void *ctx, struct control_status *ret)
 	struct vm *vm = ctx;
 
 	snprintf(ret->state, sizeof(ret->state), "%s", vm->paused ? "paused" : "running");
-	ret->memory_bytes = MEMORY;
-	ret->resident_bytes = atomic_load(&vm->resident);
+	ret->counters.memory_bytes = MEMORY;
+	ret->counters.resident_bytes = atomic_load(&vm->resident);
 	ret->vcpu_count = CONTROL_VCPUS_MAX;
 }
 
@@ -279,7 +279,7 @@ static inline void expect_alive(const struct fixture *f)
 
 	client_hello(&k, f);
 	ask_ok(&k, "status\n", &s);
-	assert_int_equal(s.memory_bytes, MEMORY);
+	assert_int_equal(s.counters.memory_bytes, MEMORY);
 	assert_int_equal(s.vcpu_count, CONTROL_VCPUS_MAX);
 	close(k.fd);
 }

@@ -13,7 +13,7 @@
 #include "vmm/control_proto.h"
 #include "vmm/control_status.h"
 
-#define NUMBERS_FIRST offsetof(struct control_status, uptime_ms)
+#define NUMBERS_FIRST offsetof(struct control_status, uptime_ns)
 #define NUMBERS_END offsetof(struct control_status, vcpu_count)
 
 /* Every member its own value, as wide as it can be. */
@@ -88,15 +88,15 @@ static void form(void **state)
 {
 	static char text[CONTROL_ANSWER_MAX];
 	struct control_status s = {
-		.state = "paused", .why = "no room", .uptime_ms = 5, .vcpu_count = 2,
+		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
 		.vcpus = {{1, 2, 3, 4}, {5, 6, 7, 8}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
 	assert_true(len < sizeof(text));
 	text[len] = '\0';
-	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ms 5\n", 36);
-	assert_non_null(strstr(text, "\nwait_us_max 0\n"
+	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ns 5\n", 36);
+	assert_non_null(strstr(text, "\nhold_max_ns 0\n"
 			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4\n"
 			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"));
 }
@@ -118,8 +118,8 @@ static void unknown_keys_pass(void **state)
 static void malformed_lines(void **state)
 {
 	static const char *const lines[] = {
-		"", " ", "state", "state ", " 1", "uptime_ms", "uptime_ms x", "uptime_ms -1",
-		"uptime_ms 1 ", "uptime_ms 18446744073709551616", "state 0123456789abcdef", "vcpu",
+		"", " ", "state", "state ", " 1", "uptime_ns", "uptime_ns x", "uptime_ns -1",
+		"uptime_ns 1 ", "uptime_ns 18446744073709551616", "state 0123456789abcdef", "vcpu",
 		"vcpu ", "vcpu x stalls 1", "vcpu 64 stalls 1", "vcpu 0 stalls", "vcpu 0 stalls x",
 		"vcpu 0 stalls 1 ready_events",
 	};

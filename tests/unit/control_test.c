@@ -23,7 +23,7 @@ static void verbs(void **state)
 	assert_string_equal(s.state, "running");
 	assert_false(f->vm.paused);
 	ask_ok(&k, "evict 4096\n", &s);
-	assert_int_equal(s.resident_bytes, 4096);
+	assert_int_equal(s.counters.resident_bytes, 4096);
 	/* Kept open until the VM has ended. */
 	client_say(&k, "stop\n");
 	expect_line(&k, "ok");
@@ -81,7 +81,7 @@ static void all_in_one(void **state)
 	client_answer(&k, &s, last);
 	assert_string_equal(last, "ok");
 	client_answer(&k, &s, last);
-	assert_int_equal(s.resident_bytes, 8192);
+	assert_int_equal(s.counters.resident_bytes, 8192);
 	expect_end(&k);
 }
 
@@ -106,7 +106,7 @@ static void eviction_holds_up_nobody(void **state)
 	wait_evicting(&f->vm, 1);
 	client_hello(&other, f);
 	ask_ok(&other, "status\n", &s);
-	assert_int_equal(s.resident_bytes, MEMORY);
+	assert_int_equal(s.counters.resident_bytes, MEMORY);
 	ask_ok(&other, "pause\n", &s);
 	ask_error(&other, "evict 0\n",
 		  "error an eviction is under way; try again when it is done");
@@ -116,7 +116,7 @@ static void eviction_holds_up_nobody(void **state)
 	f->vm.hold = false;
 	client_answer(&k, &s, last);
 	assert_string_equal(last, "ok");
-	assert_int_equal(s.resident_bytes, 0);
+	assert_int_equal(s.counters.resident_bytes, 0);
 	ask_ok(&other, "evict 4096\n", &s);
 	assert_int_equal(f->vm.evictions, 2);
 	close(k.fd);
@@ -139,7 +139,7 @@ static void answers_keep_their_order(void **state)
 	f->vm.hold = false;
 	client_answer(&k, &s, last);
 	assert_string_equal(s.state, "running");
-	assert_int_equal(s.resident_bytes, 0);
+	assert_int_equal(s.counters.resident_bytes, 0);
 	client_answer(&k, &s, last);
 	assert_string_equal(s.state, "paused");
 	close(k.fd);

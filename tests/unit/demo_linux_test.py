@@ -36,8 +36,8 @@ def result_of(boot, visits_per_s=50.0, bad=0, well=True):
         result.take_line(f"guest: {json.dumps(report)}")
     for n in (1, 2):
         counters = {"missing_events": 698, "ready_events": 697, "stalls": 40,
-                    "stalls_kernel_mode": 10, "stall_us_kernel_mode": 250_000,
-                    "stall_us_other": 750_000}
+                    "stalls_kernel_mode": 10, "stall_kernel_mode_ns": 250_000_000,
+                    "stall_other_ns": 750_000_000}
         result.take_mark("counters", json.dumps({k: n * v for k, v in counters.items()}))
     return result
 
@@ -122,7 +122,7 @@ class Demo(unittest.TestCase):
             data = json.loads(path.read_text(encoding="utf-8"))
         self.assertEqual(data["resident"], 96)
         self.assertEqual(data["runs"][0]["late_us"]["p99"], 25000)
-        self.assertEqual(data["runs"][0]["stall_us_kernel_mode"], 250_000)
+        self.assertEqual(data["runs"][0]["stall_kernel_mode_ns"], 250_000_000)
 
 
 if __name__ == "__main__":

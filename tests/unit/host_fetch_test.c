@@ -46,11 +46,11 @@ static void one_read_however_many_wait(void **state)
 		assert_null(w[i].fetch);
 	assert_true(ensure(x, 7, &w[0]));
 	hst_stats_sum(&x->h, &s);
-	assert_int_equal(s.faults, 4);
+	assert_int_equal(s.faults_total, 4);
 	assert_int_equal(s.joined, 3);
 	assert_int_equal(s.blocked, 4);
 	assert_int_equal(s.reads, 1);
-	assert_int_equal(s.bytes_read, PAGE_BYTES);
+	assert_int_equal(s.read_bytes, PAGE_BYTES);
 	hx_close(x);
 }
 
@@ -228,7 +228,7 @@ static void all_may_fail_at_once(void **state)
 	assert_false(hst_is_paused(&x->h));
 	assert_int_equal(x->h.stats.reads, 50 * 7);
 	assert_int_equal(x->h.stats.read_errors, 50 * 6);
-	assert_int_equal(x->h.stats.retries, 50 * 4);
+	assert_int_equal(x->h.stats.read_retries, 50 * 4);
 	hx_close(x);
 }
 
@@ -351,7 +351,7 @@ static void retries_wait_longer_each_time_then_the_vm_is_paused(void **state)
 	assert_int_equal(hx_next(x, 1), HST_WAIT);
 	assert_int_equal(x->until, NS_NEVER);
 	assert_int_equal(x->h.stats.read_errors, ARRAY_LEN(delays) + 1);
-	assert_int_equal(x->h.stats.retries, ARRAY_LEN(delays));
+	assert_int_equal(x->h.stats.read_retries, ARRAY_LEN(delays));
 	hx_close(x);
 }
 

@@ -78,7 +78,7 @@ static void the_last_to_come_out_lets_it_begin(void **state)
 		assert_int_equal(hx_next(x, i), HST_ENTER);
 	assert_int_equal(x->h.stats.holds, 1);
 	assert_int_equal(x->h.stats.hold_ns, 70 * US);
-	assert_int_equal(x->h.stats.hold_ns_max, 70 * US);
+	assert_int_equal(x->h.stats.hold_max_ns, 70 * US);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, 10);
 	hxs_device(x, 20, 0);

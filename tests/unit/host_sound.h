@@ -72,18 +72,24 @@ static inline const char *hx_writes_broken(const struct hst *h)
 
 static inline const char *hx_kept_broken(const struct hst *h)
 {
-	uint32_t pinned = 0;
+	uint32_t pinned = 0, held = 0, keeps;
 
 	for (uint32_t b = 0; b < h->block_count; b++) {
-		bool kept = false;
+		uint32_t kept = 0;
 
 		pinned += block_is(h, b, BLOCK_PINNED);
 		for (unsigned i = 0; i < h->cfg.vcpus; i++)
 			for (unsigned k = 0; k < HST_KEPT; k++)
-				kept |= h->vcpus[i].kept[k] == b;
-		if (kept != block_is(h, b, BLOCK_KEPT))
+				kept += h->vcpus[i].kept[k] == b;
+		keeps = h->evict.keeps ? h->evict.keeps[b] : 0;
+		if ((keeps > 0) != block_is(h, b, BLOCK_KEPT))
 			return "kept blocks";
+		if (h->evict.keeps && kept > keeps)
+			return "how many keep a block";
+		held += h->evict.keeps ? keeps - kept : 0;
 	}
+	if (held != h->evict.held)
+		return "held blocks";
 	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
 }
 

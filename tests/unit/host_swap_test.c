@@ -277,7 +277,7 @@ static void a_short_write_goes_on(void **state)
 	assert_int_equal(hxs(x)->writes[0].len, 5 * PAGE_BYTES - 128);
 	hxs_write_ok(x, 0);
 	hxs_evict(x);
-	assert_int_equal(x->h.stats.bytes_swapped, 8 * PAGE_BYTES);
+	assert_int_equal(x->h.stats.swapped_bytes, 8 * PAGE_BYTES);
 	assert_int_equal(x->h.evict.resident, 0);
 	hxs_check_pages(x, 0, 8);
 	hxs_close(x);

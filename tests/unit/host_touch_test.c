@@ -119,7 +119,7 @@ static void kernel_faults_are_fetched(void **state)
 	assert_int_equal(touch(x, 7), 0);
 	assert_int_equal(hx_entry(x, HX_PRESENT, 0)->a, 7 * PAGE_BYTES);
 	assert_int_equal(x->h.stats.redundant, 1);
-	assert_int_equal(x->h.stats.faults, 3);
+	assert_int_equal(x->h.stats.faults_total, 3);
 	hx_close(x);
 }
 

@@ -591,7 +591,7 @@ static void ram_io_waits_until_it_can_be_carried_out(void **state)
 	hx_load(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_int_equal(hx_v(x, 0)->stats.redundant, 1);
-	assert_int_equal(hx_v(x, 0)->stats.faults, 2);
+	assert_int_equal(hx_v(x, 0)->stats.faults_total, 2);
 	hx_close(x);
 }
 

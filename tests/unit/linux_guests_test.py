@@ -34,7 +34,7 @@ case $last in
 *dies*) kill -9 $$ ;;
 esac
 echo '{"wall_s": 1,' >"$3"
-echo '"stats": {"faults": 7}}' >>"$3"
+echo '"stats": {"faults_total": 7}}' >>"$3"
 exit 4
 """
 
@@ -58,7 +58,7 @@ class Script(unittest.TestCase):
         (result,), shown = self.run_script(Boot("a", ["good"]))
         self.assertEqual(result.status, 4)
         self.assertEqual(result.report("end"), {"step": "end", "well": True})
-        self.assertEqual(result.stats, {"wall_s": 1, "stats": {"faults": 7}})
+        self.assertEqual(result.stats, {"wall_s": 1, "stats": {"faults_total": 7}})
         self.assertEqual(result.wrong, [])
         self.assertEqual(result.counters, [{"faults_total": 5}])
         self.assertEqual(shown, [("a", None), ("a", 4)])

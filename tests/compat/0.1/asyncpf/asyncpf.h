@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libasyncpf: asynchronous page faults for KVM guests, from user space.
+ *
+ * For the author of a VMM. You make the VM and the vCPUs as before; three things
+ * change: guest memory comes from apf_memory_add(), each vCPU is attached, and
+ * apf_vcpu_run() stands where ioctl(KVM_RUN) stood. Memory may then be absent when the
+ * guest starts; it is fetched from a page source when it is touched, and the guest runs
+ * on meanwhile.
+ *
+ *     apf_open(vm_fd, &config, &apf, &error);
+ *     apf_memory_add(apf, 0, 1 << 30, &error);
+ *     apf_source_add(apf, 0, 1 << 30, "file:ram.img", 0, NULL, &error);
+ *     apf_start(apf, &error);
+ *     slot.userspace_addr = apf_memory_hva(apf, 0);      // KVM_SET_USER_MEMORY_REGION
+ *     apf_vcpu_attach(apf, 0, vcpu_fd, run, 0, &vcpu, &error);
+ *     while ((rc = apf_vcpu_run(vcpu)) == 0 || rc == -EINTR)
+ *             ... run->exit_reason, as ever
+ *
+ * A complete VMM is in examples/minimal.c.
+ *
+ * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
+ * holds one line that says what failed, on what, and why. NULL is allowed for it.
+ *
+ * Threads: open, memory_add, source_add, start and close belong to one thread; each
+ * vCPU runs on a thread of its own; everything else may be called from any thread. The
+ * library has one thread of its own per VM and no global state; several VMs fit in one
+ * process.
+ *
+ * Signals: the library uses config.kick_signal and SIGBUS on vCPU threads, both blocked
+ * outside KVM_RUN, and sets KVM_SET_SIGNAL_MASK. It installs no handler.
+ */
+#ifndef ASYNCPF_ASYNCPF_H
+#define ASYNCPF_ASYNCPF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct kvm_run;
+
+struct apf;      /* one VM's memory */
+struct apf_vcpu; /* one vCPU of it */
+
+struct apf_error {
+	int code;       /* -errno */
+	char text[240]; /* one line, no newline */
+};
+
+/* How a touch of absent memory is served. */
+enum apf_faults {
+	APF_FAULTS_BLOCK = 0,  /* the vCPU thread waits; the guest takes no interrupts */
+	APF_FAULTS_STALL = 1,  /* the vCPU is halted and takes interrupts */
+	APF_FAULTS_KERNEL = 2, /* the kernel's own async page fault; we serve the page */
+	APF_FAULTS_USER = 3,   /* the guest is told, and runs other tasks: the default */
+};
+
+/* The protocol that the guest is offered (APF_FAULTS_USER only). */
+enum apf_abi {
+	APF_ABI_OFF = 0,
+	APF_ABI_LEGACY = 1,     /* Linux up to 5.7 */
+	APF_ABI_PF2 = 2,        /* the proposal of April 2020, its hazards closed */
+	APF_ABI_PF2_STRICT = 3, /* the same to the letter, for study */
+	APF_ABI_INT = 4,        /* Linux 5.8 and later: the default */
+};
+
+#define APF_GRACE_AUTO (-1)
+
+/* Why the VM stands still; see apf_config.on_event. */
+struct apf_event {
+	enum {
+		APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
+		APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
+	} kind;
+	uint64_t gpa;     /* first byte that is missing */
+	const char *text; /* valid during the call */
+};
+
+/* apf_config_init() fills in the defaults; change what you need. */
+struct apf_config {
+	size_t size; /* sizeof(struct apf_config), for compatibility */
+	enum apf_faults faults;
+	enum apf_abi abi;
+	unsigned vcpus_max;         /* vCPUs that will be attached, 1..64; default 1 */
+	uint32_t block_bytes;       /* fetched as one: power of two, 4096..2 MiB; default 4096 */
+	uint32_t faults_max;        /* outstanding faults per vCPU, 1..4096; default 256 */
+	uint32_t queue_depth;       /* reads in flight per VM, 1..4096; default 256 */
+	int64_t grace_us; /* wait this long before telling the guest; default APF_GRACE_AUTO */
+	uint32_t retries_max;       /* of a failing read before the VM is paused; default 4 */
+	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
+				       10000 */
+	/*
+	 * Overcommit. swap: a file that the library makes and removes again, or one that it made
+	 * before; content that the guest wrote goes there when its memory is taken away. Without
+	 * it nothing is ever taken away. Needs Linux 6.7. swap_wrap: what stands around its
+	 * reads, as in "delay?ms=20"; NULL: nothing. Strings are used by apf_start only.
+	 */
+	const char *swap;
+	const char *swap_wrap;
+	/*
+	 * At most this much guest memory is held in host memory, bytes; 0: no limit. Needs swap.
+	 * At least 4 MiB, and 32 blocks and 16 for each vCPU beside what is pinned. RAM without a
+	 * source is filled by the kernel unseen until three quarters of it are used (not where
+	 * blocks are larger than a page): a guest that then writes very fast can exceed the limit
+	 * for a moment, once.
+	 */
+	uint64_t resident_max;
+	int kick_signal;            /* 0: SIGRTMIN + 4 */
+	/*
+	 * Called by any of the library's or the vCPUs' threads when the VM is paused for want
+	 * of memory, and when it goes on. Must return soon and must not call the library.
+	 */
+	void (*on_event)(void *ctx, const struct apf_event *ev);
+	void *on_event_ctx;
+};
+
+void apf_config_init(struct apf_config *c);
+
+/* ---- one VM ---- */
+
+/*
+ * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip); it stays
+ * yours. Unless faults is APF_FAULTS_KERNEL, three MSRs of the VM are directed to user space
+ * (KVM_X86_SET_MSR_FILTER) and exception payloads are enabled.
+ */
+int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *e);
+
+/*
+ * Ends all waiting for memory: apf_read, apf_write and apf_populate return -EINTR, those that
+ * come later, too, and a vCPU that waits does so until it is kicked. For a VMM whose devices
+ * have threads, which must end before apf_close. After apf_start; any thread; may be repeated.
+ */
+void apf_stop(struct apf *a);
+
+/*
+ * Stops the library's thread and frees everything. Every vCPU thread must have left
+ * apf_vcpu_run() for good. Waits for reads in flight. NULL is harmless.
+ */
+void apf_close(struct apf *a);
+
+/*
+ * Gives the guest RAM at gpa: both multiples of block_bytes. It starts absent and costs
+ * nothing until touched. Up to 8 times.
+ */
+int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error *e);
+/*
+ * After apf_start: the address of gpa for KVM_SET_USER_MEMORY_REGION; NULL if it is no RAM.
+ * For KVM only: never touch memory there, use apf_read and apf_write.
+ */
+void *apf_memory_hva(struct apf *a, uint64_t gpa);
+
+/*
+ * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a
+ * multiple of block_bytes. What a source does not hold, and RAM without one, is zeroes.
+ * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md.
+ * *ret_size: the source's size in bytes; ret_size may be NULL.
+ */
+int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
+		   uint64_t *ret_size, struct apf_error *e);
+
+/* Memory and sources are complete: maps the memory and starts serving. */
+int apf_start(struct apf *a, struct apf_error *e);
+
+/*
+ * EAX of CPUID leaf 0x40000001 as the guest should see it, from what the host supports: the
+ * page fault features replaced, and PV_UNHALT taken out where vCPUs are halted for faults.
+ */
+uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
+
+/* ---- guest memory, for loaders and devices ---- */
+
+/*
+ * Copies from or to guest memory, fetching what is absent first: blocks for that long.
+ * -EFAULT: not all of it is RAM. -EINTR: the library is being closed.
+ */
+int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
+int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
+/* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
+int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
+/*
+ * The same, and it is never evicted. -ENOSPC: resident_max would leave too little for
+ * the rest. Not needed for what the guest has the kernel write
+ * (kvmclock, steal time, PV EOI): the library sees to that.
+ */
+int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
+
+/*
+ * Takes memory away until at most `bytes` are resident, coldest first; 0: all that can be
+ * taken. What the guest wants back meanwhile it gets. Blocks, while the VM runs on; any number
+ * of threads. *ret_resident (may be NULL): bytes that are resident then. -EINVAL: no swap file
+ * was configured; -EBUSY: the VM is paused for want of room or a failing file, with its text;
+ * -EINTR: the library is being closed.
+ */
+int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *e);
+
+/* ---- vCPUs ---- */
+
+/*
+ * index: 0..vcpus_max-1, the low bits of every token. fd and run stay yours;
+ * run->kvm_valid_regs gets REGS, SREGS and EVENTS.
+ */
+int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
+		    struct apf_vcpu **ret, struct apf_error *e);
+
+/*
+ * Runs the guest as ioctl(KVM_RUN) does, serving page faults on the way, until there is an
+ * exit for you: 0, look at run->exit_reason. -EINTR: a signal of yours, apf_vcpu_kick(), or
+ * nothing at all; call again. Anything else is KVM_RUN's failure, or -EFAULT for a memory
+ * error outside our memory. While the VM is paused only a kick makes it return.
+ */
+int apf_vcpu_run(struct apf_vcpu *v);
+
+/* Makes apf_vcpu_run() return -EINTR soon, at once if it is called later. Any thread. */
+void apf_vcpu_kick(struct apf_vcpu *v);
+
+/* The vCPU was reset (INIT): its registers are cleared, nobody is told anything any more. */
+void apf_vcpu_reset(struct apf_vcpu *v);
+
+/*
+ * The page fault registers, for a VMM that saves and restores MSRs: 0x4b564d02, 06 and 07,
+ * in any order. The vCPU must not be in apf_vcpu_run(). -EINVAL: no such register in this
+ * protocol, or a value that the guest could not have written.
+ */
+int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value);
+int apf_vcpu_set_msr(struct apf_vcpu *v, uint32_t msr, uint64_t value);
+
+/*
+ * The whole protocol state, faults in flight included. Call apf_pause() first and save
+ * everything, KVM's state and guest memory too, while paused: events are delivered by other
+ * threads, and a token in the slot, an interrupt in the local APIC and this state belong
+ * together. The vCPU must not be in apf_vcpu_run(). Save with too small a buffer writes
+ * nothing and returns the most that it may need; otherwise it returns what it wrote, which is
+ * what restore wants. Restore (0 or -EINVAL) into a vCPU that has not run.
+ */
+size_t apf_vcpu_save(struct apf_vcpu *v, void *buf, size_t len);
+int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);
+
+/* ---- control ---- */
+
+/* Stops every vCPU at its next exit and keeps it; resume also retries failed reads. */
+void apf_pause(struct apf *a);
+void apf_resume(struct apf *a);
+int apf_is_paused(struct apf *a);
+/*
+ * Why the VM is paused although nobody asked for it: a source or the swap file failed. 0: it is
+ * not; else the code, and the text that on_event was called with.
+ */
+int apf_trouble_get(struct apf *a, struct apf_error *e);
+
+/* Counters since apf_start; sums over all vCPUs. */
+struct apf_stats {
+	size_t size; /* sizeof(struct apf_stats), set by the caller */
+	uint64_t bytes, bytes_present;
+	uint64_t faults, redundant, joined, graced, blocked;
+	uint64_t missing_events, ready_events, wake_alls;
+	uint64_t stalls, stalls_kernel_mode, stalls_irqs_off, stalls_slot_busy, stalls_other;
+	uint64_t ready_refused, rechecks;
+	uint64_t host_wait_ns; /* vCPUs stood still because of us */
+	uint64_t reads, read_errors, retries, read_timeouts, bytes_read;
+	uint64_t overhead_bytes; /* of host memory beside guest RAM, allocated at start */
+	/* fault to memory readable, all vCPUs, microseconds */
+	uint64_t wait_us_p50, wait_us_p99, wait_us_max;
+	/*
+	 * bytes_resident: in host memory, whether the guest has it mapped or not. Unlike
+	 * bytes_present it counts what the kernel filled by itself.
+	 */
+	uint64_t bytes_resident, resident_max, reads_in_flight, writes_in_flight;
+	/* Blocks taken out of the guest's mapping: unchanged ones, all zeroes, written out. */
+	uint64_t unmapped, unmapped_clean, unmapped_zero, swapped;
+	uint64_t rescued;   /* of those: touched again while still in memory */
+	uint64_t evicted;   /* of those: memory given back */
+	uint64_t refaulted; /* of those: fetched again */
+	uint64_t refaults_kernel_mode; /* rescued or fetched again for the guest's CPL 0 */
+	uint64_t read_ahead; /* read along with those, from around them, and kept unmapped */
+	uint64_t swap_writes, swap_write_errors, bytes_swapped;
+	uint64_t stall_ns_kernel_mode, stall_ns_other; /* the vCPUs were halted for faults */
+	/* The vCPUs were kept out of KVM_RUN so often to unmap blocks; in all, and the longest. */
+	uint64_t holds, hold_ns, hold_ns_max;
+};
+void apf_stats_get(struct apf *a, struct apf_stats *ret);
+
+/* The same for one vCPU. */
+struct apf_vcpu_stats {
+	size_t size; /* sizeof(struct apf_vcpu_stats), set by the caller */
+	uint64_t faults, missing_events, ready_events, wake_alls;
+	uint64_t stalls, stalls_kernel_mode, host_wait_ns;
+	uint64_t outstanding; /* faults that the guest was told of and that are not over */
+};
+void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
+
+/* "0.1.0" */
+const char *apf_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

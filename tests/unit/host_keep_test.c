@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* host/keep.c: what is held stays, by count; what is let go of goes like any other block. */
+#include "host_swap_fixture.h"
+
+static roff_t page(uint64_t p)
+{
+	return (roff_t){p * PAGE_BYTES};
+}
+
+static void what_is_held_stays(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 8);
+	assert_true(hst_hold(&x->h, page(12)));
+	assert_true(hst_hold(&x->h, page(12)));
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_PRESENT);
+	assert_int_equal(hxs_kind(x, 11), BLOCK_ABSENT);
+	/* One of the two is done with it. */
+	hst_release(&x->h, page(12));
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_PRESENT);
+	hst_release(&x->h, page(12));
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_ABSENT);
+	hxs_check_pages(x, 10, 8);
+	hxs_close(x);
+}
+
+/* Content that is written while it is held is not taken for what was swapped before. */
+static void written_while_held_is_written_out(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t swapped;
+
+	(void)state;
+	hxs_write_pages(x, 10, 1);
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 1);
+	swapped = x->h.stats.swapped;
+	assert_true(hst_hold(&x->h, page(10)));
+	hst_wrote(&x->h, page(10));
+	hst_release(&x->h, page(10));
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, swapped + 1);
+	hxs_close(x);
+}
+
+static void what_is_not_there_is_not_held(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	assert_false(hst_hold(&x->h, page(20)));
+	hxs_write_pages(x, 20, 1);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 20), BLOCK_STANDBY);
+	assert_false(hst_hold(&x->h, page(20)));
+	hxs(x)->later = false;
+	hxs_evict(x);
+	hxs_close(x);
+}
+
+static void places_are_left_for_the_vcpus(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_vcpu *v = hx_v(x, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 1);
+	for (unsigned i = 0; i < HST_HOLDS_MAX; i++)
+		assert_true(hst_hold(&x->h, page(10)));
+	assert_false(hst_hold(&x->h, page(10)));
+	vcpu_keep(v, HST_KEPT_AREA, 10);
+	for (unsigned i = 0; i < HST_HOLDS_MAX; i++)
+		hst_release(&x->h, page(10));
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_PRESENT);
+	vcpu_keep(v, HST_KEPT_AREA, BLOCK_NONE);
+	hxs_evict_all(x);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
+	hxs_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_held_stays),
+		cmocka_unit_test(written_while_held_is_written_out),
+		cmocka_unit_test(what_is_not_there_is_not_held),
+		cmocka_unit_test(places_are_left_for_the_vcpus),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
