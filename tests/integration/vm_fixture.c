@@ -47,23 +47,30 @@ static void ok(const struct vm *v, int rc)
 	assert_int_equal(rc, 0);
 }
 
-void vm_memory(struct vm *v, const char *uri)
+void vm_memory_with(struct vm *v, uint64_t gpa, uint64_t bytes, const char *uri)
 {
 	/* One table each, and 16 large pages to 32 MiB for user mode, as they are. */
-	const uint64_t up[2] = {(VM_TABLES + 0x1000) | 7, (VM_TABLES + 0x2000) | 7};
+	const uint64_t up[2] = {(VM_TABLES + 0x1000) | 0x27, (VM_TABLES + 0x2000) | 0x27};
 	uint64_t large[16];
 
 	for (unsigned i = 0; i < 16; i++)
-		large[i] = (uint64_t)i << 21 | 0x87;
+		large[i] = (uint64_t)i << 21 | 0xe7;
 	ok(v, apf_open(v->fd, &v->config, &v->apf, &v->error));
 	ok(v, apf_memory_add(v->apf, 0, VM_RAM, &v->error));
 	if (uri)
-		ok(v, apf_source_add(v->apf, VM_DATA, VM_DATA_BYTES, uri, 0, NULL, &v->error));
+		ok(v, apf_source_add(v->apf, gpa, bytes, uri, 0, NULL, &v->error));
 	ok(v, apf_start(v->apf, &v->error));
 	ok(v, apf_write(v->apf, VM_TABLES, &up[0], 8));
 	ok(v, apf_write(v->apf, VM_TABLES + 0x1000, &up[1], 8));
 	ok(v, apf_write(v->apf, VM_TABLES + 0x2000, large, sizeof(large)));
 	ok(v, apf_write(v->apf, VM_WORD, &(uint32_t){0}, 4));
+	/* The task state segment with its map of allowed ports, which KVM's emulator reads. */
+	ok(v, apf_write(v->apf, 0, &(uint32_t){0}, 4));
+}
+
+void vm_memory(struct vm *v, const char *uri)
+{
+	vm_memory_with(v, VM_DATA, VM_DATA_BYTES, uri);
 }
 
 void vm_slot(struct vm *v, unsigned slot, uint64_t gpa, uint64_t bytes, uint32_t flags)
@@ -190,6 +197,9 @@ void vm_until_exit(struct vm *v, uint32_t exit_reason)
 		rc = apf_vcpu_run(v->vcpu);
 	while (rc == -EINTR);
 	assert_int_equal(rc, 0);
+	if (v->run->exit_reason != exit_reason)
+		print_error("exit %u at %#llx, cr2 %#llx\n", v->run->exit_reason, vm_regs(v).rip,
+			    v->run->s.regs.sregs.cr2);
 	assert_int_equal(v->run->exit_reason, exit_reason);
 }
 
