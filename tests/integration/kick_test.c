@@ -92,9 +92,7 @@ static void a_page_comes_without_room_in_the_signal_queue(void **state)
 		v.config.faults = ways[i];
 		vm_start(&v, "delay+zero:?size=64K&ms=100");
 		VM_USER(&v, VM_LOAD_DATA);
-		vm_go(&v);
-		assert_int_equal(vm_join(&v), 0);
-		assert_int_equal(v.run->exit_reason, KVM_EXIT_IO);
+		vm_until_exit(&v, KVM_EXIT_IO);
 	}
 }
 
