@@ -4,7 +4,8 @@
  * that the kernel writes, and the page fault registers themselves.
  */
 #include <errno.h>
-#include <string.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "vm_fixture.h"
 
@@ -81,6 +82,31 @@ static void an_area_set_after_a_kick_is_written(void **state)
 		assert_int_not_equal(word_at(&v, areas[i].gpa + areas[i].version_at), 0);
 		apf_close(v.apf);
 	}
+}
+
+/* Both are in memory before they are set, or eviction would have nothing to take. */
+static void an_area_is_not_evicted(void **state)
+{
+	char swap[64];
+	struct vm v;
+
+	(void)state;
+	snprintf(swap, sizeof(swap), "/tmp/areas_test.%d", (int)getpid());
+	vm_open(&v);
+	v.config.swap = swap;
+	vm_start(&v, VM_ZERO);
+	VM_REAL(&v, OUT_FOR_EVER);
+	assert_int_equal(apf_populate(v.apf, AREA, 0x2000), 0);
+	vm_set_msr(&v, MSR_CLOCK, AREA | 1);
+	vm_set_msr(&v, MSR_STEAL, (AREA + 0x1000) | 1);
+	run_some(&v);
+	uint32_t clock = word_at(&v, AREA), steal = word_at(&v, AREA + 0x1000 + 8);
+
+	assert_int_equal(apf_evict(v.apf, 0, NULL, &v.error), 0);
+	run_some(&v);
+	assert_true(word_at(&v, AREA) >= clock && clock != 0);
+	assert_true(word_at(&v, AREA + 0x1000 + 8) > steal && steal != 0);
+	apf_close(v.apf);
 }
 
 /* KVM writes it when it delivers an interrupt; absent, it must not keep the guest from running. */
@@ -177,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		VM_TEST(an_area_set_before_the_first_run_is_written),
 		VM_TEST(an_area_set_after_a_kick_is_written),
+		VM_TEST(an_area_is_not_evicted),
 		VM_TEST(an_end_of_interrupt_area_lets_the_guest_run),
 		VM_TEST(an_area_in_a_wrong_place_lets_the_guest_run),
 		VM_TEST(the_registers_may_be_set_in_kvm),
