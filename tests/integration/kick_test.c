@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kicks: apf_vcpu_kick() and each way in which VMMs end ioctl(KVM_RUN) themselves, wherever
+ * the vCPU is: in guest mode, waiting for memory, stalled, or in a paused VM.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "vm_fixture.h"
+
+enum where { IN_GUEST, IN_WAIT, IN_STALL, IN_PAUSE };
+
+/* Starts the vCPU's thread, and waits until it is there. */
+static void get_there(struct vm *v, enum where where, enum apf_faults faults)
+{
+	v->config.faults = faults;
+	vm_start(v, VM_NEVER);
+	if (where == IN_GUEST || where == IN_PAUSE)
+		VM_USER(v, VM_SPIN);
+	else
+		VM_USER(v, VM_LOAD_DATA);
+}
+
+static void be_there(struct vm *v, enum where where)
+{
+	vm_go(v);
+	switch (where) {
+	case IN_GUEST:
+		return vm_until_counting(v);
+	case IN_WAIT:
+		return vm_until_fault(v);
+	case IN_STALL:
+		return vm_until_stall(v);
+	case IN_PAUSE:
+		vm_until_counting(v);
+		apf_pause(v->apf);
+		usleep(50000);
+		assert_false(__atomic_load_n(&v->returned, __ATOMIC_ACQUIRE));
+	}
+}
+
+static const struct place {
+	enum where where;
+	enum apf_faults faults;
+} places[] = {
+	{IN_GUEST, APF_FAULTS_BLOCK},  {IN_GUEST, APF_FAULTS_STALL}, {IN_GUEST, APF_FAULTS_USER},
+	{IN_GUEST, APF_FAULTS_KERNEL}, {IN_WAIT, APF_FAULTS_BLOCK},  {IN_STALL, APF_FAULTS_STALL},
+	{IN_STALL, APF_FAULTS_USER},   {IN_PAUSE, APF_FAULTS_BLOCK}, {IN_PAUSE, APF_FAULTS_STALL},
+	{IN_PAUSE, APF_FAULTS_USER},
+};
+
+#define PLACES (sizeof(places) / sizeof(places[0]))
+
+static void a_kick_ends_each(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		get_there(&v, places[i].where, places[i].faults);
+		be_there(&v, places[i].where);
+		apf_vcpu_kick(v.vcpu);
+		vm_is_interrupted(&v, vm_join(&v));
+	}
+}
+
+/* Other processes of the user may hold as many queued signals as are allowed. */
+static void a_kick_needs_no_room_in_the_signal_queue(void **state)
+{
+	const struct rlimit none = {0, 0};
+
+	assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+	a_kick_ends_each(state);
+}
+
+static void a_page_comes_without_room_in_the_signal_queue(void **state)
+{
+	const struct rlimit none = {0, 0};
+	static const enum apf_faults ways[] = {APF_FAULTS_BLOCK, APF_FAULTS_STALL, APF_FAULTS_USER};
+
+	(void)state;
+	assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		v.config.faults = ways[i];
+		vm_start(&v, "delay+zero:?size=64K&ms=100");
+		VM_USER(&v, VM_LOAD_DATA);
+		vm_until_exit(&v, KVM_EXIT_IO);
+	}
+}
+
+static void a_kick_before_the_first_run_ends_it(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, NULL);
+	VM_USER(&v, VM_SPIN);
+	apf_vcpu_kick(v.vcpu);
+	vm_go(&v);
+	vm_is_interrupted(&v, vm_join(&v));
+}
+
+/* ---- a thread that left ---- */
+
+/* Its stack is beyond what glibc keeps: a signal to it ends the process. */
+static void leave(struct vm *v, enum apf_faults faults, bool stop)
+{
+	v->config.faults = faults;
+	v->config.grace_us = 200000;
+	vm_start(v, "delay+zero:?size=64K&ms=500");
+	VM_USER(v, VM_LOAD_DATA);
+	vm_go(v);
+	vm_until_fault(v);
+	if (stop)
+		apf_stop(v->apf);
+	apf_vcpu_kick(v->vcpu);
+	vm_is_interrupted(v, vm_join(v));
+	usleep(800000); /* grace and page are over */
+	apf_vcpu_kick(v->vcpu);
+	usleep(10000);
+}
+
+static void nobody_signals_a_thread_that_left(void **state)
+{
+	static const enum apf_faults ways[] = {APF_FAULTS_BLOCK, APF_FAULTS_STALL, APF_FAULTS_USER};
+	pthread_attr_t large;
+
+	(void)state;
+	pthread_attr_init(&large);
+	pthread_attr_setstacksize(&large, 64 << 20);
+	pthread_setattr_default_np(&large);
+	for (unsigned i = 0; i < 3; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		leave(&v, ways[i], false);
+		vm_until_exit(&v, KVM_EXIT_IO); /* from the last kick on, by this thread */
+		vm_open(&v);
+		leave(&v, ways[i], true);
+	}
+}
+
+static void the_thread_that_runs_it_is_kicked(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	get_there(&v, IN_GUEST, APF_FAULTS_USER);
+	for (unsigned i = 0; i < 4; i++) {
+		be_there(&v, IN_GUEST);
+		apf_vcpu_kick(v.vcpu);
+		vm_is_interrupted(&v, vm_join(&v));
+	}
+}
+
+static void a_threads_signals_are_as_they_were(void **state)
+{
+	sigset_t before, after, pending;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, VM_ZERO);
+	VM_USER(&v, VM_LOAD_DATA);
+	pthread_sigmask(SIG_BLOCK, NULL, &before);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	for (unsigned i = 0; i < 3; i++) {
+		apf_vcpu_kick(v.vcpu);
+		assert_int_equal(apf_vcpu_run(v.vcpu), -EINTR);
+		pthread_sigmask(SIG_BLOCK, NULL, &after);
+		sigpending(&pending);
+		for (int s = 1; s < NSIG; s++) {
+			assert_int_equal(sigismember(&after, s), sigismember(&before, s));
+			assert_int_not_equal(sigismember(&pending, s), 1);
+		}
+	}
+}
+
+struct spinner {
+	struct vm *v;
+	uint32_t returns;
+	int stop;
+};
+
+static void *spin(void *arg)
+{
+	struct spinner *s = arg;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE))
+		if (apf_vcpu_run(s->v->vcpu) == -EINTR)
+			__atomic_fetch_add(&s->returns, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void of_thousands_of_kicks_none_is_lost(void **state)
+{
+	struct spinner s = {0};
+	pthread_t thread;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	get_there(&v, IN_GUEST, APF_FAULTS_USER);
+	s.v = &v;
+	assert_int_equal(pthread_create(&thread, NULL, spin, &s), 0);
+	for (unsigned i = 0; i < 5000; i++) {
+		uint32_t had = __atomic_load_n(&s.returns, __ATOMIC_ACQUIRE);
+
+		apf_vcpu_kick(v.vcpu);
+		while (__atomic_load_n(&s.returns, __ATOMIC_ACQUIRE) == had)
+			usleep(i % 3 * 10);
+	}
+	__atomic_store_n(&s.stop, 1, __ATOMIC_RELEASE);
+	apf_vcpu_kick(v.vcpu);
+	pthread_join(thread, NULL);
+}
+
+/* ---- the VMM's own ways ---- */
+
+static struct kvm_run *handlers_run;
+
+static void no_op(int sig)
+{
+	(void)sig;
+}
+
+static void sets_immediate_exit(int sig)
+{
+	(void)sig;
+	__atomic_store_n(&handlers_run->immediate_exit, 1, __ATOMIC_RELEASE);
+}
+
+static void handle(void (*handler)(int))
+{
+	struct sigaction sa = {.sa_handler = handler};
+
+	assert_int_equal(sigaction(SIGUSR1, &sa, NULL), 0);
+}
+
+static void flag_and_signal_end_each(void **state)
+{
+	(void)state;
+	handle(no_op);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		get_there(&v, places[i].where, places[i].faults);
+		be_there(&v, places[i].where);
+		__atomic_store_n(&v.run->immediate_exit, 1, __ATOMIC_RELEASE);
+		pthread_kill(v.thread, SIGUSR1);
+		vm_is_interrupted(&v, vm_join(&v));
+		assert_int_equal(v.run->immediate_exit, 1);
+	}
+}
+
+static void a_handler_that_sets_the_flag_ends_each(void **state)
+{
+	(void)state;
+	handle(sets_immediate_exit);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		get_there(&v, places[i].where, places[i].faults);
+		handlers_run = v.run;
+		be_there(&v, places[i].where);
+		pthread_kill(v.thread, SIGUSR1);
+		vm_is_interrupted(&v, vm_join(&v));
+		assert_int_equal(v.run->immediate_exit, 1);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		VM_TEST(a_kick_ends_each),
+		VM_TEST(a_kick_needs_no_room_in_the_signal_queue),
+		VM_TEST(a_page_comes_without_room_in_the_signal_queue),
+		VM_TEST(a_kick_before_the_first_run_ends_it),
+		VM_TEST(nobody_signals_a_thread_that_left),
+		VM_TEST(the_thread_that_runs_it_is_kicked),
+		VM_TEST(a_threads_signals_are_as_they_were),
+		VM_TEST(of_thousands_of_kicks_none_is_lost),
+		VM_TEST(flag_and_signal_end_each),
+		VM_TEST(a_handler_that_sets_the_flag_ends_each),
+	};
+
+	vm_need_kvm();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

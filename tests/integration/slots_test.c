@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * RAM of the library under slots of the VMM's making: a hole and a read-only slot in it are
+ * devices to the guest, as with KVM alone.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vm_fixture.h"
+
+#define AT 0xa0000u
+#define BYTES 0x20000u
+
+enum mode { REAL_MODE, USER_MODE };
+
+/* Slots around [AT, AT + BYTES), and one there if it is to be read-only. */
+static void slots(struct vm *v, bool rom)
+{
+	char uri[64];
+	unsigned char page[4096];
+	int image = memfd_create("rom", MFD_CLOEXEC);
+
+	memset(page, 0x77, sizeof(page));
+	assert_int_equal(write(image, page, sizeof(page)), sizeof(page));
+	snprintf(uri, sizeof(uri), "file:/proc/self/fd/%d", image);
+	vm_open(v);
+	vm_memory_with(v, AT, 4096, uri);
+	vm_slot(v, 0, 0, AT, 0);
+	if (rom)
+		vm_slot(v, 2, AT, BYTES, KVM_MEM_READONLY);
+	vm_slot(v, 1, AT + BYTES, VM_RAM - AT - BYTES, 0);
+	vm_vcpu(v);
+}
+
+/* byte [AT] = 0x5a; out */
+static void store(struct vm *v, enum mode mode)
+{
+	if (mode == USER_MODE)
+		VM_USER(v, 0xc6, 0x04, 0x25, 0, 0, 0x0a, 0, 0x5a, 0xe6, VM_PORT);
+	else
+		VM_REAL(v, 0xb8, 0x00, 0xa0, 0x8e, 0xd8, 0xc6, 0x06, 0, 0, 0x5a, 0xe6, VM_PORT);
+}
+
+/* al = byte [AT]; out */
+static void load(struct vm *v, enum mode mode)
+{
+	if (mode == USER_MODE)
+		VM_USER(v, 0x8a, 0x04, 0x25, 0, 0, 0x0a, 0, 0xe6, VM_PORT);
+	else
+		VM_REAL(v, 0xb8, 0x00, 0xa0, 0x8e, 0xd8, 0xa0, 0, 0, 0xe6, VM_PORT);
+}
+
+static unsigned char byte_out(const struct vm *v)
+{
+	return ((const unsigned char *)v->run)[v->run->io.data_offset];
+}
+
+static void a_store_is_the_vmms(bool rom, enum mode mode)
+{
+	unsigned char ram;
+	struct vm v;
+
+	slots(&v, rom);
+	store(&v, mode);
+	vm_until_exit(&v, KVM_EXIT_MMIO);
+	assert_int_equal(v.run->mmio.phys_addr, AT);
+	assert_int_equal(v.run->mmio.len, 1);
+	assert_int_equal(v.run->mmio.is_write, 1);
+	assert_int_equal(v.run->mmio.data[0], 0x5a);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(apf_read(v.apf, AT, &ram, 1), 0);
+	assert_int_equal(ram, 0x77);
+}
+
+static void a_store_to_a_hole_is_the_vmms(void **state)
+{
+	(void)state;
+	a_store_is_the_vmms(false, REAL_MODE);
+	a_store_is_the_vmms(false, USER_MODE);
+}
+
+static void a_store_to_a_read_only_slot_is_the_vmms(void **state)
+{
+	(void)state;
+	a_store_is_the_vmms(true, REAL_MODE);
+	a_store_is_the_vmms(true, USER_MODE);
+}
+
+static void a_load_from_a_hole_is_the_vmms(void **state)
+{
+	(void)state;
+	for (int mode = REAL_MODE; mode <= USER_MODE; mode++) {
+		struct vm v;
+
+		slots(&v, false);
+		load(&v, mode);
+		vm_until_exit(&v, KVM_EXIT_MMIO);
+		assert_int_equal(v.run->mmio.phys_addr, AT);
+		assert_int_equal(v.run->mmio.is_write, 0);
+		v.run->mmio.data[0] = 0x33;
+		vm_until_exit(&v, KVM_EXIT_IO);
+		assert_int_equal(byte_out(&v), 0x33);
+	}
+}
+
+static void a_load_from_a_read_only_slot_reads_the_source(void **state)
+{
+	(void)state;
+	for (int mode = REAL_MODE; mode <= USER_MODE; mode++) {
+		struct vm v;
+
+		slots(&v, true);
+		load(&v, mode);
+		vm_until_exit(&v, KVM_EXIT_IO);
+		assert_int_equal(byte_out(&v), 0x77);
+	}
+}
+
+static void a_store_to_an_ordinary_slot_is_rams(void **state)
+{
+	(void)state;
+	for (int mode = REAL_MODE; mode <= USER_MODE; mode++) {
+		unsigned char ram[2];
+		struct vm v;
+
+		slots(&v, true);
+		vm_slot(&v, 2, AT, 0, 0);
+		vm_slot(&v, 2, AT, BYTES, 0);
+		store(&v, mode);
+		vm_until_exit(&v, KVM_EXIT_IO);
+		assert_int_equal(apf_read(v.apf, AT, ram, 2), 0);
+		assert_int_equal(ram[0], 0x5a);
+		assert_int_equal(ram[1], 0x77);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		VM_TEST(a_store_to_a_hole_is_the_vmms),
+		VM_TEST(a_store_to_a_read_only_slot_is_the_vmms),
+		VM_TEST(a_load_from_a_hole_is_the_vmms),
+		VM_TEST(a_load_from_a_read_only_slot_reads_the_source),
+		VM_TEST(a_store_to_an_ordinary_slot_is_rams),
+	};
+
+	vm_need_kvm();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
