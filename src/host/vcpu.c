@@ -62,6 +62,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 		if (!v->redundant_last)
 			v->redundant_run = 0;
 		v->redundant_last = false;
+		v->halted = false;
 	}
 	if (v->phase == HST_PHASE_STALL && !kick_only)
 		/* An interrupt ended the halt; if the guest still needs the block it comes back. */
@@ -306,6 +307,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
 void vcpu_rest(struct hst_vcpu *v)
 {
 	v->where = HST_IN_HOST;
+	v->halted = false;
 	if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 		drop_phase(v);
 	timer_cancel(&v->h->timers, &v->wake);
@@ -387,6 +389,11 @@ void vcpu_init(struct hst_vcpu *v)
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
 	hold_no_instruction(v);
+	/* A halt that a reset has left behind ends with it. */
+	if (how == HST_ENTER && v->halted && v->phase != HST_PHASE_STALL)
+		how = HST_ENTER_RUNNABLE;
+	if (how != HST_ENTER)
+		v->halted = how == HST_ENTER_HALTED;
 	v->where = HST_IN_GUEST;
 	return how;
 }

@@ -121,6 +121,23 @@ static bool is_nested(const struct kvmp *k, const struct kvmp_vcpu *v)
 	       (state.head.flags & KVM_STATE_NESTED_GUEST_MODE);
 }
 
+/*
+ * The #PF that we queued last is still KVM's. One that was about to go in when KVM_RUN ended
+ * counts as injected from then on, with its payload in CR2.
+ */
+static bool is_untaken(const struct kvmp_vcpu *v)
+{
+	const struct kvm_sync_regs *s = &v->run->s.regs;
+	const struct kvm_vcpu_events *ev = &s->events;
+
+	if (v->token == 0 || ev->exception.nr != APF_PF_VECTOR)
+		return false;
+	if (ev->exception.pending)
+		return ev->exception_has_payload && ev->exception_payload == v->token;
+	return ev->exception.injected && ev->exception.error_code == APF_PF_ERROR_CODE &&
+	       s->sregs.cr2 == v->token;
+}
+
 static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruction,
 		     struct cpu_state *cpu)
 {
@@ -150,11 +167,9 @@ static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruc
 		.cr4 = s->sregs.cr4,
 		.efer = s->sregs.efer,
 	};
-	if (ev->exception.pending && ev->exception.nr == APF_PF_VECTOR && v->token != 0 &&
-	    ev->exception_has_payload && ev->exception_payload == v->token)
-		cpu->untaken_token = v->token;
-	else
+	if (!is_untaken(v))
 		v->token = 0;
+	cpu->untaken_token = v->token;
 }
 
 /* KVM_RUN was interrupted: a fault, a kick, a signal of the VMM's, or nothing at all. */
@@ -232,8 +247,12 @@ static void msr_access(const struct kvmp *k, struct kvmp_vcpu *v, struct plat_ex
 	if (!k->msrs)
 		return;
 	if (!is_our_msr(run->msr.index)) {
-		/* Without us KVM would have refused it: the VMM knows of no such exit. */
-		if (!(run->msr.reason & wanted)) {
+		/*
+		 * The VMM filters it, and has not asked for such an exit, which we have: without us
+		 * KVM would have refused it. Exits for other reasons are only the VMM's to ask for.
+		 */
+		if (run->msr.reason == KVM_MSR_EXIT_REASON_FILTER &&
+		    !(wanted & KVM_MSR_EXIT_REASON_FILTER)) {
 			run->msr.error = 1;
 			x->kind = PLAT_EXIT_KICK;
 		}
@@ -440,6 +459,7 @@ static void kp_cancel_pf(void *ctx, unsigned vcpu)
 	struct kvm_vcpu_events *ev = &v->run->s.regs.events;
 
 	ev->flags = KVM_VCPUEVENT_VALID_PAYLOAD;
+	ev->exception.injected = 0;
 	ev->exception.pending = 0;
 	ev->exception_has_payload = 0;
 	v->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;

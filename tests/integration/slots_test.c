@@ -112,6 +112,9 @@ static void a_load_from_a_read_only_slot_reads_the_source(void **state)
 		struct vm v;
 
 		slots(&v, true);
+		/* A KVM that emulates CPL 0 hands out the load, and it could be a hole's. */
+		if (mode == REAL_MODE)
+			assert_int_equal(apf_slot_set(v.apf, AT, BYTES, APF_SLOT_ROM), 0);
 		load(&v, mode);
 		vm_until_exit(&v, KVM_EXIT_IO);
 		assert_int_equal(byte_out(&v), 0x77);
