@@ -172,6 +172,12 @@ static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruc
 	cpu->untaken_token = v->token;
 }
 
+/*
+ * KVM looks the address of a poisoned page up as for a write, and tells of a read-only memslot
+ * an error value in its place (KVM_HVA_ERR_RO_BAD; seen on Linux 6.18).
+ */
+#define KERNEL_ADDRESSES (1ull << 63)
+
 /* KVM_RUN was interrupted: a fault, a kick, a signal of the VMM's, or nothing at all. */
 static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 {
@@ -192,6 +198,10 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 	if (v->fault.si_code == BUS_MCEERR_AR && k->ram.hva_to_roff(k->ram.ctx, hva, &x->roff)) {
 		x->kind = PLAT_EXIT_FAULT;
 		x->was_reset = kvmp_reset_seen(v);
+		return;
+	}
+	if (v->fault.si_code == BUS_MCEERR_AR && hva.v >= KERNEL_ADDRESSES) {
+		x->kind = PLAT_EXIT_ROM;
 		return;
 	}
 	kvmp_signal_pass_fault(v);
