@@ -187,8 +187,8 @@ int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
  * Without it (AUTO) the library asks KVM at each access that is handed out, which costs three
  * system calls. A read-only memslot must be told: KVM does not say which of its pages is absent,
  * so all of them are fetched when it is told (from apf_start on, this blocks) and stay; a touch
- * of an absent one that was not told pauses the VM. -EINVAL: not such a range; -ENOSPC, -ENOMEM: too
- * many of them, or resident_max leaves no room.
+ * of an absent one that was not told pauses the VM. -EINVAL: not such a range; -ENOSPC, -ENOMEM:
+ * too many of them, or resident_max leaves no room.
  */
 enum apf_slot {
 	APF_SLOT_AUTO = 0,

@@ -65,8 +65,8 @@ static void back(struct hst_vcpu *v, int result, struct hst_step *ret)
 /* KVM can finish what is half done, or only begun: it waits for nothing of ours. */
 static bool can_complete(const struct hst_vcpu *v)
 {
-	return (v->half || v->unseen) && v->phase != HST_PHASE_LOAD && v->phase != HST_PHASE_WRMSR &&
-	       v->store_count < HST_STORES_MAX;
+	return (v->half || v->unseen) && v->phase != HST_PHASE_LOAD &&
+	       v->phase != HST_PHASE_WRMSR && v->store_count < HST_STORES_MAX;
 }
 
 /*
@@ -132,8 +132,8 @@ static void rom_fault(struct hst_vcpu *v)
 {
 	const struct hst_trouble t = {
 		.why = {.code = -EFAULT,
-			.text = "an absent page of a read-only memslot was touched, and KVM does not "
-				"say which; tell by apf_slot_set that it is one"},
+			.text = "an absent page of a read-only memslot was touched, and KVM does "
+				"not say which; tell by apf_slot_set that it is one"},
 		.gpa = ram_gpa(&v->h->ram, (roff_t){0}),
 		.tries = 1,
 	};

@@ -461,8 +461,8 @@ static int start(struct apf *a, struct err *e)
 		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
 	rc = lib_serve_start(a, e);
 	if (rc == 0 && lib_slots_start(a) < 0)
-		rc = err_set(e, -ENOSPC, "apf_start: read-only memslots do not fit into what may be "
-			     "resident; raise resident_max");
+		rc = err_set(e, -ENOSPC, "apf_start: read-only memslots do not fit into what may "
+			     "be resident; raise resident_max");
 	return rc;
 }
 

@@ -15,7 +15,7 @@
 
 enum plat_exit_kind {
 	PLAT_EXIT_FAULT,  /* the guest touched an absent page: roff */
-	PLAT_EXIT_ROM,    /* the guest touched an absent page of a read-only memslot, unknown which */
+	PLAT_EXIT_ROM,    /* the guest touched an absent page of a read-only memslot: which? */
 	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: roff, io */
 	PLAT_EXIT_WRMSR,  /* msr */
 	PLAT_EXIT_RDMSR,  /* msr */
