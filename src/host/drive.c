@@ -62,11 +62,11 @@ static void back(struct hst_vcpu *v, int result, struct hst_step *ret)
 	*ret = (struct hst_step){.todo = HST_TODO_RETURN, .result = result};
 }
 
-/* KVM can finish what is half done, or only begun: it waits for nothing of ours. */
+/* KVM can finish what it has half done: it waits for nothing of ours. */
 static bool can_complete(const struct hst_vcpu *v)
 {
-	return (v->half || v->unseen) && v->phase != HST_PHASE_LOAD &&
-	       v->phase != HST_PHASE_WRMSR && v->store_count < HST_STORES_MAX;
+	return v->half && v->phase != HST_PHASE_LOAD && v->phase != HST_PHASE_WRMSR &&
+	       v->store_count < HST_STORES_MAX;
 }
 
 /*
@@ -148,7 +148,6 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 		       x->kind == PLAT_EXIT_ERROR;
 
 	v->half = x->cpu.in_instruction;
-	v->unseen = false;
 	v->cpu_stale = false;
 	hst_exit(v, &x->cpu, nothing);
 	if (x->was_reset)
@@ -198,7 +197,6 @@ void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit 
 			msr_look(v);
 		v->changed = false;
 		v->called = true;
-		v->unseen = true;
 		break;
 	case HST_DID_RUN:
 		if (!take_exit(v, x, ret))

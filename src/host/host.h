@@ -297,7 +297,6 @@ struct hst_vcpu {
 	bool called;       /* between a call of the VMM's and the way back: not at rest */
 	bool back_wanted;  /* by the VMM */
 	bool half;         /* KVM has yet to finish the instruction of the last exit */
-	bool unseen;       /* KVM has not seen yet what the VMM left in kvm_run */
 	bool halted;       /* by us, as far as KVM is concerned */
 	bool changed;      /* the VMM may have set registers in KVM's state */
 	bool cpu_stale;    /* `cpu` is older than what the VMM may have done to it */

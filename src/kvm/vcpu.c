@@ -331,22 +331,30 @@ static int end_halt(struct kvmp_vcpu *v)
 	return mp.mp_state == KVM_MP_STATE_HALTED ? set_mp_state(v, KVM_MP_STATE_RUNNABLE) : 0;
 }
 
-static bool kp_begin(void *ctx, unsigned vcpu)
+static int kp_begin(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	int rc = kvmp_signals_begin(k, v);
 
-	kvmp_signals_begin(k, v);
-	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE);
+	if (rc < 0)
+		return rc;
+	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* What was put into kvm_run since the last entry must be KVM's before anybody looks. */
-static void flush_events(struct kvmp_vcpu *v)
+/* What we, or the VMM, put into kvm_run since the last entry is KVM's before anybody looks. */
+static void flush_registers(struct kvmp_vcpu *v)
 {
-	if (!(v->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS))
-		return;
-	(void)KVMP_IOCTL(v->fd, KVM_SET_VCPU_EVENTS, &v->run->s.regs.events);
-	v->run->kvm_dirty_regs &= ~(__u64)KVM_SYNC_X86_EVENTS;
+	struct kvm_sync_regs *s = &v->run->s.regs;
+	uint64_t dirty = v->run->kvm_dirty_regs;
+
+	if (dirty & KVM_SYNC_X86_REGS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_REGS, &s->regs);
+	if (dirty & KVM_SYNC_X86_SREGS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_SREGS, &s->sregs);
+	if (dirty & KVM_SYNC_X86_EVENTS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_VCPU_EVENTS, &s->events);
+	v->run->kvm_dirty_regs = 0;
 }
 
 static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
@@ -354,7 +362,8 @@ static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	flush_events(v);
+	if (v->run->kvm_dirty_regs)
+		flush_registers(v);
 	if (v->halted)
 		(void)end_halt(v);
 	if (interrupted)

@@ -78,10 +78,10 @@ struct plat_ops {
 
 	/*
 	 * vCPU thread. The VMM has called, and from here on until rest() kicks may come. Whatever
-	 * it has changed in KVM's state meanwhile counts. True: it wants its thread back at once
-	 * (immediate_exit).
+	 * it has changed in KVM's state meanwhile counts. 1: it wants its thread back at once
+	 * (immediate_exit); 0; or -Exxx: there is no way to reach the thread, nothing has begun.
 	 */
-	bool (*begin)(void *ctx, unsigned vcpu);
+	int (*begin)(void *ctx, unsigned vcpu);
 	/*
 	 * vCPU thread. The call is about to return: ends our halt, and after it no kick reaches
 	 * the thread. interrupted: kvm_run says KVM_EXIT_INTR then.
