@@ -204,7 +204,7 @@ void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit 
 			*ret = (struct hst_step){.todo = HST_TODO_PUMP};
 		return;
 	case HST_DID_WAIT:
-		v->where = HST_IN_HOST;
+		vcpu_back_in_host(v);
 		break;
 	case HST_DID_PUMP:
 		break;

@@ -33,7 +33,7 @@ void vcpu_kick_all(struct hst *h)
 		vcpu_kick(&h->vcpus[i]);
 }
 
-static void back_in_host(struct hst_vcpu *v)
+void vcpu_back_in_host(struct hst_vcpu *v)
 {
 	v->where = HST_IN_HOST;
 	v->kicked = false;
@@ -54,7 +54,7 @@ static void wait_over(struct hst_vcpu *v, uint64_t now)
 
 void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
-	back_in_host(v);
+	vcpu_back_in_host(v);
 	v->cpu = *cpu;
 	hold_instruction(v);
 	if (!kick_only) {
@@ -306,7 +306,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
  */
 void vcpu_rest(struct hst_vcpu *v)
 {
-	v->where = HST_IN_HOST;
+	vcpu_back_in_host(v);
 	v->halted = false;
 	if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 		drop_phase(v);
@@ -460,7 +460,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	uint64_t now = hst_now(h);
 	bool fresh_stall = false;
 
-	back_in_host(v);
+	vcpu_back_in_host(v);
 	if (hst_is_paused(h) || h->evict.hold.on)
 		return wait(v);
 	if (now < v->crowded_until_ns)
