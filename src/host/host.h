@@ -371,7 +371,7 @@ struct hst {
 	uint32_t fetch_count;
 	struct hst_fetch *free_fetches;
 	uint32_t free_count;
-	struct hst_queue queues[HST_VCPUS_MAX + 1];
+	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	unsigned next_queue; /* whose turn it is */
 	uint32_t in_flight;
 	struct hst_queue filled;
