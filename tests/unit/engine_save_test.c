@@ -15,7 +15,7 @@
 #define AT_COUNT 28
 #define AT_EN 32
 #define AT_CTL 40
-#define AT_FAULTS 48
+#define AT_FAULTS 56
 #define AT_FAULT(i) (AT_FAULTS + 16 * (i))
 
 struct save {
@@ -385,7 +385,7 @@ struct patch_row {
  */
 static const struct patch_row refused_rows[] = {
 	{"refused_magic", 0, 0x12345678, 0, 0x12345678},
-	{"refused_version", 4, 2, 4, 2},
+	{"refused_version", 4, 1, 4, 1},
 	{"refused_revision", AT_REV, APF_REV_PF2, AT_REV, APF_REV_PF2},
 	{"refused_vcpu", AT_VCPU, FX_VCPU + 1, AT_VCPU, FX_VCPU + 1},
 	{"refused_unknown_flag", AT_FLAGS, 8, AT_FLAGS, 8},
@@ -398,6 +398,7 @@ static const struct patch_row refused_rows[] = {
 	{"refused_en_feature_not_offered", AT_EN, FX_EN_IRQ | 4, AT_EN, FX_EN_IRQ | 4},
 	{"refused_ctl_reserved_bit", AT_CTL, 0x1f3, AT_CTL, 0x1f3},
 	{"refused_faults_while_disabled", AT_EN, FX_GPA, AT_EN, FX_GPA},
+	{"refused_something_behind_the_token", 52, 1, 52, 1},
 	{"refused_token_0", AT_FAULT(0) + 8, 0, AT_FAULT(0) + 8, 0},
 	{"refused_token_id_0", AT_FAULT(0) + 8, FX_VCPU, AT_FAULT(0) + 8, FX_VCPU},
 	{"refused_token_of_another_vcpu", AT_FAULT(0) + 8, TOKEN(1) + 1, AT_FAULT(0) + 8,
