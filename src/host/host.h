@@ -82,6 +82,7 @@ struct hst_stats {
 	uint64_t stall_why[ENG_VERDICTS];
 };
 
+struct hst;
 struct hst_fetch;
 struct hst_vcpu;
 
@@ -93,6 +94,8 @@ struct hst_waiter {
 	struct hst_waiter *next, *prev;
 	struct hst_fetch *fetch;
 	struct hst_vcpu *v; /* NULL: an outside waiter */
+	/* The block is there; called once, `fetch` is NULL by then. */
+	void (*ready)(struct hst *h, struct hst_waiter *w, uint64_t now_ns);
 	uint64_t since_ns;
 };
 
@@ -361,7 +364,7 @@ struct hst {
 	struct io io; /* of the sources and the swap file: drive.c submits and reaps */
 	struct hst_hooks hooks;
 	struct timers timers;
-	uint32_t *blocks; /* residency, one word per block: see fetch.c */
+	uint32_t *blocks; /* residency, one word per block: see block.h */
 	uint32_t block_count;
 	uint8_t *chunk_poisoned; /* one byte per 2 MiB */
 	uint64_t blocks_present;
@@ -506,7 +509,11 @@ bool hst_is_paused(const struct hst *h);
  * takes reaping and timers as before.
  */
 void hst_stop(struct hst *h);
+bool hst_is_stopping(const struct hst *h);
 bool hst_is_idle(const struct hst *h);
+/* Timers, for whoever reaps after hst_stop; before that hst_serve_step runs them. */
+uint64_t hst_next_timer_ns(const struct hst *h);
+void hst_run_timers(struct hst *h);
 
 /* All counters: of the VM, and those of one vCPU (the others are 0). */
 void hst_stats_sum(const struct hst *h, struct hst_stats *ret);
@@ -519,5 +526,7 @@ size_t hst_vcpu_save(const struct hst_vcpu *v, unsigned char *buf);
 bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len);
 /* One register, as a VMM restores it from an MSR list. False: the value is not acceptable. */
 bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+/* One of the protocol's registers. False: there is none of that number. */
+bool hst_vcpu_get_msr(const struct hst_vcpu *v, uint32_t msr, uint64_t *ret);
 
 #endif

@@ -10,7 +10,9 @@
 #include <errno.h>
 
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/swap.h"
+#include "host/trouble.h"
 
 static void write_go_on(struct hst_write *w);
 
@@ -29,11 +31,11 @@ static void write_end(struct hst_write *w, bool written)
 
 	for (uint32_t block = w->block; block < w->block + w->count; block++) {
 		if (written && block_kind(h, block) == BLOCK_STANDBY) {
-			evict_flags(h, block, BLOCK_IN_SWAP,
+			block_flags(h, block, BLOCK_IN_SWAP,
 				    BLOCK_WRITING | BLOCK_WRITTEN | BLOCK_ZEROES);
 			h->stats.swapped++;
 		} else {
-			evict_flags(h, block, 0, BLOCK_WRITING);
+			block_flags(h, block, 0, BLOCK_WRITING);
 		}
 	}
 	w->state = HST_WRITE_FREE;
@@ -156,11 +158,11 @@ void swap_start_writes(struct hst *h)
 		*w = (struct hst_write){.h = h, .block = next};
 		ev->writes_used++;
 		do {
-			evict_flags(h, next, BLOCK_WRITING, 0);
+			block_flags(h, next, BLOCK_WRITING, 0);
 			w->count++;
 			next++;
 		} while (w->count < max && next < h->block_count &&
-			 evict_list_of(h, next) == HST_LIST_DIRTY);
+			 block_list_of(h, next) == HST_LIST_DIRTY);
 		write_go_on(w);
 	}
 }

@@ -4,7 +4,8 @@
  * table of sleepers. Looked at now and then, and at the end, when nothing may be left over.
  * The first part holds whatever a guest does.
  */
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
 #include "sim/world.h"
 
 /* ---- the driver: true for a hostile guest too ---- */
@@ -63,7 +64,7 @@ static const char *driver_wrong(const struct hst *h)
 		return "troubled fetches and writes";
 	if (h->cfg.resident_max && h->evict.resident > h->evict.limit)
 		return "more is resident than allowed";
-	if (t.queued && t.in_flight < h->cfg.queue_depth && evict_room(h))
+	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
 	return NULL;
 }

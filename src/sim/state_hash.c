@@ -5,7 +5,7 @@
  * what the checkers remember. A coroutine's part is its stack as it lies there: garbage in it
  * may tell equal states apart, never make different ones equal.
  */
-#include "host/internal.h"
+#include "host/block.h"
 #include "sim/world.h"
 
 static void mix(uint64_t *h, uint64_t x)

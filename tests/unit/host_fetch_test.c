@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/host/fetch.c: residency, reading, trouble. What the kernel reports is in
+ * src/host/fetch.c, trouble.c, outside.c: reading, trouble, waiters. What the kernel reports is in
  * host_touch_test.c.
  */
 #include "host_fixture.h"

@@ -6,7 +6,8 @@
 #ifndef HOST_SOUND_H
 #define HOST_SOUND_H
 
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
 
 /* ---- taking memory away ---- */
 
@@ -195,9 +196,9 @@ static inline const char *hx_broken(const struct hst *h)
 		return NULL;
 	if (in_flight != h->in_flight || troubled != h->troubled)
 		return "in_flight or troubled";
-	if (queued && in_flight < h->cfg.queue_depth && evict_room(h))
+	if (queued && in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
-	if (queued && !evict_room(h) && queued == used && !hx_evict_goes_on(h))
+	if (queued && !budget_room(h) && queued == used && !hx_evict_goes_on(h))
 		return "reads wait for room, and nobody makes any";
 	return hx_evict_broken(h);
 }

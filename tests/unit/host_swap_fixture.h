@@ -15,7 +15,7 @@
 #endif
 #define HXS_HEAD PAGE_BYTES
 #define HXS_WRITES 64u
-#define HXS_LIMIT 64u /* slack 4, goal 8: evict.c */
+#define HXS_LIMIT 64u /* slack 4, goal 8: budget.c */
 
 enum hx_page {
 	HX_HOLE,     /* a touch is a missing event, once watched; else the kernel fills it */
