@@ -4,7 +4,8 @@
  * fetch) or present. A fetch exists once per block, however many wait for it; its
  * waiters hang on it. Reads in flight are bounded by queue_depth; beyond that they
  * wait in one queue per vCPU, served in turn, so that a vCPU that faults a lot does
- * not starve the others.
+ * not starve the others. Before those goes what a vCPU waits for that cannot run another
+ * task meanwhile: kernel mode, or KVM in the middle of an instruction.
  *
  * A failed read is repeated with a growing delay; past the limit, or when a source
  * does not answer in time, the VM is paused and nothing is lost: hst_resume goes on.
@@ -24,6 +25,8 @@
  * what it will want next.
  */
 #define AROUND_BYTES (64u << 10)
+/* So many urgent reads in a row, then one of the others: devices wait there, too. */
+#define URGENT_RUN_MAX 16u
 
 void fetch_init(struct hst *h)
 {
@@ -38,6 +41,7 @@ void fetch_init(struct hst *h)
 static void queue_push(struct hst_queue *q, struct hst_fetch *f)
 {
 	f->next = NULL;
+	f->prev = q->tail;
 	if (q->tail)
 		q->tail->next = f;
 	else
@@ -45,16 +49,26 @@ static void queue_push(struct hst_queue *q, struct hst_fetch *f)
 	q->tail = f;
 }
 
+static void queue_remove(struct hst_queue *q, struct hst_fetch *f)
+{
+	if (f->prev)
+		f->prev->next = f->next;
+	else
+		q->head = f->next;
+	if (f->next)
+		f->next->prev = f->prev;
+	else
+		q->tail = f->prev;
+	f->next = NULL;
+	f->prev = NULL;
+}
+
 static struct hst_fetch *queue_pop(struct hst_queue *q)
 {
 	struct hst_fetch *f = q->head;
 
-	if (f) {
-		q->head = f->next;
-		if (!q->head)
-			q->tail = NULL;
-		f->next = NULL;
-	}
+	if (f)
+		queue_remove(q, f);
 	return f;
 }
 
@@ -80,7 +94,7 @@ void fetch_filled(struct hst_fetch *f)
 void fetch_queue(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_QUEUED;
-	queue_push(&f->h->queues[f->owner], f);
+	queue_push(f->urgent ? &f->h->urgent : &f->h->queues[f->owner], f);
 }
 
 static void fetch_free(struct hst_fetch *f)
@@ -286,26 +300,46 @@ static void fetch_issue(struct hst_fetch *f)
 }
 
 /* One vCPU after the other. */
-void fetch_dispatch(struct hst *h)
+static struct hst_fetch *next_in_turn(struct hst *h)
 {
 	unsigned count = h->cfg.vcpus + 1;
-	unsigned empty = 0;
 
+	for (unsigned i = 0; i < count; i++) {
+		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+
+		h->next_queue = (h->next_queue + 1) % count;
+		if (f)
+			return f;
+	}
+	return NULL;
+}
+
+static struct hst_fetch *next_queued(struct hst *h)
+{
+	struct hst_fetch *f;
+
+	if (h->urgent.head && h->urgent_run < URGENT_RUN_MAX) {
+		h->urgent_run++;
+		return queue_pop(&h->urgent);
+	}
+	h->urgent_run = 0;
+	f = next_in_turn(h);
+	return f ? f : queue_pop(&h->urgent);
+}
+
+void fetch_dispatch(struct hst *h)
+{
 	if (h->stopping)
 		return;
 	if (h->dispatching)
 		return; /* the loop below goes on when this read's done() returns to it */
 	h->dispatching = true;
-	while (h->in_flight < h->cfg.queue_depth && empty < count && budget_room(h)) {
-		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+	while (h->in_flight < h->cfg.queue_depth && budget_room(h)) {
+		struct hst_fetch *f = next_queued(h);
 
-		h->next_queue = (h->next_queue + 1) % count;
-		if (f) {
-			empty = 0;
-			fetch_issue(f);
-		} else {
-			empty++;
-		}
+		if (!f)
+			break;
+		fetch_issue(f);
 	}
 	h->dispatching = false;
 }
@@ -336,18 +370,38 @@ bool fetch_room(const struct hst *h)
 	return h->free_count > HST_OUTSIDE_MAX + 2 * h->cfg.vcpus;
 }
 
-struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+/* Whoever asked for it before waits less for it, too. */
+static void make_urgent(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	if (f->urgent)
+		return;
+	f->urgent = true;
+	if (f->state == HST_FETCH_QUEUED) {
+		queue_remove(&h->queues[f->owner], f);
+		queue_push(&h->urgent, f);
+	}
+}
+
+static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner, bool urgent,
+				   bool *ret_joined)
 {
 	enum block_kind was = block_kind(h, block);
 	struct hst_fetch *f;
 
 	*ret_joined = was == BLOCK_FETCHING;
-	if (*ret_joined)
-		return block_fetch(h, block);
+	if (*ret_joined) {
+		f = block_fetch(h, block);
+		if (urgent)
+			make_urgent(f);
+		return f;
+	}
 	ASSERT(was != BLOCK_PRESENT);
 	if (was == BLOCK_STANDBY)
 		block_delist(h, block);
 	f = fetch_alloc(h, block, owner);
+	f->urgent = urgent;
 	f->backing = backing_of(h, block);
 	f->charged = was != BLOCK_ABSENT;
 	if (was == BLOCK_ABSENT) {
@@ -361,6 +415,16 @@ struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool 
 		f->state = HST_FETCH_BEHIND;
 	}
 	return f;
+}
+
+struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+{
+	return fetch_get(h, block, owner, false, ret_joined);
+}
+
+struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+{
+	return fetch_get(h, block, owner, true, ret_joined);
 }
 
 /* What nobody waits for leaves room for what somebody does. */

@@ -14,6 +14,8 @@ void fetch_init(struct hst *h);
  * One in STANDBY comes back as it is, without a read.
  */
 struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
+/* The same for a vCPU that can do nothing else until it has the block. */
+struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
 /*
  * There is room for a fetch that nobody has a claim to. What is left then belongs to RAM
  * accesses, registers, areas and devices, of which each can have only so many.

@@ -117,6 +117,7 @@ struct hst_fetch {
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
 	struct hst_waiter *waiters;
 	struct hst_fetch *next; /* of its queue, the filled list or the free list */
+	struct hst_fetch *prev; /* of its queue */
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	uint32_t block;
@@ -127,6 +128,7 @@ struct hst_fetch {
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled;
 	bool charged;      /* the block counts as resident */
+	bool urgent;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead;        /* read along: goes to standby unless somebody waits by then */
 	bool watch_writes; /* of mem present; valid when filled */
 	enum hst_fetch_state state;
@@ -376,6 +378,8 @@ struct hst {
 	uint32_t free_count;
 	struct hst_queue queues[HST_VCPUS_MAX + 1];
 	unsigned next_queue; /* whose turn it is */
+	struct hst_queue urgent; /* goes before those */
+	unsigned urgent_run;     /* reads from there in a row */
 	uint32_t in_flight;
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */

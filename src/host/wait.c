@@ -32,7 +32,11 @@ bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 	if (block_kind(h, block) == BLOCK_PRESENT)
 		return false;
 	read = block_kind(h, block) == BLOCK_ABSENT && block_is(h, block, BLOCK_IN_SWAP);
-	f = fetch_for(h, block, v->index, &joined);
+	/* A fault of user mode may become an event; nothing else can. */
+	if (v->cpu.cpl == 0 || phase != HST_PHASE_GRACE)
+		f = fetch_for_urgent(h, block, v->index, &joined);
+	else
+		f = fetch_for(h, block, v->index, &joined);
 	v->stats.joined += joined;
 	waiter_link(&v->sync, f, now);
 	if (read && v->cpu.cpl == 0)

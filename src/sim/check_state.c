@@ -33,6 +33,24 @@ static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, s
 	return NULL;
 }
 
+/* Kernel mode's reads stand in the queue that goes first. */
+static const char *kernel_mode_waits_in_turn(const struct hst *h)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
+		const struct hst_vcpu *v = &h->vcpus[i];
+		const struct hst_fetch *f = v->sync.fetch, *q = h->urgent.head;
+
+		if (!f || f->state != HST_FETCH_QUEUED || v->phase == HST_PHASE_RUN ||
+		    !v->phase_kernel_mode)
+			continue;
+		while (q && q != f)
+			q = q->next;
+		if (!q)
+			return "kernel mode waits behind others";
+	}
+	return NULL;
+}
+
 static const char *driver_wrong(const struct hst *h)
 {
 	struct tally t = {0};
@@ -66,7 +84,7 @@ static const char *driver_wrong(const struct hst *h)
 		return "more is resident than allowed";
 	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
-	return NULL;
+	return kernel_mode_waits_in_turn(h);
 }
 
 /* ---- the engines ---- */
