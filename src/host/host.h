@@ -376,7 +376,7 @@ struct hst {
 	uint32_t fetch_count;
 	struct hst_fetch *free_fetches;
 	uint32_t free_count;
-	struct hst_queue queues[HST_VCPUS_MAX + 1];
+	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	unsigned next_queue; /* whose turn it is */
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */

@@ -233,6 +233,14 @@ void vcpu_stores_begin(struct hst_vcpu *v)
 	(void)stores_wait(v);
 }
 
+/* INIT clears them, and with them what the guest was told. */
+static void forget_registers(struct hst_vcpu *v)
+{
+	v->queued.token = 0;
+	eng_reset(&v->eng);
+	vcpu_keep_area(v);
+}
+
 void hst_vcpu_reset(struct hst_vcpu *v)
 {
 	/*
@@ -241,9 +249,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
 	 */
 	if (v->phase != HST_PHASE_STORE)
 		drop_phase(v);
-	v->queued.token = 0;
-	eng_reset(&v->eng);
-	vcpu_keep_area(v);
+	forget_registers(v);
 	/* Its thread may wait for what was dropped. */
 	vcpu_kick(v);
 }
@@ -285,6 +291,11 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	}
 	if (h->cfg.faults == HST_FAULTS_USER)
 		w = eng_may_send_missing(&v->eng, &v->cpu, slot_read(v));
+	/* Asked last, as it takes a system call: another kernel may be running by now. */
+	if (w == ENG_MAY_SEND && h->plat.ops->was_reset(h->plat.ctx, v->index)) {
+		forget_registers(v);
+		w = ENG_NOT_ENABLED;
+	}
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;

@@ -197,7 +197,6 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 	hva.v = (uintptr_t)v->fault.si_addr;
 	if (v->fault.si_code == BUS_MCEERR_AR && k->ram.hva_to_roff(k->ram.ctx, hva, &x->roff)) {
 		x->kind = PLAT_EXIT_FAULT;
-		x->was_reset = kvmp_reset_seen(v);
 		return;
 	}
 	if (v->fault.si_code == BUS_MCEERR_AR && hva.v >= KERNEL_ADDRESSES) {
@@ -502,6 +501,13 @@ static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
 }
 
+static bool kp_was_reset(void *ctx, unsigned vcpu)
+{
+	struct kvmp *k = ctx;
+
+	return kvmp_reset_seen(&k->vcpus[vcpu]);
+}
+
 static void kp_pass_fault(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
@@ -546,6 +552,7 @@ static const struct plat_ops kvmp_ops = {
 	.finish_msr = kp_finish_msr,
 	.set_msr = kp_set_msr,
 	.pass_fault = kp_pass_fault,
+	.was_reset = kp_was_reset,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };
