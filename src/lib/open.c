@@ -255,7 +255,6 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->vm_fd = vm_fd;
 	a->timer_fd = -1;
 	a->wake_fd = -1;
-	a->evict.fd = -1;
 	a->hst.clock = lib_clock();
 	lib_lock_init(a);
 	pthread_rwlock_init(&a->slot_lock, NULL);
@@ -356,6 +355,8 @@ struct src_env lib_src_env(struct apf *a)
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,
+		/* Who wants memory taken away does not want it in the page cache instead. */
+		.uncached = a->cfg.swap != NULL,
 	};
 }
 
