@@ -154,6 +154,7 @@ void evict_init(struct hst *h)
 		list_init(&ev->lists[i]);
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		ev->writes[i].h = h;
+	ev->sync.h = h;
 	hold_init(h);
 	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
 	/* A larger block that is there in part could neither be counted nor taken. */
