@@ -15,7 +15,7 @@
 struct io_file {
 	int fd;
 	int direct_fd;         /* the same file by O_DIRECT; -1: not to be had, or not wanted */
-	uint32_t direct_align; /* what offset, length and address must be multiples of; 0: no direct_fd */
+	uint32_t direct_align; /* of offset, length and address for it; 0: there is none */
 	bool uncached;         /* what goes through fd is dropped from the page cache afterwards */
 	bool wrote_cached;     /* something is left there by writes */
 };

@@ -9,6 +9,7 @@
 
 #include "kvm/vm.h"
 #include "lib/apf.h"
+#include "lib/limits.h"
 #include "source/source.h"
 
 _Static_assert((int)APF_ABI_LEGACY == (int)APF_REV_LEGACY && (int)APF_ABI_PF2 == (int)APF_REV_PF2 &&
@@ -440,7 +441,11 @@ static int start(struct apf *a, struct err *e)
 		return err_set(e, -EBUSY, "apf_start: called twice");
 	if (a->hst.ram.bytes == 0)
 		return err_set(e, -EINVAL, "apf_start: no guest memory was added");
-	rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
+	rc = limits_check("", a->hst.ram.bytes,
+			  c->resident_max ? min_u64(c->resident_max, a->hst.ram.bytes)
+					  : a->hst.ram.bytes, e);
+	if (rc == 0)
+		rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
 	if (rc == 0)
 		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, cfg.evict, e);
 	if (rc == 0)
