@@ -52,6 +52,7 @@ void evict_init(struct hst *h)
 
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		ev->writes[i].h = h;
+	ev->sync.h = h;
 	/* A larger block that is there in part could neither be counted nor taken. */
 	ev->watch = h->cfg.block_shift == PAGE_SHIFT ? HST_WATCH_NOT : HST_WATCH_ALL;
 }

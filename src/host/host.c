@@ -30,7 +30,7 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 1 + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 2 + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */

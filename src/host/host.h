@@ -34,6 +34,7 @@
 #define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
 /* Writes to the swap file at a time, and blocks (256 KiB at least one) in one of them. */
 #define HST_WRITES_MAX 32u
+_Static_assert(HST_WRITES_MAX + 1 <= IO_WRITES_MAX, "no write waits for a place in the kernel");
 #define HST_WRITE_BYTES_MAX (256u << 10)
 
 enum hst_faults {
@@ -166,12 +167,28 @@ struct hst_write {
 	uint32_t block, count;
 	uint64_t done_bytes;
 	uint8_t tries;
+	int lost; /* while BUSY: -Exxx of a sync that failed meanwhile, its content may be gone */
 	enum {
 		HST_WRITE_FREE,
 		HST_WRITE_BUSY,
 		HST_WRITE_STUCK, /* takes too long: the VM is paused */
 		HST_WRITE_BACKOFF,
 		HST_WRITE_FAILED, /* retries used up: the VM is paused */
+		HST_WRITE_ENDED,  /* the next sync is to make it durable */
+		HST_WRITE_SYNCING, /* the sync under way makes it durable */
+	} state;
+};
+
+/* Of the swap file: one at a time. */
+struct hst_sync {
+	struct io_req rq;
+	struct hst *h;
+	struct timer timer; /* time-out */
+	uint32_t block;     /* one that it makes durable */
+	enum {
+		HST_SYNC_NONE,
+		HST_SYNC_BUSY,
+		HST_SYNC_STUCK, /* takes too long: the VM is paused */
 	} state;
 };
 
@@ -246,7 +263,8 @@ struct hst_evict {
 	bool failed;           /* `job` is to be done again after hst_resume */
 	struct hst_job job;
 	struct hst_write writes[HST_WRITES_MAX];
-	uint32_t writes_in_flight; /* with the kernel */
+	struct hst_sync sync;
+	uint32_t writes_in_flight; /* with the kernel, and the sync */
 	uint32_t writes_used;      /* not FREE */
 };
 
@@ -384,8 +402,8 @@ struct hst {
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
-	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK:
-			      paused while > 0 */
+	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK,
+			      a STUCK sync: paused while > 0 */
 	bool paused;       /* by the VMM */
 	bool trouble_told; /* and not yet taken back */
 	struct hst_vcpu *vcpus;

@@ -78,6 +78,7 @@ static const char *driver_wrong(const struct hst *h)
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		t.troubled += h->evict.writes[i].state == HST_WRITE_FAILED ||
 			      h->evict.writes[i].state == HST_WRITE_STUCK;
+	t.troubled += h->evict.sync.state == HST_SYNC_STUCK;
 	if (t.troubled != h->troubled)
 		return "troubled fetches and writes";
 	if (h->cfg.resident_max && h->evict.resident > h->evict.limit)
