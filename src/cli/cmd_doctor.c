@@ -27,8 +27,28 @@ static const struct opts doctor_table = {
 	.rows = rows,
 };
 
+static void print_missing(uint32_t missing)
+{
+	fputs(missing ? " misses" : " works", stdout);
+	for (enum probe_id i = 0; i < PROBE_COUNT; i++)
+		if (missing & 1u << i)
+			printf(" %s", probe_name(i));
+	fputc('\n', stdout);
+}
+
+static void json_missing(struct json *j, const char *key, uint32_t missing)
+{
+	json_array_open(j, key);
+	for (enum probe_id i = 0; i < PROBE_COUNT; i++)
+		if (missing & 1u << i)
+			json_text(j, NULL, probe_name(i));
+	json_close(j);
+}
+
 static void print_text(const struct probes *p)
 {
+	uint32_t evict = probe_evict_missing(p);
+
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
 		const struct probe *pr = &p->list[i];
 
@@ -40,14 +60,10 @@ static void print_text(const struct probes *p)
 		uint32_t missing = probe_way_missing(p, w);
 
 		printf("%-8s --faults %-13s", missing ? "no" : "ok", probe_way_name(w));
-		fputs(missing ? " misses" : " works", stdout);
-		for (enum probe_id i = 0; i < PROBE_COUNT; i++)
-			if (missing & 1u << i)
-				printf(" %s", probe_name(i));
-		fputc('\n', stdout);
+		print_missing(missing);
 	}
-	printf("%-8s %-22s %s\n", probe_can_evict(p) ? "ok" : "no", "--resident-max, evict",
-	       probe_can_evict(p) ? "works" : "misses pagemap.scan");
+	printf("%-8s %-22s", evict ? "no" : "ok", "--resident-max, evict");
+	print_missing(evict);
 	printf("%-8s %-22s %s\n", p->linux_guest ? "ok" : "no", "stock Linux guest",
 	       p->linux_guest    ? "fast enough at CPL 0"
 	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); 'asyncpf run' takes it to the lab"
@@ -78,15 +94,12 @@ static int print_json(const struct probes *p)
 		json_object_open(&j, NULL);
 		json_text(&j, "name", probe_way_name(w));
 		json_bool(&j, "works", !missing);
-		json_array_open(&j, "missing");
-		for (enum probe_id i = 0; i < PROBE_COUNT; i++)
-			if (missing & 1u << i)
-				json_text(&j, NULL, probe_name(i));
-		json_close(&j);
+		json_missing(&j, "missing", missing);
 		json_close(&j);
 	}
 	json_close(&j);
-	json_bool(&j, "evict", probe_can_evict(p));
+	json_bool(&j, "evict", probe_evict_missing(p) == 0);
+	json_missing(&j, "evict_missing", probe_evict_missing(p));
 	json_bool(&j, "linux_guest", p->linux_guest);
 	json_u64(&j, "cpl0_instructions_per_s", p->cpl0_per_s);
 	json_close(&j);

@@ -97,9 +97,20 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way)
 	return missing;
 }
 
-bool probe_can_evict(const struct probes *p)
+uint32_t probe_evict_missing(const struct probes *p)
 {
-	return p->list[PROBE_PAGEMAP_SCAN].verdict != VERDICT_NO;
+	uint32_t missing = probe_way_missing(p, WAY_BLOCK);
+
+	/* Of the ways of serving faults one has to work: the one that lacks least. */
+	for (enum probe_way w = WAY_STALL; w < WAY_COUNT; w++) {
+		uint32_t other = probe_way_missing(p, w);
+
+		if (__builtin_popcount(other) < __builtin_popcount(missing))
+			missing = other;
+	}
+	if (p->list[PROBE_PAGEMAP_SCAN].verdict == VERDICT_NO)
+		missing |= BIT(PROBE_PAGEMAP_SCAN);
+	return missing;
 }
 
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)

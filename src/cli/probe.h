@@ -57,8 +57,11 @@ struct probes {
 /* --faults of `asyncpf run`, and taking memory away. */
 enum probe_way { WAY_BLOCK, WAY_STALL, WAY_KERNEL, WAY_USER, WAY_COUNT };
 
-/* --resident-max and `asyncpf evict` work, whatever the way. */
-bool probe_can_evict(const struct probes *p);
+/*
+ * As probe_way_missing, for --resident-max and `asyncpf evict`: what they need themselves, and what
+ * at least one way of serving faults does.
+ */
+uint32_t probe_evict_missing(const struct probes *p);
 
 /* Runs every probe; takes some 30 ms, and at most 6 s on a KVM that hangs. Cannot fail. */
 void probe_host(struct probes *ret_probes);

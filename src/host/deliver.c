@@ -11,7 +11,10 @@
  * unresponsive guest costs a few looks per second. Test: tests/unit/host_deliver_test.c.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/deliver.h"
+#include "host/fetch.h"
+#include "host/kick.h"
 
 /* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
 #define RECHECK_FIRST_NS (50 * NS_PER_US)

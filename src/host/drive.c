@@ -7,13 +7,14 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "host/block.h"
+#include "host/deliver.h"
 #include "host/drive.h"
-#include "host/internal.h"
-
-/* Memory that the kernel fills unseen is looked at before it can have grown by what is left. */
-#define FILL_BYTES_PER_MS (2ull << 20)
-#define LOOK_MS_MIN 2
-#define LOOK_MS_MAX 250
+#include "host/evict.h"
+#include "host/keep.h"
+#include "host/kick.h"
+#include "host/msr.h"
+#include "host/vcpu.h"
 
 /* ---- pumping ---- */
 
@@ -266,20 +267,10 @@ void hst_serve_step(struct hst *h, const roff_t *touches, int count, const struc
 		if (hst_kernel_touch(h, touches[i], &e) < 0)
 			pause_for(h, &e, touches[i]);
 	}
-	timers_run(&h->timers, hst_now(h));
+	hst_run_timers(h);
 }
 
 /* ---- the evicting thread ---- */
-
-static uint64_t next_look_ns(const struct hst *h)
-{
-	uint64_t full = h->cfg.resident_max / 4 * 3, have = hst_resident_bytes(h);
-	uint64_t ms = have < full ? (full - have) / FILL_BYTES_PER_MS : 0;
-
-	if (h->cfg.resident_max == 0 || h->evict.watch != HST_WATCH_NOT)
-		return NS_NEVER;
-	return hst_now(h) + min_u64(max_u64(ms, LOOK_MS_MIN), LOOK_MS_MAX) * NS_PER_MS;
-}
 
 bool hst_evict_step(struct hst *h, struct hst_evicting *e, uint64_t *ret_look_ns)
 {
@@ -287,6 +278,6 @@ bool hst_evict_step(struct hst *h, struct hst_evicting *e, uint64_t *ret_look_ns
 		hst_evict_done(h, &e->job);
 	e->working = hst_evict_next(h, &e->job);
 	if (!e->working)
-		*ret_look_ns = next_look_ns(h);
+		*ret_look_ns = evict_next_look_ns(h);
 	return e->working;
 }

@@ -24,9 +24,13 @@
  */
 #include "base/assert.h"
 #include "base/zero.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/evict.h"
+#include "host/fetch.h"
+#include "host/hold.h"
+#include "host/swap.h"
 
-#define NO_LIMIT UINT32_MAX
 /*
  * What nobody waits for yet is done so many blocks at a time: the thread wakes up for each
  * batch, and vCPUs are held for it.
@@ -37,157 +41,31 @@
  * one. That stops the vCPU for all of a read; for another it takes some of what others let it do.
  */
 #define KERNEL_STAYS 32u
-
-static bool limited(const struct hst_evict *ev)
-{
-	return ev->limit != NO_LIMIT;
-}
-
-/* ---- lists ---- */
-
-static void list_init(struct hst_list *l)
-{
-	*l = (struct hst_list){BLOCK_NONE, BLOCK_NONE, 0};
-}
-
-static void list_push(struct hst *h, enum hst_list_id id, uint32_t block)
-{
-	struct hst_list *l = &h->evict.lists[id];
-	struct hst_link *links = h->evict.links;
-
-	if (!links || id == HST_LISTS)
-		return;
-	links[block] = (struct hst_link){.next = BLOCK_NONE, .prev = l->tail};
-	if (l->tail == BLOCK_NONE)
-		l->head = block;
-	else
-		links[l->tail].next = block;
-	l->tail = block;
-	l->len++;
-}
-
-static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
-{
-	struct hst_list *l = &h->evict.lists[id];
-	struct hst_link *links = h->evict.links;
-	struct hst_link at;
-
-	if (!links || id == HST_LISTS)
-		return;
-	at = links[block];
-	if (at.prev == BLOCK_NONE)
-		l->head = at.next;
-	else
-		links[at.prev].next = at.next;
-	if (at.next == BLOCK_NONE)
-		l->tail = at.prev;
-	else
-		links[at.next].prev = at.prev;
-	l->len--;
-}
-
-/*
- * Follows from the block's word alone. HST_LISTS: on none, as it cannot be taken. A write
- * under way must end before the block is taken again, or an older one could overtake the next.
- */
-enum hst_list_id evict_list_of(const struct hst *h, uint32_t block)
-{
-	if (block_is(h, block, BLOCK_PINNED | BLOCK_KEPT))
-		return HST_LISTS;
-	switch (block_kind(h, block)) {
-	case BLOCK_PRESENT:
-		if (block_is(h, block, BLOCK_WRITING))
-			return HST_LISTS;
-		return block_is(h, block, BLOCK_KERNEL) ? HST_LIST_KERNEL : HST_LIST_USER;
-	case BLOCK_STANDBY:
-		if (block_is(h, block, BLOCK_WRITING))
-			return HST_LIST_WRITING;
-		return block_is(h, block, BLOCK_WRITTEN) ? HST_LIST_DIRTY : HST_LIST_CLEAN;
-	default:
-		return HST_LISTS;
-	}
-}
-
-void evict_enlist(struct hst *h, uint32_t block)
-{
-	list_push(h, evict_list_of(h, block), block);
-}
-
-void evict_delist(struct hst *h, uint32_t block)
-{
-	list_del(h, evict_list_of(h, block), block);
-}
-
-void evict_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
-{
-	enum hst_list_id before = evict_list_of(h, block), after;
-
-	h->blocks[block] = (h->blocks[block] & ~clear) | set;
-	after = evict_list_of(h, block);
-	if (before == after)
-		return;
-	list_del(h, before, block);
-	list_push(h, after, block);
-}
-
-bool hst_pin(struct hst *h, roff_t off)
-{
-	struct hst_evict *ev = &h->evict;
-	uint32_t block = block_of(h, off);
-
-	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
-	if (block_is(h, block, BLOCK_PINNED))
-		return true;
-	if (limited(ev) && ev->pinned + hst_blocks_min(h->cfg.vcpus) >= ev->limit)
-		return false;
-	ev->pinned++;
-	evict_flags(h, block, BLOCK_PINNED, 0);
-	return true;
-}
+/* Memory that the kernel fills unseen is looked at before it can have grown by what is left. */
+#define FILL_BYTES_PER_MS (2ull << 20)
+#define LOOK_MS_MIN 2
+#define LOOK_MS_MAX 250
 
 void evict_init(struct hst *h)
 {
 	struct hst_evict *ev = &h->evict;
-	uint64_t limit = h->cfg.resident_max >> h->cfg.block_shift;
 
-	for (unsigned i = 0; i < HST_LISTS; i++)
-		list_init(&ev->lists[i]);
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		ev->writes[i].h = h;
-	hold_init(h);
-	ev->limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
+	ev->sync.h = h;
 	/* A larger block that is there in part could neither be counted nor taken. */
 	ev->watch = h->cfg.block_shift == PAGE_SHIFT ? HST_WATCH_NOT : HST_WATCH_ALL;
 }
 
 /* ---- how much ---- */
 
-/* What is kept free for fetches, so that they need not wait for a drop. */
-static uint32_t slack(const struct hst_evict *ev)
-{
-	return (uint32_t)max_u64(min_u64(ev->limit / 32, 4096), min_u64(ev->limit / 2, 4));
-}
-
-static uint32_t standby_len(const struct hst_evict *ev)
-{
-	return ev->lists[HST_LIST_DIRTY].len + ev->lists[HST_LIST_WRITING].len +
-	       ev->lists[HST_LIST_CLEAN].len;
-}
-
-static uint32_t over_limit(const struct hst_evict *ev)
-{
-	uint32_t low = limited(ev) ? ev->limit - slack(ev) : NO_LIMIT;
-
-	return ev->resident > low ? ev->resident - low : 0;
-}
-
 /* Blocks that are to be dropped now: all that are due, once a quarter of the slack is used. */
 static uint32_t drops_due(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t over = over_limit(ev);
+	uint32_t over = budget_over(ev);
 
-	if (!ev->dropping && over < slack(ev) / 4)
+	if (!ev->dropping && over < budget_slack(ev) / 4)
 		over = 0;
 	return (uint32_t)max_u64(over, ev->force_drops);
 }
@@ -196,10 +74,10 @@ static uint32_t drops_due(const struct hst *h)
 static uint32_t unmaps_due(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t over = over_limit(ev), standby = standby_len(ev), goal = ev->limit / 8;
+	uint32_t over = budget_over(ev), standby = budget_standby(ev), goal = ev->limit / 8;
 	uint32_t need = over > standby ? over - standby : 0;
 
-	if (limited(ev) && standby < goal)
+	if (budget_is_limited(ev) && standby < goal)
 		need = (uint32_t)max_u64(need, min_u64(ev->unmap_credit, goal - standby));
 	return (uint32_t)max_u64(need, ev->force_unmaps);
 }
@@ -209,35 +87,7 @@ static bool is_urgent(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return over_limit(ev) > standby_len(ev) || ev->force_unmaps > 0;
-}
-
-void evict_charge(struct hst *h, bool ahead)
-{
-	struct hst_evict *ev = &h->evict;
-	uint32_t goal = ev->limit / 8;
-
-	ev->resident++;
-	/* One for the block that this one will displace, one for a rescue on the way. */
-	if (!ahead && limited(ev) && ev->resident + goal > ev->limit - slack(ev))
-		ev->unmap_credit = (uint32_t)min_u64(ev->unmap_credit + 2, goal);
-}
-
-bool evict_room(const struct hst *h)
-{
-	return h->evict.resident < h->evict.limit;
-}
-
-bool evict_spare(const struct hst *h)
-{
-	const struct hst_evict *ev = &h->evict;
-
-	return !limited(ev) || ev->resident + slack(ev) / 2 < ev->limit;
-}
-
-uint64_t hst_resident_bytes(const struct hst *h)
-{
-	return h->mem.ops->resident_bytes ? h->mem.ops->resident_bytes(h->mem.ctx) : 0;
+	return budget_over(ev) > budget_standby(ev) || ev->force_unmaps > 0;
 }
 
 /* ---- which ---- */
@@ -264,7 +114,7 @@ static struct hst_run *add_run(struct hst *h, struct hst_job *job, enum hst_list
 	do {
 		uint32_t after = h->evict.links[next].next;
 
-		list_del(h, id, next);
+		block_delist(h, next);
 		block_set_kind(h, next, kind);
 		run->count++;
 		if (after != next + 1 || after % run_max(h) == 0)
@@ -276,20 +126,22 @@ static struct hst_run *add_run(struct hst *h, struct hst_job *job, enum hst_list
 }
 
 /* Blocks that can be taken out of the mapping. */
-static uint32_t there_are(const struct hst_evict *ev)
+static uint32_t takeable_len(const struct hst_evict *ev)
 {
 	return ev->lists[HST_LIST_USER].len + ev->lists[HST_LIST_KERNEL].len;
 }
 
 /* On a list so short, blocks that are wanted by turns would displace each other. */
-static uint32_t few(const struct hst_evict *ev)
+static uint32_t short_len(const struct hst_evict *ev)
 {
-	return limited(ev) && ev->force_unmaps == 0 ? (uint32_t)max_u64(ev->limit / 16, 4) : 0;
+	if (!budget_is_limited(ev) || ev->force_unmaps > 0)
+		return 0;
+	return (uint32_t)max_u64(ev->limit / 16, 4);
 }
 
-static bool others_are_few(const struct hst_evict *ev)
+static bool others_are_short(const struct hst_evict *ev)
 {
-	return ev->lists[HST_LIST_USER].len <= few(ev);
+	return ev->lists[HST_LIST_USER].len <= short_len(ev);
 }
 
 /* The list that is taken from in general: kernel mode's only where of the others few are left. */
@@ -297,8 +149,8 @@ static enum hst_list_id take_mostly(const struct hst_evict *ev)
 {
 	uint32_t others = ev->lists[HST_LIST_USER].len, kernels = ev->lists[HST_LIST_KERNEL].len;
 
-	return others == 0 || (others_are_few(ev) && kernels > few(ev)) ? HST_LIST_KERNEL
-									: HST_LIST_USER;
+	return others == 0 || (others_are_short(ev) && kernels > short_len(ev)) ? HST_LIST_KERNEL
+										  : HST_LIST_USER;
 }
 
 static enum hst_list_id take_by_turns(const struct hst_evict *ev)
@@ -308,7 +160,7 @@ static enum hst_list_id take_by_turns(const struct hst_evict *ev)
 
 static uint64_t turn_cost(const struct hst_evict *ev)
 {
-	return (others_are_few(ev) ? 1 : KERNEL_STAYS) * (uint64_t)ev->lists[take_mostly(ev)].len;
+	return (others_are_short(ev) ? 1 : KERNEL_STAYS) * (uint64_t)ev->lists[take_mostly(ev)].len;
 }
 
 /*
@@ -320,9 +172,9 @@ static uint64_t turn_cost(const struct hst_evict *ev)
  */
 static bool turn_due(const struct hst_evict *ev)
 {
-	uint32_t stay = others_are_few(ev) ? 0 : ev->limit / 16;
+	uint32_t stay = others_are_short(ev) ? 0 : ev->limit / 16;
 
-	return few(ev) > 0 && ev->mostly == take_mostly(ev) &&
+	return short_len(ev) > 0 && ev->mostly == take_mostly(ev) &&
 	       ev->lists[take_by_turns(ev)].len > stay && ev->turn_credit >= turn_cost(ev);
 }
 
@@ -336,7 +188,7 @@ static enum hst_list_id victims(const struct hst_evict *ev)
 static uint32_t takeable(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t due = (uint32_t)min_u64(unmaps_due(h), there_are(ev));
+	uint32_t due = (uint32_t)min_u64(unmaps_due(h), takeable_len(ev));
 	uint64_t enough = min_u64(AHEAD_BLOCKS, max_u64(ev->limit / 16, 1));
 
 	return ev->unmapping || is_urgent(h) || due >= enough ? due : 0;
@@ -352,7 +204,7 @@ static bool take_victims(struct hst *h, struct hst_job *job, uint32_t due)
 	uint32_t others = ev->lists[take_by_turns(ev)].len;
 	struct hst_run *run;
 
-	if (there_are(ev) == 0)
+	if (takeable_len(ev) == 0)
 		return false;
 	run = add_run(h, job, id, turn ? 1 : due, BLOCK_UNMAPPING);
 	h->blocks_present -= run->count;
@@ -407,7 +259,7 @@ static bool watch_due(const struct hst *h, uint64_t resident)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return ev->force_drops > 0 || (limited(ev) && resident >= ev->limit / 4 * 3);
+	return ev->force_drops > 0 || (budget_is_limited(ev) && resident >= ev->limit / 4 * 3);
 }
 
 static bool next_watch(struct hst *h, struct hst_job *job)
@@ -434,7 +286,7 @@ static bool next_watch(struct hst *h, struct hst_job *job)
 static void force(struct hst *h, uint32_t drops)
 {
 	struct hst_evict *ev = &h->evict;
-	uint32_t standby = standby_len(ev);
+	uint32_t standby = budget_standby(ev);
 
 	ev->force_drops = drops;
 	ev->force_unmaps =
@@ -454,8 +306,8 @@ static void import(struct hst *h, const struct hst_job *job)
 		h->blocks[block] |= BLOCK_WRITTEN;
 		block_set_kind(h, block, BLOCK_PRESENT);
 		h->blocks_present++;
-		evict_charge(h, false);
-		evict_enlist(h, block);
+		budget_charge(h, false);
+		block_enlist(h, block);
 	}
 	ev->import_block += job->blocks;
 	if (ev->import_block < h->block_count)
@@ -471,9 +323,9 @@ static void import(struct hst *h, const struct hst_job *job)
 static bool force_is_over(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	bool none = there_are(ev) == 0 && ev->writes_used == 0;
+	bool none = takeable_len(ev) == 0 && ev->writes_used == 0;
 
-	return ev->force_drops > 0 && standby_len(ev) == 0 && (ev->force_unmaps == 0 || none);
+	return ev->force_drops > 0 && budget_standby(ev) == 0 && (ev->force_unmaps == 0 || none);
 }
 
 bool hst_evict_next(struct hst *h, struct hst_job *ret)
@@ -498,7 +350,7 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 	}
 	swap_start_writes(h);
 	/* Held vCPUs wait for the unmapping, fetches for the dropping. */
-	ev->working = (ev->hold.on && next_unmap(h, ret)) || next_drop(h, ret) ||
+	ev->working = (hold_is_on(h) && next_unmap(h, ret)) || next_drop(h, ret) ||
 		      next_unmap(h, ret);
 	if (!ev->working && force_is_over(h)) {
 		ev->force_drops = 0;
@@ -608,14 +460,14 @@ static void settled(struct hst *h, uint32_t block, bool written, bool zero)
 		return;
 	}
 	block_set_kind(h, block, BLOCK_STANDBY);
-	evict_enlist(h, block);
+	block_enlist(h, block);
 }
 
 static void dropped(struct hst *h, uint32_t block)
 {
 	struct hst_evict *ev = &h->evict;
 
-	ev->resident--;
+	budget_uncharge(h);
 	ev->force_drops -= ev->force_drops > 0;
 	h->stats.evicted++;
 	if (block_kind(h, block) == BLOCK_FETCHING) {
@@ -706,4 +558,14 @@ void hst_evict_to(struct hst *h, uint64_t bytes)
 bool hst_evict_forced(const struct hst *h)
 {
 	return h->evict.force_drops > 0 && !h->stopping;
+}
+
+uint64_t evict_next_look_ns(const struct hst *h)
+{
+	uint64_t full = h->cfg.resident_max / 4 * 3, have = hst_resident_bytes(h);
+	uint64_t ms = have < full ? (full - have) / FILL_BYTES_PER_MS : 0;
+
+	if (h->cfg.resident_max == 0 || h->evict.watch != HST_WATCH_NOT)
+		return NS_NEVER;
+	return hst_now(h) + min_u64(max_u64(ms, LOOK_MS_MIN), LOOK_MS_MAX) * NS_PER_MS;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Residency and fetching. A block is absent, being fetched (then its word names the
+ * Fetching. A block is absent, being fetched (then its word names the
  * fetch) or present. A fetch exists once per block, however many wait for it; its
  * waiters hang on it. Reads in flight are bounded by queue_depth; beyond that they
  * wait in one queue per vCPU, served in turn, so that a vCPU that faults a lot does
- * not starve the others.
+ * not starve the others. Before those goes what a vCPU waits for that cannot run another
+ * task meanwhile: kernel mode, or KVM in the middle of an instruction.
  *
  * A failed read is repeated with a growing delay; past the limit, or when a source
  * does not answer in time, the VM is paused and nothing is lost: hst_resume goes on.
@@ -14,15 +15,18 @@
  * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/fetch.h"
+#include "host/trouble.h"
 
 /*
  * Around a fault: zeroes, which cost nothing to bring, and, as kernel mode cannot be parked,
  * what it will want next.
  */
 #define AROUND_BYTES (64u << 10)
-#define BACKOFF_FIRST_NS (10 * NS_PER_MS)
-#define BACKOFF_MAX_NS NS_PER_S
+/* So many urgent reads in a row, then one of the others: devices wait there, too. */
+#define URGENT_RUN_MAX 16u
 
 void fetch_init(struct hst *h)
 {
@@ -37,6 +41,7 @@ void fetch_init(struct hst *h)
 static void queue_push(struct hst_queue *q, struct hst_fetch *f)
 {
 	f->next = NULL;
+	f->prev = q->tail;
 	if (q->tail)
 		q->tail->next = f;
 	else
@@ -44,62 +49,27 @@ static void queue_push(struct hst_queue *q, struct hst_fetch *f)
 	q->tail = f;
 }
 
+static void queue_remove(struct hst_queue *q, struct hst_fetch *f)
+{
+	if (f->prev)
+		f->prev->next = f->next;
+	else
+		q->head = f->next;
+	if (f->next)
+		f->next->prev = f->prev;
+	else
+		q->tail = f->prev;
+	f->next = NULL;
+	f->prev = NULL;
+}
+
 static struct hst_fetch *queue_pop(struct hst_queue *q)
 {
 	struct hst_fetch *f = q->head;
 
-	if (f) {
-		q->head = f->next;
-		if (!q->head)
-			q->tail = NULL;
-		f->next = NULL;
-	}
+	if (f)
+		queue_remove(q, f);
 	return f;
-}
-
-void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint64_t *ret_len)
-{
-	ret_off->v = (uint64_t)block << h->cfg.block_shift;
-	*ret_len = min_u64(1ull << h->cfg.block_shift, h->mem.bytes - ret_off->v);
-}
-
-/* ---- trouble: the VM is paused while a block cannot be had ---- */
-
-static void trouble_tell(struct hst *h, const struct hst_trouble *t)
-{
-	h->trouble_told = t != NULL;
-	h->hooks.trouble(h->hooks.ctx, t);
-}
-
-/* What was told is taken back when the VM really goes on, not while the VMM holds it. */
-static void trouble_over(struct hst *h)
-{
-	if (h->trouble_told && !hst_is_paused(h))
-		trouble_tell(h, NULL);
-}
-
-void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct err *why)
-{
-	struct hst_trouble t = {.tries = tries};
-	roff_t off;
-	uint64_t len;
-
-	hst_block_range(h, block, &off, &len);
-	t.gpa = ram_gpa(&h->ram, off);
-	if (why)
-		t.why = *why;
-	h->troubled++;
-	trouble_tell(h, &t);
-	vcpu_kick_all(h);
-}
-
-void trouble_end(struct hst *h)
-{
-	ASSERT(h->troubled > 0);
-	if (--h->troubled == 0) {
-		trouble_over(h);
-		vcpu_kick_all(h);
-	}
 }
 
 /* ---- reading ---- */
@@ -124,16 +94,7 @@ void fetch_filled(struct hst_fetch *f)
 void fetch_queue(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_QUEUED;
-	queue_push(&f->h->queues[f->owner], f);
-}
-
-uint64_t backoff_ns(unsigned tries)
-{
-	uint64_t delay = BACKOFF_FIRST_NS;
-
-	for (unsigned i = 0; i < tries && delay < BACKOFF_MAX_NS; i++)
-		delay *= 2;
-	return min_u64(delay, BACKOFF_MAX_NS);
+	queue_push(f->urgent ? &f->h->urgent : &f->h->queues[f->owner], f);
 }
 
 static void fetch_free(struct hst_fetch *f)
@@ -158,7 +119,7 @@ static void fetch_to_standby(struct hst_fetch *f)
 	struct hst *h = f->h;
 
 	block_set_kind(h, f->block, BLOCK_STANDBY);
-	evict_enlist(h, f->block);
+	block_enlist(h, f->block);
 	fetch_free(f);
 }
 
@@ -168,7 +129,7 @@ static void fetch_give_up(struct hst_fetch *f)
 	struct hst *h = f->h;
 
 	block_set_kind(h, f->block, BLOCK_ABSENT);
-	h->evict.resident--;
+	budget_uncharge(h);
 	fetch_free(f);
 }
 
@@ -280,7 +241,7 @@ static void fill_one(struct hst_fetch *f, uint32_t block)
 
 	if (block != f->block) {
 		block_set_fetch(h, block, (uint32_t)(f - h->fetches));
-		evict_charge(h, false);
+		budget_charge(h, false);
 	}
 	/* That the guest will write to it is likely. */
 	h->blocks[block] |= BLOCK_WRITTEN;
@@ -295,11 +256,11 @@ static void fill(struct hst_fetch *f)
 
 	around(h, f->block, &start, &end);
 	fill_one(f, f->block);
-	while (!alone && f->first > start && evict_room(h) && is_untouched(h, f->first - 1)) {
+	while (!alone && f->first > start && budget_room(h) && is_untouched(h, f->first - 1)) {
 		fill_one(f, --f->first);
 		f->count++;
 	}
-	while (!alone && f->first + f->count < end && evict_room(h) &&
+	while (!alone && f->first + f->count < end && budget_room(h) &&
 	       is_untouched(h, f->first + f->count)) {
 		fill_one(f, f->first + f->count);
 		f->count++;
@@ -315,7 +276,7 @@ static void fetch_issue(struct hst_fetch *f)
 	uint64_t len;
 
 	if (!f->charged)
-		evict_charge(h, f->ahead);
+		budget_charge(h, f->ahead);
 	f->charged = true;
 	hst_block_range(h, f->block, &off, &len);
 	len = b ? backed_bytes(b, off, len) : 0;
@@ -339,26 +300,46 @@ static void fetch_issue(struct hst_fetch *f)
 }
 
 /* One vCPU after the other. */
-void fetch_dispatch(struct hst *h)
+static struct hst_fetch *next_in_turn(struct hst *h)
 {
 	unsigned count = h->cfg.vcpus + 1;
-	unsigned empty = 0;
 
+	for (unsigned i = 0; i < count; i++) {
+		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+
+		h->next_queue = (h->next_queue + 1) % count;
+		if (f)
+			return f;
+	}
+	return NULL;
+}
+
+static struct hst_fetch *next_queued(struct hst *h)
+{
+	struct hst_fetch *f;
+
+	if (h->urgent.head && h->urgent_run < URGENT_RUN_MAX) {
+		h->urgent_run++;
+		return queue_pop(&h->urgent);
+	}
+	h->urgent_run = 0;
+	f = next_in_turn(h);
+	return f ? f : queue_pop(&h->urgent);
+}
+
+void fetch_dispatch(struct hst *h)
+{
 	if (h->stopping)
 		return;
 	if (h->dispatching)
 		return; /* the loop below goes on when this read's done() returns to it */
 	h->dispatching = true;
-	while (h->in_flight < h->cfg.queue_depth && empty < count && evict_room(h)) {
-		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+	while (h->in_flight < h->cfg.queue_depth && budget_room(h)) {
+		struct hst_fetch *f = next_queued(h);
 
-		h->next_queue = (h->next_queue + 1) % count;
-		if (f) {
-			empty = 0;
-			fetch_issue(f);
-		} else {
-			empty++;
-		}
+		if (!f)
+			break;
+		fetch_issue(f);
 	}
 	h->dispatching = false;
 }
@@ -389,18 +370,38 @@ bool fetch_room(const struct hst *h)
 	return h->free_count > HST_OUTSIDE_MAX + 2 * h->cfg.vcpus;
 }
 
-struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+/* Whoever asked for it before waits less for it, too. */
+static void make_urgent(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+
+	if (f->urgent)
+		return;
+	f->urgent = true;
+	if (f->state == HST_FETCH_QUEUED) {
+		queue_remove(&h->queues[f->owner], f);
+		queue_push(&h->urgent, f);
+	}
+}
+
+static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner, bool urgent,
+				   bool *ret_joined)
 {
 	enum block_kind was = block_kind(h, block);
 	struct hst_fetch *f;
 
 	*ret_joined = was == BLOCK_FETCHING;
-	if (*ret_joined)
-		return block_fetch(h, block);
+	if (*ret_joined) {
+		f = block_fetch(h, block);
+		if (urgent)
+			make_urgent(f);
+		return f;
+	}
 	ASSERT(was != BLOCK_PRESENT);
 	if (was == BLOCK_STANDBY)
-		evict_delist(h, block);
+		block_delist(h, block);
 	f = fetch_alloc(h, block, owner);
+	f->urgent = urgent;
 	f->backing = backing_of(h, block);
 	f->charged = was != BLOCK_ABSENT;
 	if (was == BLOCK_ABSENT) {
@@ -416,10 +417,20 @@ struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool 
 	return f;
 }
 
+struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+{
+	return fetch_get(h, block, owner, false, ret_joined);
+}
+
+struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined)
+{
+	return fetch_get(h, block, owner, true, ret_joined);
+}
+
 /* What nobody waits for leaves room for what somebody does. */
 static bool ahead_room(const struct hst *h)
 {
-	return evict_spare(h) && h->in_flight < h->cfg.queue_depth &&
+	return budget_spare(h) && h->in_flight < h->cfg.queue_depth &&
 	       h->free_count > h->fetch_count / 2;
 }
 
@@ -450,7 +461,7 @@ void fetch_present_again(struct hst *h, uint32_t block)
 {
 	struct hst_fetch *f;
 
-	evict_delist(h, block);
+	block_delist(h, block);
 	/* Who took it out of the mapping, and whether it was written to before, nobody knows. */
 	h->blocks[block] |= BLOCK_WRITTEN;
 	f = fetch_alloc(h, block, h->cfg.vcpus);
@@ -525,135 +536,20 @@ void hst_settle(struct hst_fetch *f, const struct err *why)
 	for (uint32_t block = f->first; block < f->first + f->count; block++) {
 		block_set_kind(h, block, BLOCK_PRESENT);
 		h->blocks_present++;
-		evict_enlist(h, block);
+		block_enlist(h, block);
 	}
 	for (w = first_waiter(f); w; w = prev) {
 		prev = w->prev;
 		waiter_unlink(w);
-		if (w->v)
-			vcpu_block_ready(w, now);
-		else
-			h->hooks.outside_ready(h->hooks.ctx);
+		w->ready(h, w, now);
 	}
 	fetch_free(f);
 }
 
-/* ---- outside callers ---- */
+/* ---- the VM goes on, or ends ---- */
 
-bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w)
+void fetch_resume(struct hst *h)
 {
-	uint32_t block = block_of(h, off);
-	bool joined;
-
-	ASSERT(off.v < h->mem.bytes && !w->v);
-	if (block_kind(h, block) == BLOCK_PRESENT)
-		return true;
-	waiter_link(w, fetch_for(h, block, h->cfg.vcpus, &joined), hst_now(h));
-	return false;
-}
-
-void hst_forget(struct hst_waiter *w)
-{
-	waiter_unlink(w);
-}
-
-void hst_wrote(struct hst *h, roff_t off)
-{
-	h->blocks[block_of(h, off)] |= BLOCK_WRITTEN;
-}
-
-static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
-{
-	uint64_t at = chunk << CHUNK_SHIFT;
-	uint64_t end = min_u64(at + CHUNK_BYTES, h->mem.bytes);
-
-	while (at < end) {
-		uint64_t run = at;
-
-		while (run < end && block_kind(h, block_of(h, (roff_t){run})) != BLOCK_PRESENT)
-			run += 1ull << h->cfg.block_shift;
-		run = min_u64(run, end);
-		if (run > at) {
-			int rc = h->mem.ops->poison(h->mem.ctx, (roff_t){at}, run - at, e);
-
-			if (rc < 0)
-				return rc;
-		}
-		at = run + (1ull << h->cfg.block_shift);
-	}
-	h->chunk_poisoned[chunk] = 1;
-	return 0;
-}
-
-/*
- * A touch of a block that is there: reported before it was, or the host has taken the page out
- * of the mapping to reclaim it. Then nobody knows whether it was written to before.
- */
-static int show_again(struct hst *h, uint32_t block, struct err *e)
-{
-	roff_t start;
-	uint64_t len;
-
-	hst_block_range(h, block, &start, &len);
-	h->blocks[block] |= BLOCK_WRITTEN;
-	return h->mem.ops->present(h->mem.ctx, start, len, false, e);
-}
-
-int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
-{
-	uint32_t block = block_of(h, off);
-	roff_t start;
-	uint64_t len;
-	bool joined;
-
-	ASSERT(off.v < h->mem.bytes);
-	hst_block_range(h, block, &start, &len);
-	if (h->cfg.faults == HST_FAULTS_KERNEL)
-		h->stats.faults_total++;
-	if (block_kind(h, block) == BLOCK_PRESENT) {
-		h->stats.redundant++;
-		return show_again(h, block, e);
-	}
-	if (h->cfg.faults != HST_FAULTS_KERNEL) {
-		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
-			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
-		if (h->cfg.evict)
-			/* Met while it was being taken out of the mapping. */
-			return h->mem.ops->poison(h->mem.ctx, start, len, e);
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
-	}
-	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
-		/* Woken, the kernel reports it once more. */
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
-	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
-	h->stats.joined += joined;
-	return 0;
-}
-
-/* ---- pause and resume ---- */
-
-bool hst_is_paused(const struct hst *h)
-{
-	return h->paused || h->troubled > 0;
-}
-
-void hst_pause(struct hst *h)
-{
-	h->paused = true;
-	vcpu_kick_all(h);
-}
-
-void hst_pause_for(struct hst *h, const struct hst_trouble *t)
-{
-	trouble_tell(h, t);
-	hst_pause(h);
-}
-
-void hst_resume(struct hst *h)
-{
-	if (h->stopping)
-		return;
-	h->paused = false;
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		struct hst_fetch *f = &h->fetches[i];
 
@@ -670,15 +566,10 @@ void hst_resume(struct hst *h)
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);
 		}
 	}
-	swap_resume(h);
-	fetch_dispatch(h);
-	trouble_over(h);
-	vcpu_kick_all(h);
 }
 
-void hst_stop(struct hst *h)
+void fetch_stop(struct hst *h)
 {
-	h->stopping = true;
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		struct hst_fetch *f = &h->fetches[i];
 
@@ -686,10 +577,4 @@ void hst_stop(struct hst *h)
 		    f->state == HST_FETCH_CANCELLED)
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);
 	}
-	swap_stop(h);
-}
-
-bool hst_is_idle(const struct hst *h)
-{
-	return h->in_flight == 0 && h->evict.writes_in_flight == 0;
 }

@@ -18,7 +18,10 @@
  */
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/hold.h"
+#include "host/keep.h"
+#include "host/kick.h"
 
 static bool must_hold(const struct hst *h)
 {
@@ -60,6 +63,11 @@ void hold_end(struct hst *h)
 	ho->after_ns = now + ns;
 	timer_arm(&h->timers, &ho->timer, ho->after_ns);
 	vcpu_kick_all(h);
+}
+
+bool hold_is_on(const struct hst *h)
+{
+	return h->evict.hold.on;
 }
 
 bool hold_for(struct hst *h, uint32_t due)

@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Set-up, save and restore. All memory is taken from the caller at
+ * Set-up, and what goes down to each part: resume, stop. All memory is taken from the caller at
  * hst_init; nothing is allocated afterwards.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/deliver.h"
+#include "host/evict.h"
+#include "host/fetch.h"
+#include "host/hold.h"
+#include "host/kick.h"
+#include "host/swap.h"
+#include "host/trouble.h"
+#include "host/vcpu.h"
 
 /* Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports. */
 #define KERNEL_FETCHES 192u
@@ -21,7 +30,7 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 1 + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 2 + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */
@@ -84,9 +93,6 @@ static void init_vcpu(struct hst *h, unsigned index)
 	v->h = h;
 	v->index = index;
 	eng_init(&v->eng, &eng, v->eng.faults);
-	v->sync.v = v;
-	for (uint32_t i = 0; i < h->cfg.faults_max; i++)
-		v->tokens[i].v = v;
 	vcpu_init(v);
 	deliver_init(v);
 }
@@ -104,8 +110,50 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
 	h->fetch_count = fetch_count(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
+	block_init(h);
+	budget_init(h);
 	fetch_init(h);
+	hold_init(h);
 	evict_init(h);
 	for (unsigned i = 0; i < cfg->vcpus; i++)
 		init_vcpu(h, i);
+}
+
+void hst_resume(struct hst *h)
+{
+	if (h->stopping)
+		return;
+	h->paused = false;
+	fetch_resume(h);
+	swap_resume(h);
+	fetch_dispatch(h);
+	trouble_over(h);
+	vcpu_kick_all(h);
+}
+
+void hst_stop(struct hst *h)
+{
+	h->stopping = true;
+	fetch_stop(h);
+	swap_stop(h);
+}
+
+bool hst_is_idle(const struct hst *h)
+{
+	return h->in_flight == 0 && h->evict.writes_in_flight == 0;
+}
+
+bool hst_is_stopping(const struct hst *h)
+{
+	return h->stopping;
+}
+
+uint64_t hst_next_timer_ns(const struct hst *h)
+{
+	return timers_next_ns(&h->timers);
+}
+
+void hst_run_timers(struct hst *h)
+{
+	timers_run(&h->timers, hst_now(h));
 }

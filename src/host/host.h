@@ -34,6 +34,7 @@
 #define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
 /* Writes to the swap file at a time, and blocks (256 KiB at least one) in one of them. */
 #define HST_WRITES_MAX 32u
+_Static_assert(HST_WRITES_MAX + 1 <= IO_WRITES_MAX, "no write waits for a place in the kernel");
 #define HST_WRITE_BYTES_MAX (256u << 10)
 
 enum hst_faults {
@@ -82,6 +83,7 @@ struct hst_stats {
 	uint64_t stall_why[ENG_VERDICTS];
 };
 
+struct hst;
 struct hst_fetch;
 struct hst_vcpu;
 
@@ -93,6 +95,8 @@ struct hst_waiter {
 	struct hst_waiter *next, *prev;
 	struct hst_fetch *fetch;
 	struct hst_vcpu *v; /* NULL: an outside waiter */
+	/* The block is there; called once, `fetch` is NULL by then. */
+	void (*ready)(struct hst *h, struct hst_waiter *w, uint64_t now_ns);
 	uint64_t since_ns;
 };
 
@@ -114,6 +118,7 @@ struct hst_fetch {
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
 	struct hst_waiter *waiters;
 	struct hst_fetch *next; /* of its queue, the filled list or the free list */
+	struct hst_fetch *prev; /* of its queue */
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	uint32_t block;
@@ -124,6 +129,7 @@ struct hst_fetch {
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled;
 	bool charged;      /* the block counts as resident */
+	bool urgent;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead;        /* read along: goes to standby unless somebody waits by then */
 	bool watch_writes; /* of mem present; valid when filled */
 	enum hst_fetch_state state;
@@ -161,12 +167,28 @@ struct hst_write {
 	uint32_t block, count;
 	uint64_t done_bytes;
 	uint8_t tries;
+	int lost; /* while BUSY: -Exxx of a sync that failed meanwhile, its content may be gone */
 	enum {
 		HST_WRITE_FREE,
 		HST_WRITE_BUSY,
 		HST_WRITE_STUCK, /* takes too long: the VM is paused */
 		HST_WRITE_BACKOFF,
 		HST_WRITE_FAILED, /* retries used up: the VM is paused */
+		HST_WRITE_ENDED,  /* the next sync is to make it durable */
+		HST_WRITE_SYNCING, /* the sync under way makes it durable */
+	} state;
+};
+
+/* Of the swap file: one at a time. */
+struct hst_sync {
+	struct io_req rq;
+	struct hst *h;
+	struct timer timer; /* time-out */
+	uint32_t block;     /* one that it makes durable */
+	enum {
+		HST_SYNC_NONE,
+		HST_SYNC_BUSY,
+		HST_SYNC_STUCK, /* takes too long: the VM is paused */
 	} state;
 };
 
@@ -241,7 +263,8 @@ struct hst_evict {
 	bool failed;           /* `job` is to be done again after hst_resume */
 	struct hst_job job;
 	struct hst_write writes[HST_WRITES_MAX];
-	uint32_t writes_in_flight; /* with the kernel */
+	struct hst_sync sync;
+	uint32_t writes_in_flight; /* with the kernel, and the sync */
 	uint32_t writes_used;      /* not FREE */
 };
 
@@ -361,7 +384,7 @@ struct hst {
 	struct io io; /* of the sources and the swap file: drive.c submits and reaps */
 	struct hst_hooks hooks;
 	struct timers timers;
-	uint32_t *blocks; /* residency, one word per block: see fetch.c */
+	uint32_t *blocks; /* residency, one word per block: see block.h */
 	uint32_t block_count;
 	uint8_t *chunk_poisoned; /* one byte per 2 MiB */
 	uint64_t blocks_present;
@@ -373,12 +396,14 @@ struct hst {
 	uint32_t free_count;
 	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	unsigned next_queue; /* whose turn it is */
+	struct hst_queue urgent; /* goes before those */
+	unsigned urgent_run;     /* reads from there in a row */
 	uint32_t in_flight;
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
-	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK:
-			      paused while > 0 */
+	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK,
+			      a STUCK sync: paused while > 0 */
 	bool paused;       /* by the VMM */
 	bool trouble_told; /* and not yet taken back */
 	struct hst_vcpu *vcpus;
@@ -506,7 +531,11 @@ bool hst_is_paused(const struct hst *h);
  * takes reaping and timers as before.
  */
 void hst_stop(struct hst *h);
+bool hst_is_stopping(const struct hst *h);
 bool hst_is_idle(const struct hst *h);
+/* Timers, for whoever reaps after hst_stop; before that hst_serve_step runs them. */
+uint64_t hst_next_timer_ns(const struct hst *h);
+void hst_run_timers(struct hst *h);
 
 /* All counters: of the VM, and those of one vCPU (the others are 0). */
 void hst_stats_sum(const struct hst *h, struct hst_stats *ret);
@@ -519,5 +548,7 @@ size_t hst_vcpu_save(const struct hst_vcpu *v, unsigned char *buf);
 bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len);
 /* One register, as a VMM restores it from an MSR list. False: the value is not acceptable. */
 bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+/* One of the protocol's registers. False: there is none of that number. */
+bool hst_vcpu_get_msr(const struct hst_vcpu *v, uint32_t msr, uint64_t *ret);
 
 #endif

@@ -5,7 +5,9 @@
  * where memory is taken away at all. Test: tests/unit/host_keep_test.c.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/keep.h"
 
 bool block_keep(struct hst *h, uint32_t block)
 {
@@ -16,7 +18,7 @@ bool block_keep(struct hst *h, uint32_t block)
 	if (keeps[block] == UINT16_MAX)
 		return false;
 	if (keeps[block]++ == 0)
-		evict_flags(h, block, BLOCK_KEPT, 0);
+		block_flags(h, block, BLOCK_KEPT, 0);
 	return true;
 }
 
@@ -28,7 +30,28 @@ void block_let_go(struct hst *h, uint32_t block)
 		return;
 	ASSERT(keeps[block] > 0);
 	if (--keeps[block] == 0)
-		evict_flags(h, block, 0, BLOCK_KEPT);
+		block_flags(h, block, 0, BLOCK_KEPT);
+}
+
+void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
+{
+	uint32_t before = v->kept[entry];
+	bool kept = block == BLOCK_NONE || block_keep(v->h, block);
+
+	/* vCPUs and hst_hold together cannot use up a block's count. */
+	_Static_assert(HST_VCPUS_MAX * HST_KEPT + HST_HOLDS_MAX < UINT16_MAX, "no entry refused");
+	ASSERT(kept);
+	v->kept[entry] = block;
+	if (before != BLOCK_NONE)
+		block_let_go(v->h, before);
+}
+
+void vcpu_keep_area(struct hst_vcpu *v)
+{
+	roff_t off;
+	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
+
+	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
 }
 
 bool hst_hold(struct hst *h, roff_t off)
@@ -48,4 +71,19 @@ void hst_release(struct hst *h, roff_t off)
 {
 	h->evict.held -= h->evict.keeps != NULL;
 	block_let_go(h, block_of(h, off));
+}
+
+bool hst_pin(struct hst *h, roff_t off)
+{
+	struct hst_evict *ev = &h->evict;
+	uint32_t block = block_of(h, off);
+
+	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
+	if (block_is(h, block, BLOCK_PINNED))
+		return true;
+	if (budget_is_limited(ev) && ev->pinned + hst_blocks_min(h->cfg.vcpus) >= ev->limit)
+		return false;
+	ev->pinned++;
+	block_flags(h, block, BLOCK_PINNED, 0);
+	return true;
 }

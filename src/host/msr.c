@@ -5,7 +5,11 @@
  * Test: tests/unit/host_msr_test.c.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/deliver.h"
+#include "host/keep.h"
+#include "host/msr.h"
+#include "host/wait.h"
 
 /* The memory that a register write names; false: none, or no RAM. */
 static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value, roff_t *ret)
@@ -18,27 +22,6 @@ static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value,
 		       ram_find(&v->h->ram, eng_area_gpa(value), 8, ret);
 	return area != PV_AREAS &&
 	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
-}
-
-void vcpu_keep(struct hst_vcpu *v, unsigned entry, uint32_t block)
-{
-	uint32_t before = v->kept[entry];
-	bool kept = block == BLOCK_NONE || block_keep(v->h, block);
-
-	/* vCPUs and hst_hold together cannot use up a block's count. */
-	_Static_assert(HST_VCPUS_MAX * HST_KEPT + HST_HOLDS_MAX < UINT16_MAX, "no entry refused");
-	ASSERT(kept);
-	v->kept[entry] = block;
-	if (before != BLOCK_NONE)
-		block_let_go(v->h, before);
-}
-
-void vcpu_keep_area(struct hst_vcpu *v)
-{
-	roff_t off;
-	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
-
-	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
 }
 
 /* The kernel writes there from now on. */
@@ -113,6 +96,24 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 		v->area_value[area] = value;
 	}
 	vcpu_keep(v, area, block);
+}
+
+bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	struct eng_wrmsr_in in = {.msr = msr, .value = value, .restoring = true};
+	roff_t off;
+
+	if (msr == APF_MSR_EN)
+		in.area_ok = ram_find(&v->h->ram, eng_area_gpa(value), 8, &off);
+	if (eng_wrmsr(&v->eng, &in) == ENG_WRMSR_GP)
+		return false;
+	vcpu_keep_area(v);
+	return true;
+}
+
+bool hst_vcpu_get_msr(const struct hst_vcpu *v, uint32_t msr, uint64_t *ret)
+{
+	return eng_rdmsr(&v->eng, msr, ret);
 }
 
 void msr_look(struct hst_vcpu *v)

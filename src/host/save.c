@@ -9,7 +9,10 @@
  * The bytes are checked as hostile input before anything is taken over.
  * Tests: tests/unit/host_save_test.c, tests/fuzz/save_fuzz.c.
  */
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/fetch.h"
+#include "host/keep.h"
+#include "host/vcpu.h"
 
 #define SAVE_MAGIC 0x53465041u /* "APFS" */
 #define STORE_BYTES 20u
@@ -127,18 +130,5 @@ bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len)
 	v->store_count = count;
 	fetch_what_is_awaited(v);
 	vcpu_stores_begin(v);
-	return true;
-}
-
-bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
-{
-	struct eng_wrmsr_in in = {.msr = msr, .value = value, .restoring = true};
-	roff_t off;
-
-	if (msr == APF_MSR_EN)
-		in.area_ok = ram_find(&v->h->ram, eng_area_gpa(value), 8, &off);
-	if (eng_wrmsr(&v->eng, &in) == ENG_WRMSR_GP)
-		return false;
-	vcpu_keep_area(v);
 	return true;
 }

@@ -4,7 +4,7 @@
  * Test: tests/unit/host_test.c.
  */
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/host.h"
 
 /* Gauges are 0 in both; the members stand as they do in struct apf_counters. */
 static void add(struct hst_stats *to, const struct hst_stats *from)

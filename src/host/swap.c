@@ -4,13 +4,23 @@
  * while it is under way they are on the list of the writing ones, or have come back to the
  * guest: then what arrives in the file may be a mixture, and is not believed
  * (BLOCK_WRITTEN stays). A block has one write at a time, so that an older one cannot
- * overtake the next. A write that fails is repeated, then pauses the VM; nothing is lost,
- * the content is in memory. Test: tests/unit/host_swap_test.c.
+ * overtake the next.
+ *
+ * What was written counts once it is durable: once a sync has succeeded that began after the
+ * write had ended. One sync is under way at a time and covers all writes that ended before it
+ * began. When one fails, the kernel may have dropped any of what was written since the last good
+ * one, and tells of it only once: all of that is written again, also what has ended since, and
+ * what has not been seen to end yet.
+ *
+ * A write or sync that fails is repeated, then pauses the VM; nothing is lost, the content is in
+ * memory. Test: tests/unit/host_swap_test.c.
  */
 #include <errno.h>
 
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/swap.h"
+#include "host/trouble.h"
 
 static void write_go_on(struct hst_write *w);
 
@@ -29,11 +39,11 @@ static void write_end(struct hst_write *w, bool written)
 
 	for (uint32_t block = w->block; block < w->block + w->count; block++) {
 		if (written && block_kind(h, block) == BLOCK_STANDBY) {
-			evict_flags(h, block, BLOCK_IN_SWAP,
+			block_flags(h, block, BLOCK_IN_SWAP,
 				    BLOCK_WRITING | BLOCK_WRITTEN | BLOCK_ZEROES);
 			h->stats.swapped++;
 		} else {
-			evict_flags(h, block, 0, BLOCK_WRITING);
+			block_flags(h, block, 0, BLOCK_WRITING);
 		}
 	}
 	w->state = HST_WRITE_FREE;
@@ -49,25 +59,146 @@ static bool write_needed(const struct hst_write *w)
 	return false;
 }
 
-static void write_failed(struct hst_write *w, int res)
+/* It has to be written again. */
+static void write_failed(struct hst_write *w, const struct err *why)
 {
 	struct hst *h = w->h;
-	struct err why;
 
-	h->stats.swap_write_errors++;
 	if (!write_needed(w)) {
 		write_end(w, false);
 		return;
 	}
 	if (w->tries >= h->cfg.retries_max) {
 		w->state = HST_WRITE_FAILED;
-		err_sys(&why, res ? res : -ENOSPC, "swap file: write of %llu bytes",
-			(unsigned long long)w->count << h->cfg.block_shift);
-		trouble_begin(h, w->block, w->tries + 1u, &why);
+		trouble_begin(h, w->block, w->tries + 1u, why);
 		return;
 	}
 	w->state = HST_WRITE_BACKOFF;
 	timer_arm(&h->timers, &w->timer, hst_now(h) + backoff_ns(w->tries++));
+}
+
+/* ---- syncs ---- */
+
+static bool writes_are(const struct hst *h, int state)
+{
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+		if ((int)h->evict.writes[i].state == state)
+			return true;
+	return false;
+}
+
+static void sync_done(struct io_req *rq, int res);
+
+static void sync_timer(struct timer *tm, uint64_t now_ns)
+{
+	struct hst_sync *s = CONTAINER_OF(tm, struct hst_sync, timer);
+	struct hst *h = s->h;
+	struct err why;
+
+	(void)now_ns;
+	if (h->stopping)
+		return;
+	s->state = HST_SYNC_STUCK;
+	err_set(&why, -ETIMEDOUT, "swap file: a sync has not ended for %llu ms",
+		(unsigned long long)(h->cfg.source_timeout_ns / NS_PER_MS));
+	trouble_begin(h, s->block, 1, &why);
+}
+
+/* If there is something to sync, and none is under way. */
+static void sync_start(struct hst *h)
+{
+	struct hst_sync *s = &h->evict.sync;
+	const struct io *io = &h->swap.io;
+
+	if (s->state != HST_SYNC_NONE || !writes_are(h, HST_WRITE_ENDED))
+		return;
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+		struct hst_write *w = &h->evict.writes[i];
+
+		if (w->state != HST_WRITE_ENDED)
+			continue;
+		w->state = HST_WRITE_SYNCING;
+		s->block = w->block;
+	}
+	s->state = HST_SYNC_BUSY;
+	s->rq.done = sync_done;
+	s->timer.fire = sync_timer;
+	h->evict.writes_in_flight++;
+	if (h->cfg.source_timeout_ns != NS_NEVER)
+		timer_arm(&h->timers, &s->timer, hst_now(h) + h->cfg.source_timeout_ns);
+	io->ops->sync(io->ctx, h->swap.file, &s->rq);
+}
+
+/* Nothing that was written since the last good sync counts. anew: as if never tried. */
+static void sync_failed(struct hst *h, int res, bool anew)
+{
+	struct err why;
+
+	h->stats.swap_write_errors++;
+	err_sys(&why, res, "swap file: sync of what was written");
+	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+		struct hst_write *w = &h->evict.writes[i];
+
+		if (anew)
+			w->tries = 0;
+		if (w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK) {
+			/* It may have ended in the kernel, and be part of what failed. */
+			w->lost = res;
+			continue;
+		}
+		w->done_bytes = 0;
+		if (w->state != HST_WRITE_SYNCING && w->state != HST_WRITE_ENDED)
+			continue;
+		if (anew && write_needed(w))
+			write_go_on(w);
+		else
+			write_failed(w, &why);
+	}
+}
+
+static void sync_done(struct io_req *rq, int res)
+{
+	struct hst_sync *s = CONTAINER_OF(rq, struct hst_sync, rq);
+	struct hst *h = s->h;
+	bool stuck = s->state == HST_SYNC_STUCK;
+
+	timer_cancel(&h->timers, &s->timer);
+	h->evict.writes_in_flight--;
+	s->state = HST_SYNC_NONE;
+	if (h->stopping)
+		return;
+	if (res < 0)
+		/* Cancelled: by hst_resume. */
+		sync_failed(h, res, stuck && res == -ECANCELED);
+	for (unsigned i = 0; res >= 0 && i < HST_WRITES_MAX; i++)
+		if (h->evict.writes[i].state == HST_WRITE_SYNCING)
+			write_end(&h->evict.writes[i], true);
+	if (stuck)
+		trouble_end(h);
+	sync_start(h);
+}
+
+/* ---- writes ---- */
+
+/* All of it is in the file, or nobody needs it any more. */
+static void write_ended(struct hst_write *w)
+{
+	if (!write_needed(w)) {
+		write_end(w, false);
+		return;
+	}
+	w->state = HST_WRITE_ENDED;
+	sync_start(w->h);
+}
+
+/* res: of the part that was under way, or of the sync that its content may have gone with. */
+static void write_again(struct hst_write *w, int res)
+{
+	struct err why;
+
+	err_sys(&why, res ? res : -ENOSPC, "swap file: write of %llu bytes",
+		(unsigned long long)w->count << w->h->cfg.block_shift);
+	write_failed(w, &why);
 }
 
 static void write_done(struct io_req *rq, int res)
@@ -75,25 +206,31 @@ static void write_done(struct io_req *rq, int res)
 	struct hst_write *w = CONTAINER_OF(rq, struct hst_write, rq);
 	struct hst *h = w->h;
 	bool stuck = w->state == HST_WRITE_STUCK;
+	int lost = w->lost;
 
 	timer_cancel(&h->timers, &w->timer);
 	h->evict.writes_in_flight--;
 	if (h->stopping)
 		return;
+	w->lost = 0;
 	if (res > 0) {
 		w->done_bytes += (uint64_t)res;
 		h->stats.swapped_bytes += (uint64_t)res;
+	} else if (!(stuck && res == -ECANCELED)) {
+		h->stats.swap_write_errors++;
 	}
+	if (lost)
+		w->done_bytes = 0;
 	if (stuck && res == -ECANCELED) {
 		/* By hst_resume, to be begun anew. */
 		w->tries = 0;
 		write_go_on(w);
-	} else if (res <= 0) {
-		write_failed(w, res);
+	} else if (res <= 0 || lost) {
+		write_again(w, res <= 0 ? res : lost);
 	} else if (w->done_bytes < (uint64_t)w->count << h->cfg.block_shift) {
 		write_go_on(w);
 	} else {
-		write_end(w, true);
+		write_ended(w);
 	}
 	if (stuck)
 		trouble_end(h);
@@ -156,11 +293,11 @@ void swap_start_writes(struct hst *h)
 		*w = (struct hst_write){.h = h, .block = next};
 		ev->writes_used++;
 		do {
-			evict_flags(h, next, BLOCK_WRITING, 0);
+			block_flags(h, next, BLOCK_WRITING, 0);
 			w->count++;
 			next++;
 		} while (w->count < max && next < h->block_count &&
-			 evict_list_of(h, next) == HST_LIST_DIRTY);
+			 block_list_of(h, next) == HST_LIST_DIRTY);
 		write_go_on(w);
 	}
 }
@@ -179,6 +316,8 @@ void swap_resume(struct hst *h)
 			h->swap.io.ops->cancel(h->swap.io.ctx, &w->rq);
 		}
 	}
+	if (h->evict.sync.state == HST_SYNC_STUCK)
+		h->swap.io.ops->cancel(h->swap.io.ctx, &h->evict.sync.rq);
 }
 
 void swap_stop(struct hst *h)
@@ -188,5 +327,6 @@ void swap_stop(struct hst *h)
 
 		if (w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK)
 			h->swap.io.ops->cancel(h->swap.io.ctx, &w->rq);
-	}
+	}	if (h->evict.sync.state != HST_SYNC_NONE)
+		h->swap.io.ops->cancel(h->swap.io.ctx, &h->evict.sync.rq);
 }

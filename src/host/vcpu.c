@@ -7,7 +7,15 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/deliver.h"
+#include "host/fetch.h"
+#include "host/hold.h"
+#include "host/keep.h"
+#include "host/kick.h"
+#include "host/msr.h"
+#include "host/vcpu.h"
+#include "host/wait.h"
 
 /* A guest that faults this often in a row on memory that is there: show it once more, then pause.
  */
@@ -18,39 +26,6 @@
  * pages can use up all fetches. Then it stands still this long, and touches again.
  */
 #define CROWDED_NS NS_PER_MS
-
-void vcpu_kick(struct hst_vcpu *v)
-{
-	if (v->where == HST_IN_HOST || v->kicked)
-		return;
-	v->kicked = true;
-	v->h->plat.ops->kick(v->h->plat.ctx, v->index);
-}
-
-void vcpu_kick_all(struct hst *h)
-{
-	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		vcpu_kick(&h->vcpus[i]);
-}
-
-void vcpu_back_in_host(struct hst_vcpu *v)
-{
-	v->where = HST_IN_HOST;
-	v->kicked = false;
-}
-
-static void wait_over(struct hst_vcpu *v, uint64_t now)
-{
-	uint64_t ns = now - v->phase_since_ns;
-
-	timer_cancel(&v->h->timers, &v->wake);
-	v->stats.host_wait_ns += ns;
-	if (v->phase == HST_PHASE_STALL && v->phase_kernel_mode)
-		v->stats.stall_kernel_mode_ns += ns;
-	else if (v->phase == HST_PHASE_STALL)
-		v->stats.stall_other_ns += ns;
-	v->phase = HST_PHASE_RUN;
-}
 
 void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
@@ -66,33 +41,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 	}
 	if (v->phase == HST_PHASE_STALL && !kick_only)
 		/* An interrupt ended the halt; if the guest still needs the block it comes back. */
-		wait_over(v, hst_now(v->h));
-}
-
-bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
-{
-	struct hst *h = v->h;
-	uint32_t block = block_of(h, off);
-	uint64_t now = hst_now(h);
-	struct hst_fetch *f;
-	bool joined, read;
-
-	ASSERT(v->phase == HST_PHASE_RUN && off.v < h->mem.bytes);
-	waiter_unlink(&v->sync);
-	v->sync_done = false;
-	if (block_kind(h, block) == BLOCK_PRESENT)
-		return false;
-	read = block_kind(h, block) == BLOCK_ABSENT && block_is(h, block, BLOCK_IN_SWAP);
-	f = fetch_for(h, block, v->index, &joined);
-	v->stats.joined += joined;
-	waiter_link(&v->sync, f, now);
-	if (read && v->cpu.cpl == 0)
-		fetch_around(h, block);
-	v->phase = phase;
-	v->fault_off = off;
-	v->phase_since_ns = now;
-	v->phase_kernel_mode = v->cpu.cpl == 0;
-	return true;
+		vcpu_wait_over(v, hst_now(v->h));
 }
 
 /* How long this fault may wait before it becomes an event. */
@@ -276,7 +225,7 @@ static void drop_phase(struct hst_vcpu *v)
 	waiter_unlink(&v->sync);
 	v->sync_done = false;
 	if (v->phase != HST_PHASE_RUN)
-		wait_over(v, hst_now(v->h));
+		vcpu_wait_over(v, hst_now(v->h));
 }
 
 void vcpu_stores_begin(struct hst_vcpu *v)
@@ -360,7 +309,7 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	v->stats.missing_events++;
 	waiter_unlink(&v->sync);
 	waiter_link(&v->tokens[ix], f, v->sync.since_ns);
-	wait_over(v, now);
+	vcpu_wait_over(v, now);
 }
 
 /* Until a kick: whatever ends a wait kicks. */
@@ -388,15 +337,6 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 	vcpu_kick(CONTAINER_OF(tm, struct hst_vcpu, wake));
 }
 
-void vcpu_init(struct hst_vcpu *v)
-{
-	v->wake.fire = wake_fire;
-	/* Until it has run the VMM may have restored anything. */
-	v->changed = true;
-	for (unsigned i = 0; i < HST_KEPT; i++)
-		v->kept[i] = BLOCK_NONE;
-}
-
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
 	hold_no_instruction(v);
@@ -415,7 +355,7 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 	uint32_t untaken;
 
 	if (v->sync_done) {
-		wait_over(v, now);
+		vcpu_wait_over(v, now);
 		deliver(v, &v->cpu);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
@@ -423,7 +363,7 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 	deliver(v, &v->cpu);
 	if (v->cpu.untaken_token && v->cpu.untaken_token != untaken) {
 		/* A page-ready #PF for another task; the fault at hand comes back after it. */
-		wait_over(v, now);
+		vcpu_wait_over(v, now);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
 	if (v->cpu.event_pending && v->stall_event)
@@ -431,7 +371,7 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 		return wait(v);
 	if (v->cpu.event_pending) {
 		/* Accepted since: KVM delivers it only to a vCPU that is not halted. */
-		wait_over(v, now);
+		vcpu_wait_over(v, now);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
 	return enter(v, fresh ? HST_ENTER_HALTED : HST_ENTER);
@@ -444,7 +384,7 @@ static bool gone_again(struct hst_vcpu *v)
 
 	if (block_kind(v->h, block_of(v->h, v->fault_off)) == BLOCK_PRESENT)
 		return false;
-	wait_over(v, hst_now(v->h));
+	vcpu_wait_over(v, hst_now(v->h));
 	return vcpu_wait_for(v, v->fault_off, phase);
 }
 
@@ -452,7 +392,7 @@ static bool gone_again(struct hst_vcpu *v)
 static bool in_grace(struct hst_vcpu *v, uint64_t now)
 {
 	if (v->sync_done) {
-		wait_over(v, now);
+		vcpu_wait_over(v, now);
 		if (v->grace_until_ns == NS_NEVER)
 			v->stats.blocked++;
 		else
@@ -472,7 +412,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	bool fresh_stall = false;
 
 	vcpu_back_in_host(v);
-	if (hst_is_paused(h) || h->evict.hold.on)
+	if (hst_is_paused(h) || hold_is_on(h))
 		return wait(v);
 	if (now < v->crowded_until_ns)
 		return wait_until(v, v->crowded_until_ns);
@@ -496,7 +436,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 			msr_apply(v, v->msr.index, v->msr.value);
 		else if (v->phase == HST_PHASE_LOAD)
 			carry_out_load(v);
-		wait_over(v, now);
+		vcpu_wait_over(v, now);
 		break;
 	case HST_PHASE_RUN:
 	case HST_PHASE_GRACE:
@@ -527,7 +467,8 @@ unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret)
 	return n;
 }
 
-void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
+/* The waiter is unlinked. */
+static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 {
 	struct hst_vcpu *v = w->v;
 	uint32_t ix;
@@ -539,9 +480,9 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 		if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 			note_came(v, v->fault_off);
 		v->sync_done = true;
-		timer_cancel(&v->h->timers, &v->wake);
+		timer_cancel(&h->timers, &v->wake);
 		if (v->phase == HST_PHASE_STORE) {
-			wait_over(v, now);
+			vcpu_wait_over(v, now);
 			if (stores_wait(v))
 				return;
 			vcpu_kick(v);
@@ -553,7 +494,7 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 		return;
 	}
 	ix = (uint32_t)(w - v->tokens);
-	if (ram_find(&v->h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
+	if (ram_find(&h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
 		note_came(v, off);
 	if (!eng_page_ready(&v->eng, ix)) {
 		v->stats.ready_late++;
@@ -561,4 +502,19 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now)
 	}
 	/* Whichever thread brought the block; what needs the CPU state waits for hst_next. */
 	deliver(v, NULL);
+}
+
+void vcpu_init(struct hst_vcpu *v)
+{
+	v->wake.fire = wake_fire;
+	v->sync.v = v;
+	v->sync.ready = block_ready;
+	for (uint32_t i = 0; i < v->h->cfg.faults_max; i++) {
+		v->tokens[i].v = v;
+		v->tokens[i].ready = block_ready;
+	}
+	/* Until it has run the VMM may have restored anything. */
+	v->changed = true;
+	for (unsigned i = 0; i < HST_KEPT; i++)
+		v->kept[i] = BLOCK_NONE;
 }

@@ -9,11 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/types.h"
 #include "io/uring.h"
 
 static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
@@ -51,7 +53,10 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 	if (!file)
 		return err_set(e, -ENOMEM, "open %s: out of memory", path);
 	/* O_NONBLOCK: opening a FIFO must fail below, not wait for its writer. */
-	file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	*file = (struct io_file){
+		.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY),
+		.direct_fd = -1,
+	};
 	if (file->fd < 0) {
 		rc = err_sys(e, -errno, "open %s", path);
 		free(file);
@@ -73,9 +78,49 @@ int ioq_file_adopt(int fd, struct io_file **ret, struct err *e)
 
 	if (!file)
 		return err_set(e, -ENOMEM, "open file: out of memory");
-	file->fd = fd;
+	*file = (struct io_file){.fd = fd, .direct_fd = -1};
 	*ret = file;
 	return 0;
+}
+
+/* What O_DIRECT asks for; 0: the file system takes it, but goes through the page cache. */
+static uint32_t direct_align(int fd)
+{
+	struct statx st;
+
+	/* Not every file system tells; a page suits all that are known. */
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) != 0 ||
+	    !(st.stx_mask & STATX_DIOALIGN))
+		return PAGE_BYTES;
+	return st.stx_dio_offset_align > st.stx_dio_mem_align ? st.stx_dio_offset_align
+							      : st.stx_dio_mem_align;
+}
+
+/*
+ * A second description of the open file, not of its name: what stands there now may be another
+ * file, and a file that was never named has none. Where there is no /proc, the page cache is
+ * used, and given back.
+ */
+void ioq_file_uncached(void *ctx, struct io_file *file)
+{
+	char path[40];
+	int flags = fcntl(file->fd, F_GETFL);
+
+	(void)ctx;
+	if (file->uncached || flags < 0)
+		return;
+	file->uncached = true;
+	/* What is read ahead of the requests would be there for nobody. */
+	(void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_RANDOM);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
+	file->direct_fd = open(path, (flags & O_ACCMODE) | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+	if (file->direct_fd < 0)
+		return;
+	file->direct_align = direct_align(file->direct_fd);
+	if (file->direct_align == 0) {
+		(void)close(file->direct_fd);
+		file->direct_fd = -1;
+	}
 }
 
 void ioq_file_close(void *ctx, struct io_file *file)
@@ -83,6 +128,8 @@ void ioq_file_close(void *ctx, struct io_file *file)
 	(void)ctx;
 	if (!file)
 		return;
+	if (file->direct_fd >= 0)
+		(void)close(file->direct_fd);
 	(void)close(file->fd);
 	free(file);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to src/io: an open file. The two functions are the entries `open` and
+ * Private to src/io: an open file. The functions are the entries `open`, `uncached` and
  * `close` of port/io.h, which says what they do; ctx is not used.
  */
 #ifndef IO_FILE_H
 #define IO_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -13,11 +14,18 @@
 
 struct io_file {
 	int fd;
+	int direct_fd;         /* the same file by O_DIRECT; -1: not to be had, or not wanted */
+	uint32_t direct_align; /* of offset, length and address for it; 0: there is none */
+	bool uncached;         /* what goes through fd is dropped from the page cache afterwards */
+	bool wrote_cached;     /* something is left there by writes */
 };
 
 /* Blocks. The caller owns *ret_file and ends it with ioq_file_close(). Any thread. */
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		  struct err *e);
+
+/* Blocks. No request on the file may be outstanding. */
+void ioq_file_uncached(void *ctx, struct io_file *file);
 
 /* Frees file; NULL is harmless. Any thread. */
 void ioq_file_close(void *ctx, struct io_file *file);

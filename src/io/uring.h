@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shipped implementation of port/io.h: reads and writes through one io_uring ring,
+ * The shipped implementation of port/io.h: reads, writes and syncs through one io_uring ring,
  * straight into the caller's buffer and out of it. Test: tests/integration/uring_test.c.
  *
  * Threads: as port/io.h says, every call below is made under the caller's lock, and
@@ -22,10 +22,10 @@
 struct ioq;
 
 /*
- * Opens a queue that keeps at most depth (1..IOQ_DEPTH_MAX) requests in the kernel; more
- * may be outstanding, the rest waits in user space. All memory is taken here, except for
- * opening files. Returns 0, or -Exxx with text that says what to do. The caller owns
- * *ret. May block.
+ * Opens a queue that keeps at most depth (1..IOQ_DEPTH_MAX) reads in the kernel, and beside
+ * them IO_WRITES_MAX writes and syncs; more may be outstanding, the rest waits in user space.
+ * All memory is taken here, except for opening files. Returns 0, or -Exxx with text that says
+ * what to do. The caller owns *ret. May block.
  */
 int ioq_open(unsigned depth, struct ioq **ret, struct err *e);
 

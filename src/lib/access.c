@@ -13,19 +13,19 @@ static int ensure(struct apf *a, roff_t off)
 {
 	struct hst_waiter w = {.v = NULL};
 
-	while (a->outside_count >= HST_OUTSIDE_MAX && !a->hst.stopping)
+	while (a->outside_count >= HST_OUTSIDE_MAX && !hst_is_stopping(&a->hst))
 		pthread_cond_wait(&a->outside, &a->lock);
-	if (a->hst.stopping)
+	if (hst_is_stopping(&a->hst))
 		return -EINTR;
 	a->outside_count++;
 	/* Once more if it was taken away between its coming and our waking up. */
-	while (!a->hst.stopping && !hst_ensure(&a->hst, off, &w)) {
+	while (!hst_is_stopping(&a->hst) && !hst_ensure(&a->hst, off, &w)) {
 		lib_pump(a);
-		while (w.fetch && !a->hst.stopping) {
+		while (w.fetch && !hst_is_stopping(&a->hst)) {
 			/* What we set in motion needs the timer while we sleep. */
 			lib_unlock(a);
 			lib_lock(a);
-			if (w.fetch && !a->hst.stopping)
+			if (w.fetch && !hst_is_stopping(&a->hst))
 				pthread_cond_wait(&a->outside, &a->lock);
 		}
 	}
@@ -33,7 +33,7 @@ static int ensure(struct apf *a, roff_t off)
 	hst_forget(&w);
 	if (a->outside_count == HST_OUTSIDE_MAX - 1)
 		pthread_cond_broadcast(&a->outside);
-	return a->hst.stopping ? -EINTR : 0;
+	return hst_is_stopping(&a->hst) ? -EINTR : 0;
 }
 
 void lib_leave(struct apf *a)
@@ -41,7 +41,7 @@ void lib_leave(struct apf *a)
 	lib_unlock(a);
 	/* apf_close may free everything once this is let go of: no settling any more. */
 	lib_lock(a);
-	if (--a->users == 0 && a->hst.stopping)
+	if (--a->users == 0 && hst_is_stopping(&a->hst))
 		pthread_cond_broadcast(&a->outside);
 	pthread_mutex_unlock(&a->lock);
 }

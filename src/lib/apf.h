@@ -53,11 +53,8 @@ struct apf {
 	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
 	struct {
-		int fd; /* of the swap file: holds its lock; -1: none */
-		char *path;
-		bool made; /* by us: removed at the end */
-		struct src *src;
-		struct io_file *file; /* has fd too, once the driver uses it */
+		struct src *src;      /* reads what was written to the swap file */
+		struct io_file *file; /* the swap file; NULL: none */
 		bool started;
 		bool stop;
 		pthread_t thread;

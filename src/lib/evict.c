@@ -95,7 +95,7 @@ void lib_evict_stop(struct apf *a)
 
 static bool goes_on(const struct apf *a)
 {
-	return hst_evict_forced(&a->hst) && a->trouble.code == 0 && !a->hst.stopping &&
+	return hst_evict_forced(&a->hst) && a->trouble.code == 0 && !hst_is_stopping(&a->hst) &&
 	       !a->evict.stop;
 }
 
@@ -108,7 +108,7 @@ static int wait_for_end(struct apf *a, struct err *e)
 		if (goes_on(a))
 			pthread_cond_wait(&a->evict.forced, &a->lock);
 	}
-	if (a->hst.stopping || a->evict.stop)
+	if (hst_is_stopping(&a->hst) || a->evict.stop)
 		return err_set(e, -EINTR, "evict: the VM is ending");
 	return a->trouble.code ? err_set(e, -EBUSY, "%s", a->trouble.text) : 0;
 }

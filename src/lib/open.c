@@ -9,6 +9,7 @@
 
 #include "kvm/vm.h"
 #include "lib/apf.h"
+#include "lib/limits.h"
 #include "source/source.h"
 
 _Static_assert((int)APF_ABI_LEGACY == (int)APF_REV_LEGACY && (int)APF_ABI_PF2 == (int)APF_REV_PF2 &&
@@ -255,7 +256,6 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->vm_fd = vm_fd;
 	a->timer_fd = -1;
 	a->wake_fd = -1;
-	a->evict.fd = -1;
 	a->hst.clock = lib_clock();
 	lib_lock_init(a);
 	pthread_rwlock_init(&a->slot_lock, NULL);
@@ -356,6 +356,8 @@ struct src_env lib_src_env(struct apf *a)
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,
+		/* Who wants memory taken away does not want it in the page cache instead. */
+		.uncached = a->cfg.swap != NULL,
 	};
 }
 
@@ -439,7 +441,11 @@ static int start(struct apf *a, struct err *e)
 		return err_set(e, -EBUSY, "apf_start: called twice");
 	if (a->hst.ram.bytes == 0)
 		return err_set(e, -EINVAL, "apf_start: no guest memory was added");
-	rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
+	rc = limits_check("", a->hst.ram.bytes,
+			  c->resident_max ? min_u64(c->resident_max, a->hst.ram.bytes)
+					  : a->hst.ram.bytes, e);
+	if (rc == 0)
+		rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
 	if (rc == 0)
 		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, cfg.evict, e);
 	if (rc == 0)

@@ -108,7 +108,7 @@ void lib_pump(struct apf *a)
  */
 static void arm_timer(struct apf *a)
 {
-	uint64_t next = timers_next_ns(&a->hst.timers);
+	uint64_t next = hst_next_timer_ns(&a->hst);
 	struct itimerspec its = {0};
 
 	if (next >= a->timer_set_ns)
@@ -197,7 +197,7 @@ int lib_serve_start(struct apf *a, struct err *e)
 /* Cancels what is being read. Once: a read that has ended is not there to be cancelled. */
 static void stop_reads(struct apf *a)
 {
-	if (a->hst.stopping)
+	if (hst_is_stopping(&a->hst))
 		return;
 	hst_stop(&a->hst);
 	pthread_cond_broadcast(&a->outside);
@@ -227,7 +227,7 @@ static void end_reads(struct apf *a)
 		(void)poll(&io, 1, 10);
 		drain(io.fd);
 		pthread_mutex_lock(&a->lock);
-		timers_run(&a->hst.timers, clock_now_ns(&a->hst.clock));
+		hst_run_timers(&a->hst);
 		lib_pump(a);
 	}
 	/* Nothing to settle any more: the last user leaves with the unlock. */

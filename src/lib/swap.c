@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The swap file: one page that says whose it is, then guest RAM at its RAM offset, as far as
- * it was written out. Decides which files may be overwritten: one that we make, an empty one,
- * or one that says it is ours; nobody's disk image. Its content means nothing once the VM has
- * ended. Test: tests/integration/overcommit_test.c.
+ * Where evicted memory goes: a file of ours, or a block device. The configured path only says
+ * where the file is to be. It has no name of its own from the start, so that nothing of the guest
+ * is left when the process is killed, and nobody else's file is ever written, cut or removed: what
+ * exists under the path is refused, unless it is a block device. A device must start with zeroes
+ * or with our mark, which lies in a page before guest RAM; what is on it means nothing once the
+ * VM has ended. Tests: tests/integration/swap_file_test.c, overcommit_test.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,46 +23,85 @@
 #include "lib/apf.h"
 #include "source/source.h"
 
+/* Of a device: our mark. */
 #define HEAD_BYTES PAGE_BYTES
 /* Of a device: file systems and volumes have their marks in there. */
 #define LOOK_BYTES (1u << 20)
 
 static const char magic[] = "asyncpf swap file, version 1\n";
 
-/* A device that is in use, mounted for example, is refused by O_EXCL. */
-static int open_or_make(const char *path, bool *ret_made, struct err *e)
-{
-	const int flags = O_RDWR | O_CLOEXEC | O_NOCTTY;
-	int fd = open(path, flags | O_CREAT | O_EXCL, 0600);
-	struct stat st;
+/* ---- a file of ours ---- */
 
-	*ret_made = fd >= 0;
-	if (fd < 0 && errno == EEXIST)
-		fd = open(path, flags | O_NONBLOCK |
-					(stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? O_EXCL : 0));
-	return fd < 0 ? err_sys(e, -errno, "swap file %s", path) : fd;
+/* Where there is no O_TMPFILE: it has a name for a moment, which nobody can have guessed. */
+static int make_named(const char *dir, const char *path, struct err *e)
+{
+	uint64_t random;
+	char *name;
+	int fd;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return err_sys(e, -errno, "swap file %s: a name for it", path);
+	if (asprintf(&name, "%s/.asyncpf-swap-%016llx", dir, (unsigned long long)random) < 0)
+		return err_sys(e, -ENOMEM, "swap file %s", path);
+	fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		fd = err_sys(e, -errno, "swap file %s: make a file in %s", path, dir);
+	else
+		(void)unlink(name);
+	free(name);
+	return fd;
 }
 
-/* May we overwrite it? An empty file, and a device that starts with zeroes, have no owner. */
-static int check_owner(int fd, const char *path, bool device, struct err *e)
+static int make_file(const char *path, struct err *e)
 {
-	size_t look = device ? LOOK_BYTES : HEAD_BYTES;
-	unsigned char *head = malloc(look);
+	const char *slash = strrchr(path, '/');
+	size_t len = slash ? (size_t)(slash - path) : 0;
+	char *dir = slash ? strndup(path, len ? len : 1) : strdup(".");
+	int fd;
+
+	if (!dir)
+		return err_sys(e, -ENOMEM, "swap file %s", path);
+	/* O_EXCL: it can never be given a name. */
+	fd = open(dir, O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+	/* Old kernels and some file systems take O_TMPFILE for the directory that it contains. */
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+		fd = make_named(dir, path, e);
+	else if (fd < 0)
+		fd = err_sys(e, -errno, "swap file %s: make a file in %s", path, dir);
+	free(dir);
+	return fd;
+}
+
+static int size_file(int fd, const char *path, uint64_t bytes, struct err *e)
+{
+	if (ftruncate(fd, (off_t)bytes) < 0)
+		return err_sys(e, -errno, "swap file %s: make it %llu bytes long", path,
+			       (unsigned long long)bytes);
+	return 0;
+}
+
+/* ---- a block device ---- */
+
+/* May we overwrite it? A device that starts with zeroes has no owner. */
+static int check_owner(int fd, const char *path, struct err *e)
+{
+	unsigned char *head = malloc(LOOK_BYTES);
 	bool ours;
 	ssize_t n;
 
 	if (!head)
 		return err_sys(e, -ENOMEM, "swap file %s", path);
-	n = pread(fd, head, look, 0);
-	ours = n == 0 || (n >= (ssize_t)sizeof(magic) && memcmp(head, magic, sizeof(magic)) == 0) ||
-	       (device && n > 0 && is_zero(head, (size_t)n));
+	n = pread(fd, head, LOOK_BYTES, 0);
+	ours = n >= (ssize_t)sizeof(magic) &&
+	       (memcmp(head, magic, sizeof(magic)) == 0 || is_zero(head, (size_t)n));
 	free(head);
 	if (n < 0)
 		return err_sys(e, -errno, "swap file %s: read", path);
 	if (ours)
 		return 0;
-	return err_set(e, -EEXIST, "swap file %s: it has content that is not ours; remove it, or "
-		       "name a file that does not exist", path);
+	return err_set(e, -EEXIST, "swap file %s: the device has content that is not ours; name "
+		       "another one, or clear its first %u bytes if nobody needs them", path,
+		       LOOK_BYTES);
 }
 
 static int check_size(int fd, const char *path, uint64_t want, struct err *e)
@@ -75,119 +117,132 @@ static int check_size(int fd, const char *path, uint64_t want, struct err *e)
 	return 0;
 }
 
-static int prepare(int fd, const char *path, uint64_t bytes, struct err *e)
+static int mark_device(int fd, const char *path, uint64_t bytes, struct err *e)
 {
 	unsigned char head[HEAD_BYTES] = {0};
-	struct stat st;
 	int rc;
 
-	if (fstat(fd, &st) < 0)
-		return err_sys(e, -errno, "swap file %s", path);
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return err_set(e, -EINVAL, "swap file %s: neither a regular file nor a block "
-			       "device", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return err_set(e, -EBUSY, "swap file %s: another VM uses it; name another file",
+		return err_set(e, -EBUSY, "swap file %s: another VM uses it; name another one",
 			       path);
-	rc = check_owner(fd, path, S_ISBLK(st.st_mode), e);
-	if (rc == 0 && S_ISBLK(st.st_mode))
+	rc = check_owner(fd, path, e);
+	if (rc == 0)
 		rc = check_size(fd, path, HEAD_BYTES + bytes, e);
 	if (rc < 0)
 		return rc;
 	memcpy(head, magic, sizeof(magic));
-	/* O_NONBLOCK was for opening a FIFO by mistake; with it io_uring may fail with EAGAIN. */
-	if (fcntl(fd, F_SETFL, 0) < 0 || pwrite(fd, head, sizeof(head), 0) != sizeof(head))
+	if (pwrite(fd, head, sizeof(head), 0) != sizeof(head))
 		return err_sys(e, -errno, "swap file %s: write", path);
-	/* First without what a VM left behind that was killed: it takes up room for nothing. */
-	if (S_ISREG(st.st_mode) && (ftruncate(fd, HEAD_BYTES) < 0 ||
-				    ftruncate(fd, (off_t)(HEAD_BYTES + bytes)) < 0))
-		return err_sys(e, -errno, "swap file %s: size", path);
 	return 0;
 }
 
-/* A URI's path with everything escaped that could mean something else; NULL: no memory. */
-static char *escaped(const char *path)
+/*
+ * at: what the path led to when it was looked at. It is opened as that, not by its name, which
+ * may lead elsewhere now. O_EXCL: a device that is in use, mounted for example, is refused.
+ */
+static int open_device(int at, const char *path, struct err *e)
 {
-	char *text = malloc(3 * strlen(path) + 1), *out = text;
+	char self[40];
+	int fd;
 
-	for (; text && *path; path++) {
-		if (strchr("%?&#", *path))
-			out += snprintf(out, 4, "%%%02X", (unsigned char)*path);
-		else
-			*out++ = *path;
-	}
-	if (text)
-		*out = 0;
-	return text;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", at);
+	fd = open(self, O_RDWR | O_EXCL | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? err_sys(e, -errno, "swap file %s: open the device", path) : fd;
 }
 
-/* Reads go through a source, so that wrappers fit around it. wrap: "delay?ms=20", or NULL. */
-static int open_source(struct apf *a, const char *path, const char *wrap, struct err *e)
-{
-	const struct src_env env = lib_src_env(a);
-	const char *keys = wrap ? strchr(wrap, '?') : NULL;
-	char *safe, *uri = NULL;
-	int rc;
+/* ---- either ---- */
 
-	if (!wrap)
-		return src_file_open(path, &env, &a->evict.src, e);
-	safe = escaped(path);
-	if (!safe || asprintf(&uri, "%.*s+file:%s%s", (int)strcspn(wrap, "?"), wrap, safe,
-			      keys ? keys : "") < 0)
-		rc = err_sys(e, -ENOMEM, "swap file %s", path);
+static const char *what_is(mode_t mode)
+{
+	return S_ISREG(mode)    ? "a file"
+	       : S_ISDIR(mode)  ? "a directory"
+	       : S_ISLNK(mode)  ? "a symbolic link"
+	       : S_ISFIFO(mode) ? "a FIFO"
+	       : S_ISCHR(mode)  ? "a character device"
+				: "a socket";
+}
+
+static int refuse(const char *path, mode_t mode, struct err *e)
+{
+	return err_set(e, -EEXIST, "swap file %s: it exists, as %s, and is left alone, for it may "
+		       "be somebody's; name a path where nothing is, or a block device", path,
+		       what_is(mode));
+}
+
+/* A symbolic link is followed to a block device (/dev/disk/by-id), and nowhere else. */
+static int open_or_make(const char *path, bool *ret_device, struct err *e)
+{
+	struct stat name, st = {0};
+	int at, fd;
+
+	if (lstat(path, &name) < 0) {
+		*ret_device = false;
+		return errno == ENOENT ? make_file(path, e)
+				       : err_sys(e, -errno, "swap file %s", path);
+	}
+	at = open(path, O_PATH | O_CLOEXEC);
+	if (at < 0 || fstat(at, &st) < 0 || !S_ISBLK(st.st_mode))
+		fd = refuse(path, name.st_mode, e);
 	else
-		rc = src_open(uri, &env, &a->evict.src, e);
-	free(uri);
-	free(safe);
+		fd = open_device(at, path, e);
+	if (at >= 0)
+		(void)close(at);
+	*ret_device = true;
+	return fd;
+}
+
+/* Reads go through a source, so that wrappers fit around it. */
+static int open_source(struct apf *a, uint64_t file_bytes, struct err *e)
+{
+	struct src_env env = lib_src_env(a);
+	struct src *s;
+	int rc = src_file_lend(a->evict.file, file_bytes, a->cfg.swap, &env, &s, e);
+
+	if (rc == 0 && a->cfg.swap_wrap)
+		rc = src_wrap(a->cfg.swap_wrap, s, &env, &s, e);
+	if (rc == 0)
+		a->evict.src = s;
 	return rc;
 }
 
 int lib_swap_open(struct apf *a, struct err *e)
 {
 	const char *path = a->cfg.swap;
-	uint64_t bytes = a->hst.ram.bytes;
-	int rc;
+	uint64_t bytes = a->hst.ram.bytes, head;
+	bool device;
+	int fd, rc;
 
 	if (!path)
 		return 0;
-	a->evict.fd = open_or_make(path, &a->evict.made, e);
-	if (a->evict.fd < 0)
-		return a->evict.fd;
-	a->evict.path = strdup(path);
-	if (!a->evict.path)
-		return err_sys(e, -ENOMEM, "swap file %s", path);
-	rc = prepare(a->evict.fd, path, bytes, e);
+	fd = open_or_make(path, &device, e);
+	if (fd < 0)
+		return fd;
+	head = device ? HEAD_BYTES : 0;
+	rc = device ? mark_device(fd, path, bytes, e) : size_file(fd, path, bytes, e);
 	if (rc == 0)
-		rc = open_source(a, path, a->cfg.swap_wrap, e);
-	if (rc == 0)
-		rc = ioq_file_adopt(a->evict.fd, &a->evict.file, e);
+		rc = ioq_file_adopt(fd, &a->evict.file, e);
+	if (rc < 0) {
+		(void)close(fd);
+		return rc;
+	}
+	a->hst.io.ops->uncached(a->hst.io.ctx, a->evict.file);
+	rc = open_source(a, head + bytes, e);
 	if (rc < 0)
 		return rc;
 	a->hst.swap = (struct hst_swap){
-		.io = ioq_io(a->ioq),
+		.io = a->hst.io,
 		.file = a->evict.file,
-		.offset = HEAD_BYTES,
-		.backing = {.bytes = bytes, .src = a->evict.src, .src_offset = HEAD_BYTES},
+		.offset = head,
+		.backing = {.bytes = bytes, .src = a->evict.src, .src_offset = head},
 	};
 	grace_init(&a->hst.swap.backing.grace);
 	return 0;
 }
 
+/* The file goes with its descriptor. */
 void lib_swap_close(struct apf *a)
 {
-	struct io io;
-
 	src_close(a->evict.src);
-	/* Not ours to keep, nor to leave gigabytes in. */
-	if (a->evict.made && a->evict.path)
-		(void)unlink(a->evict.path);
-	else if (a->evict.file)
-		(void)!ftruncate(a->evict.fd, HEAD_BYTES);
-	if (a->evict.file) {
-		io = ioq_io(a->ioq);
-		io.ops->close(io.ctx, a->evict.file);
-	} else if (a->evict.fd >= 0) {
-		(void)close(a->evict.fd);
-	}
-	free(a->evict.path);
+	if (a->evict.file)
+		a->hst.io.ops->close(a->hst.io.ctx, a->evict.file);
 }

@@ -159,7 +159,7 @@ int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value)
 	bool ok;
 
 	lib_lock(v->a);
-	ok = eng_rdmsr(&v->hv->eng, msr, &value);
+	ok = hst_vcpu_get_msr(v->hv, msr, &value);
 	lib_unlock(v->a);
 	if (!ok)
 		return -EINVAL;

@@ -16,8 +16,11 @@
 
 struct io_file; /* opened by the implementation */
 
+/* Writes and syncs that the kernel may have at a time beside the reads: see sync(). */
+#define IO_WRITES_MAX 64u
+
 struct io_req {
-	/* res: bytes moved (may be short), or -Exxx. Called exactly once per read or write. */
+	/* res: bytes moved (may be short), or -Exxx. Called exactly once per request. */
 	void (*done)(struct io_req *rq, int res);
 	/* Scratch of the implementation until done; nobody else looks at it. */
 	struct {
@@ -29,7 +32,9 @@ struct io_req {
 		uint32_t seq;
 		int res;
 		uint8_t state;
-		uint8_t write;
+		uint8_t op;
+		uint8_t direct;
+		uint8_t writes;
 		uint8_t cancel;
 		uint8_t tries;
 	} priv;
@@ -42,6 +47,11 @@ struct io_ops {
 	 */
 	int (*open)(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		    struct err *e);
+	/*
+	 * From now on requests on the file leave nothing of it in host memory beside the
+	 * caller's buffers, as far as the file system lets that be arranged. Blocks. Cannot fail.
+	 */
+	void (*uncached)(void *ctx, struct io_file *file);
 	/* Closes; no request on the file may be outstanding. NULL is harmless. */
 	void (*close)(void *ctx, struct io_file *file);
 	/*
@@ -54,6 +64,15 @@ struct io_ops {
 	/* The same for a write from buf, which may change meanwhile: then what arrives is mixed. */
 	void (*write)(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off,
 		      const void *buf, size_t len);
+	/*
+	 * Makes durable what writes on the file have written that ended before this call. done
+	 * comes with 0, or -Exxx: then any of what was written since the last sync that
+	 * succeeded may be lost, whenever it ended, and another sync, even one that succeeds,
+	 * says nothing about it: it must be written again. Like write(), takes effect at
+	 * flush(). Up to IO_WRITES_MAX writes and syncs together have places of their own: they
+	 * wait for no read, and no read waits for them.
+	 */
+	void (*sync)(void *ctx, struct io_file *file, struct io_req *rq);
 	/*
 	 * Asks for an early end of an outstanding request: done still comes exactly once, in a
 	 * later reap(), then perhaps with -ECANCELED. Like read(), takes effect at flush().

@@ -112,8 +112,8 @@ struct plat_ops {
 	void (*prefault)(void *ctx, unsigned vcpu, gpa_t gpa);
 
 	/*
-	 * vCPU thread, after an exit. Whether an INIT that nobody told us of has come since the guest
-	 * was entered with watch_reset.
+	 * vCPU thread, after an exit. Whether an INIT that nobody told us of has come since the
+	 * guest was entered with watch_reset.
 	 */
 	bool (*was_reset)(void *ctx, unsigned vcpu);
 	/*

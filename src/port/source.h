@@ -62,6 +62,7 @@ struct src_env {
 	struct io io;
 	struct clock clock;
 	struct timers *timers; /* at most one armed timer per wrapper instance */
+	bool uncached;         /* files leave nothing in the page cache: port/io.h */
 	uint32_t reads_max;    /* the caller never has more reads outstanding than this */
 };
 

@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/block.h"
 #include "sim/world.h"
 
 static uint64_t words(const struct sim_vcpu *v)

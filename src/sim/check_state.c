@@ -4,7 +4,8 @@
  * table of sleepers. Looked at now and then, and at the end, when nothing may be left over.
  * The first part holds whatever a guest does.
  */
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
 #include "sim/world.h"
 
 /* ---- the driver: true for a hostile guest too ---- */
@@ -29,6 +30,24 @@ static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, s
 	for (const struct hst_waiter *x = f->waiters; x; prev = x, x = x->next)
 		if (x->fetch != f || x->prev != prev)
 			return "a list of waiters is broken";
+	return NULL;
+}
+
+/* Kernel mode's reads stand in the queue that goes first. */
+static const char *kernel_mode_waits_in_turn(const struct hst *h)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
+		const struct hst_vcpu *v = &h->vcpus[i];
+		const struct hst_fetch *f = v->sync.fetch, *q = h->urgent.head;
+
+		if (!f || f->state != HST_FETCH_QUEUED || v->phase == HST_PHASE_RUN ||
+		    !v->phase_kernel_mode)
+			continue;
+		while (q && q != f)
+			q = q->next;
+		if (!q)
+			return "kernel mode waits behind others";
+	}
 	return NULL;
 }
 
@@ -59,13 +78,14 @@ static const char *driver_wrong(const struct hst *h)
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		t.troubled += h->evict.writes[i].state == HST_WRITE_FAILED ||
 			      h->evict.writes[i].state == HST_WRITE_STUCK;
+	t.troubled += h->evict.sync.state == HST_SYNC_STUCK;
 	if (t.troubled != h->troubled)
 		return "troubled fetches and writes";
 	if (h->cfg.resident_max && h->evict.resident > h->evict.limit)
 		return "more is resident than allowed";
-	if (t.queued && t.in_flight < h->cfg.queue_depth && evict_room(h))
+	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
-	return NULL;
+	return kernel_mode_waits_in_turn(h);
 }
 
 /* ---- the engines ---- */

@@ -116,6 +116,8 @@ int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 	for (uint32_t p = sim_page(off); p < sim_page(off) + (len >> PAGE_SHIFT); p++) {
 		if (h->visible[p])
 			sim_broken(w, 45, "memory is given back that the guest sees", p, 0);
+		if (h->risky[p] && sim_page_get(h, p) && sim_page_get(h, p) == h->swap[p])
+			sim_broken(w, 0, "memory is given back that is not durable", p, 0);
 		sim_page_put(h, p, 0);
 		if (p == w->vcpus[0].area_page)
 			memset(h->alias + ((uint64_t)p << PAGE_SHIFT), 0, sizeof(w->areas));

@@ -2,7 +2,8 @@
 /*
  * Simulated files behind port/io.h, and the source stack of a seed over them: reads end late,
  * out of order, early, with an error, or never. What a read that failed leaves in its buffer
- * is garbage, and a read that is under way has garbage there already.
+ * is garbage, and a read that is under way has garbage there already. What was written is lost by
+ * chance when a sync fails, and it is told only once.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,6 +14,12 @@
 
 #define GARBAGE 0xeeeeeeeeeeeeeeeeull
 #define SECTOR_BYTES 512u
+
+enum sim_risk {
+	SIM_DURABLE,
+	SIM_WRITTEN, /* since the last sync that went well */
+	SIM_SYNCING, /* and before the sync under way began */
+};
 
 /* The two files of a host are told apart by where their descriptors lie. */
 static struct io_file *file_of(struct sim_host *h, bool swap)
@@ -73,7 +80,8 @@ static void store(struct sim_host *h, const struct sim_read *r, uint32_t bytes)
 	for (uint32_t i = 0; i < bytes >> PAGE_SHIFT; i++) {
 		uint64_t now = sim_page_get(h, first + i);
 
-		h->swap[first + i] = now == r->was[i] ? now : GARBAGE;
+		h->swap[first + i] = now == r->was[i] && !r->lost ? now : GARBAGE;
+		h->risky[first + i] = SIM_WRITTEN;
 		if (first + i == h->w->vcpus[0].area_page)
 			memcpy(h->swap_areas, r->buf + ((uint64_t)i << PAGE_SHIFT),
 			       sizeof(h->swap_areas));
@@ -93,6 +101,8 @@ static struct sim_read *queue(struct sim_host *h, struct io_file *file, struct i
 	r->len = (uint32_t)len;
 	r->swap = file == file_of(h, true);
 	r->write = false;
+	r->sync = false;
+	r->lost = false;
 	r->flushed = false;
 	r->due_ns = 0;
 	h->read_count++;
@@ -109,6 +119,17 @@ static void io_write(void *ctx, struct io_file *file, struct io_req *rd, uint64_
 	/* Only ever read from: see store(). */
 	r->buf = (unsigned char *)(uintptr_t)buf;
 	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_WRITE, SIM_LOG_NOBODY, off >> PAGE_SHIFT, len);
+}
+
+static void io_sync(void *ctx, struct io_file *file, struct io_req *rd)
+{
+	struct sim_host *h = ctx;
+
+	queue(h, file, rd, 0, 0)->sync = true;
+	for (uint32_t page = 0; page < SIM_RAM_PAGES; page++)
+		if (h->risky[page] == SIM_WRITTEN)
+			h->risky[page] = SIM_SYNCING;
+	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_SYNC, SIM_LOG_NOBODY, 0, 0);
 }
 
 static void io_read(void *ctx, struct io_file *file, struct io_req *rd, uint64_t off, void *buf,
@@ -162,6 +183,8 @@ static void submit(struct sim *w, struct sim_read *r)
 		r->res = (int)(SECTOR_BYTES * (1 + sim_rnd(w, r->len / SECTOR_BYTES - 1)));
 	else if (sim_has(w, SIM_FAULT_HANG) && sim_chance(w, 12))
 		r->due_ns = NS_NEVER;
+	if (r->sync)
+		return;
 	if (!r->write) {
 		fill(w->host, r, r->len, true);
 		return;
@@ -194,21 +217,44 @@ static void count_failure(struct sim_host *h, uint64_t page, int res)
 		sim_broken(h->w, 44, "a source fails again and again, and nobody is told", page, 0);
 }
 
+/*
+ * A failed one takes with it what is not durable, or some of it: that includes writes which have
+ * ended in the kernel, though nobody has been told.
+ */
+static void end_sync(struct sim_host *h, int res)
+{
+	for (uint32_t page = 0; page < SIM_RAM_PAGES; page++) {
+		if (res < 0 && h->risky[page] != SIM_DURABLE && sim_chance(h->w, 2)) {
+			h->swap[page] = GARBAGE;
+			if (page == h->w->vcpus[0].area_page)
+				memset(h->swap_areas, 0xee, sizeof(h->swap_areas));
+		}
+		if (res < 0 || h->risky[page] == SIM_SYNCING)
+			h->risky[page] = SIM_DURABLE;
+	}
+	for (struct sim_read *r = h->reads; res < 0 && r < h->reads + SIM_READS_MAX; r++)
+		r->lost |= r->rd && r->write && r->flushed && sim_chance(h->w, 2);
+}
+
 static void end(struct sim_host *h, struct sim_read *r)
 {
 	struct io_req *rd = r->rd;
 	int res = r->res;
 
-	if (res > 0 && r->write)
+	if (r->sync)
+		end_sync(h, res);
+	else if (res > 0 && r->write)
 		store(h, r, (uint32_t)res);
 	else if (res > 0)
 		fill(h, r, (uint32_t)res, false);
-	if (!r->write) {
+	if (!r->write && !r->sync) {
 		count_failure(h, r->off >> PAGE_SHIFT, res);
 		for (uint64_t p = r->off >> PAGE_SHIFT; p << PAGE_SHIFT < r->off + r->len; p++)
 			h->reading[p]--;
 	}
-	sim_log_add(h->w->log, h->w->now_ns, r->write ? SIM_OP_WRITE_END : SIM_OP_READ_END,
+	sim_log_add(h->w->log, h->w->now_ns, r->sync    ? SIM_OP_SYNC_END
+						: r->write ? SIM_OP_WRITE_END
+							   : SIM_OP_READ_END,
 		    SIM_LOG_NOBODY, r->off >> PAGE_SHIFT, (uint64_t)(int64_t)res);
 	/* Free first: done may read again. */
 	r->rd = NULL;
@@ -250,6 +296,7 @@ const struct io_ops sim_io_ops = {
 	.close = io_close,
 	.read = io_read,
 	.write = io_write,
+	.sync = io_sync,
 	.cancel = io_cancel,
 	.flush = io_flush,
 	.reap = io_reap,

@@ -32,6 +32,8 @@ static const struct {
 	[SIM_OP_READ_END] = {"read-end", "page %" PRIu64 " result %" PRId64},
 	[SIM_OP_WRITE] = {"write", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_WRITE_END] = {"write-end", "page %" PRIu64 " result %" PRId64},
+	[SIM_OP_SYNC] = {"sync", ""},
+	[SIM_OP_SYNC_END] = {"sync-end", "%.0" PRIu64 "result %" PRId64},
 	[SIM_OP_UNMAP] = {"unmap", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_SETTLE] = {"settle", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_DROP] = {"drop", "page %" PRIu64 " bytes %" PRIu64},

@@ -36,6 +36,8 @@ enum sim_op {
 	SIM_OP_READ_END, /* a: first page, b: result */
 	SIM_OP_WRITE,   /* a: first page, b: bytes */
 	SIM_OP_WRITE_END,
+	SIM_OP_SYNC, /* of the swap file */
+	SIM_OP_SYNC_END,
 	SIM_OP_UNMAP,   /* a: first page, b: bytes */
 	SIM_OP_SETTLE,
 	SIM_OP_DROP,

@@ -5,7 +5,7 @@
  * what the checkers remember. A coroutine's part is its stack as it lies there: garbage in it
  * may tell equal states apart, never make different ones equal.
  */
-#include "host/internal.h"
+#include "host/block.h"
 #include "sim/world.h"
 
 static void mix(uint64_t *h, uint64_t x)
@@ -148,6 +148,8 @@ static void mix_driver(uint64_t *h, const struct sim *w)
 	}
 	for (unsigned i = 0; i <= d->cfg.vcpus; i++)
 		mix_queue(h, &d->queues[i]);
+	mix_queue(h, &d->urgent);
+	mix(h, d->urgent_run);
 	mix_queue(h, &d->filled);
 	mix(h, (uint64_t)d->next_queue | (uint64_t)d->chunk_poisoned[0] << 8 |
 		       (uint64_t)d->chunk_poisoned[1] << 9);

@@ -68,6 +68,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->evict = (struct sim_evict){.look_ns = w->now_ns};
 	h->swap_src = NULL;
 	h->lost_area = false;
+	memset(h->risky, 0, sizeof(h->risky));
 	sim_mem_init(w, h);
 	rc = sim_source_open(w, h, &e);
 	ASSERT(rc == 0);

@@ -26,7 +26,7 @@
 #define SIM_TASKS_MAX 8u  /* per vCPU */
 #define SIM_NODES_MAX 64u /* of the guest's table of sleepers */
 #define SIM_QUEUE_MAX 32u /* reads of sources in flight */
-#define SIM_READS_MAX (SIM_QUEUE_MAX + HST_WRITES_MAX)
+#define SIM_READS_MAX (SIM_QUEUE_MAX + HST_WRITES_MAX + 1)
 #define SIM_TOUCHES_MAX 16u
 #define SIM_FAULTS_MAX 32u /* outstanding per vCPU */
 
@@ -199,6 +199,8 @@ struct sim_read {
 	uint32_t len;
 	bool swap;  /* of the swap file, else the source's */
 	bool write;
+	bool sync;
+	bool lost;  /* write: a sync that failed meanwhile took it with it */
 	uint64_t was[SIM_USED_PAGES]; /* write: the pages when it was sent off */
 	uint64_t due_ns; /* NS_NEVER: hangs */
 	int res;
@@ -229,6 +231,7 @@ struct sim_host {
 	uint8_t backed[SIM_RAM_PAGES];  /* takes up memory */
 	uint64_t swap[SIM_RAM_PAGES];   /* what the swap file holds */
 	unsigned char swap_areas[64 * SIM_VCPUS_MAX];
+	uint8_t risky[SIM_RAM_PAGES]; /* in there, but not durable: see enum sim_risk in io.c */
 	bool lost_area; /* the areas were taken away and have not come back */
 	struct sim_evict evict;
 	struct src *src, *swap_src;

@@ -2,7 +2,7 @@
 /*
  * Source of a file's own bytes, through port/io.h. Decides what a short read means:
  * the rest is asked for; if there is none, the file has shrunk under us, which is an
- * error and not a page of zeroes. Owns the open file and a fixed pool of requests.
+ * error and not a page of zeroes. Owns the file, unless it is lent, and a fixed pool of requests.
  * Threads: port/source.h. Test: tests/unit/source_file_test.c.
  */
 #include <errno.h>
@@ -28,6 +28,7 @@ struct file_src {
 	struct src src;
 	struct io io;
 	struct io_file *file;
+	bool lent;  /* the file is its opener's to close */
 	char *path; /* for messages */
 	struct file_read *pool;
 	struct file_read *free;
@@ -114,7 +115,8 @@ static void file_close(struct src *s)
 {
 	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
 
-	f->io.ops->close(f->io.ctx, f->file);
+	if (!f->lent)
+		f->io.ops->close(f->io.ctx, f->file);
 	free(f->pool);
 	free(f->path);
 	free(f);
@@ -127,24 +129,22 @@ static const struct src_ops file_ops = {
 	.close = file_close,
 };
 
-int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e)
+/* All of it but the file; NULL: no memory. */
+static struct file_src *file_alloc(const char *path, const struct src_env *env, struct err *e)
 {
 	struct file_src *f = calloc(1, sizeof(*f));
-	int rc = -ENOMEM;
 
-	if (!f)
-		return err_set(e, rc, "open %s: out of memory", path);
-	f->src.ops = &file_ops;
-	f->io = env->io;
-	f->path = strdup(path);
-	f->pool = calloc(env->reads_max, sizeof(*f->pool));
-	if (!f->path || !f->pool)
-		(void)err_set(e, rc, "open %s: out of memory", path);
-	else
-		rc = f->io.ops->open(f->io.ctx, path, &f->file, &f->src.size, e);
-	if (rc < 0) {
-		file_close(&f->src);
-		return rc;
+	if (f) {
+		f->src.ops = &file_ops;
+		f->io = env->io;
+		f->path = strdup(path);
+		f->pool = calloc(env->reads_max, sizeof(*f->pool));
+	}
+	if (!f || !f->path || !f->pool) {
+		(void)err_set(e, -ENOMEM, "open %s: out of memory", path);
+		if (f)
+			file_close(&f->src);
+		return NULL;
 	}
 	for (uint32_t i = env->reads_max; i-- > 0;) {
 		f->pool[i].io.done = file_io_done;
@@ -152,6 +152,37 @@ int src_file_open(const char *path, const struct src_env *env, struct src **ret,
 		f->pool[i].next_free = f->free;
 		f->free = &f->pool[i];
 	}
+	return f;
+}
+
+int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e)
+{
+	struct file_src *f = file_alloc(path, env, e);
+	int rc;
+
+	if (!f)
+		return -ENOMEM;
+	rc = f->io.ops->open(f->io.ctx, path, &f->file, &f->src.size, e);
+	if (rc < 0) {
+		file_close(&f->src);
+		return rc;
+	}
+	if (env->uncached)
+		f->io.ops->uncached(f->io.ctx, f->file);
+	*ret = &f->src;
+	return 0;
+}
+
+int src_file_lend(struct io_file *file, uint64_t size, const char *path, const struct src_env *env,
+		  struct src **ret, struct err *e)
+{
+	struct file_src *f = file_alloc(path, env, e);
+
+	if (!f)
+		return -ENOMEM;
+	f->file = file;
+	f->lent = true;
+	f->src.size = size;
 	*ret = &f->src;
 	return 0;
 }

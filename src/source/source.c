@@ -141,26 +141,58 @@ int src_check(const char *uri, struct err *e)
 	return src_plan_make(uri, &plan, e);
 }
 
+/*
+ * Opens the outer `count` schemes around *s, from the inside out; each wrapper owns what it was
+ * given once it is open. *s is the outermost that is open, whatever comes of it.
+ */
+static int src_plan_open(const struct src_plan *p, unsigned count, const struct src_env *env,
+			 struct src **s, struct err *e)
+{
+	int rc = 0;
+
+	while (rc == 0 && count-- > 0)
+		rc = p->chain[count]->open(&p->uri, *s, env, s, e);
+	return rc;
+}
+
 int src_open(const char *uri, const struct src_env *env, struct src **ret, struct err *e)
 {
 	struct src_plan plan;
 	struct src *s = NULL;
 	int rc = src_plan_make(uri, &plan, e);
 
-	if (rc < 0)
-		return rc;
-	/* From the inside out; each wrapper owns what it was given once it is open. */
-	for (unsigned i = plan.uri.schemes; rc == 0 && i-- > 0;) {
-		struct src *outer = NULL;
-
-		rc = plan.chain[i]->open(&plan.uri, s, env, &outer, e);
-		if (rc == 0)
-			s = outer;
-	}
-	if (rc < 0) {
+	if (rc == 0)
+		rc = src_plan_open(&plan, plan.uri.schemes, env, &s, e);
+	if (rc == 0)
+		*ret = s;
+	else
 		src_close(s);
-		return rc;
-	}
-	*ret = s;
-	return 0;
+	return rc;
+}
+
+int src_wrap(const char *wrappers, struct src *inner, const struct src_env *env, struct src **ret,
+	     struct err *e)
+{
+	size_t names = strcspn(wrappers, "?");
+	char uri[URI_LEN_MAX + 1];
+	struct src_plan plan;
+	struct src *s = inner;
+	int rc = 0, n;
+
+	/* The innermost scheme is there for the grammar's sake; it is not opened. */
+	n = snprintf(uri, sizeof(uri), "%.*s+file:-%s", (int)names, wrappers, wrappers + names);
+	if (strcspn(wrappers, ":") < names)
+		rc = err_set(e, -EINVAL, "wrappers '%.80s': only such as delay?ms=20, without "
+			     "what they wrap", wrappers);
+	else if (n < 0 || (size_t)n >= sizeof(uri))
+		rc = err_set(e, -ENAMETOOLONG, "wrappers '%.80s...': too long", wrappers);
+	if (rc == 0)
+		rc = src_plan_make(uri, &plan, e);
+	if (rc == 0)
+		rc = src_plan_open(&plan, plan.uri.schemes - 1, env, &s, e);
+	if (rc == 0)
+		*ret = s;
+	else
+		src_close(s);
+	return rc;
 }

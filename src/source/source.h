@@ -26,6 +26,13 @@ int src_check(const char *uri, struct err *e);
 /* Opens what the URI describes. The caller ends it with src_close(). */
 int src_open(const char *uri, const struct src_env *env, struct src **ret, struct err *e);
 
+/*
+ * Wrappers alone, as a URI has them before and behind what they wrap ("delay?ms=20"), around
+ * `inner`, which belongs to *ret then; on failure it is closed.
+ */
+int src_wrap(const char *wrappers, struct src *inner, const struct src_env *env, struct src **ret,
+	     struct err *e);
+
 /* No read may be outstanding. NULL is harmless. */
 static inline void src_close(struct src *s)
 {
@@ -35,6 +42,13 @@ static inline void src_close(struct src *s)
 
 /* A file as it is; its size now is the source's size for good. */
 int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
+
+/*
+ * Of a file that somebody else has opened, who keeps it open for longer than this, and closes it
+ * himself. path: for messages.
+ */
+int src_file_lend(struct io_file *file, uint64_t size, const char *path, const struct src_env *env,
+		  struct src **ret, struct err *e);
 
 /* size bytes of zeroes; answers at once. */
 int src_zero_open(uint64_t size, struct src **ret, struct err *e);

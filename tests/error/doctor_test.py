@@ -44,6 +44,9 @@ class Doctor(unittest.TestCase):
             for name in way["missing"]:
                 self.assertEqual(checks[name]["verdict"], "no")
         self.assertEqual(done.returncode, 0 if ways["user"]["works"] else 1)
+        self.assertEqual(report["evict"], not report["evict_missing"])
+        if not any(way["works"] for way in ways.values()):
+            self.assertFalse(report["evict"])
 
     def test_text_says_the_same(self):
         done = doctor()
@@ -57,6 +60,10 @@ class Doctor(unittest.TestCase):
             self.assertEqual(line.split()[0], "ok" if way["works"] else "no")
             for name in way["missing"]:
                 self.assertIn(name, line)
+        line = [x for x in lines if "--resident-max, evict" in x][0]
+        self.assertEqual(line.split()[0], "ok" if report["evict"] else "no")
+        for name in report["evict_missing"]:
+            self.assertIn(name, line)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@
 
 #include "bytes.h"
 #include "engine/engine.h"
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/deliver.h"
+#include "host/fetch.h"
 
 UNFOLLOWED_BEGIN
 #include "engine_fixture.h"

@@ -5,122 +5,14 @@
  *
  * usage: overcommit_test [ROUNDS]    of the guest, over its pages; 6
  */
-#include "small_fixture.h"
+#include "swap_fixture.h"
 
-#include <asyncpf/asyncpf.h>
-#include <linux/kvm.h>
 #include <pthread.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 
-#define MIB (1ull << 20)
-#define RAM (24 * MIB)
 #define GUEST_PAGES 768u
 
 static uint32_t rounds = 6;
-
-struct vm {
-	int kvm, fd;
-	struct apf_config c;
-	struct apf *a;
-	struct apf_error e;
-	char folder[64];
-	char swap[128];
-	char paused[320]; /* text of the last pause */
-	int pauses, resumes;
-};
-
-static void on_event(void *ctx, const struct apf_event *ev)
-{
-	struct vm *v = ctx;
-
-	if (ev->kind == APF_EVENT_PAUSED)
-		snprintf(v->paused, sizeof(v->paused), "%s", ev->text);
-	/* Last: who sees it may read the text. */
-	__atomic_add_fetch(ev->kind == APF_EVENT_PAUSED ? &v->pauses : &v->resumes, 1,
-			   __ATOMIC_RELEASE);
-}
-
-static void vm_prepare(struct vm *v)
-{
-	memset(v, 0, sizeof(*v));
-	snprintf(v->folder, sizeof(v->folder), "/tmp/asyncpf-swap-XXXXXX");
-	assert_non_null(mkdtemp(v->folder));
-	snprintf(v->swap, sizeof(v->swap), "%s/swap", v->folder);
-	v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	do
-		v->fd = ioctl(v->kvm, KVM_CREATE_VM, 0);
-	while (v->fd < 0 && errno == EINTR);
-	assert_true(v->fd >= 0);
-	assert_int_equal(ioctl(v->fd, KVM_CREATE_IRQCHIP, 0), 0);
-	apf_config_init(&v->c);
-	v->c.on_event = on_event;
-	v->c.on_event_ctx = v;
-	v->c.swap = v->swap;
-}
-
-static void vm_start(struct vm *v)
-{
-	assert_int_equal(apf_open(v->fd, &v->c, &v->a, &v->e), 0);
-	assert_int_equal(apf_memory_add(v->a, 0, RAM, &v->e), 0);
-	if (apf_start(v->a, &v->e) < 0)
-		fail_msg("%s", v->e.text);
-}
-
-static void vm_end(struct vm *v)
-{
-	apf_close(v->a);
-	close(v->fd);
-	close(v->kvm);
-	(void)unlink(v->swap);
-	assert_int_equal(rmdir(v->folder), 0);
-}
-
-static struct apf_stats stats(struct vm *v)
-{
-	struct apf_stats s = {.size = sizeof(s)};
-
-	apf_stats_get(v->a, &s);
-	return s;
-}
-
-/* What page holds after it was written in a round; every fifth one is zeroes. */
-static void content(uint64_t page, uint64_t round, uint64_t *ret)
-{
-	struct prng rng;
-
-	prng_init(&rng, page * 1000 + round);
-	for (size_t i = 0; i < PAGE_BYTES / 8; i++)
-		ret[i] = page % 5 == 0 ? 0 : prng_next(&rng);
-}
-
-static void write_page(struct vm *v, uint64_t page, uint64_t round)
-{
-	uint64_t words[PAGE_BYTES / 8];
-
-	content(page, round, words);
-	assert_int_equal(apf_write(v->a, page * PAGE_BYTES, words, sizeof(words)), 0);
-}
-
-static void check_page(struct vm *v, uint64_t page, uint64_t round)
-{
-	uint64_t words[PAGE_BYTES / 8], want[PAGE_BYTES / 8];
-
-	content(page, round, want);
-	assert_int_equal(apf_read(v->a, page * PAGE_BYTES, words, sizeof(words)), 0);
-	assert_memory_equal(words, want, sizeof(words));
-}
-
-static void evict_all(struct vm *v)
-{
-	uint64_t resident = 0;
-
-	if (apf_evict(v->a, 0, &resident, &v->e) < 0)
-		fail_msg("%s", v->e.text);
-	assert_true(resident < 2 * MIB);
-}
 
 static void what_was_written_comes_back(void **state)
 {
@@ -325,107 +217,6 @@ static void everybody_leaves_when_it_is_stopped(void **state)
 
 /* ---- the swap file ---- */
 
-static void refused(struct vm *v, int code, const char *words)
-{
-	struct apf *a = NULL;
-	int rc;
-
-	assert_int_equal(apf_open(v->fd, &v->c, &a, &v->e), 0);
-	assert_int_equal(apf_memory_add(a, 0, RAM, &v->e), 0);
-	rc = apf_start(a, &v->e);
-	if (rc != code || !strstr(v->e.text, words))
-		print_error("rc %d: %s\n", rc, v->e.text);
-	assert_int_equal(rc, code);
-	assert_non_null(strstr(v->e.text, words));
-	assert_non_null(strstr(v->e.text, v->c.swap));
-	apf_close(a);
-}
-
-static void put(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "we");
-
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void nobody_elses_file_is_overwritten(void **state)
-{
-	char text[8] = "";
-	struct vm v;
-	FILE *f;
-
-	(void)state;
-	vm_prepare(&v);
-	put(v.swap, "a disk");
-	refused(&v, -EEXIST, "not ours");
-	f = fopen(v.swap, "re");
-	assert_non_null(f);
-	assert_int_equal(fread(text, 1, sizeof(text), f), 6);
-	assert_string_equal(text, "a disk");
-	fclose(f);
-	assert_int_equal(unlink(v.swap), 0);
-
-	assert_int_equal(mkfifo(v.swap, 0600), 0);
-	refused(&v, -EINVAL, "neither");
-	assert_int_equal(unlink(v.swap), 0);
-
-	v.c.swap = "/no/such/folder/swap";
-	refused(&v, -ENOENT, "No such file");
-	v.c.swap = v.folder;
-	refused(&v, -EISDIR, "directory");
-	vm_end(&v);
-}
-
-/* Writes noise into a file. */
-static void fill(const char *path, off_t from, uint64_t bytes)
-{
-	uint64_t words[PAGE_BYTES / 8];
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	assert_true(fd >= 0);
-	content(1, 1, words);
-	for (uint64_t at = 0; at < bytes; at += sizeof(words))
-		assert_int_equal(pwrite(fd, words, sizeof(words), from + (off_t)at), sizeof(words));
-	close(fd);
-}
-
-static void a_file_is_of_one_vm_and_gone_with_it(void **state)
-{
-	struct stat st;
-	struct vm v;
-
-	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	assert_int_equal(stat(v.swap, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0600);
-	refused(&v, -EBUSY, "another VM");
-	write_page(&v, 1, 0);
-	evict_all(&v);
-	check_page(&v, 1, 0);
-	apf_close(v.a);
-	assert_int_equal(stat(v.swap, &st), -1);
-
-	/* An empty one that the user made stays, without its content. */
-	put(v.swap, "");
-	vm_start(&v);
-	write_page(&v, 1, 0);
-	evict_all(&v);
-	check_page(&v, 1, 0);
-	apf_close(v.a);
-	assert_int_equal(stat(v.swap, &st), 0);
-	assert_true(st.st_size <= 4096);
-	/* And what a VM left behind that was killed serves, without what it wrote. */
-	assert_int_equal(truncate(v.swap, 64 * MIB), 0);
-	fill(v.swap, 4096, 8 * MIB);
-	vm_start(&v);
-	assert_int_equal(stat(v.swap, &st), 0);
-	assert_true(st.st_blocks * 512 < (off_t)MIB);
-	vm_end(&v);
-}
-
 static void without_a_file_nothing_is_evicted(void **state)
 {
 	struct vm v;
@@ -444,55 +235,6 @@ static void without_a_file_nothing_is_evicted(void **state)
 }
 
 /* ---- trouble ---- */
-
-static void wait_for(const int *counter, int n)
-{
-	for (int ms = 0; ms < 20000 && __atomic_load_n(counter, __ATOMIC_ACQUIRE) < n; ms++)
-		usleep(1000);
-	assert_true(__atomic_load_n(counter, __ATOMIC_ACQUIRE) >= n);
-}
-
-static void a_full_file_pauses_and_room_resumes(void **state)
-{
-	struct apf_error why;
-	struct vm v;
-
-	(void)state;
-	vm_prepare(&v);
-	if (mount("asyncpf-test", v.folder, "tmpfs", 0, "size=2m") < 0) {
-		print_message("SKIP: a full swap file needs a mount: %s\n", strerror(errno));
-		vm_end(&v);
-		return;
-	}
-	v.c.retries_max = 1;
-	vm_start(&v);
-	for (uint64_t i = 0; i < 2048; i++)
-		write_page(&v, i, 0);
-	assert_int_equal(apf_evict(v.a, 0, NULL, &v.e), -EBUSY);
-	assert_non_null(strstr(v.e.text, "No space left"));
-	wait_for(&v.pauses, 1);
-	assert_non_null(strstr(v.paused, "No space left"));
-	assert_non_null(strstr(v.paused, "swap file"));
-	assert_int_equal(apf_is_paused(v.a), 1);
-	assert_int_equal(apf_trouble_get(v.a, &why), -ENOSPC);
-	assert_non_null(strstr(why.text, "No space left"));
-
-	/* Still no room: it pauses again. */
-	apf_resume(v.a);
-	wait_for(&v.pauses, 2);
-
-	assert_int_equal(mount("asyncpf-test", v.folder, "tmpfs", MS_REMOUNT, "size=64m"), 0);
-	apf_resume(v.a);
-	wait_for(&v.resumes, 1);
-	evict_all(&v);
-	assert_int_equal(apf_trouble_get(v.a, NULL), 0);
-	for (uint64_t i = 0; i < 2048; i++)
-		check_page(&v, i, 0);
-	apf_close(v.a);
-	v.a = NULL;
-	assert_int_equal(umount(v.folder), 0);
-	vm_end(&v);
-}
 
 static void *read_all(void *arg)
 {
@@ -633,8 +375,7 @@ static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum a
 	struct fix *f = fix_open(faults, abi, GUEST_PAGES);
 
 	memset(s, 0, sizeof(*s));
-	snprintf(s->swap, sizeof(s->swap), "/tmp/asyncpf-swap-XXXXXX");
-	close(mkstemp(s->swap));
+	snprintf(s->swap, sizeof(s->swap), "/tmp/asyncpf-swap-%d", (int)getpid());
 	s->f = f;
 	f->cfg.boot.vcpus = 2;
 	f->cfg.boot.pattern = SMALL_REWRITE;
@@ -648,7 +389,7 @@ static struct fix *open_rewriter(struct storm *s, enum apf_faults faults, enum a
 static void close_rewriter(struct storm *s)
 {
 	fix_close(s->f);
-	unlink(s->swap);
+	assert_int_equal(access(s->swap, F_OK), -1);
 }
 
 /* The small machine pins what its kernel needs; the image has three quarters of a MiB less. */
@@ -726,10 +467,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(larger_blocks_come_back_too),
 		cmocka_unit_test(a_limit_leaves_room_to_work),
 		cmocka_unit_test(everybody_leaves_when_it_is_stopped),
-		cmocka_unit_test(nobody_elses_file_is_overwritten),
-		cmocka_unit_test(a_file_is_of_one_vm_and_gone_with_it),
 		cmocka_unit_test(without_a_file_nothing_is_evicted),
-		cmocka_unit_test(a_full_file_pauses_and_room_resumes),
 		cmocka_unit_test(failing_reads_pause_and_nothing_is_lost),
 		cmocka_unit_test(a_guest_under_a_limit_sees_what_it_wrote),
 		cmocka_unit_test(eviction_races_lose_nothing),

@@ -538,9 +538,26 @@ static void an_area_that_does_not_come_is_no_storm(void **state)
 	hx_close(x);
 }
 
+static void a_kernel_that_came_by_init_is_not_told(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	x->vcpus[0].init = true;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	assert_int_equal(x->counts[HX_INJECT], 0);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
+	assert_int_equal(hx_area(x, 0)->reason, 0);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), 0);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_IRQ], 0);
+	hx_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_kernel_that_came_by_init_is_not_told),
 		cmocka_unit_test(page_missing_reaches_the_guest),
 		cmocka_unit_test(page_ready_follows_from_whichever_thread),
 		cmocka_unit_test(legacy_ready_needs_the_vcpu_thread),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/host/fetch.c: residency, reading, trouble. What the kernel reports is in
+ * src/host/fetch.c, trouble.c, outside.c: reading, trouble, waiters. What the kernel reports is in
  * host_touch_test.c.
  */
 #include "host_fixture.h"
@@ -187,6 +187,83 @@ static void vcpus_take_turns(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(want); i++)
 		assert_int_equal(hx_entry(x, HX_READ, i)->a, want[i] << PAGE_SHIFT);
 	hx_settle(x);
+	hx_close(x);
+}
+
+/* Answers all; the pages in the order in which they were read. */
+static void expect_reads(struct hx *x, const unsigned *want, unsigned count)
+{
+	while (x->src.count)
+		hx_answer(x, 0, 0);
+	assert_int_equal(x->counts[HX_READ], count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(hx_entry(x, HX_READ, i)->a, want[i] << PAGE_SHIFT);
+	hx_settle(x);
+}
+
+static void kernel_mode_goes_first(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 3);
+
+	(void)state;
+	x->h.cfg.queue_depth = 1;
+	for (unsigned page = 10; page < 12; page++) {
+		hx_sleeper(x, 0, page);
+		hx_sleeper(x, 1, page + 10);
+	}
+	x->vcpus[2].cpu.cpl = 0;
+	hx_fault(x, 2, 30);
+	hx_exit(x, 1, false);
+	hx_load(hx_v(x, 1), (roff_t){40 << PAGE_SHIFT});
+	expect_reads(x, (const unsigned[]){10, 30, 40, 20, 11, 21}, 6);
+	hx_close(x);
+}
+
+/* The same block, asked for by user mode first, and the neighbours in its queue stay in order. */
+static void kernel_mode_takes_a_queued_fetch_along(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 3);
+
+	(void)state;
+	x->h.cfg.queue_depth = 1;
+	for (unsigned page = 10; page < 15; page++)
+		hx_sleeper(x, 0, page);
+	x->vcpus[2].cpu.cpl = 0;
+	hx_fault(x, 2, 14);
+	x->vcpus[1].cpu.cpl = 0;
+	hx_fault(x, 1, 12);
+	hx_sleeper(x, 0, 15);
+	expect_reads(x, (const unsigned[]){10, 14, 12, 11, 13, 15}, 6);
+	hx_close(x);
+}
+
+/* Kernel mode that never stops faulting leaves a read for a device now and then. */
+static void kernel_mode_leaves_some_for_others(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 2);
+	struct hst_waiter w = {0};
+	unsigned reads = 0;
+
+	(void)state;
+	x->h.cfg.queue_depth = 1;
+	x->vcpus[0].cpu.cpl = 0;
+	hx_fault(x, 0, 10);
+	x->vcpus[1].cpu.cpl = 0;
+	hx_fault(x, 1, 11);
+	ensure(x, 60, &w);
+	for (unsigned page = 12; w.fetch && page < 50; page++, reads++) {
+		unsigned who;
+
+		hx_answer(x, 0, 0);
+		hx_settle(x);
+		who = hx_v(x, 0)->sync.fetch ? 1 : 0;
+		if (hx_v(x, who)->sync.fetch)
+			continue;
+		hx_next(x, who);
+		hx_fault(x, who, page);
+	}
+	assert_null(w.fetch);
+	assert_in_range(reads, 16, 20);
 	hx_close(x);
 }
 
@@ -627,6 +704,9 @@ int main(void)
 		cmocka_unit_test(forgotten_waiters_are_not_told),
 		cmocka_unit_test(reads_in_flight_are_bounded),
 		cmocka_unit_test(vcpus_take_turns),
+		cmocka_unit_test(kernel_mode_goes_first),
+		cmocka_unit_test(kernel_mode_takes_a_queued_fetch_along),
+		cmocka_unit_test(kernel_mode_leaves_some_for_others),
 		cmocka_unit_test(sources_that_answer_at_once_do_not_recurse),
 		cmocka_unit_test(all_may_fail_at_once),
 		cmocka_unit_test(zeroes_beyond_the_backing),

@@ -20,7 +20,10 @@
 
 #include <cmocka.h>
 
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/fetch.h"
+#include "host/keep.h"
 #include "host_sound.h"
 
 #define HX_GPA 0x40000000ull

@@ -6,7 +6,8 @@
 #ifndef HOST_SOUND_H
 #define HOST_SOUND_H
 
-#include "host/internal.h"
+#include "host/block.h"
+#include "host/budget.h"
 
 /* ---- taking memory away ---- */
 
@@ -50,7 +51,8 @@ static inline const char *hx_lists_broken(const struct hst *h)
 static inline const char *hx_writes_broken(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
-	uint32_t used = 0, in_flight = 0, covered = 0, flagged = 0;
+	uint32_t used = 0, in_flight = ev->sync.state != HST_SYNC_NONE, covered = 0, flagged = 0;
+	bool syncing = false;
 
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
 		const struct hst_write *w = &ev->writes[i];
@@ -59,6 +61,9 @@ static inline const char *hx_writes_broken(const struct hst *h)
 			continue;
 		used++;
 		in_flight += w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK;
+		if (w->state == HST_WRITE_ENDED && ev->sync.state == HST_SYNC_NONE)
+			return "a write has ended, and nothing makes it durable";
+		syncing |= w->state == HST_WRITE_SYNCING;
 		for (uint32_t b = w->block; b < w->block + w->count; b++, covered++)
 			if (!block_is(h, b, BLOCK_WRITING))
 				return "a write has a block that does not know of it";
@@ -67,6 +72,8 @@ static inline const char *hx_writes_broken(const struct hst *h)
 		flagged += block_is(h, b, BLOCK_WRITING);
 	if (flagged != covered)
 		return "a block has two writes, or WRITING and none";
+	if (syncing != (ev->sync.state != HST_SYNC_NONE))
+		return "a sync without writes, or writes without it";
 	return used != ev->writes_used || in_flight != ev->writes_in_flight ? "writes" : NULL;
 }
 
@@ -176,6 +183,7 @@ static inline const char *hx_broken(const struct hst *h)
 	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
 		troubled += h->evict.writes[i].state == HST_WRITE_STUCK ||
 			    h->evict.writes[i].state == HST_WRITE_FAILED;
+	troubled += h->evict.sync.state == HST_SYNC_STUCK;
 	for (uint32_t b = 0; b < h->block_count; b++) {
 		fetching += block_kind(h, b) == BLOCK_FETCHING;
 		present += block_kind(h, b) == BLOCK_PRESENT;
@@ -195,9 +203,9 @@ static inline const char *hx_broken(const struct hst *h)
 		return NULL;
 	if (in_flight != h->in_flight || troubled != h->troubled)
 		return "in_flight or troubled";
-	if (queued && in_flight < h->cfg.queue_depth && evict_room(h))
+	if (queued && in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
-	if (queued && !evict_room(h) && queued == used && !hx_evict_goes_on(h))
+	if (queued && !budget_room(h) && queued == used && !hx_evict_goes_on(h))
 		return "reads wait for room, and nobody makes any";
 	return hx_evict_broken(h);
 }

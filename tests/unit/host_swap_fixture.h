@@ -3,7 +3,8 @@
  * Guest memory that can be taken away, for the tests of evict.c and swap.c: which pages the
  * guest mapping shows, what is protected, what was written; a swap file whose writes end when
  * told and take what memory holds at their beginning for one half, at their end for the other,
- * so that a torn write is seen; and what each page must hold, by who wrote last.
+ * so that a torn write is seen; syncs, which lose what they do not make durable when they fail;
+ * and what each page must hold, by who wrote last.
  */
 #ifndef HOST_SWAP_FIXTURE_H
 #define HOST_SWAP_FIXTURE_H
@@ -15,7 +16,7 @@
 #endif
 #define HXS_HEAD PAGE_BYTES
 #define HXS_WRITES 64u
-#define HXS_LIMIT 64u /* slack 4, goal 8: evict.c */
+#define HXS_LIMIT 64u /* slack 4, goal 8: budget.c */
 
 enum hx_page {
 	HX_HOLE,     /* a touch is a missing event, once watched; else the kernel fills it */
@@ -53,6 +54,12 @@ struct hx_swap {
 	struct hx_write writes[HXS_WRITES]; /* outstanding, oldest first */
 	unsigned count;
 	bool later;         /* writes wait for hxs_write_end */
+	struct io_req *sync; /* outstanding */
+	bool sync_later;    /* it waits for hxs_sync_end; else it ends well with the next write */
+	bool sync_cancelled;
+	unsigned syncs;
+	bool risky[HXS_PAGES]; /* written to the file since the last sync that went well */
+	bool syncing[HXS_PAGES]; /* and before the sync under way began */
 	unsigned fail[HX_TAKES]; /* so many of the next calls fail */
 	unsigned calls[HX_TAKES];
 	unsigned half; /* failing unmap, settle and drop have done so many pages before */
@@ -179,6 +186,9 @@ static inline int hxs_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 		n = min_u64(n, s->half);
 	for (uint64_t p = hxs_first(off); p < hxs_first(off) + n; p++) {
 		s->broken_drop |= s->pages[p] == HX_VISIBLE || !s->allocated[p];
+		/* What is not durable must not be all that there is. */
+		s->broken_drop |= s->risky[p] &&
+				  block_is(&x->h, (uint32_t)hx_block(x, p), BLOCK_IN_SWAP);
 		s->allocated[p] = fails && s->allocated[p];
 		memset(x->alias + (p << PAGE_SHIFT), 0, PAGE_BYTES);
 	}
@@ -224,6 +234,36 @@ static inline void hxs_copy(struct hx_swap *s, const struct hx_write *w, size_t 
 		memcpy(s->disk + w->off + at, w->buf + at, min_u64(64, len - at));
 }
 
+/* The sync ends. One that fails takes what was not durable with it. */
+static inline void hxs_sync_end(struct hx *x, int res)
+{
+	struct hx_swap *s = hxs(x);
+	struct io_req *rq = s->sync;
+
+	assert_non_null(rq);
+	s->sync = NULL;
+	for (unsigned p = 0; p < HXS_PAGES; p++) {
+		if (res < 0 && s->risky[p])
+			memset(s->disk + HXS_HEAD + p * PAGE_BYTES, 0xee, PAGE_BYTES);
+		if (res < 0 || s->syncing[p])
+			s->risky[p] = false;
+		s->syncing[p] = false;
+	}
+	rq->done(rq, res);
+}
+
+static inline void hxs_sync(void *ctx, struct io_file *file, struct io_req *rq)
+{
+	struct hx_swap *s = hxs(ctx);
+
+	assert_null(file);
+	assert_null(s->sync);
+	s->sync = rq;
+	s->syncs++;
+	s->sync_cancelled = false;
+	memcpy(s->syncing, s->risky, sizeof(s->risky));
+}
+
 /* Outstanding write i ends; res: bytes that arrived, of its own accord 0 to all, or -Exxx. */
 static inline void hxs_write_end(struct hx *x, unsigned i, int res)
 {
@@ -234,7 +274,13 @@ static inline void hxs_write_end(struct hx *x, unsigned i, int res)
 	memmove(&s->writes[i], &s->writes[i + 1], (--s->count - i) * sizeof(w));
 	if (res > 0)
 		hxs_copy(s, &w, (size_t)res, 64);
+	for (int at = 0; at < res; at += PAGE_BYTES) {
+		s->risky[(w.off - HXS_HEAD + (unsigned)at) >> PAGE_SHIFT] = true;
+		s->syncing[(w.off - HXS_HEAD + (unsigned)at) >> PAGE_SHIFT] = false;
+	}
 	w.rq->done(w.rq, res);
+	while (s->sync && !s->sync_later)
+		hxs_sync_end(x, 0);
 }
 
 static inline void hxs_write_ok(struct hx *x, unsigned i)
@@ -260,6 +306,10 @@ static inline void hxs_cancel(void *ctx, struct io_req *rq)
 {
 	struct hx_swap *s = hxs(ctx);
 
+	if (s->sync == rq) {
+		s->sync_cancelled = true;
+		return;
+	}
 	for (unsigned i = 0; i < s->count; i++)
 		if (s->writes[i].rq == rq) {
 			s->writes[i].cancelled = true;
@@ -291,7 +341,8 @@ static inline const struct mem_ops *hxs_mem_ops(void)
 static inline struct hx *hxs_open(const struct hst_cfg *cfg, uint64_t pages, bool source,
 				  uint64_t limit)
 {
-	static const struct io_ops io_ops = {.write = hxs_write, .cancel = hxs_cancel};
+	static const struct io_ops io_ops = {
+		.write = hxs_write, .sync = hxs_sync, .cancel = hxs_cancel};
 	uint64_t block = 1ull << cfg->block_shift, bytes = align_up(pages << PAGE_SHIFT, block);
 	struct hst_cfg c = *cfg;
 	struct hx *x = hx_prepare(bytes);

@@ -443,6 +443,207 @@ static void stopping_cancels_writes_and_takes_nothing_more(void **state)
 	hx_free(x);
 }
 
+/* ---- durability ---- */
+
+/* Eight pages in one write, which has ended; its sync is under way. */
+static struct hx *open_syncing(void)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	hxs_write_pages(x, 0, 8);
+	hxs(x)->later = true;
+	hxs(x)->sync_later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_null(hxs(x)->sync);
+	hxs_write_ok(x, 0);
+	assert_non_null(hxs(x)->sync);
+	return x;
+}
+
+/* Lets everything end well, and looks at every page. */
+static void close_synced(struct hx *x, uint64_t pages)
+{
+	struct hx_swap *s = hxs(x);
+
+	s->later = false;
+	s->sync_later = false;
+	if (s->sync)
+		hxs_sync_end(x, 0);
+	hx_after(x, NS_PER_S);
+	while (s->count)
+		hxs_write_ok(x, 0);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 0, pages);
+	hxs_close(x);
+}
+
+static void a_block_is_given_up_once_it_is_durable(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 8);
+	assert_int_equal(x->h.stats.swapped, 0);
+	hxs_sync_end(x, 0);
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	assert_int_equal(x->h.stats.swapped, 8);
+	close_synced(x, 8);
+}
+
+static void a_sync_covers_what_had_ended_before_it(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hxs_write_pages(x, 100, 3);
+	hxs_evict_all(x);
+	hxs_write_ok(x, 0);
+	assert_int_equal(hxs(x)->syncs, 1);
+	hxs_sync_end(x, 0);
+	hxs_evict(x);
+	assert_int_equal(x->h.stats.swapped, 8);
+	assert_int_equal(hxs_kind(x, 100), BLOCK_STANDBY);
+	assert_int_equal(hxs(x)->syncs, 2);
+	hxs_sync_end(x, -EIO);
+	hxs_evict(x);
+	assert_int_equal(hxs_kind(x, 100), BLOCK_STANDBY);
+	hxs_check_pages(x, 100, 3);
+	close_synced(x, 8);
+}
+
+/* Repeating the sync alone would succeed, as the kernel tells of an error once. */
+static void a_failed_sync_has_all_written_again(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hxs_write_pages(x, 100, 3);
+	hxs_evict_all(x);
+	hxs_write_ok(x, 0); /* ended after the sync began, lost with it all the same */
+	hxs_sync_end(x, -EIO);
+	assert_null(hxs(x)->sync);
+	assert_int_equal(x->h.stats.swap_write_errors, 1);
+	assert_false(hst_is_paused(&x->h));
+	hx_after(x, NS_PER_S);
+	assert_int_equal(hxs(x)->count, 2);
+	assert_int_equal(hxs(x)->writes[0].len + hxs(x)->writes[1].len, 11 * PAGE_BYTES);
+	hxs_check_pages(x, 100, 3);
+	close_synced(x, 8);
+}
+
+/* The kernel may have ended it before it told of the sync. */
+static void a_write_under_way_is_lost_with_a_failed_sync(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hxs_write_pages(x, 100, 3);
+	hxs_evict_all(x);
+	hxs_sync_end(x, -EIO);
+	assert_int_equal(hxs(x)->count, 1);
+	hxs_write_end(x, 0, PAGE_BYTES); /* nor does a part of it count */
+	hx_after(x, NS_PER_S);
+	assert_int_equal(hxs(x)->syncs, 1);
+	assert_int_equal(hxs(x)->count, 2);
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(hxs(x)->writes[i].len != 2 * PAGE_BYTES);
+	hxs_check_pages(x, 100, 3);
+	close_synced(x, 8);
+}
+
+static void failing_syncs_pause_and_nothing_is_lost(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
+		assert_false(hst_is_paused(&x->h));
+		hxs_sync_end(x, -EIO);
+		hx_after(x, NS_PER_S);
+		if (i < 2)
+			hxs_write_ok(x, 0);
+	}
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->trouble.why.code, -EIO);
+	assert_non_null(strstr(x->trouble.why.text, "swap file"));
+	assert_int_equal(hxs(x)->count, 0);
+	assert_int_equal(x->h.evict.resident, 8);
+	hst_resume(&x->h);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(hxs(x)->count, 1); /* written, not only synced */
+	close_synced(x, 8);
+}
+
+static void a_failed_sync_that_nobody_needs_is_forgotten(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hxs_check_pages(x, 0, 8);
+	hxs_sync_end(x, -EIO);
+	assert_int_equal(x->h.evict.writes_used, 0);
+	assert_false(hst_is_paused(&x->h));
+	close_synced(x, 8);
+}
+
+static void what_nobody_needs_is_not_synced(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+
+	(void)state;
+	hxs_write_pages(x, 0, 3);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_check_pages(x, 0, 3);
+	hxs_write_ok(x, 0);
+	assert_int_equal(hxs(x)->syncs, 0);
+	assert_int_equal(x->h.evict.writes_used, 0);
+	close_synced(x, 3);
+}
+
+static void a_sync_that_takes_too_long_pauses(void **state)
+{
+	struct hx *x = open_stuck(0);
+
+	(void)state;
+	hxs(x)->sync_later = true;
+	hxs_write_ok(x, 0);
+	assert_false(hst_is_paused(&x->h));
+	hx_after(x, 50 * MS);
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->trouble.why.code, -ETIMEDOUT);
+	hst_resume(&x->h);
+	assert_true(hxs(x)->sync_cancelled);
+	assert_true(hst_is_paused(&x->h));
+	hxs_sync_end(x, -ECANCELED);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(hxs(x)->count, 1);
+	hxs_write_ok(x, 0);
+	hx_after(x, 50 * MS);
+	assert_true(hst_is_paused(&x->h));
+	hxs_sync_end(x, 0);
+	assert_false(hst_is_paused(&x->h));
+	close_synced(x, 4);
+}
+
+static void stopping_cancels_the_sync(void **state)
+{
+	struct hx *x = open_syncing();
+
+	(void)state;
+	hst_stop(&x->h);
+	assert_true(hxs(x)->sync_cancelled);
+	assert_false(hst_is_idle(&x->h));
+	hxs_sync_end(x, -ECANCELED);
+	assert_true(hst_is_idle(&x->h));
+	timers_run(&x->h.timers, x->now + NS_PER_S);
+	hx_free(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -464,6 +665,15 @@ int main(void)
 		cmocka_unit_test(a_write_that_takes_too_long_pauses_until_it_ends),
 		cmocka_unit_test(resume_begins_a_stuck_write_anew),
 		cmocka_unit_test(stopping_cancels_writes_and_takes_nothing_more),
+		cmocka_unit_test(a_block_is_given_up_once_it_is_durable),
+		cmocka_unit_test(a_sync_covers_what_had_ended_before_it),
+		cmocka_unit_test(a_failed_sync_has_all_written_again),
+		cmocka_unit_test(a_write_under_way_is_lost_with_a_failed_sync),
+		cmocka_unit_test(failing_syncs_pause_and_nothing_is_lost),
+		cmocka_unit_test(a_failed_sync_that_nobody_needs_is_forgotten),
+		cmocka_unit_test(what_nobody_needs_is_not_synced),
+		cmocka_unit_test(a_sync_that_takes_too_long_pauses),
+		cmocka_unit_test(stopping_cancels_the_sync),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

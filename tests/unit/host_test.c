@@ -177,11 +177,11 @@ static void waits_are_what_they_were(void **state)
 	struct hst_stats all, one;
 
 	for (unsigned i = 0; i < 3; i++) {
-		struct hst_waiter w = {.v = hx_v(x, 0), .since_ns = x->now};
+		struct hst_waiter *w = &hx_v(x, 0)->sync;
 
+		w->since_ns = x->now;
 		x->now += ns;
-		hx_v(x, 0)->sync = w;
-		vcpu_block_ready(&hx_v(x, 0)->sync, x->now);
+		w->ready(&x->h, w, x->now);
 	}
 	hst_stats_sum(&x->h, &all);
 	hst_vcpu_stats(hx_v(x, 0), &one);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/host/fetch.c, hst_kernel_touch: touches that the kernel reports (userfaultfd). */
+/* src/host/touch.c: touches that the kernel reports (userfaultfd). */
 #include "host_fixture.h"
 
 static bool ensure(struct hx *x, uint64_t page, struct hst_waiter *w)

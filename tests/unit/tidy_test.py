@@ -205,9 +205,22 @@ class Includes(TreeTest):
         self.fires("src/host/a.c", SPDX + '#include "host.h"\n', "written from src/")
 
     def test_cycle(self):
-        self.write("src/host/a.h", SPDX + '#include "host/b.h"\n')
-        self.fires("src/host/b.h", SPDX + '#include "host/a.h"\n',
-                   "include cycle: src/host/a.h > src/host/b.h > src/host/a.h")
+        self.write("src/mem/a.h", SPDX + '#include "mem/b.h"\n')
+        self.fires("src/mem/b.h", SPDX + '#include "mem/a.h"\n',
+                   "include cycle: src/mem/a.h > src/mem/b.h > src/mem/a.h")
+
+    def test_order_within_host(self):
+        self.write("src/host/host.h", SPDX)
+        self.write("src/host/vcpu.h", SPDX + '#include "host/host.h"\n')
+        self.write("src/host/fetch.h", SPDX + '#include "host/host.h"\n')
+        self.write("src/host/vcpu.c", SPDX + '#include "host/fetch.h"\n#include "host/vcpu.h"\n')
+        self.write("src/host/host.c", SPDX + '#include "host/vcpu.h"\n')
+        self.assertEqual(self.tidy(), [])
+        self.fires("src/host/fetch.c", SPDX + '#include "host/vcpu.h"\n',
+                   "fetch.c includes vcpu.h, which stands above it")
+        self.write("src/host/fetch.c", SPDX)
+        self.write("src/host/new.h", SPDX)
+        self.fires("src/host/vcpu.c", SPDX + '#include "host/new.h"\n', "no place in the order")
 
 
 class Commits(TreeTest):

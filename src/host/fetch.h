@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bringing blocks. Whoever waits hangs a waiter on the fetch, whose `ready` is called when the
+ * block is there: who that is, this file does not know.
+ */
+#ifndef HOST_FETCH_H
+#define HOST_FETCH_H
+
+#include "host/host.h"
+
+void fetch_init(struct hst *h);
+/*
+ * The fetch that brings the block; started if there is none. The block must not be PRESENT.
+ * One in STANDBY comes back as it is, without a read.
+ */
+struct hst_fetch *fetch_for(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
+/* The same for a vCPU that can do nothing else until it has the block. */
+struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner, bool *ret_joined);
+/*
+ * There is room for a fetch that nobody has a claim to. What is left then belongs to RAM
+ * accesses, registers, areas and devices, of which each can have only so many.
+ */
+bool fetch_room(const struct hst *h);
+/* Reads what lies around a block that kernel mode waits for, to be on standby. */
+void fetch_around(struct hst *h, uint32_t block);
+/* Makes a PRESENT block visible once more. */
+void fetch_present_again(struct hst *h, uint32_t block);
+void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
+void waiter_unlink(struct hst_waiter *w);
+/* The content is in the alias; to be made visible. */
+void fetch_filled(struct hst_fetch *f);
+/* What it waited behind is over: read it. */
+void fetch_queue(struct hst_fetch *f);
+/* Issues queued fetches while there is room. */
+void fetch_dispatch(struct hst *h);
+/* Tries again what had failed, and cancels what takes too long to read it anew. */
+void fetch_resume(struct hst *h);
+/* Cancels every read. */
+void fetch_stop(struct hst *h);
+
+#endif

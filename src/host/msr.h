@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Registers, and the memory that they name. */
+#include "host/host.h"
+
+/* Carries out a register write whose memory is there. */
+#ifndef HOST_MSR_H
+#define HOST_MSR_H
+
+void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value);
+/* The VMM may have set registers in KVM's state: takes over what concerns us. */
+void msr_look(struct hst_vcpu *v);
+/* Shows it there what the protocol's registers hold. */
+void msr_show(struct hst_vcpu *v);
+/* Memory that the kernel writes must be there before the guest runs. True: it is not, and waits. */
+bool areas_wait(struct hst_vcpu *v);
+
+#endif

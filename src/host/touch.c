@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Touches that the kernel reports (userfaultfd): in faults: kernel the block is fetched; else the
+ * chunk is poisoned, and the next touch comes as a fault of the vCPU's.
+ * Test: tests/unit/host_touch_test.c.
+ */
+#include "base/assert.h"
+#include "host/block.h"
+#include "host/fetch.h"
+
+static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
+{
+	uint64_t at = chunk << CHUNK_SHIFT;
+	uint64_t end = min_u64(at + CHUNK_BYTES, h->mem.bytes);
+
+	while (at < end) {
+		uint64_t run = at;
+
+		while (run < end && block_kind(h, block_of(h, (roff_t){run})) != BLOCK_PRESENT)
+			run += 1ull << h->cfg.block_shift;
+		run = min_u64(run, end);
+		if (run > at) {
+			int rc = h->mem.ops->poison(h->mem.ctx, (roff_t){at}, run - at, e);
+
+			if (rc < 0)
+				return rc;
+		}
+		at = run + (1ull << h->cfg.block_shift);
+	}
+	h->chunk_poisoned[chunk] = 1;
+	return 0;
+}
+
+/*
+ * A touch of a block that is there: reported before it was, or the host has taken the page out
+ * of the mapping to reclaim it. Then nobody knows whether it was written to before.
+ */
+static int show_again(struct hst *h, uint32_t block, struct err *e)
+{
+	roff_t start;
+	uint64_t len;
+
+	hst_block_range(h, block, &start, &len);
+	h->blocks[block] |= BLOCK_WRITTEN;
+	return h->mem.ops->present(h->mem.ctx, start, len, false, e);
+}
+
+int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
+{
+	uint32_t block = block_of(h, off);
+	roff_t start;
+	uint64_t len;
+	bool joined;
+
+	ASSERT(off.v < h->mem.bytes);
+	hst_block_range(h, block, &start, &len);
+	if (h->cfg.faults == HST_FAULTS_KERNEL)
+		h->stats.faults_total++;
+	if (block_kind(h, block) == BLOCK_PRESENT) {
+		h->stats.redundant++;
+		return show_again(h, block, e);
+	}
+	if (h->cfg.faults != HST_FAULTS_KERNEL) {
+		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
+			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
+		if (h->cfg.evict)
+			/* Met while it was being taken out of the mapping. */
+			return h->mem.ops->poison(h->mem.ctx, start, len, e);
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	}
+	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
+		/* Woken, the kernel reports it once more. */
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
+	h->stats.joined += joined;
+	return 0;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One fault, from the exit to the decision how to go on; more of it is in host.h. */
+#include "host/host.h"
+
+void vcpu_init(struct hst_vcpu *v);
+/* What the guest has stored is carried out as soon as its blocks are there. */
+#ifndef HOST_VCPU_H
+#define HOST_VCPU_H
+
+void vcpu_stores_begin(struct hst_vcpu *v);
+/* The fault is a memory error of the host's own, which only the VMM can do something about. */
+bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off);
+/* On the way back to the VMM. */
+void vcpu_rest(struct hst_vcpu *v);
+
+#endif
