@@ -117,13 +117,12 @@ static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
 		back(v, -EINTR, ret);
 		return;
 	}
-	if (needs_cpu(v)) {
-		complete(v, ret);
-		return;
-	}
 	next = hst_next(v);
 	if (next == HST_WAIT)
 		*ret = (struct hst_step){.todo = HST_TODO_WAIT};
+	else if (needs_cpu(v))
+		/* Not before: what KVM waits for, a load's data, must be there. */
+		complete(v, ret);
 	else
 		enter(v, next, ret);
 }

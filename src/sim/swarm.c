@@ -100,6 +100,7 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->kernel_one_in = PICK32(p, 0, 0, 2, 4, 16);
 	c->cli_one_in = PICK32(p, 0, 1, 2);
 	c->shadow_one_in = PICK32(p, 0, 2, 8);
+	c->port_one_in = PICK32(p, 0, 0, 0, 4, 32);
 	c->sequential = once_in(p, 4);
 	c->send_always = once_in(p, 8);
 	c->protected_state = once_in(p, 10);
