@@ -2,7 +2,8 @@
 /*
  * See drive.h. One fault: take_exit tells vcpu.c, a pump lets the source answer at once, go_on
  * asks vcpu.c how the vCPU goes on; whoever brings the block kicks, and the thread comes here
- * again. Tests: tests/unit/host_drive_test.c, and everything that the simulator does.
+ * again. Tests: tests/unit/host_drive_test.c and host_rest_test.c, and everything that the
+ * simulator does.
  */
 #include <errno.h>
 
@@ -65,8 +66,8 @@ static void back(struct hst_vcpu *v, int result, struct hst_step *ret)
 /* KVM can finish what is half done, or only begun: it waits for nothing of ours. */
 static bool can_complete(const struct hst_vcpu *v)
 {
-	return (v->half || v->unseen) && v->phase != HST_PHASE_LOAD && v->phase != HST_PHASE_WRMSR &&
-	       v->store_count < HST_STORES_MAX;
+	return (v->half || v->unseen) && v->store_count < HST_STORES_MAX &&
+	       v->phase != HST_PHASE_LOAD && v->phase != HST_PHASE_WRMSR;
 }
 
 /*
