@@ -6,6 +6,7 @@
  * simulator does.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "host/drive.h"
@@ -237,6 +238,7 @@ void hst_vcpu_detach(struct hst_vcpu *v)
 		vcpu_keep(v, i, BLOCK_NONE);
 	v->kept_walk = false;
 	v->areas_again = 0;
+	memset(v->area_value, 0, sizeof(v->area_value));
 	v->half = false;
 	v->back_wanted = false;
 	v->changed = true;

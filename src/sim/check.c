@@ -375,6 +375,15 @@ void sim_chk_step(struct sim_vcpu *v)
 		enters(v);
 }
 
+/* It writes without asking: nobody fetches what is not there, and nobody notes what is taken. */
+void sim_chk_clock(struct sim_vcpu *v)
+{
+	must(v, !(v->kvm_clock & 1) || v->clock_there, 0, "the kernel has no place for its clock",
+	     v->kvm_clock);
+	must(v, !(v->kvm_clock & 1) || v->w->host->visible[v->clock_page], 0,
+	     "the kernel's clock was taken away", v->kvm_clock);
+}
+
 void sim_chk_rest(struct sim_vcpu *v)
 {
 	const struct sim_cpu *c = &v->cpu;

@@ -511,6 +511,9 @@ static void kernel_main(void *arg)
 	need(v, v->area_page);
 	gst_wake(&v->gst, APF_TOKEN_WAKE_ALL);
 	v->gst.enabled = false;
+	if (v->w->cfg.clock)
+		exit_msr(v, PLAT_EXIT_WRMSR, PV_MSR_SYSTEM_TIME,
+			 (SIM_GPA + sim_roff(v->clock_page).v) | 1);
 	if (v->gst.rev != APF_REV_OFF)
 		enable(v);
 	v->up = true;

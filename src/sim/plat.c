@@ -101,13 +101,14 @@ static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 		sim_chk_written(v, v->exit.msr.index, v->exit.msr.value, gp);
 }
 
-/* The simulated guest has no kvmclock: nothing is written behind its back. */
+/* The kernel looks for the memory when it is told of it, and never again. */
 static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
-	(void)ctx;
-	(void)vcpu;
-	(void)msr;
-	(void)value;
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	ASSERT(msr == PV_MSR_SYSTEM_TIME);
+	v->kvm_clock = value;
+	v->clock_there = v->w->host->visible[v->clock_page];
 	return 0;
 }
 
@@ -136,6 +137,7 @@ static void plat_take_registers(void *ctx, unsigned vcpu, struct plat_registers 
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
 
 	*ret = (struct plat_registers){
+		.area = {[PV_SYSTEM_TIME] = v->kvm_clock},
 		.en = v->kvm_en,
 		.ctl = v->kvm_ctl,
 		.changed = v->kvm_en != v->shown_en || v->kvm_ctl != v->shown_ctl,

@@ -64,6 +64,7 @@ struct sim_cfg {
 	uint32_t cli_one_in;    /* of those: with interrupts off */
 	uint32_t shadow_one_in; /* accesses right behind MOV SS */
 	uint32_t port_one_in;   /* turns of the kernel's loop: a register of a device is read */
+	bool clock;             /* the kernel writes a clock into the guest's memory */
 	bool sequential;
 	bool send_always;
 	bool protected_state;

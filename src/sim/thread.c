@@ -41,6 +41,8 @@ static void go_in(struct sim_vcpu *v)
 	/* KVM takes over what the VMM left in kvm_run before it does anything else. */
 	v->port_done |= v->incomplete && v->exit.kind == PLAT_EXIT_VMM;
 	v->incomplete = false;
+	if (v->step.entry.how != PLAT_COMPLETE)
+		sim_chk_clock(v);
 	switch (v->step.entry.how) {
 	case PLAT_ENTER_HALTED:
 		c->halted = true;

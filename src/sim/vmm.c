@@ -115,12 +115,24 @@ void sim_host_stop(struct sim *w, struct sim_host *h)
 
 /* ---- reset ---- */
 
+/* For all of the protocol's registers: pf2's CTL has a bit that KVM does not know. */
+static bool kvm_has_room(const struct sim *w)
+{
+	return w->cfg.rev == APF_REV_LEGACY || w->cfg.rev == APF_REV_INT;
+}
+
 void sim_vmm_reset_cpu(struct sim_vcpu *v)
 {
 	struct sim *w = v->w;
 
 	v->init = false;
 	sim_cpu_reset(v);
+	/* KVM's registers, too, as its own INIT clears them. */
+	v->kvm_clock = 0;
+	if (kvm_has_room(w)) {
+		v->kvm_en = 0;
+		v->kvm_ctl = 0;
+	}
 	v->cpu.apic_on = !sim_has(w, SIM_FAULT_APIC) || sim_chance(w, 2);
 	v->wishes = v->cpu.apic_on ? 0 : SIM_WISH_APIC_ON;
 	sim_guest_boot(v);
@@ -256,6 +268,8 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 	v->cpu.halted_by_host = false;
 	before = *(uint64_t *)(void *)sim_area(v);
 	/* A VMM that knows the registers only lets nothing of an instruction lie. */
+	/* Every VMM passes on KVM's clock, whose memory is not there yet. */
+	v->clock_there = false;
 	v->kvm_en = v->kvm_ctl = 0;
 	v->shown_en = v->shown_ctl = 0;
 	if (way == WAY_KVM && !v->io_pending)
@@ -274,11 +288,10 @@ static void migrate(struct sim *w)
 {
 	struct saved s[SIM_VCPUS_MAX];
 	struct sim_host *from = w->host, *to = from == &w->hosts[0] ? &w->hosts[1] : &w->hosts[0];
-	bool has_room = w->cfg.rev == APF_REV_LEGACY || w->cfg.rev == APF_REV_INT;
 	enum sim_way way = WAY_WHOLE;
 
 	if (sim_chance(w, 2))
-		way = has_room && sim_chance(w, 2) ? WAY_KVM
+		way = kvm_has_room(w) && sim_chance(w, 2) ? WAY_KVM
 		      : sim_chance(w, 2)	   ? WAY_EN_FIRST
 						   : WAY_CTL_FIRST;
 	w->counts.migrations++;

@@ -175,6 +175,8 @@ struct sim_vcpu {
 	bool port_done;   /* KVM has what the device answered */
 	/* The protocol's registers as KVM holds them, and as the driver left them there. */
 	uint64_t kvm_en, kvm_ctl, shown_en, shown_ctl;
+	uint64_t kvm_clock; /* the register that says where the kernel writes its clock */
+	bool clock_there;   /* it could, when it was last told */
 	bool kick;        /* signal pending */
 	bool vmm_signal;  /* ... of the VMM's own */
 	bool wanted;      /* that has ended a wait */
@@ -194,7 +196,7 @@ struct sim_vcpu {
 	unsigned wishes;
 	bool up; /* the kernel has started */
 	unsigned acks; /* that the handler in progress asked for */
-	uint32_t area_page, stack_page;
+	uint32_t area_page, stack_page, clock_page;
 	struct sim_check_vcpu chk;
 };
 
@@ -455,6 +457,7 @@ void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted);
 void sim_chk_host_access(struct sim *w, uint32_t page);
 void sim_chk_step(struct sim_vcpu *v);
 void sim_chk_rest(struct sim_vcpu *v);
+void sim_chk_clock(struct sim_vcpu *v); /* the kernel enters the guest */
 /* Events are on, by the registers as the guest wrote them. */
 bool sim_chk_enabled(const struct sim_vcpu *v);
 void sim_chk_shown(struct sim *w, const struct hst_fetch *f);
