@@ -435,6 +435,29 @@ static void a_reset_loses_no_store(void **state)
 	hx_close(x);
 }
 
+/* The rest of it would end in the new life: the platform has KVM finish it, part by part. */
+static void what_a_reset_cuts_off_is_over_when_kvm_says_so(void **state)
+{
+	struct plat_exit part = {.kind = PLAT_EXIT_RAM_IO, .cpu = {.in_instruction = true}};
+	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	unsigned char data[8];
+
+	(void)state;
+	(void)dx_call(x);
+	dx_must_wait(dx_io(x, OFF(5), data, 8, false));
+	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
+	hst_vcpu_reset(hx_v(x, 0));
+	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
+	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
+	hst_vcpu_finished(hx_v(x, 0), &part);
+	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
+	part.cpu.in_instruction = false;
+	hst_vcpu_finished(hx_v(x, 0), &part);
+	assert_true(hst_vcpu_is_whole(hx_v(x, 0)));
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	hx_close(x);
+}
+
 static void one_that_leaves_is_as_new(void **state)
 {
 	struct hx *x = dx_open_called(APF_REV_INT);
@@ -475,6 +498,7 @@ int main(void)
 		cmocka_unit_test(a_reset_that_nobody_told_of_switches_events_off),
 		cmocka_unit_test(an_interrupt_accepted_during_a_stall_is_taken),
 		cmocka_unit_test(a_reset_loses_no_store),
+		cmocka_unit_test(what_a_reset_cuts_off_is_over_when_kvm_says_so),
 		cmocka_unit_test(one_that_leaves_is_as_new),
 	};
 
