@@ -79,7 +79,7 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->retries_max = PICK32(p, 0, 1, 3);
 	c->grace_ns = PICK(p, 0, 0, HST_GRACE_AUTO, 100 * NS_PER_US, 5 * NS_PER_MS);
 	c->evict = once_in(p, 2);
-	/* Every task's page, every stack, area and clock have room, with the driver's slack (45). */
+	/* Every task's page, every stack, area and clock has room, with the driver's slack (45). */
 	c->resident_blocks = PICK32(p, 0, 1, 4, 12);
 	if (!c->evict)
 		c->resident_blocks = 0;
