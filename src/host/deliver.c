@@ -216,6 +216,18 @@ static bool area_on_its_way(struct hst_vcpu *v)
 	return true;
 }
 
+/*
+ * The guest has not seen its page missing yet, which may have to be taken back (pf_take_back): it
+ * must not find page ready alone. int: its handler empties word 0 first of all; pf2: the slot
+ * has no room before that.
+ */
+static bool comes_too_early(struct hst_vcpu *v, const struct eng_event *ev)
+{
+	return ev->how == ENG_HOW_IRQ && ev->token == v->queued.token &&
+	       (uint32_t)v->queued.store.value == APF_REASON_MISSING &&
+	       slot_read(v).reason == APF_REASON_MISSING;
+}
+
 void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 {
 	struct eng_event ev;
@@ -235,6 +247,13 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 	for (;;) {
 		switch (eng_next_ready(&v->eng, cpu, slot_read(v), &ev)) {
 		case ENG_READY_SEND:
+			if (comes_too_early(v, &ev)) {
+				/* The handler is about to run, and is no exit. */
+				if (v->recheck_ns == 0)
+					v->recheck_ns = RECHECK_FIRST_NS;
+				recheck_later(v, false);
+				return;
+			}
 			if (!perform(v, cpu, &ev)) {
 				recheck_later(v, false);
 				return;

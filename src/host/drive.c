@@ -2,9 +2,11 @@
 /*
  * See drive.h. One fault: take_exit tells vcpu.c, a pump lets the source answer at once, go_on
  * asks vcpu.c how the vCPU goes on; whoever brings the block kicks, and the thread comes here
- * again. Tests: tests/unit/host_drive_test.c, and everything that the simulator does.
+ * again. Tests: tests/unit/host_drive_test.c and host_rest_test.c, and everything that the
+ * simulator does.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "host/block.h"
@@ -118,13 +120,12 @@ static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
 		back(v, -EINTR, ret);
 		return;
 	}
-	if (needs_cpu(v)) {
-		complete(v, ret);
-		return;
-	}
 	next = hst_next(v);
 	if (next == HST_WAIT)
 		*ret = (struct hst_step){.todo = HST_TODO_WAIT};
+	else if (needs_cpu(v))
+		/* Not before: what KVM waits for, a load's data, must be there. */
+		complete(v, ret);
 	else
 		enter(v, next, ret);
 }
@@ -236,6 +237,7 @@ void hst_vcpu_detach(struct hst_vcpu *v)
 		vcpu_keep(v, i, BLOCK_NONE);
 	v->kept_walk = false;
 	v->areas_again = 0;
+	memset(v->area_value, 0, sizeof(v->area_value));
 	v->half = false;
 	v->back_wanted = false;
 	v->changed = true;

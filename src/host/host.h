@@ -328,7 +328,7 @@ struct hst_vcpu {
 	uint32_t store_count;
 	struct plat_io load; /* of HST_PHASE_LOAD */
 	uint32_t areas_again; /* bits of enum pv_area: told to KVM again when they are there */
-	uint64_t area_value[PV_AREAS]; /* ... with this value */
+	uint64_t area_value[PV_AREAS]; /* ... with this value; else as it was told last */
 	enum hst_phase phase;
 	bool stall_event;    /* of HST_PHASE_STALL: an event was half delivered when it began */
 	roff_t fault_off; /* of the phase */

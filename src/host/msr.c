@@ -31,9 +31,11 @@ static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 	roff_t off;
 	int rc = p->ops->set_msr(p->ctx, v->index, msr, value);
 
-	if (rc == 0)
+	if (rc == 0) {
+		v->area_value[pv_area_of(msr)] = value;
 		vcpu_keep(v, pv_area_of(msr),
 			  named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE);
+	}
 	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
 }
 
@@ -91,10 +93,11 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 	bool there = on && ram_find(&v->h->ram, gpa, 1, &off);
 	uint32_t block = there ? block_of(v->h, off) : BLOCK_NONE;
 
-	if (block != BLOCK_NONE && block_kind(v->h, block) != BLOCK_PRESENT) {
+	/* What is there by now need not have been when the VMM told of it: of another vCPU's. */
+	if (block != BLOCK_NONE &&
+	    (block_kind(v->h, block) != BLOCK_PRESENT || v->area_value[area] != value))
 		v->areas_again |= 1u << area;
-		v->area_value[area] = value;
-	}
+	v->area_value[area] = value;
 	vcpu_keep(v, area, block);
 }
 
@@ -138,7 +141,7 @@ void msr_show(struct hst_vcpu *v)
 	p->ops->show_registers(p->ctx, v->index, v->eng.en, v->eng.ctl);
 }
 
-/* The kernel was told of the area when it could not write there. */
+/* The kernel was told of the area when it could not write there, or may have been. */
 static void tell_again(struct hst_vcpu *v, enum pv_area area)
 {
 	const struct plat *p = &v->h->plat;

@@ -444,7 +444,8 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	}
 	if (stores_wait(v) || areas_wait(v))
 		return wait(v);
-	deliver(v, &v->cpu);
+	/* What the VMM may have changed is asked for before it decides anything: drive.c. */
+	deliver(v, v->cpu_stale ? NULL : &v->cpu);
 	return enter(v, HST_ENTER);
 }
 

@@ -35,8 +35,7 @@ static uint32_t gate(const struct sim_vcpu *v, uint64_t both)
 	return v->w->cfg.rev == APF_REV_INT ? (uint32_t)(both >> 32) : (uint32_t)both;
 }
 
-/* Events are on, by the registers as the guest wrote them. */
-static bool enabled(const struct sim_vcpu *v)
+bool sim_chk_enabled(const struct sim_vcpu *v)
 {
 	uint64_t need = APF_EN_ENABLED | (v->w->cfg.rev == APF_REV_INT ? APF_EN_INT : 0);
 
@@ -98,8 +97,8 @@ void sim_chk_leave(struct sim *w)
 			continue;
 		/* 23, 39 when events are off, else 7: a word changed without its event. */
 		if (now != v->chk.slot && !(v->chk.wrote_en && now == 0) && !sim_strict(w))
-			sim_broken(w, enabled(v) ? 7 : 23, "the area changed without an event", i,
-				   now);
+			sim_broken(w, sim_chk_enabled(v) ? 7 : 23,
+				   "the area changed without an event", i, now);
 	}
 }
 
@@ -115,7 +114,7 @@ static void accepts_pf(struct sim_vcpu *v, bool missing)
 	must(v, c->reinject.kind == SIM_EV_NONE, 9, "a #PF on top of a half-delivered event", 0);
 	must(v, c->interrupts_on, 9, "a #PF with interrupts off", 0);
 	must(v, !c->shadow, 9, "a #PF in an interrupt shadow", 0);
-	must(v, enabled(v), 9, "a #PF while events are off", v->chk.en);
+	must(v, sim_chk_enabled(v), 9, "a #PF while events are off", v->chk.en);
 	if (!missing)
 		return;
 	must(v, c->cpl == 3 || cfg->send_always, 9, "page missing at CPL 0", 0);
@@ -266,7 +265,7 @@ void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted)
 	must(v, gate(v, v->chk.slot) == 0, 1, "page ready over an unread slot", v->chk.slot);
 	must(v, gate(v, now) != 0, 7, "an interrupt before its slot is filled", vector);
 	must(v, now >> 32 != 0, 2, "page ready with token 0", now);
-	must(v, enabled(v), 23, "an interrupt while events are off", v->chk.en);
+	must(v, sim_chk_enabled(v), 23, "an interrupt while events are off", v->chk.en);
 	must(v, vector == (v->chk.ctl & APF_CTL_VECTOR_MASK), 7, "not the guest's vector", vector);
 	must(v, vector >= 16, 22, "a vector that is an exception's", vector);
 	if (v->w->cfg.rev == APF_REV_INT)
@@ -291,6 +290,16 @@ void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted)
 
 /* ---- how the vCPU goes on ---- */
 
+/* int: the guest is yet to find page missing of the token that is due. */
+static bool missing_unread(const struct sim_vcpu *v)
+{
+	const struct eng_vcpu *e = &sim_hv(v)->eng;
+	bool wake_all = e->wake_all_due && e->wake_all_after == 0;
+
+	return !wake_all && (uint32_t)words(v) == APF_REASON_MISSING &&
+	       e->faults[e->ready_head].token == sim_hv(v)->queued.token;
+}
+
 /* Something is due and nothing stands in its way: it must be out by now. */
 static bool left_lying(const struct sim_vcpu *v)
 {
@@ -301,8 +310,19 @@ static bool left_lying(const struct sim_vcpu *v)
 		return false;
 	if (v->w->cfg.rev == APF_REV_INT ? !v->chk.acked : !(v->chk.ctl & APF_PF2_ENABLED))
 		return false;
-	return enabled(v) && v->cpu.apic_on && gate(v, words(v)) == 0 &&
+	if (missing_unread(v))
+		return false;
+	return sim_chk_enabled(v) && v->cpu.apic_on && gate(v, words(v)) == 0 &&
 	       (v->chk.ctl & APF_CTL_VECTOR_MASK) >= 16 &&
+	       block_kind(h, block_of(h, sim_roff(v->area_page))) == BLOCK_PRESENT;
+}
+
+static bool area_is_there(const struct sim_vcpu *v)
+{
+	const struct hst *h = &v->w->host->hst;
+
+	return sim_hostile(v->w) || sim_strict(v->w) || !sim_chk_enabled(v) ||
+	       !eng_enabled(&sim_hv(v)->eng) ||
 	       block_kind(h, block_of(h, sim_roff(v->area_page))) == BLOCK_PRESENT;
 }
 
@@ -320,6 +340,17 @@ static void enters(struct sim_vcpu *v)
 	/* What KVM is in the middle of writes nothing, and what is due may wait for it. */
 	if (step->entry.how != PLAT_COMPLETE && !sim_hostile(v->w))
 		must(v, !left_lying(v), 31, "a due event was left lying", sim_hv(v)->eng.ready_len);
+	/* KVM takes what is in kvm_run for the answer. */
+	must(v, sim_hv(v)->phase != HST_PHASE_LOAD && sim_hv(v)->phase != HST_PHASE_WRMSR, 0,
+	     "KVM goes on without what it waits for", sim_hv(v)->phase);
+	must(v, !v->incomplete || v->msr_done ||
+	     (v->exit.kind != PLAT_EXIT_WRMSR && v->exit.kind != PLAT_EXIT_RDMSR), 0,
+	     "KVM goes on without what a register holds", v->exit.kind);
+	/* Nobody waits for anything, and interrupts that the guest does not expect end it. */
+	must(v, step->entry.how != PLAT_ENTER || !v->cpu.halted || !v->cpu.halted_by_host ||
+	     sim_hv(v)->phase == HST_PHASE_STALL, 0, "halted by the host, for nothing", 0);
+	must(v, step->entry.how == PLAT_COMPLETE || area_is_there(v), 0,
+	     "the guest runs before its area is there", v->chk.en);
 	/* The guest sees its own stores. */
 	must(v, step->entry.how == PLAT_COMPLETE || sim_hv(v)->store_count == 0, 0,
 	     "the guest runs before its store is there", sim_hv(v)->store_count);
@@ -351,6 +382,15 @@ void sim_chk_step(struct sim_vcpu *v)
 		enters(v);
 }
 
+/* It writes without asking: nobody fetches what is not there, and nobody notes what is taken. */
+void sim_chk_clock(struct sim_vcpu *v)
+{
+	must(v, !(v->kvm_clock & 1) || v->clock_there, 0, "the kernel has no place for its clock",
+	     v->kvm_clock);
+	must(v, !(v->kvm_clock & 1) || v->w->host->visible[v->clock_page], 0,
+	     "the kernel's clock was taken away", v->kvm_clock);
+}
+
 void sim_chk_rest(struct sim_vcpu *v)
 {
 	const struct sim_cpu *c = &v->cpu;
@@ -358,6 +398,10 @@ void sim_chk_rest(struct sim_vcpu *v)
 	must(v, c->pf.kind == SIM_EV_NONE, 0, "at rest with an event that the guest has not seen",
 	     c->pf.cr2);
 	must(v, !c->halted_by_host, 0, "at rest, and halted by the host", 0);
+	must(v, sim_hv(v)->phase != HST_PHASE_GRACE && sim_hv(v)->phase != HST_PHASE_STALL, 0,
+	     "at rest in the middle of a fault", sim_hv(v)->phase);
+	must(v, !v->incomplete || v->exit.kind != PLAT_EXIT_VMM || v->step.result == 0, 0,
+	     "at rest before KVM has seen what the VMM did", 0);
 	/* Half an instruction is one that has had no effect. */
 	must(v, !v->incomplete || (v->exit.kind != PLAT_EXIT_WRMSR &&
 				   v->exit.kind != PLAT_EXIT_RDMSR) || !v->msr_done, 0,
@@ -414,7 +458,7 @@ static void en_written(struct sim_vcpu *v, uint64_t value)
 	c->en = value;
 	c->wrote_en = true;
 	c->acked = true; /* an old event is none any more */
-	if (!enabled(v)) {
+	if (!sim_chk_enabled(v)) {
 		sim_chk_forget(v);
 		return;
 	}
@@ -452,7 +496,7 @@ void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp)
 	case APF_MSR_CTL:
 		must(v, value < 0x200, 22, "reserved bits were accepted", value);
 		c->ctl = value;
-		if (v->w->cfg.rev != APF_REV_INT && (value & APF_PF2_ENABLED) && enabled(v))
+		if (v->w->cfg.rev != APF_REV_INT && (value & APF_PF2_ENABLED) && sim_chk_enabled(v))
 			c->wake_all_owed = true;
 		break;
 	default:

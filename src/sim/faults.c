@@ -21,11 +21,15 @@
  * control     pf2: CTL.8 off and on; int: vector 0     S1, S8; restore in any order
  * real        page faults of the guest's own           one handler serves both: S2, CR2
  * forget-ack  int: no acknowledgement                  crashed handlers; must be late, not stuck
- * reset       INIT in the middle of anything           reboot, SIPI sequences
+ * reset       INIT in the middle of anything, of a     reboot, SIPI sequences
+ *             stopped vCPU or of one that goes on
  * pause       the VMM stops and resumes the VM         nothing may be sent to a stopped VM
  * migrate     save and restore in mid-flight, by the   snapshots; other VMMs know the registers
- *             whole state or by registers, any order   only
+ *             whole state or by registers, any order,  only, or not even the driver
+ *             or as KVM lists them
  * kick        kicks for nothing                        VMMs kick; signals are merged
+ * signal      the VMM takes its threads back, changes  gdb stubs, statistics, management: whatever
+ *             the CPU state, and calls again           the thread was in the middle of
  * device      devices read and write guest memory      DMA to absent pages
  * foray       paging off, interrupts on                firmware calls, SMM
  * evict       memory is taken away, all of it or some  whatever was in it must come back, also
@@ -49,7 +53,7 @@ const char *sim_fault_name(enum sim_fault f)
 		[SIM_FAULT_MIGRATE] = "migrate",   [SIM_FAULT_KICK] = "kick",
 		[SIM_FAULT_DEVICE] = "device",	   [SIM_FAULT_FORAY] = "foray",
 		[SIM_FAULT_EVICT] = "evict",	   [SIM_FAULT_UNMAP] = "unmap",
-		[SIM_FAULT_HOSTILE] = "hostile",
+		[SIM_FAULT_HOSTILE] = "hostile",   [SIM_FAULT_SIGNAL] = "signal",
 	};
 
 	return f < SIM_FAULTS ? names[f] : "?";
@@ -123,7 +127,14 @@ static void to_vcpu(struct sim_vcpu *v, enum sim_fault f)
 	case SIM_FAULT_KICK:
 		v->kick = true;
 		break;
+	case SIM_FAULT_SIGNAL:
+		v->vmm_signal = true;
+		break;
 	case SIM_FAULT_RESET:
+		if (sim_chance(w, 2)) {
+			sim_vmm_reset_running(v);
+			break;
+		}
 		sim_vmm_want(w, SIM_VMM_RESET, v->index);
 		break;
 	case SIM_FAULT_HOSTILE:

@@ -92,6 +92,20 @@ static void exit_msr(struct sim_vcpu *v, enum plat_exit_kind kind, uint32_t msr,
 	} while (!v->msr_done);
 }
 
+/* A register of a device of the VMM's whose reading has an effect: once, whatever happens. */
+static void port_read(struct sim_vcpu *v)
+{
+	do {
+		v->exit = (struct plat_exit){.kind = PLAT_EXIT_VMM};
+		v->port_done = false;
+		v->incomplete = true;
+		leave(v);
+	} while (!v->port_done);
+	if (++v->port_made != v->port_seen)
+		sim_broken(v->w, 0, "a device did not see each access once", v->port_made,
+			   v->port_seen);
+}
+
 static bool visible(const struct sim_vcpu *v, uint32_t page)
 {
 	return v->w->host->visible[page];
@@ -497,6 +511,9 @@ static void kernel_main(void *arg)
 	need(v, v->area_page);
 	gst_wake(&v->gst, APF_TOKEN_WAKE_ALL);
 	v->gst.enabled = false;
+	if (v->w->cfg.clock)
+		exit_msr(v, PLAT_EXIT_WRMSR, PV_MSR_SYSTEM_TIME,
+			 (SIM_GPA + sim_roff(v->clock_page).v) | 1);
 	if (v->gst.rev != APF_REV_OFF)
 		enable(v);
 	v->up = true;
@@ -505,6 +522,8 @@ static void kernel_main(void *arg)
 
 		if (v->wishes)
 			do_wishes(v);
+		if (sim_chance(v->w, v->w->cfg.port_one_in))
+			port_read(v);
 		t = pick_task(v);
 		if (t)
 			run_task(v, t);
@@ -517,6 +536,7 @@ void sim_guest_boot(struct sim_vcpu *v)
 {
 	v->current = NULL;
 	v->busy_until_ns = 0;
+	v->port_made = v->port_seen;
 	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
 		if (v->tasks[i].state == SIM_TASK_RUNS)
 			v->tasks[i].state = SIM_TASK_READY;

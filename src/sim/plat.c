@@ -10,7 +10,13 @@
 
 void sim_cpu_reset(struct sim_vcpu *v)
 {
-	v->cpu = (struct sim_cpu){.paging = true, .apic_on = v->cpu.apic_on};
+	/* The host's halt is KVM's state: a VMM that sets registers does not end it. */
+	bool halted = v->cpu.halted_by_host;
+
+	v->cpu = (struct sim_cpu){.paging = true,
+				  .apic_on = v->cpu.apic_on,
+				  .halted = halted,
+				  .halted_by_host = halted};
 	v->kernel_wait = false;
 	v->incomplete = false;
 }
@@ -95,13 +101,14 @@ static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 		sim_chk_written(v, v->exit.msr.index, v->exit.msr.value, gp);
 }
 
-/* The simulated guest has no kvmclock: nothing is written behind its back. */
+/* The kernel looks for the memory when it is told of it, and never again. */
 static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
-	(void)ctx;
-	(void)vcpu;
-	(void)msr;
-	(void)value;
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	ASSERT(msr == PV_MSR_SYSTEM_TIME);
+	v->kvm_clock = value;
+	v->clock_there = v->w->host->visible[v->clock_page];
 	return 0;
 }
 
@@ -132,20 +139,29 @@ static bool plat_was_reset(void *ctx, unsigned vcpu)
 	return false;
 }
 
-/* No VMM sets KVM's registers here. */
+/* As kvm/registers.c has them. */
 static void plat_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
 {
-	(void)ctx;
-	(void)vcpu;
-	*ret = (struct plat_registers){.changed = false};
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	*ret = (struct plat_registers){
+		.area = {[PV_SYSTEM_TIME] = v->kvm_clock},
+		.en = v->kvm_en,
+		.ctl = v->kvm_ctl,
+		.changed = v->kvm_en != v->shown_en || v->kvm_ctl != v->shown_ctl,
+	};
+	v->kvm_en = 0;
 }
 
 static void plat_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
 {
-	(void)ctx;
-	(void)vcpu;
-	(void)en;
-	(void)ctl;
+	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+
+	/* KVM has no room for pf2's enable bit. */
+	v->kvm_ctl = ctl <= APF_CTL_VECTOR_MASK ? ctl : 0;
+	v->kvm_en = en;
+	v->shown_en = v->kvm_en;
+	v->shown_ctl = v->kvm_ctl;
 }
 
 /* begin(), run(), wait() and rest() are the thread's own steps: thread.c. */

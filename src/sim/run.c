@@ -201,6 +201,7 @@ static void begin_vcpu(struct sim *w, unsigned i)
 	v->tick_ns = w->now_ns + w->cfg.tick_ns;
 	/* Behind what tasks touch. */
 	v->area_page = SIM_PAGE_FIRST + SIM_USED_PAGES - 16;
+	v->clock_page = v->area_page + 1;
 	v->stack_page = SIM_PAGE_FIRST + SIM_USED_PAGES - 12 + i;
 }
 

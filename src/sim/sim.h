@@ -29,6 +29,7 @@ enum sim_fault {
 	SIM_FAULT_PAUSE,
 	SIM_FAULT_MIGRATE,
 	SIM_FAULT_KICK,       /* kicks for nothing */
+	SIM_FAULT_SIGNAL,     /* the VMM wants its threads back, and changes CPU state */
 	SIM_FAULT_DEVICE,     /* devices access guest memory */
 	SIM_FAULT_FORAY,      /* paging off for a while */
 	SIM_FAULT_EVICT,      /* memory is taken away on command */
@@ -62,6 +63,8 @@ struct sim_cfg {
 	uint32_t kernel_one_in;
 	uint32_t cli_one_in;    /* of those: with interrupts off */
 	uint32_t shadow_one_in; /* accesses right behind MOV SS */
+	uint32_t port_one_in;   /* turns of the kernel's loop: a register of a device is read */
+	bool clock;             /* the kernel writes a clock into the guest's memory */
 	bool sequential;
 	bool send_always;
 	bool protected_state;

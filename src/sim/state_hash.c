@@ -60,7 +60,8 @@ static void mix_vcpu(uint64_t *h, const struct sim_vcpu *v)
 		       (uint64_t)v->msr_done << 14 | (uint64_t)v->incomplete << 15 |
 		       (uint64_t)v->kick << 16 | (uint64_t)v->kernel_wait << 17 |
 		       (uint64_t)v->up << 18 | (uint64_t)v->vmm_signal << 19 |
-		       (uint64_t)v->wanted << 20 | (uint64_t)v->vmm_keeps << 21);
+		       (uint64_t)v->wanted << 20 | (uint64_t)v->vmm_keeps << 21 |
+		       (uint64_t)v->init << 22 | (uint64_t)v->port_done << 23);
 	mix(h, v->busy_until_ns > v->w->now_ns ? v->busy_until_ns - v->w->now_ns : 0);
 	mix_pump(h, &v->pump);
 	if (v->th == SIM_TH_STEP && v->did == HST_DID_RUN)

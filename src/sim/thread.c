@@ -38,7 +38,11 @@ static void go_in(struct sim_vcpu *v)
 	struct sim_cpu *c = &v->cpu;
 
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_ENTER, v->index, v->step.entry.how, 0);
+	/* KVM takes over what the VMM left in kvm_run before it does anything else. */
+	v->port_done |= v->incomplete && v->exit.kind == PLAT_EXIT_VMM;
 	v->incomplete = false;
+	if (v->step.entry.how != PLAT_COMPLETE)
+		sim_chk_clock(v);
 	switch (v->step.entry.how) {
 	case PLAT_ENTER_HALTED:
 		c->halted = true;
@@ -58,6 +62,16 @@ static void go_in(struct sim_vcpu *v)
 	}
 }
 
+/* What a VMM may do to a vCPU at rest: it steps the guest over an instruction, a MOV SS. */
+static void meddle(struct sim_vcpu *v)
+{
+	const struct sim_task *t = v->current;
+
+	if (sim_has(v->w, SIM_FAULT_SIGNAL) && t && t->state == SIM_TASK_RUNS && v->cpu.cpl == 3 &&
+	    !v->incomplete && sim_chance(v->w, 2))
+		v->cpu.shadow = true;
+}
+
 /* plat rest, and what must hold then. */
 static void come_to_rest(struct sim_vcpu *v)
 {
@@ -73,8 +87,19 @@ static void come_to_rest(struct sim_vcpu *v)
 	v->wanted = false;
 	sim_chk_rest(v);
 	v->did = HST_DID_CALL;
+	v->th = SIM_TH_STEP;
+	if (v->step.result == 0) {
+		/*
+		 * A device answers, unless the vCPU was reset on the way. Whatever else the VMM
+		 * wants, KVM must see the answer first.
+		 */
+		v->port_seen += v->incomplete;
+		return;
+	}
+	meddle(v);
 	/* The VMM keeps the thread only if it has something to do with it. */
-	v->th = sim_vmm_keeps(v) ? SIM_TH_STOPPED : SIM_TH_STEP;
+	if (sim_vmm_keeps(v))
+		v->th = SIM_TH_STOPPED;
 }
 
 /* Pumped until nothing was left: the step can be carried out. */
@@ -114,6 +139,11 @@ static void step(struct sim_vcpu *v)
 		v->io_pending |= v->exit.kind == PLAT_EXIT_RAM_IO;
 		v->chk.eng = hv->eng;
 	}
+	/* A VMM that blocks its signal outside of KVM finds it out by immediate_exit. */
+	if (v->did == HST_DID_CALL && v->vmm_signal && sim_chance(v->w, 2)) {
+		v->vmm_signal = false;
+		v->wanted = true;
+	}
 	sim_chk_enter(v->w);
 	hst_vcpu_step(hv, v->did, &v->exit, v->wanted, &v->step);
 	sim_chk_step(v);
@@ -134,6 +164,8 @@ static void leave_by_kick(struct sim_vcpu *v)
 	sim_cpu_state(v, &v->exit.cpu);
 	v->did = HST_DID_RUN;
 	v->th = SIM_TH_STEP;
+	if (v->init)
+		sim_vmm_reset_cpu(v);
 }
 
 static void guest_step(struct sim_vcpu *v)
@@ -142,8 +174,10 @@ static void guest_step(struct sim_vcpu *v)
 		leave_by_kick(v);
 		return;
 	}
-	if (sim_cpu_wakes(v))
+	if (sim_cpu_wakes(v)) {
 		v->cpu.halted = false;
+		v->cpu.halted_by_host = false;
+	}
 	sim_co_resume(&v->co);
 }
 

@@ -116,7 +116,30 @@ void sim_host_stop(struct sim *w, struct sim_host *h)
 
 /* ---- reset ---- */
 
-static void reset(struct sim *w, struct sim_vcpu *v)
+/* For all of the protocol's registers: pf2's CTL has a bit that KVM does not know. */
+static bool kvm_has_room(const struct sim *w)
+{
+	return w->cfg.rev == APF_REV_LEGACY || w->cfg.rev == APF_REV_INT;
+}
+
+void sim_vmm_reset_cpu(struct sim_vcpu *v)
+{
+	struct sim *w = v->w;
+
+	v->init = false;
+	sim_cpu_reset(v);
+	/* KVM's registers, too, as its own INIT clears them. */
+	v->kvm_clock = 0;
+	if (kvm_has_room(w)) {
+		v->kvm_en = 0;
+		v->kvm_ctl = 0;
+	}
+	v->cpu.apic_on = !sim_has(w, SIM_FAULT_APIC) || sim_chance(w, 2);
+	v->wishes = v->cpu.apic_on ? 0 : SIM_WISH_APIC_ON;
+	sim_guest_boot(v);
+}
+
+static void tell_reset(struct sim *w, struct sim_vcpu *v)
 {
 	w->counts.resets++;
 	sim_log_add(w->log, w->now_ns, SIM_OP_RESET, v->index, 0, 0);
@@ -131,12 +154,30 @@ static void reset(struct sim *w, struct sim_vcpu *v)
 	v->chk.eoi_due = 0;
 	if (w->cfg.rev == APF_REV_INT)
 		v->chk.ctl = 0;
-	sim_cpu_reset(v);
+}
+
+static void reset(struct sim *w, struct sim_vcpu *v)
+{
+	tell_reset(w, v);
+	sim_vmm_reset_cpu(v);
 	v->did = HST_DID_CALL;
-	v->cpu.apic_on = !sim_has(w, SIM_FAULT_APIC) || sim_chance(w, 2);
-	v->wishes = v->cpu.apic_on ? 0 : SIM_WISH_APIC_ON;
-	sim_guest_boot(v);
 	v->th = SIM_TH_STEP;
+}
+
+void sim_vmm_reset_running(struct sim_vcpu *v)
+{
+	/* Between an exit and what it means only who has stopped the thread can reset. */
+	if (v->w->job != SIM_VMM_NONE || (v->th == SIM_TH_STEP && v->did == HST_DID_RUN))
+		return;
+	tell_reset(v->w, v);
+	if (v->th != SIM_TH_GUEST) {
+		sim_vmm_reset_cpu(v);
+		return;
+	}
+	/* The registers are set when KVM_RUN has returned, which the driver has to bring about. */
+	if (!v->kick)
+		sim_broken(v->w, 0, "a reset leaves the vCPU in the guest", v->index, 0);
+	v->init = true;
 }
 
 /* ---- migration ---- */
@@ -144,8 +185,11 @@ static void reset(struct sim *w, struct sim_vcpu *v)
 struct saved {
 	unsigned char bytes[SAVE_BYTES_MAX];
 	size_t len;
-	uint64_t en, ctl;
+	uint64_t en, ctl, kvm_en, kvm_ctl;
 };
+
+/* What is passed on of the protocol. */
+enum sim_way { WAY_WHOLE, WAY_EN_FIRST, WAY_CTL_FIRST, WAY_KVM };
 
 static void save(struct sim *w, struct sim_host *h, struct saved *s)
 {
@@ -154,6 +198,8 @@ static void save(struct sim *w, struct sim_host *h, struct saved *s)
 
 		ASSERT(hst_vcpu_save_bytes(hv) <= SAVE_BYTES_MAX);
 		s[i].len = hst_vcpu_save(hv, s[i].bytes);
+		s[i].kvm_en = w->vcpus[i].kvm_en;
+		s[i].kvm_ctl = w->vcpus[i].kvm_ctl;
 		s[i].en = 0;
 		s[i].ctl = 0;
 		(void)eng_rdmsr(&hv->eng, APF_MSR_EN, &s[i].en);
@@ -166,6 +212,26 @@ static void save(struct sim *w, struct sim_host *h, struct saved *s)
 		memcpy(w->areas_expect, sim_area(&w->vcpus[0]), sizeof(w->areas_expect));
 	memcpy(w->areas, w->areas_expect, sizeof(w->areas));
 	w->source_pages = SIM_PAGE_FIRST + SIM_USED_PAGES;
+}
+
+static void books_lost(struct sim_vcpu *v)
+{
+	sim_chk_forget(v);
+	v->chk.acked = true;
+	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
+		v->tasks[i].orphan = true;
+}
+
+/*
+ * By KVM's registers, which the driver has shown there at rest, and finds when the vCPU runs: the
+ * VMM knows of no driver.
+ */
+static void restore_in_kvm(struct sim_vcpu *v, const struct saved *s)
+{
+	v->kvm_en = s->kvm_en;
+	v->kvm_ctl = s->kvm_ctl;
+	books_lost(v);
+	v->chk.wake_all_owed = sim_chk_enabled(v);
 }
 
 /* By the two registers, in either order: the engine's books are lost, a wake-all mends it. */
@@ -183,14 +249,11 @@ static void restore_registers(struct sim_vcpu *v, const struct saved *s, bool en
 	/* pf2-strict keeps a value that it refused. */
 	if (!en_first && !hst_vcpu_set_msr(hv, APF_MSR_EN, s->en) && !sim_strict(v->w))
 		sim_broken(v->w, 40, "a saved register is refused", APF_MSR_EN, s->en);
-	sim_chk_forget(v);
-	v->chk.acked = true;
-	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
-		v->tasks[i].orphan = true;
+	books_lost(v);
 	v->chk.wake_all_owed = eng_enabled(&hv->eng) && hv->eng.wake_all_due;
 }
 
-static void arrive(struct sim_vcpu *v, const struct saved *s, bool by_registers, bool en_first)
+static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 {
 	uint64_t before;
 
@@ -206,8 +269,14 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, bool by_registers,
 	v->cpu.halted_by_host = false;
 	before = *(uint64_t *)(void *)sim_area(v);
 	/* A VMM that knows the registers only lets nothing of an instruction lie. */
-	if (by_registers && !v->io_pending)
-		restore_registers(v, s, en_first);
+	/* Every VMM passes on KVM's clock, whose memory is not there yet. */
+	v->clock_there = false;
+	v->kvm_en = v->kvm_ctl = 0;
+	v->shown_en = v->shown_ctl = 0;
+	if (way == WAY_KVM && !v->io_pending)
+		restore_in_kvm(v, s);
+	else if (way != WAY_WHOLE && !v->io_pending)
+		restore_registers(v, s, way == WAY_EN_FIRST);
 	else if (!hst_vcpu_restore(sim_hv(v), s->bytes, s->len))
 		sim_broken(v->w, 40, "a saved state is refused", v->index, s->len);
 	/* 41: nothing is written before the guest runs. */
@@ -220,10 +289,14 @@ static void migrate(struct sim *w)
 {
 	struct saved s[SIM_VCPUS_MAX];
 	struct sim_host *from = w->host, *to = from == &w->hosts[0] ? &w->hosts[1] : &w->hosts[0];
-	bool by_registers = sim_chance(w, 2), en_first = sim_chance(w, 2);
+	enum sim_way way = WAY_WHOLE;
 
+	if (sim_chance(w, 2))
+		way = kvm_has_room(w) && sim_chance(w, 2) ? WAY_KVM
+		      : sim_chance(w, 2)	   ? WAY_EN_FIRST
+						   : WAY_CTL_FIRST;
 	w->counts.migrations++;
-	sim_log_add(w->log, w->now_ns, SIM_OP_MIGRATE, SIM_LOG_NOBODY, by_registers, en_first);
+	sim_log_add(w->log, w->now_ns, SIM_OP_MIGRATE, SIM_LOG_NOBODY, way, 0);
 	save(w, from, s);
 	sim_host_stop(w, from);
 	w->device = (struct sim_device){.due_ns = w->now_ns};
@@ -231,7 +304,7 @@ static void migrate(struct sim *w)
 	w->resume_ns = NS_NEVER;
 	sim_host_start(w, to);
 	for (unsigned i = 0; i < w->cfg.vcpus; i++)
-		arrive(&w->vcpus[i], &s[i], by_registers, en_first);
+		arrive(&w->vcpus[i], &s[i], way);
 }
 
 /* ---- the VMM's own steps ---- */

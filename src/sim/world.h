@@ -72,7 +72,7 @@ struct sim_cpu {
 	bool pf_known;             /* by the host that the VM is on */
 	struct sim_event reinject; /* half delivered: its frame met an absent page */
 	bool halted;
-	bool halted_by_host; /* PLAT_ENTER_HALTED, not ended by the host yet */
+	bool halted_by_host; /* PLAT_ENTER_HALTED, not ended yet */
 };
 
 /* ---- the guest ---- */
@@ -170,11 +170,19 @@ struct sim_vcpu {
 	bool msr_done, msr_gp;
 	uint64_t msr_value;
 	bool incomplete;  /* the last exit was in the middle of an instruction */
+	/* Accesses to a device of the VMM's: made by the guest, seen by the device. */
+	uint64_t port_made, port_seen;
+	bool port_done;   /* KVM has what the device answered */
+	/* The protocol's registers as KVM holds them, and as the driver left them there. */
+	uint64_t kvm_en, kvm_ctl, shown_en, shown_ctl;
+	uint64_t kvm_clock; /* the register that says where the kernel writes its clock */
+	bool clock_there;   /* it could, when it was last told */
 	bool kick;        /* signal pending */
 	bool vmm_signal;  /* ... of the VMM's own */
 	bool wanted;      /* that has ended a wait */
 	bool vmm_keeps;   /* the VMM has something to do with it */
 	bool reset;       /* and will reset the vCPU */
+	bool init;        /* it has, in the guest: the processor follows when it is out */
 	bool kernel_wait; /* a touch waits in the kernel for kernel_page */
 	uint32_t kernel_page;
 	uint64_t busy_until_ns; /* computes */
@@ -188,7 +196,7 @@ struct sim_vcpu {
 	unsigned wishes;
 	bool up; /* the kernel has started */
 	unsigned acks; /* that the handler in progress asked for */
-	uint32_t area_page, stack_page;
+	uint32_t area_page, stack_page, clock_page;
 	struct sim_check_vcpu chk;
 };
 
@@ -431,6 +439,10 @@ void sim_host_stop(struct sim *w, struct sim_host *h);
 bool sim_vmm_runnable(const struct sim *w);
 void sim_vmm_step(struct sim *w);
 void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu);
+/* Resets a vCPU whose thread goes on meanwhile. */
+void sim_vmm_reset_running(struct sim_vcpu *v);
+/* The processor is reset, and its kernel starts. */
+void sim_vmm_reset_cpu(struct sim_vcpu *v);
 /* The thread has come back to the VMM, which has something to do with the vCPU. */
 bool sim_vmm_keeps(struct sim_vcpu *v);
 
@@ -448,6 +460,9 @@ void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted);
 void sim_chk_host_access(struct sim *w, uint32_t page);
 void sim_chk_step(struct sim_vcpu *v);
 void sim_chk_rest(struct sim_vcpu *v);
+void sim_chk_clock(struct sim_vcpu *v); /* the kernel enters the guest */
+/* Events are on, by the registers as the guest wrote them. */
+bool sim_chk_enabled(const struct sim_vcpu *v);
 void sim_chk_shown(struct sim *w, const struct hst_fetch *f);
 void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp);
 void sim_chk_forget(struct sim_vcpu *v); /* disable, reset: nobody waits any more */

@@ -72,15 +72,22 @@ static inline void driver_any_area(struct hx *x)
 	x->h.plat.ops = &ops;
 }
 
+/* Behind the engine's part: each store, their number and a magic (host/save.c). */
+#define STORE_BYTES 20u
+#define TRAILER_BYTES 8u
+#define HOST_SAVE_MAX (FX_SAVE_MAX + HST_STORES_MAX * STORE_BYTES + TRAILER_BYTES)
+
 /* What an engine saves, an engine takes, and says the same again. */
 UNFOLLOWED static inline void driver_check_save(const struct hst_vcpu *v)
 {
-	unsigned char said[FX_SAVE_MAX], again[FX_SAVE_MAX];
+	unsigned char said[HOST_SAVE_MAX], again[FX_SAVE_MAX];
 	struct eng_fault faults[FAULTS_MAX];
 	struct eng_vcpu other;
-	size_t len = hst_vcpu_save(v, said);
+	size_t whole = hst_vcpu_save(v, said), len = eng_save(&v->eng, again);
 
-	must(len <= hst_vcpu_save_bytes(v) && v->eng.cfg.faults_max <= FAULTS_MAX);
+	must(whole <= hst_vcpu_save_bytes(v) && v->eng.cfg.faults_max <= FAULTS_MAX);
+	must(whole == len + v->store_count * STORE_BYTES + TRAILER_BYTES);
+	must(memcmp(said, again, len) == 0);
 	eng_init(&other, &v->eng.cfg, faults);
 	must(eng_restore(&other, said, len));
 	must(!fx_broken(&other));

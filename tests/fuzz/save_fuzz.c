@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzing entry for the saved state of a vCPU. Three bytes choose the protocol, the number of
- * faults and what the vCPU was doing before; the rest is what is to be restored. Refused, it
+ * faults and what the vCPU was doing before; the rest is what is to be restored, or only its
+ * first part, the engine's, or only its second, the stores. Refused, it
  * must leave everything as it was. Accepted, the books are sound, the same bytes come out
  * again, and the vCPU can live on: every page comes, every event that is due goes out.
  */
@@ -9,6 +10,12 @@
 
 #define AT_AFTER 24u /* of save.c's format: means something only if a wake-all is due */
 #define ROUNDS_MAX 200u
+
+/* Bits of the third byte. */
+#define ENABLED 1u
+#define SLEEPER 2u
+#define WITH_STORES 4u    /* the input has the second part */
+#define WITHOUT_ENGINE 8u /* ... and that alone: the first is the vCPU's own */
 
 struct before {
 	struct eng_vcpu eng;
@@ -28,12 +35,57 @@ static bool same(const struct hst_vcpu *v, const struct before *b)
 		      v->eng.cfg.faults_max * sizeof(b->faults[0])) == 0;
 }
 
+/* *ret is to be freed. */
+static size_t compose(const struct hst_vcpu *v, uint8_t doing, const struct bytes *b,
+		      unsigned char **ret)
+{
+	static const unsigned char none[TRAILER_BYTES] = {0, 0, 0, 0, 'A', 'P', 'F', 'S'};
+	unsigned char *p = malloc(FX_SAVE_MAX + b->left + TRAILER_BYTES);
+	size_t len = 0;
+
+	must(p != NULL);
+	if (doing & WITHOUT_ENGINE)
+		len = eng_save(&v->eng, p);
+	if (b->left)
+		memcpy(p + len, b->at, b->left);
+	len += b->left;
+	if (!(doing & WITH_STORES)) {
+		memcpy(p + len, none, TRAILER_BYTES);
+		len += TRAILER_BYTES;
+	}
+	*ret = p;
+	return len;
+}
+
+/* Those that are left are the last of them, each as it was. Returns the engine's part's length. */
+static size_t check_stores(const struct hst_vcpu *v, const unsigned char *bytes, size_t len)
+{
+	struct bytes b = {bytes + len - TRAILER_BYTES, TRAILER_BYTES};
+	uint32_t count = (uint32_t)take(&b, 4), left = v->store_count;
+
+	must(count <= HST_STORES_MAX && left <= count);
+	len -= TRAILER_BYTES + count * STORE_BYTES;
+	for (uint32_t i = 0; i < left; i++) {
+		const struct hst_store *st = &v->stores[i];
+
+		b.at = bytes + len + (count - left + i) * STORE_BYTES;
+		b.left = STORE_BYTES;
+		must(ram_gpa(&v->h->ram, st->off).v == take(&b, 8));
+		must(st->data == take(&b, 8));
+		must(st->len == (uint32_t)take(&b, 4) && st->len >= 1 && st->len <= 8);
+		must(block_of(v->h, st->off) ==
+		     block_of(v->h, (roff_t){st->off.v + st->len - 1}));
+	}
+	return len;
+}
+
 /* What was accepted is what is there. */
-static void check_said(const struct hst_vcpu *v, const unsigned char *bytes, size_t len)
+static void check_said(const struct hst_vcpu *v, const unsigned char *bytes, size_t all)
 {
 	unsigned char said[FX_SAVE_MAX];
 	struct eng_fault faults[FAULTS_MAX];
 	struct eng_vcpu other;
+	size_t len = check_stores(v, bytes, all);
 
 	eng_init(&other, &v->eng.cfg, faults);
 	must(eng_restore(&other, bytes, len) && !fx_broken(&other));
@@ -59,7 +111,7 @@ static void live_on(struct hx *x)
 		hx_after(x, NS_PER_S);
 		driver_check(x);
 	}
-	must(eng_first_waiting(&v->eng) == ENG_NIL);
+	must(eng_first_waiting(&v->eng) == ENG_NIL && v->store_count == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -69,34 +121,38 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, (enum apf_rev)(rev % (APF_REV_INT + 1)));
 	struct before before;
 	struct hst_vcpu *v;
+	unsigned char *saved;
+	size_t len;
 	struct hx *x;
 
 	cfg.faults_max = 1 + faults % FAULTS_MAX;
 	x = hx_open_pages(&cfg, 16);
 	driver_any_area(x);
 	v = hx_v(x, 0);
-	if ((doing & 1) && cfg.rev != APF_REV_OFF) {
+	if ((doing & ENABLED) && cfg.rev != APF_REV_OFF) {
 		hx_enable(x, 0);
-		if (doing & 2)
+		if (doing & SLEEPER)
 			(void)hx_sleeper(x, 0, 3);
 		hx_exit(x, 0, true);
 	}
 	memset(&before, 0, sizeof(before));
 	keep(v, &before);
-	if (!hst_vcpu_restore(v, b.at, b.left)) {
-		must(same(v, &before));
+	len = compose(v, doing, &b, &saved);
+	if (!hst_vcpu_restore(v, saved, len)) {
+		must(same(v, &before) && v->store_count == 0);
 	} else {
 		/* Nobody sleeps who was never told. */
 		must(eng_enabled(&v->eng) || v->eng.outstanding == 0);
 		driver_check(x);
 		driver_check_save(v);
-		check_said(v, b.at, b.left);
+		check_said(v, saved, len);
 		live_on(x);
 	}
 	hst_stop(&x->h);
 	while (x->src.count)
 		hx_answer(x, 0, -ECANCELED);
 	must(hst_is_idle(&x->h));
+	free(saved);
 	hx_free(x);
 	return 0;
 }

@@ -90,7 +90,7 @@ static void a_reset_drops_what_was_under_way(void **state)
  */
 #define BYTES_PER_PAGE 16u
 #define BYTES_PER_VCPU (64u * 1024)
-#define BYTES_CONSTANT (36u * 1024)
+#define BYTES_CONSTANT (42u * 1024)
 
 static void memory_is_bounded(void **state)
 {
