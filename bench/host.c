@@ -74,7 +74,7 @@ static void one_fault(struct hst *h, roff_t off, struct err *e)
 	while ((f = hst_take_filled(h))) {
 		if (hst_make_visible(f, e) < 0)
 			die(e);
-		hst_settle(f, NULL);
+		hst_shown(f, NULL);
 	}
 	if (hst_next(v) != HST_ENTER)
 		die(&(struct err){.text = "a fault was not served at once"});

@@ -23,7 +23,7 @@
 bool hst_pump(struct hst *h, struct hst_pump *p)
 {
 	if (p->fetch)
-		hst_settle(p->fetch, p->why.code < 0 ? &p->why : NULL);
+		hst_shown(p->fetch, p->why.code < 0 ? &p->why : NULL);
 	for (;;) {
 		unsigned reaped;
 

@@ -19,8 +19,9 @@ struct hst_pump {
 };
 
 /*
- * Submits, reaps, and settles what hst_pump_show has made visible. True: there is a block to be
- * made visible: hst_pump_show, then hst_pump again. False: nothing is left. *p starts as zeroes.
+ * Submits, reaps, and ends the fetch that hst_pump_show has made visible. True: there is a block
+ * to be made visible: hst_pump_show, then hst_pump again. False: nothing is left. *p starts as
+ * zeroes.
  */
 bool hst_pump(struct hst *h, struct hst_pump *p);
 /* Without the lock, if the caller likes: nobody else has this block, and others may go on. */

@@ -15,7 +15,7 @@
  * is left alone. At the limit fetches wait for a drop.
  *
  * Nothing is taken out of the mapping while a vCPU is in KVM_RUN: see hold.c. One job unmaps,
- * the next settles what the first has unmapped, when the vCPUs run again.
+ * the next collects what was written of what the first has unmapped, when the vCPUs run again.
  *
  * Mapping calls are made without the lock, as jobs, by one thread at a time; writing is
  * swap.c. A block that is wanted meanwhile is FETCHING, its fetch BEHIND the job, which then
@@ -336,10 +336,10 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 		return false;
 	if (ev->failed && h->paused)
 		return false;
-	if (ev->failed || ev->unsettled) {
+	if (ev->failed || ev->uncollected) {
 		*ret = ev->job;
 		ev->failed = false;
-		ev->unsettled = false;
+		ev->uncollected = false;
 		ev->working = true;
 		return true;
 	}
@@ -367,7 +367,7 @@ bool hst_evict_wanted(const struct hst *h)
 		return false;
 	if (ev->failed)
 		return !h->paused;
-	if (ev->unsettled)
+	if (ev->uncollected)
 		return true;
 	if (ev->watch != HST_WATCH_ALL)
 		return ev->watch == HST_WATCH_IMPORT || watch_due(h, ev->resident);
@@ -416,8 +416,8 @@ static int work_on(const struct hst *h, struct hst_job *job, const struct hst_ru
 		return m->ops->resident(m->ctx, off, len, ret, &job->why);
 	case HST_JOB_UNMAP:
 		return m->ops->unmap(m->ctx, off, len, &job->why);
-	case HST_JOB_SETTLE:
-		return m->ops->settle(m->ctx, off, len, ret, &job->why);
+	case HST_JOB_COLLECT:
+		return m->ops->collect(m->ctx, off, len, ret, &job->why);
 	case HST_JOB_DROP:
 		return m->ops->drop(m->ctx, off, len, &job->why);
 	}
@@ -434,14 +434,14 @@ void hst_evict_work(const struct hst *h, struct hst_job *job)
 
 		if (work_on(h, job, run, pages) < 0)
 			return;
-		if (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_SETTLE)
+		if (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_COLLECT)
 			look_at_run(h, run, pages, job, first);
 		first += run->count;
 	}
 	job->why.code = 0;
 }
 
-static void settled(struct hst *h, uint32_t block, bool written, bool zero)
+static void collected(struct hst *h, uint32_t block, bool written, bool zero)
 {
 	h->blocks[block] |= BLOCK_SEEN;
 	if (zero) {
@@ -498,13 +498,13 @@ static void job_failed(struct hst *h, const struct hst_job *job)
 	hst_pause_for(h, &t);
 }
 
-static void all_settled(struct hst *h, const struct hst_job *job)
+static void all_collected(struct hst *h, const struct hst_job *job)
 {
 	uint32_t bit = 0;
 
 	for (const struct hst_run *run = job->runs; run < job->runs + job->run_count; run++)
 		for (uint32_t i = 0; i < run->count; i++, bit++)
-			settled(h, run->block + i, job->yes[bit / 64] >> (bit % 64) & 1,
+			collected(h, run->block + i, job->yes[bit / 64] >> (bit % 64) & 1,
 				job->zero[bit / 64] >> (bit % 64) & 1);
 }
 
@@ -528,11 +528,11 @@ void hst_evict_done(struct hst *h, struct hst_job *job)
 	case HST_JOB_UNMAP:
 		hold_end(h);
 		ev->job = *job;
-		ev->job.kind = HST_JOB_SETTLE;
-		ev->unsettled = true;
+		ev->job.kind = HST_JOB_COLLECT;
+		ev->uncollected = true;
 		break;
-	case HST_JOB_SETTLE:
-		all_settled(h, job);
+	case HST_JOB_COLLECT:
+		all_collected(h, job);
 		break;
 	case HST_JOB_DROP:
 		for (uint32_t i = 0; i < job->blocks; i++)

@@ -522,7 +522,7 @@ static struct hst_waiter *first_waiter(struct hst_fetch *f)
 	return w;
 }
 
-void hst_settle(struct hst_fetch *f, const struct err *why)
+void hst_shown(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
 	uint64_t now = hst_now(h);

@@ -11,7 +11,7 @@
  * not in guest mode. One system call is made outside the lock: the one that makes a
  * filled block visible, see hst_take_filled.
  *
- * One fault: hst_fault -> (read done) -> hst_take_filled, mem present, hst_settle ->
+ * One fault: hst_fault -> (read done) -> hst_take_filled, mem present, hst_shown ->
  * waiters -> hst_next, or an event by deliver.c.
  */
 #ifndef HOST_HOST_H
@@ -205,7 +205,7 @@ struct hst_job {
 		HST_JOB_WATCH,  /* report first touches */
 		HST_JOB_IMPORT, /* what is resident? */
 		HST_JOB_UNMAP,
-		HST_JOB_SETTLE, /* what was unmapped: written to? report touches */
+		HST_JOB_COLLECT, /* what was unmapped: written to? report touches */
 		HST_JOB_DROP,
 	} kind;
 	struct hst_run runs[HST_JOB_RUNS];
@@ -259,7 +259,7 @@ struct hst_evict {
 	bool working;          /* a job is out */
 	enum hst_list_id mostly; /* what blocks were taken from last in general */
 	uint64_t turn_credit; /* so many, times those of the other list, since one of these was */
-	bool unsettled;        /* `job` has unmapped, and is to settle next */
+	bool uncollected;      /* `job` has unmapped, and is to collect next */
 	bool failed;           /* `job` is to be done again after hst_resume */
 	struct hst_job job;
 	struct hst_write writes[HST_WRITES_MAX];
@@ -463,13 +463,13 @@ void hst_vcpu_reset(struct hst_vcpu *v);
 
 /*
  * A block whose content is in the alias and that is not visible yet, or NULL. The caller
- * makes it visible (hst_make_visible), without the lock if it likes, and calls hst_settle
+ * makes it visible (hst_make_visible), without the lock if it likes, and calls hst_shown
  * with the outcome. To be repeated until NULL after every call that may
  * have moved a source: hst_fault, hst_ram_io, hst_ensure, timers, io reap.
  */
 struct hst_fetch *hst_take_filled(struct hst *h);
 int hst_make_visible(const struct hst_fetch *f, struct err *e);
-void hst_settle(struct hst_fetch *f, const struct err *why);
+void hst_shown(struct hst_fetch *f, const struct err *why);
 
 void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint64_t *ret_len);
 

@@ -230,7 +230,7 @@ static void end_reads(struct apf *a)
 		hst_run_timers(&a->hst);
 		lib_pump(a);
 	}
-	/* Nothing to settle any more: the last user leaves with the unlock. */
+	/* Nothing to pump any more: the last user leaves with the unlock. */
 	while (a->users > 0)
 		pthread_cond_wait(&a->outside, &a->lock);
 	pthread_mutex_unlock(&a->lock);

@@ -220,7 +220,7 @@ static int gm_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return 0;
 }
 
-static int gm_settle(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *at = g->guest + off.v;
@@ -269,7 +269,7 @@ static const struct mem_ops gmem_ops = {
 	.watch_all = gm_watch_all,
 	.resident = gm_resident,
 	.unmap = gm_unmap,
-	.settle = gm_settle,
+	.collect = gm_collect,
 	.drop = gm_drop,
 	.resident_bytes = gm_resident_bytes,
 };

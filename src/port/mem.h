@@ -12,7 +12,7 @@
 #include "base/err.h"
 #include "base/types.h"
 
-/* Pages of one call of resident() or settle(): a 2 MiB chunk at most. */
+/* Pages of one call of resident() or collect(): a 2 MiB chunk at most. */
 #define MEM_PAGES_MAX 512u
 /* A bit per page of the range, the first in bit 0 of word 0. */
 typedef uint64_t mem_pages[MEM_PAGES_MAX / 64];
@@ -21,7 +21,7 @@ struct mem_ops {
 	/*
 	 * Makes [off, off + len) visible in the guest mapping with the content that was
 	 * written through the alias, and wakes whoever waits in the kernel for it. Pages
-	 * already visible are left alone (not an error). watch_writes: settle() is to tell
+	 * already visible are left alone (not an error). watch_writes: collect() is to tell
 	 * whether the guest has written to them since.
 	 */
 	int (*present)(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e);
@@ -46,7 +46,7 @@ struct mem_ops {
 	int (*resident)(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
 	/*
 	 * Takes [off, off + len) out of the guest mapping. The content stays in the alias, and
-	 * nobody but us can change it any more. A touch waits in the kernel until settle().
+	 * nobody but us can change it any more. A touch waits in the kernel until collect().
 	 */
 	int (*unmap)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/*
@@ -54,7 +54,7 @@ struct mem_ops {
 	 * pages that the guest may have written since they were made visible; those of which
 	 * that is not known are among them, and after a failure that may be all.
 	 */
-	int (*settle)(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
+	int (*collect)(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
 	/* Gives the host's memory of [off, off + len) back: the alias reads as zeroes then. */
 	int (*drop)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Host memory that guest RAM takes up now, in bytes. */

@@ -35,7 +35,7 @@ static const struct {
 	[SIM_OP_SYNC] = {"sync", ""},
 	[SIM_OP_SYNC_END] = {"sync-end", "%.0" PRIu64 "result %" PRId64},
 	[SIM_OP_UNMAP] = {"unmap", "page %" PRIu64 " bytes %" PRIu64},
-	[SIM_OP_SETTLE] = {"settle", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_COLLECT] = {"collect", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_DROP] = {"drop", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_PRESENT] = {"present", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_SHOWN] = {"shown", "block %" PRIu64},

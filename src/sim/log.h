@@ -39,7 +39,7 @@ enum sim_op {
 	SIM_OP_SYNC, /* of the swap file */
 	SIM_OP_SYNC_END,
 	SIM_OP_UNMAP,   /* a: first page, b: bytes */
-	SIM_OP_SETTLE,
+	SIM_OP_COLLECT,
 	SIM_OP_DROP,
 	SIM_OP_PRESENT, /* a: first page, b: bytes */
 	SIM_OP_SHOWN,   /* a: block */

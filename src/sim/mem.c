@@ -197,7 +197,7 @@ const struct mem_ops sim_mem_ops = {
 	.watch_all = sim_mem_watch_all,
 	.resident = sim_mem_resident,
 	.unmap = sim_mem_unmap,
-	.settle = sim_mem_settle,
+	.collect = sim_mem_collect,
 	.drop = sim_mem_drop,
 	.resident_bytes = sim_mem_resident_bytes,
 };

@@ -130,9 +130,9 @@ static void go_on(struct story *s, unsigned c)
 	enum hst_next next;
 
 	x->vcpus[c].kicked = false;
-	hx_settle(x);
+	hx_pump(x);
 	next = hx_next(x, c);
-	hx_settle(x);
+	hx_pump(x);
 	g->waits = next == HST_WAIT;
 	if (next == HST_ENTER_HALTED)
 		g->halted = true;
@@ -186,7 +186,7 @@ static void kernel_touch(struct story *s, uint64_t page)
 		snprintf(s->text, sizeof(s->text), "%s", e.text);
 		hst_pause(&s->x->h);
 	}
-	hx_settle(s->x);
+	hx_pump(s->x);
 }
 
 /* Page of a guest's nth touch: some are its own, some both have. */
@@ -305,11 +305,11 @@ static void tell(struct story *s)
 			s->device_asked = true;
 			(void)hst_ensure(&x->h, (roff_t){40 * PAGE_BYTES}, &s->device);
 		}
-		hx_settle(x);
+		hx_pump(x);
 		next = timers_next_ns(&x->h.timers);
 		if (round % 4 == 3 && next != NS_NEVER)
 			hx_after(x, next > x->now ? next - x->now : 0);
-		hx_settle(x);
+		hx_pump(x);
 	}
 }
 
@@ -343,7 +343,7 @@ static void repair_and_go_on(struct story *s)
 	s->text[0] = 0;
 	for (unsigned i = 0; i < 20 && !served(s); i++) {
 		hst_resume(&s->x->h);
-		hx_settle(s->x);
+		hx_pump(s->x);
 		for (unsigned c = 0; c < VCPUS; c++)
 			s->x->vcpus[c].kicked = true;
 		tell(s);
@@ -359,7 +359,7 @@ static void stop(struct story *s)
 	while (x->src.count)
 		hx_answer(x, 0, -ECANCELED);
 	timers_run(&x->h.timers, x->now + NS_PER_S);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(x->h.in_flight, 0);
 }
 

@@ -18,7 +18,7 @@ enum kind {
 	PRESENT,
 	POISON,
 	UNMAP,
-	SETTLE,
+	COLLECT,
 	DROP,
 	WATCH,
 	RESIDENT,
@@ -32,7 +32,7 @@ enum kind {
 };
 
 static const char *const kind_names[KINDS] = {
-	"present", "poison", "unmap", "settle", "drop", "watch", "resident", "read fails",
+	"present", "poison", "unmap", "collect", "drop", "watch", "resident", "read fails",
 	"read hangs", "write fails", "write short", "write nothing", "write hangs"};
 
 struct story {
@@ -86,10 +86,10 @@ static int story_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return hxs_unmap(ctx, off, len, e);
 }
 
-static int story_settle(void *ctx, roff_t off, uint64_t len, mem_pages written, struct err *e)
+static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written, struct err *e)
 {
-	hxs(ctx)->fail[HX_TAKE_SETTLE] = fails(story_of(ctx), SETTLE);
-	return hxs_settle(ctx, off, len, written, e);
+	hxs(ctx)->fail[HX_TAKE_COLLECT] = fails(story_of(ctx), COLLECT);
+	return hxs_collect(ctx, off, len, written, e);
 }
 
 static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -134,7 +134,7 @@ static struct hx *open_story(struct story *s, enum hst_faults faults)
 	mem_ops.present = story_present;
 	mem_ops.poison = story_poison;
 	mem_ops.unmap = story_unmap;
-	mem_ops.settle = story_settle;
+	mem_ops.collect = story_collect;
 	mem_ops.drop = story_drop;
 	mem_ops.watch_all = story_watch;
 	mem_ops.resident = story_resident;
@@ -229,7 +229,7 @@ static void tell(struct story *s, unsigned rounds)
 			device(s);
 			evictor(s);
 			end_a_write(s);
-			hx_settle(x);
+			hx_pump(x);
 		}
 		/* A touch that the kernel reports: poison, or shown again. */
 		if (rounds % 8 == 5 && hst_kernel_touch(&x->h, (roff_t){7 * PAGE_BYTES}, &e) < 0)
@@ -240,7 +240,7 @@ static void tell(struct story *s, unsigned rounds)
 			hst_resume(&x->h);
 		if (rounds % 4 == 3)
 			to_next_timer(x);
-		hx_settle(x);
+		hx_pump(x);
 	}
 }
 

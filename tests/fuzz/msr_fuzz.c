@@ -79,7 +79,7 @@ static void well_round(struct world *w)
 
 	while (x->src.count)
 		hx_answer(x, 0, 0);
-	hx_settle(x);
+	hx_pump(x);
 	while (x->swap && x->swap->count)
 		hxs_write_ok(x, 0);
 	while (x->swap && hxs_job(x))

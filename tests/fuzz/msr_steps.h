@@ -43,7 +43,7 @@ static void go_on(struct world *w, unsigned c)
 {
 	struct cpu_state *cpu = &w->x->vcpus[c].cpu;
 
-	hx_settle(w->x);
+	hx_pump(w->x);
 	w->x->vcpus[c].kicked = false;
 	if (w->x->swap)
 		w->x->swap->held[c] = false;
@@ -126,7 +126,7 @@ static void step_touch(struct world *w, unsigned c)
 		    : x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
 		if (hst_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h);
-		hx_settle(x);
+		hx_pump(x);
 		return;
 	}
 	if (what & 0x80) {
@@ -238,7 +238,7 @@ static void step_time(struct world *w, unsigned c)
 		hx_after(w->x, max_u64(next, now) - now);
 	else
 		hx_after(w->x, 1ull << (what >> 1) % 36);
-	hx_settle(w->x);
+	hx_pump(w->x);
 }
 
 static void step_source(struct world *w, unsigned c)
@@ -254,7 +254,7 @@ static void step_source(struct world *w, unsigned c)
 	} else if (s->count) {
 		hx_answer(w->x, (what >> 2) % s->count, codes[what & 3]);
 		if (what & 0x40)
-			hx_settle(w->x);
+			hx_pump(w->x);
 	}
 }
 

@@ -107,7 +107,7 @@ static void live_on(struct hx *x)
 		must(rounds++ < ROUNDS_MAX);
 		while (x->src.count)
 			hx_answer(x, 0, 0);
-		hx_settle(x);
+		hx_pump(x);
 		hx_after(x, NS_PER_S);
 		driver_check(x);
 	}

@@ -203,7 +203,7 @@ static void unknown_features_are_refused_by_name(void **state)
 
 #define EVICT_PAGES 512u
 
-static void unmap_unsettled(struct gmem *g, uint64_t page, uint64_t pages)
+static void unmap_uncollected(struct gmem *g, uint64_t page, uint64_t pages)
 {
 	struct mem m = gmem_mem(g);
 	struct err e = {0};
@@ -212,20 +212,20 @@ static void unmap_unsettled(struct gmem *g, uint64_t page, uint64_t pages)
 			 0);
 }
 
-static void settle(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
+static void collect(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
 {
 	struct mem m = gmem_mem(g);
 	struct err e = {0};
 
 	memset(ret, 0, sizeof(mem_pages));
-	assert_int_equal(m.ops->settle(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, ret,
-				       &e), 0);
+	assert_int_equal(m.ops->collect(m.ctx, (roff_t){page * PAGE_BYTES}, pages * PAGE_BYTES, ret,
+					&e), 0);
 }
 
 static void unmap(struct gmem *g, uint64_t page, uint64_t pages, mem_pages ret)
 {
-	unmap_unsettled(g, page, pages);
-	settle(g, page, pages, ret);
+	unmap_uncollected(g, page, pages);
+	collect(g, page, pages, ret);
 }
 
 static void drop(struct gmem *g, uint64_t page, uint64_t pages)
@@ -415,10 +415,10 @@ static void what_was_unmapped_once_more_counts_as_written(void **state)
 }
 
 /*
- * vCPUs run again between unmap and settle: whoever touches a page then is reported, waits, and
+ * vCPUs run again between unmap and collect: whoever touches a page then is reported, waits, and
  * is refused when he looks again. His look changes nothing of what is told about the page.
  */
-static void touches_between_unmap_and_settle_wait(void **state)
+static void touches_between_unmap_and_collect_wait(void **state)
 {
 	struct gmem *g = open_evictable();
 	struct mem m = gmem_mem(g);
@@ -432,7 +432,7 @@ static void touches_between_unmap_and_settle_wait(void **state)
 	present_watched(g, 0, ARRAY_LEN(p), true);
 	for (unsigned i = 0; i < ARRAY_LEN(p); i += 2)
 		writable(g, i)[9] = 0x77;
-	unmap_unsettled(g, 0, ARRAY_LEN(p));
+	unmap_uncollected(g, 0, ARRAY_LEN(p));
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
 		p[i] = (struct probe){.at = writable(g, i) + 9, .write = i >= 2};
 		assert_int_equal(pthread_create(&p[i].thread, NULL, probe_run, &p[i]), 0);
@@ -440,7 +440,7 @@ static void touches_between_unmap_and_settle_wait(void **state)
 		assert_int_equal(gmem_touches(g, &off, 1, &e), 1);
 		assert_int_equal(off.v / PAGE_BYTES, i);
 	}
-	settle(g, 0, ARRAY_LEN(p), written);
+	collect(g, 0, ARRAY_LEN(p), written);
 	assert_int_equal(m.ops->wake(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
 		pthread_join(p[i].thread, NULL);
@@ -618,7 +618,7 @@ int main(void)
 		cmocka_unit_test(unmapping_leaves_the_neighbours_alone),
 		cmocka_unit_test(what_was_unmapped_refuses_touches),
 		cmocka_unit_test(what_was_unmapped_once_more_counts_as_written),
-		cmocka_unit_test(touches_between_unmap_and_settle_wait),
+		cmocka_unit_test(touches_between_unmap_and_collect_wait),
 		cmocka_unit_test(dropped_memory_is_given_back_and_still_refuses_touches),
 		cmocka_unit_test(memory_is_filled_unseen_until_it_is_watched),
 		cmocka_unit_test(nothing_written_meanwhile_is_missed),

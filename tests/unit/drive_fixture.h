@@ -10,7 +10,7 @@
 static inline struct hst_step dx_pumped(struct hx *x, unsigned vcpu, struct hst_step s)
 {
 	while (s.todo == HST_TODO_PUMP) {
-		hx_settle(x);
+		hx_pump(x);
 		hst_vcpu_step(hx_v(x, vcpu), HST_DID_PUMP, NULL, false, &s);
 	}
 	hx_assert_sound(x);

@@ -33,7 +33,7 @@ static void answer(struct hx *x, uint64_t page, int code)
 	struct hx_src *s = &hxs(x)->src;
 
 	hx_src_answer(s, hx_src_read_at(s, HXS_HEAD + page * PAGE_BYTES), code);
-	hx_settle(x);
+	hx_pump(x);
 	hx_assert_sound(x);
 }
 
@@ -164,7 +164,7 @@ static void a_failed_read_along_is_given_up(void **state)
 	answer_but(x, 23, 2);
 	hxs(x)->src.answers = HX_AT_ONCE;
 	hx_after(x, NS_PER_S);
-	hx_settle(x);
+	hx_pump(x);
 	assert_null(w.fetch);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	hxs_check_pages(x, FIRST, AROUND);

@@ -181,7 +181,7 @@ static void take_irq(struct world *w, unsigned c)
 	w->cpus[c].halted = false;
 	wake(&w->cpus[c], hx_take_irq(x, c));
 	hx_wrmsr(x, c, APF_MSR_ACK, APF_ACK_READY);
-	hx_settle(x);
+	hx_pump(x);
 	go_on(w, c);
 }
 
@@ -200,7 +200,7 @@ static void fault(struct world *w, unsigned c)
 	else
 		hst_fault(hx_v(x, c), off);
 	if (rnd(w, 2))
-		hx_settle(x);
+		hx_pump(x);
 	/* The lock was let go of: anything may happen before hst_next. */
 	p->where = IN_WAIT;
 	p->until = 0;
@@ -360,7 +360,7 @@ static void visible_step(struct world *w)
 		return;
 	}
 	rc = hst_make_visible(w->held[i], &why);
-	hst_settle(w->held[i], rc < 0 ? &why : NULL);
+	hst_shown(w->held[i], rc < 0 ? &why : NULL);
 	w->held[i] = NULL;
 }
 
@@ -455,7 +455,7 @@ static void step(struct world *w)
 		guest_step(w, (unsigned)rnd(w, x->h.cfg.vcpus));
 	}
 	if (rnd(w, 4))
-		hx_settle(x);
+		hx_pump(x);
 	check(w);
 }
 
@@ -488,16 +488,16 @@ static void fair_round(struct world *w)
 		hxs_write_ok(x, 0);
 	for (unsigned i = 0; i < 2 * HELD; i++)
 		visible_step(w);
-	hx_settle(x);
+	hx_pump(x);
 	for (unsigned n = 0; n < 6; n++) {
 		evictor_step(w);
 		device_step(w);
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			guest_step(w, c);
-		hx_settle(x);
+		hx_pump(x);
 	}
 	time_step(w);
-	hx_settle(x);
+	hx_pump(x);
 }
 
 static void live(struct world *w)

@@ -47,7 +47,7 @@ static void what_came_and_went_is_not_told(void **state)
 
 	(void)state;
 	hx_fault(x, 0, 5);
-	hx_settle(x);
+	hx_pump(x);
 	assert_true(hxs_visible(x, 5));
 	hxs_evict_all(x);
 	assert_false(hxs_visible(x, 5));
@@ -67,17 +67,17 @@ static void a_touch_during_unmapping_waits_behind_it(void **state)
 	hst_evict_to(&x->h, 0);
 	job = hxs_take_job(x, HST_JOB_UNMAP);
 	assert_false(hst_ensure(&x->h, (roff_t){PAGE_BYTES}, &w));
-	hx_settle(x);
+	hx_pump(x);
 	hxs_end_job(x, &job);
 	/* What is left to do is done beside the vCPUs. */
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	job = hxs_take_job(x, HST_JOB_SETTLE);
+	job = hxs_take_job(x, HST_JOB_COLLECT);
 	hx_fault(x, 0, 2);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	assert_non_null(w.fetch);
 	hxs_end_job(x, &job);
-	hx_settle(x);
+	hx_pump(x);
 	assert_null(w.fetch);
 	assert_int_equal(x->h.stats.rescued, 2);
 	assert_int_equal(x->h.stats.reads, 4); /* as before */
@@ -106,7 +106,7 @@ static void a_touch_during_dropping_is_read_again(void **state)
 	hx_fault(x, 0, 2);
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	hxs_end_job(x, &job);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_true(hxs_right(x, 2));
 	assert_int_equal(x->h.stats.refaulted, 1);
@@ -130,7 +130,7 @@ static void a_touch_during_dropping_keeps_the_limit(void **state)
 	assert_false(hst_ensure(&x->h, (roff_t){200 * PAGE_BYTES}, &other));
 	assert_false(hst_ensure(&x->h, (roff_t){(uint64_t)job.runs[0].block * PAGE_BYTES}, &w));
 	hxs_end_job(x, &job);
-	hx_settle(x);
+	hx_pump(x);
 	assert_true(x->h.evict.resident <= HXS_LIMIT);
 	hxs_evict(x);
 	assert_true(!w.fetch && !other.fetch);
@@ -145,11 +145,11 @@ static void a_device_write_before_the_copy_is_not_lost(void **state)
 
 	(void)state;
 	assert_false(hst_ensure(&x->h, off, &w));
-	hx_settle(x);
+	hx_pump(x);
 	/* The device's thread wakes up late: the block is gone again. */
 	hxs_evict_all(x);
 	assert_false(hst_ensure(&x->h, off, &w));
-	hx_settle(x);
+	hx_pump(x);
 	assert_true(hst_ensure(&x->h, off, &w));
 	hxs_device(x, 3, 0x42);
 	hxs_evict_all(x);
@@ -168,10 +168,10 @@ static void an_access_of_the_host_finds_its_block_there(void **state)
 			hxs_check_pages(x, 5, 1);
 		hx_exit(x, 0, false);
 		hx_load(hx_v(x, 0), (roff_t){5 * PAGE_BYTES});
-		hx_settle(x);
+		hx_pump(x);
 		hxs_evict_all(x);
 		assert_int_equal(hx_next(x, 0), HST_WAIT);
-		hx_settle(x);
+		hx_pump(x);
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
 		hst_wrote(&x->h, (roff_t){5 * PAGE_BYTES});
 		hxs_put(x, 5, 0x600 + there);
@@ -215,7 +215,7 @@ static void a_block_can_be_pinned_at_any_time(void **state)
 	hxs_write_ok(x, 0);
 	hx_assert_sound(x);
 	fetch_present_again(&x->h, 0);
-	hx_settle(x);
+	hx_pump(x);
 	hxs(x)->later = false;
 	hxs_evict_all(x);
 	assert_int_equal(hxs_kind(x, 0), BLOCK_PRESENT);
@@ -310,7 +310,7 @@ static void what_kvm_writes_to_stays(void **state)
 		hx_wrmsr(x, 0, msrs[i], gpa | (msrs[i] != PV_MSR_WALL_CLOCK));
 		/* KVM is told when the memory is there, not before. */
 		assert_int_equal(x->counts[HX_SET_MSR], i);
-		hx_settle(x);
+		hx_pump(x);
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
 		assert_int_equal(x->counts[HX_SET_MSR], i + 1);
 	}
@@ -363,7 +363,7 @@ static void a_restored_vcpu_holds_its_area(void **state)
 		hxs_evict(to);
 		assert_int_not_equal(hxs_kind(to, HX_AREA_PAGE), BLOCK_ABSENT);
 		hx_pass(to, 0);
-		hx_settle(to);
+		hx_pump(to);
 		hxs_device(to, HX_AREA_PAGE, 5);
 		hxs_evict_all(to);
 		assert_int_equal(hxs_kind(to, HX_AREA_PAGE), BLOCK_PRESENT);
@@ -405,7 +405,7 @@ static void failed_and_repaired(enum hx_take what, unsigned half)
 		if (i == 0)
 			for (unsigned k = 0; k < 2; k++)
 				(void)hst_ensure(&x->h, (roff_t){k * 7 * PAGE_BYTES}, &w[k]);
-		hx_settle(x);
+		hx_pump(x);
 		hst_resume(&x->h);
 		hxs_evict(x);
 	}

@@ -169,7 +169,7 @@ static void neighbours_are_taken_together_up_to_the_chunk(void **state)
 	assert_int_equal(job.runs[1].block, 512);
 	assert_int_equal(job.runs[1].count, 8);
 	hxs_end_job(x, &job);
-	job = hxs_take_job(x, HST_JOB_SETTLE);
+	job = hxs_take_job(x, HST_JOB_COLLECT);
 	assert_int_equal(job.blocks, 20);
 	hxs_end_job(x, &job);
 	job = hxs_take_job(x, HST_JOB_DROP);
@@ -237,7 +237,7 @@ static void fetches_wait_for_room_and_go_on(void **state)
 	hxs_write_pages(x, 0, HXS_LIMIT);
 	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
 		assert_false(hst_ensure(&x->h, (roff_t){(100 + i) * PAGE_BYTES}, &w[i]));
-	hx_settle(x);
+	hx_pump(x);
 	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
 		waiting += w[i].fetch != NULL;
 	assert_int_equal(waiting, 8);
@@ -246,7 +246,7 @@ static void fetches_wait_for_room_and_go_on(void **state)
 		(void)hxs_job(x);
 		while (hxs(x)->count)
 			hxs_write_ok(x, 0);
-		hx_settle(x);
+		hx_pump(x);
 		waiting = 0;
 		for (unsigned k = 0; k < ARRAY_LEN(w); k++)
 			waiting += w[k].fetch != NULL;

@@ -86,7 +86,7 @@ static void content_then_visible_then_present_then_waiters(void **state)
 	x->h.hooks.outside_ready = see_outside_ready;
 	hx_answer(x, 0, 0);
 	assert_int_equal(x->log_len, 0);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_nth(x, HX_PRESENT, 0), 0);
 	/* First come, first served: the task, then the device. */
 	assert_true(hx_nth(x, HX_IRQ, 0) < hx_nth(x, HX_OUTSIDE, 0));
@@ -161,7 +161,7 @@ static void reads_in_flight_are_bounded(void **state)
 		assert_int_equal(x->src.count, left < 4 ? left : 4);
 	}
 	assert_int_equal(x->src.count_max, 4);
-	assert_int_equal(hx_settle(x), 20);
+	assert_int_equal(hx_pump(x), 20);
 	assert_int_equal(x->counts[HX_OUTSIDE], 20);
 	hx_close(x);
 }
@@ -186,7 +186,7 @@ static void vcpus_take_turns(void **state)
 
 	for (unsigned i = 0; i < ARRAY_LEN(want); i++)
 		assert_int_equal(hx_entry(x, HX_READ, i)->a, want[i] << PAGE_SHIFT);
-	hx_settle(x);
+	hx_pump(x);
 	hx_close(x);
 }
 
@@ -198,7 +198,7 @@ static void expect_reads(struct hx *x, const unsigned *want, unsigned count)
 	assert_int_equal(x->counts[HX_READ], count);
 	for (unsigned i = 0; i < count; i++)
 		assert_int_equal(hx_entry(x, HX_READ, i)->a, want[i] << PAGE_SHIFT);
-	hx_settle(x);
+	hx_pump(x);
 }
 
 static void kernel_mode_goes_first(void **state)
@@ -255,7 +255,7 @@ static void kernel_mode_leaves_some_for_others(void **state)
 		unsigned who;
 
 		hx_answer(x, 0, 0);
-		hx_settle(x);
+		hx_pump(x);
 		who = hx_v(x, 0)->sync.fetch ? 1 : 0;
 		if (hx_v(x, who)->sync.fetch)
 			continue;
@@ -277,7 +277,7 @@ static void sources_that_answer_at_once_do_not_recurse(void **state)
 		ensure(x, i, &w[i]);
 	x->src.answers = HX_AT_ONCE; /* the fixture fails on a read within a read */
 	hx_answer(x, 0, 0);
-	assert_int_equal(hx_settle(x), 50);
+	assert_int_equal(hx_pump(x), 50);
 	assert_int_equal(x->h.in_flight, 0);
 	hx_close(x);
 }
@@ -301,7 +301,7 @@ static void all_may_fail_at_once(void **state)
 	assert_int_equal(x->counts[HX_TROUBLE], 100);
 	x->src.answers = HX_AT_ONCE;
 	hst_resume(&x->h);
-	assert_int_equal(hx_settle(x), 50);
+	assert_int_equal(hx_pump(x), 50);
 	assert_false(hst_is_paused(&x->h));
 	assert_int_equal(x->h.stats.reads, 50 * 7);
 	assert_int_equal(x->h.stats.read_errors, 50 * 6);
@@ -331,7 +331,7 @@ static void zeroes_beyond_the_backing(void **state)
 		assert_false(ensure(x, page, &w));
 		if (page == 4 || page == 6)
 			hx_answer(x, 0, 0);
-		assert_int_equal(hx_settle(x), 1);
+		assert_int_equal(hx_pump(x), 1);
 	}
 	assert_int_equal(x->counts[HX_READ], 2);
 	assert_int_equal(x->log[hx_nth(x, HX_READ, 0)].a, PAGE_BYTES);
@@ -477,7 +477,7 @@ static void the_vm_goes_on_when_the_last_trouble_is_over(void **state)
 	hx_answer(x, 0, 0);
 	assert_false(hst_is_paused(&x->h));
 	assert_int_equal(x->counts[HX_GOES_ON], 1);
-	hx_settle(x);
+	hx_pump(x);
 	hx_close(x);
 }
 
@@ -513,7 +513,7 @@ static void a_late_answer_resumes_by_itself(void **state)
 	assert_int_equal(x->counts[HX_GOES_ON], 1);
 	/* Everybody stood still, and goes on at once: the block itself tells only its waiters. */
 	assert_int_equal(x->counts[HX_KICK], kicks + 1);
-	hx_settle(x);
+	hx_pump(x);
 	assert_false(hst_is_paused(&x->h));
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_int_equal(x->counts[HX_READ], 1);
@@ -573,7 +573,7 @@ static void resume_cancels_a_stuck_read_and_reads_again(void **state)
 		assert_int_equal(x->counts[HX_GOES_ON], 1);
 		assert_int_equal(x->counts[HX_READ], how == HX_CANCEL_DEAF ? 1 : 2);
 		if (how == HX_CANCEL_DEAF)
-			hx_settle(x);
+			hx_pump(x);
 		else
 			hx_bring(x, 3);
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
@@ -638,7 +638,7 @@ static void stop_ends_reads_in_every_state(void **state)
 	assert_int_equal(x->h.in_flight, 0);
 	assert_int_equal(x->counts[HX_READ], 0);
 	assert_int_equal(x->counts[HX_TROUBLE], 0);
-	hx_settle(x); /* what was filled may still be settled */
+	hx_pump(x); /* what was filled may still be shown */
 	assert_int_equal(x->counts[HX_OUTSIDE], 1);
 	for (unsigned i = 0; i < 8; i++)
 		hst_forget(&w[i]);
@@ -686,7 +686,7 @@ static void what_cannot_be_made_visible_pauses_and_is_not_read_again(void **stat
 	 */
 	x->alias[3 * PAGE_BYTES + 5] = 0x77;
 	hst_resume(&x->h);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(x->counts[HX_READ], 1);
 	assert_int_equal(x->counts[HX_PRESENT], 2);
 	assert_int_equal(x->alias[3 * PAGE_BYTES + 5], 0x77);

@@ -524,8 +524,8 @@ static inline void hx_close(struct hx *x)
 
 /* ---- driving ---- */
 
-/* What lib_settle does: makes visible whatever is filled. */
-static inline unsigned hx_settle(struct hx *x)
+/* What lib_pump does: makes visible whatever is filled. */
+static inline unsigned hx_pump(struct hx *x)
 {
 	struct hst_fetch *f;
 	unsigned n = 0;
@@ -534,7 +534,7 @@ static inline unsigned hx_settle(struct hx *x)
 		struct err e = {0};
 		int rc = hst_make_visible(f, &e);
 
-		hst_settle(f, rc < 0 ? &e : NULL);
+		hst_shown(f, rc < 0 ? &e : NULL);
 		n++;
 	}
 	hx_assert_sound(x);
@@ -550,7 +550,7 @@ static inline uint64_t hx_block(const struct hx *x, uint64_t page)
 static inline void hx_bring(struct hx *x, uint64_t page)
 {
 	hx_answer(x, hx_read_at(x, hx_block(x, page) << x->h.cfg.block_shift), 0);
-	hx_settle(x);
+	hx_pump(x);
 }
 
 static inline void hx_after(struct hx *x, uint64_t ns)
@@ -574,7 +574,7 @@ static inline void hx_populate(struct hx *x, uint64_t page)
 		return;
 	if (x->src.answers == HX_LATER && w.fetch->state == HST_FETCH_READING)
 		hx_bring(x, page);
-	hx_settle(x);
+	hx_pump(x);
 	assert_true(hx_present(x, page));
 }
 

@@ -50,7 +50,7 @@ static void work(struct hx *x)
 	assert_true(hst_evict_next(&x->h, &job));
 	hst_evict_work(&x->h, &job);
 	hst_evict_done(&x->h, &job);
-	hx_settle(x);
+	hx_pump(x);
 }
 
 static void the_last_to_come_out_lets_it_begin(void **state)
@@ -220,7 +220,7 @@ static void a_failed_job_keeps_them_out(void **state)
 	work(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	/* What comes after it does not need them out. */
-	hxs(x)->fail[HX_TAKE_SETTLE] = 1;
+	hxs(x)->fail[HX_TAKE_COLLECT] = 1;
 	work(x);
 	assert_true(hst_is_paused(&x->h));
 	hst_resume(&x->h);

@@ -44,7 +44,7 @@ static void registers_found_in_kvm_are_taken_over(void **state)
 	dx_must_wait(dx_call(x));
 	hx_answer(x, hx_read_at(x, OFF(HX_AREA_PAGE)), 0);
 	memset(hx_area(x, 0), 0, sizeof(struct apf_area));
-	hx_settle(x);
+	hx_pump(x);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
 	/* Whoever slept on the other host is released, by the vector that the guest has set. */
 	assert_int_equal(x->counts[HX_IRQ], 1);

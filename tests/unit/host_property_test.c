@@ -168,7 +168,7 @@ static void go_on(struct world *w, unsigned c)
 static void wrmsr(struct world *w, unsigned c, uint32_t msr, uint64_t value)
 {
 	hx_wrmsr(w->x, c, msr, value);
-	hx_settle(w->x);
+	hx_pump(w->x);
 	go_on(w, c);
 }
 
@@ -288,7 +288,7 @@ static void touch(struct world *w, unsigned c)
 		if (!w->fair && rnd(w, 8) == 0) {
 			/* Another vCPU was faster: the fault was under way already. */
 			hx_fault(x, c, t->page);
-			hx_settle(x);
+			hx_pump(x);
 			go_on(w, c);
 		}
 		next_page(w, t);
@@ -297,7 +297,7 @@ static void touch(struct world *w, unsigned c)
 	if (x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
 		if (hst_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h); /* as the library does */
-		hx_settle(x);
+		hx_pump(x);
 		return;
 	}
 	cpu->cpl = !w->fair && rnd(w, 3) == 0 ? 0 : 3;
@@ -309,7 +309,7 @@ static void touch(struct world *w, unsigned c)
 	else
 		hst_fault(hx_v(x, c), off);
 	if (rnd(w, 2))
-		hx_settle(x);
+		hx_pump(x);
 	go_on(w, c);
 }
 
@@ -327,7 +327,7 @@ static void guest_step(struct world *w, unsigned c)
 			go_on(w, c);
 	} else if (g->kicked) {
 		hx_exit(x, c, true);
-		hx_settle(x);
+		hx_pump(x);
 		go_on(w, c);
 	} else if (g->untaken) {
 		p->halted = false;
@@ -378,7 +378,7 @@ static void visible_step(struct world *w)
 		return;
 	}
 	err_set(&why, -ENOMEM, "not visible");
-	hst_settle(w->held[i], !w->fair && rnd(w, 8) == 0 ? &why : NULL);
+	hst_shown(w->held[i], !w->fair && rnd(w, 8) == 0 ? &why : NULL);
 	w->held[i] = NULL;
 }
 
@@ -443,7 +443,7 @@ static void step(struct world *w)
 		guest_step(w, c);
 	}
 	if (rnd(w, 4))
-		hx_settle(x);
+		hx_pump(x);
 	must(w, !hx_broken(&x->h), hx_broken(&x->h));
 }
 
@@ -476,14 +476,14 @@ static void fair_round(struct world *w)
 			visible_step(w);
 	for (unsigned i = 0; i < HELD; i++) {
 		if (w->held[i])
-			hst_settle(w->held[i], NULL);
+			hst_shown(w->held[i], NULL);
 		w->held[i] = NULL;
 	}
-	hx_settle(x);
+	hx_pump(x);
 	for (unsigned n = 0; n < 8; n++)
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			guest_step(w, c);
-	hx_settle(x);
+	hx_pump(x);
 	next = timers_next_ns(&x->h.timers);
 	for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 		if (w->cpus[c].where == IN_WAIT)

@@ -70,7 +70,7 @@ static void live_on(struct hx *x)
 	for (unsigned i = 0; i < 64 && (x->src.count || s.todo == HST_TODO_WAIT); i++) {
 		while (x->src.count)
 			hx_answer(x, 0, 0);
-		hx_settle(x);
+		hx_pump(x);
 		hx_after(x, NS_PER_S);
 		s = s.todo == HST_TODO_WAIT ? dx_did(x, 0, HST_DID_WAIT, false) : dx_kicked(x);
 	}

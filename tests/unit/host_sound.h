@@ -130,9 +130,9 @@ static inline const char *hx_evict_broken(const struct hst *h)
 	}
 	if (resident != ev->resident)
 		return "resident";
-	if ((taking || behind) && !ev->working && !ev->failed && !ev->unsettled)
+	if ((taking || behind) && !ev->working && !ev->failed && !ev->uncollected)
 		return "a block is being taken away by nobody";
-	if (ev->working + ev->failed + ev->unsettled > 1)
+	if (ev->working + ev->failed + ev->uncollected > 1)
 		return "a job is out, and one to be done again or next, or both";
 	what = hx_kept_broken(h);
 	if (!what && ev->links)

@@ -35,7 +35,7 @@ struct hx_write {
 /* What each call of the new mem ops answers; one counter for all of them. */
 enum hx_take {
 	HX_TAKE_UNMAP,
-	HX_TAKE_SETTLE,
+	HX_TAKE_COLLECT,
 	HX_TAKE_DROP,
 	HX_TAKE_WATCH,
 	HX_TAKE_RESIDENT,
@@ -62,7 +62,7 @@ struct hx_swap {
 	bool syncing[HXS_PAGES]; /* and before the sync under way began */
 	unsigned fail[HX_TAKES]; /* so many of the next calls fail */
 	unsigned calls[HX_TAKES];
-	unsigned half; /* failing unmap, settle and drop have done so many pages before */
+	unsigned half; /* failing unmap, collect and drop have done so many pages before */
 	bool held[HX_VCPUS]; /* came out of the guest because of a hold, and waits */
 	unsigned woken[HXS_PAGES]; /* how often sleepers on it were */
 	bool broken_drop; /* memory was given back that the guest could see, or half a block */
@@ -149,14 +149,14 @@ static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return fails ? -ENOMEM : 0;
 }
 
-static inline int hxs_settle(void *ctx, roff_t off, uint64_t len, mem_pages written,
-			     struct err *e)
+static inline int hxs_collect(void *ctx, roff_t off, uint64_t len, mem_pages written,
+			      struct err *e)
 {
 	struct hx *x = ctx;
 	struct hx_swap *s = hxs(x);
 	uint64_t n = len >> PAGE_SHIFT;
 	bool poison = x->h.cfg.faults != HST_FAULTS_KERNEL;
-	bool fails = hxs_fails(x, HX_TAKE_SETTLE, e);
+	bool fails = hxs_fails(x, HX_TAKE_COLLECT, e);
 
 	assert_true(n <= MEM_PAGES_MAX);
 	if (fails)
@@ -329,7 +329,7 @@ static inline const struct mem_ops *hxs_mem_ops(void)
 		.watch_all = hxs_watch_all,
 		.resident = hxs_resident,
 		.unmap = hxs_unmap,
-		.settle = hxs_settle,
+		.collect = hxs_collect,
 		.drop = hxs_drop,
 		.resident_bytes = hxs_resident_bytes,
 	};
@@ -436,7 +436,7 @@ static inline void hxs_device(struct hx *x, uint64_t page, uint64_t value)
 	roff_t off = {page << PAGE_SHIFT};
 
 	while (!hst_ensure(&x->h, off, &w)) {
-		hx_settle(x);
+		hx_pump(x);
 		assert_null(w.fetch);
 	}
 	if (value) {
@@ -499,7 +499,7 @@ static inline bool hxs_job(struct hx *x)
 	assert_true(wanted || job.kind == HST_JOB_WATCH);
 	hst_evict_work(&x->h, &job);
 	hst_evict_done(&x->h, &job);
-	hx_settle(x);
+	hx_pump(x);
 	return true;
 }
 
@@ -511,7 +511,7 @@ static inline void hxs_evict(struct hx *x)
 
 		while (!hxs(x)->later && hxs(x)->count) {
 			hxs_write_ok(x, 0);
-			hx_settle(x);
+			hx_pump(x);
 			more = true;
 		}
 		if (!more && timer_armed(&x->h.evict.hold.timer)) {
@@ -574,7 +574,7 @@ static inline void hxs_touch(struct hx *x, uint64_t page, unsigned cpl)
 {
 	x->vcpus[0].cpu.cpl = (uint8_t)cpl;
 	hx_fault(x, 0, page);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_true(hxs_visible(x, page) && hxs_right(x, page));
 }

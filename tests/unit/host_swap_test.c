@@ -116,7 +116,7 @@ static void what_the_host_reclaimed_counts_as_written(void **state)
 		hxs(x)->pages[page] = by_fault ? HX_POISONED : HX_HOLE;
 		for (unsigned i = 0; by_fault && i < 16; i++) {
 			hx_fault(x, 0, page);
-			hx_settle(x);
+			hx_pump(x);
 			assert_int_equal(hx_next(x, 0), HST_ENTER);
 		}
 		if (!by_fault)

@@ -217,10 +217,10 @@ static void stalls_given_up_do_not_use_up_the_driver(void **state)
 	x->src.answers = HX_AT_ONCE;
 	while (x->src.count)
 		hx_answer(x, 0, 0);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	hx_fault(x, 0, page);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_true(hx_present(x, page));
 	hx_close(x);
@@ -505,11 +505,11 @@ static void a_redundant_fault_goes_on(void **state)
 	hx_populate(x, 5);
 	for (unsigned i = 0; i < 15; i++)
 		assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
-	assert_int_equal(hx_settle(x), 0);
+	assert_int_equal(hx_pump(x), 0);
 	assert_int_equal(hx_v(x, 0)->stats.redundant, 15);
 	/* Sixteen in a row: it is shown once more, and not read again. */
 	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
-	assert_int_equal(hx_settle(x), 1);
+	assert_int_equal(hx_pump(x), 1);
 	assert_int_equal(x->counts[HX_PRESENT], 2);
 	assert_int_equal(x->counts[HX_READ], 1);
 	assert_int_equal(x->h.blocks_present, 1);
@@ -521,7 +521,7 @@ static void a_redundant_fault_goes_on(void **state)
 		hx_next(x, 0);
 		for (unsigned i = 0; i < 10; i++)
 			hx_fault_next(x, 0, 5);
-		assert_int_equal(hx_settle(x), 0);
+		assert_int_equal(hx_pump(x), 0);
 	}
 	hx_close(x);
 }
@@ -539,7 +539,7 @@ static void one_that_waits_while_it_is_shown_again_is_served(void **state)
 		hx_fault_next(x, 0, 5);
 	assert_false(hx_present(x, 5));
 	assert_int_equal(hx_fault_next(x, 1, 5), HST_WAIT);
-	assert_int_equal(hx_settle(x), 1);
+	assert_int_equal(hx_pump(x), 1);
 	assert_int_equal(hx_next(x, 1), HST_ENTER);
 	hx_close(x);
 }
@@ -552,11 +552,11 @@ static void a_guest_that_faults_for_ever_is_paused(void **state)
 	hx_populate(x, 5);
 	for (unsigned i = 0; i < 4095; i++) {
 		hx_fault(x, 0, 5);
-		hx_settle(x);
+		hx_pump(x);
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
 	}
 	hx_fault(x, 0, 5);
-	hx_settle(x);
+	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->counts[HX_TROUBLE], 1);
@@ -737,7 +737,7 @@ static void the_guest_does_not_run_before_its_area_is_there(void **state)
 	assert_int_equal(hx_next(x, 0), HST_WAIT);
 	hx_answer(x, hx_read_at(x, HX_AREA_PAGE << PAGE_SHIFT), 0);
 	memset(hx_area(x, 0), 0, sizeof(struct apf_area));
-	hx_settle(x);
+	hx_pump(x);
 	assert_true(x->vcpus[0].kicked);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
