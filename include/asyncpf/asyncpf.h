@@ -188,9 +188,11 @@ int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
  * What the VMM's memslots are, where they are not simply all of RAM: a hole, whose accesses are
  * the VMM's, or a read-only memslot (KVM_MEM_READONLY), whose stores are. gpa and bytes:
  * multiples of 4096. The last call for an address counts. Any time after apf_open; any thread.
- * Without it (AUTO) the library asks KVM at each access that is handed out: it finds out all
- * but what a read-only memslot's absent pages are to a host that emulates the guest's kernel
- * mode. -EINVAL: not such a range; -ENOSPC, -ENOMEM: too many of them.
+ * Without it (AUTO) the library asks KVM at each access that is handed out, which costs three
+ * system calls. A read-only memslot must be told: KVM does not say which of its pages is absent,
+ * so all of them are fetched when it is told (from apf_start on, this blocks) and stay; a touch
+ * of an absent one that was not told pauses the VM. -EINVAL: not such a range; -ENOSPC, -ENOMEM:
+ * too many of them, or resident_max leaves no room.
  */
 enum apf_slot {
 	APF_SLOT_AUTO = 0,

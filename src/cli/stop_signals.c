@@ -6,19 +6,23 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* Sent to the thread alone, to end it. pthread_cancel would need libgcc at run time. */
-#define END_SIGNAL SIGRTMAX
+/*
+ * Sent to the thread alone, to end it. pthread_cancel would need libgcc at run time. A real-time
+ * signal would be refused where RLIMIT_SIGPENDING is used up; this one takes no place in a queue.
+ */
+#define END_SIGNAL SIGURG
 
 static void *wait_for_signal(void *arg)
 {
 	static const uint64_t one = 1;
 	struct stop_signals *s = arg;
-	int signal;
+	int signal = END_SIGNAL;
 
-	if (sigwait(&s->set, &signal) == 0 && signal != END_SIGNAL) {
-		s->signal = signal;
-		(void)!write(s->fd, &one, sizeof(one));
-	}
+	while (signal == END_SIGNAL)
+		if (__atomic_load_n(&s->ending, __ATOMIC_ACQUIRE) || sigwait(&s->set, &signal) != 0)
+			return NULL;
+	s->signal = signal;
+	(void)!write(s->fd, &one, sizeof(one));
 	return NULL;
 }
 
@@ -55,12 +59,14 @@ int stop_signals_start(struct stop_signals *s, struct err *e)
 void stop_signals_end(struct stop_signals *s)
 {
 	if (s->started) {
+		__atomic_store_n(&s->ending, true, __ATOMIC_RELEASE);
 		(void)pthread_kill(s->thread, END_SIGNAL);
 		(void)pthread_join(s->thread, NULL);
 	}
 	if (s->fd >= 0)
 		close(s->fd);
 	s->started = false;
+	s->ending = false;
 	s->fd = -1;
 }
 

@@ -17,6 +17,7 @@
 struct stop_signals {
 	pthread_t thread;
 	bool started;
+	bool ending;  /* atomic: the thread is to return */
 	int fd;       /* readable once a signal has come */
 	sigset_t set; /* what the thread waits for */
 	int signal;   /* which it was; valid once stopped. 0: none */

@@ -48,6 +48,7 @@ struct eng_fault {
 	uint32_t prev; /* issue order, all states but FREE */
 	uint32_t next;
 	uint32_t ready_next; /* READY: order of completion; FREE: free list */
+	uint32_t place; /* scratch of save and restore */
 	enum eng_fault_state state;
 };
 
@@ -57,7 +58,7 @@ struct eng_vcpu {
 	uint64_t ctl; /* APF_MSR_CTL, last accepted value */
 	uint32_t next_id;
 	bool ready_unacked;      /* int: a token was written, no acknowledgement yet */
-	uint32_t sent_token;     /* that token; its fault is forgotten by now */
+	uint32_t sent_token;     /* of the last page ready; its fault is forgotten by now */
 	bool wake_all_due;       /* a wake-all is queued */
 	uint32_t wake_all_after; /* it comes after this many entries of the ready queue */
 	bool wake_all_in_slot;   /* it was written, and the guest has not freed the slot yet */
@@ -210,12 +211,20 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev);
  */
 void eng_ack_lost(struct eng_vcpu *v);
 
+/*
+ * `ev` was queued as a #PF (ENG_HOW_PF; page missing, or page ready and reported by
+ * eng_ready_sent), and was taken out of the CPU again before the guest saw it. A page missing is
+ * forgotten as if it had never been sent: returns its fault's index, for which no page is to be
+ * reported any more, or ENG_NIL if there is no such fault by now. A page ready or a wake-all is
+ * due again, before all others: ENG_NIL.
+ * slot: as read now; *ret_store: what the area needs so that the event is not in it.
+ */
 uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct eng_slot slot,
 		       struct eng_store *ret_store);
 
 /* ---- save and restore (save.c) ---- */
 
-#define ENG_SAVE_VERSION 1u
+#define ENG_SAVE_VERSION 2u
 
 /* Bytes that eng_save needs at most. */
 size_t eng_save_bytes(const struct eng_vcpu *v);
@@ -227,6 +236,12 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf);
  * WAITING again: the caller finds them with eng_first/eng_next_waiting and fetches.
  */
 bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len);
+/*
+ * The saved state has events on, in the area at *ret_gpa, which the caller sees to it is RAM, as
+ * for a guest's write. False: it names none (or is none that eng_restore would take).
+ */
+bool eng_saved_area(const struct eng_vcpu *v, const unsigned char *buf, size_t len,
+		    gpa_t *ret_gpa);
 
 /* Iterates WAITING faults in issue order; ENG_NIL ends. */
 uint32_t eng_first_waiting(const struct eng_vcpu *v);

@@ -46,15 +46,27 @@ void eng_init(struct eng_vcpu *v, const struct eng_cfg *cfg, struct eng_fault *f
 		};
 }
 
-static void issue_append(struct eng_vcpu *v, uint32_t ix)
+/* Behind `after`; ENG_NIL: as the first. */
+static void issue_insert(struct eng_vcpu *v, uint32_t ix, uint32_t after)
 {
-	v->faults[ix].prev = v->issue_tail;
-	v->faults[ix].next = ENG_NIL;
-	if (v->issue_tail == ENG_NIL)
+	uint32_t before = after == ENG_NIL ? v->issue_head : v->faults[after].next;
+
+	v->faults[ix].prev = after;
+	v->faults[ix].next = before;
+	if (after == ENG_NIL)
 		v->issue_head = ix;
 	else
-		v->faults[v->issue_tail].next = ix;
-	v->issue_tail = ix;
+		v->faults[after].next = ix;
+	if (before == ENG_NIL)
+		v->issue_tail = ix;
+	else
+		v->faults[before].prev = ix;
+}
+
+/* How many ids from now on until this token comes up again. */
+static uint32_t ids_until(const struct eng_vcpu *v, uint32_t token)
+{
+	return ((token >> APF_TOKEN_VCPU_BITS) - v->next_id) & ID_MASK;
 }
 
 static void issue_unlink(struct eng_vcpu *v, uint32_t ix)
@@ -85,7 +97,15 @@ uint32_t eng_fault_alloc(struct eng_vcpu *v, gfn_t gfn, uint32_t token)
 		.ready_next = ENG_NIL,
 		.state = ENG_FAULT_WAITING,
 	};
-	issue_append(v, ix);
+	/*
+	 * A token that was issued just now is the last one to come up again. One that is due once
+	 * more (eng_take_back) has its place before it; restored ones come in order.
+	 */
+	uint32_t after = v->issue_tail;
+
+	while (after != ENG_NIL && ids_until(v, v->faults[after].token) > ids_until(v, token))
+		after = v->faults[after].prev;
+	issue_insert(v, ix, after);
 	v->outstanding++;
 	return ix;
 }
@@ -204,12 +224,14 @@ static uint32_t next_token(struct eng_vcpu *v)
 			id = 1;
 		v->next_id = (id + 1) & ID_MASK;
 		token = id << APF_TOKEN_VCPU_BITS | v->cfg.vcpu_id;
-		if (token == APF_TOKEN_WAKE_ALL || (v->ready_unacked && token == v->sent_token))
+		/* int: it may be in the slot, unread; pf2: nobody says that it was read. */
+		if (token == APF_TOKEN_WAKE_ALL ||
+		    (token == v->sent_token && (v->ready_unacked || eng_pf2_wire(v))))
 			continue;
 		if (head == ENG_NIL || v->faults[head].token != token)
 			return token;
 		issue_unlink(v, head);
-		issue_append(v, head);
+		issue_insert(v, head, v->issue_tail);
 	}
 }
 
@@ -222,6 +244,7 @@ uint32_t eng_send_missing(struct eng_vcpu *v, gfn_t gfn, struct eng_event *ret_e
 		.store = {.off = 0, .len = 4, .value = APF_REASON_MISSING},
 		.how = ENG_HOW_PF,
 		.token = token,
+		.gfn = gfn,
 	};
 	if (eng_pf2_wire(v)) {
 		ret_ev->store.len = 8;

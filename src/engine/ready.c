@@ -125,6 +125,7 @@ enum eng_ready eng_next_ready(struct eng_vcpu *v, const struct cpu_state *cpu,
 	if (!wake_all && v->ready_head == ENG_NIL)
 		return ENG_READY_NONE;
 	ev.token = wake_all ? APF_TOKEN_WAKE_ALL : v->faults[v->ready_head].token;
+	ev.gfn.v = wake_all ? 0 : v->faults[v->ready_head].gfn;
 	if (!eng_enabled(v) || (!slot.readable && !eng_ready_by_irq(v))) {
 		/* Nobody to tell, or no slot test and nowhere to write: the event ends here. */
 		*ret_ev = ev;
@@ -157,10 +158,9 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 {
 	bool in_slot = ev->how == ENG_HOW_IRQ;
 
-	if (in_slot && v->cfg.rev == APF_REV_INT) {
+	if (in_slot && v->cfg.rev == APF_REV_INT)
 		v->ready_unacked = true;
-		v->sent_token = ev->token;
-	}
+	v->sent_token = ev->token;
 	if (!v->wake_all_due || v->wake_all_after > 0) {
 		ASSERT(v->faults[v->ready_head].token == ev->token);
 		ready_pop(v);
@@ -178,47 +178,81 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 	v->wake_all_in_slot = in_slot;
 }
 
-uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct eng_slot slot,
-		       struct eng_store *ret_store)
+/* Out of the queue of what is due; the fault stays. */
+static void ready_unlink(struct eng_vcpu *v, uint32_t index)
 {
-	*ret_store = (struct eng_store){.len = 0};
-	if (slot.readable && slot.reason == (uint32_t)ev->store.value)
-		*ret_store = (struct eng_store){.off = 0, .len = ev->store.len, .value = 0};
-	if ((uint32_t)ev->store.value == APF_REASON_MISSING) {
-		for (uint32_t ix = v->issue_head; ix != ENG_NIL; ix = v->faults[ix].next) {
-			if (v->faults[ix].token != ev->token)
-				continue;
-			if (v->faults[ix].state == ENG_FAULT_READY) {
-				uint32_t *at = &v->ready_head, prev = ENG_NIL;
-				while (*at != ix) {
-					prev = *at;
-					at = &v->faults[*at].ready_next;
-				}
-				*at = v->faults[ix].ready_next;
-				if (v->ready_tail == ix)
-					v->ready_tail = prev;
-				v->ready_len--;
-			}
-			eng_fault_free(v, ix);
-			return ix;
-		}
+	uint32_t prev = ENG_NIL, place = 0;
+
+	for (uint32_t ix = v->ready_head; ix != index; ix = v->faults[ix].ready_next, place++)
+		prev = ix;
+	if (prev == ENG_NIL)
+		v->ready_head = v->faults[index].ready_next;
+	else
+		v->faults[prev].ready_next = v->faults[index].ready_next;
+	if (v->ready_tail == index)
+		v->ready_tail = prev;
+	v->ready_len--;
+	if (v->wake_all_due && v->wake_all_after > place)
+		v->wake_all_after--;
+}
+
+static uint32_t missing_taken_back(struct eng_vcpu *v, uint32_t token)
+{
+	uint32_t ix = v->issue_tail;
+
+	/* From the newest: it is the one that was told last. */
+	while (ix != ENG_NIL && v->faults[ix].token != token)
+		ix = v->faults[ix].prev;
+	if (ix == ENG_NIL)
 		return ENG_NIL;
-	}
+	if (v->faults[ix].state == ENG_FAULT_READY)
+		ready_unlink(v, ix);
+	eng_fault_free(v, ix);
+	return ix;
+}
+
+/* Due again, before all others. */
+static void ready_taken_back(struct eng_vcpu *v, const struct eng_event *ev)
+{
+	uint32_t ix;
+
 	if (ev->token == APF_TOKEN_WAKE_ALL) {
 		v->wake_all_due = true;
 		v->wake_all_after = 0;
-	} else {
-		uint32_t ix = eng_fault_alloc(v, ev->gfn, ev->token);
-
-		v->faults[ix].state = ENG_FAULT_READY;
-		v->faults[ix].ready_next = v->ready_head;
-		v->ready_head = ix;
-		if (v->ready_tail == ENG_NIL)
-			v->ready_tail = ix;
-		v->ready_len++;
-		if (v->wake_all_due)
-			v->wake_all_after++;
+		return;
 	}
+	ix = eng_fault_alloc(v, ev->gfn, ev->token);
+	v->faults[ix].state = ENG_FAULT_READY;
+	v->faults[ix].ready_next = v->ready_head;
+	v->ready_head = ix;
+	if (v->ready_tail == ENG_NIL)
+		v->ready_tail = ix;
+	v->ready_len++;
+	if (v->wake_all_due)
+		v->wake_all_after++;
+}
+
+uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct eng_slot slot,
+		       struct eng_store *ret_store)
+{
+	uint32_t reason = (uint32_t)ev->store.value;
+	bool in_slot = slot.readable && slot.reason == reason && reason != 0 &&
+		       (ev->store.len == 4 || slot.token == ev->token);
+
+	*ret_store = (struct eng_store){.len = in_slot ? ev->store.len : 0};
+	if (reason == APF_REASON_MISSING) {
+		uint32_t ix = missing_taken_back(v, ev->token);
+
+		/*
+		 * int: its page ready may be in the slot by now. Nobody sleeps for it, so both go;
+		 * the interrupt finds nothing, which a guest takes and acknowledges.
+		 */
+		if (ix == ENG_NIL && in_slot && v->cfg.rev == APF_REV_INT &&
+		    slot.token == ev->token)
+			ret_store->len = 8;
+		return ix;
+	}
+	ready_taken_back(v, ev);
 	return ENG_NIL;
 }
 

@@ -4,6 +4,7 @@
  *
  *   u32 magic, version, rev, vcpu_id, flags, next_id, wake_all_after, fault count
  *   u64 en, ctl
+ *   u32 token sent last, 0
  *   per fault, in issue order: u64 gfn, u32 token, u32 place in the ready queue or ~0
  *
  * Retired faults are not saved: nobody waits for them. Everything is checked before
@@ -13,7 +14,7 @@
 #include "engine/internal.h"
 
 #define SAVE_MAGIC 0x45465041u /* "APFE" */
-#define HEADER_BYTES 48u
+#define HEADER_BYTES 56u
 #define FAULT_BYTES 16u
 #define NOT_READY UINT32_MAX
 
@@ -53,22 +54,10 @@ size_t eng_save_bytes(const struct eng_vcpu *v)
 	return HEADER_BYTES + (size_t)v->outstanding * FAULT_BYTES;
 }
 
-/* The place of each ready fault, by one walk of the queue for each; bounded by faults_max^2. */
-static uint32_t ready_place(const struct eng_vcpu *v, uint32_t index)
-{
-	uint32_t place = 0;
-
-	if (v->faults[index].state != ENG_FAULT_READY)
-		return NOT_READY;
-	for (uint32_t ix = v->ready_head; ix != index; ix = v->faults[ix].ready_next)
-		place++;
-	return place;
-}
-
 size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 {
 	unsigned char *p = buf + HEADER_BYTES;
-	uint32_t count = 0;
+	uint32_t count = 0, ready = 0;
 
 	for (uint32_t ix = v->issue_head; ix != ENG_NIL; ix = v->faults[ix].next) {
 		const struct eng_fault *f = &v->faults[ix];
@@ -77,10 +66,12 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 			continue;
 		put64(p, f->gfn);
 		put32(p + 8, f->token);
-		put32(p + 12, ready_place(v, ix));
+		put32(p + 12, NOT_READY);
+		v->faults[ix].place = count++;
 		p += FAULT_BYTES;
-		count++;
 	}
+	for (uint32_t ix = v->ready_head; ix != ENG_NIL; ix = v->faults[ix].ready_next)
+		put32(buf + HEADER_BYTES + v->faults[ix].place * FAULT_BYTES + 12, ready++);
 	put32(buf, SAVE_MAGIC);
 	put32(buf + 4, ENG_SAVE_VERSION);
 	put32(buf + 8, (uint32_t)v->cfg.rev);
@@ -93,7 +84,27 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 	put32(buf + 28, count);
 	put64(buf + 32, v->en);
 	put64(buf + 40, v->ctl);
+	put32(buf + 48, v->sent_token);
+	put32(buf + 52, 0);
 	return (size_t)(p - buf);
+}
+
+/* Each once. The pool is empty, and has room for notes. */
+static bool places_valid(const struct eng_vcpu *v, const unsigned char *p, uint32_t count,
+			 uint32_t ready)
+{
+	for (uint32_t place = 0; place < ready; place++)
+		v->faults[place].place = ENG_NIL;
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t place = get32(p + i * FAULT_BYTES + 12);
+
+		if (place == NOT_READY)
+			continue;
+		if (place >= ready || v->faults[place].place != ENG_NIL)
+			return false;
+		v->faults[place].place = i;
+	}
+	return true;
 }
 
 /*
@@ -119,16 +130,8 @@ static bool faults_valid(const struct eng_vcpu *v, const unsigned char *p, uint3
 		if (get32(p + i * FAULT_BYTES + 12) != NOT_READY)
 			ready++;
 	}
-	for (uint32_t place = 0; place < ready; place++) {
-		uint32_t found = 0;
-
-		for (uint32_t i = 0; i < count; i++)
-			found += get32(p + i * FAULT_BYTES + 12) == place;
-		if (found != 1)
-			return false;
-	}
 	*ret_ready = ready;
-	return true;
+	return places_valid(v, p, count, ready);
 }
 
 /* An engine that never restored could only hold register values that it accepted. */
@@ -166,13 +169,30 @@ static bool idle_if_off(const struct eng_vcpu *v, uint64_t en, uint32_t flags, u
 	return flags == 0 && count == 0;
 }
 
+static bool header_valid(const struct eng_vcpu *v, const unsigned char *buf, size_t len)
+{
+	return len >= HEADER_BYTES && get32(buf) == SAVE_MAGIC &&
+	       get32(buf + 4) == ENG_SAVE_VERSION && get32(buf + 8) == (uint32_t)v->cfg.rev &&
+	       get32(buf + 12) == v->cfg.vcpu_id && get32(buf + 52) == 0;
+}
+
+bool eng_saved_area(const struct eng_vcpu *v, const unsigned char *buf, size_t len,
+		    gpa_t *ret_gpa)
+{
+	struct eng_vcpu probe = {.cfg = v->cfg};
+
+	if (!header_valid(v, buf, len))
+		return false;
+	probe.en = get64(buf + 32);
+	*ret_gpa = eng_area_gpa(probe.en);
+	return eng_enabled(&probe);
+}
+
 bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 {
 	uint32_t ready = 0;
 
-	if (v->outstanding != 0 || len < HEADER_BYTES || get32(buf) != SAVE_MAGIC ||
-	    get32(buf + 4) != ENG_SAVE_VERSION || get32(buf + 8) != (uint32_t)v->cfg.rev ||
-	    get32(buf + 12) != v->cfg.vcpu_id)
+	if (v->outstanding != 0 || !header_valid(v, buf, len))
 		return false;
 	uint32_t flags = get32(buf + 16), next_id = get32(buf + 20);
 	uint32_t after = get32(buf + 24), count = get32(buf + 28);
@@ -193,10 +213,10 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 		eng_fault_alloc(v, (gfn_t){get64(p + i * FAULT_BYTES)},
 				get32(p + i * FAULT_BYTES + 8));
 	/* A fresh pool hands out 0, 1, 2, …: entry i of the save is fault i. */
+	(void)places_valid(v, p, count, ready);
 	for (uint32_t place = 0; place < ready; place++)
-		for (uint32_t i = 0; i < count; i++)
-			if (get32(p + i * FAULT_BYTES + 12) == place)
-				eng_ready_push(v, i);
+		eng_ready_push(v, v->faults[place].place);
+	v->sent_token = get32(buf + 48);
 	v->ready_unacked = flags & FLAG_READY_UNACKED;
 	v->wake_all_due = flags & FLAG_WAKE_ALL_DUE;
 	v->wake_all_in_slot = flags & FLAG_WAKE_ALL_IN_SLOT;

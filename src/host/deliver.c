@@ -143,12 +143,14 @@ void pf_take_back(struct hst_vcpu *v)
 	p->ops->cancel_pf(p->ctx, v->index);
 	v->cpu.untaken_token = 0;
 	v->cpu.event_pending = false;
-	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING)
+	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING) {
 		v->stats.missing_events--;
-	else if (v->queued.token == APF_TOKEN_WAKE_ALL)
+		v->stats.ready_events -= store.len > v->queued.store.len;
+	} else if (v->queued.token == APF_TOKEN_WAKE_ALL) {
 		v->stats.wake_alls--;
-	else
+	} else {
 		v->stats.ready_events--;
+	}
 	if (ix != ENG_NIL)
 		waiter_unlink(&v->tokens[ix]);
 }

@@ -128,6 +128,19 @@ static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
 		enter(v, next, ret);
 }
 
+static void rom_fault(struct hst_vcpu *v)
+{
+	const struct hst_trouble t = {
+		.why = {.code = -EFAULT,
+			.text = "an absent page of a read-only memslot was touched, and KVM does "
+				"not say which; tell by apf_slot_set that it is one"},
+		.gpa = ram_gpa(&v->h->ram, (roff_t){0}),
+		.tries = 1,
+	};
+
+	hst_pause_for(v->h, &t);
+}
+
 /* True: the exit is for the VMM, or the VMM wants its thread: *ret is set. */
 static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_step *ret)
 {
@@ -147,6 +160,9 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 			return true;
 		}
 		hst_fault(v, x->roff);
+		return false;
+	case PLAT_EXIT_ROM:
+		rom_fault(v);
 		return false;
 	case PLAT_EXIT_RAM_IO:
 		hst_ram_io(v, x->roff, &x->io);
@@ -188,7 +204,7 @@ void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit 
 			*ret = (struct hst_step){.todo = HST_TODO_PUMP};
 		return;
 	case HST_DID_WAIT:
-		v->where = HST_IN_HOST;
+		vcpu_back_in_host(v);
 		break;
 	case HST_DID_PUMP:
 		break;

@@ -51,6 +51,7 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
+	h->queues = take(base, &used, (cfg->vcpus + 1) * sizeof(*h->queues));
 	h->vcpus = take(base, &used, cfg->vcpus * sizeof(*h->vcpus));
 	for (unsigned i = 0; i < cfg->vcpus; i++) {
 		struct hst_waiter *tokens = take(base, &used, cfg->faults_max * sizeof(*tokens));

@@ -315,6 +315,7 @@ struct hst_vcpu {
 	bool called;       /* between a call of the VMM's and the way back: not at rest */
 	bool back_wanted;  /* by the VMM */
 	bool half;         /* KVM has yet to finish the instruction of the last exit */
+	bool halted;       /* by us, as far as KVM is concerned */
 	bool changed;      /* the VMM may have set registers in KVM's state */
 	bool cpu_stale;    /* `cpu` is older than what the VMM may have done to it */
 	struct eng_event queued; /* the #PF of ours that `cpu.untaken_token` is of */
@@ -388,7 +389,7 @@ struct hst {
 	uint32_t fetch_count;
 	struct hst_fetch *free_fetches;
 	uint32_t free_count;
-	struct hst_queue queues[HST_VCPUS_MAX + 1];
+	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	unsigned next_queue; /* whose turn it is */
 	uint32_t in_flight;
 	struct hst_queue filled;

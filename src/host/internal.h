@@ -172,6 +172,8 @@ void vcpu_block_ready(struct hst_waiter *w, uint64_t now);
 /* Makes the vCPU thread look, wherever it is. */
 void vcpu_kick(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
+/* Its thread looks: a kick that was on its way has done its work. */
+void vcpu_back_in_host(struct hst_vcpu *v);
 void vcpu_init(struct hst_vcpu *v);
 /* Begins to wait for the block of off; false: it is there. */
 bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase);

@@ -102,12 +102,22 @@ static void fetch_what_is_awaited(struct hst_vcpu *v)
 	}
 }
 
+/* pf2-strict keeps an area that it has refused, and never writes there. */
+static bool area_valid(const struct hst_vcpu *v, const unsigned char *buf, size_t len)
+{
+	gpa_t gpa;
+	roff_t off;
+
+	return v->eng.cfg.rev == APF_REV_PF2_STRICT || !eng_saved_area(&v->eng, buf, len, &gpa) ||
+	       ram_find(&v->h->ram, gpa, 8, &off);
+}
+
 bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len)
 {
 	struct hst_store stores[HST_STORES_MAX];
 	uint32_t count;
 
-	if (v->phase != HST_PHASE_RUN || v->store_count > 0 ||
+	if (v->phase != HST_PHASE_RUN || v->store_count > 0 || !area_valid(v, buf, len) ||
 	    !stores_read(v, buf, len, stores, &count) ||
 	    !eng_restore(&v->eng, buf, len - TRAILER_BYTES - count * STORE_BYTES))
 		return false;

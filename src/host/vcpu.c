@@ -33,7 +33,7 @@ void vcpu_kick_all(struct hst *h)
 		vcpu_kick(&h->vcpus[i]);
 }
 
-static void back_in_host(struct hst_vcpu *v)
+void vcpu_back_in_host(struct hst_vcpu *v)
 {
 	v->where = HST_IN_HOST;
 	v->kicked = false;
@@ -54,7 +54,7 @@ static void wait_over(struct hst_vcpu *v, uint64_t now)
 
 void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
-	back_in_host(v);
+	vcpu_back_in_host(v);
 	v->cpu = *cpu;
 	hold_instruction(v);
 	if (!kick_only) {
@@ -62,6 +62,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 		if (!v->redundant_last)
 			v->redundant_run = 0;
 		v->redundant_last = false;
+		v->halted = false;
 	}
 	if (v->phase == HST_PHASE_STALL && !kick_only)
 		/* An interrupt ended the halt; if the guest still needs the block it comes back. */
@@ -283,6 +284,14 @@ void vcpu_stores_begin(struct hst_vcpu *v)
 	(void)stores_wait(v);
 }
 
+/* INIT clears them, and with them what the guest was told. */
+static void forget_registers(struct hst_vcpu *v)
+{
+	v->queued.token = 0;
+	eng_reset(&v->eng);
+	vcpu_keep_area(v);
+}
+
 void hst_vcpu_reset(struct hst_vcpu *v)
 {
 	/*
@@ -291,9 +300,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
 	 */
 	if (v->phase != HST_PHASE_STORE)
 		drop_phase(v);
-	v->queued.token = 0;
-	eng_reset(&v->eng);
-	vcpu_keep_area(v);
+	forget_registers(v);
 	/* Its thread may wait for what was dropped. */
 	vcpu_kick(v);
 }
@@ -305,7 +312,8 @@ void hst_vcpu_reset(struct hst_vcpu *v)
  */
 void vcpu_rest(struct hst_vcpu *v)
 {
-	v->where = HST_IN_HOST;
+	vcpu_back_in_host(v);
+	v->halted = false;
 	if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 		drop_phase(v);
 	timer_cancel(&v->h->timers, &v->wake);
@@ -334,6 +342,11 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	}
 	if (h->cfg.faults == HST_FAULTS_USER)
 		w = eng_may_send_missing(&v->eng, &v->cpu, slot_read(v));
+	/* Asked last, as it takes a system call: another kernel may be running by now. */
+	if (w == ENG_MAY_SEND && h->plat.ops->was_reset(h->plat.ctx, v->index)) {
+		forget_registers(v);
+		w = ENG_NOT_ENABLED;
+	}
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;
@@ -387,6 +400,11 @@ void vcpu_init(struct hst_vcpu *v)
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
 	hold_no_instruction(v);
+	/* A halt that a reset has left behind ends with it. */
+	if (how == HST_ENTER && v->halted && v->phase != HST_PHASE_STALL)
+		how = HST_ENTER_RUNNABLE;
+	if (how != HST_ENTER)
+		v->halted = how == HST_ENTER_HALTED;
 	v->where = HST_IN_GUEST;
 	return how;
 }
@@ -453,7 +471,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	uint64_t now = hst_now(h);
 	bool fresh_stall = false;
 
-	back_in_host(v);
+	vcpu_back_in_host(v);
 	if (hst_is_paused(h) || h->evict.hold.on)
 		return wait(v);
 	if (now < v->crowded_until_ns)

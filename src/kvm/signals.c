@@ -47,7 +47,7 @@ static bool same_mask(const sigset_t *a, const sigset_t *b)
 }
 
 /* Inside KVM_RUN: what the VMM lets through, and ours. */
-static void set_run_mask(struct kvmp *k, struct kvmp_vcpu *v)
+static int set_run_mask(struct kvmp *k, struct kvmp_vcpu *v)
 {
 	/* struct kvm_signal_mask ends in a flexible array: the set lies right behind it. */
 	_Alignas(struct kvm_signal_mask) unsigned char
@@ -56,28 +56,37 @@ static void set_run_mask(struct kvmp *k, struct kvmp_vcpu *v)
 	sigset_t set = v->run_mask;
 
 	if (v->run_mask_known && same_mask(&v->run_mask, &v->run_mask_set))
-		return;
+		return 0;
 	sigdelset(&set, SIGBUS);
 	sigdelset(&set, k->kick_signal);
 	sigdelset(&set, PLAIN_SIGNAL);
 	memcpy(arg, &head, sizeof(head));
 	memcpy(arg + sizeof(head), &set, KERNEL_SIGSET_BYTES);
-	v->run_mask_known = KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, arg) == 0;
+	if (KVMP_IOCTL(v->fd, KVM_SET_SIGNAL_MASK, arg) < 0)
+		return -errno;
+	v->run_mask_known = true;
 	v->run_mask_set = v->run_mask;
+	return 0;
 }
 
-void kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
+int kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
 {
 	sigset_t all;
+	int rc;
 
 	all_blocked(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &v->vmm_mask);
 	if (!v->mask_told)
 		v->run_mask = v->vmm_mask;
-	set_run_mask(k, v);
+	rc = set_run_mask(k, v);
+	if (rc < 0) {
+		(void)pthread_sigmask(SIG_SETMASK, &v->vmm_mask, NULL);
+		return rc;
+	}
 	pthread_mutex_lock(&v->kick_lock);
 	v->tid = (pid_t)syscall(SYS_gettid);
 	pthread_mutex_unlock(&v->kick_lock);
+	return 0;
 }
 
 static void to_self(int sig)

@@ -16,8 +16,8 @@
 int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e);
 void kvmp_signals_fini(struct kvmp_vcpu *v);
 
-/* The vCPU's thread: from here on it can be kicked; and no more. */
-void kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v);
+/* The vCPU's thread: from here on it can be kicked (0, or -Exxx); and no more. */
+int kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v);
 void kvmp_signals_end(struct kvmp *k, struct kvmp_vcpu *v);
 
 enum kvmp_signal {

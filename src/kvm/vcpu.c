@@ -121,6 +121,23 @@ static bool is_nested(const struct kvmp *k, const struct kvmp_vcpu *v)
 	       (state.head.flags & KVM_STATE_NESTED_GUEST_MODE);
 }
 
+/*
+ * The #PF that we queued last is still KVM's. One that was about to go in when KVM_RUN ended
+ * counts as injected from then on, with its payload in CR2.
+ */
+static bool is_untaken(const struct kvmp_vcpu *v)
+{
+	const struct kvm_sync_regs *s = &v->run->s.regs;
+	const struct kvm_vcpu_events *ev = &s->events;
+
+	if (v->token == 0 || ev->exception.nr != APF_PF_VECTOR)
+		return false;
+	if (ev->exception.pending)
+		return ev->exception_has_payload && ev->exception_payload == v->token;
+	return ev->exception.injected && ev->exception.error_code == APF_PF_ERROR_CODE &&
+	       s->sregs.cr2 == v->token;
+}
+
 static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruction,
 		     struct cpu_state *cpu)
 {
@@ -150,12 +167,16 @@ static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruc
 		.cr4 = s->sregs.cr4,
 		.efer = s->sregs.efer,
 	};
-	if (ev->exception.pending && ev->exception.nr == APF_PF_VECTOR && v->token != 0 &&
-	    ev->exception_has_payload && ev->exception_payload == v->token)
-		cpu->untaken_token = v->token;
-	else
+	if (!is_untaken(v))
 		v->token = 0;
+	cpu->untaken_token = v->token;
 }
+
+/*
+ * KVM looks the address of a poisoned page up as for a write, and tells of a read-only memslot
+ * an error value in its place (KVM_HVA_ERR_RO_BAD; seen on Linux 6.18).
+ */
+#define KERNEL_ADDRESSES (1ull << 63)
 
 /* KVM_RUN was interrupted: a fault, a kick, a signal of the VMM's, or nothing at all. */
 static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
@@ -176,7 +197,10 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 	hva.v = (uintptr_t)v->fault.si_addr;
 	if (v->fault.si_code == BUS_MCEERR_AR && k->ram.hva_to_roff(k->ram.ctx, hva, &x->roff)) {
 		x->kind = PLAT_EXIT_FAULT;
-		x->was_reset = kvmp_reset_seen(v);
+		return;
+	}
+	if (v->fault.si_code == BUS_MCEERR_AR && hva.v >= KERNEL_ADDRESSES) {
+		x->kind = PLAT_EXIT_ROM;
 		return;
 	}
 	kvmp_signal_pass_fault(v);
@@ -232,8 +256,12 @@ static void msr_access(const struct kvmp *k, struct kvmp_vcpu *v, struct plat_ex
 	if (!k->msrs)
 		return;
 	if (!is_our_msr(run->msr.index)) {
-		/* Without us KVM would have refused it: the VMM knows of no such exit. */
-		if (!(run->msr.reason & wanted)) {
+		/*
+		 * The VMM filters it, and has not asked for such an exit, which we have: without us
+		 * KVM would have refused it. Exits for other reasons are only the VMM's to ask for.
+		 */
+		if (run->msr.reason == KVM_MSR_EXIT_REASON_FILTER &&
+		    !(wanted & KVM_MSR_EXIT_REASON_FILTER)) {
 			run->msr.error = 1;
 			x->kind = PLAT_EXIT_KICK;
 		}
@@ -302,22 +330,30 @@ static int end_halt(struct kvmp_vcpu *v)
 	return mp.mp_state == KVM_MP_STATE_HALTED ? set_mp_state(v, KVM_MP_STATE_RUNNABLE) : 0;
 }
 
-static bool kp_begin(void *ctx, unsigned vcpu)
+static int kp_begin(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	int rc = kvmp_signals_begin(k, v);
 
-	kvmp_signals_begin(k, v);
-	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE);
+	if (rc < 0)
+		return rc;
+	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* What was put into kvm_run since the last entry must be KVM's before anybody looks. */
-static void flush_events(struct kvmp_vcpu *v)
+/* What we, or the VMM, put into kvm_run since the last entry is KVM's before anybody looks. */
+static void flush_registers(struct kvmp_vcpu *v)
 {
-	if (!(v->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS))
-		return;
-	(void)KVMP_IOCTL(v->fd, KVM_SET_VCPU_EVENTS, &v->run->s.regs.events);
-	v->run->kvm_dirty_regs &= ~(__u64)KVM_SYNC_X86_EVENTS;
+	struct kvm_sync_regs *s = &v->run->s.regs;
+	uint64_t dirty = v->run->kvm_dirty_regs;
+
+	if (dirty & KVM_SYNC_X86_REGS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_REGS, &s->regs);
+	if (dirty & KVM_SYNC_X86_SREGS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_SREGS, &s->sregs);
+	if (dirty & KVM_SYNC_X86_EVENTS)
+		(void)KVMP_IOCTL(v->fd, KVM_SET_VCPU_EVENTS, &s->events);
+	v->run->kvm_dirty_regs = 0;
 }
 
 static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
@@ -325,7 +361,8 @@ static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	flush_events(v);
+	if (v->run->kvm_dirty_regs)
+		flush_registers(v);
 	if (v->halted)
 		(void)end_halt(v);
 	if (interrupted)
@@ -440,6 +477,7 @@ static void kp_cancel_pf(void *ctx, unsigned vcpu)
 	struct kvm_vcpu_events *ev = &v->run->s.regs.events;
 
 	ev->flags = KVM_VCPUEVENT_VALID_PAYLOAD;
+	ev->exception.injected = 0;
 	ev->exception.pending = 0;
 	ev->exception_has_payload = 0;
 	v->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
@@ -461,6 +499,13 @@ static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 	struct kvmp *k = ctx;
 
 	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
+}
+
+static bool kp_was_reset(void *ctx, unsigned vcpu)
+{
+	struct kvmp *k = ctx;
+
+	return kvmp_reset_seen(&k->vcpus[vcpu]);
 }
 
 static void kp_pass_fault(void *ctx, unsigned vcpu)
@@ -507,6 +552,7 @@ static const struct plat_ops kvmp_ops = {
 	.finish_msr = kp_finish_msr,
 	.set_msr = kp_set_msr,
 	.pass_fault = kp_pass_fault,
+	.was_reset = kp_was_reset,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };

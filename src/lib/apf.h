@@ -82,6 +82,7 @@ void lib_give_way(struct apf *a);
 /* slot.c: what the VMM has told about its memslots. */
 enum kvmp_slot lib_slot_at(struct apf *a, gpa_t gpa);
 void lib_slots_free(struct apf *a);
+int lib_slots_start(struct apf *a);
 /* open.c: what a page source may use. */
 struct src_env lib_src_env(struct apf *a);
 /*

@@ -465,7 +465,11 @@ static int start(struct apf *a, struct err *e)
 	hst_init(&a->hst, &cfg, a->space);
 	for (unsigned i = 0; i < c->vcpus_max; i++)
 		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
-	return lib_serve_start(a, e);
+	rc = lib_serve_start(a, e);
+	if (rc == 0 && lib_slots_start(a) < 0)
+		rc = err_set(e, -ENOSPC, "apf_start: read-only memslots do not fit into what may "
+			     "be resident; raise resident_max");
+	return rc;
 }
 
 int apf_start(struct apf *a, struct apf_error *error)

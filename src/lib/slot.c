@@ -65,6 +65,37 @@ static int add(struct apf *a, const struct lib_slot *slot)
 	return 0;
 }
 
+/* Part of RAM of ours. */
+static int pin(struct apf *a, const struct lib_slot *slot)
+{
+	const struct ram *ram = &a->hst.ram;
+	int rc = 0;
+
+	for (unsigned i = 0; i < ram->region_count && rc == 0; i++) {
+		const struct ram_region *r = &ram->regions[i];
+		uint64_t start = max_u64(slot->gpa, r->gpa.v);
+		uint64_t end = min_u64(slot->gpa + slot->bytes, r->gpa.v + r->bytes);
+
+		if (start < end)
+			rc = apf_pin(a, start, end - start);
+	}
+	return rc;
+}
+
+/*
+ * A read-only memslot's pages are there before the guest touches them, and stay: KVM does not say
+ * which one it misses. Those that the VMM told of before apf_start come when it starts.
+ */
+int lib_slots_start(struct apf *a)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < a->slot_count && rc == 0; i++)
+		if (a->slots[i].kind == KVMP_SLOT_ROM)
+			rc = pin(a, &a->slots[i]);
+	return rc;
+}
+
 int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind)
 {
 	const struct lib_slot slot = {gpa, bytes, (enum kvmp_slot)kind};
@@ -77,7 +108,7 @@ int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind
 	forget_covered(a, gpa, bytes);
 	rc = add(a, &slot);
 	pthread_rwlock_unlock(&a->slot_lock);
-	return rc;
+	return rc == 0 && kind == APF_SLOT_ROM && a->started ? pin(a, &slot) : rc;
 }
 
 void lib_slots_free(struct apf *a)

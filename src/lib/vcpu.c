@@ -95,10 +95,13 @@ int apf_vcpu_run(struct apf_vcpu *v)
 	struct apf *a = v->a;
 	const struct plat *p = &a->hst.plat;
 	enum hst_did did = HST_DID_CALL;
-	bool wanted = p->ops->begin(p->ctx, v->index);
+	int begun = p->ops->begin(p->ctx, v->index);
+	bool wanted = begun > 0;
 	struct plat_exit x;
 	struct hst_step step;
 
+	if (begun < 0)
+		return begun;
 	lib_lock(a);
 	for (;;) {
 		hst_vcpu_step(v->hv, did, &x, wanted, &step);
@@ -128,7 +131,8 @@ static void finish_instruction(struct apf_vcpu *v)
 	const struct plat_entry entry = {.how = PLAT_COMPLETE};
 	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
 
-	(void)p->ops->begin(p->ctx, v->index);
+	if (p->ops->begin(p->ctx, v->index) < 0)
+		return;
 	/* Bounded: an instruction has so many parts. */
 	for (unsigned i = 0; i < HST_STORES_MAX && !hst_vcpu_is_whole(v->hv); i++) {
 		p->ops->run(p->ctx, v->index, &entry, &x);

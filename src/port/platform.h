@@ -15,6 +15,7 @@
 
 enum plat_exit_kind {
 	PLAT_EXIT_FAULT,  /* the guest touched an absent page: roff */
+	PLAT_EXIT_ROM,    /* the guest touched an absent page of a read-only memslot: which? */
 	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: roff, io */
 	PLAT_EXIT_WRMSR,  /* msr */
 	PLAT_EXIT_RDMSR,  /* msr */
@@ -67,7 +68,7 @@ struct plat_exit {
 		uint32_t index;
 		uint64_t value;
 	} msr;
-	bool was_reset; /* PLAT_EXIT_FAULT, _RDMSR, _WRMSR: by an INIT that nobody told us of */
+	bool was_reset; /* PLAT_EXIT_RDMSR, _WRMSR: by an INIT that nobody told us of */
 	struct plat_io io;
 	struct cpu_state cpu;
 };
@@ -77,10 +78,10 @@ struct plat_ops {
 
 	/*
 	 * vCPU thread. The VMM has called, and from here on until rest() kicks may come. Whatever
-	 * it has changed in KVM's state meanwhile counts. True: it wants its thread back at once
-	 * (immediate_exit).
+	 * it has changed in KVM's state meanwhile counts. 1: it wants its thread back at once
+	 * (immediate_exit); 0; or -Exxx: there is no way to reach the thread, nothing has begun.
 	 */
-	bool (*begin)(void *ctx, unsigned vcpu);
+	int (*begin)(void *ctx, unsigned vcpu);
 	/*
 	 * vCPU thread. The call is about to return: ends our halt, and after it no kick reaches
 	 * the thread. interrupted: kvm_run says KVM_EXIT_INTR then.
@@ -110,6 +111,11 @@ struct plat_ops {
 	 */
 	void (*prefault)(void *ctx, unsigned vcpu, gpa_t gpa);
 
+	/*
+	 * vCPU thread, after an exit. Whether an INIT that nobody told us of has come since the guest
+	 * was entered with watch_reset.
+	 */
+	bool (*was_reset)(void *ctx, unsigned vcpu);
 	/*
 	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to
 	 * be taken at the next entry, and makes a halted vCPU runnable.

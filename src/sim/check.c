@@ -243,8 +243,15 @@ void sim_chk_cancel(struct sim_vcpu *v)
 		return;
 	}
 	v->chk.taken_back = !np || !np->ready;
-	if (np)
+	if (np) {
 		np->token = 0;
+	} else if (v->chk.in_slot == token) {
+		/* Its page ready was in the slot, and goes with it. Else a wake-all covers it. */
+		must(v, words(v) == 0, 48, "page missing is withdrawn, its page ready is not",
+		     token);
+		v->chk.in_slot = 0;
+		v->w->counts.ready--;
+	}
 	v->w->counts.missing--;
 }
 

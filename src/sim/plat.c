@@ -124,6 +124,14 @@ static void plat_kick(void *ctx, unsigned vcpu)
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_KICK, vcpu, 0, 0);
 }
 
+/* The simulated VMM resets by itself, and says so. */
+static bool plat_was_reset(void *ctx, unsigned vcpu)
+{
+	(void)ctx;
+	(void)vcpu;
+	return false;
+}
+
 /* No VMM sets KVM's registers here. */
 static void plat_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
 {
@@ -147,6 +155,7 @@ const struct plat_ops sim_plat_ops = {
 	.cancel_pf = plat_cancel_pf,
 	.finish_msr = plat_finish_msr,
 	.set_msr = plat_set_msr,
+	.was_reset = plat_was_reset,
 	.take_registers = plat_take_registers,
 	.show_registers = plat_show_registers,
 	.raise_irq = plat_raise_irq,

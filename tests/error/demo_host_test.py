@@ -136,6 +136,11 @@ class Limits(DemoTest):
                              "files; .*")
         self.verified(done, "user:int")
 
+    def test_no_room_for_signals(self):
+        """Any process of the user can use up its queue of signals: a kick must not need it."""
+        need(self, "user")
+        self.verified(self.limited("--sigpending=0"), "user:int")
+
     def test_too_many_pages(self):
         """More than the guest's table of hashes has room for."""
         path = self.folder / "large"

@@ -3,6 +3,7 @@
  * RAM of the library under slots of the VMM's making: a hole and a read-only slot in it are
  * devices to the guest, as with KVM alone.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -112,10 +113,52 @@ static void a_load_from_a_read_only_slot_reads_the_source(void **state)
 		struct vm v;
 
 		slots(&v, true);
+		/* KVM does not say which of its pages is missing. */
+		assert_int_equal(apf_slot_set(v.apf, AT, BYTES, APF_SLOT_ROM), 0);
 		load(&v, mode);
 		vm_until_exit(&v, KVM_EXIT_IO);
 		assert_int_equal(byte_out(&v), 0x77);
 	}
+}
+
+static void an_untold_read_only_slot_pauses_the_vm(void **state)
+{
+	struct apf_error e = {0};
+	struct vm v;
+
+	(void)state;
+	slots(&v, true);
+	load(&v, USER_MODE);
+	vm_go(&v);
+	while (!apf_is_paused(v.apf))
+		usleep(1000);
+	assert_int_equal(apf_trouble_get(v.apf, &e), -EFAULT);
+	assert_non_null(strstr(e.text, "apf_slot_set"));
+	/* Once it is told, the guest goes on where it was. */
+	assert_int_equal(apf_slot_set(v.apf, AT, BYTES, APF_SLOT_ROM), 0);
+	apf_resume(v.apf);
+	assert_int_equal(vm_join(&v), 0);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_IO);
+	assert_int_equal(byte_out(&v), 0x77);
+}
+
+static void told_slots_are_believed(void **state)
+{
+	unsigned char ram;
+	struct vm v;
+
+	(void)state;
+	slots(&v, false);
+	assert_int_equal(apf_slot_set(v.apf, 0, AT, APF_SLOT_RAM), 0);
+	assert_int_equal(apf_slot_set(v.apf, AT, BYTES, APF_SLOT_HOLE), 0);
+	store(&v, REAL_MODE);
+	vm_until_exit(&v, KVM_EXIT_MMIO);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(apf_read(v.apf, AT, &ram, 1), 0);
+	assert_int_equal(ram, 0x77);
+	assert_int_equal(apf_slot_set(v.apf, AT + 1, BYTES, APF_SLOT_RAM), -EINVAL);
+	assert_int_equal(apf_slot_set(v.apf, AT, 0, APF_SLOT_RAM), -EINVAL);
+	assert_int_equal(apf_slot_set(v.apf, -4096ull, 8192, APF_SLOT_RAM), -EINVAL);
 }
 
 static void a_store_to_an_ordinary_slot_is_rams(void **state)
@@ -143,6 +186,8 @@ int main(void)
 		VM_TEST(a_store_to_a_read_only_slot_is_the_vmms),
 		VM_TEST(a_load_from_a_hole_is_the_vmms),
 		VM_TEST(a_load_from_a_read_only_slot_reads_the_source),
+		VM_TEST(an_untold_read_only_slot_pauses_the_vm),
+		VM_TEST(told_slots_are_believed),
 		VM_TEST(a_store_to_an_ordinary_slot_is_rams),
 	};
 

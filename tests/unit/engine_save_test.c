@@ -15,7 +15,7 @@
 #define AT_COUNT 28
 #define AT_EN 32
 #define AT_CTL 40
-#define AT_FAULTS 48
+#define AT_FAULTS 56
 #define AT_FAULT(i) (AT_FAULTS + 16 * (i))
 
 struct save {
@@ -385,7 +385,7 @@ struct patch_row {
  */
 static const struct patch_row refused_rows[] = {
 	{"refused_magic", 0, 0x12345678, 0, 0x12345678},
-	{"refused_version", 4, 2, 4, 2},
+	{"refused_version", 4, 1, 4, 1},
 	{"refused_revision", AT_REV, APF_REV_PF2, AT_REV, APF_REV_PF2},
 	{"refused_vcpu", AT_VCPU, FX_VCPU + 1, AT_VCPU, FX_VCPU + 1},
 	{"refused_unknown_flag", AT_FLAGS, 8, AT_FLAGS, 8},
@@ -398,6 +398,7 @@ static const struct patch_row refused_rows[] = {
 	{"refused_en_feature_not_offered", AT_EN, FX_EN_IRQ | 4, AT_EN, FX_EN_IRQ | 4},
 	{"refused_ctl_reserved_bit", AT_CTL, 0x1f3, AT_CTL, 0x1f3},
 	{"refused_faults_while_disabled", AT_EN, FX_GPA, AT_EN, FX_GPA},
+	{"refused_something_behind_the_token", 52, 1, 52, 1},
 	{"refused_token_0", AT_FAULT(0) + 8, 0, AT_FAULT(0) + 8, 0},
 	{"refused_token_id_0", AT_FAULT(0) + 8, FX_VCPU, AT_FAULT(0) + 8, FX_VCPU},
 	{"refused_token_of_another_vcpu", AT_FAULT(0) + 8, TOKEN(1) + 1, AT_FAULT(0) + 8,
@@ -551,9 +552,50 @@ static void token_in_the_restored_area_is_not_overwritten(void **state)
 	}
 }
 
+/* The guest has yet to read the token, and the ids have come round. */
+static void a_token_in_the_slot_is_not_issued_after_a_restore(void **state)
+{
+	struct fx a, b;
+	struct save s;
+	uint32_t ix, token;
+
+	(void)state;
+	fx_init_on(&a, APF_REV_INT);
+	ix = fx_sleeper(&a, 1);
+	token = a.ev.token;
+	assert_true(eng_page_ready(&a.v, ix));
+	assert_int_equal(fx_scan(&a), ENG_READY_SEND);
+	a.v.next_id = token >> APF_TOKEN_VCPU_BITS;
+	save(&a, &s);
+	fx_init(&b, APF_REV_INT);
+	b.area = a.area;
+	assert_true(eng_restore(&b.v, s.bytes, s.len));
+	fx_missing(&b, 2);
+	assert_int_not_equal(b.ev.token, token);
+}
+
+static void the_area_of_a_save_can_be_asked_for(void **state)
+{
+	struct fx fx;
+	struct save s;
+	gpa_t gpa = {0};
+
+	(void)state;
+	fx_init_on(&fx, APF_REV_INT);
+	save(&fx, &s);
+	assert_true(eng_saved_area(&fx.v, s.bytes, s.len, &gpa));
+	assert_int_equal(gpa.v, FX_GPA);
+	assert_false(eng_saved_area(&fx.v, s.bytes, 8, &gpa));
+	fx_init(&fx, APF_REV_INT);
+	save(&fx, &s);
+	assert_false(eng_saved_area(&fx.v, s.bytes, s.len, &gpa));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_token_in_the_slot_is_not_issued_after_a_restore),
+		cmocka_unit_test(the_area_of_a_save_can_be_asked_for),
 		cmocka_unit_test(off_round_trip),
 		cmocka_unit_test(nothing_offered_round_trip),
 		cmocka_unit_test(restored_waiting_faults_can_be_found),

@@ -726,6 +726,22 @@ static void a_restored_register_does_not_acknowledge(void **state)
 	hx_close(x);
 }
 
+static void a_kernel_that_came_by_init_is_not_told(void **state)
+{
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+
+	(void)state;
+	x->vcpus[0].init = true;
+	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER_HALTED);
+	assert_int_equal(x->counts[HX_INJECT], 0);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
+	assert_int_equal(hx_area(x, 0)->reason, 0);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), 0);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_IRQ], 0);
+	hx_close(x);
+}
+
 static void the_guest_does_not_run_before_its_area_is_there(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
@@ -780,6 +796,7 @@ int main(void)
 		cmocka_unit_test(enabling_again_wakes_all_and_rebinds),
 		cmocka_unit_test(registers_restored_one_by_one),
 		cmocka_unit_test(a_restored_register_does_not_acknowledge),
+		cmocka_unit_test(a_kernel_that_came_by_init_is_not_told),
 		cmocka_unit_test(the_guest_does_not_run_before_its_area_is_there),
 	};
 
