@@ -83,7 +83,8 @@
 	  "Of rescued and refaulted: wanted by the guest's CPL 0.") \
 	X(read_ahead, BLOCKS, COUNTER, VM, \
 	  "Read along, from around blocks that kernel mode waited for, and kept unmapped.") \
-	X(swap_writes_in_flight, COUNT, GAUGE, VM, "Writes to the swap file under way.") \
+	X(swap_writes_in_flight, COUNT, GAUGE, VM, \
+	  "Writes to the swap file under way, and the sync that makes them durable.") \
 	X(swap_writes, COUNT, COUNTER, VM, "Writes to the swap file begun.") \
 	X(swap_write_errors, COUNT, COUNTER, VM, \
 	  "Of swap_writes, and of the syncs after them: failed.") \

@@ -64,8 +64,8 @@ static const struct opt rows[] = {
 	 .arg = "SIZE", .min = RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
 	{OPT_TEXT(struct run_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
-	 .help = "Where cold memory goes: a file that does not exist yet, is removed at the end, "
-		 "and becomes as large as --memory at most; or a block device."},
+	 .help = "Where cold memory goes: a path where nothing is, for a file without a name in "
+		 "its folder, as large as --memory at most; or a block device."},
 	{OPT_TEXT(struct run_line, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",

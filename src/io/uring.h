@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The shipped implementation of port/io.h: reads, writes and syncs through one io_uring ring,
- * straight into the caller's buffer and out of it. Test: tests/integration/uring_test.c.
+ * straight into the caller's buffer and out of it. Tests: tests/integration/uring_*test.c.
  *
  * Threads: as port/io.h says, every call below is made under the caller's lock, and
  * several threads may submit in turn. Waiting is the one thing done without the lock:

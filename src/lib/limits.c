@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See limits.h. Of a cgroup the limits of those around it count as well; version 1 and 2. */
+/* See limits.h. Of a cgroup, the limits of those around it count as well; version 1 and 2. */
 #include "lib/limits.h"
 
 #include <errno.h>

@@ -189,7 +189,8 @@ class Refusals(RunTest):
         def limit():
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
-        self.fails(["--kernel", kernel(), "--memory", "4G"], ".*Cannot allocate memory",
+        self.fails(["--kernel", kernel(), "--memory", "4G"],
+                   r"guest memory of 4294967296 bytes .*RLIMIT_AS.*\(ulimit -v\)",
                    preexec_fn=limit)
 
     def test_no_descriptors(self):

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A queue of io/uring.c, a real file and requests, for its tests. */
+#ifndef TESTS_INTEGRATION_URING_FIXTURE_H
+#define TESTS_INTEGRATION_URING_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/types.h"
+#include "io/file.h"
+#include "io/uring.h"
+
+#define FILE_BYTES (4u << 20)
+#define READ_BYTES 4096u
+#define READS 128u
+#define WAIT_MS 10000
+
+/* Fixture: a queue, a file whose every 8 bytes tell their offset, and requests. */
+
+struct bed;
+
+struct request {
+	struct io_req rd;
+	struct bed *bed;
+	unsigned done;
+	int res;
+	unsigned char *buf;
+	unsigned again; /* read once more from within done, that many times */
+	uint64_t off;
+};
+
+struct bed {
+	char dir[64];
+	char path[96];
+	struct ioq *q;
+	struct io io;
+	struct io_file *file;
+	struct request rq[READS];
+	unsigned char *bufs;
+	unsigned ends;
+};
+
+static inline void request_read(struct request *rq, struct io_file *file, uint64_t off, size_t len)
+{
+	rq->off = off;
+	rq->bed->io.ops->read(rq->bed->io.ctx, file, &rq->rd, off, rq->buf, len);
+}
+
+static inline void request_done(struct io_req *rd, int res)
+{
+	struct request *rq = CONTAINER_OF(rd, struct request, rd);
+
+	rq->done++;
+	rq->res = res;
+	rq->bed->ends++;
+	if (rq->again) {
+		rq->again--;
+		request_read(rq, rq->bed->file, rq->off + READ_BYTES, READ_BYTES);
+	}
+}
+
+static inline void bed_init(struct bed *b, unsigned depth)
+{
+	uint64_t size = 0;
+	uint64_t *words = malloc(FILE_BYTES);
+	struct err e;
+	int fd;
+
+	memset(b, 0, sizeof(*b));
+	snprintf(b->dir, sizeof(b->dir), "/var/tmp/asyncpf-uring-XXXXXX");
+	assert_non_null(mkdtemp(b->dir));
+	snprintf(b->path, sizeof(b->path), "%s/file", b->dir);
+	assert_non_null(words);
+	for (uint64_t i = 0; i < FILE_BYTES / 8; i++)
+		words[i] = i * 8;
+	fd = open(b->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, words, FILE_BYTES), FILE_BYTES);
+	free(words);
+	assert_int_equal(close(fd), 0);
+
+	if (ioq_open(depth, &b->q, &e) < 0)
+		fail_msg("%s", e.text);
+	b->io = ioq_io(b->q);
+	if (b->io.ops->open(b->io.ctx, b->path, &b->file, &size, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_true(size == FILE_BYTES);
+	b->bufs = calloc(READS, READ_BYTES);
+	assert_non_null(b->bufs);
+	for (unsigned i = 0; i < READS; i++) {
+		b->rq[i].rd.done = request_done;
+		b->rq[i].bed = b;
+		b->rq[i].buf = b->bufs + (size_t)i * READ_BYTES;
+	}
+}
+
+static inline void bed_fini(struct bed *b)
+{
+	b->io.ops->close(b->io.ctx, b->file);
+	ioq_close(b->q);
+	free(b->bufs);
+	(void)unlink(b->path);
+	assert_int_equal(rmdir(b->dir), 0);
+}
+
+/* Throws the file out of the page cache, where the file system does that. */
+static inline void bed_make_cold(struct bed *b)
+{
+	assert_int_equal(fdatasync(b->file->fd), 0);
+	assert_int_equal(posix_fadvise(b->file->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
+static inline void bed_flush(struct bed *b)
+{
+	b->io.ops->flush(b->io.ctx);
+}
+
+static inline unsigned bed_reap(struct bed *b)
+{
+	return b->io.ops->reap(b->io.ctx);
+}
+
+/* The waiter's part alone: what is not announced is never seen. */
+static inline void bed_wait(struct bed *b, unsigned ends)
+{
+	struct pollfd pfd = {.fd = ioq_event_fd(b->q), .events = POLLIN};
+	eventfd_t count;
+
+	while (b->ends < ends) {
+		if (poll(&pfd, 1, WAIT_MS) != 1)
+			fail_msg("no announcement: %u of %u reads ended", b->ends, ends);
+		assert_int_equal(eventfd_read(pfd.fd, &count), 0);
+		bed_reap(b);
+	}
+	assert_int_equal(b->ends, ends);
+}
+
+static inline bool bed_announced(struct bed *b)
+{
+	eventfd_t count;
+
+	return eventfd_read(ioq_event_fd(b->q), &count) == 0;
+}
+
+static inline void check_content(const struct request *rq, uint64_t off)
+{
+	uint64_t words[READ_BYTES / 8];
+
+	assert_int_equal(rq->done, 1);
+	assert_int_equal(rq->res, READ_BYTES);
+	for (unsigned i = 0; i < READ_BYTES / 8; i++)
+		words[i] = off + i * 8;
+	assert_memory_equal(rq->buf, words, READ_BYTES);
+}
+
+/* Spread over the file, so that readahead for one does not serve the next. */
+static inline uint64_t spread(unsigned i)
+{
+	return (uint64_t)i * 37 % (FILE_BYTES / READ_BYTES) * READ_BYTES;
+}
+
+/* Does the file system answer from memory without ever waiting? tmpfs does not offer it. */
+static inline bool bed_answers_at_once(struct bed *b)
+{
+	struct iovec to = {.iov_base = b->bufs, .iov_len = READ_BYTES};
+
+	return preadv2(b->file->fd, &to, 1, 0, RWF_NOWAIT) == READ_BYTES;
+}
+
+/* Pipes never answer by themselves: the only sure way to have a read in the kernel. */
+static inline struct io_file pipe_open(int *ret_write_fd)
+{
+	int fd[2];
+
+	assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
+	*ret_write_fd = fd[1];
+	return (struct io_file){.fd = fd[0]};
+}
+
+#endif
