@@ -129,8 +129,12 @@ void msr_look(struct hst_vcpu *v)
 		keep_pv_area(v, (enum pv_area)area, r.area[area]);
 	if (!r.changed)
 		return;
-	/* CTL first: an event that EN lets out needs its vector. */
-	(void)hst_vcpu_set_msr(v, APF_MSR_CTL, r.ctl);
+	/*
+	 * CTL first: an event that EN lets out needs its vector. KVM cannot hold pf2's, so what it
+	 * has says nothing.
+	 */
+	if (v->eng.cfg.rev == APF_REV_INT)
+		(void)hst_vcpu_set_msr(v, APF_MSR_CTL, r.ctl);
 	(void)hst_vcpu_set_msr(v, APF_MSR_EN, r.en);
 }
 
