@@ -224,14 +224,15 @@ static uint32_t next_token(struct eng_vcpu *v)
 			id = 1;
 		v->next_id = (id + 1) & ID_MASK;
 		token = id << APF_TOKEN_VCPU_BITS | v->cfg.vcpu_id;
-		/* int: it may be in the slot, unread; pf2: nobody says that it was read. */
-		if (token == APF_TOKEN_WAKE_ALL ||
-		    (token == v->sent_token && (v->ready_unacked || eng_pf2_wire(v))))
+		if (head != ENG_NIL && v->faults[head].token == token) {
+			issue_unlink(v, head);
+			issue_insert(v, head, v->issue_tail);
 			continue;
-		if (head == ENG_NIL || v->faults[head].token != token)
+		}
+		/* int: it may be in the slot, unread; pf2: nobody says that it was read. */
+		if (token != APF_TOKEN_WAKE_ALL &&
+		    (token != v->sent_token || !(v->ready_unacked || eng_pf2_wire(v))))
 			return token;
-		issue_unlink(v, head);
-		issue_insert(v, head, v->issue_tail);
 	}
 }
 

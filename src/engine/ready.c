@@ -240,18 +240,8 @@ uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct en
 		       (ev->store.len == 4 || slot.token == ev->token);
 
 	*ret_store = (struct eng_store){.len = in_slot ? ev->store.len : 0};
-	if (reason == APF_REASON_MISSING) {
-		uint32_t ix = missing_taken_back(v, ev->token);
-
-		/*
-		 * int: its page ready may be in the slot by now. Nobody sleeps for it, so both go;
-		 * the interrupt finds nothing, which a guest takes and acknowledges.
-		 */
-		if (ix == ENG_NIL && in_slot && v->cfg.rev == APF_REV_INT &&
-		    slot.token == ev->token)
-			ret_store->len = 8;
-		return ix;
-	}
+	if (reason == APF_REASON_MISSING)
+		return missing_taken_back(v, ev->token);
 	ready_taken_back(v, ev);
 	return ENG_NIL;
 }

@@ -148,7 +148,6 @@ void pf_take_back(struct hst_vcpu *v)
 	v->cpu.event_pending = false;
 	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING) {
 		v->stats.missing_events--;
-		v->stats.ready_events -= store.len > v->queued.store.len;
 	} else if (v->queued.token == APF_TOKEN_WAKE_ALL) {
 		v->stats.wake_alls--;
 	} else {

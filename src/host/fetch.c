@@ -63,6 +63,19 @@ static void queue_remove(struct hst_queue *q, struct hst_fetch *f)
 	f->prev = NULL;
 }
 
+static void turn_append(struct hst *h, struct hst_queue *q)
+{
+	if (q->in_turn)
+		return;
+	q->in_turn = true;
+	q->next = NULL;
+	if (h->turn_first)
+		h->turn_last->next = q;
+	else
+		h->turn_first = q;
+	h->turn_last = q;
+}
+
 static struct hst_fetch *queue_pop(struct hst_queue *q)
 {
 	struct hst_fetch *f = q->head;
@@ -94,7 +107,12 @@ void fetch_filled(struct hst_fetch *f)
 void fetch_queue(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_QUEUED;
-	queue_push(f->urgent ? &f->h->urgent : &f->h->queues[f->owner], f);
+	if (f->urgent) {
+		queue_push(&f->h->urgent, f);
+		return;
+	}
+	queue_push(&f->h->queues[f->owner], f);
+	turn_append(f->h, &f->h->queues[f->owner]);
 }
 
 static void fetch_free(struct hst_fetch *f)
@@ -299,19 +317,22 @@ static void fetch_issue(struct hst_fetch *f)
 	b->src->ops->read(b->src, &f->rd);
 }
 
-/* One vCPU after the other. */
+/* One vCPU after the other, of those that wait. */
 static struct hst_fetch *next_in_turn(struct hst *h)
 {
-	unsigned count = h->cfg.vcpus + 1;
+	struct hst_fetch *f = NULL;
 
-	for (unsigned i = 0; i < count; i++) {
-		struct hst_fetch *f = queue_pop(&h->queues[h->next_queue]);
+	while (!f && h->turn_first) {
+		struct hst_queue *q = h->turn_first;
 
-		h->next_queue = (h->next_queue + 1) % count;
-		if (f)
-			return f;
+		h->turn_first = q->next;
+		q->in_turn = false;
+		/* Empty: what was in it went to the urgent ones. */
+		f = queue_pop(q);
+		if (q->head)
+			turn_append(h, q);
 	}
-	return NULL;
+	return f;
 }
 
 static struct hst_fetch *next_queued(struct hst *h)

@@ -30,10 +30,7 @@ static bool must_hold(const struct hst *h)
 
 static bool all_out(const struct hst *h)
 {
-	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		if (h->vcpus[i].where == HST_IN_GUEST)
-			return false;
-	return true;
+	return h->in_guest == 0;
 }
 
 static bool may_begin(const struct hst *h, uint32_t due)

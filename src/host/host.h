@@ -137,6 +137,8 @@ struct hst_fetch {
 
 struct hst_queue {
 	struct hst_fetch *head, *tail;
+	struct hst_queue *next; /* whose turn comes after it */
+	bool in_turn;
 };
 
 /* ---- taking memory away (evict.c) ---- */
@@ -395,10 +397,12 @@ struct hst {
 	struct hst_fetch *free_fetches;
 	uint32_t free_count;
 	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
-	unsigned next_queue; /* whose turn it is */
+	/* The queues that may have something in them, in the order of their turns. */
+	struct hst_queue *turn_first, *turn_last;
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */
 	uint32_t in_flight;
+	uint32_t in_guest; /* vCPUs whose `where` is HST_IN_GUEST */
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */

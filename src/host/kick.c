@@ -16,8 +16,25 @@ void vcpu_kick_all(struct hst *h)
 		vcpu_kick(&h->vcpus[i]);
 }
 
+static void now_at(struct hst_vcpu *v, enum hst_where where)
+{
+	v->h->in_guest -= v->where == HST_IN_GUEST;
+	v->h->in_guest += where == HST_IN_GUEST;
+	v->where = where;
+}
+
 void vcpu_back_in_host(struct hst_vcpu *v)
 {
-	v->where = HST_IN_HOST;
+	now_at(v, HST_IN_HOST);
 	v->kicked = false;
+}
+
+void vcpu_in_guest(struct hst_vcpu *v)
+{
+	now_at(v, HST_IN_GUEST);
+}
+
+void vcpu_in_wait(struct hst_vcpu *v)
+{
+	now_at(v, HST_IN_WAIT);
 }

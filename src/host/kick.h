@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Getting a vCPU's thread to look. Touches `where` and `kicked` of a vCPU, and nothing else. */
+/* Where a vCPU's thread is, and getting it to look. Touches nothing else. */
 #include "host/host.h"
 
 /* Makes the thread look, wherever it is. */
@@ -10,5 +10,7 @@ void vcpu_kick(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
 /* It looks: a kick that was on its way has done its work. */
 void vcpu_back_in_host(struct hst_vcpu *v);
+void vcpu_in_guest(struct hst_vcpu *v);
+void vcpu_in_wait(struct hst_vcpu *v);
 
 #endif

@@ -315,7 +315,7 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 /* Until a kick: whatever ends a wait kicks. */
 static enum hst_next wait(struct hst_vcpu *v)
 {
-	v->where = HST_IN_WAIT;
+	vcpu_in_wait(v);
 	return HST_WAIT;
 }
 
@@ -345,7 +345,7 @@ static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 		how = HST_ENTER_RUNNABLE;
 	if (how != HST_ENTER)
 		v->halted = how == HST_ENTER_HALTED;
-	v->where = HST_IN_GUEST;
+	vcpu_in_guest(v);
 	return how;
 }
 

@@ -244,12 +244,10 @@ void sim_chk_cancel(struct sim_vcpu *v)
 	v->chk.taken_back = !np || !np->ready;
 	if (np) {
 		np->token = 0;
-	} else if (v->chk.in_slot == token) {
-		/* Its page ready was in the slot, and goes with it. Else a wake-all covers it. */
-		must(v, words(v) == 0, 48, "page missing is withdrawn, its page ready is not",
-		     token);
-		v->chk.in_slot = 0;
-		v->w->counts.ready--;
+	} else {
+		/* A wake-all covers it; its own page ready cannot be out before it was seen. */
+		must(v, v->chk.in_slot != token, 48,
+		     "page missing is withdrawn, its page ready is not", token);
 	}
 	v->w->counts.missing--;
 }

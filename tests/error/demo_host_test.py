@@ -108,9 +108,8 @@ class Limits(DemoTest):
     def test_address_space(self):
         need(self, "user")
         self.refused(self.limited(f"--as={64 << 20}", "--pages", "16384"),
-                     "run failed: user:int: (second )?mmap of [0-9]+ bytes of guest memory: "
-                     r"Cannot allocate memory; free memory, raise the limit \(ulimit -v\), or use "
-                     "fewer --pages")
+                     "run failed: user:int: guest memory of [0-9]+ bytes is mapped twice, and "
+                     r"RLIMIT_AS allows the process [0-9]+; raise it \(ulimit -v\)")
 
     def test_address_space_at_every_size(self):
         """Wherever memory ends, one line says so."""

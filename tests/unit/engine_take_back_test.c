@@ -61,31 +61,6 @@ static void its_page_may_have_come(void **state)
 	assert_int_equal(fx_scan(&fx), ENG_READY_NONE);
 }
 
-/* int: the interrupt comes after the #PF that was queued before it. */
-static void its_page_ready_goes_with_it(void **state)
-{
-	struct eng_event missing;
-	struct fx fx;
-	uint32_t ix;
-
-	(void)state;
-	fx_init_on(&fx, APF_REV_INT);
-	ix = fx_missing(&fx, 1);
-	missing = fx.ev;
-	assert_true(eng_page_ready(&fx.v, ix));
-	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
-	assert_int_equal(fx.area.token, missing.token);
-	assert_int_equal(take_back(&fx, &missing), ENG_NIL);
-	assert_int_equal(fx.area.token, 0);
-	assert_int_equal(fx.area.reason, 0);
-	assert_int_equal(fx.v.outstanding, 0);
-	/* The interrupt that finds nothing is acknowledged all the same. */
-	assert_int_equal(fx_wrmsr(&fx, APF_MSR_ACK, APF_ACK_READY), ENG_WRMSR_RESCAN);
-	ix = fx_sleeper(&fx, 1);
-	assert_true(eng_page_ready(&fx.v, ix));
-	fx_expect_ready(&fx, fx.v.faults[ix].token);
-}
-
 static void page_ready_is_due_again_before_all_others(void **state)
 {
 	(void)state;
@@ -160,7 +135,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(page_missing_was_never_sent),
 		cmocka_unit_test(its_page_may_have_come),
-		cmocka_unit_test(its_page_ready_goes_with_it),
 		cmocka_unit_test(page_ready_is_due_again_before_all_others),
 		cmocka_unit_test(a_wake_all_is_due_again),
 		cmocka_unit_test(order_of_issue_is_kept_over_the_wrap),
