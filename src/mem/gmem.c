@@ -262,10 +262,20 @@ static uint64_t gm_resident_bytes(void *ctx)
 	return fstat(g->memfd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
+/* A read of a page that the host has lost fails, where a touch would be a signal. */
+static bool gm_is_broken(void *ctx, roff_t off)
+{
+	struct gmem *g = ctx;
+	char byte;
+
+	return pread(g->memfd, &byte, 1, (off_t)off.v) < 0 && errno == EIO;
+}
+
 static const struct mem_ops gmem_ops = {
 	.present = gm_present,
 	.poison = gm_poison,
 	.wake = gm_wake,
+	.is_broken = gm_is_broken,
 	.watch_all = gm_watch_all,
 	.resident = gm_resident,
 	.unmap = gm_unmap,

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/prng.h"
@@ -186,6 +187,25 @@ static void addresses_map_back(void **state)
 	assert_false(gmem_roff(g, (hva_t){gmem_hva(g, (roff_t){0}).v + PAGES * PAGE_BYTES}, &off));
 	/* The alias is no guest address. */
 	assert_false(gmem_roff(g, (hva_t){(uintptr_t)gmem_mem(g).alias}, &off));
+	gmem_close(g);
+}
+
+/* Needs CONFIG_MEMORY_FAILURE; here the kernel loses a page when it is told to. */
+static void a_page_that_the_host_has_lost_is_told_from_others(void **state)
+{
+	struct gmem *g = open_with(PAGES * PAGE_BYTES, true, false, false);
+	struct mem m = gmem_mem(g);
+
+	(void)state;
+	memset(m.alias, 1, 2 * PAGE_BYTES);
+	assert_false(m.ops->is_broken(m.ctx, (roff_t){0}));
+	if (madvise(m.alias, PAGE_BYTES, MADV_HWPOISON) < 0) {
+		print_message("SKIP: MADV_HWPOISON: %s\n", strerror(errno));
+		gmem_close(g);
+		skip();
+	}
+	assert_true(m.ops->is_broken(m.ctx, (roff_t){0}));
+	assert_false(m.ops->is_broken(m.ctx, (roff_t){PAGE_BYTES}));
 	gmem_close(g);
 }
 
@@ -629,6 +649,7 @@ int main(void)
 		cmocka_unit_test(present_and_poison_pass_over_what_is_there),
 		cmocka_unit_test(touches_are_reported_and_released),
 		cmocka_unit_test(addresses_map_back),
+		cmocka_unit_test(a_page_that_the_host_has_lost_is_told_from_others),
 		cmocka_unit_test(unknown_features_are_refused_by_name),
 	};
 	struct err e = {0};
