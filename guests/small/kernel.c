@@ -9,7 +9,7 @@
  */
 #include "kernel.h"
 
-static inline void small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value);
+static inline bool small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value);
 static inline void small_wake(struct gst_cpu *g, void *task);
 /* Cold calls keep all registers, so that the hot functions around them need save none. */
 #define GST_COLD __attribute__((noinline, cold)) KEEPS_REGISTERS
@@ -52,10 +52,20 @@ _Noreturn COLD void apf_assert_fail(const char *expr, const char *file, int line
 	__builtin_unreachable();
 }
 
-static inline void small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value)
+/* The acknowledgement is on the hot path, and cannot fail where EN was taken. */
+static inline bool small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value)
 {
 	(void)g;
+	if (msr != APF_MSR_ACK)
+		return !wrmsr_safe(msr, value);
 	wrmsr(msr, value);
+	return true;
+}
+
+void apf_enable(struct cpu *c)
+{
+	if (!gst_enable(&c->gst) && c->gst.rev != APF_REV_OFF)
+		report_refused(c);
 }
 
 /* Of another CPU's task: only when the sleeper table overflowed. Or the kernel's waiter. */
@@ -147,7 +157,7 @@ COLD _Noreturn void real_fault(struct frame *f, uint64_t cr2, uint64_t err)
 	case CALL_REENABLE:
 		f->rip = (uint64_t)user_call_done;
 		gst_disable(&c->gst);
-		gst_enable(&c->gst);
+		apf_enable(c);
 		run(c, t);
 	default:
 		report_exception(c, f, PF_VECTOR, err, cr2);
@@ -482,7 +492,7 @@ void kernel_main(uint64_t n)
 	tasks_create(c);
 	if (BOOT->scenario == SMALL_WALK) {
 		apic_switch_on(c);
-		gst_enable(&c->gst);
+		apf_enable(c);
 	} else {
 		scenario_enable(c);
 	}

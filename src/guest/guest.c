@@ -29,7 +29,29 @@ static void area_clear(struct apf_area *area)
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-void gst_enable(struct gst_cpu *cpu)
+/*
+ * The founding text's order: EN, then CTL. CTL survives an INIT, so a kernel that starts on a
+ * CPU which another kernel had registered finds that one's vector enabled, and EN alone would
+ * send the wake-all there: CTL is cleared first.
+ */
+static bool enable_pf2(struct gst_cpu *cpu, uint64_t en)
+{
+	if (!GST_WRMSR(cpu, APF_MSR_CTL, 0) || !GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT))
+		return false;
+	if (GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED))
+		return true;
+	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
+	return false;
+}
+
+/* The other way round: EN makes the host send a wake-all at once (msr.rst). */
+static bool enable_int(struct gst_cpu *cpu, uint64_t en)
+{
+	return GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector) &&
+	       GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
+}
+
+bool gst_enable(struct gst_cpu *cpu)
 {
 	uint64_t en = (cpu->area_gpa & APF_EN_GPA_MASK) | APF_EN_ENABLED;
 
@@ -38,23 +60,19 @@ void gst_enable(struct gst_cpu *cpu)
 	area_clear(cpu->area);
 	switch (cpu->rev) {
 	case APF_REV_LEGACY:
-		GST_WRMSR(cpu, APF_MSR_EN, en);
+		cpu->enabled = GST_WRMSR(cpu, APF_MSR_EN, en);
 		break;
 	case APF_REV_PF2:
 	case APF_REV_PF2_STRICT:
-		/* The founding text's order; the enable bit in CTL makes it safe (abi.md 1.3). */
-		GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
-		GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED);
+		cpu->enabled = enable_pf2(cpu, en);
 		break;
 	case APF_REV_INT:
-		/* The other way round: EN makes the host send a wake-all at once (msr.rst). */
-		GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector);
-		GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
+		cpu->enabled = enable_int(cpu, en);
 		break;
 	case APF_REV_OFF:
-		return;
+		break;
 	}
-	cpu->enabled = true;
+	return cpu->enabled;
 }
 
 void gst_disable(struct gst_cpu *cpu)
@@ -62,7 +80,7 @@ void gst_disable(struct gst_cpu *cpu)
 	if (!cpu->enabled)
 		return;
 	/* EN first: behind it nothing is written to the area, and no event will come. */
-	GST_WRMSR(cpu, APF_MSR_EN, 0);
+	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
 	cpu->enabled = false;
 	/* The host forgets its queue without a word (abi.md 1.6): waking is our duty. */
 	gst_wake(cpu, APF_TOKEN_WAKE_ALL);
@@ -188,5 +206,5 @@ void gst_ready_irq(struct gst_cpu *cpu)
 		cpu->spurious_count++;
 	}
 	/* Also for an empty slot: it costs the host one look at its queue. */
-	GST_WRMSR(cpu, APF_MSR_ACK, APF_ACK_READY);
+	(void)GST_WRMSR(cpu, APF_MSR_ACK, APF_ACK_READY);
 }
