@@ -64,7 +64,7 @@ static void expect(struct cpu *c, bool as_expected)
 		result_of(c)->gp_missing++;
 }
 
-/* A write that must raise #GP and change nothing (abi.md invariant 20). */
+/* A write that must raise #GP and change nothing (invariant 20). */
 static void expect_gp(struct cpu *c, uint32_t msr, uint64_t value)
 {
 	uint64_t before = 0, after = 0;
@@ -83,7 +83,7 @@ static void expect_value(struct cpu *c, uint32_t msr, uint64_t write, uint64_t r
 		result_of(c)->gp_missing++;
 }
 
-/* The tables of abi.md 1.2 to 1.4, before the proper registration. */
+/* The registers of docs/abi.md, before the proper registration. */
 static void hostile_msr(struct cpu *c)
 {
 	enum apf_rev rev = c->gst.rev;

@@ -17,7 +17,7 @@
 
 /*
  * A stale token would mean "slot never free", a stale flag would turn the next real #PF
- * into a page-missing event (abi.md 1.4): the area is zero whenever it is registered.
+ * into a page-missing event (docs/abi.md): the area is zero whenever it is registered.
  */
 static void area_clear(struct apf_area *area)
 {
@@ -82,9 +82,9 @@ void gst_disable(struct gst_cpu *cpu)
 	/* EN first: behind it nothing is written to the area, and no event will come. */
 	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
 	cpu->enabled = false;
-	/* The host forgets its queue without a word (abi.md 1.6): waking is our duty. */
+	/* The host forgets its queue without a word (docs/abi.md): waking is our duty. */
 	gst_wake(cpu, APF_TOKEN_WAKE_ALL);
-	/* An interrupt still pending in the APIC then finds an empty slot (abi.md B35). */
+	/* An interrupt still pending in the APIC then finds an empty slot (B35). */
 	area_clear(cpu->area);
 }
 
@@ -123,7 +123,7 @@ static inline enum gst_pf pf_enter_reason(struct gst_cpu *cpu, enum apf_rev rev,
 		cpu->bad_count++;
 		return GST_PF_REAL;
 	}
-	/* pf2-strict takes the real #PF for the event, and both are lost (abi.md S2). */
+	/* pf2-strict takes the real #PF for the event, and both are lost (S2). */
 	if (rev == APF_REV_LEGACY)
 		ready_take(cpu, token);
 	return GST_PF_DONE;
@@ -199,7 +199,7 @@ void gst_ready_irq(struct gst_cpu *cpu)
 		ready_take(cpu, token);
 		/*
 		 * Release, and before the acknowledgement: an ACK that finds the slot taken
-		 * is consumed for nothing, and the queue behind it stalls (abi.md 2.7).
+		 * is consumed for nothing, and the queue behind it stalls (invariant 28).
 		 */
 		__atomic_store_n(&cpu->area->token, 0u, __ATOMIC_RELEASE);
 	} else {

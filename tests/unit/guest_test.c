@@ -140,7 +140,7 @@ static enum gst_pf missing(struct gst_cpu *cpu, uint32_t token)
 
 	cpu->area->reason = MISSING;
 	if (cpu->rev == APF_REV_PF2 || cpu->rev == APF_REV_PF2_STRICT)
-		cpu->area->token = token; /* one 8-byte store, both events (abi.md 1.2) */
+		cpu->area->token = token; /* one 8-byte store, both events (docs/abi.md) */
 	enum gst_pf what = gst_pf_enter(cpu, token, &got);
 	if (what == GST_PF_MISSING)
 		assert_int_equal(got, token);
