@@ -62,6 +62,24 @@ static inline bool small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value)
 	return true;
 }
 
+static COLD void cpuid(void *ctx, uint32_t leaf, uint32_t ret[4])
+{
+	(void)ctx;
+	asm volatile("cpuid" : "=a"(ret[0]), "=b"(ret[1]), "=c"(ret[2]), "=d"(ret[3])
+		     : "a"(leaf), "c"(0));
+}
+
+/* pf2 is announced by leaves of its own; the boot block alone is not believed. */
+static COLD void pf2_look(struct cpu *c)
+{
+	uint32_t want = c->gst.rev == APF_REV_PF2	 ? APF_CPUID_REV_PF2
+			: c->gst.rev == APF_REV_PF2_STRICT ? APF_CPUID_REV_PF2_STRICT
+							   : 0;
+
+	if (want && !(gst_pf2_revisions(cpuid, NULL) & want))
+		report_refused(c);
+}
+
 void apf_enable(struct cpu *c)
 {
 	if (!gst_enable(&c->gst) && c->gst.rev != APF_REV_OFF)
@@ -490,6 +508,8 @@ void kernel_main(uint64_t n)
 
 	wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | 0xc00); /* x2APIC */
 	tasks_create(c);
+	if (n == 0)
+		pf2_look(c);
 	if (BOOT->scenario == SMALL_WALK) {
 		apic_switch_on(c);
 		apf_enable(c);

@@ -15,6 +15,26 @@
 #define GST_WRMSR(cpu, msr, value) ((cpu)->ops->wrmsr((cpu)->ctx, (msr), (value)))
 #endif
 
+uint32_t gst_pf2_revisions(gst_cpuid_fn *cpuid, void *ctx)
+{
+	uint32_t r[4];
+
+	cpuid(ctx, 1, r);
+	if (!(r[2] & APF_CPUID_1_ECX_HYPERVISOR))
+		return 0;
+	for (uint32_t base = APF_CPUID_HYPERVISORS_FIRST; base <= APF_CPUID_HYPERVISORS_LAST;
+	     base += APF_CPUID_HYPERVISORS_STEP) {
+		cpuid(ctx, base, r);
+		/* A leaf that is not there may read as another one, so all of it counts. */
+		if (r[0] <= base || r[1] != APF_CPUID_PF2_EBX || r[2] != APF_CPUID_PF2_ECX ||
+		    r[3] != APF_CPUID_PF2_EDX)
+			continue;
+		cpuid(ctx, base + 1, r);
+		return r[0] & (APF_CPUID_REV_PF2 | APF_CPUID_REV_PF2_STRICT);
+	}
+	return 0;
+}
+
 /*
  * A stale token would mean "slot never free", a stale flag would turn the next real #PF
  * into a page-missing event (docs/abi.md): the area is zero whenever it is registered.

@@ -76,6 +76,14 @@ enum gst_pf {
 	GST_PF_DONE,    /* the event was consumed (legacy page ready): return from the exception */
 };
 
+/*
+ * The APF_CPUID_REV_* that the host announces in leaves of its own; 0: none. Any CPU, interrupts
+ * on or off. cpuid: the instruction, subleaf 0, into EAX, EBX, ECX, EDX. legacy and int
+ * are bits of KVM's leaf (abi/apf.h).
+ */
+typedef void gst_cpuid_fn(void *ctx, uint32_t leaf, uint32_t ret[4]);
+uint32_t gst_pf2_revisions(gst_cpuid_fn *cpuid, void *ctx);
+
 /* nodes: the caller's array, count >= 1, all owned by the table from here on. */
 void gst_table_init(struct gst_table *t, struct gst_node *nodes, uint32_t count);
 

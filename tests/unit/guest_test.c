@@ -276,6 +276,52 @@ static void test_disable(void **state)
 	expect_wrmsr(3, APF_MSR_CTL, VECTOR);
 }
 
+/* ---- Discovery ------------------------------------------------------------------- */
+
+struct cpuid_leaf {
+	uint32_t leaf, regs[4];
+};
+
+/* leaves: the processor's, leaf 0 ends them. What is not there reads as the first. */
+static void on_cpuid(void *ctx, uint32_t leaf, uint32_t ret[4])
+{
+	const struct cpuid_leaf *first = ctx, *l = first;
+
+	while (l->leaf && l->leaf != leaf)
+		l++;
+	memcpy(ret, l->leaf ? l->regs : first->regs, sizeof(l->regs));
+}
+
+#define SIGNATURE(eax) {(eax), APF_CPUID_PF2_EBX, APF_CPUID_PF2_ECX, APF_CPUID_PF2_EDX}
+#define KVM_SIGNATURE {0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d}
+
+static void test_discovery(void **state)
+{
+	struct cpuid_leaf there[] = {{1, {0, 0, 1u << 31, 0}},
+				     {0x40000000, KVM_SIGNATURE},
+				     {0x40000001, {0xffffffff, 0, 0, 0}},
+				     {0x40000300, SIGNATURE(0x40000301)},
+				     {0x40000301, {0xfffffffd, 7, 7, 7}},
+				     {0, {0}}};
+
+	(void)state;
+	assert_int_equal(APF_CPUID_PF2_BASE, 0x40000300);
+	/* Bits that have no meaning yet are not passed on. */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2);
+	there[4].regs[0] = 2;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2_STRICT);
+	there[3].leaf = there[3].regs[0] = 0x4000ff00; /* the last place, and no room behind it */
+	there[4].leaf = 0x4000ff01;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
+	there[3].regs[0] = 0x4000ff01;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2_STRICT);
+	there[3].regs[3]++; /* one byte is wrong */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
+	there[3].regs[3]--;
+	there[0].regs[2] = 0; /* no hypervisor: the leaves are somebody else's */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
+}
+
 /* ---- The #PF entry --------------------------------------------------------------- */
 
 static void test_pf_real(void **state)
@@ -616,6 +662,7 @@ int main(void)
 		cmocka_unit_test(test_enable_legacy),
 		cmocka_unit_test(test_enable_off),
 		cmocka_unit_test(test_disable),
+		cmocka_unit_test(test_discovery),
 		cmocka_unit_test(test_pf_real),
 		cmocka_unit_test(test_pf_missing),
 		cmocka_unit_test(test_pf_missing_keeps_token),
