@@ -53,7 +53,7 @@ function idle
 	lea	CPU_BYTES(%rdi), %rsp
 1:	sti
 	hlt
-	/* KVM may end a HLT without an interrupt (abi.md 2.7). */
+	/* KVM may end a HLT without an interrupt (docs/abi.md). */
 	jmp	1b
 
 /* resume_full: RAX = task. */

@@ -9,7 +9,7 @@
  */
 #include "kernel.h"
 
-static inline void small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value);
+static inline bool small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value);
 static inline void small_wake(struct gst_cpu *g, void *task);
 /* Cold calls keep all registers, so that the hot functions around them need save none. */
 #define GST_COLD __attribute__((noinline, cold)) KEEPS_REGISTERS
@@ -52,10 +52,38 @@ _Noreturn COLD void apf_assert_fail(const char *expr, const char *file, int line
 	__builtin_unreachable();
 }
 
-static inline void small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value)
+/* The acknowledgement is on the hot path, and cannot fail where EN was taken. */
+static inline bool small_wrmsr(struct gst_cpu *g, uint32_t msr, uint64_t value)
 {
 	(void)g;
+	if (msr != APF_MSR_ACK)
+		return !wrmsr_safe(msr, value);
 	wrmsr(msr, value);
+	return true;
+}
+
+static COLD void cpuid(void *ctx, uint32_t leaf, uint32_t ret[4])
+{
+	(void)ctx;
+	asm volatile("cpuid" : "=a"(ret[0]), "=b"(ret[1]), "=c"(ret[2]), "=d"(ret[3])
+		     : "a"(leaf), "c"(0));
+}
+
+/* pf2 is announced by leaves of its own; the boot block alone is not believed. */
+static COLD void pf2_look(struct cpu *c)
+{
+	uint32_t want = c->gst.rev == APF_REV_PF2	 ? APF_CPUID_REV_PF2
+			: c->gst.rev == APF_REV_PF2_STRICT ? APF_CPUID_REV_PF2_STRICT
+							   : 0;
+
+	if (want && !(gst_pf2_revisions(cpuid, NULL) & want))
+		report_refused(c);
+}
+
+void apf_enable(struct cpu *c)
+{
+	if (!gst_enable(&c->gst) && c->gst.rev != APF_REV_OFF)
+		report_refused(c);
 }
 
 /* Of another CPU's task: only when the sleeper table overflowed. Or the kernel's waiter. */
@@ -147,7 +175,7 @@ COLD _Noreturn void real_fault(struct frame *f, uint64_t cr2, uint64_t err)
 	case CALL_REENABLE:
 		f->rip = (uint64_t)user_call_done;
 		gst_disable(&c->gst);
-		gst_enable(&c->gst);
+		apf_enable(c);
 		run(c, t);
 	default:
 		report_exception(c, f, PF_VECTOR, err, cr2);
@@ -480,9 +508,11 @@ void kernel_main(uint64_t n)
 
 	wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | 0xc00); /* x2APIC */
 	tasks_create(c);
+	if (n == 0)
+		pf2_look(c);
 	if (BOOT->scenario == SMALL_WALK) {
 		apic_switch_on(c);
-		gst_enable(&c->gst);
+		apf_enable(c);
 	} else {
 		scenario_enable(c);
 	}

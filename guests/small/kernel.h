@@ -231,6 +231,7 @@ void user_main(uint64_t id);
 #define CALL_REENABLE (SMALL_HOLE_GPA + 0x10) /* SMALL_HOSTILE_SLOT: the harm is done */
 
 /* kernel.c */
+void apf_enable(struct cpu *c); /* or ends the VM: the host refuses what it was told */
 void pf_touch_int(void);
 void pf_touch_pf2(void);
 void pf_touch_any(void);
@@ -260,6 +261,7 @@ void scenario_probe(struct cpu *c, struct frame *f);
 /* report.c */
 _Noreturn void report_exception(struct cpu *c, struct frame *f, uint64_t vector, uint64_t err,
 				uint64_t cr2);
+_Noreturn void report_refused(struct cpu *c);
 _Noreturn void finish(void);
 
 #endif

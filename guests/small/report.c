@@ -82,6 +82,16 @@ _Noreturn void report_exception(struct cpu *c, struct frame *f, uint64_t vector,
 	end(&l, 2);
 }
 
+/* The host raised #GP where it had announced the revision, or does not announce it. */
+_Noreturn void report_refused(struct cpu *c)
+{
+	struct line l = {.len = 0};
+
+	put_number(&l, "small: the host refuses revision ", c->gst.rev, 10);
+	put_number(&l, " on cpu ", c->n, 10);
+	end(&l, 2);
+}
+
 static void cpu_result(uint32_t n)
 {
 	const struct cpu *c = &cpus[n].cpu;

@@ -64,7 +64,7 @@ static void expect(struct cpu *c, bool as_expected)
 		result_of(c)->gp_missing++;
 }
 
-/* A write that must raise #GP and change nothing (abi.md invariant 20). */
+/* A write that must raise #GP and change nothing (invariant 20). */
 static void expect_gp(struct cpu *c, uint32_t msr, uint64_t value)
 {
 	uint64_t before = 0, after = 0;
@@ -83,7 +83,7 @@ static void expect_value(struct cpu *c, uint32_t msr, uint64_t write, uint64_t r
 		result_of(c)->gp_missing++;
 }
 
-/* The tables of abi.md 1.2 to 1.4, before the proper registration. */
+/* The registers of docs/abi.md, before the proper registration. */
 static void hostile_msr(struct cpu *c)
 {
 	enum apf_rev rev = c->gst.rev;
@@ -307,7 +307,7 @@ static void slow_missing(struct cpu *c, struct frame *f, uint32_t token, uint64_
 	    c->gst.missing_count - c->sc.missing_last >= 8) {
 		c->sc.missing_last = c->gst.missing_count;
 		gst_disable(&c->gst);
-		gst_enable(&c->gst);
+		apf_enable(c);
 	}
 	go_next(c);
 }
@@ -384,7 +384,7 @@ static void deadline_check(struct cpu *c)
 	if (c->sc.hostile) {
 		c->sc.hostile = false;
 		gst_disable(&c->gst);
-		gst_enable(&c->gst);
+		apf_enable(c);
 	}
 }
 
@@ -487,7 +487,7 @@ void scenario_enable(struct cpu *c)
 	c->gst.send_always = BOOT->scenario == SMALL_SEND_ALWAYS;
 	c->sc.random = (BOOT->seed + c->n) | 1;
 	if (BOOT->scenario == SMALL_APIC_LATE) {
-		gst_enable(&c->gst);
+		apf_enable(c);
 		uint64_t end = tsc_after_ms(APIC_LATE_MS);
 		while (rdtsc() < end)
 			relax();
@@ -501,7 +501,7 @@ void scenario_enable(struct cpu *c)
 		c->sc.hostile = true;
 		deadline_set(c, NO_CLEAR_MS);
 	}
-	gst_enable(&c->gst);
+	apf_enable(c);
 }
 
 /* Before the first task of this CPU runs. */

@@ -19,6 +19,24 @@
 #define APF_CPUID_ASYNC_PF_VMEXIT (1u << 10)
 #define APF_CPUID_ASYNC_PF_INT (1u << 14)
 
+/*
+ * pf2 has no bit there: a mainline guest would take its control register for int's. It has a
+ * block of hypervisor leaves of its own, which guests find by the signature in EBX, ECX, EDX,
+ * at any 0x40000000 + n * 0x100. This place is behind those where Hyper-V, Xen and KVM are
+ * found in one VM. The leaf after the first has the revisions in EAX.
+ */
+#define APF_CPUID_PF2_BASE 0x40000300u
+#define APF_CPUID_PF2_LEAVES 2u
+#define APF_CPUID_PF2_EBX 0x6e797361u /* "asyncpf pf2" */
+#define APF_CPUID_PF2_ECX 0x20667063u
+#define APF_CPUID_PF2_EDX 0x00326670u
+#define APF_CPUID_REV_PF2 (1u << 0)
+#define APF_CPUID_REV_PF2_STRICT (1u << 1)
+#define APF_CPUID_HYPERVISORS_FIRST 0x40000000u
+#define APF_CPUID_HYPERVISORS_LAST 0x4000ff00u
+#define APF_CPUID_HYPERVISORS_STEP 0x100u
+#define APF_CPUID_1_ECX_HYPERVISOR (1u << 31)
+
 /* MSR_KVM_ASYNC_PF_EN: the area's address and the switches. */
 #define APF_MSR_EN 0x4b564d02u
 #define APF_EN_ENABLED (1ull << 0)

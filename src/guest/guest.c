@@ -15,9 +15,29 @@
 #define GST_WRMSR(cpu, msr, value) ((cpu)->ops->wrmsr((cpu)->ctx, (msr), (value)))
 #endif
 
+uint32_t gst_pf2_revisions(gst_cpuid_fn *cpuid, void *ctx)
+{
+	uint32_t r[4];
+
+	cpuid(ctx, 1, r);
+	if (!(r[2] & APF_CPUID_1_ECX_HYPERVISOR))
+		return 0;
+	for (uint32_t base = APF_CPUID_HYPERVISORS_FIRST; base <= APF_CPUID_HYPERVISORS_LAST;
+	     base += APF_CPUID_HYPERVISORS_STEP) {
+		cpuid(ctx, base, r);
+		/* A leaf that is not there may read as another one, so all of it counts. */
+		if (r[0] <= base || r[1] != APF_CPUID_PF2_EBX || r[2] != APF_CPUID_PF2_ECX ||
+		    r[3] != APF_CPUID_PF2_EDX)
+			continue;
+		cpuid(ctx, base + 1, r);
+		return r[0] & (APF_CPUID_REV_PF2 | APF_CPUID_REV_PF2_STRICT);
+	}
+	return 0;
+}
+
 /*
  * A stale token would mean "slot never free", a stale flag would turn the next real #PF
- * into a page-missing event (abi.md 1.4): the area is zero whenever it is registered.
+ * into a page-missing event (docs/abi.md): the area is zero whenever it is registered.
  */
 static void area_clear(struct apf_area *area)
 {
@@ -29,7 +49,29 @@ static void area_clear(struct apf_area *area)
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-void gst_enable(struct gst_cpu *cpu)
+/*
+ * The founding text's order: EN, then CTL. CTL survives an INIT, so a kernel that starts on a
+ * CPU which another kernel had registered finds that one's vector enabled, and EN alone would
+ * send the wake-all there: CTL is cleared first.
+ */
+static bool enable_pf2(struct gst_cpu *cpu, uint64_t en)
+{
+	if (!GST_WRMSR(cpu, APF_MSR_CTL, 0) || !GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT))
+		return false;
+	if (GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED))
+		return true;
+	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
+	return false;
+}
+
+/* The other way round: EN makes the host send a wake-all at once (msr.rst). */
+static bool enable_int(struct gst_cpu *cpu, uint64_t en)
+{
+	return GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector) &&
+	       GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
+}
+
+bool gst_enable(struct gst_cpu *cpu)
 {
 	uint64_t en = (cpu->area_gpa & APF_EN_GPA_MASK) | APF_EN_ENABLED;
 
@@ -38,23 +80,19 @@ void gst_enable(struct gst_cpu *cpu)
 	area_clear(cpu->area);
 	switch (cpu->rev) {
 	case APF_REV_LEGACY:
-		GST_WRMSR(cpu, APF_MSR_EN, en);
+		cpu->enabled = GST_WRMSR(cpu, APF_MSR_EN, en);
 		break;
 	case APF_REV_PF2:
 	case APF_REV_PF2_STRICT:
-		/* The founding text's order; the enable bit in CTL makes it safe (abi.md 1.3). */
-		GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
-		GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED);
+		cpu->enabled = enable_pf2(cpu, en);
 		break;
 	case APF_REV_INT:
-		/* The other way round: EN makes the host send a wake-all at once (msr.rst). */
-		GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector);
-		GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT);
+		cpu->enabled = enable_int(cpu, en);
 		break;
 	case APF_REV_OFF:
-		return;
+		break;
 	}
-	cpu->enabled = true;
+	return cpu->enabled;
 }
 
 void gst_disable(struct gst_cpu *cpu)
@@ -62,11 +100,11 @@ void gst_disable(struct gst_cpu *cpu)
 	if (!cpu->enabled)
 		return;
 	/* EN first: behind it nothing is written to the area, and no event will come. */
-	GST_WRMSR(cpu, APF_MSR_EN, 0);
+	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
 	cpu->enabled = false;
-	/* The host forgets its queue without a word (abi.md 1.6): waking is our duty. */
+	/* The host forgets its queue without a word (docs/abi.md): waking is our duty. */
 	gst_wake(cpu, APF_TOKEN_WAKE_ALL);
-	/* An interrupt still pending in the APIC then finds an empty slot (abi.md B35). */
+	/* An interrupt still pending in the APIC then finds an empty slot (B35). */
 	area_clear(cpu->area);
 }
 
@@ -105,7 +143,7 @@ static inline enum gst_pf pf_enter_reason(struct gst_cpu *cpu, enum apf_rev rev,
 		cpu->bad_count++;
 		return GST_PF_REAL;
 	}
-	/* pf2-strict takes the real #PF for the event, and both are lost (abi.md S2). */
+	/* pf2-strict takes the real #PF for the event, and both are lost (S2). */
 	if (rev == APF_REV_LEGACY)
 		ready_take(cpu, token);
 	return GST_PF_DONE;
@@ -181,12 +219,12 @@ void gst_ready_irq(struct gst_cpu *cpu)
 		ready_take(cpu, token);
 		/*
 		 * Release, and before the acknowledgement: an ACK that finds the slot taken
-		 * is consumed for nothing, and the queue behind it stalls (abi.md 2.7).
+		 * is consumed for nothing, and the queue behind it stalls (invariant 28).
 		 */
 		__atomic_store_n(&cpu->area->token, 0u, __ATOMIC_RELEASE);
 	} else {
 		cpu->spurious_count++;
 	}
 	/* Also for an empty slot: it costs the host one look at its queue. */
-	GST_WRMSR(cpu, APF_MSR_ACK, APF_ACK_READY);
+	(void)GST_WRMSR(cpu, APF_MSR_ACK, APF_ACK_READY);
 }

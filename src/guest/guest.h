@@ -20,7 +20,8 @@
 
 /* What the guest half asks of its kernel. */
 struct gst_ops {
-	void (*wrmsr)(void *ctx, uint32_t msr, uint64_t value);
+	/* False: the write raised #GP, which the kernel has caught. */
+	bool (*wrmsr)(void *ctx, uint32_t msr, uint64_t value);
 	/*
 	 * Makes a task runnable that gst_sleep told to block. May be called on any CPU, and
 	 * with the table's lock held: it must not call the guest half.
@@ -75,16 +76,26 @@ enum gst_pf {
 	GST_PF_DONE,    /* the event was consumed (legacy page ready): return from the exception */
 };
 
+/*
+ * The APF_CPUID_REV_* that the host announces in leaves of its own; 0: none. Any CPU, interrupts
+ * on or off. cpuid: the instruction, subleaf 0, into EAX, EBX, ECX, EDX. legacy and int
+ * are bits of KVM's leaf (abi/apf.h).
+ */
+typedef void gst_cpuid_fn(void *ctx, uint32_t leaf, uint32_t ret[4]);
+uint32_t gst_pf2_revisions(gst_cpuid_fn *cpuid, void *ctx);
+
 /* nodes: the caller's array, count >= 1, all owned by the table from here on. */
 void gst_table_init(struct gst_table *t, struct gst_node *nodes, uint32_t count);
 
 /*
  * Registers this CPU with the host, in the order that the revision asks for: the
- * area is zeroed, then int: CTL before EN; pf2: EN before CTL; legacy: EN.
+ * area is zeroed, then int: CTL before EN; pf2: CTL cleared, EN, CTL; legacy: EN.
  * cpu->ops, ctx, area, area_gpa, table, rev, cpu, vector and send_always are the
  * caller's. May be called again after gst_disable.
+ * False: the host refused a write, and this CPU is not registered (for APF_REV_OFF it
+ * never is). The kernel runs on without events.
  */
-void gst_enable(struct gst_cpu *cpu);
+bool gst_enable(struct gst_cpu *cpu);
 
 /*
  * Unregisters: no event will come any more, every sleeper of this CPU is woken (it

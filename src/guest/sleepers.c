@@ -139,7 +139,7 @@ static GST_COLD void refuse_locked(struct gst_cpu *cpu, struct gst_node **link)
 	struct gst_table *t = cpu->table;
 
 	if (*link) {
-		/* The wake-up came first; a real sleeper is left alone (abi.md B15). */
+		/* The wake-up came first; a real sleeper is left alone (B15). */
 		if (!(*link)->task) {
 			node_release(t, link);
 			t->early_count--;
@@ -174,7 +174,7 @@ static GST_COLD void wake_early_locked(struct gst_cpu *cpu, struct gst_node **li
 {
 	struct gst_table *t = cpu->table;
 
-	/* Token 0 says "slot free" and is never issued (abi.md B6, invariant 34). */
+	/* Token 0 says "slot free" and is never issued (B6, invariant 34). */
 	if (!*link && token != 0) {
 		if (t->free_list) {
 			node_insert(t, link, token, cpu->cpu, NULL);

@@ -213,28 +213,6 @@ int kvmp_vcpu_set_cpuid(int fd, unsigned id, struct kvm_cpuid2 *c, struct err *e
 	return 0;
 }
 
-int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e)
-{
-	struct kvm_cpuid2 *c;
-	int rc = kvmp_cpuid_supported(kvm_fd, &c, e);
-
-	if (rc < 0)
-		return rc;
-	for (uint32_t i = 0; i < c->nent; i++) {
-		struct kvm_cpuid_entry2 *en = &c->entries[i];
-
-		if (en->function == APF_CPUID_LEAF_FEATURES)
-			en->eax = kvmp_cpuid_features(en->eax, features);
-		else if (en->function == 1)
-			en->ebx = (en->ebx & 0x00ffffffu) | id << 24;
-		else if (en->function == 0xb)
-			en->edx = id;
-	}
-	rc = kvmp_vcpu_set_cpuid(fd, id, c, e);
-	free(c);
-	return rc;
-}
-
 bool kvmp_has_tsc_deadline(int kvm_fd)
 {
 	return KVMP_IOCTL(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;

@@ -43,8 +43,6 @@ int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hv
 int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,
 		   struct err *e);
 void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run);
-/* Gives the vCPU the host's supported CPUID with these APF features. */
-int kvmp_vcpu_cpuid(int kvm_fd, int fd, unsigned id, uint32_t features, struct err *e);
 /*
  * What KVM offers to guests, in at most KVMP_CPUID_ENTRIES_MAX entries. A VMM changes it and gives
  * it to each vCPU before that runs. *ret is freed with free().

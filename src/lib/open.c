@@ -510,3 +510,27 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax)
 	}
 	return kvmp_cpuid_features(eax, 0);
 }
+
+_Static_assert(APF_CPUID_FIRST == APF_CPUID_PF2_BASE, "the public name of the same leaf");
+
+int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4])
+{
+	bool strict = a->cfg.abi == APF_ABI_PF2_STRICT;
+
+	if (a->cfg.faults != APF_FAULTS_USER || (a->cfg.abi != APF_ABI_PF2 && !strict))
+		return -ENOENT;
+	memset(ret, 0, 4 * sizeof(ret[0]));
+	switch (leaf) {
+	case APF_CPUID_PF2_BASE:
+		ret[0] = APF_CPUID_PF2_BASE + APF_CPUID_PF2_LEAVES - 1;
+		ret[1] = APF_CPUID_PF2_EBX;
+		ret[2] = APF_CPUID_PF2_ECX;
+		ret[3] = APF_CPUID_PF2_EDX;
+		return 0;
+	case APF_CPUID_PF2_BASE + 1:
+		ret[0] = strict ? APF_CPUID_REV_PF2_STRICT : APF_CPUID_REV_PF2;
+		return 0;
+	default:
+		return -ENOENT;
+	}
+}

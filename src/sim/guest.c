@@ -128,15 +128,17 @@ static void wrmsr(struct sim_vcpu *v, uint32_t msr, uint64_t value)
 	exit_msr(v, PLAT_EXIT_WRMSR, msr, value);
 }
 
-static void gst_op_wrmsr(void *ctx, uint32_t msr, uint64_t value)
+static bool gst_op_wrmsr(void *ctx, uint32_t msr, uint64_t value)
 {
 	struct sim_vcpu *v = ctx;
 
 	v->acks += msr == APF_MSR_ACK;
 	if (msr == APF_MSR_ACK && sim_has(v->w, SIM_FAULT_FORGET_ACK) && sim_chance(v->w, 6))
-		return;
+		return true;
 	wrmsr(v, msr, value);
+	bool gp = v->msr_gp;
 	need(v, v->area_page);
+	return !gp;
 }
 
 static void gst_op_wake(void *ctx, void *task)
@@ -416,7 +418,9 @@ bool sim_tasks_done(const struct sim *w)
 static void enable(struct sim_vcpu *v)
 {
 	need(v, v->area_page);
-	gst_enable(&v->gst);
+	bool on = gst_enable(&v->gst);
+
+	ASSERT(on || v->gst.rev == APF_REV_OFF);
 }
 
 static void disable(struct sim_vcpu *v)

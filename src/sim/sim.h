@@ -92,7 +92,7 @@ struct sim_counts {
 
 struct sim_verdict {
 	bool broken;
-	unsigned invariant; /* of abi.md section 5; 0: another promise */
+	unsigned invariant; /* of docs/abi.md; 0: another promise */
 	char what[120];
 };
 

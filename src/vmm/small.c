@@ -9,7 +9,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "abi/apf.h"
 #include "kvm/vm.h"
+#include "vmm/cpuid.h"
 #include "vmm/elf.h"
 #include "vmm/small_machine.h"
 
@@ -151,6 +153,26 @@ static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_
 	return rc < 0 ? err_sys(e, rc, "guest memory") : build_page_tables(m, e);
 }
 
+static int set_cpuid(struct small_machine *m, unsigned i, struct err *e)
+{
+	struct kvm_cpuid_entry2 *kvm;
+	struct kvm_cpuid2 *c;
+	uint32_t leaf[4];
+	int rc = kvmp_cpuid_supported(m->kvm_fd, &c, e);
+
+	if (rc < 0)
+		return rc;
+	kvm = cpuid_find(c, APF_CPUID_LEAF_FEATURES, 0);
+	if (kvm)
+		kvm->eax = apf_cpuid_features(m->apf, kvm->eax);
+	for (uint32_t l = APF_CPUID_FIRST; apf_cpuid_leaf(m->apf, l, leaf) == 0; l++)
+		cpuid_put(c, KVMP_CPUID_ENTRIES_MAX, l, leaf);
+	cpuid_set_id(c, i);
+	rc = kvmp_vcpu_set_cpuid(m->vcpus[i].fd, i, c, e);
+	free(c);
+	return rc;
+}
+
 static int build_vcpus(struct small_machine *m, struct err *e)
 {
 	uint64_t entry = 0;
@@ -174,8 +196,7 @@ static int build_vcpus(struct small_machine *m, struct err *e)
 			err_set(e, rc, "%s", ae.text);
 			break;
 		}
-		rc = kvmp_vcpu_cpuid(m->kvm_fd, v->fd, i, apf_cpuid_features(m->apf, UINT32_MAX),
-				     e);
+		rc = set_cpuid(m, i, e);
 		if (rc == 0)
 			rc = kvmp_vcpu_long_mode(v->fd, (gpa_t){PML4_GPA}, entry, i, e);
 	}

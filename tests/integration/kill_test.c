@@ -140,7 +140,8 @@ static uint64_t swapped_by(pid_t pid, const struct files *f)
 		if (n < 0)
 			continue;
 		target[n] = 0;
-		if (strstr(target, f->folder) && strstr(target, "(deleted)") && stat(link, &st) == 0)
+		if (strstr(target, f->folder) && strstr(target, "(deleted)") &&
+		    stat(link, &st) == 0)
 			bytes = max_u64(bytes, (uint64_t)st.st_blocks * 512);
 	}
 	return bytes;

@@ -22,6 +22,7 @@
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 #include "vmm/bytes.h"
+#include "vmm/cpuid.h"
 #include "vmm/load.h"
 
 #define RAM_BYTES (16ull << 20)
@@ -56,6 +57,7 @@ static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
 static int setup(void **state)
 {
 	struct fix *x = calloc(1, sizeof(*x));
+	struct kvm_cpuid2 *c;
 
 	assert_non_null(x);
 	x->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -68,8 +70,12 @@ static int setup(void **state)
 	    kvmp_vm_memory(x->vm_fd, 0, (gpa_t){0}, RAM_BYTES, (hva_t){(uintptr_t)x->ram},
 			   &x->err) < 0 ||
 	    kvmp_vcpu_open(x->kvm_fd, x->vm_fd, 0, &x->fd, &x->run, &x->err) < 0 ||
-	    kvmp_vcpu_cpuid(x->kvm_fd, x->fd, 0, 0, &x->err) < 0)
+	    kvmp_cpuid_supported(x->kvm_fd, &c, &x->err) < 0)
 		fail_msg("%s", x->err.text);
+	cpuid_set_id(c, 0);
+	if (kvmp_vcpu_set_cpuid(x->fd, 0, c, &x->err) < 0)
+		fail_msg("%s", x->err.text);
+	free(c);
 	*state = x;
 	return 0;
 }

@@ -43,8 +43,10 @@ struct world {
 	struct gst_cpu cpu[CPUS];
 	struct entry log[LOG_MAX];
 	unsigned log_count;
+	unsigned writes_until_gp; /* 0: none raises #GP */
 };
 
+static struct world w;
 static int task[16]; /* only their addresses matter */
 
 static bool all_zero(const void *p, size_t bytes)
@@ -60,22 +62,22 @@ static bool all_zero(const void *p, size_t bytes)
 
 static struct entry *record(struct gst_cpu *cpu)
 {
-	struct world *w = CONTAINER_OF(cpu - cpu->cpu, struct world, cpu[0]);
-	struct entry *e = &w->log[w->log_count++];
+	struct entry *e = &w.log[w.log_count++];
 
-	assert_true(w->log_count <= LOG_MAX);
+	assert_true(w.log_count <= LOG_MAX);
 	*e = (struct entry){.reason = cpu->area->reason, .token = cpu->area->token};
 	e->area_zero = all_zero(cpu->area, sizeof(*cpu->area));
 	return e;
 }
 
-static void on_wrmsr(void *ctx, uint32_t msr, uint64_t value)
+static bool on_wrmsr(void *ctx, uint32_t msr, uint64_t value)
 {
 	struct entry *e = record(ctx);
 
 	e->kind = E_WRMSR;
 	e->msr = msr;
 	e->value = value;
+	return w.writes_until_gp == 0 || --w.writes_until_gp != 0;
 }
 
 static void on_wake(void *ctx, void *t)
@@ -88,8 +90,6 @@ static void on_wake(void *ctx, void *t)
 
 static const struct gst_ops ops = {.wrmsr = on_wrmsr, .wake = on_wake};
 
-static struct world w;
-
 /* A fresh world in which CPUs 0 and 1 are registered; the log is empty. */
 static void start_nodes(enum apf_rev rev, uint32_t nodes)
 {
@@ -99,7 +99,7 @@ static void start_nodes(enum apf_rev rev, uint32_t nodes)
 		w.cpu[i] = (struct gst_cpu){.ops = &ops, .ctx = &w.cpu[i], .area = &w.area[i],
 					    .area_gpa = GPA + 64 * i, .table = &w.table, .rev = rev,
 					    .cpu = (uint16_t)i, .vector = VECTOR};
-		gst_enable(&w.cpu[i]);
+		assert_int_equal(gst_enable(&w.cpu[i]), rev != APF_REV_OFF);
 	}
 	w.log_count = 0;
 }
@@ -140,7 +140,7 @@ static enum gst_pf missing(struct gst_cpu *cpu, uint32_t token)
 
 	cpu->area->reason = MISSING;
 	if (cpu->rev == APF_REV_PF2 || cpu->rev == APF_REV_PF2_STRICT)
-		cpu->area->token = token; /* one 8-byte store, both events (abi.md 1.2) */
+		cpu->area->token = token; /* one 8-byte store, both events (docs/abi.md) */
 	enum gst_pf what = gst_pf_enter(cpu, token, &got);
 	if (what == GST_PF_MISSING)
 		assert_int_equal(got, token);
@@ -164,18 +164,27 @@ static void ready(unsigned cpu, uint32_t token)
 
 /* ---- Registration ---------------------------------------------------------------- */
 
-static void enable_from_dirty(enum apf_rev rev, bool send_always)
+/* gp_at: which write raises #GP, from 1; 0: none. */
+static bool enable_with_gp(enum apf_rev rev, bool send_always, unsigned gp_at)
 {
 	memset(&w, 0, sizeof(w));
+	w.writes_until_gp = gp_at;
 	gst_table_init(&w.table, w.nodes, NODES);
 	memset(w.area, 0x5a, sizeof(w.area));
 	w.cpu[0] = (struct gst_cpu){.ops = &ops, .ctx = &w.cpu[0], .area = &w.area[0],
 				    .area_gpa = GPA, .table = &w.table, .rev = rev,
 				    .vector = VECTOR, .send_always = send_always};
-	gst_enable(&w.cpu[0]);
-	assert_int_equal(w.cpu[0].enabled, rev != APF_REV_OFF);
+	bool on = gst_enable(&w.cpu[0]);
+
+	assert_int_equal(w.cpu[0].enabled, on);
 	for (unsigned i = 0; i < w.log_count; i++)
 		assert_true(w.log[i].area_zero); /* before the first write, not after */
+	return on;
+}
+
+static void enable_from_dirty(enum apf_rev rev, bool send_always)
+{
+	assert_int_equal(enable_with_gp(rev, send_always, 0), rev != APF_REV_OFF);
 }
 
 static void test_enable_int(void **state)
@@ -194,10 +203,35 @@ static void test_enable_pf2(void **state)
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(revs); i++) {
 		enable_from_dirty(revs[i], false);
-		assert_int_equal(w.log_count, 2);
-		expect_wrmsr(0, APF_MSR_EN, GPA | APF_EN_ENABLED | APF_EN_INT);
-		expect_wrmsr(1, APF_MSR_CTL, VECTOR | APF_PF2_ENABLED);
+		assert_int_equal(w.log_count, 3);
+		expect_wrmsr(0, APF_MSR_CTL, 0); /* another kernel's vector may be there */
+		expect_wrmsr(1, APF_MSR_EN, GPA | APF_EN_ENABLED | APF_EN_INT);
+		expect_wrmsr(2, APF_MSR_CTL, VECTOR | APF_PF2_ENABLED);
 	}
+}
+
+/* Whichever write the host refuses: the CPU is not registered, and nothing is half done. */
+static void test_enable_gp(void **state)
+{
+	(void)state;
+	assert_false(enable_with_gp(APF_REV_LEGACY, false, 1));
+	assert_int_equal(w.log_count, 1);
+	assert_false(enable_with_gp(APF_REV_INT, false, 1));
+	assert_int_equal(w.log_count, 1); /* EN stays as it is */
+	assert_false(enable_with_gp(APF_REV_INT, false, 2));
+	assert_int_equal(w.log_count, 2);
+	assert_false(enable_with_gp(APF_REV_PF2, false, 1));
+	assert_int_equal(w.log_count, 1);
+	assert_false(enable_with_gp(APF_REV_PF2, false, 2));
+	assert_int_equal(w.log_count, 2);
+	assert_false(enable_with_gp(APF_REV_PF2, false, 3));
+	assert_int_equal(w.log_count, 4);
+	expect_wrmsr(3, APF_MSR_EN, 0); /* page missing was on already */
+
+	/* A second try is a whole one. */
+	assert_true(gst_enable(&w.cpu[0]));
+	expect_wrmsr(4, APF_MSR_CTL, 0);
+	assert_true(w.cpu[0].enabled);
 }
 
 static void test_enable_legacy(void **state)
@@ -237,9 +271,55 @@ static void test_disable(void **state)
 	gst_disable(&w.cpu[0]);
 	assert_int_equal(w.log_count, 3); /* the ACK; a second disable does nothing */
 
-	gst_enable(&w.cpu[0]);
+	assert_true(gst_enable(&w.cpu[0]));
 	assert_true(w.cpu[0].enabled);
 	expect_wrmsr(3, APF_MSR_CTL, VECTOR);
+}
+
+/* ---- Discovery ------------------------------------------------------------------- */
+
+struct cpuid_leaf {
+	uint32_t leaf, regs[4];
+};
+
+/* leaves: the processor's, leaf 0 ends them. What is not there reads as the first. */
+static void on_cpuid(void *ctx, uint32_t leaf, uint32_t ret[4])
+{
+	const struct cpuid_leaf *first = ctx, *l = first;
+
+	while (l->leaf && l->leaf != leaf)
+		l++;
+	memcpy(ret, l->leaf ? l->regs : first->regs, sizeof(l->regs));
+}
+
+#define SIGNATURE(eax) {(eax), APF_CPUID_PF2_EBX, APF_CPUID_PF2_ECX, APF_CPUID_PF2_EDX}
+#define KVM_SIGNATURE {0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d}
+
+static void test_discovery(void **state)
+{
+	struct cpuid_leaf there[] = {{1, {0, 0, 1u << 31, 0}},
+				     {0x40000000, KVM_SIGNATURE},
+				     {0x40000001, {0xffffffff, 0, 0, 0}},
+				     {0x40000300, SIGNATURE(0x40000301)},
+				     {0x40000301, {0xfffffffd, 7, 7, 7}},
+				     {0, {0}}};
+
+	(void)state;
+	assert_int_equal(APF_CPUID_PF2_BASE, 0x40000300);
+	/* Bits that have no meaning yet are not passed on. */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2);
+	there[4].regs[0] = 2;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2_STRICT);
+	there[3].leaf = there[3].regs[0] = 0x4000ff00; /* the last place, and no room behind it */
+	there[4].leaf = 0x4000ff01;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
+	there[3].regs[0] = 0x4000ff01;
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), APF_CPUID_REV_PF2_STRICT);
+	there[3].regs[3]++; /* one byte is wrong */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
+	there[3].regs[3]--;
+	there[0].regs[2] = 0; /* no hypervisor: the leaves are somebody else's */
+	assert_int_equal(gst_pf2_revisions(on_cpuid, there), 0);
 }
 
 /* ---- The #PF entry --------------------------------------------------------------- */
@@ -578,9 +658,11 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_enable_int),
 		cmocka_unit_test(test_enable_pf2),
+		cmocka_unit_test(test_enable_gp),
 		cmocka_unit_test(test_enable_legacy),
 		cmocka_unit_test(test_enable_off),
 		cmocka_unit_test(test_disable),
+		cmocka_unit_test(test_discovery),
 		cmocka_unit_test(test_pf_real),
 		cmocka_unit_test(test_pf_missing),
 		cmocka_unit_test(test_pf_missing_keeps_token),

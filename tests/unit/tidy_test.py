@@ -223,6 +223,37 @@ class Includes(TreeTest):
         self.fires("src/host/vcpu.c", SPDX + '#include "host/new.h"\n', "no place in the order")
 
 
+class Names(TreeTest):
+    def setUp(self):
+        super().setUp()
+        self.write("docs/abi.md",
+                   "## Names that the code cites\n| 7 | x |\n| S2 | x |\n| B5 | x |\n")
+
+    def test_explained(self):
+        self.write("src/engine/a.c", SPDX + "/* S2, B5; invariant 7. Invariants 7, 7 and 7. */\n"
+                   "enum { S9, B9 };\nint f(void);\n\nint f(void)\n{\n\treturn g(\"S8\");\n}\n")
+        self.write("docs/a.md", "Hazard S2, `S9`, invariant 7\n")
+        self.write("tests/mutants.txt", "why: B5\n")
+        self.assertEqual(self.tidy(), [])
+
+    def test_not_explained(self):
+        for name, text, cited in (("src/engine/a.c", SPDX + "/* (B1) */\n", "B1"),
+                                  ("model/a.pml", SPDX + "/* S3 */\n", "S3"),
+                                  ("guests/a.S", SPDX + "/* invariants 7 and 8 */\n", "8"),
+                                  ("docs/a.md", "Invariants 7-9\n", "9"),
+                                  ("tests/mutants.txt", "why: B16: x\n", "B16")):
+            with self.subTest(name=name):
+                self.fires(name, text, f"{cited} is cited")
+                (self.root / name).unlink()
+
+    def test_rows_before_the_heading_do_not_count(self):
+        self.write("src/engine/a.c", SPDX)
+        self.fires("docs/abi.md", "| 3 | x |\nInvariant 3\n", ":2: 3 is cited")
+
+    def test_section_number(self):
+        self.fires("src/engine/a.c", SPDX + "/* abi.md 1.4 */\n", "a section by its number")
+
+
 class Commits(TreeTest):
     def git(self, *words):
         env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
