@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""examples/minimal reads through libasyncpf what the file holds.
+"""An example reads through libasyncpf what the file holds: minimal in one VM, snapshot in two.
 
-usage: minimal_test.py PATH_OF_MINIMAL
+usage: minimal_test.py PATH_OF_EXAMPLE
 """
 import os
 import subprocess
