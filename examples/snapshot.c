@@ -231,7 +231,8 @@ int main(int argc, char **argv)
 	while (rc == -EINTR);
 	if (rc < 0 || second.run->exit_reason != KVM_EXIT_IO)
 		die("unexpected exit", NULL);
-	printf("%u\n", *(unsigned short *)(void *)((char *)second.run + second.run->io.data_offset));
+	printf("%u\n", *(unsigned short *)(void *)((char *)second.run +
+						    second.run->io.data_offset));
 	close_vm(&second);
 	free(saved.apf);
 	free(saved.ram);

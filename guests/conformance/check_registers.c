@@ -67,6 +67,29 @@ static const char *cpuid_vmexit(uint64_t arg)
 	return NULL;
 }
 
+/* The EAX of the leaf that names revisions of pf2; 0: there is none. */
+static uint32_t pf2_revisions(void)
+{
+	for (uint32_t base = APF_CPUID_HYPERVISORS_FIRST; base <= APF_CPUID_HYPERVISORS_LAST;
+	     base += APF_CPUID_HYPERVISORS_STEP) {
+		struct cpuid r = cpuid(base);
+
+		if (r.eax > base && r.ebx == APF_CPUID_PF2_EBX && r.ecx == APF_CPUID_PF2_ECX &&
+		    r.edx == APF_CPUID_PF2_EDX)
+			return cpuid(base + 1).eax;
+	}
+	return 0;
+}
+
+static const char *cpuid_pf2(uint64_t arg)
+{
+	uint32_t revisions = pf2_revisions() & (APF_CPUID_REV_PF2 | APF_CPUID_REV_PF2_STRICT);
+
+	(void)arg;
+	EXPECT(!revisions == !apf_is_pf2(), "revision bits %x", U(revisions));
+	return NULL;
+}
+
 /* ---- EN ---- */
 
 /* Before this kernel wrote anything. */
@@ -181,6 +204,8 @@ static const struct check checks[] = {
 	{"cpuid.int", "feature 14 and the register ACK go together", ALL_REVS,
 	 cpuid_means_register, APF_CPUID_ASYNC_PF_INT, false},
 	{"cpuid.vmexit", "feature 10 and EN bit 2 go together", REV(INT), cpuid_vmexit, 0, false},
+	{"cpuid.pf2", "pf2 has leaves of its own, the others have not", ALL_REVS, cpuid_pf2, 0,
+	 false},
 	{"en.start", "EN is 0 at the start", ALL_REVS, starts_as_zero, APF_MSR_EN, false},
 	{"en.address", "EN without bits stores the address", ALL_REVS, en_stores, 0, false},
 	{"en.send-always", "EN stores bit 1", ALL_REVS, en_stores, APF_EN_SEND_ALWAYS, false},
