@@ -45,9 +45,10 @@ struct vm {
 	struct apf_vcpu *vcpu;
 };
 
-struct msrs {
+/* struct kvm_msrs ends in a flexible array: its entries lie right behind it. */
+union msrs {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entries[MSRS_MAX];
+	unsigned char bytes[sizeof(struct kvm_msrs) + MSRS_MAX * sizeof(struct kvm_msr_entry)];
 };
 
 /* Everything that a vCPU is. */
@@ -55,11 +56,11 @@ struct saved {
 	struct kvm_mp_state mp_state;
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
+	struct kvm_xsave *xsave;
 	struct kvm_xcrs xcrs;
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
-	struct msrs msrs;
+	union msrs *msrs;
 	struct kvm_vcpu_events events;
 	void *apf;
 	size_t apf_bytes;
@@ -115,38 +116,41 @@ static void close_vm(struct vm *vm)
 }
 
 /* Registers that KVM has, of those that the library asks for. */
-static void msrs_get(const struct vm *vm, struct msrs *ret)
+static void msrs_get(const struct vm *vm, union msrs *ret)
 {
+	struct kvm_msr_entry entries[MSRS_MAX];
 	unsigned count, n = 0;
 	const uint32_t *list = apf_vcpu_msr_list(vm->apf, &count);
 
 	for (unsigned i = 0; i < count && n < MSRS_MAX; i++) {
-		ret->head.nmsrs = 1;
-		ret->entries[n] = (struct kvm_msr_entry){.index = list[i]};
-		struct {
-			struct kvm_msrs head;
-			struct kvm_msr_entry entry;
-		} one = {.head = {.nmsrs = 1}, .entry = {.index = list[i]}};
+		union msrs one = {.head = {.nmsrs = 1}};
 
+		entries[n] = (struct kvm_msr_entry){.index = list[i]};
+		memcpy(one.bytes + sizeof(one.head), &entries[n], sizeof(entries[n]));
 		if (ioctl(vm->vcpu_fd, KVM_GET_MSRS, &one) == 1)
-			ret->entries[n++] = one.entry;
+			memcpy(&entries[n++], one.bytes + sizeof(one.head), sizeof(entries[0]));
 	}
 	ret->head.nmsrs = n;
+	memcpy(ret->bytes + sizeof(ret->head), entries, n * sizeof(entries[0]));
 }
 
 /* The VM is paused, and apf_vcpu_run() has returned -EINTR: the vCPU is at rest. */
 static void save(const struct vm *vm, struct saved *s)
 {
 	memset(s, 0, sizeof(*s));
+	s->xsave = calloc(1, sizeof(*s->xsave));
+	s->msrs = calloc(1, sizeof(*s->msrs));
+	if (!s->xsave || !s->msrs)
+		die("memory", NULL);
 	/* First: it makes KVM take in what other processors have sent. */
 	call(vm->vcpu_fd, KVM_GET_MP_STATE, &s->mp_state, "mp_state");
 	call(vm->vcpu_fd, KVM_GET_REGS, &s->regs, "registers");
 	call(vm->vcpu_fd, KVM_GET_SREGS, &s->sregs, "segments");
-	call(vm->vcpu_fd, KVM_GET_XSAVE, &s->xsave, "FPU");
+	call(vm->vcpu_fd, KVM_GET_XSAVE, s->xsave, "FPU");
 	call(vm->vcpu_fd, KVM_GET_XCRS, &s->xcrs, "XCR0");
 	call(vm->vcpu_fd, KVM_GET_DEBUGREGS, &s->debugregs, "debug registers");
 	call(vm->vcpu_fd, KVM_GET_LAPIC, &s->lapic, "local APIC");
-	msrs_get(vm, &s->msrs);
+	msrs_get(vm, s->msrs);
 	call(vm->vcpu_fd, KVM_GET_VCPU_EVENTS, &s->events, "events");
 	s->apf_bytes = apf_vcpu_save(vm->vcpu, NULL, 0);
 	s->apf = malloc(s->apf_bytes);
@@ -164,12 +168,12 @@ static void restore(const struct vm *vm, struct saved *s)
 	/* Segments tell the APIC's mode, the APIC comes before what needs one. */
 	call(vm->vcpu_fd, KVM_SET_SREGS, &s->sregs, "segments");
 	call(vm->vcpu_fd, KVM_SET_REGS, &s->regs, "registers");
-	call(vm->vcpu_fd, KVM_SET_XSAVE, &s->xsave, "FPU");
+	call(vm->vcpu_fd, KVM_SET_XSAVE, s->xsave, "FPU");
 	call(vm->vcpu_fd, KVM_SET_XCRS, &s->xcrs, "XCR0");
 	call(vm->vcpu_fd, KVM_SET_DEBUGREGS, &s->debugregs, "debug registers");
 	call(vm->vcpu_fd, KVM_SET_LAPIC, &s->lapic, "local APIC");
 	/* In the library's order: the vector before what lets events out. */
-	call(vm->vcpu_fd, KVM_SET_MSRS, &s->msrs, "MSRs");
+	call(vm->vcpu_fd, KVM_SET_MSRS, s->msrs, "MSRs");
 	call(vm->vcpu_fd, KVM_SET_VCPU_EVENTS, &s->events, "events");
 	call(vm->vcpu_fd, KVM_SET_MP_STATE, &s->mp_state, "mp_state");
 	if (apf_vcpu_restore(vm->vcpu, s->apf, s->apf_bytes) < 0)
@@ -234,6 +238,8 @@ int main(int argc, char **argv)
 	printf("%u\n", *(unsigned short *)(void *)((char *)second.run +
 						    second.run->io.data_offset));
 	close_vm(&second);
+	free(saved.xsave);
+	free(saved.msrs);
 	free(saved.apf);
 	free(saved.ram);
 	return 0;

@@ -152,7 +152,7 @@ static void mix_driver(uint64_t *h, const struct sim *w)
 	mix_queue(h, &d->urgent);
 	mix(h, d->urgent_run);
 	mix_queue(h, &d->filled);
-	mix(h, (uint64_t)(d->turn_first ? d->turn_first - d->queues : 255) |
+	mix(h, (d->turn_first ? (uint64_t)(d->turn_first - d->queues) : 255) |
 		       (uint64_t)d->chunk_poisoned[0] << 8 |
 		       (uint64_t)d->chunk_poisoned[1] << 9);
 	for (unsigned i = 0; i < d->cfg.vcpus; i++)

@@ -57,7 +57,7 @@ static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
 static int setup(void **state)
 {
 	struct fix *x = calloc(1, sizeof(*x));
-	struct kvm_cpuid2 *c;
+	struct kvm_cpuid2 *c = NULL;
 
 	assert_non_null(x);
 	x->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
