@@ -226,7 +226,8 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
  * CPUID leaves of our own, by which guests find abi pf2: ret is EAX, EBX, ECX, EDX. 0: the guest
  * should see this leaf; -ENOENT: it is not ours. A VMM that offers pf2 adds them from
  * APF_CPUID_FIRST on until -ENOENT; where it has other leaves there, it adds them at another
- * 0x40000000 + n * 0x100 and changes EAX of the first alike. Linux guests pass over them. After
+ * 0x40000000 + n * 0x100 and changes EAX of the first alike. Guests look for them only where leaf 1
+ * has the hypervisor bit, ECX bit 31, which not every KVM sets. Linux guests pass over them. After
  * apf_open, any thread.
  */
 #define APF_CPUID_FIRST 0x40000300u
