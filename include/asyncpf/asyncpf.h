@@ -298,7 +298,7 @@ void apf_vcpu_kick(struct apf_vcpu *v);
  * The mask that is in force inside KVM_RUN, as KVM_SET_SIGNAL_MASK takes it: signals that the
  * thread has blocked and that end the call all the same, for a VMM that takes them with
  * sigtimedwait. set: a kernel sigset of `bytes` (8) bytes; NULL: the thread's own mask, the
- * default. At rest only. -EINVAL: another size.
+ * default. At rest only. -EINVAL: another size; -EMFILE, -ENFILE, -ENOMEM: signalfd failed.
  */
 int apf_vcpu_signal_mask(struct apf_vcpu *v, const void *set, size_t bytes);
 

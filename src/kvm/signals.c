@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 
 int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e)
 {
+	v->held_fd = -1;
 	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (v->wake_fd < 0)
 		return err_sys(e, -errno, "event descriptor of a vCPU");
@@ -26,6 +28,8 @@ int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e)
 void kvmp_signals_fini(struct kvmp_vcpu *v)
 {
 	close(v->wake_fd);
+	if (v->held_fd >= 0)
+		close(v->held_fd);
 	pthread_mutex_destroy(&v->kick_lock);
 }
 
@@ -224,9 +228,51 @@ enum kvmp_signal kvmp_signal_take(struct kvmp *k, struct kvmp_vcpu *v)
 	return vmm_wants(k, v) ? KVMP_SIGNAL_VMM : KVMP_SIGNAL_NONE;
 }
 
+int kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask)
+{
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	sigset_t none;
+
+	sigemptyset(&none);
+	if (mask && v->held_fd < 0) {
+		v->held_fd = signalfd(-1, &none, SFD_CLOEXEC | SFD_NONBLOCK);
+		if (v->held_fd < 0)
+			return -errno;
+	}
+	v->mask_told = mask != NULL;
+	if (mask)
+		v->run_mask = *mask;
+	/* Whatever the VMM has given to KVM by itself is ours again. */
+	v->run_mask_known = false;
+	return 0;
+}
+
+/*
+ * Signals that the VMM's thread has blocked, and KVM_RUN lets through: ppoll() would deliver
+ * them, where KVM_RUN leaves them pending. They end the wait by a descriptor, and stay.
+ */
+static void hold(struct kvmp_vcpu *v, sigset_t *mask)
+{
+	sigset_t held;
+
+	if (!v->mask_told)
+		return;
+	sigemptyset(&held);
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		if (sigismember(&v->vmm_mask, sig) == 1 && sigismember(mask, sig) == 0) {
+			sigaddset(&held, sig);
+			sigaddset(mask, sig);
+		}
+	(void)signalfd(v->held_fd, &held, 0);
+}
+
 bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v)
 {
-	struct pollfd wake = {.fd = v->wake_fd, .events = POLLIN};
+	enum { WAKE, HELD };
+	struct pollfd ends[] = {
+		[WAKE] = {.fd = v->wake_fd, .events = POLLIN},
+		[HELD] = {.fd = v->mask_told ? v->held_fd : -1, .events = POLLIN},
+	};
 	sigset_t mask = v->run_mask;
 	uint64_t count;
 	bool go_on;
@@ -234,6 +280,7 @@ bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v)
 	/* In here handlers of the VMM's may run; ours stay blocked. */
 	sigaddset(&mask, SIGBUS);
 	sigaddset(&mask, k->kick_signal);
+	hold(v, &mask);
 	pthread_mutex_lock(&v->kick_lock);
 	go_on = v->kicked;
 	v->kicked = false;
@@ -243,7 +290,8 @@ bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v)
 		return false;
 	/* Signals that pend are let through and end it; without one the flag decides. */
 	go_on = __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) ||
-		(ppoll(&wake, 1, NULL, &mask) < 0 && errno == EINTR);
+		(ppoll(ends, ARRAY_LEN(ends), NULL, &mask) < 0 ? errno == EINTR
+								: ends[HELD].revents != 0);
 	pthread_mutex_lock(&v->kick_lock);
 	v->waits = false;
 	v->kicked = false;

@@ -83,17 +83,6 @@ void kvmp_detach(struct kvmp *k, unsigned vcpu)
 	v->fd = -1;
 }
 
-void kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask)
-{
-	struct kvmp_vcpu *v = &k->vcpus[vcpu];
-
-	v->mask_told = mask != NULL;
-	if (mask)
-		v->run_mask = *mask;
-	/* Whatever the VMM has given to KVM by itself is ours again. */
-	v->run_mask_known = false;
-}
-
 /* ---- what an exit means ---- */
 
 #define CR4_VMXE (1ull << 13)

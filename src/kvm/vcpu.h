@@ -55,6 +55,7 @@ struct kvmp_vcpu {
 	bool run_mask_known;
 	bool mask_told;      /* run_mask was given by the VMM */
 	int wake_fd;         /* ends a wait */
+	int held_fd;         /* ... for a signal that stays pending; -1: none was ever told */
 	pthread_mutex_t kick_lock; /* covers what follows; held for one system call at most */
 	pid_t tid;           /* the thread between begin() and rest(); 0: nobody */
 	bool waits;          /* it is in wait() */
@@ -95,8 +96,11 @@ int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint
 		struct err *e);
 /* At rest only. Its descriptor is not touched any more. */
 void kvmp_detach(struct kvmp *k, unsigned vcpu);
-/* What the VMM would have given to KVM_SET_SIGNAL_MASK; NULL: the thread's own mask again. */
-void kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask);
+/*
+ * What the VMM would have given to KVM_SET_SIGNAL_MASK; NULL: the thread's own mask again. 0, or
+ * -Exxx: there was no descriptor for it. In signals.c.
+ */
+int kvmp_signal_mask(struct kvmp *k, unsigned vcpu, const sigset_t *mask);
 
 struct plat kvmp_plat(struct kvmp *k);
 

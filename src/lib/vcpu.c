@@ -47,8 +47,7 @@ int apf_vcpu_signal_mask(struct apf_vcpu *v, const void *set, size_t bytes)
 	sigemptyset(&mask);
 	if (set)
 		memcpy(&mask, set, bytes);
-	kvmp_signal_mask(&v->a->kvmp, v->index, set ? &mask : NULL);
-	return 0;
+	return kvmp_signal_mask(&v->a->kvmp, v->index, set ? &mask : NULL);
 }
 
 const uint32_t *apf_vcpu_msr_list(const struct apf *a, unsigned *ret_count)

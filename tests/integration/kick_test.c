@@ -284,6 +284,38 @@ static void a_handler_that_sets_the_flag_ends_each(void **state)
 	}
 }
 
+/*
+ * As who takes it by sigtimedwait() does: blocked, let through by the mask of KVM_RUN, and
+ * without a handler, so that its delivery would end the process.
+ */
+static void a_blocked_signal_that_the_mask_lets_through_ends_each(void **state)
+{
+	const uint64_t nothing_blocked = 0;
+	sigset_t one, pending;
+
+	(void)state;
+	sigemptyset(&one);
+	sigaddset(&one, SIGUSR1);
+	assert_int_equal(pthread_sigmask(SIG_BLOCK, &one, NULL), 0);
+	for (unsigned i = 0; i < PLACES; i++) {
+		struct vm v;
+
+		vm_open(&v);
+		get_there(&v, places[i].where, places[i].faults);
+		assert_int_equal(apf_vcpu_signal_mask(v.vcpu, &nothing_blocked, 4), -EINVAL);
+		assert_int_equal(apf_vcpu_signal_mask(v.vcpu, &nothing_blocked, 8), 0);
+		be_there(&v, places[i].where);
+		pthread_kill(v.thread, SIGUSR1);
+		vm_is_interrupted(&v, vm_join(&v));
+		/* It is still there for whoever waits for it. */
+		raise(SIGUSR1);
+		assert_int_equal(apf_vcpu_run(v.vcpu), -EINTR);
+		assert_int_equal(sigpending(&pending), 0);
+		assert_int_equal(sigismember(&pending, SIGUSR1), 1);
+		assert_int_equal(sigwaitinfo(&one, NULL), SIGUSR1);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +329,7 @@ int main(void)
 		VM_TEST(of_thousands_of_kicks_none_is_lost),
 		VM_TEST(flag_and_signal_end_each),
 		VM_TEST(a_handler_that_sets_the_flag_ends_each),
+		VM_TEST(a_blocked_signal_that_the_mask_lets_through_ends_each),
 	};
 
 	vm_need_kvm();
