@@ -3,52 +3,12 @@
  * apf_read and apf_write of much memory: others get the lock meanwhile, and no byte is lost
  * while memory is taken away. A real VM without vCPUs.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "bare_fixture.h"
 
-#include <cmocka.h>
-#include <asyncpf/asyncpf.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-#include "base/types.h"
-
-#define MIB (1ull << 20)
-
-static struct apf_error error;
-
-static int open_vm(void)
-{
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm;
-
-	assert_true(kvm >= 0);
-	do
-		vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	while (vm < 0 && errno == EINTR);
-	close(kvm);
-	assert_true(vm >= 0);
-	assert_int_equal(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
-	return vm;
-}
-
-static struct apf *start(int vm, const struct apf_config *c, uint64_t bytes)
-{
-	struct apf *a;
-
-	if (apf_open(vm, c, &a, &error) < 0 || apf_memory_add(a, 0, bytes, &error) < 0 ||
-	    apf_start(a, &error) < 0)
-		fail_msg("%s", error.text);
-	return a;
-}
 
 /* ---- others get the lock ---- */
 
