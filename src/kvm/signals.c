@@ -160,11 +160,6 @@ void kvmp_signal_kick(struct kvmp *k, struct kvmp_vcpu *v)
 	pthread_mutex_unlock(&v->kick_lock);
 }
 
-void kvmp_signal_self(struct kvmp *k, struct kvmp_vcpu *v)
-{
-	kvmp_signal_kick(k, v);
-}
-
 static bool vmm_wants(const struct kvmp *k, const struct kvmp_vcpu *v)
 {
 	sigset_t pending;

@@ -30,10 +30,8 @@ enum kvmp_signal {
 enum kvmp_signal kvmp_signal_take(struct kvmp *k, struct kvmp_vcpu *v);
 /* Waits for a kick. True: the VMM wants its thread. */
 bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v);
-/* Any thread. */
+/* Any thread. By the vCPU's own the next KVM_RUN executes nothing. */
 void kvmp_signal_kick(struct kvmp *k, struct kvmp_vcpu *v);
-/* Has the next KVM_RUN execute nothing. */
-void kvmp_signal_self(struct kvmp *k, struct kvmp_vcpu *v);
 /* The SIGBUS taken last was not for us: it is delivered once the VMM's mask is back. */
 void kvmp_signal_pass_fault(struct kvmp_vcpu *v);
 

@@ -375,7 +375,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		rc = end_halt(v);
 	} else if (entry->how == PLAT_COMPLETE) {
 		/* KVM finishes what is half done before it looks at signals. */
-		kvmp_signal_self(k, v);
+		kvmp_signal_kick(k, v);
 	}
 	if (rc == 0)
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
