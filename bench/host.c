@@ -98,8 +98,10 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 	size_t bytes = hst_bytes(&cfg, pages * PAGE_BYTES);
 	void *space = calloc(1, bytes);
 
-	if (!h || !space || gmem_open(pages * PAGE_BYTES, &g, &e) < 0 ||
-	    gmem_userfault(g, true, false, &e) < 0 ||
+	const struct gmem_part part = {.bytes = pages * PAGE_BYTES, .fd = -1};
+
+	if (!h || !space || gmem_open(pages * PAGE_BYTES, true, false, &g, &e) < 0 ||
+	    gmem_add(g, &part, &e) < 0 ||
 	    gmem_watch(g, (roff_t){0}, pages * PAGE_BYTES, true, &e) < 0)
 		die(&e);
 	if (ram_add_region(&h->ram, (gpa_t){0}, pages * PAGE_BYTES, PAGE_BYTES) != RAM_ADDED)
@@ -107,7 +109,7 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 	h->mem = gmem_mem(g);
 	h->plat = (struct plat){.ops = &plat_ops};
 	h->clock = (struct clock){.ops = &clock_ops};
-	h->hooks = (struct hst_hooks){no_outside, no_trouble, NULL};
+	h->hooks = (struct hst_hooks){.outside_ready = no_outside, .trouble = no_trouble};
 	hst_init(h, &cfg, space);
 
 	uint64_t start = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
@@ -115,7 +117,7 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 	for (uint64_t c = 0; c < CHUNKS; c++) {
 		uint64_t base = c * chunks / CHUNKS * CHUNK_BYTES;
 
-		if (hst_kernel_touch(h, (roff_t){base}, &e) < 0)
+		if (hst_kernel_touch(h, &(struct mem_touch){{base}, MEM_VIEW_GUEST}, &e) < 0)
 			die(&e);
 		for (uint64_t p = 0; p < CHUNK_BYTES / PAGE_BYTES; p++)
 			one_fault(h, (roff_t){base + p * PAGE_BYTES}, &e);

@@ -3,16 +3,16 @@
  * libasyncpf: asynchronous page faults for KVM guests, from user space.
  *
  * For the author of a VMM. You make the VM and the vCPUs as before; three things
- * change: guest memory comes from apf_memory_add(), each vCPU is attached, and
- * apf_vcpu_run() stands where ioctl(KVM_RUN) stood. Memory may then be absent when the
- * guest starts; it is fetched from a page source when it is touched, and the guest runs
- * on meanwhile.
+ * change: guest memory is told to apf_memory_adopt(), which gives the address for KVM's
+ * memslot, each vCPU is attached, and apf_vcpu_run() stands where ioctl(KVM_RUN) stood.
+ * Memory may then be absent when the guest starts; it is fetched from a page source when it
+ * is touched, and the guest runs on meanwhile.
  *
  *     apf_open(vm_fd, &config, &apf, &error);
- *     apf_memory_add(apf, 0, 1 << 30, &error);
+ *     apf_memory_adopt(apf, &memory, &error);            // your memfd and your mapping of it
  *     apf_source_add(apf, 0, 1 << 30, "file:ram.img", 0, NULL, &error);
+ *     slot.userspace_addr = (uintptr_t)memory.guest;     // KVM_SET_USER_MEMORY_REGION
  *     apf_start(apf, &error);
- *     slot.userspace_addr = apf_memory_hva(apf, 0);      // KVM_SET_USER_MEMORY_REGION
  *     apf_vcpu_attach(apf, 0, vcpu_fd, run, 0, &vcpu, &error);
  *     while ((rc = apf_vcpu_run(vcpu)) == 0 || rc == -EINTR)
  *             ... run->exit_reason, as ever
@@ -22,8 +22,8 @@
  * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
  * holds one line that says what failed, on what, and why. NULL is allowed for it.
  *
- * Threads: open, memory_add, source_add, start and close belong to one thread; each
- * vCPU runs on a thread of its own; everything else may be called from any thread. The
+ * Threads: open, start and close belong to one thread; each vCPU runs on a thread of its
+ * own; everything else may be called from any thread. The
  * library has one thread of its own per VM and no global state; several VMs fit in one
  * process.
  *
@@ -131,6 +131,24 @@ struct apf_config {
 	void *on_event_ctx;
 	/* The VM has KVM_CAP_X2APIC_API with KVM_X2APIC_API_USE_32BIT_IDS: APIC ids above 254. */
 	int x2apic_ids;
+	/*
+	 * The most guest memory that there will be at a time, each part rounded up to 2 MiB,
+	 * bytes; addresses are set aside for it, and nothing else. 0: four times the host's memory,
+	 * 64 GiB at least and 1 TiB at most, or a quarter of RLIMIT_AS.
+	 */
+	uint64_t memory_max;
+	/*
+	 * The VMM states that what it has the kernel pin of adopted memory is between apf_hold and
+	 * apf_release: see apf_memory_adopt. Needed for a swap file together with adopted memory.
+	 */
+	int pins_are_held;
+	/*
+	 * The library has written to guest memory by itself, which KVM's dirty log does not show:
+	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Any
+	 * thread; must return soon and must not call the library. NULL: not told.
+	 */
+	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
+	void *on_write_ctx;
 };
 
 void apf_config_init(struct apf_config *c);
@@ -165,20 +183,72 @@ void apf_stop(struct apf *a);
 void apf_close(struct apf *a);
 
 /*
- * Gives the guest RAM at gpa: both multiples of block_bytes. It starts absent and costs
- * nothing until touched. Up to 8 times.
+ * Guest RAM at [gpa, gpa + bytes), both multiples of block_bytes, in a memfd of the library's that
+ * only the guest sees. It starts absent and costs nothing until touched. Up to 1024 parts, each of
+ * which is to be one memslot; before or after apf_start, any thread.
  */
 int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error *e);
+
 /*
- * After apf_start: the address of gpa for KVM_SET_USER_MEMORY_REGION; NULL if it is no RAM.
- * For KVM only: never touch memory there, use apf_read and apf_write.
+ * The same with memory of the VMM's own, or that the VMM is to have a mapping of. Three views of it
+ * exist: the guest's, for KVM's memslot and nobody else; the VMM's, which its devices and threads
+ * touch by pointers, by system calls, by io_uring or vhost: who touches what is absent there waits
+ * until it is there, and one read serves both; and the library's.
+ *
+ * fd, offset, vmm: a memfd, and a MAP_SHARED mapping of [offset, offset + bytes) of it, which the
+ * library watches (userfaultfd) from then on; both stay the VMM's. vmm NULL: the library maps it.
+ * fd -1: the memfd is the library's, too; fd, offset and vmm are set and stay the library's.
+ * What the memfd holds already is guest memory, and goes before what a source has. hugetlb,
+ * MAP_PRIVATE and what is no memfd are refused with -EINVAL and the reason.
+ *
+ * A memfd that another process maps, too (vhost-user), is not watched there: what that process may
+ * touch must be pinned (apf_pin). With a swap file, what the kernel has pinned (io_uring's fixed
+ * buffers, O_DIRECT under way, vhost, VFIO) must be between apf_hold and apf_release, or what a
+ * device writes there is lost when the page is evicted meanwhile: nothing tells user space of
+ * such a pin. Until the VMM has said that it does so (config.pins_are_held), the two are refused
+ * together.
+ *
+ * Nobody may touch the memory while this call is made. 0; -EINVAL, -ENOSPC (memory_max, 1024
+ * parts), -ENOMEM and what the kernel fails with, with text.
+ */
+struct apf_memory {
+	size_t size;     /* sizeof, set by the caller */
+	uint64_t gpa;    /* multiple of block_bytes, as is */
+	uint64_t bytes;
+	int fd;
+	uint64_t offset; /* in it: a multiple of 4096 */
+	void *vmm;       /* the VMM's view */
+	void *guest;     /* set: for KVM_SET_USER_MEMORY_REGION; never touch memory there */
+};
+int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *e);
+
+/*
+ * The part that begins at gpa leaves, with what it holds and the sources behind it. The VMM has
+ * deleted its memslot, and nobody touches its view any more; a mapping of the VMM's own is watched
+ * no longer and reads as zeroes. What was on its way is waited for. -ENOENT: none begins there;
+ * -EBUSY: some of it is held; -EINTR: the library is being closed.
+ */
+int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
+
+/*
+ * [gpa, gpa + len), of one part, reads as zeroes from now on, whatever stood behind it, and takes
+ * no memory: a balloon's, or what a guest reports as free. Nothing of it goes to the swap file.
+ * What is pinned or held, and what is no whole block, is overwritten instead. Blocks; any thread.
+ * -EFAULT: not all of it is RAM; -EINTR: the library is being closed.
+ */
+int apf_discard(struct apf *a, uint64_t gpa, uint64_t len);
+
+/*
+ * The address of gpa for KVM_SET_USER_MEMORY_REGION; NULL if it is no RAM. For KVM only: never
+ * touch memory there.
  */
 void *apf_memory_hva(struct apf *a, uint64_t gpa);
 
 /*
  * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a
  * multiple of block_bytes. What a source does not hold, and RAM without one, is zeroes.
- * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md.
+ * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md. Before
+ * the guest or the VMM can touch that memory; any thread.
  * *ret_size: the source's size in bytes; ret_size may be NULL.
  */
 int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
@@ -213,7 +283,7 @@ int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind
 int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *e);
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *e);
 
-/* Memory and sources are complete: maps the memory and starts serving. */
+/* Starts serving. What is touched before waits until then. */
 int apf_start(struct apf *a, struct apf_error *e);
 
 /*
@@ -249,6 +319,16 @@ int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
  * (kvmclock, steal time, PV EOI): the library sees to that.
  */
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
+/* What was pinned of it may be evicted again. -EFAULT: not all of it is RAM. */
+int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
+/*
+ * Around what the kernel has pinned of adopted memory: [gpa, gpa + len) is present from apf_hold
+ * on, and is neither evicted nor moved until apf_release for the same range, which counts it as
+ * written to. Holds nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too
+ * little for the rest, or a block is held 1024 times; nothing is held then.
+ */
+int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
+void apf_release(struct apf *a, uint64_t gpa, uint64_t len);
 
 /*
  * Takes memory away until at most `bytes` are resident, coldest first; 0: all that can be

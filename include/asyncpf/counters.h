@@ -91,7 +91,11 @@
 	X(swapped_bytes, BYTES, COUNTER, VM, "Bytes written to the swap file.") \
 	X(holds, COUNT, COUNTER, VM, "Times that vCPUs were kept out of KVM_RUN, to unmap.") \
 	X(hold_ns, NS, COUNTER, VM, "All holds together.") \
-	X(hold_max_ns, NS, PEAK, VM, "The longest hold.")
+	X(hold_max_ns, NS, PEAK, VM, "The longest hold.") \
+	/* the VMM's own mapping */ \
+	X(vmm_touches, COUNT, COUNTER, VM, \
+	  "Touches of the VMM's view of memory that was not there yet.") \
+	X(discarded, BLOCKS, COUNTER, VM, "Discarded on the VMM's command.")
 
 #define APF_COUNTER_MEMBER(name, unit, kind, scope, help) uint64_t name;
 #define APF_COUNTER_ID(name, unit, kind, scope, help) APF_COUNTER_ID_##name,

@@ -95,7 +95,9 @@ void block_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 	list_push(h, after, block);
 }
 
-void hst_wrote(struct hst *h, roff_t off)
+void hst_wrote(struct hst *h, roff_t off, uint64_t len)
 {
 	h->blocks[block_of(h, off)] |= BLOCK_WRITTEN;
+	if (h->hooks.wrote)
+		h->hooks.wrote(h->hooks.ctx, ram_gpa(&h->ram, off), len);
 }

@@ -32,7 +32,8 @@ enum block_kind {
 #define BLOCK_WRITING (1u << 8) /* a write of it to the swap file is under way */
 #define BLOCK_PINNED (1u << 9) /* for good */
 #define BLOCK_KEPT (1u << 10)  /* somebody needs it where it is: keep.c */
-#define BLOCK_FETCH_SHIFT 11
+#define BLOCK_VMM (1u << 11)   /* the VMM's view shows it, as PRESENT says of the guest's */
+#define BLOCK_FETCH_SHIFT 12
 #define BLOCK_FETCHES_MAX (1u << (32 - BLOCK_FETCH_SHIFT))
 
 #define BLOCK_NONE UINT32_MAX

@@ -28,11 +28,12 @@ uint32_t budget_over(const struct hst_evict *ev)
 	return ev->resident > low ? ev->resident - low : 0;
 }
 
-void budget_init(struct hst *h)
+void budget_limit(struct hst *h)
 {
 	uint64_t limit = h->cfg.resident_max >> h->cfg.block_shift;
+	uint64_t all = h->ram.bytes >> h->cfg.block_shift;
 
-	h->evict.limit = limit > 0 && limit < h->block_count ? (uint32_t)limit : NO_LIMIT;
+	h->evict.limit = limit > 0 && limit < all ? (uint32_t)limit : NO_LIMIT;
 }
 
 void budget_charge(struct hst *h, bool ahead)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How much memory the blocks may take up, and how much they do: numbers, and no block. */
-#include "host/host.h"
-
-void budget_init(struct hst *h);
-bool budget_is_limited(const struct hst_evict *ev);
-/* What is kept free for fetches, so that they need not wait for a drop. */
 #ifndef HOST_BUDGET_H
 #define HOST_BUDGET_H
 
+#include "host/host.h"
+
+/* How much guest RAM there is, or may be resident, has changed. */
+void budget_limit(struct hst *h);
+bool budget_is_limited(const struct hst_evict *ev);
+/* What is kept free for fetches, so that they need not wait for a drop. */
 uint32_t budget_slack(const struct hst_evict *ev);
 /* Blocks on standby, and those that are resident beyond what there should be. */
 uint32_t budget_standby(const struct hst_evict *ev);

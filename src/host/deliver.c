@@ -51,7 +51,7 @@ void slot_store(struct hst_vcpu *v, const struct eng_store *st)
 
 	if (!p || st->len == 0)
 		return;
-	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)});
+	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)}, 8);
 	/* Release: whoever takes the event sees the slot. */
 	if (st->len == 8)
 		__atomic_store_n((uint64_t *)(void *)p, st->value, __ATOMIC_RELEASE);

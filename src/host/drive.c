@@ -136,7 +136,7 @@ static void rom_fault(struct hst_vcpu *v)
 		.why = {.code = -EFAULT,
 			.text = "an absent page of a read-only memslot was touched, and KVM does "
 				"not say which; tell by apf_slot_set that it is one"},
-		.gpa = ram_gpa(&v->h->ram, (roff_t){0}),
+		.gpa = {0},
 		.tries = 1,
 	};
 
@@ -252,22 +252,23 @@ void hst_vcpu_call_back(struct hst_vcpu *v)
 
 /* ---- the serving thread ---- */
 
-static void pause_for(struct hst *h, const struct err *why, roff_t off)
+static void pause_for(struct hst *h, const struct err *why, gpa_t gpa)
 {
-	struct hst_trouble t = {.why = *why, .gpa = ram_gpa(&h->ram, off), .tries = 1};
+	struct hst_trouble t = {.why = *why, .gpa = gpa, .tries = 1};
 
 	hst_pause_for(h, &t);
 }
 
-void hst_serve_step(struct hst *h, const roff_t *touches, int count, const struct err *why)
+void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
+		    const struct err *why)
 {
 	if (count < 0)
-		pause_for(h, why, (roff_t){0});
+		pause_for(h, why, (gpa_t){0});
 	for (int i = 0; i < count; i++) {
 		struct err e = {.code = 0};
 
-		if (hst_kernel_touch(h, touches[i], &e) < 0)
-			pause_for(h, &e, touches[i]);
+		if (hst_kernel_touch(h, &touches[i], &e) < 0)
+			pause_for(h, &e, ram_gpa(&h->ram, touches[i].off));
 	}
 	hst_run_timers(h);
 }

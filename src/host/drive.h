@@ -80,7 +80,8 @@ void hst_vcpu_call_back(struct hst_vcpu *v);
  * It has been woken by a deadline, by the end of a read, or by touches that the kernel has
  * reported (count of them; negative: *why says why they could not be read). Then it pumps.
  */
-void hst_serve_step(struct hst *h, const roff_t *touches, int count, const struct err *why);
+void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
+		    const struct err *why);
 
 /* ---- the evicting thread ---- */
 

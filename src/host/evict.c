@@ -217,9 +217,12 @@ static bool take_victims(struct hst *h, struct hst_job *job, uint32_t due)
 	}
 	ev->unmap_credit -= (uint32_t)min_u64(ev->unmap_credit, run->count);
 	ev->force_unmaps -= (uint32_t)min_u64(ev->force_unmaps, run->count);
-	for (uint32_t i = 0, bit = job->blocks - run->count; i < run->count; i++, bit++)
+	for (uint32_t i = 0, bit = job->blocks - run->count; i < run->count; i++, bit++) {
 		if (block_is(h, run->block + i, BLOCK_WRITTEN))
 			job->yes[bit / 64] |= 1ull << (bit % 64);
+		if (block_is(h, run->block + i, BLOCK_VMM))
+			job->vmm[bit / 64] |= 1ull << (bit % 64);
+	}
 	return true;
 }
 
@@ -262,6 +265,12 @@ static bool watch_due(const struct hst *h, uint64_t resident)
 	return ev->force_drops > 0 || (budget_is_limited(ev) && resident >= ev->limit / 4 * 3);
 }
 
+/* What came after is watched from the start. */
+static uint32_t import_end(const struct hst *h)
+{
+	return (uint32_t)(h->ram.end >> h->cfg.block_shift);
+}
+
 static bool next_watch(struct hst *h, struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
@@ -275,7 +284,9 @@ static bool next_watch(struct hst *h, struct hst_job *job)
 	}
 	job->kind = HST_JOB_IMPORT;
 	run->block = ev->import_block;
-	run->count = (uint32_t)min_u64(run_max(h), h->block_count - run->block);
+	/* Of a region that leaves meanwhile there is nothing to import. */
+	run->count = import_end(h) - (uint32_t)min_u64(import_end(h), run->block);
+	run->count = (uint32_t)min_u64(run_max(h), run->count);
 	job->blocks = run->count;
 	return true;
 }
@@ -310,7 +321,7 @@ static void import(struct hst *h, const struct hst_job *job)
 		block_enlist(h, block);
 	}
 	ev->import_block += job->blocks;
-	if (ev->import_block < h->block_count)
+	if (ev->import_block < import_end(h))
 		return;
 	ev->watch = HST_WATCH_ALL;
 	/* A command that came before we knew what there is. */
@@ -378,9 +389,12 @@ bool hst_evict_wanted(const struct hst *h)
 	return hold_ready(h, takeable(h));
 }
 
-/* From a bit per page to a bit per block, and only the zero blocks among the written ones. */
+/*
+ * From a bit per page to a bit per block, and only the zero blocks among the written ones. vmm: of
+ * what its view has shown.
+ */
 static void look_at_run(const struct hst *h, const struct hst_run *run, const mem_pages pages,
-			struct hst_job *job, uint32_t first)
+			const mem_pages vmm, struct hst_job *job, uint32_t first)
 {
 	uint32_t per = 1u << (h->cfg.block_shift - PAGE_SHIFT);
 	bool all = job->kind == HST_JOB_IMPORT;
@@ -388,13 +402,15 @@ static void look_at_run(const struct hst *h, const struct hst_run *run, const me
 	for (uint32_t i = 0; i < run->count; i++) {
 		uint64_t *yes = &job->yes[(first + i) / 64], bit = 1ull << ((first + i) % 64);
 		uint32_t set = 0, there;
+		uint64_t len, shown;
 		roff_t off;
-		uint64_t len;
 
 		hst_block_range(h, run->block + i, &off, &len);
 		there = (uint32_t)(len >> PAGE_SHIFT);
+		shown = job->vmm[(first + i) / 64] & bit;
 		for (uint32_t k = i * per; k < i * per + there; k++)
-			set += (uint32_t)(pages[k / 64] >> (k % 64) & 1);
+			set += (uint32_t)(pages[k / 64] >> (k % 64) & 1) |
+			       (shown && (vmm[k / 64] >> (k % 64) & 1));
 		if (all ? set == there : set > 0)
 			*yes |= bit;
 		if (!all && (*yes & bit) && is_zero(h->mem.alias + off.v, len))
@@ -403,7 +419,7 @@ static void look_at_run(const struct hst *h, const struct hst_run *run, const me
 }
 
 static int work_on(const struct hst *h, struct hst_job *job, const struct hst_run *run,
-		   mem_pages ret)
+		   mem_pages ret, mem_pages ret_vmm)
 {
 	const struct mem *m = &h->mem;
 	roff_t off = {(uint64_t)run->block << h->cfg.block_shift};
@@ -417,7 +433,7 @@ static int work_on(const struct hst *h, struct hst_job *job, const struct hst_ru
 	case HST_JOB_UNMAP:
 		return m->ops->unmap(m->ctx, off, len, &job->why);
 	case HST_JOB_COLLECT:
-		return m->ops->collect(m->ctx, off, len, ret, &job->why);
+		return m->ops->collect(m->ctx, off, len, ret, ret_vmm, &job->why);
 	case HST_JOB_DROP:
 		return m->ops->drop(m->ctx, off, len, &job->why);
 	}
@@ -430,12 +446,12 @@ void hst_evict_work(const struct hst *h, struct hst_job *job)
 
 	for (uint32_t i = 0; i < job->run_count; i++) {
 		const struct hst_run *run = &job->runs[i];
-		mem_pages pages = {0};
+		mem_pages pages = {0}, vmm = {0};
 
-		if (work_on(h, job, run, pages) < 0)
+		if (work_on(h, job, run, pages, vmm) < 0)
 			return;
 		if (job->kind == HST_JOB_IMPORT || job->kind == HST_JOB_COLLECT)
-			look_at_run(h, run, pages, job, first);
+			look_at_run(h, run, pages, vmm, job, first);
 		first += run->count;
 	}
 	job->why.code = 0;
@@ -443,7 +459,7 @@ void hst_evict_work(const struct hst *h, struct hst_job *job)
 
 static void collected(struct hst *h, uint32_t block, bool written, bool zero)
 {
-	h->blocks[block] |= BLOCK_SEEN;
+	h->blocks[block] = (h->blocks[block] | BLOCK_SEEN) & ~BLOCK_VMM;
 	if (zero) {
 		h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP);
 		h->blocks[block] |= BLOCK_ZEROES;

@@ -128,7 +128,7 @@ static void fetch_free(struct hst_fetch *f)
 /* Read along, and nobody has asked for it until now. */
 static bool is_unwanted(const struct hst_fetch *f)
 {
-	return f->ahead && !f->waiters;
+	return f->ahead && !f->waiters && f->views == MEM_VIEW_GUEST;
 }
 
 /* It waits for its first touch out of the guest mapping, as what is taken away does. */
@@ -241,9 +241,16 @@ static struct ram_backing *backing_of(struct hst *h, uint32_t block)
 static void around(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end)
 {
 	uint32_t count = (uint32_t)max_u64(AROUND_BYTES >> h->cfg.block_shift, 1);
+	const struct ram_region *r;
+	roff_t off;
+	uint64_t len;
 
+	hst_block_range(h, block, &off, &len);
+	r = ram_region_at(&h->ram, off);
 	*ret_start = block & ~(count - 1);
-	*ret_end = (uint32_t)min_u64(*ret_start + count, h->block_count);
+	/* A region begins at a chunk, but may end anywhere. */
+	*ret_end = (uint32_t)min_u64(*ret_start + count,
+				     (r->roff.v + r->bytes) >> h->cfg.block_shift);
 }
 
 /* A block that was never filled, and is nothing but zeroes. */
@@ -379,6 +386,7 @@ static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned own
 		.first = block,
 		.count = 1,
 		.owner = (uint16_t)owner,
+		.views = MEM_VIEW_GUEST,
 		.timer = {.fire = fetch_timer},
 	};
 	block_set_fetch(h, block, (uint32_t)(f - h->fetches));
@@ -478,7 +486,7 @@ void fetch_around(struct hst *h, uint32_t block)
 	}
 }
 
-void fetch_present_again(struct hst *h, uint32_t block)
+void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
 {
 	struct hst_fetch *f;
 
@@ -487,8 +495,18 @@ void fetch_present_again(struct hst *h, uint32_t block)
 	h->blocks[block] |= BLOCK_WRITTEN;
 	f = fetch_alloc(h, block, h->cfg.vcpus);
 	f->charged = true;
+	f->views |= (uint8_t)views;
 	h->blocks_present--;
 	fetch_filled(f);
+}
+
+void fetch_give_zeroes(struct hst_fetch *f)
+{
+	ASSERT(f->state == HST_FETCH_FAILED && !f->filled);
+	block_flags(f->h, f->block, BLOCK_ZEROES, BLOCK_IN_SWAP);
+	fetch_queue(f);
+	trouble_end(f->h);
+	fetch_dispatch(f->h);
 }
 
 /* ---- waiters ---- */
@@ -520,7 +538,11 @@ void waiter_unlink(struct hst_waiter *w)
 
 struct hst_fetch *hst_take_filled(struct hst *h)
 {
-	return queue_pop(&h->filled);
+	struct hst_fetch *f = queue_pop(&h->filled);
+
+	if (f)
+		f->showing = f->views;
+	return f;
 }
 
 int hst_make_visible(const struct hst_fetch *f, struct err *e)
@@ -530,7 +552,7 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 	roff_t off;
 
 	hst_block_range(f->h, f->first, &off, &len);
-	return m->ops->present(m->ctx, off, len * f->count, f->watch_writes, e);
+	return m->ops->present(m->ctx, off, len * f->count, f->showing, f->watch_writes, e);
 }
 
 /* Waiters are pushed in front; the one who came first is served first. */
@@ -554,7 +576,14 @@ void hst_shown(struct hst_fetch *f, const struct err *why)
 		fetch_trouble(f, HST_FETCH_FAILED, why);
 		return;
 	}
+	if (f->views & ~f->showing) {
+		/* The VMM wants it, too, since it was handed out. */
+		fetch_filled(f);
+		return;
+	}
 	for (uint32_t block = f->first; block < f->first + f->count; block++) {
+		if (f->views & MEM_VIEW_VMM)
+			h->blocks[block] |= BLOCK_VMM;
 		block_set_kind(h, block, BLOCK_PRESENT);
 		h->blocks_present++;
 		block_enlist(h, block);

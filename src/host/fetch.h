@@ -23,8 +23,10 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
 bool fetch_room(const struct hst *h);
 /* Reads what lies around a block that kernel mode waits for, to be on standby. */
 void fetch_around(struct hst *h, uint32_t block);
-/* Makes a PRESENT block visible once more. */
-void fetch_present_again(struct hst *h, uint32_t block);
+/* Makes a PRESENT block visible once more; in the guest's view, and in these. */
+void fetch_present_again(struct hst *h, uint32_t block, unsigned views);
+/* A FAILED fetch ends with zeroes: what it was to read is not wanted any more. */
+void fetch_give_zeroes(struct hst_fetch *f);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
 void waiter_unlink(struct hst_waiter *w);
 /* The content is in the alias; to be made visible. */

@@ -18,9 +18,9 @@
 /* Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports. */
 #define KERNEL_FETCHES 192u
 
-static uint64_t block_count(const struct hst_cfg *cfg, uint64_t ram_bytes)
+static uint64_t block_count(const struct hst_cfg *cfg, uint64_t ram_end)
 {
-	return (ram_bytes + (1ull << cfg->block_shift) - 1) >> cfg->block_shift;
+	return (ram_end + (1ull << cfg->block_shift) - 1) >> cfg->block_shift;
 }
 
 static uint32_t fetch_count(const struct hst_cfg *cfg)
@@ -42,7 +42,7 @@ static void *take(unsigned char *base, size_t *used, size_t bytes)
 	return base ? base + at : NULL;
 }
 
-static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_bytes,
+static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_end,
 		      unsigned char *base)
 {
 	struct hst scratch;
@@ -50,13 +50,13 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 
 	if (!h)
 		h = &scratch;
-	h->blocks = take(base, &used, block_count(cfg, ram_bytes) * sizeof(*h->blocks));
-	h->chunk_poisoned = take(base, &used, (ram_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
+	h->blocks = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->blocks));
+	h->chunk_poisoned = take(base, &used, (ram_end + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
 	if (cfg->evict) {
 		h->evict.links = take(base, &used,
-				      block_count(cfg, ram_bytes) * sizeof(*h->evict.links));
+				      block_count(cfg, ram_end) * sizeof(*h->evict.links));
 		h->evict.keeps = take(base, &used,
-				      block_count(cfg, ram_bytes) * sizeof(*h->evict.keeps));
+				      block_count(cfg, ram_end) * sizeof(*h->evict.keeps));
 	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
@@ -74,9 +74,9 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_byt
 	return used;
 }
 
-size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_bytes)
+size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_end)
 {
-	return lay_out(NULL, cfg, ram_bytes, NULL);
+	return lay_out(NULL, cfg, ram_end, NULL);
 }
 
 static void init_vcpu(struct hst *h, unsigned index)
@@ -102,7 +102,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	ASSERT(cfg->vcpus >= 1 && cfg->vcpus <= HST_VCPUS_MAX);
 	ASSERT(cfg->block_shift >= PAGE_SHIFT && cfg->block_shift <= HST_BLOCK_SHIFT_MAX);
 	ASSERT(cfg->retries_max < UINT8_MAX);
-	ASSERT(cfg->queue_depth >= 1 && h->ram.bytes == h->mem.bytes);
+	ASSERT(cfg->queue_depth >= 1 && h->ram.end <= h->mem.bytes);
 	ASSERT(block_count(cfg, h->mem.bytes) < BLOCK_NONE);
 	ASSERT(fetch_count(cfg) <= BLOCK_FETCHES_MAX);
 	h->cfg = *cfg;
@@ -111,7 +111,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	h->fetch_count = fetch_count(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
 	block_init(h);
-	budget_init(h);
+	budget_limit(h);
 	fetch_init(h);
 	hold_init(h);
 	evict_init(h);

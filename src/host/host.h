@@ -132,6 +132,8 @@ struct hst_fetch {
 	bool urgent;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead;        /* read along: goes to standby unless somebody waits by then */
 	bool watch_writes; /* of mem present; valid when filled */
+	uint8_t views;     /* MEM_VIEW_*: where it is wanted */
+	uint8_t showing;   /* of these, where it is being made visible */
 	enum hst_fetch_state state;
 };
 
@@ -215,6 +217,7 @@ struct hst_job {
 	uint32_t blocks; /* of all runs; at most MEM_PAGES_MAX pages */
 	/* A bit per block, those of all runs one after the other, from bit 0 of word 0 on: */
 	mem_pages yes;  /* resident; or written, before and after hst_evict_work */
+	mem_pages vmm;  /* what the VMM's view showed */
 	mem_pages zero; /* of the written ones: nothing but zeroes */
 	struct err why; /* code 0: done */
 };
@@ -245,6 +248,7 @@ struct hst_hold {
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
 	uint32_t held;   /* of hst_hold */
+	uint32_t held_long;
 	uint16_t *keeps; /* of each block, how many need it where it is; NULL with links */
 	struct hst_list lists[HST_LISTS];
 	uint32_t limit;    /* blocks; UINT32_MAX: none */
@@ -368,6 +372,22 @@ struct hst_trouble {
 	uint32_t tries;
 };
 
+/*
+ * Ranges of guest RAM that are to be zeroes from now on, without memory behind them:
+ * hst_discard_step. `at` and `end`: blocks; the rest starts as zeroes.
+ */
+struct hst_discard {
+	uint32_t at, end;
+	struct hst_run run; /* taken in hand; count 0: nothing */
+	struct err why;     /* of hst_discard_work */
+};
+
+enum hst_discarding {
+	HST_DISCARD_DONE,
+	HST_DISCARD_WORK,  /* hst_discard_work without the lock, then step again */
+	HST_DISCARD_LATER, /* block `at` is under way: have it come, then step again */
+};
+
 /* Called under the VM lock; must not call back. */
 struct hst_hooks {
 	/* An outside waiter's block is there: its `fetch` is NULL now. */
@@ -375,6 +395,8 @@ struct hst_hooks {
 	/* The VM was paused by a source or the swap file (t), or goes on (NULL). */
 	void (*trouble)(void *ctx, const struct hst_trouble *t);
 	void *ctx;
+	/* NULL, or: we have written to guest memory ourselves, as KVM's dirty log cannot tell. */
+	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
 };
 
 struct hst {
@@ -387,7 +409,7 @@ struct hst {
 	struct hst_hooks hooks;
 	struct timers timers;
 	uint32_t *blocks; /* residency, one word per block: see block.h */
-	uint32_t block_count;
+	uint32_t block_count; /* words; those of RAM are fewer: ram.end */
 	uint8_t *chunk_poisoned; /* one byte per 2 MiB */
 	uint64_t blocks_present;
 	struct hst_evict evict;
@@ -416,14 +438,29 @@ struct hst {
 
 /* ---- set-up ---- */
 
-/* Bytes of zeroed memory that hst_init needs for ram_bytes of guest RAM. */
-size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_bytes);
+/* Bytes of zeroed memory that hst_init needs for RAM offsets up to ram_end. */
+size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_end);
 
 /*
- * h->ram, mem, plat, clock and hooks are set by the caller first; h->ram.bytes is final.
- * space: hst_bytes() zeroed bytes, 16-byte aligned, the driver's until the end.
+ * mem, plat, clock and hooks are set by the caller first, and h->swap, if cfg.evict, before
+ * anything is evicted. space: hst_bytes(cfg, mem.bytes) zeroed bytes, 16-byte aligned, the
+ * driver's until the end. What is not used of the part for blocks is never touched.
  */
 void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space);
+/* h->ram has become larger. */
+void hst_ram_added(struct hst *h);
+/*
+ * [off, off + len) holds memory of the VMM's that was there before: nothing is read for it, and
+ * it counts as written. Before anybody can touch it.
+ */
+void hst_ram_found(struct hst *h, roff_t off, uint64_t len);
+/*
+ * The region at gpa is to leave, and nobody touches it any more: nothing of it is pinned then. It
+ * is to be discarded as *ret says, and removed. False: somebody holds a block of it.
+ */
+bool hst_ram_leave(struct hst *h, gpa_t gpa, struct hst_discard *ret);
+/* False: a block is there again, or a job of the evicting thread is out: once more, later. */
+bool hst_ram_remove(struct hst *h, gpa_t gpa);
 
 /* No more outside waiters (hst_ensure) than this at a time; the caller sees to it. */
 #define HST_OUTSIDE_MAX 64u
@@ -492,10 +529,17 @@ void hst_forget(struct hst_waiter *w);
 bool hst_hold(struct hst *h, roff_t off);
 void hst_release(struct hst *h, roff_t off);
 #define HST_HOLDS_MAX 1024u
-/* The block of off, which is there, is being written to through the alias. */
-void hst_wrote(struct hst *h, roff_t off);
+/*
+ * The same for as long as somebody likes, who may wait meanwhile: false, too, when too little would
+ * be left for the rest.
+ */
+bool hst_hold_long(struct hst *h, roff_t off);
+void hst_release_long(struct hst *h, roff_t off);
+/* [off, off + len), of one block, which is there, is being written to through the alias. */
+void hst_wrote(struct hst *h, roff_t off, uint64_t len);
 /* The block of off, which is there, stays there. False: too little else would be left. */
 bool hst_pin(struct hst *h, roff_t off);
+void hst_unpin(struct hst *h, roff_t off);
 
 /*
  * Taking memory away: what is to be done next, by one thread at a time. False: nothing, until
@@ -517,11 +561,19 @@ bool hst_evict_forced(const struct hst *h);
 uint64_t hst_resident_bytes(const struct hst *h);
 
 /*
- * The kernel reported a touch of off (userfaultfd). user, block, stall: the chunk is
- * poisoned, so that the next touch comes as a fault; kernel: the block is fetched.
+ * The kernel reported a touch (userfaultfd). In the guest's view, with user, block, stall: the
+ * chunk is poisoned, so that the next touch comes as a fault; else the block is fetched.
  * Returns 0 or -Exxx with text.
  */
-int hst_kernel_touch(struct hst *h, roff_t off, struct err *e);
+int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e);
+
+/*
+ * What is discarded reads as zeroes from then on and takes no memory; what is pinned, or held, or
+ * just being written to the swap file keeps its memory and is overwritten. A failure (d->why,
+ * with DONE) leaves what it met as it was.
+ */
+enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d);
+void hst_discard_work(const struct hst *h, struct hst_discard *d);
 
 /* Pause and resume by the VMM. Resume also tries again whatever had failed. */
 void hst_pause(struct hst *h);

@@ -73,6 +73,39 @@ void hst_release(struct hst *h, roff_t off)
 	block_let_go(h, block_of(h, off));
 }
 
+/* Another block may stay where it is for as long as somebody likes. */
+static bool may_stay(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return !budget_is_limited(ev) ||
+	       ev->pinned + ev->held_long + hst_blocks_min(h->cfg.vcpus) < ev->limit;
+}
+
+bool hst_hold_long(struct hst *h, roff_t off)
+{
+	if (!may_stay(h) || !hst_hold(h, off))
+		return false;
+	h->evict.held_long++;
+	return true;
+}
+
+void hst_release_long(struct hst *h, roff_t off)
+{
+	h->evict.held_long--;
+	hst_release(h, off);
+}
+
+void hst_unpin(struct hst *h, roff_t off)
+{
+	uint32_t block = block_of(h, off);
+
+	if (!block_is(h, block, BLOCK_PINNED))
+		return;
+	h->evict.pinned--;
+	block_flags(h, block, 0, BLOCK_PINNED);
+}
+
 bool hst_pin(struct hst *h, roff_t off)
 {
 	struct hst_evict *ev = &h->evict;
@@ -81,7 +114,7 @@ bool hst_pin(struct hst *h, roff_t off)
 	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
 	if (block_is(h, block, BLOCK_PINNED))
 		return true;
-	if (budget_is_limited(ev) && ev->pinned + hst_blocks_min(h->cfg.vcpus) >= ev->limit)
+	if (!may_stay(h))
 		return false;
 	ev->pinned++;
 	block_flags(h, block, BLOCK_PINNED, 0);

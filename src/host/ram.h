@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where guest RAM lies and what stands behind it: regions (gpa <-> RAM offset) and
- * backings (RAM offset -> page source). Small sorted tables, fixed once the first
- * vCPU runs. Pure. Test: tests/unit/ram_test.c.
+ * Where guest RAM lies and what stands behind it: regions (gpa <-> RAM offset) and backings (RAM
+ * offset -> page source). Both may come and go while the VM runs. RAM offsets have gaps: a region
+ * begins at a chunk of its own, so that nothing that is done chunk by chunk meets two of them.
+ * Pure. Test: tests/unit/ram_test.c.
  */
 #ifndef HOST_RAM_H
 #define HOST_RAM_H
@@ -11,8 +12,11 @@
 #include "host/grace.h"
 #include "port/source.h"
 
-#define RAM_REGIONS_MAX 8
-#define RAM_BACKINGS_MAX 16
+#define RAM_REGIONS_MAX 1024
+#define RAM_BACKINGS_MAX 1024
+/* So many have a place in struct ram; for more, ram_more is called first. */
+#define RAM_REGIONS_FEW 8
+#define RAM_BACKINGS_FEW 16
 
 struct ram_region {
 	gpa_t gpa;
@@ -24,17 +28,29 @@ struct ram_region {
 struct ram_backing {
 	roff_t roff;
 	uint64_t bytes;
-	struct src *src;
+	struct src *src; /* NULL: the entry is free */
 	uint64_t src_offset;
 	struct grace grace; /* what this source's latencies were so far */
 };
 
+struct ram_tables {
+	struct ram_region by_gpa[RAM_REGIONS_MAX];
+	struct ram_region by_roff[RAM_REGIONS_MAX];
+	struct ram_backing backings[RAM_BACKINGS_MAX - RAM_BACKINGS_FEW]; /* after the few */
+	uint16_t backing_order[RAM_BACKINGS_MAX];
+};
+
 struct ram {
-	struct ram_region regions[RAM_REGIONS_MAX];
+	struct ram_region few_by_gpa[RAM_REGIONS_FEW];
+	struct ram_region few_by_roff[RAM_REGIONS_FEW]; /* the same */
+	/* An entry stays where it is while its region does: fetches name it. */
+	struct ram_backing few_backings[RAM_BACKINGS_FEW];
+	uint16_t few_backing_order[RAM_BACKINGS_FEW]; /* entries, by RAM offset */
+	struct ram_tables *more; /* NULL: none. The caller's */
 	unsigned region_count;
-	struct ram_backing backings[RAM_BACKINGS_MAX];
 	unsigned backing_count;
 	uint64_t bytes; /* of all regions */
+	uint64_t end;   /* no region reaches beyond this RAM offset */
 };
 
 enum ram_add {
@@ -45,15 +61,29 @@ enum ram_add {
 	RAM_OUTSIDE,   /* a backing that is not within one region */
 };
 
-/* Adds RAM at gpa; its offset is the sum of what was added before. align: a power of two. */
+/* The next region or backing has no place among the few. */
+bool ram_needs_more(const struct ram *r);
+/* Room for all that there can be, once: *more is zeroed, and the caller's until the end. */
+void ram_more(struct ram *r, struct ram_tables *more);
+
+/* Region i, by gpa. */
+const struct ram_region *ram_region(const struct ram *r, unsigned i);
+/* Backing i, by RAM offset. */
+const struct ram_backing *ram_backing(const struct ram *r, unsigned i);
+
+/* Adds RAM at gpa, at the lowest RAM offsets that are free. align: a power of two. */
 enum ram_add ram_add_region(struct ram *r, gpa_t gpa, uint64_t bytes, uint64_t align);
+/* Takes the region that begins at gpa away, and its backings. False: none does. */
+bool ram_remove_region(struct ram *r, gpa_t gpa);
 /* Puts a source behind [gpa, gpa + bytes); the start must be aligned, the length need not. */
 enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct src *src,
 			     uint64_t src_offset, uint64_t align);
 
 /* False when [gpa, gpa + len) is not wholly within one region. len may be 0. */
 bool ram_find(const struct ram *r, gpa_t gpa, uint64_t len, roff_t *ret_off);
-/* The gpa of a RAM offset. off must be < r->bytes. */
+/* The region that covers off, or NULL. Valid until a region is added or removed. */
+const struct ram_region *ram_region_at(const struct ram *r, roff_t off);
+/* The gpa of a RAM offset, which a region must cover. */
 gpa_t ram_gpa(const struct ram *r, roff_t off);
 /* The backing that covers off, or NULL. */
 struct ram_backing *ram_backing_at(struct ram *r, roff_t off);

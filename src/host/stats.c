@@ -54,9 +54,9 @@ void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
 		ret->faults_outstanding += h->vcpus[i].eng.outstanding;
 	}
 	work_out(ret, hist);
-	ret->memory_bytes = h->mem.bytes;
-	ret->present_bytes = min_u64(h->blocks_present << h->cfg.block_shift, h->mem.bytes);
-	ret->resident_bytes = min_u64(hst_resident_bytes(h), h->mem.bytes);
+	ret->memory_bytes = h->ram.bytes;
+	ret->present_bytes = min_u64(h->blocks_present << h->cfg.block_shift, h->ram.bytes);
+	ret->resident_bytes = min_u64(hst_resident_bytes(h), h->ram.bytes);
 	ret->absent_bytes = ret->memory_bytes - ret->resident_bytes;
 	ret->resident_max_bytes = h->cfg.resident_max;
 	ret->reads_in_flight = h->in_flight;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Touches that the kernel reports (userfaultfd): in faults: kernel the block is fetched; else the
- * chunk is poisoned, and the next touch comes as a fault of the vCPU's.
+ * Touches that the kernel reports (userfaultfd). The VMM's threads, and the guest's in faults:
+ * kernel, wait for the block, which is fetched; else the chunk of the guest's view is poisoned,
+ * and the next touch comes as a fault of the vCPU's.
  * Test: tests/unit/host_touch_test.c.
  */
 #include "base/assert.h"
@@ -11,7 +12,8 @@
 static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
 {
 	uint64_t at = chunk << CHUNK_SHIFT;
-	uint64_t end = min_u64(at + CHUNK_BYTES, h->mem.bytes);
+	const struct ram_region *r = ram_region_at(&h->ram, (roff_t){at});
+	uint64_t end = min_u64(at + CHUNK_BYTES, r->roff.v + r->bytes);
 
 	while (at < end) {
 		uint64_t run = at;
@@ -42,17 +44,54 @@ static int show_again(struct hst *h, uint32_t block, struct err *e)
 
 	hst_block_range(h, block, &start, &len);
 	h->blocks[block] |= BLOCK_WRITTEN;
-	return h->mem.ops->present(h->mem.ctx, start, len, false, e);
+	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_GUEST, false, e);
 }
 
-int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
+/* Of a block that is there: what was shown before was taken out by the host, as above. */
+static bool show_vmm(struct hst *h, uint32_t block, roff_t start, uint64_t len)
 {
-	uint32_t block = block_of(h, off);
+	bool watch;
+	struct err e;
+
+	if (block_is(h, block, BLOCK_VMM))
+		h->blocks[block] |= BLOCK_WRITTEN;
+	watch = h->cfg.evict && !block_is(h, block, BLOCK_WRITTEN);
+	h->blocks[block] |= BLOCK_VMM;
+	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_VMM, watch, &e) == 0;
+}
+
+static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
+{
 	roff_t start;
 	uint64_t len;
 	bool joined;
 
-	ASSERT(off.v < h->mem.bytes);
+	hst_block_range(h, block, &start, &len);
+	h->stats.vmm_touches++;
+	if (block_kind(h, block) == BLOCK_PRESENT && show_vmm(h, block, start, len))
+		return 0;
+	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
+		/* Woken, the kernel reports it once more. */
+		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+	if (block_kind(h, block) == BLOCK_PRESENT)
+		/* A fetch that fails is tried again when the VM goes on. */
+		fetch_present_again(h, block, MEM_VIEW_VMM);
+	else
+		fetch_for(h, block, h->cfg.vcpus, &joined)->views |= MEM_VIEW_VMM;
+	return 0;
+}
+
+int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
+{
+	uint32_t block = block_of(h, t->off);
+	roff_t off = t->off, start;
+	uint64_t len;
+	bool joined;
+
+	if (!ram_region_at(&h->ram, off))
+		return 0; /* of a region that has left */
+	if (t->view == MEM_VIEW_VMM)
+		return vmm_touch(h, block, e);
 	hst_block_range(h, block, &start, &len);
 	if (h->cfg.faults == HST_FAULTS_KERNEL)
 		h->stats.faults_total++;
@@ -63,10 +102,8 @@ int hst_kernel_touch(struct hst *h, roff_t off, struct err *e)
 	if (h->cfg.faults != HST_FAULTS_KERNEL) {
 		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
 			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
-		if (h->cfg.evict)
-			/* Met while it was being taken out of the mapping. */
-			return h->mem.ops->poison(h->mem.ctx, start, len, e);
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+		/* Met while it was being taken out of the mapping, or just before the poison. */
+		return h->mem.ops->poison(h->mem.ctx, start, len, e);
 	}
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
 		/* Woken, the kernel reports it once more. */

@@ -85,7 +85,7 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 	v->redundant_last = true;
 	v->redundant_run++;
 	if (v->redundant_run % REDUNDANT_AGAIN == 0 && fetch_room(h))
-		fetch_present_again(h, block);
+		fetch_present_again(h, block, MEM_VIEW_GUEST);
 	if (v->redundant_run >= REDUNDANT_MAX) {
 		struct hst_trouble t = {
 			.why = {.code = -14 /* EFAULT */,
@@ -211,7 +211,7 @@ static bool stores_wait(struct hst_vcpu *v)
 
 		if (vcpu_wait_for(v, st->off, HST_PHASE_STORE))
 			return true;
-		hst_wrote(v->h, st->off);
+		hst_wrote(v->h, st->off, st->len);
 		access_alias(v->h->mem.alias + st->off.v, &st->data, st->len, true);
 		v->store_count--;
 		memmove(st, st + 1, v->store_count * sizeof(*st));

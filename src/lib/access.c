@@ -8,8 +8,7 @@
 
 #include "lib/apf.h"
 
-/* Waits until the block of off is there. Locked; drops the lock while waiting. */
-static int ensure(struct apf *a, roff_t off)
+int lib_ensure(struct apf *a, roff_t off)
 {
 	struct hst_waiter w = {.v = NULL};
 
@@ -46,7 +45,7 @@ void lib_leave(struct apf *a)
 	pthread_mutex_unlock(&a->lock);
 }
 
-enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN };
+enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN, ACCESS_HOLD };
 
 /* Copied without the lock at a time; so much takes a few microseconds. */
 #define PIECE_BYTES (64ull << 10)
@@ -76,7 +75,8 @@ static uint64_t hold(struct apf *a, roff_t off, uint64_t len, enum access how)
 
 	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n})) {
 		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, (roff_t){off.v + n});
+			hst_wrote(&a->hst, (roff_t){off.v + n},
+				  min_u64(len - n, to_end_of_block(a, (roff_t){off.v + n})));
 		n += to_end_of_block(a, (roff_t){off.v + n});
 	}
 	return min_u64(n, len);
@@ -102,7 +102,7 @@ static uint64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64
 		/* Little, or held by very many already. */
 		n = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
 		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, off);
+			hst_wrote(&a->hst, off, n);
 		copy(a, off, buf, n, how);
 		return n;
 	}
@@ -122,18 +122,20 @@ static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t 
 
 	if (!a->started)
 		return -EINVAL;
-	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, len, &off))
+	if (!lib_find(a, (gpa_t){gpa}, len, &off))
 		return -EFAULT;
 	lib_lock(a);
 	a->users++;
 	while (len > 0 && rc == 0) {
 		uint64_t n = min_u64(len, to_end_of_block(a, off));
 
-		rc = ensure(a, off);
+		rc = lib_ensure(a, off);
 		if (rc == 0 && buf)
 			n = copy_piece(a, off, buf, len, how);
 		else if (rc == 0 && how == ACCESS_PIN)
 			rc = hst_pin(&a->hst, off) ? 0 : -ENOSPC;
+		else if (rc == 0 && how == ACCESS_HOLD)
+			rc = hst_hold_long(&a->hst, off) ? 0 : -ENOSPC;
 		if (buf)
 			buf += n;
 		else if (++looks % LOOKS_MAX == 0)
@@ -164,6 +166,65 @@ int apf_populate(struct apf *a, uint64_t gpa, uint64_t len)
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	return each_block(a, gpa, NULL, len, ACCESS_PIN);
+}
+
+int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	roff_t off;
+
+	if (!lib_find(a, (gpa_t){gpa}, len, &off))
+		return -EFAULT;
+	lib_lock(a);
+	for (uint64_t at = 0; at < len; at += to_end_of_block(a, (roff_t){off.v + at}))
+		hst_unpin(&a->hst, (roff_t){off.v + at});
+	lib_unlock(a);
+	return 0;
+}
+
+/* Locked. The first n bytes of what was held. */
+static void release_long(struct apf *a, roff_t off, uint64_t n)
+{
+	for (uint64_t at = 0, step; at < n; at += step) {
+		roff_t here = {off.v + at};
+
+		step = min_u64(n - at, to_end_of_block(a, here));
+		hst_wrote(&a->hst, here, step);
+		hst_release_long(&a->hst, here);
+	}
+}
+
+int apf_hold(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	uint64_t done = 0;
+	roff_t off;
+	int rc = 0;
+
+	if (!lib_find(a, (gpa_t){gpa}, len, &off))
+		return -EFAULT;
+	/* Block by block, so that it is known how far it came. */
+	while (rc == 0 && done < len) {
+		uint64_t n = min_u64(len - done, to_end_of_block(a, (roff_t){off.v + done}));
+
+		rc = each_block(a, gpa + done, NULL, n, ACCESS_HOLD);
+		done += rc == 0 ? n : 0;
+	}
+	if (rc < 0 && done > 0) {
+		lib_lock(a);
+		release_long(a, off, done);
+		lib_unlock(a);
+	}
+	return rc;
+}
+
+void apf_release(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	roff_t off;
+
+	if (!lib_find(a, (gpa_t){gpa}, len, &off))
+		return;
+	lib_lock(a);
+	release_long(a, off, len);
+	lib_unlock(a);
 }
 
 /* ---- control ---- */

@@ -31,7 +31,8 @@ struct apf {
 	unsigned lock_wanted; /* threads that wait for it; atomic */
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
 	unsigned outside_count; /* of waiters */
-	unsigned users;         /* callers within access.c: apf_close waits for them */
+	unsigned users;         /* callers in calls that wait: apf_close waits for them */
+	bool begun; /* apf_start was called */
 	bool started;
 	bool stop; /* atomic; for the thread */
 	pthread_t thread;
@@ -39,12 +40,19 @@ struct apf {
 	int wake_fd;
 	uint64_t timer_set_ns; /* what timer_fd is set to; NS_NEVER: nothing */
 	struct hst hst;
-	void *space; /* the driver's */
+	struct hst_cfg hcfg;
+	struct ram_tables *ram_tables; /* of hst.ram, where there are many parts */
+	/* The driver's, for RAM offsets up to `span`; what is not used costs nothing. */
+	void *space;
 	size_t space_bytes;
+	uint64_t span;
 	struct gmem *gmem;
 	struct ioq *ioq;
 	struct kvmp kvmp;
-	/* In the order in which the VMM told of them: the last one counts. slot_lock covers it. */
+	/*
+	 * In the order in which the VMM told of them: the last one counts. slot_lock covers it, and
+	 * the tables of hst.ram, which change only with both locks held.
+	 */
 	struct lib_slot *slots;
 	unsigned slot_count, slot_room;
 	pthread_rwlock_t slot_lock;
@@ -55,6 +63,8 @@ struct apf {
 	struct {
 		struct src *src;      /* reads what was written to the swap file */
 		struct io_file *file; /* the swap file; NULL: none */
+		int fd;               /* of it */
+		bool device;
 		bool started;
 		bool stop;
 		pthread_t thread;
@@ -83,8 +93,17 @@ void lib_give_way(struct apf *a);
 enum kvmp_slot lib_slot_at(struct apf *a, gpa_t gpa);
 void lib_slots_free(struct apf *a);
 int lib_slots_start(struct apf *a);
-/* open.c: what a page source may use. */
+/* memory.c: addresses and tables for guest memory. */
+int lib_memory_open(struct apf *a, struct err *e);
+void lib_memory_close(struct apf *a);
+/* Whether the host allows `ram` bytes of guest memory. */
+int lib_check_limits(const struct apf *a, uint64_t ram, struct err *e);
+/* ram_find without the VM lock. */
+bool lib_find(struct apf *a, gpa_t gpa, uint64_t len, roff_t *ret);
+/* What a page source may use. */
 struct src_env lib_src_env(struct apf *a);
+/* access.c, locked: waits until the block of off is there. */
+int lib_ensure(struct apf *a, roff_t off);
 /*
  * access.c, locked: the last thing that a call does that may run while another thread closes the
  * library: a->users was raised at its start. Settles and unlocks; a may be gone then.
@@ -92,6 +111,8 @@ struct src_env lib_src_env(struct apf *a);
 void lib_leave(struct apf *a);
 /* swap.c: opens cfg.swap and hands it to the driver; harmless without one. */
 int lib_swap_open(struct apf *a, struct err *e);
+/* Has room for RAM offsets up to `bytes`. */
+int lib_swap_grow(struct apf *a, uint64_t bytes, struct err *e);
 void lib_swap_close(struct apf *a);
 /* evict.c: the thread that takes memory away. */
 int lib_evict_start(struct apf *a, struct err *e);

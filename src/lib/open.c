@@ -113,7 +113,7 @@ static uint64_t resident_min(const struct apf_config *c)
 }
 
 /* Outstanding faults of all vCPUs: each has an entry of a few hundred bytes. */
-#define FAULTS_ALL_MAX (1u << 20)
+#define FAULTS_ALL_MAX (1u << 19)
 
 static int check_config(const struct apf_config *c, struct err *e)
 {
@@ -190,6 +190,14 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 		a->cfg.on_event(a->cfg.on_event_ctx, &ev);
 }
 
+static void wrote(void *ctx, gpa_t gpa, uint64_t bytes)
+{
+	const struct apf *a = ctx;
+
+	if (a->cfg.on_write)
+		a->cfg.on_write(a->cfg.on_write_ctx, gpa.v, bytes);
+}
+
 /* ---- open ---- */
 
 static bool hva_to_roff(void *ctx, hva_t hva, roff_t *ret)
@@ -201,9 +209,7 @@ static bool hva_to_roff(void *ctx, hva_t hva, roff_t *ret)
 
 static bool gpa_to_roff(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret)
 {
-	struct apf *a = ctx;
-
-	return ram_find(&a->hst.ram, gpa, len, ret);
+	return lib_find(ctx, gpa, len, ret);
 }
 
 static enum kvmp_slot slot_at(void *ctx, gpa_t gpa)
@@ -232,7 +238,37 @@ static int open_parts(struct apf *a, struct err *e)
 		return rc;
 	a->hst.io = ioq_io(a->ioq);
 	a->vcpus = calloc(a->cfg.vcpus_max, sizeof(*a->vcpus));
-	return a->vcpus ? 0 : err_sys(e, -ENOMEM, "%u vCPUs", a->cfg.vcpus_max);
+	if (!a->vcpus)
+		return err_sys(e, -ENOMEM, "%u vCPUs", a->cfg.vcpus_max);
+	return lib_memory_open(a, e);
+}
+
+static void init_driver(struct apf *a, const struct hst_cfg *cfg)
+{
+	a->hst.mem = gmem_mem(a->gmem);
+	a->hst.plat = kvmp_plat(&a->kvmp);
+	a->hst.hooks = (struct hst_hooks){outside_ready, trouble, a, wrote};
+	hst_init(&a->hst, cfg, a->space);
+	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
+		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
+}
+
+static struct hst_cfg driver_config(const struct apf_config *c)
+{
+	return (struct hst_cfg){
+		.faults = (enum hst_faults)c->faults,
+		.rev = c->faults == APF_FAULTS_USER ? (enum apf_rev)c->abi : APF_REV_OFF,
+		.vcpus = c->vcpus_max,
+		.block_shift = (uint32_t)__builtin_ctz(c->block_bytes),
+		.faults_max = c->faults_max,
+		.queue_depth = c->queue_depth,
+		.retries_max = c->retries_max,
+		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
+		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
+							  : NS_NEVER,
+		.evict = c->swap != NULL,
+		.resident_max = c->resident_max,
+	};
 }
 
 int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *error)
@@ -266,11 +302,13 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	pthread_cond_init(&a->evict.work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&a->evict.forced, NULL);
+	a->hcfg = driver_config(&cfg);
 	rc = open_parts(a, &e);
 	if (rc < 0) {
 		apf_close(a);
 		return lib_error(error, &e);
 	}
+	init_driver(a, &a->hcfg);
 	*ret = a;
 	return 0;
 }
@@ -284,8 +322,7 @@ void apf_close(struct apf *a)
 		src_close(a->sources[i]);
 	lib_swap_close(a);
 	ioq_close(a->ioq);
-	gmem_close(a->gmem);
-	free(a->space);
+	lib_memory_close(a);
 	free(a->vcpus);
 	kvmp_fini(&a->kvmp);
 	lib_slots_free(a);
@@ -296,39 +333,7 @@ void apf_close(struct apf *a)
 	free(a);
 }
 
-/* ---- memory and sources ---- */
-
-static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_t bytes,
-			 uint32_t align, struct err *e)
-{
-	static const char *const why[] = {
-		[RAM_ADDED] = "",
-		[RAM_FULL] = "too many of them",
-		[RAM_UNALIGNED] = "not aligned to blocks, or empty",
-		[RAM_OVERLAP] = "overlaps an earlier one",
-		[RAM_OUTSIDE] = "not within guest RAM",
-	};
-
-	if (r == RAM_ADDED)
-		return 0;
-	return err_set(e, -EINVAL, "%s at %#llx, %llu bytes: %s (blocks are %u bytes)", what,
-		       (unsigned long long)gpa, (unsigned long long)bytes, why[r], align);
-}
-
-int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error *error)
-{
-	struct err e = {0};
-	int rc;
-
-	if (a->started)
-		rc = err_set(&e, -EBUSY, "guest memory at %#llx: must be added before apf_start",
-			     (unsigned long long)gpa);
-	else
-		rc = ram_add_error(ram_add_region(&a->hst.ram, (gpa_t){gpa}, bytes,
-						  a->cfg.block_bytes),
-				   "guest memory", gpa, bytes, a->cfg.block_bytes, &e);
-	return rc < 0 ? lib_error(error, &e) : 0;
-}
+/* ---- what the guest may see ---- */
 
 int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *error)
 {
@@ -349,123 +354,18 @@ int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *error)
 	return kvmp_vm_msr_exits(a->vm_fd, exits, &e) < 0 ? lib_error(error, &e) : 0;
 }
 
-struct src_env lib_src_env(struct apf *a)
-{
-	return (struct src_env){
-		.io = ioq_io(a->ioq),
-		.clock = a->hst.clock,
-		.timers = &a->hst.timers,
-		.reads_max = a->cfg.queue_depth,
-		/* Who wants memory taken away does not want it in the page cache instead. */
-		.uncached = a->cfg.swap != NULL,
-	};
-}
-
-static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
-		      uint64_t offset, uint64_t *ret_size, struct err *e)
-{
-	const struct src_env env = lib_src_env(a);
-	struct src *s;
-	int rc;
-
-	if (a->started)
-		return err_set(e, -EBUSY, "%s: must be added before apf_start", uri);
-	if (a->source_count == ARRAY_LEN(a->sources))
-		return err_set(e, -ENOSPC, "%s: more than %u sources", uri, RAM_BACKINGS_MAX);
-	rc = src_open(uri, &env, &s, e);
-	if (rc < 0)
-		return rc;
-	rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
-					   a->cfg.block_bytes),
-			   "source", gpa, bytes, a->cfg.block_bytes, e);
-	if (rc < 0) {
-		src_close(s);
-		return rc;
-	}
-	a->sources[a->source_count++] = s;
-	if (ret_size)
-		*ret_size = s->size;
-	return 0;
-}
-
-int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
-		   uint64_t *ret_size, struct apf_error *error)
-{
-	struct err e = {0};
-
-	return source_add(a, gpa, bytes, uri, offset, ret_size, &e) < 0 ? lib_error(error, &e) : 0;
-}
-
-/*
- * The kernel fills RAM without a source by itself: nobody need be told of its first touch. It
- * is watched from the moment that memory is to be taken away; from the start where a block
- * would be filled in part only (evict_init).
- */
-static int watch_memory(struct apf *a, struct err *e)
-{
-	bool first = a->cfg.swap && a->cfg.block_bytes > PAGE_BYTES;
-	int rc = gmem_watch(a->gmem, (roff_t){0}, a->hst.ram.bytes, first, e);
-
-	for (unsigned i = 0; rc == 0 && i < a->hst.ram.backing_count; i++) {
-		const struct ram_backing *b = &a->hst.ram.backings[i];
-		/* Whole chunks: calls on a chunk must not meet a border within it. */
-		uint64_t start = b->roff.v & ~(CHUNK_BYTES - 1);
-		uint64_t end = min_u64(align_up(b->roff.v + b->bytes, CHUNK_BYTES),
-				       a->hst.ram.bytes);
-
-		rc = gmem_watch(a->gmem, (roff_t){start}, end - start, true, e);
-	}
-	return rc;
-}
-
 static int start(struct apf *a, struct err *e)
 {
-	const struct apf_config *c = &a->cfg;
-	const struct hst_cfg cfg = {
-		.faults = (enum hst_faults)c->faults,
-		.rev = c->faults == APF_FAULTS_USER ? (enum apf_rev)c->abi : APF_REV_OFF,
-		.vcpus = c->vcpus_max,
-		.block_shift = (uint32_t)__builtin_ctz(c->block_bytes),
-		.faults_max = c->faults_max,
-		.queue_depth = c->queue_depth,
-		.retries_max = c->retries_max,
-		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
-		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
-							  : NS_NEVER,
-		.evict = c->swap != NULL,
-		.resident_max = c->resident_max,
-	};
 	int rc;
 
-	if (a->started || a->gmem)
+	if (a->begun)
 		return err_set(e, -EBUSY, "apf_start: called twice");
-	if (a->hst.ram.bytes == 0)
-		return err_set(e, -EINVAL, "apf_start: no guest memory was added");
-	rc = limits_check("", a->hst.ram.bytes,
-			  c->resident_max ? min_u64(c->resident_max, a->hst.ram.bytes)
-					  : a->hst.ram.bytes, e);
-	if (rc == 0)
-		rc = gmem_open(a->hst.ram.bytes, &a->gmem, e);
-	if (rc == 0)
-		rc = gmem_userfault(a->gmem, c->faults != APF_FAULTS_KERNEL, cfg.evict, e);
-	if (rc == 0)
-		rc = watch_memory(a, e);
+	a->begun = true;
+	rc = lib_check_limits(a, a->hst.ram.bytes, e);
 	if (rc == 0)
 		rc = lib_swap_open(a, e);
-	if (rc < 0)
-		return rc;
-	a->space_bytes = hst_bytes(&cfg, a->hst.ram.bytes);
-	a->space = calloc(1, a->space_bytes);
-	if (!a->space)
-		return err_sys(e, -ENOMEM, "page tables of our own for %llu bytes of guest memory",
-			       (unsigned long long)a->hst.ram.bytes);
-	a->hst.mem = gmem_mem(a->gmem);
-	a->hst.plat = kvmp_plat(&a->kvmp);
-	a->hst.hooks = (struct hst_hooks){outside_ready, trouble, a};
-	hst_init(&a->hst, &cfg, a->space);
-	for (unsigned i = 0; i < c->vcpus_max; i++)
-		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
-	rc = lib_serve_start(a, e);
+	if (rc == 0)
+		rc = lib_serve_start(a, e);
 	if (rc == 0 && lib_slots_start(a) < 0)
 		rc = err_set(e, -ENOSPC, "apf_start: read-only memslots do not fit into what may "
 			     "be resident; raise resident_max");
@@ -477,15 +377,6 @@ int apf_start(struct apf *a, struct apf_error *error)
 	struct err e = {0};
 
 	return start(a, &e) < 0 ? lib_error(error, &e) : 0;
-}
-
-void *apf_memory_hva(struct apf *a, uint64_t gpa)
-{
-	roff_t off;
-
-	if (!a->gmem || !ram_find(&a->hst.ram, (gpa_t){gpa}, 1, &off))
-		return NULL;
-	return (void *)(uintptr_t)gmem_hva(a->gmem, off).v;
 }
 
 /*

@@ -151,7 +151,7 @@ static void *serve(void *arg)
 
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
 		int touches = 0;
-		roff_t offs[TOUCHES_AT_ONCE];
+		struct mem_touch at[TOUCHES_AT_ONCE];
 		struct err e = {0};
 
 		if (poll(fds, FDS, -1) < 0)
@@ -161,10 +161,10 @@ static void *serve(void *arg)
 		if (fds[IO].revents)
 			drain(fds[IO].fd);
 		if (fds[TOUCH].revents)
-			touches = gmem_touches(a->gmem, offs, TOUCHES_AT_ONCE, &e);
+			touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, &e);
 		lib_lock(a);
 		a->timer_set_ns = TIMER_BY_THREAD;
-		hst_serve_step(&a->hst, offs, touches, &e);
+		hst_serve_step(&a->hst, at, touches, &e);
 		lib_pump(a);
 		a->timer_set_ns = NS_NEVER;
 		lib_unlock(a);

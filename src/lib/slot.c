@@ -72,7 +72,7 @@ static int pin(struct apf *a, const struct lib_slot *slot)
 	int rc = 0;
 
 	for (unsigned i = 0; i < ram->region_count && rc == 0; i++) {
-		const struct ram_region *r = &ram->regions[i];
+		const struct ram_region *r = ram_region(ram, i);
 		uint64_t start = max_u64(slot->gpa, r->gpa.v);
 		uint64_t end = min_u64(slot->gpa + slot->bytes, r->gpa.v + r->bytes);
 

@@ -36,7 +36,9 @@ static void sum(struct apf *a, struct apf_counters *ret)
 		lib_unlock(a);
 	}
 	*ret = h.all;
-	ret->overhead_bytes = a->space_bytes + sizeof(*a);
+	/* Of the tables, what the guest RAM there is takes. */
+	ret->overhead_bytes = hst_bytes(&a->hcfg, a->hst.ram.end) + sizeof(*a) +
+			      (a->ram_tables ? sizeof(*a->ram_tables) : 0);
 }
 
 static void of_vcpu(struct apf_vcpu *v, struct apf_counters *ret)

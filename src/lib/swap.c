@@ -208,7 +208,7 @@ static int open_source(struct apf *a, uint64_t file_bytes, struct err *e)
 int lib_swap_open(struct apf *a, struct err *e)
 {
 	const char *path = a->cfg.swap;
-	uint64_t bytes = a->hst.ram.bytes, head;
+	uint64_t bytes = a->hst.ram.end, head;
 	bool device;
 	int fd, rc;
 
@@ -226,17 +226,28 @@ int lib_swap_open(struct apf *a, struct err *e)
 		return rc;
 	}
 	a->hst.io.ops->uncached(a->hst.io.ctx, a->evict.file);
-	rc = open_source(a, head + bytes, e);
+	/* Nothing is read that was not written. */
+	rc = open_source(a, head + a->span, e);
 	if (rc < 0)
 		return rc;
+	a->evict.fd = fd;
+	a->evict.device = device;
 	a->hst.swap = (struct hst_swap){
 		.io = a->hst.io,
 		.file = a->evict.file,
 		.offset = head,
-		.backing = {.bytes = bytes, .src = a->evict.src, .src_offset = head},
+		.backing = {.bytes = a->span, .src = a->evict.src, .src_offset = head},
 	};
 	grace_init(&a->hst.swap.backing.grace);
 	return 0;
+}
+
+int lib_swap_grow(struct apf *a, uint64_t bytes, struct err *e)
+{
+	if (!a->evict.file)
+		return 0;
+	return a->evict.device ? check_size(a->evict.fd, a->cfg.swap, HEAD_BYTES + bytes, e)
+			       : size_file(a->evict.fd, a->cfg.swap, bytes, e);
 }
 
 /* The file goes with its descriptor. */

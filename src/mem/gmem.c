@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "mem/gmem.h"
+#include "mem/own.h"
 #include "mem/pagemap.h"
 #include "mem/uffd.h"
 #include "mem/uffd_abi.h"
@@ -18,101 +19,73 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
+struct part {
+	uint64_t bytes; /* 0: the entry is free */
+	roff_t roff;
+	int fd;
+	uint64_t offset;
+	unsigned char *vmm; /* NULL: none. Atomic: whoever looks for a touch's part takes no lock */
+	bool vmm_ours;
+	dev_t dev; /* of the memfd */
+	ino_t ino;
+};
+
 struct gmem {
-	int memfd;
 	int uffd;
 	int pagemap;  /* -1: memory is never taken away */
 	bool poison;  /* absent pages carry markers */
 	bool protect; /* the kernel can note first writes */
-	uint64_t bytes;
+	uint64_t span;
 	unsigned char *guest; /* never dereferenced */
 	unsigned char *alias;
+	struct part parts[GMEM_PARTS_MAX];
+	uint16_t *part_of; /* of each 2 MiB chunk, an entry of `parts` and 1; 0: none */
 };
 
-static int map_twice(struct gmem *g, struct err *e)
+static struct part *part_at(const struct gmem *g, roff_t off)
 {
-	g->memfd = memfd_create("asyncpf-guest-ram", MFD_CLOEXEC);
-	if (g->memfd < 0)
-		return err_sys(e, -errno, "memfd_create for guest memory");
-	if (ftruncate(g->memfd, (off_t)g->bytes) < 0)
-		return err_sys(e, -errno, "guest memory of %llu bytes",
-			       (unsigned long long)g->bytes);
-	g->guest = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			g->memfd, 0);
-	if (g->guest == MAP_FAILED)
-		return err_sys(e, -errno, "mmap of %llu bytes of guest memory",
-			       (unsigned long long)g->bytes);
-	g->alias = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			g->memfd, 0);
-	if (g->alias == MAP_FAILED)
-		return err_sys(e, -errno, "second mmap of %llu bytes of guest memory",
-			       (unsigned long long)g->bytes);
-	/* Residency is per page; a huge page would appear in one piece. */
-	(void)madvise(g->guest, g->bytes, MADV_NOHUGEPAGE);
-	(void)madvise(g->alias, g->bytes, MADV_NOHUGEPAGE);
-	/* A child must not hold guest memory, nor a core file gigabytes of it. */
-	(void)madvise(g->guest, g->bytes, MADV_DONTFORK);
-	(void)madvise(g->alias, g->bytes, MADV_DONTFORK);
-	(void)madvise(g->guest, g->bytes, MADV_DONTDUMP);
-	(void)madvise(g->alias, g->bytes, MADV_DONTDUMP);
-	return 0;
+	uint16_t entry = g->part_of[off.v >> CHUNK_SHIFT];
+
+	ASSERT(entry > 0);
+	return (struct part *)&g->parts[entry - 1];
 }
 
-int gmem_open(uint64_t bytes, struct gmem **ret, struct err *e)
+/* Addresses that nothing is behind, at a multiple of 2 MiB. */
+static unsigned char *set_aside(uint64_t span)
 {
-	struct gmem *g = calloc(1, sizeof(*g));
-	int rc;
+	unsigned char *p = mmap(NULL, span + CHUNK_BYTES, PROT_NONE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip;
 
-	ASSERT(bytes > 0 && bytes % PAGE_BYTES == 0);
-	if (!g)
-		return err_sys(e, -ENOMEM, "guest memory");
-	g->memfd = -1;
-	g->uffd = -1;
-	g->pagemap = -1;
-	g->bytes = bytes;
-	g->guest = MAP_FAILED;
-	g->alias = MAP_FAILED;
-	rc = map_twice(g, e);
-	if (rc < 0) {
-		gmem_close(g);
-		return rc;
-	}
-	*ret = g;
-	return 0;
+	if (p == MAP_FAILED)
+		return MAP_FAILED;
+	skip = -(uintptr_t)p & (CHUNK_BYTES - 1);
+	if (skip > 0)
+		munmap(p, skip);
+	munmap(p + skip + span, CHUNK_BYTES - skip);
+	return p + skip;
 }
 
-void gmem_close(struct gmem *g)
-{
-	if (!g)
-		return;
-	if (g->guest != MAP_FAILED)
-		munmap(g->guest, g->bytes);
-	if (g->alias != MAP_FAILED)
-		munmap(g->alias, g->bytes);
-	if (g->uffd >= 0)
-		close(g->uffd);
-	if (g->pagemap >= 0)
-		close(g->pagemap);
-	if (g->memfd >= 0)
-		close(g->memfd);
-	free(g);
-}
-
-int gmem_userfault(struct gmem *g, bool poison, bool unmap, struct err *e)
+static int set_up(struct gmem *g, bool unmap, struct err *e)
 {
 	const uint64_t noting = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
 	uint64_t features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM;
 	uint64_t has = 0;
 	int rc;
 
-	ASSERT(g->uffd < 0);
-	if (poison)
+	g->guest = set_aside(g->span);
+	g->alias = set_aside(g->span);
+	g->part_of = calloc((g->span >> CHUNK_SHIFT) + 1, sizeof(*g->part_of));
+	if (g->guest == MAP_FAILED || g->alias == MAP_FAILED || !g->part_of)
+		return err_set(e, -ENOMEM, "guest memory: twice %llu bytes of addresses cannot be "
+			       "set aside; lower memory_max or raise RLIMIT_AS",
+			       (unsigned long long)g->span);
+	if (g->poison)
 		features |= UFFD_FEATURE_POISON;
 	rc = uffd_open(features, unmap ? noting : 0, &has, e);
 	if (rc < 0)
 		return rc;
 	g->uffd = rc;
-	g->poison = poison;
 	g->protect = (has & noting) == noting;
 	if (!unmap)
 		return 0;
@@ -123,7 +96,212 @@ int gmem_userfault(struct gmem *g, bool poison, bool unmap, struct err *e)
 	return 0;
 }
 
-int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e)
+int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct err *e)
+{
+	struct gmem *g = calloc(1, sizeof(*g));
+	int rc;
+
+	ASSERT(span > 0 && span % CHUNK_BYTES == 0);
+	if (!g)
+		return err_sys(e, -ENOMEM, "guest memory");
+	g->uffd = -1;
+	g->pagemap = -1;
+	g->span = span;
+	g->poison = poison;
+	g->guest = MAP_FAILED;
+	g->alias = MAP_FAILED;
+	rc = set_up(g, unmap, e);
+	if (rc < 0) {
+		gmem_close(g);
+		return rc;
+	}
+	*ret = g;
+	return 0;
+}
+
+/* ---- parts ---- */
+
+static void free_part(struct gmem *g, struct part *p)
+{
+	unsigned char *vmm = p->vmm;
+
+	__atomic_store_n(&p->vmm, NULL, __ATOMIC_RELEASE);
+	if (vmm && p->vmm_ours)
+		munmap(vmm, p->bytes);
+	else if (vmm)
+		uffd_unregister(g->uffd, vmm, p->bytes);
+	if (p->fd >= 0)
+		close(p->fd);
+	*p = (struct part){.fd = -1};
+}
+
+void gmem_close(struct gmem *g)
+{
+	if (!g)
+		return;
+	for (unsigned i = 0; i < GMEM_PARTS_MAX; i++)
+		if (g->parts[i].bytes > 0)
+			free_part(g, &g->parts[i]);
+	if (g->guest != MAP_FAILED)
+		munmap(g->guest, g->span);
+	if (g->alias != MAP_FAILED)
+		munmap(g->alias, g->span);
+	if (g->uffd >= 0)
+		close(g->uffd);
+	if (g->pagemap >= 0)
+		close(g->pagemap);
+	free(g->part_of);
+	free(g);
+}
+
+/* The memfd, of the VMM's or of ours. */
+static int get_fd(const struct gmem_part *in, struct part *p, struct err *e)
+{
+	int rc;
+
+	if (in->fd >= 0) {
+		rc = own_check_fd(in->fd, in->offset, in->bytes, e);
+		if (rc == 0 && in->vmm)
+			rc = own_check_mapping(in->vmm, in->fd, in->offset, in->bytes, e);
+		if (rc < 0)
+			return rc;
+		p->fd = fcntl(in->fd, F_DUPFD_CLOEXEC, 0);
+		return p->fd < 0 ? err_sys(e, -errno, "guest memory: descriptor %d", in->fd) : 0;
+	}
+	p->fd = memfd_create("asyncpf-guest-ram", MFD_CLOEXEC);
+	if (p->fd < 0)
+		return err_sys(e, -errno, "memfd_create for guest memory");
+	if (ftruncate(p->fd, (off_t)p->bytes) < 0)
+		return err_sys(e, -errno, "guest memory of %llu bytes",
+			       (unsigned long long)p->bytes);
+	return 0;
+}
+
+/* at: NULL, or an address that was set aside. */
+static int map_part(const struct part *p, void *at, unsigned char **ret, struct err *e)
+{
+	int fixed = at ? MAP_FIXED : 0;
+	void *m = mmap(at, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | fixed,
+		       p->fd, (off_t)p->offset);
+
+	if (m == MAP_FAILED)
+		return err_sys(e, -errno, "mmap of %llu bytes of guest memory",
+			       (unsigned long long)p->bytes);
+	/* Residency is per page; a huge page would appear in one piece. */
+	(void)madvise(m, p->bytes, MADV_NOHUGEPAGE);
+	/* A child must not hold guest memory, nor a core file gigabytes of it. */
+	(void)madvise(m, p->bytes, MADV_DONTFORK);
+	(void)madvise(m, p->bytes, MADV_DONTDUMP);
+	*ret = m;
+	return 0;
+}
+
+static int map_views(struct gmem *g, const struct gmem_part *in, struct part *p, struct err *e)
+{
+	unsigned char *vmm = in->vmm, *at;
+	int rc = map_part(p, g->guest + p->roff.v, &at, e);
+
+	if (rc == 0)
+		rc = map_part(p, g->alias + p->roff.v, &at, e);
+	if (rc == 0 && !vmm && in->make_vmm) {
+		rc = map_part(p, NULL, &vmm, e);
+		p->vmm_ours = true;
+	} else if (rc == 0 && vmm) {
+		(void)madvise(vmm, p->bytes, MADV_NOHUGEPAGE);
+	}
+	if (rc < 0)
+		return rc;
+	__atomic_store_n(&p->vmm, vmm, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static void set_part_of(struct gmem *g, const struct part *p, uint16_t entry)
+{
+	for (uint64_t at = p->roff.v; at < p->roff.v + p->bytes; at += CHUNK_BYTES)
+		g->part_of[at >> CHUNK_SHIFT] = entry;
+}
+
+/* What was set aside is so again. */
+static void unmap_part(struct gmem *g, const struct part *p)
+{
+	unsigned char *at[] = {g->guest + p->roff.v, g->alias + p->roff.v};
+
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++)
+		(void)mmap(at[i], p->bytes, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e)
+{
+	struct part *p = g->parts;
+	struct stat st;
+	int rc;
+
+	ASSERT(part->roff.v % CHUNK_BYTES == 0 && part->bytes % PAGE_BYTES == 0);
+	if (part->roff.v > g->span || part->bytes > g->span - part->roff.v)
+		return err_set(e, -ENOSPC, "guest memory of %llu bytes does not fit into the %llu "
+			       "that were set aside; raise memory_max",
+			       (unsigned long long)part->bytes, (unsigned long long)g->span);
+	while (p->bytes > 0)
+		if (++p == g->parts + GMEM_PARTS_MAX)
+			return err_set(e, -ENOSPC, "guest memory: more than %u parts",
+				       GMEM_PARTS_MAX);
+	*p = (struct part){
+		.bytes = part->bytes, .roff = part->roff, .fd = -1, .offset = part->offset};
+	rc = get_fd(part, p, e);
+	if (rc == 0)
+		rc = map_views(g, part, p, e);
+	if (rc < 0) {
+		unmap_part(g, p);
+		free_part(g, p);
+		return rc;
+	}
+	if (fstat(p->fd, &st) == 0) {
+		p->dev = st.st_dev;
+		p->ino = st.st_ino;
+	}
+	set_part_of(g, p, (uint16_t)(p - g->parts + 1));
+	return 0;
+}
+
+void gmem_remove(struct gmem *g, roff_t roff)
+{
+	struct part *p = part_at(g, roff);
+
+	set_part_of(g, p, 0);
+	unmap_part(g, p);
+	free_part(g, p);
+}
+
+int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset)
+{
+	*ret_offset = part_at(g, roff)->offset;
+	return part_at(g, roff)->fd;
+}
+
+void *gmem_vmm(const struct gmem *g, roff_t roff)
+{
+	return part_at(g, roff)->vmm;
+}
+
+bool gmem_next_data(const struct gmem *g, roff_t *at, roff_t end, uint64_t *ret_len)
+{
+	const struct part *p = part_at(g, *at);
+	uint64_t base = p->offset - p->roff.v; /* modulo 2^64 */
+	off_t data = lseek(p->fd, (off_t)(base + at->v), SEEK_DATA);
+	off_t hole;
+
+	if (data < 0 || (uint64_t)data - base >= end.v)
+		return false;
+	hole = lseek(p->fd, data, SEEK_HOLE);
+	at->v = (uint64_t)data - base;
+	*ret_len = min_u64((uint64_t)hole - base, end.v) - at->v;
+	return true;
+}
+
+/* ---- watching ---- */
+
+static uint64_t watch_modes(const struct gmem *g, bool first)
 {
 	uint64_t modes = UFFDIO_REGISTER_MODE_MINOR;
 
@@ -131,7 +309,34 @@ int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err 
 		modes |= UFFDIO_REGISTER_MODE_MISSING;
 	if (g->protect)
 		modes |= UFFDIO_REGISTER_MODE_WP;
-	return uffd_register(g->uffd, g->guest + off.v, len, modes, e);
+	return modes;
+}
+
+int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e)
+{
+	return uffd_register(g->uffd, g->guest + off.v, len, watch_modes(g, first), e);
+}
+
+static unsigned char *vmm_at(const struct gmem *g, roff_t off)
+{
+	const struct part *p = part_at(g, off);
+
+	return p->vmm ? p->vmm + (off.v - p->roff.v) : NULL;
+}
+
+int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e)
+{
+	unsigned char *at = vmm_at(g, off);
+	int rc;
+
+	if (!at)
+		return 0;
+	rc = uffd_register(g->uffd, at, len, watch_modes(g, first), e);
+	/* Content stays in the memfd. */
+	if (rc == 0 && madvise(at, len, MADV_DONTNEED) < 0)
+		rc = err_sys(e, -errno, "guest memory: taking %llu bytes out of the VMM's mapping",
+			     (unsigned long long)len);
+	return rc;
 }
 
 int gmem_event_fd(const struct gmem *g)
@@ -139,7 +344,25 @@ int gmem_event_fd(const struct gmem *g)
 	return g->uffd;
 }
 
-int gmem_touches(struct gmem *g, roff_t *ret_offs, unsigned max, struct err *e)
+static bool find_touch(const struct gmem *g, hva_t hva, struct mem_touch *ret)
+{
+	ret->view = MEM_VIEW_GUEST;
+	if (gmem_roff(g, hva, &ret->off))
+		return true;
+	ret->view = MEM_VIEW_VMM;
+	for (unsigned i = 0; i < GMEM_PARTS_MAX; i++) {
+		const struct part *p = &g->parts[i];
+		uintptr_t vmm = (uintptr_t)__atomic_load_n(&p->vmm, __ATOMIC_ACQUIRE);
+
+		if (vmm && hva.v >= vmm && hva.v - vmm < p->bytes) {
+			ret->off.v = p->roff.v + (hva.v - vmm);
+			return true;
+		}
+	}
+	return false;
+}
+
+int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, struct err *e)
 {
 	struct uffd_msg msgs[32];
 	unsigned want = max < ARRAY_LEN(msgs) ? max : (unsigned)ARRAY_LEN(msgs);
@@ -152,17 +375,18 @@ int gmem_touches(struct gmem *g, roff_t *ret_offs, unsigned max, struct err *e)
 	for (size_t i = 0; i < (size_t)n / sizeof(msgs[0]); i++) {
 		hva_t hva = {msgs[i].arg.pagefault.address};
 
-		if (msgs[i].event == UFFD_EVENT_PAGEFAULT && gmem_roff(g, hva, &ret_offs[found]))
+		if (msgs[i].event == UFFD_EVENT_PAGEFAULT && find_touch(g, hva, &ret[found]))
 			found++;
 	}
 	return (int)found;
 }
 
-static int gm_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e)
+/* ---- the seam ---- */
+
+static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
+		struct err *e)
 {
-	struct gmem *g = ctx;
-	bool protect = watch_writes && g->protect;
-	int rc = uffd_continue(g->uffd, g->guest + off.v, len, protect, e);
+	int rc = uffd_continue(g->uffd, at, len, protect, e);
 
 	if (rc != -EFAULT)
 		return rc;
@@ -170,8 +394,23 @@ static int gm_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, st
 	if (madvise(g->alias + off.v, len, MADV_POPULATE_WRITE) < 0)
 		return err_sys(e, -errno, "guest memory: no room for %llu more bytes",
 			       (unsigned long long)len);
-	rc = uffd_continue(g->uffd, g->guest + off.v, len, protect, e);
+	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
+}
+
+static int gm_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
+		      struct err *e)
+{
+	struct gmem *g = ctx;
+	bool protect = watch_writes && g->protect;
+	unsigned char *vmm = views & MEM_VIEW_VMM ? vmm_at(g, off) : NULL;
+	int rc = 0;
+
+	if (views & MEM_VIEW_GUEST)
+		rc = show(g, g->guest + off.v, off, len, protect, e);
+	if (rc == 0 && vmm)
+		rc = show(g, vmm, off, len, protect, e);
+	return rc;
 }
 
 static int gm_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -184,8 +423,10 @@ static int gm_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
+	unsigned char *vmm = vmm_at(g, off);
+	int rc = uffd_wake(g->uffd, g->guest + off.v, len, e);
 
-	return uffd_wake(g->uffd, g->guest + off.v, len, e);
+	return rc == 0 && vmm ? uffd_wake(g->uffd, vmm, len, e) : rc;
 }
 
 /* ---- taking away ---- */
@@ -193,8 +434,12 @@ static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 static int gm_watch_all(void *ctx, struct err *e)
 {
 	struct gmem *g = ctx;
+	int rc = 0;
 
-	return gmem_watch(g, (roff_t){0}, g->bytes, true, e);
+	for (unsigned i = 0; rc == 0 && i < GMEM_PARTS_MAX; i++)
+		if (g->parts[i].bytes > 0)
+			rc = gmem_watch(g, g->parts[i].roff, g->parts[i].bytes, true, e);
+	return rc;
 }
 
 static int gm_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
@@ -205,25 +450,31 @@ static int gm_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struc
 }
 
 /*
- * What the guest mapping goes through (measured on 6.12 and 6.18, tests/integration/gmem_test):
- * taken out, a page that was never written to leaves the marker of its protection behind, and
- * any other page nothing. Markers refuse the poison, so they go first. A touch meanwhile is
- * a minor fault, which waits for user space and populates nothing.
+ * What a mapping goes through (measured on 6.12 and 6.18, tests/integration/gmem_test): taken out,
+ * a page that was never written to leaves the marker of its protection behind, and any other page
+ * nothing. Markers refuse the poison, so they go first. A touch meanwhile is a minor fault, which
+ * waits for user space and populates nothing.
  */
-static int gm_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int take_out(unsigned char *at, uint64_t len, struct err *e)
 {
-	struct gmem *g = ctx;
-
-	if (madvise(g->guest + off.v, len, MADV_DONTNEED) < 0)
+	if (madvise(at, len, MADV_DONTNEED) < 0)
 		return err_sys(e, -errno, "guest memory: taking %llu bytes out of the mapping",
 			       (unsigned long long)len);
 	return 0;
 }
 
-static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+static int gm_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
-	unsigned char *at = g->guest + off.v;
+	unsigned char *vmm = vmm_at(g, off);
+	int rc = take_out(g->guest + off.v, len, e);
+
+	return rc == 0 && vmm ? take_out(vmm, len, e) : rc;
+}
+
+static int collect(const struct gmem *g, unsigned char *at, uint64_t len, mem_pages ret_written,
+		   struct err *e)
+{
 	mem_pages kept = {0};
 	uint64_t markers = 0;
 	int rc = 0;
@@ -234,41 +485,67 @@ static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written
 		markers |= kept[i];
 	if (rc == 0 && markers)
 		rc = uffd_unprotect(g->uffd, at, len, e);
-	if (rc == 0 && g->poison)
-		rc = uffd_poison(g->uffd, at, len, e);
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(kept); i++)
 		ret_written[i] = ~kept[i];
 	return rc;
 }
 
-static int gm_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest, mem_pages ret_vmm,
+		      struct err *e)
 {
 	struct gmem *g = ctx;
+	unsigned char *guest = g->guest + off.v, *vmm = vmm_at(g, off);
+	int rc = collect(g, guest, len, ret_guest, e);
+
+	if (rc == 0 && g->poison)
+		rc = uffd_poison(g->uffd, guest, len, e);
+	return rc == 0 && vmm ? collect(g, vmm, len, ret_vmm, e) : rc;
+}
+
+static int gm_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	const struct part *p = part_at(ctx, off);
 
 	/* Poison markers stay: punching a hole zaps pages, not markers. */
-	if (fallocate(g->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off.v,
-		      (off_t)len) < 0)
+	if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)(p->offset + (off.v - p->roff.v)), (off_t)len) < 0)
 		return err_sys(e, -errno, "guest memory: giving %llu bytes back",
 			       (unsigned long long)len);
 	return 0;
 }
 
+/* Of the same memfd as an earlier part. */
+static bool is_counted(const struct gmem *g, const struct part *p)
+{
+	for (const struct part *q = g->parts; q < p; q++)
+		if (q->bytes > 0 && q->dev == p->dev && q->ino == p->ino)
+			return true;
+	return false;
+}
+
+/* A memfd of the VMM's counts wholly. */
 static uint64_t gm_resident_bytes(void *ctx)
 {
-	struct gmem *g = ctx;
+	const struct gmem *g = ctx;
+	uint64_t bytes = 0;
 	struct stat st;
 
 	/* A memfd has no block but its pages. */
-	return fstat(g->memfd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+	for (unsigned i = 0; i < GMEM_PARTS_MAX; i++)
+		if (g->parts[i].bytes > 0 && !is_counted(g, &g->parts[i]) &&
+		    fstat(g->parts[i].fd, &st) == 0)
+			bytes += (uint64_t)st.st_blocks * 512;
+	return bytes;
 }
 
 /* A read of a page that the host has lost fails, where a touch would be a signal. */
 static bool gm_is_broken(void *ctx, roff_t off)
 {
-	struct gmem *g = ctx;
+	const struct part *p = part_at(ctx, off);
 	char byte;
 
-	return pread(g->memfd, &byte, 1, (off_t)off.v) < 0 && errno == EIO;
+	return pread(p->fd, &byte, 1, (off_t)(p->offset + (off.v - p->roff.v))) < 0 &&
+	       errno == EIO;
 }
 
 static const struct mem_ops gmem_ops = {
@@ -286,7 +563,7 @@ static const struct mem_ops gmem_ops = {
 
 struct mem gmem_mem(struct gmem *g)
 {
-	return (struct mem){.ops = &gmem_ops, .ctx = g, .alias = g->alias, .bytes = g->bytes};
+	return (struct mem){.ops = &gmem_ops, .ctx = g, .alias = g->alias, .bytes = g->span};
 }
 
 hva_t gmem_hva(const struct gmem *g, roff_t off)
@@ -298,7 +575,7 @@ bool gmem_roff(const struct gmem *g, hva_t hva, roff_t *ret_off)
 {
 	uintptr_t base = (uintptr_t)g->guest;
 
-	if (hva.v < base || hva.v - base >= g->bytes)
+	if (hva.v < base || hva.v - base >= g->span)
 		return false;
 	ret_off->v = hva.v - base;
 	return true;

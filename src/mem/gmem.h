@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest memory: one memfd mapped twice. The guest mapping is what KVM maps into the
- * guest; it is registered with userfaultfd and holds nothing until a block is made
- * present. The alias is ours: content is written there, it never faults to user space.
+ * Guest memory: parts, each of a memfd, ours or the VMM's own, mapped up to three times. The guest
+ * view is what KVM maps into the guest; the VMM view, which not every part has, is what the VMM's
+ * threads touch; both are registered with userfaultfd and show nothing until a block is made
+ * present. The alias is ours: content is written there, it never faults to user space. The guest
+ * view and the alias are two ranges of addresses that are set aside once: where a part lies in
+ * them is its RAM offset.
  *
- * Any thread may call any function of an open gmem, except open, userfault and close.
+ * Any thread may call any function of an open gmem, except open and close; gmem_add and
+ * gmem_remove one thread at a time. A part that leaves must not be in use by another call.
  */
 #ifndef MEM_GMEM_H
 #define MEM_GMEM_H
@@ -13,38 +17,62 @@
 
 struct gmem;
 
-/* bytes: a multiple of 4096. The memory is empty and costs nothing yet. 0 or -Exxx. */
-int gmem_open(uint64_t bytes, struct gmem **ret, struct err *e);
+#define GMEM_PARTS_MAX 1024u
+
+/* roff: a multiple of 2 MiB; bytes: of 4096. */
+struct gmem_part {
+	roff_t roff;
+	uint64_t bytes;
+	int fd; /* -1: a memfd of our own; else it is duplicated */
+	uint64_t offset;
+	void *vmm;     /* the VMM's mapping of it; NULL: none */
+	bool make_vmm; /* map it for the VMM, too */
+};
+
+/*
+ * Sets aside addresses for RAM offsets up to span, a multiple of 2 MiB; they cost nothing yet.
+ * poison: UFFDIO_POISON will be used; unmap: memory will be taken away again. The kernel must
+ * be able to (6.6, 6.7); the text says so when it is not. 0 or -Exxx.
+ */
+int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct err *e);
 /* Unmaps and frees. NULL is harmless. No vCPU may run on it any more. */
 void gmem_close(struct gmem *g);
 
+/* Nothing of it is watched yet. -EINVAL: it cannot be served, with text. */
+int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e);
+void gmem_remove(struct gmem *g, roff_t roff);
+/* The memfd of the part at roff, the offset in it, and the VMM view (NULL: none). */
+int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset);
+void *gmem_vmm(const struct gmem *g, roff_t roff);
 /*
- * Opens the guest mapping's userfaultfd. poison: UFFDIO_POISON will be used; unmap: memory will
- * be taken away again. The kernel must be able to (6.6, 6.7); the text says so when it is not.
- * To be called once, before gmem_watch.
+ * What is in memory from *at on, before `end`, of one part: false: nothing. *at and *ret_len: the
+ * range, in whole pages.
  */
-int gmem_userfault(struct gmem *g, bool poison, bool unmap, struct err *e);
+bool gmem_next_data(const struct gmem *g, roff_t *at, roff_t end, uint64_t *ret_len);
+
 /*
- * From now on touches in [off, off + len) are reported. first: also of memory that was
- * never filled; otherwise the kernel fills that by itself, with zeroes. May be called again
- * for a range.
+ * From now on touches in [off, off + len), of one part, of the guest view are reported. first: also
+ * of memory that was never filled; otherwise the kernel fills that by itself, with zeroes. May be
+ * called again for a range.
  */
 int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e);
+/* The same for the VMM view, where there is one; what it shows already is taken out of it. */
+int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e);
 
-/* Becomes readable when touches wait. -1 before gmem_userfault. */
+/* Becomes readable when touches wait. */
 int gmem_event_fd(const struct gmem *g);
 /*
  * Takes up to max reported touches; returns how many, 0 when there are none, or -Exxx.
  * Never blocks.
  */
-int gmem_touches(struct gmem *g, roff_t *ret_offs, unsigned max, struct err *e);
+int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, struct err *e);
 
 /* The seam that the driver works on. */
 struct mem gmem_mem(struct gmem *g);
 
-/* Address of off in the guest mapping, for KVM_SET_USER_MEMORY_REGION. */
+/* Address of off in the guest view, for KVM_SET_USER_MEMORY_REGION. */
 hva_t gmem_hva(const struct gmem *g, roff_t off);
-/* The reverse; false when the address is not in the guest mapping. */
+/* The reverse; false when the address is not in the guest view. */
 bool gmem_roff(const struct gmem *g, hva_t hva, roff_t *ret_off);
 
 #endif

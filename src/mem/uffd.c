@@ -99,6 +99,13 @@ int uffd_register(int fd, void *start, uint64_t len, uint64_t modes, struct err 
 	return 0;
 }
 
+void uffd_unregister(int fd, void *start, uint64_t len)
+{
+	struct uffdio_range range = {.start = (uintptr_t)start, .len = len};
+
+	(void)ioctl(fd, UFFDIO_UNREGISTER, &range);
+}
+
 int uffd_wake(int fd, void *start, uint64_t len, struct err *e)
 {
 	struct uffdio_range range = {.start = (uintptr_t)start, .len = len};

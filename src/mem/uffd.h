@@ -16,6 +16,8 @@
 int uffd_open(uint64_t features, uint64_t wanted, uint64_t *ret_has, struct err *e);
 /* modes: UFFDIO_REGISTER_MODE_*; registering a range again replaces them. */
 int uffd_register(int fd, void *start, uint64_t len, uint64_t modes, struct err *e);
+/* Nobody waits there any more; harmless where nothing was registered. */
+void uffd_unregister(int fd, void *start, uint64_t len);
 
 /*
  * Each works on [start, start + len) and skips pages that are populated already; waiters

@@ -82,13 +82,15 @@ int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return 0;
 }
 
-int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e)
+int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written,
+		    mem_pages ret_vmm, struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_COLLECT, SIM_LOG_NOBODY, sim_page(off), len);
 	memset(ret_written, 0, sizeof(mem_pages));
+	memset(ret_vmm, 0, sizeof(mem_pages));
 	for (uint32_t i = 0, p = sim_page(off); i < len >> PAGE_SHIFT; i++, p++) {
 		if (fails(w))
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");

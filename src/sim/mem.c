@@ -151,12 +151,14 @@ static void show(struct sim_host *h, uint32_t from, uint32_t end, bool watch_wri
 	wake_waiters(h->w, from, end);
 }
 
-static int mem_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e)
+static int mem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
+		       struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
 	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
 
+	(void)views;
 	sim_log_add(w->log, w->now_ns, SIM_OP_PRESENT, SIM_LOG_NOBODY, from, len);
 	if (w->present_fails > 0) {
 		/* The first half may have been done: what is visible stays visible. */

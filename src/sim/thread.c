@@ -246,13 +246,13 @@ bool sim_lib_runnable(const struct sim *w)
 void sim_lib_step(struct sim *w)
 {
 	struct sim_host *h = w->host;
-	roff_t touches[SIM_TOUCHES_MAX];
+	struct mem_touch touches[SIM_TOUCHES_MAX];
 
 	if (!h->lib_pumping) {
 		for (unsigned i = 0; i < h->touch_count; i++) {
 			sim_log_add(w->log, w->now_ns, SIM_OP_TOUCH, SIM_LOG_NOBODY, h->touches[i],
 				    0);
-			touches[i] = sim_roff(h->touches[i]);
+			touches[i] = (struct mem_touch){sim_roff(h->touches[i]), MEM_VIEW_GUEST};
 		}
 		sim_chk_enter(w);
 		hst_serve_step(&h->hst, touches, (int)h->touch_count, NULL);
@@ -284,7 +284,7 @@ static void device_access(struct sim *w)
 	w->device.due_ns = w->now_ns + sim_rnd(w, 2 * NS_PER_MS);
 	sim_log_add(w->log, w->now_ns, SIM_OP_DEVICE, SIM_LOG_NOBODY, w->device.page, 0);
 	if (write)
-		hst_wrote(&w->host->hst, sim_roff(w->device.page));
+		hst_wrote(&w->host->hst, sim_roff(w->device.page), PAGE_BYTES);
 	sim_page_access(w, w->device.page, write, false);
 }
 

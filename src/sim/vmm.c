@@ -79,7 +79,8 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, SIM_RAM_BYTES};
 	h->hst.plat = (struct plat){&sim_plat_ops, w};
 	h->hst.io = (struct io){&sim_io_ops, h};
-	h->hst.hooks = (struct hst_hooks){outside_ready, trouble, w};
+	h->hst.hooks = (struct hst_hooks){
+		.outside_ready = outside_ready, .trouble = trouble, .ctx = w};
 	ASSERT(hst_bytes(&cfg, SIM_RAM_BYTES) <= h->space_bytes);
 	memset(h->space, 0, hst_bytes(&cfg, SIM_RAM_BYTES));
 	hst_init(&h->hst, &cfg, h->space);

@@ -395,7 +395,8 @@ void sim_page_ios(struct sim *w);
 int sim_mem_watch_all(void *ctx, struct err *e);
 int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
 int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e);
-int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written, struct err *e);
+int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written,
+		    mem_pages ret_vmm, struct err *e);
 int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e);
 uint64_t sim_mem_resident_bytes(void *ctx);
 bool sim_evict_runnable(const struct sim *w);

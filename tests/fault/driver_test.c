@@ -55,11 +55,12 @@ static int mem_result(struct hx *x, enum kind kind, struct err *e)
 	return fails(x->user, kind) ? err_set(e, -ENOMEM, "%s fails", kind_names[kind]) : 0;
 }
 
-static int story_present(void *ctx, roff_t off, uint64_t len, bool watch_writes, struct err *e)
+static int story_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
+			 struct err *e)
 {
 	int rc = mem_result(ctx, PRESENT, e);
 
-	return rc < 0 ? rc : hx_mem_present(ctx, off, len, watch_writes, e);
+	return rc < 0 ? rc : hx_mem_present(ctx, off, len, views, watch_writes, e);
 }
 
 static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -181,7 +182,7 @@ static void kernel_touch(struct story *s, uint64_t page)
 {
 	struct err e = {0};
 
-	if (hst_kernel_touch(&s->x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0) {
+	if (hx_kernel_touch(&s->x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0) {
 		/* As the library does. */
 		snprintf(s->text, sizeof(s->text), "%s", e.text);
 		hst_pause(&s->x->h);

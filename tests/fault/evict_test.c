@@ -69,9 +69,10 @@ static int result(void *ctx, enum kind kind, struct err *e)
 	return fails(story_of(ctx), kind) ? err_set(e, -ENOMEM, "%s fails", kind_names[kind]) : 0;
 }
 
-static int story_present(void *ctx, roff_t off, uint64_t len, bool watch, struct err *e)
+static int story_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch,
+			 struct err *e)
 {
-	return result(ctx, PRESENT, e) < 0 ? -ENOMEM : hxs_present(ctx, off, len, watch, e);
+	return result(ctx, PRESENT, e) < 0 ? -ENOMEM : hxs_present(ctx, off, len, views, watch, e);
 }
 
 static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -86,10 +87,11 @@ static int story_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return hxs_unmap(ctx, off, len, e);
 }
 
-static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written, struct err *e)
+static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written,
+			 mem_pages vmm, struct err *e)
 {
 	hxs(ctx)->fail[HX_TAKE_COLLECT] = fails(story_of(ctx), COLLECT);
-	return hxs_collect(ctx, off, len, written, e);
+	return hxs_collect(ctx, off, len, written, vmm, e);
 }
 
 static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -204,7 +206,7 @@ static void device(struct story *s)
 		return;
 	assert_true(hxs_right(x, page));
 	if (s->next % 3) {
-		hst_wrote(&x->h, (roff_t){page << PAGE_SHIFT});
+		hst_wrote(&x->h, (roff_t){page << PAGE_SHIFT}, 1);
 		hxs_put(x, page, s->next % 5 ? 0x1000 + s->next : 1);
 	}
 	if (s->next++ == PAGES)
@@ -232,7 +234,7 @@ static void tell(struct story *s, unsigned rounds)
 			hx_pump(x);
 		}
 		/* A touch that the kernel reports: poison, or shown again. */
-		if (rounds % 8 == 5 && hst_kernel_touch(&x->h, (roff_t){7 * PAGE_BYTES}, &e) < 0)
+		if (rounds % 8 == 5 && hx_kernel_touch(&x->h, (roff_t){7 * PAGE_BYTES}, &e) < 0)
 			hst_pause_for(&x->h, &(struct hst_trouble){.why = e, .tries = 1});
 		assert_true(x->h.evict.resident <= LIMIT);
 		s->paused_once |= hst_is_paused(&x->h);

@@ -124,7 +124,7 @@ static void step_touch(struct world *w, unsigned c)
 	}
 	if (x->swap ? x->swap->pages[what % PAGES] == HX_HOLE
 		    : x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
-		if (hst_kernel_touch(&x->h, off, &e) < 0)
+		if (hx_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h);
 		hx_pump(x);
 		return;

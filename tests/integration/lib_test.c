@@ -112,7 +112,6 @@ static void memory_and_sources_say_what_is_wrong(void **state)
 	(void)state;
 	vm_open(&v);
 	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
-	says(&v, apf_start(v.a, &v.e), -EINVAL, "no guest memory");
 	says(&v, apf_memory_add(v.a, 0, 100, &v.e), -EINVAL, "not aligned");
 	says(&v, apf_memory_add(v.a, 0, 0, &v.e), -EINVAL, "empty");
 	says(&v, apf_memory_add(v.a, ~0xfffull, 0x2000, &v.e), -EINVAL, "0xfffffffffffff000");
@@ -126,12 +125,14 @@ static void memory_and_sources_say_what_is_wrong(void **state)
 	assert_int_equal(apf_source_add(v.a, 0, MIB, "zero:?size=1M", 0, NULL, &v.e), 0);
 	says(&v, apf_source_add(v.a, 4096, 4096, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
 	     "overlaps");
-	assert_null(apf_memory_hva(v.a, 0));
+	/* Known at once: KVM's memslots can be made in any order. */
+	assert_non_null(apf_memory_hva(v.a, 0));
 	assert_int_equal(apf_start(v.a, &v.e), 0);
 	assert_non_null(apf_memory_hva(v.a, 0));
 	assert_null(apf_memory_hva(v.a, 2 * MIB));
 	says(&v, apf_start(v.a, &v.e), -EBUSY, "twice");
-	says(&v, apf_memory_add(v.a, 8 * MIB, 4096, &v.e), -EBUSY, "before apf_start");
+	assert_int_equal(apf_memory_add(v.a, 8 * MIB, 4096, &v.e), 0);
+	assert_non_null(apf_memory_hva(v.a, 8 * MIB));
 	vm_close(&v);
 }
 

@@ -304,7 +304,8 @@ static void touches_that_cannot_be_read_pause(void **state)
 
 static void a_touch_that_cannot_be_poisoned_pauses_and_the_others_are_served(void **state)
 {
-	const roff_t touches[] = {{OFF(5)}, {OFF(6)}};
+	const struct mem_touch touches[] = {{{OFF(5)}, MEM_VIEW_GUEST},
+					    {{OFF(6)}, MEM_VIEW_GUEST}};
 	struct hx *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;

@@ -112,7 +112,7 @@ static void carry_out(struct world *w, const struct wish *wish, bool by_guest)
 	if (wish->value && by_guest)
 		hxs_guest_writes(x, wish->page, wish->value);
 	else if (wish->value) {
-		hst_wrote(&x->h, (roff_t){wish->page << PAGE_SHIFT});
+		hst_wrote(&x->h, (roff_t){wish->page << PAGE_SHIFT}, 1);
 		hxs_put(x, wish->page, wish->value);
 	}
 }
@@ -239,7 +239,7 @@ static void touch(struct world *w, unsigned c)
 		}
 		p->sleeps = true;
 		p->woken = hxs(x)->woken[page];
-		if (hst_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
+		if (hx_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
 			hst_pause(&x->h);
 	}
 }

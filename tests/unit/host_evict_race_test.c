@@ -173,7 +173,7 @@ static void an_access_of_the_host_finds_its_block_there(void **state)
 		assert_int_equal(hx_next(x, 0), HST_WAIT);
 		hx_pump(x);
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
-		hst_wrote(&x->h, (roff_t){5 * PAGE_BYTES});
+		hst_wrote(&x->h, (roff_t){5 * PAGE_BYTES}, 1);
 		hxs_put(x, 5, 0x600 + there);
 		hxs_evict_all(x);
 		hxs_check_pages(x, 5, 1);
@@ -214,7 +214,7 @@ static void a_block_can_be_pinned_at_any_time(void **state)
 	assert_true(hst_pin(&x->h, (roff_t){0}));
 	hxs_write_ok(x, 0);
 	hx_assert_sound(x);
-	fetch_present_again(&x->h, 0);
+	fetch_present_again(&x->h, 0, MEM_VIEW_GUEST);
 	hx_pump(x);
 	hxs(x)->later = false;
 	hxs_evict_all(x);
@@ -453,14 +453,14 @@ static void a_touch_after_half_an_unmapping_is_poisoned(void **state)
 	struct err e;
 
 	(void)state;
-	assert_int_equal(hst_kernel_touch(&x->h, (roff_t){9 * PAGE_BYTES}, &e), 0);
+	assert_int_equal(hx_kernel_touch(&x->h, (roff_t){9 * PAGE_BYTES}, &e), 0);
 	hxs_write_pages(x, 0, 8);
 	hxs(x)->fail[HX_TAKE_UNMAP] = 1;
 	hxs(x)->half = 4;
 	hst_evict_to(&x->h, 0);
 	hxs_evict(x);
 	assert_int_equal(hxs(x)->pages[3], HX_HOLE);
-	assert_int_equal(hst_kernel_touch(&x->h, (roff_t){3 * PAGE_BYTES}, &e), 0);
+	assert_int_equal(hx_kernel_touch(&x->h, (roff_t){3 * PAGE_BYTES}, &e), 0);
 	assert_int_equal(hxs(x)->pages[3], HX_POISONED);
 	hst_resume(&x->h);
 	hxs_evict_all(x);

@@ -165,11 +165,12 @@ static inline int hx_mem_result(struct hx *x, const char *what, struct err *e)
 	return fails ? err_set(e, -ENOMEM, "fake memory: %s", what) : 0;
 }
 
-static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, bool watch_writes,
-				 struct err *e)
+static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, unsigned views,
+				 bool watch_writes, struct err *e)
 {
 	struct hx *x = ctx;
 
+	(void)views;
 	(void)watch_writes;
 	hx_log(x, HX_PRESENT, 0, off.v, len);
 	if (x->on_present)
@@ -452,6 +453,14 @@ static inline struct hx *hx_prepare(uint64_t bytes)
 	return x;
 }
 
+/* A touch of the guest's, reported by the kernel. */
+static inline int hx_kernel_touch(struct hst *h, roff_t off, struct err *e)
+{
+	const struct mem_touch t = {off, MEM_VIEW_GUEST};
+
+	return hst_kernel_touch(h, &t, e);
+}
+
 static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 {
 	static const struct clock_ops clock_ops = {.now_ns = hx_now};
@@ -475,7 +484,8 @@ static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 	x->h.clock = (struct clock){&clock_ops, x};
 	x->h.mem = (struct mem){&mem_ops, x, x->alias, x->h.ram.bytes};
 	x->h.plat = (struct plat){&plat_ops, x};
-	x->h.hooks = (struct hst_hooks){hx_outside_ready, hx_trouble, x};
+	x->h.hooks = (struct hst_hooks){
+		.outside_ready = hx_outside_ready, .trouble = hx_trouble, .ctx = x};
 	x->space = calloc(1, hst_bytes(cfg, x->h.ram.bytes));
 	assert_non_null(x->space);
 	hst_init(&x->h, cfg, x->space);

@@ -41,7 +41,7 @@ static void written_while_held_is_written_out(void **state)
 	hxs_check_pages(x, 10, 1);
 	swapped = x->h.stats.swapped;
 	assert_true(hst_hold(&x->h, page(10)));
-	hst_wrote(&x->h, page(10));
+	hst_wrote(&x->h, page(10), 1);
 	hst_release(&x->h, page(10));
 	hxs_evict_all(x);
 	assert_int_equal(x->h.stats.swapped, swapped + 1);

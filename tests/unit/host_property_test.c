@@ -295,7 +295,7 @@ static void touch(struct world *w, unsigned c)
 		return;
 	}
 	if (x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
-		if (hst_kernel_touch(&x->h, off, &e) < 0)
+		if (hx_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h); /* as the library does */
 		hx_pump(x);
 		return;

@@ -98,11 +98,12 @@ static inline void hxs_woken(struct hx *x, roff_t off, uint64_t len)
 		hxs(x)->woken[p]++;
 }
 
-static inline int hxs_present(void *ctx, roff_t off, uint64_t len, bool watch, struct err *e)
+static inline int hxs_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch,
+			      struct err *e)
 {
 	struct hx *x = ctx;
 	struct hx_swap *s = hxs(x);
-	int rc = hx_mem_present(ctx, off, len, watch, e);
+	int rc = hx_mem_present(ctx, off, len, views, watch, e);
 
 	hxs_woken(x, off, len);
 	for (uint64_t p = hxs_first(off), end = p + (len >> PAGE_SHIFT); rc == 0 && p < end; p++) {
@@ -150,7 +151,7 @@ static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 }
 
 static inline int hxs_collect(void *ctx, roff_t off, uint64_t len, mem_pages written,
-			      struct err *e)
+			      mem_pages ret_vmm, struct err *e)
 {
 	struct hx *x = ctx;
 	struct hx_swap *s = hxs(x);
@@ -158,6 +159,7 @@ static inline int hxs_collect(void *ctx, roff_t off, uint64_t len, mem_pages wri
 	bool poison = x->h.cfg.faults != HST_FAULTS_KERNEL;
 	bool fails = hxs_fails(x, HX_TAKE_COLLECT, e);
 
+	(void)ret_vmm;
 	assert_true(n <= MEM_PAGES_MAX);
 	if (fails)
 		n = min_u64(n, s->half);
@@ -440,7 +442,7 @@ static inline void hxs_device(struct hx *x, uint64_t page, uint64_t value)
 		assert_null(w.fetch);
 	}
 	if (value) {
-		hst_wrote(&x->h, off);
+		hst_wrote(&x->h, off, 1);
 		hxs_put(x, page, value);
 	}
 	assert_true(hxs_right(x, page));

@@ -120,7 +120,7 @@ static void what_the_host_reclaimed_counts_as_written(void **state)
 			assert_int_equal(hx_next(x, 0), HST_ENTER);
 		}
 		if (!by_fault)
-			assert_int_equal(hst_kernel_touch(&x->h, (roff_t){page * PAGE_BYTES}, &e),
+			assert_int_equal(hx_kernel_touch(&x->h, (roff_t){page * PAGE_BYTES}, &e),
 					 0);
 		assert_true(hxs_visible(x, page));
 		hxs_evict_all(x);

@@ -34,7 +34,7 @@ static struct ram pc(void)
 	return r;
 }
 
-static void offsets_count_ram_without_holes(void **state)
+static void each_region_begins_at_a_chunk(void **state)
 {
 	struct ram r = pc();
 	roff_t off;
@@ -44,9 +44,10 @@ static void offsets_count_ram_without_holes(void **state)
 	assert_true(ram_find(&r, (gpa_t){0x9ffff}, 1, &off));
 	assert_int_equal(off.v, 0x9ffff);
 	assert_true(ram_find(&r, (gpa_t){0x100000}, 1, &off));
-	assert_int_equal(off.v, 0xa0000);
+	assert_int_equal(off.v, CHUNK_BYTES);
 	assert_true(ram_find(&r, (gpa_t){0x100000123}, 8, &off));
-	assert_int_equal(off.v, 0x2a0123);
+	assert_int_equal(off.v, 2 * CHUNK_BYTES + 0x123);
+	assert_int_equal(r.end, 2 * CHUNK_BYTES + 0x100000);
 }
 
 static void gpa_and_offset_are_inverse(void **state)
@@ -54,13 +55,17 @@ static void gpa_and_offset_are_inverse(void **state)
 	struct ram r = pc();
 
 	(void)state;
-	for (uint64_t at = 0; at < r.bytes; at += 0xfff) {
+	for (uint64_t at = 0; at < r.end; at += 0xfff) {
 		roff_t off;
 
+		if (at >= 0xa0000 && at < CHUNK_BYTES) {
+			assert_null(ram_region_at(&r, (roff_t){at}));
+			continue;
+		}
 		assert_true(ram_find(&r, ram_gpa(&r, (roff_t){at}), 1, &off));
 		assert_int_equal(off.v, at);
 	}
-	assert_int_equal(ram_gpa(&r, (roff_t){0xa0000}).v, 0x100000);
+	assert_int_equal(ram_gpa(&r, (roff_t){CHUNK_BYTES}).v, 0x100000);
 	assert_int_equal(ram_gpa(&r, (roff_t){0x9ffff}).v, 0x9ffff);
 }
 
@@ -102,13 +107,72 @@ static void region_refusals(void **state)
 
 static void regions_are_limited(void **state)
 {
+	static struct ram_tables more;
 	struct ram r = {0};
 
 	(void)state;
-	for (unsigned i = 0; i < RAM_REGIONS_MAX; i++)
+	for (unsigned i = 0; i < RAM_REGIONS_FEW; i++)
 		assert_int_equal(region(&r, i * 0x10000, 0x1000), RAM_ADDED);
-	assert_int_equal(region(&r, 0x900000, 0x1000), RAM_FULL);
+	assert_true(ram_needs_more(&r));
+	assert_int_equal(region(&r, 0x9000000, 0x1000), RAM_FULL);
+	ram_more(&r, &more);
+	for (unsigned i = RAM_REGIONS_FEW; i < RAM_REGIONS_MAX; i++)
+		assert_int_equal(region(&r, i * 0x10000, 0x1000), RAM_ADDED);
+	assert_int_equal(region(&r, 0x9000000, 0x1000), RAM_FULL);
 	assert_int_equal(r.bytes, RAM_REGIONS_MAX * 0x1000);
+	for (unsigned i = 0; i < RAM_REGIONS_MAX; i++) {
+		assert_int_equal(ram_region(&r, i)->gpa.v, i * 0x10000);
+		assert_int_equal(ram_gpa(&r, ram_region(&r, i)->roff).v, i * 0x10000);
+	}
+}
+
+static void offsets_of_a_region_that_left_are_used_again(void **state)
+{
+	struct ram r = pc();
+	roff_t off;
+
+	(void)state;
+	assert_false(ram_remove_region(&r, (gpa_t){0x101000}));
+	assert_true(ram_remove_region(&r, (gpa_t){0x100000}));
+	assert_false(ram_remove_region(&r, (gpa_t){0x100000}));
+	assert_false(ram_find(&r, (gpa_t){0x100000}, 1, &off));
+	assert_null(ram_region_at(&r, (roff_t){CHUNK_BYTES}));
+	assert_int_equal(r.bytes, 0xa0000 + 0x100000);
+	assert_int_equal(ram_gpa(&r, (roff_t){2 * CHUNK_BYTES}).v, 0x100000000);
+	/* Too large for the gap, and just right. */
+	assert_int_equal(region(&r, 0x400000, 0x201000), RAM_ADDED);
+	assert_true(ram_find(&r, (gpa_t){0x400000}, 1, &off));
+	assert_int_equal(off.v, 3 * CHUNK_BYTES);
+	assert_int_equal(region(&r, 0x200000, 0x200000), RAM_ADDED);
+	assert_true(ram_find(&r, (gpa_t){0x200000}, 1, &off));
+	assert_int_equal(off.v, CHUNK_BYTES);
+	assert_true(ram_remove_region(&r, (gpa_t){0x400000}));
+	assert_int_equal(r.end, 2 * CHUNK_BYTES + 0x100000);
+}
+
+/* Fetches hold on to a backing while others come and go, and when the tables grow. */
+static void backings_stay_where_they_are(void **state)
+{
+	static struct ram_tables more;
+	struct ram r = pc();
+	struct ram_backing *low, *high;
+	roff_t off;
+
+	(void)state;
+	assert_int_equal(backing(&r, 0x100000, 0x1000, 0), RAM_ADDED);
+	assert_int_equal(backing(&r, 0x100000000, 0x1000, 0x5000), RAM_ADDED);
+	assert_true(ram_find(&r, (gpa_t){0x100000000}, 1, &off));
+	high = ram_backing_at(&r, off);
+	assert_int_equal(backing(&r, 0, 0x1000, 0x9000), RAM_ADDED);
+	low = ram_backing_at(&r, (roff_t){0});
+	assert_int_equal(low->src_offset, 0x9000);
+	ram_more(&r, &more);
+	assert_true(ram_remove_region(&r, (gpa_t){0x100000}));
+	assert_int_equal(r.backing_count, 2);
+	assert_ptr_equal(ram_backing_at(&r, off), high);
+	assert_int_equal(high->src_offset, 0x5000);
+	assert_ptr_equal(ram_backing_at(&r, (roff_t){0}), low);
+	assert_ptr_equal(ram_backing(&r, 1), high);
 }
 
 static void backings_cover_what_they_were_given(void **state)
@@ -117,13 +181,13 @@ static void backings_cover_what_they_were_given(void **state)
 
 	(void)state;
 	assert_int_equal(backing(&r, 0x101000, 0x2800, 0x7000), RAM_ADDED);
-	assert_null(ram_backing_at(&r, (roff_t){0xa0fff}));
-	assert_ptr_equal(ram_backing_at(&r, (roff_t){0xa1000}), &r.backings[0]);
-	assert_ptr_equal(ram_backing_at(&r, (roff_t){0xa37ff}), &r.backings[0]);
-	assert_null(ram_backing_at(&r, (roff_t){0xa3800}));
-	assert_int_equal(r.backings[0].roff.v, 0xa1000);
-	assert_int_equal(r.backings[0].src_offset, 0x7000);
-	assert_int_equal(grace_ns(&r.backings[0].grace), GRACE_WORTH_NS);
+	assert_null(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0xfff}));
+	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x1000}), &r.few_backings[0]);
+	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x37ff}), &r.few_backings[0]);
+	assert_null(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x3800}));
+	assert_int_equal(r.few_backings[0].roff.v, CHUNK_BYTES + 0x1000);
+	assert_int_equal(r.few_backings[0].src_offset, 0x7000);
+	assert_int_equal(grace_ns(&r.few_backings[0].grace), GRACE_WORTH_NS);
 }
 
 static void backing_refusals(void **state)
@@ -156,22 +220,33 @@ static void a_block_belongs_to_one_backing(void **state)
 
 static void backings_are_limited(void **state)
 {
-	struct ram r = pc();
+	static struct ram_tables more;
+	struct ram r = {0};
 
 	(void)state;
+	assert_int_equal(region(&r, 0, 0x1000000), RAM_ADDED);
+	for (unsigned i = 0; i < RAM_BACKINGS_MAX; i++) {
+		if (i == RAM_BACKINGS_FEW) {
+			assert_int_equal(backing(&r, i * 0x1000, 0x1000, i), RAM_FULL);
+			ram_more(&r, &more);
+		}
+		assert_int_equal(backing(&r, i * 0x1000, 0x1000, i), RAM_ADDED);
+	}
+	assert_int_equal(backing(&r, 0x900000, 0x1000, 0), RAM_FULL);
 	for (unsigned i = 0; i < RAM_BACKINGS_MAX; i++)
-		assert_int_equal(backing(&r, i * 0x1000, 0x1000, 0), RAM_ADDED);
-	assert_int_equal(backing(&r, 0x50000, 0x1000, 0), RAM_FULL);
+		assert_int_equal(ram_backing_at(&r, (roff_t){i * 0x1000})->src_offset, i);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(offsets_count_ram_without_holes),
+		cmocka_unit_test(each_region_begins_at_a_chunk),
 		cmocka_unit_test(gpa_and_offset_are_inverse),
 		cmocka_unit_test(find_refuses_holes_and_what_reaches_into_them),
 		cmocka_unit_test(region_refusals),
 		cmocka_unit_test(regions_are_limited),
+		cmocka_unit_test(offsets_of_a_region_that_left_are_used_again),
+		cmocka_unit_test(backings_stay_where_they_are),
 		cmocka_unit_test(backings_cover_what_they_were_given),
 		cmocka_unit_test(backing_refusals),
 		cmocka_unit_test(a_block_belongs_to_one_backing),

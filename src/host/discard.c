@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that nobody needs any more: a balloon's, or what a guest reports as free. It is zeroes
+ * from then on, whatever stands behind it. A block goes
+ *
+ *   ABSENT, STANDBY or PRESENT -> DROPPING -> ABSENT
+ *
+ * Whoever touches it meanwhile waits, as for a block that is being evicted. vCPUs are not held
+ * (hold.c): what is discarded is neither page table nor code of theirs.
+ * Test: tests/unit/host_discard_test.c.
+ */
+#include <string.h>
+
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/fetch.h"
+
+/* Up to the end of the chunk: mapping calls are made for one at a time. */
+static uint32_t run_end(const struct hst *h, const struct hst_discard *d)
+{
+	uint32_t per_chunk = 1u << (CHUNK_SHIFT - h->cfg.block_shift);
+
+	return (uint32_t)min_u64(d->end, (d->at / per_chunk + 1) * (uint64_t)per_chunk);
+}
+
+/* It must keep its memory. */
+static bool stays(const struct hst *h, uint32_t block)
+{
+	return block_is(h, block, BLOCK_PINNED | BLOCK_KEPT | BLOCK_WRITING);
+}
+
+static bool can_take(const struct hst *h, uint32_t block)
+{
+	enum block_kind kind = block_kind(h, block);
+
+	if (stays(h, block))
+		return false;
+	return kind == BLOCK_ABSENT || kind == BLOCK_STANDBY || kind == BLOCK_PRESENT;
+}
+
+static void take(struct hst *h, uint32_t block)
+{
+	if (block_kind(h, block) == BLOCK_ABSENT)
+		/* The kernel may have filled it unseen. */
+		budget_charge(h, true);
+	else
+		block_delist(h, block);
+	h->blocks_present -= block_kind(h, block) == BLOCK_PRESENT;
+	block_set_kind(h, block, BLOCK_DROPPING);
+}
+
+static void overwrite(struct hst *h, uint32_t block)
+{
+	roff_t off;
+	uint64_t len;
+
+	hst_block_range(h, block, &off, &len);
+	memset(h->mem.alias + off.v, 0, len);
+	hst_wrote(h, off, len);
+	h->stats.discarded++;
+}
+
+static void discarded(struct hst *h, uint32_t block)
+{
+	bool wanted = block_kind(h, block) == BLOCK_FETCHING;
+
+	h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP | BLOCK_VMM | BLOCK_KERNEL);
+	h->blocks[block] |= BLOCK_ZEROES;
+	h->stats.discarded++;
+	budget_uncharge(h);
+	if (wanted) {
+		struct hst_fetch *f = block_fetch(h, block);
+
+		f->charged = false;
+		fetch_queue(f);
+	} else {
+		block_set_kind(h, block, BLOCK_ABSENT);
+	}
+}
+
+/* What was done of it in part does not matter: its content is as it was, or zeroes. */
+static void kept(struct hst *h, uint32_t block)
+{
+	h->blocks[block] = (h->blocks[block] | BLOCK_WRITTEN) & ~BLOCK_VMM;
+	if (block_kind(h, block) == BLOCK_FETCHING) {
+		fetch_filled(block_fetch(h, block));
+		return;
+	}
+	block_set_kind(h, block, BLOCK_STANDBY);
+	block_enlist(h, block);
+}
+
+static void finish_run(struct hst *h, struct hst_discard *d)
+{
+	for (uint32_t i = 0; i < d->run.count; i++) {
+		if (d->why.code == 0)
+			discarded(h, d->run.block + i);
+		else
+			kept(h, d->run.block + i);
+	}
+	d->run.count = 0;
+	fetch_dispatch(h);
+}
+
+/* Its read failed, and the VM waits for somebody to mend that: no need any more. */
+static bool is_failed(const struct hst *h, uint32_t block)
+{
+	const struct hst_fetch *f = block_fetch(h, block);
+
+	return f->state == HST_FETCH_FAILED && !f->filled;
+}
+
+static void begin_run(struct hst *h, struct hst_discard *d)
+{
+	d->run.block = d->at;
+	for (uint32_t end = run_end(h, d); d->at < end && can_take(h, d->at); d->at++) {
+		take(h, d->at);
+		d->run.count++;
+	}
+}
+
+enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d)
+{
+	if (d->run.count > 0)
+		finish_run(h, d);
+	while (d->why.code == 0 && d->at < d->end) {
+		begin_run(h, d);
+		if (d->run.count > 0)
+			return HST_DISCARD_WORK;
+		if (block_kind(h, d->at) == BLOCK_FETCHING && is_failed(h, d->at))
+			fetch_give_zeroes(block_fetch(h, d->at));
+		if (block_kind(h, d->at) != BLOCK_PRESENT)
+			return HST_DISCARD_LATER;
+		overwrite(h, d->at++);
+	}
+	return HST_DISCARD_DONE;
+}
+
+void hst_discard_work(const struct hst *h, struct hst_discard *d)
+{
+	const struct mem *m = &h->mem;
+	roff_t off = {(uint64_t)d->run.block << h->cfg.block_shift};
+	uint64_t len = (uint64_t)d->run.count << h->cfg.block_shift;
+	mem_pages guest, vmm;
+
+	d->why = (struct err){.code = 0};
+	if (m->ops->unmap(m->ctx, off, len, &d->why) == 0 &&
+	    m->ops->collect(m->ctx, off, len, guest, vmm, &d->why) == 0)
+		(void)m->ops->drop(m->ctx, off, len, &d->why);
+}

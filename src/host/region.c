@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest RAM that comes and goes while the VM runs. Test: tests/unit/host_region_test.c.
+ */
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/keep.h"
+
+static uint32_t end_of(const struct hst *h, const struct ram_region *r)
+{
+	return (uint32_t)((r->roff.v + r->bytes) >> h->cfg.block_shift);
+}
+
+void hst_ram_added(struct hst *h)
+{
+	budget_limit(h);
+}
+
+void hst_ram_found(struct hst *h, roff_t off, uint64_t len)
+{
+	uint32_t end = (uint32_t)((off.v + len + (1ull << h->cfg.block_shift) - 1) >>
+				  h->cfg.block_shift);
+
+	for (uint32_t block = block_of(h, off); block < end; block++) {
+		if (block_kind(h, block) != BLOCK_ABSENT)
+			continue;
+		h->blocks[block] |= BLOCK_WRITTEN | BLOCK_SEEN;
+		block_set_kind(h, block, BLOCK_STANDBY);
+		budget_charge(h, true);
+		block_enlist(h, block);
+	}
+}
+
+/* What vCPUs kept there: the guest's area is gone, an instruction cannot be under way. */
+static void let_go(struct hst *h, uint32_t from, uint32_t end)
+{
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		for (unsigned k = 0; k < HST_KEPT; k++)
+			if (h->vcpus[i].kept[k] >= from && h->vcpus[i].kept[k] < end)
+				vcpu_keep(&h->vcpus[i], k, BLOCK_NONE);
+}
+
+static const struct ram_region *region_of(const struct hst *h, gpa_t gpa)
+{
+	roff_t off;
+
+	if (!ram_find(&h->ram, gpa, 1, &off) || ram_gpa(&h->ram, off).v != gpa.v)
+		return NULL;
+	return ram_region_at(&h->ram, off);
+}
+
+bool hst_ram_leave(struct hst *h, gpa_t gpa, struct hst_discard *ret)
+{
+	const struct ram_region *r = region_of(h, gpa);
+	uint32_t from = block_of(h, r->roff), end = end_of(h, r);
+
+	let_go(h, from, end);
+	for (uint32_t block = from; block < end; block++) {
+		if (block_is(h, block, BLOCK_KEPT))
+			return false;
+		hst_unpin(h, (roff_t){(uint64_t)block << h->cfg.block_shift});
+	}
+	*ret = (struct hst_discard){.at = from, .end = end};
+	return true;
+}
+
+bool hst_ram_remove(struct hst *h, gpa_t gpa)
+{
+	const struct ram_region *r = region_of(h, gpa);
+	uint32_t from = block_of(h, r->roff), end = end_of(h, r);
+
+	/* A job may be about to import what it has seen there. */
+	if (h->evict.working)
+		return false;
+	for (uint32_t block = from; block < end; block++)
+		if (block_kind(h, block) != BLOCK_ABSENT)
+			return false;
+	for (uint32_t block = from; block < end; block++)
+		h->blocks[block] = 0;
+	for (uint64_t at = r->roff.v; at < r->roff.v + r->bytes; at += CHUNK_BYTES)
+		h->chunk_poisoned[at >> CHUNK_SHIFT] = 0;
+	(void)ram_remove_region(&h->ram, gpa);
+	budget_limit(h);
+	return true;
+}

@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VMM's own memory: its view waits for what is absent, whoever touches it and how; what it writes
+ * is never lost; parts come and go. Each page of the source holds its number in each word.
+ */
+#include "bare_fixture.h"
+
+#include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#define RAM (4 * MIB)
+#define PAGES (RAM / PAGE_BYTES)
+#define GPA 0x100000000ull
+
+static uint64_t word_of(uint64_t page)
+{
+	return 0x5ca1ab1e00000000ull | page;
+}
+
+/* An image of RAM as a source; late answers. */
+static const char *image_uri(void)
+{
+	static char uri[80];
+	static int fd = -1;
+
+	for (uint64_t page = 0; fd < 0 || page < PAGES; page++) {
+		uint64_t words[PAGE_BYTES / 8];
+
+		if (fd < 0)
+			fd = memfd_create("image", MFD_CLOEXEC);
+		for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+			words[i] = word_of(page);
+		assert_int_equal(pwrite(fd, words, PAGE_BYTES, (off_t)(page * PAGE_BYTES)),
+				 PAGE_BYTES);
+	}
+	snprintf(uri, sizeof(uri), "delay+file:/proc/self/fd/%d?us=2000", fd);
+	return uri;
+}
+
+struct own {
+	int vm;
+	struct apf *a;
+	struct apf_memory m;
+	char dir[32], swap[48];
+};
+
+/* uri: what stands behind it, NULL: nothing. */
+static void open_own(struct own *o, const char *uri, bool swap)
+{
+	struct apf_config c;
+
+	*o = (struct own){.vm = open_vm(), .m = {.size = sizeof(o->m), .gpa = GPA, .bytes = RAM,
+						 .fd = -1}};
+	apf_config_init(&c);
+	if (swap) {
+		snprintf(o->dir, sizeof(o->dir), "/tmp/asyncpf-adopt-XXXXXX");
+		assert_non_null(mkdtemp(o->dir));
+		snprintf(o->swap, sizeof(o->swap), "%s/swap", o->dir);
+		c.swap = o->swap;
+		c.pins_are_held = 1;
+	}
+	if (apf_open(o->vm, &c, &o->a, &error) < 0 ||
+	    apf_memory_adopt(o->a, &o->m, &error) < 0 ||
+	    (uri && apf_source_add(o->a, GPA, RAM, uri, 0, NULL, &error) < 0) ||
+	    apf_start(o->a, &error) < 0)
+		fail_msg("%s", error.text);
+}
+
+static void close_own(struct own *o)
+{
+	apf_close(o->a);
+	close(o->vm);
+	if (o->dir[0])
+		rmdir(o->dir);
+}
+
+static uint64_t *page_of(const struct own *o, uint64_t page)
+{
+	return (uint64_t *)((char *)o->m.vmm + page * PAGE_BYTES);
+}
+
+static uint64_t counter(const struct own *o, enum apf_counter_id id)
+{
+	uint64_t all[APF_COUNTER_IDS];
+
+	apf_counters_get(o->a, all, sizeof(all));
+	return all[id];
+}
+
+/* ---- who touches ---- */
+
+static void pointers_wait(void **state)
+{
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(page_of(&o, 7)[100], word_of(7));
+	page_of(&o, 8)[3] = 42;
+	assert_int_equal(page_of(&o, 8)[3], 42);
+	assert_int_equal(page_of(&o, 8)[4], word_of(8));
+	assert_int_equal(__atomic_fetch_add(page_of(&o, 9), 1, __ATOMIC_SEQ_CST), word_of(9));
+	assert_int_equal(page_of(&o, 9)[0], word_of(9) + 1);
+	assert_int_equal(counter(&o, APF_COUNTER_ID_vmm_touches), 3);
+	assert_int_equal(counter(&o, APF_COUNTER_ID_reads), 3);
+	close_own(&o);
+}
+
+static void one_read_serves_both_views(void **state)
+{
+	uint64_t word;
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(apf_read(o.a, GPA + 5 * PAGE_BYTES, &word, 8), 0);
+	assert_int_equal(word, word_of(5));
+	assert_int_equal(page_of(&o, 5)[0], word_of(5));
+	page_of(&o, 5)[1] = 77;
+	assert_int_equal(apf_read(o.a, GPA + 5 * PAGE_BYTES + 8, &word, 8), 0);
+	assert_int_equal(word, 77);
+	assert_int_equal(counter(&o, APF_COUNTER_ID_reads), 1);
+	close_own(&o);
+}
+
+static void system_calls_wait(void **state)
+{
+	uint64_t words[4] = {1, 2, 3, 4}, got[4];
+	struct iovec iov = {got, 8};
+	struct iovec remote;
+	int ends[2], pair[2], file = memfd_create("file", MFD_CLOEXEC);
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	/* read() into one absent page, write() from another. */
+	assert_int_equal(write(ends[1], words, 8), 8);
+	assert_int_equal(read(ends[0], page_of(&o, 20), 8), 8);
+	assert_int_equal(page_of(&o, 20)[0], 1);
+	assert_int_equal(page_of(&o, 20)[1], word_of(20));
+	assert_int_equal(write(ends[1], page_of(&o, 21), 8), 8);
+	assert_int_equal(read(ends[0], got, 8), 8);
+	assert_int_equal(got[0], word_of(21));
+	/* preadv2 and pwritev. */
+	assert_int_equal(pwrite(file, words, sizeof(words), 0), sizeof(words));
+	iov = (struct iovec){page_of(&o, 22), sizeof(words)};
+	assert_int_equal(preadv2(file, &iov, 1, 0, 0), sizeof(words));
+	assert_int_equal(page_of(&o, 22)[3], 4);
+	/* recvmsg and sendmsg. */
+	iov = (struct iovec){page_of(&o, 23), 8};
+	assert_int_equal(sendmsg(pair[0], &msg, 0), 8);
+	iov = (struct iovec){page_of(&o, 24), 8};
+	assert_int_equal(recvmsg(pair[1], &msg, 0), 8);
+	assert_int_equal(page_of(&o, 24)[0], word_of(23));
+	/* What looks at the pages themselves. */
+	iov = (struct iovec){got, 8};
+	remote = (struct iovec){page_of(&o, 25), 8};
+	assert_int_equal(process_vm_readv(getpid(), &iov, 1, &remote, 1, 0), 8);
+	assert_int_equal(got[0], word_of(25));
+	close_own(&o);
+	close(file);
+	close(ends[0]);
+	close(ends[1]);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+static void uring_once(struct io_uring *ring)
+{
+	struct io_uring_cqe *cqe;
+
+	assert_int_equal(io_uring_submit(ring), 1);
+	assert_int_equal(io_uring_wait_cqe(ring, &cqe), 0);
+	assert_int_equal(cqe->res, 8);
+	io_uring_cqe_seen(ring, cqe);
+}
+
+static void io_uring_waits(void **state)
+{
+	int file = memfd_create("file", MFD_CLOEXEC);
+	struct io_uring ring;
+	uint64_t word = 99;
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(io_uring_queue_init(4, &ring, 0), 0);
+	assert_int_equal(pwrite(file, &word, 8, 0), 8);
+	io_uring_prep_read(io_uring_get_sqe(&ring), file, page_of(&o, 30), 8, 0);
+	uring_once(&ring);
+	assert_int_equal(page_of(&o, 30)[0], 99);
+	io_uring_prep_write(io_uring_get_sqe(&ring), file, page_of(&o, 31), 8, 0);
+	uring_once(&ring);
+	assert_int_equal(pread(file, &word, 8, 0), 8);
+	assert_int_equal(word, word_of(31));
+	io_uring_queue_exit(&ring);
+	close_own(&o);
+	close(file);
+}
+
+/* ---- what the VMM brings ---- */
+
+static void content_that_was_there_stays(void **state)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC);
+	struct own o = {.vm = open_vm()};
+	struct apf_config c;
+	uint64_t *ram, word;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 2 * RAM), 0);
+	ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_SHARED, fd, MIB);
+	ram[3 * 512] = 1234;
+	apf_config_init(&c);
+	assert_int_equal(apf_open(o.vm, &c, &o.a, &error), 0);
+	assert_int_equal(apf_start(o.a, &error), 0);
+	o.m = (struct apf_memory){.size = sizeof(o.m), .gpa = GPA, .bytes = RAM, .fd = fd,
+				  .offset = MIB, .vmm = ram};
+	assert_int_equal(apf_memory_adopt(o.a, &o.m, &error), 0);
+	assert_ptr_equal(o.m.vmm, ram);
+	assert_int_equal(o.m.fd, fd);
+	assert_int_equal(apf_source_add(o.a, GPA, RAM, image_uri(), 0, NULL, &error), 0);
+	assert_int_equal(ram[3 * 512], 1234);
+	assert_int_equal(ram[3 * 512 + 1], 0);
+	assert_int_equal(ram[4 * 512], word_of(4));
+	assert_int_equal(apf_read(o.a, GPA + 3 * PAGE_BYTES, &word, 8), 0);
+	assert_int_equal(word, 1234);
+	/* The memory stays the VMM's. */
+	apf_close(o.a);
+	assert_int_equal(ram[3 * 512], 1234);
+	assert_int_equal(ram[4 * 512], word_of(4));
+	ram[9 * 512] = 5;
+	munmap(ram, RAM);
+	close(fd);
+	close(o.vm);
+}
+
+static void refused(struct apf *a, struct apf_memory m, const char *why)
+{
+	m.size = sizeof(m);
+	m.gpa = GPA;
+	m.bytes = MIB;
+	error.text[0] = 0;
+	assert_int_equal(apf_memory_adopt(a, &m, &error), -EINVAL);
+	if (!strstr(error.text, why))
+		fail_msg("not \"%s\": %s", why, error.text);
+	assert_int_equal(error.code, -EINVAL);
+	/* Nothing is left of it. */
+	assert_null(apf_memory_hva(a, GPA));
+}
+
+static void what_cannot_be_served_is_refused(void **state)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC), other = memfd_create("other", MFD_CLOEXEC);
+	int huge = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+	int file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct apf_config c;
+	int vm = open_vm();
+	struct apf *a;
+	char *shared, *private, *readonly;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 2 * MIB) | ftruncate(other, 2 * MIB), 0);
+	shared = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	private = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	readonly = mmap(NULL, 2 * MIB, PROT_READ, MAP_SHARED, fd, 0);
+	apf_config_init(&c);
+	assert_int_equal(apf_open(vm, &c, &a, &error), 0);
+	refused(a, (struct apf_memory){.fd = fd, .vmm = private}, "MAP_PRIVATE");
+	refused(a, (struct apf_memory){.fd = fd, .vmm = readonly}, "reading and writing");
+	refused(a, (struct apf_memory){.fd = other, .vmm = shared}, "something else");
+	refused(a, (struct apf_memory){.fd = fd, .vmm = shared, .offset = 4096}, "another offset");
+	refused(a, (struct apf_memory){.fd = fd, .offset = 2 * MIB - 4096}, "has 2097152 bytes");
+	refused(a, (struct apf_memory){.fd = -1, .vmm = shared}, "without a memfd");
+	if (huge >= 0 && ftruncate(huge, 2 * MIB) == 0)
+		refused(a, (struct apf_memory){.fd = huge}, "hugetlb");
+	if (file >= 0 && ftruncate(file, 2 * MIB) == 0)
+		refused(a, (struct apf_memory){.fd = file}, "no memfd");
+	apf_close(a);
+	c.swap = "/tmp/asyncpf-adopt-never";
+	assert_int_equal(apf_open(vm, &c, &a, &error), 0);
+	refused(a, (struct apf_memory){.fd = fd, .vmm = shared}, "apf_hold");
+	apf_close(a);
+	munmap(shared, 2 * MIB);
+	munmap(private, 2 * MIB);
+	munmap(readonly, 2 * MIB);
+	close(fd);
+	close(other);
+	close(huge);
+	close(file);
+	close(vm);
+}
+
+/* ---- parts that come and go ---- */
+
+static void parts_come_and_go_while_it_runs(void **state)
+{
+	struct own o;
+	struct apf_memory m[40];
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < ARRAY_LEN(m); i++) {
+			m[i] = (struct apf_memory){.size = sizeof(m[i]), .gpa = i * 0x400000ull,
+						   .bytes = MIB, .fd = -1};
+			if (apf_memory_adopt(o.a, &m[i], &error) < 0 ||
+			    apf_source_add(o.a, m[i].gpa, MIB, image_uri(), i * PAGE_BYTES, NULL,
+					   &error) < 0)
+				fail_msg("%s", error.text);
+		}
+		for (unsigned i = 0; i < ARRAY_LEN(m); i++)
+			assert_int_equal(*(uint64_t *)m[i].vmm, word_of(i));
+		for (unsigned i = 0; i < ARRAY_LEN(m); i++)
+			assert_int_equal(apf_memory_remove(o.a, m[i].gpa, &error), 0);
+		assert_null(apf_memory_hva(o.a, 0));
+	}
+	assert_int_equal(apf_memory_remove(o.a, GPA + MIB, &error), -ENOENT);
+	assert_int_equal(apf_hold(o.a, GPA, PAGE_BYTES), 0);
+	close_own(&o);
+}
+
+static void as_many_parts_as_promised(void **state)
+{
+	struct own o;
+
+	(void)state;
+	open_own(&o, NULL, false);
+	for (unsigned i = 1; i < 1024; i++)
+		if (apf_memory_add(o.a, i * 0x10000ull, PAGE_BYTES, &error) < 0)
+			fail_msg("%u: %s", i, error.text);
+	assert_true(apf_memory_add(o.a, 0x8000000, PAGE_BYTES, &error) < 0);
+	for (unsigned i = 1; i < 1024; i++) {
+		unsigned char byte = (unsigned char)i, back = 0;
+
+		assert_int_equal(apf_write(o.a, i * 0x10000ull, &byte, 1), 0);
+		assert_int_equal(apf_read(o.a, i * 0x10000ull, &back, 1), 0);
+		assert_int_equal(back, byte);
+	}
+	close_own(&o);
+}
+
+/* ---- discarding ---- */
+
+static void discarded(struct own *o)
+{
+	uint64_t before, word = 1;
+
+	for (unsigned p = 0; p < 64; p++)
+		page_of(o, p)[0] += 1;
+	before = counter(o, APF_COUNTER_ID_resident_bytes);
+	/* The guest's view shows half of them, too. */
+	assert_int_equal(apf_populate(o->a, GPA, 128 * PAGE_BYTES), 0);
+	assert_int_equal(apf_discard(o->a, GPA + PAGE_BYTES - 8, 62 * PAGE_BYTES + 16), 0);
+	assert_true(counter(o, APF_COUNTER_ID_resident_bytes) <
+		    before + 64 * PAGE_BYTES - 40 * PAGE_BYTES);
+	assert_int_equal(page_of(o, 0)[510], page_of(o, 0)[509]);
+	assert_int_equal(page_of(o, 0)[511], 0);
+	for (unsigned p = 1; p < 63; p++)
+		for (unsigned i = 0; i < 512; i++)
+			assert_int_equal(page_of(o, p)[i], 0);
+	assert_int_equal(page_of(o, 63)[0], 0);
+	assert_int_equal(apf_read(o->a, GPA + 7 * PAGE_BYTES, &word, 8), 0);
+	assert_int_equal(word, 0);
+	page_of(o, 7)[1] = 9;
+	assert_int_equal(apf_read(o->a, GPA + 7 * PAGE_BYTES + 8, &word, 8), 0);
+	assert_int_equal(word, 9);
+	/* Pinned memory keeps its place. */
+	assert_int_equal(apf_pin(o->a, GPA + 100 * PAGE_BYTES, PAGE_BYTES), 0);
+	page_of(o, 100)[0] = 1;
+	assert_int_equal(apf_discard(o->a, GPA + 100 * PAGE_BYTES, PAGE_BYTES), 0);
+	assert_int_equal(page_of(o, 100)[0], 0);
+	assert_int_equal(apf_unpin(o->a, GPA + 100 * PAGE_BYTES, PAGE_BYTES), 0);
+	assert_int_equal(apf_discard(o->a, GPA, RAM + 1), -EFAULT);
+}
+
+static void discarded_memory_is_zeroes(void **state)
+{
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	discarded(&o);
+	assert_int_equal(page_of(&o, 64)[5], word_of(64));
+	close_own(&o);
+	open_own(&o, image_uri(), true);
+	discarded(&o);
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	assert_int_equal(page_of(&o, 64)[5], word_of(64));
+	assert_int_equal(page_of(&o, 8)[5], 0);
+	assert_int_equal(page_of(&o, 7)[1], 9);
+	close_own(&o);
+	open_own(&o, NULL, false);
+	discarded(&o);
+	close_own(&o);
+}
+
+/* ---- eviction ---- */
+
+struct writer {
+	struct own *o;
+	pthread_t thread;
+	unsigned index;
+	bool by_call;
+	int *stop;
+	uint64_t rounds;
+};
+
+#define WRITERS 4u
+
+/* Each writer has a word of each page, and knows what it has written there last. */
+static void *write_all_the_time(void *arg)
+{
+	struct writer *w = arg;
+	uint64_t expect[PAGES] = {0};
+	unsigned seed = w->index;
+	int ends[2];
+
+	assert_int_equal(pipe(ends), 0);
+	while (!__atomic_load_n(w->stop, __ATOMIC_ACQUIRE)) {
+		uint64_t page = (uint64_t)rand_r(&seed) % PAGES;
+		uint64_t *at = &page_of(w->o, page)[64 * w->index];
+
+		if (expect[page] && *at != expect[page])
+			fail_msg("page %llu holds %llx, not %llx", (unsigned long long)page,
+				 (unsigned long long)*at, (unsigned long long)expect[page]);
+		expect[page] = ++w->rounds << 8 | w->index;
+		if (!w->by_call) {
+			*at = expect[page];
+		} else if (write(ends[1], &expect[page], 8) != 8 || read(ends[0], at, 8) != 8) {
+			fail_msg("read into guest memory: %s", strerror(errno));
+		}
+	}
+	for (uint64_t page = 0; page < PAGES; page++)
+		if (expect[page] && page_of(w->o, page)[64 * w->index] != expect[page])
+			fail_msg("at the end page %llu", (unsigned long long)page);
+	close(ends[0]);
+	close(ends[1]);
+	return NULL;
+}
+
+static void what_is_written_during_eviction_is_kept(void **state)
+{
+	struct timespec end, now;
+	struct writer w[WRITERS];
+	int stop = 0;
+	struct own o;
+	uint64_t rounds = 0;
+
+	(void)state;
+	open_own(&o, image_uri(), true);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		w[i] = (struct writer){.o = &o, .index = i, .by_call = i % 2, .stop = &stop};
+		assert_int_equal(pthread_create(&w[i].thread, NULL, write_all_the_time, &w[i]), 0);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += 3;
+	do {
+		if (apf_evict(o.a, 0, NULL, &error) < 0)
+			fail_msg("%s", error.text);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec < end.tv_sec);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		pthread_join(w[i].thread, NULL);
+		rounds += w[i].rounds;
+	}
+	print_message("%llu writes, %llu blocks evicted, %llu rescued\n",
+		      (unsigned long long)rounds, (unsigned long long)counter(&o, APF_COUNTER_ID_evicted),
+		      (unsigned long long)counter(&o, APF_COUNTER_ID_rescued));
+	assert_true(counter(&o, APF_COUNTER_ID_evicted) > 1000);
+	close_own(&o);
+}
+
+/*
+ * A device's write to a page that the kernel has pinned. True: it is there afterwards. The page is
+ * evicted between the pin and the write, unless it is held.
+ */
+static bool pinned_write_survives(bool hold)
+{
+	int file = memfd_create("file", MFD_CLOEXEC);
+	struct io_uring ring;
+	uint64_t word = 4711;
+	struct iovec buf;
+	struct own o;
+	bool survives;
+
+	open_own(&o, image_uri(), true);
+	assert_int_equal(io_uring_queue_init(4, &ring, 0), 0);
+	assert_int_equal(pwrite(file, &word, 8, 0), 8);
+	if (hold)
+		assert_int_equal(apf_hold(o.a, GPA + 50 * PAGE_BYTES, PAGE_BYTES), 0);
+	buf = (struct iovec){page_of(&o, 50), PAGE_BYTES};
+	assert_int_equal(io_uring_register_buffers(&ring, &buf, 1), 0);
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	io_uring_prep_read_fixed(io_uring_get_sqe(&ring), file, buf.iov_base, 8, 0, 0);
+	uring_once(&ring);
+	survives = page_of(&o, 50)[0] == word;
+	assert_int_equal(page_of(&o, 50)[1], word_of(50));
+	io_uring_unregister_buffers(&ring);
+	if (hold)
+		apf_release(o.a, GPA + 50 * PAGE_BYTES, PAGE_BYTES);
+	/* Also once it may go. */
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	survives &= page_of(&o, 50)[0] == word;
+	io_uring_queue_exit(&ring);
+	close_own(&o);
+	close(file);
+	return survives;
+}
+
+static void what_is_pinned_must_be_held(void **state)
+{
+	(void)state;
+	assert_false(pinned_write_survives(false));
+	assert_true(pinned_write_survives(true));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pointers_wait),
+		cmocka_unit_test(one_read_serves_both_views),
+		cmocka_unit_test(system_calls_wait),
+		cmocka_unit_test(io_uring_waits),
+		cmocka_unit_test(content_that_was_there_stays),
+		cmocka_unit_test(what_cannot_be_served_is_refused),
+		cmocka_unit_test(parts_come_and_go_while_it_runs),
+		cmocka_unit_test(as_many_parts_as_promised),
+		cmocka_unit_test(discarded_memory_is_zeroes),
+		cmocka_unit_test(what_is_written_during_eviction_is_kept),
+		cmocka_unit_test(what_is_pinned_must_be_held),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
