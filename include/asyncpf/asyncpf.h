@@ -149,6 +149,13 @@ struct apf_config {
 	 */
 	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
 	void *on_write_ctx;
+	/*
+	 * The first thing that each thread of the library's does, with its name, "asyncpf" or
+	 * "asyncpf-evict": to name it otherwise, to place it, to give it a seccomp filter. All
+	 * signals are blocked there. No thread of the library's spins. NULL: nothing.
+	 */
+	void (*on_thread)(void *ctx, const char *name);
+	void *on_thread_ctx;
 };
 
 void apf_config_init(struct apf_config *c);
@@ -311,6 +318,26 @@ int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4]);
  */
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
+
+struct apf_range {
+	uint64_t gpa;
+	void *buf; /* only read from by apf_writev */
+	size_t len;
+};
+struct apf_wait {
+	size_t size;           /* sizeof, set by the caller */
+	int64_t timeout_ns;    /* from now on; negative: no limit */
+	struct apf_vcpu *vcpu; /* apf_vcpu_kick of it ends the call as well; NULL */
+};
+/*
+ * The same for several ranges in their order, with an end to the waiting; wait NULL: none. Bytes
+ * that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick stays for the next
+ * apf_vcpu_run; or the library is being closed), -EFAULT.
+ */
+int64_t apf_readv(struct apf *a, const struct apf_range *v, unsigned count,
+		  const struct apf_wait *wait);
+int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
+		   const struct apf_wait *wait);
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
@@ -367,6 +394,9 @@ void apf_vcpu_detach(struct apf_vcpu *v);
  * its bit 8), and whatever the VMM changes until the next call, by KVM_SET_MSRS too, counts.
  */
 int apf_vcpu_run(struct apf_vcpu *v);
+
+/* The same as ioctl(fd, KVM_RUN) returns: -1 and errno instead of -Exxx. */
+int apf_kvm_run(struct apf_vcpu *v);
 
 /*
  * Makes apf_vcpu_run() return -EINTR soon, at once if it is called later. Any thread; not from

@@ -250,6 +250,11 @@ void hst_vcpu_call_back(struct hst_vcpu *v)
 	vcpu_kick(v);
 }
 
+bool hst_vcpu_is_called_back(const struct hst_vcpu *v)
+{
+	return v->back_wanted;
+}
+
 /* ---- the serving thread ---- */
 
 static void pause_for(struct hst *h, const struct err *why, gpa_t gpa)

@@ -73,6 +73,8 @@ void hst_vcpu_detach(struct hst_vcpu *v);
 
 /* The VMM wants the thread back: once, with -EINTR, now or at its next call. */
 void hst_vcpu_call_back(struct hst_vcpu *v);
+/* It does, and has not got it yet. */
+bool hst_vcpu_is_called_back(const struct hst_vcpu *v);
 
 /* ---- the serving thread ---- */
 

@@ -148,6 +148,11 @@ bool hst_is_stopping(const struct hst *h)
 	return h->stopping;
 }
 
+uint64_t hst_now_ns(const struct hst *h)
+{
+	return clock_now_ns(&h->clock);
+}
+
 uint64_t hst_next_timer_ns(const struct hst *h)
 {
 	return timers_next_ns(&h->timers);

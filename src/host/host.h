@@ -593,6 +593,9 @@ bool hst_is_idle(const struct hst *h);
 uint64_t hst_next_timer_ns(const struct hst *h);
 void hst_run_timers(struct hst *h);
 
+/* By the driver's clock. */
+uint64_t hst_now_ns(const struct hst *h);
+
 /* All counters: of the VM, and those of one vCPU (the others are 0). */
 void hst_stats_sum(const struct hst *h, struct hst_stats *ret);
 void hst_vcpu_stats(const struct hst_vcpu *v, struct hst_stats *ret);

@@ -5,34 +5,71 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "lib/apf.h"
 
-int lib_ensure(struct apf *a, roff_t off)
+/* How long a call may wait. */
+struct patience {
+	uint64_t until_ns;   /* NS_NEVER: no limit */
+	struct apf_vcpu *v;  /* a kick of it ends the wait, too; NULL */
+};
+
+static const struct patience endless = {.until_ns = NS_NEVER};
+
+/* 0; or why it is not to be waited any longer. */
+static int is_over(struct apf *a, const struct patience *p)
+{
+	if (hst_is_stopping(&a->hst) || (p->v && hst_vcpu_is_called_back(p->v->hv)))
+		return -EINTR;
+	return p->until_ns != NS_NEVER && hst_now_ns(&a->hst) >= p->until_ns ? -ETIMEDOUT : 0;
+}
+
+/* Locked; drops the lock while waiting. */
+static void wait_outside(struct apf *a, const struct patience *p)
+{
+	struct timespec until = {(time_t)(p->until_ns / NS_PER_S), (long)(p->until_ns % NS_PER_S)};
+
+	if (p->until_ns == NS_NEVER)
+		pthread_cond_wait(&a->outside, &a->lock);
+	else
+		(void)pthread_cond_timedwait(&a->outside, &a->lock, &until);
+}
+
+static int ensure(struct apf *a, roff_t off, const struct patience *p)
 {
 	struct hst_waiter w = {.v = NULL};
+	int rc = is_over(a, p);
 
-	while (a->outside_count >= HST_OUTSIDE_MAX && !hst_is_stopping(&a->hst))
-		pthread_cond_wait(&a->outside, &a->lock);
-	if (hst_is_stopping(&a->hst))
-		return -EINTR;
+	while (rc == 0 && a->outside_count >= HST_OUTSIDE_MAX) {
+		wait_outside(a, p);
+		rc = is_over(a, p);
+	}
+	if (rc < 0)
+		return rc;
 	a->outside_count++;
 	/* Once more if it was taken away between its coming and our waking up. */
-	while (!hst_is_stopping(&a->hst) && !hst_ensure(&a->hst, off, &w)) {
+	while (rc == 0 && !hst_ensure(&a->hst, off, &w)) {
 		lib_pump(a);
-		while (w.fetch && !hst_is_stopping(&a->hst)) {
+		while (w.fetch && rc == 0) {
 			/* What we set in motion needs the timer while we sleep. */
 			lib_unlock(a);
 			lib_lock(a);
-			if (w.fetch && !hst_is_stopping(&a->hst))
-				pthread_cond_wait(&a->outside, &a->lock);
+			rc = is_over(a, p);
+			if (w.fetch && rc == 0)
+				wait_outside(a, p);
 		}
 	}
 	a->outside_count--;
 	hst_forget(&w);
 	if (a->outside_count == HST_OUTSIDE_MAX - 1)
 		pthread_cond_broadcast(&a->outside);
-	return hst_is_stopping(&a->hst) ? -EINTR : 0;
+	return hst_is_stopping(&a->hst) ? -EINTR : rc;
+}
+
+int lib_ensure(struct apf *a, roff_t off)
+{
+	return ensure(a, off, &endless);
 }
 
 void lib_leave(struct apf *a)
@@ -113,104 +150,208 @@ static uint64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64
 	return n;
 }
 
-static int each_block(struct apf *a, uint64_t gpa, unsigned char *buf, uint64_t len,
-		      enum access how)
+/* What an access does with one range of guest memory. */
+struct access_job {
+	uint64_t gpa;
+	unsigned char *buf; /* NULL: nothing is copied */
+	uint64_t len;
+	enum access how;
+	uint64_t done; /* bytes of it */
+};
+
+/* Locked. The block of off is there: as many bytes of the job as go at once, or -ENOSPC. */
+static int64_t do_piece(struct apf *a, roff_t off, const struct access_job *j, uint64_t len)
+{
+	if (j->buf)
+		return (int64_t)copy_piece(a, off, j->buf + j->done, len, j->how);
+	if ((j->how == ACCESS_PIN && !hst_pin(&a->hst, off)) ||
+	    (j->how == ACCESS_HOLD && !hst_hold_long(&a->hst, off)))
+		return -ENOSPC;
+	return (int64_t)min_u64(len, to_end_of_block(a, off));
+}
+
+/* Locked. All of it within one part, from off on. */
+static int do_part(struct apf *a, roff_t off, struct access_job *j, uint64_t len,
+		   const struct patience *p)
 {
 	unsigned looks = 0;
+
+	while (len > 0) {
+		int64_t n = ensure(a, off, p);
+
+		if (n == 0)
+			n = do_piece(a, off, j, len);
+		if (n < 0)
+			return (int)n;
+		if (!j->buf && ++looks % LOOKS_MAX == 0)
+			lib_give_way(a);
+		j->done += (uint64_t)n;
+		off.v += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Locked. How much from there on is RAM of one part; 0: none. */
+static uint64_t part_bytes(const struct apf *a, uint64_t gpa, uint64_t len, roff_t *ret_off)
+{
+	const struct ram_region *r;
+
+	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, 1, ret_off))
+		return 0;
+	r = ram_region_at(&a->hst.ram, *ret_off);
+	return min_u64(len, r->roff.v + r->bytes - ret_off->v);
+}
+
+/* Locked. */
+static bool is_ram(const struct apf *a, uint64_t gpa, uint64_t len)
+{
 	roff_t off;
-	int rc = 0;
+
+	if (gpa + len < gpa)
+		return false;
+	for (uint64_t n; len > 0; gpa += n, len -= n) {
+		n = part_bytes(a, gpa, len, &off);
+		if (n == 0)
+			return false;
+	}
+	return true;
+}
+
+/* Locked. Nothing is done if not all of it is RAM. */
+static int do_job(struct apf *a, struct access_job *j, const struct patience *p)
+{
+	int rc = is_ram(a, j->gpa, j->len) ? 0 : -EFAULT;
+
+	while (rc == 0 && j->done < j->len) {
+		roff_t off;
+		uint64_t n = part_bytes(a, j->gpa + j->done, j->len - j->done, &off);
+
+		rc = n > 0 ? do_part(a, off, j, n, p) : -EFAULT;
+	}
+	return rc;
+}
+
+static int access_all(struct apf *a, struct access_job *j)
+{
+	int rc;
 
 	if (!a->started)
 		return -EINVAL;
-	if (!lib_find(a, (gpa_t){gpa}, len, &off))
-		return -EFAULT;
 	lib_lock(a);
 	a->users++;
-	while (len > 0 && rc == 0) {
-		uint64_t n = min_u64(len, to_end_of_block(a, off));
-
-		rc = lib_ensure(a, off);
-		if (rc == 0 && buf)
-			n = copy_piece(a, off, buf, len, how);
-		else if (rc == 0 && how == ACCESS_PIN)
-			rc = hst_pin(&a->hst, off) ? 0 : -ENOSPC;
-		else if (rc == 0 && how == ACCESS_HOLD)
-			rc = hst_hold_long(&a->hst, off) ? 0 : -ENOSPC;
-		if (buf)
-			buf += n;
-		else if (++looks % LOOKS_MAX == 0)
-			lib_give_way(a);
-		off.v += n;
-		len -= n;
-	}
+	rc = do_job(a, j, &endless);
 	lib_leave(a);
 	return rc;
 }
 
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len)
 {
-	return each_block(a, gpa, buf, len, ACCESS_READ);
+	struct access_job j = {gpa, buf, len, ACCESS_READ, 0};
+
+	return access_all(a, &j);
 }
 
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len)
 {
-	/* each_block only reads from it when writing. */
-	return each_block(a, gpa, (unsigned char *)(uintptr_t)buf, len, ACCESS_WRITE);
+	/* Only read from when writing. */
+	struct access_job j = {gpa, (unsigned char *)(uintptr_t)buf, len, ACCESS_WRITE, 0};
+
+	return access_all(a, &j);
+}
+
+static int64_t access_vector(struct apf *a, const struct apf_range *v, unsigned count,
+			     const struct apf_wait *wait, enum access how)
+{
+	struct patience p = endless;
+	int64_t done = 0;
+	int rc = 0;
+
+	if (!a->started || (wait && wait->size != sizeof(*wait)))
+		return -EINVAL;
+	lib_lock(a);
+	a->users++;
+	if (wait) {
+		p.v = wait->vcpu;
+		if (wait->timeout_ns >= 0)
+			p.until_ns = hst_now_ns(&a->hst) + (uint64_t)wait->timeout_ns;
+	}
+	for (unsigned i = 0; rc == 0 && i < count; i++) {
+		struct access_job j = {v[i].gpa, v[i].buf, v[i].len, how, 0};
+
+		rc = do_job(a, &j, &p);
+		done += (int64_t)j.done;
+	}
+	lib_leave(a);
+	return done > 0 ? done : rc;
+}
+
+int64_t apf_readv(struct apf *a, const struct apf_range *v, unsigned count,
+		  const struct apf_wait *wait)
+{
+	return access_vector(a, v, count, wait, ACCESS_READ);
+}
+
+int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
+		   const struct apf_wait *wait)
+{
+	return access_vector(a, v, count, wait, ACCESS_WRITE);
 }
 
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len)
 {
-	return each_block(a, gpa, NULL, len, ACCESS_POPULATE);
+	struct access_job j = {gpa, NULL, len, ACCESS_POPULATE, 0};
+
+	return access_all(a, &j);
 }
 
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len)
 {
-	return each_block(a, gpa, NULL, len, ACCESS_PIN);
+	struct access_job j = {gpa, NULL, len, ACCESS_PIN, 0};
+
+	return access_all(a, &j);
+}
+
+/* Locked. */
+static void undo(struct apf *a, uint64_t gpa, uint64_t len, enum access how)
+{
+	for (uint64_t done = 0, n; done < len; done += n) {
+		roff_t off;
+
+		n = part_bytes(a, gpa + done, len - done, &off);
+		if (n == 0)
+			break;
+		n = min_u64(n, to_end_of_block(a, off));
+		if (how == ACCESS_PIN) {
+			hst_unpin(&a->hst, off);
+		} else {
+			hst_wrote(&a->hst, off, n);
+			hst_release_long(&a->hst, off);
+		}
+	}
 }
 
 int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len)
 {
-	roff_t off;
+	int rc = 0;
 
-	if (!lib_find(a, (gpa_t){gpa}, len, &off))
-		return -EFAULT;
 	lib_lock(a);
-	for (uint64_t at = 0; at < len; at += to_end_of_block(a, (roff_t){off.v + at}))
-		hst_unpin(&a->hst, (roff_t){off.v + at});
+	if (is_ram(a, gpa, len))
+		undo(a, gpa, len, ACCESS_PIN);
+	else
+		rc = -EFAULT;
 	lib_unlock(a);
-	return 0;
-}
-
-/* Locked. The first n bytes of what was held. */
-static void release_long(struct apf *a, roff_t off, uint64_t n)
-{
-	for (uint64_t at = 0, step; at < n; at += step) {
-		roff_t here = {off.v + at};
-
-		step = min_u64(n - at, to_end_of_block(a, here));
-		hst_wrote(&a->hst, here, step);
-		hst_release_long(&a->hst, here);
-	}
+	return rc;
 }
 
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len)
 {
-	uint64_t done = 0;
-	roff_t off;
-	int rc = 0;
+	struct access_job j = {gpa, NULL, len, ACCESS_HOLD, 0};
+	int rc = access_all(a, &j);
 
-	if (!lib_find(a, (gpa_t){gpa}, len, &off))
-		return -EFAULT;
-	/* Block by block, so that it is known how far it came. */
-	while (rc == 0 && done < len) {
-		uint64_t n = min_u64(len - done, to_end_of_block(a, (roff_t){off.v + done}));
-
-		rc = each_block(a, gpa + done, NULL, n, ACCESS_HOLD);
-		done += rc == 0 ? n : 0;
-	}
-	if (rc < 0 && done > 0) {
+	if (rc < 0 && j.done > 0) {
 		lib_lock(a);
-		release_long(a, off, done);
+		undo(a, gpa, j.done, ACCESS_HOLD);
 		lib_unlock(a);
 	}
 	return rc;
@@ -218,12 +359,8 @@ int apf_hold(struct apf *a, uint64_t gpa, uint64_t len)
 
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len)
 {
-	roff_t off;
-
-	if (!lib_find(a, (gpa_t){gpa}, len, &off))
-		return;
 	lib_lock(a);
-	release_long(a, off, len);
+	undo(a, gpa, len, ACCESS_HOLD);
 	lib_unlock(a);
 }
 

@@ -120,7 +120,9 @@ void lib_evict_stop(struct apf *a);
 /* Locked: has the thread look, if there is something for it. */
 void lib_evict_poke(struct apf *a);
 
-/* serve.c: the library's thread. */
+/* serve.c: what each thread of ours does first. */
+void lib_thread_begins(struct apf *a, const char *name);
+/* The library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);
 void lib_serve_stop(struct apf *a);
 

@@ -41,6 +41,7 @@ static void *evict(void *arg)
 	struct hst_evicting e = {.working = false};
 	uint64_t look_ns;
 
+	lib_thread_begins(a, "asyncpf-evict");
 	lib_lock(a);
 	while (!a->evict.stop) {
 		if (!hst_evict_step(&a->hst, &e, &look_ns)) {
@@ -75,7 +76,6 @@ int lib_evict_start(struct apf *a, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0)
 		return err_sys(e, -rc, "eviction thread");
-	(void)pthread_setname_np(a->evict.thread, "asyncpf-evict");
 	return 0;
 }
 

@@ -295,10 +295,10 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	a->hst.clock = lib_clock();
 	lib_lock_init(a);
 	pthread_rwlock_init(&a->slot_lock, NULL);
-	pthread_cond_init(&a->outside, NULL);
 	/* By the driver's clock. */
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&a->outside, &monotonic);
 	pthread_cond_init(&a->evict.work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&a->evict.forced, NULL);

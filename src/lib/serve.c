@@ -138,6 +138,14 @@ static void drain(int fd)
 	(void)!read(fd, &count, sizeof(count));
 }
 
+void lib_thread_begins(struct apf *a, const char *name)
+{
+	if (a->cfg.on_thread)
+		a->cfg.on_thread(a->cfg.on_thread_ctx, name);
+	else
+		(void)pthread_setname_np(pthread_self(), name);
+}
+
 static void *serve(void *arg)
 {
 	struct apf *a = arg;
@@ -149,6 +157,7 @@ static void *serve(void *arg)
 		[WAKE] = {.fd = a->wake_fd, .events = POLLIN},
 	};
 
+	lib_thread_begins(a, "asyncpf");
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
 		int touches = 0;
 		struct mem_touch at[TOUCHES_AT_ONCE];
@@ -189,7 +198,6 @@ int lib_serve_start(struct apf *a, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0)
 		return err_sys(e, -rc, "page fault thread");
-	(void)pthread_setname_np(a->thread, "asyncpf");
 	a->started = true;
 	return lib_evict_start(a, e);
 }

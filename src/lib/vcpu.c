@@ -113,10 +113,22 @@ int apf_vcpu_run(struct apf_vcpu *v)
 	return step.result;
 }
 
+int apf_kvm_run(struct apf_vcpu *v)
+{
+	int rc = apf_vcpu_run(v);
+
+	if (rc == 0)
+		return 0;
+	errno = -rc;
+	return -1;
+}
+
 void apf_vcpu_kick(struct apf_vcpu *v)
 {
 	lib_lock(v->a);
 	hst_vcpu_call_back(v->hv);
+	/* Its thread may be in an access to memory. */
+	pthread_cond_broadcast(&v->a->outside);
 	pthread_mutex_unlock(&v->a->lock);
 }
 

@@ -477,7 +477,8 @@ static void what_is_written_during_eviction_is_kept(void **state)
 		rounds += w[i].rounds;
 	}
 	print_message("%llu writes, %llu blocks evicted, %llu rescued\n",
-		      (unsigned long long)rounds, (unsigned long long)counter(&o, APF_COUNTER_ID_evicted),
+		      (unsigned long long)rounds,
+		      (unsigned long long)counter(&o, APF_COUNTER_ID_evicted),
 		      (unsigned long long)counter(&o, APF_COUNTER_ID_rescued));
 	assert_true(counter(&o, APF_COUNTER_ID_evicted) > 1000);
 	close_own(&o);
