@@ -47,6 +47,7 @@ extern "C" {
 
 struct kvm_run;
 struct kvm_msr_filter;
+struct kvm_cpuid2;
 
 struct apf;      /* one VM's memory */
 struct apf_vcpu; /* one vCPU of it */
@@ -309,6 +310,12 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
  */
 #define APF_CPUID_FIRST 0x40000300u
 int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4]);
+/*
+ * Both of these in one, for what goes to KVM_SET_CPUID2: c has room for `room` entries, and holds
+ * those of KVM_GET_SUPPORTED_CPUID, as the VMM has changed them. KVM's own leaves and the
+ * hypervisor bit are added where they are not there. -E2BIG: too little room (4 more are enough).
+ */
+int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 
 /* ---- guest memory, for loaders and devices ---- */
 
@@ -365,6 +372,16 @@ void apf_release(struct apf *a, uint64_t gpa, uint64_t len);
  * -EINTR: the library is being closed.
  */
 int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *e);
+
+/*
+ * Where the content of guest memory is, for who copies it: a byte for each block of
+ * [gpa, gpa + len), which are multiples of block_bytes. As it is at that moment; a VM that is
+ * paused keeps it. -EFAULT: not all of it is RAM; -EINVAL: no such multiples.
+ */
+#define APF_BLOCK_PRESENT 1u /* in host memory: to be read without waiting */
+#define APF_BLOCK_CHANGED 2u /* may differ from the source behind it */
+#define APF_BLOCK_ZEROES 4u  /* known to be zeroes: need not be read */
+int apf_residency(struct apf *a, uint64_t gpa, uint64_t len, unsigned char *ret);
 
 /* ---- vCPUs ---- */
 

@@ -593,6 +593,15 @@ bool hst_is_idle(const struct hst *h);
 uint64_t hst_next_timer_ns(const struct hst *h);
 void hst_run_timers(struct hst *h);
 
+/*
+ * Where the content of [off, off + len) is, a byte per block: HST_BLOCK_*. Within one 2 MiB chunk.
+ * 0 or -Exxx with text.
+ */
+#define HST_BLOCK_THERE 1u   /* in memory */
+#define HST_BLOCK_CHANGED 2u /* may differ from the source */
+#define HST_BLOCK_ZEROES 4u  /* known to be zeroes */
+int hst_residency(struct hst *h, roff_t off, uint64_t len, unsigned char *ret, struct err *e);
+
 /* By the driver's clock. */
 uint64_t hst_now_ns(const struct hst *h);
 

@@ -39,7 +39,7 @@ static void wait_outside(struct apf *a, const struct patience *p)
 static int ensure(struct apf *a, roff_t off, const struct patience *p)
 {
 	struct hst_waiter w = {.v = NULL};
-	int rc = is_over(a, p);
+	int rc = hst_is_stopping(&a->hst) ? -EINTR : 0;
 
 	while (rc == 0 && a->outside_count >= HST_OUTSIDE_MAX) {
 		wait_outside(a, p);

@@ -429,6 +429,36 @@ static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return rc == 0 && vmm ? uffd_wake(g->uffd, vmm, len, e) : rc;
 }
 
+/* In the memfd, whatever the views show (mincore(2): of a shared mapping, the page cache). */
+static int there(unsigned char *at, uint64_t len, mem_pages ret, struct err *e)
+{
+	unsigned char pages[MEM_PAGES_MAX];
+
+	if (mincore(at, len, pages) < 0)
+		return err_sys(e, -errno, "guest memory: mincore");
+	for (uint64_t i = 0; i < len >> PAGE_SHIFT; i++)
+		ret[i / 64] |= (uint64_t)(pages[i] & 1) << (i % 64);
+	return 0;
+}
+
+static int gm_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
+		   mem_pages ret_vmm, struct err *e)
+{
+	struct gmem *g = ctx;
+	unsigned char *vmm = vmm_at(g, off);
+	int rc;
+
+	memset(ret_there, 0, sizeof(mem_pages));
+	memset(ret_guest, 0xff, sizeof(mem_pages));
+	memset(ret_vmm, 0xff, sizeof(mem_pages));
+	rc = there(g->alias + off.v, len, ret_there, e);
+	if (rc == 0 && g->protect)
+		rc = pagemap_written(g->pagemap, g->guest + off.v, len, ret_guest, e);
+	if (rc == 0 && g->protect && vmm)
+		rc = pagemap_written(g->pagemap, vmm, len, ret_vmm, e);
+	return rc;
+}
+
 /* ---- taking away ---- */
 
 static int gm_watch_all(void *ctx, struct err *e)
@@ -553,6 +583,7 @@ static const struct mem_ops gmem_ops = {
 	.poison = gm_poison,
 	.wake = gm_wake,
 	.is_broken = gm_is_broken,
+	.look = gm_look,
 	.watch_all = gm_watch_all,
 	.resident = gm_resident,
 	.unmap = gm_unmap,

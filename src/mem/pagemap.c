@@ -56,6 +56,11 @@ int pagemap_unwritten(int fd, const void *start, uint64_t len, mem_pages ret, st
 	return scan(fd, start, len, PAGE_IS_SWAPPED | PAGE_IS_WRITTEN, PAGE_IS_WRITTEN, ret, e);
 }
 
+int pagemap_written(int fd, const void *start, uint64_t len, mem_pages ret, struct err *e)
+{
+	return scan(fd, start, len, PAGE_IS_PRESENT | PAGE_IS_WRITTEN, 0, ret, e);
+}
+
 int pagemap_open(struct err *e)
 {
 	static const char probe;

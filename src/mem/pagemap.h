@@ -24,4 +24,7 @@ int pagemap_present(int fd, const void *start, uint64_t len, mem_pages ret, stru
  */
 int pagemap_unwritten(int fd, const void *start, uint64_t len, mem_pages ret, struct err *e);
 
+/* ... that are mapped and not protected: they may have been written to. */
+int pagemap_written(int fd, const void *start, uint64_t len, mem_pages ret, struct err *e);
+
 #endif

@@ -64,6 +64,13 @@ struct mem_ops {
 	/* Gives the host's memory of [off, off + len) back: the alias reads as zeroes then. */
 	int (*drop)(void *ctx, roff_t off, uint64_t len, struct err *e);
 
+	/*
+	 * Of [off, off + len): pages that are in memory, and of those that the guest's and the
+	 * VMM's view show, pages that may have been written to since they were shown.
+	 */
+	int (*look)(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
+		    mem_pages ret_vmm, struct err *e);
+
 	/* The rest is for overcommit; NULL where there is none. */
 
 	/* From now on first touches of memory that was never filled are reported, too. */

@@ -121,20 +121,6 @@ static void amd_cores(struct kvm_cpuid_entry2 *e, const struct cpuid_cfg *cfg)
 	}
 }
 
-void cpuid_put(struct kvm_cpuid2 *c, unsigned max, uint32_t function, const uint32_t regs[4])
-{
-	const struct kvm_cpuid_entry2 e = {
-		.function = function,
-		.eax = regs[0],
-		.ebx = regs[1],
-		.ecx = regs[2],
-		.edx = regs[3],
-	};
-
-	drop(c, function);
-	add(c, max, &e);
-}
-
 void cpuid_adapt(struct kvm_cpuid2 *c, unsigned max, const struct cpuid_cfg *cfg)
 {
 	const struct kvm_cpuid_entry2 *first = cpuid_find(c, 0, 0);

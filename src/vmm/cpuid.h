@@ -27,9 +27,6 @@ void cpuid_adapt(struct kvm_cpuid2 *c, unsigned max, const struct cpuid_cfg *cfg
 /* Puts the identifier of one processor in. May be repeated with another one. */
 void cpuid_set_id(struct kvm_cpuid2 *c, uint32_t apic_id);
 
-/* One more leaf, EAX to EDX, in place of one that is there. Left out when there is no room. */
-void cpuid_put(struct kvm_cpuid2 *c, unsigned max, uint32_t function, const uint32_t regs[4]);
-
 /* An entry, to be changed in place, or NULL. */
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *c, uint32_t function, uint32_t index);
 

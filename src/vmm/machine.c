@@ -111,19 +111,14 @@ static int build_vcpus(struct machine *m, struct err *e)
 {
 	const struct cpuid_cfg cfg = {
 		.cpus = m->cfg.cpus, .tsc_deadline = kvmp_has_tsc_deadline(m->kvm_fd)};
-	struct kvm_cpuid_entry2 *kvm;
 	struct kvm_cpuid2 *c;
-	uint32_t leaf[4];
 	int rc = kvmp_cpuid_supported(m->kvm_fd, &c, e);
 
 	if (rc < 0)
 		return rc;
 	cpuid_adapt(c, KVMP_CPUID_ENTRIES_MAX, &cfg);
-	kvm = cpuid_find(c, APF_CPUID_LEAF_FEATURES, 0);
-	if (kvm)
-		kvm->eax = apf_cpuid_features(m->apf, kvm->eax);
-	for (uint32_t l = APF_CPUID_FIRST; apf_cpuid_leaf(m->apf, l, leaf) == 0; l++)
-		cpuid_put(c, KVMP_CPUID_ENTRIES_MAX, l, leaf);
+	if (apf_cpuid_fill(m->apf, c, KVMP_CPUID_ENTRIES_MAX) < 0)
+		rc = err_set(e, -E2BIG, "CPUID: too many leaves");
 	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {
 		rc = open_vcpu(m, i, e);
 		cpuid_set_id(c, i);

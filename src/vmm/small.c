@@ -155,24 +155,16 @@ static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_
 
 static int set_cpuid(struct small_machine *m, unsigned i, struct err *e)
 {
-	struct kvm_cpuid_entry2 *first, *kvm;
 	struct kvm_cpuid2 *c;
-	uint32_t leaf[4];
 	int rc = kvmp_cpuid_supported(m->kvm_fd, &c, e);
 
 	if (rc < 0)
 		return rc;
-	/* The guest looks for no hypervisor's leaves without it, and not every KVM offers it. */
-	first = cpuid_find(c, 1, 0);
-	if (first)
-		first->ecx |= APF_CPUID_1_ECX_HYPERVISOR;
-	kvm = cpuid_find(c, APF_CPUID_LEAF_FEATURES, 0);
-	if (kvm)
-		kvm->eax = apf_cpuid_features(m->apf, kvm->eax);
-	for (uint32_t l = APF_CPUID_FIRST; apf_cpuid_leaf(m->apf, l, leaf) == 0; l++)
-		cpuid_put(c, KVMP_CPUID_ENTRIES_MAX, l, leaf);
 	cpuid_set_id(c, i);
-	rc = kvmp_vcpu_set_cpuid(m->vcpus[i].fd, i, c, e);
+	if (apf_cpuid_fill(m->apf, c, KVMP_CPUID_ENTRIES_MAX) < 0)
+		rc = err_set(e, -E2BIG, "CPUID: too many leaves");
+	else
+		rc = kvmp_vcpu_set_cpuid(m->vcpus[i].fd, i, c, e);
 	free(c);
 	return rc;
 }

@@ -406,6 +406,93 @@ static void discarded_memory_is_zeroes(void **state)
 	close_own(&o);
 }
 
+/* ---- where it is ---- */
+
+static unsigned char residency(const struct own *o, uint64_t page)
+{
+	unsigned char byte = 0xff;
+
+	assert_int_equal(apf_residency(o->a, GPA + page * PAGE_BYTES, PAGE_BYTES, &byte), 0);
+	return byte;
+}
+
+static void residency_is_known(void **state)
+{
+	unsigned char all[PAGES];
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), true);
+	assert_int_equal(apf_residency(o.a, GPA, RAM, all), 0);
+	for (unsigned p = 0; p < PAGES; p++)
+		assert_int_equal(all[p], 0);
+	assert_int_equal(page_of(&o, 3)[0], word_of(3));
+	assert_int_equal(residency(&o, 3), APF_BLOCK_PRESENT);
+	page_of(&o, 3)[0] = 1;
+	assert_int_equal(residency(&o, 3), APF_BLOCK_PRESENT | APF_BLOCK_CHANGED);
+	assert_int_equal(apf_populate(o.a, GPA + 4 * PAGE_BYTES, PAGE_BYTES), 0);
+	assert_int_equal(residency(&o, 4), APF_BLOCK_PRESENT);
+	assert_int_equal(apf_discard(o.a, GPA + 5 * PAGE_BYTES, PAGE_BYTES), 0);
+	assert_int_equal(residency(&o, 5), APF_BLOCK_CHANGED | APF_BLOCK_ZEROES);
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	assert_int_equal(residency(&o, 3), APF_BLOCK_CHANGED);
+	assert_int_equal(residency(&o, 4), 0);
+	assert_int_equal(apf_residency(o.a, GPA + 1, PAGE_BYTES, all), -EINVAL);
+	assert_int_equal(apf_residency(o.a, GPA, RAM + PAGE_BYTES, all), -EFAULT);
+	close_own(&o);
+	/* Without a source, what the kernel has filled unseen is there. */
+	open_own(&o, NULL, false);
+	assert_int_equal(residency(&o, 3), APF_BLOCK_ZEROES);
+	page_of(&o, 3)[0] = 1;
+	assert_int_equal(residency(&o, 3), APF_BLOCK_PRESENT | APF_BLOCK_CHANGED);
+	assert_int_equal(residency(&o, 4), APF_BLOCK_ZEROES);
+	close_own(&o);
+}
+
+/* ---- an end to the waiting ---- */
+
+static void vectors_are_copied_across_parts(void **state)
+{
+	uint64_t a = 1, b[2] = {2, 3}, back[3] = {0};
+	struct apf_range out[] = {{GPA + RAM - 8, &a, 8}, {GPA + 64, b, 16}};
+	struct apf_range in[] = {{GPA + RAM - 8, back, 16}, {GPA + 72, &back[2], 8}};
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(apf_memory_add(o.a, GPA + RAM, MIB, &error), 0);
+	assert_int_equal(apf_writev(o.a, out, 2, NULL), 24);
+	assert_int_equal(apf_readv(o.a, in, 2, NULL), 24);
+	assert_int_equal(back[0], 1);
+	assert_int_equal(back[1], 0);
+	assert_int_equal(back[2], 3);
+	in[0].gpa = GPA + RAM + MIB - 8;
+	assert_int_equal(apf_readv(o.a, in, 2, NULL), -EFAULT);
+	close_own(&o);
+}
+
+static void waiting_has_a_limit(void **state)
+{
+	struct apf_wait w = {.size = sizeof(w), .timeout_ns = 20 * 1000 * 1000};
+	uint64_t words[2] = {0};
+	struct apf_range v[] = {{GPA, &words[0], 8}, {GPA + MIB, &words[1], 8}};
+	struct own o;
+
+	(void)state;
+	open_own(&o, NULL, false);
+	assert_int_equal(apf_source_add(o.a, GPA + MIB, MIB,
+					"fault+zero:?size=1M&fault-hang-after=0", 0, NULL,
+					&error), 0);
+	/* What was copied counts. */
+	assert_int_equal(apf_readv(o.a, v, 2, &w), 8);
+	assert_int_equal(apf_readv(o.a, &v[1], 1, &w), -ETIMEDOUT);
+	w.timeout_ns = 0;
+	assert_int_equal(apf_readv(o.a, &v[1], 1, &w), -ETIMEDOUT);
+	/* No time is needed for what is there. */
+	assert_int_equal(apf_readv(o.a, v, 1, &w), 8);
+	close_own(&o);
+}
+
 /* ---- eviction ---- */
 
 struct writer {
@@ -540,6 +627,9 @@ int main(void)
 		cmocka_unit_test(parts_come_and_go_while_it_runs),
 		cmocka_unit_test(as_many_parts_as_promised),
 		cmocka_unit_test(discarded_memory_is_zeroes),
+		cmocka_unit_test(residency_is_known),
+		cmocka_unit_test(vectors_are_copied_across_parts),
+		cmocka_unit_test(waiting_has_a_limit),
 		cmocka_unit_test(what_is_written_during_eviction_is_kept),
 		cmocka_unit_test(what_is_pinned_must_be_held),
 	};

@@ -325,6 +325,50 @@ static void pf2_has_leaves_of_its_own(void **state)
 	}
 }
 
+static const struct kvm_cpuid_entry2 *leaf_of(const struct kvm_cpuid2 *c, uint32_t leaf)
+{
+	const struct kvm_cpuid_entry2 *found = NULL;
+
+	for (unsigned i = 0; i < c->nent; i++) {
+		assert_false(found && c->entries[i].function == leaf);
+		if (c->entries[i].function == leaf)
+			found = &c->entries[i];
+	}
+	assert_non_null(found);
+	return found;
+}
+
+/* From what KVM offers, and from a VMM's own list that has nothing of KVM's. */
+static void one_call_fills_the_cpuid(void **state)
+{
+	struct {
+		struct kvm_cpuid2 c;
+		struct kvm_cpuid_entry2 entries[8];
+	} x = {.c = {.nent = 1}};
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	v.c.abi = APF_ABI_PF2;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	x.c.entries[0] = (struct kvm_cpuid_entry2){.function = 1};
+	assert_int_equal(apf_cpuid_fill(v.a, &x.c, 8), 0);
+	assert_int_equal(leaf_of(&x.c, 1)->ecx, 1u << 31);
+	assert_memory_equal(&leaf_of(&x.c, 0x40000000)->ebx, "KVMKVMKVM\0\0", 12);
+	assert_true(leaf_of(&x.c, 0x40000000)->eax >= 0x40000001);
+	assert_int_equal(leaf_of(&x.c, 0x40000001)->eax, 0x10);
+	assert_memory_equal(&leaf_of(&x.c, 0x40000300)->ebx, "asyncpf pf2", 12);
+	assert_int_equal(leaf_of(&x.c, 0x40000301)->eax, 1);
+	assert_int_equal(x.c.nent, 5);
+	/* Again, it changes nothing. */
+	x.c.entries[4].eax = 77;
+	assert_int_equal(apf_cpuid_fill(v.a, &x.c, 5), 0);
+	assert_int_equal(leaf_of(&x.c, 0x40000301)->eax, 1);
+	x.c.nent = 1;
+	assert_int_equal(apf_cpuid_fill(v.a, &x.c, 4), -E2BIG);
+	vm_close(&v);
+}
+
 static void vcpus_are_checked(void **state)
 {
 	struct apf_vcpu *vcpu;
@@ -386,6 +430,7 @@ int main(void)
 		cmocka_unit_test(resume_asks_a_silent_source_again),
 		cmocka_unit_test(close_with_a_read_that_never_ends),
 		cmocka_unit_test(pf2_has_leaves_of_its_own),
+		cmocka_unit_test(one_call_fills_the_cpuid),
 		cmocka_unit_test(vcpus_are_checked),
 	};
 

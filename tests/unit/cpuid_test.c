@@ -180,21 +180,6 @@ static void test_limits(void **state)
 	assert_int_equal(x->c->nent, 1);
 }
 
-static void test_put(void **state)
-{
-	struct fix *x = *state;
-	uint32_t a[4] = {1, 2, 3, 4}, b[4] = {5, 6, 7, 8}, before = x->c->nent;
-
-	cpuid_put(x->c, ENTRIES_MAX, 0x40000300, a);
-	assert_int_equal(x->c->nent, before + 1);
-	cpuid_put(x->c, ENTRIES_MAX, 0x40000300, b); /* in place of the first */
-	assert_int_equal(x->c->nent, before + 1);
-	assert_int_equal(leaf(x, 0x40000300, 0)->eax, 5);
-	assert_int_equal(leaf(x, 0x40000300, 0)->edx, 8);
-	cpuid_put(x->c, x->c->nent, 0x40000301, a); /* no room */
-	assert_null(cpuid_find(x->c, 0x40000301, 0));
-}
-
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -205,7 +190,6 @@ int main(void)
 		T(test_identifiers),
 		T(test_another_maker),
 		T(test_limits),
-		T(test_put),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the guest finds of us in its CPUID. Test: tests/integration/lib_test.c. */
+#include <errno.h>
+#include <linux/kvm.h>
+#include <string.h>
+
+#include "kvm/vm.h"
+#include "lib/apf.h"
+
+/*
+ * KVM_FEATURE_PV_UNHALT (cpuid.rst): a guest halts until another processor kicks it. A kick
+ * that meets a vCPU which we hold halted for a fault would be used up by that, and the HLT
+ * that it was meant for would wait for ever.
+ */
+#define CPUID_PV_UNHALT (1u << 7)
+
+uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax)
+{
+	switch (a->cfg.faults) {
+	case APF_FAULTS_KERNEL:
+		return eax;
+	case APF_FAULTS_USER:
+		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT,
+					   eng_features((enum apf_rev)a->cfg.abi));
+	case APF_FAULTS_STALL:
+		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT, 0);
+	case APF_FAULTS_BLOCK:
+		break;
+	}
+	return kvmp_cpuid_features(eax, 0);
+}
+
+_Static_assert(APF_CPUID_FIRST == APF_CPUID_PF2_BASE, "the public name of the same leaf");
+
+int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4])
+{
+	bool strict = a->cfg.abi == APF_ABI_PF2_STRICT;
+
+	if (a->cfg.faults != APF_FAULTS_USER || (a->cfg.abi != APF_ABI_PF2 && !strict))
+		return -ENOENT;
+	memset(ret, 0, 4 * sizeof(ret[0]));
+	switch (leaf) {
+	case APF_CPUID_PF2_BASE:
+		ret[0] = APF_CPUID_PF2_BASE + APF_CPUID_PF2_LEAVES - 1;
+		ret[1] = APF_CPUID_PF2_EBX;
+		ret[2] = APF_CPUID_PF2_ECX;
+		ret[3] = APF_CPUID_PF2_EDX;
+		return 0;
+	case APF_CPUID_PF2_BASE + 1:
+		ret[0] = strict ? APF_CPUID_REV_PF2_STRICT : APF_CPUID_REV_PF2;
+		return 0;
+	default:
+		return -ENOENT;
+	}
+}
+
+static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *c, uint32_t leaf)
+{
+	for (unsigned i = 0; i < c->nent; i++)
+		if (c->entries[i].function == leaf)
+			return &c->entries[i];
+	return NULL;
+}
+
+static struct kvm_cpuid_entry2 *find_or_add(struct kvm_cpuid2 *c, unsigned room, uint32_t leaf)
+{
+	struct kvm_cpuid_entry2 *e = find(c, leaf);
+
+	if (e || c->nent >= room)
+		return e;
+	e = &c->entries[c->nent++];
+	*e = (struct kvm_cpuid_entry2){.function = leaf};
+	return e;
+}
+
+#define CPUID_LEAF_KVM 0x40000000u
+
+/* "KVMKVMKVM\0\0\0" (cpuid.rst), and the features that KVM has under it. */
+static struct kvm_cpuid_entry2 *kvm_features(struct kvm_cpuid2 *c, unsigned room)
+{
+	struct kvm_cpuid_entry2 *base = find_or_add(c, room, CPUID_LEAF_KVM);
+	struct kvm_cpuid_entry2 *e = find_or_add(c, room, APF_CPUID_LEAF_FEATURES);
+
+	if (!base || !e)
+		return NULL;
+	memcpy(&base->ebx, "KVMK", 4);
+	memcpy(&base->ecx, "VMKV", 4);
+	memcpy(&base->edx, "M\0\0\0", 4);
+	base->eax = base->eax > APF_CPUID_LEAF_FEATURES ? base->eax : APF_CPUID_LEAF_FEATURES;
+	return e;
+}
+
+int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room)
+{
+	struct kvm_cpuid_entry2 *e = find(c, 1);
+	uint32_t regs[4];
+
+	if (e)
+		e->ecx |= APF_CPUID_1_ECX_HYPERVISOR;
+	e = kvm_features(c, room);
+	if (!e)
+		return -E2BIG;
+	e->eax = apf_cpuid_features(a, e->eax);
+	for (uint32_t leaf = APF_CPUID_FIRST; apf_cpuid_leaf(a, leaf, regs) == 0; leaf++) {
+		e = find_or_add(c, room, leaf);
+		if (!e)
+			return -E2BIG;
+		e->eax = regs[0];
+		e->ebx = regs[1];
+		e->ecx = regs[2];
+		e->edx = regs[3];
+	}
+	return 0;
+}
