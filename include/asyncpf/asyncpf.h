@@ -179,14 +179,18 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 
 /*
  * Ends all waiting for memory: apf_read, apf_write and apf_populate return -EINTR, those that
- * come later, too, and a vCPU that waits does so until it is kicked. For a VMM whose devices
- * have threads, which must end before apf_close. After apf_start; any thread; may be repeated.
+ * come later, too, and a vCPU that waits does so until it is kicked. A touch of what is absent in
+ * the VMM's view ends in SIGBUS, and in EFAULT where a system call makes it; zeroes in place of
+ * content are never seen. For a VMM whose devices have threads, which must end before apf_close.
+ * After apf_start; any thread; may be repeated.
  */
 void apf_stop(struct apf *a);
 
 /*
  * Stops the library's thread and frees everything. Every vCPU thread must have left
- * apf_vcpu_run() for good. Waits for reads in flight. NULL is harmless.
+ * apf_vcpu_run() for good, and nobody touches adopted memory meanwhile. A VMM's own memory holds
+ * afterwards what is in it, and zeroes where something was absent. Waits for reads in flight.
+ * NULL is harmless.
  */
 void apf_close(struct apf *a);
 

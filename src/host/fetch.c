@@ -618,11 +618,27 @@ void fetch_resume(struct hst *h)
 	}
 }
 
+/* It will not come any more: who waits for it in the VMM's view is not left there. */
+static void refuse(struct hst_fetch *f)
+{
+	const struct mem *m = &f->h->mem;
+	struct err e;
+	roff_t off;
+	uint64_t len;
+
+	if (f->state == HST_FETCH_FREE || f->filled || !(f->views & MEM_VIEW_VMM))
+		return;
+	hst_block_range(f->h, f->block, &off, &len);
+	if (m->ops->refuse)
+		(void)m->ops->refuse(m->ctx, off, len, &e);
+}
+
 void fetch_stop(struct hst *h)
 {
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		struct hst_fetch *f = &h->fetches[i];
 
+		refuse(f);
 		if (f->state == HST_FETCH_READING || f->state == HST_FETCH_STUCK ||
 		    f->state == HST_FETCH_CANCELLED)
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);

@@ -21,8 +21,12 @@ static bool any(const mem_pages pages, uint32_t first, uint32_t count)
 static bool is_written(const struct hst *h, uint32_t block, const struct look *l, uint32_t first,
 		       uint32_t pages)
 {
-	/* Without eviction nobody notes first writes. */
-	if (block_is(h, block, BLOCK_WRITTEN | BLOCK_IN_SWAP) || !h->cfg.evict)
+	/*
+	 * Without eviction nobody notes first writes; and who waited for a block may write to it
+	 * before it is known where it shows.
+	 */
+	if (block_is(h, block, BLOCK_WRITTEN | BLOCK_IN_SWAP) || !h->cfg.evict ||
+	    block_kind(h, block) == BLOCK_FETCHING)
 		return true;
 	return any(l->guest, first, pages) ||
 	       (block_is(h, block, BLOCK_VMM) && any(l->vmm, first, pages));

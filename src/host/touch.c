@@ -68,6 +68,8 @@ static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 
 	hst_block_range(h, block, &start, &len);
 	h->stats.vmm_touches++;
+	if (h->stopping && block_kind(h, block) == BLOCK_ABSENT)
+		return h->mem.ops->refuse(h->mem.ctx, start, len, e);
 	if (block_kind(h, block) == BLOCK_PRESENT && show_vmm(h, block, start, len))
 		return 0;
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))

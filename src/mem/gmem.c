@@ -82,7 +82,8 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 			       (unsigned long long)g->span);
 	if (g->poison)
 		features |= UFFD_FEATURE_POISON;
-	rc = uffd_open(features, unmap ? noting : 0, &has, e);
+	/* To refuse touches at the end, where the kernel can. */
+	rc = uffd_open(features, UFFD_FEATURE_POISON | (unmap ? noting : 0), &has, e);
 	if (rc < 0)
 		return rc;
 	g->uffd = rc;
@@ -420,6 +421,14 @@ static int gm_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return uffd_poison(g->uffd, g->guest + off.v, len, e);
 }
 
+static int gm_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct gmem *g = ctx;
+	unsigned char *vmm = vmm_at(g, off);
+
+	return vmm ? uffd_poison(g->uffd, vmm, len, e) : 0;
+}
+
 static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
@@ -582,6 +591,7 @@ static const struct mem_ops gmem_ops = {
 	.present = gm_present,
 	.poison = gm_poison,
 	.wake = gm_wake,
+	.refuse = gm_refuse,
 	.is_broken = gm_is_broken,
 	.look = gm_look,
 	.watch_all = gm_watch_all,

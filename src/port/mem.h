@@ -42,6 +42,11 @@ struct mem_ops {
 	 * instead of waiting in the kernel. Pages already visible are left alone.
 	 */
 	int (*poison)(void *ctx, roff_t off, uint64_t len, struct err *e);
+	/*
+	 * From now on a touch of [off, off + len) in the VMM's view fails, and those that wait
+	 * there do so at once: SIGBUS, or EFAULT of a system call. NULL: there is no such view.
+	 */
+	int (*refuse)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Wakes whoever waits in the kernel for [off, off + len) of any view, changing nothing. */
 	int (*wake)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Whether the host has lost the page at off, which is there, to a memory error. */

@@ -8,6 +8,7 @@
 #include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,6 +208,79 @@ static void io_uring_waits(void **state)
 	io_uring_queue_exit(&ring);
 	close_own(&o);
 	close(file);
+}
+
+/* ---- the end ---- */
+
+static sigjmp_buf recover;
+static void *volatile fault_at;
+
+static void on_sigbus(int sig, siginfo_t *si, void *ctx)
+{
+	(void)sig;
+	(void)ctx;
+	fault_at = si->si_addr;
+	siglongjmp(recover, 1);
+}
+
+struct stuck {
+	const struct own *o;
+	pthread_t thread;
+	bool by_call;
+	int waits; /* atomic */
+	int error;
+	void *at;
+};
+
+static void *touch_for_ever(void *arg)
+{
+	struct stuck *s = arg;
+	int pipes[2];
+
+	assert_int_equal(pipe(pipes), 0);
+	__atomic_store_n(&s->waits, 1, __ATOMIC_RELEASE);
+	if (s->by_call) {
+		s->error = write(pipes[1], page_of(s->o, 2), 8) < 0 ? errno : 0;
+	} else if (sigsetjmp(recover, 1) == 0) {
+		s->at = (void *)(uintptr_t)*(volatile uint64_t *)page_of(s->o, 1);
+		s->error = 0;
+	} else {
+		s->error = EFAULT;
+		s->at = fault_at;
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	return NULL;
+}
+
+/* The source never answers: who waits is told when the VM ends, and is not given zeroes. */
+static void waiting_ends_with_the_vm(void **state)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO}, before;
+	struct stuck s[2];
+	struct own o;
+
+	(void)state;
+	open_own(&o, "fault+zero:?size=4M&fault-hang-after=0", false);
+	sigaction(SIGBUS, &sa, &before);
+	for (unsigned i = 0; i < 2; i++) {
+		s[i] = (struct stuck){.o = &o, .by_call = i, .error = 99};
+		assert_int_equal(pthread_create(&s[i].thread, NULL, touch_for_ever, &s[i]), 0);
+	}
+	while (counter(&o, APF_COUNTER_ID_vmm_touches) < 2)
+		usleep(1000);
+	apf_stop(o.a);
+	for (unsigned i = 0; i < 2; i++) {
+		pthread_join(s[i].thread, NULL);
+		assert_int_equal(s[i].error, EFAULT);
+	}
+	assert_ptr_equal(s[0].at, page_of(&o, 1));
+	/* And who comes later. */
+	s[1].error = 99;
+	(void)touch_for_ever(&s[1]);
+	assert_int_equal(s[1].error, EFAULT);
+	sigaction(SIGBUS, &before, NULL);
+	close_own(&o);
 }
 
 /* ---- what the VMM brings ---- */
@@ -427,14 +501,18 @@ static void residency_is_known(void **state)
 	for (unsigned p = 0; p < PAGES; p++)
 		assert_int_equal(all[p], 0);
 	assert_int_equal(page_of(&o, 3)[0], word_of(3));
-	assert_int_equal(residency(&o, 3), APF_BLOCK_PRESENT);
+	/* Until the library has noted that it shows, it is taken for changed. */
+	while (residency(&o, 3) != APF_BLOCK_PRESENT)
+		;
 	page_of(&o, 3)[0] = 1;
 	assert_int_equal(residency(&o, 3), APF_BLOCK_PRESENT | APF_BLOCK_CHANGED);
 	assert_int_equal(apf_populate(o.a, GPA + 4 * PAGE_BYTES, PAGE_BYTES), 0);
 	assert_int_equal(residency(&o, 4), APF_BLOCK_PRESENT);
 	assert_int_equal(apf_discard(o.a, GPA + 5 * PAGE_BYTES, PAGE_BYTES), 0);
 	assert_int_equal(residency(&o, 5), APF_BLOCK_CHANGED | APF_BLOCK_ZEROES);
-	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	do
+		assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	while (residency(&o, 3) & APF_BLOCK_PRESENT);
 	assert_int_equal(residency(&o, 3), APF_BLOCK_CHANGED);
 	assert_int_equal(residency(&o, 4), 0);
 	assert_int_equal(apf_residency(o.a, GPA + 1, PAGE_BYTES, all), -EINVAL);
@@ -591,7 +669,10 @@ static bool pinned_write_survives(bool hold)
 		assert_int_equal(apf_hold(o.a, GPA + 50 * PAGE_BYTES, PAGE_BYTES), 0);
 	buf = (struct iovec){page_of(&o, 50), PAGE_BYTES};
 	assert_int_equal(io_uring_register_buffers(&ring, &buf, 1), 0);
-	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	/* What has just come may not be ready to go. */
+	do
+		assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	while (!hold && (residency(&o, 50) & APF_BLOCK_PRESENT));
 	io_uring_prep_read_fixed(io_uring_get_sqe(&ring), file, buf.iov_base, 8, 0, 0);
 	uring_once(&ring);
 	survives = page_of(&o, 50)[0] == word;
@@ -622,6 +703,7 @@ int main(void)
 		cmocka_unit_test(one_read_serves_both_views),
 		cmocka_unit_test(system_calls_wait),
 		cmocka_unit_test(io_uring_waits),
+		cmocka_unit_test(waiting_ends_with_the_vm),
 		cmocka_unit_test(content_that_was_there_stays),
 		cmocka_unit_test(what_cannot_be_served_is_refused),
 		cmocka_unit_test(parts_come_and_go_while_it_runs),
