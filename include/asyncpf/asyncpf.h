@@ -391,7 +391,7 @@ int apf_residency(struct apf *a, uint64_t gpa, uint64_t len, unsigned char *ret)
 
 /*
  * index: 0..vcpus_max-1, the low bits of every token. fd and run stay yours;
- * run->kvm_valid_regs gets REGS, SREGS and EVENTS.
+ * run->kvm_valid_regs gets REGS, SREGS and EVENTS. Before or after apf_start.
  */
 int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
 		    struct apf_vcpu **ret, struct apf_error *e);
@@ -403,9 +403,9 @@ void apf_vcpu_detach(struct apf_vcpu *v);
  * Runs the guest as ioctl(KVM_RUN) does, serving page faults on the way, until there is an
  * exit for you: 0, look at run->exit_reason. -EINTR: a signal of yours, run->immediate_exit, or
  * apf_vcpu_kick(); run->exit_reason is KVM_EXIT_INTR then. Anything else is KVM_RUN's
- * failure. A memory error of the host is passed on to you as KVM does it: SIGBUS
- * (BUS_MCEERR_AR) is pending when -EINTR is returned. While the VM is paused only these make
- * it return. Any thread, one at a time; it may be another one each time.
+ * failure, or -EINVAL before apf_start. A memory error of the host is passed on to you as KVM
+ * does it: SIGBUS (BUS_MCEERR_AR) is pending when -EINTR is returned. While the VM is paused
+ * only these make it return. Any thread, one at a time; it may be another one each time.
  *
  * Whenever it has returned, the vCPU is at rest: nothing of the library's is in KVM's state of
  * it (mp_state is the guest's own; no page fault event that the guest has not seen; the

@@ -14,9 +14,7 @@ int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, 
 	struct err e = {0};
 	int rc;
 
-	if (!a->started)
-		rc = err_set(&e, -EINVAL, "vCPU %u: apf_start comes first", index);
-	else if (index >= a->cfg.vcpus_max)
+	if (index >= a->cfg.vcpus_max)
 		rc = err_set(&e, -EINVAL, "vCPU %u: vcpus_max is %u", index, a->cfg.vcpus_max);
 	else
 		rc = kvmp_attach(&a->kvmp, index, fd, run, apic_id, &e);
@@ -101,6 +99,10 @@ int apf_vcpu_run(struct apf_vcpu *v)
 
 	if (begun < 0)
 		return begun;
+	if (!a->started) {
+		p->ops->rest(p->ctx, v->index, false);
+		return -EINVAL;
+	}
 	lib_lock(a);
 	for (;;) {
 		hst_vcpu_step(v->hv, did, &x, wanted, &step);
