@@ -5,6 +5,9 @@
  *
  *     minimal FILE        adds up the first byte of each of the file's first 16 pages
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <asyncpf/asyncpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -69,22 +72,24 @@ int main(int argc, char **argv)
 	if (apf_write(apf, CODE_GPA, guest, sizeof(guest)) < 0)
 		return fail("guest code", NULL);
 
-	struct kvm_userspace_memory_region slot = {
-		.memory_size = 2 << 20,
-		.userspace_addr = (unsigned long)apf_memory_hva(apf, 0), /* apf */
-	};
+	struct kvm_userspace_memory_region slot = {};
 
+	slot.memory_size = 2 << 20;
+	slot.userspace_addr = (unsigned long)apf_memory_hva(apf, 0); /* apf */
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 		return fail("memory slot", NULL);
 
 	int fd = ioctl(vm, KVM_CREATE_VCPU, 0);
-	struct kvm_run *run = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0),
-				   PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	struct kvm_regs regs = {.rip = CODE_GPA, .rflags = 2};
+	size_t run_bytes = (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	struct kvm_run *run = (struct kvm_run *)mmap(NULL, run_bytes, PROT_READ | PROT_WRITE,
+						     MAP_SHARED, fd, 0);
+	struct kvm_regs regs = {};
 	struct kvm_sregs sregs;
 
 	if (run == MAP_FAILED || ioctl(fd, KVM_GET_SREGS, &sregs) < 0)
 		return fail("vCPU", NULL);
+	regs.rip = CODE_GPA;
+	regs.rflags = 2;
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
 	if (ioctl(fd, KVM_SET_SREGS, &sregs) < 0 || ioctl(fd, KVM_SET_REGS, &regs) < 0)

@@ -5,9 +5,17 @@
  *
  *     snapshot FILE       adds up the first byte of each of the file's first 16 pages
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <asyncpf/asyncpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __cplusplus /* Older Linux headers give structs that end in an array another size there. */
+#include <linux/stddef.h>
+#undef __DECLARE_FLEX_ARRAY
+#define __DECLARE_FLEX_ARRAY(type, name) type name[]
+#endif
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -82,7 +90,7 @@ static void call(int fd, unsigned long request, void *arg, const char *what)
 /* uri: what stands behind the data; NULL: nothing, it is restored. */
 static void open_vm(struct vm *vm, const char *uri)
 {
-	struct kvm_userspace_memory_region slot = {.memory_size = RAM_BYTES};
+	struct kvm_userspace_memory_region slot = {};
 	struct apf_config config;
 	struct apf_error error;
 
@@ -96,11 +104,12 @@ static void open_vm(struct vm *vm, const char *uri)
 	    (uri && apf_source_add(vm->apf, DATA_GPA, DATA_BYTES, uri, 0, NULL, &error) < 0) ||
 	    apf_start(vm->apf, &error) < 0)
 		die("memory", &error);
+	slot.memory_size = RAM_BYTES;
 	slot.userspace_addr = (unsigned long)apf_memory_hva(vm->apf, 0);
 	call(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot, "memory slot");
 	vm->vcpu_fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
-	vm->run = mmap(NULL, (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0),
-		       PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu_fd, 0);
+	vm->run = (struct kvm_run *)mmap(NULL, (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0),
+					 PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu_fd, 0);
 	if (vm->run == MAP_FAILED)
 		die("vCPU", NULL);
 	if (apf_vcpu_attach(vm->apf, 0, vm->vcpu_fd, vm->run, 0, &vm->vcpu, &error) < 0)
@@ -123,9 +132,11 @@ static void msrs_get(const struct vm *vm, union msrs *ret)
 	const uint32_t *list = apf_vcpu_msr_list(vm->apf, &count);
 
 	for (unsigned i = 0; i < count && n < MSRS_MAX; i++) {
-		union msrs one = {.head = {.nmsrs = 1}};
+		union msrs one = {};
 
-		entries[n] = (struct kvm_msr_entry){.index = list[i]};
+		one.head.nmsrs = 1;
+		memset(&entries[n], 0, sizeof(entries[n]));
+		entries[n].index = list[i];
 		memcpy(one.bytes + sizeof(one.head), &entries[n], sizeof(entries[n]));
 		if (ioctl(vm->vcpu_fd, KVM_GET_MSRS, &one) == 1)
 			memcpy(&entries[n++], one.bytes + sizeof(one.head), sizeof(entries[0]));
@@ -138,8 +149,8 @@ static void msrs_get(const struct vm *vm, union msrs *ret)
 static void save(const struct vm *vm, struct saved *s)
 {
 	memset(s, 0, sizeof(*s));
-	s->xsave = calloc(1, sizeof(*s->xsave));
-	s->msrs = calloc(1, sizeof(*s->msrs));
+	s->xsave = (struct kvm_xsave *)calloc(1, sizeof(*s->xsave));
+	s->msrs = (union msrs *)calloc(1, sizeof(*s->msrs));
 	if (!s->xsave || !s->msrs)
 		die("memory", NULL);
 	/* First: it makes KVM take in what other processors have sent. */
@@ -156,7 +167,7 @@ static void save(const struct vm *vm, struct saved *s)
 	s->apf = malloc(s->apf_bytes);
 	s->apf_bytes = apf_vcpu_save(vm->vcpu, s->apf, s->apf_bytes);
 	/* Last, and while it is paused: a store that waited for its page lands in it. */
-	s->ram = malloc(RAM_BYTES);
+	s->ram = (unsigned char *)malloc(RAM_BYTES);
 	if (!s->apf || !s->ram || apf_read(vm->apf, 0, s->ram, RAM_BYTES) < 0)
 		die("guest memory", NULL);
 }
@@ -182,7 +193,7 @@ static void restore(const struct vm *vm, struct saved *s)
 
 static void *run_until_interrupted(void *arg)
 {
-	struct vm *vm = arg;
+	struct vm *vm = (struct vm *)arg;
 	int rc;
 
 	do
@@ -196,7 +207,7 @@ int main(int argc, char **argv)
 	char uri[4096];
 	struct vm first, second;
 	struct saved saved;
-	struct kvm_regs regs = {.rip = CODE_GPA, .rflags = 2};
+	struct kvm_regs regs = {};
 	struct kvm_sregs sregs;
 	pthread_t thread;
 	void *ended;
@@ -214,6 +225,8 @@ int main(int argc, char **argv)
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
 	call(first.vcpu_fd, KVM_SET_SREGS, &sregs, "segments");
+	regs.rip = CODE_GPA;
+	regs.rflags = 2;
 	call(first.vcpu_fd, KVM_SET_REGS, &regs, "registers");
 
 	/* Stopped in the middle of its second or third page. */

@@ -17,7 +17,9 @@
  *     while ((rc = apf_vcpu_run(vcpu)) == 0 || rc == -EINTR)
  *             ... run->exit_reason, as ever
  *
- * A complete VMM is in examples/minimal.c.
+ * A complete VMM is in examples/minimal.c; examples/plain.c and adopted.c are the same one without
+ * the library and with it. docs/embedding.md is about what a VMM has besides: vhost, hot-plug,
+ * dirty logs.
  *
  * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
  * holds one line that says what failed, on what, and why. NULL is allowed for it.
