@@ -303,9 +303,6 @@ static void load_guest(struct vm *vm)
 		tables[1024 + i] = i << 21 | 0xe7;
 	memcpy(vm->ram + CODE_GPA, guest, sizeof(guest));
 	memcpy(vm->ram + REQUESTS_GPA, requests, sizeof(requests));
-	/* For a KVM that emulates kernel mode: it must not meet page tables that are not shown. */
-	if (apf_populate(vm->apf, 0, REQUESTS_GPA + PAGE) < 0)
-		die("guest", "populate");
 }
 
 /* ---- the vCPU ---- */

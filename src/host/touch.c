@@ -1,13 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Touches that the kernel reports (userfaultfd). The VMM's threads, and the guest's in faults:
- * kernel, wait for the block, which is fetched; else the chunk of the guest's view is poisoned,
- * and the next touch comes as a fault of the vCPU's.
+ * kernel, wait for the block, which is fetched, and so do all for what is in memory; else the chunk
+ * of the guest's view is poisoned, and the next touch comes as a fault of the vCPU's.
  * Test: tests/unit/host_touch_test.c.
  */
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/fetch.h"
+
+/*
+ * There, or in memory: it only has to be shown, so that a touch need not be a fault. The kernel
+ * reports a touch of RAM without a source only where the VMM has filled it, unless it is
+ * overcommitted.
+ */
+static bool is_spared(struct hst *h, uint64_t off)
+{
+	uint32_t block = block_of(h, (roff_t){off});
+	enum block_kind kind = block_kind(h, block);
+
+	if (kind == BLOCK_PRESENT || kind == BLOCK_STANDBY)
+		return true;
+	return kind == BLOCK_ABSENT && !h->cfg.evict && !block_is(h, block, BLOCK_ZEROES) &&
+	       !ram_backing_at(&h->ram, (roff_t){off});
+}
 
 static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
 {
@@ -18,7 +34,7 @@ static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)
 	while (at < end) {
 		uint64_t run = at;
 
-		while (run < end && block_kind(h, block_of(h, (roff_t){run})) != BLOCK_PRESENT)
+		while (run < end && !is_spared(h, run))
 			run += 1ull << h->cfg.block_shift;
 		run = min_u64(run, end);
 		if (run > at) {
@@ -101,7 +117,7 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
 		h->stats.redundant++;
 		return show_again(h, block, e);
 	}
-	if (h->cfg.faults != HST_FAULTS_KERNEL) {
+	if (h->cfg.faults != HST_FAULTS_KERNEL && !is_spared(h, off.v)) {
 		if (!h->chunk_poisoned[off.v >> CHUNK_SHIFT])
 			return poison_chunk(h, off.v >> CHUNK_SHIFT, e);
 		/* Met while it was being taken out of the mapping, or just before the poison. */
