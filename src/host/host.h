@@ -249,7 +249,7 @@ struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
 	uint32_t held;   /* of hst_hold */
 	uint32_t held_long;
-	uint16_t *keeps; /* of each block, how many need it where it is; NULL with links */
+	uint16_t *keeps; /* of each block, how many need it where it is */
 	struct hst_list lists[HST_LISTS];
 	uint32_t limit;    /* blocks; UINT32_MAX: none */
 	uint32_t resident; /* blocks that take up memory, as far as we know of them */

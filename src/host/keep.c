@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Blocks that stay where they are for a while: a vCPU's areas and the instruction that it is in
- * the middle of, and memory that a device copies from or to without the lock. A count per block,
- * where memory is taken away at all. Test: tests/unit/host_keep_test.c.
+ * the middle of, and memory that a device copies from or to without the lock.
+ * A count per block. Test: tests/unit/host_keep_test.c.
  */
 #include "base/assert.h"
 #include "host/block.h"
@@ -13,8 +13,6 @@ bool block_keep(struct hst *h, uint32_t block)
 {
 	uint16_t *keeps = h->evict.keeps;
 
-	if (!keeps)
-		return true;
 	if (keeps[block] == UINT16_MAX)
 		return false;
 	if (keeps[block]++ == 0)
@@ -26,8 +24,6 @@ void block_let_go(struct hst *h, uint32_t block)
 {
 	uint16_t *keeps = h->evict.keeps;
 
-	if (!keeps)
-		return;
 	ASSERT(keeps[block] > 0);
 	if (--keeps[block] == 0)
 		block_flags(h, block, 0, BLOCK_KEPT);
@@ -59,17 +55,17 @@ bool hst_hold(struct hst *h, roff_t off)
 	uint32_t block = block_of(h, off);
 
 	/* Some places stay free for the vCPUs, which cannot do without. */
-	if (h->evict.keeps && h->evict.keeps[block] >= HST_HOLDS_MAX)
+	if (h->evict.keeps[block] >= HST_HOLDS_MAX)
 		return false;
 	if (block_kind(h, block) != BLOCK_PRESENT || !block_keep(h, block))
 		return false;
-	h->evict.held += h->evict.keeps != NULL;
+	h->evict.held++;
 	return true;
 }
 
 void hst_release(struct hst *h, roff_t off)
 {
-	h->evict.held -= h->evict.keeps != NULL;
+	h->evict.held--;
 	block_let_go(h, block_of(h, off));
 }
 

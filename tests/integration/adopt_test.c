@@ -96,6 +96,14 @@ static uint64_t counter(const struct own *o, enum apf_counter_id id)
 	return all[id];
 }
 
+static unsigned char residency(const struct own *o, uint64_t page)
+{
+	unsigned char byte = 0xff;
+
+	assert_int_equal(apf_residency(o->a, GPA + page * PAGE_BYTES, PAGE_BYTES, &byte), 0);
+	return byte;
+}
+
 /* ---- who touches ---- */
 
 static void pointers_wait(void **state)
@@ -401,7 +409,15 @@ static void parts_come_and_go_while_it_runs(void **state)
 		assert_null(apf_memory_hva(o.a, 0));
 	}
 	assert_int_equal(apf_memory_remove(o.a, GPA + MIB, &error), -ENOENT);
-	assert_int_equal(apf_hold(o.a, GPA, PAGE_BYTES), 0);
+	/* What is held stays, and is overwritten where it is. */
+	page_of(&o, 0)[0] = 7;
+	assert_int_equal(apf_hold(o.a, GPA, 2 * PAGE_BYTES), 0);
+	assert_int_equal(apf_memory_remove(o.a, GPA, &error), -EBUSY);
+	assert_int_equal(apf_discard(o.a, GPA, PAGE_BYTES), 0);
+	assert_int_equal(page_of(&o, 0)[0], 0);
+	assert_int_equal(residency(&o, 0), APF_BLOCK_PRESENT | APF_BLOCK_CHANGED);
+	apf_release(o.a, GPA, 2 * PAGE_BYTES);
+	assert_int_equal(apf_memory_remove(o.a, GPA, &error), 0);
 	close_own(&o);
 }
 
@@ -481,14 +497,6 @@ static void discarded_memory_is_zeroes(void **state)
 }
 
 /* ---- where it is ---- */
-
-static unsigned char residency(const struct own *o, uint64_t page)
-{
-	unsigned char byte = 0xff;
-
-	assert_int_equal(apf_residency(o->a, GPA + page * PAGE_BYTES, PAGE_BYTES, &byte), 0);
-	return byte;
-}
 
 static void residency_is_known(void **state)
 {
