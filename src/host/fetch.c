@@ -313,6 +313,7 @@ static void fetch_issue(struct hst_fetch *f)
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,
 		.len = len,
+		.urgent = f->urgent,
 		.done = read_done,
 	};
 	f->state = HST_FETCH_READING;

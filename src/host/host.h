@@ -134,7 +134,8 @@ struct hst_fetch {
 	bool watch_writes; /* of mem present; valid when filled */
 	uint8_t views;     /* MEM_VIEW_*: where it is wanted */
 	uint8_t showing;   /* of these, where it is being made visible */
-	enum hst_fetch_state state;
+	/* A byte: there are hundreds of fetches for each vCPU. */
+	enum hst_fetch_state state : 8;
 };
 
 struct hst_queue {
