@@ -250,6 +250,11 @@ void src_custom_free(struct src_custom *c)
 
 /* ---- handing out ---- */
 
+bool src_custom_due(const struct src_custom *c)
+{
+	return c->first != NULL;
+}
+
 bool src_custom_next(struct src_custom *c, struct src_custom_call *ret)
 {
 	struct slot *s = c->first;

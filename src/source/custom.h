@@ -60,6 +60,7 @@ void src_custom_free(struct src_custom *c);
  * The next thing to tell, false: nothing. Then, without the lock, the caller tells it, and then,
  * under the lock, calls src_custom_called. Several threads may be in the middle of this.
  */
+bool src_custom_due(const struct src_custom *c); /* there is something */
 bool src_custom_next(struct src_custom *c, struct src_custom_call *ret);
 void src_custom_called(struct src_custom *c, const struct src_custom_call *call);
 /* Ends the reads that were answered; false: there were none. */
