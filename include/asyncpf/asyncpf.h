@@ -79,11 +79,12 @@ enum apf_abi {
 #define APF_GRACE_AUTO (-1)
 
 /* Why the VM stands still; see apf_config.on_event. */
+enum apf_event_kind {
+	APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
+	APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
+};
 struct apf_event {
-	enum {
-		APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
-		APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
-	} kind;
+	enum apf_event_kind kind;
 	uint64_t gpa;     /* first byte that is missing */
 	const char *text; /* valid during the call */
 };
