@@ -79,11 +79,12 @@ enum apf_abi {
 #define APF_GRACE_AUTO (-1)
 
 /* Why the VM stands still; see apf_config.on_event. */
+enum apf_event_kind {
+	APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
+	APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
+};
 struct apf_event {
-	enum {
-		APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
-		APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
-	} kind;
+	enum apf_event_kind kind;
 	uint64_t gpa;     /* first byte that is missing */
 	const char *text; /* valid during the call */
 };
@@ -261,12 +262,113 @@ void *apf_memory_hva(struct apf *a, uint64_t gpa);
 /*
  * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a
  * multiple of block_bytes. What a source does not hold, and RAM without one, is zeroes.
- * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md. Before
- * the guest or the VMM can touch that memory; any thread.
+ * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md. The
+ * VMM's own: apf_source_custom. Before the guest or the VMM can touch that memory; any thread.
  * *ret_size: the source's size in bytes; ret_size may be NULL.
  */
 int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
 		   uint64_t *ret_size, struct apf_error *e);
+
+/* ---- a page source of the VMM's own ---- */
+
+struct apf_source;            /* below: the source */
+typedef uint64_t apf_read_id; /* of one read: never 0, and not the same again in 2^32 reads */
+
+/*
+ * What the VMM is to read: bytes [offset, offset + len) of its source, to buf, which is the VMM's
+ * alone until it answers, and not its to touch any more from then on.
+ */
+struct apf_read {
+	size_t size; /* sizeof(struct apf_read) in the library: members are added at the end */
+	apf_read_id id;
+	uint64_t offset; /* bytes; offset + len is the source's size at most */
+	uint64_t len;    /* bytes, 1..block_bytes */
+	void *buf;       /* aligned to 4096 */
+	int urgent;      /* 1: a vCPU can do nothing else until it has it; 0: others may go first */
+};
+
+/*
+ * The VMM's callbacks are called without any lock, by a thread that waits for absent memory (a
+ * vCPU's in apf_vcpu_run(), where all signals are blocked; one in apf_read or another call that
+ * blocks), by the library's, or by the one in apf_close; several at once. While a callback runs
+ * its thread does nothing else, and the library's serves all of the VM: one that has to wait has
+ * other threads do that. It may call what is described here, apf_pause, apf_resume,
+ * apf_trouble_get, apf_counters_get and apf_vcpu_kick; nothing that waits for memory, and it must
+ * not touch guest memory by the VMM's view.
+ */
+struct apf_source_config {
+	size_t size;    /* sizeof(struct apf_source_config); what a smaller one has not is 0 */
+	void *ctx;      /* for the callbacks */
+	uint64_t bytes; /* the source's size, 1..2^63 - 1 */
+	/* What stands around its reads, as in "delay?ms=5"; NULL: nothing. Not kept. */
+	const char *wrap;
+	/*
+	 * A read is to be carried out, and answered once by apf_read_done, apf_read_zeroes or
+	 * apf_read_failed: here, which costs no wake-up, or later by any thread, in any order. No
+	 * more than config.queue_depth are outstanding. *rd is valid during the call; copy it.
+	 */
+	void (*read)(void *ctx, const struct apf_read *rd);
+	/*
+	 * The read is not wanted any more: apf_resume reads anew what took longer than
+	 * source_timeout_ms, and apf_close and apf_stop end everything. It still has to be
+	 * answered, as buf is the VMM's until then; with what does not matter, and soon, as that
+	 * is waited for. Called once, after the call of read for it has returned; perhaps just
+	 * after it was answered. NULL: every read is answered soon in any case.
+	 */
+	void (*cancel)(void *ctx, apf_read_id id);
+	/* The last call: from apf_close, when nothing is outstanding any more. May be NULL. */
+	void (*close)(void *ctx);
+};
+
+/*
+ * A page source that the VMM itself is, on whatever threads it likes. After apf_open, any thread;
+ * up to 16, each of which is there until apf_close. *ret is used below, and freed by
+ * apf_source_free. -EINVAL: the config; -ENOSPC: too many; -ENOMEM, -EMFILE, -ENFILE.
+ */
+int apf_source_custom(struct apf *a, const struct apf_source_config *c, struct apf_source **ret,
+		      struct apf_error *e);
+/*
+ * Puts it behind [gpa, gpa + bytes), from `offset` of the source on, as apf_source_add does, and
+ * when; at any number of places. -ESHUTDOWN: after apf_close.
+ */
+int apf_source_place(struct apf_source *s, uint64_t gpa, uint64_t bytes, uint64_t offset,
+		     struct apf_error *e);
+/*
+ * Frees what is left of it after apf_close, or in its close callback. Until then the answers below
+ * are refused, and harmless; nobody may be in one now. NULL is harmless. -EBUSY: it is open.
+ */
+int apf_source_free(struct apf_source *s);
+
+/*
+ * The answers. Any thread, with any lock held, in a signal handler, too: they take no lock,
+ * allocate nothing and do not wait. 0: it counts, and the library may have done with the read
+ * before the call returns. -ESTALE: the read has been answered already, or there is no such read;
+ * nothing has changed, but the buffer is not the VMM's. -ESHUTDOWN: apf_close has ended it all.
+ */
+/* All of the content is in buf. */
+int apf_read_done(struct apf_source *s, apf_read_id id);
+/* It is all zeroes, which this call sees to: buf may hold anything. */
+int apf_read_zeroes(struct apf_source *s, apf_read_id id);
+/*
+ * It cannot be had now: code is -errno (anything else is taken for -EIO), why one line or NULL,
+ * copied. Read again retries_max times, with pauses that grow from 10 ms to a second; then the VM
+ * is paused, and on_event and apf_trouble_get say why.
+ */
+int apf_read_failed(struct apf_source *s, apf_read_id id, int code, const char *why);
+
+/*
+ * Bytes [offset, offset + len) of the source came along, and are copied to the blocks that
+ * are wholly among them, would be read from there now, and are not being read: nothing is
+ * overwritten, whatever the guest does meanwhile. They are in the guest then, or, where swap is
+ * configured, in memory, to be taken away first if nobody touches them. It ends where
+ * resident_max leaves no room. Does not pass `wrap`. data must not change during the call.
+ * *ret_taken (may be NULL): bytes that were taken. Any thread, but not a signal handler, nor
+ * on_event; never waits for memory. -EINTR: after apf_stop; -ESHUTDOWN: after apf_close.
+ */
+int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, uint64_t len,
+		     uint64_t *ret_taken);
+
+/* ---- more about memory ---- */
 
 /*
  * What the VMM's memslots are, where they are not simply all of RAM: a hole, whose accesses are

@@ -95,7 +95,9 @@
 	/* the VMM's own mapping */ \
 	X(vmm_touches, COUNT, COUNTER, VM, \
 	  "Touches of the VMM's view of memory that was not there yet.") \
-	X(discarded, BLOCKS, COUNTER, VM, "Discarded on the VMM's command.")
+	X(discarded, BLOCKS, COUNTER, VM, "Discarded on the VMM's command.") \
+	/* sources of the VMM's own */ \
+	X(offered, BLOCKS, COUNTER, VM, "Taken from what the VMM offered unasked.")
 
 #define APF_COUNTER_MEMBER(name, unit, kind, scope, help) uint64_t name;
 #define APF_COUNTER_ID(name, unit, kind, scope, help) APF_COUNTER_ID_##name,

@@ -131,13 +131,14 @@ static bool is_unwanted(const struct hst_fetch *f)
 	return f->ahead && !f->waiters && f->views == MEM_VIEW_GUEST;
 }
 
-/* It waits for its first touch out of the guest mapping, as what is taken away does. */
-static void fetch_to_standby(struct hst_fetch *f)
+void fetch_to_standby(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
 
-	block_set_kind(h, f->block, BLOCK_STANDBY);
-	block_enlist(h, f->block);
+	for (uint32_t block = f->first; block < f->first + f->count; block++) {
+		block_set_kind(h, block, BLOCK_STANDBY);
+		block_enlist(h, block);
+	}
 	fetch_free(f);
 }
 
@@ -215,8 +216,7 @@ static void fetch_timer(struct timer *tm, uint64_t now_ns)
 	}
 }
 
-/* How much of the block the source holds; the rest is zeroes. */
-static uint64_t backed_bytes(const struct ram_backing *b, roff_t off, uint64_t len)
+uint64_t fetch_backed_bytes(const struct ram_backing *b, roff_t off, uint64_t len)
 {
 	uint64_t skip = off.v - b->roff.v;
 	uint64_t at = b->src_offset + skip;
@@ -226,8 +226,7 @@ static uint64_t backed_bytes(const struct ram_backing *b, roff_t off, uint64_t l
 	return min_u64(min_u64(len, b->bytes - skip), b->src->size - at);
 }
 
-/* What stands behind the block now; NULL: zeroes. */
-static struct ram_backing *backing_of(struct hst *h, uint32_t block)
+struct ram_backing *fetch_backing(struct hst *h, uint32_t block)
 {
 	roff_t off;
 	uint64_t len;
@@ -257,7 +256,7 @@ static void around(const struct hst *h, uint32_t block, uint32_t *ret_start, uin
 static bool is_untouched(struct hst *h, uint32_t block)
 {
 	return block_kind(h, block) == BLOCK_ABSENT && !block_is(h, block, BLOCK_SEEN) &&
-	       !backing_of(h, block);
+	       !fetch_backing(h, block);
 }
 
 static void fill_one(struct hst_fetch *f, uint32_t block)
@@ -296,7 +295,7 @@ static void fill(struct hst_fetch *f)
 static void fetch_issue(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
-	struct ram_backing *b = f->backing = backing_of(h, f->block);
+	struct ram_backing *b = f->backing = fetch_backing(h, f->block);
 	roff_t off;
 	uint64_t len;
 
@@ -304,7 +303,7 @@ static void fetch_issue(struct hst_fetch *f)
 		budget_charge(h, f->ahead);
 	f->charged = true;
 	hst_block_range(h, f->block, &off, &len);
-	len = b ? backed_bytes(b, off, len) : 0;
+	len = b ? fetch_backed_bytes(b, off, len) : 0;
 	if (len == 0) {
 		fill(f);
 		return;
@@ -313,6 +312,7 @@ static void fetch_issue(struct hst_fetch *f)
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,
 		.len = len,
+		.urgent = f->urgent,
 		.done = read_done,
 	};
 	f->state = HST_FETCH_READING;
@@ -372,7 +372,7 @@ void fetch_dispatch(struct hst *h)
 	h->dispatching = false;
 }
 
-static struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner)
+struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner)
 {
 	struct hst_fetch *f = h->free_fetches;
 
@@ -422,6 +422,9 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 	*ret_joined = was == BLOCK_FETCHING;
 	if (*ret_joined) {
 		f = block_fetch(h, block);
+		/* Who sleeps in the kernel for it is no waiter of ours. */
+		if (f->state == HST_FETCH_OFFERED)
+			f->ahead = false;
 		if (urgent)
 			make_urgent(f);
 		return f;
@@ -431,7 +434,7 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		block_delist(h, block);
 	f = fetch_alloc(h, block, owner);
 	f->urgent = urgent;
-	f->backing = backing_of(h, block);
+	f->backing = fetch_backing(h, block);
 	f->charged = was != BLOCK_ABSENT;
 	if (was == BLOCK_ABSENT) {
 		h->stats.refaulted += block_is(h, block, BLOCK_SEEN);
@@ -456,11 +459,9 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
 	return fetch_get(h, block, owner, true, ret_joined);
 }
 
-/* What nobody waits for leaves room for what somebody does. */
-static bool ahead_room(const struct hst *h)
+bool fetch_spare(const struct hst *h)
 {
-	return budget_spare(h) && h->in_flight < h->cfg.queue_depth &&
-	       h->free_count > h->fetch_count / 2;
+	return budget_spare(h) && h->free_count > h->fetch_count / 2;
 }
 
 /*
@@ -473,9 +474,11 @@ void fetch_around(struct hst *h, uint32_t block)
 {
 	uint32_t at, end;
 
-	for (around(h, block, &at, &end); at < end && ahead_room(h); at++) {
+	for (around(h, block, &at, &end); at < end && fetch_spare(h); at++) {
 		struct hst_fetch *f;
 
+		if (h->in_flight >= h->cfg.queue_depth)
+			return;
 		if (block_kind(h, at) != BLOCK_ABSENT || !block_is(h, at, BLOCK_IN_SWAP))
 			continue;
 		f = fetch_alloc(h, at, h->cfg.vcpus);

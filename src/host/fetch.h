@@ -27,6 +27,19 @@ void fetch_around(struct hst *h, uint32_t block);
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views);
 /* A FAILED fetch ends with zeroes: what it was to read is not wanted any more. */
 void fetch_give_zeroes(struct hst_fetch *f);
+/* There is room for a block that nobody waits for: what somebody waits for finds enough. */
+bool fetch_spare(const struct hst *h);
+/* A new fetch of the block, which is FETCHING from now on. There must be a free one. */
+struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner);
+/*
+ * The content is in the alias, and nobody waits for it: the blocks wait for their first touch out
+ * of the guest mapping, as what is taken away does. Frees the fetch.
+ */
+void fetch_to_standby(struct hst_fetch *f);
+/* What stands behind the block now; NULL: zeroes. */
+struct ram_backing *fetch_backing(struct hst *h, uint32_t block);
+/* How much of the block, len bytes at off, the source holds; the rest is zeroes. */
+uint64_t fetch_backed_bytes(const struct ram_backing *b, roff_t off, uint64_t len);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
 void waiter_unlink(struct hst_waiter *w);
 /* The content is in the alias; to be made visible. */

@@ -109,6 +109,7 @@ enum hst_fetch_state {
 	HST_FETCH_STUCK,   /* with the source for too long: the VM is paused */
 	HST_FETCH_CANCELLED, /* stuck and asked to end; read again when it does */
 	HST_FETCH_FILLED,  /* the content is in the alias; to be made visible */
+	HST_FETCH_OFFERED, /* somebody copies the content in, without the lock */
 	HST_FETCH_BEHIND,  /* the block is being taken away; goes on when that is over */
 };
 
@@ -134,7 +135,8 @@ struct hst_fetch {
 	bool watch_writes; /* of mem present; valid when filled */
 	uint8_t views;     /* MEM_VIEW_*: where it is wanted */
 	uint8_t showing;   /* of these, where it is being made visible */
-	enum hst_fetch_state state;
+	/* A byte: there are hundreds of fetches for each vCPU. */
+	enum hst_fetch_state state : 8;
 };
 
 struct hst_queue {
@@ -540,6 +542,31 @@ void hst_wrote(struct hst *h, roff_t off, uint64_t len);
 /* The block of off, which is there, stays there. False: too little else would be left. */
 bool hst_pin(struct hst *h, roff_t off);
 void hst_unpin(struct hst *h, roff_t off);
+
+/*
+ * Content of a source that nobody asked for: its bytes [offset, offset + len). Blocks that are
+ * wholly among them, absent, and backed by that source still, take it. The rest starts as zeroes.
+ */
+struct hst_offer {
+	const struct src *src; /* as it was put behind RAM */
+	uint64_t offset, len;
+	roff_t at; /* where to look next */
+};
+
+struct hst_piece {
+	struct hst_fetch *fetch; /* of these blocks, which are the caller's until hst_offered */
+	unsigned char *to;       /* where to copy */
+	uint64_t from, len;      /* what: bytes from the start of the offer */
+};
+
+enum hst_offer_next {
+	HST_OFFER_PIECE, /* *ret: copy, without the lock if the caller likes; then hst_offered */
+	HST_OFFER_MORE,  /* that was long enough; let others have the lock, and ask again */
+	HST_OFFER_END,   /* nothing more is taken */
+};
+
+enum hst_offer_next hst_offer_next(struct hst *h, struct hst_offer *o, struct hst_piece *ret);
+void hst_offered(struct hst_fetch *f);
 
 /*
  * Taking memory away: what is to be done next, by one thread at a time. False: nothing, until

@@ -23,6 +23,8 @@ struct apf_vcpu {
 	bool attached;
 };
 
+#define LIB_CUSTOMS_MAX 16u
+
 struct apf {
 	struct apf_config cfg;
 	int vm_fd;
@@ -58,6 +60,8 @@ struct apf {
 	pthread_rwlock_t slot_lock;
 	struct src *sources[RAM_BACKINGS_MAX];
 	unsigned source_count;
+	struct apf_source *customs[LIB_CUSTOMS_MAX]; /* the VMM's own sources */
+	unsigned custom_count;
 	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
 	struct {
@@ -82,10 +86,18 @@ struct clock lib_clock(void);
 /* serve.c: the VM lock, and what must happen before it is released. */
 void lib_lock_init(struct apf *a);
 void lib_lock(struct apf *a);
-/* Submits, reaps and makes visible until nothing is left; drops and retakes the lock. */
+/*
+ * Submits, reaps, makes visible and calls the VMM's own sources until nothing is left; drops and
+ * retakes the lock.
+ */
 void lib_pump(struct apf *a);
-/* lib_pump, arms the timer, unlocks. */
+/*
+ * The same, but for the calls: whoever unlocks may hold locks of the VMM's, and leaves those to
+ * the library's thread. Arms the timer, unlocks.
+ */
 void lib_unlock(struct apf *a);
+/* Arms the timer and unlocks, with something left to be pumped. */
+void lib_let_go(struct apf *a);
 /* Locked: whoever waits for the lock gets it in between, if there is somebody. */
 void lib_give_way(struct apf *a);
 
@@ -102,6 +114,20 @@ int lib_check_limits(const struct apf *a, uint64_t ram, struct err *e);
 bool lib_find(struct apf *a, gpa_t gpa, uint64_t len, roff_t *ret);
 /* What a page source may use. */
 struct src_env lib_src_env(struct apf *a);
+/* Locked. Puts s behind that memory; it stays the caller's. */
+int lib_source_place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
+		     struct err *e);
+
+/* custom.c: page sources of the VMM's own. Locked, but for shut and close. */
+/* Ends what was answered; false: nothing was. */
+bool lib_custom_take(struct apf *a);
+/* Makes one call, without the lock; false: none is due. */
+bool lib_custom_call(struct apf *a);
+bool lib_custom_due(const struct apf *a);
+/* apf_close has begun: nobody enters by a source any more. */
+void lib_custom_shut(struct apf *a);
+void lib_custom_close(struct apf *a);
+
 /* access.c, locked: waits until the block of off is there. */
 int lib_ensure(struct apf *a, roff_t off);
 /*
@@ -122,6 +148,8 @@ void lib_evict_poke(struct apf *a);
 
 /* serve.c: what each thread of ours does first. */
 void lib_thread_begins(struct apf *a, const char *name);
+/* Locked. The descriptor that wakes the library's thread; made before it, if need be. */
+int lib_wake_fd(struct apf *a, struct err *e);
 /* The library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);
 void lib_serve_stop(struct apf *a);

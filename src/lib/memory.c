@@ -418,6 +418,29 @@ static int watch_backed(struct apf *a, gpa_t gpa, uint64_t bytes, struct err *e)
 	return rc == 0 ? gmem_watch_vmm(a->gmem, (roff_t){start}, end - start, true, e) : rc;
 }
 
+static int place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
+		 struct err *e)
+{
+	int rc;
+
+	pthread_rwlock_wrlock(&a->slot_lock);
+	rc = more_tables(a, e);
+	if (rc == 0)
+		rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
+						   a->cfg.block_bytes),
+				   "source", gpa, bytes, a->cfg.block_bytes, e);
+	pthread_rwlock_unlock(&a->slot_lock);
+	return rc;
+}
+
+int lib_source_place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
+		     struct err *e)
+{
+	int rc = place(a, gpa, bytes, s, offset, e);
+
+	return rc == 0 ? watch_backed(a, (gpa_t){gpa}, bytes, e) : rc;
+}
+
 static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
 		      uint64_t offset, uint64_t *ret_size, struct err *e)
 {
@@ -430,13 +453,7 @@ static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *u
 	rc = src_open(uri, &env, &s, e);
 	if (rc < 0)
 		return rc;
-	pthread_rwlock_wrlock(&a->slot_lock);
-	rc = more_tables(a, e);
-	if (rc == 0)
-		rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
-						   a->cfg.block_bytes),
-				   "source", gpa, bytes, a->cfg.block_bytes, e);
-	pthread_rwlock_unlock(&a->slot_lock);
+	rc = place(a, gpa, bytes, s, offset, e);
 	if (rc < 0) {
 		src_close(s);
 		return rc;

@@ -317,9 +317,11 @@ void apf_close(struct apf *a)
 {
 	if (!a)
 		return;
+	lib_custom_shut(a);
 	lib_serve_stop(a);
 	for (unsigned i = 0; i < a->source_count; i++)
 		src_close(a->sources[i]);
+	lib_custom_close(a);
 	lib_swap_close(a);
 	ioq_close(a->ioq);
 	lib_memory_close(a);

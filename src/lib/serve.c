@@ -89,15 +89,24 @@ void lib_give_way(struct apf *a)
 	lib_lock(a);
 }
 
-void lib_pump(struct apf *a)
+static void settle(struct apf *a)
 {
 	struct hst_pump pump = {.fetch = NULL};
 
-	while (hst_pump(&a->hst, &pump)) {
-		pthread_mutex_unlock(&a->lock);
-		hst_pump_show(&pump);
-		lib_lock(a);
-	}
+	do {
+		while (hst_pump(&a->hst, &pump)) {
+			pthread_mutex_unlock(&a->lock);
+			hst_pump_show(&pump);
+			lib_lock(a);
+		}
+	} while (lib_custom_take(a));
+}
+
+void lib_pump(struct apf *a)
+{
+	do
+		settle(a);
+	while (lib_custom_call(a));
 }
 
 /*
@@ -121,12 +130,26 @@ static void arm_timer(struct apf *a)
 	(void)timerfd_settime(a->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
 }
 
-void lib_unlock(struct apf *a)
+void lib_let_go(struct apf *a)
 {
-	lib_pump(a);
 	arm_timer(a);
 	lib_evict_poke(a);
 	pthread_mutex_unlock(&a->lock);
+}
+
+static void wake(struct apf *a)
+{
+	static const uint64_t one = 1;
+
+	(void)!write(a->wake_fd, &one, sizeof(one));
+}
+
+void lib_unlock(struct apf *a)
+{
+	settle(a);
+	if (lib_custom_due(a))
+		wake(a);
+	lib_let_go(a);
 }
 
 /* ---- the thread ---- */
@@ -169,6 +192,8 @@ static void *serve(void *arg)
 			drain(a->timer_fd);
 		if (fds[IO].revents)
 			drain(fds[IO].fd);
+		if (fds[WAKE].revents)
+			drain(a->wake_fd);
 		if (fds[TOUCH].revents)
 			touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, &e);
 		lib_lock(a);
@@ -181,6 +206,15 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+int lib_wake_fd(struct apf *a, struct err *e)
+{
+	if (a->wake_fd < 0)
+		a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (a->wake_fd < 0)
+		return err_sys(e, -errno, "page fault thread: event descriptor");
+	return a->wake_fd;
+}
+
 int lib_serve_start(struct apf *a, struct err *e)
 {
 	sigset_t all, old;
@@ -188,9 +222,11 @@ int lib_serve_start(struct apf *a, struct err *e)
 
 	a->timer_set_ns = NS_NEVER;
 	a->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (a->timer_fd < 0 || a->wake_fd < 0)
-		return err_sys(e, -errno, "page fault thread: timer and event descriptors");
+	if (a->timer_fd < 0)
+		return err_sys(e, -errno, "page fault thread: timer");
+	rc = lib_wake_fd(a, e);
+	if (rc < 0)
+		return rc;
 	/* The VMM's signals are for the VMM's threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -246,13 +282,11 @@ static void end_reads(struct apf *a)
 
 void lib_serve_stop(struct apf *a)
 {
-	static const uint64_t one = 1;
-
 	lib_evict_stop(a);
 	if (a->started) {
 		end_reads(a);
 		__atomic_store_n(&a->stop, true, __ATOMIC_RELEASE);
-		(void)!write(a->wake_fd, &one, sizeof(one));
+		wake(a);
 		pthread_join(a->thread, NULL);
 		a->started = false;
 	}

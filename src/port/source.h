@@ -29,6 +29,7 @@ struct src_read {
 	uint64_t offset; /* bytes from the start of the source */
 	void *buf;
 	size_t len; /* bytes; > 0 */
+	bool urgent; /* somebody can do nothing else until it is there; sources may ignore it */
 	/*
 	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the
 	 * content of buf is undefined, and why is valid during the call only.

@@ -127,6 +127,7 @@ static void delay_read(struct src *s, struct src_read *rd)
 	dr->inner.offset = rd->offset;
 	dr->inner.buf = rd->buf;
 	dr->inner.len = rd->len;
+	dr->inner.urgent = rd->urgent;
 	dr->due_ns = clock_now_ns(&d->clock) + wait_ns;
 	rd->held_by = dr;
 	delay_enqueue(d, dr);

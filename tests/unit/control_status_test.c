@@ -96,7 +96,7 @@ static void form(void **state)
 	assert_true(len < sizeof(text));
 	text[len] = '\0';
 	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ns 5\n", 36);
-	assert_non_null(strstr(text, "\ndiscarded 0\n"
+	assert_non_null(strstr(text, "\noffered 0\n"
 			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4\n"
 			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"));
 }

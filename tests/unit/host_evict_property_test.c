@@ -2,10 +2,10 @@
 /*
  * Random histories of memory that is taken away while it is used: every way of serving faults,
  * one to three vCPUs that read and write, devices, a source and a swap file that fail, tear
- * and hang, an evictor with its own thread, limits, commands, pins, memory that the kernel
- * fills by itself, jobs that fail in part, pauses. Whoever reads sees what was written last;
- * the limit is kept; then, in a time in which everybody is fair, everybody gets on. Failures
- * name the seed.
+ * and hang, content that comes unasked, an evictor with its own thread, limits, commands, pins,
+ * memory that the kernel fills by itself, jobs that fail in part, pauses. Whoever reads sees what
+ * was written last; the limit is kept; then, in a time in which everybody is fair, everybody gets
+ * on. Failures name the seed.
  *
  * One episode in detail: EVICT_SEED=n ./host_evict_property_test
  */
@@ -58,8 +58,11 @@ struct world {
 	struct cpu cpus[HX_VCPUS];
 	struct device devices[DEVICES];
 	struct hst_fetch *held[HELD]; /* being made visible by other threads */
+	struct hst_offer offer; /* a piece of it is being copied while fetch is set: */
+	struct hst_piece piece;
 	struct hst_job job;
 	enum { NO_JOB, JOB_BEGUN, JOB_WORKED } evictor;
+	unsigned offers; /* left for the fair time */
 	bool native; /* the kernel may fill memory by itself, past the limit */
 	bool fair;
 	uint64_t checked; /* pages looked at */
@@ -364,6 +367,28 @@ static void visible_step(struct world *w)
 	w->held[i] = NULL;
 }
 
+/* The source tells of what lies around, or of all it has; some of it is old by then. */
+static void offer_step(struct world *w)
+{
+	struct hx *x = w->x;
+	uint64_t all = PAGES << PAGE_SHIFT;
+
+	if (w->piece.fetch) {
+		hx_copy_piece(&x->src, &w->offer, &w->piece);
+		hst_offered(w->piece.fetch);
+		w->piece.fetch = NULL;
+		if (rnd(w, 4) == 0)
+			return;
+	} else {
+		/* By then much has gone to the swap file. */
+		if (w->fair && (w->offers == 0 || w->offers-- % 4))
+			return;
+		w->offer = (struct hst_offer){.src = &x->src.src, .offset = rnd(w, all)};
+		w->offer.len = rnd(w, 8) ? rnd(w, 20000) : all - w->offer.offset;
+	}
+	(void)hst_offer_next(&x->h, &w->offer, &w->piece);
+}
+
 static void time_step(struct world *w)
 {
 	struct hx *x = w->x;
@@ -451,6 +476,9 @@ static void step(struct world *w)
 	case 10:
 		trouble_step(w);
 		break;
+	case 11:
+		offer_step(w);
+		break;
 	default:
 		guest_step(w, (unsigned)rnd(w, x->h.cfg.vcpus));
 	}
@@ -486,6 +514,7 @@ static void fair_round(struct world *w)
 		hx_src_answer(&hxs(x)->src, 0, 0);
 	while (hxs(x)->count)
 		hxs_write_ok(x, 0);
+	offer_step(w);
 	for (unsigned i = 0; i < 2 * HELD; i++)
 		visible_step(w);
 	hx_pump(x);
@@ -505,6 +534,7 @@ static void live(struct world *w)
 	struct hx *x = w->x;
 
 	w->fair = true;
+	w->offers = 40;
 	memset(hxs(x)->fail, 0, sizeof(hxs(x)->fail));
 	x->mem_faults = (struct hx_mem_faults){0};
 	x->src.answers = hxs(x)->src.answers = HX_LATER;
@@ -591,16 +621,19 @@ static void random_histories_keep_the_promises(void **state)
 		sum.rescued += s.rescued;
 		sum.refaulted += s.refaulted;
 		sum.swapped += s.swapped;
+		sum.offered += s.offered;
 		checked += w.checked;
 		hx_free(w.x);
 	}
 	print_message("pages looked at %llu, evicted %llu, written out %llu, rescued %llu, "
-		      "fetched again %llu\n", (unsigned long long)checked,
+		      "fetched again %llu, offered %llu\n", (unsigned long long)checked,
 		      (unsigned long long)sum.evicted, (unsigned long long)sum.swapped,
-		      (unsigned long long)sum.rescued, (unsigned long long)sum.refaulted);
+		      (unsigned long long)sum.rescued, (unsigned long long)sum.refaulted,
+		      (unsigned long long)sum.offered);
 	/* A walk on which nothing is taken away proves nothing. */
 	assert_true(one || (sum.evicted > EPISODES && sum.rescued > EPISODES &&
-			    sum.refaulted > EPISODES && sum.swapped > EPISODES));
+			    sum.refaulted > EPISODES && sum.swapped > EPISODES &&
+			    sum.offered > EPISODES));
 }
 
 int main(void)

@@ -212,6 +212,20 @@ static inline void hx_fill(const struct src_read *rd)
 	}
 }
 
+/* What the source holds of an offer's piece, copied. */
+static inline void hx_copy_piece(struct hx_src *s, const struct hst_offer *o,
+				 const struct hst_piece *p)
+{
+	const struct src_read rd = {.offset = o->offset + p->from, .buf = p->to, .len = p->len};
+	struct hst *h = p->fetch->h;
+
+	hx_fill(&rd);
+	if (s->allocated)
+		for (uint64_t at = 0; at < p->len; at += PAGE_BYTES)
+			s->allocated[((uintptr_t)p->to - (uintptr_t)h->mem.alias + at) >>
+				     PAGE_SHIFT] = true;
+}
+
 /* Ends outstanding read i; code 0: with its content, else with this failure. */
 static inline void hx_src_answer(struct hx_src *s, unsigned i, int code)
 {

@@ -372,6 +372,7 @@ static inline struct hx *hxs_open(const struct hst_cfg *cfg, uint64_t pages, boo
 	};
 	grace_init(&x->h.swap.backing.grace);
 	x->src.answers = HX_AT_ONCE;
+	x->src.allocated = s->allocated;
 	hx_start(x, &c);
 	x->h.mem.ops = hxs_mem_ops();
 	return x;
