@@ -311,7 +311,7 @@ static void fetch_issue(struct hst_fetch *f)
 	f->rd = (struct src_read){
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,
-		.len = len,
+		.len = (uint32_t)len,
 		.urgent = f->urgent,
 		.done = read_done,
 	};
@@ -498,7 +498,7 @@ void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
 	h->blocks[block] |= BLOCK_WRITTEN;
 	f = fetch_alloc(h, block, h->cfg.vcpus);
 	f->charged = true;
-	f->views |= (uint8_t)views;
+	f->views |= views & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
 	h->blocks_present--;
 	fetch_filled(f);
 }

@@ -122,21 +122,22 @@ struct hst_fetch {
 	struct hst_fetch *prev; /* of its queue */
 	struct ram_backing *backing;
 	uint64_t issued_ns;
+	/* There are hundreds of fetches for each vCPU: no more bits than are needed. */
 	uint32_t block;
-	uint32_t first, count; /* what becomes visible: `block` and, of zeroes, its neighbours */
+	uint32_t first; /* what becomes visible: `block` and, of zeroes, its neighbours */
+	uint16_t count;
 	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
 	uint8_t tries;
-	bool sampled; /* the grace window has been told */
+	bool sampled : 1; /* the grace window has been told */
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
-	bool filled;
-	bool charged;      /* the block counts as resident */
-	bool urgent;       /* a vCPU waits for it that can do nothing else meanwhile */
-	bool ahead;        /* read along: goes to standby unless somebody waits by then */
-	bool watch_writes; /* of mem present; valid when filled */
-	uint8_t views;     /* MEM_VIEW_*: where it is wanted */
-	uint8_t showing;   /* of these, where it is being made visible */
-	/* A byte: there are hundreds of fetches for each vCPU. */
-	enum hst_fetch_state state : 8;
+	bool filled : 1;
+	bool charged : 1;      /* the block counts as resident */
+	bool urgent : 1;       /* a vCPU waits for it that can do nothing else meanwhile */
+	bool ahead : 1;        /* read along: goes to standby unless somebody waits by then */
+	bool watch_writes : 1; /* of mem present; valid when filled */
+	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
+	uint8_t showing : 2;   /* of these, where it is being made visible */
+	enum hst_fetch_state state : 6;
 };
 
 struct hst_queue {

@@ -28,7 +28,7 @@ struct src;
 struct src_read {
 	uint64_t offset; /* bytes from the start of the source */
 	void *buf;
-	size_t len; /* bytes; > 0 */
+	uint32_t len; /* bytes; > 0, at most 2 MiB */
 	bool urgent; /* somebody can do nothing else until it is there; sources may ignore it */
 	/*
 	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the

@@ -150,8 +150,8 @@ static void fault_read(struct src *s, struct src_read *rd)
 		fault_end(fr, &why);
 		break;
 	case FAULT_SHORT:
-		(void)err_set(&why, -EIO, "injected fault: read %llu, at byte %llu: %zu bytes came "
-			      "instead of %zu", n, at, rd->len / 2, rd->len);
+		(void)err_set(&why, -EIO, "injected fault: read %llu, at byte %llu: %u bytes came "
+			      "instead of %u", n, at, rd->len / 2, rd->len);
 		fault_end(fr, &why);
 		break;
 	case FAULT_HANG:

@@ -14,10 +14,10 @@
 #define TOUCHES 10u
 #define ROUNDS 4000u
 
-enum kind { PRESENT, POISON, WAKE, READ_FAILS, READ_HANGS, IRQ_REFUSED, IRQ_FAILS, KINDS };
+enum kind { PRESENT, POISON, READ_FAILS, READ_HANGS, IRQ_REFUSED, IRQ_FAILS, KINDS };
 
 static const char *const kind_names[KINDS] = {
-	"present", "poison", "wake", "read fails", "read hangs", "irq refused", "irq fails"};
+	"present", "poison", "read fails", "read hangs", "irq refused", "irq fails"};
 
 struct guest {
 	unsigned registers, touches; /* done so far */
@@ -70,13 +70,6 @@ static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return rc < 0 ? rc : hx_mem_poison(ctx, off, len, e);
 }
 
-static int story_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	int rc = mem_result(ctx, WAKE, e);
-
-	return rc < 0 ? rc : hx_mem_wake(ctx, off, len, e);
-}
-
 static void story_read(struct src *src, struct src_read *rd)
 {
 	struct hx_src *f = CONTAINER_OF(src, struct hx_src, src);
@@ -107,7 +100,7 @@ static struct hx *open_story(struct story *s, const struct hst_cfg *cfg)
 	static const struct src_ops src_ops = {
 		.name = "story", .read = story_read, .cancel = hx_src_cancel};
 	static const struct mem_ops mem_ops = {
-		.present = story_present, .poison = story_poison, .wake = story_wake};
+		.present = story_present, .poison = story_poison, .wake = hx_mem_wake};
 	static struct plat_ops plat_ops;
 	struct hx *x = hx_open(cfg);
 

@@ -78,7 +78,7 @@ static void read_some(struct src *s, struct world *w, struct bytes *b)
 	unsigned n = 0;
 
 	for (; n < READS && b->left; n++) {
-		uint64_t len = 1 + take8(b) % min_u64(READ_BYTES, s->size);
+		uint32_t len = 1 + take8(b) % (uint32_t)min_u64(READ_BYTES, s->size);
 
 		rq[n] = (struct request){.rd = {.len = len, .done = read_done}};
 		rq[n].rd.offset = take(b, 8) % (s->size - len + 1);

@@ -216,7 +216,8 @@ static inline void hx_fill(const struct src_read *rd)
 static inline void hx_copy_piece(struct hx_src *s, const struct hst_offer *o,
 				 const struct hst_piece *p)
 {
-	const struct src_read rd = {.offset = o->offset + p->from, .buf = p->to, .len = p->len};
+	const struct src_read rd = {
+		.offset = o->offset + p->from, .buf = p->to, .len = (uint32_t)p->len};
 	struct hst *h = p->fetch->h;
 
 	hx_fill(&rd);

@@ -88,7 +88,7 @@ static inline void request_init(struct request *rq, struct fixture *fx, uint64_t
 	memset(rq, 0, sizeof(*rq));
 	rq->fx = fx;
 	rq->rd = (struct src_read){
-		.offset = offset, .buf = rq->buf, .len = len, .done = request_done,
+		.offset = offset, .buf = rq->buf, .len = (uint32_t)len, .done = request_done,
 	};
 }
 
