@@ -76,7 +76,20 @@ static void heap_remove(struct timers *ts, uint32_t ix)
 
 void timers_init(struct timers *ts, struct timer **heap, uint32_t cap)
 {
-	*ts = (struct timers){.heap = heap, .cap = cap};
+	*ts = (struct timers){.heap = heap, .cap = cap, .to_lend = cap};
+}
+
+bool timers_lend(struct timers *ts)
+{
+	if (ts->to_lend == 0)
+		return false;
+	ts->to_lend--;
+	return true;
+}
+
+void timers_take_back(struct timers *ts)
+{
+	ts->to_lend++;
 }
 
 void timer_arm(struct timers *ts, struct timer *tm, uint64_t due_ns)

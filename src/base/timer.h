@@ -19,6 +19,7 @@ struct timers {
 	struct timer **heap; /* caller's array of `cap` pointers */
 	uint32_t len;
 	uint32_t cap;
+	uint32_t to_lend;    /* timers that others may still have: timers_lend */
 	uint32_t deferred;   /* during a run: armed by a callback for a time already reached */
 	bool running;        /* inside timers_run */
 	uint64_t run_now_ns; /* its now */
@@ -26,6 +27,13 @@ struct timers {
 
 /* Borrows heap, which must outlive ts. A struct timer starts as all zeroes plus `fire`. */
 void timers_init(struct timers *ts, struct timer **heap, uint32_t cap);
+
+/*
+ * Somebody whom the owner does not know has a timer from now on. False: there is no place for one
+ * more. Who knows all of them (timers_init: cap may be lent) need not ask.
+ */
+bool timers_lend(struct timers *ts);
+void timers_take_back(struct timers *ts);
 
 /*
  * Arms or re-arms; callbacks may call it. tm stays the caller's and must stay alive

@@ -108,6 +108,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
 	h->fetch_count = fetch_count(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
+	h->timers.to_lend = HST_SOURCE_TIMERS;
 	block_init(h);
 	budget_limit(h);
 	fetch_init(h);

@@ -468,7 +468,7 @@ bool hst_ram_remove(struct hst *h, gpa_t gpa);
 /* No more outside waiters (hst_ensure) than this at a time; the caller sees to it. */
 #define HST_OUTSIDE_MAX 64u
 
-/* Armed timers that sources may need on top of the driver's own; see hst_init. */
+/* Timers that sources may have (timers_lend) on top of the driver's own; see hst_init. */
 #define HST_SOURCE_TIMERS 128u
 
 /* ---- vCPU thread ---- */

@@ -70,12 +70,6 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->lost_area = false;
 	memset(h->risky, 0, sizeof(h->risky));
 	sim_mem_init(w, h);
-	rc = sim_source_open(w, h, &e);
-	ASSERT(rc == 0);
-	ASSERT(ram_add_region(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, CHUNK_BYTES) ==
-	       RAM_ADDED);
-	ASSERT(ram_add_backing(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, h->src, 0,
-			       1ull << c->block_shift) == RAM_ADDED);
 	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, SIM_RAM_BYTES};
 	h->hst.plat = (struct plat){&sim_plat_ops, w};
 	h->hst.io = (struct io){&sim_io_ops, h};
@@ -84,6 +78,13 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	ASSERT(hst_bytes(&cfg, SIM_RAM_BYTES) <= h->space_bytes);
 	memset(h->space, 0, hst_bytes(&cfg, SIM_RAM_BYTES));
 	hst_init(&h->hst, &cfg, h->space);
+	rc = sim_source_open(w, h, &e);
+	ASSERT(rc == 0);
+	ASSERT(ram_add_region(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, CHUNK_BYTES) ==
+	       RAM_ADDED);
+	ASSERT(ram_add_backing(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, h->src, 0,
+			       1ull << c->block_shift) == RAM_ADDED);
+	hst_ram_added(&h->hst);
 }
 
 /* The engines are restored to a state in which they have issued many tokens. */

@@ -158,6 +158,7 @@ static void delay_close(struct src *s)
 
 	ASSERT(!d->first);
 	src_close(d->inner);
+	timers_take_back(d->timers);
 	free(d->pool);
 	free(d);
 }
@@ -182,6 +183,11 @@ int src_delay_open(struct src *inner, const struct src_env *env,
 	if (!d || !d->pool) {
 		free(d);
 		return err_set(e, -ENOMEM, "delay source: out of memory");
+	}
+	if (!timers_lend(env->timers)) {
+		free(d->pool);
+		free(d);
+		return err_set(e, -ENOSPC, "delay source: too many delays and faults in one VM");
 	}
 	d->src = (struct src){.ops = &delay_ops, .size = inner->size};
 	d->inner = inner;

@@ -184,6 +184,7 @@ static void fault_close(struct src *s)
 
 	ASSERT(!f->first);
 	src_close(f->inner);
+	timers_take_back(f->timers);
 	free(f->pool);
 	free(f);
 }
@@ -209,6 +210,11 @@ int src_fault_open(struct src *inner, const struct src_env *env,
 	if (!f || !f->pool) {
 		free(f);
 		return err_set(e, -ENOMEM, "fault source: out of memory");
+	}
+	if (!timers_lend(env->timers)) {
+		free(f->pool);
+		free(f);
+		return err_set(e, -ENOSPC, "fault source: too many delays and faults in one VM");
 	}
 	f->src = (struct src){.ops = &fault_ops, .size = inner->size};
 	f->inner = inner;

@@ -122,6 +122,11 @@ static void memory_and_sources_say_what_is_wrong(void **state)
 	     "/nonexistent/x");
 	says(&v, apf_source_add(v.a, MIB, 4 * MIB, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
 	     "not within guest RAM");
+	for (unsigned i = 0; i < 128; i++)
+		assert_int_equal(apf_source_add(v.a, MIB + i * 4096ull, 4096,
+						"delay+zero:?size=4K&us=1", 0, NULL, &v.e), 0);
+	says(&v, apf_source_add(v.a, MIB + 128 * 4096ull, 4096, "delay+zero:?size=4K&us=1", 0, NULL,
+				&v.e), -ENOSPC, "too many delays");
 	assert_int_equal(apf_source_add(v.a, 0, MIB, "zero:?size=1M", 0, NULL, &v.e), 0);
 	says(&v, apf_source_add(v.a, 4096, 4096, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
 	     "overlaps");
