@@ -51,7 +51,8 @@ inline retire(c, ix)
 {
 	if
 	:: f_state[F(c, ix)] == F_READY -> fault_free(c, ix)
-	:: f_state[F(c, ix)] == F_WAITING -> f_state[F(c, ix)] = F_RETIRED
+	:: f_state[F(c, ix)] == F_WAITING || f_state[F(c, ix)] == F_HALTED ->
+		f_state[F(c, ix)] = F_RETIRED
 	:: f_state[F(c, ix)] == F_FREE || f_state[F(c, ix)] == F_RETIRED
 	fi
 }
@@ -123,6 +124,32 @@ inline send_missing(c, p, ret)
 #define POOL_EMPTY(c) (f_state[F(c, 0)] != F_FREE && f_state[F(c, 1)] != F_FREE)
 #define MAY_SEND_MISSING(c) (en[c] && CPU_ACCEPTS(c) && LEVEL_ACCEPTS(c) && SLOT_ACCEPTS(c) && \
 	!POOL_EMPTY(c))
+
+/*
+ * eng_halt: a halt that the founding text has in its books has an entry for its page, or finds
+ * one. Sets by_text.
+ */
+#define IN_FLIGHT(c, ix, p) ((f_state[F(c, ix)] == F_WAITING || f_state[F(c, ix)] == F_HALTED) && \
+	f_page[F(c, ix)] == (p))
+inline halt(c, p, ret)
+{
+	by_text[c] = REV == STRICT && CPU_ACCEPTS(c) && (!en[c] || reason[c] == 0) &&
+		     (IN_FLIGHT(c, 0, p) || IN_FLIGHT(c, 1, p) || !POOL_EMPTY(c));
+	if
+	:: by_text[c] && !IN_FLIGHT(c, 0, p) && !IN_FLIGHT(c, 1, p) ->
+		next_token(c, ret);
+		CHECK(P_TOKEN, ret != 0 && ret != WAKE_ALL && !HELD_BY_HOST(c, ret) &&
+			       !HELD_BY_GUEST(ret));
+		ix = (f_state[F(c, 0)] == F_FREE -> 0 : 1);
+		f_state[F(c, ix)] = F_HALTED;
+		f_token[F(c, ix)] = ret;
+		f_page[F(c, ix)] = p;
+		issue[c] ! ix
+	:: else
+	fi;
+	ret = 0;
+	ix = 0
+}
 
 /* eng_next_ready: sets r, how and t. The slot is read here. */
 inline next_ready(c, has_cpu)

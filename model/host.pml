@@ -58,6 +58,17 @@ inline recheck_stop(c)
 	timer_by_vcpu[c] = false
 }
 
+/* vcpu_unhalt */
+inline end_halt(c)
+{
+#if REV == STRICT
+	unhalt[c] = true;
+	kick(c)
+#else
+	skip
+#endif
+}
+
 /* ---- deliver.c ---- */
 
 /* The ghost: told[] ends by a page ready of its own or by a wake-all that covers it. */
@@ -151,6 +162,7 @@ inline sent(c)
 	end_told(c);
 	printf("host: page ready, token %d, sent to vCPU %d\n", t, c);
 	ready_sent(c);
+	end_halt(c);
 	recheck_stop(c);
 	ack_missed[c] = false
 }
@@ -234,9 +246,11 @@ end:	do
 		:: atomic { waiter == 0 -> sync_ready(c, p); waiter = 1 }
 		:: waiter > 0 ->
 			if
-			:: atomic { WAITS(c, waiter, p, F_WAITING) ->
+			:: atomic { WAITS(c, waiter, p, F_WAITING) ||
+				    WAITS(c, waiter, p, F_HALTED) ->
 				f_state[F(c, waiter - 1)] = F_READY;
-				ready[c] ! waiter - 1 }
+				ready[c] ! waiter - 1;
+				end_halt(c) }
 				deliver(c, false)
 			:: atomic { WAITS(c, waiter, p, F_RETIRED) ->
 				fault_free(c, waiter - 1) }
@@ -341,6 +355,7 @@ inline announce_or_stall(c)
 	if
 	:: !MAY_SEND_MISSING(c) ->
 		printf("host: vCPU %d is halted for page %d\n", c, sync_page[c]);
+		halt(c, sync_page[c], t);
 		phase[c] = PH_STALL;
 		fresh = true
 	:: else ->
@@ -363,21 +378,32 @@ inline announce_or_stall(c)
 	fi
 }
 
+#ifdef MUT_NO_UNHALT
+#define STALL_IS_OVER(c) sync_done[c]
+#else
+#define STALL_IS_OVER(c) (sync_done[c] || (by_text[c] && unhalt[c]))
+#endif
+
 /* hst_next with next_stalled in it, where the vCPU is not waiting; then it enters the guest. */
 inline next(c)
 {
 	if
-	:: phase[c] == PH_STALL && sync_done[c] -> wait_over(c); halted[c] = false
+	:: phase[c] == PH_STALL && STALL_IS_OVER(c) -> wait_over(c); halted[c] = false
 	:: else
 	fi;
 	deliver(c, true);
 	if
-	:: phase[c] == PH_STALL && untaken[c] != 0 ->
+	:: phase[c] == PH_STALL && STALL_IS_OVER(c) -> wait_over(c); halted[c] = false
+	:: phase[c] == PH_STALL && !STALL_IS_OVER(c) && untaken[c] != 0 ->
 		wait_over(c) /* a page ready by #PF for another task */
-	:: phase[c] == PH_STALL && untaken[c] == 0 && fresh -> halted[c] = true
+	:: phase[c] == PH_STALL && !STALL_IS_OVER(c) && untaken[c] == 0 && fresh ->
+		halted[c] = true
 	:: else
 	fi;
 	fresh = false;
+	CHECK(P_UNHALTED, !unhalt[c] || !by_text[c] || !halted[c]);
+	unhalt[c] = false;
+	by_text[c] = by_text[c] && phase[c] == PH_STALL; /* fewer states */
 	CHECK(P_HELD, untaken[c] != 0 || SLOT_WORD(c) != 0 || unacked[c] || !ctl_on[c] ||
 		      !lapic[c] || !en[c] || (!wake_due[c] && len(ready[c]) == 0));
 	x[c] = X_GUEST

@@ -46,6 +46,7 @@
 #define F_WAITING 1
 #define F_READY 2
 #define F_RETIRED 3
+#define F_HALTED 4 /* pf2-strict: the vCPU was halted for it, nobody was told */
 #define F(c, ix) ((c) * FMAX + (ix))
 
 /*
@@ -111,6 +112,9 @@ bool kicked[NCPU];
 bool timer[NCPU]; /* the re-check is armed */
 bool timer_by_vcpu[NCPU];
 bool ack_missed[NCPU];
+/* pf2-strict: the stall ends with whatever becomes ready; something has since the last entry. */
+bool by_text[NCPU];
+bool unhalt[NCPU];
 
 /* ---- the virtual CPU and what the platform holds for it ---- */
 byte x[NCPU];       /* X_GUEST or one of the mtype */
@@ -162,6 +166,7 @@ byte told[16];
 #define P_HELD 9    /* an exit that finds the slot free leaves no event behind */
 #define P_ANNOUNCED 10 /* an unread page ready keeps no fault from being announced */
 #define P_READABLE 11  /* a page ready tells of a page that can be read */
+#define P_UNHALTED 12  /* pf2-strict: nothing becomes ready and leaves a halt as it is */
 
 /*
  * WATCH names the one that is asserted; without it all are, but for the two that are about

@@ -63,7 +63,10 @@ void apf_clean(void)
 	apf.vector_before = READY_VECTOR;
 	apf.by_fault = false;
 	apf.take = true;
+	apf.on_at_timer = false;
 	wrmsr(MSR_X2APIC_SVR, SVR_ON);
+	/* Switched off in software, a local APIC masks its timer. */
+	wrmsr(MSR_X2APIC_LVT_TIMER, TIMER_VECTOR);
 	wrmsr(MSR_X2APIC_TMICT, 0);
 	/* An interrupt that was raised before finds an empty slot, and is gone. */
 	irq_on();

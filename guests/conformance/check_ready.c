@@ -9,6 +9,9 @@
 #define ROUNDS 4u
 #define TRIES 8u
 #define TIMER_TICKS 0x8000000 /* a watchdog for HLT: minutes */
+#define LATE_TICKS 60000 /* of 128 ns or so: in the midst of a page's time */
+#define LATE_PAGES 3u
+#define LATE_TRIES 4u /* a wake-all lets it touch the page too early */
 
 /* n tasks wait, each for a page of its own. */
 static const char *miss_many(struct task *t, unsigned n)
@@ -206,6 +209,48 @@ static const char *halted(uint64_t arg)
 	return task_finish(&t);
 }
 
+/* Until every token that is out has had its end. */
+static bool await_ends(void)
+{
+	uint64_t deadline = rdtsc() + apf.patience_ticks;
+
+	irq_on();
+	while (ledger_waiting() > 0 && rdtsc() < deadline)
+		pause();
+	irq_off();
+	return ledger_waiting() == 0;
+}
+
+/*
+ * Events are off at a touch, and on when its page comes: its processor was just halted. The touch
+ * may be made again in between, and be announced then. A page ready for anything else is the
+ * ledger's to find.
+ */
+static const char *untold(uint64_t arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < LATE_PAGES; i++) {
+		uint64_t page = absent_page();
+		struct task t;
+
+		if (!page)
+			return skips("the absent memory is used up");
+		apf_off();
+		areas[0] = (struct apf_area){0};
+		apf.area = &areas[0];
+		apf.on_at_timer = true;
+		task_load(&t, page, true);
+		wrmsr(MSR_X2APIC_TMICT, LATE_TICKS);
+		for (unsigned k = 0; k < LATE_TRIES && task_run(&t) == TASK_MISSING; k++)
+			EXPECT(await_ends(), "an event without an end");
+		EXPECT(!setup.stamped || t.value == page, "the page at %x holds %x", page,
+		       t.value);
+		quiet(true);
+		EXPECT(!apf.on_at_timer, "the timer did not fire");
+	}
+	return NULL;
+}
+
 static const char *at_user(uint64_t arg)
 {
 	uint32_t before;
@@ -371,6 +416,8 @@ static const struct check checks[] = {
 	{"ready.real-fault", "a real page fault while one is due is real, and it is not lost",
 	 ALL_REVS, real_fault, 0, true},
 	{"ready.halted", "it ends a HLT", ALL_REVS, halted, 0, true},
+	{"ready.untold", "none for what was not announced, if events are on when its page comes",
+	 ALL_REVS, untold, 0, true},
 	{"ready.user", "it interrupts CPL 3", ALL_REVS, at_user, 0, true},
 	{"ready.vector", "it comes on the vector of that moment", REV(INT), vector, 0, true},
 	{"ready.vector", "the wake-all comes on the vector of that moment", PF2_WIRE, vector_pf2, 0,

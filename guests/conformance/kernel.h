@@ -219,6 +219,7 @@ struct registration {
 	uint8_t vector_before; /* what was raised before a change comes on it */
 	bool by_fault; /* pf2 with EN.3 clear: page ready comes as a #PF, as in legacy */
 	bool take; /* the handlers free the slot and acknowledge */
+	bool on_at_timer; /* the timer's handler registers the area */
 	uint64_t patience_ticks; /* of the check that runs: to wait for what must come */
 };
 

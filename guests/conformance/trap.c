@@ -138,6 +138,9 @@ void trap(struct frame *f)
 	} else if (f->vector == TIMER_VECTOR) {
 		log.timer_count++;
 		wrmsr(MSR_X2APIC_EOI, 0);
+		if (apf.on_at_timer)
+			(void)apf_register(apf.area);
+		apf.on_at_timer = false;
 	} else if (f->vector != SPURIOUS_VECTOR) {
 		note(f, EVENT_STRAY, 0, 0);
 		wrmsr(MSR_X2APIC_EOI, 0);

@@ -28,6 +28,8 @@ static const struct difference differences[] = {
 	{STRICT, "enable.masked", "S3: an interrupt is held back as if it were an exception"},
 	{STRICT, "enable.dirty", "the founding text does not empty the area"},
 	{STRICT, "enable.vector-low", "S6: any vector is raised; the token stays in the slot"},
+	{STRICT, "missing.kernel", "B7: page ready for a fault that only halted the vCPU"},
+	{STRICT, "ready.untold", "B7: page ready for a fault that only halted the vCPU"},
 	{STRICT, "ready.masked", "S3: an interrupt is held back as if it were an exception"},
 	{STRICT, "ready.ctl-never", "S1: the slot is filled, and no interrupt tells"},
 	{STRICT, "ready.ctl-cleared", "S8: the slot is filled, and no interrupt tells"},

@@ -29,10 +29,12 @@ struct eng_cfg {
 	uint32_t faults_max; /* 1..ENG_FAULTS_MAX outstanding faults */
 };
 
-/* Life of one fault that the guest was told about. */
+/* Life of one fault that the guest is told about; in pf2-strict also of one that halts its vCPU. */
 enum eng_fault_state {
 	ENG_FAULT_FREE,
 	ENG_FAULT_WAITING, /* page missing was sent, the page is not there yet */
+	/* pf2-strict: the same, but no page missing was sent: the vCPU was halted (eng_halt). */
+	ENG_FAULT_HALTED,
 	ENG_FAULT_READY,   /* the page is there, page ready is due */
 	/*
 	 * The guest was released otherwise (wake-all, disable, reset) while the fetch still
@@ -176,6 +178,24 @@ struct eng_event {
  */
 uint32_t eng_send_missing(struct eng_vcpu *v, gfn_t gfn, struct eng_event *ret_ev);
 
+/* What ends a halt for which nothing was sent. */
+enum eng_halt {
+	ENG_HALT_SILENT,  /* its own page, without an event; an interrupt */
+	/* pf2-strict: any page ready, too, and any page that comes. The page is in the books. */
+	ENG_HALT_JOINED,
+	/* pf2-strict: the same, and page ready will be sent, for a token that nobody was told. */
+	ENG_HALT_ENTERED,
+};
+
+/*
+ * The vCPU is to be halted for a fault on gfn, since eng_may_send_missing forbade to announce it.
+ * The founding text queues such a fault like any other, where the CPU could take an exception: what
+ * forbids the event is the guest's (CPL, L2, events off) or the area's. ENG_HALT_ENTERED:
+ * *ret_index is the fault's, as of eng_send_missing. Else nothing has changed.
+ */
+enum eng_halt eng_halt(struct eng_vcpu *v, const struct cpu_state *cpu, struct eng_slot slot,
+		       gfn_t gfn, uint32_t *ret_index);
+
 /* ---- page ready (ready.c) ---- */
 
 /*
@@ -232,8 +252,8 @@ size_t eng_save_bytes(const struct eng_vcpu *v);
 size_t eng_save(const struct eng_vcpu *v, unsigned char *buf);
 /*
  * Restores into an initialised engine of the same revision and vCPU id. The bytes are
- * checked as hostile input; false leaves the engine as it was. Faults that were WAITING are
- * WAITING again: the caller finds them with eng_first/eng_next_waiting and fetches.
+ * checked as hostile input; false leaves the engine as it was. Faults that were WAITING or HALTED
+ * are so again: the caller finds them with eng_first/eng_next_waiting and fetches.
  */
 bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len);
 /*
@@ -243,7 +263,7 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len);
 bool eng_saved_area(const struct eng_vcpu *v, const unsigned char *buf, size_t len,
 		    gpa_t *ret_gpa);
 
-/* Iterates WAITING faults in issue order; ENG_NIL ends. */
+/* Iterates WAITING and HALTED faults in issue order; ENG_NIL ends. */
 uint32_t eng_first_waiting(const struct eng_vcpu *v);
 uint32_t eng_next_waiting(const struct eng_vcpu *v, uint32_t index);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Page missing: may it be sent, under which token, and the pool of faults that
- * the guest was told about. Tests: tests/unit/engine_fault_test.c.
+ * the guest was told about; in pf2-strict, what is owed where it was not told.
+ * Tests: tests/unit/engine_fault_test.c, engine_halt_test.c.
  */
 #include "base/assert.h"
 #include "engine/internal.h"
@@ -254,9 +255,42 @@ uint32_t eng_send_missing(struct eng_vcpu *v, gfn_t gfn, struct eng_event *ret_e
 	return ix;
 }
 
+/* Its page is not there yet, and somebody is owed its page ready. */
+static bool in_flight(const struct eng_fault *f)
+{
+	return f->state == ENG_FAULT_WAITING || f->state == ENG_FAULT_HALTED;
+}
+
+/* The gfn set of the founding text: a second halt for the same page is no second fault. */
+static bool gfn_in_flight(const struct eng_vcpu *v, gfn_t gfn)
+{
+	for (uint32_t ix = v->issue_head; ix != ENG_NIL; ix = v->faults[ix].next)
+		if (in_flight(&v->faults[ix]) && v->faults[ix].gfn == gfn.v)
+			return true;
+	return false;
+}
+
+enum eng_halt eng_halt(struct eng_vcpu *v, const struct cpu_state *cpu, struct eng_slot slot,
+		       gfn_t gfn, uint32_t *ret_index)
+{
+	bool by_slot = eng_enabled(v) && eng_ready_by_irq(v);
+
+	if (v->cfg.rev != APF_REV_PF2_STRICT || eng_cpu_accepts(v, cpu) != ENG_MAY_SEND)
+		return ENG_HALT_SILENT;
+	if (by_slot && (!slot.readable || slot.reason != 0))
+		return ENG_HALT_SILENT;
+	if (gfn_in_flight(v, gfn))
+		return ENG_HALT_JOINED;
+	if (v->free_head == ENG_NIL)
+		return ENG_HALT_SILENT;
+	*ret_index = eng_fault_alloc(v, gfn, next_token(v));
+	v->faults[*ret_index].state = ENG_FAULT_HALTED;
+	return ENG_HALT_ENTERED;
+}
+
 static uint32_t waiting_from(const struct eng_vcpu *v, uint32_t ix)
 {
-	while (ix != ENG_NIL && v->faults[ix].state != ENG_FAULT_WAITING)
+	while (ix != ENG_NIL && !in_flight(&v->faults[ix]))
 		ix = v->faults[ix].next;
 	return ix;
 }

@@ -26,7 +26,7 @@ static inline bool eng_ready_by_irq(const struct eng_vcpu *v)
  */
 enum eng_verdict eng_cpu_accepts(const struct eng_vcpu *v, const struct cpu_state *cpu);
 
-/* Releases every WAITING or READY fault: READY ones are freed, WAITING ones become RETIRED. */
+/* Releases every fault: READY ones are freed, the others become RETIRED. */
 void eng_retire_all(struct eng_vcpu *v);
 /* Takes a fault out of the issue list and back to the pool. */
 void eng_fault_free(struct eng_vcpu *v, uint32_t index);

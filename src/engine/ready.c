@@ -52,7 +52,8 @@ bool eng_page_ready(struct eng_vcpu *v, uint32_t index)
 	struct eng_fault *f = &v->faults[index];
 
 	ASSERT(index < v->cfg.faults_max);
-	ASSERT(f->state == ENG_FAULT_WAITING || f->state == ENG_FAULT_RETIRED);
+	ASSERT(f->state == ENG_FAULT_WAITING || f->state == ENG_FAULT_HALTED ||
+	       f->state == ENG_FAULT_RETIRED);
 	if (f->state == ENG_FAULT_RETIRED) {
 		eng_fault_free(v, index);
 		return false;

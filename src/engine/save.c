@@ -5,7 +5,8 @@
  *   u32 magic, version, rev, vcpu_id, flags, next_id, wake_all_after, fault count
  *   u64 en, ctl
  *   u32 token sent last, 0
- *   per fault, in issue order: u64 gfn, u32 token, u32 place in the ready queue or ~0
+ *   per fault, in issue order: u64 gfn, u32 token, u32 place in the ready queue, or ~0; or ~1 for
+ *   one that halted its vCPU (pf2-strict)
  *
  * Retired faults are not saved: nobody waits for them. Everything is checked before
  * anything is taken over. Test: tests/unit/engine_save_test.c.
@@ -17,6 +18,7 @@
 #define HEADER_BYTES 56u
 #define FAULT_BYTES 16u
 #define NOT_READY UINT32_MAX
+#define NOT_TOLD (UINT32_MAX - 1)
 
 #define FLAG_READY_UNACKED 1u
 #define FLAG_WAKE_ALL_DUE 2u
@@ -66,7 +68,7 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 			continue;
 		put64(p, f->gfn);
 		put32(p + 8, f->token);
-		put32(p + 12, NOT_READY);
+		put32(p + 12, f->state == ENG_FAULT_HALTED ? NOT_TOLD : NOT_READY);
 		v->faults[ix].place = count++;
 		p += FAULT_BYTES;
 	}
@@ -89,6 +91,12 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 	return (size_t)(p - buf);
 }
 
+/* A fault whose page is not there: told of, or not. */
+static bool place_is_none(uint32_t place)
+{
+	return place == NOT_READY || place == NOT_TOLD;
+}
+
 /* Each once. The pool is empty, and has room for notes. */
 static bool places_valid(const struct eng_vcpu *v, const unsigned char *p, uint32_t count,
 			 uint32_t ready)
@@ -98,7 +106,7 @@ static bool places_valid(const struct eng_vcpu *v, const unsigned char *p, uint3
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t place = get32(p + i * FAULT_BYTES + 12);
 
-		if (place == NOT_READY)
+		if (place_is_none(place))
 			continue;
 		if (place >= ready || v->faults[place].place != ENG_NIL)
 			return false;
@@ -122,12 +130,15 @@ static bool faults_valid(const struct eng_vcpu *v, const unsigned char *p, uint3
 		uint32_t id = token >> APF_TOKEN_VCPU_BITS;
 		/* 1 .. 2^20: how far ahead of next_id; the last issued is the farthest. */
 		uint64_t age = ((id - next_id) & 0xfffff) + 1;
+		uint32_t place = get32(p + i * FAULT_BYTES + 12);
 
+		if (place == NOT_TOLD && v->cfg.rev != APF_REV_PF2_STRICT)
+			return false;
 		if (id == 0 || token == APF_TOKEN_WAKE_ALL ||
 		    (token & APF_TOKEN_VCPU_MASK) != v->cfg.vcpu_id || age <= last)
 			return false;
 		last = age;
-		if (get32(p + i * FAULT_BYTES + 12) != NOT_READY)
+		if (!place_is_none(place))
 			ready++;
 	}
 	*ret_ready = ready;
@@ -155,18 +166,22 @@ static bool registers_valid(const struct eng_vcpu *v, uint64_t en, uint64_t ctl)
 }
 
 /*
- * With events off nothing is outstanding and nothing is due. Hazard S7 is the one
- * exception: the wake-all that pf2-strict queues while EN is clear.
+ * With events off nothing is outstanding and nothing is due. Not so in pf2-strict: the wake-all
+ * of hazard S7, and faults that halted the vCPU; but nobody who was told waits.
  */
-static bool idle_if_off(const struct eng_vcpu *v, uint64_t en, uint32_t flags, uint32_t count)
+static bool idle_if_off(const struct eng_vcpu *v, uint64_t en, uint32_t flags,
+			const unsigned char *p, uint32_t count)
 {
 	struct eng_vcpu probe = {.cfg = v->cfg, .en = en};
 
 	if (eng_enabled(&probe))
 		return true;
-	if (v->cfg.rev == APF_REV_PF2_STRICT)
-		flags &= ~FLAG_WAKE_ALL_DUE;
-	return flags == 0 && count == 0;
+	if (v->cfg.rev != APF_REV_PF2_STRICT)
+		return flags == 0 && count == 0;
+	for (uint32_t i = 0; i < count; i++)
+		if (get32(p + i * FAULT_BYTES + 12) == NOT_READY)
+			return false;
+	return (flags & ~FLAG_WAKE_ALL_DUE) == 0;
 }
 
 static bool header_valid(const struct eng_vcpu *v, const unsigned char *buf, size_t len)
@@ -201,7 +216,7 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 
 	if ((flags & ~FLAGS_ALL) || next_id > 0xfffff || count > v->cfg.faults_max ||
 	    len != HEADER_BYTES + (size_t)count * FAULT_BYTES || !registers_valid(v, en, ctl) ||
-	    !idle_if_off(v, en, flags, count) || !faults_valid(v, p, count, next_id, &ready) ||
+	    !idle_if_off(v, en, flags, p, count) || !faults_valid(v, p, count, next_id, &ready) ||
 	    after > ready)
 		return false;
 
@@ -209,10 +224,13 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 	v->en = en;
 	v->ctl = ctl;
 	v->next_id = next_id;
-	for (uint32_t i = 0; i < count; i++)
-		eng_fault_alloc(v, (gfn_t){get64(p + i * FAULT_BYTES)},
-				get32(p + i * FAULT_BYTES + 8));
 	/* A fresh pool hands out 0, 1, 2, …: entry i of the save is fault i. */
+	for (uint32_t i = 0; i < count; i++, p += FAULT_BYTES) {
+		eng_fault_alloc(v, (gfn_t){get64(p)}, get32(p + 8));
+		if (get32(p + 12) == NOT_TOLD)
+			v->faults[i].state = ENG_FAULT_HALTED;
+	}
+	p = buf + HEADER_BYTES;
 	(void)places_valid(v, p, count, ready);
 	for (uint32_t place = 0; place < ready; place++)
 		eng_ready_push(v, v->faults[place].place);

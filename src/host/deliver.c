@@ -258,6 +258,7 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 				return;
 			}
 			eng_ready_sent(&v->eng, &ev);
+			vcpu_unhalt(v);
 			count_ready(v, &ev);
 			recheck_stop(v);
 			v->ack_missed = false;

@@ -340,6 +340,8 @@ struct hst_vcpu {
 	uint64_t area_value[PV_AREAS]; /* ... with this value; else as it was told last */
 	enum hst_phase phase;
 	bool stall_event;    /* of HST_PHASE_STALL: an event was half delivered when it began */
+	bool stall_by_text;  /* of HST_PHASE_STALL: whatever becomes ready ends it (eng_halt) */
+	bool unhalt;         /* pf2-strict: something has, since the vCPU entered the guest */
 	roff_t fault_off; /* of the phase */
 	uint64_t phase_since_ns;
 	bool phase_kernel_mode; /* the fault came from the guest's CPL 0 */

@@ -10,6 +10,14 @@ void vcpu_kick(struct hst_vcpu *v)
 	v->h->plat.ops->kick(v->h->plat.ctx, v->index);
 }
 
+void vcpu_unhalt(struct hst_vcpu *v)
+{
+	if (v->eng.cfg.rev != APF_REV_PF2_STRICT)
+		return;
+	v->unhalt = true;
+	vcpu_kick(v);
+}
+
 void vcpu_kick_all(struct hst *h)
 {
 	for (unsigned i = 0; i < h->cfg.vcpus; i++)

@@ -7,6 +7,11 @@
 #define HOST_KICK_H
 
 void vcpu_kick(struct hst_vcpu *v);
+/*
+ * pf2-strict: a page came, or page ready was sent. That ends a halt, ours or a HLT of the guest's
+ * own, whatever the guest sees of it.
+ */
+void vcpu_unhalt(struct hst_vcpu *v);
 void vcpu_kick_all(struct hst *h);
 /* It looks: a kick that was on its way has done its work. */
 void vcpu_back_in_host(struct hst_vcpu *v);

@@ -271,11 +271,37 @@ void vcpu_rest(struct hst_vcpu *v)
 
 /* ---- on we go ---- */
 
+/*
+ * Nothing may be sent. pf2-strict has the fault in its books all the same: then the block has two
+ * waiters, this halt and the fault, whose page ready comes whether or not the halt lasts so long.
+ */
+static void stall(struct hst_vcpu *v, gfn_t gfn)
+{
+	uint32_t ix;
+
+	v->phase = HST_PHASE_STALL;
+	v->stall_event = v->cpu.event_pending;
+	v->stall_by_text = false;
+	if (v->h->cfg.faults != HST_FAULTS_USER)
+		return;
+	switch (eng_halt(&v->eng, &v->cpu, slot_read(v), gfn, &ix)) {
+	case ENG_HALT_SILENT:
+		return;
+	case ENG_HALT_JOINED:
+		break;
+	case ENG_HALT_ENTERED:
+		waiter_link(&v->tokens[ix], v->sync.fetch, v->sync.since_ns);
+		break;
+	}
+	v->stall_by_text = true;
+}
+
 /* The window is over: tell the guest if it may be told, else halt the vCPU. */
 static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 {
 	struct hst *h = v->h;
 	struct hst_fetch *f = v->sync.fetch;
+	gfn_t gfn = gpa_to_gfn(ram_gpa(&h->ram, v->fault_off));
 	enum eng_verdict w = ENG_NOT_ENABLED;
 	struct eng_event ev;
 	uint32_t ix;
@@ -299,11 +325,10 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;
-		v->stall_event = v->cpu.event_pending;
-		v->phase = HST_PHASE_STALL;
+		stall(v, gfn);
 		return;
 	}
-	ix = eng_send_missing(&v->eng, gpa_to_gfn(ram_gpa(&h->ram, v->fault_off)), &ev);
+	ix = eng_send_missing(&v->eng, gfn, &ev);
 	slot_store(v, &ev.store);
 	pf_queue(v, &v->cpu, &ev);
 	v->stats.missing_events++;
@@ -340,13 +365,20 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
 	hold_no_instruction(v);
-	/* A halt that a reset has left behind ends with it. */
-	if (how == HST_ENTER && v->halted && v->phase != HST_PHASE_STALL)
+	/* A halt that a reset has left behind ends with it; pf2-strict: a HLT with page ready. */
+	if (how == HST_ENTER && (v->halted || v->unhalt) && v->phase != HST_PHASE_STALL)
 		how = HST_ENTER_RUNNABLE;
+	v->unhalt = false;
 	if (how != HST_ENTER)
 		v->halted = how == HST_ENTER_HALTED;
 	vcpu_in_guest(v);
 	return how;
+}
+
+/* What it waits for is there; or the founding text thinks so, and the guest touches it again. */
+static bool stall_is_over(const struct hst_vcpu *v)
+{
+	return v->sync_done || (v->stall_by_text && v->unhalt);
 }
 
 /* Halted by us, and not in the guest just now. */
@@ -354,13 +386,17 @@ static enum hst_next next_stalled(struct hst_vcpu *v, bool fresh, uint64_t now)
 {
 	uint32_t untaken;
 
-	if (v->sync_done) {
+	if (stall_is_over(v)) {
 		vcpu_wait_over(v, now);
 		deliver(v, &v->cpu);
 		return enter(v, HST_ENTER_RUNNABLE);
 	}
 	untaken = v->cpu.untaken_token;
 	deliver(v, &v->cpu);
+	if (stall_is_over(v)) {
+		vcpu_wait_over(v, now);
+		return enter(v, HST_ENTER_RUNNABLE);
+	}
 	if (v->cpu.untaken_token && v->cpu.untaken_token != untaken) {
 		/* A page-ready #PF for another task; the fault at hand comes back after it. */
 		vcpu_wait_over(v, now);
@@ -468,13 +504,35 @@ unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret)
 	return n;
 }
 
+/* The page of a fault in the engine's books. */
+static void token_ready(struct hst_vcpu *v, uint32_t ix)
+{
+	struct hst *h = v->h;
+	roff_t off;
+
+	/* For one that halted the vCPU, the halt has its own waiter. */
+	if (v->eng.faults[ix].state != ENG_FAULT_HALTED &&
+	    ram_find(&h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
+		note_came(v, off);
+	if (!eng_page_ready(&v->eng, ix)) {
+		v->stats.ready_late++;
+		return;
+	}
+	vcpu_unhalt(v);
+	/* Whichever thread brought the block; what needs the CPU state waits for hst_next. */
+	deliver(v, NULL);
+}
+
 /* The waiter is unlinked. */
 static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 {
 	struct hst_vcpu *v = w->v;
-	uint32_t ix;
-	roff_t off;
 
+	/* A fault that halted the vCPU was waited for once. */
+	if (w != &v->sync && v->eng.faults[w - v->tokens].state == ENG_FAULT_HALTED) {
+		token_ready(v, (uint32_t)(w - v->tokens));
+		return;
+	}
 	v->wait_hist[hist_bucket((now - w->since_ns) / NS_PER_US)]++;
 	v->stats.wait_max_ns = max_u64(v->stats.wait_max_ns, now - w->since_ns);
 	if (w == &v->sync) {
@@ -494,15 +552,7 @@ static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 			vcpu_kick(v);
 		return;
 	}
-	ix = (uint32_t)(w - v->tokens);
-	if (ram_find(&h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
-		note_came(v, off);
-	if (!eng_page_ready(&v->eng, ix)) {
-		v->stats.ready_late++;
-		return;
-	}
-	/* Whichever thread brought the block; what needs the CPU state waits for hst_next. */
-	deliver(v, NULL);
+	token_ready(v, (uint32_t)(w - v->tokens));
 }
 
 void vcpu_init(struct hst_vcpu *v)

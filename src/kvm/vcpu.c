@@ -306,7 +306,7 @@ static int set_mp_state(struct kvmp_vcpu *v, uint32_t state)
 }
 
 /*
- * Ends our halt. Whatever else the vCPU is in by now is none of our doing: another
+ * Ends our halt, or a HLT. Whatever else the vCPU is in by now is none of our doing: another
  * processor may have sent it INIT meanwhile, and then it must wait for SIPI.
  */
 static int end_halt(struct kvmp_vcpu *v)
@@ -371,7 +371,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 	if (entry->how == PLAT_ENTER_HALTED) {
 		rc = set_mp_state(v, KVM_MP_STATE_HALTED);
 		v->halted = true;
-	} else if (entry->how == PLAT_ENTER_RUNNABLE && v->halted) {
+	} else if (entry->how == PLAT_ENTER_RUNNABLE) {
 		rc = end_halt(v);
 	} else if (entry->how == PLAT_COMPLETE) {
 		/* KVM finishes what is half done before it looks at signals. */

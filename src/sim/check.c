@@ -55,12 +55,14 @@ void sim_chk_forget(struct sim_vcpu *v)
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
 		v->chk.np[i].token = 0;
 	v->chk.wake_all_owed = false;
+	v->chk.unhalted = false;
 	v->chk.in_slot = 0;
 }
 
 void sim_chk_moved(struct sim_vcpu *v)
 {
 	v->chk.in_slot = 0;
+	v->chk.unhalted = false;
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
 		v->chk.np[i].moved = v->chk.np[i].ready != 0;
 }
@@ -73,6 +75,9 @@ void sim_chk_enter(struct sim *w)
 		struct sim_check_vcpu *c = &w->vcpus[i].chk;
 
 		c->slot = words(&w->vcpus[i]);
+		c->before = c->slot;
+		c->stalls = sim_hv(&w->vcpus[i])->stats.stalls;
+		c->outstanding = sim_hv(&w->vcpus[i])->eng.outstanding;
 		c->wrote_en = false;
 		c->injected = false;
 		c->taken_back = false;
@@ -88,6 +93,8 @@ void sim_chk_leave(struct sim *w)
 		struct sim_vcpu *v = &w->vcpus[i];
 		uint64_t now = words(v);
 
+		if (sim_strict(w))
+			sim_chk_strict_leave(v);
 		/* What a read leaves in a page that is not there is nobody's event. */
 		if (!w->host->visible[v->area_page])
 			continue;
@@ -169,6 +176,7 @@ static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_READY, v->index, token, vector);
 	v->chk.in_slot = token;
+	v->chk.unhalted = true;
 	if (token == APF_TOKEN_WAKE_ALL) {
 		v->w->counts.wake_alls++;
 		if (!sim_strict(v->w))
@@ -304,8 +312,10 @@ static bool left_lying(const struct sim_vcpu *v)
 	const struct eng_vcpu *e = &sim_hv(v)->eng;
 	const struct hst *h = &v->w->host->hst;
 
-	if (!by_irq(v) || sim_strict(v->w) || (!e->ready_len && !e->wake_all_due))
+	if (!by_irq(v) || (!e->ready_len && !e->wake_all_due))
 		return false;
+	if (sim_strict(v->w))
+		return sim_chk_strict_lying(v);
 	if (v->w->cfg.rev == APF_REV_INT ? !v->chk.acked : !(v->chk.ctl & APF_PF2_ENABLED))
 		return false;
 	if (missing_unread(v))
@@ -376,6 +386,8 @@ void sim_chk_step(struct sim_vcpu *v)
 		return;
 	c->futile++;
 	must(v, c->futile <= FUTILE_MAX, 30, "the vCPU is entered again and again", c->futile);
+	if (sim_strict(v->w) && !sim_hostile(v->w))
+		sim_chk_strict_step(v);
 	if (v->step.todo == HST_TODO_RUN)
 		enters(v);
 }
@@ -425,6 +437,8 @@ void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 	uint32_t page = (uint32_t)((uint64_t)f->block << w->cfg.block_shift >> PAGE_SHIFT);
 	uint32_t end = page + (1u << (w->cfg.block_shift - PAGE_SHIFT));
 
+	uint32_t first = page;
+
 	sim_log_add(w->log, w->now_ns, SIM_OP_SHOWN, SIM_LOG_NOBODY, f->block, 0);
 	for (; page < end; page++) {
 		if (!w->host->visible[page])
@@ -441,9 +455,13 @@ void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 		if (!x->v || x == &x->v->sync)
 			continue;
 		np = np_find(&w->vcpus[x->v->index], x->v->eng.faults[x - x->v->tokens].token);
-		if (np && np->token)
+		if (np && np->token) {
 			np->ready = ++w->ready_seq;
+			w->vcpus[x->v->index].chk.unhalted = true;
+		}
 	}
+	if (sim_strict(w) && !sim_hostile(w))
+		sim_chk_strict_shown(w, first, end);
 }
 
 /* ---- registers ---- */

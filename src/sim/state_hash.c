@@ -103,6 +103,8 @@ static void mix_driver_vcpu(uint64_t *h, const struct sim *w, const struct hst_v
 		       (uint64_t)v->kicked << 12 | (uint64_t)v->recheck_by_vcpu << 13 |
 		       (uint64_t)v->ack_missed << 14 | (uint64_t)v->redundant_last << 15 |
 		       (uint64_t)v->redundant_run << 16 |
+		       (uint64_t)(v->phase == HST_PHASE_STALL && v->stall_by_text) << 30 |
+		       (uint64_t)v->unhalt << 31 |
 		       (uint64_t)(v->sync.fetch ? v->sync.fetch->block + 1 : 0) << 32);
 	mix(h, v->fault_off.v);
 	mix(h, v->recheck_ns);

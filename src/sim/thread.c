@@ -49,10 +49,9 @@ static void go_in(struct sim_vcpu *v)
 		c->halted_by_host = true;
 		break;
 	case PLAT_ENTER_RUNNABLE:
-		if (c->halted_by_host) {
-			c->halted_by_host = false;
-			c->halted = false;
-		}
+		/* A HLT of the guest's own, too. */
+		c->halted_by_host = false;
+		c->halted = false;
 		break;
 	case PLAT_COMPLETE:
 		v->kick = true;

@@ -116,11 +116,15 @@ struct sim_np {
 	bool taken;     /* the handler has seen it */
 	uint64_t ready; /* the page came as the how manieth; 0: not yet */
 	bool moved;     /* it came on another host: here the task touches it again */
+	bool halted;    /* pf2-strict: nobody was told, the vCPU was halted for it */
 };
 
 struct sim_check_vcpu {
 	struct sim_np np[SIM_FAULTS_MAX];
 	uint64_t slot;       /* the area's two words, as far as what the driver did is accounted */
+	uint64_t before;     /* the same when the driver was entered */
+	uint64_t stalls;     /* how often it had halted the vCPU then, */
+	uint32_t outstanding; /* and the faults in its books */
 	bool wrote_en;       /* since the driver was entered: an EN write was carried out */
 	bool injected;       /* and a #PF was queued */
 	struct sim_np queued; /* page ready by #PF: what it ended, until it is taken */
@@ -131,6 +135,8 @@ struct sim_check_vcpu {
 	bool acked;          /* int: since the last event was sent */
 	uint64_t freed_ns;   /* when the guest last freed its slot */
 	bool wake_all_owed;  /* since an enabling write */
+	bool halt_by_text;   /* pf2-strict: the last halt ends with whatever becomes ready */
+	bool unhalted;       /* pf2-strict: something has, since the vCPU was entered */
 	uint64_t en, ctl;    /* last accepted values, as the guest knows them */
 	unsigned eoi_due;    /* interrupts taken and not ended */
 	unsigned futile;     /* entries since the guest last got on or time passed */
@@ -468,6 +474,13 @@ void sim_chk_shown(struct sim *w, const struct hst_fetch *f);
 void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp);
 void sim_chk_forget(struct sim_vcpu *v); /* disable, reset: nobody waits any more */
 void sim_chk_moved(struct sim_vcpu *v);  /* to another host */
+
+/* ---- check_strict.c: faults that nobody was told about ---- */
+void sim_chk_strict_step(struct sim_vcpu *v);
+void sim_chk_strict_leave(struct sim_vcpu *v);
+void sim_chk_strict_shown(struct sim *w, uint32_t page, uint32_t end);
+/* Page ready is due, and nothing stands in its way. */
+bool sim_chk_strict_lying(const struct sim_vcpu *v);
 
 /* ---- check_guest.c: what the guest sees ---- */
 void sim_chk_guest_pf(struct sim_vcpu *v, const struct sim_event *ev, enum gst_pf got,

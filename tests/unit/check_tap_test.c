@@ -131,6 +131,7 @@ static void names_of_differences(void **state)
 	assert_null(strstr(text, "ready.ctl-never"));
 	check_tap_differences(APF_FAULTS_USER, APF_ABI_PF2_STRICT, text, sizeof(text));
 	assert_non_null(strstr(text, ",ready.ctl-never,"));
+	assert_non_null(strstr(text, ",ready.untold,"));
 }
 
 int main(void)

@@ -9,6 +9,7 @@ from pathlib import Path
 SECTIONS = {
     "eng_wrmsr": "Registers",
     "eng_verdict": "Page missing",
+    "eng_halt": "A fault that is not announced",
     "eng_fault_state": "Life of a fault",
     "eng_ready": "Page ready",
     "eng_how": "Page ready",
@@ -16,6 +17,7 @@ SECTIONS = {
 NOT_A_VALUE = {"ENG_VERDICTS"}  # counts the others
 PREFIX = {
     "eng_wrmsr": "ENG_WRMSR_",
+    "eng_halt": "ENG_HALT_",
     "eng_fault_state": "ENG_FAULT_",
     "eng_ready": "ENG_READY_",
     "eng_how": "ENG_HOW_",

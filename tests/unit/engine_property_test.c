@@ -21,6 +21,7 @@
 struct sleeper {
 	uint32_t token;
 	bool due;  /* page ready still owed by the host */
+	bool untold; /* pf2-strict: nobody sleeps, the vCPU was halted */
 };
 
 struct world {
@@ -181,6 +182,30 @@ static bool is_too_early(const struct world *w)
 	return false;
 }
 
+/* pf2-strict: what is in the books all the same, and owed its page ready. */
+static void do_halt(struct world *w)
+{
+	struct fx_state before;
+	gfn_t gfn = {rnd(w, 4)};
+	uint32_t ix = ENG_NIL;
+
+	fx_keep(&w->fx, &before);
+	if (w->sleeper_count == TOKENS_MAX || is_too_early(w))
+		return;
+	if (eng_halt(&w->fx.v, &w->fx.cpu, fx_slot(&w->fx), gfn, &ix) != ENG_HALT_ENTERED) {
+		must(w, ix == ENG_NIL && fx_same(&w->fx, &before),
+		     "14: a fault that is in no book changed something");
+		return;
+	}
+	must(w, strict(w), "32: a fault that nobody was told of is in the books");
+	must(w, ix < w->fx.v.cfg.faults_max && !w->fetching[ix], "17: index of a running fetch");
+	must(w, !find(w, w->fx.v.faults[ix].token), "3: token reused while a sleeper holds it");
+	w->fetching[ix] = true;
+	w->fetch_token[ix] = w->fx.v.faults[ix].token;
+	w->sleepers[w->sleeper_count++] = (struct sleeper){
+		.token = w->fx.v.faults[ix].token, .due = true, .untold = true};
+}
+
 static void do_fault(struct world *w)
 {
 	struct fx_state before;
@@ -193,6 +218,7 @@ static void do_fault(struct world *w)
 		must(w, verdict != ENG_TOO_MANY ||
 				w->fx.v.outstanding == w->fx.v.cfg.faults_max,
 		     "16: refused below the limit");
+		do_halt(w);
 		return;
 	}
 	must(w, missing_allowed(w), "9: page missing where it must not be");
@@ -246,6 +272,11 @@ static void sent_token(struct world *w, const struct eng_event *ev)
 	must(w, s && s->due, "4: page ready twice, or for nobody");
 	if (s)
 		s->due = false;
+	if (s && s->untold) {
+		/* Once events are on, the guest is told of what it knows nothing of. */
+		must(w, ev->how == ENG_HOW_NOTHING, "B7: page ready without page missing");
+		wake(w, ev->token);
+	}
 }
 
 static void raise(struct world *w, const struct eng_event *ev)
@@ -632,7 +663,7 @@ static void off_does_nothing(void **state)
 static void hazards_of_pf2_strict_are_found(void **state)
 {
 	static const char *const wanted[] = {"47: slot", "5: an event dropped", "22: an inter",
-					     "20: #GP"};
+					     "20: #GP", "B7: page ready"};
 	unsigned found[ARRAY_LEN(wanted)] = {0};
 
 	(void)state;

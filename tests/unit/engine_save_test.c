@@ -114,6 +114,22 @@ static void state_with_retired(struct fx *fx, enum apf_rev rev)
 	fx_sleeper(fx, 4);
 }
 
+/* pf2-strict: the vCPU was halted for some, between those that were told; else, for none. */
+static void state_halted(struct fx *fx, enum apf_rev rev)
+{
+	uint32_t ix = ENG_NIL;
+
+	fx_init_on(fx, rev);
+	for (unsigned i = 0; i < 3; i++) {
+		fx_sleeper(fx, 100 + i);
+		fx->cpu.cpl = 0;
+		eng_halt(&fx->v, &fx->cpu, fx_slot(fx), (gfn_t){200 + i}, &ix);
+		fx->cpu.cpl = 3;
+		if (i == 1 && ix != ENG_NIL)
+			eng_page_ready(&fx->v, ix);
+	}
+}
+
 /* The id has wrapped and has passed over tokens that are still out. */
 static void state_wrapped(struct fx *fx, enum apf_rev rev)
 {
@@ -153,6 +169,7 @@ static const struct state_row round_trip_rows[] = {
 	{"round_trip_mixed", state_mixed},
 	{"round_trip_retired_are_not_saved", state_with_retired},
 	{"round_trip_wrapped_ids", state_wrapped},
+	{"round_trip_halted", state_halted},
 	{"round_trip_reset", state_reset},
 };
 
@@ -280,7 +297,7 @@ static void check_consistent(struct fx *fx)
 	uint32_t next;
 
 	fx_assert_sound(fx);
-	if (!eng_enabled(&fx->v))
+	if (!eng_enabled(&fx->v) && fx->v.cfg.rev != APF_REV_PF2_STRICT)
 		assert_int_equal(fx->v.outstanding, 0);
 	assert_int_equal(fx->v.en & 0x30, 0);
 	for (uint32_t ix = eng_first_waiting(&fx->v); ix != ENG_NIL; ix = next) {
@@ -328,7 +345,7 @@ static unsigned try_bytes(const struct fx *origin, const struct save *s)
 static void every_byte_with_every_value(void **state)
 {
 	static void (*const makes[])(struct fx *, enum apf_rev) = {state_mixed, state_wrapped,
-								   state_off};
+								   state_off, state_halted};
 	struct fx origin;
 	struct save s;
 
@@ -409,6 +426,7 @@ static const struct patch_row refused_rows[] = {
 	{"refused_same_place_twice", AT_FAULT(0) + 12, 0, AT_FAULT(3) + 12, 0},
 	{"refused_hole_in_the_ready_queue", AT_FAULT(0) + 12, 0, AT_FAULT(3) + 12, 2},
 	{"refused_place_out_of_the_queue", AT_FAULT(2) + 12, 1, AT_FAULT(2) + 12, 1},
+	{"refused_halted", AT_FAULT(2) + 12, UINT32_MAX - 1, AT_FAULT(2) + 12, UINT32_MAX - 1},
 };
 
 static void run_refused(void **state)
@@ -455,6 +473,51 @@ static void flags_while_disabled_are_refused_but_for_s7(void **state)
 			assert_int_equal(try_bytes(&origin, &s),
 					 !(rev == APF_REV_PF2_STRICT && flags == 2));
 		}
+}
+
+/* The states come back, not only the bytes; the two that wait are fetched. */
+static void halted_faults_come_back(void **state)
+{
+	struct fx a, b;
+	struct save s;
+	unsigned waiting = 0, halted = 0;
+
+	(void)state;
+	state_halted(&a, APF_REV_PF2_STRICT);
+	save(&a, &s);
+	twin(&a, &b);
+	assert_true(eng_restore(&b.v, s.bytes, s.len));
+	for (uint32_t ix = eng_first_waiting(&b.v); ix != ENG_NIL;
+	     ix = eng_next_waiting(&b.v, ix)) {
+		bool told = b.v.faults[ix].gfn < 200;
+
+		assert_int_equal(b.v.faults[ix].state,
+				 told ? ENG_FAULT_WAITING : ENG_FAULT_HALTED);
+		waiting += told;
+		halted += !told;
+	}
+	assert_int_equal(waiting, 3);
+	assert_int_equal(halted, 2);
+	assert_int_equal(b.v.ready_len, 1);
+}
+
+/* pf2-strict with events off: halted faults may be there, sleepers may not. */
+static void halted_while_off(void **state)
+{
+	struct fx fx;
+	struct save s;
+	uint32_t ix[2];
+
+	(void)state;
+	fx_init(&fx, APF_REV_PF2_STRICT);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(eng_halt(&fx.v, &fx.cpu, fx_slot(&fx), (gfn_t){i}, &ix[i]),
+				 ENG_HALT_ENTERED);
+	eng_page_ready(&fx.v, ix[1]);
+	save(&fx, &s);
+	assert_int_equal(try_bytes(&fx, &s), 0);
+	put32(&s, AT_FAULT(0) + 12, UINT32_MAX);
+	assert_int_equal(try_bytes(&fx, &s), 1);
 }
 
 static void restore_over_outstanding_faults_is_refused(void **state)
@@ -603,6 +666,8 @@ int main(void)
 		cmocka_unit_test(every_length_but_its_own_is_refused),
 		cmocka_unit_test(broadcast_token_is_refused),
 		cmocka_unit_test(flags_while_disabled_are_refused_but_for_s7),
+		cmocka_unit_test(halted_faults_come_back),
+		cmocka_unit_test(halted_while_off),
 		cmocka_unit_test(restore_over_outstanding_faults_is_refused),
 		cmocka_unit_test(smaller_limit_refuses_what_does_not_fit),
 		cmocka_unit_test(registers_in_every_order),

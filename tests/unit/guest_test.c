@@ -653,6 +653,56 @@ static void test_early_overflow_loses_nothing(void **state)
 	assert_true(woken(&task[1]));
 }
 
+/*
+ * B7: pf2-strict sends page ready for what only halted the vCPU, and nobody sleeps under that
+ * token, ever. Each is remembered as early; the table is never full of them for good, and whoever
+ * does sleep is woken.
+ */
+static void test_untold_ready_strict(void **state)
+{
+	(void)state;
+	start_nodes(APF_REV_PF2_STRICT, 4);
+	for (uint32_t i = 1; i <= 100; i++) {
+		uint32_t token = (2 * i) << APF_TOKEN_VCPU_BITS;
+		void *t = &task[i % 16];
+
+		w.log_count = 0;
+		assert_int_equal(missing(&w.cpu[0], token), GST_PF_MISSING);
+		bool sleeps = gst_sleep(&w.cpu[0], token, t);
+
+		ready(0, token + (1u << APF_TOKEN_VCPU_BITS)); /* nobody's */
+		ready(0, token);
+		/* Sent back, or woken: by its own event, or with all when there was no room. */
+		assert_int_equal(woken(t), sleeps);
+		assert_true(w.table.early_count <= 4);
+	}
+	assert_int_equal(w.cpu[0].ready_count, 200);
+	assert_int_equal(w.cpu[0].bad_count + w.cpu[0].spurious_count, 0);
+	assert_true(w.table.overflow_count > 10 && w.table.overflow_count <= 100);
+	ready(0, WAKE_ALL);
+	assert_int_equal(w.table.early_count, 0);
+	/* All nodes are there. */
+	for (uint32_t i = 0; i < 4; i++)
+		assert_true(gst_sleep(&w.cpu[0], 0x900000 + i, &task[i]) || i == 0);
+}
+
+/* The token is given again to somebody who is told: sent back once, asleep under the next. */
+static void test_untold_token_is_given_again(void **state)
+{
+	(void)state;
+	start(APF_REV_PF2_STRICT);
+	ready(0, 0x1000);
+	assert_int_equal(w.table.early_count, 1);
+	assert_int_equal(missing(&w.cpu[0], 0x1000), GST_PF_MISSING);
+	assert_false(gst_sleep(&w.cpu[0], 0x1000, &task[0]));
+	assert_int_equal(w.table.early_count, 0);
+	sleep_ok(0, 0x2000, &task[0]);
+	ready(0, 0x1000); /* of the fault that it did not sleep for */
+	assert_false(woken(&task[0]));
+	ready(0, 0x2000);
+	assert_true(woken(&task[0]));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -683,6 +733,8 @@ int main(void)
 		cmocka_unit_test(test_chains),
 		cmocka_unit_test(test_sleep_overflow),
 		cmocka_unit_test(test_early_overflow_loses_nothing),
+		cmocka_unit_test(test_untold_ready_strict),
+		cmocka_unit_test(test_untold_token_is_given_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -512,7 +512,7 @@ static void an_absent_area_is_fetched_before_anything_is_delivered(void **state)
 		hx_answer(x, hx_read_at(x, 0), 0);
 		memset(hx_area(x, 0), 0, sizeof(struct apf_area));
 		hx_pump(x);
-		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		hx_enters(x, 0);
 		hx_after(x, 2 * first_look(x));
 		if (!hx_by_irq(x) || all_revs[r] == APF_REV_PF2_STRICT)
 			hx_pass(x, 0);

@@ -634,6 +634,15 @@ static inline enum hst_next hx_next(struct hx *x, unsigned vcpu)
 	return next;
 }
 
+/* It enters the guest; in pf2-strict what has become ready ends a HLT on the way. */
+static inline void hx_enters(struct hx *x, unsigned vcpu)
+{
+	enum hst_next next = hx_next(x, vcpu);
+
+	if (x->h.cfg.rev != APF_REV_PF2_STRICT || next != HST_ENTER_RUNNABLE)
+		assert_int_equal(next, HST_ENTER);
+}
+
 /* The guest faults and goes on as the driver says, with no kick in between. */
 static inline enum hst_next hx_fault_next(struct hx *x, unsigned vcpu, uint64_t page)
 {
@@ -671,7 +680,7 @@ static inline void hx_wrmsr_ok(struct hx *x, unsigned vcpu, uint32_t msr, uint64
 {
 	hx_wrmsr(x, vcpu, msr, value);
 	assert_true(x->vcpus[vcpu].msr_done && !x->vcpus[vcpu].msr_gp);
-	assert_int_equal(hx_next(x, vcpu), HST_ENTER);
+	hx_enters(x, vcpu);
 }
 
 static inline uint64_t hx_rdmsr(struct hx *x, unsigned vcpu, uint32_t msr)
