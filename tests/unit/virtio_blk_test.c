@@ -55,7 +55,7 @@ static void read_and_write(void **state)
 	assert_int_equal(pread(f->fd, file, 1024, BYTES - 1024), 1024);
 	assert_memory_equal(file, f->x.low + VX_DATA, 1024);
 	assert_int_equal(request(f, T_IN, 0, 0, true), S_OK); /* nothing, granted */
-	/* All of it at once: many bounce buffers. */
+	/* All of it at once: many pieces. */
 	assert_int_equal(request(f, T_IN, 0, BYTES, true), S_OK);
 	for (unsigned i = 0; i < SECTORS - 2; i++)
 		assert_memory_equal(f->x.low + VX_DATA + 512 * i, &i, sizeof(i));
