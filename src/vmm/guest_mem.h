@@ -9,7 +9,8 @@
  * (guest_mem_once, or an atomic load), and checked there.
  *
  * A touch fails if the VM is being ended while what is touched is absent, or if the host has lost
- * the page to a memory error: a system call returns EFAULT, a pointer raises SIGBUS.
+ * the page to a memory error: a system call returns EFAULT, a pointer raises SIGBUS, which
+ * guest_touch.h makes a failure of the device.
  */
 #ifndef VMM_GUEST_MEM_H
 #define VMM_GUEST_MEM_H

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "vmm/guest_touch.h"
 
 /* 4.2.2, table 4.1 */
 enum {
@@ -106,16 +107,21 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 }
 
 /*
- * As serve_one, for no more than the queue's size: then the others' turn comes. No lock is held
- * where guest memory is touched.
+ * As serve_one, for no more than the queue's size: then the others' turn comes. -EFAULT: guest
+ * memory could not be had. No lock is held where it is touched.
  */
 static int serve_some(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64_t features)
 {
 	uint32_t budget = vq->ring.size;
+	struct guest_touch touch;
 	int rc = 1;
 
+	guest_touch_begin(&touch, v->cfg.mem);
+	if (sigsetjmp(touch.env, 1) != 0)
+		return -EFAULT;
 	while (rc == 1 && budget-- && !atomic_load(&v->cancelled))
 		rc = serve_one(v, vq, features);
+	guest_touch_end();
 	return rc;
 }
 
@@ -438,6 +444,7 @@ static int start_worker(struct virtio_mmio *v)
 	int rc;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* its own, for a touch that fails */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&v->thread, NULL, worker, v);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -452,6 +459,7 @@ int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, s
 
 	ASSERT(cfg->config_len <= VIRTIO_CONFIG_BYTES);
 	ASSERT(cfg->ops->queues <= VIRTIO_QUEUES_MAX);
+	guest_touch_init();
 	memset(v, 0, sizeof(*v));
 	if (cfg->config_len)
 		memcpy(v->config, cfg->config, cfg->config_len);

@@ -8,8 +8,9 @@
  *
  * Threads: register accesses come from any vCPU thread. Queues are served by the device's
  * worker thread, so that no vCPU waits for a disk or for absent memory; or, opened without
- * one, by whoever calls virtio_mmio_work(). Guest memory is touched there only. A vCPU
- * that resets the device, or takes a queue away, waits until the request in hand is
+ * one, by whoever calls virtio_mmio_work(). Guest memory is touched there only, and guarded
+ * (guest_touch.h): if that fails, the device needs a reset, and nobody else is concerned. A
+ * vCPU that resets the device, or takes a queue away, waits until the request in hand is
  * finished or dropped.
  * Tests: tests/unit/virtio_mmio_test.c, virtio_worker_test.c.
  */
@@ -59,7 +60,7 @@ struct virtio_dev_ops {
 	 * Does what a buffer asks for. Worker thread, no lock held, may block. 0: done, and
 	 * *ret_written bytes from the start of the writable part are there. -ECANCELED: dropped
 	 * because of `cancelled`. VIRTQ_MALFORMED and any other failure: the device needs a
-	 * reset.
+	 * reset. A touch of guest memory that fails ends the call where it is (guest_touch.h).
 	 */
 	int (*request)(void *dev, unsigned queue, const struct virtio_request *rq,
 		       uint32_t *ret_written);
@@ -101,12 +102,12 @@ struct virtio_mmio {
 	uint64_t driver_features;
 	uint8_t config[VIRTIO_CONFIG_BYTES];
 	struct virtio_mmio_queue queues[VIRTIO_QUEUES_MAX];
-	uint64_t resets_needed; /* rings that broke the rules */
+	uint64_t resets_needed; /* rings that broke the rules, touches that failed */
 };
 
 /*
  * Everything that cfg points to is borrowed until close, config excepted. v is the caller's
- * and does not move. Starts the worker thread with every signal blocked.
+ * and does not move. Starts the worker thread with every signal but SIGBUS blocked.
  */
 int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, struct err *e);
 

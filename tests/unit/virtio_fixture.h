@@ -10,8 +10,10 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "chip_fixture.h"
+#include "vmm/guest_touch.h"
 #include "vmm/virtio_mmio.h"
 
 #define VX_LOW_BYTES 0x100000u
@@ -84,6 +86,24 @@ static inline void vx_forbid(struct vx *x, bool forbid)
 
 	assert_int_equal(mprotect(x->low, VX_LOW_BYTES, prot), 0);
 	assert_int_equal(mprotect(x->high, VX_HIGH_BYTES, prot), 0);
+}
+
+/* The page at gpa is lost, as to a memory error: touches fail. And it is there again, zeroes. */
+static inline void vx_lose(struct vx *x, uint64_t gpa)
+{
+	int empty = memfd_create("lost", MFD_CLOEXEC);
+
+	guest_touch_init(); /* cmocka has its own handler in each test */
+	assert_true(empty >= 0);
+	assert_true(mmap(vx_at(x, gpa, 4096), 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 empty, 0) != MAP_FAILED);
+	close(empty);
+}
+
+static inline void vx_find(struct vx *x, uint64_t gpa)
+{
+	assert_true(mmap(vx_at(x, gpa, 4096), 4096, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
 }
 
 /* ---- the driver's side of memory ---- */

@@ -309,6 +309,27 @@ static void malformed_setup(void **state)
 	}
 }
 
+/*
+ * A page is lost to the host's memory, under each part of the ring and under the data in turn: the
+ * device stands still, and goes on after a reset once the page is there.
+ */
+static void memory_is_lost(void **state)
+{
+	static const uint32_t pages[] = {VX_DESC, VX_AVAIL, VX_USED, VX_DATA};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < ARRAY_LEN(pages); i++) {
+		vx_bring_up(&f->x, 0, 8);
+		offer(&f->x, 0, 1);
+		vx_kick(&f->x);
+		vx_lose(&f->x, pages[i]);
+		drain(f);
+		vx_find(&f->x, pages[i]);
+		expect_needs_reset(f);
+	}
+	assert_int_equal(f->v.resets_needed, ARRAY_LEN(pages));
+}
+
 static void config_changes(void **state)
 {
 	struct fixture *f = *state;
@@ -381,6 +402,7 @@ int main(void)
 		TEST(second_queue),
 		TEST(malformed_ring),
 		TEST(malformed_setup),
+		TEST(memory_is_lost),
 		TEST(config_changes),
 		TEST(mutated_registers),
 	};
