@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,27 +56,10 @@ bool run_lab_needed(const struct run_line *l, char *ret_why, size_t why_bytes)
 
 /* ---- what is checked before ---- */
 
-static int read_nothing(void *ctx, gpa_t gpa, void *buf, size_t len)
-{
-	(void)ctx;
-	(void)gpa;
-	memset(buf, 0, len);
-	return 0;
-}
-
-static int write_nothing(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	(void)ctx;
-	(void)gpa;
-	(void)buf;
-	(void)len;
-	return 0;
-}
-
-/* Loads the kernel into nowhere: wrong files are told at once, under their own names. */
+/* Loads the kernel into memory of nobody's: wrong files are told at once, under their own names. */
 static int check_files(const struct machine_cfg *m, uint64_t *ret_bytes, struct err *e)
 {
-	struct guest_mem mem = {.read = read_nothing, .write = write_nothing};
+	struct guest_mem mem = {.low = MAP_FAILED};
 	struct load_cfg lc = {.mem = &mem, .cmdline = m->cmdline};
 	struct load_result loaded;
 	int rc = load_file_read(m->kernel, "kernel", LOAD_KERNEL_BYTES_MAX, &lc.kernel, e);
@@ -88,8 +72,15 @@ static int check_files(const struct machine_cfg *m, uint64_t *ret_bytes, struct 
 			*ret_bytes += lc.modules[lc.modules_count++].len;
 	}
 	guest_mem_split(&mem, m->memory_bytes);
+	/* Loaders write below 4 GiB only. */
 	if (rc == 0)
-		rc = load_kernel(&lc, &loaded, e);
+		mem.low = mmap(NULL, mem.low_bytes, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (rc == 0)
+		rc = mem.low == MAP_FAILED ? err_sys(e, -errno, "memory to load the kernel into")
+					   : load_kernel(&lc, &loaded, e);
+	if (mem.low != MAP_FAILED)
+		munmap(mem.low, mem.low_bytes);
 	load_file_free(&lc.kernel);
 	for (unsigned i = 0; i < lc.modules_count; i++)
 		load_file_free(&lc.modules[i]);

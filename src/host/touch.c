@@ -21,8 +21,9 @@ static bool is_spared(struct hst *h, uint64_t off)
 
 	if (kind == BLOCK_PRESENT || kind == BLOCK_STANDBY)
 		return true;
-	return kind == BLOCK_ABSENT && !h->cfg.evict && !block_is(h, block, BLOCK_ZEROES) &&
-	       !ram_backing_at(&h->ram, (roff_t){off});
+	/* On its way to being shown: for another vCPU that met it first. */
+	return (kind == BLOCK_ABSENT || kind == BLOCK_FETCHING) && !h->cfg.evict &&
+	       !block_is(h, block, BLOCK_ZEROES) && !ram_backing_at(&h->ram, (roff_t){off});
 }
 
 static int poison_chunk(struct hst *h, uint64_t chunk, struct err *e)

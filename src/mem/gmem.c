@@ -77,8 +77,8 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 	g->alias = set_aside(g->span);
 	g->part_of = calloc((g->span >> CHUNK_SHIFT) + 1, sizeof(*g->part_of));
 	if (g->guest == MAP_FAILED || g->alias == MAP_FAILED || !g->part_of)
-		return err_set(e, -ENOMEM, "guest memory: twice %llu bytes of addresses cannot be "
-			       "set aside; lower memory_max or raise RLIMIT_AS",
+		return err_set(e, -ENOMEM, "guest memory of %llu bytes cannot be set aside twice: "
+			       "lower memory_max, or raise RLIMIT_AS (ulimit -v)",
 			       (unsigned long long)g->span);
 	if (g->poison)
 		features |= UFFD_FEATURE_POISON;

@@ -373,19 +373,20 @@ int acpi_build(const struct acpi_cfg *cfg, const struct guest_mem *mem, gpa_t *r
 	       struct err *e)
 {
 	struct tables t = {.len = align_up(RSDP_BYTES, TABLE_ALIGN)};
+	void *to = guest_mem_at(mem, (gpa_t){ACPI_GPA}, sizeof(t.b));
 	size_t facs, dsdt, fadt, madt;
 	int rc = check_cfg(cfg, e);
 
 	if (rc < 0)
 		return rc;
+	if (!to)
+		return err_set(e, -EFAULT, "ACPI tables: no guest memory at %#llx", ACPI_GPA);
 	dsdt = put_dsdt(&t, cfg);
 	facs = put_facs(&t);
 	fadt = put_fadt(&t, cfg, facs, dsdt);
 	madt = put_madt(&t, cfg);
 	put_rsdp(&t, put_xsdt(&t, fadt, madt));
-	rc = guest_mem_write(mem, (gpa_t){ACPI_GPA}, t.b, t.len);
-	if (rc < 0)
-		return err_sys(e, rc, "ACPI tables: writing guest memory at %#llx", ACPI_GPA);
+	memcpy(to, t.b, t.len);
 	*ret_rsdp = (gpa_t){ACPI_GPA};
 	return 0;
 }

@@ -45,7 +45,7 @@ struct acpi_cfg {
 
 /*
  * Writes the tables; *ret_rsdp goes into load_cfg.acpi_rsdp. 0, -EINVAL for a configuration
- * that cannot be, or what the write failed with.
+ * that cannot be, or -EFAULT without RAM at ACPI_GPA.
  */
 int acpi_build(const struct acpi_cfg *cfg, const struct guest_mem *mem, gpa_t *ret_rsdp,
 	       struct err *e);

@@ -13,42 +13,36 @@
 #define ZERO_PIECE_BYTES 65536u
 
 /* A file that ends early has shrunk under us: no zeroes in place of what is lost. */
-static int file_read(void *ctx, uint64_t off, void *buf, size_t len)
+static int transfer(const struct blk_file *f, bool write, uint64_t off, struct iovec *v,
+		    unsigned count)
 {
-	struct blk_file *f = ctx;
-	char *to = buf;
-
-	while (len) {
-		ssize_t n = pread(f->fd, to, len, (off_t)off);
+	while (count) {
+		ssize_t n = write ? pwritev(f->fd, v, (int)count, (off_t)off)
+				  : preadv(f->fd, v, (int)count, (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		to += n;
 		off += (uint64_t)n;
-		len -= (size_t)n;
+		for (; count && (size_t)n >= v->iov_len; v++, count--)
+			n -= (ssize_t)v->iov_len;
+		if (count) {
+			v->iov_base = (unsigned char *)v->iov_base + n;
+			v->iov_len -= (size_t)n;
+		}
 	}
 	return 0;
 }
 
-static int file_write(void *ctx, uint64_t off, const void *buf, size_t len)
+static int file_readv(void *ctx, uint64_t off, struct iovec *v, unsigned count)
 {
-	struct blk_file *f = ctx;
-	const char *from = buf;
+	return transfer(ctx, false, off, v, count);
+}
 
-	while (len) {
-		ssize_t n = pwrite(f->fd, from, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		from += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+static int file_writev(void *ctx, uint64_t off, struct iovec *v, unsigned count)
+{
+	return transfer(ctx, true, off, v, count);
 }
 
 static int file_flush(void *ctx)
@@ -71,7 +65,7 @@ static int file_fallocate(const struct blk_file *f, int mode, uint64_t off, uint
 static int file_zero(void *ctx, uint64_t off, uint64_t len, bool unmap)
 {
 	static const char zeroes[ZERO_PIECE_BYTES];
-	struct blk_file *f = ctx;
+	const struct blk_file *f = ctx;
 	int rc = -EOPNOTSUPP;
 
 	if (unmap)
@@ -82,9 +76,11 @@ static int file_zero(void *ctx, uint64_t off, uint64_t len, bool unmap)
 		return 0;
 	/* Not every file system can; writing always does, or says why not. */
 	for (uint64_t done = 0; done < len;) {
-		size_t n = (size_t)min_u64(len - done, sizeof(zeroes));
+		struct iovec v = {(void *)(uintptr_t)zeroes,
+				  (size_t)min_u64(len - done, sizeof(zeroes))};
+		size_t n = v.iov_len;
 
-		rc = file_write(f, off + done, zeroes, n);
+		rc = transfer(f, true, off + done, &v, 1);
 		if (rc < 0)
 			return rc;
 		done += n;
@@ -100,8 +96,8 @@ static int file_discard(void *ctx, uint64_t off, uint64_t len)
 }
 
 static const struct blk_ops file_ops = {
-	.read = file_read,
-	.write = file_write,
+	.readv = file_readv,
+	.writev = file_writev,
 	.flush = file_flush,
 	.zero = file_zero,
 	.discard = file_discard,

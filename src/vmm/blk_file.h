@@ -2,12 +2,15 @@
 /*
  * What a disk's bytes are kept in: five functions, and the one implementation that ships, a
  * raw file or block device. Decides what may be opened: no directory, no pipe, nothing that
- * somebody else has open as a disk, no size that is not whole sectors.
+ * somebody else has open as a disk, no size that is not whole sectors. Never O_DIRECT: that pins
+ * guest memory, which the library would have to be told of (config.pins_are_held).
  *
  * Threads: one at a time. Test: tests/unit/blk_file_test.c.
  */
 #ifndef VMM_BLK_FILE_H
 #define VMM_BLK_FILE_H
+
+#include <sys/uio.h>
 
 #include "base/err.h"
 #include "base/types.h"
@@ -16,8 +19,12 @@
 
 /* All return 0 or -Exxx, and block. Ranges lie within the size and are whole sectors. */
 struct blk_ops {
-	int (*read)(void *ctx, uint64_t off, void *buf, size_t len);
-	int (*write)(void *ctx, uint64_t off, const void *buf, size_t len);
+	/*
+	 * From off on, into or out of v[0 .. count), of which none is empty, and which are used up.
+	 * -EFAULT is not the disk's: that memory, the guest's, could not be touched.
+	 */
+	int (*readv)(void *ctx, uint64_t off, struct iovec *v, unsigned count);
+	int (*writev)(void *ctx, uint64_t off, struct iovec *v, unsigned count);
 	/* All that was written is on stable storage. */
 	int (*flush)(void *ctx);
 	/* The range reads as zeroes; unmap: its space may be given up. */

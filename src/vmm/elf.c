@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "vmm/elf.h"
 
 /* The fields of both classes' file headers that matter here. */
@@ -144,7 +145,7 @@ int elf_parse(const char *name, const unsigned char *bytes, size_t len, struct e
 	return rc;
 }
 
-int elf_load_within(const struct elf *f, uint64_t lo, uint64_t hi, elf_write write, void *ctx,
+int elf_load_within(const struct elf *f, const struct guest_mem *mem, uint64_t lo, uint64_t hi,
 		    struct err *e)
 {
 	if (f->lo < lo || f->hi > hi)
@@ -154,15 +155,13 @@ int elf_load_within(const struct elf *f, uint64_t lo, uint64_t hi, elf_write wri
 			       (unsigned long long)hi);
 	for (unsigned i = 0; i < f->segment_count; i++) {
 		const struct elf_segment *s = &f->segments[i];
-		int rc;
+		void *to;
 
 		if (s->type != PT_LOAD || s->filesz == 0)
 			continue;
-		rc = write(ctx, (gpa_t){s->paddr}, f->bytes + s->offset, s->filesz);
-		if (rc < 0)
-			return err_sys(e, rc, "%s: loading %llu bytes at %#llx", f->name,
-				       (unsigned long long)s->filesz,
-				       (unsigned long long)s->paddr);
+		to = guest_mem_at(mem, (gpa_t){s->paddr}, s->filesz);
+		ASSERT(to); /* within [lo, hi) */
+		memcpy(to, f->bytes + s->offset, s->filesz);
 	}
 	return 0;
 }
@@ -221,7 +220,7 @@ bool elf_vaddr_to_paddr(const struct elf *f, uint64_t vaddr, uint64_t *ret)
 	return false;
 }
 
-int elf_load(const unsigned char *image, size_t len, uint64_t limit, elf_write write, void *ctx,
+int elf_load(const unsigned char *image, size_t len, const struct guest_mem *mem, uint64_t limit,
 	     uint64_t *ret_entry, struct err *e)
 {
 	struct elf f;
@@ -230,7 +229,7 @@ int elf_load(const unsigned char *image, size_t len, uint64_t limit, elf_write w
 	if (rc == 0 && !f.is_64)
 		rc = err_set(e, -ENOEXEC, "guest image: not a 64-bit ELF file");
 	if (rc == 0)
-		rc = elf_load_within(&f, 0, limit, write, ctx, e);
+		rc = elf_load_within(&f, mem, 0, limit, e);
 	if (rc == 0)
 		*ret_entry = f.entry;
 	return rc;

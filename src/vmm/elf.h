@@ -2,14 +2,14 @@
 /*
  * Reads x86 ELF executables, 32-bit and 64-bit, and loads them into guest memory by their
  * program headers. The file is checked as hostile input; nothing is written before all of
- * its headers have been. Pure: bytes in, writes through a function.
+ * its headers have been. Pure: bytes in, guest memory out.
  * Test: tests/unit/elf_test.c.
  */
 #ifndef VMM_ELF_H
 #define VMM_ELF_H
 
 #include "base/err.h"
-#include "base/types.h"
+#include "vmm/guest_mem.h"
 
 #define ELF_SEGMENTS_MAX 64
 
@@ -38,9 +38,6 @@ struct elf {
 	uint64_t hi;
 };
 
-/* Writes bytes at a guest-physical address; 0 or -Exxx. */
-typedef int (*elf_write)(void *ctx, gpa_t gpa, const void *bytes, size_t len);
-
 /* True when the file starts like an ELF file, however broken the rest. */
 bool elf_is(const unsigned char *bytes, size_t len);
 
@@ -53,9 +50,10 @@ int elf_parse(const char *name, const unsigned char *bytes, size_t len, struct e
 
 /*
  * Writes every PT_LOAD segment to its physical address. Memory beyond its file size is left
- * as it is (guest memory starts as zeroes). Every segment must lie within [lo, hi).
+ * as it is (guest memory starts as zeroes). Every segment must lie within [lo, hi), all of which
+ * is RAM.
  */
-int elf_load_within(const struct elf *f, uint64_t lo, uint64_t hi, elf_write write, void *ctx,
+int elf_load_within(const struct elf *f, const struct guest_mem *mem, uint64_t lo, uint64_t hi,
 		    struct err *e);
 
 /*
@@ -71,7 +69,7 @@ bool elf_vaddr_to_paddr(const struct elf *f, uint64_t vaddr, uint64_t *ret);
 /*
  * elf_parse and elf_load_within [0, limit) for a 64-bit file. *ret_entry: its entry point.
  */
-int elf_load(const unsigned char *image, size_t len, uint64_t limit, elf_write write, void *ctx,
+int elf_load(const unsigned char *image, size_t len, const struct guest_mem *mem, uint64_t limit,
 	     uint64_t *ret_entry, struct err *e);
 
 #endif

@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How loaders and devices touch guest memory: through two functions that somebody else
- * supplies (the machine: libasyncpf's accessors, which fetch what is absent; a test: an
- * array). RAM lies in two ranges, as on a PC: [0, low_bytes), and [4 GiB, 4 GiB +
+ * Guest memory as loaders and devices see it: pointers into the VMM's view of it, which
+ * apf_memory_adopt gave (a test: into an array). Who touches what is absent waits in the touch
+ * until it is there. RAM lies in two ranges, as on a PC: [0, low_bytes), and [4 GiB, 4 GiB +
  * high_bytes); between them are devices. Header only.
+ *
+ * The guest writes there meanwhile: what it may change is read once, into a variable
+ * (guest_mem_once, or an atomic load), and checked there.
+ *
+ * A touch fails if the VM is being ended while what is touched is absent, or if the host has lost
+ * the page to a memory error: a system call returns EFAULT, a pointer raises SIGBUS, which
+ * guest_touch.h makes a failure of the device.
  */
 #ifndef VMM_GUEST_MEM_H
 #define VMM_GUEST_MEM_H
 
-#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
 
 #include "base/types.h"
 
@@ -17,47 +25,40 @@
 /* RAM above the hole starts here. */
 #define GUEST_HIGH_GPA (1ull << 32)
 
-/*
- * The functions may block while absent memory is fetched. They are called only with ranges
- * that guest_mem_contains() has accepted; 0, or -Exxx and then the contents are undefined.
- */
 struct guest_mem {
-	int (*read)(void *ctx, gpa_t gpa, void *buf, size_t len);
-	int (*write)(void *ctx, gpa_t gpa, const void *buf, size_t len);
-	void *ctx;
-	uint64_t low_bytes;  /* RAM from 0; at most GUEST_HOLE_GPA */
-	uint64_t high_bytes; /* RAM from GUEST_HIGH_GPA; may be 0 */
+	unsigned char *low;  /* RAM from 0 */
+	unsigned char *high; /* RAM from GUEST_HIGH_GPA */
+	uint64_t low_bytes;  /* at most GUEST_HOLE_GPA */
+	uint64_t high_bytes; /* may be 0 */
 };
 
-/* Splits a size of memory into the two ranges; read, write and ctx are left as they are. */
+/* Splits a size of memory into the two ranges; the pointers are left as they are. */
 static inline void guest_mem_split(struct guest_mem *m, uint64_t bytes)
 {
 	m->low_bytes = min_u64(bytes, GUEST_HOLE_GPA);
 	m->high_bytes = bytes - m->low_bytes;
 }
 
-/* All of [gpa, gpa + len) is RAM, of one range. Nothing overflows, whatever the guest says. */
-static inline bool guest_mem_contains(const struct guest_mem *m, gpa_t gpa, uint64_t len)
+/*
+ * Where [gpa, gpa + len) is; NULL: it is not RAM of one range. Nothing overflows, whatever the
+ * guest says.
+ */
+static inline void *guest_mem_at(const struct guest_mem *m, gpa_t gpa, uint64_t len)
 {
-	if (gpa.v < GUEST_HIGH_GPA)
-		return len <= m->low_bytes && gpa.v <= m->low_bytes - len;
-	return len <= m->high_bytes && gpa.v - GUEST_HIGH_GPA <= m->high_bytes - len;
+	bool high = gpa.v >= GUEST_HIGH_GPA;
+	uint64_t bytes = high ? m->high_bytes : m->low_bytes;
+	uint64_t off = high ? gpa.v - GUEST_HIGH_GPA : gpa.v;
+
+	if (off >= bytes || len > bytes - off)
+		return NULL;
+	return (high ? m->high : m->low) + off;
 }
 
-/* -EFAULT: not RAM; nothing was touched. */
-static inline int guest_mem_read(const struct guest_mem *m, gpa_t gpa, void *buf, size_t len)
+/* Copies what the guest may be writing to; the compiler does not look there again. */
+static inline void guest_mem_once(void *to, const void *from, size_t len)
 {
-	if (!guest_mem_contains(m, gpa, len))
-		return -EFAULT;
-	return len ? m->read(m->ctx, gpa, buf, len) : 0;
-}
-
-static inline int guest_mem_write(const struct guest_mem *m, gpa_t gpa, const void *buf,
-				  size_t len)
-{
-	if (!guest_mem_contains(m, gpa, len))
-		return -EFAULT;
-	return len ? m->write(m->ctx, gpa, buf, len) : 0;
+	memcpy(to, from, len);
+	atomic_signal_fence(memory_order_acq_rel);
 }
 
 #endif

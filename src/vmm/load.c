@@ -4,6 +4,7 @@
 
 #include "vmm/load.h"
 
+#include "base/assert.h"
 #include "vmm/bytes.h"
 #include "vmm/elf.h"
 #include "vmm/load_bzimage.h"
@@ -31,21 +32,12 @@ unsigned load_map(const struct guest_mem *m, struct load_range ret[LOAD_RANGES_M
 	return n;
 }
 
-int load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t len,
-	     const char *what, struct err *e)
+void load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t len)
 {
-	int rc = guest_mem_write(c->mem, (gpa_t){gpa}, bytes, len);
+	void *to = guest_mem_at(c->mem, (gpa_t){gpa}, len);
 
-	return rc < 0 ? err_sys(e, rc, "%s: writing its %s to guest memory at %#llx",
-				c->kernel.name, what, (unsigned long long)gpa)
-		      : 0;
-}
-
-int load_elf_write(void *ctx, gpa_t gpa, const void *bytes, size_t len)
-{
-	const struct load_cfg *c = ctx;
-
-	return guest_mem_write(c->mem, gpa, bytes, len);
+	ASSERT(to);
+	memcpy(to, bytes, len);
 }
 
 int load_put_string(const struct load_cfg *c, uint64_t *at, const char *first, const char *second,
@@ -54,25 +46,20 @@ int load_put_string(const struct load_cfg *c, uint64_t *at, const char *first, c
 	size_t a = strlen(first);
 	size_t b = strlen(second);
 	uint64_t blank = a && b;
-	int rc;
 
 	if (*at > LOAD_STRINGS_END || a >= LOAD_STRINGS_END - *at ||
 	    b >= LOAD_STRINGS_END - *at - a - blank)
 		return err_set(e, -E2BIG, "%s: command line of %zu bytes; there is room for %llu",
 			       c->kernel.name, a + b,
 			       LOAD_STRINGS_END - LOAD_STRINGS_GPA - 1);
-	rc = load_put(c, *at, first, a, "command line", e);
-	if (rc == 0 && blank)
-		rc = load_put(c, *at + a, " ", 1, "command line", e);
-	/* With its final 0. */
-	if (rc == 0)
-		rc = load_put(c, *at + a + blank, second, b + 1, "command line", e);
-	if (rc == 0)
-		*at += a + blank + b + 1;
-	return rc;
+	load_put(c, *at, first, a);
+	load_put(c, *at + a, " ", blank);
+	load_put(c, *at + a + blank, second, b + 1); /* with its final 0 */
+	*at += a + blank + b + 1;
+	return 0;
 }
 
-int load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry, struct err *e)
+void load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry)
 {
 	/* SDM vol. 3, 3.4.5: G, P, S, limit 0xfffff; code: D or L, readable; data: B, writable. */
 	const uint64_t gdt[LOAD_GDT_ENTRIES] = {
@@ -87,28 +74,26 @@ int load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry, struct err 
 	entry->code_selector = LOAD_CODE_SELECTOR;
 	entry->data_selector = LOAD_DATA_SELECTOR;
 	entry->tss_selector = LOAD_TSS_SELECTOR;
-	return load_put(c, LOAD_GDT_GPA, gdt, sizeof(gdt), "descriptor table", e);
+	load_put(c, LOAD_GDT_GPA, gdt, sizeof(gdt));
 }
 
-int load_put_page_tables(const struct load_cfg *c, struct err *e)
+void load_put_page_tables(const struct load_cfg *c)
 {
 	const uint64_t pml4 = LOAD_PDPT_GPA | PTE_PRESENT | PTE_WRITE;
 	uint64_t pdpt[4];
 	uint64_t pd[512];
-	int rc = 0;
 
-	for (unsigned gib = 0; rc == 0 && gib < ARRAY_LEN(pdpt); gib++) {
+	for (unsigned gib = 0; gib < ARRAY_LEN(pdpt); gib++) {
 		uint64_t pd_gpa = LOAD_PDS_GPA + gib * PAGE_BYTES;
 
 		for (uint64_t i = 0; i < ARRAY_LEN(pd); i++)
 			pd[i] = (gib * ARRAY_LEN(pd) + i) * CHUNK_BYTES | PTE_PRESENT | PTE_WRITE |
 				PTE_LARGE;
 		pdpt[gib] = pd_gpa | PTE_PRESENT | PTE_WRITE;
-		rc = load_put(c, pd_gpa, pd, sizeof(pd), "page tables", e);
+		load_put(c, pd_gpa, pd, sizeof(pd));
 	}
-	if (rc == 0)
-		rc = load_put(c, LOAD_PDPT_GPA, pdpt, sizeof(pdpt), "page tables", e);
-	return rc < 0 ? rc : load_put(c, LOAD_PML4_GPA, &pml4, sizeof(pml4), "page tables", e);
+	load_put(c, LOAD_PDPT_GPA, pdpt, sizeof(pdpt));
+	load_put(c, LOAD_PML4_GPA, &pml4, sizeof(pml4));
 }
 
 int load_put_modules(const struct load_cfg *c, uint64_t lo, uint64_t hi, uint64_t *starts,
@@ -119,7 +104,6 @@ int load_put_modules(const struct load_cfg *c, uint64_t lo, uint64_t hi, uint64_
 	ret->modules_start = ret->modules_end = 0;
 	for (unsigned i = c->modules_count; i-- > 0;) {
 		const struct load_bytes *m = &c->modules[i];
-		int rc;
 
 		if (at < lo || m->len > at - lo || ((at - m->len) & ~(PAGE_BYTES - 1)) < lo)
 			return err_set(e, -ENOMEM, "%s: %zu bytes do not fit into guest memory "
@@ -127,9 +111,7 @@ int load_put_modules(const struct load_cfg *c, uint64_t lo, uint64_t hi, uint64_
 				       "guest more memory", m->name, m->len, (unsigned long long)lo,
 				       (unsigned long long)at);
 		at = (at - m->len) & ~(PAGE_BYTES - 1);
-		rc = load_put(c, at, m->bytes, m->len, "initrd or module", e);
-		if (rc < 0)
-			return rc;
+		load_put(c, at, m->bytes, m->len);
 		starts[i] = at;
 		if (ret->modules_end == 0)
 			ret->modules_end = at + m->len;

@@ -5,7 +5,7 @@
  * multiboot 1, and everything else, which is refused. Files are hostile input: every
  * length and offset is checked, and no byte is written outside RAM.
  *
- * Pure: bytes in, writes through guest_mem. Called by one thread before the guest runs, with
+ * Pure: bytes in, guest memory out. Called by one thread before the guest runs, with
  * guest memory that is all zeroes. Tests: tests/unit/load_*_test.c, tests/fuzz/.
  */
 #ifndef VMM_LOAD_H
@@ -53,7 +53,7 @@ struct load_result {
 /*
  * 0, or -Exxx with a text that names the file, its kind and what is wrong: -ENOEXEC for a
  * wrong file, -ENOMEM when the guest's memory is too small for it, -E2BIG when the command
- * line is too long, -EINVAL for a configuration that cannot be, or what a write failed with.
+ * line is too long, -EINVAL for a configuration that cannot be.
  * *ret is written on success only; guest memory may have been written in either case.
  */
 int load_kernel(const struct load_cfg *cfg, struct load_result *ret, struct err *e);

@@ -210,13 +210,11 @@ int bzimage_load(const struct load_cfg *c, struct load_result *ret, struct err *
 	rc = put_cmdline(c, &b, zp, e);
 	if (rc == 0)
 		rc = put_initrd(c, &b, zp, ret, e);
-	if (rc == 0)
-		rc = load_put(c, LOAD_INFO_GPA, zp, sizeof(zp), "zero page", e);
-	if (rc == 0)
-		rc = load_put_page_tables(c, e);
-	if (rc == 0)
-		rc = load_put_gdt(c, &ret->entry, e);
-	if (rc == 0)
-		rc = load_put(c, b.load_at, b.h + b.code, b.code_bytes, "code", e);
-	return rc;
+	if (rc < 0)
+		return rc;
+	load_put(c, LOAD_INFO_GPA, zp, sizeof(zp));
+	load_put_page_tables(c);
+	load_put_gdt(c, &ret->entry);
+	load_put(c, b.load_at, b.h + b.code, b.code_bytes);
+	return 0;
 }

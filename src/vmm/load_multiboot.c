@@ -111,12 +111,12 @@ static int read_addresses(const struct load_cfg *c, struct multiboot *m, struct 
 			       "there is room from %#llx to %#llx", c->kernel.name,
 			       (unsigned long long)m->lo, (unsigned long long)m->hi,
 			       LOAD_KERNEL_MIN, (unsigned long long)c->mem->low_bytes);
-	return load_put(c, m->lo, c->kernel.bytes + m->offset, m->bytes, "code", e);
+	load_put(c, m->lo, c->kernel.bytes + m->offset, m->bytes);
+	return 0;
 }
 
 static int read_elf(const struct load_cfg *c, struct multiboot *m, struct err *e)
 {
-	struct load_cfg copy = *c; /* elf_write's context is not const */
 	struct elf f;
 	int rc;
 
@@ -132,7 +132,7 @@ static int read_elf(const struct load_cfg *c, struct multiboot *m, struct err *e
 	/* The entry point of a kernel that runs elsewhere than it is loaded is virtual. */
 	if (m->entry < m->lo || m->entry >= m->hi)
 		elf_vaddr_to_paddr(&f, f.entry, &m->entry);
-	return elf_load_within(&f, LOAD_KERNEL_MIN, c->mem->low_bytes, load_elf_write, &copy, e);
+	return elf_load_within(&f, c->mem, LOAD_KERNEL_MIN, c->mem->low_bytes, e);
 }
 
 static const char *base_name(const char *path)
@@ -211,7 +211,9 @@ static int put_info(const struct load_cfg *c, const struct multiboot *m, struct 
 		rc = load_put_string(c, &strings, "asyncpf", "", e);
 	if (rc == 0)
 		rc = put_modules(c, m, info, &strings, ret, e);
-	return rc < 0 ? rc : load_put(c, LOAD_INFO_GPA, info, sizeof(info), "information", e);
+	if (rc == 0)
+		load_put(c, LOAD_INFO_GPA, info, sizeof(info));
+	return rc;
 }
 
 int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err *e)
@@ -236,6 +238,8 @@ int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err
 			       (unsigned long long)m.entry, (unsigned long long)m.lo,
 			       (unsigned long long)m.hi);
 	rc = put_info(c, &m, ret, e);
+	if (rc < 0)
+		return rc;
 	ret->kind = LOAD_MULTIBOOT;
 	ret->kernel_start = m.lo;
 	ret->kernel_end = m.hi;
@@ -246,5 +250,6 @@ int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err
 		.rbx = LOAD_INFO_GPA,
 		.rsp = LOAD_STACK_GPA,
 	};
-	return rc < 0 ? rc : load_put_gdt(c, &ret->entry, e);
+	load_put_gdt(c, &ret->entry);
+	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the loaders have in common: the layout of the first MiB, the map of memory, and
- * writing with an error text. Only for src/vmm/load*.c and tests.
+ * writing. Only for src/vmm/load*.c and tests.
  */
 #ifndef VMM_LOAD_PARTS_H
 #define VMM_LOAD_PARTS_H
@@ -44,9 +44,8 @@ struct load_range {
 /* The guest's memory map, ascending; returns how many ranges. */
 unsigned load_map(const struct guest_mem *m, struct load_range ret[LOAD_RANGES_MAX]);
 
-/* Writes guest memory; `what` goes into the error. */
-int load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t len,
-	     const char *what, struct err *e);
+/* Writes guest memory; the caller has seen to it that it is RAM (asserted). */
+void load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t len);
 
 /*
  * Writes a string of two parts, joined by a blank if both are there, and its final 0 at
@@ -59,10 +58,10 @@ int load_put_string(const struct load_cfg *c, uint64_t *at, const char *first, c
  * Writes the GDT and fills the entry with it and the selectors: flat 4 GiB segments, code of
  * 64 or 32 bits as entry->mode says.
  */
-int load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry, struct err *e);
+void load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry);
 
 /* Identity page tables of the first 4 GiB. */
-int load_put_page_tables(const struct load_cfg *c, struct err *e);
+void load_put_page_tables(const struct load_cfg *c);
 
 /*
  * Writes all modules, each at the start of a page, as high as they fit into [lo, hi), the
@@ -70,8 +69,5 @@ int load_put_page_tables(const struct load_cfg *c, struct err *e);
  */
 int load_put_modules(const struct load_cfg *c, uint64_t lo, uint64_t hi, uint64_t *starts,
 		     struct load_result *ret, struct err *e);
-
-/* Writes the kernel's bytes: an elf_write for elf_load_within, ctx is the load_cfg. */
-int load_elf_write(void *ctx, gpa_t gpa, const void *bytes, size_t len);
 
 #endif

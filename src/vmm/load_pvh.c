@@ -95,20 +95,19 @@ int pvh_load(const struct load_cfg *c, const struct elf *f, struct load_result *
 {
 	unsigned char info[PAGE_BYTES] = {0};
 	uint64_t strings = LOAD_STRINGS_GPA;
-	struct load_cfg copy = *c; /* elf_write's context is not const */
 	uint64_t entry = 0;
 	int rc = entry_of(f, &entry, e);
 
 	if (rc == 0)
-		rc = elf_load_within(f, LOAD_KERNEL_MIN, c->mem->low_bytes, load_elf_write, &copy,
-				     e);
+		rc = elf_load_within(f, c->mem, LOAD_KERNEL_MIN, c->mem->low_bytes, e);
 	if (rc == 0)
 		rc = load_put_string(c, &strings, "", c->cmdline ? c->cmdline : "", e);
 	put_info(c, info);
 	if (rc == 0)
 		rc = put_modules(c, f, info, &strings, ret, e);
-	if (rc == 0)
-		rc = load_put(c, LOAD_INFO_GPA, info, sizeof(info), "start info", e);
+	if (rc < 0)
+		return rc;
+	load_put(c, LOAD_INFO_GPA, info, sizeof(info));
 	ret->kind = LOAD_PVH;
 	ret->kernel_start = f->lo;
 	ret->kernel_end = f->hi;
@@ -118,5 +117,6 @@ int pvh_load(const struct load_cfg *c, const struct elf *f, struct load_result *
 		.rbx = LOAD_INFO_GPA,
 		.rsp = LOAD_STACK_GPA,
 	};
-	return rc < 0 ? rc : load_put_gdt(c, &ret->entry, e);
+	load_put_gdt(c, &ret->entry);
+	return 0;
 }

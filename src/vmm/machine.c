@@ -8,22 +8,9 @@
 
 #include "kvm/vm.h"
 #include "vmm/cpuid.h"
+#include "vmm/guest_ram.h"
 #include "vmm/load_file.h"
 #include "vmm/machine_parts.h"
-
-static int mem_read(void *ctx, gpa_t gpa, void *buf, size_t len)
-{
-	struct machine *m = ctx;
-
-	return apf_read(m->apf, gpa.v, buf, len);
-}
-
-static int mem_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	struct machine *m = ctx;
-
-	return apf_write(m->apf, gpa.v, buf, len);
-}
 
 static int check_cfg(const struct machine_cfg *c, struct err *e)
 {
@@ -43,33 +30,11 @@ static int check_cfg(const struct machine_cfg *c, struct err *e)
 	return 0;
 }
 
-/* ---- memory ---- */
-
-static int add_memory(struct machine *m, unsigned slot, uint64_t gpa, uint64_t bytes, bool start,
-		      struct err *e)
-{
-	struct apf_error ae;
-	int rc;
-
-	if (bytes == 0)
-		return 0;
-	if (start)
-		return kvmp_vm_memory(m->vm_fd, slot, (gpa_t){gpa}, bytes,
-				      (hva_t){(uintptr_t)apf_memory_hva(m->apf, gpa)}, e);
-	rc = apf_memory_add(m->apf, gpa, bytes, &ae);
-	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
-}
-
 static int build_memory(struct machine *m, struct err *e)
 {
 	struct apf_error ae;
-	int rc;
+	int rc = guest_ram_open(&m->mem, m->apf, m->vm_fd, e);
 
-	m->mem = (struct guest_mem){.read = mem_read, .write = mem_write, .ctx = m};
-	guest_mem_split(&m->mem, m->cfg.memory_bytes);
-	rc = add_memory(m, 0, 0, m->mem.low_bytes, false, e);
-	if (rc == 0)
-		rc = add_memory(m, 1, GUEST_HIGH_GPA, m->mem.high_bytes, false, e);
 	if (rc < 0)
 		return rc;
 	if (m->cfg.source.uri)
@@ -77,10 +42,7 @@ static int build_memory(struct machine *m, struct err *e)
 				    m->cfg.source.uri, 0, NULL, &ae);
 	if (rc == 0)
 		rc = apf_start(m->apf, &ae);
-	if (rc < 0)
-		return err_set(e, rc, "%s", ae.text);
-	rc = add_memory(m, 0, 0, m->mem.low_bytes, true, e);
-	return rc < 0 ? rc : add_memory(m, 1, GUEST_HIGH_GPA, m->mem.high_bytes, true, e);
+	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
 }
 
 /* ---- processors ---- */
@@ -181,7 +143,9 @@ static int build(struct machine *m, struct err *e)
 		rc = kvmp_vm_pit(m->vm_fd, e);
 	if (rc < 0)
 		return rc;
+	guest_mem_split(&m->mem, m->cfg.memory_bytes);
 	ac.vcpus_max = m->cfg.cpus;
+	guest_ram_config(&m->mem, &ac);
 	rc = apf_open(m->vm_fd, &ac, &m->apf, &ae);
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);

@@ -13,13 +13,14 @@
 #include "kvm/vm.h"
 #include "vmm/cpuid.h"
 #include "vmm/elf.h"
+#include "vmm/guest_ram.h"
 #include "vmm/small_machine.h"
 
 /* Made by tools/embed from guests/small. */
 extern const unsigned char small_elf[];
 extern const size_t small_elf_bytes;
 
-#define IMAGE_GPA (1ull << 32)
+#define IMAGE_GPA GUEST_HIGH_GPA
 #define GIB (1ull << 30)
 
 /* Page tables, all below SMALL_KERNEL_GPA. */
@@ -33,30 +34,26 @@ extern const size_t small_elf_bytes;
 #define PTE_USER 4ull
 #define PTE_LARGE 128ull
 
-static int put(struct small_machine *m, gpa_t gpa, const void *bytes, size_t len)
-{
-	return apf_write(m->apf, gpa.v, bytes, len);
-}
-
-static int put_ctx(void *ctx, gpa_t gpa, const void *bytes, size_t len)
-{
-	return put(ctx, gpa, bytes, len);
-}
-
 static uint64_t low_bytes(const struct small_boot *b)
 {
 	return align_up(SMALL_EXPECT_GPA + b->pages * sizeof(uint64_t), CHUNK_BYTES);
 }
 
-/* Maps [gpa, gpa + bytes) one to one in 2 MiB pages; *pds counts page directories used. */
-static int map_range(struct small_machine *m, uint64_t gpa, uint64_t bytes, uint64_t *pdpt,
-		     uint64_t *pds)
+/* A page of guest memory, all of it zeroes: a page table, for example. */
+static uint64_t *page_at(const struct small_machine *m, uint64_t gpa)
 {
+	return guest_mem_at(&m->mem, (gpa_t){gpa}, PAGE_BYTES);
+}
+
+/* Maps [gpa, gpa + bytes) one to one in 2 MiB pages; *pds counts page directories used. */
+static int map_range(struct small_machine *m, uint64_t gpa, uint64_t bytes, uint64_t *pds)
+{
+	uint64_t *pdpt = page_at(m, PDPT_GPA);
 	uint64_t end = gpa + bytes;
 
 	for (uint64_t gib = gpa / GIB; gib * GIB < end; gib++) {
-		uint64_t pd[512] = {0};
 		uint64_t pd_gpa = PD_GPA + *pds * PAGE_BYTES;
+		uint64_t *pd = page_at(m, pd_gpa);
 
 		if (*pds == PDS_MAX || gib >= 512)
 			return -E2BIG;
@@ -67,8 +64,6 @@ static int map_range(struct small_machine *m, uint64_t gpa, uint64_t bytes, uint
 				pd[i] = at | PTE_PRESENT | PTE_WRITE | PTE_LARGE |
 					(at >= SMALL_USER_GPA ? PTE_USER : 0);
 		}
-		if (put(m, (gpa_t){pd_gpa}, pd, sizeof(pd)) < 0)
-			return -EIO;
 		pdpt[gib] = pd_gpa | PTE_PRESENT | PTE_WRITE | PTE_USER;
 		(*pds)++;
 	}
@@ -77,17 +72,12 @@ static int map_range(struct small_machine *m, uint64_t gpa, uint64_t bytes, uint
 
 static int build_page_tables(struct small_machine *m, struct err *e)
 {
-	const uint64_t pml4 = PDPT_GPA | PTE_PRESENT | PTE_WRITE | PTE_USER;
-	uint64_t pdpt[512] = {0};
 	uint64_t pds = 0;
-	int rc = map_range(m, 0, low_bytes(&m->cfg->boot), pdpt, &pds);
+	int rc = map_range(m, 0, m->mem.low_bytes, &pds);
 
 	if (rc == 0)
-		rc = map_range(m, IMAGE_GPA, m->image_bytes, pdpt, &pds);
-	if (rc == 0)
-		rc = put(m, (gpa_t){PML4_GPA}, &pml4, sizeof(pml4));
-	if (rc == 0)
-		rc = put(m, (gpa_t){PDPT_GPA}, pdpt, sizeof(pdpt));
+		rc = map_range(m, IMAGE_GPA, m->mem.high_bytes, &pds);
+	page_at(m, PML4_GPA)[0] = PDPT_GPA | PTE_PRESENT | PTE_WRITE | PTE_USER;
 	return rc < 0 ? err_sys(e, rc, "guest page tables") : 0;
 }
 
@@ -108,25 +98,17 @@ static int check_boot(const struct small_boot *b, struct err *e)
 static int build_memory(struct small_machine *m, struct err *e)
 {
 	const struct small_cfg *cfg = m->cfg;
-	uint64_t low = low_bytes(&cfg->boot);
 	struct apf_error ae;
-	int rc = apf_memory_add(m->apf, 0, low, &ae);
+	int rc = guest_ram_open(&m->mem, m->apf, m->vm_fd, e);
 
-	if (rc == 0)
-		rc = apf_memory_add(m->apf, IMAGE_GPA, m->image_bytes, &ae);
-	if (rc == 0 && cfg->source_uri)
+	if (rc < 0)
+		return rc;
+	if (cfg->source_uri)
 		rc = apf_source_add(m->apf, IMAGE_GPA, cfg->boot.pages * PAGE_BYTES,
 				    cfg->source_uri, 0, NULL, &ae);
 	if (rc == 0)
 		rc = apf_start(m->apf, &ae);
-	if (rc < 0)
-		return err_set(e, rc, "%s", ae.text);
-	rc = kvmp_vm_memory(m->vm_fd, 0, (gpa_t){0}, low,
-			    (hva_t){(uintptr_t)apf_memory_hva(m->apf, 0)}, e);
-	if (rc == 0)
-		rc = kvmp_vm_memory(m->vm_fd, 1, (gpa_t){IMAGE_GPA}, m->image_bytes,
-				    (hva_t){(uintptr_t)apf_memory_hva(m->apf, IMAGE_GPA)}, e);
-	return rc;
+	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
 }
 
 /* What the host's emulator touches at CPL 0 must never be absent. */
@@ -135,7 +117,7 @@ static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_
 {
 	struct small_boot boot = m->cfg->boot;
 	/* Without a swap file nothing is taken away, and the kernel fills what is touched. */
-	int rc = m->cfg->apf.swap ? apf_pin(m->apf, 0, low_bytes(&boot)) : 0;
+	int rc = m->cfg->apf.swap ? apf_pin(m->apf, 0, m->mem.low_bytes) : 0;
 
 	if (rc < 0)
 		return err_sys(e, rc, "guest memory");
@@ -143,14 +125,14 @@ static int fill_memory(struct small_machine *m, uint64_t tsc_khz, uint64_t *ret_
 	boot.version = SMALL_VERSION;
 	boot.image_gpa = IMAGE_GPA;
 	boot.tsc_khz = tsc_khz;
-	rc = elf_load(small_elf, small_elf_bytes, SMALL_BOOT_GPA, put_ctx, m, ret_entry, e);
+	rc = elf_load(small_elf, small_elf_bytes, &m->mem, SMALL_BOOT_GPA, ret_entry, e);
 	if (rc < 0)
 		return rc;
-	rc = put(m, (gpa_t){SMALL_BOOT_GPA}, &boot, sizeof(boot));
-	if (rc == 0 && m->cfg->expect)
-		rc = put(m, (gpa_t){SMALL_EXPECT_GPA}, m->cfg->expect,
-			 boot.pages * sizeof(uint64_t));
-	return rc < 0 ? err_sys(e, rc, "guest memory") : build_page_tables(m, e);
+	memcpy(m->mem.low + SMALL_BOOT_GPA, &boot, sizeof(boot));
+	if (m->cfg->expect)
+		memcpy(m->mem.low + SMALL_EXPECT_GPA, m->cfg->expect,
+		       boot.pages * sizeof(uint64_t));
+	return build_page_tables(m, e);
 }
 
 static int set_cpuid(struct small_machine *m, unsigned i, struct err *e)
@@ -213,7 +195,8 @@ int small_build(struct small_machine *m, const struct small_cfg *cfg, struct err
 	if (rc < 0)
 		return rc;
 	m->vcpu_count = cfg->boot.vcpus;
-	m->image_bytes = align_up(cfg->boot.pages * PAGE_BYTES, CHUNK_BYTES);
+	m->mem.low_bytes = low_bytes(&cfg->boot);
+	m->mem.high_bytes = align_up(cfg->boot.pages * PAGE_BYTES, CHUNK_BYTES);
 	m->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->done_fd < 0)
 		return err_sys(e, -errno, "eventfd");
@@ -221,6 +204,7 @@ int small_build(struct small_machine *m, const struct small_cfg *cfg, struct err
 	if (rc < 0)
 		return rc;
 	ac.vcpus_max = m->vcpu_count;
+	guest_ram_config(&m->mem, &ac);
 	ac.on_event = cfg->event;
 	ac.on_event_ctx = cfg->ctx;
 	rc = apf_open(m->vm_fd, &ac, &m->apf, &ae);

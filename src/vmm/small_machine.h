@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "kvm/kvm_uapi.h"
+#include "vmm/guest_mem.h"
 #include "vmm/small.h"
 
 struct small_vcpu {
@@ -25,9 +26,9 @@ struct small_machine {
 	int vm_fd;
 	int done_fd; /* eventfd: the guest ended, or a vCPU failed */
 	struct apf *apf;
+	struct guest_mem mem; /* the image is the upper part */
 	struct small_vcpu vcpus[SMALL_VCPUS_MAX];
 	unsigned vcpu_count;
-	uint64_t image_bytes;
 	/* Written by vCPU threads under lock. */
 	pthread_mutex_t lock;
 	bool stop;

@@ -88,15 +88,15 @@ struct job {
 };
 
 /*
- * Handlers return a status (0 or above), or -Exxx that is not the disk's: guest memory, the
- * ring, or cancelled.
+ * Handlers return a status (0 or above), or -Exxx that is not the disk's: cancelled, or guest
+ * memory that the backing could not touch.
  */
 typedef int (*handler)(struct job *j);
 
 static int disk_status(struct virtio_blk *b, int rc)
 {
-	if (rc == 0)
-		return S_OK;
+	if (rc == 0 || rc == -EFAULT)
+		return rc;
 	b->count.errors++;
 	return rc == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
 }
@@ -125,23 +125,21 @@ static int do_in(struct job *j)
 {
 	struct virtio_blk *b = j->b;
 	const struct blk_backing *k = &b->backing;
+	struct iovec v[VIRTQ_SEGS_MAX];
 
 	b->count.reads++;
 	if (!range_ok(b, j->h.sector, j->in_len))
 		return refuse(b);
 	while (j->written < j->in_len) {
-		size_t n = (size_t)min_u64(j->in_len - j->written, sizeof(b->piece));
+		size_t n = (size_t)min_u64(j->in_len - j->written, VIRTIO_BLK_PIECE_BYTES);
+		unsigned count = virtq_chain_in(j->rq->chain, j->written, n, v);
 		int rc;
 
 		if (cancelled(j))
 			return -ECANCELED;
-		rc = k->ops->read(k->ctx, j->h.sector * BLK_SECTOR_BYTES + j->written, b->piece,
-				  n);
+		rc = k->ops->readv(k->ctx, j->h.sector * BLK_SECTOR_BYTES + j->written, v, count);
 		if (rc < 0)
 			return disk_status(b, rc);
-		rc = virtq_chain_write(j->rq->q, j->rq->chain, j->written, b->piece, n);
-		if (rc < 0)
-			return rc;
 		j->written += (uint32_t)n;
 		b->count.bytes_read += n;
 	}
@@ -152,20 +150,19 @@ static int do_out(struct job *j)
 {
 	struct virtio_blk *b = j->b;
 	const struct blk_backing *k = &b->backing;
+	struct iovec v[VIRTQ_SEGS_MAX];
 
 	b->count.writes++;
 	if (k->read_only || !range_ok(b, j->h.sector, j->out_len))
 		return refuse(b);
 	for (uint64_t done = 0; done < j->out_len;) {
-		size_t n = (size_t)min_u64(j->out_len - done, sizeof(b->piece));
+		size_t n = (size_t)min_u64(j->out_len - done, VIRTIO_BLK_PIECE_BYTES);
+		unsigned count = virtq_chain_out(j->rq->chain, sizeof(j->h) + done, n, v);
 		int rc;
 
 		if (cancelled(j))
 			return -ECANCELED;
-		rc = virtq_chain_read(j->rq->q, j->rq->chain, sizeof(j->h) + done, b->piece, n);
-		if (rc < 0)
-			return rc;
-		rc = k->ops->write(k->ctx, j->h.sector * BLK_SECTOR_BYTES + done, b->piece, n);
+		rc = k->ops->writev(k->ctx, j->h.sector * BLK_SECTOR_BYTES + done, v, count);
 		if (rc < 0)
 			return disk_status(b, rc);
 		done += n;
@@ -189,13 +186,9 @@ static int do_flush(struct job *j)
 /* 20 bytes, padded with zeroes but not ended by one (5.2.6). */
 static int do_get_id(struct job *j)
 {
-	uint32_t n = (uint32_t)min_u64(j->in_len, sizeof(j->b->id));
-	int rc = virtq_chain_write(j->rq->q, j->rq->chain, 0, j->b->id, n);
-
 	j->b->count.others++;
-	if (rc < 0)
-		return rc;
-	j->written = n;
+	j->written = (uint32_t)min_u64(j->in_len, sizeof(j->b->id));
+	virtq_chain_write(j->rq->chain, 0, j->b->id, j->written);
 	return S_OK;
 }
 
@@ -226,9 +219,7 @@ static int do_ranges(struct job *j)
 	j->b->count.others++;
 	if (k->read_only || count == 0 || j->out_len != count * sizeof(*r))
 		return refuse(j->b);
-	rc = virtq_chain_read(j->rq->q, j->rq->chain, sizeof(j->h), r, count * sizeof(*r));
-	if (rc < 0)
-		return rc;
+	virtq_chain_read(j->rq->chain, sizeof(j->h), r, count * sizeof(*r));
 	rc = ranges_ok(j, r, count);
 	if (rc != S_OK) {
 		j->b->count.errors++;
@@ -285,24 +276,20 @@ static int blk_request(void *dev, unsigned queue, const struct virtio_request *r
 		       uint32_t *ret_written)
 {
 	struct job j = {.b = dev, .rq = rq};
+	uint8_t status;
 	int rc;
 
 	(void)queue;
 	if (rq->chain->out_len < sizeof(j.h) || rq->chain->in_len < 1)
 		return VIRTQ_MALFORMED;
-	rc = virtq_chain_read(rq->q, rq->chain, 0, &j.h, sizeof(j.h));
-	if (rc < 0)
-		return rc;
+	virtq_chain_read(rq->chain, 0, &j.h, sizeof(j.h));
 	j.out_len = rq->chain->out_len - sizeof(j.h);
 	j.in_len = rq->chain->in_len - 1;
 	rc = handler_of(j.h.type)(&j);
 	if (rc < 0)
 		return rc;
-	uint8_t status = (uint8_t)rc;
-
-	rc = virtq_chain_write(rq->q, rq->chain, j.in_len, &status, 1);
-	if (rc < 0)
-		return rc;
+	status = (uint8_t)rc;
+	virtq_chain_write(rq->chain, j.in_len, &status, 1);
 	/* 2.7.8.2: only what is written without a gap from the start counts. */
 	*ret_written = j.written + (j.written == j.in_len);
 	return 0;

@@ -2,8 +2,8 @@
 /*
  * A disk (virtio 1.2, 5.2): turns the buffers of one queue into reads, writes, flushes,
  * discards and zeroing of a blk_backing. Decides what a request may touch before it touches
- * it; trouble with the backing is a status byte, never more. Data passes through one bounce
- * buffer, so a request of any length costs 64 KiB.
+ * it; trouble with the backing is a status byte, never more. Data goes straight between the
+ * backing and guest memory, in pieces, between which a request can be cancelled.
  *
  * Without VIRTIO_BLK_F_FLUSH the driver takes writes for durable when they end (5.2.6.2), so
  * each is then flushed.
@@ -36,7 +36,6 @@ struct virtio_blk {
 		_Atomic uint64_t reads, writes, flushes, others, errors;
 		_Atomic uint64_t bytes_read, bytes_written;
 	} count;
-	unsigned char piece[VIRTIO_BLK_PIECE_BYTES]; /* the worker's */
 };
 
 /*

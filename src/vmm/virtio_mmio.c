@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "vmm/guest_touch.h"
 
 /* 4.2.2, table 4.1 */
 enum {
@@ -84,10 +85,8 @@ static struct virtio_mmio_queue *next_locked(struct virtio_mmio *v)
 static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64_t features)
 {
 	const struct virtio_request rq = {
-		.q = &vq->ring, .chain = &v->chain, .cancelled = &v->cancelled,
-		.features = features};
+		.chain = &v->chain, .cancelled = &v->cancelled, .features = features};
 	uint32_t written = 0;
-	bool notify = false;
 	int rc = virtq_pop(&vq->ring, &v->chain);
 
 	if (rc == 0)
@@ -95,14 +94,11 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 	if (rc < 0)
 		return rc;
 	rc = v->cfg.ops->request(v->cfg.dev, (unsigned)(vq - v->queues), &rq, &written);
-	if (rc == -ECANCELED || rc == -EINTR)
+	if (rc == -ECANCELED)
 		virtq_unpop(&vq->ring);
 	if (rc < 0)
 		return rc;
-	rc = virtq_push(&vq->ring, v->chain.head, written, &notify);
-	if (rc < 0)
-		return rc;
-	if (notify) {
+	if (virtq_push(&vq->ring, v->chain.head, written)) {
 		pthread_mutex_lock(&v->lock);
 		raise_locked(v, VIRTIO_INT_USED);
 		pthread_mutex_unlock(&v->lock);
@@ -111,28 +107,43 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 }
 
 /*
+ * As serve_one, for no more than the queue's size: then the others' turn comes. -EFAULT: guest
+ * memory could not be had. No lock is held where it is touched.
+ */
+static int serve_some(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64_t features)
+{
+	uint32_t budget = vq->ring.size;
+	struct guest_touch touch;
+	int rc = 1;
+
+	guest_touch_begin(&touch, v->cfg.mem);
+	if (sigsetjmp(touch.env, 1) != 0)
+		return -EFAULT;
+	while (rc == 1 && budget-- && !atomic_load(&v->cancelled))
+		rc = serve_one(v, vq, features);
+	guest_touch_end();
+	return rc;
+}
+
+/*
  * Called and returns with the lock held. While `busy`, ring and chain are the server's and
  * the lock is free. A queue that was cut off keeps its kick: should it still exist, it is
- * served again, a dropped request first. One queue is served for no more than its size, then
- * the others' turn comes.
+ * served again, a dropped request first.
  */
 static void serve_locked(struct virtio_mmio *v, struct virtio_mmio_queue *vq)
 {
 	uint64_t features = v->driver_features;
-	uint32_t budget = vq->ring.size;
-	int rc = 1;
+	int rc;
 
 	vq->kicked = false;
 	v->busy = true;
 	pthread_mutex_unlock(&v->lock);
-	while (rc == 1 && budget-- && !atomic_load(&v->cancelled))
-		rc = serve_one(v, vq, features);
+	rc = serve_some(v, vq, features);
 	pthread_mutex_lock(&v->lock);
 	v->busy = false;
 	if (rc == 1 || rc == -ECANCELED)
 		vq->kicked = true;
-	/* Guest memory that cannot be had leaves the device unable to go on, too. */
-	if (rc < 0 && rc != -ECANCELED && rc != -EINTR)
+	else if (rc < 0)
 		needs_reset_locked(v);
 	pthread_cond_broadcast(&v->changed);
 }
@@ -433,6 +444,7 @@ static int start_worker(struct virtio_mmio *v)
 	int rc;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* its own, for a touch that fails */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&v->thread, NULL, worker, v);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -447,6 +459,7 @@ int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, s
 
 	ASSERT(cfg->config_len <= VIRTIO_CONFIG_BYTES);
 	ASSERT(cfg->ops->queues <= VIRTIO_QUEUES_MAX);
+	guest_touch_init();
 	memset(v, 0, sizeof(*v));
 	if (cfg->config_len)
 		memcpy(v->config, cfg->config, cfg->config_len);

@@ -8,8 +8,10 @@
  *
  * Threads: register accesses come from any vCPU thread. Queues are served by the device's
  * worker thread, so that no vCPU waits for a disk or for absent memory; or, opened without
- * one, by whoever calls virtio_mmio_work(). A vCPU that resets the device, or takes a queue
- * away, waits until the request in hand is finished or dropped.
+ * one, by whoever calls virtio_mmio_work(). Guest memory is touched there only, and guarded
+ * (guest_touch.h): if that fails, the device needs a reset, and nobody else is concerned. A
+ * vCPU that resets the device, or takes a queue away, waits until the request in hand is
+ * finished or dropped.
  * Tests: tests/unit/virtio_mmio_test.c, virtio_worker_test.c.
  */
 #ifndef VMM_VIRTIO_MMIO_H
@@ -45,7 +47,6 @@ enum virtio_interrupt {
 };
 
 struct virtio_request {
-	const struct virtq *q; /* for virtq_chain_read and _write */
 	const struct virtq_chain *chain;
 	/* Set when the device is to be reset or closed: end soon, with -ECANCELED. */
 	const atomic_bool *cancelled;
@@ -57,9 +58,9 @@ struct virtio_dev_ops {
 	unsigned queues;    /* at most VIRTIO_QUEUES_MAX */
 	/*
 	 * Does what a buffer asks for. Worker thread, no lock held, may block. 0: done, and
-	 * *ret_written bytes from the start of the writable part are there. VIRTQ_MALFORMED:
-	 * the device needs a reset. -ECANCELED, -EINTR: dropped because of `cancelled` or
-	 * because guest memory is going away. Any other failure of guest memory as it came.
+	 * *ret_written bytes from the start of the writable part are there. -ECANCELED: dropped
+	 * because of `cancelled`. VIRTQ_MALFORMED and any other failure: the device needs a
+	 * reset. A touch of guest memory that fails ends the call where it is (guest_touch.h).
 	 */
 	int (*request)(void *dev, unsigned queue, const struct virtio_request *rq,
 		       uint32_t *ret_written);
@@ -101,19 +102,20 @@ struct virtio_mmio {
 	uint64_t driver_features;
 	uint8_t config[VIRTIO_CONFIG_BYTES];
 	struct virtio_mmio_queue queues[VIRTIO_QUEUES_MAX];
-	uint64_t resets_needed; /* rings that broke the rules */
+	uint64_t resets_needed; /* rings that broke the rules, touches that failed */
 };
 
 /*
  * Everything that cfg points to is borrowed until close, config excepted. v is the caller's
- * and does not move. Starts the worker thread with every signal blocked.
+ * and does not move. Starts the worker thread with every signal but SIGBUS blocked.
  */
 int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, struct err *e);
 
 /*
  * Ends the worker: the request in hand is finished or dropped, the others are not begun.
- * vCPU threads must not access the device any more. Waits for guest memory and the backing
- * file as long as they make the request wait. NULL, or all zeroes, is harmless.
+ * vCPU threads must not access the device any more. Waits for guest memory, unless apf_stop was
+ * called, and for the backing file as long as they make the request wait. NULL, or all zeroes, is
+ * harmless.
  */
 void virtio_mmio_close(struct virtio_mmio *v);
 

@@ -2,15 +2,17 @@
 /*
  * The device's side of a split virtqueue (virtio 1.2, 2.7): takes descriptor chains that the
  * driver made available, gives them back as used, says whether the driver wants to hear of
- * it. The ring is hostile input: every index, address and length is copied out of guest
- * memory once and then checked; a walk ends after at most VIRTQ_SEGS_MAX descriptors. A
- * ring that breaks the rules is reported, never followed.
+ * it. The ring is hostile input: every index, address and length is read once and then
+ * checked; a walk ends after at most VIRTQ_SEGS_MAX descriptors. A ring that breaks the
+ * rules is reported, never followed.
  *
- * Threads: one at a time; the owner sees to that. Calls may block while absent guest memory
- * is fetched. Tests: tests/unit/virtio_queue_test.c, tests/fuzz/virtq_fuzz.c.
+ * Threads: one at a time; the owner sees to that. Calls wait in the touch of absent guest
+ * memory. Tests: tests/unit/virtio_queue_test.c, tests/fuzz/virtq_fuzz.c.
  */
 #ifndef VMM_VIRTIO_QUEUE_H
 #define VMM_VIRTIO_QUEUE_H
+
+#include <sys/uio.h>
 
 #include "base/types.h"
 #include "vmm/guest_mem.h"
@@ -32,19 +34,20 @@
 #define VIRTQ_AVAIL_ALIGN 2u
 #define VIRTQ_USED_ALIGN 4u
 
+struct virtq_avail;
+struct virtq_used;
+
 struct virtq {
-	const struct guest_mem *mem;
 	uint32_t size; /* as the driver wrote it; checked by virtq_start */
 	gpa_t desc, avail, used;
+	/* From virtq_start on. */
+	const struct guest_mem *mem;
+	const unsigned char *desc_at;
+	struct virtq_avail *avail_at;
+	struct virtq_used *used_at;
 	bool event_idx, indirect; /* negotiated */
 	uint16_t avail_next; /* next entry of the available ring that we take */
 	uint16_t used_next;  /* next entry of the used ring that we fill */
-};
-
-/* Part of a buffer in guest memory; len > 0 and all of it is RAM. */
-struct virtq_seg {
-	gpa_t gpa;
-	uint32_t len;
 };
 
 /* One buffer: first what the device reads, then what it writes. */
@@ -53,7 +56,7 @@ struct virtq_chain {
 	uint16_t out_count; /* segs[0 .. out_count) are read by the device */
 	uint16_t in_count;  /* the next in_count are written by it */
 	uint64_t out_len, in_len; /* bytes; together below 2^32 (2.7.5.2) */
-	struct virtq_seg segs[VIRTQ_SEGS_MAX];
+	struct iovec segs[VIRTQ_SEGS_MAX]; /* in guest memory; none is empty */
 };
 
 /*
@@ -63,10 +66,7 @@ struct virtq_chain {
  */
 int virtq_start(struct virtq *q, const struct guest_mem *mem, uint64_t features);
 
-/*
- * The next buffer: 1, and ret is filled; 0: none. VIRTQ_MALFORMED: the ring breaks the
- * rules. Any other error: guest memory could not be had; nothing was taken.
- */
+/* The next buffer: 1, and ret is filled; 0: none. VIRTQ_MALFORMED: nothing was taken. */
 int virtq_pop(struct virtq *q, struct virtq_chain *ret);
 
 /* The buffer popped last is not served now: the next virtq_pop() takes it again. */
@@ -74,23 +74,24 @@ void virtq_unpop(struct virtq *q);
 
 /*
  * Gives the buffer back; written: bytes from the start of its device-writable part that are
- * certainly there. *ret_notify: the driver wants an interrupt. Errors as virtq_pop.
+ * certainly there. True: the driver wants an interrupt.
  */
-int virtq_push(struct virtq *q, uint16_t head, uint32_t written, bool *ret_notify);
+bool virtq_push(struct virtq *q, uint16_t head, uint32_t written);
+
+/* Asks the driver to notify us of the next buffer. True: one has come meanwhile, go on. */
+bool virtq_rearm(struct virtq *q);
 
 /*
- * Asks the driver to notify us of the next buffer. 1: one has come meanwhile, go on; 0: it
- * will tell. Errors as virtq_pop.
+ * The pieces of [off, off + len) of the chain's readable or writable part, and how many they
+ * are. The range must lie within out_len or in_len (asserted, here and below).
  */
-int virtq_rearm(struct virtq *q);
+unsigned virtq_chain_out(const struct virtq_chain *c, uint64_t off, size_t len,
+			 struct iovec ret[VIRTQ_SEGS_MAX]);
+unsigned virtq_chain_in(const struct virtq_chain *c, uint64_t off, size_t len,
+			struct iovec ret[VIRTQ_SEGS_MAX]);
 
-/*
- * Copies [off, off + len) of the chain's readable part into buf, or buf into the writable
- * part. The range must lie within out_len or in_len (asserted). 0, or what guest_mem says.
- */
-int virtq_chain_read(const struct virtq *q, const struct virtq_chain *c, uint64_t off, void *buf,
-		     size_t len);
-int virtq_chain_write(const struct virtq *q, const struct virtq_chain *c, uint64_t off,
-		      const void *buf, size_t len);
+/* Copies that range of the readable part into buf, once, or buf into the writable part. */
+void virtq_chain_read(const struct virtq_chain *c, uint64_t off, void *buf, size_t len);
+void virtq_chain_write(const struct virtq_chain *c, uint64_t off, const void *buf, size_t len);
 
 #endif

@@ -29,20 +29,19 @@ static int fill_from_kernel(void *ctx, void *buf, size_t len)
 static int rng_request(void *dev, unsigned queue, const struct virtio_request *rq,
 		       uint32_t *ret_written)
 {
-	unsigned char bytes[VIRTIO_RNG_BYTES_MAX];
+	struct iovec v[VIRTQ_SEGS_MAX];
 	struct virtio_rng *r = dev;
-	uint32_t n = (uint32_t)min_u64(rq->chain->in_len, sizeof(bytes));
-	int rc;
+	uint32_t n = (uint32_t)min_u64(rq->chain->in_len, VIRTIO_RNG_BYTES_MAX);
+	unsigned count;
+	int rc = 0;
 
 	(void)queue;
 	if (n == 0 || rq->chain->out_len) /* 5.4.6.1: one buffer, only to be written */
 		return VIRTQ_MALFORMED;
-	rc = r->fill(r->ctx, bytes, n);
-	if (rc < 0)
-		return rc;
-	rc = virtq_chain_write(rq->q, rq->chain, 0, bytes, n);
-	if (rc == 0)
-		*ret_written = n;
+	count = virtq_chain_in(rq->chain, 0, n, v);
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		rc = r->fill(r->ctx, v[i].iov_base, v[i].iov_len);
+	*ret_written = n;
 	return rc;
 }
 

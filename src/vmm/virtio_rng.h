@@ -12,7 +12,7 @@
 
 #define VIRTIO_RNG_BYTES_MAX 4096u
 
-/* 0, or -Exxx. Must fill all of buf; may block. */
+/* 0, or -Exxx. Must fill all of buf, which is guest memory; may block. */
 typedef int (*virtio_rng_fill)(void *ctx, void *buf, size_t len);
 
 struct virtio_rng {

@@ -108,8 +108,9 @@ class Limits(DemoTest):
     def test_address_space(self):
         need(self, "user")
         self.refused(self.limited(f"--as={64 << 20}", "--pages", "16384"),
-                     "run failed: user:int: guest memory of [0-9]+ bytes is mapped twice, and "
-                     r"RLIMIT_AS allows the process [0-9]+; raise it \(ulimit -v\)")
+                     "run failed: user:int: guest memory of [0-9]+ bytes cannot be set aside "
+                     r"twice: lower memory_max, or raise RLIMIT_AS \(ulimit -v\); free memory, .*"
+                     "or use fewer --pages")
 
     def test_address_space_at_every_size(self):
         """Wherever memory ends, one line says so."""

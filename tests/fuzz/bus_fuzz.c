@@ -115,7 +115,7 @@ static void open_chips(struct world *w, const struct guest_mem *mem, bool read_o
 static void close_chips(struct world *w)
 {
 	virtio_rng_close(&w->rng);
-	virtio_blk_close(&w->d.blk);
+	disk_close(&w->d);
 	pm_fini(&w->pm);
 	rtc_fini(&w->rtc);
 	serial_fini(&w->serial);

@@ -15,21 +15,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-struct bounds {
-	unsigned char *ram;
-	uint64_t bytes;
-};
-
-static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	const struct bounds *b = ctx;
-
-	if (gpa.v > b->bytes || len > b->bytes - gpa.v)
-		abort();
-	memcpy(b->ram + gpa.v, buf, len);
-	return 0;
-}
-
 static void check_result(const struct load_result *r, uint64_t ram)
 {
 	if (r->kernel_start < LOAD_KERNEL_MIN || r->kernel_start >= r->kernel_end ||
@@ -47,17 +32,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Guest memory is its end, whatever its size: a sanitizer sees what goes beyond. */
 	static unsigned char arena[RAM_MAX];
 	struct load_result r;
-	struct bounds b;
+	uint64_t ram;
 	struct err e;
 
 	if (size == 0)
 		return 0;
-	b.bytes = (uint64_t)(1 + (data[0] & 7)) << 20;
-	b.ram = arena + RAM_MAX - b.bytes;
+	ram = (uint64_t)(1 + (data[0] & 7)) << 20;
 	struct guest_mem mem = {
-		.write = ram_write,
-		.ctx = &b,
-		.low_bytes = b.bytes,
+		.low = arena + RAM_MAX - ram,
+		.low_bytes = ram,
 		.high_bytes = data[0] & 0x20 ? 1ull << 30 : 0,
 	};
 	struct load_cfg cfg = {
@@ -69,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned i = 0; i < cfg.modules_count; i++)
 		cfg.modules[i] = (struct load_bytes){"m", module, sizeof(module) - i * 1000};
 	if (load_kernel(&cfg, &r, &e) == 0)
-		check_result(&r, b.bytes);
+		check_result(&r, ram);
 	else if (e.code >= 0 || strlen(e.text) == 0)
 		abort();
 	return 0;

@@ -51,7 +51,7 @@ static void check_alive(struct disk_world *w)
 	};
 	static const uint16_t avail[3] = {0, 1, 0};
 
-	memset(w->ram, 0, sizeof(w->ram));
+	memset(w->ram, 0, RAM_BYTES);
 	memcpy(w->ram + DESC, ring, sizeof(ring));
 	memcpy(w->ram + AVAIL, avail, sizeof(avail));
 	w->ram[0x3000] = 0xff;
@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			;
 	} while (rounds-- > 0);
 	check_alive(w);
-	virtio_blk_close(&w->blk);
+	disk_close(w);
 	free(w);
 	return 0;
 }

@@ -99,9 +99,10 @@ static void run_vm(const struct files *f, uint64_t first, int said)
 			content(ahead, words);
 			need(apf_write(a, place(ahead), words, sizeof(words)) == 0, 18);
 		}
+		struct iovec v = {words, sizeof(words)};
+
 		need(apf_read(a, place(n), words, sizeof(words)) == 0, 19);
-		need(disk.ops->write(disk.ctx, n % SLOTS * PAGE_BYTES, words, sizeof(words)) == 0,
-		     20);
+		need(disk.ops->writev(disk.ctx, n % SLOTS * PAGE_BYTES, &v, 1) == 0, 20);
 		need(disk.ops->flush(disk.ctx) == 0, 21);
 		need(write(said, &n, sizeof(n)) == sizeof(n), 22);
 	}

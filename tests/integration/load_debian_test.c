@@ -30,18 +30,12 @@ static struct {
 	unsigned count;
 } found;
 
-static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	memcpy((unsigned char *)ctx + gpa.v, buf, len);
-	return 0;
-}
-
 static void check_kernel(const char *path)
 {
 	unsigned char *ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	unsigned char *initrd = calloc(1, INITRD_BYTES);
-	struct guest_mem mem = {.write = ram_write, .ctx = ram, .low_bytes = RAM_BYTES};
+	struct guest_mem mem = {.low = ram, .low_bytes = RAM_BYTES};
 	struct load_cfg c = {.mem = &mem, .cmdline = "console=ttyS0"};
 	struct load_result r;
 	struct err e;

@@ -48,12 +48,6 @@ struct fix {
 	struct err err;
 };
 
-static int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	memcpy((unsigned char *)ctx + gpa.v, buf, len);
-	return 0;
-}
-
 static int setup(void **state)
 {
 	struct fix *x = calloc(1, sizeof(*x));
@@ -62,7 +56,7 @@ static int setup(void **state)
 	assert_non_null(x);
 	x->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(x->ram != MAP_FAILED);
-	x->mem = (struct guest_mem){.write = ram_write, .ctx = x->ram, .low_bytes = RAM_BYTES};
+	x->mem = (struct guest_mem){.low = x->ram, .low_bytes = RAM_BYTES};
 	x->cfg.mem = &x->mem;
 	x->cfg.kernel = (struct load_bytes){"guests/multiboot.elf", multiboot_elf,
 					    multiboot_elf_bytes};

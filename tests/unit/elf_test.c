@@ -51,7 +51,7 @@ static void refused(struct fix *x, const char *text)
 static int load(struct fix *x, uint64_t lo, uint64_t hi)
 {
 	ram_clear(&x->fx->ram);
-	return elf_load_within(&x->f, lo, hi, x->fx->ram.mem.write, &x->fx->ram, &x->err);
+	return elf_load_within(&x->f, &x->fx->ram.mem, lo, hi, &x->err);
 }
 
 static void test_both_classes(void **state)
@@ -82,17 +82,7 @@ static void test_bounds(void **state)
 	assert_int_equal(load(x, ELF_LOAD + 1, end), -ENOEXEC);
 	assert_int_equal(load(x, ELF_LOAD, end - 1), -ENOEXEC);
 	assert_non_null(strstr(x->err.text, "memory from 0x100000 to 0x102000"));
-	assert_int_equal(x->fx->ram.writes_count, 0);
-}
-
-static void test_write_failure(void **state)
-{
-	struct fix *x = *state;
-
-	assert_int_equal(parse(x), 0);
-	x->fx->ram.fail_at = 1;
-	assert_int_equal(load(x, 0, RAM_BYTES), -EIO);
-	assert_non_null(strstr(x->err.text, "k: loading 1536 bytes at 0x100000"));
+	assert_true(ram_is_untouched(&x->fx->ram));
 }
 
 static void test_hostile_headers(void **state)
@@ -260,18 +250,17 @@ static void test_truncated(void **state)
 static void test_elf_load(void **state)
 {
 	struct fix *x = *state;
-	struct ram *r = &x->fx->ram;
 	uint64_t entry = 1;
 
-	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, ELF_LOAD + ELF_MEM_BYTES,
-				  ram_write, r, &entry, &x->err), 0);
+	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, &x->fx->ram.mem,
+				  ELF_LOAD + ELF_MEM_BYTES, &entry, &x->err), 0);
 	assert_int_equal(entry, ELF_ENTRY);
 	entry = 1;
-	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, ELF_LOAD, ram_write, r, &entry,
-				  &x->err), -ENOEXEC);
+	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, &x->fx->ram.mem, ELF_LOAD,
+				  &entry, &x->err), -ENOEXEC);
 	image_elf(x->fx, false);
-	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, RAM_BYTES, ram_write, r, &entry,
-				  &x->err), -ENOEXEC);
+	assert_int_equal(elf_load(x->fx->image, ELF_FILE_BYTES, &x->fx->ram.mem, RAM_BYTES,
+				  &entry, &x->err), -ENOEXEC);
 	assert_string_equal(x->err.text, "guest image: not a 64-bit ELF file");
 	assert_int_equal(entry, 1);
 }
@@ -282,7 +271,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_both_classes),
 		T(test_bounds),
-		T(test_write_failure),
 		T(test_hostile_headers),
 		T(test_overlapping_segments),
 		T(test_notes),

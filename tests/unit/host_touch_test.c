@@ -68,6 +68,25 @@ static void poison_spares_what_is_present(void **state)
 	hx_close(x);
 }
 
+/* RAM without a source: the VMM has filled it, and two vCPUs meet it before it is shown. */
+static void what_the_vmm_filled_is_not_poisoned(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_prepare(512 * PAGE_BYTES);
+
+	(void)state;
+	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, 512 * PAGE_BYTES, PAGE_BYTES),
+			 RAM_ADDED);
+	hx_start(x, &cfg);
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(touch(x, 8), 0);
+	hx_pump(x);
+	assert_true(hx_present(x, 7) && hx_present(x, 8));
+	assert_int_equal(x->counts[HX_POISON], 0);
+	hx_close(x);
+}
+
 /* The host has reclaimed it: to wake the guest would have it sleep again, for ever. */
 static void what_is_there_is_shown_again(void **state)
 {
@@ -163,6 +182,7 @@ int main(void)
 		cmocka_unit_test(a_touch_poisons_its_chunk_once),
 		cmocka_unit_test(poison_spares_what_is_present),
 		cmocka_unit_test(what_is_there_is_shown_again),
+		cmocka_unit_test(what_the_vmm_filled_is_not_poisoned),
 		cmocka_unit_test(poison_that_fails_is_tried_again),
 		cmocka_unit_test(kernel_faults_are_fetched),
 		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the loaders' tests stand on: guest memory that knows every write and fails a chosen
- * one, and kernels built in memory, right in everything, for the tests to spoil.
+ * What the loaders' tests stand on: guest memory that knows which pages were written, and
+ * kernels built in memory, right in everything, for the tests to spoil.
  */
 #ifndef TESTS_LOAD_FIXTURE_H
 #define TESTS_LOAD_FIXTURE_H
@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/prng.h"
 #include "vmm/bytes.h"
@@ -23,18 +24,12 @@
 #include "vmm/load_parts.h"
 
 #define RAM_BYTES (8ull << 20)
-#define WRITES_MAX 64
 #define IMAGE_MAX 8192
 
 struct ram {
 	struct guest_mem mem;
-	unsigned char *bytes; /* exactly low_bytes: a sanitizer sees what goes beyond */
-	struct {
-		uint64_t start;
-		uint64_t end;
-	} writes[WRITES_MAX];
-	unsigned writes_count;
-	unsigned fail_at; /* the n-th write fails, from 1; 0: none */
+	unsigned char *bytes;
+	size_t len; /* a page that nobody may touch lies behind */
 };
 
 struct fx {
@@ -45,47 +40,45 @@ struct fx {
 	struct err err;
 };
 
-/* Within RAM, and nothing is written twice: then nothing overlaps. */
-static inline int ram_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	struct ram *r = ctx;
-	uint64_t end = gpa.v + len;
-
-	assert_true(end >= gpa.v && end <= r->mem.low_bytes);
-	assert_true(r->writes_count < WRITES_MAX);
-	if (r->fail_at && r->writes_count + 1 == r->fail_at)
-		return -EIO;
-	for (unsigned i = 0; i < r->writes_count; i++)
-		assert_true(end <= r->writes[i].start || gpa.v >= r->writes[i].end);
-	r->writes[r->writes_count].start = gpa.v;
-	r->writes[r->writes_count++].end = end;
-	memcpy(r->bytes + gpa.v, buf, len);
-	return 0;
-}
-
-static inline int ram_read(void *ctx, gpa_t gpa, void *buf, size_t len)
-{
-	struct ram *r = ctx;
-
-	memcpy(buf, r->bytes + gpa.v, len);
-	return 0;
-}
-
 static inline void ram_init(struct ram *r, uint64_t low_bytes, uint64_t high_bytes)
 {
-	*r = (struct ram){.mem = {.read = ram_read, .write = ram_write, .low_bytes = low_bytes,
-				  .high_bytes = high_bytes}};
-	r->mem.ctx = r;
-	r->bytes = calloc(1, low_bytes);
-	assert_non_null(r->bytes);
+	r->len = low_bytes;
+	r->bytes = mmap(NULL, low_bytes + PAGE_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(r->bytes != MAP_FAILED);
+	(void)madvise(r->bytes, low_bytes, MADV_NOHUGEPAGE);
+	assert_int_equal(mprotect(r->bytes + low_bytes, PAGE_BYTES, PROT_NONE), 0);
+	/* Loaders write to the lower range only. */
+	r->mem = (struct guest_mem){
+		.low = r->bytes, .low_bytes = low_bytes, .high_bytes = high_bytes};
 }
 
-/* Back to zeroes, by what was written. */
+static inline void ram_fini(struct ram *r)
+{
+	munmap(r->bytes, r->len + PAGE_BYTES);
+}
+
+/* Back to zeroes, and to pages that nobody has touched. */
 static inline void ram_clear(struct ram *r)
 {
-	for (unsigned i = 0; i < r->writes_count; i++)
-		memset(r->bytes + r->writes[i].start, 0, r->writes[i].end - r->writes[i].start);
-	r->writes_count = 0;
+	assert_int_equal(madvise(r->bytes, r->len, MADV_DONTNEED), 0);
+}
+
+/* Who touched a page since then: ret[page] & 1. */
+static inline void ram_touched(const struct ram *r, unsigned char ret[RAM_BYTES / PAGE_BYTES])
+{
+	assert_true(r->len <= RAM_BYTES);
+	assert_int_equal(mincore(r->bytes, r->len, ret), 0);
+}
+
+static inline bool ram_is_untouched(const struct ram *r)
+{
+	unsigned char pages[RAM_BYTES / PAGE_BYTES] = {0}, any = 0;
+
+	ram_touched(r, pages);
+	for (size_t i = 0; i < sizeof(pages); i++)
+		any |= pages[i];
+	return !(any & 1);
 }
 
 static inline struct fx *fx_open(void)
@@ -105,7 +98,7 @@ static inline struct fx *fx_open(void)
 
 static inline void fx_close(struct fx *f)
 {
-	free(f->ram.bytes);
+	ram_fini(&f->ram);
 	free(f);
 }
 
@@ -145,31 +138,22 @@ static inline void fx_truncate(struct fx *f)
 		f->cfg.kernel.bytes = cut;
 		f->cfg.kernel.len = len;
 		fx_refused(f, -ENOEXEC, "dir/k: ");
-		assert_int_equal(f->ram.writes_count, 0);
+		assert_true(ram_is_untouched(&f->ram));
 		free(cut);
 	}
 	f->cfg.kernel.bytes = f->image;
 	f->cfg.kernel.len = full;
 }
 
-/* Every write fails once: the failure comes out, with a text. */
-static inline void fx_fail_writes(struct fx *f)
+/* What must hold of anything that was accepted, however strange the file. */
+static inline bool fx_in(uint64_t at, uint64_t start, uint64_t end)
 {
-	unsigned writes;
-
-	assert_int_equal(fx_load(f), 0);
-	writes = f->ram.writes_count;
-	assert_true(writes > 0);
-	for (unsigned n = 1; n <= writes; n++) {
-		f->ram.fail_at = n;
-		fx_refused(f, -EIO, "dir/k");
-	}
-	f->ram.fail_at = 0;
+	return at + PAGE_BYTES > start && at < end;
 }
 
-/* What must hold of anything that was accepted, however strange the file. */
 static inline void fx_sound(const struct fx *f)
 {
+	unsigned char pages[RAM_BYTES / PAGE_BYTES] = {0};
 	const struct load_result *r = &f->ret;
 	uint64_t ram = f->ram.mem.low_bytes;
 
@@ -180,6 +164,14 @@ static inline void fx_sound(const struct fx *f)
 		assert_true(r->modules_start >= r->kernel_end);
 		assert_true(r->modules_start < r->modules_end && r->modules_end <= ram);
 	}
+	/* Nothing was written elsewhere. */
+	ram_touched(&f->ram, pages);
+	for (uint64_t at = 0; at < f->ram.len; at += PAGE_BYTES)
+		assert_true(!(pages[at / PAGE_BYTES] & 1) ||
+			    fx_in(at, LOAD_GDT_GPA, LOAD_STACK_GPA) ||
+			    fx_in(at, LOAD_STRINGS_GPA, LOAD_STRINGS_END) ||
+			    fx_in(at, r->kernel_start, r->kernel_end) ||
+			    fx_in(at, r->modules_start, r->modules_end));
 }
 
 /* Changes a few bytes of the first `head` at random; values at the edges come often. */

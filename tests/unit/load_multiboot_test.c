@@ -294,16 +294,6 @@ static void test_truncated(void **state)
 	fx_truncate(f);
 }
 
-static void test_write_failures(void **state)
-{
-	struct fx *f = *state;
-	unsigned char byte[1] = {1};
-
-	f->cfg.modules[0] = (struct load_bytes){"dir/k.m", byte, 1};
-	f->cfg.modules_count = 1;
-	fx_fail_writes(f);
-}
-
 /* The header's checksum is made right again, or nothing behind it would be reached. */
 static void test_mutations(void **state)
 {
@@ -348,7 +338,6 @@ int main(void)
 		T(test_pvh_goes_first),
 		T(test_cmdline_limit),
 		T(test_truncated),
-		T(test_write_failures),
 		T(test_mutations),
 	};
 

@@ -162,6 +162,10 @@ class Code(TreeTest):
                            ("static char buf[10] __attribute__((aligned(8)));\n", "buf")):
             with self.subTest(text=text):
                 self.fires("src/cli/a.c", SPDX + text, f"global variable: {name}")
+        self.write("src/cli/a.c", SPDX)
+        self.fires("src/vmm/guest_touch.c", SPDX + "static int other;\n", "variable: other")
+        self.write("src/vmm/guest_touch.c", SPDX + "static _Thread_local int guard;\n")
+        self.assertEqual(self.tidy(), [])
 
 
 class Includes(TreeTest):

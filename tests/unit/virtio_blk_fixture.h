@@ -53,23 +53,33 @@ static inline int trip(struct flaky *k)
 	return ++k->calls == k->fail_at ? -ENOSPC : 0;
 }
 
-static inline int flaky_read(void *ctx, uint64_t off, void *buf, size_t len)
+static inline void within(const struct flaky *k, uint64_t off, const struct iovec *v,
+			  unsigned count)
 {
-	struct flaky *k = ctx;
-	int rc = trip(k);
-
-	assert_true(off + len <= k->inner.bytes);
-	return rc < 0 ? rc : k->inner.ops->read(k->inner.ctx, off, buf, len);
+	for (unsigned i = 0; i < count; i++) {
+		assert_true(v[i].iov_len > 0);
+		off += v[i].iov_len;
+	}
+	assert_true(off <= k->inner.bytes);
 }
 
-static inline int flaky_write(void *ctx, uint64_t off, const void *buf, size_t len)
+static inline int flaky_readv(void *ctx, uint64_t off, struct iovec *v, unsigned count)
 {
 	struct flaky *k = ctx;
 	int rc = trip(k);
 
-	assert_true(off + len <= k->inner.bytes);
+	within(k, off, v, count);
+	return rc < 0 ? rc : k->inner.ops->readv(k->inner.ctx, off, v, count);
+}
+
+static inline int flaky_writev(void *ctx, uint64_t off, struct iovec *v, unsigned count)
+{
+	struct flaky *k = ctx;
+	int rc = trip(k);
+
+	within(k, off, v, count);
 	assert_false(k->inner.read_only);
-	return rc < 0 ? rc : k->inner.ops->write(k->inner.ctx, off, buf, len);
+	return rc < 0 ? rc : k->inner.ops->writev(k->inner.ctx, off, v, count);
 }
 
 static inline int flaky_flush(void *ctx)
@@ -100,7 +110,7 @@ static inline int flaky_discard(void *ctx, uint64_t off, uint64_t len)
 }
 
 static const struct blk_ops flaky_ops = {
-	.read = flaky_read, .write = flaky_write, .flush = flaky_flush, .zero = flaky_zero,
+	.readv = flaky_readv, .writev = flaky_writev, .flush = flaky_flush, .zero = flaky_zero,
 	.discard = flaky_discard,
 };
 

@@ -55,7 +55,7 @@ static void read_and_write(void **state)
 	assert_int_equal(pread(f->fd, file, 1024, BYTES - 1024), 1024);
 	assert_memory_equal(file, f->x.low + VX_DATA, 1024);
 	assert_int_equal(request(f, T_IN, 0, 0, true), S_OK); /* nothing, granted */
-	/* All of it at once: many bounce buffers. */
+	/* All of it at once: many pieces. */
 	assert_int_equal(request(f, T_IN, 0, BYTES, true), S_OK);
 	for (unsigned i = 0; i < SECTORS - 2; i++)
 		assert_memory_equal(f->x.low + VX_DATA + 512 * i, &i, sizeof(i));
@@ -215,6 +215,33 @@ static void shrunk_file(void **state)
 	assert_int_equal(request(f, T_OUT, 100, 512, false), S_OK); /* grows again */
 }
 
+/* Guest memory that is lost is not the disk's fault, and no answer can be given. */
+static void lost_memory(void **state)
+{
+	static const struct {
+		uint32_t type, lost;
+	} table[] = {{T_IN, VX_DATA + 4096}, {T_OUT, VX_DATA + 4096}, {T_IN, HEADER},
+		     {T_GET_ID, VX_DATA}, {T_ZERO, VX_DATA}};
+	struct fixture *f = *state;
+	struct virtio_blk_stats s;
+
+	for (unsigned i = 0; i < ARRAY_LEN(table); i++) {
+		vx_bring_up(&f->x, F_FLUSH, 64);
+		offer(f, table[i].type, 0, table[i].type == T_ZERO ? 16 : 16384,
+		      table[i].type != T_OUT && table[i].type != T_ZERO, 3, false);
+		vx_lose(&f->x, table[i].lost);
+		while (virtio_mmio_work(&f->b->mmio))
+			;
+		vx_find(&f->x, table[i].lost);
+		assert_int_equal(vx_reg(&f->x, 0x070), 0x4f);
+		assert_int_equal(vx_used_idx(&f->x), 0);
+	}
+	virtio_blk_stats_get(f->b, &s);
+	assert_int_equal(s.errors, 0);
+	vx_bring_up(&f->x, F_FLUSH, 64);
+	assert_int_equal(request(f, T_IN, 3, 16384, true), S_OK);
+}
+
 /* A buffer in which no request fits cannot be answered. */
 static void no_request_at_all(void **state)
 {
@@ -289,6 +316,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(read_only, setup_read_only, teardown),
 		TEST(failing_file),
 		TEST(shrunk_file),
+		TEST(lost_memory),
 		TEST(no_request_at_all),
 		TEST(any_layout),
 		cmocka_unit_test_setup_teardown(the_vcpu_does_not_wait, setup_threaded, teardown),

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the tests of virtio devices: a small guest memory that refuses any access outside it,
- * and a driver: rings in that memory, registers over a bus. RAM has both of its ranges. One
- * lock covers the memory, so that tests with a worker thread have no data race of their own.
+ * For the tests of virtio devices: a small guest memory, behind which lies a page that nobody
+ * may touch, and a driver: rings in that memory, registers over a bus. RAM has both of its ranges.
+ * The driver is another machine: its accesses are no data race of this program's, and indices
+ * alone have an order.
  */
 #ifndef VIRTIO_FIXTURE_H
 #define VIRTIO_FIXTURE_H
 
-#include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "chip_fixture.h"
+#include "vmm/guest_touch.h"
 #include "vmm/virtio_mmio.h"
 
 #define VX_LOW_BYTES 0x100000u
@@ -28,12 +31,8 @@
 #define DESC_INDIRECT 4u
 
 struct vx {
-	pthread_mutex_t lock; /* covers low and high */
 	unsigned char *low, *high;
 	struct guest_mem mem;
-	int fail;           /* what the next accesses return instead, if not 0 */
-	unsigned accesses;  /* by the device */
-	void (*on_read)(struct vx *x, gpa_t gpa, size_t len); /* lock held */
 
 	struct bus bus;
 	struct fake_irq irq;
@@ -53,94 +52,88 @@ static inline unsigned char *vx_at(const struct vx *x, uint64_t gpa, size_t len)
 	return NULL;
 }
 
-static inline int vx_read(void *ctx, gpa_t gpa, void *buf, size_t len)
+static inline unsigned char *vx_map(size_t bytes)
 {
-	struct vx *x = ctx;
-	int rc;
+	unsigned char *at = mmap(NULL, bytes + 4096, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	pthread_mutex_lock(&x->lock);
-	rc = x->fail;
-	x->accesses++;
-	if (rc == 0) {
-		const unsigned char *from = vx_at(x, gpa.v, len);
-
-		if (!from)
-			abort();
-		memcpy(buf, from, len);
-		if (x->on_read)
-			x->on_read(x, gpa, len);
-	}
-	pthread_mutex_unlock(&x->lock);
-	return rc;
-}
-
-static inline int vx_write(void *ctx, gpa_t gpa, const void *buf, size_t len)
-{
-	struct vx *x = ctx;
-	int rc;
-
-	pthread_mutex_lock(&x->lock);
-	rc = x->fail;
-	x->accesses++;
-	if (rc == 0) {
-		unsigned char *to = vx_at(x, gpa.v, len);
-
-		if (!to)
-			abort();
-		memcpy(to, buf, len);
-	}
-	pthread_mutex_unlock(&x->lock);
-	return rc;
+	assert_true(at != MAP_FAILED);
+	assert_int_equal(mprotect(at + bytes, 4096, PROT_NONE), 0);
+	return at;
 }
 
 static inline void vx_init(struct vx *x)
 {
 	memset(x, 0, sizeof(*x));
-	pthread_mutex_init(&x->lock, NULL);
-	x->low = calloc(1, VX_LOW_BYTES);
-	x->high = calloc(1, VX_HIGH_BYTES);
-	assert_non_null(x->low);
-	assert_non_null(x->high);
+	x->low = vx_map(VX_LOW_BYTES);
+	x->high = vx_map(VX_HIGH_BYTES);
 	x->mem = (struct guest_mem){
-		.read = vx_read, .write = vx_write, .ctx = x, .low_bytes = VX_LOW_BYTES,
+		.low = x->low, .high = x->high, .low_bytes = VX_LOW_BYTES,
 		.high_bytes = VX_HIGH_BYTES};
 	bus_init(&x->bus);
 }
 
 static inline void vx_fini(struct vx *x)
 {
-	free(x->low);
-	free(x->high);
-	pthread_mutex_destroy(&x->lock);
+	munmap(x->low, VX_LOW_BYTES + 4096);
+	munmap(x->high, VX_HIGH_BYTES + 4096);
+}
+
+/* Whoever touches guest memory meanwhile ends the program. */
+static inline void vx_forbid(struct vx *x, bool forbid)
+{
+	int prot = forbid ? PROT_NONE : PROT_READ | PROT_WRITE;
+
+	assert_int_equal(mprotect(x->low, VX_LOW_BYTES, prot), 0);
+	assert_int_equal(mprotect(x->high, VX_HIGH_BYTES, prot), 0);
+}
+
+/* The page at gpa is lost, as to a memory error: touches fail. And it is there again, zeroes. */
+static inline void vx_lose(struct vx *x, uint64_t gpa)
+{
+	int empty = memfd_create("lost", MFD_CLOEXEC);
+
+	guest_touch_init(); /* cmocka has its own handler in each test */
+	assert_true(empty >= 0);
+	assert_true(mmap(vx_at(x, gpa, 4096), 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 empty, 0) != MAP_FAILED);
+	close(empty);
+}
+
+static inline void vx_find(struct vx *x, uint64_t gpa)
+{
+	assert_true(mmap(vx_at(x, gpa, 4096), 4096, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
 }
 
 /* ---- the driver's side of memory ---- */
 
-static inline void vx_put(struct vx *x, uint64_t gpa, const void *bytes, size_t len)
+#define DRIVER_SIDE static inline __attribute__((no_sanitize("thread")))
+
+DRIVER_SIDE void vx_put(struct vx *x, uint64_t gpa, const void *bytes, size_t len)
 {
-	pthread_mutex_lock(&x->lock);
-	memcpy(vx_at(x, gpa, len), bytes, len);
-	pthread_mutex_unlock(&x->lock);
+	volatile unsigned char *to = vx_at(x, gpa, len);
+
+	for (size_t i = 0; i < len; i++)
+		to[i] = ((const unsigned char *)bytes)[i];
 }
 
-static inline void vx_get(struct vx *x, uint64_t gpa, void *bytes, size_t len)
+DRIVER_SIDE void vx_get(struct vx *x, uint64_t gpa, void *bytes, size_t len)
 {
-	pthread_mutex_lock(&x->lock);
-	memcpy(bytes, vx_at(x, gpa, len), len);
-	pthread_mutex_unlock(&x->lock);
+	const volatile unsigned char *from = vx_at(x, gpa, len);
+
+	for (size_t i = 0; i < len; i++)
+		((unsigned char *)bytes)[i] = from[i];
 }
 
 static inline void vx_put16(struct vx *x, uint64_t gpa, uint16_t v)
 {
-	vx_put(x, gpa, &v, sizeof(v));
+	__atomic_store_n((uint16_t *)vx_at(x, gpa, 2), v, __ATOMIC_SEQ_CST);
 }
 
 static inline uint16_t vx_get16(struct vx *x, uint64_t gpa)
 {
-	uint16_t v;
-
-	vx_get(x, gpa, &v, sizeof(v));
-	return v;
+	return __atomic_load_n((uint16_t *)vx_at(x, gpa, 2), __ATOMIC_SEQ_CST);
 }
 
 /* A descriptor at index i of the table at gpa. */

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Devices on the VMM's view of a VM's memory: rings, requests and data in absent memory are waited
+ * for, nothing around them is lost, and who waits for ever ends with the VM, without an answer.
+ */
+#include "bare_fixture.h"
+
+#include <sched.h>
+#include <stdio.h>
+
+#include "virtio_fixture.h"
+#include "vmm/guest_ram.h"
+#include "vmm/virtio_blk.h"
+#include "vmm/virtio_rng.h"
+
+/* Of the fixture's RAM the upper half has a source, the lower one none. */
+#define SOURCE_GPA 0x80000u
+#define SOURCE_BYTES 0x80000u
+#define DISK_BYTES 0x10000u
+#define HEADER (SOURCE_GPA + 0x800)
+#define DATA (SOURCE_GPA + 0x10000)
+#define STATUS 0x9100u
+#define NOTHING 0x77
+#define ON_DISK 0x5a
+
+enum { T_IN, T_OUT };
+
+struct world {
+	struct vx x;
+	int vm, fd;
+	char path[64];
+	struct apf *a;
+	struct blk_file file;
+	struct virtio_blk blk;
+	struct virtio_rng rng;
+};
+
+static unsigned char content(uint64_t gpa)
+{
+	return (unsigned char)(gpa / 512 * 7 + gpa + 1);
+}
+
+/* A source of that content; late answers. */
+static int source_file(char uri[80])
+{
+	int fd = memfd_create("source", MFD_CLOEXEC);
+	unsigned char page[PAGE_BYTES];
+
+	assert_true(fd >= 0);
+	for (uint64_t at = 0; at < SOURCE_BYTES; at += PAGE_BYTES) {
+		for (uint64_t i = 0; i < PAGE_BYTES; i++)
+			page[i] = content(SOURCE_GPA + at + i);
+		assert_int_equal(pwrite(fd, page, PAGE_BYTES, (off_t)at), PAGE_BYTES);
+	}
+	snprintf(uri, 80, "delay+file:/proc/self/fd/%d?us=2000", fd);
+	return fd;
+}
+
+static void open_memory(struct world *w, const char *uri)
+{
+	struct apf_config c;
+	struct err e;
+
+	memset(w, 0, sizeof(*w));
+	w->vm = open_vm();
+	w->x.mem.low_bytes = VX_LOW_BYTES;
+	bus_init(&w->x.bus);
+	apf_config_init(&c);
+	guest_ram_config(&w->x.mem, &c);
+	if (apf_open(w->vm, &c, &w->a, &error) < 0)
+		fail_msg("%s", error.text);
+	if (guest_ram_open(&w->x.mem, w->a, w->vm, &e) < 0)
+		fail_msg("%s", e.text);
+	if (apf_source_add(w->a, SOURCE_GPA, SOURCE_BYTES, uri, 0, NULL, &error) < 0 ||
+	    apf_start(w->a, &error) < 0)
+		fail_msg("%s", error.text);
+	w->x.low = w->x.mem.low;
+}
+
+static void open_disk(struct world *w)
+{
+	const struct irq_line irq = fake_irq_line(&w->x.irq, VX_GSI);
+	unsigned char bytes[DISK_BYTES];
+	struct blk_backing backing;
+
+	snprintf(w->path, sizeof(w->path), "/tmp/devices_test.XXXXXX");
+	w->fd = mkostemp(w->path, O_CLOEXEC);
+	assert_true(w->fd >= 0);
+	memset(bytes, ON_DISK, sizeof(bytes));
+	assert_int_equal(pwrite(w->fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+	assert_int_equal(blk_file_open(&w->file, w->path, false, &backing, NULL), 0);
+	assert_int_equal(virtio_blk_open(&w->blk, &backing, "", &w->x.mem, &irq, true, NULL), 0);
+	vx_attach(&w->x, &w->blk.mmio);
+	vx_bring_up(&w->x, 1ull << 9, 8);
+}
+
+static void close_world(struct world *w)
+{
+	virtio_blk_close(&w->blk);
+	virtio_rng_close(&w->rng);
+	blk_file_close(&w->file);
+	apf_close(w->a);
+	close(w->vm);
+	if (w->path[0]) {
+		close(w->fd);
+		unlink(w->path);
+	}
+}
+
+/* A request: header, data in two pieces, status. */
+static void offer(struct world *w, uint32_t type, uint64_t header, uint64_t data, uint32_t len)
+{
+	unsigned in = type == T_IN ? DESC_WRITE : 0;
+	unsigned char nothing = NOTHING;
+
+	vx_put(&w->x, STATUS, &nothing, 1);
+	vx_desc(&w->x, 0, header, 16, DESC_NEXT, 1);
+	vx_desc(&w->x, 1, data, len - 100, DESC_NEXT | in, 2);
+	vx_desc(&w->x, 2, data + len - 100, 100, DESC_NEXT | in, 3);
+	vx_desc(&w->x, 3, STATUS, 1, DESC_WRITE, 0);
+	vx_offer(&w->x, 0);
+	vx_kick(&w->x);
+}
+
+static void put_header(struct world *w, uint64_t at, uint32_t type, uint64_t sector)
+{
+	const struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} h = {type, 0, sector};
+
+	vx_put(&w->x, at, &h, sizeof(h));
+}
+
+static int finish(struct world *w)
+{
+	unsigned char status;
+	uint32_t head, len;
+
+	while (!vx_take(&w->x, &head, &len))
+		sched_yield();
+	vx_get(&w->x, STATUS, &status, 1);
+	return status;
+}
+
+static uint64_t touches(const struct world *w)
+{
+	uint64_t all[APF_COUNTER_IDS];
+
+	apf_counters_get(w->a, all, sizeof(all));
+	return all[APF_COUNTER_ID_vmm_touches];
+}
+
+/* ---- absent memory ---- */
+
+static void absent_data_is_waited_for(void **state)
+{
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	struct world w;
+	char uri[80];
+	int source = source_file(uri);
+
+	(void)state;
+	open_memory(&w, uri);
+	open_disk(&w);
+	/* What the disk is given is what the source has. */
+	put_header(&w, 0x9000, T_OUT, 3);
+	offer(&w, T_OUT, 0x9000, DATA + 1000, 16 * 512);
+	assert_int_equal(finish(&w), 0);
+	for (uint64_t at = 0; at < 16 * 512; at += PAGE_BYTES) {
+		for (uint64_t i = 0; i < PAGE_BYTES; i++)
+			want[i] = content(DATA + 1000 + at + i);
+		assert_int_equal(pread(w.fd, page, sizeof(page), (off_t)(3 * 512 + at)),
+				 PAGE_BYTES);
+		assert_memory_equal(page, want, sizeof(page));
+	}
+	/* And what is read in the midst of absent pages leaves the rest of them alone. */
+	put_header(&w, 0x9000, T_IN, 0);
+	offer(&w, T_IN, 0x9000, DATA + 0x20000 + 700, 512);
+	assert_int_equal(finish(&w), 0);
+	vx_get(&w.x, DATA + 0x20000, page, sizeof(page));
+	for (uint64_t i = 0; i < PAGE_BYTES; i++)
+		want[i] = i >= 700 && i < 700 + 512 ? ON_DISK : content(DATA + 0x20000 + i);
+	assert_memory_equal(page, want, sizeof(page));
+	assert_true(touches(&w) >= 3);
+	close_world(&w);
+	close(source);
+}
+
+/* ---- the end ---- */
+
+/* The worker waits; the VM is ended; the device stands still, and nobody was given anything. */
+static void end_it(struct world *w)
+{
+	unsigned char disk[DISK_BYTES], want[DISK_BYTES], status;
+
+	while (touches(w) == 0)
+		sched_yield();
+	assert_int_equal(vx_reg(&w->x, 0x070), 15);
+	apf_stop(w->a);
+	while (vx_reg(&w->x, 0x070) != 0x4f)
+		sched_yield();
+	assert_int_equal(vx_used_idx(&w->x), 0);
+	if (w->path[0]) {
+		vx_get(&w->x, STATUS, &status, 1);
+		assert_int_equal(status, NOTHING);
+		assert_int_equal(pread(w->fd, disk, DISK_BYTES, 0), DISK_BYTES);
+		memset(want, ON_DISK, DISK_BYTES);
+		assert_memory_equal(disk, want, DISK_BYTES);
+	}
+	close_world(w);
+}
+
+/* Close alone, right after the stop, is enough. */
+static void close_it(struct world *w)
+{
+	while (touches(w) == 0)
+		sched_yield();
+	apf_stop(w->a);
+	close_world(w);
+}
+
+#define NEVER "fault+zero:?size=512K&fault-hang-after=0"
+
+static void a_request_waits_for_ever(void **state)
+{
+	static const struct {
+		uint32_t type;
+		uint64_t header, data;
+	} table[] = {
+		{T_IN, 0x9000, DATA},   /* the system call waits */
+		{T_OUT, 0x9000, DATA},
+		{T_IN, HEADER, 0xa000}, /* the device itself does */
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(table); i++) {
+		struct world w;
+
+		open_memory(&w, NEVER);
+		open_disk(&w);
+		put_header(&w, 0x9000, table[i].type, 0);
+		offer(&w, table[i].type, table[i].header, table[i].data, 8192);
+		end_it(&w);
+		open_memory(&w, NEVER);
+		open_disk(&w);
+		put_header(&w, 0x9000, table[i].type, 0);
+		offer(&w, table[i].type, table[i].header, table[i].data, 8192);
+		close_it(&w);
+	}
+}
+
+static void a_ring_waits_for_ever(void **state)
+{
+	struct world w;
+
+	(void)state;
+	open_memory(&w, NEVER);
+	open_disk(&w);
+	vx_set(&w.x, 0x044, 0);
+	vx_queue(&w.x, 0, 8, VX_DESC, SOURCE_GPA, VX_USED);
+	put_header(&w, 0x9000, T_IN, 0);
+	offer(&w, T_IN, 0x9000, 0xa000, 8192);
+	end_it(&w);
+}
+
+static void entropy_waits_for_ever(void **state)
+{
+	const struct irq_line irq = {.ops = NULL};
+	struct world w;
+
+	(void)state;
+	open_memory(&w, NEVER);
+	assert_int_equal(virtio_rng_open(&w.rng, NULL, NULL, &w.x.mem, &irq, true, NULL), 0);
+	vx_attach(&w.x, &w.rng.mmio);
+	vx_bring_up(&w.x, 0, 8);
+	vx_desc(&w.x, 0, DATA, 64, DESC_WRITE, 0);
+	vx_offer(&w.x, 0);
+	vx_kick(&w.x);
+	end_it(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(absent_data_is_waited_for),
+		cmocka_unit_test(a_request_waits_for_ever),
+		cmocka_unit_test(a_ring_waits_for_ever),
+		cmocka_unit_test(entropy_waits_for_ever),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
