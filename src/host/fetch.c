@@ -128,7 +128,7 @@ static void fetch_free(struct hst_fetch *f)
 /* Read along, and nobody has asked for it until now. */
 static bool is_unwanted(const struct hst_fetch *f)
 {
-	return f->ahead && !f->waiters && f->views == MEM_VIEW_GUEST;
+	return f->ahead && !f->waiters;
 }
 
 void fetch_to_standby(struct hst_fetch *f)

@@ -37,7 +37,7 @@
 enum hx_op {
 	HX_READ,    /* a: source offset, b: length */
 	HX_CANCEL,  /* a: source offset */
-	HX_PRESENT, /* a: RAM offset, b: length */
+	HX_PRESENT, /* a: RAM offset, b: length; vcpu: the views */
 	HX_POISON,
 	HX_WAKE,
 	HX_INJECT,    /* a: token */
@@ -170,9 +170,8 @@ static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, unsigned v
 {
 	struct hx *x = ctx;
 
-	(void)views;
 	(void)watch_writes;
-	hx_log(x, HX_PRESENT, 0, off.v, len);
+	hx_log(x, HX_PRESENT, views, off.v, len);
 	if (x->on_present)
 		x->on_present(x, off, len);
 	return hx_mem_result(x, "present", e);
@@ -472,6 +471,13 @@ static inline struct hx *hx_prepare(uint64_t bytes)
 static inline int hx_kernel_touch(struct hst *h, roff_t off, struct err *e)
 {
 	const struct mem_touch t = {off, MEM_VIEW_GUEST};
+
+	return hst_kernel_touch(h, &t, e);
+}
+
+static inline int hx_vmm_touch(struct hst *h, roff_t off, struct err *e)
+{
+	const struct mem_touch t = {off, MEM_VIEW_VMM};
 
 	return hst_kernel_touch(h, &t, e);
 }
