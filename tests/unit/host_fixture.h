@@ -113,6 +113,7 @@ struct hx {
 	struct hst_trouble trouble; /* the last one */
 	uint64_t until;		    /* of the last hx_next that said HST_WAIT */
 	struct hx_swap *swap; /* host_swap_fixture.h */
+	const struct hst_discard *discards; /* a discard that is under way; NULL: none */
 	void (*on_present)(struct hx *x, roff_t off, uint64_t len);
 	void (*on_refusal)(struct hx *x, unsigned vcpu); /* while the interrupt is refused */
 	void *user;
@@ -533,7 +534,7 @@ static inline struct hx *hx_open(const struct hst_cfg *cfg)
 
 static inline void hx_assert_sound(const struct hx *x)
 {
-	const char *what = hx_broken(&x->h);
+	const char *what = hx_broken(&x->h, x->discards);
 
 	if (what)
 		fail_msg("driver state: %s", what);

@@ -200,9 +200,11 @@ static inline int hxs_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 	if (fails)
 		n = min_u64(n, s->half);
 	for (uint64_t p = hxs_first(off); p < hxs_first(off) + n; p++) {
-		s->broken_drop |= s->pages[p] == HX_VISIBLE || s->vmm[p] || !s->allocated[p];
+		s->broken_drop |= s->pages[p] == HX_VISIBLE || s->vmm[p];
+		/* What is discarded may be none, and nobody wants it back. */
+		s->broken_drop |= !x->discards && !s->allocated[p];
 		/* What is not durable must not be all that there is. */
-		s->broken_drop |= s->risky[p] &&
+		s->broken_drop |= !x->discards && s->risky[p] &&
 				  block_is(&x->h, (uint32_t)hx_block(x, p), BLOCK_IN_SWAP);
 		s->allocated[p] = fails && s->allocated[p];
 		memset(x->alias + (p << PAGE_SHIFT), 0, PAGE_BYTES);
