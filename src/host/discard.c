@@ -38,12 +38,10 @@ static bool can_take(const struct hst *h, uint32_t block)
 	return kind == BLOCK_ABSENT || kind == BLOCK_STANDBY || kind == BLOCK_PRESENT;
 }
 
+/* What is absent is dropped as well: the kernel may have filled it unseen. */
 static void take(struct hst *h, uint32_t block)
 {
-	if (block_kind(h, block) == BLOCK_ABSENT)
-		/* The kernel may have filled it unseen. */
-		budget_charge(h, true);
-	else
+	if (block_kind(h, block) != BLOCK_ABSENT)
 		block_delist(h, block);
 	h->blocks_present -= block_kind(h, block) == BLOCK_PRESENT;
 	block_set_kind(h, block, BLOCK_DROPPING);
@@ -60,33 +58,49 @@ static void overwrite(struct hst *h, uint32_t block)
 	h->stats.discarded++;
 }
 
-static void discarded(struct hst *h, uint32_t block)
+/* It takes up no memory: who wants it has it fetched. */
+static void is_absent(struct hst *h, uint32_t block)
 {
-	bool wanted = block_kind(h, block) == BLOCK_FETCHING;
-
-	h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP | BLOCK_VMM | BLOCK_KERNEL);
-	h->blocks[block] |= BLOCK_ZEROES;
-	h->stats.discarded++;
-	budget_uncharge(h);
-	if (wanted) {
+	if (block_kind(h, block) == BLOCK_FETCHING) {
 		struct hst_fetch *f = block_fetch(h, block);
 
 		f->charged = false;
 		fetch_queue(f);
-	} else {
-		block_set_kind(h, block, BLOCK_ABSENT);
+		return;
 	}
+	block_set_kind(h, block, BLOCK_ABSENT);
+}
+
+static void discarded(struct hst *h, const struct hst_discard *d, uint32_t block)
+{
+	h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP | BLOCK_VMM | BLOCK_KERNEL);
+	h->blocks[block] |= BLOCK_ZEROES;
+	h->stats.discarded++;
+	if (d->was != BLOCK_ABSENT)
+		budget_uncharge(h);
+	is_absent(h, block);
 }
 
 /* What was done of it in part does not matter: its content is as it was, or zeroes. */
-static void kept(struct hst *h, uint32_t block)
+static void kept(struct hst *h, const struct hst_discard *d, uint32_t block)
 {
-	h->blocks[block] = (h->blocks[block] | BLOCK_WRITTEN) & ~BLOCK_VMM;
+	bool shown = d->was == BLOCK_PRESENT && !d->unmapped;
+
+	if (d->was == BLOCK_ABSENT) {
+		/* Its content is not what memory holds. */
+		is_absent(h, block);
+		return;
+	}
+	h->blocks[block] |= BLOCK_WRITTEN;
+	/* The VMM's view may show some of it still; the rest is shown when it is touched. */
+	if (!shown)
+		h->blocks[block] &= ~BLOCK_VMM;
 	if (block_kind(h, block) == BLOCK_FETCHING) {
 		fetch_filled(block_fetch(h, block));
 		return;
 	}
-	block_set_kind(h, block, BLOCK_STANDBY);
+	h->blocks_present += shown;
+	block_set_kind(h, block, shown ? BLOCK_PRESENT : BLOCK_STANDBY);
 	block_enlist(h, block);
 }
 
@@ -94,11 +108,12 @@ static void finish_run(struct hst *h, struct hst_discard *d)
 {
 	for (uint32_t i = 0; i < d->run.count; i++) {
 		if (d->why.code == 0)
-			discarded(h, d->run.block + i);
+			discarded(h, d, d->run.block + i);
 		else
-			kept(h, d->run.block + i);
+			kept(h, d, d->run.block + i);
 	}
 	d->run.count = 0;
+	h->evict.import_stale = true;
 	fetch_dispatch(h);
 }
 
@@ -112,8 +127,11 @@ static bool is_failed(const struct hst *h, uint32_t block)
 
 static void begin_run(struct hst *h, struct hst_discard *d)
 {
+	uint32_t end = run_end(h, d);
+
 	d->run.block = d->at;
-	for (uint32_t end = run_end(h, d); d->at < end && can_take(h, d->at); d->at++) {
+	d->was = block_kind(h, d->at);
+	for (; d->at < end && can_take(h, d->at) && block_kind(h, d->at) == d->was; d->at++) {
 		take(h, d->at);
 		d->run.count++;
 	}
@@ -136,15 +154,27 @@ enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d)
 	return HST_DISCARD_DONE;
 }
 
+/* Of what was dropped in part: else the kernel might fill it unseen while it counts as there. */
+static void fill_holes(const struct mem *m, roff_t off, uint64_t len)
+{
+	for (uint64_t at = 0; at < len; at += PAGE_BYTES)
+		(void)*(const volatile unsigned char *)(m->alias + off.v + at);
+}
+
 void hst_discard_work(const struct hst *h, struct hst_discard *d)
 {
 	const struct mem *m = &h->mem;
 	roff_t off = {(uint64_t)d->run.block << h->cfg.block_shift};
 	uint64_t len = (uint64_t)d->run.count << h->cfg.block_shift;
 	mem_pages guest, vmm;
+	struct err e;
 
 	d->why = (struct err){.code = 0};
-	if (m->ops->unmap(m->ctx, off, len, &d->why) == 0 &&
-	    m->ops->collect(m->ctx, off, len, guest, vmm, &d->why) == 0)
-		(void)m->ops->drop(m->ctx, off, len, &d->why);
+	d->unmapped = m->ops->unmap(m->ctx, off, len, &d->why) == 0;
+	if (d->unmapped && m->ops->collect(m->ctx, off, len, guest, vmm, &d->why) == 0 &&
+	    m->ops->drop(m->ctx, off, len, &d->why) < 0 && d->was != BLOCK_ABSENT)
+		fill_holes(m, off, len);
+	/* The kernel may be told to write there. */
+	if (!d->unmapped && d->was == BLOCK_PRESENT)
+		(void)m->ops->present(m->ctx, off, len, MEM_VIEW_GUEST, false, &e);
 }

@@ -283,6 +283,7 @@ static bool next_watch(struct hst *h, struct hst_job *job)
 		       watch_due(h, hst_resident_bytes(h) >> h->cfg.block_shift);
 	}
 	job->kind = HST_JOB_IMPORT;
+	ev->import_stale = false;
 	run->block = ev->import_block;
 	/* Of a region that leaves meanwhile there is nothing to import. */
 	run->count = import_end(h) - (uint32_t)min_u64(import_end(h), run->block);
@@ -309,6 +310,9 @@ static void import(struct hst *h, const struct hst_job *job)
 {
 	struct hst_evict *ev = &h->evict;
 
+	if (ev->import_stale)
+		/* What was there may be gone. Once more. */
+		return;
 	for (uint32_t i = 0; i < job->blocks; i++) {
 		uint32_t block = job->runs[0].block + i;
 

@@ -14,6 +14,8 @@
  * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
  * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
  */
+#include <string.h>
+
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/budget.h"
@@ -128,7 +130,7 @@ static void fetch_free(struct hst_fetch *f)
 /* Read along, and nobody has asked for it until now. */
 static bool is_unwanted(const struct hst_fetch *f)
 {
-	return f->ahead && !f->waiters && f->views == MEM_VIEW_GUEST;
+	return f->ahead && !f->waiters;
 }
 
 void fetch_to_standby(struct hst_fetch *f)
@@ -505,7 +507,13 @@ void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
 
 void fetch_give_zeroes(struct hst_fetch *f)
 {
+	roff_t off;
+	uint64_t len;
+
 	ASSERT(f->state == HST_FETCH_FAILED && !f->filled);
+	/* What the read has left there is anything. */
+	hst_block_range(f->h, f->block, &off, &len);
+	memset(f->h->mem.alias + off.v, 0, len);
 	block_flags(f->h, f->block, BLOCK_ZEROES, BLOCK_IN_SWAP);
 	fetch_queue(f);
 	trouble_end(f->h);

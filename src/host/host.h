@@ -262,6 +262,7 @@ struct hst_evict {
 	struct hst_hold hold;
 	enum hst_watch watch;
 	uint32_t import_block; /* next one to look at */
+	bool import_stale;     /* some was discarded since it was handed out to be looked at */
 	uint32_t pinned;       /* blocks that stay for good */
 	bool unmapping;        /* in the middle of what is due */
 	bool dropping;
@@ -284,16 +285,17 @@ enum hst_where {
 	HST_IN_WAIT,
 };
 
+/* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
+#define HST_CAME_MAX 8
+
 /*
- * What a vCPU needs to stay where it is, an entry each: KVM's areas (enum pv_area), ours, and
- * what KVM will read to go on with the instruction of the last exit.
+ * What a vCPU needs to stay where it is, an entry each: KVM's areas (enum pv_area), ours, what
+ * KVM will read to go on with the instruction of the last exit, and what it is to map ahead.
  */
 #define HST_KEPT_AREA PV_AREAS
 #define HST_KEPT_WALK (PV_AREAS + 1)
-#define HST_KEPT (HST_KEPT_WALK + WALK_MAX)
-
-/* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
-#define HST_CAME_MAX 8
+#define HST_KEPT_CAME (HST_KEPT_WALK + WALK_MAX)
+#define HST_KEPT (HST_KEPT_CAME + HST_CAME_MAX)
 
 /*
  * Stores of one instruction to absent RAM: KVM hands out 8 bytes at a time, of at most 64 for
@@ -353,6 +355,7 @@ struct hst_vcpu {
 	struct hst_waiter *tokens; /* one per engine fault, same index */
 	roff_t came[HST_CAME_MAX]; /* since it entered: see hst_take_came */
 	uint32_t came_count;
+	uint32_t came_kept; /* of those that the platform was told of */
 	struct cpu_state cpu;      /* at the last exit; valid while where != HST_IN_GUEST */
 	enum hst_where where;
 	bool kicked; /* a kick is on its way */
@@ -384,7 +387,9 @@ struct hst_trouble {
 struct hst_discard {
 	uint32_t at, end;
 	struct hst_run run; /* taken in hand; count 0: nothing */
-	struct err why;     /* of hst_discard_work */
+	unsigned was;       /* all of it: an enum block_kind */
+	bool unmapped;      /* of hst_discard_work: all of it is out of the views */
+	struct err why;     /* the same: code 0 when all was done */
 };
 
 enum hst_discarding {
@@ -600,7 +605,7 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e);
 /*
  * What is discarded reads as zeroes from then on and takes no memory; what is pinned, or held, or
  * just being written to the swap file keeps its memory and is overwritten. A failure (d->why,
- * with DONE) leaves what it met as it was.
+ * with DONE) leaves what it met as it was; some of what was in memory may be zeroes.
  */
 enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d);
 void hst_discard_work(const struct hst *h, struct hst_discard *d);

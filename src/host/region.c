@@ -31,6 +31,16 @@ void hst_ram_found(struct hst *h, roff_t off, uint64_t len)
 	}
 }
 
+static uint32_t kept_by_vcpus(const struct hst *h, uint32_t block)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		for (unsigned k = 0; k < HST_KEPT; k++)
+			n += h->vcpus[i].kept[k] == block;
+	return n;
+}
+
 /* What vCPUs kept there: the guest's area is gone, an instruction cannot be under way. */
 static void let_go(struct hst *h, uint32_t from, uint32_t end)
 {
@@ -54,12 +64,14 @@ bool hst_ram_leave(struct hst *h, gpa_t gpa, struct hst_discard *ret)
 	const struct ram_region *r = region_of(h, gpa);
 	uint32_t from = block_of(h, r->roff), end = end_of(h, r);
 
-	let_go(h, from, end);
-	for (uint32_t block = from; block < end; block++) {
-		if (block_is(h, block, BLOCK_KEPT))
+	/* Refused, it stays as it is: the kernel may go on to write to a vCPU's areas. */
+	for (uint32_t block = from; block < end; block++)
+		if (block_is(h, block, BLOCK_KEPT) &&
+		    h->evict.keeps[block] > kept_by_vcpus(h, block))
 			return false;
+	let_go(h, from, end);
+	for (uint32_t block = from; block < end; block++)
 		hst_unpin(h, (roff_t){(uint64_t)block << h->cfg.block_shift});
-	}
 	*ret = (struct hst_discard){.at = from, .end = end};
 	return true;
 }

@@ -77,6 +77,18 @@ static bool show_vmm(struct hst *h, uint32_t block, roff_t start, uint64_t len)
 	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_VMM, watch, &e) == 0;
 }
 
+/*
+ * Of a block that is not there. Whoever sleeps in the kernel is no waiter of ours, so that a block
+ * which is read along must be told that it is wanted.
+ */
+static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *ret_joined)
+{
+	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
+
+	f->ahead = false;
+	f->views |= view & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
+}
+
 static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 {
 	roff_t start;
@@ -96,7 +108,7 @@ static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 		/* A fetch that fails is tried again when the VM goes on. */
 		fetch_present_again(h, block, MEM_VIEW_VMM);
 	else
-		fetch_for(h, block, h->cfg.vcpus, &joined)->views |= MEM_VIEW_VMM;
+		fetch_touched(h, block, MEM_VIEW_VMM, &joined);
 	return 0;
 }
 
@@ -127,7 +139,7 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
 		/* Woken, the kernel reports it once more. */
 		return h->mem.ops->wake(h->mem.ctx, start, len, e);
-	(void)fetch_for(h, block, h->cfg.vcpus, &joined);
+	fetch_touched(h, block, MEM_VIEW_GUEST, &joined);
 	h->stats.joined += joined;
 	return 0;
 }

@@ -27,9 +27,16 @@
  */
 #define CROWDED_NS NS_PER_MS
 
-void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
+static void back_in_host(struct hst_vcpu *v)
 {
 	vcpu_back_in_host(v);
+	while (v->came_kept > 0)
+		vcpu_keep(v, HST_KEPT_CAME + --v->came_kept, BLOCK_NONE);
+}
+
+void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
+{
+	back_in_host(v);
 	v->cpu = *cpu;
 	hold_instruction(v);
 	if (!kick_only) {
@@ -261,7 +268,7 @@ void hst_vcpu_reset(struct hst_vcpu *v)
  */
 void vcpu_rest(struct hst_vcpu *v)
 {
-	vcpu_back_in_host(v);
+	back_in_host(v);
 	v->halted = false;
 	if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 		drop_phase(v);
@@ -447,7 +454,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	uint64_t now = hst_now(h);
 	bool fresh_stall = false;
 
-	vcpu_back_in_host(v);
+	back_in_host(v);
 	if (hst_is_paused(h) || hold_is_on(h))
 		return wait(v);
 	if (now < v->crowded_until_ns)
@@ -497,10 +504,17 @@ unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret)
 	unsigned n = 0;
 
 	ASSERT(v->where == HST_IN_GUEST);
-	for (unsigned i = 0; i < v->came_count; i++)
-		if (block_kind(h, block_of(h, v->came[i])) == BLOCK_PRESENT)
-			ret[n++] = v->came[i];
+	for (unsigned i = 0; i < v->came_count; i++) {
+		uint32_t block = block_of(h, v->came[i]);
+
+		if (block_kind(h, block) != BLOCK_PRESENT)
+			continue;
+		/* No vCPU is held while memory is discarded. */
+		vcpu_keep(v, HST_KEPT_CAME + n, block);
+		ret[n++] = v->came[i];
+	}
 	v->came_count = 0;
+	v->came_kept = n;
 	return n;
 }
 

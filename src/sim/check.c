@@ -190,8 +190,8 @@ static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 	if (!token || !np)
 		return;
 	/* Taken away again since: then it was there (first_ready), and comes again (45). */
-	must(v, np->moved || v->w->cfg.evict || v->w->host->visible[np->page], 0,
-	     "page ready before the page is visible", np->page);
+	must(v, np->moved || v->w->cfg.evict || v->w->cfg.discards ||
+	     v->w->host->visible[np->page], 0, "page ready before the page is visible", np->page);
 	must(v, first_ready(v, np), 6, "page ready out of order", token);
 	v->chk.in_slot_page = np->page;
 	if (np->moved)
@@ -362,12 +362,18 @@ static void enters(struct sim_vcpu *v)
 	/* The guest sees its own stores. */
 	must(v, step->entry.how == PLAT_COMPLETE || sim_hv(v)->store_count == 0, 0,
 	     "the guest runs before its store is there", sim_hv(v)->store_count);
-	/* KVM must not be asked to map what is not there: it would not come back. */
-	for (unsigned i = 0; i < step->ahead_count; i++) {
-		uint32_t page = (uint32_t)((step->ahead[i].v - SIM_GPA) >> PAGE_SHIFT);
+}
 
-		must(v, v->w->host->visible[page], 0, "KVM is to map a page that is not there",
-		     page);
+/* KVM must not be asked to map what is not there: it would not come back. */
+void sim_chk_ahead(struct sim_vcpu *v)
+{
+	const struct sim_host *h = v->w->host;
+
+	for (unsigned i = 0; i < v->step.ahead_count; i++) {
+		uint32_t page = (uint32_t)((v->step.ahead[i].v - SIM_GPA) >> PAGE_SHIFT);
+
+		must(v, h->visible[page] || sim_shown_late(v->w), 0,
+		     "KVM is to map a page that is not there", page);
 	}
 }
 
@@ -395,10 +401,11 @@ void sim_chk_step(struct sim_vcpu *v)
 /* It writes without asking: nobody fetches what is not there, and nobody notes what is taken. */
 void sim_chk_clock(struct sim_vcpu *v)
 {
-	must(v, !(v->kvm_clock & 1) || v->clock_there, 0, "the kernel has no place for its clock",
+	if (!(v->kvm_clock & 1) || sim_shown_late(v->w))
+		return;
+	must(v, v->clock_there, 0, "the kernel has no place for its clock", v->kvm_clock);
+	must(v, v->w->host->visible[v->clock_page], 0, "the kernel's clock was taken away",
 	     v->kvm_clock);
-	must(v, !(v->kvm_clock & 1) || v->w->host->visible[v->clock_page], 0,
-	     "the kernel's clock was taken away", v->kvm_clock);
 }
 
 void sim_chk_rest(struct sim_vcpu *v)
@@ -434,19 +441,23 @@ void sim_chk_host_access(struct sim *w, uint32_t page)
 void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 {
 	const struct hst_waiter *x = f->waiters;
-	uint32_t page = (uint32_t)((uint64_t)f->block << w->cfg.block_shift >> PAGE_SHIFT);
-	uint32_t end = page + (1u << (w->cfg.block_shift - PAGE_SHIFT));
+	uint32_t page = (uint32_t)((uint64_t)f->first << w->cfg.block_shift >> PAGE_SHIFT);
+	uint32_t end = page + (f->count << (w->cfg.block_shift - PAGE_SHIFT));
 
 	uint32_t first = page;
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_SHOWN, SIM_LOG_NOBODY, f->block, 0);
 	for (; page < end; page++) {
-		if (!w->host->visible[page])
+		if (!w->host->visible[page] ||
+		    ((f->views & MEM_VIEW_VMM & f->showing) && !w->host->vmm_visible[page]))
 			sim_broken(w, 0, "a block counts as visible that is not", page, 0);
 		if (sim_page_get(w->host, page) != w->expect[page])
 			sim_broken(w, 0, "a block is visible without its content", page,
 				   w->expect[page]);
 	}
+	/* Wanted in the other view as well by now: nobody is told before it is there, too. */
+	if (f->views & ~f->showing)
+		return;
 	while (x && x->next)
 		x = x->next;
 	for (; x; x = x->prev) {

@@ -11,7 +11,7 @@
 /* ---- the driver: true for a hostile guest too ---- */
 
 struct tally {
-	uint32_t in_flight, queued, troubled, used;
+	uint32_t in_flight, queued, troubled, used, blocks;
 };
 
 static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, struct tally *t)
@@ -25,8 +25,10 @@ static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, s
 	t->queued += s == HST_FETCH_QUEUED;
 	t->in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
 	t->troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
-	if (block_kind(h, f->block) != BLOCK_FETCHING || block_fetch(h, f->block) != f)
-		return "a block does not name its fetch";
+	t->blocks += f->count;
+	for (uint32_t b = f->first; b < f->first + f->count; b++)
+		if (block_kind(h, b) != BLOCK_FETCHING || block_fetch(h, b) != f)
+			return "a block does not name its fetch";
 	for (const struct hst_waiter *x = f->waiters; x; prev = x, x = x->next)
 		if (x->fetch != f || x->prev != prev)
 			return "a list of waiters is broken";
@@ -51,8 +53,33 @@ static const char *kernel_mode_waits_in_turn(const struct hst *h)
 	return NULL;
 }
 
-static const char *driver_wrong(const struct hst *h)
+/* What a block counts as, and what the views show of it. */
+static const char *block_wrong(const struct sim_host *s, uint32_t b)
 {
+	const struct hst *h = &s->hst;
+	uint32_t per = 1u << (h->cfg.block_shift - PAGE_SHIFT), guest = 0, vmm = 0;
+	enum block_kind kind = block_kind(h, b);
+
+	for (uint32_t p = b * per; p < (b + 1) * per; p++) {
+		guest += s->visible[p];
+		vmm += s->vmm_visible[p];
+	}
+	if (kind == BLOCK_PRESENT && guest != per && !sim_shown_late(s->w))
+		return "a block that is there is not visible";
+	if (kind == BLOCK_PRESENT && vmm && !block_is(h, b, BLOCK_VMM))
+		return "the VMM sees what does not count as shown to it";
+	if (kind != BLOCK_ABSENT && kind != BLOCK_STANDBY)
+		return NULL;
+	if (guest || vmm || block_is(h, b, BLOCK_VMM))
+		return "a block is visible that was taken away";
+	return kind == BLOCK_ABSENT && block_is(h, b, BLOCK_WRITTEN)
+		       ? "a block that is not there would have to be written out"
+		       : NULL;
+}
+
+static const char *driver_wrong(const struct sim_host *s)
+{
+	const struct hst *h = &s->hst;
 	struct tally t = {0};
 	uint32_t fetching = 0, present = 0, free_len = 0;
 
@@ -65,13 +92,15 @@ static const char *driver_wrong(const struct hst *h)
 	for (uint32_t b = 0; b < h->block_count; b++) {
 		fetching += block_kind(h, b) == BLOCK_FETCHING;
 		present += block_kind(h, b) == BLOCK_PRESENT;
+		if (h->blocks[b] != 0 && block_wrong(s, b))
+			return block_wrong(s, b);
 	}
 	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
 		if (free_len++ == h->fetch_count)
 			return "the list of free fetches has no end";
 	if (free_len != h->free_count || t.used + free_len != h->fetch_count)
 		return "a fetch is lost";
-	if (t.used != fetching || present != h->blocks_present)
+	if (t.blocks != fetching || present != h->blocks_present)
 		return "fetches and blocks do not agree";
 	if (t.in_flight > h->cfg.queue_depth || t.in_flight != h->in_flight)
 		return "reads in flight";
@@ -152,7 +181,7 @@ static void sleepers(struct sim *w)
 
 void sim_chk_state(struct sim *w)
 {
-	const char *what = driver_wrong(&w->host->hst);
+	const char *what = driver_wrong(w->host);
 
 	if (what)
 		sim_broken(w, 17, what, 0, 0);

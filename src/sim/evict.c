@@ -48,6 +48,12 @@ static void take_out(struct sim_host *h, uint32_t p)
 	h->poisoned[p] = 0;
 }
 
+static void take_out_vmm(struct sim_host *h, uint32_t p)
+{
+	h->vmm_dirty[p] |= !h->vmm_visible[p];
+	h->vmm_visible[p] = 0;
+}
+
 /* Calls that take memory away fail somewhere in the middle. */
 static bool fails(struct sim *w)
 {
@@ -71,13 +77,23 @@ int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
+	uint32_t first = sim_page(off), end = first + (uint32_t)(len >> PAGE_SHIFT);
 
-	nobody_runs(w);
+	/* What is discarded is neither code nor tables of the guest's. */
+	if (!w->discard.working || w->discard.worked)
+		nobody_runs(w);
 	sim_log_add(w->log, w->now_ns, SIM_OP_UNMAP, SIM_LOG_NOBODY, sim_page(off), len);
-	for (uint32_t i = 0; i < len >> PAGE_SHIFT; i++) {
+	for (uint32_t p = first; p < end; p++) {
+		if (h->held[p])
+			sim_broken(w, 0, "memory is taken away that a device writes to", p, 0);
 		if (fails(w))
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");
-		take_out(h, sim_page(off) + i);
+		take_out(h, p);
+	}
+	for (uint32_t p = first; p < end; p++) {
+		if (w->cfg.writers > 0 && fails(w))
+			return err_set(e, -ENOMEM, "simulated memory: out of memory");
+		take_out_vmm(h, p);
 	}
 	return 0;
 }
@@ -96,10 +112,15 @@ int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written,
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");
 		if (h->visible[p])
 			sim_broken(w, 45, "the guest sees what was taken from it", p, 0);
+		if (h->vmm_visible[p])
+			sim_broken(w, 45, "the VMM sees what was taken from it", p, 0);
 		if (h->dirty[p])
 			set_page(ret_written, i);
+		if (h->vmm_dirty[p])
+			set_page(ret_vmm, i);
 		/* What told is gone. */
 		h->dirty[p] = 1;
+		h->vmm_dirty[p] = 1;
 		h->poisoned[p] = w->cfg.faults != HST_FAULTS_KERNEL;
 	}
 	return 0;
@@ -109,16 +130,24 @@ int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
+	bool discards = w->discard.working && !w->discard.worked;
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_DROP, SIM_LOG_NOBODY, sim_page(off), len);
-	if (w->unmap_fails > 0) {
+	if (w->unmap_fails > 0 && !discards) {
 		w->unmap_fails--;
 		return err_set(e, -ENOMEM, "simulated memory: out of memory");
 	}
 	for (uint32_t p = sim_page(off); p < sim_page(off) + (len >> PAGE_SHIFT); p++) {
+		if (discards && fails(w))
+			return err_set(e, -ENOMEM, "simulated memory: out of memory");
+		if (h->held[p])
+			sim_broken(w, 0, "memory is given back that a device writes to", p, 0);
 		if (h->visible[p])
 			sim_broken(w, 45, "memory is given back that the guest sees", p, 0);
-		if (h->risky[p] && sim_page_get(h, p) && sim_page_get(h, p) == h->swap[p])
+		if (h->vmm_visible[p])
+			sim_broken(w, 45, "memory is given back that the VMM sees", p, 0);
+		if (!discards && h->risky[p] && sim_page_get(h, p) &&
+		    sim_page_get(h, p) == h->swap[p])
 			sim_broken(w, 0, "memory is given back that is not durable", p, 0);
 		sim_page_put(h, p, 0);
 		if (p == w->vcpus[0].area_page)

@@ -51,10 +51,8 @@ static void exit_fault(struct sim_vcpu *v, uint32_t page)
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_FAULT, v->index, page, 0);
 	if (!h->poisoned[page]) {
 		/* The touch waits in the kernel, which reports it; full: it is reported later. */
-		v->kernel_wait = h->touch_count < SIM_TOUCHES_MAX;
+		v->kernel_wait = sim_touch(v->w, page, MEM_VIEW_GUEST);
 		v->kernel_page = page;
-		if (v->kernel_wait)
-			h->touches[h->touch_count++] = page;
 		boundary(v);
 		v->kernel_wait = false;
 		return;
@@ -350,7 +348,7 @@ static bool access_page(struct sim_vcpu *v, struct sim_task *t)
 		exit_fault(v, t->page);
 	}
 	v->cpu.shadow = false;
-	sim_page_access(w, t->page, t->write, true);
+	sim_page_access(w, t->page, t->write, SIM_BY_GUEST);
 	w->counts.accesses++;
 	return true;
 }

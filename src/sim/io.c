@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "host/block.h"
 #include "sim/world.h"
 #include "source/source.h"
 
@@ -109,6 +110,22 @@ static struct sim_read *queue(struct sim_host *h, struct io_file *file, struct i
 	return r;
 }
 
+/* What was discarded is not worth a write; what has come back meanwhile is part of an old one. */
+static void no_empty_blocks(struct sim_host *h, const struct sim_read *r)
+{
+	uint32_t per = 1u << (h->w->cfg.block_shift - PAGE_SHIFT);
+	uint32_t end = (uint32_t)((r->off + r->len) >> PAGE_SHIFT);
+
+	for (uint32_t p = (uint32_t)align_up(r->off >> PAGE_SHIFT, per); p + per <= end; p += per) {
+		uint32_t empty = 0;
+
+		for (uint32_t i = 0; i < per; i++)
+			empty += h->empty[p + i];
+		if (empty == per && block_kind(&h->hst, p / per) == BLOCK_STANDBY)
+			sim_broken(h->w, 0, "what was discarded goes to the swap file", p, 0);
+	}
+}
+
 static void io_write(void *ctx, struct io_file *file, struct io_req *rd, uint64_t off,
 		     const void *buf, size_t len)
 {
@@ -116,6 +133,7 @@ static void io_write(void *ctx, struct io_file *file, struct io_req *rd, uint64_
 	struct sim_read *r = queue(h, file, rd, off, len);
 
 	r->write = true;
+	no_empty_blocks(h, r);
 	/* Only ever read from: see store(). */
 	r->buf = (unsigned char *)(uintptr_t)buf;
 	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_WRITE, SIM_LOG_NOBODY, off >> PAGE_SHIFT, len);

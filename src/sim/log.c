@@ -53,6 +53,12 @@ static const struct {
 	[SIM_OP_DIRECTOR] = {"director", "fault %" PRIu64},
 	[SIM_OP_DONE] = {"done", "task %" PRIu64},
 	[SIM_OP_FAIR] = {"fair", ""},
+	[SIM_OP_VMM] = {"vmm", "page %" PRIu64},
+	[SIM_OP_VMM_TOUCH] = {"vmm-touch", "page %" PRIu64},
+	[SIM_OP_DISCARD] = {"discard", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_DISCARDED] = {"discarded", "page %" PRIu64 " code %" PRId64},
+	[SIM_OP_HOLD] = {"hold", "page %" PRIu64 " held %" PRIu64},
+	[SIM_OP_RELEASE] = {"release", "page %" PRIu64},
 	[SIM_OP_BROKEN] = {"BROKEN", "%" PRIx64 " %" PRIx64},
 };
 

@@ -57,6 +57,12 @@ enum sim_op {
 	SIM_OP_DIRECTOR, /* a: fault */
 	SIM_OP_DONE,    /* a: task */
 	SIM_OP_FAIR,
+	SIM_OP_VMM,     /* a: page; a thread of the VMM's touches it */
+	SIM_OP_VMM_TOUCH, /* a: page; and waits */
+	SIM_OP_DISCARD, /* a: first page, b: bytes */
+	SIM_OP_DISCARDED, /* a: first page, b: code */
+	SIM_OP_HOLD,    /* a: page, b: whether it is held */
+	SIM_OP_RELEASE, /* a: page */
 	SIM_OP_BROKEN,  /* a, b: as the sentence says */
 	SIM_OPS,
 };

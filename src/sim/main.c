@@ -252,6 +252,9 @@ static void print_summary(const struct sim_counts *t, uint64_t seeds, uint64_t d
 	       ", refused interrupts %" PRIu64 ", spurious %" PRIu64 ", real faults %" PRIu64 "\n",
 	       t->resets, t->migrations, t->pauses, t->troubles, t->refused, t->spurious,
 	       t->real_faults);
+	printf("VMM accesses %" PRIu64 ", VMM touches %" PRIu64 ", discarded pages %" PRIu64
+	       ", overwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
+	       t->discarded, t->overwritten, t->holds);
 	printf("pf2-strict: hazards met %" PRIu64 "\ndigest %016" PRIx64 "\n", t->hazards, digest);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Simulated guest memory: an alias array, and for each page whether the guest mapping shows
- * it or carries a poison marker. A page's content is one number, at its start and at its
- * end, so that half of a page that was read looks different from a whole one. What the last
- * write left is kept beside it; every access is compared.
+ * Simulated guest memory: an alias array, and for each page whether the guest's and the VMM's
+ * view show it, or the guest's carries a poison marker. A page's content is one number, at its
+ * start and at its end, so that half of a page that was read looks different from a whole one.
+ * What the last write left is kept beside it; every access is compared.
  */
 #include <errno.h>
 #include <string.h>
@@ -30,20 +30,33 @@ void sim_page_put(struct sim_host *h, uint32_t page, uint64_t value)
 	*word(h, page, LAST_WORD) = value;
 }
 
-void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest)
+bool sim_touch(struct sim *w, uint32_t page, unsigned view)
 {
-	uint64_t got = sim_page_get(w->host, page);
+	struct sim_host *h = w->host;
 
-	if (by_guest && !w->host->visible[page])
+	if (h->touch_count == SIM_TOUCHES_MAX)
+		return false;
+	h->touches[h->touch_count++] = (struct mem_touch){sim_roff(page), view};
+	return true;
+}
+
+void sim_page_access(struct sim *w, uint32_t page, bool write, enum sim_by by)
+{
+	struct sim_host *h = w->host;
+	uint64_t got = sim_page_get(h, page);
+
+	if (by == SIM_BY_GUEST && !h->visible[page])
 		sim_broken(w, 0, "the guest reads a page that it does not see", page, got);
-	if (!by_guest)
+	if (by == SIM_BY_HOST)
 		sim_chk_host_access(w, page);
 	if (got != w->expect[page])
 		sim_broken(w, 0, "a page does not hold what the last write left", page, got);
 	if (write) {
 		w->expect[page] = ++w->next_value;
-		sim_page_put(w->host, page, w->expect[page]);
-		w->host->dirty[page] |= by_guest;
+		sim_page_put(h, page, w->expect[page]);
+		h->dirty[page] |= by == SIM_BY_GUEST;
+		h->vmm_dirty[page] |= by == SIM_BY_VMM;
+		h->empty[page] = 0;
 	}
 	sim_log_add(w->log, w->now_ns, SIM_OP_ACCESS,
 		    w->actor < 0 ? SIM_LOG_NOBODY : (unsigned)w->actor, page, w->expect[page]);
@@ -91,6 +104,7 @@ void sim_page_ios(struct sim *w)
 		sim_chk_host_access(w, page);
 		w->expect[page] = first;
 		sim_page_put(w->host, page, first);
+		w->host->empty[page] = 0;
 	}
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		struct sim_vcpu *v = &w->vcpus[i];
@@ -117,18 +131,39 @@ void sim_mem_init(struct sim *w, struct sim_host *h)
 	memset(h->reading, 0, sizeof(h->reading));
 	memset(h->failed, 0, sizeof(h->failed));
 	memset(h->dirty, 0, sizeof(h->dirty));
+	memset(h->vmm_visible, 0, sizeof(h->vmm_visible));
+	memset(h->vmm_dirty, 0, sizeof(h->vmm_dirty));
+	memset(h->held, 0, sizeof(h->held));
+	memset(h->empty, 0, sizeof(h->empty));
 	memset(h->backed, 0, sizeof(h->backed));
 }
 
 /* Touches that wait in the kernel for one of these pages are tried again. */
-static void wake_waiters(struct sim *w, uint32_t from, uint32_t end)
+static void wake_waiters(struct sim *w, uint32_t from, uint32_t end, unsigned views)
 {
-	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+	for (unsigned i = 0; (views & MEM_VIEW_GUEST) && i < w->cfg.vcpus; i++) {
 		struct sim_vcpu *v = &w->vcpus[i];
 
 		if (v->kernel_wait && v->kernel_page >= from && v->kernel_page < end)
 			v->kernel_wait = false;
 	}
+	for (unsigned i = 0; (views & MEM_VIEW_VMM) && i < w->cfg.writers; i++) {
+		struct sim_writer *x = &w->writers[i];
+
+		if (x->asleep && x->page >= from && x->page < end)
+			x->asleep = false;
+	}
+}
+
+static void show_vmm(struct sim_host *h, uint32_t from, uint32_t end, bool watch_writes)
+{
+	for (uint32_t p = from; p < end; p++) {
+		if (!h->vmm_visible[p])
+			h->vmm_dirty[p] = !watch_writes;
+		h->vmm_visible[p] = 1;
+		h->backed[p] = 1;
+	}
+	wake_waiters(h->w, from, end, MEM_VIEW_VMM);
 }
 
 /* Unwatched pages count as written from the start. */
@@ -148,7 +183,7 @@ static void show(struct sim_host *h, uint32_t from, uint32_t end, bool watch_wri
 		h->visible[p] = 1;
 		h->backed[p] = 1;
 	}
-	wake_waiters(h->w, from, end);
+	wake_waiters(h->w, from, end, MEM_VIEW_GUEST);
 }
 
 static int mem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
@@ -158,16 +193,25 @@ static int mem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool
 	struct sim *w = h->w;
 	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
 
-	(void)views;
 	sim_log_add(w->log, w->now_ns, SIM_OP_PRESENT, SIM_LOG_NOBODY, from, len);
 	if (w->present_fails > 0) {
+		uint32_t half = from + (end - from) / 2;
+		/* The guest's view comes first. */
+		bool in_vmm = views == MEM_VIEW_VMM ||
+			      ((views & MEM_VIEW_VMM) && sim_chance(w, 2));
+
 		/* The first half may have been done: what is visible stays visible. */
 		w->present_fails--;
-		end = from + (end - from) / 2;
-		show(h, from, end, watch_writes);
+		if (views & MEM_VIEW_GUEST)
+			show(h, from, in_vmm ? end : half, watch_writes);
+		if (in_vmm)
+			show_vmm(h, from, half, watch_writes);
 		return err_set(e, -ENOMEM, "simulated memory: out of memory");
 	}
-	show(h, from, end, watch_writes);
+	if (views & MEM_VIEW_GUEST)
+		show(h, from, end, watch_writes);
+	if (views & MEM_VIEW_VMM)
+		show_vmm(h, from, end, watch_writes);
 	return 0;
 }
 
@@ -179,7 +223,7 @@ static int mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	(void)e;
 	for (uint32_t p = from; p < end; p++)
 		h->poisoned[p] = !h->visible[p];
-	wake_waiters(h->w, from, end);
+	wake_waiters(h->w, from, end, MEM_VIEW_GUEST);
 	return 0;
 }
 
@@ -188,7 +232,8 @@ static int mem_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 	struct sim_host *h = ctx;
 
 	(void)e;
-	wake_waiters(h->w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT));
+	wake_waiters(h->w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT),
+		     MEM_VIEW_GUEST | MEM_VIEW_VMM);
 	return 0;
 }
 

@@ -12,9 +12,18 @@
 #include "sim/world.h"
 
 #define STATE_EVERY 128u /* events between two looks at everything */
-#define ACTORS_MAX (SIM_VCPUS_MAX + 5u)
+#define ACTORS_MAX (SIM_VCPUS_MAX + 7u + SIM_WRITERS_MAX)
 
-enum { ACTOR_LIB, ACTOR_EVICT, ACTOR_DEVICE, ACTOR_VMM, ACTOR_DIRECTOR };
+enum {
+	ACTOR_LIB,
+	ACTOR_EVICT,
+	ACTOR_DEVICE,
+	ACTOR_VMM,
+	ACTOR_DIRECTOR,
+	ACTOR_DISCARD,
+	ACTOR_HOLDER,
+	ACTOR_WRITERS, /* the first of them */
+};
 
 void sim_broken(struct sim *w, unsigned invariant, const char *what, uint64_t a, uint64_t b)
 {
@@ -74,6 +83,7 @@ static uint64_t next_ns(const struct sim *w)
 		sooner(w, w->director_ns, &next);
 	if (!w->fair && (w->cfg.faults_on >> SIM_FAULT_DEVICE & 1))
 		sooner(w, w->device.due_ns, &next);
+	sooner(w, sim_vmm_threads_next_ns(w), &next);
 	return next;
 }
 
@@ -96,6 +106,13 @@ static unsigned runnable(const struct sim *w, unsigned char *who)
 		who[n++] = SIM_VCPUS_MAX + ACTOR_VMM;
 	if (!w->fair && w->cfg.faults_on && w->director_ns <= w->now_ns)
 		who[n++] = SIM_VCPUS_MAX + ACTOR_DIRECTOR;
+	if (sim_discard_runnable(w))
+		who[n++] = SIM_VCPUS_MAX + ACTOR_DISCARD;
+	if (sim_holder_runnable(w))
+		who[n++] = SIM_VCPUS_MAX + ACTOR_HOLDER;
+	for (unsigned i = 0; i < w->cfg.writers; i++)
+		if (sim_writer_runnable(w, i))
+			who[n++] = (unsigned char)(SIM_VCPUS_MAX + ACTOR_WRITERS + i);
 	return n;
 }
 
@@ -120,8 +137,17 @@ static void act(struct sim *w, unsigned who)
 	case ACTOR_VMM:
 		sim_vmm_step(w);
 		break;
-	default:
+	case ACTOR_DIRECTOR:
 		sim_faults_step(w);
+		break;
+	case ACTOR_DISCARD:
+		sim_discard_step(w);
+		break;
+	case ACTOR_HOLDER:
+		sim_holder_step(w);
+		break;
+	default:
+		sim_writer_step(w, who - SIM_VCPUS_MAX - ACTOR_WRITERS);
 	}
 }
 
@@ -171,6 +197,10 @@ static void begin(struct sim *w, const struct sim_cfg *c)
 	w->vmm_pump = (struct sim_pump){.shows = false};
 	w->vmm_pumping = false;
 	w->device = (struct sim_device){.due_ns = w->now_ns};
+	for (unsigned i = 0; i < SIM_WRITERS_MAX; i++)
+		w->writers[i] = (struct sim_writer){.due_ns = w->now_ns};
+	w->discard = (struct sim_discard){.t.due_ns = w->now_ns};
+	w->holder = (struct sim_holder){.t.due_ns = w->now_ns};
 	w->counts = (struct sim_counts){0};
 	w->actor = -1;
 	w->verdict = (struct sim_verdict){.broken = false};
@@ -224,7 +254,7 @@ bool sim_quiet(const struct sim *w)
 	if (!sim_tasks_done(w) || hst_is_paused(h) || !hst_is_idle(h))
 		return false;
 	if (h->free_count != h->fetch_count ||
-	    w->job != SIM_VMM_NONE)
+	    w->job != SIM_VMM_NONE || sim_vmm_threads_busy(w))
 		return false;
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		const struct eng_vcpu *e = &h->vcpus[i].eng;

@@ -69,6 +69,11 @@ struct sim_cfg {
 	bool send_always;
 	bool protected_state;
 	bool emulated; /* CPL 0 accesses are handed to the host one by one */
+	/* of the VMM's other threads */
+	uint32_t writers;   /* that access memory through the VMM's own view */
+	bool discards;      /* a balloon */
+	bool holds;         /* memory is held for as long as a device has it pinned */
+	uint64_t vmm_ns;    /* between two doings of one of them: up to that */
 	/* of the run */
 	uint32_t next_id;      /* of each vCPU's tokens: an engine that has seen a lot */
 	uint32_t faults_on;    /* bit per enum sim_fault */
@@ -87,6 +92,9 @@ struct sim_counts {
 	uint64_t missing, ready, wake_alls; /* sent */
 	uint64_t stalls, accesses, reads, evicted, swapped;
 	uint64_t resets, migrations, pauses, troubles, refused, spurious, real_faults;
+	uint64_t vmm_accesses, vmm_touches; /* the latter waited */
+	uint64_t discarded, overwritten;    /* pages */
+	uint64_t holds;
 	uint64_t hazards; /* pf2-strict: tasks that were never woken */
 };
 

@@ -43,6 +43,13 @@ static void mix_pump(uint64_t *h, const struct sim_pump *p)
 	mix(h, (uint64_t)p->shows << 32 | (p->pump.fetch ? p->pump.fetch->block + 1 : 0));
 }
 
+static void mix_giver(uint64_t *h, const struct sim_giver *t, uint32_t at)
+{
+	mix(h, (uint64_t)at << 4 | (uint64_t)t->on << 3 | (uint64_t)t->pumping << 2 |
+		       (uint64_t)t->waiting << 1 | t->ready);
+	mix_pump(h, &t->pump);
+}
+
 static void mix_exit(uint64_t *h, const struct sim_vcpu *v)
 {
 	mix(h, v->exit.kind);
@@ -160,7 +167,9 @@ static void mix_driver(uint64_t *h, const struct sim *w)
 	for (unsigned i = 0; i < d->cfg.vcpus; i++)
 		mix_driver_vcpu(h, w, &d->vcpus[i]);
 	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
-		mix(h, (uint64_t)s->visible[p] | (uint64_t)s->poisoned[p] << 1);
+		mix(h, (uint64_t)s->visible[p] | (uint64_t)s->poisoned[p] << 1 |
+			       (uint64_t)s->vmm_visible[p] << 2 | (uint64_t)s->vmm_dirty[p] << 3 |
+			       (uint64_t)s->held[p] << 4);
 	for (unsigned i = 0; i < SIM_READS_MAX; i++)
 		if (s->reads[i].rd)
 			mix(h, s->reads[i].off | s->reads[i].flushed);
@@ -179,6 +188,14 @@ uint64_t sim_state_hash(const struct sim *w)
 	mix(&h, w->host->lib_pumping);
 	mix_pump(&h, &w->host->lib);
 	for (unsigned i = 0; i < w->host->touch_count; i++)
-		mix(&h, w->host->touches[i]);
+		mix(&h, w->host->touches[i].off.v | w->host->touches[i].view);
+	for (unsigned i = 0; i < w->cfg.writers; i++)
+		mix(&h, (uint64_t)w->writers[i].page << 3 | (uint64_t)w->writers[i].write << 2 |
+				(uint64_t)w->writers[i].wants << 1 | w->writers[i].asleep);
+	mix_giver(&h, &w->discard.t, w->discard.hst.at);
+	mix(&h, (uint64_t)w->discard.hst.end << 2 | (uint64_t)w->discard.working << 1 |
+			w->discard.worked);
+	mix_giver(&h, &w->holder.t, w->holder.page);
+	mix(&h, (uint64_t)w->holder.writes << 1 | w->holder.holds);
 	return h;
 }

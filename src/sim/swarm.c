@@ -111,6 +111,11 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->director_ns = PICK(p, 5 * NS_PER_US, 50 * NS_PER_US, 500 * NS_PER_US, 5 * NS_PER_MS);
 	c->safety_events = PICK32(p, 100, 400, 1200);
 	c->live_events = 200000;
+	/* Behind all others, so that those stay what they were. */
+	c->writers = PICK32(p, 0, 0, 0, 1, 2, SIM_WRITERS_MAX);
+	c->discards = once_in(p, 3);
+	c->holds = once_in(p, 6);
+	c->vmm_ns = PICK(p, 20 * NS_PER_US, 200 * NS_PER_US, 2 * NS_PER_MS);
 	sim_cfg_set_rev(c, c->rev);
 }
 

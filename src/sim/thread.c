@@ -43,6 +43,7 @@ static void go_in(struct sim_vcpu *v)
 	v->incomplete = false;
 	if (v->step.entry.how != PLAT_COMPLETE)
 		sim_chk_clock(v);
+	sim_chk_ahead(v);
 	switch (v->step.entry.how) {
 	case PLAT_ENTER_HALTED:
 		c->halted = true;
@@ -249,9 +250,11 @@ void sim_lib_step(struct sim *w)
 
 	if (!h->lib_pumping) {
 		for (unsigned i = 0; i < h->touch_count; i++) {
-			sim_log_add(w->log, w->now_ns, SIM_OP_TOUCH, SIM_LOG_NOBODY, h->touches[i],
-				    0);
-			touches[i] = (struct mem_touch){sim_roff(h->touches[i]), MEM_VIEW_GUEST};
+			touches[i] = h->touches[i];
+			sim_log_add(w->log, w->now_ns,
+				    touches[i].view == MEM_VIEW_VMM ? SIM_OP_VMM_TOUCH
+								    : SIM_OP_TOUCH,
+				    SIM_LOG_NOBODY, sim_page(touches[i].off), 0);
 		}
 		sim_chk_enter(w);
 		hst_serve_step(&h->hst, touches, (int)h->touch_count, NULL);
@@ -284,7 +287,7 @@ static void device_access(struct sim *w)
 	sim_log_add(w->log, w->now_ns, SIM_OP_DEVICE, SIM_LOG_NOBODY, w->device.page, 0);
 	if (write)
 		hst_wrote(&w->host->hst, sim_roff(w->device.page), PAGE_BYTES);
-	sim_page_access(w, w->device.page, write, false);
+	sim_page_access(w, w->device.page, write, SIM_BY_HOST);
 }
 
 void sim_device_step(struct sim *w)

@@ -20,6 +20,7 @@ static void outside_ready(void *ctx)
 
 	if (w->device.waiting && !w->device.waiter.fetch)
 		w->device.ready = true;
+	sim_vmm_threads_ready(w);
 }
 
 static void trouble(void *ctx, const struct hst_trouble *t)
@@ -105,6 +106,7 @@ void sim_host_age(struct sim *w, struct sim_host *h)
 void sim_host_stop(struct sim *w, struct sim_host *h)
 {
 	hst_forget(&w->device.waiter);
+	sim_vmm_threads_leave(w);
 	hst_stop(&h->hst);
 	sim_io_ops.flush(h);
 	sim_io_drain(w, h);
@@ -356,7 +358,8 @@ static bool job_ready(const struct sim *w)
 		if (w->vcpus[i].th != SIM_TH_STOPPED)
 			return false;
 	return !w->host->lib_pumping && !w->host->evict.pumping &&
-	       !w->host->evict.evicting.working && !w->device.pumping && !w->vmm_pumping;
+	       !w->host->evict.evicting.working && !w->device.pumping && !w->vmm_pumping &&
+	       sim_vmm_threads_may_move(w);
 }
 
 bool sim_vmm_runnable(const struct sim *w)

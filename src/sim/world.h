@@ -9,8 +9,8 @@
  * processor may come in between.
  *
  * Reading order: this file, run.c (the loop), thread.c (host threads), plat.c, mem.c, io.c
- * (behind port/), guest.c (the guest's kernel), faults.c (what may break), check.c and
- * check_state.c (what must hold), swarm.c (a seed's settings).
+ * (behind port/), guest.c (the guest's kernel), vmm_threads.c, faults.c (what may break),
+ * check.c and check_state.c (what must hold), swarm.c (a seed's settings).
  */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
@@ -28,6 +28,7 @@
 #define SIM_QUEUE_MAX 32u /* reads of sources in flight */
 #define SIM_READS_MAX (SIM_QUEUE_MAX + HST_WRITES_MAX + 1)
 #define SIM_TOUCHES_MAX 16u
+#define SIM_WRITERS_MAX 3u
 #define SIM_FAULTS_MAX 32u /* outstanding per vCPU */
 
 /* Two chunks of RAM; what the guest uses lies astride their border. */
@@ -242,6 +243,10 @@ struct sim_host {
 	uint8_t reading[SIM_RAM_PAGES]; /* reads in flight, for the checkers */
 	uint8_t failed[SIM_RAM_PAGES];  /* reads in a row, since somebody was told, or resumed */
 	uint8_t dirty[SIM_RAM_PAGES];   /* the guest may have written since it was made visible */
+	uint8_t vmm_visible[SIM_RAM_PAGES]; /* both for the VMM's view */
+	uint8_t vmm_dirty[SIM_RAM_PAGES];
+	uint8_t held[SIM_RAM_PAGES];    /* by devices, which write past every view */
+	uint8_t empty[SIM_RAM_PAGES];   /* discarded, and not written to since */
 	uint8_t backed[SIM_RAM_PAGES];  /* takes up memory */
 	uint64_t swap[SIM_RAM_PAGES];   /* what the swap file holds */
 	unsigned char swap_areas[64 * SIM_VCPUS_MAX];
@@ -251,7 +256,7 @@ struct sim_host {
 	struct src *src, *swap_src;
 	struct sim_read reads[SIM_READS_MAX];
 	unsigned read_count;
-	uint32_t touches[SIM_TOUCHES_MAX]; /* reported by the kernel, not yet read */
+	struct mem_touch touches[SIM_TOUCHES_MAX]; /* reported by the kernel, not yet read */
 	unsigned touch_count;
 	bool lib_pumping; /* the library's thread is at work */
 	struct sim_pump lib;
@@ -264,6 +269,37 @@ struct sim_device {
 	bool pumping, waiting, ready;
 	uint64_t due_ns;
 	uint32_t page;
+};
+
+/* A thread of the VMM's that accesses memory through the VMM's view. */
+struct sim_writer {
+	bool wants;  /* it is about to */
+	bool asleep; /* in the kernel, until somebody wakes it */
+	bool write;
+	uint32_t page;
+	uint64_t due_ns; /* the next access */
+};
+
+/* One that gives memory back (a balloon), or has a device write to memory that it holds. */
+struct sim_giver {
+	struct hst_waiter waiter;
+	struct sim_pump pump;
+	bool on; /* in the middle of it: */
+	bool pumping, waiting, ready;
+	uint64_t due_ns;
+};
+
+struct sim_discard {
+	struct sim_giver t;
+	struct hst_discard hst;
+	bool working, worked; /* a run is taken in hand; and the calls for it are made */
+};
+
+struct sim_holder {
+	struct sim_giver t;
+	bool holds;
+	uint32_t page;
+	uint32_t writes; /* the device's, to go */
 };
 
 enum sim_vmm_job { SIM_VMM_NONE, SIM_VMM_RESET, SIM_VMM_MIGRATE };
@@ -281,6 +317,9 @@ struct sim {
 	struct gst_table table;
 	struct gst_node nodes[SIM_NODES_MAX];
 	struct sim_device device;
+	struct sim_writer writers[SIM_WRITERS_MAX];
+	struct sim_discard discard;
+	struct sim_holder holder;
 	uint64_t image[SIM_RAM_PAGES];  /* what the source holds of each page */
 	uint64_t expect[SIM_RAM_PAGES]; /* what the last write left in each page */
 	/* Of the vCPUs' areas: what the source holds, and what they held when last seen. */
@@ -376,6 +415,14 @@ static inline bool sim_has(const struct sim *w, enum sim_fault f)
 	return !w->fair && (w->cfg.faults_on >> f & 1);
 }
 
+/* What could not be unmapped, and then not be shown again, is shown when it is touched. */
+static inline bool sim_shown_late(const struct sim *w)
+{
+	const unsigned both = 1u << SIM_FAULT_UNMAP | 1u << SIM_FAULT_PRESENT;
+
+	return w->cfg.discards && (w->cfg.faults_on & both) == both;
+}
+
 /* ---- run.c ---- */
 void sim_begin(struct sim *w, const struct sim_cfg *c);
 /* One event. False: nobody can go on, ever. */
@@ -392,8 +439,12 @@ void sim_mem_init(struct sim *w, struct sim_host *h);
 #define SIM_TORN 0xdead0000dead0000ull
 uint64_t sim_page_get(const struct sim_host *h, uint32_t page);
 void sim_page_put(struct sim_host *h, uint32_t page, uint64_t value);
-/* A checked access by guest or host to a page that is there. */
-void sim_page_access(struct sim *w, uint32_t page, bool write, bool by_guest);
+/* Whose access it is: the driver's, by the guest's view, the VMM's, or past all of these. */
+enum sim_by { SIM_BY_HOST, SIM_BY_GUEST, SIM_BY_VMM, SIM_BY_DEVICE };
+/* A checked access to a page that is there. */
+void sim_page_access(struct sim *w, uint32_t page, bool write, enum sim_by by);
+/* A touch waits in the kernel, which reports it. False: later, its queue is full. */
+bool sim_touch(struct sim *w, uint32_t page, unsigned view);
 /* Accesses that the driver has carried out for the guest by now. */
 void sim_page_ios(struct sim *w);
 
@@ -439,6 +490,23 @@ void sim_device_step(struct sim *w);
 /* One piece of settling; true when nothing is left to do. */
 bool sim_pump_step(struct sim *w, struct sim_pump *s);
 
+/* ---- vmm_threads.c: the VMM's view, a balloon, held memory ---- */
+bool sim_writer_runnable(const struct sim *w, unsigned i);
+void sim_writer_step(struct sim *w, unsigned i);
+bool sim_discard_runnable(const struct sim *w);
+void sim_discard_step(struct sim *w);
+bool sim_holder_runnable(const struct sim *w);
+void sim_holder_step(struct sim *w);
+uint64_t sim_vmm_threads_next_ns(const struct sim *w);
+/* In the middle of something. */
+bool sim_vmm_threads_busy(const struct sim *w);
+/* Somebody's block may be there. */
+void sim_vmm_threads_ready(struct sim *w);
+/* Nothing is under way that a VMM ends before it saves. */
+bool sim_vmm_threads_may_move(const struct sim *w);
+/* The host goes: nobody waits for its driver any more. */
+void sim_vmm_threads_leave(struct sim *w);
+
 /* ---- vmm.c: hosts, pause, reset, migration ---- */
 void sim_host_start(struct sim *w, struct sim_host *h);
 void sim_host_age(struct sim *w, struct sim_host *h);
@@ -468,6 +536,7 @@ void sim_chk_host_access(struct sim *w, uint32_t page);
 void sim_chk_step(struct sim_vcpu *v);
 void sim_chk_rest(struct sim_vcpu *v);
 void sim_chk_clock(struct sim_vcpu *v); /* the kernel enters the guest */
+void sim_chk_ahead(struct sim_vcpu *v); /* and maps ahead what came */
 /* Events are on, by the registers as the guest wrote them. */
 bool sim_chk_enabled(const struct sim_vcpu *v);
 void sim_chk_shown(struct sim *w, const struct hst_fetch *f);

@@ -2,7 +2,8 @@
 /*
  * One story, told with call number 1, 2, 3, … of a kind failing, once alone and once with
  * all later ones, until none is left that could fail: two vCPUs, their registers, tasks that
- * touch pages alone and together, accesses of the host, a device. Each run must end with
+ * touch pages alone and together, accesses of the host, a device, a thread of the VMM's that
+ * touches memory through its view, a balloon. Each run must end with
  * everybody served, or paused with a reason and served after the repair; or it is stopped in
  * the middle, and nothing is left in flight.
  */
@@ -14,10 +15,22 @@
 #define TOUCHES 10u
 #define ROUNDS 4000u
 
-enum kind { PRESENT, POISON, READ_FAILS, READ_HANGS, IRQ_REFUSED, IRQ_FAILS, KINDS };
+enum kind {
+	PRESENT,
+	POISON,
+	UNMAP,
+	COLLECT,
+	DROP,
+	READ_FAILS,
+	READ_HANGS,
+	IRQ_REFUSED,
+	IRQ_FAILS,
+	KINDS
+};
 
 static const char *const kind_names[KINDS] = {
-	"present", "poison", "read fails", "read hangs", "irq refused", "irq fails"};
+	"present", "poison", "unmap", "collect", "drop", "read fails", "read hangs",
+	"irq refused", "irq fails"};
 
 struct guest {
 	unsigned registers, touches; /* done so far */
@@ -34,6 +47,10 @@ struct story {
 	struct guest guests[VCPUS];
 	struct hst_waiter device;
 	bool device_asked;
+	unsigned vmm_touches; /* done so far */
+	struct hst_discard discard;
+	struct hst_waiter balloon;
+	bool discarding, discarded;
 	char text[ERR_TEXT_MAX]; /* why it was paused */
 };
 
@@ -70,6 +87,33 @@ static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return rc < 0 ? rc : hx_mem_poison(ctx, off, len, e);
 }
 
+static int story_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	(void)off;
+	(void)len;
+	return mem_result(ctx, UNMAP, e);
+}
+
+static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written, mem_pages vmm,
+			 struct err *e)
+{
+	(void)off;
+	(void)len;
+	(void)written;
+	(void)vmm;
+	return mem_result(ctx, COLLECT, e);
+}
+
+static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct hx *x = ctx;
+	int rc = mem_result(ctx, DROP, e);
+
+	if (rc == 0)
+		memset(x->alias + off.v, 0, len);
+	return rc;
+}
+
 static void story_read(struct src *src, struct src_read *rd)
 {
 	struct hx_src *f = CONTAINER_OF(src, struct hx_src, src);
@@ -100,7 +144,8 @@ static struct hx *open_story(struct story *s, const struct hst_cfg *cfg)
 	static const struct src_ops src_ops = {
 		.name = "story", .read = story_read, .cancel = hx_src_cancel};
 	static const struct mem_ops mem_ops = {
-		.present = story_present, .poison = story_poison, .wake = hx_mem_wake};
+		.present = story_present, .poison = story_poison, .wake = hx_mem_wake,
+		.unmap = story_unmap, .collect = story_collect, .drop = story_drop};
 	static struct plat_ops plat_ops;
 	struct hx *x = hx_open(cfg);
 
@@ -182,6 +227,58 @@ static void kernel_touch(struct story *s, uint64_t page)
 	}
 	hx_pump(s->x);
 }
+
+/* ---- the VMM ---- */
+
+#define VMM_TOUCHES 4u
+
+static void vmm_thread(struct story *s)
+{
+	/* One that a guest touches, too, the device's, the balloon's, and one of its own. */
+	static const uint64_t pages[VMM_TOUCHES] = {5, 40, 51, 60};
+	struct hst *h = &s->x->h;
+	struct err e = {0};
+
+	if (s->vmm_touches == VMM_TOUCHES)
+		return;
+	roff_t off = {pages[s->vmm_touches] << PAGE_SHIFT};
+
+	if (hx_present(s->x, pages[s->vmm_touches]) && block_is(h, block_of(h, off), BLOCK_VMM)) {
+		s->vmm_touches++;
+		return;
+	}
+	if (hx_vmm_touch(h, off, &e) < 0) {
+		snprintf(s->text, sizeof(s->text), "%s", e.text);
+		hst_pause(h);
+	}
+}
+
+/* Of what it could not give back nothing is lost. */
+static void balloon(struct story *s)
+{
+	struct hx *x = s->x;
+	enum hst_discarding next;
+
+	if (s->discarded || s->balloon.fetch)
+		return;
+	if (!s->discarding)
+		s->discard = (struct hst_discard){.at = 4, .end = 54};
+	s->discarding = true;
+	next = hst_discard_step(&x->h, &s->discard);
+	x->discards = next == HST_DISCARD_WORK ? &s->discard : NULL;
+	if (next == HST_DISCARD_WORK) {
+		hx_pump(x);
+		hst_discard_work(&x->h, &s->discard);
+	} else if (next == HST_DISCARD_LATER) {
+		(void)hst_ensure(&x->h, (roff_t){(uint64_t)s->discard.at << PAGE_SHIFT},
+				 &s->balloon);
+	} else {
+		assert_true(s->discard.why.code == 0 || s->discard.why.text[0] != 0);
+		s->discarded = true;
+	}
+}
+
+/* ---- the guests' touches ---- */
 
 /* Page of a guest's nth touch: some are its own, some both have. */
 static uint64_t page_of(unsigned c, unsigned n)
@@ -282,7 +379,8 @@ static bool served(const struct story *s)
 		    hx_v(s->x, c)->eng.outstanding || hx_v(s->x, c)->eng.wake_all_due)
 			return false;
 	}
-	return s->device_asked && !s->device.fetch && h->free_count == h->fetch_count;
+	return s->device_asked && !s->device.fetch && s->vmm_touches == VMM_TOUCHES &&
+	       s->discarded && h->free_count == h->fetch_count;
 }
 
 /* Until everybody is served, the VM is paused, or it has taken too long. */
@@ -299,6 +397,10 @@ static void tell(struct story *s)
 			s->device_asked = true;
 			(void)hst_ensure(&x->h, (roff_t){40 * PAGE_BYTES}, &s->device);
 		}
+		if (round % 2)
+			vmm_thread(s);
+		if (round > 9)
+			balloon(s);
 		hx_pump(x);
 		next = timers_next_ns(&x->h.timers);
 		if (round % 4 == 3 && next != NS_NEVER)
@@ -371,6 +473,7 @@ static unsigned one_run(const struct hst_cfg *cfg, enum kind kind, unsigned at, 
 		repair_and_go_on(&s);
 	stop(&s);
 	hst_forget(&s.device);
+	hst_forget(&s.balloon);
 	hx_close(x);
 	return s.failed;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One story of memory that is taken away and comes back, under a limit, told with call number
+ * One story of memory that is taken away and comes back, under a limit, touched by a device and by
+ * a thread of the VMM's in its own view, and given back by a balloon, told with call number
  * 1, 2, 3, … of a kind failing, once alone and once with all later ones, until none is left
  * that could fail. While calls fail the VM is resumed now and then, so that what repairs fails,
  * too. Then all is well again, and everything that was written must be there; or it is stopped
@@ -43,6 +44,10 @@ struct story {
 	unsigned calls, failed;
 	unsigned next;		/* page of the story that is due */
 	struct hst_waiter w;	/* the device that tells it */
+	unsigned vmm_next;	/* touch of the VMM's that is due */
+	unsigned discards;	/* done so far */
+	struct hst_discard discard; /* under way: end > 0 */
+	struct hst_waiter balloon;
 	bool paused_once;
 };
 
@@ -190,9 +195,81 @@ static uint64_t page_of(unsigned n)
 	return n * 29 % PAGES * (n % 4 != 3);
 }
 
+#define VMM_TOUCHES 30u
+#define DISCARDS 4u
+
 static bool told(const struct story *s)
 {
-	return s->next == 2 * PAGES && !s->w.fetch && !hst_evict_forced(&s->x->h);
+	return s->next == 2 * PAGES && !s->w.fetch && s->vmm_next == VMM_TOUCHES &&
+	       s->discards == DISCARDS && !hst_evict_forced(&s->x->h);
+}
+
+static void vmm_thread(struct story *s)
+{
+	struct hx *x = s->x;
+	uint64_t page = s->vmm_next * 17 % PAGES;
+	struct err e;
+
+	/* Not all at once. */
+	if (s->vmm_next == VMM_TOUCHES || s->vmm_next * 4 > s->next)
+		return;
+	if (!hxs(x)->vmm[page]) {
+		if (hx_vmm_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
+			hst_pause_for(&x->h, &(struct hst_trouble){.why = e, .tries = 1});
+		return;
+	}
+	assert_true(hxs_right(x, page));
+	if (s->vmm_next++ % 2) {
+		hxs(x)->vmm_guarded[page] = false;
+		hxs_put(x, page, 0x2000 + s->vmm_next);
+	}
+}
+
+/* All of it is zeroes; or, if it has failed, some of it that is in memory may be. */
+static void note_zeroes(struct story *s, uint32_t from, uint32_t end)
+{
+	struct hx *x = s->x;
+
+	for (uint64_t p = from; p < end; p++) {
+		assert_true(s->discard.why.code != 0 || hxs_words(x, p)[0] == 0);
+		if (hxs_words(x, p)[0] == 0 &&
+		    (s->discard.why.code == 0 || s->discard.was != BLOCK_ABSENT ||
+		     !block_is(&x->h, (uint32_t)p, BLOCK_IN_SWAP)))
+			hxs(x)->want[p] = 1;
+	}
+}
+
+static void balloon(struct story *s)
+{
+	struct hx *x = s->x;
+	struct hst_discard *d = &s->discard;
+	enum hst_discarding next;
+	uint32_t at;
+
+	if (s->balloon.fetch)
+		return;
+	if (d->end == 0 && s->discards < DISCARDS && s->next > 30 * (s->discards + 1))
+		*d = (struct hst_discard){.at = 10 * s->discards, .end = 10 * s->discards + 20};
+	if (d->end == 0)
+		return;
+	at = d->at;
+	if (block_kind(&x->h, at) == BLOCK_FETCHING &&
+	    block_fetch(&x->h, at)->state == HST_FETCH_FAILED && !block_fetch(&x->h, at)->filled)
+		hxs(x)->want[at] = 1; /* its source is not asked again */
+	next = hst_discard_step(&x->h, d);
+	if (d->why.code == 0)
+		note_zeroes(s, at, next == HST_DISCARD_WORK ? d->run.block : d->at);
+	x->discards = next == HST_DISCARD_WORK ? d : NULL;
+	if (next == HST_DISCARD_WORK) {
+		hst_discard_work(&x->h, d);
+		note_zeroes(s, d->run.block, d->run.block + d->run.count);
+	} else if (next == HST_DISCARD_LATER) {
+		(void)hst_ensure(&x->h, (roff_t){(uint64_t)d->at << PAGE_SHIFT}, &s->balloon);
+	} else {
+		assert_true(d->why.code == 0 || d->why.text[0] != 0);
+		d->end = 0;
+		s->discards++;
+	}
 }
 
 static void device(struct story *s)
@@ -231,6 +308,8 @@ static void tell(struct story *s, unsigned rounds)
 			device(s);
 			evictor(s);
 			end_a_write(s);
+			vmm_thread(s);
+			balloon(s);
 			hx_pump(x);
 		}
 		/* A touch that the kernel reports: poison, or shown again. */
@@ -285,6 +364,7 @@ static void stop(struct story *s)
 	assert_true(hst_is_idle(&x->h));
 	assert_false(hst_evict_wanted(&x->h));
 	hst_forget(&s->w);
+	hst_forget(&s->balloon);
 }
 
 enum ending { REPAIR, STOP, ENDINGS };

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 SAMPLE = ("token-0", "refusal-unnoticed", "ready-before-present", "halted-for-ever",
-          "guest-swallows-event")
+          "guest-swallows-event", "vmm-view-not-asked", "discarded-in-swap")
 MUTANTS_MIN = 30
 
 

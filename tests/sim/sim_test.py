@@ -43,7 +43,8 @@ def seeds_keep_the_promises(asyncpf):
     # Everything that the fault model promises has really happened.
     for what in ("page-missing", "page-ready", "wake-all", "stalls", "resets", "migrations",
                  "pauses", "troubles", "refused interrupts", "spurious", "real faults",
-                 "evicted blocks", "swapped"):
+                 "evicted blocks", "swapped", "VMM accesses", "VMM touches",
+                 "discarded pages", "overwritten", "holds"):
         if number(out, rf"{what} (\d+)") < SEEDS // 1000:
             raise Failed(f"too little happened: {what}\n{out}")
     print(out)

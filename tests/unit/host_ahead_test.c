@@ -241,6 +241,34 @@ static void where_all_are_kernel_modes_many_go_in_one_job(void **state)
 	hxs_close(x);
 }
 
+/* Whoever sleeps in the kernel is no waiter of the driver's, and waits all the same. */
+static void who_sleeps_in_the_kernel_by_then_gets_it_mapped(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_KERNEL, 256, true, 0);
+	struct err e;
+
+	(void)state;
+	hxs_write_pages(x, FIRST, AROUND);
+	hxs_evict_all(x);
+	hxs(x)->src.answers = HX_LATER;
+	x->vcpus[0].cpu.cpl = 0;
+	hx_exit(x, 0, false);
+	hx_load(hx_v(x, 0), (roff_t){20 * PAGE_BYTES});
+	assert_int_equal(x->h.stats.read_ahead, AROUND - 1);
+	assert_int_equal(hx_vmm_touch(&x->h, (roff_t){21 * PAGE_BYTES}, &e), 0);
+	assert_int_equal(hx_kernel_touch(&x->h, (roff_t){22 * PAGE_BYTES}, &e), 0);
+	/* Nor is it given up when it fails. */
+	answer(x, 22, -EIO);
+	hx_after(x, NS_PER_S);
+	answer_but(x, 0, 0);
+	for (uint64_t p = FIRST; p < FIRST + AROUND; p++)
+		assert_int_equal(hxs_kind(x, p),
+				 p >= 20 && p <= 22 ? BLOCK_PRESENT : BLOCK_STANDBY);
+	assert_true(hxs_visible(x, 22) && hxs(x)->vmm[21] && !hxs(x)->vmm[22]);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	hxs_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -250,6 +278,7 @@ int main(void)
 		cmocka_unit_test(only_what_is_in_the_swap_file_is_read_along),
 		cmocka_unit_test(near_the_limit_nothing_is_read_along),
 		cmocka_unit_test(who_waits_by_then_gets_it_mapped),
+		cmocka_unit_test(who_sleeps_in_the_kernel_by_then_gets_it_mapped),
 		cmocka_unit_test(a_failed_read_along_is_given_up),
 		cmocka_unit_test(a_stuck_read_along_that_fails_is_given_up),
 		cmocka_unit_test(kernel_modes_blocks_stay_longer),

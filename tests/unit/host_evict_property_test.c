@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random histories of memory that is taken away while it is used: every way of serving faults,
- * one to three vCPUs that read and write, devices, a source and a swap file that fail, tear
- * and hang, content that comes unasked, an evictor with its own thread, limits, commands, pins,
- * memory that the kernel fills by itself, jobs that fail in part, pauses. Whoever reads sees what
- * was written last; the limit is kept; then, in a time in which everybody is fair, everybody gets
- * on. Failures name the seed.
+ * one to three vCPUs that read and write, devices, threads of the VMM's with their own view, a
+ * balloon, memory that is held, a source and a swap file that fail, tear and hang, content that
+ * comes unasked, an evictor with its own thread, limits, commands, pins, memory that the kernel
+ * fills by itself, jobs that fail in part, pauses. Whoever reads sees what was written last; the
+ * limit is kept; then, in a time in which everybody is fair, everybody gets on. Failures name the
+ * seed.
  *
  * One episode in detail: EVICT_SEED=n ./host_evict_property_test
  */
@@ -20,6 +21,7 @@
 #define PARKED 8u
 #define DEVICES 3u
 #define HELD 3u
+#define THREADS 2u
 #define FAIR_ROUNDS 3000u
 
 /* What a task of the guest, or a device, wants of a page. */
@@ -52,11 +54,27 @@ struct device {
 	bool busy;
 };
 
+/* A thread of the VMM's, that touches memory through its view. */
+struct thread {
+	struct wish wish; /* page 0: none */
+	bool sleeps;
+	unsigned woken;
+};
+
+struct balloon {
+	struct hst_discard d;
+	struct hst_waiter w;
+	enum { NO_DISCARD, DISCARDING, RUN_BEGUN, RUN_WORKED } at;
+};
+
 struct world {
 	struct hx *x;
 	struct prng rng;
 	struct cpu cpus[HX_VCPUS];
 	struct device devices[DEVICES];
+	struct thread threads[THREADS];
+	struct balloon balloon;
+	uint64_t held_page; /* hst_hold_long; 0: none */
 	struct hst_fetch *held[HELD]; /* being made visible by other threads */
 	struct hst_offer offer; /* a piece of it is being copied while fetch is set: */
 	struct hst_piece piece;
@@ -236,7 +254,8 @@ static void touch(struct world *w, unsigned c)
 		fault(w, c);
 		return;
 	case HX_HOLE:
-		if (!hxs(x)->watched) {
+		/* What is in memory is a touch that is reported, watched or not. */
+		if (!hxs(x)->watched && !hxs(x)->allocated[page]) {
 			hxs_native(x, page);
 			return;
 		}
@@ -352,6 +371,144 @@ static void device_step(struct world *w)
 	d->busy = false;
 }
 
+static void thread_step(struct world *w)
+{
+	struct hx *x = w->x;
+	struct thread *t = &w->threads[rnd(w, THREADS)];
+	struct err e;
+
+	if (t->wish.page == 0 && !w->fair)
+		t->wish = new_wish(w);
+	if (t->wish.page == 0 || (t->sleeps && t->woken == hxs(x)->woken[t->wish.page]))
+		return;
+	t->sleeps = !hxs(x)->vmm[t->wish.page];
+	if (t->sleeps) {
+		t->woken = hxs(x)->woken[t->wish.page];
+		if (hx_vmm_touch(&x->h, (roff_t){t->wish.page << PAGE_SHIFT}, &e) < 0)
+			hst_pause(&x->h);
+		return;
+	}
+	must(w, hxs_right(x, t->wish.page), "the VMM sees something else than was written last");
+	w->checked++;
+	if (t->wish.value) {
+		hxs(x)->vmm_guarded[t->wish.page] = false;
+		hxs_put(x, t->wish.page, t->wish.value);
+	}
+	t->wish.page = 0;
+}
+
+static void zeroes_from_now_on(struct world *w, uint32_t from, uint32_t end)
+{
+	struct hx *x = w->x;
+	uint64_t per = 1ull << (x->h.cfg.block_shift - PAGE_SHIFT);
+
+	for (uint64_t p = from * per; p < end * per; p++) {
+		must(w, hxs_words(x, p)[0] == 0, "what was discarded is not zeroes");
+		hxs(x)->want[p] = 1;
+	}
+}
+
+/* Part of it may have become zeroes, where memory is what counts. */
+static void not_discarded(struct world *w, const struct hst_discard *d)
+{
+	struct hx *x = w->x;
+	uint64_t per = 1ull << (x->h.cfg.block_shift - PAGE_SHIFT);
+
+	for (uint64_t p = d->run.block * per; p < (d->run.block + d->run.count) * per; p++) {
+		uint32_t block = (uint32_t)(p / per);
+		bool behind = block_is(&x->h, block, BLOCK_IN_SWAP) ||
+			      (hxs(x)->source && !block_is(&x->h, block, BLOCK_ZEROES));
+
+		if (hxs_words(x, p)[0] == 0 && (d->was != BLOCK_ABSENT || !behind))
+			hxs(x)->want[p] = 1;
+	}
+}
+
+/* Its source has failed. */
+static bool is_failed(const struct hst *h, uint32_t block)
+{
+	return block_kind(h, block) == BLOCK_FETCHING &&
+	       block_fetch(h, block)->state == HST_FETCH_FAILED && !block_fetch(h, block)->filled;
+}
+
+static void discard_step(struct world *w)
+{
+	struct balloon *b = &w->balloon;
+	struct hst_discard was = b->d;
+	struct hst *h = &w->x->h;
+	enum hst_discarding next;
+	bool failed[PAGES] = {false};
+
+	for (uint32_t i = was.at; i < was.end; i++)
+		failed[i] = is_failed(h, i);
+	next = hst_discard_step(h, &b->d);
+	zeroes_from_now_on(w, was.at, next == HST_DISCARD_WORK ? b->d.run.block : b->d.at);
+	w->x->discards = next == HST_DISCARD_WORK ? &b->d : NULL;
+	b->at = next == HST_DISCARD_DONE ? NO_DISCARD
+		: next == HST_DISCARD_WORK ? RUN_BEGUN : DISCARDING;
+	if (next != HST_DISCARD_LATER)
+		return;
+	if (failed[b->d.at] && !is_failed(h, b->d.at))
+		zeroes_from_now_on(w, b->d.at, b->d.at + 1);
+	if (!b->w.fetch)
+		(void)hst_ensure(h, (roff_t){(uint64_t)b->d.at << h->cfg.block_shift}, &b->w);
+}
+
+static void balloon_step(struct world *w)
+{
+	struct balloon *b = &w->balloon;
+
+	switch (b->at) {
+	case NO_DISCARD:
+		if (w->fair || rnd(w, 3))
+			return;
+		/* Page 0 holds the areas. */
+		b->d = (struct hst_discard){.at = 1};
+		b->d.at += (uint32_t)rnd(w, hx_block(w->x, PAGES) - 1);
+		b->d.end = (uint32_t)min_u64(b->d.at + 1 + rnd(w, rnd(w, 2) ? 2 : PAGES),
+					     hx_block(w->x, PAGES));
+		discard_step(w);
+		break;
+	case DISCARDING:
+		if (!b->w.fetch)
+			discard_step(w);
+		break;
+	case RUN_BEGUN:
+		hst_discard_work(&w->x->h, &b->d);
+		/* Now: the kernel may fill it again unseen. */
+		if (b->d.why.code == 0)
+			zeroes_from_now_on(w, b->d.run.block, b->d.run.block + b->d.run.count);
+		else
+			not_discarded(w, &b->d);
+		b->at = RUN_WORKED;
+		break;
+	case RUN_WORKED:
+		discard_step(w);
+		break;
+	}
+}
+
+/* A device writes to what is held past everything. */
+static void hold_step(struct world *w)
+{
+	struct hx *x = w->x;
+	roff_t off = {w->held_page << PAGE_SHIFT};
+
+	if (w->held_page == 0 && !w->fair) {
+		uint64_t page = 1 + rnd(w, PAGES - 1);
+
+		if (hst_hold_long(&x->h, (roff_t){page << PAGE_SHIFT}))
+			w->held_page = page;
+	} else if (w->held_page && rnd(w, 2)) {
+		must(w, hxs_right(x, w->held_page), "held memory holds something else");
+		hxs_put(x, w->held_page, 1 + rnd(w, 4));
+	} else if (w->held_page) {
+		hst_wrote(&x->h, off, 1);
+		hst_release_long(&x->h, off);
+		w->held_page = 0;
+	}
+}
+
 static void visible_step(struct world *w)
 {
 	unsigned i = (unsigned)rnd(w, HELD);
@@ -411,6 +568,8 @@ static void trouble_step(struct world *w)
 		for (unsigned p = (unsigned)rnd(w, PAGES); p < PAGES; p += 5)
 			if (hxs_visible(x, p) && !hxs(x)->guarded[p])
 				hxs(x)->pages[p] = HX_HOLE;
+			else if (!hxs(x)->vmm_guarded[p])
+				hxs(x)->vmm[p] = false;
 		break;
 	case 0:
 		hst_pause(&x->h);
@@ -439,7 +598,7 @@ static void check(struct world *w)
 	struct hx *x = w->x;
 	const struct hst_evict *ev = &x->h.evict;
 
-	must(w, !hx_broken(&x->h), hx_broken(&x->h));
+	must(w, !hx_broken(&x->h, x->discards), hx_broken(&x->h, x->discards));
 	must(w, !hxs(x)->broken_drop, "memory was given back that could be seen");
 	must(w, w->native || ev->resident <= ev->limit, "the limit was not kept");
 	must(w, w->native || hst_resident_bytes(&x->h) >> x->h.cfg.block_shift <= ev->limit,
@@ -450,7 +609,17 @@ static void step(struct world *w)
 {
 	struct hx *x = w->x;
 
-	switch (rnd(w, 16)) {
+	switch (rnd(w, 20)) {
+	case 16:
+	case 17:
+		thread_step(w);
+		break;
+	case 18:
+		balloon_step(w);
+		break;
+	case 19:
+		hold_step(w);
+		break;
 	case 0:
 	case 1:
 		source_step(w);
@@ -500,6 +669,11 @@ static bool all_done(const struct world *w)
 	for (unsigned i = 0; i < DEVICES; i++)
 		if (w->devices[i].busy)
 			return false;
+	for (unsigned i = 0; i < THREADS; i++)
+		if (w->threads[i].wish.page)
+			return false;
+	if (w->balloon.at != NO_DISCARD || w->held_page)
+		return false;
 	return w->evictor == NO_JOB && !hst_evict_wanted(h) && !hst_evict_forced(h) &&
 	       h->free_count == h->fetch_count && h->evict.writes_used == 0;
 }
@@ -521,6 +695,9 @@ static void fair_round(struct world *w)
 	for (unsigned n = 0; n < 6; n++) {
 		evictor_step(w);
 		device_step(w);
+		thread_step(w);
+		balloon_step(w);
+		hold_step(w);
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			guest_step(w, c);
 		hx_pump(x);
@@ -622,18 +799,23 @@ static void random_histories_keep_the_promises(void **state)
 		sum.refaulted += s.refaulted;
 		sum.swapped += s.swapped;
 		sum.offered += s.offered;
+		sum.discarded += s.discarded;
+		sum.vmm_touches += s.vmm_touches;
 		checked += w.checked;
 		hx_free(w.x);
 	}
 	print_message("pages looked at %llu, evicted %llu, written out %llu, rescued %llu, "
-		      "fetched again %llu, offered %llu\n", (unsigned long long)checked,
+		      "fetched again %llu, offered %llu, discarded %llu, touches of the VMM %llu\n",
+		      (unsigned long long)checked,
 		      (unsigned long long)sum.evicted, (unsigned long long)sum.swapped,
 		      (unsigned long long)sum.rescued, (unsigned long long)sum.refaulted,
-		      (unsigned long long)sum.offered);
+		      (unsigned long long)sum.offered, (unsigned long long)sum.discarded,
+		      (unsigned long long)sum.vmm_touches);
 	/* A walk on which nothing is taken away proves nothing. */
 	assert_true(one || (sum.evicted > EPISODES && sum.rescued > EPISODES &&
 			    sum.refaulted > EPISODES && sum.swapped > EPISODES &&
-			    sum.offered > EPISODES));
+			    sum.offered > EPISODES && sum.discarded > EPISODES &&
+			    sum.vmm_touches > EPISODES));
 }
 
 int main(void)

@@ -433,6 +433,116 @@ static void it_works_while_the_vm_is_paused(void **state)
 	hxs_close(x);
 }
 
+/* ---- the VMM's view ---- */
+
+static void what_only_the_vmm_wrote_is_written_out(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	for (uint64_t p = 10; p < 14; p++)
+		hxs_vmm(x, p, p % 2 ? 0x2000 + p : 0); /* absent until then */
+	for (uint64_t p = 14; p < 18; p++) {
+		hxs_check_pages(x, p, 1); /* the guest sees it already */
+		hxs_vmm(x, p, p % 2 ? 0x2000 + p : 0);
+	}
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, 4);
+	assert_int_equal(x->h.stats.unmapped_clean, 4);
+	for (uint64_t p = 10; p < 18; p++)
+		assert_false(hxs(x)->vmm[p] || hxs_visible(x, p));
+	/* Next time the VMM's view shows nothing: what it wrote then is no reason. */
+	hxs_check_pages(x, 10, 8);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, 4);
+	hxs_close(x);
+}
+
+static void a_touch_of_the_vmm_is_a_second_chance(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t reads;
+
+	(void)state;
+	hxs_write_pages(x, 10, 4);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	reads = x->h.stats.reads;
+	hxs_vmm(x, 11, 0x2000);
+	assert_int_equal(x->h.stats.rescued, 1);
+	assert_int_equal(x->h.stats.reads, reads);
+	assert_true(hx_present(x, 11) && hxs_visible(x, 11));
+	hxs(x)->later = false;
+	hxs_evict(x);
+	hxs_check_pages(x, 10, 4);
+	hxs_close(x);
+}
+
+/* While it is being taken away, by either of the jobs. */
+static void the_vmm_waits_behind_a_job(void **state)
+{
+	(void)state;
+	for (unsigned jobs = 0; jobs < 3; jobs++) {
+		struct hx *x = hxs_plain(true, 0);
+		struct hst_job job;
+		struct err e;
+
+		hxs_vmm(x, 10, 0x2000);
+		hst_evict_to(&x->h, 0);
+		job = hxs_take_job(x, HST_JOB_UNMAP);
+		if (jobs > 0) {
+			hxs_end_job(x, &job);
+			job = hxs_take_job(x, HST_JOB_COLLECT);
+		}
+		if (jobs > 1) {
+			hxs_end_job(x, &job);
+			assert_false(hxs_job(x)); /* the write begins */
+			hxs_write_ok(x, 0);
+			job = hxs_take_job(x, HST_JOB_DROP);
+		}
+		assert_int_equal(hx_vmm_touch(&x->h, (roff_t){10 * PAGE_BYTES}, &e), 0);
+		hxs_end_job(x, &job);
+		while (!hx_present(x, 10) && hxs_job(x))
+			;
+		hx_pump(x);
+		assert_true(hx_present(x, 10) && hxs(x)->vmm[10] && hxs_right(x, 10));
+		hxs_evict_all(x);
+		hxs_check_pages(x, 10, 1);
+		hxs_close(x);
+	}
+}
+
+/* ---- held for long ---- */
+
+static void what_is_held_for_long_leaves_room_for_the_rest(void **state)
+{
+	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	uint32_t may = HXS_LIMIT - hst_blocks_min(1), held = 0;
+
+	(void)state;
+	for (uint64_t p = 0; p < 60; p++) {
+		hxs_device(x, p, 0);
+		held += hst_hold_long(&x->h, (roff_t){p * PAGE_BYTES});
+		hx_assert_sound(x);
+	}
+	assert_int_equal(held, may);
+	assert_int_equal(x->h.evict.held_long, may);
+	assert_false(hst_pin(&x->h, (roff_t){59 * PAGE_BYTES}));
+	/* They stay, and whatever else is wanted has room. */
+	for (uint64_t p = 60; p < 256; p++) {
+		hxs_evict(x);
+		hxs_device(x, p, 0);
+	}
+	for (uint64_t p = 0; p < may; p++) {
+		assert_true(hx_present(x, p));
+		hst_release_long(&x->h, (roff_t){p * PAGE_BYTES});
+	}
+	assert_int_equal(x->h.evict.held_long, 0);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -456,6 +566,10 @@ int main(void)
 		cmocka_unit_test(it_ends_although_everything_is_wanted_back),
 		cmocka_unit_test(the_larger_of_two_commands_counts),
 		cmocka_unit_test(it_works_while_the_vm_is_paused),
+		cmocka_unit_test(what_only_the_vmm_wrote_is_written_out),
+		cmocka_unit_test(a_touch_of_the_vmm_is_a_second_chance),
+		cmocka_unit_test(the_vmm_waits_behind_a_job),
+		cmocka_unit_test(what_is_held_for_long_leaves_room_for_the_rest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,7 +37,7 @@
 enum hx_op {
 	HX_READ,    /* a: source offset, b: length */
 	HX_CANCEL,  /* a: source offset */
-	HX_PRESENT, /* a: RAM offset, b: length */
+	HX_PRESENT, /* a: RAM offset, b: length; vcpu: the views */
 	HX_POISON,
 	HX_WAKE,
 	HX_INJECT,    /* a: token */
@@ -113,6 +113,7 @@ struct hx {
 	struct hst_trouble trouble; /* the last one */
 	uint64_t until;		    /* of the last hx_next that said HST_WAIT */
 	struct hx_swap *swap; /* host_swap_fixture.h */
+	const struct hst_discard *discards; /* a discard that is under way; NULL: none */
 	void (*on_present)(struct hx *x, roff_t off, uint64_t len);
 	void (*on_refusal)(struct hx *x, unsigned vcpu); /* while the interrupt is refused */
 	void *user;
@@ -170,9 +171,8 @@ static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, unsigned v
 {
 	struct hx *x = ctx;
 
-	(void)views;
 	(void)watch_writes;
-	hx_log(x, HX_PRESENT, 0, off.v, len);
+	hx_log(x, HX_PRESENT, views, off.v, len);
 	if (x->on_present)
 		x->on_present(x, off, len);
 	return hx_mem_result(x, "present", e);
@@ -476,6 +476,13 @@ static inline int hx_kernel_touch(struct hst *h, roff_t off, struct err *e)
 	return hst_kernel_touch(h, &t, e);
 }
 
+static inline int hx_vmm_touch(struct hst *h, roff_t off, struct err *e)
+{
+	const struct mem_touch t = {off, MEM_VIEW_VMM};
+
+	return hst_kernel_touch(h, &t, e);
+}
+
 static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 {
 	static const struct clock_ops clock_ops = {.now_ns = hx_now};
@@ -527,7 +534,7 @@ static inline struct hx *hx_open(const struct hst_cfg *cfg)
 
 static inline void hx_assert_sound(const struct hx *x)
 {
-	const char *what = hx_broken(&x->h);
+	const char *what = hx_broken(&x->h, x->discards);
 
 	if (what)
 		fail_msg("driver state: %s", what);

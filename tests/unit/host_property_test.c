@@ -444,7 +444,7 @@ static void step(struct world *w)
 	}
 	if (rnd(w, 4))
 		hx_pump(x);
-	must(w, !hx_broken(&x->h), hx_broken(&x->h));
+	must(w, !hx_broken(&x->h, NULL), hx_broken(&x->h, NULL));
 }
 
 /* ---- everybody is fair ---- */
@@ -529,7 +529,7 @@ static void live(struct world *w)
 	be_fair(w);
 	while (!all_done(w) && !w->broken) {
 		fair_round(w);
-		must(w, !hx_broken(&x->h), hx_broken(&x->h));
+		must(w, !hx_broken(&x->h, NULL), hx_broken(&x->h, NULL));
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			restore_control(w, c);
 		if (rounds++ == FAIR_ROUNDS)

@@ -88,14 +88,14 @@ static inline const char *hx_kept_broken(const struct hst *h)
 		for (unsigned i = 0; i < h->cfg.vcpus; i++)
 			for (unsigned k = 0; k < HST_KEPT; k++)
 				kept += h->vcpus[i].kept[k] == b;
-		keeps = h->evict.keeps ? h->evict.keeps[b] : 0;
+		keeps = h->evict.keeps[b];
 		if ((keeps > 0) != block_is(h, b, BLOCK_KEPT))
 			return "kept blocks";
-		if (h->evict.keeps && kept > keeps)
+		if (kept > keeps)
 			return "how many keep a block";
-		held += h->evict.keeps ? keeps - kept : 0;
+		held += keeps - kept;
 	}
-	if (held != h->evict.held)
+	if (held != h->evict.held || h->evict.held_long > held)
 		return "held blocks";
 	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
 }
@@ -109,7 +109,12 @@ static inline bool hx_evict_goes_on(const struct hst *h)
 	       ev->hold.on || timer_armed(&ev->hold.timer);
 }
 
-static inline const char *hx_evict_broken(const struct hst *h)
+static inline bool hx_is_in_run(const struct hst_discard *d, uint32_t b)
+{
+	return d && b >= d->run.block && b < d->run.block + d->run.count;
+}
+
+static inline const char *hx_evict_broken(const struct hst *h, const struct hst_discard *d)
 {
 	const struct hst_evict *ev = &h->evict;
 	uint32_t resident = 0, taking = 0, behind = 0;
@@ -120,6 +125,14 @@ static inline const char *hx_evict_broken(const struct hst *h)
 
 		if (kind == BLOCK_ABSENT && block_is(h, b, BLOCK_WRITTEN))
 			return "an absent block would have to be written out";
+		if ((kind == BLOCK_ABSENT || kind == BLOCK_STANDBY) && block_is(h, b, BLOCK_VMM))
+			return "the VMM's view shows what was taken away";
+		if (hx_is_in_run(d, b)) {
+			if (kind != BLOCK_DROPPING && kind != BLOCK_FETCHING)
+				return "a block of a discard is not its own";
+			resident += d->was != BLOCK_ABSENT;
+			continue;
+		}
 		taking += kind == BLOCK_UNMAPPING || kind == BLOCK_DROPPING;
 		if (kind == BLOCK_FETCHING) {
 			behind += block_fetch(h, b)->state == HST_FETCH_BEHIND;
@@ -159,8 +172,8 @@ static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_
 	return NULL;
 }
 
-/* NULL, or what is broken. Between calls of the driver only. */
-static inline const char *hx_broken(const struct hst *h)
+/* NULL, or what is broken. Between calls of the driver only. d: a discard under way, or NULL. */
+static inline const char *hx_broken(const struct hst *h, const struct hst_discard *d)
 {
 	uint32_t in_flight = 0, queued = 0, troubled = 0, used = 0, present = 0, fetching = 0;
 	uint32_t free_len = 0, blocks = 0;
@@ -207,7 +220,7 @@ static inline const char *hx_broken(const struct hst *h)
 		return "a read waits although there is room";
 	if (queued && !budget_room(h) && queued == used && !hx_evict_goes_on(h))
 		return "reads wait for room, and nobody makes any";
-	return hx_evict_broken(h);
+	return hx_evict_broken(h, d);
 }
 
 #endif

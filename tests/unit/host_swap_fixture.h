@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest memory that can be taken away, for the tests of evict.c and swap.c: which pages the
- * guest mapping shows, what is protected, what was written; a swap file whose writes end when
- * told and take what memory holds at their beginning for one half, at their end for the other,
- * so that a torn write is seen; syncs, which lose what they do not make durable when they fail;
- * and what each page must hold, by who wrote last.
+ * guest's and the VMM's view show, what is protected, what was written; a swap file whose writes
+ * end when told and take what memory holds at their beginning for one half, at their end for the
+ * other, so that a torn write is seen; syncs, which lose what they do not make durable when they
+ * fail; and what each page must hold, by who wrote last.
  */
 #ifndef HOST_SWAP_FIXTURE_H
 #define HOST_SWAP_FIXTURE_H
@@ -45,6 +45,8 @@ enum hx_take {
 struct hx_swap {
 	enum hx_page pages[HXS_PAGES];
 	bool guarded[HXS_PAGES];   /* visible, and nobody has written to it since */
+	bool vmm[HXS_PAGES];       /* the VMM's view shows it */
+	bool vmm_guarded[HXS_PAGES];
 	bool allocated[HXS_PAGES]; /* takes up host memory */
 	bool watched;
 	uint64_t want[HXS_PAGES]; /* what was written last; 0: as it was at the start */
@@ -107,10 +109,16 @@ static inline int hxs_present(void *ctx, roff_t off, uint64_t len, unsigned view
 
 	hxs_woken(x, off, len);
 	for (uint64_t p = hxs_first(off), end = p + (len >> PAGE_SHIFT); rc == 0 && p < end; p++) {
+		s->allocated[p] = true;
+		if (views & MEM_VIEW_VMM) {
+			s->vmm_guarded[p] = s->vmm[p] ? s->vmm_guarded[p] : watch;
+			s->vmm[p] = true;
+		}
+		if (!(views & MEM_VIEW_GUEST))
+			continue;
 		if (s->pages[p] != HX_VISIBLE)
 			s->guarded[p] = watch;
 		s->pages[p] = HX_VISIBLE;
-		s->allocated[p] = true;
 	}
 	return rc;
 }
@@ -145,7 +153,9 @@ static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	for (uint64_t p = hxs_first(off); p < hxs_first(off) + n; p++) {
 		/* What was out of the mapping before is not known to be unwritten. */
 		s->guarded[p] &= s->pages[p] == HX_VISIBLE;
+		s->vmm_guarded[p] &= s->vmm[p];
 		s->pages[p] = HX_HOLE;
+		s->vmm[p] = false;
 	}
 	return fails ? -ENOMEM : 0;
 }
@@ -159,7 +169,6 @@ static inline int hxs_collect(void *ctx, roff_t off, uint64_t len, mem_pages wri
 	bool poison = x->h.cfg.faults != HST_FAULTS_KERNEL;
 	bool fails = hxs_fails(x, HX_TAKE_COLLECT, e);
 
-	(void)ret_vmm;
 	assert_true(n <= MEM_PAGES_MAX);
 	if (fails)
 		n = min_u64(n, s->half);
@@ -167,6 +176,10 @@ static inline int hxs_collect(void *ctx, roff_t off, uint64_t len, mem_pages wri
 		uint64_t p = hxs_first(off) + i;
 
 		assert_int_not_equal(s->pages[p], HX_VISIBLE);
+		assert_false(s->vmm[p]);
+		if (!s->vmm_guarded[p])
+			ret_vmm[i / 64] |= 1ull << (i % 64);
+		s->vmm_guarded[p] = false;
 		if (!s->guarded[p])
 			written[i / 64] |= 1ull << (i % 64);
 		s->guarded[p] = false;
@@ -187,9 +200,11 @@ static inline int hxs_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 	if (fails)
 		n = min_u64(n, s->half);
 	for (uint64_t p = hxs_first(off); p < hxs_first(off) + n; p++) {
-		s->broken_drop |= s->pages[p] == HX_VISIBLE || !s->allocated[p];
+		s->broken_drop |= s->pages[p] == HX_VISIBLE || s->vmm[p];
+		/* What is discarded may be none, and nobody wants it back. */
+		s->broken_drop |= !x->discards && !s->allocated[p];
 		/* What is not durable must not be all that there is. */
-		s->broken_drop |= s->risky[p] &&
+		s->broken_drop |= !x->discards && s->risky[p] &&
 				  block_is(&x->h, (uint32_t)hx_block(x, p), BLOCK_IN_SWAP);
 		s->allocated[p] = fails && s->allocated[p];
 		memset(x->alias + (p << PAGE_SHIFT), 0, PAGE_BYTES);
@@ -419,6 +434,28 @@ static inline void hxs_guest_writes(struct hx *x, uint64_t page, uint64_t value)
 	assert_true(hxs_visible(x, page));
 	hxs(x)->guarded[page] = false;
 	hxs_put(x, page, value);
+}
+
+/* A thread of the VMM's touches a page, sleeping until it is there, and writes to it or not. */
+static inline void hxs_vmm(struct hx *x, uint64_t page, uint64_t value)
+{
+	struct hx_swap *s = hxs(x);
+	const struct mem_touch t = {{page << PAGE_SHIFT}, MEM_VIEW_VMM};
+	unsigned slept = 0;
+	struct err e;
+
+	while (!s->vmm[page]) {
+		unsigned woken = s->woken[page];
+
+		assert_int_equal(hst_kernel_touch(&x->h, &t, &e), 0);
+		hx_pump(x);
+		assert_true(s->woken[page] != woken && slept++ < 4);
+	}
+	assert_true(hxs_right(x, page));
+	if (value) {
+		s->vmm_guarded[page] = false;
+		hxs_put(x, page, value);
+	}
 }
 
 /* The kernel fills a page that nobody watches yet. */

@@ -176,6 +176,144 @@ static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
 	hx_close(x);
 }
 
+/* ---- the VMM's view ---- */
+
+#define BOTH (MEM_VIEW_GUEST | MEM_VIEW_VMM)
+
+static int vmm_touch(struct hx *x, uint64_t page)
+{
+	struct err e = {0};
+	int rc = hx_vmm_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e);
+
+	assert_true((rc < 0) == (e.text[0] != 0));
+	hx_assert_sound(x);
+	return rc;
+}
+
+static void one_read_serves_both_views(void **state)
+{
+	static const enum hst_faults modes[] = {HST_FAULTS_USER, HST_FAULTS_KERNEL};
+
+	(void)state;
+	for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
+		struct hst_cfg cfg = hx_cfg(modes[m], APF_REV_OFF);
+		struct hx *x = hx_open(&cfg);
+
+		assert_int_equal(vmm_touch(x, 7), 0);
+		assert_int_equal(vmm_touch(x, 7), 0); /* another thread */
+		assert_int_equal(x->counts[HX_READ], 1);
+		assert_int_equal(x->h.stats.vmm_touches, 2);
+		hx_bring(x, 7);
+		assert_int_equal(x->counts[HX_PRESENT], 1);
+		assert_int_equal(hx_entry(x, HX_PRESENT, 0)->vcpu, BOTH);
+		assert_true(block_is(&x->h, 7, BLOCK_VMM));
+		/* No vCPU has touched anything. */
+		assert_int_equal(x->h.stats.faults_total + x->counts[HX_POISON], 0);
+		hx_close(x);
+	}
+}
+
+static void what_the_guest_sees_is_shown_to_the_vmm(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_populate(x, 7);
+	assert_false(block_is(&x->h, 7, BLOCK_VMM));
+	hx_log_clear(x);
+	assert_int_equal(vmm_touch(x, 7), 0);
+	assert_int_equal(hx_entry(x, HX_PRESENT, 0)->vcpu, MEM_VIEW_VMM);
+	assert_int_equal(hx_entry(x, HX_PRESENT, 0)->a, 7 * PAGE_BYTES);
+	assert_true(block_is(&x->h, 7, BLOCK_VMM));
+	assert_false(block_is(&x->h, 7, BLOCK_WRITTEN));
+	/* The host has taken it out there: who knows what was written to it before. */
+	assert_int_equal(vmm_touch(x, 7), 0);
+	assert_int_equal(x->counts[HX_PRESENT], 2);
+	assert_true(block_is(&x->h, 7, BLOCK_WRITTEN));
+	assert_int_equal(x->counts[HX_READ], 0);
+	hx_close(x);
+}
+
+/* The guest's fetch is being made visible when the VMM wants the block, too. */
+static void who_comes_late_is_not_forgotten(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+	struct hst_waiter w = {0};
+	struct hst_fetch *f;
+	struct err e;
+
+	(void)state;
+	ensure(x, 7, &w);
+	hx_answer(x, 0, 0);
+	f = hst_take_filled(&x->h);
+	assert_int_equal(vmm_touch(x, 7), 0);
+	assert_int_equal(hst_make_visible(f, &e), 0);
+	hst_shown(f, NULL);
+	assert_false(hx_present(x, 7));
+	assert_non_null(w.fetch);
+	hx_pump(x);
+	assert_int_equal(hx_entry(x, HX_PRESENT, 0)->vcpu, MEM_VIEW_GUEST);
+	assert_int_equal(hx_entry(x, HX_PRESENT, 1)->vcpu, BOTH);
+	assert_true(hx_present(x, 7) && block_is(&x->h, 7, BLOCK_VMM));
+	assert_null(w.fetch);
+	assert_int_equal(x->counts[HX_READ], 1);
+	hx_close(x);
+}
+
+static void what_cannot_be_shown_pauses_and_is_shown_later(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+
+	(void)state;
+	hx_populate(x, 7);
+	hx_log_clear(x);
+	x->mem_faults = (struct hx_mem_faults){.at = 1, .on = true};
+	assert_int_equal(vmm_touch(x, 7), 0);
+	assert_false(hx_present(x, 7));
+	hx_pump(x);
+	assert_true(hst_is_paused(&x->h));
+	x->mem_faults.at = 0;
+	hst_resume(&x->h);
+	hx_pump(x);
+	assert_true(hx_present(x, 7) && block_is(&x->h, 7, BLOCK_VMM));
+	assert_int_equal(hx_entry(x, HX_PRESENT, 2)->vcpu, BOTH);
+	assert_int_equal(x->counts[HX_READ], 0);
+	hx_close(x);
+}
+
+static void the_vmms_touches_leave_room_for_those_with_a_claim(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hx *x = hx_open_pages(&cfg, 1024);
+	struct hst_waiter w[HST_OUTSIDE_MAX] = {0};
+	unsigned page = 1;
+
+	(void)state;
+	hx_populate(x, 0);
+	while (x->counts[HX_WAKE] == 0)
+		assert_int_equal(vmm_touch(x, page++), 0);
+	assert_true(page > 192);
+	assert_int_equal(vmm_touch(x, 3), 0); /* joined */
+	assert_int_equal(x->counts[HX_WAKE], 1);
+	/* Nor is there one to show again what could not be shown. */
+	x->mem_faults = (struct hx_mem_faults){.at = 1};
+	assert_int_equal(vmm_touch(x, 0), 0);
+	assert_int_equal(x->counts[HX_WAKE], 2);
+	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
+		assert_false(ensure(x, 600 + i, &w[i]));
+	x->src.answers = HX_AT_ONCE;
+	while (x->src.count)
+		hx_answer(x, 0, 0);
+	hx_pump(x);
+	assert_int_equal(vmm_touch(x, page), 0);
+	hx_pump(x);
+	assert_true(hx_present(x, page));
+	hx_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +324,11 @@ int main(void)
 		cmocka_unit_test(poison_that_fails_is_tried_again),
 		cmocka_unit_test(kernel_faults_are_fetched),
 		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),
+		cmocka_unit_test(one_read_serves_both_views),
+		cmocka_unit_test(what_the_guest_sees_is_shown_to_the_vmm),
+		cmocka_unit_test(who_comes_late_is_not_forgotten),
+		cmocka_unit_test(what_cannot_be_shown_pauses_and_is_shown_later),
+		cmocka_unit_test(the_vmms_touches_leave_room_for_those_with_a_claim),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

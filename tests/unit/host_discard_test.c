@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* src/host/discard.c: what is discarded is zeroes from then on, whatever stood behind it. */
+#include "host_swap_fixture.h"
+
+static roff_t page(uint64_t p)
+{
+	return (roff_t){p * PAGE_BYTES};
+}
+
+static enum hst_discarding step(struct hx *x, struct hst_discard *d)
+{
+	enum hst_discarding next = hst_discard_step(&x->h, d);
+
+	x->discards = next == HST_DISCARD_WORK ? d : NULL;
+	hx_assert_sound(x);
+	return next;
+}
+
+static void begin(struct hx *x, struct hst_discard *d, uint32_t first, uint32_t count)
+{
+	*d = (struct hst_discard){.at = first, .end = first + count};
+	assert_int_equal(step(x, d), HST_DISCARD_WORK);
+}
+
+static enum hst_discarding go_on(struct hx *x, struct hst_discard *d)
+{
+	hst_discard_work(&x->h, d);
+	return step(x, d);
+}
+
+/* As lib/memory.c does it. */
+static int discard(struct hx *x, uint32_t first, uint32_t count)
+{
+	struct hst_discard d = {.at = first, .end = first + count};
+	enum hst_discarding next = step(x, &d);
+
+	while (next != HST_DISCARD_DONE) {
+		if (next == HST_DISCARD_LATER) {
+			hxs_device(x, d.at, 0);
+			next = step(x, &d);
+		} else {
+			next = go_on(x, &d);
+		}
+	}
+	for (uint32_t p = first; d.why.code == 0 && p < first + count; p++)
+		hxs(x)->want[p] = 1;
+	return d.why.code;
+}
+
+static unsigned allocated(struct hx *x)
+{
+	return (unsigned)(hst_resident_bytes(&x->h) >> PAGE_SHIFT);
+}
+
+/* Pages from 10: in the source, 14: in the swap file, 18: standby, 22: there, in both views. */
+static struct hx *open_all_kinds(void)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	hxs_write_pages(x, 14, 4);
+	hxs_evict_all(x);
+	hxs_write_pages(x, 18, 4);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_write_pages(x, 22, 4);
+	for (uint64_t p = 22; p < 26; p += 2)
+		hxs_vmm(x, p, 0x2000 + p);
+	return x;
+}
+
+/* What is being written out to the swap file is not: here it has been. */
+static void end_writes(struct hx *x)
+{
+	while (hxs(x)->count)
+		hxs_write_ok(x, 0);
+}
+
+static void of_every_kind_nothing_is_left(void **state)
+{
+	struct hx *x = open_all_kinds();
+	uint64_t reads, swapped;
+
+	(void)state;
+	end_writes(x);
+	reads = x->h.stats.reads;
+	swapped = x->h.stats.swapped;
+	assert_int_equal(hxs_kind(x, 19), BLOCK_STANDBY);
+	assert_int_equal(discard(x, 10, 16), 0);
+	for (uint64_t p = 10; p < 26; p++) {
+		assert_int_equal(hxs_kind(x, p), BLOCK_ABSENT);
+		assert_false(hxs_visible(x, p) || hxs(x)->vmm[p]);
+	}
+	assert_int_equal(allocated(x), 0);
+	assert_int_equal(x->h.evict.resident, 0);
+	assert_int_equal(x->h.stats.discarded, 16);
+	/* It is zeroes without a read, and takes none and no write on its way out again. */
+	hxs_check_pages(x, 10, 16);
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 16);
+	assert_int_equal(x->h.stats.reads, reads);
+	assert_int_equal(x->h.stats.swapped, swapped);
+	assert_int_equal(hxs(x)->count, 0);
+	hxs_close(x);
+}
+
+static void its_neighbours_stay_as_they_are(void **state)
+{
+	struct hx *x = open_all_kinds();
+
+	(void)state;
+	end_writes(x);
+	for (uint32_t p = 11; p < 26; p += 4)
+		assert_int_equal(discard(x, p, 1), 0);
+	hxs(x)->later = false;
+	hxs_check_pages(x, 10, 16);
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 16);
+	hxs_close(x);
+}
+
+static void a_run_ends_where_the_chunk_does(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, 0);
+	struct hst_discard d;
+
+	(void)state;
+	begin(x, &d, 500, 100);
+	assert_int_equal(d.run.block, 500);
+	assert_int_equal(d.run.count, 12);
+	assert_int_equal(go_on(x, &d), HST_DISCARD_WORK);
+	assert_int_equal(d.run.block, 512);
+	assert_int_equal(d.run.count, 88);
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	hxs_close(x);
+}
+
+/* ---- what keeps its memory ---- */
+
+static void what_is_needed_where_it_is_is_overwritten(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 4);
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 4);
+	assert_true(hst_pin(&x->h, page(10)));
+	assert_true(hst_hold(&x->h, page(11)));
+	assert_true(hst_hold_long(&x->h, page(12)));
+	assert_int_equal(discard(x, 10, 4), 0);
+	for (uint64_t p = 10; p < 13; p++)
+		assert_true(hx_present(x, p) && hxs_visible(x, p) && hxs_right(x, p));
+	assert_int_equal(hxs_kind(x, 13), BLOCK_ABSENT);
+	assert_int_equal(x->h.stats.discarded, 4);
+	hst_unpin(&x->h, page(10));
+	hst_release(&x->h, page(11));
+	hst_release_long(&x->h, page(12));
+	/* The swap file has something else. */
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 4);
+	hxs_close(x);
+}
+
+/* Also where nothing is ever evicted: a balloon needs no swap file. */
+static void holds_count_without_a_swap_file(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hx *x = hx_open(&cfg);
+	struct hst_discard d = {.at = 10, .end = 12};
+
+	(void)state;
+	x->src.answers = HX_AT_ONCE;
+	for (uint64_t p = 10; p < 12; p++) {
+		hx_populate(x, p);
+		assert_true(hst_hold(&x->h, page(p)));
+	}
+	assert_int_equal(step(x, &d), HST_DISCARD_DONE);
+	for (uint64_t p = 10; p < 12; p++) {
+		assert_true(hx_present(x, p));
+		assert_int_equal(x->alias[p * PAGE_BYTES], 0);
+		hst_release(&x->h, page(p));
+	}
+	d = (struct hst_discard){.at = 10, .end = 12};
+	assert_int_equal(step(x, &d), HST_DISCARD_WORK);
+	assert_int_equal(d.run.count, 2);
+	x->discards = NULL;
+	hx_free(x);
+}
+
+/* One whose write is under way comes back, is overwritten, and the write does not count. */
+static void what_is_being_written_out_is_overwritten(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 2);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_int_equal(discard(x, 10, 2), 0);
+	assert_true(hx_present(x, 10) && hx_present(x, 11));
+	end_writes(x);
+	assert_int_equal(x->h.stats.swapped, 0);
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 2);
+	assert_int_equal(x->h.stats.swapped, 0);
+	hxs_close(x);
+}
+
+/* The platform was told that the page is there, and stays. */
+static void what_is_mapped_ahead_stays(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	roff_t came[HST_CAME_MAX];
+
+	(void)state;
+	hx_fault(x, 0, 10);
+	hx_pump(x);
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(hst_take_came(hx_v(x, 0), came), 1);
+	hx_assert_sound(x);
+	assert_int_equal(discard(x, 10, 1), 0);
+	assert_true(hx_present(x, 10) && hxs_visible(x, 10));
+	assert_int_equal(hx_pass(x, 0), HST_ENTER);
+	assert_int_equal(discard(x, 10, 1), 0);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
+	hxs_close(x);
+}
+
+/* ---- meanwhile ---- */
+
+static void who_touches_it_meanwhile_gets_zeroes(void **state)
+{
+	struct hx *x = open_all_kinds();
+	struct hst_waiter w = {.v = NULL};
+	struct hst_discard d;
+	struct err e;
+
+	(void)state;
+	end_writes(x);
+	for (uint32_t p = 10; p < 26; p += 4) {
+		begin(x, &d, p, 4);
+		hx_fault(x, 0, p);
+		assert_false(hst_ensure(&x->h, page(p + 1), &w));
+		assert_int_equal(hx_vmm_touch(&x->h, page(p + 2), &e), 0);
+		hx_assert_sound(x);
+		assert_int_equal(hx_pump(x), 0);
+		assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+		for (uint64_t i = p; i < p + 4; i++)
+			hxs(x)->want[i] = 1;
+		hx_pump(x);
+		assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_null(w.fetch);
+		for (uint64_t i = p; i < p + 3; i++)
+			assert_true(hxs_visible(x, i) && hxs_right(x, i));
+		assert_true(hxs(x)->vmm[p + 2]);
+	}
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 16);
+	hxs_close(x);
+}
+
+static void what_is_under_way_is_waited_for(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_waiter w = {.v = NULL};
+	struct hst_discard d = {.at = 10, .end = 12};
+	struct hst_job job;
+
+	(void)state;
+	x->src.answers = HX_LATER;
+	assert_false(hst_ensure(&x->h, page(10), &w));
+	assert_int_equal(step(x, &d), HST_DISCARD_LATER);
+	assert_int_equal(d.at, 10);
+	x->src.answers = HX_AT_ONCE;
+	hx_bring(x, 10);
+	hxs_write_pages(x, 10, 2);
+	hst_evict_to(&x->h, 0);
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_int_equal(step(x, &d), HST_DISCARD_LATER);
+	assert_false(hst_ensure(&x->h, page(10), &w));
+	hxs_end_job(x, &job);
+	while (hxs_job(x))
+		;
+	assert_null(w.fetch);
+	assert_int_equal(discard(x, 10, 2), 0);
+	hxs_evict(x);
+	hxs_check_pages(x, 10, 2);
+	hxs_close(x);
+}
+
+/* Nobody has to mend a source for content that nobody needs, nor sees what a read has left. */
+static void what_cannot_be_read_is_zeroes(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_waiter w = {.v = NULL};
+	struct hst_discard d = {.at = 10, .end = 11};
+
+	(void)state;
+	x->src.answers = HX_FAILS_AT_ONCE;
+	assert_false(hst_ensure(&x->h, page(10), &w));
+	while (!hst_is_paused(&x->h))
+		hx_after(x, NS_PER_S);
+	assert_int_equal(step(x, &d), HST_DISCARD_LATER);
+	assert_false(hst_is_paused(&x->h));
+	hxs(x)->want[10] = 1;
+	hx_pump(x);
+	assert_true(hxs_visible(x, 10) && hxs_right(x, 10));
+	assert_int_equal(discard(x, 10, 1), 0);
+	hxs_close(x);
+}
+
+/* What is not there does not count while it is given back: nobody else has to go for it. */
+static void absent_memory_displaces_nothing(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, true, HXS_LIMIT);
+	struct hst_discard d;
+	uint64_t unmapped;
+
+	(void)state;
+	for (uint64_t p = 0; p < 56; p++) {
+		hxs_device(x, p, 0);
+		hxs_evict(x);
+	}
+	assert_int_equal(x->h.evict.resident, 56);
+	unmapped = x->h.stats.unmapped;
+	begin(x, &d, 512, 512);
+	assert_int_equal(d.run.count, 512);
+	assert_int_equal(x->h.evict.resident, 56);
+	assert_false(hst_evict_wanted(&x->h));
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	hxs_evict(x);
+	assert_int_equal(x->h.evict.resident, 56);
+	assert_int_equal(x->h.stats.unmapped, unmapped);
+	hxs_close(x);
+}
+
+/* What was looked at before is not what is there after. */
+static void memory_that_goes_is_not_imported(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 256, false, 0);
+	struct hst_job job;
+
+	(void)state;
+	for (uint64_t p = 10; p < 20; p++)
+		hxs_native(x, p);
+	hst_evict_to(&x->h, 0);
+	assert_true(hst_evict_next(&x->h, &job));
+	assert_int_equal(job.kind, HST_JOB_WATCH);
+	hxs_end_job(x, &job);
+	assert_true(hst_evict_next(&x->h, &job));
+	assert_int_equal(job.kind, HST_JOB_IMPORT);
+	hst_evict_work(&x->h, &job);
+	assert_int_equal(discard(x, 12, 2), 0);
+	hst_evict_done(&x->h, &job);
+	hx_assert_sound(x);
+	assert_int_equal(hxs_kind(x, 12), BLOCK_ABSENT);
+	while (x->h.evict.watch != HST_WATCH_ALL)
+		assert_true(hxs_job(x));
+	for (uint64_t p = 10; p < 20; p++)
+		assert_int_equal(hx_present(x, p), p != 12 && p != 13);
+	assert_int_equal(x->h.evict.resident, 8);
+	hxs_close(x);
+}
+
+/* ---- what fails ---- */
+
+/* The page, or zeroes if the discard got that far. */
+static void as_it_was_or_zeroes(struct hx *x, uint64_t p)
+{
+	if (hxs_kind(x, p) != BLOCK_ABSENT && hxs_words(x, p)[0] == 0)
+		hxs(x)->want[p] = 1;
+}
+
+static void fail_step(enum hx_take what, unsigned half, bool wanted)
+{
+	struct hx *x = open_all_kinds();
+	struct hst_discard d;
+	struct err e;
+
+	end_writes(x);
+	hxs(x)->later = false;
+	hxs(x)->half = half;
+	for (uint32_t p = 10; p < 26; p += 4) {
+		begin(x, &d, p, 4);
+		if (wanted) {
+			hx_fault(x, 0, p + 1);
+			assert_int_equal(hx_vmm_touch(&x->h, page(p + 2), &e), 0);
+		}
+		hxs(x)->fail[what] = 1;
+		assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+		assert_int_equal(d.why.code, -ENOMEM);
+		for (uint64_t i = p; i < p + 4; i++)
+			as_it_was_or_zeroes(x, i);
+		hx_pump(x);
+		if (wanted)
+			assert_int_equal(hx_next(x, 0), HST_ENTER);
+		/* What still shows is written to. */
+		for (uint64_t i = p; i < p + 4; i++) {
+			if (hxs_visible(x, i))
+				hxs_guest_writes(x, i, 0x3000 + i);
+			hxs_vmm(x, i, i % 2 ? 0x4000 + i : 0);
+		}
+	}
+	assert_false(hst_is_paused(&x->h));
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_check_pages(x, 10, 16);
+	assert_int_equal(discard(x, 10, 16), 0);
+	hxs_check_pages(x, 10, 16);
+	hxs_close(x);
+}
+
+static void a_failure_loses_nothing(void **state)
+{
+	static const enum hx_take steps[] = {HX_TAKE_UNMAP, HX_TAKE_COLLECT, HX_TAKE_DROP};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
+		for (unsigned half = 0; half < 4; half++) {
+			fail_step(steps[i], half, false);
+			fail_step(steps[i], half, true);
+		}
+}
+
+/* Of what was not there memory may hold anything. */
+static void a_failure_leaves_absent_what_was(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_discard d;
+
+	(void)state;
+	memset(x->alias + 10 * PAGE_BYTES, 0xee, PAGE_BYTES);
+	begin(x, &d, 10, 1);
+	hxs(x)->fail[HX_TAKE_DROP] = 1;
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
+	hxs_check_pages(x, 10, 1);
+	hxs_close(x);
+}
+
+/* Taken out of the guest's view in vain it is shown there again: the kernel may write to it. */
+static void what_could_not_be_unmapped_is_visible(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_discard d;
+
+	(void)state;
+	hxs_write_pages(x, 10, 4);
+	begin(x, &d, 10, 4);
+	hxs(x)->half = 2;
+	hxs(x)->fail[HX_TAKE_UNMAP] = 1;
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	for (uint64_t p = 10; p < 14; p++)
+		assert_true(hx_present(x, p) && hxs_visible(x, p));
+	hxs_check_pages(x, 10, 4);
+	hxs_close(x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(of_every_kind_nothing_is_left),
+		cmocka_unit_test(its_neighbours_stay_as_they_are),
+		cmocka_unit_test(a_run_ends_where_the_chunk_does),
+		cmocka_unit_test(what_is_needed_where_it_is_is_overwritten),
+		cmocka_unit_test(holds_count_without_a_swap_file),
+		cmocka_unit_test(what_is_being_written_out_is_overwritten),
+		cmocka_unit_test(what_is_mapped_ahead_stays),
+		cmocka_unit_test(who_touches_it_meanwhile_gets_zeroes),
+		cmocka_unit_test(what_is_under_way_is_waited_for),
+		cmocka_unit_test(what_cannot_be_read_is_zeroes),
+		cmocka_unit_test(absent_memory_displaces_nothing),
+		cmocka_unit_test(memory_that_goes_is_not_imported),
+		cmocka_unit_test(a_failure_loses_nothing),
+		cmocka_unit_test(a_failure_leaves_absent_what_was),
+		cmocka_unit_test(what_could_not_be_unmapped_is_visible),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
