@@ -9,6 +9,8 @@
  * seed.
  *
  * One episode in detail: EVICT_SEED=n ./host_evict_property_test
+ * This file is longer than 800 lines because all of it is one walk: each actor is judged by what
+ * the others have done.
  */
 #include <stdio.h>
 
