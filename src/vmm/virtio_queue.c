@@ -209,55 +209,73 @@ bool virtq_rearm(struct virtq *q)
 
 /* ---- contents ---- */
 
-static unsigned slice(const struct iovec *segs, unsigned count, uint64_t off, size_t len,
-		      struct iovec *ret)
+/* What is left of a range of a chain's one part. */
+struct pieces {
+	const struct iovec *seg;
+	uint64_t off; /* from its start on */
+	size_t len;
+};
+
+static struct pieces out_of(const struct virtq_chain *c, uint64_t off, size_t len)
+{
+	ASSERT(off <= c->out_len && len <= c->out_len - off);
+	return (struct pieces){c->segs, off, len};
+}
+
+static struct pieces in_of(const struct virtq_chain *c, uint64_t off, size_t len)
+{
+	ASSERT(off <= c->in_len && len <= c->in_len - off);
+	return (struct pieces){c->segs + c->out_count, off, len};
+}
+
+static bool next(struct pieces *p, struct iovec *ret)
+{
+	if (p->len == 0)
+		return false;
+	for (; p->off >= p->seg->iov_len; p->seg++)
+		p->off -= p->seg->iov_len;
+	ret->iov_base = (unsigned char *)p->seg->iov_base + p->off;
+	ret->iov_len = min_u64(p->len, p->seg->iov_len - p->off);
+	p->off += ret->iov_len;
+	p->len -= ret->iov_len;
+	return true;
+}
+
+static unsigned list(struct pieces p, struct iovec *ret)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < count && len; i++) {
-		size_t here = segs[i].iov_len;
-
-		if (off >= here) {
-			off -= here;
-			continue;
-		}
-		here = min_u64(len, here - off);
-		ret[n++] = (struct iovec){(unsigned char *)segs[i].iov_base + off, here};
-		off = 0;
-		len -= here;
-	}
-	ASSERT(len == 0);
+	while (next(&p, &ret[n]))
+		n++;
 	return n;
 }
 
 unsigned virtq_chain_out(const struct virtq_chain *c, uint64_t off, size_t len,
 			 struct iovec ret[VIRTQ_SEGS_MAX])
 {
-	return slice(c->segs, c->out_count, off, len, ret);
+	return list(out_of(c, off, len), ret);
 }
 
 unsigned virtq_chain_in(const struct virtq_chain *c, uint64_t off, size_t len,
 			struct iovec ret[VIRTQ_SEGS_MAX])
 {
-	return slice(c->segs + c->out_count, c->in_count, off, len, ret);
+	return list(in_of(c, off, len), ret);
 }
 
 void virtq_chain_read(const struct virtq_chain *c, uint64_t off, void *buf, size_t len)
 {
-	struct iovec v[VIRTQ_SEGS_MAX];
-	unsigned n = virtq_chain_out(c, off, len, v);
+	struct pieces p = out_of(c, off, len);
 	unsigned char *to = buf;
 
-	for (unsigned i = 0; i < n; to += v[i++].iov_len)
-		guest_mem_once(to, v[i].iov_base, v[i].iov_len);
+	for (struct iovec v; next(&p, &v); to += v.iov_len)
+		guest_mem_once(to, v.iov_base, v.iov_len);
 }
 
 void virtq_chain_write(const struct virtq_chain *c, uint64_t off, const void *buf, size_t len)
 {
-	struct iovec v[VIRTQ_SEGS_MAX];
-	unsigned n = virtq_chain_in(c, off, len, v);
+	struct pieces p = in_of(c, off, len);
 	const unsigned char *from = buf;
 
-	for (unsigned i = 0; i < n; from += v[i++].iov_len)
-		memcpy(v[i].iov_base, from, v[i].iov_len);
+	for (struct iovec v; next(&p, &v); from += v.iov_len)
+		memcpy(v.iov_base, from, v.iov_len);
 }

@@ -21,7 +21,7 @@ struct echo {
 static inline int echo_request(void *dev, unsigned queue, const struct virtio_request *rq,
 			uint32_t *ret_written)
 {
-	unsigned char buf[4096];
+	unsigned char buf[256];
 	struct echo *d = dev;
 	uint32_t n = (uint32_t)min_u64(min_u64(rq->chain->out_len, rq->chain->in_len),
 				       sizeof(buf));
