@@ -22,7 +22,7 @@
 struct part {
 	uint64_t bytes; /* 0: the entry is free */
 	roff_t roff;
-	int fd;
+	int fd; /* of the gmem's own memfd, or shared by all parts of one of the VMM's */
 	uint64_t offset;
 	unsigned char *vmm; /* NULL: none. Atomic: whoever looks for a touch's part takes no lock */
 	bool vmm_ours;
@@ -32,6 +32,7 @@ struct part {
 
 struct gmem {
 	int uffd;
+	int own;      /* the memfd of parts that bring none, by RAM offset; -1: none yet */
 	int pagemap;  /* -1: memory is never taken away */
 	bool poison;  /* absent pages carry markers */
 	bool protect; /* the kernel can note first writes */
@@ -106,6 +107,7 @@ int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct 
 	if (!g)
 		return err_sys(e, -ENOMEM, "guest memory");
 	g->uffd = -1;
+	g->own = -1;
 	g->pagemap = -1;
 	g->span = span;
 	g->poison = poison;
@@ -122,6 +124,15 @@ int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct 
 
 /* ---- parts ---- */
 
+/* Another part has the same descriptor: a process has only so many. */
+static bool is_shared(const struct gmem *g, const struct part *p)
+{
+	for (const struct part *q = g->parts; q < g->parts + GMEM_PARTS_MAX; q++)
+		if (q != p && q->bytes > 0 && q->fd == p->fd)
+			return true;
+	return false;
+}
+
 static void free_part(struct gmem *g, struct part *p)
 {
 	unsigned char *vmm = p->vmm;
@@ -131,7 +142,7 @@ static void free_part(struct gmem *g, struct part *p)
 		munmap(vmm, p->bytes);
 	else if (vmm)
 		uffd_unregister(g->uffd, vmm, p->bytes);
-	if (p->fd >= 0)
+	if (p->fd >= 0 && p->fd != g->own && !is_shared(g, p))
 		close(p->fd);
 	*p = (struct part){.fd = -1};
 }
@@ -147,6 +158,8 @@ void gmem_close(struct gmem *g)
 		munmap(g->guest, g->span);
 	if (g->alias != MAP_FAILED)
 		munmap(g->alias, g->span);
+	if (g->own >= 0)
+		close(g->own);
 	if (g->uffd >= 0)
 		close(g->uffd);
 	if (g->pagemap >= 0)
@@ -155,27 +168,49 @@ void gmem_close(struct gmem *g)
 	free(g);
 }
 
-/* The memfd, of the VMM's or of ours. */
-static int get_fd(const struct gmem_part *in, struct part *p, struct err *e)
+/* Where the part lies in the memfd of our own, which becomes longer. */
+static int get_own(struct gmem *g, struct part *p, struct err *e)
 {
-	int rc;
+	struct stat st;
 
-	if (in->fd >= 0) {
-		rc = own_check_fd(in->fd, in->offset, in->bytes, e);
-		if (rc == 0 && in->vmm)
-			rc = own_check_mapping(in->vmm, in->fd, in->offset, in->bytes, e);
-		if (rc < 0)
-			return rc;
-		p->fd = fcntl(in->fd, F_DUPFD_CLOEXEC, 0);
-		return p->fd < 0 ? err_sys(e, -errno, "guest memory: descriptor %d", in->fd) : 0;
-	}
-	p->fd = memfd_create("asyncpf-guest-ram", MFD_CLOEXEC);
-	if (p->fd < 0)
+	if (g->own < 0)
+		g->own = memfd_create("asyncpf-guest-ram", MFD_CLOEXEC);
+	if (g->own < 0 || fstat(g->own, &st) < 0)
 		return err_sys(e, -errno, "memfd_create for guest memory");
-	if (ftruncate(p->fd, (off_t)p->bytes) < 0)
+	p->fd = g->own;
+	p->offset = p->roff.v;
+	if ((uint64_t)st.st_size < p->roff.v + p->bytes &&
+	    ftruncate(g->own, (off_t)(p->roff.v + p->bytes)) < 0)
 		return err_sys(e, -errno, "guest memory of %llu bytes",
 			       (unsigned long long)p->bytes);
+	p->dev = st.st_dev;
+	p->ino = st.st_ino;
 	return 0;
+}
+
+/* The memfd, of the VMM's or of ours. */
+static int get_fd(struct gmem *g, const struct gmem_part *in, struct part *p, struct err *e)
+{
+	struct stat st;
+	int rc;
+
+	if (in->fd < 0)
+		return get_own(g, p, e);
+	rc = own_check_fd(in->fd, in->offset, in->bytes, e);
+	if (rc == 0 && in->vmm)
+		rc = own_check_mapping(in->vmm, in->fd, in->offset, in->bytes, e);
+	if (rc < 0)
+		return rc;
+	if (fstat(in->fd, &st) == 0) {
+		p->dev = st.st_dev;
+		p->ino = st.st_ino;
+	}
+	for (const struct part *q = g->parts; q < g->parts + GMEM_PARTS_MAX && p->fd < 0; q++)
+		if (q != p && q->bytes > 0 && q->dev == p->dev && q->ino == p->ino)
+			p->fd = q->fd;
+	if (p->fd < 0)
+		p->fd = fcntl(in->fd, F_DUPFD_CLOEXEC, 0);
+	return p->fd < 0 ? err_sys(e, -errno, "guest memory: descriptor %d", in->fd) : 0;
 }
 
 /* at: NULL, or an address that was set aside. */
@@ -235,7 +270,6 @@ static void unmap_part(struct gmem *g, const struct part *p)
 int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e)
 {
 	struct part *p = g->parts;
-	struct stat st;
 	int rc;
 
 	ASSERT(part->roff.v % CHUNK_BYTES == 0 && part->bytes % PAGE_BYTES == 0);
@@ -249,17 +283,13 @@ int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e)
 				       GMEM_PARTS_MAX);
 	*p = (struct part){
 		.bytes = part->bytes, .roff = part->roff, .fd = -1, .offset = part->offset};
-	rc = get_fd(part, p, e);
+	rc = get_fd(g, part, p, e);
 	if (rc == 0)
 		rc = map_views(g, part, p, e);
 	if (rc < 0) {
 		unmap_part(g, p);
 		free_part(g, p);
 		return rc;
-	}
-	if (fstat(p->fd, &st) == 0) {
-		p->dev = st.st_dev;
-		p->ino = st.st_ino;
 	}
 	set_part_of(g, p, (uint16_t)(p - g->parts + 1));
 	return 0;

@@ -23,7 +23,7 @@ struct gmem;
 struct gmem_part {
 	roff_t roff;
 	uint64_t bytes;
-	int fd; /* -1: a memfd of our own; else it is duplicated */
+	int fd; /* -1: of our own memfd, at the RAM offset; else it is duplicated */
 	uint64_t offset;
 	void *vmm;     /* the VMM's mapping of it; NULL: none */
 	bool make_vmm; /* map it for the VMM, too */

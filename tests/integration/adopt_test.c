@@ -6,6 +6,7 @@
 #include "bare_fixture.h"
 
 #include <liburing.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #define RAM (4 * MIB)
@@ -349,6 +351,7 @@ static void what_cannot_be_served_is_refused(void **state)
 	int file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	struct apf_config c;
 	int vm = open_vm();
+	struct statfs fs;
 	struct apf *a;
 	char *shared, *private, *readonly;
 
@@ -367,7 +370,8 @@ static void what_cannot_be_served_is_refused(void **state)
 	refused(a, (struct apf_memory){.fd = -1, .vmm = shared}, "without a memfd");
 	if (huge >= 0 && ftruncate(huge, 2 * MIB) == 0)
 		refused(a, (struct apf_memory){.fd = huge}, "hugetlb");
-	if (file >= 0 && ftruncate(file, 2 * MIB) == 0)
+	if (file >= 0 && ftruncate(file, 2 * MIB) == 0 && fstatfs(file, &fs) == 0 &&
+	    fs.f_type != TMPFS_MAGIC)
 		refused(a, (struct apf_memory){.fd = file}, "no memfd");
 	apf_close(a);
 	c.swap = "/tmp/asyncpf-adopt-never";
