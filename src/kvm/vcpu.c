@@ -354,6 +354,9 @@ static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
 		flush_registers(v);
 	if (v->halted)
 		(void)end_halt(v);
+	if (v->to_show)
+		kvmp_registers_show(v, v->show_en, v->show_ctl);
+	v->to_show = false;
 	if (interrupted)
 		v->run->exit_reason = KVM_EXIT_INTR;
 	kvmp_signals_end(k, v);
@@ -366,6 +369,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 	bool half = false;
 	int rc = 0;
 
+	kvmp_registers_clear(v);
 	if (entry->watch_reset)
 		kvmp_reset_watch(v);
 	if (entry->how == PLAT_ENTER_HALTED) {
@@ -406,9 +410,11 @@ static void kp_take_registers(void *ctx, unsigned vcpu, struct plat_registers *r
 static void kp_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
 {
 	struct kvmp *k = ctx;
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	if (k->msrs)
-		kvmp_registers_show(&k->vcpus[vcpu], en, ctl);
+	v->to_show = k->msrs;
+	v->show_en = en;
+	v->show_ctl = ctl;
 }
 
 static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)

@@ -46,6 +46,9 @@ struct kvmp_vcpu {
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	bool marked;         /* an INIT that we do not see can be noticed */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
+	bool en_left;        /* KVM's EN was taken, and is still there */
+	bool to_show;        /* show_registers was called: show_en, show_ctl */
+	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */
 
 	/* signals.c */
