@@ -192,6 +192,9 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 		x->kind = PLAT_EXIT_ROM;
 		return;
 	}
+	/* The kernel tells each mapping that has the page, and the first of them arrives. */
+	hva = k->ram.vmm_hva(k->ram.ctx, hva);
+	memcpy(&v->fault.si_addr, &hva.v, sizeof(hva.v));
 	kvmp_signal_pass_fault(v);
 	x->kind = PLAT_EXIT_SIGNAL;
 }

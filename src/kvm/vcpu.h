@@ -34,6 +34,8 @@ struct kvmp_ram {
 	bool (*hva_to_roff)(void *ctx, hva_t hva, roff_t *ret);
 	bool (*gpa_to_roff)(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret);
 	enum kvmp_slot (*slot_at)(void *ctx, gpa_t gpa);
+	/* What the VMM knows an address as: of the guest's mapping, for one of ours beside it. */
+	hva_t (*vmm_hva)(void *ctx, hva_t hva);
 	void *ctx;
 };
 
