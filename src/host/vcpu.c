@@ -77,8 +77,11 @@ bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off)
 {
 	const struct mem *m = &v->h->mem;
 
-	/* A poison marker and lost memory look alike; asked where there should be neither. */
-	return v->redundant_run > 0 && v->redundant_run % REDUNDANT_AGAIN == 0 &&
+	/*
+	 * A poison marker and lost memory look alike; asked where there should be neither, and
+	 * before it is shown once more, which fails (UFFDIO_CONTINUE: EIO).
+	 */
+	return (v->redundant_run + 1) % REDUNDANT_AGAIN == 0 &&
 	       block_kind(v->h, block_of(v->h, off)) == BLOCK_PRESENT &&
 	       m->ops->is_broken && m->ops->is_broken(m->ctx, off);
 }

@@ -68,8 +68,14 @@ void kvmp_registers_take(struct kvmp_vcpu *v, bool protocol, struct plat_registe
 	    !msr_get(v->fd, APF_MSR_CTL, &ret->ctl))
 		return;
 	ret->changed = ret->en != v->shown_en || ret->ctl != v->shown_ctl;
-	if (ret->en != 0)
+	v->en_left = ret->en != 0;
+}
+
+void kvmp_registers_clear(struct kvmp_vcpu *v)
+{
+	if (v->en_left)
 		(void)kvmp_msr_set(v->fd, APF_MSR_EN, 0);
+	v->en_left = false;
 }
 
 void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl)
@@ -80,9 +86,12 @@ void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl)
 	if (v->marked || ctl != 0)
 		(void)kvmp_msr_set(v->fd, APF_MSR_CTL, ctl <= APF_CTL_VECTOR_MASK ? ctl : 0);
 	v->marked = false;
+	if (en == 0)
+		kvmp_registers_clear(v);
 	if (en == 0 && ctl == 0)
 		return;
 	(void)kvmp_msr_set(v->fd, APF_MSR_EN, en);
+	v->en_left = false;
 	/* What it took of it is what counts as unchanged later. */
 	(void)msr_get(v->fd, APF_MSR_EN, &v->shown_en);
 	(void)msr_get(v->fd, APF_MSR_CTL, &v->shown_ctl);

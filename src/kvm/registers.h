@@ -8,7 +8,9 @@
  * EN is 0, which keeps KVM's own async page faults out, and CTL holds a mark, which an INIT clears
  * that KVM's local APIC carries out without an exit.
  *
- * The vCPU's thread only: the calls wait for KVM_RUN to be left.
+ * The vCPU's thread only: the calls wait for KVM_RUN to be left. What sets EN may wait longer: KVM
+ * then ends the work that it has begun for touches of the guest's, and that may wait for us to
+ * answer its touch of memory (kvm_clear_async_pf_completion_queue). No lock is held for it.
  * Test: tests/integration/areas_test.c, check_test.py (reset.registers).
  */
 #ifndef KVM_REGISTERS_H
@@ -19,7 +21,10 @@
 /* As KVM_SET_MSRS of one register; 0, or -Exxx: the value is not acceptable. */
 int kvmp_msr_set(int vcpu_fd, uint32_t msr, uint64_t value);
 
+/* Only looks. */
 void kvmp_registers_take(struct kvmp_vcpu *v, bool protocol, struct plat_registers *ret);
+/* Sets EN: before the guest runs, what was taken is to go; at rest, the guest's is to be seen. */
+void kvmp_registers_clear(struct kvmp_vcpu *v);
 void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl);
 
 /* Notices an INIT from here on, if this KVM can; harmless when it does already. */

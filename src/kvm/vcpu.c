@@ -192,6 +192,9 @@ static void interrupted(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x
 		x->kind = PLAT_EXIT_ROM;
 		return;
 	}
+	/* The kernel tells each mapping that has the page, and the first of them arrives. */
+	hva = k->ram.vmm_hva(k->ram.ctx, hva);
+	memcpy(&v->fault.si_addr, &hva.v, sizeof(hva.v));
 	kvmp_signal_pass_fault(v);
 	x->kind = PLAT_EXIT_SIGNAL;
 }
@@ -354,6 +357,9 @@ static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
 		flush_registers(v);
 	if (v->halted)
 		(void)end_halt(v);
+	if (v->to_show)
+		kvmp_registers_show(v, v->show_en, v->show_ctl);
+	v->to_show = false;
 	if (interrupted)
 		v->run->exit_reason = KVM_EXIT_INTR;
 	kvmp_signals_end(k, v);
@@ -366,6 +372,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 	bool half = false;
 	int rc = 0;
 
+	kvmp_registers_clear(v);
 	if (entry->watch_reset)
 		kvmp_reset_watch(v);
 	if (entry->how == PLAT_ENTER_HALTED) {
@@ -406,9 +413,11 @@ static void kp_take_registers(void *ctx, unsigned vcpu, struct plat_registers *r
 static void kp_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
 {
 	struct kvmp *k = ctx;
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	if (k->msrs)
-		kvmp_registers_show(&k->vcpus[vcpu], en, ctl);
+	v->to_show = k->msrs;
+	v->show_en = en;
+	v->show_ctl = ctl;
 }
 
 static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)

@@ -34,6 +34,8 @@ struct kvmp_ram {
 	bool (*hva_to_roff)(void *ctx, hva_t hva, roff_t *ret);
 	bool (*gpa_to_roff)(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret);
 	enum kvmp_slot (*slot_at)(void *ctx, gpa_t gpa);
+	/* What the VMM knows an address as: of the guest's mapping, for one of ours beside it. */
+	hva_t (*vmm_hva)(void *ctx, hva_t hva);
 	void *ctx;
 };
 
@@ -46,6 +48,9 @@ struct kvmp_vcpu {
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	bool marked;         /* an INIT that we do not see can be noticed */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
+	bool en_left;        /* KVM's EN was taken, and is still there */
+	bool to_show;        /* show_registers was called: show_en, show_ctl */
+	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */
 
 	/* signals.c */

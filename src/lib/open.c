@@ -207,6 +207,13 @@ static bool hva_to_roff(void *ctx, hva_t hva, roff_t *ret)
 	return gmem_roff(a->gmem, hva, ret);
 }
 
+static hva_t vmm_hva(void *ctx, hva_t hva)
+{
+	struct apf *a = ctx;
+
+	return gmem_guest_hva(a->gmem, hva);
+}
+
 static bool gpa_to_roff(void *ctx, gpa_t gpa, uint64_t len, roff_t *ret)
 {
 	return lib_find(ctx, gpa, len, ret);
@@ -226,7 +233,7 @@ static int open_parts(struct apf *a, struct err *e)
 		.msrs = ours,
 		.x2apic_ids = a->cfg.x2apic_ids,
 		.vcpus = a->cfg.vcpus_max,
-		.ram = {hva_to_roff, gpa_to_roff, slot_at, a},
+		.ram = {hva_to_roff, gpa_to_roff, slot_at, vmm_hva, a},
 	};
 	int rc = kvmp_init(&a->kvmp, &kvm, e);
 

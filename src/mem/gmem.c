@@ -651,3 +651,12 @@ bool gmem_roff(const struct gmem *g, hva_t hva, roff_t *ret_off)
 	ret_off->v = hva.v - base;
 	return true;
 }
+
+hva_t gmem_guest_hva(const struct gmem *g, hva_t hva)
+{
+	uintptr_t base = (uintptr_t)g->alias;
+
+	if (hva.v < base || hva.v - base >= g->span)
+		return hva;
+	return gmem_hva(g, (roff_t){hva.v - base});
+}

@@ -74,5 +74,7 @@ struct mem gmem_mem(struct gmem *g);
 hva_t gmem_hva(const struct gmem *g, roff_t off);
 /* The reverse; false when the address is not in the guest view. */
 bool gmem_roff(const struct gmem *g, hva_t hva, roff_t *ret_off);
+/* The guest view's address of the byte at an address in the alias; any other as it is. */
+hva_t gmem_guest_hva(const struct gmem *g, hva_t hva);
 
 #endif

@@ -99,10 +99,10 @@ struct plat_ops {
 
 	/*
 	 * vCPU thread, between begin() and rest(). What the VMM may have set in KVM's state:
-	 * EN of the protocol is taken out of there, and is 0 afterwards.
+	 * EN of the protocol is taken out of there, and is 0 at the next run().
 	 */
 	void (*take_registers)(void *ctx, unsigned vcpu, struct plat_registers *ret);
-	/* ... and are shown there while the vCPU is at rest, for a VMM that saves what KVM has. */
+	/* ... and are shown there from rest() on, for a VMM that saves what KVM has. */
 	void (*show_registers)(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl);
 
 	/*

@@ -11,6 +11,15 @@
 #include "abi/small.h"
 #include "base/err.h"
 
+/* A vCPU that apf_vcpu_run() has returned from. */
+struct small_rest {
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	struct apf_vcpu *vcpu;
+	int rc;
+};
+
 struct small_cfg {
 	struct apf_config apf;   /* vcpus_max is taken from boot.vcpus */
 	struct small_boot boot;  /* magic, version, image_gpa and tsc_khz are filled in */
@@ -27,6 +36,11 @@ struct small_cfg {
 	 * progress tick, with the live objects; tests act through it. May be NULL.
 	 */
 	void (*tick)(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first);
+	/*
+	 * Called by a vCPU's thread whenever apf_vcpu_run() has returned rc, before the exit is
+	 * served: tests look at the vCPU at rest. May be NULL.
+	 */
+	void (*at_rest)(void *ctx, const struct small_rest *r);
 	/* The vCPU threads have ended, and what tick was given is about to go. May be NULL. */
 	void (*end)(void *ctx);
 	void *ctx;

@@ -152,10 +152,14 @@ static bool stopping(struct small_machine *m)
 static void *vcpu_thread(void *arg)
 {
 	struct small_vcpu *v = arg;
+	const struct small_cfg *cfg = v->m->cfg;
 
 	while (!stopping(v->m)) {
 		int rc = apf_vcpu_run(v->apf);
 
+		if (cfg->at_rest)
+			cfg->at_rest(cfg->ctx, &(struct small_rest){v->index, v->fd, v->run,
+								    v->apf, rc});
 		if (rc == -EINTR)
 			continue;
 		if (rc < 0) {

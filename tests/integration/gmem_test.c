@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/prng.h"
+#include "lose_page.h"
 #include "mem/gmem.h"
 #include "mem/uffd.h"
 #include "mem/uffd_abi.h"
@@ -189,24 +190,6 @@ static void addresses_map_back(void **state)
 	/* The alias is no guest address. */
 	assert_false(gmem_roff(g, (hva_t){(uintptr_t)gmem_mem(g).alias}, &off));
 	gmem_close(g);
-}
-
-/* Needs CONFIG_MEMORY_FAILURE; here the kernel loses a page when it is told to. */
-static void pass_over(int sig)
-{
-	(void)sig;
-}
-
-/* Has the kernel take a page for lost. It tells whoever asks for that by SIGBUS. */
-static int lose_page(void *page)
-{
-	struct sigaction before, sa = {.sa_handler = pass_over};
-	int rc;
-
-	assert_int_equal(sigaction(SIGBUS, &sa, &before), 0);
-	rc = madvise(page, PAGE_BYTES, MADV_HWPOISON) < 0 ? -errno : 0;
-	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
-	return rc;
 }
 
 static void a_page_that_the_host_has_lost_is_told_from_others(void **state)

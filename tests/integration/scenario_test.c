@@ -69,21 +69,11 @@ static void faults_in_kernel_mode_are_waited_for(void **state)
 	}
 }
 
-/* Does KVM carry out the guest's CPL 0 itself? Then a touch there is no fault. */
-static bool cpl0_is_emulated(void)
-{
-	struct fix *f = scenario(APF_ABI_INT, 1, SMALL_CPL0);
-	bool emulated = f->out.stats.blocked > 0;
-
-	fix_close(f);
-	return emulated;
-}
-
 /* The frame of an event meets an absent page: the event is due again, and nothing on top. */
 static void faults_while_an_event_is_delivered(void **state)
 {
 	(void)state;
-	if (cpl0_is_emulated()) {
+	if (fix_cpl0_is_emulated()) {
 		printf("SKIP: this KVM emulates CPL 0, and frames in absent memory fail there\n");
 		skip();
 	}

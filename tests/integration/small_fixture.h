@@ -146,6 +146,19 @@ static inline void fix_events_agree(const struct fix *f)
 		assert_int_equal(early, 0);
 }
 
+/* Does KVM carry out the guest's CPL 0 itself? Then a touch there is no fault. */
+static inline bool fix_cpl0_is_emulated(void)
+{
+	struct fix *f = fix_open(APF_FAULTS_USER, APF_ABI_INT, 96);
+	bool emulated;
+
+	f->cfg.boot.scenario = SMALL_CPL0;
+	fix_run(f);
+	emulated = f->out.stats.blocked > 0;
+	fix_close(f);
+	return emulated;
+}
+
 /* A test program without /dev/kvm cannot say anything. */
 static inline void fix_need_kvm(void)
 {
