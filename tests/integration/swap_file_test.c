@@ -4,46 +4,21 @@
  * what becomes of the guest's memory when the device is full or fails. O_DIRECT and O_TMPFILE are
  * refused by this program's own open() where a test says so.
  */
-#include "swap_fixture.h"
+#include "disk_fixture.h"
+#include "open_fixture.h"
 
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <dirent.h>
-
-#define PAGES 2048u
-
-static bool no_direct, no_tmpfile;
-
-/* Instead of the C library's, for the library under test as well. */
-int open(const char *path, int flags, ...)
-{
-	va_list ap;
-	mode_t mode;
-
-	va_start(ap, flags);
-	mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(ap, mode_t) : 0;
-	va_end(ap);
-	if (no_direct && (flags & O_DIRECT)) {
-		errno = EINVAL;
-		return -1;
-	}
-	if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
-		errno = EOPNOTSUPP;
-		return -1;
-	}
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-}
 
 /* ---- paths ---- */
 
@@ -143,18 +118,6 @@ static void what_exists_is_left_alone(void **state)
 	v.c.swap = "/no/such/folder/swap";
 	refused(&v, -ENOENT, "No such file");
 	vm_end(&v);
-}
-
-static void write_all(struct vm *v, uint64_t round)
-{
-	for (uint64_t i = 0; i < PAGES; i++)
-		write_page(v, i, round);
-}
-
-static void check_all(struct vm *v, uint64_t round)
-{
-	for (uint64_t i = 0; i < PAGES; i++)
-		check_page(v, i, round);
 }
 
 static void nothing_is_seen_of_it(void **state)
@@ -331,100 +294,18 @@ static void a_source_is_not_in_the_page_cache_either(void **state)
 
 /* ---- trouble ---- */
 
-/* What a command prints, one line. False: it failed. */
-static bool line_of(const char *command, char *ret, int size)
+static void make_room(void *disk)
 {
-	FILE *f = popen(command, "re");
-	bool got;
-
-	assert_non_null(f);
-	got = fgets(ret, size, f) != NULL;
-	ret[strcspn(ret, "\n")] = 0;
-	return pclose(f) == 0 && got;
+	disk_room(disk, "80m");
 }
 
-/* A loop device of 64 MiB in a tmpfs of `room`, mounted at v->folder/back. */
-struct disk {
-	char back[160], dev[64], fs[160];
-};
-
-static bool disk_make(struct vm *v, struct disk *d, const char *room)
-{
-	char command[400];
-
-	snprintf(d->back, sizeof(d->back), "%s/back", v->folder);
-	snprintf(d->fs, sizeof(d->fs), "%s/fs", v->folder);
-	assert_int_equal(mkdir(d->back, 0700), 0);
-	assert_int_equal(mkdir(d->fs, 0700), 0);
-	snprintf(command, sizeof(command), "size=%s", room);
-	if (mount("asyncpf-test", d->back, "tmpfs", 0, command) < 0)
-		return false;
-	snprintf(command, sizeof(command),
-		 "truncate -s 64M %s/disk && losetup -f --show %s/disk", d->back, d->back);
-	if (!line_of(command, d->dev, sizeof(d->dev)))
-		return false;
-	/*
-	 * The loop driver takes a write that its file took a part of for a success (6.18): what
-	 * it is given must be taken wholly or not at all.
-	 */
-	snprintf(command, sizeof(command), "echo 4 > /sys/block/%s/queue/max_sectors_kb",
-		 strrchr(d->dev, '/') + 1);
-	return system(command) == 0;
-}
-
-static void disk_room(struct disk *d, const char *room)
-{
-	char options[40];
-
-	snprintf(options, sizeof(options), "size=%s", room);
-	assert_int_equal(mount("asyncpf-test", d->back, "tmpfs", MS_REMOUNT, options), 0);
-}
-
-static void disk_end(struct vm *v, struct disk *d)
-{
-	char command[400];
-
-	snprintf(command, sizeof(command), "losetup -d %s", d->dev);
-	if (d->dev[0])
-		(void)!system(command);
-	/* The device lets go of its file a moment later. */
-	for (int ms = 0; ms < 5000 && umount(d->back) < 0 && errno == EBUSY; ms++)
-		usleep(1000);
-	assert_int_equal(rmdir(d->back), 0);
-	assert_int_equal(rmdir(d->fs), 0);
-	(void)unlink(v->swap);
-}
-
-/*
- * The VM's device runs full at a third of what is to be written: the VM is paused, all of its
- * memory is there, and once there is room it goes on without a wrong byte.
- */
+/* The VM's device runs full at a third of what is to be written. */
 static void full_then_room(struct vm *v, struct disk *d)
 {
-	struct apf_error why;
-
 	v->c.retries_max = 1;
 	vm_start(v);
 	write_all(v, 3);
-	assert_true(apf_evict(v->a, 0, NULL, &v->e) < 0);
-	wait_for(&v->pauses, 1);
-	assert_non_null(strstr(v->paused, "swap file"));
-	assert_int_equal(apf_is_paused(v->a), 1);
-	assert_true(apf_trouble_get(v->a, &why) < 0);
-	/* Still no room: it pauses again. */
-	apf_resume(v->a);
-	wait_for(&v->pauses, 2);
-	disk_room(d, "80m");
-	apf_resume(v->a);
-	wait_for(&v->resumes, 1);
-	evict_all(v);
-	assert_int_equal(apf_trouble_get(v->a, NULL), 0);
-	check_all(v, 3);
-	write_all(v, 4);
-	evict_all(v);
-	check_all(v, 4);
-	apf_close(v->a);
-	v->a = NULL;
+	fails_then_goes_on(v, make_room, d);
 }
 
 static void a_full_tmpfs_pauses_and_room_resumes(void **state)
@@ -463,7 +344,7 @@ static void a_failing_device_loses_nothing(void **state)
 			full_then_room(&v, &d);
 			no_direct = false;
 		} else {
-			print_message("SKIP: a failing device needs mount and losetup\n");
+			print_message("SKIP: a failing device needs mount and loop devices\n");
 		}
 		disk_end(&v, &d);
 		vm_end(&v);
@@ -501,7 +382,7 @@ static void a_file_system_on_a_full_device_loses_nothing(void **state)
 			}
 			(void)umount(d.fs);
 		} else {
-			print_message("SKIP: a full device needs mount and losetup\n");
+			print_message("SKIP: a full device needs mount and loop devices\n");
 		}
 		disk_end(&v, &d);
 		vm_end(&v);
@@ -522,8 +403,6 @@ int main(void)
 	};
 
 	fix_need_kvm();
-	/* What is mounted goes with this program, whatever becomes of it. */
-	if (unshare(CLONE_NEWNS) == 0)
-		(void)mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	disk_own_mounts();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
