@@ -59,7 +59,6 @@ struct eng_vcpu {
 	uint64_t en;  /* APF_MSR_EN, last accepted value */
 	uint64_t ctl; /* APF_MSR_CTL, last accepted value */
 	uint32_t next_id;
-	bool ready_unacked;      /* int: a token was written, no acknowledgement yet */
 	uint32_t sent_token;     /* of the last page ready; its fault is forgotten by now */
 	bool wake_all_due;       /* a wake-all is queued */
 	uint32_t wake_all_after; /* it comes after this many entries of the ready queue */
@@ -224,12 +223,6 @@ enum eng_ready eng_next_ready(struct eng_vcpu *v, const struct cpu_state *cpu,
 
 /* The event that eng_next_ready composed was performed. Not called: it stays due. */
 void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev);
-
-/*
- * int: the slot has read free for so long that the acknowledgement is not coming; take
- * it as given. (A guest that clears without acknowledging would otherwise wait for ever.)
- */
-void eng_ack_lost(struct eng_vcpu *v);
 
 /*
  * `ev` was queued as a #PF (ENG_HOW_PF; page missing, or page ready and reported by

@@ -366,7 +366,6 @@ struct hst_vcpu {
 	struct timer recheck;
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
 	bool recheck_by_vcpu; /* needs the vCPU thread */
-	bool ack_missed;
 	bool redundant_last;    /* the last exit was one of these: */
 	uint32_t redundant_run; /* faults in a row on blocks that were there */
 	struct hst_stats stats;

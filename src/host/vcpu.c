@@ -327,11 +327,6 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	}
 	if (h->cfg.faults == HST_FAULTS_USER)
 		w = eng_may_send_missing(&v->eng, &v->cpu, slot_read(v));
-	/* Asked last, as it takes a system call: another kernel may be running by now. */
-	if (w == ENG_MAY_SEND && h->plat.ops->was_reset(h->plat.ctx, v->index)) {
-		forget_registers(v);
-		w = ENG_NOT_ENABLED;
-	}
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;

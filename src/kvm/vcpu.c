@@ -262,10 +262,6 @@ static void msr_access(const struct kvmp *k, struct kvmp_vcpu *v, struct plat_ex
 	x->kind = run->exit_reason == KVM_EXIT_X86_RDMSR ? PLAT_EXIT_RDMSR : PLAT_EXIT_WRMSR;
 	x->msr.index = run->msr.index;
 	x->msr.value = run->msr.data;
-	/* ACK comes with each event, and means nothing to one who was reset. */
-	if (run->msr.index == APF_MSR_ACK)
-		return;
-	x->was_reset = kvmp_reset_seen(v);
 	/* Who registers has set his APIC up. */
 	if (run->msr.index == APF_MSR_EN)
 		kvmp_apic_id_find(k, v);
@@ -399,6 +395,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		return;
 	}
 	read_cpu(k, v, half, &x->cpu);
+	x->was_reset = kvmp_reset_seen(v, x->cpu.nested);
 	if (k->msrs && v->run->s.regs.sregs.apic_base != v->apic_base)
 		kvmp_apic_id_find(k, v);
 }
@@ -499,13 +496,6 @@ static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
 }
 
-static bool kp_was_reset(void *ctx, unsigned vcpu)
-{
-	struct kvmp *k = ctx;
-
-	return kvmp_reset_seen(&k->vcpus[vcpu]);
-}
-
 static void kp_pass_fault(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
@@ -550,7 +540,6 @@ static const struct plat_ops kvmp_ops = {
 	.finish_msr = kp_finish_msr,
 	.set_msr = kp_set_msr,
 	.pass_fault = kp_pass_fault,
-	.was_reset = kp_was_reset,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };

@@ -47,6 +47,9 @@ struct kvmp_vcpu {
 	bool halted;         /* KVM holds the vCPU halted because of us */
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	bool marked;         /* an INIT that we do not see can be noticed */
+	bool tr_marked;      /* ... without asking KVM */
+	uint64_t tr_base;    /* of the task register that was marked */
+	unsigned tr_marks;   /* so often since the last INIT */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
 	bool en_left;        /* KVM's EN was taken, and is still there */
 	bool to_show;        /* show_registers was called: show_en, show_ctl */

@@ -224,6 +224,12 @@ static enum kvmp_slot slot_at(void *ctx, gpa_t gpa)
 	return lib_slot_at(ctx, gpa);
 }
 
+/* In the other protocols it is no register. */
+static bool ack_to_kvm(const struct apf *a)
+{
+	return a->cfg.abi == APF_ABI_INT;
+}
+
 static int open_parts(struct apf *a, struct err *e)
 {
 	bool ours = a->cfg.faults != APF_FAULTS_KERNEL;
@@ -238,7 +244,7 @@ static int open_parts(struct apf *a, struct err *e)
 	int rc = kvmp_init(&a->kvmp, &kvm, e);
 
 	if (rc == 0 && ours)
-		rc = kvmp_vm_prepare(a->vm_fd, 0, e);
+		rc = kvmp_vm_prepare(a->vm_fd, ack_to_kvm(a), e);
 	if (rc == 0)
 		rc = ioq_open(a->cfg.queue_depth, &a->ioq, e);
 	if (rc < 0)
@@ -351,7 +357,7 @@ int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct ap
 	if (a->cfg.faults == APF_FAULTS_KERNEL)
 		err_set(&e, -EINVAL, "MSR filter: with faults: kernel it is the VMM's alone");
 	else
-		(void)kvmp_vm_msr_filter(a->vm_fd, filter, &e);
+		(void)kvmp_vm_msr_filter(a->vm_fd, ack_to_kvm(a), filter, &e);
 	return e.code < 0 ? lib_error(error, &e) : 0;
 }
 

@@ -313,9 +313,8 @@ static void check_consistent(struct fx *fx)
 			assert_int_not_equal(fx->ev.token, 0);
 			fx_consume(fx);
 		} else if (r == ENG_READY_SLOT_BUSY) {
-			/* int: saved unacknowledged. pf2-strict: hazard S1 filled the slot. */
-			assert_true(fx->v.ready_unacked || fx->v.cfg.rev == APF_REV_PF2_STRICT);
-			eng_ack_lost(&fx->v);
+			/* Hazard S1 filled the slot. */
+			assert_int_equal(fx->v.cfg.rev, APF_REV_PF2_STRICT);
 			fx->area.reason = 0;
 		}
 		fx_assert_sound(fx);
