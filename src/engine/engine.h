@@ -85,17 +85,15 @@ struct eng_wrmsr_in {
 	uint64_t value;
 	/* For APF_MSR_EN: eng_area_gpa(value) .. +8 is RAM that the caller can read and write. */
 	bool area_ok;
-	/*
-	 * The write restores saved state: it is not the guest's, so it does not clean
-	 * the area, which may hold an event that the guest has yet to take.
-	 */
-	bool restoring;
 };
 
 enum eng_wrmsr {
 	ENG_WRMSR_OK,
 	ENG_WRMSR_GP,      /* raise #GP; nothing changed (pf2-strict: see msr.c) */
-	/* Accepted, events are on: zero the area if eng_zeroes_area, unless restoring. */
+	/*
+	 * Accepted, events are on: zero the area if eng_zeroes_area. Not where saved state is
+	 * restored: it may hold an event that the guest has yet to take.
+	 */
 	ENG_WRMSR_ENABLED,
 	ENG_WRMSR_RESCAN,  /* accepted: something may be deliverable now */
 };

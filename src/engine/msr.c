@@ -95,9 +95,6 @@ static enum eng_wrmsr write_en(struct eng_vcpu *v, const struct eng_wrmsr_in *in
 		return ENG_WRMSR_GP;
 	}
 	v->en = value;
-	/* What an earlier life has left in the slot is no event of this one. */
-	if (!in->restoring)
-		v->wake_all_in_slot = false;
 	if (en_sends_wake_all(v))
 		eng_queue_wake_all(v);
 	return ENG_WRMSR_ENABLED;

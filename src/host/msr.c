@@ -101,7 +101,7 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 
 bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
-	struct eng_wrmsr_in in = {.msr = msr, .value = value, .restoring = true};
+	struct eng_wrmsr_in in = {.msr = msr, .value = value};
 	roff_t off;
 
 	if (msr == APF_MSR_EN)

@@ -420,25 +420,6 @@ static void int_enable_asks_for_a_clean_area(void **state)
 	fx_expect_ready(&fx, APF_TOKEN_WAKE_ALL);
 }
 
-/* A write that restores state is not the guest's: what it has yet to take stays. */
-static void restoring_write_keeps_what_the_guest_has_yet_to_take(void **state)
-{
-	struct fx fx;
-	struct eng_wrmsr_in in = {
-		.msr = APF_MSR_EN, .value = FX_EN_IRQ, .area_ok = true, .restoring = true};
-
-	(void)state;
-	fx_init(&fx, APF_REV_INT);
-	fx_enable_en(&fx, FX_EN_IRQ);
-	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
-	assert_true(fx.v.wake_all_in_slot);
-	assert_int_equal(eng_wrmsr(&fx.v, &in), ENABLED);
-	assert_true(fx.v.wake_all_in_slot);
-	in.restoring = false;
-	assert_int_equal(eng_wrmsr(&fx.v, &in), ENABLED);
-	assert_false(fx.v.wake_all_in_slot);
-}
-
 static void int_ctl_takes_effect_for_the_next_ready(void **state)
 {
 	struct fx fx;
@@ -551,7 +532,6 @@ int main(void)
 		cmocka_unit_test(every_enable_sends_a_wake_all),
 		cmocka_unit_test(int_en_rewrite_rebinds_and_keeps_the_queue),
 		cmocka_unit_test(int_enable_asks_for_a_clean_area),
-		cmocka_unit_test(restoring_write_keeps_what_the_guest_has_yet_to_take),
 		cmocka_unit_test(int_ctl_takes_effect_for_the_next_ready),
 		cmocka_unit_test(int_ack_bit_0_asks_for_a_look_and_no_other_does),
 		cmocka_unit_test(reset_turns_off_and_keeps_the_id),

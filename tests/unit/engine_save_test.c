@@ -556,7 +556,7 @@ static void smaller_limit_refuses_what_does_not_fit(void **state)
 
 static void restore_msr(struct fx *fx, uint32_t msr)
 {
-	struct eng_wrmsr_in in = {.msr = msr, .area_ok = true, .restoring = true};
+	struct eng_wrmsr_in in = {.msr = msr, .area_ok = true};
 
 	if (msr == APF_MSR_EN)
 		in.value = FX_EN_IRQ;
