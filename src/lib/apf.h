@@ -38,9 +38,10 @@ struct apf {
 	bool started;
 	bool stop; /* atomic; for the thread */
 	pthread_t thread;
+	int poll_fd; /* what the thread sleeps on */
 	int timer_fd;
 	int wake_fd;
-	uint64_t timer_set_ns; /* what timer_fd is set to; NS_NEVER: nothing */
+	uint64_t timer_set_ns; /* the thread looks then at the latest, by itself or by timer_fd */
 	struct hst hst;
 	struct hst_cfg hcfg;
 	struct ram_tables *ram_tables; /* of hst.ram, where there are many parts */
