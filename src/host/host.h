@@ -129,6 +129,7 @@ struct hst_fetch {
 	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
 	uint8_t tries;
 	bool sampled : 1; /* the grace window has been told */
+	bool touched : 1; /* somebody sleeps in the kernel for it */
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled : 1;
 	bool charged : 1;      /* the block counts as resident */
@@ -433,6 +434,8 @@ struct hst {
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */
 	uint32_t in_flight;
+	uint64_t read_ns;  /* moving mean of what reads took */
+	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */
 	uint32_t in_guest; /* vCPUs whose `where` is HST_IN_GUEST */
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */

@@ -238,6 +238,13 @@ static void drop_phase(struct hst_vcpu *v)
 		vcpu_wait_over(v, hst_now(v->h));
 }
 
+bool vcpu_is_late(const struct hst_vcpu *v)
+{
+	const struct hst_fetch *f = v->sync.fetch;
+
+	return v->phase == HST_PHASE_GRACE && f && f->state == HST_FETCH_READING && f->rd.late;
+}
+
 void vcpu_stores_begin(struct hst_vcpu *v)
 {
 	(void)stores_wait(v);

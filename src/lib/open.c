@@ -303,7 +303,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	}
 	a->cfg = cfg;
 	a->vm_fd = vm_fd;
-	a->poll_fd = -1;
+	a->urgent_fd = -1;
 	a->timer_fd = -1;
 	a->wake_fd = -1;
 	a->hst.clock = lib_clock();
