@@ -207,6 +207,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	apf_config_init(&c.apf);
 	c.apf.faults = k->faults;
 	c.apf.abi = k->abi;
+	c.apf.sigbus_handler = 1;
 	c.apf.block_bytes = (uint32_t)o->block_bytes;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;

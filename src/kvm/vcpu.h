@@ -55,6 +55,8 @@ struct kvmp_vcpu {
 	bool to_show;        /* show_registers was called: show_en, show_ctl */
 	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */
+	bool catches;    /* until rest(): by the handler of bus.c */
+	bool caught;     /* it has, and nobody has looked */
 
 	/* signals.c */
 	sigset_t vmm_mask;   /* of the thread outside apf_vcpu_run, as of begin() */
@@ -82,6 +84,7 @@ struct kvmp {
 	bool x2apic_ids;   /* messages carry 32 bits of APIC id */
 	bool can_prefault;
 	bool can_nest;
+	bool bus_handler; /* installed */
 	unsigned count;
 	struct kvmp_vcpu *vcpus;
 };
@@ -92,6 +95,7 @@ struct kvmp_config {
 	bool msrs;
 	uint32_t msr_exits;
 	bool x2apic_ids; /* the VM has KVM_X2APIC_API_USE_32BIT_IDS */
+	bool bus_handler; /* SIGBUS by a handler of ours: bus.h */
 	unsigned vcpus;
 	struct kvmp_ram ram;
 };

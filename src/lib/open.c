@@ -238,6 +238,7 @@ static int open_parts(struct apf *a, struct err *e)
 		.kick_signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4,
 		.msrs = ours,
 		.x2apic_ids = a->cfg.x2apic_ids,
+		.bus_handler = ours && a->cfg.sigbus_handler,
 		.vcpus = a->cfg.vcpus_max,
 		.ram = {hva_to_roff, gpa_to_roff, slot_at, vmm_hva, a},
 	};
