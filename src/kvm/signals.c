@@ -18,11 +18,17 @@
 
 int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e)
 {
+	pthread_mutexattr_t attr;
+
 	v->held_fd = -1;
 	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (v->wake_fd < 0)
 		return err_sys(e, -errno, "event descriptor of a vCPU");
-	pthread_mutex_init(&v->kick_lock, NULL);
+	/* Who was woken is there before the waker's system call has returned. */
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&v->kick_lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 	return 0;
 }
 
