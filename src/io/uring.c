@@ -417,6 +417,12 @@ static void ioq_cancel_req(void *ctx, struct io_req *rq)
 	}
 }
 
+/* One in four at least was there lately; else one in 16 finds out whether that has changed. */
+static bool ioq_worth_a_try(struct io_file *file)
+{
+	return file->hits >= IOQ_HITS_ONE / 4 || ++file->untried % 16 == 0;
+}
+
 /* What the page cache has needs no ring. Each read is tried once. */
 static void ioq_try(struct ioq *q)
 {
@@ -430,7 +436,10 @@ static void ioq_try(struct ioq *q)
 		if (rq->priv.tried || rq->priv.file->uncached)
 			continue;
 		rq->priv.tried = true;
+		if (!ioq_worth_a_try(rq->priv.file))
+			continue;
 		n = preadv2(rq->priv.file->fd, &to, 1, (off_t)rq->priv.off, RWF_NOWAIT);
+		rq->priv.file->hits = (rq->priv.file->hits * 15 + (n > 0 ? IOQ_HITS_ONE : 0)) / 16;
 		/* Of errors, and the end of the file, the ring tells. */
 		if (n <= 0)
 			continue;
