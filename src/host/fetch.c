@@ -102,7 +102,7 @@ void fetch_filled(struct hst_fetch *f)
 	f->state = HST_FETCH_FILLED;
 	f->filled = true;
 	/* A block that has to be written out in any case needs no watching. */
-	f->watch_writes = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN);
+	f->showing = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN) ? HST_SHOW_WATCHED : 0;
 	queue_push(&h->filled, f);
 }
 
@@ -570,7 +570,7 @@ struct hst_fetch *hst_take_filled(struct hst *h)
 	struct hst_fetch *f = queue_pop(&h->filled);
 
 	if (f)
-		f->showing = f->views;
+		f->showing = (f->showing & HST_SHOW_WATCHED) | f->views;
 	return f;
 }
 
@@ -581,7 +581,9 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 	roff_t off;
 
 	hst_block_range(f->h, f->first, &off, &len);
-	return m->ops->present(m->ctx, off, len * f->count, f->showing, f->watch_writes, e);
+	return m->ops->present(m->ctx, off, len * f->count,
+			       f->showing & (MEM_VIEW_GUEST | MEM_VIEW_VMM),
+			       f->showing & HST_SHOW_WATCHED, e);
 }
 
 /* Waiters are pushed in front; the one who came first is served first. */

@@ -302,13 +302,13 @@ int lib_serve_start(struct apf *a, struct err *e)
 	lib_lock(a);
 	while (!a->serving)
 		pthread_cond_wait(&a->outside, &a->lock);
+	a->started = a->serve_error.code == 0;
 	pthread_mutex_unlock(&a->lock);
 	if (a->serve_error.code < 0) {
 		*e = a->serve_error;
 		pthread_join(a->thread, NULL);
 		return e->code;
 	}
-	a->started = true;
 	return lib_evict_start(a, e);
 }
 

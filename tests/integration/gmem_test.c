@@ -27,6 +27,7 @@
 #include "mem/uffd_abi.h"
 
 #define PAGES 1024u
+#define COLLAPSE 25 /* MADV_COLLAPSE, Linux 6.1 */
 
 /* first: touches of memory that was never filled are reported from the start. */
 static bool more; /* of gmem_touches; one or two touches at a time are all there are */
@@ -477,6 +478,28 @@ static void touches_between_unmap_and_collect_wait(void **state)
 	gmem_close(g);
 }
 
+/*
+ * Made one huge page, a range loses its markers, and the guest sees what is not there: the kernel
+ * must not be able to (docs/decisions/0014).
+ */
+static void a_marker_survives_a_collapse(void **state)
+{
+	struct gmem *g = open_memory(2 * CHUNK_BYTES, false);
+	struct mem m = gmem_mem(g);
+	const uint64_t pages = CHUNK_BYTES / PAGE_BYTES;
+	unsigned char *start = writable(g, 0);
+
+	(void)state;
+	catch_bus_errors();
+	poison(g, 0, pages);
+	memset(m.alias, 7, CHUNK_BYTES);
+	present(g, 0, pages - 1);
+	assert_int_equal(madvise(start, CHUNK_BYTES, COLLAPSE), -1);
+	assert_int_equal(touch_of(g, 0, false), SHOWN);
+	assert_int_equal(touch_of(g, pages - 1, false), REFUSED);
+	gmem_close(g);
+}
+
 static void dropped_memory_is_given_back_and_still_refuses_touches(void **state)
 {
 	struct gmem *g = open_evictable();
@@ -644,6 +667,7 @@ int main(void)
 		cmocka_unit_test(what_was_unmapped_refuses_touches),
 		cmocka_unit_test(what_was_unmapped_once_more_counts_as_written),
 		cmocka_unit_test(touches_between_unmap_and_collect_wait),
+		cmocka_unit_test(a_marker_survives_a_collapse),
 		cmocka_unit_test(dropped_memory_is_given_back_and_still_refuses_touches),
 		cmocka_unit_test(memory_is_filled_unseen_until_it_is_watched),
 		cmocka_unit_test(nothing_written_meanwhile_is_missed),
