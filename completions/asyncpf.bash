@@ -50,7 +50,7 @@ _asyncpf()
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --image --source-wrap
 		--outstanding --queue-depth --source-timeout-ms
-		--timer-hz --seed --json --quiet --help --version' ;;
+		--timer-hz --seed --cold --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;

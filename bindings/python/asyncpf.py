@@ -136,6 +136,7 @@ class apf_config(ctypes.Structure):
         ("on_write_ctx", c_void_p),
         ("on_thread", CFUNCTYPE(None, c_void_p, c_char_p)),
         ("on_thread_ctx", c_void_p),
+        ("sigbus_handler", c_int),
     ]
 
 

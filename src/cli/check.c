@@ -113,6 +113,7 @@ static struct machine_cfg machine_config(const struct check_run *r)
 	apf_config_init(&c.apf);
 	c.apf.faults = r->o->faults;
 	c.apf.abi = r->o->abi;
+	c.apf.sigbus_handler = 1;
 	/* Every fault that may be told shall be. */
 	c.apf.grace_us = 0;
 	return c;

@@ -74,6 +74,9 @@ static const struct opt rows[] = {
 	{OPT_U64(struct parsed, demo.seed), .name = "seed", .arg = "N", .min = 0,
 	 .max = UINT64_MAX,
 	 .help = "Decides the image's content and every random order; default 1."},
+	{OPT_FLAG(struct parsed, demo.cold), .name = "cold",
+	 .help = "Take the image out of the page cache before each run, as far as its file system "
+		 "does that."},
 	{OPT_TEXT(struct parsed, demo.json), .name = "json", .arg = "FILE",
 	 .help = "Write the results to FILE as JSON, too."},
 	{OPT_FLAG(struct parsed, demo.quiet), .name = "quiet",

@@ -32,6 +32,7 @@ void run_line_init(struct run_line *l)
 		.abi = ABI_NOT_GIVEN,
 	};
 	apf_config_init(&l->run.machine.apf);
+	l->run.machine.apf.sigbus_handler = 1;
 }
 
 static const struct opt rows[] = {

@@ -207,6 +207,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	apf_config_init(&c.apf);
 	c.apf.faults = k->faults;
 	c.apf.abi = k->abi;
+	c.apf.sigbus_handler = 1;
 	c.apf.block_bytes = (uint32_t)o->block_bytes;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;
@@ -258,7 +259,9 @@ static int run_one(struct demo *d, enum demo_run run)
 	*r = (struct demo_result){.run = run, .faults = k->faults_name, .abi = k->abi_name};
 	d->doing = demo_run_name(run);
 	d->paused = 0;
-	rc = small_run(&cfg, &r->out, &e);
+	rc = d->o->cold ? demo_image_cool(&d->image, &e) : 0;
+	if (rc == 0)
+		rc = small_run(&cfg, &r->out, &e);
 	end_progress(d);
 	if (rc < 0) {
 		tell_failure(d, &e);

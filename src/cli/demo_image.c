@@ -198,6 +198,22 @@ int demo_image_open(struct demo_image *im, const char *path, uint64_t pages, uin
 	return rc;
 }
 
+int demo_image_cool(const struct demo_image *im, struct err *e)
+{
+	int fd = open(im->path, O_RDONLY | O_CLOEXEC), rc = 0;
+
+	/* What is dirty stays. */
+	if (fd < 0 || fdatasync(fd) < 0)
+		rc = -errno;
+	else
+		rc = -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (fd >= 0)
+		(void)close(fd);
+	return rc < 0 ? err_set(e, rc, "cannot take the image out of the page cache: " SHOWN_FMT
+				": %s; leave out --cold", SHOWN(im->path), strerror(-rc))
+		      : 0;
+}
+
 void demo_image_close(struct demo_image *im)
 {
 	if (im->fd >= 0)

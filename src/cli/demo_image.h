@@ -25,6 +25,8 @@ struct demo_image {
  */
 int demo_image_open(struct demo_image *im, const char *path, uint64_t pages, uint64_t seed,
 		    int stop_fd, struct err *e);
+/* Out of the page cache. 0 or -Exxx with text. */
+int demo_image_cool(const struct demo_image *im, struct err *e);
 void demo_image_close(struct demo_image *im);
 
 #endif

@@ -59,7 +59,6 @@ struct eng_vcpu {
 	uint64_t en;  /* APF_MSR_EN, last accepted value */
 	uint64_t ctl; /* APF_MSR_CTL, last accepted value */
 	uint32_t next_id;
-	bool ready_unacked;      /* int: a token was written, no acknowledgement yet */
 	uint32_t sent_token;     /* of the last page ready; its fault is forgotten by now */
 	bool wake_all_due;       /* a wake-all is queued */
 	uint32_t wake_all_after; /* it comes after this many entries of the ready queue */
@@ -86,17 +85,15 @@ struct eng_wrmsr_in {
 	uint64_t value;
 	/* For APF_MSR_EN: eng_area_gpa(value) .. +8 is RAM that the caller can read and write. */
 	bool area_ok;
-	/*
-	 * The write restores saved state: it is not the guest's, so it does not clean
-	 * the area, which may hold an event that the guest has yet to take.
-	 */
-	bool restoring;
 };
 
 enum eng_wrmsr {
 	ENG_WRMSR_OK,
 	ENG_WRMSR_GP,      /* raise #GP; nothing changed (pf2-strict: see msr.c) */
-	/* Accepted, events are on: zero the area if eng_zeroes_area, unless restoring. */
+	/*
+	 * Accepted, events are on: zero the area if eng_zeroes_area. Not where saved state is
+	 * restored: it may hold an event that the guest has yet to take.
+	 */
 	ENG_WRMSR_ENABLED,
 	ENG_WRMSR_RESCAN,  /* accepted: something may be deliverable now */
 };
@@ -224,12 +221,6 @@ enum eng_ready eng_next_ready(struct eng_vcpu *v, const struct cpu_state *cpu,
 
 /* The event that eng_next_ready composed was performed. Not called: it stays due. */
 void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev);
-
-/*
- * int: the slot has read free for so long that the acknowledgement is not coming; take
- * it as given. (A guest that clears without acknowledging would otherwise wait for ever.)
- */
-void eng_ack_lost(struct eng_vcpu *v);
 
 /*
  * `ev` was queued as a #PF (ENG_HOW_PF; page missing, or page ready and reported by

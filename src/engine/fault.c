@@ -230,9 +230,8 @@ static uint32_t next_token(struct eng_vcpu *v)
 			issue_insert(v, head, v->issue_tail);
 			continue;
 		}
-		/* int: it may be in the slot, unread; pf2: nobody says that it was read. */
-		if (token != APF_TOKEN_WAKE_ALL &&
-		    (token != v->sent_token || !(v->ready_unacked || eng_pf2_wire(v))))
+		/* The last that was sent may be in the slot: nobody says that it was read. */
+		if (token != APF_TOKEN_WAKE_ALL && token != v->sent_token)
 			return token;
 	}
 }

@@ -86,7 +86,6 @@ static enum eng_wrmsr write_en(struct eng_vcpu *v, const struct eng_wrmsr_in *in
 	}
 	if ((value & enables) != enables) {
 		v->en = value;
-		v->ready_unacked = false;
 		eng_retire_all(v);
 		return ENG_WRMSR_OK;
 	}
@@ -96,11 +95,6 @@ static enum eng_wrmsr write_en(struct eng_vcpu *v, const struct eng_wrmsr_in *in
 		return ENG_WRMSR_GP;
 	}
 	v->en = value;
-	if (!in->restoring) {
-		/* A token of an earlier life in the slot would never be acknowledged. */
-		v->ready_unacked = false;
-		v->wake_all_in_slot = false;
-	}
 	if (en_sends_wake_all(v))
 		eng_queue_wake_all(v);
 	return ENG_WRMSR_ENABLED;
@@ -137,14 +131,12 @@ static enum eng_wrmsr write_ctl(struct eng_vcpu *v, uint64_t value)
 	return ENG_WRMSR_RESCAN;
 }
 
-static enum eng_wrmsr write_ack(struct eng_vcpu *v, uint64_t value)
+/* A hint that the slot is free. Where KVM has the register it does not come here. */
+static enum eng_wrmsr write_ack(const struct eng_vcpu *v, uint64_t value)
 {
 	if (v->cfg.rev != APF_REV_INT || !offered(v, APF_CPUID_ASYNC_PF_INT))
 		return ENG_WRMSR_GP;
-	if (!(value & APF_ACK_READY))
-		return ENG_WRMSR_OK;
-	v->ready_unacked = false;
-	return ENG_WRMSR_RESCAN;
+	return value & APF_ACK_READY ? ENG_WRMSR_RESCAN : ENG_WRMSR_OK;
 }
 
 enum eng_wrmsr eng_wrmsr(struct eng_vcpu *v, const struct eng_wrmsr_in *in)
@@ -194,6 +186,5 @@ void eng_reset(struct eng_vcpu *v)
 	/* The founding text leaves PF2 alone at reset; mainline zeroes its register. */
 	if (v->cfg.rev == APF_REV_INT)
 		v->ctl = 0;
-	v->ready_unacked = false;
 	eng_retire_all(v);
 }

@@ -3,10 +3,10 @@
  * Page ready: the queue in order of completion, the wake-all within it, and when
  * the next one may go out. Tests: tests/unit/engine_ready_test.c.
  *
- * The slot is the gate. int: token word 0 and the last event acknowledged. pf2 by
- * interrupt: reason word 0; there is no acknowledgement, so somebody has to look
- * (docs/decisions/0003). By #PF (legacy, pf2 with EN bit 3 clear): no slot test, but the
- * CPU must take the exception now.
+ * The slot is the gate. By interrupt: the word that carries the event is 0, the token
+ * for int, the reason for pf2. The guest frees it by a plain write, and KVM keeps int's
+ * acknowledgement to itself, so somebody has to look (docs/decisions/0003). By #PF (legacy,
+ * pf2 with EN bit 3 clear): no slot test, but the CPU must take the exception now.
  */
 #include "base/assert.h"
 #include "engine/internal.h"
@@ -105,7 +105,7 @@ static enum eng_ready gate_by_irq(const struct eng_vcpu *v, const struct cpu_sta
 	/* An area that cannot be read may come back: the event waits, as in kvm's can_dequeue. */
 	if (!slot.readable)
 		return ENG_READY_SLOT_BUSY;
-	if (v->cfg.rev == APF_REV_INT ? slot.token != 0 || v->ready_unacked : slot.reason != 0)
+	if (v->cfg.rev == APF_REV_INT ? slot.token != 0 : slot.reason != 0)
 		return ENG_READY_SLOT_BUSY;
 	if (!strict && (!on || vector < VECTOR_MIN))
 		return ENG_READY_OFF;
@@ -159,8 +159,6 @@ void eng_ready_sent(struct eng_vcpu *v, const struct eng_event *ev)
 {
 	bool in_slot = ev->how == ENG_HOW_IRQ;
 
-	if (in_slot && v->cfg.rev == APF_REV_INT)
-		v->ready_unacked = true;
 	v->sent_token = ev->token;
 	if (!v->wake_all_due || v->wake_all_after > 0) {
 		ASSERT(v->faults[v->ready_head].token == ev->token);
@@ -245,9 +243,4 @@ uint32_t eng_take_back(struct eng_vcpu *v, const struct eng_event *ev, struct en
 		return missing_taken_back(v, ev->token);
 	ready_taken_back(v, ev);
 	return ENG_NIL;
-}
-
-void eng_ack_lost(struct eng_vcpu *v)
-{
-	v->ready_unacked = false;
 }

@@ -20,7 +20,7 @@
 #define NOT_READY UINT32_MAX
 #define NOT_TOLD (UINT32_MAX - 1)
 
-#define FLAG_READY_UNACKED 1u
+/* Bit 0: set by those who waited for int's acknowledgement. It means nothing now. */
 #define FLAG_WAKE_ALL_DUE 2u
 #define FLAG_WAKE_ALL_IN_SLOT 4u
 #define FLAGS_ALL 7u
@@ -78,8 +78,7 @@ size_t eng_save(const struct eng_vcpu *v, unsigned char *buf)
 	put32(buf + 4, ENG_SAVE_VERSION);
 	put32(buf + 8, (uint32_t)v->cfg.rev);
 	put32(buf + 12, v->cfg.vcpu_id);
-	put32(buf + 16, (v->ready_unacked ? FLAG_READY_UNACKED : 0) |
-				(v->wake_all_due ? FLAG_WAKE_ALL_DUE : 0) |
+	put32(buf + 16, (v->wake_all_due ? FLAG_WAKE_ALL_DUE : 0) |
 				(v->wake_all_in_slot ? FLAG_WAKE_ALL_IN_SLOT : 0));
 	put32(buf + 20, v->next_id);
 	put32(buf + 24, v->wake_all_after);
@@ -235,7 +234,6 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 	for (uint32_t place = 0; place < ready; place++)
 		eng_ready_push(v, v->faults[place].place);
 	v->sent_token = get32(buf + 48);
-	v->ready_unacked = flags & FLAG_READY_UNACKED;
 	v->wake_all_due = flags & FLAG_WAKE_ALL_DUE;
 	v->wake_all_in_slot = flags & FLAG_WAKE_ALL_IN_SLOT;
 	v->wake_all_after = v->wake_all_due ? after : 0;

@@ -18,8 +18,11 @@
 
 /* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
 #define RECHECK_FIRST_NS (50 * NS_PER_US)
-/* int acknowledges by an exit, so that a look is only the safety net. */
-#define RECHECK_FIRST_INT_NS (2 * NS_PER_MS)
+/*
+ * int's slot is not that of page missing, so that nothing but the next page ready waits for it, and
+ * the tasks that were woken before are soon an exit: seldom is a look between exits needed.
+ */
+#define RECHECK_FIRST_INT_NS (250 * NS_PER_US)
 #define RECHECK_MAX_NS (50 * NS_PER_MS)
 
 /* The guest's area in the alias, 64-byte aligned; NULL when it is not RAM or not there. */
@@ -105,16 +108,9 @@ static void recheck_stop(struct hst_vcpu *v)
 static void recheck_fire(struct timer *tm, uint64_t now_ns)
 {
 	struct hst_vcpu *v = CONTAINER_OF(tm, struct hst_vcpu, recheck);
-	struct eng_slot slot = slot_read(v);
 
 	(void)now_ns;
 	v->stats.rechecks++;
-	if (v->eng.ready_unacked && slot.readable && slot.token == 0) {
-		/* Seen free and unacknowledged at two looks: the acknowledgement is not coming. */
-		if (v->ack_missed)
-			eng_ack_lost(&v->eng);
-		v->ack_missed = !v->ack_missed;
-	}
 	if (v->recheck_by_vcpu && v->where != HST_IN_HOST && !hst_is_paused(v->h)) {
 		recheck_later(v, true);
 		vcpu_kick(v);
@@ -261,7 +257,6 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 			vcpu_unhalt(v);
 			count_ready(v, &ev);
 			recheck_stop(v);
-			v->ack_missed = false;
 			break;
 		case ENG_READY_NONE:
 		case ENG_READY_OFF:

@@ -13,6 +13,7 @@
 #include "host/deliver.h"
 #include "host/drive.h"
 #include "host/evict.h"
+#include "host/hold.h"
 #include "host/keep.h"
 #include "host/kick.h"
 #include "host/msr.h"
@@ -33,6 +34,11 @@ bool hst_pump(struct hst *h, struct hst_pump *p)
 		if (p->fetch || !reaped)
 			return p->fetch != NULL;
 	}
+}
+
+bool hst_pump_due(const struct hst *h)
+{
+	return h->filled.head != NULL || h->io.ops->due(h->io.ctx);
 }
 
 void hst_pump_show(struct hst_pump *p)
@@ -201,9 +207,15 @@ void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit 
 		v->called = true;
 		break;
 	case HST_DID_RUN:
-		if (!take_exit(v, x, ret))
+		if (take_exit(v, x, ret))
+			return;
+		if (!vcpu_is_late(v)) {
 			/* The page cache may answer at once. */
 			*ret = (struct hst_step){.todo = HST_TODO_PUMP};
+			return;
+		}
+		go_on(v, wanted, ret);
+		ret->leave = true;
 		return;
 	case HST_DID_WAIT:
 		vcpu_back_in_host(v);
@@ -276,6 +288,27 @@ void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
 			pause_for(h, &e, ram_gpa(&h->ram, touches[i].off));
 	}
 	hst_run_timers(h);
+}
+
+/* A page may come later by this part of what it took, for the serving thread to see several. */
+#define LINGER_SHARE 32u
+#define LINGER_MIN_NS (50 * NS_PER_US)
+#define LINGER_MAX_NS (2 * NS_PER_MS)
+
+uint64_t hst_linger_ns(const struct hst *h)
+{
+	uint64_t ns = min_u64(h->read_ns / LINGER_SHARE, LINGER_MAX_NS);
+
+	if (h->cfg.faults != HST_FAULTS_USER || h->standing > 0 || h->stopping ||
+	    hst_is_paused(h) || hold_is_on(h) || ns < LINGER_MIN_NS)
+		return 0;
+	/* Not unless one and a half are likely to come meanwhile. */
+	return 2 * h->in_flight * ns >= 3 * h->read_ns ? ns : 0;
+}
+
+bool hst_stands_still(const struct hst *h)
+{
+	return h->standing > 0;
 }
 
 /* ---- the evicting thread ---- */

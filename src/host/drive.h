@@ -24,6 +24,8 @@ struct hst_pump {
  * zeroes.
  */
 bool hst_pump(struct hst *h, struct hst_pump *p);
+/* There is something to pump, which nobody has been told of. */
+bool hst_pump_due(const struct hst *h);
 /* Without the lock, if the caller likes: nobody else has this block, and others may go on. */
 void hst_pump_show(struct hst_pump *p);
 
@@ -49,12 +51,18 @@ struct hst_step {
 	struct plat_entry entry; /* RUN */
 	unsigned ahead_count;
 	gpa_t ahead[HST_CAME_MAX]; /* pages that the guest is about to touch */
+	/*
+	 * Letting go of the lock does not include pumping: what there is to do is the serving
+	 * thread's, which is to be woken for it (hst_pump_due). The guest need not stand still.
+	 */
+	bool leave;
 	int result; /* RETURN: 0, an exit for the VMM; -EINTR; or what the run call failed with */
 };
 
 /*
  * x: the exit, for HST_DID_RUN. wanted: the VMM wants its thread back, as plat wait says. The
- * caller has called plat begin before HST_DID_CALL. Letting go of the lock includes pumping.
+ * caller has called plat begin before HST_DID_CALL. Letting go of the lock includes pumping, unless
+ * `leave` is set.
  */
 void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit *x, bool wanted,
 		   struct hst_step *ret);
@@ -84,6 +92,14 @@ bool hst_vcpu_is_called_back(const struct hst_vcpu *v);
  */
 void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
 		    const struct err *why);
+
+/*
+ * How long it may sleep after a step whatever ends meanwhile, so that it sees several pages at
+ * once; 0: not at all. Nobody stands still for any of them: their tasks are parked. If somebody
+ * comes to (hst_stands_still), or a touch is reported, its sleep is to end.
+ */
+uint64_t hst_linger_ns(const struct hst *h);
+bool hst_stands_still(const struct hst *h);
 
 /* ---- the evicting thread ---- */
 

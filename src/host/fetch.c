@@ -102,7 +102,7 @@ void fetch_filled(struct hst_fetch *f)
 	f->state = HST_FETCH_FILLED;
 	f->filled = true;
 	/* A block that has to be written out in any case needs no watching. */
-	f->watch_writes = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN);
+	f->showing = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN) ? HST_SHOW_WATCHED : 0;
 	queue_push(&h->filled, f);
 }
 
@@ -121,6 +121,7 @@ static void fetch_free(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
 
+	h->standing -= f->touched;
 	f->state = HST_FETCH_FREE;
 	f->next = h->free_fetches;
 	h->free_fetches = f;
@@ -185,6 +186,7 @@ static void read_done(struct src_read *rd, const struct err *why)
 		return;
 	if (!why) {
 		h->stats.read_bytes += rd->len;
+		h->read_ns += (hst_now(h) - f->issued_ns) / 16 - h->read_ns / 16;
 		if (f->backing && !f->sampled)
 			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
 		if (is_unwanted(f))
@@ -315,6 +317,7 @@ static void fetch_issue(struct hst_fetch *f)
 		.buf = h->mem.alias + off.v,
 		.len = (uint32_t)len,
 		.urgent = f->urgent,
+		.late = grace_expects_late(&b->grace),
 		.done = read_done,
 	};
 	f->state = HST_FETCH_READING;
@@ -501,6 +504,7 @@ void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
 	f = fetch_alloc(h, block, h->cfg.vcpus);
 	f->charged = true;
 	f->views |= views & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
+	fetch_touch(f);
 	h->blocks_present--;
 	fetch_filled(f);
 }
@@ -522,9 +526,22 @@ void fetch_give_zeroes(struct hst_fetch *f)
 
 /* ---- waiters ---- */
 
+void fetch_touch(struct hst_fetch *f)
+{
+	f->h->standing += !f->touched;
+	f->touched = true;
+}
+
+/* A token's task is parked, and its vCPU runs others. */
+static bool stands_still(const struct hst_waiter *w)
+{
+	return !w->v || w == &w->v->sync;
+}
+
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns)
 {
 	ASSERT(!w->fetch);
+	f->h->standing += stands_still(w);
 	w->fetch = f;
 	w->since_ns = since_ns;
 	w->prev = NULL;
@@ -538,6 +555,7 @@ void waiter_unlink(struct hst_waiter *w)
 {
 	if (!w->fetch)
 		return;
+	w->fetch->h->standing -= stands_still(w);
 	if (w->prev)
 		w->prev->next = w->next;
 	else
@@ -552,7 +570,7 @@ struct hst_fetch *hst_take_filled(struct hst *h)
 	struct hst_fetch *f = queue_pop(&h->filled);
 
 	if (f)
-		f->showing = f->views;
+		f->showing = (f->showing & HST_SHOW_WATCHED) | f->views;
 	return f;
 }
 
@@ -563,7 +581,9 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 	roff_t off;
 
 	hst_block_range(f->h, f->first, &off, &len);
-	return m->ops->present(m->ctx, off, len * f->count, f->showing, f->watch_writes, e);
+	return m->ops->present(m->ctx, off, len * f->count,
+			       f->showing & (MEM_VIEW_GUEST | MEM_VIEW_VMM),
+			       f->showing & HST_SHOW_WATCHED, e);
 }
 
 /* Waiters are pushed in front; the one who came first is served first. */

@@ -40,6 +40,8 @@ void fetch_to_standby(struct hst_fetch *f);
 struct ram_backing *fetch_backing(struct hst *h, uint32_t block);
 /* How much of the block, len bytes at off, the source holds; the rest is zeroes. */
 uint64_t fetch_backed_bytes(const struct ram_backing *b, roff_t off, uint64_t len);
+/* Somebody sleeps in the kernel for it, who is no waiter of ours. */
+void fetch_touch(struct hst_fetch *f);
 void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns);
 void waiter_unlink(struct hst_waiter *w);
 /* The content is in the alias; to be made visible. */

@@ -20,7 +20,11 @@
 
 struct grace {
 	uint32_t fast; /* moving share of reads within the window, of GRACE_ONE */
+	uint32_t late; /* reads that were expected to take longer */
 };
+
+/* One in so many is tried at once all the same: the page cache may have come to have it. */
+#define GRACE_PROBE 16u
 
 #define GRACE_ONE 4096u
 
@@ -42,6 +46,12 @@ static inline void grace_sample(struct grace *g, uint64_t latency_ns)
 static inline uint64_t grace_ns(const struct grace *g)
 {
 	return g->fast >= GRACE_ONE / 2 ? GRACE_WORTH_NS : 0;
+}
+
+/* Of a read that begins: it is likely to take longer than the window. */
+static inline bool grace_expects_late(struct grace *g)
+{
+	return grace_ns(g) == 0 && ++g->late % GRACE_PROBE != 0;
 }
 
 #endif

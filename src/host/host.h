@@ -113,6 +113,9 @@ enum hst_fetch_state {
 	HST_FETCH_BEHIND,  /* the block is being taken away; goes on when that is over */
 };
 
+/* Of hst_fetch.showing: watch_writes of mem present. */
+#define HST_SHOW_WATCHED 0x80u
+
 struct hst_fetch {
 	struct src_read rd;
 	struct hst *h;
@@ -128,16 +131,20 @@ struct hst_fetch {
 	uint16_t count;
 	uint16_t owner; /* whose queue: vCPU index, or cfg.vcpus for everybody else */
 	uint8_t tries;
+	/*
+	 * MEM_VIEW_*: where it is being made visible, and HST_SHOW_WATCHED. Read without the lock
+	 * then, so that nothing else may lie in the same byte.
+	 */
+	uint8_t showing;
 	bool sampled : 1; /* the grace window has been told */
+	bool touched : 1; /* somebody sleeps in the kernel for it */
 	/* The content is in the alias. Never read again: parts may be visible, and written to. */
 	bool filled : 1;
 	bool charged : 1;      /* the block counts as resident */
 	bool urgent : 1;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead : 1;        /* read along: goes to standby unless somebody waits by then */
-	bool watch_writes : 1; /* of mem present; valid when filled */
 	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
-	uint8_t showing : 2;   /* of these, where it is being made visible */
-	enum hst_fetch_state state : 6;
+	enum hst_fetch_state state : 8;
 };
 
 struct hst_queue {
@@ -366,7 +373,6 @@ struct hst_vcpu {
 	struct timer recheck;
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
 	bool recheck_by_vcpu; /* needs the vCPU thread */
-	bool ack_missed;
 	bool redundant_last;    /* the last exit was one of these: */
 	uint32_t redundant_run; /* faults in a row on blocks that were there */
 	struct hst_stats stats;
@@ -434,6 +440,8 @@ struct hst {
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */
 	uint32_t in_flight;
+	uint64_t read_ns;  /* moving mean of what reads took */
+	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */
 	uint32_t in_guest; /* vCPUs whose `where` is HST_IN_GUEST */
 	struct hst_queue filled;
 	bool stopping;     /* hst_stop: nothing is read any more */

@@ -56,8 +56,6 @@ void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 	vcpu_keep_area(v);
 	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
 		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
-	if (msr == APF_MSR_ACK)
-		v->ack_missed = false;
 	h->plat.ops->finish_msr(h->plat.ctx, v->index, 0, r == ENG_WRMSR_GP);
 }
 
@@ -103,7 +101,7 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 
 bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
-	struct eng_wrmsr_in in = {.msr = msr, .value = value, .restoring = true};
+	struct eng_wrmsr_in in = {.msr = msr, .value = value};
 	roff_t off;
 
 	if (msr == APF_MSR_EN)

@@ -86,6 +86,7 @@ static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *re
 	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
 
 	f->ahead = false;
+	fetch_touch(f);
 	f->views |= view & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
 }
 

@@ -238,6 +238,13 @@ static void drop_phase(struct hst_vcpu *v)
 		vcpu_wait_over(v, hst_now(v->h));
 }
 
+bool vcpu_is_late(const struct hst_vcpu *v)
+{
+	const struct hst_fetch *f = v->sync.fetch;
+
+	return v->phase == HST_PHASE_GRACE && f && f->state == HST_FETCH_READING && f->rd.late;
+}
+
 void vcpu_stores_begin(struct hst_vcpu *v)
 {
 	(void)stores_wait(v);
@@ -327,11 +334,6 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	}
 	if (h->cfg.faults == HST_FAULTS_USER)
 		w = eng_may_send_missing(&v->eng, &v->cpu, slot_read(v));
-	/* Asked last, as it takes a system call: another kernel may be running by now. */
-	if (w == ENG_MAY_SEND && h->plat.ops->was_reset(h->plat.ctx, v->index)) {
-		forget_registers(v);
-		w = ENG_NOT_ENABLED;
-	}
 	if (w != ENG_MAY_SEND) {
 		v->stats.stalls++;
 		v->stats.stall_why[w]++;

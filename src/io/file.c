@@ -56,6 +56,7 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 	*file = (struct io_file){
 		.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY),
 		.direct_fd = -1,
+		.hits = IOQ_HITS_ONE,
 	};
 	if (file->fd < 0) {
 		rc = err_sys(e, -errno, "open %s", path);
@@ -78,7 +79,7 @@ int ioq_file_adopt(int fd, struct io_file **ret, struct err *e)
 
 	if (!file)
 		return err_set(e, -ENOMEM, "open file: out of memory");
-	*file = (struct io_file){.fd = fd, .direct_fd = -1};
+	*file = (struct io_file){.fd = fd, .direct_fd = -1, .hits = IOQ_HITS_ONE};
 	*ret = file;
 	return 0;
 }

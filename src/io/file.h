@@ -12,12 +12,16 @@
 #include "base/err.h"
 #include "port/io.h"
 
+#define IOQ_HITS_ONE 4096u
+
 struct io_file {
 	int fd;
 	int direct_fd;         /* the same file by O_DIRECT; -1: not to be had, or not wanted */
 	uint32_t direct_align; /* of offset, length and address for it; 0: there is none */
 	bool uncached;         /* what goes through fd is dropped from the page cache afterwards */
 	bool wrote_cached;     /* something is left there by writes */
+	uint32_t hits;         /* moving share of reads that the page cache had, of IOQ_HITS_ONE */
+	uint32_t untried;      /* reads that were not looked for there */
 };
 
 /* Blocks. The caller owns *ret_file and ends it with ioq_file_close(). Any thread. */

@@ -1,35 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads, writes and syncs through io_uring; see io/uring.h for threads. Owns the ring, the
- * eventfd and the place of each outstanding request, which is on exactly one list:
+ * Reads, writes and syncs through io_uring; see io/uring.h for threads. Owns the ring and the
+ * place of each outstanding request, which is on exactly one list:
  *
- *   waiting   not yet in the submission queue: not flushed, or more than there may be of its
- *             kind; reads do not wait for writes, nor writes for reads
+ *   waiting   not yet in the submission queue: not flushed by the owner, or more than there may
+ *             be of its kind; reads do not wait for writes, nor writes for reads
  *   in_ring   in the submission queue or in the kernel
- *   ended     result known without the kernel's help; `done` is due in the next reap
+ *   ended     result known without the ring's help; `done` is due in the next reap
  *
- * Announcing. The ring signals its eventfd for every completion, except while
- * flush() submits: it reaps right after, so a page-cache hit wakes nobody. The
- * kernel's own variant of this, IORING_REGISTER_EVENTFD_ASYNC, loses wake-ups:
- * it announces what its worker threads complete, but a buffered read of a cold page
- * and a direct read complete in the submitter's task work, unannounced (6.18).
+ * The ring is one thread's. A read that the kernel cannot answer at once ends in the context of
+ * the thread that submitted it, which is interrupted for that (a vCPU's: KVM_RUN returns EINTR);
+ * and the owner sleeps, submits and is told of all ends in one system call. Whoever else flushes
+ * takes what the page cache has by preadv2(RWF_NOWAIT), and leaves the rest.
  *
  * An uncached file is read and written by O_DIRECT where its file system takes that and the
  * request is aligned. What goes through the page cache nevertheless is dropped from there
  * before the request is over: reads at once, writes with the sync, as they must be on the
  * device first.
- *
- * IORING_SETUP_COOP_TASKRUN is not used: a vCPU thread that computes in the guest
- * would sit on finished reads until its next exit (measured 2.6 ms against 0.3 ms).
  */
 #include "io/uring.h"
 
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -42,10 +41,8 @@
 #define IOQ_NEVER_ALIGNED (1u << 31)
 /* How often a request that failed through no fault of its own is submitted anew. */
 #define IOQ_TRIES_MAX 3
-/* Signals that may interrupt one submission before it is left to the next reap. */
-#define IOQ_EINTR_MAX 16
-/* close() has nothing to wait for while the kernel takes no submission. */
-#define IOQ_CLOSE_PAUSE_US 1000
+/* While the kernel takes no submission. */
+#define IOQ_PAUSE_US 1000
 
 enum ioq_state { IOQ_IDLE = 0, IOQ_WAITING, IOQ_IN_RING, IOQ_ENDED };
 /* FORGET: the second half of a read or sync, which drops what it has left in the page cache. */
@@ -59,9 +56,16 @@ struct ioq_list {
 	uint32_t len;
 };
 
+/* A descriptor that ends the owner's sleep. */
+struct ioq_watch {
+	int fd;
+	bool armed;
+};
+
 struct ioq {
 	struct io_uring ring;
-	int event_fd;
+	pthread_t owner;
+	bool owned;
 	uint32_t depth[IOQ_KINDS];
 	uint32_t busy[IOQ_KINDS]; /* in_ring of each kind */
 	struct ioq_list waiting[IOQ_KINDS];
@@ -71,6 +75,12 @@ struct ioq {
 	uint32_t seq;         /* submission queue entries ever written, wrapping */
 	int dead;             /* -Exxx: the ring takes nothing any more */
 	bool closing;
+	/* The owner's, without the lock. */
+	struct ioq_watch watches[IOQ_WATCHES_MAX];
+	unsigned watch_count;
+	struct __kernel_timespec timeout;
+	uint64_t timeout_ns; /* what the kernel wakes the owner at; NS_NEVER: nothing */
+	int refused;         /* -Exxx of the last submission; ioq_die is due if it is for good */
 };
 
 static void ioq_list_add(struct ioq_list *l, struct io_req *rq, enum ioq_state state)
@@ -100,17 +110,24 @@ static void ioq_list_del(struct ioq_list *l, struct io_req *rq)
 	rq->priv.state = IOQ_IDLE;
 }
 
-/* Has whoever polls the eventfd come and reap. A full counter is readable as well. */
-static void ioq_announce(struct ioq *q)
-{
-	(void)eventfd_write(q->event_fd, 1);
-}
-
 static void ioq_end(struct ioq *q, struct io_req *rq, int res)
 {
 	rq->priv.res = res;
 	ioq_list_add(&q->ended, rq, IOQ_ENDED);
-	ioq_announce(q);
+}
+
+/* Every entry goes by this: ioq_die counts them. */
+static struct io_uring_sqe *ioq_sqe(struct ioq *q)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+	q->seq += sqe != NULL;
+	return sqe;
+}
+
+static bool ioq_is_owner(const struct ioq *q)
+{
+	return q->owned && pthread_equal(q->owner, pthread_self());
 }
 
 static enum ioq_kind ioq_kind(const struct io_req *rq)
@@ -118,7 +135,7 @@ static enum ioq_kind ioq_kind(const struct io_req *rq)
 	return rq->priv.writes ? IOQ_WRITES : IOQ_READS;
 }
 
-static void ioq_wait(struct ioq *q, struct io_req *rq)
+static void ioq_put_off(struct ioq *q, struct io_req *rq)
 {
 	ioq_list_add(&q->waiting[ioq_kind(rq)], rq, IOQ_WAITING);
 }
@@ -164,7 +181,7 @@ static void ioq_prep(struct io_uring_sqe *sqe, struct io_req *rq)
 	io_uring_sqe_set_data(sqe, rq);
 }
 
-/* Writes submission queue entries for what may go now, as far as there is room. */
+/* Owner: writes submission queue entries for what may go now, as far as there is room. */
 static void ioq_fill(struct ioq *q)
 {
 	struct io_uring_sqe *sqe;
@@ -173,11 +190,11 @@ static void ioq_fill(struct ioq *q)
 		struct io_req *rq;
 
 		while ((rq = q->waiting[kind].head) && q->busy[kind] < q->depth[kind]) {
-			sqe = io_uring_get_sqe(&q->ring);
+			sqe = ioq_sqe(q);
 			if (!sqe)
 				return;
 			ioq_prep(sqe, rq);
-			rq->priv.seq = q->seq++;
+			rq->priv.seq = q->seq - 1;
 			ioq_list_del(&q->waiting[kind], rq);
 			ioq_list_add(&q->in_ring, rq, IOQ_IN_RING);
 			q->busy[kind]++;
@@ -186,13 +203,12 @@ static void ioq_fill(struct ioq *q)
 	for (struct io_req *rq = q->in_ring.head; rq && q->cancels_due; rq = rq->priv.next) {
 		if (rq->priv.cancel != IOQ_CANCEL_DUE)
 			continue;
-		sqe = io_uring_get_sqe(&q->ring);
+		sqe = ioq_sqe(q);
 		if (!sqe)
 			return;
 		io_uring_prep_cancel(sqe, rq, 0);
 		/* NULL: its own completion says nothing, the request's says all. */
 		io_uring_sqe_set_data(sqe, NULL);
-		q->seq++;
 		rq->priv.cancel = IOQ_CANCEL_SENT;
 		q->cancels_due--;
 	}
@@ -209,14 +225,38 @@ static void ioq_end_waiting(struct ioq *q, int code)
 		}
 }
 
+static struct ioq_watch *ioq_watch_of(struct ioq *q, const void *data)
+{
+	for (unsigned i = 0; i < q->watch_count; i++)
+		if (data == &q->watches[i])
+			return &q->watches[i];
+	return NULL;
+}
+
+/* The last `left` entries: should the kernel take them after all, it reads and writes nothing. */
+static void ioq_void_entries(struct ioq *q, uint32_t left)
+{
+	for (uint32_t i = 0; i < left; i++) {
+		uint32_t at = (q->ring.sq.sqe_tail - 1 - i) & *q->ring.sq.kring_mask;
+		struct io_uring_sqe *sqe = &q->ring.sq.sqes[at];
+		const void *data = (const void *)(uintptr_t)sqe->user_data;
+
+		if (ioq_watch_of(q, data) || data == &q->timeout)
+			continue;
+		io_uring_prep_nop(sqe);
+		io_uring_sqe_set_data(sqe, NULL);
+	}
+}
+
 /* The ring is broken for good: ends every request that the kernel has not taken. */
 static void ioq_die(struct ioq *q, int code)
 {
 	/* Entries are taken in order, so the ones left are the last that were written. */
-	uint32_t taken = q->seq - io_uring_sq_ready(&q->ring);
+	uint32_t left = io_uring_sq_ready(&q->ring), taken = q->seq - left;
 	struct io_req *rq, *next;
 
 	q->dead = code;
+	ioq_void_entries(q, left);
 	for (rq = q->in_ring.head; rq; rq = next) {
 		next = rq->priv.next;
 		if ((int32_t)(rq->priv.seq - taken) < 0)
@@ -229,37 +269,101 @@ static void ioq_die(struct ioq *q, int code)
 	ioq_end_waiting(q, code);
 }
 
+/* Something for the owner that fits into the ring. */
 static bool ioq_has_work(const struct ioq *q)
 {
 	bool room = false;
 
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++)
 		room |= q->waiting[kind].len && q->busy[kind] < q->depth[kind];
-	return !q->dead && (room || q->cancels_due || io_uring_sq_ready(&q->ring));
+	return !q->dead && (room || q->cancels_due);
 }
 
-static void ioq_submit(struct ioq *q)
+/* Submitting and sleeping: the owner, without the lock. */
+
+static void ioq_arm_watches(struct ioq *q)
 {
-	unsigned interrupted = 0;
+	for (unsigned i = 0; i < q->watch_count; i++) {
+		struct io_uring_sqe *sqe = q->watches[i].armed ? NULL : ioq_sqe(q);
 
-	/* Each round either hands entries over, of which there are finitely many, or ends. */
-	while (ioq_has_work(q)) {
-		ioq_fill(q);
-		int rc = io_uring_submit(&q->ring);
-
-		if (rc > 0 || (rc == -EINTR && interrupted++ < IOQ_EINTR_MAX))
+		if (!sqe)
 			continue;
-		if (rc == 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM) {
-			/*
-			 * Entries stay in the submission queue; the next completion brings
-			 * somebody to reap(), which tries again. If none is to come, we call.
-			 */
-			if (q->in_ring.len <= io_uring_sq_ready(&q->ring))
-				ioq_announce(q);
-			return;
-		}
-		ioq_die(q, rc);
+		io_uring_prep_poll_multishot(sqe, q->watches[i].fd, POLLIN);
+		io_uring_sqe_set_data(sqe, &q->watches[i]);
+		q->watches[i].armed = true;
 	}
+}
+
+/*
+ * False: there was no room for it. A deadline that went away stays, and wakes once for nothing;
+ * one that does not change costs nothing.
+ */
+static bool ioq_arm_timeout(struct ioq *q, uint64_t until_ns)
+{
+	struct io_uring_sqe *sqe;
+
+	if (until_ns >= q->timeout_ns)
+		return true;
+	sqe = ioq_sqe(q);
+	if (!sqe)
+		return false;
+	q->timeout.tv_sec = (long long)(until_ns / NS_PER_S);
+	q->timeout.tv_nsec = (long long)(until_ns % NS_PER_S);
+	if (q->timeout_ns == NS_NEVER) {
+		io_uring_prep_timeout(sqe, &q->timeout, 0, IORING_TIMEOUT_ABS);
+		io_uring_sqe_set_data(sqe, &q->timeout);
+	} else {
+		io_uring_prep_timeout_update(sqe, &q->timeout, (uintptr_t)&q->timeout,
+					     IORING_TIMEOUT_ABS);
+		/* It fails where the time is over already, whose completion says all. */
+		io_uring_sqe_set_data(sqe, NULL);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	}
+	q->timeout_ns = until_ns;
+	return true;
+}
+
+static unsigned ioq_watches_ready(struct ioq *q)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, ready = 0;
+
+	/* They stay in the queue, for reap. */
+	io_uring_for_each_cqe(&q->ring, head, cqe) {
+		const struct ioq_watch *w = ioq_watch_of(q, io_uring_cqe_get_data(cqe));
+
+		if (w)
+			ready |= 1u << (w - q->watches);
+	}
+	return ready;
+}
+
+unsigned ioq_wait(struct ioq *q, uint64_t until_ns)
+{
+	bool sleep = until_ns > 0 && io_uring_cq_ready(&q->ring) == 0;
+	int rc;
+
+	ASSERT(ioq_is_owner(q));
+	ioq_arm_watches(q);
+	if (sleep)
+		sleep = ioq_arm_timeout(q, until_ns);
+	rc = sleep ? io_uring_submit_and_wait(&q->ring, 1)
+		   : io_uring_submit_and_get_events(&q->ring);
+	q->refused = rc < 0 && rc != -EINTR ? rc : 0;
+	if (q->refused)
+		(void)usleep(IOQ_PAUSE_US);
+	return ioq_watches_ready(q);
+}
+
+bool ioq_has_entries(const struct ioq *q)
+{
+	return io_uring_sq_ready(&q->ring) > 0;
+}
+
+/* A shortage passes: entries stay in the submission queue, and the next wait tries again. */
+static bool ioq_is_for_good(int rc)
+{
+	return rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY && rc != -ENOMEM;
 }
 
 static void ioq_begin(struct ioq *q, struct io_file *file, struct io_req *rq, uint64_t off,
@@ -274,10 +378,11 @@ static void ioq_begin(struct ioq *q, struct io_file *file, struct io_req *rq, ui
 	rq->priv.writes = op != IOQ_READ;
 	rq->priv.cancel = IOQ_CANCEL_NO;
 	rq->priv.tries = 1;
+	rq->priv.tried = op != IOQ_READ || rq->late;
 	if (q->closing || q->dead)
 		ioq_end(q, rq, q->dead ? q->dead : -ECANCELED);
 	else
-		ioq_wait(q, rq);
+		ioq_put_off(q, rq);
 }
 
 static void ioq_read(void *ctx, struct io_file *file, struct io_req *rq, uint64_t off, void *buf,
@@ -312,21 +417,58 @@ static void ioq_cancel_req(void *ctx, struct io_req *rq)
 	}
 }
 
+/* One in four at least was there lately; else one in 16 finds out whether that has changed. */
+static bool ioq_worth_a_try(struct io_file *file)
+{
+	return file->hits >= IOQ_HITS_ONE / 4 || ++file->untried % 16 == 0;
+}
+
+/* What the page cache has needs no ring. Each read is tried once. */
+static void ioq_try(struct ioq *q)
+{
+	struct io_req *rq, *next;
+
+	for (rq = q->waiting[IOQ_READS].head; rq; rq = next) {
+		struct iovec to = {rq->priv.buf, rq->priv.len};
+		ssize_t n;
+
+		next = rq->priv.next;
+		if (rq->priv.tried || rq->priv.file->uncached)
+			continue;
+		rq->priv.tried = true;
+		if (!ioq_worth_a_try(rq->priv.file))
+			continue;
+		n = preadv2(rq->priv.file->fd, &to, 1, (off_t)rq->priv.off, RWF_NOWAIT);
+		rq->priv.file->hits = (rq->priv.file->hits * 15 + (n > 0 ? IOQ_HITS_ONE : 0)) / 16;
+		/* Of errors, and the end of the file, the ring tells. */
+		if (n <= 0)
+			continue;
+		ioq_list_del(&q->waiting[IOQ_READS], rq);
+		ioq_end(q, rq, (int)n);
+	}
+}
+
 static void ioq_flush(void *ctx)
 {
 	struct ioq *q = ctx;
 
-	if (!ioq_has_work(q))
+	/* Of several, the owner has the ring read them all in one call. */
+	if (!q->dead && (!ioq_is_owner(q) || q->waiting[IOQ_READS].len == 1))
+		ioq_try(q);
+	if (!ioq_is_owner(q))
 		return;
-	(void)io_uring_cq_eventfd_toggle(&q->ring, false);
-	ioq_submit(q);
-	(void)io_uring_cq_eventfd_toggle(&q->ring, true);
-	/*
-	 * Pairs with the full barrier in the kernel's io_cqring_wake(), between its store of
-	 * the completion tail and its look at the flag: a completion that found the
-	 * eventfd still off is seen by the caller's reap().
-	 */
-	__sync_synchronize();
+	if (ioq_is_for_good(q->refused))
+		ioq_die(q, q->refused);
+	q->refused = 0;
+	if (!q->dead)
+		ioq_fill(q);
+}
+
+static bool ioq_due(void *ctx)
+{
+	const struct ioq *q = ctx;
+
+	return ioq_has_work(q) || q->ended.len > 0;
 }
 
 /* Reaping. */
@@ -376,7 +518,7 @@ static bool ioq_goes_on(struct ioq *q, struct io_req *rq, int res)
 	} else {
 		return false;
 	}
-	ioq_wait(q, rq);
+	ioq_put_off(q, rq);
 	return true;
 }
 
@@ -400,7 +542,7 @@ static unsigned ioq_complete(struct ioq *q, struct io_req *rq, int res)
 	if (ioq_worth_retry(rq, res)) {
 		if (!ends) {
 			rq->priv.tries++;
-			ioq_wait(q, rq);
+			ioq_put_off(q, rq);
 			return 0;
 		}
 		/* A worker that was interrupted for our sake says EINTR. */
@@ -410,24 +552,34 @@ static unsigned ioq_complete(struct ioq *q, struct io_req *rq, int res)
 	return 1;
 }
 
+static void ioq_take(struct ioq *q, struct io_uring_cqe *cqe, unsigned *count)
+{
+	struct io_req *rq = io_uring_cqe_get_data(cqe);
+	struct ioq_watch *w = ioq_watch_of(q, rq);
+	bool more = cqe->flags & IORING_CQE_F_MORE;
+	int res = cqe->res;
+
+	/* Before `done`: the entry is free for the kernel from here on. */
+	io_uring_cqe_seen(&q->ring, cqe);
+	if (w)
+		w->armed = more;
+	else if ((void *)rq == &q->timeout)
+		q->timeout_ns = NS_NEVER;
+	else if (rq)
+		*count += ioq_complete(q, rq, res);
+}
+
 static unsigned ioq_run_done(struct ioq *q)
 {
-	unsigned completions = q->ring.cq.ring_entries;
+	unsigned completions = ioq_is_owner(q) ? q->ring.cq.ring_entries : 0;
 	unsigned ended = q->ended.len;
 	unsigned count = 0;
 	struct io_uring_cqe *cqe;
 	struct io_req *rq;
 
 	/* Both loops are bounded by what is there now, however much the callbacks queue. */
-	for (; completions && io_uring_peek_cqe(&q->ring, &cqe) == 0; completions--) {
-		int res = cqe->res;
-
-		rq = io_uring_cqe_get_data(cqe);
-		/* Before `done`: the entry is free for the kernel from here on. */
-		io_uring_cqe_seen(&q->ring, cqe);
-		if (rq)
-			count += ioq_complete(q, rq, res);
-	}
+	for (; completions && io_uring_peek_cqe(&q->ring, &cqe) == 0; completions--)
+		ioq_take(q, cqe, &count);
 	for (; ended && (rq = q->ended.head); ended--) {
 		ioq_list_del(&q->ended, rq);
 		rq->done(rq, rq->priv.res);
@@ -441,13 +593,9 @@ static unsigned ioq_reap(void *ctx)
 	struct ioq *q = ctx;
 	unsigned count = ioq_run_done(q);
 
-	if (io_uring_cq_ready(&q->ring))
-		ioq_announce(q);
-	/*
-	 * Queued by callbacks, held back by depth, or refused before. With the eventfd on:
-	 * nobody need reap after reap(), so even a page-cache hit has to be announced.
-	 */
-	ioq_submit(q);
+	/* What goes round again, or was held back by depth. */
+	if (ioq_is_owner(q) && !q->dead)
+		ioq_fill(q);
 	return count;
 }
 
@@ -485,34 +633,16 @@ static int ioq_setup_error(int rc, unsigned depth, struct err *e)
 	}
 }
 
-static int ioq_announce_setup(struct ioq *q, struct err *e)
-{
-	int rc;
-
-	q->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->event_fd < 0)
-		return err_sys(e, -errno, "eventfd for io_uring");
-	rc = io_uring_register_eventfd(&q->ring, q->event_fd);
-	if (rc < 0) {
-		err_sys(e, rc, "register an eventfd with io_uring");
-	} else {
-		rc = io_uring_cq_eventfd_toggle(&q->ring, false);
-		if (rc == 0)
-			return io_uring_cq_eventfd_toggle(&q->ring, true);
-		err_set(e, rc, "this kernel's io_uring cannot switch its eventfd off (needs "
-			"Linux 5.8): use Linux 6.6 or newer");
-	}
-	(void)close(q->event_fd);
-	return rc;
-}
-
 int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
 {
 	/*
 	 * The completion queue has two entries per submission entry: one for each request in
 	 * the kernel, one for a cancel of each, so it cannot overflow between two reaps.
 	 */
-	struct io_uring_params params = {0};
+	struct io_uring_params params = {
+		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+			 IORING_SETUP_DEFER_TASKRUN,
+	};
 	struct ioq *q;
 	int rc;
 
@@ -524,20 +654,34 @@ int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
 		return err_set(e, -ENOMEM, "io_uring of depth %u: out of memory", depth);
 	q->depth[IOQ_READS] = depth;
 	q->depth[IOQ_WRITES] = IO_WRITES_MAX;
-	rc = io_uring_queue_init_params(depth + IO_WRITES_MAX, &q->ring, &params);
+	q->timeout_ns = NS_NEVER;
+	/* Watches and the time-out have entries, too. */
+	rc = io_uring_queue_init_params(depth + IO_WRITES_MAX + IOQ_WATCHES_MAX + 1, &q->ring,
+					&params);
 	if (rc < 0) {
 		rc = ioq_setup_error(rc, depth, e);
 		free(q);
 		return rc;
 	}
-	rc = ioq_announce_setup(q, e);
-	if (rc < 0) {
-		io_uring_queue_exit(&q->ring);
-		free(q);
-		return rc;
-	}
 	*ret = q;
 	return 0;
+}
+
+int ioq_own(struct ioq *q, struct err *e)
+{
+	/* liburing 2.3 declares io_uring_enable_rings, and does not have it. */
+	if (syscall(SYS_io_uring_register, q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+		    0) < 0)
+		return err_sys(e, -errno, "io_uring_register: enabling the ring");
+	q->owner = pthread_self();
+	q->owned = true;
+	return 0;
+}
+
+void ioq_watch(struct ioq *q, int fd)
+{
+	ASSERT(q->watch_count < IOQ_WATCHES_MAX);
+	q->watches[q->watch_count++] = (struct ioq_watch){.fd = fd};
 }
 
 struct io ioq_io(struct ioq *q)
@@ -552,37 +696,27 @@ struct io ioq_io(struct ioq *q)
 		.cancel = ioq_cancel_req,
 		.flush = ioq_flush,
 		.reap = ioq_reap,
+		.due = ioq_due,
 	};
 
 	return (struct io){.ops = &ops, .ctx = q};
 }
 
-int ioq_event_fd(struct ioq *q)
+/* Until the kernel has answered for one that it holds. */
+static void ioq_drain_wait(struct ioq *q)
 {
-	return q->event_fd;
-}
-
-/* Waits for one completion of what the kernel holds. */
-static void ioq_close_wait(struct ioq *q)
-{
-	struct io_uring_cqe *cqe;
-
-	if (q->in_ring.len <= io_uring_sq_ready(&q->ring) && !q->dead) {
-		(void)usleep(IOQ_CLOSE_PAUSE_US);
-		return;
-	}
-	int rc = io_uring_wait_cqe(&q->ring, &cqe);
+	int rc = io_uring_submit_and_wait(&q->ring, 1);
 
 	/* Going on without the answer would let the kernel write into memory long freed. */
-	ASSERT(rc == 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+	ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM);
+	if (rc < 0 && rc != -EINTR)
+		(void)usleep(IOQ_PAUSE_US);
 }
 
-void ioq_close(struct ioq *q)
+void ioq_drain(struct ioq *q)
 {
 	struct io_req *rq;
 
-	if (!q)
-		return;
 	q->closing = true;
 	ioq_end_waiting(q, -ECANCELED);
 	for (rq = q->in_ring.head; rq; rq = rq->priv.next) {
@@ -590,14 +724,20 @@ void ioq_close(struct ioq *q)
 			ioq_cancel_req(q, rq);
 	}
 	for (;;) {
-		ioq_submit(q);
+		ioq_flush(q);
 		(void)ioq_run_done(q);
 		if (q->in_ring.len == 0 && q->ended.len == 0)
-			break;
+			return;
 		if (q->ended.len == 0)
-			ioq_close_wait(q);
+			ioq_drain_wait(q);
 	}
+}
+
+void ioq_close(struct ioq *q)
+{
+	if (!q)
+		return;
+	ioq_drain(q);
 	io_uring_queue_exit(&q->ring);
-	(void)close(q->event_fd);
 	free(q);
 }

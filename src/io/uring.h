@@ -3,13 +3,10 @@
  * The shipped implementation of port/io.h: reads, writes and syncs through one io_uring ring,
  * straight into the caller's buffer and out of it. Tests: tests/integration/uring_*test.c.
  *
- * Threads: as port/io.h says, every call below is made under the caller's lock, and
- * several threads may submit in turn. Waiting is the one thing done without the lock:
- * poll ioq_event_fd(); when it is readable, read its 8 bytes, take the lock, reap().
- *
- * A request that really had to wait for the device ends in the context of the thread
- * that flushed it: the kernel interrupts that thread for a moment (KVM_RUN returns
- * EINTR). If that thread has ended, its requests are submitted again by whoever reaps.
+ * Threads: as port/io.h says, the table's calls are made under the caller's lock. The ring belongs
+ * to one thread (ioq_own), which submits, sleeps and hears of what has ended, all in ioq_wait,
+ * without the lock. What others flush is answered by the page cache, or left to the owner: due()
+ * says so, and a watched descriptor wakes it.
  */
 #ifndef IO_URING_H
 #define IO_URING_H
@@ -38,16 +35,34 @@ struct io ioq_io(struct ioq *q);
  */
 int ioq_file_adopt(int fd, struct io_file **ret, struct err *e);
 
+#define IOQ_WATCHES_MAX 4u
+
+/* Once: the ring is the calling thread's from now on. 0 or -Exxx. */
+int ioq_own(struct ioq *q, struct err *e);
 /*
- * A non-blocking eventfd, readable when there is something to reap that the caller of
- * flush() did not find right after it. Owned by q. Any thread.
+ * Before the first ioq_wait: fd becoming readable ends it. Each time that it does, as by an edge:
+ * a descriptor need not be read. The first that is watched has bit 0, the next bit 1, and so on.
  */
-int ioq_event_fd(struct ioq *q);
+void ioq_watch(struct ioq *q, int fd);
+/*
+ * The owner, without the lock, after flush() and reap(): hands what they have prepared to the
+ * kernel, and sleeps until something has ended, a watched descriptor is readable, or until_ns
+ * (CLOCK_MONOTONIC; 0: does not sleep; NS_NEVER: no end). One system call. May return for nothing.
+ * Returns the bits of the descriptors; reap() comes next.
+ */
+unsigned ioq_wait(struct ioq *q, uint64_t until_ns);
+
+/* The owner: ioq_wait has something to hand over. */
+bool ioq_has_entries(const struct ioq *q);
 
 /*
- * Cancels what is outstanding, waits for it, calls its `done` (-ECANCELED, or the result
- * where it was too late), frees q. Files must be closed first or forgotten: none may be
- * used afterwards. Blocks. NULL is harmless.
+ * The owner, for the last time: cancels what is outstanding, waits for it, calls its `done`
+ * (-ECANCELED, or the result where it was too late). Blocks.
+ */
+void ioq_drain(struct ioq *q);
+/*
+ * Drains, if the caller is the owner or there was none, and frees q. Files must be closed first or
+ * forgotten: none may be used afterwards. NULL is harmless.
  */
 void ioq_close(struct ioq *q);
 

@@ -97,20 +97,53 @@ void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl)
 	(void)msr_get(v->fd, APF_MSR_CTL, &v->shown_ctl);
 }
 
-void kvmp_reset_watch(struct kvmp_vcpu *v)
+/* A guest that switches tasks by hardware loads it all the time. */
+#define TR_MARKS_MAX 64u
+
+static void mark_task_register(struct kvmp_vcpu *v)
 {
-	if (!v->marked)
-		v->marked = kvmp_msr_set(v->fd, APF_MSR_CTL, RESET_MARK) == 0;
+	struct kvm_sregs s;
+
+	v->tr_marked = false;
+	if (v->tr_marks == TR_MARKS_MAX || KVMP_IOCTL(v->fd, KVM_GET_SREGS, &s) < 0)
+		return;
+	v->tr_marks++;
+	if (!s.tr.avl) {
+		s.tr.avl = 1;
+		if (KVMP_IOCTL(v->fd, KVM_SET_SREGS, &s) < 0)
+			return;
+	}
+	v->tr_base = s.tr.base;
+	v->tr_marked = true;
 }
 
-bool kvmp_reset_seen(struct kvmp_vcpu *v)
+void kvmp_reset_watch(struct kvmp_vcpu *v)
 {
+	if (v->marked)
+		return;
+	v->marked = kvmp_msr_set(v->fd, APF_MSR_CTL, RESET_MARK) == 0;
+	if (v->marked)
+		mark_task_register(v);
+}
+
+bool kvmp_reset_seen(struct kvmp_vcpu *v, bool nested)
+{
+	const struct kvm_segment *tr = &v->run->s.regs.sregs.tr;
 	uint64_t value;
 
-	if (!v->marked || !msr_get(v->fd, APF_MSR_CTL, &value) || value == RESET_MARK)
+	if (!v->marked || (v->tr_marked && tr->avl && tr->base == v->tr_base))
 		return false;
-	v->marked = false;
-	return true;
+	if (!msr_get(v->fd, APF_MSR_CTL, &value))
+		return false;
+	if (value != RESET_MARK) {
+		v->marked = false;
+		v->tr_marks = 0;
+		return true;
+	}
+	/* It was loaded anew; a guest of the guest's has one of its own. */
+	if (v->tr_marked && !nested)
+		mark_task_register(v);
+	return false;
 }
 
 /*

@@ -6,7 +6,11 @@
  * The copies have two uses. While the vCPU is at rest they hold the guest's values, so that a VMM
  * saves and restores them with KVM_GET_MSRS and KVM_SET_MSRS like any other. While the guest runs
  * EN is 0, which keeps KVM's own async page faults out, and CTL holds a mark, which an INIT clears
- * that KVM's local APIC carries out without an exit.
+ * that KVM's local APIC carries out without an exit. A second mark spares the call that reads the
+ * first: the AVL bit of the task register's hidden part, which means nothing to the processor
+ * (SDM 3A, 3.4.5), which the guest cannot see, and which INIT clears, too; kvm_run has it at every
+ * exit. Gone, or with another base, it says no more than that CTL is to be looked at: the guest may
+ * have loaded its task register. It stays when the vCPU is at rest.
  *
  * The vCPU's thread only: the calls wait for KVM_RUN to be left. What sets EN may wait longer: KVM
  * then ends the work that it has begun for touches of the guest's, and that may wait for us to
@@ -29,8 +33,11 @@ void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl);
 
 /* Notices an INIT from here on, if this KVM can; harmless when it does already. */
 void kvmp_reset_watch(struct kvmp_vcpu *v);
-/* Whether there was one since. Once true, kvmp_reset_watch is to be called again. */
-bool kvmp_reset_seen(struct kvmp_vcpu *v);
+/*
+ * After an exit: whether there was one since. Once true, kvmp_reset_watch is to be called again.
+ * nested: what kvm_run holds is a guest's guest.
+ */
+bool kvmp_reset_seen(struct kvmp_vcpu *v, bool nested);
 
 /* Whether KVM has memory at gpa that the guest may write to. */
 bool kvmp_is_writable(struct kvmp_vcpu *v, gpa_t gpa);

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kvm/bus.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/signals.h"
 
@@ -17,11 +18,17 @@
 
 int kvmp_signals_init(struct kvmp_vcpu *v, struct err *e)
 {
+	pthread_mutexattr_t attr;
+
 	v->held_fd = -1;
 	v->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (v->wake_fd < 0)
 		return err_sys(e, -errno, "event descriptor of a vCPU");
-	pthread_mutex_init(&v->kick_lock, NULL);
+	/* Who was woken is there before the waker's system call has returned. */
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&v->kick_lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 	return 0;
 }
 
@@ -79,6 +86,9 @@ int kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
 	int rc;
 
 	all_blocked(&all);
+	v->catches = k->bus_handler && kvmp_bus_is_ours();
+	if (v->catches)
+		sigdelset(&all, SIGBUS);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &v->vmm_mask);
 	if (!v->mask_told)
 		v->run_mask = v->vmm_mask;
@@ -202,6 +212,10 @@ enum kvmp_signal kvmp_signal_take(struct kvmp *k, struct kvmp_vcpu *v)
 	siginfo_t si;
 	int sig;
 
+	if (v->caught) {
+		v->caught = false;
+		return KVMP_SIGNAL_FAULT;
+	}
 	sigemptyset(&ours);
 	sigaddset(&ours, SIGBUS);
 	sigaddset(&ours, k->kick_signal);
@@ -297,6 +311,12 @@ bool kvmp_signal_wait(struct kvmp *k, struct kvmp_vcpu *v)
 
 void kvmp_signal_pass_fault(struct kvmp_vcpu *v)
 {
+	sigset_t bus;
+
+	/* Pending until the VMM's mask is back. */
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	(void)pthread_sigmask(SIG_BLOCK, &bus, NULL);
 	/* To oneself the kernel takes any code (rt_sigqueueinfo(2)). */
 	(void)syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS,
 		      &v->fault);

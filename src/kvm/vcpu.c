@@ -4,7 +4,8 @@
  *
  *  - a touch of a poisoned page makes KVM send SIGBUS/BUS_MCEERR_AR with the host address
  *    to the vCPU thread; KVM_RUN returns EINTR. The signal is blocked except inside
- *    KVM_RUN (KVM_SET_SIGNAL_MASK) and is taken with sigtimedwait: no handler (signals.c).
+ *    KVM_RUN (KVM_SET_SIGNAL_MASK) and is taken with sigtimedwait (signals.c), or it is not,
+ *    and a handler takes it, where the VMM wants one of ours (bus.c).
  *  - segment and event state are in kvm_run at every exit (KVM_CAP_SYNC_REGS), and an
  *    exception put there is injected at the next entry: no system call of its own.
  *
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #include "abi/apf.h"
+#include "kvm/bus.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/registers.h"
 #include "kvm/signals.h"
@@ -39,6 +41,13 @@ int kvmp_init(struct kvmp *k, const struct kvmp_config *c, struct err *e)
 	k->count = c->vcpus;
 	for (unsigned i = 0; i < k->count; i++)
 		k->vcpus[i].fd = -1;
+	if (c->bus_handler) {
+		int rc = kvmp_bus_install(e);
+
+		if (rc < 0)
+			return rc;
+		k->bus_handler = true;
+	}
 	return 0;
 }
 
@@ -46,6 +55,9 @@ void kvmp_fini(struct kvmp *k)
 {
 	for (unsigned i = 0; i < k->count; i++)
 		kvmp_detach(k, i);
+	if (k->bus_handler)
+		kvmp_bus_remove();
+	k->bus_handler = false;
 	free(k->vcpus);
 	k->vcpus = NULL;
 	k->count = 0;
@@ -262,10 +274,6 @@ static void msr_access(const struct kvmp *k, struct kvmp_vcpu *v, struct plat_ex
 	x->kind = run->exit_reason == KVM_EXIT_X86_RDMSR ? PLAT_EXIT_RDMSR : PLAT_EXIT_WRMSR;
 	x->msr.index = run->msr.index;
 	x->msr.value = run->msr.data;
-	/* ACK comes with each event, and means nothing to one who was reset. */
-	if (run->msr.index == APF_MSR_ACK)
-		return;
-	x->was_reset = kvmp_reset_seen(v);
 	/* Who registers has set his APIC up. */
 	if (run->msr.index == APF_MSR_EN)
 		kvmp_apic_id_find(k, v);
@@ -384,7 +392,9 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		/* KVM finishes what is half done before it looks at signals. */
 		kvmp_signal_kick(k, v);
 	}
-	if (rc == 0)
+	if (rc == 0 && v->catches)
+		rc = kvmp_bus_run(v->fd, &v->fault, &v->caught);
+	else if (rc == 0)
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
 	if (rc == 0) {
 		exited(k, v, x);
@@ -399,6 +409,7 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		return;
 	}
 	read_cpu(k, v, half, &x->cpu);
+	x->was_reset = kvmp_reset_seen(v, x->cpu.nested);
 	if (k->msrs && v->run->s.regs.sregs.apic_base != v->apic_base)
 		kvmp_apic_id_find(k, v);
 }
@@ -499,13 +510,6 @@ static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
 }
 
-static bool kp_was_reset(void *ctx, unsigned vcpu)
-{
-	struct kvmp *k = ctx;
-
-	return kvmp_reset_seen(&k->vcpus[vcpu]);
-}
-
 static void kp_pass_fault(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
@@ -550,7 +554,6 @@ static const struct plat_ops kvmp_ops = {
 	.finish_msr = kp_finish_msr,
 	.set_msr = kp_set_msr,
 	.pass_fault = kp_pass_fault,
-	.was_reset = kp_was_reset,
 	.raise_irq = kp_raise_irq,
 	.kick = kp_kick,
 };

@@ -47,11 +47,16 @@ struct kvmp_vcpu {
 	bool halted;         /* KVM holds the vCPU halted because of us */
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	bool marked;         /* an INIT that we do not see can be noticed */
+	bool tr_marked;      /* ... without asking KVM */
+	uint64_t tr_base;    /* of the task register that was marked */
+	unsigned tr_marks;   /* so often since the last INIT */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
 	bool en_left;        /* KVM's EN was taken, and is still there */
 	bool to_show;        /* show_registers was called: show_en, show_ctl */
 	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */
+	bool catches;    /* until rest(): by the handler of bus.c */
+	bool caught;     /* it has, and nobody has looked */
 
 	/* signals.c */
 	sigset_t vmm_mask;   /* of the thread outside apf_vcpu_run, as of begin() */
@@ -79,6 +84,7 @@ struct kvmp {
 	bool x2apic_ids;   /* messages carry 32 bits of APIC id */
 	bool can_prefault;
 	bool can_nest;
+	bool bus_handler; /* installed */
 	unsigned count;
 	struct kvmp_vcpu *vcpus;
 };
@@ -89,6 +95,7 @@ struct kvmp_config {
 	bool msrs;
 	uint32_t msr_exits;
 	bool x2apic_ids; /* the VM has KVM_X2APIC_API_USE_32BIT_IDS */
+	bool bus_handler; /* SIGBUS by a handler of ours: bus.h */
 	unsigned vcpus;
 	struct kvmp_ram ram;
 };

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "abi/apf.h"
 #include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
@@ -35,9 +36,11 @@ static const struct {
 	{KVM_MSR_FILTER_WRITE, PV_MSR_STEAL_TIME, 2},
 };
 
-int kvmp_vm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter, struct err *e)
+int kvmp_vm_msr_filter(int vm_fd, bool ack_to_kvm, const struct kvm_msr_filter *filter,
+		       struct err *e)
 {
-	uint8_t deny = 0; /* a bit per register, 0 = to user space */
+	/* A bit per register; 0: to user space. */
+	uint8_t none = 0, ack = ack_to_kvm ? 1u << (APF_MSR_ACK - APF_MSR_CTL) : 0;
 	struct kvm_msr_filter both = {
 		.flags = filter ? filter->flags : KVM_MSR_FILTER_DEFAULT_ALLOW};
 	unsigned n = 0;
@@ -48,7 +51,7 @@ int kvmp_vm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter, struct er
 			.flags = our_ranges[n].flags,
 			.base = our_ranges[n].first,
 			.nmsrs = our_ranges[n].count,
-			.bitmap = &deny,
+			.bitmap = our_ranges[n].first == APF_MSR_CTL ? &ack : &none,
 		};
 	for (unsigned i = 0; filter && i < KVM_MSR_FILTER_MAX_RANGES; i++) {
 		if (filter->ranges[i].nmsrs == 0)
@@ -71,7 +74,7 @@ int kvmp_vm_msr_exits(int vm_fd, uint32_t exits, struct err *e)
 			  "X86_USER_SPACE_MSR", e);
 }
 
-int kvmp_vm_prepare(int vm_fd, uint32_t exits, struct err *e)
+int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e)
 {
 	int rc;
 
@@ -83,8 +86,8 @@ int kvmp_vm_prepare(int vm_fd, uint32_t exits, struct err *e)
 	rc = enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
 	if (rc < 0)
 		return rc;
-	rc = kvmp_vm_msr_exits(vm_fd, exits, e);
-	return rc < 0 ? rc : kvmp_vm_msr_filter(vm_fd, NULL, e);
+	rc = kvmp_vm_msr_exits(vm_fd, 0, e);
+	return rc < 0 ? rc : kvmp_vm_msr_filter(vm_fd, ack_to_kvm, NULL, e);
 }
 
 uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features)

@@ -18,13 +18,16 @@ struct kvm_cpuid2;
 struct kvm_msr_filter;
 
 /*
- * Enables exception payloads and user-space MSR exits for the registers that concern us, beside
- * those that the VMM wants: exits: KVM_MSR_EXIT_REASON_* of its own. 0 or -Exxx; the text names
- * the capability that is missing.
+ * Enables exception payloads and user-space MSR exits for the registers that concern us. 0 or
+ * -Exxx; the text names the capability that is missing. ack_to_kvm: guests speak int, whose ACK
+ * KVM accepts (the guest's CPUID has the feature), and has nothing to do for while its own async
+ * page faults are off: an exit for each event is dear, and a look at the slot tells the same
+ * (docs/decisions/0002).
  */
-int kvmp_vm_prepare(int vm_fd, uint32_t exits, struct err *e);
+int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e);
 /* KVM_X86_SET_MSR_FILTER with ours put before the VMM's; filter: NULL, or what the VMM wants. */
-int kvmp_vm_msr_filter(int vm_fd, const struct kvm_msr_filter *filter, struct err *e);
+int kvmp_vm_msr_filter(int vm_fd, bool ack_to_kvm, const struct kvm_msr_filter *filter,
+		       struct err *e);
 /* KVM_CAP_X86_USER_SPACE_MSR with ours added. */
 int kvmp_vm_msr_exits(int vm_fd, uint32_t exits, struct err *e);
 

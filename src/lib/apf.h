@@ -37,10 +37,14 @@ struct apf {
 	bool begun; /* apf_start was called */
 	bool started;
 	bool stop; /* atomic; for the thread */
+	bool serving; /* it is up, or has failed: */
+	struct err serve_error;
 	pthread_t thread;
+	int urgent_fd; /* what ends its lingering */
+	bool lingers; /* it sleeps over whatever ends meanwhile, until somebody stands still */
 	int timer_fd;
 	int wake_fd;
-	uint64_t timer_set_ns; /* what timer_fd is set to; NS_NEVER: nothing */
+	uint64_t timer_set_ns; /* the thread looks then at the latest, by itself or by timer_fd */
 	struct hst hst;
 	struct hst_cfg hcfg;
 	struct ram_tables *ram_tables; /* of hst.ram, where there are many parts */
@@ -96,7 +100,7 @@ void lib_pump(struct apf *a);
  * the library's thread. Arms the timer, unlocks.
  */
 void lib_unlock(struct apf *a);
-/* Arms the timer and unlocks, with something left to be pumped. */
+/* Arms the timer, wakes the thread if there is something for it, unlocks; does not pump. */
 void lib_let_go(struct apf *a);
 /* Locked: whoever waits for the lock gets it in between, if there is somebody. */
 void lib_give_way(struct apf *a);

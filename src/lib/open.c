@@ -224,6 +224,12 @@ static enum kvmp_slot slot_at(void *ctx, gpa_t gpa)
 	return lib_slot_at(ctx, gpa);
 }
 
+/* In the other protocols it is no register. */
+static bool ack_to_kvm(const struct apf *a)
+{
+	return a->cfg.abi == APF_ABI_INT;
+}
+
 static int open_parts(struct apf *a, struct err *e)
 {
 	bool ours = a->cfg.faults != APF_FAULTS_KERNEL;
@@ -232,13 +238,14 @@ static int open_parts(struct apf *a, struct err *e)
 		.kick_signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4,
 		.msrs = ours,
 		.x2apic_ids = a->cfg.x2apic_ids,
+		.bus_handler = ours && a->cfg.sigbus_handler,
 		.vcpus = a->cfg.vcpus_max,
 		.ram = {hva_to_roff, gpa_to_roff, slot_at, vmm_hva, a},
 	};
 	int rc = kvmp_init(&a->kvmp, &kvm, e);
 
 	if (rc == 0 && ours)
-		rc = kvmp_vm_prepare(a->vm_fd, 0, e);
+		rc = kvmp_vm_prepare(a->vm_fd, ack_to_kvm(a), e);
 	if (rc == 0)
 		rc = ioq_open(a->cfg.queue_depth, &a->ioq, e);
 	if (rc < 0)
@@ -297,6 +304,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	}
 	a->cfg = cfg;
 	a->vm_fd = vm_fd;
+	a->urgent_fd = -1;
 	a->timer_fd = -1;
 	a->wake_fd = -1;
 	a->hst.clock = lib_clock();
@@ -351,7 +359,7 @@ int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct ap
 	if (a->cfg.faults == APF_FAULTS_KERNEL)
 		err_set(&e, -EINVAL, "MSR filter: with faults: kernel it is the VMM's alone");
 	else
-		(void)kvmp_vm_msr_filter(a->vm_fd, filter, &e);
+		(void)kvmp_vm_msr_filter(a->vm_fd, ack_to_kvm(a), filter, &e);
 	return e.code < 0 ? lib_error(error, &e) : 0;
 }
 

@@ -6,9 +6,9 @@
  * what comes later: timers, reads that took time, touches that the kernel reports.
  */
 #include <errno.h>
-#include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -109,10 +109,15 @@ void lib_pump(struct apf *a)
 	while (lib_custom_call(a));
 }
 
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+}
+
 /*
- * Sets the timer when something is due sooner than it is set for. A deadline that went
- * away leaves it set: one needless wake-up costs less than a system call per fault. While
- * the thread is up (TIMER_BY_THREAD) nobody sets it: the thread will before it sleeps, and
+ * Sets the timer when something is due sooner than the thread looks by itself. A deadline that
+ * went away leaves it set: one needless wake-up costs less than a system call per fault. While
+ * the thread is up (TIMER_BY_THREAD) nobody sets it: the thread looks before it sleeps, and
  * programming a timer is dear for a vCPU thread, doubly so where the host is a guest.
  */
 static void arm_timer(struct apf *a)
@@ -123,18 +128,10 @@ static void arm_timer(struct apf *a)
 	if (next >= a->timer_set_ns)
 		return;
 	a->timer_set_ns = next;
-	its.it_value.tv_sec = (time_t)(next / NS_PER_S);
-	its.it_value.tv_nsec = (long)(next % NS_PER_S);
+	its.it_value = timespec_of(next);
 	if (its.it_value.tv_sec == 0 && its.it_value.tv_nsec == 0)
 		its.it_value.tv_nsec = 1; /* all zero would disarm */
 	(void)timerfd_settime(a->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
-}
-
-void lib_let_go(struct apf *a)
-{
-	arm_timer(a);
-	lib_evict_poke(a);
-	pthread_mutex_unlock(&a->lock);
 }
 
 static void wake(struct apf *a)
@@ -144,22 +141,32 @@ static void wake(struct apf *a)
 	(void)!write(a->wake_fd, &one, sizeof(one));
 }
 
+/* While it is up it looks once more before it sleeps. */
+static bool sleeps(const struct apf *a)
+{
+	return a->started && a->timer_set_ns != TIMER_BY_THREAD;
+}
+
+void lib_let_go(struct apf *a)
+{
+	if (a->lingers && hst_stands_still(&a->hst)) {
+		a->lingers = false;
+		wake(a);
+	}
+	if (sleeps(a) && (hst_pump_due(&a->hst) || lib_custom_due(a)))
+		wake(a);
+	arm_timer(a);
+	lib_evict_poke(a);
+	pthread_mutex_unlock(&a->lock);
+}
+
 void lib_unlock(struct apf *a)
 {
 	settle(a);
-	if (lib_custom_due(a))
-		wake(a);
 	lib_let_go(a);
 }
 
 /* ---- the thread ---- */
-
-static void drain(int fd)
-{
-	uint64_t count;
-
-	(void)!read(fd, &count, sizeof(count));
-}
 
 void lib_thread_begins(struct apf *a, const char *name)
 {
@@ -169,40 +176,98 @@ void lib_thread_begins(struct apf *a, const char *name)
 		(void)pthread_setname_np(pthread_self(), name);
 }
 
+/* What ends the thread's sleep, but for the end of a read and its own deadline. */
+enum { TOUCH, TIMER, WAKE };
+
+static int open_urgent(struct apf *a, struct err *e)
+{
+	struct epoll_event touch = {.events = EPOLLIN, .data.u32 = TOUCH};
+	struct epoll_event edge = {.events = EPOLLIN | EPOLLET, .data.u32 = WAKE};
+
+	a->urgent_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (a->urgent_fd < 0 ||
+	    epoll_ctl(a->urgent_fd, EPOLL_CTL_ADD, gmem_event_fd(a->gmem), &touch) < 0 ||
+	    epoll_ctl(a->urgent_fd, EPOLL_CTL_ADD, a->wake_fd, &edge) < 0)
+		return err_sys(e, -errno, "page fault thread: epoll");
+	return 0;
+}
+
+static int begin_serving(struct apf *a, struct err *e)
+{
+	int rc = ioq_own(a->ioq, e);
+
+	if (rc == 0)
+		rc = open_urgent(a, e);
+	if (rc < 0)
+		return rc;
+	/* In this order. What the others are there for is found in memory. */
+	ioq_watch(a->ioq, gmem_event_fd(a->gmem));
+	ioq_watch(a->ioq, a->timer_fd);
+	ioq_watch(a->ioq, a->wake_fd);
+	return 0;
+}
+
+/* Sleeps over whatever ends meanwhile. True: touches have been reported. */
+static bool linger(const struct apf *a, uint64_t ns)
+{
+	struct epoll_event events[2];
+	struct timespec ts = timespec_of(ns);
+	int n = epoll_pwait2(a->urgent_fd, events, ARRAY_LEN(events), &ts, NULL);
+	bool touched = false;
+
+	for (int i = 0; i < n; i++)
+		touched |= events[i].data.u32 == TOUCH;
+	return touched;
+}
+
+static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_t *linger_ns)
+{
+	struct mem_touch at[TOUCHES_AT_ONCE];
+	struct err e = {0};
+	int touches = 0;
+
+	if (*touched)
+		touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, touched, &e);
+	lib_lock(a);
+	a->timer_set_ns = TIMER_BY_THREAD;
+	a->lingers = false;
+	hst_serve_step(&a->hst, at, touches, &e);
+	lib_pump(a);
+	if (hst_is_stopping(&a->hst))
+		pthread_cond_broadcast(&a->outside);
+	/* What is to be read goes out first. */
+	*linger_ns = *touched || ioq_has_entries(a->ioq) ? 0 : hst_linger_ns(&a->hst);
+	*until_ns = *touched || *linger_ns > 0 ? 0 : hst_next_timer_ns(&a->hst);
+	a->lingers = *linger_ns > 0;
+	if (!a->lingers)
+		a->timer_set_ns = *until_ns;
+	lib_unlock(a);
+}
+
 static void *serve(void *arg)
 {
 	struct apf *a = arg;
-	enum { TIMER, IO, TOUCH, WAKE, FDS };
-	struct pollfd fds[FDS] = {
-		[TIMER] = {.fd = a->timer_fd, .events = POLLIN},
-		[IO] = {.fd = ioq_event_fd(a->ioq), .events = POLLIN},
-		[TOUCH] = {.fd = gmem_event_fd(a->gmem), .events = POLLIN},
-		[WAKE] = {.fd = a->wake_fd, .events = POLLIN},
-	};
+	uint64_t until_ns = 0, linger_ns = 0;
+	bool touched = false;
+	int rc;
 
 	lib_thread_begins(a, "asyncpf");
+	lib_lock(a);
+	rc = begin_serving(a, &a->serve_error);
+	a->serving = true;
+	pthread_cond_broadcast(&a->outside);
+	pthread_mutex_unlock(&a->lock);
+	if (rc < 0)
+		return NULL;
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
-		int touches = 0;
-		struct mem_touch at[TOUCHES_AT_ONCE];
-		struct err e = {0};
-
-		if (poll(fds, FDS, -1) < 0)
-			continue;
-		if (fds[TIMER].revents)
-			drain(a->timer_fd);
-		if (fds[IO].revents)
-			drain(fds[IO].fd);
-		if (fds[WAKE].revents)
-			drain(a->wake_fd);
-		if (fds[TOUCH].revents)
-			touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, &e);
-		lib_lock(a);
-		a->timer_set_ns = TIMER_BY_THREAD;
-		hst_serve_step(&a->hst, at, touches, &e);
-		lib_pump(a);
-		a->timer_set_ns = NS_NEVER;
-		lib_unlock(a);
+		if (linger_ns > 0)
+			touched |= linger(a, linger_ns);
+		touched |= ioq_wait(a->ioq, until_ns) >> TOUCH & 1;
+		serve_once(a, &touched, &until_ns, &linger_ns);
 	}
+	lib_lock(a);
+	ioq_drain(a->ioq);
+	pthread_mutex_unlock(&a->lock);
 	return NULL;
 }
 
@@ -234,7 +299,16 @@ int lib_serve_start(struct apf *a, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0)
 		return err_sys(e, -rc, "page fault thread");
-	a->started = true;
+	lib_lock(a);
+	while (!a->serving)
+		pthread_cond_wait(&a->outside, &a->lock);
+	a->started = a->serve_error.code == 0;
+	pthread_mutex_unlock(&a->lock);
+	if (a->serve_error.code < 0) {
+		*e = a->serve_error;
+		pthread_join(a->thread, NULL);
+		return e->code;
+	}
 	return lib_evict_start(a, e);
 }
 
@@ -260,22 +334,12 @@ void apf_stop(struct apf *a)
 /* Cancels what is being read and waits until it has ended. */
 static void end_reads(struct apf *a)
 {
-	struct pollfd io = {.fd = ioq_event_fd(a->ioq), .events = POLLIN};
-
 	lib_lock(a);
 	stop_reads(a);
-	lib_pump(a);
-	while (!hst_is_idle(&a->hst)) {
-		pthread_mutex_unlock(&a->lock);
-		/* Sources that wait for a deadline of their own need the timers. */
-		(void)poll(&io, 1, 10);
-		drain(io.fd);
-		pthread_mutex_lock(&a->lock);
-		hst_run_timers(&a->hst);
-		lib_pump(a);
-	}
+	lib_unlock(a);
+	lib_lock(a);
 	/* Nothing to pump any more: the last user leaves with the unlock. */
-	while (a->users > 0)
+	while (!hst_is_idle(&a->hst) || a->users > 0)
 		pthread_cond_wait(&a->outside, &a->lock);
 	pthread_mutex_unlock(&a->lock);
 }
@@ -290,6 +354,8 @@ void lib_serve_stop(struct apf *a)
 		pthread_join(a->thread, NULL);
 		a->started = false;
 	}
+	if (a->urgent_fd >= 0)
+		close(a->urgent_fd);
 	if (a->timer_fd >= 0)
 		close(a->timer_fd);
 	if (a->wake_fd >= 0)

@@ -73,7 +73,10 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 		lib_pump(a);
 		return HST_DID_PUMP;
 	}
-	lib_unlock(a);
+	if (step->leave)
+		lib_let_go(a);
+	else
+		lib_unlock(a);
 	if (step->todo == HST_TODO_WAIT) {
 		*ret_wanted = p->ops->wait(p->ctx, v->index);
 		lib_lock(a);

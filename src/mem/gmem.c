@@ -393,13 +393,15 @@ static bool find_touch(const struct gmem *g, hva_t hva, struct mem_touch *ret)
 	return false;
 }
 
-int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, struct err *e)
+int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_more,
+		 struct err *e)
 {
 	struct uffd_msg msgs[32];
 	unsigned want = max < ARRAY_LEN(msgs) ? max : (unsigned)ARRAY_LEN(msgs);
 	unsigned found = 0;
 	ssize_t n = read(g->uffd, msgs, want * sizeof(msgs[0]));
 
+	*ret_more = n == (ssize_t)(want * sizeof(msgs[0]));
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0
 							 : err_sys(e, -errno, "userfaultfd: read");

@@ -62,10 +62,11 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
 /* Becomes readable when touches wait. */
 int gmem_event_fd(const struct gmem *g);
 /*
- * Takes up to max reported touches; returns how many, 0 when there are none, or -Exxx.
- * Never blocks.
+ * Takes up to max reported touches; returns how many, 0 when there are none, or -Exxx. *ret_more:
+ * there may be others left, of which no edge will tell. Never blocks.
  */
-int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, struct err *e);
+int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_more,
+		 struct err *e);
 
 /* The seam that the driver works on. */
 struct mem gmem_mem(struct gmem *g);

@@ -9,6 +9,7 @@
 #ifndef PORT_IO_H
 #define PORT_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ struct io_file; /* opened by the implementation */
 #define IO_WRITES_MAX 64u
 
 struct io_req {
+	bool late; /* of a read, set by the caller before: not worth a try without the device */
 	/* res: bytes moved (may be short), or -Exxx. Called exactly once per request. */
 	void (*done)(struct io_req *rq, int res);
 	/* Scratch of the implementation until done; nobody else looks at it. */
@@ -37,6 +39,7 @@ struct io_req {
 		uint8_t writes;
 		uint8_t cancel;
 		uint8_t tries;
+		bool tried;
 	} priv;
 };
 
@@ -79,17 +82,18 @@ struct io_ops {
 	 */
 	void (*cancel)(void *ctx, struct io_req *rq);
 	/*
-	 * Submits everything queued, in one system call where there is something to submit.
-	 * The caller must reap() before it lets go of the lock: what ended during the flush
-	 * itself is announced to nobody else.
+	 * Begins everything queued, as far as the calling thread can: due() says whether some is
+	 * left to the thread that waits for the ends. The caller must reap() before it lets go of
+	 * the lock: what ended during the flush itself is announced to nobody else.
 	 */
 	void (*flush)(void *ctx);
 	/*
-	 * Runs `done` of completed requests, then submits what those callbacks queued. Never
-	 * blocks. Bounded: what it leaves is announced as any later completion is. Not to
-	 * be called from done. Returns how many ended.
+	 * Runs `done` of completed requests. Never blocks. Bounded, and callbacks may have queued
+	 * more: due() says so. Not to be called from done. Returns how many ended.
 	 */
 	unsigned (*reap)(void *ctx);
+	/* There is something for the thread that waits for the ends, which it does not know of. */
+	bool (*due)(void *ctx);
 };
 
 struct io {

@@ -68,7 +68,7 @@ struct plat_exit {
 		uint32_t index;
 		uint64_t value;
 	} msr;
-	bool was_reset; /* PLAT_EXIT_RDMSR, _WRMSR: by an INIT that nobody told us of */
+	bool was_reset; /* since an entry with watch_reset, by an INIT that nobody told us of */
 	struct plat_io io;
 	struct cpu_state cpu;
 };
@@ -111,11 +111,6 @@ struct plat_ops {
 	 */
 	void (*prefault)(void *ctx, unsigned vcpu, gpa_t gpa);
 
-	/*
-	 * vCPU thread, after an exit. Whether an INIT that nobody told us of has come since the
-	 * guest was entered with watch_reset.
-	 */
-	bool (*was_reset)(void *ctx, unsigned vcpu);
 	/*
 	 * vCPU thread, after an exit. Queues a synthetic #PF (error code 0, CR2 = token) to
 	 * be taken at the next entry, and makes a halted vCPU runnable.

@@ -30,6 +30,7 @@ struct src_read {
 	void *buf;
 	uint32_t len; /* bytes; > 0, at most 2 MiB */
 	bool urgent; /* somebody can do nothing else until it is there; sources may ignore it */
+	bool late;   /* it is not likely to be answered at once: not worth a try; the same */
 	/*
 	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the
 	 * content of buf is undefined, and why is valid during the call only.

@@ -280,17 +280,12 @@ void sim_chk_irq(struct sim_vcpu *v, uint8_t vector, bool accepted)
 	else
 		must(v, (uint32_t)now == APF_REASON_READY && (v->chk.ctl & APF_PF2_ENABLED), 47,
 		     "the slot is filled while its interrupt is off", now);
-	/* The driver takes an acknowledgement as given when it saw the slot free for so long. */
-	must(v, v->w->cfg.rev != APF_REV_INT || v->chk.acked ||
-	     v->w->now_ns - v->chk.freed_ns >= 2 * NS_PER_MS, 28,
-	     "page ready before the last one was acknowledged", now);
 	must(v, !hst_is_paused(&v->w->host->hst), 41, "an event for a VM that stands still", now);
 	if (!accepted) {
 		sim_log_add(v->w->log, v->w->now_ns, SIM_OP_REFUSED, v->index, now >> 32, 0);
 		return;
 	}
 	ready_sent(v, (uint32_t)(now >> 32), vector);
-	v->chk.acked = false;
 	v->chk.slot = now;
 }
 
@@ -316,7 +311,7 @@ static bool left_lying(const struct sim_vcpu *v)
 		return false;
 	if (sim_strict(v->w))
 		return sim_chk_strict_lying(v);
-	if (v->w->cfg.rev == APF_REV_INT ? !v->chk.acked : !(v->chk.ctl & APF_PF2_ENABLED))
+	if (v->w->cfg.rev != APF_REV_INT && !(v->chk.ctl & APF_PF2_ENABLED))
 		return false;
 	if (missing_unread(v))
 		return false;
@@ -484,7 +479,6 @@ static void en_written(struct sim_vcpu *v, uint64_t value)
 	must(v, (value & 0x30) == 0, 22, "reserved bits were accepted", value);
 	c->en = value;
 	c->wrote_en = true;
-	c->acked = true; /* an old event is none any more */
 	if (!sim_chk_enabled(v)) {
 		sim_chk_forget(v);
 		return;
@@ -496,8 +490,7 @@ static void en_written(struct sim_vcpu *v, uint64_t value)
 	     "no wake-all after an enabling write", value);
 	if (!eng_zeroes_area(&sim_hv(v)->eng))
 		return;
-	must(v, !sim_hv(v)->eng.ready_unacked && words(v) == 0, 24,
-	     "a dirty area or an old event after an enabling write", words(v));
+	must(v, words(v) == 0, 24, "a dirty area after an enabling write", words(v));
 	/* What was in it unread is covered by the wake-all, which may follow at once. */
 	c->slot = 0;
 }
@@ -516,9 +509,6 @@ void sim_chk_written(struct sim_vcpu *v, uint32_t msr, uint64_t value, bool gp)
 	switch (msr) {
 	case APF_MSR_EN:
 		en_written(v, value);
-		break;
-	case APF_MSR_ACK:
-		c->acked = true;
 		break;
 	case APF_MSR_CTL:
 		must(v, value < 0x200, 22, "reserved bits were accepted", value);

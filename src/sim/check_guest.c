@@ -65,8 +65,6 @@ void sim_chk_guest_words(struct sim_vcpu *v, uint64_t before)
 {
 	uint64_t now = *(const uint64_t *)(const void *)sim_area(v);
 
-	if (before >> 32 != 0 && now >> 32 == 0)
-		v->chk.freed_ns = v->w->now_ns;
 	must(v, (uint32_t)now == (uint32_t)before || (uint32_t)now == 0, 38,
 	     "the guest wrote its reason word", now);
 	must(v, now >> 32 == before >> 32 || now >> 32 == 0, 38, "the guest wrote its token word",

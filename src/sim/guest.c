@@ -121,8 +121,13 @@ static void need(struct sim_vcpu *v, uint32_t page)
 static void wrmsr(struct sim_vcpu *v, uint32_t msr, uint64_t value)
 {
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_WRMSR, v->index, msr, value);
-	if (msr == APF_MSR_ACK)
+	if (msr == APF_MSR_ACK) {
 		sim_chk_guest_ack(v);
+		/* KVM keeps it, or the VMM's filter sends it out. */
+		v->msr_gp = false;
+		if (v->w->cfg.rev == APF_REV_INT && sim_chance(v->w, 2))
+			return;
+	}
 	exit_msr(v, PLAT_EXIT_WRMSR, msr, value);
 }
 

@@ -174,7 +174,9 @@ static void io_cancel(void *ctx, struct io_req *rd)
 	for (struct sim_read *r = h->reads; r < h->reads + SIM_READS_MAX; r++) {
 		if (r->rd != rd)
 			continue;
-		if (r->due_ns == NS_NEVER || sim_chance(h->w, 2)) {
+		/* One that was not sent off ends at once. */
+		if (!r->flushed || r->due_ns == NS_NEVER || sim_chance(h->w, 2)) {
+			r->flushed = true;
 			r->res = -ECANCELED;
 			r->due_ns = h->w->now_ns;
 		}
@@ -309,6 +311,18 @@ static unsigned io_reap(void *ctx)
 	return 1;
 }
 
+static bool io_due(void *ctx)
+{
+	const struct sim_host *h = ctx;
+
+	if (h->read_count == 0)
+		return false;
+	for (const struct sim_read *r = h->reads; r < h->reads + SIM_READS_MAX; r++)
+		if (r->rd && !r->flushed)
+			return true;
+	return false;
+}
+
 const struct io_ops sim_io_ops = {
 	.open = io_open,
 	.close = io_close,
@@ -318,6 +332,7 @@ const struct io_ops sim_io_ops = {
 	.cancel = io_cancel,
 	.flush = io_flush,
 	.reap = io_reap,
+	.due = io_due,
 };
 
 uint64_t sim_io_next_ns(const struct sim_host *h)

@@ -131,14 +131,6 @@ static void plat_kick(void *ctx, unsigned vcpu)
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_KICK, vcpu, 0, 0);
 }
 
-/* The simulated VMM resets by itself, and says so. */
-static bool plat_was_reset(void *ctx, unsigned vcpu)
-{
-	(void)ctx;
-	(void)vcpu;
-	return false;
-}
-
 /* As kvm/registers.c has them. */
 static void plat_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
 {
@@ -171,7 +163,6 @@ const struct plat_ops sim_plat_ops = {
 	.cancel_pf = plat_cancel_pf,
 	.finish_msr = plat_finish_msr,
 	.set_msr = plat_set_msr,
-	.was_reset = plat_was_reset,
 	.take_registers = plat_take_registers,
 	.show_registers = plat_show_registers,
 	.raise_irq = plat_raise_irq,

@@ -226,7 +226,6 @@ static void begin_vcpu(struct sim *w, unsigned i)
 	v->index = i;
 	v->co.stack = stack;
 	v->cpu = (struct sim_cpu){.paging = true, .apic_on = !apic_off};
-	v->chk.acked = true;
 	v->wishes = apic_off ? SIM_WISH_APIC_ON : 0;
 	v->tick_ns = w->now_ns + w->cfg.tick_ns;
 	/* Behind what tasks touch. */

@@ -93,9 +93,8 @@ static void mix_engine(uint64_t *h, const struct eng_vcpu *e)
 {
 	mix(h, e->en);
 	mix(h, e->ctl);
-	mix(h, (uint64_t)e->next_id | (uint64_t)e->ready_unacked << 32 |
-		       (uint64_t)e->wake_all_due << 33 | (uint64_t)e->wake_all_in_slot << 34 |
-		       (uint64_t)e->wake_all_after << 40);
+	mix(h, (uint64_t)e->next_id | (uint64_t)e->wake_all_due << 33 |
+		       (uint64_t)e->wake_all_in_slot << 34 | (uint64_t)e->wake_all_after << 40);
 	for (uint32_t i = e->issue_head; i != ENG_NIL; i = e->faults[i].next)
 		mix(h, (uint64_t)e->faults[i].token << 32 | e->faults[i].gfn << 4 |
 			       e->faults[i].state);
@@ -108,7 +107,7 @@ static void mix_driver_vcpu(uint64_t *h, const struct sim *w, const struct hst_v
 	mix_engine(h, &v->eng);
 	mix(h, (uint64_t)v->phase | (uint64_t)v->sync_done << 8 | (uint64_t)v->where << 9 |
 		       (uint64_t)v->kicked << 12 | (uint64_t)v->recheck_by_vcpu << 13 |
-		       (uint64_t)v->ack_missed << 14 | (uint64_t)v->redundant_last << 15 |
+		       (uint64_t)v->redundant_last << 15 |
 		       (uint64_t)v->redundant_run << 16 |
 		       (uint64_t)(v->phase == HST_PHASE_STALL && v->stall_by_text) << 30 |
 		       (uint64_t)v->unhalt << 31 |

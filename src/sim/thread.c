@@ -149,7 +149,10 @@ static void step(struct sim_vcpu *v)
 	sim_chk_step(v);
 	sim_chk_leave(v->w);
 	v->wanted = false;
-	pump(v);
+	if (v->step.leave)
+		pumped(v);
+	else
+		pump(v);
 	/* The page cache may have answered: nobody comes in between. */
 	if (v->th == SIM_TH_STEP && v->did == HST_DID_PUMP)
 		step(v);
@@ -239,7 +242,8 @@ bool sim_lib_runnable(const struct sim *w)
 {
 	const struct sim_host *h = w->host;
 
-	return h->lib_pumping || h->touch_count > 0 || sim_io_next_ns(h) <= w->now_ns ||
+	return h->lib_pumping || h->touch_count > 0 || hst_pump_due(&h->hst) ||
+	       sim_io_next_ns(h) <= w->now_ns ||
 	       timers_next_ns(&h->hst.timers) <= w->now_ns;
 }
 

@@ -154,7 +154,6 @@ static void tell_reset(struct sim *w, struct sim_vcpu *v)
 	sim_chk_leave(w);
 	sim_chk_forget(v);
 	v->chk.en = 0;
-	v->chk.acked = true;
 	v->chk.eoi_due = 0;
 	if (w->cfg.rev == APF_REV_INT)
 		v->chk.ctl = 0;
@@ -221,7 +220,6 @@ static void save(struct sim *w, struct sim_host *h, struct saved *s)
 static void books_lost(struct sim_vcpu *v)
 {
 	sim_chk_forget(v);
-	v->chk.acked = true;
 	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
 		v->tasks[i].orphan = true;
 }

@@ -133,8 +133,6 @@ struct sim_check_vcpu {
 	struct eng_vcpu eng; /* before the last register write */
 	uint32_t in_slot;    /* token that was delivered last; 0: not known */
 	uint32_t in_slot_page;
-	bool acked;          /* int: since the last event was sent */
-	uint64_t freed_ns;   /* when the guest last freed its slot */
 	bool wake_all_owed;  /* since an enabling write */
 	bool halt_by_text;   /* pf2-strict: the last halt ends with whatever becomes ready */
 	bool unhalted;       /* pf2-strict: something has, since the vCPU was entered */

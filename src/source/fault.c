@@ -139,6 +139,7 @@ static void fault_read(struct src *s, struct src_read *rd)
 	fr->inner.buf = rd->buf;
 	fr->inner.len = rd->len;
 	fr->inner.urgent = rd->urgent;
+	fr->inner.late = rd->late;
 	rd->held_by = fr;
 	switch (fault_of(&f->opts, n)) {
 	case FAULT_NONE:

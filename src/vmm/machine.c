@@ -9,6 +9,7 @@
 #include "kvm/vm.h"
 #include "vmm/cpuid.h"
 #include "vmm/guest_ram.h"
+#include "vmm/guest_touch.h"
 #include "vmm/load_file.h"
 #include "vmm/machine_parts.h"
 
@@ -146,6 +147,8 @@ static int build(struct machine *m, struct err *e)
 	guest_mem_split(&m->mem, m->cfg.memory_bytes);
 	ac.vcpus_max = m->cfg.cpus;
 	guest_ram_config(&m->mem, &ac);
+	/* Before the library's own handler: a later one would take it away. */
+	guest_touch_init();
 	rc = apf_open(m->vm_fd, &ac, &m->apf, &ae);
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);

@@ -62,7 +62,6 @@ static inline void driver_any_area(struct hx *x)
 		.take_registers = hx_take_registers,
 		.show_registers = hx_show_registers,
 		.pass_fault = hx_pass_fault,
-		.was_reset = hx_was_reset,
 		.raise_irq = driver_raise_irq,
 		.kick = hx_kick,
 	};

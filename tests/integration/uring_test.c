@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * io/uring.c on the kernel's io_uring and real files: contents in place, more reads than
- * depth, announcements (each test waits on the eventfd, so a lost one is a timeout),
- * cancel, refused submissions, a submitter that ends, closing with reads outstanding.
+ * depth, what other threads leave to the owner, what ends its sleep, cancel, refused
+ * submissions, closing with reads outstanding.
  *
  * Two liburing functions are interposed, to refuse where a kernel rarely does. Exits 77
  * with the reason where there is no io_uring.
@@ -13,6 +13,7 @@
 #include <liburing.h>
 #include <linux/loop.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
@@ -24,15 +25,16 @@ static int refuse_submit;      /* this error ... */
 static unsigned refuse_count;  /* ... that many times */
 static int refuse_setup;
 
-int io_uring_submit(struct io_uring *ring)
+int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait_nr)
 {
-	int (*next)(struct io_uring *) = (int (*)(struct io_uring *))dlsym(RTLD_NEXT, __func__);
+	int (*next)(struct io_uring *, unsigned) =
+		(int (*)(struct io_uring *, unsigned))dlsym(RTLD_NEXT, __func__);
 
 	if (refuse_count) {
 		refuse_count--;
 		return refuse_submit;
 	}
-	return next(ring);
+	return next(ring, wait_nr);
 }
 
 int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct io_uring_params *p)
@@ -71,8 +73,23 @@ static void more_reads_than_depth(void **state)
 	bed_fini(&b);
 }
 
-/* The page cache answers inside flush(): nobody else is woken, reap() finds all of it. */
-static void hits_are_not_announced(void **state)
+static void *flush_and_reap(void *arg)
+{
+	bed_flush(arg);
+	bed_reap(arg);
+	return NULL;
+}
+
+static void by_another_thread(struct bed *b)
+{
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, flush_and_reap, b), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+}
+
+/* The page cache answers whoever flushes: the owner is not needed. */
+static void hits_need_no_owner(void **state)
 {
 	struct bed b;
 
@@ -84,14 +101,79 @@ static void hits_are_not_announced(void **state)
 	}
 	for (unsigned i = 0; i < 64; i++)
 		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
-	bed_flush(&b);
-	assert_int_equal(bed_reap(&b), 64);
-	assert_false(bed_announced(&b));
-	assert_int_equal(bed_reap(&b), 0);
+	by_another_thread(&b);
+	assert_int_equal(b.ends, 64);
+	assert_false(b.io.ops->due(b.io.ctx));
+	for (unsigned i = 0; i < 64; i++)
+		check_content(&b.rq[i], spread(i));
 	bed_fini(&b);
 }
 
-/* `done` that reads again: reap() itself submits, and what that gives is announced. */
+/* What it does not have is left to the owner, and is due; tried once. */
+static void misses_are_left_to_the_owner(void **state)
+{
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, 1);
+	pipe = pipe_open(&write_fd);
+	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
+	by_another_thread(&b);
+	assert_int_equal(b.ends, 0);
+	assert_true(b.io.ops->due(b.io.ctx));
+	bed_flush(&b);
+	assert_false(b.io.ops->due(b.io.ctx));
+	(void)ioq_wait(b.q, 0);
+	assert_int_equal(bed_reap(&b), 0);
+	/* Beyond the depth: nothing that the owner could do now. */
+	request_read(&b.rq[1], &pipe, 0, READ_BYTES);
+	by_another_thread(&b);
+	assert_false(b.io.ops->due(b.io.ctx));
+	/* A cancel is. */
+	b.io.ops->cancel(b.io.ctx, &b.rq[0].rd);
+	assert_true(b.io.ops->due(b.io.ctx));
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	bed_wait(&b, 2);
+	assert_true(b.rq[0].res == -ECANCELED || b.rq[0].res == 1 || b.rq[1].res == 1);
+	(void)close(write_fd);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
+/* A deadline and a watched descriptor end the sleep; an edge wakes once, and is not read. */
+static void what_ends_a_wait(void **state)
+{
+	int fd[2] = {eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), eventfd(0, EFD_CLOEXEC)};
+	uint64_t one = 1, start = bed_now();
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	ioq_watch(b.q, fd[0]);
+	ioq_watch(b.q, fd[1]);
+	/* A later deadline, then a sooner one, then none: the sooner one ends it. */
+	(void)ioq_wait(b.q, 0);
+	bed_reap(&b);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(write(fd[1], &one, sizeof(one)), sizeof(one));
+		assert_int_equal(ioq_wait(b.q, start + 3600 * NS_PER_S), 2);
+		bed_reap(&b);
+	}
+	while (bed_now() < start + 30 * NS_PER_MS) {
+		assert_int_equal(ioq_wait(b.q, start + 30 * NS_PER_MS), 0);
+		bed_reap(&b);
+	}
+	assert_int_equal(write(fd[0], &one, sizeof(one)), sizeof(one));
+	assert_int_equal(ioq_wait(b.q, NS_NEVER), 1);
+	bed_reap(&b);
+	(void)close(fd[0]);
+	(void)close(fd[1]);
+	bed_fini(&b);
+}
+
+/* `done` that reads again. */
 static void done_may_read_again(void **state)
 {
 	struct bed b;
@@ -301,6 +383,7 @@ static void cancel_in_each_state(void **state)
 	for (unsigned i = 1; i < 5; i++)
 		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
 	bed_flush(&b);
+	(void)ioq_wait(b.q, 0);
 	assert_int_equal(bed_reap(&b), 0);
 	b.io.ops->cancel(b.io.ctx, &b.rq[4].rd);
 	bed_wait(&b, 2); /* never reached the kernel, so no flush is needed */
@@ -337,6 +420,7 @@ static void close_ends_what_is_outstanding(void **state)
 	for (unsigned i = 0; i < 10; i++)
 		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
 	bed_flush(&b);
+	(void)ioq_wait(b.q, 0);
 	bed_reap(&b);
 	request_read(&b.rq[10], &pipe, 0, READ_BYTES); /* never flushed */
 	b.rq[10].again = 1; /* and one that is begun while closing */
@@ -390,6 +474,7 @@ static void broken_ring_fails_reads(void **state)
 	pipe = pipe_open(&write_fd);
 	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
 	bed_flush(&b);
+	(void)ioq_wait(b.q, 0);
 	bed_reap(&b);
 	refuse_submit = -ENXIO;
 	refuse_count = 1;
@@ -408,66 +493,6 @@ static void broken_ring_fails_reads(void **state)
 	assert_int_equal(b.rq[0].res, 1);
 	(void)close(write_fd);
 	(void)close(pipe.fd);
-	bed_fini(&b);
-}
-
-static void *flush_and_end(void *arg)
-{
-	bed_flush(arg);
-	return NULL;
-}
-
-/* The kernel fails the reads of a thread that ends; the caller must not notice. */
-static void submitter_may_end(void **state)
-{
-	struct bed b;
-	pthread_t t;
-
-	(void)state;
-	bed_init(&b, READS);
-	bed_make_cold(&b);
-	for (unsigned i = 0; i < READS; i++)
-		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
-	assert_int_equal(pthread_create(&t, NULL, flush_and_end, &b), 0);
-	assert_int_equal(pthread_join(t, NULL), 0);
-	bed_reap(&b);
-	bed_wait(&b, READS);
-	for (unsigned i = 0; i < READS; i++)
-		check_content(&b.rq[i], spread(i));
-	bed_fini(&b);
-}
-
-/* A submitter that computes and makes no system call (a vCPU): others hear of its reads. */
-static void *flush_and_spin(void *arg)
-{
-	void **args = arg;
-
-	bed_flush(args[0]);
-	__atomic_store_n((int *)args[1], 1, __ATOMIC_RELEASE);
-	while (__atomic_load_n((int *)args[1], __ATOMIC_ACQUIRE) != 2)
-		;
-	return NULL;
-}
-
-static void submitter_may_be_busy(void **state)
-{
-	struct bed b;
-	pthread_t t;
-	int phase = 0;
-	void *args[] = {&b, &phase};
-
-	(void)state;
-	bed_init(&b, READS);
-	bed_make_cold(&b);
-	for (unsigned i = 0; i < READS; i++)
-		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
-	assert_int_equal(pthread_create(&t, NULL, flush_and_spin, args), 0);
-	while (__atomic_load_n(&phase, __ATOMIC_ACQUIRE) == 0)
-		(void)usleep(100);
-	bed_reap(&b);
-	bed_wait(&b, READS);
-	__atomic_store_n(&phase, 2, __ATOMIC_RELEASE);
-	assert_int_equal(pthread_join(t, NULL), 0);
 	bed_fini(&b);
 }
 
@@ -518,7 +543,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(more_reads_than_depth),
-		cmocka_unit_test(hits_are_not_announced),
+		cmocka_unit_test(hits_need_no_owner),
+		cmocka_unit_test(misses_are_left_to_the_owner),
+		cmocka_unit_test(what_ends_a_wait),
 		cmocka_unit_test(done_may_read_again),
 		cmocka_unit_test(short_and_empty_reads),
 		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),
@@ -529,8 +556,6 @@ int main(void)
 		cmocka_unit_test(close_ends_what_is_outstanding),
 		cmocka_unit_test(refused_submissions_lose_nothing),
 		cmocka_unit_test(broken_ring_fails_reads),
-		cmocka_unit_test(submitter_may_end),
-		cmocka_unit_test(submitter_may_be_busy),
 		cmocka_unit_test(setup_failures_say_what_to_do),
 		cmocka_unit_test(every_depth_opens),
 	};

@@ -344,7 +344,7 @@ static void run_off_row(void **state)
 	assert_int_equal(fx_wrmsr(&fx, APF_MSR_EN, row->en), OK);
 	assert_int_equal(fx_rdmsr(&fx, APF_MSR_EN), row->en);
 	assert_false(eng_enabled(&fx.v));
-	assert_false(fx.v.ready_unacked || fx.v.wake_all_due || fx.v.wake_all_in_slot);
+	assert_false(fx.v.wake_all_due || fx.v.wake_all_in_slot);
 	assert_int_equal(fx.v.next_id, next_id);
 	assert_int_equal(fx.v.ctl, ctl);
 	assert_int_equal(fx_scan(&fx), ENG_READY_NONE);
@@ -405,8 +405,8 @@ static void int_en_rewrite_rebinds_and_keeps_the_queue(void **state)
 	assert_false(eng_page_ready(&fx.v, waiting)); /* covered by the wake-all */
 }
 
-/* Invariants 24, 28: a fresh enable frees the slot and the acknowledgement. */
-static void int_enable_clears_the_pending_flag_and_asks_for_a_clean_area(void **state)
+/* Invariant 24: a fresh enable frees the slot. */
+static void int_enable_asks_for_a_clean_area(void **state)
 {
 	struct fx fx;
 
@@ -414,31 +414,10 @@ static void int_enable_clears_the_pending_flag_and_asks_for_a_clean_area(void **
 	fx_init_on(&fx, APF_REV_INT);
 	eng_page_ready(&fx.v, fx_sleeper(&fx, 1));
 	assert_int_equal(fx_scan(&fx), ENG_READY_SEND); /* token in the slot, not taken */
-	assert_true(fx.v.ready_unacked);
 	assert_int_equal(fx_wrmsr(&fx, APF_MSR_EN, FX_EN_IRQ), ENABLED);
 	assert_true(eng_zeroes_area(&fx.v));
 	assert_int_equal(fx.area.token, 0);
-	assert_false(fx.v.ready_unacked);
 	fx_expect_ready(&fx, APF_TOKEN_WAKE_ALL);
-}
-
-/* A write that restores state is not the guest's: what it has yet to take stays. */
-static void restoring_write_keeps_what_the_guest_has_yet_to_take(void **state)
-{
-	struct fx fx;
-	struct eng_wrmsr_in in = {
-		.msr = APF_MSR_EN, .value = FX_EN_IRQ, .area_ok = true, .restoring = true};
-
-	(void)state;
-	fx_init(&fx, APF_REV_INT);
-	fx_enable_en(&fx, FX_EN_IRQ);
-	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
-	assert_true(fx.v.ready_unacked && fx.v.wake_all_in_slot);
-	assert_int_equal(eng_wrmsr(&fx.v, &in), ENABLED);
-	assert_true(fx.v.ready_unacked && fx.v.wake_all_in_slot);
-	in.restoring = false;
-	assert_int_equal(eng_wrmsr(&fx.v, &in), ENABLED);
-	assert_false(fx.v.ready_unacked || fx.v.wake_all_in_slot);
 }
 
 static void int_ctl_takes_effect_for_the_next_ready(void **state)
@@ -457,7 +436,7 @@ static void int_ctl_takes_effect_for_the_next_ready(void **state)
 	assert_int_equal(fx.ev.vector, 0x41);
 }
 
-static void int_ack_bit_0_clears_pending_and_bit_0_clear_does_not(void **state)
+static void int_ack_bit_0_asks_for_a_look_and_no_other_does(void **state)
 {
 	struct fx fx;
 
@@ -466,9 +445,7 @@ static void int_ack_bit_0_clears_pending_and_bit_0_clear_does_not(void **state)
 	eng_page_ready(&fx.v, fx_sleeper(&fx, 1));
 	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
 	assert_int_equal(fx_wrmsr(&fx, APF_MSR_ACK, 0xfe), OK);
-	assert_true(fx.v.ready_unacked);
 	assert_int_equal(fx_wrmsr(&fx, APF_MSR_ACK, 0xff), RESCAN);
-	assert_false(fx.v.ready_unacked);
 }
 
 /* ---- pf2: which write sends the wake-all ---- */
@@ -533,7 +510,7 @@ static void reset_turns_off_and_keeps_the_id(void **state)
 		/* PF2 survives INIT, vector and enable bit; INT reads 0. */
 		assert_int_equal(fx.v.ctl, fx_is_pf2(rev) ? ctl : 0);
 		assert_true(!fx_is_pf2(rev) || ctl == FX_PF2_ON);
-		assert_false(fx.v.ready_unacked || fx.v.wake_all_due || fx.v.wake_all_in_slot);
+		assert_false(fx.v.wake_all_due || fx.v.wake_all_in_slot);
 		assert_int_equal(fx.v.next_id, next_id);
 		assert_int_equal(fx_scan(&fx), ENG_READY_NONE);
 		assert_int_equal(fx_may(&fx), ENG_NOT_ENABLED);
@@ -554,10 +531,9 @@ int main(void)
 		cmocka_unit_test(registers_read_the_last_accepted_value),
 		cmocka_unit_test(every_enable_sends_a_wake_all),
 		cmocka_unit_test(int_en_rewrite_rebinds_and_keeps_the_queue),
-		cmocka_unit_test(int_enable_clears_the_pending_flag_and_asks_for_a_clean_area),
-		cmocka_unit_test(restoring_write_keeps_what_the_guest_has_yet_to_take),
+		cmocka_unit_test(int_enable_asks_for_a_clean_area),
 		cmocka_unit_test(int_ctl_takes_effect_for_the_next_ready),
-		cmocka_unit_test(int_ack_bit_0_clears_pending_and_bit_0_clear_does_not),
+		cmocka_unit_test(int_ack_bit_0_asks_for_a_look_and_no_other_does),
 		cmocka_unit_test(reset_turns_off_and_keeps_the_id),
 	};
 	int failed = FX_RUN_ROWS(write_rows, run_write_row);

@@ -38,7 +38,6 @@ struct world {
 	bool irr[256]; /* interrupts raised and not taken */
 	uint32_t untaken;
 	bool untaken_is_ready;
-	bool acked; /* int */
 };
 
 static uint64_t rnd(struct world *w, uint64_t n)
@@ -286,7 +285,6 @@ static void raise(struct world *w, const struct eng_event *ev)
 	must(w, !fx_is_pf2(w->fx.v.cfg.rev) || (w->fx.v.ctl & APF_PF2_ENABLED),
 	     "47: an interrupt with PF2.8 clear");
 	w->irr[ev->vector] = true;
-	w->acked = false;
 }
 
 static enum eng_ready do_scan(struct world *w)
@@ -301,7 +299,6 @@ static enum eng_ready do_scan(struct world *w)
 	store(w, &ev);
 	switch (ev.how) {
 	case ENG_HOW_IRQ:
-		must(w, w->fx.v.cfg.rev != APF_REV_INT || w->acked, "1: not acknowledged");
 		raise(w, &ev);
 		break;
 	case ENG_HOW_PF:
@@ -375,7 +372,6 @@ static void take_irq(struct world *w)
 		if (one_in(w, 4))
 			return; /* acknowledges later */
 		fx_wrmsr(&w->fx, APF_MSR_ACK, 1);
-		w->acked = true;
 	} else if (w->fx.area.reason == APF_REASON_READY) {
 		take_ready(w, w->fx.area.token);
 		w->fx.area.reason = 0;
@@ -389,7 +385,6 @@ static void acknowledge(struct world *w)
 	if (w->fx.v.cfg.rev != APF_REV_INT || w->untaken)
 		return;
 	fx_wrmsr(&w->fx, APF_MSR_ACK, value);
-	w->acked |= value & 1;
 }
 
 static void write_en(struct world *w, uint64_t en)
@@ -413,13 +408,10 @@ static void write_en(struct world *w, uint64_t en)
 		     "23: something left after disable");
 		owe_nothing(w);
 		wake_everybody(w); /* the guest's duty */
-		w->acked = true;
 		return;
 	}
 	if (eng_zeroes_area(&w->fx.v))
 		memset(&w->fx.area, 0, sizeof(w->fx.area));
-	must(w, !w->fx.v.ready_unacked, "24: pending after enable");
-	w->acked = true;
 	if (!fx_is_pf2(w->fx.v.cfg.rev) || !(en & 8) || (w->fx.v.ctl & APF_PF2_ENABLED))
 		must(w, w->fx.v.wake_all_due, "25: no wake-all after enable");
 }
@@ -453,14 +445,13 @@ static void write_ctl(struct world *w)
 static void do_reset(struct world *w)
 {
 	eng_reset(&w->fx.v);
-	must(w, !eng_enabled(&w->fx.v) && !w->fx.v.wake_all_due && !w->fx.v.ready_unacked &&
+	must(w, !eng_enabled(&w->fx.v) && !w->fx.v.wake_all_due &&
 			eng_first_waiting(&w->fx.v) == ENG_NIL && !w->fx.v.ready_len,
 	     "23: something left after reset");
 	owe_nothing(w);
 	wake_everybody(w);
 	memset(w->irr, 0, sizeof(w->irr));
 	w->untaken = w->fx.cpu.untaken_token = 0;
-	w->acked = true;
 }
 
 /* The other side: retired fetches stay behind, everything else goes along. */
@@ -580,7 +571,6 @@ static void settle(struct world *w)
 		take_irq(w);
 		if (w->fx.v.cfg.rev == APF_REV_INT) {
 			fx_wrmsr(&w->fx, APF_MSR_ACK, 1);
-			w->acked = true;
 		}
 	}
 	must(w, w->fx.v.outstanding == 0 && !w->fx.v.wake_all_due, "27: events left over");
@@ -603,7 +593,6 @@ static const char *episode(enum apf_rev rev, uint64_t seed)
 	cfg.vcpu_id = one_in(&w, 2) ? 0 : 4095;
 	cfg.faults_max = 1 + (uint32_t)rnd(&w, one_in(&w, 8) ? FX_FAULTS : 8);
 	fx_init_cfg(&w.fx, &cfg);
-	w.acked = true;
 	write_ctl(&w);
 	write_any_en(&w);
 	for (unsigned i = 0; i < EPISODE_STEPS && !w.broken; i++)

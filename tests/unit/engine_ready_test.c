@@ -14,7 +14,7 @@ struct gate_row {
 	bool by_pf;       /* pf2: EN bit 3 clear */
 	bool wake_all;    /* the event is the wake-all, else a token */
 	bool no_cpu, no_lapic, pending, irqs_off, shadow, kernel, nested, no_paging, hidden;
-	bool area_lost, unacked;
+	bool area_lost;
 	bool untaken_own, untaken_other;
 	uint32_t reason, token;
 	uint64_t ctl; /* 0: left as enabled; NO_CTL: zero */
@@ -43,7 +43,6 @@ static const struct gate_row gate_rows[] = {
 	SENT(int_vector_16, INT, IRQ, .ctl = 16),
 	HELD(int_token_in_slot, INT, SLOT_BUSY, .token = 0x9005),
 	HELD(int_wake_all_behind_token_in_slot, INT, SLOT_BUSY, .token = 0x9005, .wake_all = true),
-	HELD(int_not_acknowledged, INT, SLOT_BUSY, .unacked = true),
 	HELD(int_area_unreadable_is_held_not_dropped, INT, SLOT_BUSY, .area_lost = true),
 	HELD(int_wake_all_area_unreadable_is_held, INT, SLOT_BUSY, .area_lost = true,
 	     .wake_all = true),
@@ -58,7 +57,6 @@ static const struct gate_row gate_rows[] = {
 	SENT(pf2_with_exception_pending, PF2, IRQ, .pending = true),
 	SENT(pf2_at_cpl_0, PF2, IRQ, .kernel = true),
 	SENT(pf2_token_word_alone_is_free, PF2, IRQ, .token = 0x9005),
-	SENT(pf2_has_no_acknowledgement, PF2, IRQ, .unacked = true),
 	HELD(pf2_reason_ready_in_slot, PF2, SLOT_BUSY, .reason = 2),
 	HELD(pf2_reason_missing_in_slot, PF2, SLOT_BUSY, .reason = 1),
 	HELD(pf2_area_unreadable_is_held_not_dropped, PF2, SLOT_BUSY, .area_lost = true),
@@ -134,7 +132,6 @@ static uint32_t set_up(struct fx *fx, const struct gate_row *row)
 	fx->cpu.protected_state = row->hidden;
 	fx->cpu.untaken_token = row->untaken_own ? token : row->untaken_other ? 0x9005 : 0;
 	fx->area_lost = row->area_lost;
-	fx->v.ready_unacked = row->unacked;
 	fx->area.reason = row->reason;
 	fx->area.token = row->token;
 	if (row->ctl)
@@ -190,8 +187,6 @@ static void run_gate_row(void **state)
 	assert_int_equal(ev.store.value, again.store.value);
 	eng_ready_sent(&fx.v, &ev);
 	fx_assert_sound(&fx);
-	assert_int_equal(fx.v.ready_unacked,
-			 (row->rev == APF_REV_INT && ev.how == ENG_HOW_IRQ) || row->unacked);
 	fx.no_cpu = false;
 	assert_int_equal(fx_peek(&fx, &ev), ENG_READY_NONE);
 }
@@ -239,8 +234,8 @@ static void events_come_in_order_of_completion(void **state)
 	}
 }
 
-/* Invariant 27: each acknowledgement with the slot free delivers the next, until none. */
-static void int_each_acknowledgement_delivers_the_next(void **state)
+/* Invariant 27: each look that finds the slot free delivers the next, until none. */
+static void int_each_free_slot_takes_the_next(void **state)
 {
 	struct fx fx;
 
@@ -252,8 +247,6 @@ static void int_each_acknowledgement_delivers_the_next(void **state)
 		assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
 		assert_int_equal(fx_scan(&fx), i < 7 ? ENG_READY_SLOT_BUSY : ENG_READY_NONE);
 		fx.area.token = 0;
-		assert_int_equal(fx_scan(&fx), i < 7 ? ENG_READY_SLOT_BUSY : ENG_READY_NONE);
-		assert_int_equal(fx_wrmsr(&fx, APF_MSR_ACK, 1), ENG_WRMSR_RESCAN);
 	}
 	assert_int_equal(fx_scan(&fx), ENG_READY_NONE);
 }
@@ -271,21 +264,6 @@ static void int_acknowledge_before_clear_is_not_lost(void **state)
 	assert_int_equal(fx_wrmsr(&fx, APF_MSR_ACK, 1), ENG_WRMSR_RESCAN);
 	assert_int_equal(fx_scan(&fx), ENG_READY_SLOT_BUSY);
 	fx.area.token = 0;
-	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
-}
-
-static void int_lost_acknowledgement_is_taken_as_given(void **state)
-{
-	struct fx fx;
-
-	(void)state;
-	fx_init_on(&fx, APF_REV_INT);
-	eng_page_ready(&fx.v, fx_sleeper(&fx, 1));
-	eng_page_ready(&fx.v, fx_sleeper(&fx, 2));
-	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
-	fx.area.token = 0;
-	assert_int_equal(fx_scan(&fx), ENG_READY_SLOT_BUSY);
-	eng_ack_lost(&fx.v);
 	assert_int_equal(fx_scan(&fx), ENG_READY_SEND);
 }
 
@@ -587,9 +565,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_due_is_none),
 		cmocka_unit_test(events_come_in_order_of_completion),
-		cmocka_unit_test(int_each_acknowledgement_delivers_the_next),
+		cmocka_unit_test(int_each_free_slot_takes_the_next),
 		cmocka_unit_test(int_acknowledge_before_clear_is_not_lost),
-		cmocka_unit_test(int_lost_acknowledgement_is_taken_as_given),
 		cmocka_unit_test(wake_all_comes_after_what_was_ready_and_covers_the_rest),
 		cmocka_unit_test(second_wake_all_request_moves_it_back),
 		cmocka_unit_test(fault_announced_before_the_wake_all_is_written_is_covered),

@@ -88,7 +88,6 @@ struct hx_vcpu {
 	bool kicked;	  /* since a test last looked */
 	bool msr_done, msr_gp;
 	uint64_t msr_value;
-	bool init;	  /* KVM's local APIC has reset the vCPU, and nobody knows */
 	struct plat_registers in_kvm; /* what the VMM has set there */
 };
 
@@ -377,15 +376,6 @@ static inline void hx_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint
 	hx_log(ctx, HX_SHOW, vcpu, en, ctl);
 }
 
-static inline bool hx_was_reset(void *ctx, unsigned vcpu)
-{
-	struct hx *x = ctx;
-	bool was = x->vcpus[vcpu].init;
-
-	x->vcpus[vcpu].init = false;
-	return was;
-}
-
 static inline void hx_pass_fault(void *ctx, unsigned vcpu)
 {
 	hx_log(ctx, HX_PASS_FAULT, vcpu, 0, 0);
@@ -497,7 +487,6 @@ static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 		.take_registers = hx_take_registers,
 		.show_registers = hx_show_registers,
 		.pass_fault = hx_pass_fault,
-		.was_reset = hx_was_reset,
 		.raise_irq = hx_raise_irq,
 		.kick = hx_kick,
 	};

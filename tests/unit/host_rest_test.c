@@ -406,6 +406,23 @@ static void a_reset_that_nobody_told_of_switches_events_off(void **state)
 	hx_close(x);
 }
 
+static void a_kernel_that_came_by_init_is_not_told(void **state)
+{
+	struct hx *x = dx_open_called(APF_REV_INT);
+	const struct plat_exit e = {
+		.kind = PLAT_EXIT_FAULT, .roff = {5 << PAGE_SHIFT}, .was_reset = true};
+
+	(void)state;
+	dx_must_enter(dx_exit(x, e), PLAT_ENTER_HALTED);
+	assert_int_equal(x->counts[HX_INJECT], 0);
+	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
+	assert_int_equal(hx_area(x, 0)->reason, 0);
+	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), 0);
+	hx_bring(x, 5);
+	assert_int_equal(x->counts[HX_IRQ], 0);
+	hx_close(x);
+}
+
 static void an_interrupt_accepted_during_a_stall_is_taken(void **state)
 {
 	struct hx *x = dx_open_called(APF_REV_INT);
@@ -495,6 +512,7 @@ int main(void)
 		cmocka_unit_test(a_reset_by_another_thread_reaches_one_that_waits),
 		cmocka_unit_test(a_reset_ends_our_halt),
 		cmocka_unit_test(a_reset_that_nobody_told_of_switches_events_off),
+		cmocka_unit_test(a_kernel_that_came_by_init_is_not_told),
 		cmocka_unit_test(an_interrupt_accepted_during_a_stall_is_taken),
 		cmocka_unit_test(a_reset_loses_no_store),
 		cmocka_unit_test(what_a_reset_cuts_off_is_over_when_kvm_says_so),

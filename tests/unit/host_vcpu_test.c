@@ -710,22 +710,6 @@ static void registers_restored_one_by_one(void **state)
 	hx_close(x);
 }
 
-static void a_restored_register_does_not_acknowledge(void **state)
-{
-	struct hx *x = hx_open_on(APF_REV_INT, 1);
-
-	(void)state;
-	hx_sleeper(x, 0, 9);
-	hx_bring(x, 9);
-	hx_take_irq(x, 0);
-	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
-	hx_pass(x, 0);
-	assert_int_equal(x->counts[HX_IRQ], 1); /* the wake-all that is due waits for it */
-	hx_ack(x, 0);
-	assert_int_equal(hx_take_ready(x, 0), APF_TOKEN_WAKE_ALL);
-	hx_close(x);
-}
-
 static void the_guest_does_not_run_before_its_area_is_there(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
@@ -779,7 +763,6 @@ int main(void)
 		cmocka_unit_test(no_registers_without_user_faults),
 		cmocka_unit_test(enabling_again_wakes_all_and_rebinds),
 		cmocka_unit_test(registers_restored_one_by_one),
-		cmocka_unit_test(a_restored_register_does_not_acknowledge),
 		cmocka_unit_test(the_guest_does_not_run_before_its_area_is_there),
 	};
 

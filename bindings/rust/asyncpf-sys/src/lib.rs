@@ -115,6 +115,7 @@ pub struct apf_config {
     pub on_write_ctx: *mut c_void,
     pub on_thread: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
     pub on_thread_ctx: *mut c_void,
+    pub sigbus_handler: c_int,
 }
 
 #[repr(C)]
