@@ -529,6 +529,11 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
  * and hooks.outside_ready will tell. w->v must be NULL.
  */
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
+/*
+ * Who may give up waiting asks this before hst_ensure, and does not call it while the answer is
+ * false: the fetch that he leaves behind is nobody's claim.
+ */
+bool hst_ensure_room(const struct hst *h, roff_t off);
 /* Gives up waiting. Harmless when not linked. */
 void hst_forget(struct hst_waiter *w);
 /*

@@ -14,6 +14,13 @@ static void ready(struct hst *h, struct hst_waiter *w, uint64_t now_ns)
 	h->hooks.outside_ready(h->hooks.ctx);
 }
 
+bool hst_ensure_room(const struct hst *h, roff_t off)
+{
+	enum block_kind kind = block_kind(h, block_of(h, off));
+
+	return kind == BLOCK_PRESENT || kind == BLOCK_FETCHING || fetch_room(h);
+}
+
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w)
 {
 	uint32_t block = block_of(h, off);

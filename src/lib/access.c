@@ -25,15 +25,34 @@ static int is_over(struct apf *a, const struct patience *p)
 	return p->until_ns != NS_NEVER && hst_now_ns(&a->hst) >= p->until_ns ? -ETIMEDOUT : 0;
 }
 
-/* Locked; drops the lock while waiting. */
-static void wait_outside(struct apf *a, const struct patience *p)
+/* Locked; drops the lock while waiting, until until_ns at most. */
+static void wait_outside(struct apf *a, uint64_t until_ns)
 {
-	struct timespec until = {(time_t)(p->until_ns / NS_PER_S), (long)(p->until_ns % NS_PER_S)};
+	struct timespec until = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
 
-	if (p->until_ns == NS_NEVER)
+	if (until_ns == NS_NEVER)
 		pthread_cond_wait(&a->outside, &a->lock);
 	else
 		(void)pthread_cond_timedwait(&a->outside, &a->lock, &until);
+}
+
+/* Nobody tells when a fetch is free again. */
+#define ROOM_LOOK_NS NS_PER_MS
+
+/*
+ * Locked. Until the block may be asked for. A fetch goes on without whoever gave up waiting for it:
+ * many of those must leave some for the rest.
+ */
+static int wait_for_room(struct apf *a, roff_t off, const struct patience *p)
+{
+	int rc = 0;
+
+	while (rc == 0 && !hst_ensure_room(&a->hst, off)) {
+		rc = is_over(a, p);
+		if (rc == 0)
+			wait_outside(a, min_u64(p->until_ns, hst_now_ns(&a->hst) + ROOM_LOOK_NS));
+	}
+	return rc;
 }
 
 static int ensure(struct apf *a, roff_t off, const struct patience *p)
@@ -42,12 +61,14 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 	int rc = hst_is_stopping(&a->hst) ? -EINTR : 0;
 
 	while (rc == 0 && a->outside_count >= HST_OUTSIDE_MAX) {
-		wait_outside(a, p);
+		wait_outside(a, p->until_ns);
 		rc = is_over(a, p);
 	}
 	if (rc < 0)
 		return rc;
 	a->outside_count++;
+	if (p->v || p->until_ns != NS_NEVER)
+		rc = wait_for_room(a, off, p);
 	/* Once more if it was taken away between its coming and our waking up. */
 	while (rc == 0 && !hst_ensure(&a->hst, off, &w)) {
 		lib_pump(a);
@@ -57,7 +78,7 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 			lib_lock(a);
 			rc = is_over(a, p);
 			if (w.fetch && rc == 0)
-				wait_outside(a, p);
+				wait_outside(a, p->until_ns);
 		}
 	}
 	a->outside_count--;
