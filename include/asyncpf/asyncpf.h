@@ -29,6 +29,14 @@
  * library has one thread of its own per VM and no global state; several VMs fit in one
  * process.
  *
+ * Paused: while memory cannot be had (a source or the swap file fails, or there is no room) the VM
+ * stands still, until apf_resume or until the reason is gone; config.on_event and apf_trouble_get
+ * say why. apf_read, apf_write and apf_populate wait meanwhile, as a touch does; apf_readv and
+ * apf_writev no longer than they are told. The VMM may have to give memory up before the VM can go
+ * on: apf_discard, apf_memory_remove, apf_hold, apf_pin and apf_slot_set never wait for that. What
+ * they cannot have before is refused with -EBUSY, and may be asked for again after
+ * APF_EVENT_RESUMED. apf_release and apf_unpin wait for nothing.
+ *
  * Signals: the library installs no handler. While a thread is in apf_vcpu_run(), its signals are
  * blocked; inside KVM_RUN, and while it waits, those that the thread had let through before end
  * the call with -EINTR, as they end KVM_RUN, and are delivered when it returns, with the
@@ -248,7 +256,9 @@ int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *e);
  * The part that begins at gpa leaves, with what it holds and the sources behind it. The VMM has
  * deleted its memslot, and nobody touches its view any more; a mapping of the VMM's own is watched
  * no longer and reads as zeroes. What was on its way is waited for. -ENOENT: none begins there;
- * -EBUSY: some of it is held; -EINTR: the library is being closed.
+ * -EBUSY: some of it is held, and all is as it was; or the VM is paused, and what a source or the
+ * swap file has in hand is not back: what it held is zeroes then, and it leaves by another call.
+ * -EINTR: the library is being closed.
  */
 int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
 
@@ -256,7 +266,14 @@ int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
  * [gpa, gpa + len), of one part, reads as zeroes from now on, whatever stood behind it, and takes
  * no memory: a balloon's, or what a guest reports as free. Nothing of it goes to the swap file.
  * What is pinned or held, and what is no whole block, is overwritten instead. Blocks; any thread.
- * -EFAULT: not all of it is RAM; -EINTR: the library is being closed.
+ *
+ * It is also the way out where content is gone: a page that the host has lost to a memory error,
+ * pinned or not, and what its source cannot give, or the swap file not take. The VM goes on by
+ * itself when nothing else keeps it paused.
+ *
+ * -EFAULT: not all of it is RAM; -EBUSY: the VM is paused, and a source that does not answer, or
+ * the swap file, has some of it in hand; -EINTR: the library is being closed; else what the kernel
+ * fails with. Some of it may be zeroes then.
  */
 int apf_discard(struct apf *a, uint64_t gpa, uint64_t len);
 
@@ -385,7 +402,8 @@ int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, ui
  * system calls. A read-only memslot must be told: KVM does not say which of its pages is absent,
  * so all of them are fetched when it is told (from apf_start on, this blocks) and stay; a touch
  * of an absent one that was not told pauses the VM. -EINVAL: not such a range; -ENOSPC, -ENOMEM:
- * too many of them, or resident_max leaves no room.
+ * too many of them, or resident_max leaves no room; -EBUSY: the VM is paused (above), and it counts
+ * as told.
  */
 enum apf_slot {
 	APF_SLOT_AUTO = 0,
@@ -464,7 +482,7 @@ int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
  * The same, and it is never evicted. -ENOSPC: resident_max would leave too little for
- * the rest. Not needed for what the guest has the kernel write
+ * the rest; -EBUSY: the VM is paused (above). Not needed for what the guest has the kernel write
  * (kvmclock, steal time, PV EOI): the library sees to that.
  */
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
@@ -474,7 +492,8 @@ int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
  * Around what the kernel has pinned of adopted memory: [gpa, gpa + len) is present from apf_hold
  * on, and is neither evicted nor moved until apf_release for the same range, which counts it as
  * written to. Holds nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too
- * little for the rest, or a block is held 1024 times; nothing is held then.
+ * little for the rest, or a block is held 1024 times; -EBUSY: the VM is paused (above); nothing is
+ * held then.
  */
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len);

@@ -81,6 +81,11 @@ static inline uint64_t hst_now(const struct hst *h)
 
 void block_init(struct hst *h);
 /*
+ * The host has lost some of it, which is in memory, to a memory error: to touch that in the alias
+ * would end the process. Takes system calls, and no lock.
+ */
+bool block_is_lost(const struct hst *h, uint32_t block);
+/*
  * The list that a block belongs on; HST_LISTS: none, as it cannot be taken. A write under way
  * must end before the block is taken again, or an older one could overtake the next.
  */

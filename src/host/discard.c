@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory that nobody needs any more: a balloon's, or what a guest reports as free. It is zeroes
- * from then on, whatever stands behind it. A block goes
+ * Memory that nobody needs any more: a balloon's, what a guest reports as free, or a page that the
+ * host has lost. It is zeroes from then on, whatever stands behind it. A block goes
  *
  *   ABSENT, STANDBY or PRESENT -> DROPPING -> ABSENT
  *
  * Whoever touches it meanwhile waits, as for a block that is being evicted. vCPUs are not held
- * (hold.c): what is discarded is neither page table nor code of theirs.
+ * (hold.c): what is discarded is neither page table nor code of theirs. One that could not be
+ * fetched stays FETCHING, its fetch BEHIND the discard, and comes as zeroes then; one that is
+ * being written out leaves that write to the other blocks. Neither pauses the VM any more.
  * Test: tests/unit/host_discard_test.c.
  */
 #include <string.h>
@@ -14,6 +16,7 @@
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/fetch.h"
+#include "host/swap.h"
 
 /* Up to the end of the chunk: mapping calls are made for one at a time. */
 static uint32_t run_end(const struct hst *h, const struct hst_discard *d)
@@ -26,7 +29,7 @@ static uint32_t run_end(const struct hst *h, const struct hst_discard *d)
 /* It must keep its memory. */
 static bool stays(const struct hst *h, uint32_t block)
 {
-	return block_is(h, block, BLOCK_PINNED | BLOCK_KEPT | BLOCK_WRITING);
+	return block_is(h, block, BLOCK_PINNED | BLOCK_KEPT);
 }
 
 static bool can_take(const struct hst *h, uint32_t block)
@@ -45,6 +48,8 @@ static void take(struct hst *h, uint32_t block)
 		block_delist(h, block);
 	h->blocks_present -= block_kind(h, block) == BLOCK_PRESENT;
 	block_set_kind(h, block, BLOCK_DROPPING);
+	if (block_is(h, block, BLOCK_WRITING))
+		swap_changed(h, block);
 }
 
 static void overwrite(struct hst *h, uint32_t block)
@@ -65,6 +70,7 @@ static void is_absent(struct hst *h, uint32_t block)
 		struct hst_fetch *f = block_fetch(h, block);
 
 		f->charged = false;
+		f->filled = false;
 		fetch_queue(f);
 		return;
 	}
@@ -86,9 +92,13 @@ static void kept(struct hst *h, const struct hst_discard *d, uint32_t block)
 {
 	bool shown = d->was == BLOCK_PRESENT && !d->unmapped;
 
+	/* Its content is not what memory holds. */
 	if (d->was == BLOCK_ABSENT) {
-		/* Its content is not what memory holds. */
 		is_absent(h, block);
+		return;
+	}
+	if (d->was == BLOCK_FETCHING && !block_fetch(h, block)->filled) {
+		fetch_queue(block_fetch(h, block));
 		return;
 	}
 	h->blocks[block] |= BLOCK_WRITTEN;
@@ -111,18 +121,27 @@ static void finish_run(struct hst *h, struct hst_discard *d)
 			discarded(h, d, d->run.block + i);
 		else
 			kept(h, d, d->run.block + i);
+		if (block_is(h, d->run.block + i, BLOCK_WRITING))
+			swap_go_on(h, d->run.block + i);
 	}
 	d->run.count = 0;
 	h->evict.import_stale = true;
 	fetch_dispatch(h);
 }
 
-/* Its read failed, and the VM waits for somebody to mend that: no need any more. */
-static bool is_failed(const struct hst *h, uint32_t block)
+/*
+ * A block alone, if it can be taken: one that could not be fetched; or one that must stay, and is
+ * lost: it comes back, in other memory, before it is passed over.
+ */
+static void begin_alone(struct hst *h, struct hst_discard *d)
 {
-	const struct hst_fetch *f = block_fetch(h, block);
-
-	return f->state == HST_FETCH_FAILED && !f->filled;
+	if (d->was == BLOCK_FETCHING && fetch_take_failed(block_fetch(h, d->at))) {
+		d->at++;
+		d->run.count = 1;
+	} else if (d->was == BLOCK_PRESENT && block_is_lost(h, d->at)) {
+		take(h, d->at);
+		d->run.count = 1;
+	}
 }
 
 static void begin_run(struct hst *h, struct hst_discard *d)
@@ -131,6 +150,10 @@ static void begin_run(struct hst *h, struct hst_discard *d)
 
 	d->run.block = d->at;
 	d->was = block_kind(h, d->at);
+	if (!can_take(h, d->at)) {
+		begin_alone(h, d);
+		return;
+	}
 	for (; d->at < end && can_take(h, d->at) && block_kind(h, d->at) == d->was; d->at++) {
 		take(h, d->at);
 		d->run.count++;
@@ -145,8 +168,6 @@ enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d)
 		begin_run(h, d);
 		if (d->run.count > 0)
 			return HST_DISCARD_WORK;
-		if (block_kind(h, d->at) == BLOCK_FETCHING && is_failed(h, d->at))
-			fetch_give_zeroes(block_fetch(h, d->at));
 		if (block_kind(h, d->at) != BLOCK_PRESENT)
 			return HST_DISCARD_LATER;
 		overwrite(h, d->at++);
@@ -158,7 +179,8 @@ enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d)
 static void fill_holes(const struct mem *m, roff_t off, uint64_t len)
 {
 	for (uint64_t at = 0; at < len; at += PAGE_BYTES)
-		(void)*(const volatile unsigned char *)(m->alias + off.v + at);
+		if (!m->ops->is_broken || !m->ops->is_broken(m->ctx, (roff_t){off.v + at}))
+			(void)*(const volatile unsigned char *)(m->alias + off.v + at);
 }
 
 void hst_discard_work(const struct hst *h, struct hst_discard *d)

@@ -393,15 +393,6 @@ bool hst_evict_wanted(const struct hst *h)
 	return hold_ready(h, takeable(h));
 }
 
-/* Reading what the host has lost would end the process; writing it out fails, and pauses the VM. */
-static bool is_broken(const struct mem *m, roff_t off, uint64_t len)
-{
-	for (uint64_t at = 0; m->ops->is_broken && at < len; at += PAGE_BYTES)
-		if (m->ops->is_broken(m->ctx, (roff_t){off.v + at}))
-			return true;
-	return false;
-}
-
 /*
  * From a bit per page to a bit per block, and only the zero blocks among the written ones. vmm: of
  * what its view has shown.
@@ -426,7 +417,8 @@ static void look_at_run(const struct hst *h, const struct hst_run *run, const me
 			       (shown && (vmm[k / 64] >> (k % 64) & 1));
 		if (all ? set == there : set > 0)
 			*yes |= bit;
-		if (!all && (*yes & bit) && !is_broken(&h->mem, off, len) &&
+		/* To write out what is lost will fail, and pause the VM. */
+		if (!all && (*yes & bit) && !block_is_lost(h, run->block + i) &&
 		    is_zero(h->mem.alias + off.v, len))
 			job->zero[(first + i) / 64] |= bit;
 	}

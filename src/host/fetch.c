@@ -14,8 +14,6 @@
  * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
  * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
  */
-#include <string.h>
-
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/budget.h"
@@ -509,19 +507,15 @@ void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
 	fetch_filled(f);
 }
 
-void fetch_give_zeroes(struct hst_fetch *f)
+bool fetch_take_failed(struct hst_fetch *f)
 {
-	roff_t off;
-	uint64_t len;
-
-	ASSERT(f->state == HST_FETCH_FAILED && !f->filled);
-	/* What the read has left there is anything. */
-	hst_block_range(f->h, f->block, &off, &len);
-	memset(f->h->mem.alias + off.v, 0, len);
-	block_flags(f->h, f->block, BLOCK_ZEROES, BLOCK_IN_SWAP);
-	fetch_queue(f);
+	/* Of several, some may show already what the guest has written to since. */
+	if (f->state != HST_FETCH_FAILED || f->count > 1)
+		return false;
+	f->state = HST_FETCH_BEHIND;
+	f->tries = 0;
 	trouble_end(f->h);
-	fetch_dispatch(f->h);
+	return true;
 }
 
 /* ---- waiters ---- */

@@ -25,8 +25,11 @@ bool fetch_room(const struct hst *h);
 void fetch_around(struct hst *h, uint32_t block);
 /* Makes a PRESENT block visible once more; in the guest's view, and in these. */
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views);
-/* A FAILED fetch ends with zeroes: what it was to read is not wanted any more. */
-void fetch_give_zeroes(struct hst_fetch *f);
+/*
+ * The content of a FAILED fetch is not wanted any more: the caller gives the block's memory back,
+ * and then has it fetched anew. False: it has not failed, or is of several blocks.
+ */
+bool fetch_take_failed(struct hst_fetch *f);
 /* There is room for a block that nobody waits for: what somebody waits for finds enough. */
 bool fetch_spare(const struct hst *h);
 /* A new fetch of the block, which is FETCHING from now on. There must be a free one. */

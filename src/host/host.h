@@ -36,6 +36,7 @@
 #define HST_WRITES_MAX 32u
 _Static_assert(HST_WRITES_MAX + 1 <= IO_WRITES_MAX, "no write waits for a place in the kernel");
 #define HST_WRITE_BYTES_MAX (256u << 10)
+_Static_assert(HST_WRITE_BYTES_MAX >> PAGE_SHIFT <= 64, "struct hst_write has a bit per block");
 
 enum hst_faults {
 	HST_FAULTS_BLOCK,  /* the vCPU thread waits, no interrupts */
@@ -110,7 +111,7 @@ enum hst_fetch_state {
 	HST_FETCH_CANCELLED, /* stuck and asked to end; read again when it does */
 	HST_FETCH_FILLED,  /* the content is in the alias; to be made visible */
 	HST_FETCH_OFFERED, /* somebody copies the content in, without the lock */
-	HST_FETCH_BEHIND,  /* the block is being taken away; goes on when that is over */
+	HST_FETCH_BEHIND, /* the block is taken away or discarded; goes on when that is over */
 };
 
 /* Of hst_fetch.showing: watch_writes of mem present. */
@@ -179,6 +180,7 @@ struct hst_write {
 	struct hst *h;
 	struct timer timer; /* time-out of the write, or delay before the next try */
 	uint32_t block, count;
+	uint64_t changed; /* a bit per block: discarded meanwhile, what is written does not count */
 	uint64_t done_bytes;
 	uint8_t tries;
 	int lost; /* while BUSY: -Exxx of a sync that failed meanwhile, its content may be gone */
@@ -401,7 +403,7 @@ struct hst_discard {
 enum hst_discarding {
 	HST_DISCARD_DONE,
 	HST_DISCARD_WORK,  /* hst_discard_work without the lock, then step again */
-	HST_DISCARD_LATER, /* block `at` is under way: have it come, then step again */
+	HST_DISCARD_LATER, /* block `at` must be there first: have it come, then step again */
 };
 
 /* Called under the VM lock; must not call back. */
@@ -477,8 +479,12 @@ void hst_ram_found(struct hst *h, roff_t off, uint64_t len);
  * is to be discarded as *ret says, and removed. False: somebody holds a block of it.
  */
 bool hst_ram_leave(struct hst *h, gpa_t gpa, struct hst_discard *ret);
-/* False: a block is there again, or a job of the evicting thread is out: once more, later. */
+/*
+ * False: a block is there again, a write of one is under way, or a job of the evicting thread is
+ * out: once more, later. hst_ram_is_stuck: not before the VM goes on.
+ */
 bool hst_ram_remove(struct hst *h, gpa_t gpa);
+bool hst_ram_is_stuck(const struct hst *h, gpa_t gpa);
 
 /* No more outside waiters (hst_ensure) than this at a time; the caller sees to it. */
 #define HST_OUTSIDE_MAX 64u
@@ -537,6 +543,18 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
  * and hooks.outside_ready will tell. w->v must be NULL.
  */
 bool hst_ensure(struct hst *h, roff_t off, struct hst_waiter *w);
+/*
+ * Who may give up waiting asks this before hst_ensure, and does not call it while the answer is
+ * false: the fetch that he leaves behind is nobody's claim.
+ */
+bool hst_ensure_room(const struct hst *h, roff_t off);
+/* The block of off is there. */
+bool hst_is_there(const struct hst *h, roff_t off);
+/*
+ * It is not, and will not come before the VM goes on, which is paused for a source, the swap file
+ * or want of memory. Of what nobody has asked for yet, there may be no room to.
+ */
+bool hst_is_stuck(const struct hst *h, roff_t off);
 /* Gives up waiting. Harmless when not linked. */
 void hst_forget(struct hst_waiter *w);
 /*
@@ -611,9 +629,10 @@ uint64_t hst_resident_bytes(const struct hst *h);
 int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e);
 
 /*
- * What is discarded reads as zeroes from then on and takes no memory; what is pinned, or held, or
- * just being written to the swap file keeps its memory and is overwritten. A failure (d->why,
- * with DONE) leaves what it met as it was; some of what was in memory may be zeroes.
+ * What is discarded reads as zeroes from then on and takes no memory; what is pinned or held keeps
+ * its memory and is overwritten, unless the host has lost it: then it gets another. What could not
+ * be read, shown or written out is no trouble any more. A failure (d->why, with DONE) leaves what
+ * it met as it was; some of what was in memory may be zeroes.
  */
 enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d);
 void hst_discard_work(const struct hst *h, struct hst_discard *d);

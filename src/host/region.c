@@ -5,6 +5,7 @@
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/keep.h"
+#include "host/swap.h"
 
 static uint32_t end_of(const struct hst *h, const struct ram_region *r)
 {
@@ -85,7 +86,7 @@ bool hst_ram_remove(struct hst *h, gpa_t gpa)
 	if (h->evict.working)
 		return false;
 	for (uint32_t block = from; block < end; block++)
-		if (block_kind(h, block) != BLOCK_ABSENT)
+		if (block_kind(h, block) != BLOCK_ABSENT || block_is(h, block, BLOCK_WRITING))
 			return false;
 	for (uint32_t block = from; block < end; block++)
 		h->blocks[block] = 0;
@@ -94,4 +95,14 @@ bool hst_ram_remove(struct hst *h, gpa_t gpa)
 	(void)ram_remove_region(&h->ram, gpa);
 	budget_limit(h);
 	return true;
+}
+
+bool hst_ram_is_stuck(const struct hst *h, gpa_t gpa)
+{
+	const struct ram_region *r = region_of(h, gpa);
+
+	for (uint32_t block = block_of(h, r->roff); block < end_of(h, r); block++)
+		if (block_is(h, block, BLOCK_WRITING) && swap_is_stuck(h, block))
+			return true;
+	return false;
 }

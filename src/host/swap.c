@@ -32,13 +32,20 @@ static struct hst_write *write_free(struct hst_evict *ev)
 	return NULL;
 }
 
-/* The blocks of a write that did not come back to the guest meanwhile are clean now, or not. */
+/* It waits for the write: it has neither come back to the guest nor been discarded since. */
+static bool waits_for(const struct hst_write *w, uint32_t block)
+{
+	return block_kind(w->h, block) == BLOCK_STANDBY &&
+	       !(w->changed >> (block - w->block) & 1);
+}
+
+/* Blocks that wait for it are clean now, or not. */
 static void write_end(struct hst_write *w, bool written)
 {
 	struct hst *h = w->h;
 
 	for (uint32_t block = w->block; block < w->block + w->count; block++) {
-		if (written && block_kind(h, block) == BLOCK_STANDBY) {
+		if (written && waits_for(w, block)) {
 			block_flags(h, block, BLOCK_IN_SWAP,
 				    BLOCK_WRITING | BLOCK_WRITTEN | BLOCK_ZEROES);
 			h->stats.swapped++;
@@ -54,9 +61,25 @@ static void write_end(struct hst_write *w, bool written)
 static bool write_needed(const struct hst_write *w)
 {
 	for (uint32_t block = w->block; block < w->block + w->count; block++)
-		if (block_kind(w->h, block) == BLOCK_STANDBY)
+		if (waits_for(w, block))
 			return true;
 	return false;
+}
+
+/*
+ * The kernel does not have it. What has come back since, or has been discarded, is left out: it may
+ * be what the write fails for. Then the others are on the dirty list again.
+ */
+static void write_again(struct hst_write *w)
+{
+	for (uint32_t block = w->block; block < w->block + w->count; block++) {
+		if (waits_for(w, block))
+			continue;
+		timer_cancel(&w->h->timers, &w->timer);
+		write_end(w, false);
+		return;
+	}
+	write_go_on(w);
 }
 
 /* It has to be written again. */
@@ -192,7 +215,7 @@ static void write_ended(struct hst_write *w)
 }
 
 /* res: of the part that was under way, or of the sync that its content may have gone with. */
-static void write_again(struct hst_write *w, int res)
+static void write_was_lost(struct hst_write *w, int res)
 {
 	struct err why;
 
@@ -226,7 +249,7 @@ static void write_done(struct io_req *rq, int res)
 		w->tries = 0;
 		write_go_on(w);
 	} else if (res <= 0 || lost) {
-		write_again(w, res <= 0 ? res : lost);
+		write_was_lost(w, res <= 0 ? res : lost);
 	} else if (w->done_bytes < (uint64_t)w->count << h->cfg.block_shift) {
 		write_go_on(w);
 	} else {
@@ -244,7 +267,7 @@ static void write_timer(struct timer *tm, uint64_t now_ns)
 	if (w->h->stopping)
 		return;
 	if (w->state == HST_WRITE_BACKOFF) {
-		write_go_on(w);
+		write_again(w);
 	} else if (w->state == HST_WRITE_BUSY) {
 		struct err why;
 
@@ -272,6 +295,57 @@ static void write_go_on(struct hst_write *w)
 		timer_arm(&h->timers, &w->timer, hst_now(h) + h->cfg.source_timeout_ns);
 	io->ops->write(io->ctx, h->swap.file, &w->rq, h->swap.offset + off, h->mem.alias + off,
 		       len);
+}
+
+static struct hst_write *write_of(const struct hst *h, uint32_t block)
+{
+	const struct hst_write *w = h->evict.writes;
+
+	while (w->state == HST_WRITE_FREE || block - w->block >= w->count) {
+		w++;
+		ASSERT(w < h->evict.writes + HST_WRITES_MAX);
+	}
+	return (struct hst_write *)w;
+}
+
+void swap_changed(struct hst *h, uint32_t block)
+{
+	struct hst_write *w = write_of(h, block);
+
+	w->changed |= 1ull << (block - w->block);
+}
+
+void swap_go_on(struct hst *h, uint32_t block)
+{
+	struct hst_write *w = write_of(h, block);
+	bool failed = w->state == HST_WRITE_FAILED;
+
+	/* The kernel reads the memory, or makes durable what it has read: that ends by itself. */
+	if (w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK ||
+	    w->state == HST_WRITE_SYNCING)
+		return;
+	if (failed || !write_needed(w)) {
+		w->tries = 0;
+		write_again(w);
+	}
+	if (failed)
+		trouble_end(h);
+}
+
+bool swap_is_stuck(const struct hst *h, uint32_t block)
+{
+	const struct hst_write *w = write_of(h, block);
+
+	switch (w->state) {
+	case HST_WRITE_STUCK:
+	case HST_WRITE_FAILED:
+		return true;
+	case HST_WRITE_ENDED:
+	case HST_WRITE_SYNCING:
+		return h->evict.sync.state == HST_SYNC_STUCK;
+	default:
+		return false;
+	}
 }
 
 bool swap_writes_due(const struct hst *h)
@@ -310,7 +384,7 @@ void swap_resume(struct hst *h)
 		/* What is under way may still fail for the reason that is mended now. */
 		w->tries = 0;
 		if (w->state == HST_WRITE_FAILED) {
-			write_go_on(w);
+			write_again(w);
 			trouble_end(h);
 		} else if (w->state == HST_WRITE_STUCK) {
 			h->swap.io.ops->cancel(h->swap.io.ctx, &w->rq);
@@ -327,6 +401,7 @@ void swap_stop(struct hst *h)
 
 		if (w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK)
 			h->swap.io.ops->cancel(h->swap.io.ctx, &w->rq);
-	}	if (h->evict.sync.state != HST_SYNC_NONE)
+	}
+	if (h->evict.sync.state != HST_SYNC_NONE)
 		h->swap.io.ops->cancel(h->swap.io.ctx, &h->evict.sync.rq);
 }

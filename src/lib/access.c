@@ -13,27 +13,51 @@
 struct patience {
 	uint64_t until_ns;   /* NS_NEVER: no limit */
 	struct apf_vcpu *v;  /* a kick of it ends the wait, too; NULL */
+	bool served;         /* only while it is served: not until a paused VM goes on */
 };
 
 static const struct patience endless = {.until_ns = NS_NEVER};
+/* Of who cannot be left waiting for somebody to resume the VM: it may be his to do. */
+static const struct patience while_served = {.until_ns = NS_NEVER, .served = true};
 
-/* 0; or why it is not to be waited any longer. */
-static int is_over(struct apf *a, const struct patience *p)
+/* 0; or why the block of off is not to be waited for any longer. */
+static int is_over(struct apf *a, roff_t off, const struct patience *p)
 {
 	if (hst_is_stopping(&a->hst) || (p->v && hst_vcpu_is_called_back(p->v->hv)))
 		return -EINTR;
+	if (p->served && hst_is_stuck(&a->hst, off))
+		return -EBUSY;
 	return p->until_ns != NS_NEVER && hst_now_ns(&a->hst) >= p->until_ns ? -ETIMEDOUT : 0;
 }
 
-/* Locked; drops the lock while waiting. */
-static void wait_outside(struct apf *a, const struct patience *p)
+/* Locked; drops the lock while waiting, until until_ns at most. */
+static void wait_outside(struct apf *a, uint64_t until_ns)
 {
-	struct timespec until = {(time_t)(p->until_ns / NS_PER_S), (long)(p->until_ns % NS_PER_S)};
+	struct timespec until = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
 
-	if (p->until_ns == NS_NEVER)
+	if (until_ns == NS_NEVER)
 		pthread_cond_wait(&a->outside, &a->lock);
 	else
 		(void)pthread_cond_timedwait(&a->outside, &a->lock, &until);
+}
+
+/* Nobody tells when a fetch is free again. */
+#define ROOM_LOOK_NS NS_PER_MS
+
+/*
+ * Locked. Until the block may be asked for. A fetch goes on without whoever gave up waiting for it:
+ * many of those must leave some for the rest.
+ */
+static int wait_for_room(struct apf *a, roff_t off, const struct patience *p)
+{
+	int rc = 0;
+
+	while (rc == 0 && !hst_ensure_room(&a->hst, off)) {
+		rc = is_over(a, off, p);
+		if (rc == 0)
+			wait_outside(a, min_u64(p->until_ns, hst_now_ns(&a->hst) + ROOM_LOOK_NS));
+	}
+	return rc;
 }
 
 static int ensure(struct apf *a, roff_t off, const struct patience *p)
@@ -41,13 +65,18 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 	struct hst_waiter w = {.v = NULL};
 	int rc = hst_is_stopping(&a->hst) ? -EINTR : 0;
 
+	if (rc == 0 && hst_is_there(&a->hst, off))
+		return 0;
 	while (rc == 0 && a->outside_count >= HST_OUTSIDE_MAX) {
-		wait_outside(a, p);
-		rc = is_over(a, p);
+		rc = is_over(a, off, p);
+		if (rc == 0)
+			wait_outside(a, p->until_ns);
 	}
 	if (rc < 0)
 		return rc;
 	a->outside_count++;
+	if (p->v || p->until_ns != NS_NEVER || p->served)
+		rc = wait_for_room(a, off, p);
 	/* Once more if it was taken away between its coming and our waking up. */
 	while (rc == 0 && !hst_ensure(&a->hst, off, &w)) {
 		lib_pump(a);
@@ -55,9 +84,9 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 			/* What we set in motion needs the timer while we sleep. */
 			lib_unlock(a);
 			lib_lock(a);
-			rc = is_over(a, p);
+			rc = is_over(a, off, p);
 			if (w.fetch && rc == 0)
-				wait_outside(a, p);
+				wait_outside(a, p->until_ns);
 		}
 	}
 	a->outside_count--;
@@ -69,7 +98,7 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 
 int lib_ensure(struct apf *a, roff_t off)
 {
-	return ensure(a, off, &endless);
+	return ensure(a, off, &while_served);
 }
 
 void lib_leave(struct apf *a)
@@ -232,7 +261,7 @@ static int do_job(struct apf *a, struct access_job *j, const struct patience *p)
 	return rc;
 }
 
-static int access_all(struct apf *a, struct access_job *j)
+static int access_all(struct apf *a, struct access_job *j, const struct patience *p)
 {
 	int rc;
 
@@ -240,7 +269,7 @@ static int access_all(struct apf *a, struct access_job *j)
 		return -EINVAL;
 	lib_lock(a);
 	a->users++;
-	rc = do_job(a, j, &endless);
+	rc = do_job(a, j, p);
 	lib_leave(a);
 	return rc;
 }
@@ -249,15 +278,26 @@ int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len)
 {
 	struct access_job j = {gpa, buf, len, ACCESS_READ, 0};
 
-	return access_all(a, &j);
+	return access_all(a, &j, &endless);
 }
 
-int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len)
+static int write_all(struct apf *a, uint64_t gpa, const void *buf, size_t len,
+		     const struct patience *p)
 {
 	/* Only read from when writing. */
 	struct access_job j = {gpa, (unsigned char *)(uintptr_t)buf, len, ACCESS_WRITE, 0};
 
-	return access_all(a, &j);
+	return access_all(a, &j, p);
+}
+
+int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len)
+{
+	return write_all(a, gpa, buf, len, &endless);
+}
+
+int lib_write(struct apf *a, uint64_t gpa, const void *buf, uint64_t len)
+{
+	return write_all(a, gpa, buf, len, &while_served);
 }
 
 static int64_t access_vector(struct apf *a, const struct apf_range *v, unsigned count,
@@ -302,14 +342,14 @@ int apf_populate(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	struct access_job j = {gpa, NULL, len, ACCESS_POPULATE, 0};
 
-	return access_all(a, &j);
+	return access_all(a, &j, &endless);
 }
 
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	struct access_job j = {gpa, NULL, len, ACCESS_PIN, 0};
 
-	return access_all(a, &j);
+	return access_all(a, &j, &while_served);
 }
 
 /* Locked. */
@@ -347,7 +387,7 @@ int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len)
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	struct access_job j = {gpa, NULL, len, ACCESS_HOLD, 0};
-	int rc = access_all(a, &j);
+	int rc = access_all(a, &j, &while_served);
 
 	if (rc < 0 && j.done > 0) {
 		lib_lock(a);

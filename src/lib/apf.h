@@ -132,8 +132,10 @@ bool lib_custom_due(const struct apf *a);
 void lib_custom_shut(struct apf *a);
 void lib_custom_close(struct apf *a);
 
-/* access.c, locked: waits until the block of off is there. */
+/* access.c, locked: waits until the block of off is there. -EBUSY: not before the VM goes on. */
 int lib_ensure(struct apf *a, roff_t off);
+/* access.c: apf_write, but -EBUSY where that would wait for a paused VM to go on. */
+int lib_write(struct apf *a, uint64_t gpa, const void *buf, uint64_t len);
 /*
  * access.c, locked: the last thing that a call does that may run while another thread closes the
  * library: a->users was raised at its start. Settles and unlocks; a may be gone then.

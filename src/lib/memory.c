@@ -278,6 +278,8 @@ static int discard(struct apf *a, struct hst_discard *d, struct err *e)
 		hst_discard_work(&a->hst, d);
 		lib_lock(a);
 	}
+	if (rc == -EBUSY)
+		return err_set(e, rc, "the VM is paused: %s", a->trouble.text);
 	if (rc < 0)
 		return err_set(e, rc, "the VM is ending");
 	*e = d->why;
@@ -304,7 +306,7 @@ int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
 			continue;
 		}
 		n = at < from ? min_u64(n, from - at) : n;
-		rc = apf_write(a, at, zeroes, n);
+		rc = lib_write(a, at, zeroes, n);
 		if (rc < 0)
 			return rc;
 	}
@@ -361,6 +363,10 @@ static int leave(struct apf *a, gpa_t gpa, roff_t off, struct err *e)
 		pthread_rwlock_unlock(&a->slot_lock);
 		if (gone)
 			break;
+		if (hst_ram_is_stuck(&a->hst, gpa))
+			return err_set(e, -EBUSY, "the VM is paused: %s", a->trouble.text);
+		if (hst_is_stopping(&a->hst))
+			return err_set(e, -EINTR, "the VM is ending");
 		/* What was on its way ends soon. */
 		lib_unlock(a);
 		(void)nanosleep(&moment, NULL);

@@ -186,6 +186,7 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 			 (int)sizeof(a->trouble.text) - 1, text);
 	}
 	pthread_cond_broadcast(&a->evict.forced);
+	pthread_cond_broadcast(&a->outside);
 	if (a->cfg.on_event)
 		a->cfg.on_event(a->cfg.on_event_ctx, &ev);
 }
@@ -383,9 +384,14 @@ static int start(struct apf *a, struct err *e)
 		rc = lib_swap_open(a, e);
 	if (rc == 0)
 		rc = lib_serve_start(a, e);
-	if (rc == 0 && lib_slots_start(a) < 0)
-		rc = err_set(e, -ENOSPC, "apf_start: read-only memslots do not fit into what may "
-			     "be resident; raise resident_max");
+	if (rc < 0)
+		return rc;
+	rc = lib_slots_start(a);
+	if (rc == -ENOSPC)
+		err_set(e, rc, "apf_start: read-only memslots do not fit into what may be "
+			"resident; raise resident_max");
+	else if (rc < 0)
+		err_sys(e, rc, "apf_start: read-only memslots: apf_trouble_get says why");
 	return rc;
 }
 

@@ -36,6 +36,7 @@ struct gmem {
 	int pagemap;  /* -1: memory is never taken away */
 	bool poison;  /* absent pages carry markers */
 	bool protect; /* the kernel can note first writes */
+	bool refuse;  /* the kernel can make a touch fail */
 	uint64_t span;
 	unsigned char *guest; /* never dereferenced */
 	unsigned char *alias;
@@ -89,6 +90,7 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 		return rc;
 	g->uffd = rc;
 	g->protect = (has & noting) == noting;
+	g->refuse = has & UFFD_FEATURE_POISON;
 	if (!unmap)
 		return 0;
 	rc = pagemap_open(e);
@@ -416,8 +418,8 @@ int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_
 
 /* ---- the seam ---- */
 
-static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
-		struct err *e)
+static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
+		      struct err *e)
 {
 	int rc = uffd_continue(g->uffd, at, len, protect, e);
 
@@ -429,6 +431,42 @@ static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, boo
 			       (unsigned long long)len);
 	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
+}
+
+/* A read of a page that the host has lost fails, where a touch would be a signal. */
+static bool gm_is_broken(void *ctx, roff_t off)
+{
+	const struct part *p = part_at(ctx, off);
+	char byte;
+
+	return pread(p->fd, &byte, 1, (off_t)(p->offset + (off.v - p->roff.v))) < 0 &&
+	       errno == EIO;
+}
+
+/* Lost pages cannot be shown, and are told as such when they are touched: as poison is. */
+static int show_around_lost(struct gmem *g, unsigned char *at, roff_t off, uint64_t len,
+			    bool protect, struct err *e)
+{
+	int rc = 0;
+
+	for (uint64_t i = 0; rc == 0 && i < len; i += PAGE_BYTES) {
+		roff_t page = {off.v + i};
+
+		rc = gm_is_broken(g, page) ? uffd_poison(g->uffd, at + i, PAGE_BYTES, e)
+					   : show_pages(g, at + i, page, PAGE_BYTES, protect, e);
+	}
+	return rc;
+}
+
+static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
+		struct err *e)
+{
+	int rc = show_pages(g, at, off, len, protect, e);
+
+	/* EIO of the page itself, EHWPOISON of a hole that was to be filled beside it. */
+	if ((rc == -EIO || rc == -EHWPOISON) && g->refuse)
+		rc = show_around_lost(g, at, off, len, protect, e);
+	return rc;
 }
 
 static int gm_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
@@ -576,12 +614,15 @@ static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest, 
 static int gm_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	const struct part *p = part_at(ctx, off);
+	struct gmem *g = ctx;
 
 	/* Poison markers stay: punching a hole zaps pages, not markers. */
 	if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)(p->offset + (off.v - p->roff.v)), (off_t)len) < 0)
 		return err_sys(e, -errno, "guest memory: giving %llu bytes back",
 			       (unsigned long long)len);
+	/* Nor the entry of a page that the host had lost, which would be lost here for ever. */
+	(void)madvise(g->alias + off.v, len, MADV_DONTNEED);
 	return 0;
 }
 
@@ -607,16 +648,6 @@ static uint64_t gm_resident_bytes(void *ctx)
 		    fstat(g->parts[i].fd, &st) == 0)
 			bytes += (uint64_t)st.st_blocks * 512;
 	return bytes;
-}
-
-/* A read of a page that the host has lost fails, where a touch would be a signal. */
-static bool gm_is_broken(void *ctx, roff_t off)
-{
-	const struct part *p = part_at(ctx, off);
-	char byte;
-
-	return pread(p->fd, &byte, 1, (off_t)(p->offset + (off.v - p->roff.v))) < 0 &&
-	       errno == EIO;
 }
 
 static const struct mem_ops gmem_ops = {

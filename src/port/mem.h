@@ -33,7 +33,8 @@ struct mem_ops {
 	 * Makes [off, off + len) visible in the views with the content that was written through the
 	 * alias, and wakes whoever waits in the kernel for it there. Pages already visible are left
 	 * alone (not an error). watch_writes: collect() is to tell whether they were written to
-	 * since, through any of the views.
+	 * since, through any of the views. A page that the host has lost to a memory error counts
+	 * as visible: a touch of it fails at once, as refuse() has it fail.
 	 */
 	int (*present)(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
 		       struct err *e);

@@ -583,6 +583,28 @@ static void waiting_has_a_limit(void **state)
 	close_own(&o);
 }
 
+/* Each leaves a read behind that nobody waits for, and there is an end to those. */
+static void who_gives_up_leaves_room(void **state)
+{
+	struct apf_wait w = {.size = sizeof(w), .timeout_ns = 0};
+	uint64_t word;
+	struct own o;
+
+	(void)state;
+	open_own(&o, NULL, false);
+	assert_int_equal(apf_source_add(o.a, GPA + MIB, 3 * MIB,
+					"fault+zero:?size=3M&fault-hang-after=0", 0, NULL,
+					&error), 0);
+	assert_int_equal(apf_populate(o.a, GPA, MIB), 0);
+	for (uint64_t at = MIB; at < RAM; at += PAGE_BYTES) {
+		struct apf_range v = {GPA + at, &word, 8};
+
+		assert_int_equal(apf_readv(o.a, &v, 1, &w), -ETIMEDOUT);
+	}
+	assert_int_equal(apf_read(o.a, GPA, &word, 8), 0);
+	close_own(&o);
+}
+
 /* ---- eviction ---- */
 
 struct writer {
@@ -724,6 +746,7 @@ int main(void)
 		cmocka_unit_test(residency_is_known),
 		cmocka_unit_test(vectors_are_copied_across_parts),
 		cmocka_unit_test(waiting_has_a_limit),
+		cmocka_unit_test(who_gives_up_leaves_room),
 		cmocka_unit_test(what_is_written_during_eviction_is_kept),
 		cmocka_unit_test(what_is_pinned_must_be_held),
 	};

@@ -195,23 +195,35 @@ static void addresses_map_back(void **state)
 	gmem_close(g);
 }
 
+/* Skips where this kernel cannot lose a page. */
+static void lose(struct gmem *g, uint64_t page)
+{
+	int rc = lose_page(gmem_mem(g).alias + page * PAGE_BYTES);
+
+	if (rc == 0)
+		return;
+	print_message("SKIP: MADV_HWPOISON: %s\n", strerror(-rc));
+	gmem_close(g);
+	skip();
+}
+
+static bool is_lost(struct gmem *g, uint64_t page)
+{
+	struct mem m = gmem_mem(g);
+
+	return m.ops->is_broken(m.ctx, (roff_t){page * PAGE_BYTES});
+}
+
 static void a_page_that_the_host_has_lost_is_told_from_others(void **state)
 {
 	struct gmem *g = open_with(PAGES * PAGE_BYTES, true, false, false);
-	struct mem m = gmem_mem(g);
-	int rc;
 
 	(void)state;
-	memset(m.alias, 1, 2 * PAGE_BYTES);
-	assert_false(m.ops->is_broken(m.ctx, (roff_t){0}));
-	rc = lose_page(m.alias);
-	if (rc < 0) {
-		print_message("SKIP: MADV_HWPOISON: %s\n", strerror(-rc));
-		gmem_close(g);
-		skip();
-	}
-	assert_true(m.ops->is_broken(m.ctx, (roff_t){0}));
-	assert_false(m.ops->is_broken(m.ctx, (roff_t){PAGE_BYTES}));
+	memset(gmem_mem(g).alias, 1, 2 * PAGE_BYTES);
+	assert_false(is_lost(g, 0));
+	lose(g, 0);
+	assert_true(is_lost(g, 0));
+	assert_false(is_lost(g, 1));
 	gmem_close(g);
 }
 
@@ -377,6 +389,51 @@ static void what_the_guest_wrote_is_told_exactly(void **state)
 				fail_msg("round %u, page %u: did %llu, told %d", round, i,
 					 (unsigned long long)did[i], bit(written, i));
 	}
+	gmem_close(g);
+}
+
+/* Its neighbours are shown; a touch of the lost one is told at once, and waits for nobody. */
+static void a_lost_page_is_shown_as_one(void **state)
+{
+	struct gmem *g = open_evictable();
+	mem_pages written;
+
+	(void)state;
+	memset(gmem_mem(g).alias, 1, 8 * PAGE_BYTES);
+	present_watched(g, 0, 2, true);
+	lose(g, 0);
+	lose(g, 5);
+	present_watched(g, 0, 8, true);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(touch_of(g, i, true), i == 0 || i == 5 ? REFUSED : SHOWN);
+	/* Also where a hole has to be filled for another page of the range. */
+	unmap(g, 0, 8, written);
+	drop(g, 2, 1);
+	present(g, 0, 8);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(touch_of(g, i, true), i == 0 || i == 5 ? REFUSED : SHOWN);
+	gmem_close(g);
+}
+
+/* What was lost is gone with the memory: another page is there then, in every view. */
+static void a_lost_page_is_given_back(void **state)
+{
+	struct gmem *g = open_evictable();
+	unsigned char *alias = gmem_mem(g).alias;
+	mem_pages written;
+
+	(void)state;
+	memset(alias, 1, 2 * PAGE_BYTES);
+	present(g, 0, 2);
+	lose(g, 0);
+	unmap(g, 0, 2, written);
+	drop(g, 0, 1);
+	assert_false(is_lost(g, 0));
+	assert_int_equal(alias[0], 0);
+	alias[9] = 7;
+	present(g, 0, 2);
+	assert_int_equal(guest(g, 0)[9], 7);
+	assert_int_equal(guest(g, 1)[9], 1);
 	gmem_close(g);
 }
 
@@ -663,6 +720,8 @@ int main(void)
 {
 	const struct CMUnitTest taking_away[] = {
 		cmocka_unit_test(what_the_guest_wrote_is_told_exactly),
+		cmocka_unit_test(a_lost_page_is_shown_as_one),
+		cmocka_unit_test(a_lost_page_is_given_back),
 		cmocka_unit_test(unmapping_leaves_the_neighbours_alone),
 		cmocka_unit_test(what_was_unmapped_refuses_touches),
 		cmocka_unit_test(what_was_unmapped_once_more_counts_as_written),

@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 static inline void lose_page_pass_over(int sig)
@@ -28,6 +31,23 @@ static inline int lose_page(void *page)
 	(void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	(void)sigaction(SIGBUS, &before, NULL);
 	return rc;
+}
+
+/* Ends the program, skipped, where this kernel cannot lose a page at all. */
+static inline void lose_page_needed(void)
+{
+	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int rc = p == MAP_FAILED ? -errno : 0;
+
+	if (rc == 0) {
+		*(volatile char *)p = 1;
+		rc = lose_page(p);
+	}
+	if (rc < 0) {
+		printf("SKIP: MADV_HWPOISON: %s\n", strerror(-rc));
+		exit(77);
+	}
+	munmap(p, 4096);
 }
 
 #endif

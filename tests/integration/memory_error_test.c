@@ -8,9 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -41,22 +39,6 @@ static void block_sigbus(void)
 static void lose_data(struct vm *v)
 {
 	assert_int_equal(lose_page(apf_memory_hva(v->apf, VM_DATA)), 0);
-}
-
-/* This kernel can lose a page at all. */
-static void need_poison(void)
-{
-	void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int rc;
-
-	assert_ptr_not_equal(p, MAP_FAILED);
-	*(volatile char *)p = 1;
-	rc = lose_page(p);
-	if (rc < 0) {
-		printf("SKIP: MADV_HWPOISON: %s\n", strerror(-rc));
-		exit(77);
-	}
-	munmap(p, PAGE);
 }
 
 /* A vCPU before a load of VM_DATA, which is there. */
@@ -190,44 +172,15 @@ static void an_error_that_nobody_met_is_told_early(void **state)
 	}
 }
 
-/* ---- taking it away ---- */
-
-/* It cannot be written out. That ends nothing: the VM stands still and says why. */
-static void an_eviction_of_it_pauses(void **state)
-{
-	char folder[] = "/tmp/asyncpf-error-XXXXXX", swap[64], got = 0;
-	struct apf_error why;
-	struct vm v;
-
-	(void)state;
-	assert_non_null(mkdtemp(folder));
-	snprintf(swap, sizeof(swap), "%s/swap", folder);
-	vm_open(&v);
-	v.config.swap = swap;
-	v.config.retries_max = 1;
-	vm_start(&v, VM_ZERO);
-	assert_int_equal(apf_write(v.apf, VM_DATA, "x", 1), 0);
-	assert_int_equal(apf_write(v.apf, VM_DATA + PAGE, "y", 1), 0);
-	lose_data(&v);
-	assert_int_equal(apf_evict(v.apf, 0, NULL, &v.error), -EBUSY);
-	assert_int_equal(apf_is_paused(v.apf), 1);
-	assert_int_equal(apf_trouble_get(v.apf, &why), -EFAULT);
-	assert_non_null(strstr(why.text, "Bad address"));
-	assert_int_equal(apf_read(v.apf, VM_DATA + PAGE, &got, 1), 0);
-	assert_int_equal(got, 'y');
-	assert_int_equal(rmdir(folder), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		VM_TEST(a_touch_is_told_each_time),
 		VM_TEST(a_page_in_use_is_told),
 		VM_TEST(an_error_that_nobody_met_is_told_early),
-		VM_TEST(an_eviction_of_it_pauses),
 	};
 
 	vm_need_kvm();
-	need_poison();
+	lose_page_needed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

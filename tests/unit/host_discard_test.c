@@ -39,7 +39,11 @@ static int discard(struct hx *x, uint32_t first, uint32_t count)
 			hxs_device(x, d.at, 0);
 			next = step(x, &d);
 		} else {
+			struct hst_run run = d.run;
+
 			next = go_on(x, &d);
+			for (uint32_t i = 0; d.why.code == 0 && i < run.count; i++)
+				hxs(x)->want[run.block + i] = 1;
 		}
 	}
 	for (uint32_t p = first; d.why.code == 0 && p < first + count; p++)
@@ -187,24 +191,53 @@ static void holds_count_without_a_swap_file(void **state)
 	hx_free(x);
 }
 
-/* One whose write is under way comes back, is overwritten, and the write does not count. */
-static void what_is_being_written_out_is_overwritten(void **state)
+/* One whose write is under way goes, and what of it arrives in the file does not count. */
+static void what_is_being_written_out_is_given_back(void **state)
 {
 	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 4);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	assert_int_equal(discard(x, 10, 2), 0);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
+	/* Wanted back, written to, and on its way out once more before that write has ended. */
+	hxs_device(x, 11, 0x2000);
+	hxs_evict_all(x);
+	assert_int_equal(hxs(x)->count, 1);
+	end_writes(x);
+	assert_int_equal(x->h.stats.swapped, 2);
+	hxs(x)->later = false;
+	hxs_evict_all(x);
+	assert_int_equal(x->h.stats.swapped, 3);
+	hxs_check_pages(x, 10, 4);
+	hxs_close(x);
+}
+
+/* A discard that fails may have made zeroes of it, and the old content is on its way. */
+static void a_failed_discard_does_not_believe_the_write(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_discard d;
 
 	(void)state;
 	hxs_write_pages(x, 10, 2);
 	hxs(x)->later = true;
 	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 1);
-	assert_int_equal(discard(x, 10, 2), 0);
-	assert_true(hx_present(x, 10) && hx_present(x, 11));
+	begin(x, &d, 10, 2);
+	hxs(x)->half = 1;
+	hxs(x)->fail[HX_TAKE_DROP] = 1;
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	assert_int_equal(d.why.code, -ENOMEM);
+	hxs(x)->want[10] = 1;
+	assert_int_equal(hxs_kind(x, 10), BLOCK_STANDBY);
 	end_writes(x);
 	assert_int_equal(x->h.stats.swapped, 0);
 	hxs(x)->later = false;
 	hxs_evict_all(x);
 	hxs_check_pages(x, 10, 2);
-	assert_int_equal(x->h.stats.swapped, 0);
 	hxs_close(x);
 }
 
@@ -291,24 +324,236 @@ static void what_is_under_way_is_waited_for(void **state)
 	hxs_close(x);
 }
 
+/* ---- what the VM is paused for ---- */
+
 /* Nobody has to mend a source for content that nobody needs, nor sees what a read has left. */
 static void what_cannot_be_read_is_zeroes(void **state)
 {
 	struct hx *x = hxs_plain(true, 0);
 	struct hst_waiter w = {.v = NULL};
-	struct hst_discard d = {.at = 10, .end = 11};
 
 	(void)state;
 	x->src.answers = HX_FAILS_AT_ONCE;
 	assert_false(hst_ensure(&x->h, page(10), &w));
 	while (!hst_is_paused(&x->h))
 		hx_after(x, NS_PER_S);
-	assert_int_equal(step(x, &d), HST_DISCARD_LATER);
-	assert_false(hst_is_paused(&x->h));
-	hxs(x)->want[10] = 1;
-	hx_pump(x);
-	assert_true(hxs_visible(x, 10) && hxs_right(x, 10));
+	assert_true(hst_is_stuck(&x->h, page(10)));
 	assert_int_equal(discard(x, 10, 1), 0);
+	assert_false(hst_is_paused(&x->h));
+	assert_non_null(w.fetch);
+	hx_pump(x);
+	assert_null(w.fetch);
+	assert_true(hxs_visible(x, 10) && hxs_right(x, 10));
+	assert_int_equal(x->h.evict.resident, 1);
+	assert_int_equal(discard(x, 10, 1), 0);
+	assert_int_equal(x->h.evict.resident, 0);
+	hxs_close(x);
+}
+
+/* The same where it was read, and there was no room to show it. */
+static void what_cannot_be_shown_is_zeroes(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_waiter w = {.v = NULL};
+
+	(void)state;
+	x->mem_faults.at = x->mem_faults.calls + 1;
+	assert_false(hst_ensure(&x->h, page(10), &w));
+	hx_pump(x);
+	assert_true(hst_is_paused(&x->h) && hst_is_stuck(&x->h, page(10)));
+	assert_int_equal(discard(x, 10, 1), 0);
+	assert_false(hst_is_paused(&x->h));
+	hx_pump(x);
+	assert_null(w.fetch);
+	assert_true(hxs_visible(x, 10) && hxs_right(x, 10));
+	hxs_close(x);
+}
+
+/* It waits for its source, or for room, as before. */
+static void what_failed_and_cannot_be_discarded_fails_again(void **state)
+{
+	static const enum hx_take steps[] = {HX_TAKE_UNMAP, HX_TAKE_COLLECT, HX_TAKE_DROP};
+
+	(void)state;
+	for (unsigned i = 0; i < 2 * ARRAY_LEN(steps); i++) {
+		struct hx *x = hxs_plain(true, 0);
+		struct hst_waiter w = {.v = NULL};
+		bool shown = i % 2;
+		struct hst_discard d;
+
+		if (shown)
+			x->mem_faults.at = x->mem_faults.calls + 1;
+		else
+			x->src.answers = HX_FAILS_AT_ONCE;
+		assert_false(hst_ensure(&x->h, page(10), &w));
+		hx_pump(x);
+		while (!hst_is_paused(&x->h))
+			hx_after(x, NS_PER_S);
+		begin(x, &d, 10, 1);
+		hxs(x)->fail[steps[i / 2]] = 1;
+		assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+		assert_int_equal(d.why.code, -ENOMEM);
+		hx_pump(x);
+		while (!shown && !hst_is_paused(&x->h))
+			hx_after(x, NS_PER_S);
+		assert_int_equal(w.fetch == NULL, shown);
+		x->src.answers = HX_AT_ONCE;
+		hst_resume(&x->h);
+		hx_pump(x);
+		assert_null(w.fetch);
+		assert_true(hxs_visible(x, 10) && hxs_right(x, 10));
+		assert_int_equal(x->h.evict.resident, 1);
+		hxs_close(x);
+	}
+}
+
+/* A write that fails for one block keeps others from the file: without that it is tried again. */
+static void what_cannot_be_written_out_leaves_its_write(void **state)
+{
+	(void)state;
+	for (uint32_t count = 1; count <= 4; count += 3) {
+		struct hx *x = hxs_plain(true, 0);
+
+		hxs_write_pages(x, 10, count);
+		hxs_lose(x, 10);
+		hxs(x)->later = true;
+		hxs_evict_all(x);
+		while (!hst_is_paused(&x->h)) {
+			hxs_write_end(x, 0, -EFAULT);
+			hx_after(x, NS_PER_S);
+		}
+		assert_int_equal(hxs(x)->count, 0);
+		assert_int_equal(discard(x, 10, 1), 0);
+		assert_false(hst_is_paused(&x->h));
+		assert_int_equal(x->h.evict.writes_used, 0);
+		hxs(x)->later = false;
+		hxs_evict_all(x);
+		assert_int_equal(x->h.stats.swapped, count - 1);
+		hxs_check_pages(x, 10, count);
+		hxs_close(x);
+	}
+}
+
+/* Between two tries, or before its sync; not in the middle of one. */
+static void a_write_that_nothing_needs_ends(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 2);
+	hxs(x)->later = true;
+	hxs_evict_all(x);
+	hxs_write_end(x, 0, -EIO);
+	assert_int_equal(discard(x, 10, 2), 0);
+	assert_int_equal(x->h.evict.writes_used, 0);
+	hx_after(x, NS_PER_S);
+	assert_int_equal(hxs(x)->count, 0);
+
+	hxs_write_pages(x, 10, 2);
+	hxs(x)->sync_later = true;
+	hxs_evict_all(x);
+	hxs_write_ok(x, 0);
+	/* The sync under way is of the first write; the second one waits for the next. */
+	hxs_write_pages(x, 20, 2);
+	hxs_evict_all(x);
+	hxs_write_ok(x, 0);
+	assert_int_equal(discard(x, 20, 2), 0);
+	assert_int_equal(x->h.evict.writes_used, 1);
+	assert_int_equal(discard(x, 10, 2), 0);
+	assert_int_equal(x->h.evict.writes_used, 1);
+	hxs_sync_end(x, 0);
+	assert_int_equal(x->h.evict.writes_used, 0);
+	assert_int_equal(x->h.stats.swapped, 0);
+	assert_null(hxs(x)->sync);
+	hxs_check_pages(x, 10, 2);
+	hxs_check_pages(x, 20, 2);
+	hxs_close(x);
+}
+
+/* Who pins or holds it wants it to stay where it is; but there is nothing left to stay. */
+static void what_is_lost_gets_other_memory(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 4);
+	assert_true(hst_pin(&x->h, page(10)));
+	assert_true(hst_hold_long(&x->h, page(12)));
+	for (uint64_t p = 10; p < 14; p++)
+		hxs_lose(x, p);
+	assert_int_equal(discard(x, 10, 4), 0);
+	for (uint64_t p = 10; p < 14; p++)
+		assert_false(hxs(x)->lost[p]);
+	assert_true(hx_present(x, 10) && hx_present(x, 12));
+	assert_int_equal(hxs_kind(x, 13), BLOCK_ABSENT);
+	assert_int_equal(x->h.evict.pinned, 1);
+	hxs_evict_all(x);
+	assert_true(hxs_visible(x, 10) && hxs_visible(x, 12));
+	hxs_check_pages(x, 10, 4);
+	hst_unpin(&x->h, page(10));
+	hst_release_long(&x->h, page(12));
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 4);
+	hxs_close(x);
+}
+
+/* ---- what will not come before the VM goes on ---- */
+
+/* Behind trouble everything waits that is not there; without, it comes by itself. */
+static void what_is_stuck_is_known(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hst_waiter w[3] = {{.v = NULL}};
+	struct hx *x;
+
+	(void)state;
+	cfg.queue_depth = 1;
+	cfg.source_timeout_ns = NS_PER_S;
+	x = hxs_open(&cfg, 256, true, 0);
+	hxs_device(x, 9, 0);
+	x->src.answers = HX_LATER;
+	assert_false(hst_ensure(&x->h, page(10), &w[0]));
+	assert_false(hst_ensure(&x->h, page(11), &w[1]));
+	for (uint64_t p = 9; p < 13; p++)
+		assert_false(hst_is_stuck(&x->h, page(p)));
+	hx_after(x, NS_PER_S);
+	assert_true(hst_is_paused(&x->h));
+	for (uint64_t p = 9; p < 13; p++)
+		assert_int_equal(hst_is_stuck(&x->h, page(p)), p != 9);
+	/* An answer that comes late. */
+	hx_bring(x, 10);
+	for (uint64_t p = 9; p < 13; p++)
+		assert_false(hst_is_stuck(&x->h, page(p)));
+	hx_bring(x, 11);
+	assert_null(w[0].fetch);
+	assert_null(w[1].fetch);
+	hxs_close(x);
+}
+
+static void what_a_failed_job_has_in_hand_is_stuck(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_waiter w[2] = {{.v = NULL}};
+	struct hst_job job;
+
+	(void)state;
+	hxs_write_pages(x, 10, 2);
+	hst_evict_to(&x->h, 0);
+	job = hxs_take_job(x, HST_JOB_UNMAP);
+	assert_false(hst_ensure(&x->h, page(10), &w[0]));
+	assert_false(hst_is_stuck(&x->h, page(10)));
+	hxs(x)->fail[HX_TAKE_UNMAP] = 1;
+	hxs_end_job(x, &job);
+	assert_true(hst_is_paused(&x->h));
+	assert_true(hst_is_stuck(&x->h, page(10)));
+	assert_true(hst_is_stuck(&x->h, page(11)));
+	hst_resume(&x->h);
+	assert_false(hst_is_stuck(&x->h, page(10)));
+	while (hxs_job(x))
+		;
+	assert_null(w[0].fetch);
+	hxs_evict(x);
+	hxs_check_pages(x, 10, 2);
 	hxs_close(x);
 }
 
@@ -467,11 +712,19 @@ int main(void)
 		cmocka_unit_test(a_run_ends_where_the_chunk_does),
 		cmocka_unit_test(what_is_needed_where_it_is_is_overwritten),
 		cmocka_unit_test(holds_count_without_a_swap_file),
-		cmocka_unit_test(what_is_being_written_out_is_overwritten),
+		cmocka_unit_test(what_is_being_written_out_is_given_back),
+		cmocka_unit_test(a_failed_discard_does_not_believe_the_write),
 		cmocka_unit_test(what_is_mapped_ahead_stays),
 		cmocka_unit_test(who_touches_it_meanwhile_gets_zeroes),
 		cmocka_unit_test(what_is_under_way_is_waited_for),
 		cmocka_unit_test(what_cannot_be_read_is_zeroes),
+		cmocka_unit_test(what_cannot_be_shown_is_zeroes),
+		cmocka_unit_test(what_failed_and_cannot_be_discarded_fails_again),
+		cmocka_unit_test(what_cannot_be_written_out_leaves_its_write),
+		cmocka_unit_test(a_write_that_nothing_needs_ends),
+		cmocka_unit_test(what_is_lost_gets_other_memory),
+		cmocka_unit_test(what_is_stuck_is_known),
+		cmocka_unit_test(what_a_failed_job_has_in_hand_is_stuck),
 		cmocka_unit_test(absent_memory_displaces_nothing),
 		cmocka_unit_test(memory_that_goes_is_not_imported),
 		cmocka_unit_test(a_failure_loses_nothing),

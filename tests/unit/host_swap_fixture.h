@@ -16,6 +16,7 @@
 #endif
 #define HXS_HEAD PAGE_BYTES
 #define HXS_WRITES 64u
+#define HXS_LOST 0x6c
 #define HXS_LIMIT 64u /* slack 4, goal 8: budget.c */
 
 enum hx_page {
@@ -67,6 +68,7 @@ struct hx_swap {
 	unsigned half; /* failing unmap, collect and drop have done so many pages before */
 	bool held[HX_VCPUS]; /* came out of the guest because of a hold, and waits */
 	unsigned woken[HXS_PAGES]; /* how often sleepers on it were */
+	bool lost[HXS_PAGES]; /* the host has lost it: nobody may touch it */
 	bool broken_drop; /* memory was given back that the guest could see, or half a block */
 };
 
@@ -207,9 +209,24 @@ static inline int hxs_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 		s->broken_drop |= !x->discards && s->risky[p] &&
 				  block_is(&x->h, (uint32_t)hx_block(x, p), BLOCK_IN_SWAP);
 		s->allocated[p] = fails && s->allocated[p];
+		if (s->lost[p])
+			assert_int_equal(x->alias[p << PAGE_SHIFT], HXS_LOST);
+		s->lost[p] = false;
 		memset(x->alias + (p << PAGE_SHIFT), 0, PAGE_BYTES);
 	}
 	return fails ? -ENOMEM : 0;
+}
+
+static inline bool hxs_is_broken(void *ctx, roff_t off)
+{
+	return hxs(ctx)->lost[hxs_first(off)];
+}
+
+/* Its memory holds what nobody else puts there. */
+static inline void hxs_lose(struct hx *x, uint64_t page)
+{
+	hxs(x)->lost[page] = true;
+	memset(x->alias + (page << PAGE_SHIFT), HXS_LOST, PAGE_BYTES);
 }
 
 static inline int hxs_watch_all(void *ctx, struct err *e)
@@ -348,6 +365,7 @@ static inline const struct mem_ops *hxs_mem_ops(void)
 		.unmap = hxs_unmap,
 		.collect = hxs_collect,
 		.drop = hxs_drop,
+		.is_broken = hxs_is_broken,
 		.resident_bytes = hxs_resident_bytes,
 	};
 
