@@ -125,18 +125,26 @@ static int failed(const char *what, const struct control_opts *o, const struct e
 	return cli_error("cannot %s: %.107s: %s", what, o->path, e->text);
 }
 
+/* There is nobody to be asked. */
+static int refused(const char *what, const struct control_opts *o, const struct err *e)
+{
+	(void)failed(what, o, e);
+	return CLI_REFUSED;
+}
+
 /* One connection, one request. */
 static int ask(const char *what, const struct control_opts *o, const struct control_request *r,
 	       control_progress *progress, struct control_status *ret)
 {
 	struct control_client c;
 	struct err e = {0};
-	int rc = control_client_open(&c, o->path, o->timeout_s * 1000, &e);
 
-	if (rc == 0) {
-		rc = control_client_ask(&c, r, progress, ret, &e);
-		control_client_close(&c);
-	}
+	if (control_client_open(&c, o->path, o->timeout_s * 1000, &e) < 0)
+		return refused(what, o, &e);
+
+	int rc = control_client_ask(&c, r, progress, ret, &e);
+
+	control_client_close(&c);
 	if (progress && isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
 	return rc < 0 ? failed(what, o, &e) : CLI_OK;
@@ -276,7 +284,7 @@ int cmd_stop(int argc, char **argv)
 		return r;
 	r = control_client_open(&c, o.path, TIMEOUT_S * 1000, &e);
 	if (r < 0)
-		return failed("stop", &o, &e);
+		return refused("stop", &o, &e);
 	r = control_client_ask(&c, &request, NULL, &s, &e);
 	if (r == 0)
 		r = control_client_wait_end(&c, o.timeout_s * 1000ull, &e);

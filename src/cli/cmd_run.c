@@ -71,6 +71,9 @@ static const struct opt rows[] = {
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
 	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
 		 "stop; for you alone."},
+	{OPT_FLAG(struct run_line, run.machine.exit_port), .name = "exit-port",
+	 .help = "Let the guest end the run by writing a number to port 0xf4; exit code 160 plus "
+		 "the number, 255 at most."},
 	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
@@ -89,8 +92,9 @@ static const struct opt rows[] = {
 const struct opts run_table = {
 	.verb = "run",
 	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
-		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when\n"
-		 "it resets, 2v+1 when it writes v to port 0xf4.",
+		 "the terminal; Ctrl-A x ends it. Exit code: 0 the guest powered off, 1 it or the\n"
+		 "host failed, 3 it could not start, 4 the guest reset the machine, 5 Ctrl-A x or\n"
+		 "'asyncpf stop' ended it.",
 	.rows = rows,
 };
 

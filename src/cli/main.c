@@ -40,7 +40,8 @@ static void print_usage(FILE *out)
 		if (verbs[i].summary)
 			fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
 	fputs("\n'asyncpf VERB --help' lists the options of a verb; 'asyncpf --version' shows the\n"
-	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage.\n", out);
+	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 it could not begin;\n"
+	      "asyncpf(1) has all.\n", out);
 }
 
 static int unknown_verb(const char *word)

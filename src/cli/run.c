@@ -86,8 +86,10 @@ static int start(struct run *r)
 
 static int report(struct run *r, bool ran, int code)
 {
-	if (r->err.code != 0)
-		cli_error("%s", r->err.text);
+	if (r->err.code != 0 && ran)
+		(void)cli_failed(&r->err);
+	else if (r->err.code != 0)
+		code = cli_refused(&r->err);
 	else if (r->out.end == MACHINE_RESET && !r->o->quiet)
 		cli_error("the guest reset the machine (a reboot, or a panic); it has ended");
 	if (r->o->stats && ran)
@@ -106,14 +108,15 @@ int run_exit_code(const struct machine_outcome *out)
 {
 	switch (out->end) {
 	case MACHINE_POWERED_OFF:
+		return CLI_OK;
 	case MACHINE_ESCAPED:
 	case MACHINE_STOPPED:
-		return CLI_OK;
+		return CLI_STOPPED;
 	case MACHINE_RESET:
-		return RUN_EXIT_RESET;
+		return CLI_RESET;
 	case MACHINE_EXITED:
-		return (int)(out->status & 0xff);
-	case MACHINE_INTERRUPTED:
+		return CLI_GUEST + (int)min_u64(out->status, CLI_GUEST_MAX - CLI_GUEST);
+	case MACHINE_INTERRUPTED: /* stop_signals_die() is to come */
 		break;
 	}
 	return CLI_FAILED;

@@ -122,9 +122,9 @@ int run_lab_main(const struct run_line *l, const char *why)
 
 	if (rc == 0)
 		rc = check_disks(&l->run.machine, &e);
-	if (rc == 0)
-		rc = lab_find(tool, self, &e);
-	if (rc == 0) {
+	if (rc < 0)
+		return cli_refused(&e);
+	if (lab_find(tool, self, &e) == 0) {
 		if (why && !l->run.quiet)
 			cli_error("running it in the lab: %s; --local tries it here all the same",
 				  why);
@@ -135,5 +135,6 @@ int run_lab_main(const struct run_line *l, const char *why)
 			lab_exec(&w, &e);
 		words_free(&w);
 	}
-	return cli_error("%s", e.text);
+	(void)cli_failed(&e);
+	return CLI_LAB;
 }

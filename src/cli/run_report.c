@@ -81,7 +81,7 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_text(&j, "end", end_name(out, error));
 	json_text(&j, "error", error ? error->text : NULL);
 	if (!error && out->end == MACHINE_EXITED)
-		json_u64(&j, "exit_port_status", out->status);
+		json_u64(&j, "exit_port_value", out->status);
 	json_f64(&j, "wall_s", out->wall_s);
 	json_f64(&j, "vcpu_cpu_s", out->vcpu_cpu_s);
 	json_counters(&j, "stats", &out->stats);

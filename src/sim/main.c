@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@
 #define POLL_US 20000u
 #define HANG_S 20u /* without one more event: the simulated code does not come back */
 
-enum outcome { RUNS, CLEAN, BROKEN, CRASHED, HUNG };
+enum outcome { RUNS, CLEAN, NOT_MADE, BROKEN, CRASHED, HUNG };
 
 /* One child's share of the seeds. */
 struct job {
@@ -151,6 +152,7 @@ static void look_at(struct job *j)
 	if (waitpid(j->pid, &status, WNOHANG) == j->pid) {
 		j->outcome = WIFSIGNALED(status)       ? CRASHED
 			     : j->verdict.broken       ? BROKEN
+			     : WEXITSTATUS(status) == ENOMEM ? NOT_MADE
 			     : WEXITSTATUS(status) != 0 ? CRASHED
 							: CLEAN;
 		j->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -306,7 +308,7 @@ static int report_exhaustive(const struct sim_request *r, const struct job *jobs
 	return rc;
 }
 
-int sim_scale_main(uint64_t faults, uint32_t tasks)
+int sim_scale_main(uint64_t faults, uint32_t tasks, struct err *e)
 {
 	struct sim_scale_cfg c;
 
@@ -319,9 +321,8 @@ int sim_scale_main(uint64_t faults, uint32_t tasks)
 		if (tasks && c.tasks != tasks)
 			continue;
 		if (!sim_scale_run(&c, &r)) {
-			fprintf(stderr, "asyncpf: no memory: simulation of %" PRIu32 " vCPUs: free "
-				"some\n", c.vms * c.vcpus_per_vm);
-			return 1;
+			return err_set(e, -ENOMEM, "cannot start: simulation of %" PRIu32
+				       " vCPUs: no memory", c.vms * c.vcpus_per_vm);
 		}
 		printf("%s,%" PRIu32 ",%" PRIu32 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64
 		       ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
@@ -333,11 +334,55 @@ int sim_scale_main(uint64_t faults, uint32_t tasks)
 	return 0;
 }
 
-int sim_main(const struct sim_request *asked)
+/* Children that have been told to stop; nothing of theirs counts. */
+static int give_up(struct job *jobs, unsigned n, int code, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (jobs[i].outcome == RUNS)
+			kill(jobs[i].pid, SIGKILL);
+	wait_jobs(jobs, n);
+	return err_sys(e, code, "cannot start: simulation in %u processes", n);
+}
+
+/* One process for each job. 0 or -Exxx. */
+static int start_jobs(const struct sim_request *r, struct job *jobs, struct err *e)
+{
+	pid_t parent = getpid();
+
+	for (unsigned i = 0; i < r->jobs; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			/* Whatever ends the parent ends its children. */
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (getppid() != parent)
+				_exit(0);
+			if (r->states)
+				run_exhaustive(r, &jobs[i], i);
+			run_job(r, &jobs[i], i);
+		}
+		jobs[i].pid = pid;
+		if (pid < 0)
+			return give_up(jobs, i, -errno, e);
+	}
+	return 0;
+}
+
+/* 0, or -ENOMEM: a child had no memory, and so nothing to tell. */
+static int all_were_made(const struct job *jobs, unsigned n, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (jobs[i].outcome == NOT_MADE)
+			return err_set(e, -ENOMEM, "cannot start: simulation: no memory");
+	return 0;
+}
+
+int sim_main(const struct sim_request *asked, struct err *e)
 {
 	struct sim_request r = *asked;
 	double began = now();
 	struct job *jobs;
+	int rc;
 
 	if (r.states) {
 		/* One process per revision. */
@@ -347,27 +392,17 @@ int sim_main(const struct sim_request *asked)
 	r.jobs = (uint32_t)min_u64(min_u64(r.jobs, JOBS_MAX), max_u64(r.count, 1));
 	jobs = mmap(NULL, r.jobs * sizeof(*jobs), PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (jobs == MAP_FAILED) {
-		fprintf(stderr, "asyncpf: no memory: simulation: %s; use fewer --jobs\n",
-			strerror(errno));
-		return 1;
-	}
+	if (jobs == MAP_FAILED)
+		return err_sys(e, -errno, "cannot start: simulation: its log");
 	fflush(stdout);
-	for (unsigned i = 0; i < r.jobs; i++) {
-		pid_t pid = fork();
-
-		if (pid == 0 && r.states)
-			run_exhaustive(&r, &jobs[i], i);
-		if (pid == 0)
-			run_job(&r, &jobs[i], i);
-		jobs[i].pid = pid;
-		if (pid < 0)
-			jobs[i].outcome = CRASHED;
+	rc = start_jobs(&r, jobs, e);
+	if (rc == 0) {
+		wait_jobs(jobs, r.jobs);
+		rc = all_were_made(jobs, r.jobs, e);
 	}
-	wait_jobs(jobs, r.jobs);
-	int rc = r.states ? report_exhaustive(&r, jobs, now() - began)
-			  : report(&r, jobs, now() - began);
-
+	if (rc == 0)
+		rc = r.states ? report_exhaustive(&r, jobs, now() - began)
+			      : report(&r, jobs, now() - began);
 	munmap(jobs, r.jobs * sizeof(*jobs));
 	return rc;
 }

@@ -106,7 +106,8 @@ class Verbs(ServerTest):
         self.assertEqual((child.returncode, out, err),
                          (1, "", f"asyncpf: cannot evict: {self.path}: the VM ended before it "
                                  "answered\n"))
-        self.all_fail("nobody answers; the VM has ended without removing it", verbs=["status"])
+        self.all_fail("nobody answers; the VM has ended without removing it",
+                      verbs=["status"])
         # What it left is no obstacle.
         self.vm = Vm(sys.argv[2], self.path)
         self.addCleanup(self.vm.kill)
@@ -163,7 +164,7 @@ class Watch(ServerTest):
         self.vm.end()
         out, err = child.communicate(timeout=LIMIT_S)
         self.assertEqual((child.returncode, err),
-                         (1, f"asyncpf: cannot show the status: {self.path}: there is no such "
+                         (3, f"asyncpf: cannot show the status: {self.path}: there is no such "
                              "socket; is the VM running, with --control?\n"))
         self.assertNotIn("\033", out)
 

@@ -113,7 +113,7 @@ class Json(DemoTest):
     def test_failure_before_the_runs_leaves_an_older_file_alone(self):
         path = self.file("results.json", b"older")
         done = self.demo(*SMALL, "--json", path, "--image", "/nonexistent")
-        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.returncode, 3)
         with open(path, "rb") as f:
             self.assertEqual(f.read(), b"older")
 
@@ -131,7 +131,7 @@ class Stdout(DemoTest):
         need(self, "user")
         words = " ".join([program(), "demo", *SMALL, "--runs", "user:int"])
         done = self.command(["sh", "-c", f"exec {words} >&-"])
-        self.refused(done, NO_STDOUT.format("Bad file descriptor"))
+        self.refused(done, NO_STDOUT.format("Bad file descriptor"), code=1)
         done = self.command(["sh", "-c", f"exec {words} --json json <&- >&- 2>&-"])
         self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", ""))
         with open(self.folder / "json", encoding="ascii") as f:

@@ -73,7 +73,7 @@ class Asked(Bed):
                             (["--kernel", self.linux, "--initrd", "/none"], "No such file"),
                             (["--kernel", self.linux, "--disk", "/none"], "disk /none: ")):
             done = self.run_it("--lab", *words)
-            self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+            self.assertEqual((done.returncode, done.stdout), (3, ""), done)
             self.assertIn(text, done.stderr)
 
     def test_both_is_wrong_usage(self):
@@ -83,7 +83,7 @@ class Asked(Bed):
 
     def test_no_tool(self):
         done = self.run_it("--lab", "--kernel", self.linux, tool="/none")
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
         self.assertIn("cannot start the lab: /none: No such file", done.stderr)
 
 
@@ -114,7 +114,7 @@ class ByItself(Bed):
         self.assertEqual((quiet.returncode, quiet.stderr), (42, ""))
 
     def test_a_small_kernel_stays_on_a_slow_kvm(self):
-        done = self.run_it("--kernel", MULTIBOOT, "--memory=64M")
+        done = self.run_it("--kernel", MULTIBOOT, "--memory=64M", "--cmdline=off")
         self.assertEqual(done.returncode == 42, self.kvm_is() == "none", done)
         if self.kvm_is() != "none":
             self.assertNotIn("lab", done.stderr)

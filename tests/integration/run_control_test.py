@@ -128,7 +128,7 @@ class Control(RunTest):
             self.assertFalse(os.path.lexists(self.path))
             # It has: the verb waited for it.
             self.assertIsNotNone(vm.poll())
-            self.assertEqual(self.end(vm), (0, ""))
+            self.assertEqual(self.end(vm), (5, ""))
             self.assertEqual(json.loads(report.read_bytes())["end"], "stop")
 
     def test_evict_without_swap(self):
@@ -189,7 +189,7 @@ class Evict(RunTest):
         self.assertRegex(self.ask("status").stdout, f"^state     paused: {why}")
         self.answers("stop", "ended\n")
         code, err = self.end(vm)
-        self.assertEqual(code, 0)
+        self.assertEqual(code, 5)
         self.assertRegex(err, f"^asyncpf: the VM is paused: {why}")
 
 
@@ -198,7 +198,7 @@ class Refusals(RunTest):
         done = subprocess.run(self.command(path), stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False, timeout=LIMIT_S)
         self.assertEqual((done.returncode, done.stdout, done.stderr),
-                         (1, "", f"asyncpf: control socket: {path}: {text}\n"))
+                         (3, "", f"asyncpf: control socket: {path}: {text}\n"))
 
     def test_in_use(self):
         self.start()
