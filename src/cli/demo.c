@@ -31,7 +31,7 @@ struct demo {
 	const char *doing;
 	bool begun;   /* a guest has run */
 	bool stopped; /* by a signal, before all was done */
-	FILE *json;    /* opened before the work, so that it is not in vain */
+	struct json_file json;
 	/* Under the library's lock while a machine runs. */
 	unsigned paused; /* blocks that could not be had since the machine last went on */
 };
@@ -307,16 +307,6 @@ static int run_collision(struct demo *d)
 	return rc;
 }
 
-/* Append mode: what is there stays until there is something better. */
-static int open_json(struct demo *d, struct err *e)
-{
-	if (!d->o->json)
-		return 0;
-	d->json = fopen(d->o->json, "ae");
-	return d->json ? 0 : err_set(e, -errno, "cannot write: %.100s: %m; give --json a file "
-				     "that may be written", d->o->json);
-}
-
 static int prepare(struct demo *d)
 {
 	const struct demo_opts *o = d->o;
@@ -324,7 +314,7 @@ static int prepare(struct demo *d)
 	int rc = stop_signals_start(&d->signals, &e);
 
 	if (rc == 0)
-		rc = open_json(d, &e);
+		rc = json_file_open(&d->json, o->json, &e);
 	if (rc == 0)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
 	d->stopped = rc == -EINTR;
@@ -350,11 +340,11 @@ static int run_all(struct demo *d)
 	for (uint32_t i = 0; i < o->runs_n && rc == 0; i++)
 		rc = o->runs[i] == DEMO_RUN_COLLISION ? run_collision(d) : run_one(d, o->runs[i]);
 	d->stopped = rc == -EINTR;
-	if (d->report.count || d->report.collision_count)
+	if ((d->report.count || d->report.collision_count) && !json_file_is_stdout(o->json))
 		demo_print(&d->report, stdout);
 	/* Also after a failure: what was measured before it is not lost. */
-	if (d->json && demo_write_json(&d->report, d->json, o->json, &e) < 0)
-		return cli_error("%s", e.text);
+	if (d->json.out && demo_write_json(&d->report, &d->json, &e) < 0)
+		return cli_failed(&e);
 	for (unsigned i = 0; i < d->report.count; i++)
 		if (!d->report.results[i].verified)
 			return CLI_FAILED;
@@ -377,8 +367,7 @@ int demo_main(const struct demo_opts *o)
 	d->progress = !o->quiet && isatty(STDERR_FILENO);
 	rc = run_all(d);
 	demo_image_close(&d->image);
-	if (d->json)
-		fclose(d->json);
+	json_file_close(&d->json);
 	stop_signals_end(&d->signals);
 	if (d->stopped)
 		stop_signals_die(&d->signals);

@@ -20,7 +20,7 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{"check", cmd_check, "what a host promises about page fault events, checked by a guest"},
-	{"demo", cmd_demo, "the main job in one minute: each way of serving faults, side by side"},
+	{"demo", cmd_demo, "the main job in one minute: ways of serving faults compared"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
 	{"evict", cmd_evict, "take memory away from a running VM"},
 	{"pause", cmd_pause, "stop a running VM's processors"},

@@ -73,7 +73,7 @@ int run_lab_main(const struct run_line *l, const char *why);
 int run_exit_code(const struct machine_outcome *out);
 
 /* error: NULL, or why the run failed. */
-void run_report_stats(const struct machine_outcome *out, FILE *to);
+void run_report_stats(const struct run_opts *o, const struct machine_outcome *out, FILE *to);
 /* 0 or -EIO. */
 int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 		    const struct err *error, FILE *to);

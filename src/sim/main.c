@@ -201,7 +201,7 @@ static void print_cfg(const struct sim_request *r, uint64_t seed)
 
 	cfg_of(r, seed, &c);
 	printf("settings: --faults %s, %s, %" PRIu32 " vCPUs, %" PRIu32 " tasks each, %" PRIu32
-	       " pages, block %u, faults-max %" PRIu32 ", queue %" PRIu32 ", latency %" PRIu64
+	       " pages,\nblock %u, faults-max %" PRIu32 ", queue %" PRIu32 ", latency %" PRIu64
 	       " us; faults:", sim_faults_name(c.faults), sim_rev_name(c.rev), c.vcpus, c.tasks,
 	       c.pages, 1u << c.block_shift, c.faults_max, c.queue_depth, c.latency_ns / 1000);
 	for (unsigned f = 0; f < SIM_FAULTS; f++)
@@ -243,19 +243,19 @@ static void print_finding(const struct sim_request *r, const struct job *j)
 static void print_summary(const struct sim_counts *t, uint64_t seeds, uint64_t digest,
 			  double seconds)
 {
-	printf("%" PRIu64 " seeds, %" PRIu64 " events (steps of a thread or of the guest), %.1f s, "
-	       "%.2f million events per second\n", seeds, t->events, seconds,
+	printf("%" PRIu64 " seeds, %" PRIu64 " events (steps of a thread or of the guest),\n"
+	       "%.1f s, %.2f million events per second\n", seeds, t->events, seconds,
 	       seconds > 0 ? (double)t->events / seconds / 1e6 : 0);
 	printf("accesses %" PRIu64 ", page-missing %" PRIu64 ", page-ready %" PRIu64
-	       ", wake-all %" PRIu64 ", stalls %" PRIu64 ", reads %" PRIu64 "\n", t->accesses,
+	       ",\nwake-all %" PRIu64 ", stalls %" PRIu64 ", reads %" PRIu64 "\n", t->accesses,
 	       t->missing, t->ready, t->wake_alls, t->stalls, t->reads);
 	printf("evicted blocks %" PRIu64 ", swapped %" PRIu64 "\n", t->evicted, t->swapped);
 	printf("resets %" PRIu64 ", migrations %" PRIu64 ", pauses %" PRIu64 ", troubles %" PRIu64
-	       ", refused interrupts %" PRIu64 ", spurious %" PRIu64 ", real faults %" PRIu64 "\n",
+	       ",\nrefused interrupts %" PRIu64 ", spurious %" PRIu64 ", real faults %" PRIu64 "\n",
 	       t->resets, t->migrations, t->pauses, t->troubles, t->refused, t->spurious,
 	       t->real_faults);
 	printf("VMM accesses %" PRIu64 ", VMM touches %" PRIu64 ", discarded pages %" PRIu64
-	       ", overwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
+	       ",\noverwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
 	       t->discarded, t->overwritten, t->holds);
 	printf("pf2-strict: hazards met %" PRIu64 "\ndigest %016" PRIx64 "\n", t->hazards, digest);
 }
@@ -299,12 +299,13 @@ static int report_exhaustive(const struct sim_request *r, const struct job *jobs
 			continue;
 		}
 		printf("%-10s 2 vCPUs, 2 tasks each, 2 pages: %" PRIu64 " states, %" PRIu64
-		       " runs, %" PRIu64 " ends, up to %" PRIu32 " choices in a row: %s\n",
+		       " runs,\n           %" PRIu64 " ends, up to %" PRIu32
+		       " choices in a row: %s\n",
 		       sim_rev_name((enum apf_rev)rev), x->states, x->runs, x->ends, x->depth,
 		       x->complete ? "all interleavings" : "stopped at the bound of --states");
 	}
-	printf("not tried: timers that overtake a runnable thread; other orders of the kernels' "
-	       "start\n%.1f s\n", seconds);
+	printf("not tried: timers that overtake a runnable thread; other orders of the "
+	       "kernels'\nstart\n%.1f s\n", seconds);
 	return rc;
 }
 

@@ -108,9 +108,8 @@ class Limits(DemoTest):
     def test_address_space(self):
         need(self, "user")
         self.refused(self.limited(f"--as={64 << 20}", "--pages", "16384"),
-                     "run failed: user:int: guest memory of [0-9]+ bytes cannot be set aside "
-                     r"twice: lower memory_max, or raise RLIMIT_AS \(ulimit -v\); free memory, or "
-                     r"raise the limit \(ulimit -v\)")
+                     "run failed: user:int: guest memory of [0-9]+M cannot be set aside twice; use "
+                     r"less \(memory_max\), or raise RLIMIT_AS \(ulimit -v\)")
 
     def test_address_space_at_every_size(self):
         """Wherever memory ends, one line says so."""
@@ -231,7 +230,7 @@ class Shim(DemoTest):
                  "memory" + memory),
                 (KVM_CREATE_IRQCHIP, errno.EINVAL, "kvm: in-kernel interrupt controllers: "
                  "Invalid argument" + DOCTOR),
-                (KVM_SET_MEMORY, errno.ENOMEM, r"kvm: memory slot 0 \([0-9]+ bytes at 0\): "
+                (KVM_SET_MEMORY, errno.ENOMEM, r"kvm: memory slot 0 \([0-9]+M at 0\): "
                  "Cannot allocate memory" + memory),
                 (KVM_GET_MMAP_SIZE, errno.EINVAL, "kvm: size of a vCPU's state: Invalid argument"
                  + DOCTOR),

@@ -114,12 +114,18 @@ class Ends(RunTest):
         done = self.guest("exit=5", "--json", "out", "--stats", "--cpus", "2", "--abi", "pf2",
                           "--exit-port")
         self.assertEqual(done.returncode, 165)
-        self.assertIn("memory 16 MiB, present", done.stderr)
+        self.assertIn("memory    16 MiB: resident ", done.stderr)
+        self.assertLessEqual(max(map(len, done.stderr.splitlines())), 80)
         out = json.loads((self.folder / "out").read_text())
         self.assertEqual([out[k] for k in ("end", "exit_port_value", "cpus", "faults", "abi",
                                            "memory_bytes", "error")],
                          ["exit-port", 5, 2, "user", "pf2", 16 << 20, None])
         self.assertEqual(out["stats"]["memory_bytes"], 16 << 20)
+        # To standard output: behind what the guest printed.
+        done = self.guest("off", "--json", "-")
+        self.assertIn("argument 1: off\n", done.stdout)
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1])["end"], "power-off")
+        self.assertFalse((self.folder / "-").exists())
         self.guest("crash", "--json", "out", "--faults", "stall")
         out = json.loads((self.folder / "out").read_text())
         self.assertEqual((out["end"], out["abi"]), ("error", None))
@@ -204,7 +210,7 @@ class Refusals(RunTest):
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
         self.fails(["--kernel", kernel(), "--memory", "4G"],
-                   r"guest memory of 4294967296 bytes .*RLIMIT_AS.*\(ulimit -v\)",
+                   r"guest memory of 4G .*RLIMIT_AS.*\(ulimit -v\)",
                    preexec_fn=limit)
 
     def test_no_descriptors(self):

@@ -163,8 +163,8 @@ class Evict(RunTest):
         before = self.status()
         self.assertEqual(before["resident_max_bytes"], 32 << 20)
         self.assertGreater(before["resident_bytes"], 4096)
-        self.answers("evict", "resident: 4.0 KiB of 64.0 MiB\n", "--to", "4K")
-        self.answers("evict", "resident: 0 bytes of 64.0 MiB\n", "--all")
+        self.answers("evict", "resident: 4 KiB of 64 MiB\n", "--to", "4K")
+        self.answers("evict", "resident: 0 bytes of 64 MiB\n", "--all")
         s = self.status()
         self.assertEqual(s["evicted"] * 4096, before["resident_bytes"])
         # The kernel is neither unchanged nor all zeroes: RAM has no source here.
