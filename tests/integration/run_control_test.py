@@ -4,11 +4,13 @@
 
 usage: run_control_test.py PATH_OF_ASYNCPF
 """
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -101,6 +103,19 @@ class Control(RunTest):
         self.start("--cpus", "3", "--faults", "stall")
         s = self.status()
         self.assertEqual((len(s["vcpus"]), s["faults"], s["abi"]), (3, "stall", None))
+
+    def test_seventeenth_client(self):
+        self.start()
+        with contextlib.ExitStack() as stack:
+            for _ in range(16):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(LIMIT_S)
+                client.connect(str(self.path))
+                client.recv(100)
+            done = self.ask("status")
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, f"asyncpf: cannot show the status: {self.path}: too many clients: try "
+                             "again when one has gone\n"))
 
     def test_mode(self):
         self.start()

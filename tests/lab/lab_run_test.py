@@ -12,6 +12,7 @@ import pathlib
 import pty
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -273,6 +274,19 @@ class Linux(Bed):
         told = subprocess.run([ASYNCPF, "status", "--control", path, "--json"], check=True,
                               capture_output=True, timeout=WAIT_S)
         self.assertEqual(json.loads(told.stdout)["memory_bytes"], 192 << 20)
+        self.assertIn("too many clients: try again when one has gone", self.seventeenth(path))
+
+    @staticmethod
+    def seventeenth(path):
+        """What `status` says beside sixteen others who keep their connections."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(16):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(WAIT_S)
+                client.connect(path)
+                client.recv(100)  # its greeting: it has a place
+            return subprocess.run([ASYNCPF, "status", "--control", path], check=False,
+                                  capture_output=True, text=True, timeout=WAIT_S).stderr
 
 
 def main():
