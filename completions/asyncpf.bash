@@ -56,7 +56,7 @@ _asyncpf()
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --control --stats --json --quiet
+		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json --quiet
 		--lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;

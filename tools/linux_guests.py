@@ -170,7 +170,8 @@ class Lab(threading.Thread):
         with subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True,
                               errors="replace") as lab:
             read_output(lab.stdout, self.results, self.show)
-        self.code = lab.returncode
+        # Ended by a signal: as a shell would tell it.
+        self.code = lab.returncode if lab.returncode >= 0 else 128 - lab.returncode
 
 
 def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, slow=1,

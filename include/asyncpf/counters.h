@@ -75,9 +75,10 @@
 	X(unmapped_clean, BLOCKS, COUNTER, VM, \
 	  "Of unmapped: unchanged, so that nothing was written.") \
 	X(unmapped_zero, BLOCKS, COUNTER, VM, "Of unmapped: nothing but zeroes.") \
-	X(rescued, BLOCKS, COUNTER, VM, "Of unmapped: touched again while still in memory.") \
+	X(rescued, BLOCKS, COUNTER, VM, "Touched again while not mapped and still in memory.") \
 	X(swapped, BLOCKS, COUNTER, VM, "Of unmapped: written to the swap file.") \
-	X(evicted, BLOCKS, COUNTER, VM, "Of unmapped: memory given back.") \
+	X(evicted, BLOCKS, COUNTER, VM, \
+	  "Memory given back: of what was unmapped, and of what was read ahead or offered.") \
 	X(refaulted, BLOCKS, COUNTER, VM, "Of evicted: fetched again.") \
 	X(refaults_kernel_mode, BLOCKS, COUNTER, VCPU, \
 	  "Of rescued and refaulted: wanted by the guest's CPL 0.") \

@@ -105,6 +105,7 @@ static struct machine_cfg machine_config(const struct check_run *r)
 		.memory_bytes = RAM_BYTES + ABSENT_BYTES,
 		.source = {RAM_BYTES, ABSENT_BYTES, r->uri},
 		.cpus = r->o->cpus,
+		.exit_port = true,
 		.in_fd = -1,
 		.out_fd = r->console[1],
 		.stop_fd = r->signals.fd,
@@ -136,7 +137,8 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-static int run_machine(struct check_run *r)
+/* *begun: the guest ran. */
+static int run_machine(struct check_run *r, bool *begun)
 {
 	struct machine_cfg cfg = machine_config(r);
 	struct machine *m = NULL;
@@ -147,6 +149,7 @@ static int run_machine(struct check_run *r)
 	if (rc < 0)
 		return err_sys(&r->err, rc, "cannot start: check: thread");
 	rc = machine_open(&cfg, &m, &r->err);
+	*begun = rc == 0;
 	if (rc == 0)
 		rc = machine_run(m, &r->out, &r->err);
 	machine_close(m);
@@ -160,7 +163,7 @@ static int verdict(const struct check_run *r)
 {
 	const struct check_tap *t = &r->tap;
 
-	if (r->out.end == MACHINE_STOPPED)
+	if (r->out.end == MACHINE_INTERRUPTED)
 		return cli_error("run stopped: check: by a signal; the guest was not done");
 	if (r->out.end != MACHINE_EXITED || t->bailed_out || !t->has_plan)
 		return cli_error("check failed: guest: it did not come to its end; see above");
@@ -183,17 +186,20 @@ int check_main(const struct check_opts *o)
 		.tap = {.faults = o->faults, .abi = o->abi},
 	};
 	int *const fds[] = {&r.image_fd, &r.stamps_fd, &r.console[0], &r.console[1]};
+	bool begun = false;
 	int code;
 
-	if (prepare(&r) < 0 || run_machine(&r) < 0)
-		code = cli_error("%s", r.err.text);
+	if (prepare(&r) < 0)
+		code = cli_refused(&r.err);
+	else if (run_machine(&r, &begun) < 0)
+		code = begun ? cli_failed(&r.err) : cli_refused(&r.err);
 	else
 		code = verdict(&r);
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 	stop_signals_end(&r.signals);
-	if (r.err.code == 0 && r.out.end == MACHINE_STOPPED)
+	if (r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)
 		stop_signals_die(&r.signals);
 	return code;
 }

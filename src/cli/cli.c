@@ -3,9 +3,12 @@
 #include "cli/cli.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "base/types.h"
 #include "cli/opts.h"
 
 int cli_error(const char *fmt, ...)
@@ -21,6 +24,59 @@ int cli_error(const char *fmt, ...)
 			*c = '?';
 	fprintf(stderr, "asyncpf: %s\n", text);
 	return CLI_FAILED;
+}
+
+/* What `asyncpf doctor` looks at; texts begin with what they are about. */
+static bool is_of_the_host(const char *text)
+{
+	static const char *const subjects[] = {"kvm", "/dev/kvm", "vCPU", "userfaultfd",
+					       "io_uring", "pagemap"};
+
+	for (size_t i = 0; i < ARRAY_LEN(subjects); i++)
+		if (strncmp(text, subjects[i], strlen(subjects[i])) == 0)
+			return true;
+	return false;
+}
+
+const char *cli_advice(const struct err *e)
+{
+	if (strstr(e->text, "; "))
+		return "";
+	switch (e->code) {
+	case -ENOMEM:
+		return "; free memory, or raise the limit (ulimit -v)";
+	case -EMFILE:
+		return "; raise the limit of open files (ulimit -n)";
+	case -ENFILE:
+		return "; raise sysctl fs.file-max";
+	case -EAGAIN: /* a thread or a process */
+		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
+	case -EFBIG:
+		return "; raise the limit of file sizes (ulimit -f)";
+	case -ENOSPC:
+		return "; free space there";
+	case -ENOENT:
+	case -ENOTDIR:
+		return "; check the path";
+	case -EACCES:
+		return "; use it as somebody who may";
+	case -EIO: /* the guest's end, or a device's */
+	case -EPIPE:
+		return "";
+	default:
+		return is_of_the_host(e->text) ? "; see 'asyncpf doctor'" : "";
+	}
+}
+
+int cli_failed(const struct err *e)
+{
+	return cli_error("%s%s", e->text, cli_advice(e));
+}
+
+int cli_refused(const struct err *e)
+{
+	(void)cli_failed(e);
+	return CLI_REFUSED;
 }
 
 int cli_version(void)

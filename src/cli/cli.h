@@ -2,22 +2,45 @@
 /*
  * What every verb of the command shares: exit codes, the form of an error, the
  * entry points. Only src/cli prints, reads argv or decides an exit code.
- * Test: tests/error/cli_test.py.
+ * Tests: tests/error/cli_test.py, exit_codes_test.py.
  */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "base/err.h"
+
+/*
+ * One meaning in every verb; asyncpf(1) is the list for users. What SIGINT, SIGTERM or SIGHUP
+ * ended ends by that signal (stop_signals_die), which shells show as 128 and its number.
+ */
 enum cli_exit {
 	CLI_OK = 0,
-	CLI_FAILED = 1, /* the work was tried and failed, or the answer is "no" */
-	CLI_USAGE = 2,  /* the command line was wrong; nothing was tried */
+	CLI_FAILED = 1,  /* the work was begun and failed, or the answer is "no" */
+	CLI_USAGE = 2,   /* the command line was wrong; nothing was tried */
+	CLI_REFUSED = 3, /* it could not begin: what it needs is missing, refused or in use */
+	CLI_RESET = 4,   /* run: the guest reset the machine */
+	CLI_STOPPED = 5, /* run: its user ended it, by Ctrl-A x or `asyncpf stop` */
+	CLI_LAB = 125,   /* run: the lab itself failed; tools/lab has it, too */
+	CLI_GUEST = 160, /* run --exit-port: this plus what the guest wrote, 255 at most */
 };
+
+#define CLI_GUEST_MAX 255
 
 /*
  * Prints "asyncpf: <text>" as one line on stderr; control characters become '?'.
  * The text reads: what failed: on what: why; what to do. Returns CLI_FAILED.
  */
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * The same for a failure whose text may lack what to do; that is added by its code. Returns
+ * CLI_FAILED.
+ */
+int cli_failed(const struct err *e);
+/* As cli_failed, for what failed before the work began. Returns CLI_REFUSED. */
+int cli_refused(const struct err *e);
+/* "; what to do" by the code; "" where the text says it, or only the text could. */
+const char *cli_advice(const struct err *e);
 
 /* Prints the version. Returns CLI_OK. */
 int cli_version(void);

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "cli/cli.h"
 #include "cli/control_client.h"
 #include "cli/control_show.h"
@@ -51,7 +52,8 @@ static const struct opt status_rows[] = {
 	{OPT_FLAG(struct control_opts, json), .name = "json",
 	 .help = "Show it as JSON: one object on one line."},
 	{OPT_U32(struct control_opts, watch_s), .name = "watch", .arg = "SECONDS", .min = 1,
-	 .max = SECONDS_MAX, .help = "Show it again after this time, until stopped by Ctrl-C."},
+	 .max = SECONDS_MAX,
+	 .help = "Show it again after this time, until the VM ends, or Ctrl-C."},
 	ROW_TIMEOUT(HELP_SILENCE),
 	{.name = NULL},
 };
@@ -95,7 +97,8 @@ static const struct opts resume_table = {
 static const struct opts evict_table = {
 	.verb = "evict",
 	.about = "Takes memory away from a running VM: cold blocks become absent, and are fetched\n"
-		 "again when the guest touches them. Ctrl-C ends it early.",
+		 "again when the guest touches them. Ctrl-C ends it early. Exit code 1: more than\n"
+		 "--to stayed resident.",
 	.rows = evict_rows,
 };
 
@@ -125,21 +128,40 @@ static int failed(const char *what, const struct control_opts *o, const struct e
 	return cli_error("cannot %s: %.107s: %s", what, o->path, e->text);
 }
 
-/* One connection, one request. */
+/* There is nobody to be asked. */
+static int refused(const char *what, const struct control_opts *o, const struct err *e)
+{
+	(void)failed(what, o, e);
+	return CLI_REFUSED;
+}
+
+/* One connection, one request. *asked: it was told what is wanted. 0 or -Exxx. */
+static int try_ask(const struct control_opts *o, const struct control_request *r,
+		   control_progress *progress, struct control_status *ret, bool *asked,
+		   struct err *e)
+{
+	struct control_client c;
+	int rc = control_client_open(&c, o->path, o->timeout_s * 1000, 0, e);
+
+	*asked = rc == 0;
+	if (rc < 0)
+		return rc;
+	rc = control_client_ask(&c, r, progress, ret, e);
+	control_client_close(&c);
+	if (progress && isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+	return rc;
+}
+
 static int ask(const char *what, const struct control_opts *o, const struct control_request *r,
 	       control_progress *progress, struct control_status *ret)
 {
-	struct control_client c;
 	struct err e = {0};
-	int rc = control_client_open(&c, o->path, o->timeout_s * 1000, &e);
+	bool asked;
 
-	if (rc == 0) {
-		rc = control_client_ask(&c, r, progress, ret, &e);
-		control_client_close(&c);
-	}
-	if (progress && isatty(STDERR_FILENO))
-		fputs("\r\033[K", stderr);
-	return rc < 0 ? failed(what, o, &e) : CLI_OK;
+	if (try_ask(o, r, progress, ret, &asked, &e) == 0)
+		return CLI_OK;
+	return asked ? failed(what, o, &e) : refused(what, o, &e);
 }
 
 /* ---- status ---- */
@@ -169,28 +191,58 @@ static bool show(const struct control_opts *o, const struct control_status *s, b
 	return written;
 }
 
+#define END_PAUSE_NS (20 * NS_PER_MS)
+
+/*
+ * The next sample of one that answered before. A VM that ends hangs up first, and has taken its
+ * socket away by the time that its process is gone: -ENOENT. 0 or -Exxx.
+ */
+static int next_sample(const struct control_opts *o, const struct control_request *r,
+		       struct control_status *ret, struct err *e)
+{
+	static const struct timespec pause = {.tv_nsec = END_PAUSE_NS};
+	uint64_t pauses = o->timeout_s * NS_PER_S / END_PAUSE_NS;
+	bool asked;
+	int rc;
+
+	while ((rc = try_ask(o, r, NULL, ret, &asked, e)) == -ECONNRESET && pauses-- > 0)
+		(void)nanosleep(&pause, NULL);
+	return rc;
+}
+
+/* Until the VM has ended, or nobody reads it any more. */
+static int watch(const struct control_opts *o, const struct control_request *r,
+		 struct control_status *s)
+{
+	struct timespec next;
+	struct err e = {0};
+	int rc;
+
+	clock_gettime(CLOCK_MONOTONIC, &next);
+	do {
+		next.tv_sec += o->watch_s;
+		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+		rc = next_sample(o, r, s, &e);
+	} while (rc == 0 && show(o, s, false));
+	if (rc == -ENOENT && !o->json)
+		puts("ended");
+	/* What could not be written is main's to report. */
+	return rc == 0 || rc == -ENOENT ? CLI_OK : failed("show the status", o, &e);
+}
+
 int cmd_status(int argc, char **argv)
 {
 	static const struct control_request request = {.verb = CONTROL_STATUS};
 	struct control_opts o = {.timeout_s = TIMEOUT_S};
 	struct control_status s;
-	struct timespec next;
 	int r = begin(&status_table, argc, argv, &o);
 
 	if (r >= 0)
 		return r;
-	clock_gettime(CLOCK_MONOTONIC, &next);
-	for (bool first = true;; first = false) {
-		/* Each time anew: a VM that has ended since is found out. */
-		r = ask("show the status", &o, &request, NULL, &s);
-		if (r != CLI_OK)
-			return r;
-		/* What could not be written is main's to report. */
-		if (!show(&o, &s, first) || !o.watch_s)
-			return CLI_OK;
-		next.tv_sec += o.watch_s;
-		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
-	}
+	r = ask("show the status", &o, &request, NULL, &s);
+	if (r != CLI_OK || !show(&o, &s, true) || !o.watch_s)
+		return r;
+	return watch(&o, &request, &s);
 }
 
 /* ---- pause and resume ---- */
@@ -229,17 +281,14 @@ int cmd_resume(int argc, char **argv)
 
 static void show_progress(const struct control_status *s)
 {
-	char size[CONTROL_SIZE_TEXT];
-
 	if (isatty(STDERR_FILENO))
 		fprintf(stderr, "\r\033[Kevicting: %s resident",
-			control_size_text(s->counters.resident_bytes, size));
+			SIZE_TEXT(s->counters.resident_bytes));
 }
 
 int cmd_evict(int argc, char **argv)
 {
 	struct control_opts o = {.timeout_s = TIMEOUT_S, .to = TO_NOT_GIVEN};
-	char resident[CONTROL_SIZE_TEXT], memory[CONTROL_SIZE_TEXT];
 	struct control_request request = {.verb = CONTROL_EVICT};
 	struct control_status s;
 	int r = begin(&evict_table, argc, argv, &o);
@@ -255,9 +304,8 @@ int cmd_evict(int argc, char **argv)
 	request.bytes = o.all ? 0 : o.to;
 	r = ask("evict", &o, &request, show_progress, &s);
 	if (r == CLI_OK)
-		printf("resident: %s of %s\n",
-		       control_size_text(s.counters.resident_bytes, resident),
-		       control_size_text(s.counters.memory_bytes, memory));
+		printf("resident: %s of %s\n", SIZE_TEXT(s.counters.resident_bytes),
+		       SIZE_TEXT(s.counters.memory_bytes));
 	return r;
 }
 
@@ -274,12 +322,13 @@ int cmd_stop(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	r = control_client_open(&c, o.path, TIMEOUT_S * 1000, &e);
+	r = control_client_open(&c, o.path, (uint32_t)min_u64(o.timeout_s, TIMEOUT_S) * 1000,
+				o.timeout_s * 1000ull, &e);
 	if (r < 0)
-		return failed("stop", &o, &e);
+		return refused("stop", &o, &e);
 	r = control_client_ask(&c, &request, NULL, &s, &e);
 	if (r == 0)
-		r = control_client_wait_end(&c, o.timeout_s * 1000ull, &e);
+		r = control_client_wait_end(&c, &e);
 	control_client_close(&c);
 	if (r < 0)
 		return failed("stop", &o, &e);

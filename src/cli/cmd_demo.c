@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/size.h"
 #include "cli/cli.h"
 #include "cli/demo.h"
 #include "cli/opts.h"
@@ -35,8 +36,9 @@ struct parsed {
 
 static const struct opt rows[] = {
 	{OPT_TEXT(struct parsed, runs), .name = "runs", .arg = "LIST",
-	 .help = "What to measure, in this order, separated by commas; default " DEFAULT_RUNS
-		 ". Also: user:pf2-strict."},
+	 .help = "What to measure, in this order, separated by commas: block, stall, kernel, "
+		 "user:legacy, user:pf2, user:pf2-strict, user:int, collision; default all but "
+		 "user:pf2-strict."},
 	{OPT_U32(struct parsed, demo.vcpus), .name = "vcpus", .arg = "N", .min = 1,
 	 .max = SMALL_VCPUS_MAX, .help = "Virtual CPUs of the guest; default 1."},
 	{OPT_U32(struct parsed, demo.tasks), .name = "tasks", .arg = "N", .min = 1,
@@ -78,7 +80,8 @@ static const struct opt rows[] = {
 	 .help = "Take the image out of the page cache before each run, as far as its file system "
 		 "does that."},
 	{OPT_TEXT(struct parsed, demo.json), .name = "json", .arg = "FILE",
-	 .help = "Write the results to FILE as JSON, too."},
+	 .help = "Write the results to FILE as JSON, too; with -, to standard output, instead of "
+		 "the table."},
 	{OPT_FLAG(struct parsed, demo.quiet), .name = "quiet",
 	 .help = "Show no progress, only the results."},
 	{.name = NULL},
@@ -138,8 +141,8 @@ static int check(const struct demo_opts *d, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --tasks %u: fewer than --vcpus %u; "
 			       "give every vCPU a task", d->tasks, d->vcpus);
 	if (!is_pow2(d->block_bytes))
-		return err_set(e, -EINVAL, "bad value: --block-bytes %llu: not a power of two; "
-			       "use 4K, 64K, 2M or the like", (unsigned long long)d->block_bytes);
+		return err_set(e, -EINVAL, "bad value: --block-bytes %s: not a power of two; "
+			       "use 4K, 64K, 2M or the like", SIZE_WORD(d->block_bytes));
 	if (d->pages == 0 && !d->image)
 		return err_set(e, -EINVAL, "bad value: --pages 0: there is no image to take the "
 			       "number from; name one with --image");

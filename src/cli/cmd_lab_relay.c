@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -23,13 +22,13 @@
 #include "cli/opts.h"
 #include "cli/relay_proto.h"
 
-/* The server may be made a moment after the host's program connects. */
-#define CONNECT_MS_MAX 10000u
-#define CONNECT_MS_STEP 20u
+/* Until there is a server it is looked for this often; the host opens nothing before. */
+#define LOOK_MS 20
 
 struct lab_relay {
 	const char *path; /* of the server's socket */
 	int port;
+	bool ready; /* there is a server, and the host knows */
 	int server[RELAY_CONNECTIONS_MAX]; /* -1: none, as relay_has_server() says */
 	struct relay relay;
 };
@@ -38,20 +37,25 @@ struct lab_relay {
 static int connect_server(const char *path)
 {
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
-	struct timespec step = {.tv_nsec = CONNECT_MS_STEP * 1000000};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	memcpy(to.sun_path, path, strlen(path));
-	for (unsigned ms = 0; ms < CONNECT_MS_MAX; ms += CONNECT_MS_STEP) {
-		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-		if (fd < 0)
-			return -1;
-		if (connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
-			return fd;
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
+		return fd;
+	if (fd >= 0)
 		close(fd);
-		nanosleep(&step, NULL);
-	}
 	return -1;
+}
+
+static void look_for_server(struct lab_relay *l)
+{
+	int fd = connect_server(l->path);
+
+	if (fd < 0)
+		return;
+	close(fd);
+	relay_ready(&l->relay);
+	l->ready = true;
 }
 
 static void hang_up(struct lab_relay *l, unsigned n)
@@ -78,6 +82,8 @@ static void tell_server(struct lab_relay *l, const struct relay_frame *f)
 		break;
 	case RELAY_END:
 		(void)shutdown(*fd, SHUT_WR);
+		break;
+	case RELAY_READY: /* ours alone */
 		break;
 	}
 }
@@ -134,6 +140,8 @@ static int relay_step(struct lab_relay *l)
 
 	if (rc < 0)
 		return rc;
+	if (!l->ready)
+		look_for_server(l);
 
 	bool room = relay_has_room(&l->relay);
 
@@ -142,7 +150,7 @@ static int relay_step(struct lab_relay *l)
 		.events = (short)((room ? POLLIN : 0) | (l->relay.out_bytes ? POLLOUT : 0))};
 	for (unsigned n = 0; n < RELAY_CONNECTIONS_MAX; n++)
 		p[1 + n] = (struct pollfd){.fd = room ? l->server[n] : -1, .events = POLLIN};
-	if (poll(p, ARRAY_LEN(p), -1) < 0)
+	if (poll(p, ARRAY_LEN(p), l->ready ? -1 : LOOK_MS) < 0)
 		return errno == EINTR ? 1 : -errno;
 	for (unsigned n = 0; n < RELAY_CONNECTIONS_MAX; n++)
 		if (p[1 + n].revents && relay_has_room(&l->relay))

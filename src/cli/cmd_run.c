@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cli/cli.h"
 #include "cli/opts.h"
 #include "cli/run.h"
@@ -72,10 +73,14 @@ static const struct opt rows[] = {
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
 	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
 		 "stop; for you alone."},
+	{OPT_FLAG(struct run_line, run.machine.exit_port), .name = "exit-port",
+	 .help = "Let the guest end the run by writing a number to port 0xf4; exit code 160 plus "
+		 "the number, 255 at most."},
 	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
-	 .help = "Write how it ended and the statistics to FILE as JSON."},
+	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
+		 "output, as its last line."},
 	{OPT_FLAG(struct run_line, run.quiet), .name = "quiet",
 	 .help = "Say nothing but what the guest prints and errors."},
 	{OPT_FLAG(struct run_line, lab), .name = "lab",
@@ -90,8 +95,9 @@ static const struct opt rows[] = {
 const struct opts run_table = {
 	.verb = "run",
 	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
-		 "the terminal; Ctrl-A x ends it. Exit code: 0 when the guest powers off, 4 when\n"
-		 "it resets, 2v+1 when it writes v to port 0xf4.",
+		 "the terminal; Ctrl-A x ends it. Exit code: 0 the guest powered off, 1 it or the\n"
+		 "host failed, 3 it could not start, 4 the guest reset the machine, 5 Ctrl-A x or\n"
+		 "'asyncpf stop' ended it.",
 	.rows = rows,
 };
 
@@ -130,10 +136,9 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "missing option: --kernel: there is nothing to boot; "
 			       "see 'asyncpf run --help'");
 	if (m->memory_bytes % MACHINE_MEMORY_UNIT)
-		return err_set(e, -EINVAL, "bad value: --memory %llu: not a multiple of 2M; "
-			       "use %lluM", (unsigned long long)m->memory_bytes,
-			       (unsigned long long)(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT) /
-						    MIB));
+		return err_set(e, -EINVAL, "bad value: --memory %s: not a multiple of 2M; use %s",
+			       SIZE_WORD(m->memory_bytes),
+			       SIZE_WORD(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT)));
 	if (m->apf.resident_max && !m->apf.swap)
 		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
 			       "name a file with --swap");

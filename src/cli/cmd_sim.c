@@ -77,6 +77,7 @@ int cmd_sim(int argc, char **argv)
 		.faults = 1000000,
 		.jobs = cpus > 0 ? (uint32_t)cpus : 1,
 	};
+	struct err e = {0};
 	int operand;
 	int r = cli_begin(&sim_table, argc, argv, &o, &operand);
 
@@ -88,7 +89,7 @@ int cmd_sim(int argc, char **argv)
 		return CLI_USAGE;
 	}
 	if (o.scale)
-		return sim_scale_main(o.faults, o.tasks) == 0 ? CLI_OK : CLI_FAILED;
+		return sim_scale_main(o.faults, o.tasks, &e) == 0 ? CLI_OK : cli_refused(&e);
 	if (o.tasks > 8) {
 		cli_error("wrong usage: --tasks: %u tasks are for --scale; a seed has 8 at most",
 			  o.tasks);
@@ -107,5 +108,6 @@ int cmd_sim(int argc, char **argv)
 		.no_faults = o.no_faults,
 	};
 
-	return sim_main(&request) == 0 ? CLI_OK : CLI_FAILED;
+	r = sim_main(&request, &e);
+	return r == 0 ? CLI_OK : r < 0 ? cli_refused(&e) : CLI_FAILED;
 }

@@ -31,6 +31,12 @@ static int left_ms(uint64_t until_ms)
 	return now >= until_ms ? 0 : (int)min_u64(until_ms - now, INT32_MAX);
 }
 
+/* The server may be silent until then. */
+static uint64_t silent_until(const struct control_client *c)
+{
+	return min_u64(now_ms() + c->timeout_ms, c->until_ms);
+}
+
 static int silent(const struct control_client *c, struct err *e)
 {
 	return err_set(e, -ETIME, "no answer within %u s; the VM hangs, or give it more with "
@@ -65,7 +71,7 @@ static int explain_connect(int code, const char *path, struct err *e)
 static int dial(struct control_client *c, const char *path, struct err *e)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	uint64_t until = now_ms() + c->timeout_ms;
+	uint64_t until = silent_until(c);
 	size_t len = strlen(path);
 
 	if (len >= sizeof(a.sun_path))
@@ -104,7 +110,7 @@ static int open_server_process(int fd)
 /* 1 with a line; 0: the server has hung up; or -Exxx. */
 static int read_line(struct control_client *c, char line[static CONTROL_LINE_MAX], struct err *e)
 {
-	uint64_t until = now_ms() + c->timeout_ms;
+	uint64_t until = silent_until(c);
 	int rc;
 
 	while ((rc = control_lines_take(&c->in, line, e)) == 0) {
@@ -148,8 +154,8 @@ static int greet(struct control_client *c, struct err *e)
 	if (rc < 0)
 		return rc;
 	if (rc == 0)
-		return err_set(e, -EPROTO, "it hung up without a greeting; is it the VM's control "
-			       "socket, and is the VM about to end?");
+		return err_set(e, -ECONNRESET, "it hung up without a greeting; is it the VM's "
+			       "control socket, and is the VM about to end?");
 	if (control_hello_parse(line, &version) < 0)
 		return err_set(e, -EPROTO, "what answers is no control socket of asyncpf; name "
 			       "the VM's");
@@ -163,9 +169,15 @@ static int greet(struct control_client *c, struct err *e)
 }
 
 int control_client_open(struct control_client *c, const char *path, uint32_t timeout_ms,
-			struct err *e)
+			uint64_t limit_ms, struct err *e)
 {
-	*c = (struct control_client){.fd = -1, .pid_fd = -1, .timeout_ms = timeout_ms};
+	*c = (struct control_client){
+		.fd = -1,
+		.pid_fd = -1,
+		.timeout_ms = timeout_ms,
+		.limit_ms = limit_ms,
+		.until_ms = limit_ms ? now_ms() + limit_ms : UINT64_MAX,
+	};
 	int rc = dial(c, path, e);
 
 	if (rc == 0) {
@@ -244,20 +256,19 @@ static bool has_hung_up(int fd)
 	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-int control_client_wait_end(struct control_client *c, uint64_t limit_ms, struct err *e)
+int control_client_wait_end(struct control_client *c, struct err *e)
 {
-	uint64_t until = now_ms() + limit_ms;
 	int rc;
 
 	do
-		rc = wait_readable(c->fd, until);
+		rc = wait_readable(c->fd, c->until_ms);
 	while (rc == 0 && !has_hung_up(c->fd));
 	/* Once its process has ended, too, its files are closed. */
 	if (rc == 0 && c->pid_fd >= 0)
-		rc = wait_readable(c->pid_fd, until);
+		rc = wait_readable(c->pid_fd, c->until_ms);
 	if (rc < 0)
 		return err_set(e, rc, "the VM was told to, and has not ended within %llu s; it may "
 			       "yet, or wait longer with --timeout",
-			       (unsigned long long)limit_ms / 1000);
+			       (unsigned long long)c->limit_ms / 1000);
 	return 0;
 }

@@ -4,36 +4,22 @@
 
 #include <inttypes.h>
 
+#include "base/size.h"
 #include "cli/json.h"
-
-const char *control_size_text(uint64_t bytes, char buf[static CONTROL_SIZE_TEXT])
-{
-	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-	double v = (double)bytes;
-	unsigned u = 0;
-
-	/* What would be rounded to 1024.0 is 1.0 of the next. */
-	for (; v >= 1023.95 && u < ARRAY_LEN(units) - 1; u++)
-		v /= 1024;
-	snprintf(buf, CONTROL_SIZE_TEXT, "%.*f %s", u ? 1 : 0, v, units[u]);
-	return buf;
-}
 
 static void put_size(FILE *out, uint64_t bytes)
 {
-	char text[CONTROL_SIZE_TEXT];
-
-	fputs(control_size_text(bytes, text), out);
+	fputs(SIZE_TEXT(bytes), out);
 }
 
 static void put_wait(FILE *out, const char *name, uint64_t ns)
 {
 	if (ns < NS_PER_MS)
 		fprintf(out, "%s %" PRIu64 " us", name, (uint64_t)(ns / NS_PER_US));
-	else if (ns < 10 * NS_PER_S)
+	else if (ns < NS_PER_S)
 		fprintf(out, "%s %.2f ms", name, (double)ns / 1e6);
 	else
-		fprintf(out, "%s %.1f s", name, (double)ns / 1e9);
+		fprintf(out, "%s %.2f s", name, (double)ns / 1e9);
 }
 
 static void put_uptime(FILE *out, uint64_t ns)
@@ -48,6 +34,9 @@ static void put_uptime(FILE *out, uint64_t ns)
 		fprintf(out, "%" PRIu64 " h %02" PRIu64 " min\n", s / 3600, s / 60 % 60);
 }
 
+/* Of counters; each line has room for numbers of ten digits on a terminal of 80 columns. */
+#define N "%" PRIu64
+
 static void show_memory(const struct apf_counters *c, uint64_t block_bytes, FILE *out)
 {
 	fputs("memory    ", out);
@@ -61,45 +50,52 @@ static void show_memory(const struct apf_counters *c, uint64_t block_bytes, FILE
 	}
 	fputs(", absent ", out);
 	put_size(out, c->absent_bytes);
-	fputs(", blocks of ", out);
+	fputs("\nblocks    of ", out);
 	put_size(out, block_bytes);
-	fprintf(out, "\nunmapped  %" PRIu64 " blocks: %" PRIu64 " unchanged, %" PRIu64
-		" all zeroes; %" PRIu64 " evicted\n",
-		c->unmapped, c->unmapped_clean, c->unmapped_zero, c->evicted);
-	fprintf(out, "returned  %" PRIu64 " rescued, %" PRIu64 " fetched again; %" PRIu64
-		" of them for kernel mode, %" PRIu64 " read ahead\n",
-		c->rescued, c->refaulted, c->refaults_kernel_mode, c->read_ahead);
+	fputs(", of which\n", out);
+	fprintf(out, "unmapped  " N ", " N " of them unchanged, " N " all zeroes\n", c->unmapped,
+		c->unmapped_clean, c->unmapped_zero);
+	fprintf(out, "evicted   " N ", what was read ahead and not wanted among them\n",
+		c->evicted);
+	fprintf(out, "returned  " N " rescued, " N " fetched again;\n          " N
+		" for kernel mode, and " N " more read ahead\n", c->rescued, c->refaulted,
+		c->refaults_kernel_mode, c->read_ahead);
 	fputs("swapped   ", out);
 	put_size(out, c->swapped_bytes);
-	fprintf(out, ", %" PRIu64 " writes in flight, %" PRIu64 " errors\n",
-		c->swap_writes_in_flight, c->swap_write_errors);
-	fprintf(out, "fetched   %" PRIu64 " reads, ", c->reads);
+	fprintf(out, ", " N " writes in flight, " N " errors\n", c->swap_writes_in_flight,
+		c->swap_write_errors);
+	fprintf(out, "fetched   " N " reads, ", c->reads);
 	put_size(out, c->read_bytes);
-	fprintf(out, ", %" PRIu64 " in flight; %" PRIu64 " errors, %" PRIu64 " retries, %" PRIu64
-		" timeouts\n",
+	fprintf(out, ", " N " in flight;\n          " N " errors, " N " retries, " N " timeouts\n",
 		c->reads_in_flight, c->read_errors, c->read_retries, c->read_timeouts);
 }
 
 static void show_faults(const struct apf_counters *c, FILE *out)
 {
-	fprintf(out, "touches   %" PRIu64 " of absent memory: %" PRIu64 " events, %" PRIu64
-		" stalls, %" PRIu64 " in grace, %" PRIu64 " blocked\n",
-		c->faults_total, c->missing_events, c->stalls, c->graced, c->blocked);
+	fprintf(out, "touches   " N " of absent memory: " N " events, " N " stalls,\n"
+		"          " N " in grace, " N " blocked\n", c->faults_total, c->missing_events,
+		c->stalls, c->graced, c->blocked);
 	put_wait(out, "waits     p50", c->wait_p50_ns);
 	put_wait(out, ", p99", c->wait_p99_ns);
 	put_wait(out, ", max", c->wait_max_ns);
 	put_wait(out, "; vCPUs still for", c->host_wait_ns);
-	fprintf(out, "\nstalls    kernel mode %" PRIu64 ", interrupts off %" PRIu64
-		", slot busy %" PRIu64 ", other %" PRIu64 "\n",
-		c->stalls_kernel_mode, c->stalls_irqs_off, c->stalls_slot_busy, c->stalls_other);
+	fprintf(out, "\nstalls    kernel mode " N ", interrupts off " N ",\n          slot busy " N
+		", other " N "\n", c->stalls_kernel_mode, c->stalls_irqs_off,
+		c->stalls_slot_busy, c->stalls_other);
 	put_wait(out, "          for", c->stall_kernel_mode_ns);
 	put_wait(out, " in kernel mode,", c->stall_other_ns);
-	fprintf(out, " else\nholds     %" PRIu64, c->holds);
+	fprintf(out, " else\nholds     " N, c->holds);
 	put_wait(out, " to unmap, for", c->hold_ns);
 	put_wait(out, ", the longest", c->hold_max_ns);
 	fputc('\n', out);
-	fprintf(out, "events    missing %" PRIu64 ", ready %" PRIu64 ", wake-all %" PRIu64 "\n",
-		c->missing_events, c->ready_events, c->wake_alls);
+	fprintf(out, "events    missing " N ", ready " N ", wake-all " N "\n", c->missing_events,
+		c->ready_events, c->wake_alls);
+}
+
+void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, FILE *out)
+{
+	show_memory(c, block_bytes, out);
+	show_faults(c, out);
 }
 
 static void show_vcpus(const struct control_status *s, FILE *out)
@@ -120,8 +116,7 @@ void control_show_text(const struct control_status *s, FILE *out)
 	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
-	show_memory(&s->counters, s->block_bytes, out);
-	show_faults(&s->counters, out);
+	control_show_counters(&s->counters, s->block_bytes, out);
 	if (s->vcpu_count)
 		show_vcpus(s, out);
 }

@@ -29,7 +29,9 @@ struct demo {
 	struct stop_signals signals;
 	bool progress; /* there is somebody to watch */
 	const char *doing;
-	FILE *json;    /* opened before the work, so that it is not in vain */
+	bool begun;   /* a guest has run */
+	bool stopped; /* by a signal, before all was done */
+	struct json_file json;
 	/* Under the library's lock while a machine runs. */
 	unsigned paused; /* blocks that could not be had since the machine last went on */
 };
@@ -85,29 +87,10 @@ static void show_event(void *ctx, const struct apf_event *ev)
 	}
 }
 
-/* What to do about a failure whose text does not say it. */
-static const char *advice(const struct err *e)
-{
-	if (strstr(e->text, "; "))
-		return "";
-	switch (e->code) {
-	case -ENOMEM:
-		return "; free memory, raise the limit (ulimit -v), or use fewer --pages";
-	case -EMFILE:
-		return "; raise the limit of open files (ulimit -n)";
-	case -ENFILE:
-		return "; raise sysctl fs.file-max";
-	case -EAGAIN: /* a thread */
-		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
-	default:
-		return "; see 'asyncpf doctor'";
-	}
-}
-
 static void tell_failure(const struct demo *d, const struct err *e)
 {
 	if (e->code != -EINTR)
-		cli_error("run failed: %s: %s%s", d->doing, e->text, advice(e));
+		cli_error("run failed: %s: %s%s", d->doing, e->text, cli_advice(e));
 	else if (d->paused)
 		cli_error("run stopped: %s: by a signal, while it was paused for want of %u "
 			  "block%s; see why above", d->doing, d->paused,
@@ -262,6 +245,7 @@ static int run_one(struct demo *d, enum demo_run run)
 	rc = d->o->cold ? demo_image_cool(&d->image, &e) : 0;
 	if (rc == 0)
 		rc = small_run(&cfg, &r->out, &e);
+	d->begun |= r->out.started;
 	end_progress(d);
 	if (rc < 0) {
 		tell_failure(d, &e);
@@ -292,6 +276,7 @@ static int collide(struct demo *d, const struct run_kind *k, uint32_t scenario, 
 	cfg.boot.scenario = scenario;
 	cfg.time_limit_ms = 30000;
 	rc = small_run(&cfg, &out, &e);
+	d->begun |= out.started;
 	end_progress(d);
 	if (rc < 0) {
 		tell_failure(d, &e);
@@ -325,16 +310,6 @@ static int run_collision(struct demo *d)
 	return rc;
 }
 
-/* Append mode: what is there stays until there is something better. */
-static int open_json(struct demo *d, struct err *e)
-{
-	if (!d->o->json)
-		return 0;
-	d->json = fopen(d->o->json, "ae");
-	return d->json ? 0 : err_set(e, -errno, "cannot write: %.100s: %m; give --json a file "
-				     "that may be written", d->o->json);
-}
-
 static int prepare(struct demo *d)
 {
 	const struct demo_opts *o = d->o;
@@ -342,12 +317,18 @@ static int prepare(struct demo *d)
 	int rc = stop_signals_start(&d->signals, &e);
 
 	if (rc == 0)
-		rc = open_json(d, &e);
+		rc = json_file_open(&d->json, o->json, &e);
 	if (rc == 0)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
-	if (rc == 0)
-		rc = build_uri(d, &e);
-	return rc < 0 ? cli_error("%s%s", e.text, rc == -EINTR ? "" : advice(&e)) : check_uri(d);
+	d->stopped = rc == -EINTR;
+	if (d->stopped)
+		return cli_error("%s", e.text);
+	if (rc < 0)
+		return cli_refused(&e);
+	if (build_uri(d, &e) == 0)
+		return check_uri(d);
+	cli_error("%s", e.text);
+	return CLI_USAGE;
 }
 
 static int run_all(struct demo *d)
@@ -361,14 +342,17 @@ static int run_all(struct demo *d)
 	d->report.pages = d->image.pages;
 	for (uint32_t i = 0; i < o->runs_n && rc == 0; i++)
 		rc = o->runs[i] == DEMO_RUN_COLLISION ? run_collision(d) : run_one(d, o->runs[i]);
-	if (d->report.count || d->report.collision_count)
+	d->stopped = rc == -EINTR;
+	if ((d->report.count || d->report.collision_count) && !json_file_is_stdout(o->json))
 		demo_print(&d->report, stdout);
 	/* Also after a failure: what was measured before it is not lost. */
-	if (d->json && demo_write_json(&d->report, d->json, o->json, &e) < 0)
-		return cli_error("%s", e.text);
+	if (d->json.out && demo_write_json(&d->report, &d->json, &e) < 0)
+		return cli_failed(&e);
 	for (unsigned i = 0; i < d->report.count; i++)
 		if (!d->report.results[i].verified)
 			return CLI_FAILED;
+	if (rc < 0 && !d->begun)
+		return CLI_REFUSED;
 	return rc < 0 ? CLI_FAILED : CLI_OK;
 }
 
@@ -378,7 +362,7 @@ int demo_main(const struct demo_opts *o)
 	int rc;
 
 	if (!d)
-		return cli_error("cannot start: demo: %s; free memory", strerror(ENOMEM));
+		return cli_refused(&(struct err){-ENOMEM, "cannot start: demo: no memory"});
 	d->o = o;
 	d->report.opts = o;
 	d->signals.fd = -1;
@@ -386,9 +370,10 @@ int demo_main(const struct demo_opts *o)
 	d->progress = !o->quiet && isatty(STDERR_FILENO);
 	rc = run_all(d);
 	demo_image_close(&d->image);
-	if (d->json)
-		fclose(d->json);
+	json_file_close(&d->json);
 	stop_signals_end(&d->signals);
+	if (d->stopped)
+		stop_signals_die(&d->signals);
 	free(d);
 	return rc;
 }

@@ -52,7 +52,7 @@ struct demo_opts {
 /* "block", "user:int", …: as --runs takes it. */
 const char *demo_run_name(enum demo_run run);
 
-/* Does the work and prints the result. Returns an enum cli_exit. */
+/* Does the work and prints the result. Returns an enum cli_exit, or ends by a signal. */
 int demo_main(const struct demo_opts *o);
 
 #endif

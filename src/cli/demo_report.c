@@ -8,6 +8,7 @@
 #include "cli/demo_report.h"
 #include "cli/json.h"
 #include "cli/json_counters.h"
+#include "cli/json_file.h"
 
 static double per_second(const struct demo_result *d)
 {
@@ -44,26 +45,34 @@ static const struct demo_result *find(const struct demo_report *r, enum demo_run
 	return NULL;
 }
 
+/* Rows end in yes or NO: every byte was right, or not. */
 static void print_row(const struct demo_report *r, const struct demo_result *d, FILE *out)
 {
 	const struct demo_result *block = find(r, DEMO_RUN_BLOCK);
 	const uint32_t *hist = d->out.results.hist;
 	uint64_t max = wait_max_us(d);
-	char stalls[24] = "-", ratio[24] = "-";
+	char ratio[24] = "-";
 
-	if (!is_kernel(d))
-		snprintf(stalls, sizeof(stalls), "%llu", (unsigned long long)d->out.stats.stalls);
 	if (block && per_second(block) > 0)
 		snprintf(ratio, sizeof(ratio), "%.2f", per_second(d) / per_second(block));
-	fprintf(out, "%-15s %7.3f %8.0f %7s %7.0f%% %8llu %8llu %7s %8.2f %8.2f %8.2f  %s\n",
+	fprintf(out, "%-15s %7.3f %7.0f %7s %4.0f%% %8.2f %8.2f %8.2f  %s\n",
 		demo_run_name(d->run), d->out.wall_s, per_second(d), ratio,
 		d->out.wall_s > 0 ? 100.0 * still_s(d, r->opts->vcpus) /
 					    (d->out.wall_s * r->opts->vcpus)
 				  : 0.0,
-		(unsigned long long)d->missing, (unsigned long long)d->ready, stalls,
 		(double)hist_quantile(hist, 50, 100, max) / 1000.0,
 		(double)hist_quantile(hist, 99, 100, max) / 1000.0, (double)max / 1000.0,
 		d->verified ? "yes" : "NO");
+}
+
+static void print_events(const struct demo_result *d, FILE *out)
+{
+	char stalls[24] = "-";
+
+	if (!is_kernel(d))
+		snprintf(stalls, sizeof(stalls), "%llu", (unsigned long long)d->out.stats.stalls);
+	fprintf(out, "%-15s %12llu %12llu %12s\n", demo_run_name(d->run),
+		(unsigned long long)d->missing, (unsigned long long)d->ready, stalls);
 }
 
 /* Iterations per second of the counting task, over the time it counted; 0 if there is none. */
@@ -105,9 +114,9 @@ static void print_collisions(const struct demo_report *r, FILE *out)
 	if (r->collision_count == 0)
 		return;
 	fprintf(out,
-		"\nA page-ready event meets a real page fault (ok/wrong/lost, as the guest "
-		"counted):\n"
-		"%-15s %-36s %s\n",
+		"\nA page-ready event meets a real page fault (the guest counted "
+		"ok/wrong/lost):\n"
+		"%-10s %-34s %s\n",
 		"abi", "handler open to events before CR2", "event due while interrupts are off");
 	for (unsigned i = 0; i < r->collision_count; i++) {
 		const struct demo_collision *c = &r->collisions[i];
@@ -117,7 +126,7 @@ static void print_collisions(const struct demo_report *r, FILE *out)
 			 verdict(c->open_ok, c->open_wrong, c->open_lost),
 			 (unsigned long long)c->open_ok, (unsigned long long)c->open_wrong,
 			 (unsigned long long)c->open_lost);
-		fprintf(out, "%-15s %-36s %s (%llu/%llu/%llu)\n", c->abi, open,
+		fprintf(out, "%-10s %-34s %s (%llu/%llu/%llu)\n", c->abi, open,
 			verdict(c->masked_ok, c->masked_wrong, c->masked_lost),
 			(unsigned long long)c->masked_ok, (unsigned long long)c->masked_wrong,
 			(unsigned long long)c->masked_lost);
@@ -132,15 +141,19 @@ void demo_print(const struct demo_report *r, FILE *out)
 		"guest: %u vCPU%s, %u tasks, %llu pages; each fetch takes at least %.3f ms\n\n",
 		o->vcpus, o->vcpus == 1 ? "" : "s", o->tasks, (unsigned long long)r->pages,
 		(double)o->delay_us / 1000.0);
-	if (r->count) {
-		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %26s\n", "", "wall", "pages",
-			"times", "vCPU", "page-", "page-", "", "wait for a page, ms");
-		fprintf(out, "%-15s %7s %8s %7s %8s %8s %8s %7s %8s %8s %8s  %s\n", "faults", "s",
-			"/s", "block", "still", "missing", "ready", "stalls", "p50", "p99", "max",
-			"verified");
-	}
+	if (r->count)
+		fprintf(out,
+			"%-15s %7s %7s %7s %5s %26s\n"
+			"%-15s %7s %7s %7s %5s %8s %8s %8s  %s\n",
+			"", "wall", "pages", "times", "vCPU", "wait for a page, ms", "faults", "s",
+			"/s", "block", "still", "p50", "p99", "max", "right");
 	for (unsigned i = 0; i < r->count; i++)
 		print_row(r, &r->results[i], out);
+	if (r->count)
+		fprintf(out, "\n%-15s %12s %12s %12s\n", "faults", "page-missing", "page-ready",
+			"stalls");
+	for (unsigned i = 0; i < r->count; i++)
+		print_events(&r->results[i], out);
 	print_counters(r, out);
 	print_collisions(r, out);
 }
@@ -196,16 +209,15 @@ static void json_collision(struct json *j, const struct demo_collision *c)
 	json_close(j);
 }
 
-int demo_write_json(const struct demo_report *r, FILE *f, const char *path, struct err *e)
+int demo_write_json(const struct demo_report *r, const struct json_file *f, struct err *e)
 {
 	const struct demo_opts *o = r->opts;
 	struct json j;
+	int rc = json_file_begin(f, e);
 
-	/* A pipe or a terminal has nothing to cut. */
-	if (ftruncate(fileno(f), 0) < 0 && errno != EINVAL)
-		return err_set(e, -errno, "cannot write: %.100s: %m; give --json another file",
-			       path);
-	json_init(&j, f);
+	if (rc < 0)
+		return rc;
+	json_init(&j, f->out);
 	json_object_open(&j, NULL);
 	json_text(&j, "version", apf_version());
 	json_u64(&j, "vcpus", o->vcpus);
@@ -222,10 +234,6 @@ int demo_write_json(const struct demo_report *r, FILE *f, const char *path, stru
 	json_close(&j);
 	json_close(&j);
 	errno = 0;
-	if (json_end(&j) == 0)
-		return 0;
-	if (errno == 0)
-		errno = EIO;
-	return err_set(e, -errno, "cannot write: %.100s: %m; free space or give --json another "
-		       "file", path);
+	rc = json_end(&j);
+	return json_file_written(f, rc, e);
 }

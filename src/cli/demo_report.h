@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "cli/demo.h"
+#include "cli/json_file.h"
 #include "vmm/small.h"
 
 /* One run as it was measured. */
@@ -36,11 +37,9 @@ struct demo_report {
 	unsigned collision_count;
 };
 
+/* For people, within 80 columns. */
 void demo_print(const struct demo_report *r, FILE *out);
-/*
- * Writes the results as JSON instead of what f, open for appending, holds; path is for
- * messages. 0 or -Exxx with text.
- */
-int demo_write_json(const struct demo_report *r, FILE *f, const char *path, struct err *e);
+/* Writes the results as JSON instead of what f holds. 0 or -Exxx with text. */
+int demo_write_json(const struct demo_report *r, const struct json_file *f, struct err *e);
 
 #endif

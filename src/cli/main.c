@@ -20,7 +20,7 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{"check", cmd_check, "what a host promises about page fault events, checked by a guest"},
-	{"demo", cmd_demo, "the main job in one minute: each way of serving faults, side by side"},
+	{"demo", cmd_demo, "the main job in one minute: ways of serving faults compared"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
 	{"evict", cmd_evict, "take memory away from a running VM"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
@@ -40,7 +40,8 @@ static void print_usage(FILE *out)
 		if (verbs[i].summary)
 			fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
 	fputs("\n'asyncpf VERB --help' lists the options of a verb; 'asyncpf --version' shows the\n"
-	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage.\n", out);
+	      "version. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 it could not begin;\n"
+	      "asyncpf(1) has all.\n", out);
 }
 
 static int unknown_verb(const char *word)

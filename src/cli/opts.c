@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/size.h"
 
 /* getopt_long return values; table rows count from 0 upwards behind ROW_FIRST. */
 enum { KEY_HELP = 'h', KEY_VERSION = 256, ROW_FIRST = 512 };
@@ -125,8 +126,14 @@ static int bad_range(const struct opts *o, const struct opt *row, const char *te
 {
 	char why[96];
 
-	snprintf(why, sizeof(why), "it must lie between %llu and %llu",
-		 (unsigned long long)row->min, (unsigned long long)row->max);
+	if (row->kind == OPT_KIND_SIZE && row->max > UINT64_MAX / 2)
+		snprintf(why, sizeof(why), "too large");
+	else if (row->kind == OPT_KIND_SIZE)
+		snprintf(why, sizeof(why), "it must lie between %s and %s", SIZE_WORD(row->min),
+			 SIZE_WORD(row->max));
+	else
+		snprintf(why, sizeof(why), "it must lie between %llu and %llu",
+			 (unsigned long long)row->min, (unsigned long long)row->max);
 	return bad_value(o, row, text, why, e);
 }
 
@@ -376,8 +383,11 @@ static void row_words(const struct opt *row, const void *value, const void *by_d
 			return;
 		}
 		break;
-	case OPT_KIND_U64:
 	case OPT_KIND_SIZE:
+		text_word(row, SIZE_WORD(*(const uint64_t *)value),
+			  SIZE_WORD(*(const uint64_t *)by_default), ret);
+		return;
+	case OPT_KIND_U64:
 		break;
 	}
 	number_word(row, *(const uint64_t *)value, *(const uint64_t *)by_default, ret);
@@ -391,7 +401,7 @@ void opts_words(const struct opts *o, const void *values, const void *defaults, 
 }
 
 #define HELP_COLUMN 26
-#define HELP_WIDTH 88
+#define HELP_WIDTH 80
 
 /* Prints `text` from HELP_COLUMN on, broken at spaces. */
 static void help_wrapped(const char *text, FILE *out)

@@ -61,11 +61,10 @@ int relay_take(struct relay *r, struct relay_frame *ret)
 	return 0;
 }
 
-static void say(struct relay *r, enum relay_type type, unsigned n, const void *data, size_t len)
+static void put(struct relay *r, enum relay_type type, unsigned n, const void *data, size_t len)
 {
 	unsigned char *to = r->out + r->out_bytes;
 
-	ASSERT(n < RELAY_CONNECTIONS_MAX && relay_has_server(r, n));
 	ASSERT(len <= RELAY_DATA_BYTES_MAX && relay_has_room(r));
 	to[0] = (unsigned char)type;
 	to[1] = (unsigned char)n;
@@ -74,6 +73,17 @@ static void say(struct relay *r, enum relay_type type, unsigned n, const void *d
 	if (len)
 		memcpy(to + RELAY_HEAD_BYTES, data, len);
 	r->out_bytes += RELAY_HEAD_BYTES + len;
+}
+
+static void say(struct relay *r, enum relay_type type, unsigned n, const void *data, size_t len)
+{
+	ASSERT(n < RELAY_CONNECTIONS_MAX && relay_has_server(r, n));
+	put(r, type, n, data, len);
+}
+
+void relay_ready(struct relay *r)
+{
+	put(r, RELAY_READY, 0, NULL, 0);
 }
 
 void relay_data(struct relay *r, unsigned n, const void *data, size_t len)

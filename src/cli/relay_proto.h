@@ -12,12 +12,14 @@
 
 #include "base/types.h"
 
-#define RELAY_CONNECTIONS_MAX 16u
+/* More than the server has places: whom it turns away, it tells so itself. */
+#define RELAY_CONNECTIONS_MAX 32u
 #define RELAY_HEAD_BYTES 4u /* type, connection, length (2) */
 #define RELAY_DATA_BYTES_MAX 4096u
 #define RELAY_FRAME_BYTES_MAX (RELAY_HEAD_BYTES + RELAY_DATA_BYTES_MAX)
 
-enum relay_type { RELAY_OPEN = 1, RELAY_DATA = 2, RELAY_END = 3 };
+/* READY: only from here, of no connection, and once. */
+enum relay_type { RELAY_OPEN = 1, RELAY_DATA = 2, RELAY_END = 3, RELAY_READY = 4 };
 
 struct relay_frame {
 	enum relay_type type;
@@ -63,6 +65,9 @@ static inline bool relay_has_server(const struct relay *r, unsigned n)
  * now or ever. After that, nothing more can be taken.
  */
 int relay_take(struct relay *r, struct relay_frame *ret);
+
+/* There is a server from now on. Needs room. */
+void relay_ready(struct relay *r);
 
 /* The server has said something: 1 to RELAY_DATA_BYTES_MAX bytes. Needs a server and room. */
 void relay_data(struct relay *r, unsigned n, const void *data, size_t len);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/json_file.h"
 #include "cli/stop_signals.h"
 #include "cli/tty_guard.h"
 #include "vmm/machine_control.h"
@@ -16,7 +17,7 @@ struct run {
 	struct stop_signals signals;
 	struct machine *m;
 	struct machine_control *control;
-	FILE *json;
+	struct json_file json;
 	struct err err; /* why it failed; code 0: it did not */
 	bool paused;    /* for trouble, and that was told */
 	struct machine_outcome out;
@@ -42,16 +43,6 @@ static void on_event(void *ctx, const struct apf_event *ev)
 	}
 }
 
-static int open_json(struct run *r)
-{
-	if (!r->o->json)
-		return 0;
-	/* Not "w": a file that cannot be written must be found before the run, and kept. */
-	r->json = fopen(r->o->json, "ae");
-	return r->json ? 0 : err_set(&r->err, -errno, "cannot write: %.100s: %m; give --json a "
-				     "file that may be written", r->o->json);
-}
-
 static int start_control(struct run *r)
 {
 	const struct apf_config *apf = &r->o->machine.apf;
@@ -67,7 +58,7 @@ static int start_control(struct run *r)
 static int start(struct run *r)
 {
 	struct machine_cfg cfg = r->o->machine;
-	int rc = open_json(r);
+	int rc = json_file_open(&r->json, r->o->json, &r->err);
 
 	if (rc == 0)
 		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
@@ -84,36 +75,46 @@ static int start(struct run *r)
 	return rc < 0 ? rc : start_control(r);
 }
 
+/* Returns the exit code. */
+static int write_json(struct run *r, int code)
+{
+	struct err e = {0};
+	int rc = json_file_begin(&r->json, &e);
+
+	if (rc == 0) {
+		errno = 0;
+		rc = run_report_json(r->o, &r->out, r->err.code ? &r->err : NULL, r->json.out);
+		rc = json_file_written(&r->json, rc, &e);
+	}
+	return rc < 0 ? cli_failed(&e) : code;
+}
+
 static int report(struct run *r, bool ran, int code)
 {
-	if (r->err.code != 0)
-		cli_error("%s", r->err.text);
+	if (r->err.code != 0 && ran)
+		(void)cli_failed(&r->err);
+	else if (r->err.code != 0)
+		code = cli_refused(&r->err);
 	else if (r->out.end == MACHINE_RESET && !r->o->quiet)
 		cli_error("the guest reset the machine (a reboot, or a panic); it has ended");
 	if (r->o->stats && ran)
-		run_report_stats(&r->out, stderr);
-	if (!r->json)
-		return code;
-	if (ftruncate(fileno(r->json), 0) < 0 && errno != EINVAL) /* EINVAL: a pipe */
-		return cli_error("cannot write: %.100s: %m", r->o->json);
-	if (run_report_json(r->o, &r->out, r->err.code ? &r->err : NULL, r->json) < 0)
-		return cli_error("cannot write: %.100s: %m; free space or name another file",
-				 r->o->json);
-	return code;
+		run_report_stats(r->o, &r->out, stderr);
+	return r->json.out ? write_json(r, code) : code;
 }
 
 int run_exit_code(const struct machine_outcome *out)
 {
 	switch (out->end) {
 	case MACHINE_POWERED_OFF:
+		return CLI_OK;
 	case MACHINE_ESCAPED:
 	case MACHINE_STOPPED:
-		return CLI_OK;
+		return CLI_STOPPED;
 	case MACHINE_RESET:
-		return RUN_EXIT_RESET;
+		return CLI_RESET;
 	case MACHINE_EXITED:
-		return (int)(out->status & 0xff);
-	case MACHINE_INTERRUPTED:
+		return CLI_GUEST + (int)min_u64(out->status, CLI_GUEST_MAX - CLI_GUEST);
+	case MACHINE_INTERRUPTED: /* stop_signals_die() is to come */
 		break;
 	}
 	return CLI_FAILED;
@@ -134,8 +135,7 @@ int run_main(const struct run_opts *o)
 	tty_guard_end(&r.guard);
 	stop_signals_end(&r.signals);
 	code = report(&r, ran, code);
-	if (r.json)
-		fclose(r.json);
+	json_file_close(&r.json);
 	if (ran && r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)
 		stop_signals_die(&r.signals);
 	return code;

@@ -11,9 +11,6 @@
 #include "cli/opts.h"
 #include "vmm/machine.h"
 
-/* Beside 0, 1 and 2: the guest reset the machine. Odd codes are the exit port's. */
-#define RUN_EXIT_RESET 4
-
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
 	const char *control;        /* the control socket's path; NULL: none */
@@ -41,7 +38,7 @@ void run_line_init(struct run_line *l); /* the defaults */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
 
-/* Runs it; returns the exit code, or ends by the signal that ended the run. */
+/* Runs it; returns an enum cli_exit, or ends by the signal that ended the run. */
 int run_main(const struct run_opts *o);
 
 /* ---- run_lab.c ---- */
@@ -67,7 +64,7 @@ bool run_lab_needed(const struct run_line *l, char *ret_why, size_t why_bytes);
 
 /*
  * Checks what can be checked here, then becomes tools/lab, whose exit code is that of the run
- * in the lab (125: the lab itself failed). Returns only when that failed: the exit code.
+ * in the lab, or CLI_LAB. Returns only when that failed: CLI_REFUSED or CLI_LAB.
  * why: what run_lab_needed() said, which is told; NULL: the lab was asked for.
  */
 int run_lab_main(const struct run_line *l, const char *why);
@@ -76,7 +73,7 @@ int run_lab_main(const struct run_line *l, const char *why);
 int run_exit_code(const struct machine_outcome *out);
 
 /* error: NULL, or why the run failed. */
-void run_report_stats(const struct machine_outcome *out, FILE *to);
+void run_report_stats(const struct run_opts *o, const struct machine_outcome *out, FILE *to);
 /* 0 or -EIO. */
 int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 		    const struct err *error, FILE *to);

@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 
+#include "cli/json_file.h"
 #include "cli/run.h"
 
 #define MIB (1ull << 20)
@@ -47,7 +48,7 @@ static void tool_words(const struct run_line *l, const struct run_lab_host *h, s
 		words_add(ret, "--disk=%s,rw", m->apf.swap);
 	if (l->run.control)
 		words_add(ret, "--socket=%s:" CONTROL_THERE, l->run.control);
-	if (l->run.json)
+	if (l->run.json && !json_file_is_stdout(l->run.json))
 		words_add(ret, "--get=json:%s", l->run.json);
 }
 
@@ -63,7 +64,7 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 	there.run.machine.kernel = "kernel";
 	if (there.run.control)
 		there.run.control = CONTROL_THERE;
-	if (there.run.json)
+	if (there.run.json && !json_file_is_stdout(there.run.json))
 		there.run.json = "json";
 	for (unsigned i = 0; i < m->modules_count; i++) {
 		snprintf(initrds[i], sizeof(initrds[i]), "initrd%u", i);

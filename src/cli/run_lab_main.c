@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/json_file.h"
 #include "cli/lab.h"
 #include "cli/probe.h"
 #include "cli/run.h"
 #include "vmm/blk_file.h"
+#include "vmm/control_socket.h"
 #include "vmm/load_file.h"
 
 /* ---- whether ---- */
@@ -101,6 +103,27 @@ static int check_disks(const struct machine_cfg *m, struct err *e)
 	return rc;
 }
 
+/* As it would be made here: what stands in its way is told in the same words. */
+static int check_control(const char *path, struct err *e)
+{
+	struct control_socket s;
+	int rc = path ? control_socket_open(&s, path, e) : 0;
+
+	if (path && rc == 0)
+		control_socket_close(&s);
+	return rc;
+}
+
+static int check_json(const char *path, struct err *e)
+{
+	struct json_file f;
+	int rc = json_file_open(&f, path, e);
+
+	if (rc == 0)
+		json_file_close(&f);
+	return rc;
+}
+
 static bool is_block_device(const char *path)
 {
 	struct stat st;
@@ -123,8 +146,12 @@ int run_lab_main(const struct run_line *l, const char *why)
 	if (rc == 0)
 		rc = check_disks(&l->run.machine, &e);
 	if (rc == 0)
-		rc = lab_find(tool, self, &e);
-	if (rc == 0) {
+		rc = check_json(l->run.json, &e);
+	if (rc == 0)
+		rc = check_control(l->run.control, &e);
+	if (rc < 0)
+		return cli_refused(&e);
+	if (lab_find(tool, self, &e) == 0) {
 		if (why && !l->run.quiet)
 			cli_error("running it in the lab: %s; --local tries it here all the same",
 				  why);
@@ -135,5 +162,6 @@ int run_lab_main(const struct run_line *l, const char *why)
 			lab_exec(&w, &e);
 		words_free(&w);
 	}
-	return cli_error("%s", e.text);
+	(void)cli_failed(&e);
+	return CLI_LAB;
 }

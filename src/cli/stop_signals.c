@@ -3,6 +3,7 @@
 #include "cli/stop_signals.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -76,6 +77,7 @@ void stop_signals_die(const struct stop_signals *s)
 
 	if (s->signal == 0)
 		return;
+	(void)fflush(NULL);
 	sigemptyset(&one);
 	sigaddset(&one, s->signal);
 	(void)raise(s->signal);

@@ -30,7 +30,10 @@ struct stop_signals {
 int stop_signals_start(struct stop_signals *s, struct err *e);
 /* Harmless if it was not started, with fd -1. The signals stay blocked. */
 void stop_signals_end(struct stop_signals *s);
-/* Ends the process as the signal would have: whoever started us sees which. */
+/*
+ * Ends the process as the signal would have, output written: whoever started us sees which.
+ * Returns if no signal came.
+ */
 void stop_signals_die(const struct stop_signals *s);
 
 #endif

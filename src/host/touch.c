@@ -113,6 +113,19 @@ static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 	return 0;
 }
 
+/*
+ * KVM's own code, such as its emulator, sleeps for a page without regard for a kick: the touch is
+ * tried again until it is answered. It fails instead, and KVM_RUN returns. A kernel that has no
+ * poison markers has nothing to refuse it by, which is no new trouble for a VM that ends.
+ */
+static int refuse_vcpu(struct hst *h, roff_t start, uint64_t len)
+{
+	struct err e;
+
+	(void)h->mem.ops->poison(h->mem.ctx, start, len, &e);
+	return 0;
+}
+
 int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
 {
 	uint32_t block = block_of(h, t->off);
@@ -125,6 +138,8 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
 	if (t->view == MEM_VIEW_VMM)
 		return vmm_touch(h, block, e);
 	hst_block_range(h, block, &start, &len);
+	if (h->stopping && block_kind(h, block) != BLOCK_PRESENT)
+		return refuse_vcpu(h, start, len);
 	if (h->cfg.faults == HST_FAULTS_KERNEL)
 		h->stats.faults_total++;
 	if (block_kind(h, block) == BLOCK_PRESENT) {

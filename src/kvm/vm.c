@@ -9,6 +9,7 @@
 
 #include "abi/apf.h"
 #include "abi/pv.h"
+#include "base/size.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 
@@ -152,8 +153,8 @@ int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hv
 	};
 
 	if (KVMP_IOCTL(vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
-		return err_sys(e, -errno, "kvm: memory slot %u (%llu bytes at %#llx)", slot,
-			       (unsigned long long)bytes, (unsigned long long)gpa.v);
+		return err_sys(e, -errno, "kvm: memory slot %u (%s at %#llx)", slot,
+			       SIZE_WORD(bytes), (unsigned long long)gpa.v);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/sysinfo.h>
 #include <time.h>
 
+#include "base/size.h"
 #include "lib/apf.h"
 #include "lib/limits.h"
 #include "source/source.h"
@@ -55,8 +56,8 @@ static int open_tables(struct apf *a, struct err *e)
 	if (a->space != MAP_FAILED)
 		return 0;
 	a->space = NULL;
-	return err_set(e, -ENOMEM, "tables of our own for %llu bytes of guest memory: %zu bytes of "
-		       "addresses; lower memory_max", (unsigned long long)a->span, a->space_bytes);
+	return err_set(e, -ENOMEM, "tables of our own for %s of guest memory: %s of addresses; "
+		       "lower memory_max", SIZE_WORD(a->span), SIZE_TEXT(a->space_bytes));
 }
 
 static int open_span(struct apf *a, uint64_t bytes, struct err *e)
@@ -118,8 +119,8 @@ static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_
 
 	if (r == RAM_ADDED)
 		return 0;
-	return err_set(e, -EINVAL, "%s at %#llx, %llu bytes: %s (blocks are %u bytes)", what,
-		       (unsigned long long)gpa, (unsigned long long)bytes, why[r], align);
+	return err_set(e, -EINVAL, "%s at %#llx, %s: %s (blocks are of %s)", what,
+		       (unsigned long long)gpa, SIZE_WORD(bytes), why[r], SIZE_WORD(align));
 }
 
 /*

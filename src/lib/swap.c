@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "base/zero.h"
 #include "lib/apf.h"
 #include "source/source.h"
@@ -75,8 +76,8 @@ static int make_file(const char *path, struct err *e)
 static int size_file(int fd, const char *path, uint64_t bytes, struct err *e)
 {
 	if (ftruncate(fd, (off_t)bytes) < 0)
-		return err_sys(e, -errno, "swap file %s: make it %llu bytes long", path,
-			       (unsigned long long)bytes);
+		return err_sys(e, -errno, "swap file %s: make it %s long", path,
+			       SIZE_WORD(bytes));
 	return 0;
 }
 
@@ -111,9 +112,8 @@ static int check_size(int fd, const char *path, uint64_t want, struct err *e)
 	if (ioctl(fd, BLKGETSIZE64, &have) < 0)
 		return err_sys(e, -errno, "swap file %s: size", path);
 	if (have < want)
-		return err_set(e, -ENOSPC, "swap file %s: the device has %llu bytes; guest memory "
-			       "takes %llu", path, (unsigned long long)have,
-			       (unsigned long long)want);
+		return err_set(e, -ENOSPC, "swap file %s: the device has %s, guest memory takes "
+			       "%s; name a larger one", path, SIZE_WORD(have), SIZE_WORD(want));
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/size.h"
 #include "mem/gmem.h"
 #include "mem/own.h"
 #include "mem/pagemap.h"
@@ -79,9 +80,9 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 	g->alias = set_aside(g->span);
 	g->part_of = calloc((g->span >> CHUNK_SHIFT) + 1, sizeof(*g->part_of));
 	if (g->guest == MAP_FAILED || g->alias == MAP_FAILED || !g->part_of)
-		return err_set(e, -ENOMEM, "guest memory of %llu bytes cannot be set aside twice: "
-			       "lower memory_max, or raise RLIMIT_AS (ulimit -v)",
-			       (unsigned long long)g->span);
+		return err_set(e, -ENOMEM, "guest memory of %s cannot be set aside twice; use less "
+			       "(memory_max), or raise RLIMIT_AS (ulimit -v)",
+			       SIZE_WORD(g->span));
 	if (g->poison)
 		features |= UFFD_FEATURE_POISON;
 	/* To refuse touches at the end, where the kernel can. */
@@ -183,8 +184,7 @@ static int get_own(struct gmem *g, struct part *p, struct err *e)
 	p->offset = p->roff.v;
 	if ((uint64_t)st.st_size < p->roff.v + p->bytes &&
 	    ftruncate(g->own, (off_t)(p->roff.v + p->bytes)) < 0)
-		return err_sys(e, -errno, "guest memory of %llu bytes",
-			       (unsigned long long)p->bytes);
+		return err_sys(e, -errno, "guest memory of %s", SIZE_WORD(p->bytes));
 	p->dev = st.st_dev;
 	p->ino = st.st_ino;
 	return 0;
@@ -223,8 +223,7 @@ static int map_part(const struct part *p, void *at, unsigned char **ret, struct 
 		       p->fd, (off_t)p->offset);
 
 	if (m == MAP_FAILED)
-		return err_sys(e, -errno, "mmap of %llu bytes of guest memory",
-			       (unsigned long long)p->bytes);
+		return err_sys(e, -errno, "mmap of %s of guest memory", SIZE_WORD(p->bytes));
 	/* Residency is per page; a huge page would appear in one piece. */
 	(void)madvise(m, p->bytes, MADV_NOHUGEPAGE);
 	/* A child must not hold guest memory, nor a core file gigabytes of it. */
@@ -276,9 +275,9 @@ int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e)
 
 	ASSERT(part->roff.v % CHUNK_BYTES == 0 && part->bytes % PAGE_BYTES == 0);
 	if (part->roff.v > g->span || part->bytes > g->span - part->roff.v)
-		return err_set(e, -ENOSPC, "guest memory of %llu bytes does not fit into the %llu "
-			       "that were set aside; raise memory_max",
-			       (unsigned long long)part->bytes, (unsigned long long)g->span);
+		return err_set(e, -ENOSPC, "guest memory of %s does not fit into the %s that were "
+			       "set aside; raise memory_max", SIZE_WORD(part->bytes),
+			       SIZE_WORD(g->span));
 	while (p->bytes > 0)
 		if (++p == g->parts + GMEM_PARTS_MAX)
 			return err_set(e, -ENOSPC, "guest memory: more than %u parts",
@@ -367,8 +366,8 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
 	rc = uffd_register(g->uffd, at, len, watch_modes(g, first), e);
 	/* Content stays in the memfd. */
 	if (rc == 0 && madvise(at, len, MADV_DONTNEED) < 0)
-		rc = err_sys(e, -errno, "guest memory: taking %llu bytes out of the VMM's mapping",
-			     (unsigned long long)len);
+		rc = err_sys(e, -errno, "guest memory: taking %s out of the VMM's mapping",
+			     SIZE_WORD(len));
 	return rc;
 }
 
@@ -427,8 +426,7 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 		return rc;
 	/* Some page was never written: a hole in the memfd. Give it its zeroes. */
 	if (madvise(g->alias + off.v, len, MADV_POPULATE_WRITE) < 0)
-		return err_sys(e, -errno, "guest memory: no room for %llu more bytes",
-			       (unsigned long long)len);
+		return err_sys(e, -errno, "guest memory: no room for %s more", SIZE_WORD(len));
 	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
 }
@@ -567,8 +565,8 @@ static int gm_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struc
 static int take_out(unsigned char *at, uint64_t len, struct err *e)
 {
 	if (madvise(at, len, MADV_DONTNEED) < 0)
-		return err_sys(e, -errno, "guest memory: taking %llu bytes out of the mapping",
-			       (unsigned long long)len);
+		return err_sys(e, -errno, "guest memory: taking %s out of the mapping",
+			       SIZE_WORD(len));
 	return 0;
 }
 
@@ -619,8 +617,7 @@ static int gm_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 	/* Poison markers stay: punching a hole zaps pages, not markers. */
 	if (fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)(p->offset + (off.v - p->roff.v)), (off_t)len) < 0)
-		return err_sys(e, -errno, "guest memory: giving %llu bytes back",
-			       (unsigned long long)len);
+		return err_sys(e, -errno, "guest memory: giving %s back", SIZE_WORD(len));
 	/* Nor the entry of a page that the host had lost, which would be lost here for ever. */
 	(void)madvise(g->alias + off.v, len, MADV_DONTNEED);
 	return 0;

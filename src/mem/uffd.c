@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "mem/uffd.h"
 #include "mem/uffd_abi.h"
 
@@ -94,8 +95,8 @@ int uffd_register(int fd, void *start, uint64_t len, uint64_t modes, struct err 
 
 	if (ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
 		return err_sys(e, -errno,
-			       "userfaultfd: UFFDIO_REGISTER of %llu bytes of guest memory",
-			       (unsigned long long)len);
+			       "userfaultfd: UFFDIO_REGISTER of %s of guest memory",
+			       SIZE_WORD(len));
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@
 #define POLL_US 20000u
 #define HANG_S 20u /* without one more event: the simulated code does not come back */
 
-enum outcome { RUNS, CLEAN, BROKEN, CRASHED, HUNG };
+enum outcome { RUNS, CLEAN, NOT_MADE, BROKEN, CRASHED, HUNG };
 
 /* One child's share of the seeds. */
 struct job {
@@ -151,6 +152,7 @@ static void look_at(struct job *j)
 	if (waitpid(j->pid, &status, WNOHANG) == j->pid) {
 		j->outcome = WIFSIGNALED(status)       ? CRASHED
 			     : j->verdict.broken       ? BROKEN
+			     : WEXITSTATUS(status) == ENOMEM ? NOT_MADE
 			     : WEXITSTATUS(status) != 0 ? CRASHED
 							: CLEAN;
 		j->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -199,7 +201,7 @@ static void print_cfg(const struct sim_request *r, uint64_t seed)
 
 	cfg_of(r, seed, &c);
 	printf("settings: --faults %s, %s, %" PRIu32 " vCPUs, %" PRIu32 " tasks each, %" PRIu32
-	       " pages, block %u, faults-max %" PRIu32 ", queue %" PRIu32 ", latency %" PRIu64
+	       " pages,\nblock %u, faults-max %" PRIu32 ", queue %" PRIu32 ", latency %" PRIu64
 	       " us; faults:", sim_faults_name(c.faults), sim_rev_name(c.rev), c.vcpus, c.tasks,
 	       c.pages, 1u << c.block_shift, c.faults_max, c.queue_depth, c.latency_ns / 1000);
 	for (unsigned f = 0; f < SIM_FAULTS; f++)
@@ -241,19 +243,19 @@ static void print_finding(const struct sim_request *r, const struct job *j)
 static void print_summary(const struct sim_counts *t, uint64_t seeds, uint64_t digest,
 			  double seconds)
 {
-	printf("%" PRIu64 " seeds, %" PRIu64 " events (steps of a thread or of the guest), %.1f s, "
-	       "%.2f million events per second\n", seeds, t->events, seconds,
+	printf("%" PRIu64 " seeds, %" PRIu64 " events (steps of a thread or of the guest),\n"
+	       "%.1f s, %.2f million events per second\n", seeds, t->events, seconds,
 	       seconds > 0 ? (double)t->events / seconds / 1e6 : 0);
 	printf("accesses %" PRIu64 ", page-missing %" PRIu64 ", page-ready %" PRIu64
-	       ", wake-all %" PRIu64 ", stalls %" PRIu64 ", reads %" PRIu64 "\n", t->accesses,
+	       ",\nwake-all %" PRIu64 ", stalls %" PRIu64 ", reads %" PRIu64 "\n", t->accesses,
 	       t->missing, t->ready, t->wake_alls, t->stalls, t->reads);
 	printf("evicted blocks %" PRIu64 ", swapped %" PRIu64 "\n", t->evicted, t->swapped);
 	printf("resets %" PRIu64 ", migrations %" PRIu64 ", pauses %" PRIu64 ", troubles %" PRIu64
-	       ", refused interrupts %" PRIu64 ", spurious %" PRIu64 ", real faults %" PRIu64 "\n",
+	       ",\nrefused interrupts %" PRIu64 ", spurious %" PRIu64 ", real faults %" PRIu64 "\n",
 	       t->resets, t->migrations, t->pauses, t->troubles, t->refused, t->spurious,
 	       t->real_faults);
 	printf("VMM accesses %" PRIu64 ", VMM touches %" PRIu64 ", discarded pages %" PRIu64
-	       ", overwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
+	       ",\noverwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
 	       t->discarded, t->overwritten, t->holds);
 	printf("pf2-strict: hazards met %" PRIu64 "\ndigest %016" PRIx64 "\n", t->hazards, digest);
 }
@@ -297,16 +299,17 @@ static int report_exhaustive(const struct sim_request *r, const struct job *jobs
 			continue;
 		}
 		printf("%-10s 2 vCPUs, 2 tasks each, 2 pages: %" PRIu64 " states, %" PRIu64
-		       " runs, %" PRIu64 " ends, up to %" PRIu32 " choices in a row: %s\n",
+		       " runs,\n           %" PRIu64 " ends, up to %" PRIu32
+		       " choices in a row: %s\n",
 		       sim_rev_name((enum apf_rev)rev), x->states, x->runs, x->ends, x->depth,
 		       x->complete ? "all interleavings" : "stopped at the bound of --states");
 	}
-	printf("not tried: timers that overtake a runnable thread; other orders of the kernels' "
-	       "start\n%.1f s\n", seconds);
+	printf("not tried: timers that overtake a runnable thread; other orders of the "
+	       "kernels'\nstart\n%.1f s\n", seconds);
 	return rc;
 }
 
-int sim_scale_main(uint64_t faults, uint32_t tasks)
+int sim_scale_main(uint64_t faults, uint32_t tasks, struct err *e)
 {
 	struct sim_scale_cfg c;
 
@@ -319,9 +322,8 @@ int sim_scale_main(uint64_t faults, uint32_t tasks)
 		if (tasks && c.tasks != tasks)
 			continue;
 		if (!sim_scale_run(&c, &r)) {
-			fprintf(stderr, "asyncpf: no memory: simulation of %" PRIu32 " vCPUs: free "
-				"some\n", c.vms * c.vcpus_per_vm);
-			return 1;
+			return err_set(e, -ENOMEM, "cannot start: simulation of %" PRIu32
+				       " vCPUs: no memory", c.vms * c.vcpus_per_vm);
 		}
 		printf("%s,%" PRIu32 ",%" PRIu32 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64
 		       ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
@@ -333,11 +335,55 @@ int sim_scale_main(uint64_t faults, uint32_t tasks)
 	return 0;
 }
 
-int sim_main(const struct sim_request *asked)
+/* Children that have been told to stop; nothing of theirs counts. */
+static int give_up(struct job *jobs, unsigned n, int code, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (jobs[i].outcome == RUNS)
+			kill(jobs[i].pid, SIGKILL);
+	wait_jobs(jobs, n);
+	return err_sys(e, code, "cannot start: simulation in %u processes", n);
+}
+
+/* One process for each job. 0 or -Exxx. */
+static int start_jobs(const struct sim_request *r, struct job *jobs, struct err *e)
+{
+	pid_t parent = getpid();
+
+	for (unsigned i = 0; i < r->jobs; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			/* Whatever ends the parent ends its children. */
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (getppid() != parent)
+				_exit(0);
+			if (r->states)
+				run_exhaustive(r, &jobs[i], i);
+			run_job(r, &jobs[i], i);
+		}
+		jobs[i].pid = pid;
+		if (pid < 0)
+			return give_up(jobs, i, -errno, e);
+	}
+	return 0;
+}
+
+/* 0, or -ENOMEM: a child had no memory, and so nothing to tell. */
+static int all_were_made(const struct job *jobs, unsigned n, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (jobs[i].outcome == NOT_MADE)
+			return err_set(e, -ENOMEM, "cannot start: simulation: no memory");
+	return 0;
+}
+
+int sim_main(const struct sim_request *asked, struct err *e)
 {
 	struct sim_request r = *asked;
 	double began = now();
 	struct job *jobs;
+	int rc;
 
 	if (r.states) {
 		/* One process per revision. */
@@ -347,27 +393,17 @@ int sim_main(const struct sim_request *asked)
 	r.jobs = (uint32_t)min_u64(min_u64(r.jobs, JOBS_MAX), max_u64(r.count, 1));
 	jobs = mmap(NULL, r.jobs * sizeof(*jobs), PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (jobs == MAP_FAILED) {
-		fprintf(stderr, "asyncpf: no memory: simulation: %s; use fewer --jobs\n",
-			strerror(errno));
-		return 1;
-	}
+	if (jobs == MAP_FAILED)
+		return err_sys(e, -errno, "cannot start: simulation: its log");
 	fflush(stdout);
-	for (unsigned i = 0; i < r.jobs; i++) {
-		pid_t pid = fork();
-
-		if (pid == 0 && r.states)
-			run_exhaustive(&r, &jobs[i], i);
-		if (pid == 0)
-			run_job(&r, &jobs[i], i);
-		jobs[i].pid = pid;
-		if (pid < 0)
-			jobs[i].outcome = CRASHED;
+	rc = start_jobs(&r, jobs, e);
+	if (rc == 0) {
+		wait_jobs(jobs, r.jobs);
+		rc = all_were_made(jobs, r.jobs, e);
 	}
-	wait_jobs(jobs, r.jobs);
-	int rc = r.states ? report_exhaustive(&r, jobs, now() - began)
-			  : report(&r, jobs, now() - began);
-
+	if (rc == 0)
+		rc = r.states ? report_exhaustive(&r, jobs, now() - began)
+			      : report(&r, jobs, now() - began);
 	munmap(jobs, r.jobs * sizeof(*jobs));
 	return rc;
 }

@@ -6,6 +6,7 @@
 #ifndef SIM_MAIN_H
 #define SIM_MAIN_H
 
+#include "base/err.h"
 #include "sim/sim.h"
 
 struct sim_request {
@@ -20,9 +21,12 @@ struct sim_request {
 	bool no_faults;
 };
 
-/* Prints; returns 0, or 1 when a promise was broken or the run could not be made. */
-int sim_main(const struct sim_request *r);
-/* The sweep of scale.c as CSV, so many faults for each row; tasks: those rows only, 0: all. */
-int sim_scale_main(uint64_t faults, uint32_t tasks);
+/* Prints; returns 0, 1 when a promise was broken, or -Exxx when the run could not be made. */
+int sim_main(const struct sim_request *r, struct err *e);
+/*
+ * The sweep of scale.c as CSV, so many faults for each row; tasks: those rows only, 0: all.
+ * 0, or -Exxx.
+ */
+int sim_scale_main(uint64_t faults, uint32_t tasks, struct err *e);
 
 #endif

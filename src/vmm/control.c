@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/size.h"
 #include "vmm/control_proto.h"
 #include "vmm/control_socket.h"
 
@@ -167,8 +168,15 @@ static void *job_thread(void *arg)
 {
 	struct control *c = arg;
 	struct job *j = &c->job;
+	uint64_t resident = 0;
 
-	j->rc = c->ops->evict(c->ctx, j->bytes, &j->cancel, &j->e);
+	j->rc = c->ops->evict(c->ctx, j->bytes, &j->cancel, &resident, &j->e);
+	/* Everything that can be has no goal that could be missed. */
+	if (j->rc == 0 && j->bytes > 0 && resident > j->bytes)
+		j->rc = err_set(&j->e, -EAGAIN,
+				"%s stay resident, at most %s were asked for: the guest fetched "
+				"it back meanwhile, or it is pinned; pause the VM first, or leave "
+				"it more", SIZE_WORD(resident), SIZE_WORD(j->bytes));
 	atomic_store(&j->done, true);
 	wake(c);
 	return NULL;

@@ -36,11 +36,13 @@ struct control_ops {
 	int (*pause)(void *ctx, struct err *e);
 	int (*resume)(void *ctx, struct err *e);
 	/*
-	 * Returns when at most `bytes` are resident, by a thread of its own, never twice at a
-	 * time; status may be asked meanwhile. Soon after *cancel has become true it gives up:
-	 * -ECANCELED, or whatever it had come to. NULL: evicting is not possible in this VM.
+	 * Returns when at most `bytes` are resident, or when no more can be taken: *ret_resident.
+	 * By a thread of its own, never twice at a time; status may be asked meanwhile. Soon after
+	 * *cancel has become true it gives up: -ECANCELED, or whatever it had come to. NULL:
+	 * evicting is not possible in this VM.
 	 */
-	int (*evict)(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e);
+	int (*evict)(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
+		     struct err *e);
 	/* Asks for an orderly end and does not wait for it; control_stop() belongs to that end. */
 	int (*stop)(void *ctx, struct err *e);
 };

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "kvm/vm.h"
 #include "vmm/cpuid.h"
 #include "vmm/guest_ram.h"
@@ -22,8 +23,8 @@ static int check_cfg(const struct machine_cfg *c, struct err *e)
 			       MACHINE_CPUS_MAX);
 	if (c->memory_bytes < MACHINE_MEMORY_MIN || c->memory_bytes > MACHINE_MEMORY_MAX ||
 	    c->memory_bytes % MACHINE_MEMORY_UNIT)
-		return err_set(e, -EINVAL, "machine: %llu bytes of memory, not a multiple of 2 MiB "
-			       "up to 64 GiB", (unsigned long long)c->memory_bytes);
+		return err_set(e, -EINVAL, "machine: %s of memory, not a multiple of 2 MiB "
+			       "up to 64 GiB", SIZE_WORD(c->memory_bytes));
 	if (c->modules_count > LOAD_MODULES_MAX || c->disks_count > MACHINE_DISKS_MAX)
 		return err_set(e, -EINVAL, "machine: %u modules and %u disks, more than %u or %u",
 			       c->modules_count, c->disks_count, LOAD_MODULES_MAX,

@@ -2,8 +2,8 @@
 /*
  * A machine for any kernel: a PC as far as stock Linux needs one, whose memory is
  * libasyncpf's. It has processors with local APICs, an IO-APIC and a PIT (KVM's own), ACPI
- * tables, a serial console, a clock, an exit port for test kernels, and virtio-mmio disks and
- * entropy. It uses libasyncpf through its public header like any other VMM.
+ * tables, a serial console, a clock, virtio-mmio disks and entropy, and for test kernels an exit
+ * port if asked for. It uses libasyncpf through its public header like any other VMM.
  *
  *     machine_open(&cfg, &m, &e);
  *     machine_run(m, &outcome, &e);
@@ -52,6 +52,7 @@ struct machine_cfg {
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;
+	bool exit_port; /* there is a port by which a guest ends the run (vmm/reset.h) */
 	struct apf_config apf; /* vcpus_max is taken from cpus */
 	int in_fd;             /* the console's keyboard; -1: none */
 	int out_fd;            /* and its screen; -1: none */
@@ -69,7 +70,7 @@ enum machine_end {
 
 struct machine_outcome {
 	enum machine_end end;
-	uint32_t status; /* MACHINE_EXITED: (v << 1) | 1 of the v that was written */
+	uint32_t status; /* MACHINE_EXITED: what was written */
 	double wall_s;   /* first vCPU entered to the end */
 	double vcpu_cpu_s; /* CPU time of all vCPU threads */
 	struct apf_counters stats;

@@ -81,7 +81,8 @@ static int resume_vm(void *ctx, struct err *e)
 	return 0;
 }
 
-static int evict_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+static int evict_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
+		    struct err *e)
 {
 	struct machine_control *mc = ctx;
 	struct apf *apf = machine_apf(mc->m);
@@ -104,6 +105,7 @@ static int evict_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct
 		if (rc < 0)
 			return err_set(e, rc, "%s", ae.text);
 	} while (goal > bytes);
+	*ret_resident = resident;
 	return 0;
 }
 

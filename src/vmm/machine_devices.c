@@ -95,7 +95,7 @@ static int add_pc_devices(struct machine *m, struct err *e)
 	if (rc == 0)
 		rc = bus_add(b, BUS_PORTS, I8042_COMMAND_PORT, 1, &reset_i8042_command_bus_ops,
 			     &m->reset, "i8042 command", e);
-	if (rc == 0)
+	if (rc == 0 && m->cfg.exit_port)
 		rc = bus_add(b, BUS_PORTS, EXIT_PORT, EXIT_PORTS, &exit_port_bus_ops,
 			     &m->exit_port, "exit port", e);
 	return rc < 0 ? rc : pm_add(&m->pm, b, e);

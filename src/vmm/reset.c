@@ -85,7 +85,7 @@ static void exit_write(void *dev, uint64_t offset, unsigned width, uint64_t valu
 
 	(void)width;
 	if (offset == 0)
-		x->ended(x->ctx, (uint32_t)value << 1 | 1);
+		x->ended(x->ctx, (uint32_t)value);
 }
 
 const struct bus_ops exit_port_bus_ops = {

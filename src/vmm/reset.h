@@ -6,7 +6,7 @@
  *   port value with bit 0 clear, pull the CPU's reset line (IBM Personal Computer AT Technical
  *   Reference, keyboard controller). There is no keyboard: its buffers are always empty, and
  *   the ACPI tables must say that there is no controller (FADT, IAPC_BOOT_ARCH bit 1).
- * - Port 0xf4: writing v ends the VM with status (v << 1) | 1.
+ * - Port 0xf4: writing v ends the VM with status v.
  *
  * Threads: any; callbacks run on the vCPU thread that wrote, and may come from several at
  * once. Test: tests/unit/reset_test.c.

@@ -49,6 +49,7 @@ struct small_cfg {
 #define SMALL_CONSOLE_MAX 4096
 
 struct small_outcome {
+	bool started;        /* the machine was made, and its vCPUs entered */
 	bool ended;          /* the guest wrote its exit port */
 	uint32_t status;     /* what it wrote; 0: everything verified */
 	double wall_s;       /* first vCPU entered to exit port */

@@ -90,11 +90,12 @@ class ControlTest(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout, done.stderr),
                          (code, "", f"asyncpf: {text}\n"))
 
-    def all_fail(self, why, *words, path=None, verbs=VERBS):
+    def all_fail(self, why, *words, path=None, verbs=VERBS, code=3):
+        """By default for want of somebody to ask; 1 where it had been asked."""
         for verb in verbs:
             with self.subTest(verb=verb):
                 self.failed(self.ask(verb, *words, path=path),
-                            f"cannot {WHAT[verb]}: {path or self.path}: {why}")
+                            f"cannot {WHAT[verb]}: {path or self.path}: {why}", code)
 
     def peer(self, *args, **options):
         peer = Peer(self.path, *args, **options)

@@ -8,6 +8,7 @@ usage: control_test.py PATH_OF_ASYNCPF
 import os
 import socket
 import sys
+import time
 import unittest
 
 import control_support
@@ -71,7 +72,7 @@ class Paths(ControlTest):
         for verb in VERBS:
             self.failed(self.ask(verb, path=path),
                         f"cannot {control_support.WHAT[verb]}: {path[:107]}: a path of 108 bytes; "
-                        "at most 107 are possible, use a shorter one")
+                        "at most 107 are possible, use a shorter one", 3)
 
     @unittest.skipUnless(os.getuid() == 0, "only root can become another user")
     def test_permission(self):
@@ -88,7 +89,7 @@ class Paths(ControlTest):
                 check=False, timeout=control_support.LIMIT_S, pass_fds=[fd],
                 preexec_fn=control_support.drop_root)
             self.failed(done, f"cannot {control_support.WHAT[verb]}: {self.path}: Permission "
-                              "denied; ask as the user who runs the VM")
+                              "denied; ask as the user who runs the VM", 3)
 
 
 class Peers(ControlTest):
@@ -118,28 +119,31 @@ class Peers(ControlTest):
 
     def test_ends_meanwhile(self):
         peer = self.peer(HELLO + b"state running\nmemory_bytes 5\n")
-        self.all_fail("the VM ended before it answered")
+        self.all_fail("the VM ended before it answered", code=1)
         self.assertIn(b"asyncpf-control 1\nevict 0\n", peer.heard)
         self.assertIn(b"asyncpf-control 1\nstop\n", peer.heard)
 
     def test_silence(self):
         why = "no answer within 1 s; the VM hangs, or give it more with --timeout"
         peer = self.peer(b"", lines=None)
-        self.all_fail(why, "--timeout", "1", verbs=["status", "pause"])
+        start = time.monotonic()
+        self.all_fail(why, "--timeout", "1", verbs=["status", "pause", "stop"])
+        # Not ten, which is the default.
+        self.assertLess(time.monotonic() - start, 8)
         peer.close()
         self.path.unlink()
         self.peer(HELLO + b"state running\n", lines=None)
-        self.all_fail(why, "--timeout", "1", verbs=["resume", "evict"])
+        self.all_fail(why, "--timeout", "1", verbs=["resume", "evict"], code=1)
 
     def test_nonsense(self):
         for answer, line in ((b"uptime_ns soon\nok\n", "uptime_ns soon"), (b"\nok\n", ""),
                              (b"vcpu 99 stalls 1\nok\n", "vcpu 99 stalls 1")):
             peer = self.peer(HELLO + answer)
-            self.all_fail(f"an answer that makes no sense: {line}")
+            self.all_fail(f"an answer that makes no sense: {line}", code=1)
             peer.close()
             self.path.unlink()
         self.peer(HELLO + b"state running\nabi \x1b[2J\nok\n")
-        self.all_fail(NOT_OURS)
+        self.all_fail(NOT_OURS, code=1)
 
     def test_unknown_keys_are_passed_over(self):
         self.peer(HELLO + b"colour blue\nstate running\nvcpu 0 shape round\nok\n")

@@ -8,11 +8,13 @@
  *     fail TEXT             pause, resume, evict and stop fail so from now on
  *     trouble TEXT          it is paused, for this reason, and stays so
  *     hold                  evictions take until they are cancelled
+ *     pin N                 evictions leave N bytes
  *     end                   ends it, as the end of stdin does
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,7 +24,7 @@
 
 struct vm {
 	atomic_bool paused, hold, failing, troubled;
-	_Atomic uint64_t resident;
+	_Atomic uint64_t resident, pinned;
 	struct err fail; /* written before `failing` */
 	char why[ERR_TEXT_MAX]; /* and before `troubled` */
 };
@@ -74,7 +76,8 @@ static int vm_resume(void *ctx, struct err *e)
 	return set_paused(ctx, false, e);
 }
 
-static int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+static int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
+		    struct err *e)
 {
 	struct vm *vm = ctx;
 
@@ -86,7 +89,8 @@ static int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct
 		}
 		(void)poll(NULL, 0, 5);
 	}
-	atomic_store(&vm->resident, bytes < MEMORY ? bytes : MEMORY);
+	*ret_resident = min_u64(max_u64(bytes, atomic_load(&vm->pinned)), MEMORY);
+	atomic_store(&vm->resident, *ret_resident);
 	return outcome(vm, e);
 }
 
@@ -108,6 +112,8 @@ static bool obey(struct vm *vm, char *line)
 	} else if (strncmp(line, "trouble ", 8) == 0) {
 		snprintf(vm->why, sizeof(vm->why), "%.200s", line + 8);
 		atomic_store(&vm->troubled, true);
+	} else if (strncmp(line, "pin ", 4) == 0) {
+		atomic_store(&vm->pinned, strtoull(line + 4, NULL, 10));
 	} else if (strcmp(line, "hold") == 0) {
 		atomic_store(&vm->hold, true);
 	} else {

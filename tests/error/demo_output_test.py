@@ -9,7 +9,7 @@ import os
 import sys
 
 sys.dont_write_bytecode = True
-from demo_support import SMALL, DemoTest, main, need, program  # noqa: E402
+from demo_support import KINDS, SMALL, DemoTest, main, need, program  # noqa: E402
 
 ORDER = ("user:int", "block", "user:pf2", "kernel", "user:legacy", "stall", "user:pf2-strict")
 COUNTS = ("pages", "pages_bad", "missing_events", "ready_events", "wake_alls")
@@ -113,12 +113,30 @@ class Json(DemoTest):
     def test_failure_before_the_runs_leaves_an_older_file_alone(self):
         path = self.file("results.json", b"older")
         done = self.demo(*SMALL, "--json", path, "--image", "/nonexistent")
-        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.returncode, 3)
         with open(path, "rb") as f:
             self.assertEqual(f.read(), b"older")
 
 
+    def test_to_standard_output(self):
+        """Alone, so that it can be read by a program; and no file of that name is made."""
+        need(self, "user")
+        done = self.demo(*SMALL, "--runs", "user:int", "--json", "-")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIs(json.loads(done.stdout)["runs"][0]["verified"], True)
+        self.assertFalse((self.folder / "-").exists())
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = self.demo(*SMALL, "--runs", "user:int", "--json", "-", stdout=full)
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, f"asyncpf: {NO_STDOUT.format('No space left on device')}\n"))
+
+
 class Stdout(DemoTest):
+    def test_within_80_columns(self):
+        need(self, *KINDS)
+        done = self.demo(*SMALL, "--runs", ",".join((*ORDER, "collision")))
+        self.assertLessEqual(max(map(len, done.stdout.splitlines())), 80)
+
     def test_full(self):
         need(self, "user")
         with open("/dev/full", "w", encoding="ascii") as full:
@@ -131,7 +149,7 @@ class Stdout(DemoTest):
         need(self, "user")
         words = " ".join([program(), "demo", *SMALL, "--runs", "user:int"])
         done = self.command(["sh", "-c", f"exec {words} >&-"])
-        self.refused(done, NO_STDOUT.format("Bad file descriptor"))
+        self.refused(done, NO_STDOUT.format("Bad file descriptor"), code=1)
         done = self.command(["sh", "-c", f"exec {words} --json json <&- >&- 2>&-"])
         self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", ""))
         with open(self.folder / "json", encoding="ascii") as f:

@@ -120,7 +120,7 @@ class Source(DemoTest):
                          f"bad value: --source-wrap {re.escape(wrap)}: {why}", code=2)
         self.refused(self.demo(*SMALL, "--source-wrap", "fault?fault-error-at=" + "1" * 9000),
                      r"bad value: --source-wrap fault\?fault-error-at=1+\.\.\.: it and the "
-                     "image's name are too long; use a shorter path")
+                     "image's name are too long; use a shorter path", code=2)
 
 
 class Stop(DemoTest):
@@ -141,7 +141,7 @@ class Stop(DemoTest):
                 time.sleep(pause_s)
             code, out, took = demo.finish()
             self.assertLess(took, STOP_S)
-            self.assertEqual((code, out), (1, ""), demo.err)
+            self.assertEqual((code, out), (-signals[0], ""), demo.err)
             self.assertEqual(self.screen(demo.err),
                              [f"asyncpf: run stopped: {kind}: by a signal; its result is left "
                               "out"])
@@ -172,7 +172,7 @@ class Stop(DemoTest):
             demo.wait_for("block: [0-9]+ pages fetched")
             demo.send(signal.SIGINT)
             code, out, _ = demo.finish()
-        self.assertEqual((code, self.rows(out)), (1, ["user:int"]))
+        self.assertEqual((code, self.rows(out)), (-signal.SIGINT, ["user:int"]))
         self.assertEqual(self.screen(demo.err), ["asyncpf: run stopped: block: by a signal; its "
                                                  "result is left out"])
         with open(path, encoding="ascii") as f:

@@ -143,8 +143,8 @@ class DemoTest(unittest.TestCase):
         self.assertRegex(done.stderr, rf"\Aasyncpf: {pattern}\n\Z")
         return done
 
-    def refused(self, done, pattern, code=1):
-        """The same, and no results."""
+    def refused(self, done, pattern, code=3):
+        """The same, and no results: by default, of what could not begin."""
         self.assertEqual(self.failed(done, pattern, code).stdout, "")
 
     def verified(self, done, *kinds):
@@ -167,12 +167,12 @@ class DemoTest(unittest.TestCase):
         self.check_clean()
 
     def stopped(self, demo, pattern, signum=signal.SIGINT):
-        """After a signal: soon, exit code 1, and the last line on stderr says so."""
+        """After a signal: soon, by that signal, and the last line on stderr says so."""
         seen = len(demo.err)
         demo.send(signum)
         code, out, took = demo.finish()
         self.assertLess(took, STOP_S)
-        self.assertEqual(code, 1, demo.err)
+        self.assertEqual(code, -signum, demo.err)
         self.assertRegex(demo.err[seen:], rf"\Aasyncpf: {pattern}\n\Z")
         return out
 

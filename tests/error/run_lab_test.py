@@ -5,8 +5,10 @@ shows the words that it was given.
 
 usage: run_lab_test.py PATH_OF_ASYNCPF MULTIBOOT_KERNEL
 """
+import fcntl
 import os
 import pathlib
+import socket
 import struct
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import unittest
 
 ASYNCPF = sys.argv.pop(1)
 MULTIBOOT = sys.argv.pop(1)
+HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 TOOL = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 42\n'
 
 
@@ -73,8 +76,47 @@ class Asked(Bed):
                             (["--kernel", self.linux, "--initrd", "/none"], "No such file"),
                             (["--kernel", self.linux, "--disk", "/none"], "disk /none: ")):
             done = self.run_it("--lab", *words)
-            self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+            self.assertEqual((done.returncode, done.stdout), (3, ""), done)
             self.assertIn(text, done.stderr)
+
+    def test_what_local_refuses_is_refused_in_the_same_words(self):
+        """Files that it would make: the control socket, the report."""
+        used = f"{self.folder.name}/used"
+        (locked := pathlib.Path(self.folder.name, "locked")).mkdir()
+        fd = os.open(locked, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(used)
+            server.listen()
+            for words, text in (
+                    (["--control", used], f"control socket: {used}: a running server answers "
+                                          "there; stop it, or name another"),
+                    (["--control", f"{locked}/s"],
+                     f"control socket: {locked}/s: cannot lock its folder: Resource temporarily "
+                     "unavailable; use a folder of your own"),
+                    (["--control", self.linux],
+                     f"control socket: {self.linux}: something is there that is no socket; "
+                     "remove it, or name another"),
+                    (["--control", "/none/s"], "control socket: /none/s: its folder: No such file "
+                                               "or directory; make it, or name another"),
+                    (["--json", "/none/j"], "cannot write: /none/j: No such file or directory; "
+                                            "give --json a file that may be written")):
+                for place in ("--lab", "--local"):
+                    with self.subTest(words=words, place=place):
+                        if place == "--local" and not HAS_KVM:
+                            continue
+                        done = self.run_it(place, "--kernel", MULTIBOOT, "--memory", "16M",
+                                           *words)
+                        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                                         (3, "", f"asyncpf: {text}\n"))
+        self.assertEqual(os.listdir(locked), [])
+
+    def test_nothing_is_left_of_the_look(self):
+        control = f"{self.folder.name}/s"
+        done = self.run_it("--lab", "--kernel", self.linux, "--control", control)
+        self.assertEqual(done.returncode, 42)
+        self.assertFalse(os.path.lexists(control))
 
     def test_both_is_wrong_usage(self):
         done = self.run_it("--lab", "--local", "--kernel", self.linux)
@@ -83,7 +125,7 @@ class Asked(Bed):
 
     def test_no_tool(self):
         done = self.run_it("--lab", "--kernel", self.linux, tool="/none")
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
         self.assertIn("cannot start the lab: /none: No such file", done.stderr)
 
 
@@ -114,7 +156,7 @@ class ByItself(Bed):
         self.assertEqual((quiet.returncode, quiet.stderr), (42, ""))
 
     def test_a_small_kernel_stays_on_a_slow_kvm(self):
-        done = self.run_it("--kernel", MULTIBOOT, "--memory=64M")
+        done = self.run_it("--kernel", MULTIBOOT, "--memory=64M", "--cmdline=off")
         self.assertEqual(done.returncode == 42, self.kvm_is() == "none", done)
         if self.kvm_is() != "none":
             self.assertNotIn("lab", done.stderr)

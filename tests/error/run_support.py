@@ -41,10 +41,10 @@ class RunTest(unittest.TestCase):
                               capture_output=True, text=True, cwd=self.folder, **options)
 
     def fails(self, words, pattern, **options):
-        """Exit code 1, one line on stderr that matches, and nothing was printed."""
+        """Exit code 3, one line on stderr that matches, and nothing was printed."""
         done = self.run_it(*words, **options)
         self.assertRegex(done.stderr, rf"\Aasyncpf: {pattern}\n\Z")
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual((done.returncode, done.stdout), (3, ""))
 
     def start(self, *words, **options):
         process = subprocess.Popen(

@@ -68,7 +68,7 @@ class Terminal(RunTest):
         self.restored_after("off", None, 0)
 
     def test_escape(self):
-        self.restored_after("spin", lambda p: os.write(self.keyboard, b"\x01x"), 0)
+        self.restored_after("spin", lambda p: os.write(self.keyboard, b"\x01x"), 5)
 
     def test_triple_fault(self):
         self.restored_after("crash", None, 1)
@@ -94,7 +94,7 @@ class Terminal(RunTest):
         process = self.start("--disk", "missing", stdin=self.tty, stdout=self.tty,
                              stderr=subprocess.PIPE)
         _, err = process.communicate(timeout=LIMIT_S)
-        self.assertEqual(process.returncode, 1)
+        self.assertEqual(process.returncode, 3)
         self.assertIn(b"disk missing", err)
         self.assertEqual(termios.tcgetattr(self.tty), self.modes)
 

@@ -32,9 +32,21 @@ class Ends(RunTest):
         self.assertEqual(self.guest("reset", "--quiet").stderr, "")
 
     def test_exit_port(self):
-        for value, code in ((0, 1), (1, 3), (42, 85), (127, 255), (128, 1)):
-            done = self.guest(f"exit={value}")
+        for value, code in ((0, 160), (1, 161), (42, 202), (95, 255), (96, 255), (2 ** 31, 255)):
+            done = self.guest(f"exit={value}", "--exit-port")
             self.assertEqual((done.returncode, done.stderr), (code, ""))
+
+    def test_no_guest_chooses_our_exit_code_unasked(self):
+        """It may write where it wants to, and goes on."""
+        process = self.start("--cmdline", "exit=0", stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, text=True)
+        while process.stdout.readline() != "exit 0\n":
+            pass
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.terminate()
+        process.communicate(timeout=LIMIT_S)
+        self.assertEqual(process.returncode, -signal.SIGTERM)
 
     def test_triple_fault(self):
         done = self.guest("crash")
@@ -50,7 +62,7 @@ class Ends(RunTest):
 
     def test_closed_streams(self):
         done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&-', "sh", asyncpf(), "run",
-                               "--kernel", kernel(), "--memory", "16M", "--cmdline", "exit=3"],
+                               "--kernel", kernel(), "--memory", "16M", "--cmdline", "off"],
                               stderr=subprocess.PIPE, text=True, check=False, timeout=LIMIT_S)
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"\Aasyncpf: console: ")
@@ -73,7 +85,7 @@ class Ends(RunTest):
                 check=False, timeout=LIMIT_S)
         self.assertEqual((done.returncode, done.stderr),
                          (1, "asyncpf: console: writing what the guest prints: No space left "
-                             "on device\n"))
+                             "on device; free space there\n"))
 
     def test_signals(self):
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -99,14 +111,21 @@ class Ends(RunTest):
         self.assertIn("still here", out)
 
     def test_json_and_stats(self):
-        done = self.guest("exit=5", "--json", "out", "--stats", "--cpus", "2", "--abi", "pf2")
-        self.assertEqual(done.returncode, 11)
-        self.assertIn("memory 16 MiB, present", done.stderr)
+        done = self.guest("exit=5", "--json", "out", "--stats", "--cpus", "2", "--abi", "pf2",
+                          "--exit-port")
+        self.assertEqual(done.returncode, 165)
+        self.assertIn("memory    16 MiB: resident ", done.stderr)
+        self.assertLessEqual(max(map(len, done.stderr.splitlines())), 80)
         out = json.loads((self.folder / "out").read_text())
-        self.assertEqual([out[k] for k in ("end", "exit_port_status", "cpus", "faults", "abi",
+        self.assertEqual([out[k] for k in ("end", "exit_port_value", "cpus", "faults", "abi",
                                            "memory_bytes", "error")],
-                         ["exit-port", 11, 2, "user", "pf2", 16 << 20, None])
+                         ["exit-port", 5, 2, "user", "pf2", 16 << 20, None])
         self.assertEqual(out["stats"]["memory_bytes"], 16 << 20)
+        # To standard output: behind what the guest printed.
+        done = self.guest("off", "--json", "-")
+        self.assertIn("argument 1: off\n", done.stdout)
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1])["end"], "power-off")
+        self.assertFalse((self.folder / "-").exists())
         self.guest("crash", "--json", "out", "--faults", "stall")
         out = json.loads((self.folder / "out").read_text())
         self.assertEqual((out["end"], out["abi"]), ("error", None))
@@ -119,7 +138,7 @@ class Refusals(RunTest):
         os.mkfifo(self.folder / "pipe")
         image = pathlib.Path(kernel()).read_bytes()
         for name, pattern in (
-                ("missing", "kernel missing: No such file or directory"),
+                ("missing", "kernel missing: No such file or directory; check the path"),
                 ("folder", "kernel folder: not a regular file"),
                 ("pipe", "kernel pipe: not a regular file"),
                 (self.file("empty", b""), "kernel empty: an empty file"),
@@ -132,7 +151,7 @@ class Refusals(RunTest):
 
     def test_initrd(self):
         self.fails(["--kernel", kernel(), "--initrd", "missing"],
-                   "initrd missing: No such file or directory")
+                   "initrd missing: No such file or directory; check the path")
         big = self.file("big", b"x" * (20 << 20))
         self.fails(["--kernel", kernel(), "--initrd", big],
                    "big: 20971520 bytes do not fit into guest memory .*; give the guest more "
@@ -161,8 +180,9 @@ class Refusals(RunTest):
         self.file("disk", bytes(4096))
         for name, pattern in (
                 ("missing", "disk missing: open for reading and writing: No such file or "
-                            "directory"),
-                ("missing,ro", "disk missing: open for reading: No such file or directory"),
+                            "directory; check the path"),
+                ("missing,ro", "disk missing: open for reading: No such file or directory; "
+                               "check the path"),
                 ("folder,ro", "disk folder: neither a regular file nor a block device"),
                 (self.file("odd", b"x" * 700), "disk odd: 700 bytes are no whole number of "
                                                "512-byte sectors; truncate -s %512 makes it one")):
@@ -190,7 +210,7 @@ class Refusals(RunTest):
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
         self.fails(["--kernel", kernel(), "--memory", "4G"],
-                   r"guest memory of 4294967296 bytes .*RLIMIT_AS.*\(ulimit -v\)",
+                   r"guest memory of 4G .*RLIMIT_AS.*\(ulimit -v\)",
                    preexec_fn=limit)
 
     def test_no_descriptors(self):

@@ -52,7 +52,7 @@ static void nothing(void *ctx)
 static void ended(void *ctx, uint32_t status)
 {
 	(void)ctx;
-	must(status & 1);
+	(void)status;
 }
 
 static void sent(void *ctx, uint8_t byte)

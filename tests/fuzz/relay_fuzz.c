@@ -14,7 +14,7 @@
 #include "bytes.h"
 #include "cli/relay_proto.h"
 
-#define NUMBERS 16u
+#define NUMBERS 32u
 #define HEAD 4u
 #define DATA_MAX 4096u
 #define WIRE_MAX (256u << 10)

@@ -118,7 +118,7 @@ static void boot_machine(const struct machine_cfg *cfg)
 	if (machine_open(cfg, &m, &e) < 0 || machine_run(m, &out, &e) < 0)
 		fail_msg("%s", e.text);
 	assert_int_equal(out.end, MACHINE_EXITED);
-	assert_int_equal(out.status, 15);
+	assert_int_equal(out.status, 7);
 	machine_close(m);
 }
 
@@ -133,6 +133,7 @@ static void test_machine(void **state)
 		.cmdline = "exit=7",
 		.memory_bytes = 4 << 20,
 		.cpus = 2,
+		.exit_port = true,
 		.disks = {{disk, false}},
 		.disks_count = 1,
 		.in_fd = -1,

@@ -65,6 +65,7 @@ static int setup(void **state)
 		.kernel = x->kernel,
 		.memory_bytes = 8 << 20,
 		.cpus = 1,
+		.exit_port = true,
 		.in_fd = x->in[0],
 		.out_fd = x->screen[1],
 		.stop_fd = x->stop,
@@ -149,7 +150,7 @@ static void test_exit_port(void **state)
 	struct fix *x = *state;
 
 	expect_end(x, "exit=42", MACHINE_EXITED);
-	assert_int_equal(x->out.status, 85);
+	assert_int_equal(x->out.status, 42);
 	read_until(x, "argument 1: exit=42\nexit 42\n");
 	assert_true(x->out.stats.memory_bytes == 8 << 20);
 	assert_true(x->out.wall_s > 0 && x->out.vcpu_cpu_s > 0);

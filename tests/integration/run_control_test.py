@@ -4,11 +4,13 @@
 
 usage: run_control_test.py PATH_OF_ASYNCPF
 """
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -102,6 +104,19 @@ class Control(RunTest):
         s = self.status()
         self.assertEqual((len(s["vcpus"]), s["faults"], s["abi"]), (3, "stall", None))
 
+    def test_seventeenth_client(self):
+        self.start()
+        with contextlib.ExitStack() as stack:
+            for _ in range(16):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(LIMIT_S)
+                client.connect(str(self.path))
+                client.recv(100)
+            done = self.ask("status")
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, f"asyncpf: cannot show the status: {self.path}: too many clients: try "
+                             "again when one has gone\n"))
+
     def test_mode(self):
         self.start()
         self.assertEqual(os.lstat(self.path).st_mode, stat.S_IFSOCK | 0o600)
@@ -128,7 +143,7 @@ class Control(RunTest):
             self.assertFalse(os.path.lexists(self.path))
             # It has: the verb waited for it.
             self.assertIsNotNone(vm.poll())
-            self.assertEqual(self.end(vm), (0, ""))
+            self.assertEqual(self.end(vm), (5, ""))
             self.assertEqual(json.loads(report.read_bytes())["end"], "stop")
 
     def test_evict_without_swap(self):
@@ -163,8 +178,8 @@ class Evict(RunTest):
         before = self.status()
         self.assertEqual(before["resident_max_bytes"], 32 << 20)
         self.assertGreater(before["resident_bytes"], 4096)
-        self.answers("evict", "resident: 4.0 KiB of 64.0 MiB\n", "--to", "4K")
-        self.answers("evict", "resident: 0 bytes of 64.0 MiB\n", "--all")
+        self.answers("evict", "resident: 4 KiB of 64 MiB\n", "--to", "4K")
+        self.answers("evict", "resident: 0 bytes of 64 MiB\n", "--all")
         s = self.status()
         self.assertEqual(s["evicted"] * 4096, before["resident_bytes"])
         # The kernel is neither unchanged nor all zeroes: RAM has no source here.
@@ -189,7 +204,7 @@ class Evict(RunTest):
         self.assertRegex(self.ask("status").stdout, f"^state     paused: {why}")
         self.answers("stop", "ended\n")
         code, err = self.end(vm)
-        self.assertEqual(code, 0)
+        self.assertEqual(code, 5)
         self.assertRegex(err, f"^asyncpf: the VM is paused: {why}")
 
 
@@ -198,7 +213,7 @@ class Refusals(RunTest):
         done = subprocess.run(self.command(path), stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False, timeout=LIMIT_S)
         self.assertEqual((done.returncode, done.stdout, done.stderr),
-                         (1, "", f"asyncpf: control socket: {path}: {text}\n"))
+                         (3, "", f"asyncpf: control socket: {path}: {text}\n"))
 
     def test_in_use(self):
         self.start()

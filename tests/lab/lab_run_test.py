@@ -12,6 +12,7 @@ import pathlib
 import pty
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -158,24 +159,24 @@ class Tool(Bed):
             self.assertEqual(proc.wait(WAIT_S), 125)
 
     def test_nothing_is_left(self):
-        self.assertEqual(self.killed_by(signal.SIGINT), 130)
-        self.assertEqual(self.killed_by(signal.SIGTERM), 130)
-        self.assertEqual(self.killed_by(signal.SIGKILL), -signal.SIGKILL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            self.assertEqual(self.killed_by(number), -number)
 
 
 class Run(Bed):
     def test_a_multiboot_kernel(self):
         out = f"{self.folder}/out.json"
         done = subprocess.run([ASYNCPF, "run", "--lab", "--kernel", MULTIBOOT, "--memory=64M",
-                               "--cmdline", "one two", "--json", out], stdin=subprocess.DEVNULL,
+                               "--cmdline", "one two exit=7", "--exit-port", "--json", out],
+                              stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, check=False, timeout=WAIT_S)
         self.assertEqual(done.stderr, "")
         told = json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
         self.assertIn("argument 1: one", done.stdout)
         self.assertIn("argument 2: two", done.stdout)
-        self.assertEqual(told["end"], "exit-port")
+        self.assertEqual((told["end"], told["exit_port_value"]), ("exit-port", 7))
         self.assertEqual(told["memory_bytes"], 64 << 20)
-        self.assertEqual(done.returncode & 1, 1)
+        self.assertEqual(done.returncode, 160 + 7)
 
 
 class Typing:
@@ -223,6 +224,16 @@ class Typing:
         return os.waitstatus_to_exitcode(status), mode
 
 
+class Escape(Bed):
+    def test_a_command_that_does_not_end_for_it(self):
+        run = Typing([str(LAB), "run", "--stdin", "--", "sh", "-c", "echo sle''eps; sleep 1000"])
+        self.addCleanup(run.kill)
+        before = run.mode()
+        run.expect(b"sleeps")
+        run.type(b"\x01x")
+        self.assertEqual(run.end(), (5, before))
+
+
 class Linux(Bed):
     def test_terminal_disk_and_swap(self):
         disk = self.file("disk", bytes(1 << 20))
@@ -248,7 +259,7 @@ class Linux(Bed):
         run.type(b"\x03")  # the guest's
         run.expect(b"interrupted")
         run.type(b"\x01x")
-        self.assertEqual(run.end(), (0, before))
+        self.assertEqual(run.end(), (5, before))
         told = json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
         self.assertEqual(told["end"], "escape")
         self.assertFalse(os.path.exists(f"{self.folder}/swap"))
@@ -263,6 +274,19 @@ class Linux(Bed):
         told = subprocess.run([ASYNCPF, "status", "--control", path, "--json"], check=True,
                               capture_output=True, timeout=WAIT_S)
         self.assertEqual(json.loads(told.stdout)["memory_bytes"], 192 << 20)
+        self.assertIn("too many clients: try again when one has gone", self.seventeenth(path))
+
+    @staticmethod
+    def seventeenth(path):
+        """What `status` says beside sixteen others who keep their connections."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(16):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(WAIT_S)
+                client.connect(path)
+                client.recv(100)  # its greeting: it has a place
+            return subprocess.run([ASYNCPF, "status", "--control", path], check=False,
+                                  capture_output=True, text=True, timeout=WAIT_S).stderr
 
 
 def main():

@@ -33,7 +33,7 @@ def number(text, pattern):
 
 
 def without_time(text):
-    return re.sub(r", [\d.]+ s, .*", "", text)
+    return re.sub(r"^[\d.]+ s, .*", "", text, flags=re.M)
 
 
 def seeds_keep_the_promises(asyncpf):

@@ -38,7 +38,7 @@
 struct vm {
 	atomic_bool paused, hold; /* hold: evict goes on only when it is cancelled or released */
 	atomic_uint evicting, evictions, cancelled, stops;
-	_Atomic uint64_t resident;
+	_Atomic uint64_t resident, pinned; /* pinned: evict leaves so many bytes */
 	atomic_int fail; /* what pause, resume, evict and stop return, if not 0 */
 };
 
@@ -77,7 +77,8 @@ static inline int vm_resume(void *ctx, struct err *e)
 	return atomic_load(&vm->fail);
 }
 
-static inline int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+static inline int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel,
+			   uint64_t *ret_resident, struct err *e)
 {
 	struct vm *vm = ctx;
 	bool cancelled = false;
@@ -87,8 +88,9 @@ static inline int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel,
 		cancelled = atomic_load(cancel);
 		sched_yield();
 	}
+	*ret_resident = max_u64(bytes, atomic_load(&vm->pinned));
 	if (!cancelled)
-		atomic_store(&vm->resident, bytes);
+		atomic_store(&vm->resident, *ret_resident);
 	atomic_fetch_add(cancelled ? &vm->cancelled : &vm->evictions, 1);
 	atomic_fetch_sub(&vm->evicting, 1);
 	return cancelled ? err_set(e, -ECANCELED, "cancelled") : failure(vm, e);

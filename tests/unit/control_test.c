@@ -33,6 +33,24 @@ static void verbs(void **state)
 	expect_end(&k);
 }
 
+static void an_eviction_that_falls_short(void **state)
+{
+	struct fixture *f = *state;
+	struct control_status s;
+	struct client k;
+
+	f->vm.pinned = 69 << 20;
+	client_hello(&k, f);
+	ask_error(&k, "evict 67108864\n",
+		  "error 69M stay resident, at most 64M were asked for: the guest fetched it back "
+		  "meanwhile, or it is pinned; pause the VM first, or leave it more");
+	ask_ok(&k, "evict 72351744\n", &s); /* 69M */
+	assert_int_equal(s.counters.resident_bytes, 69 << 20);
+	/* All that can be is no goal that can be missed. */
+	ask_ok(&k, "evict 0\n", &s);
+	close(k.fd);
+}
+
 static void failing_verbs(void **state)
 {
 	struct fixture *f = *state;
@@ -214,6 +232,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(verbs, setup, teardown),
 		cmocka_unit_test_setup_teardown(failing_verbs, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_eviction_that_falls_short, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_eviction, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_in_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(eviction_holds_up_nobody, setup, teardown),

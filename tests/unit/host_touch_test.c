@@ -121,6 +121,35 @@ static void poison_that_fails_is_tried_again(void **state)
 	hx_close(x);
 }
 
+/* Nothing is fetched any more, and the kernel does not let go of a vCPU that waits for it. */
+static void after_the_end_a_touch_is_refused(void **state)
+{
+	static const enum hst_faults modes[] = {HST_FAULTS_USER, HST_FAULTS_BLOCK,
+						HST_FAULTS_STALL, HST_FAULTS_KERNEL};
+
+	(void)state;
+	for (unsigned m = 0; m < ARRAY_LEN(modes); m++) {
+		struct hst_cfg cfg = hx_cfg(modes[m], APF_REV_OFF);
+		struct hx *x = hx_prepare(512 * PAGE_BYTES);
+
+		/* Without a source: what the VMM may have filled is not poisoned before. */
+		assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, 512 * PAGE_BYTES,
+						PAGE_BYTES), RAM_ADDED);
+		hx_start(x, &cfg);
+		assert_int_equal(touch(x, 7), 0); /* is on its way when the end comes */
+		hst_stop(&x->h);
+		hx_log_clear(x);
+		for (uint64_t page = 7; page < 9; page++)
+			assert_int_equal(touch(x, page), 0);
+		assert_int_equal(x->counts[HX_POISON], 2);
+		for (unsigned i = 0; i < 2; i++) {
+			assert_int_equal(hx_entry(x, HX_POISON, i)->a, (7 + i) * PAGE_BYTES);
+			assert_int_equal(hx_entry(x, HX_POISON, i)->b, PAGE_BYTES);
+		}
+		hx_close(x);
+	}
+}
+
 static void kernel_faults_are_fetched(void **state)
 {
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
@@ -322,6 +351,7 @@ int main(void)
 		cmocka_unit_test(what_is_there_is_shown_again),
 		cmocka_unit_test(what_the_vmm_filled_is_not_poisoned),
 		cmocka_unit_test(poison_that_fails_is_tried_again),
+		cmocka_unit_test(after_the_end_a_touch_is_refused),
 		cmocka_unit_test(kernel_faults_are_fetched),
 		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),
 		cmocka_unit_test(one_read_serves_both_views),

@@ -6,6 +6,7 @@ is the virtio port between tools/lab_parts/relay.py and `asyncpf lab-relay`.
 usage: lab_relay_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
 import contextlib
+import fcntl
 import os
 import pathlib
 import select
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 ASYNCPF = str(pathlib.Path(sys.argv.pop(1)).resolve())
@@ -23,9 +25,23 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
 from lab_parts import LabError
 from lab_parts.relay import (CONNECTIONS_MAX, DATA, END, FRAME_MAX, HEAD, OPEN, PENDING_MAX,
-                             Relay, listening)
+                             READY, Relay, is_dead_socket, listening)
 
 WAIT_S = 30  # a hang is a failure, whatever the machine's speed
+
+
+def listens(path):
+    """Its file is there a moment earlier. Told without connecting, which the server would see."""
+    rows = pathlib.Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()
+    return any(row.split()[3] == "00010000" and row.endswith(f" {path}") for row in rows)
+
+
+def wait_for_socket(path):
+    end = time.monotonic() + WAIT_S
+    while not listens(path):
+        if time.monotonic() > end:
+            raise AssertionError("no socket")
+        time.sleep(0.005)
 
 
 class Bed(unittest.TestCase):
@@ -45,11 +61,13 @@ class Bed(unittest.TestCase):
         self.port = ours
         self.proc = subprocess.Popen([ASYNCPF, "lab-relay", self.inside], stdin=theirs)
         theirs.close()
-        making = listening(self.host)
-        self.addCleanup(making.__exit__, None, None, None)
-        self.thread = threading.Thread(target=Relay(making.__enter__(), ours).run)
+        self.failures = []
+        self.thread = threading.Thread(
+            target=Relay(self.host, ours, self.failures.append).run)
         self.thread.start()
         self.addCleanup(self.finish)
+        wait_for_socket(self.host)
+        self.accept().close()  # lab-relay has looked whether it is there
 
     def finish(self):
         self.proc.kill()
@@ -88,6 +106,30 @@ def exactly(sock, length):
     while len(data) < length and (more := sock.recv(length - len(data))):
         data += more
     return data
+
+
+class Time(unittest.TestCase):
+    """The socket is there while the server is, as it would be without a lab."""
+
+    def test_there_is_none_before_the_server(self):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            host, inside = f"{folder}/host", f"{folder}/inside"
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            thread = threading.Thread(target=Relay(host, ours).run)
+            thread.start()
+            with subprocess.Popen([ASYNCPF, "lab-relay", inside], stdin=theirs) as proc:
+                theirs.close()
+                time.sleep(0.2)  # what must not come is waited for
+                self.assertFalse(os.path.exists(host))
+                server = stack.enter_context(socket.socket(socket.AF_UNIX))
+                server.bind(inside)
+                server.listen()
+                wait_for_socket(host)
+                proc.kill()
+            thread.join(WAIT_S)
+            self.assertFalse(os.path.exists(host))
 
 
 class Connections(Bed):
@@ -146,6 +188,19 @@ class Connections(Bed):
 
 
 class Trouble(Bed):
+    def test_a_path_that_somebody_else_takes_meanwhile(self):
+        ours, theirs = socket.socketpair()
+        taken = f"{self.folder.name}/taken"
+        failures = []
+        with ours, theirs, listening(taken):
+            thread = threading.Thread(target=Relay(taken, ours, failures.append).run)
+            thread.start()
+            theirs.sendall(HEAD.pack(READY, 0, 0))
+            thread.join(WAIT_S)
+            self.assertFalse(thread.is_alive())
+            self.assertTrue(os.path.exists(taken))
+        self.assertRegex(str(failures[0]), "^control socket: .*/taken: Address already in use; ")
+
     def test_a_client_that_does_not_read_is_dropped_and_others_go_on(self):
         lazy, inside = self.pair()
         with contextlib.suppress(ConnectionError):
@@ -229,17 +284,29 @@ class Files(unittest.TestCase):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(self.path)
         with listening(self.path):
-            with self.assertRaisesRegex(LabError, "^cannot make: .*/s: "):
+            with self.assertRaisesRegex(LabError, "^control socket: .*/s: "):
                 with listening(self.path):
                     pass
             self.assertTrue(os.path.exists(self.path))
 
     def test_no_file_of_another_kind_is_touched(self):
         pathlib.Path(self.path).write_text("kept", encoding="utf-8")
-        with self.assertRaisesRegex(LabError, "^cannot make: "):
+        with self.assertRaisesRegex(LabError, "^control socket: "):
             with listening(self.path):
                 pass
         self.assertEqual(pathlib.Path(self.path).read_text(encoding="utf-8"), "kept")
+
+    def test_a_folder_that_somebody_has_locked(self):
+        """Neither the start nor the end waits for ever."""
+        fd = os.open(self.folder.name, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        with listening(self.path):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with self.assertRaisesRegex(LabError, "cannot lock its folder: .*; use a folder of "
+                                                  "your own"):
+                with listening(f"{self.folder.name}/other"):
+                    pass
+        self.assertTrue(is_dead_socket(self.path))
 
     def test_what_took_its_place_stays(self):
         with listening(self.path):
@@ -249,7 +316,7 @@ class Files(unittest.TestCase):
 
     def test_names_that_cannot_be(self):
         for path in (f"{self.folder.name}/none/s", "/" + 200 * "x"):
-            with self.assertRaisesRegex(LabError, "^cannot make: "):
+            with self.assertRaisesRegex(LabError, "^control socket: "):
                 with listening(path):
                     pass
 

@@ -127,7 +127,7 @@ static void a_swap_file_is_made_there_a_device_is_carried_in(void **state)
 {
 	(void)state;
 	convert("--resident-max 64M --swap /home/swap --swap-wrap delay?ms=20");
-	expect("--resident-max=67108864", true);
+	expect("--resident-max=64M", true);
 	expect("--swap=/tmp/swap", true);
 	expect("--swap-wrap=delay?ms=20", true);
 	expect("--memory=1680", false); /* 512 more */
@@ -140,9 +140,12 @@ static void a_swap_file_is_made_there_a_device_is_carried_in(void **state)
 static void what_names_no_file_stays(void **state)
 {
 	(void)state;
+	convert("--json -");
+	expect("--json=-", true);
+	expect_none("--get"); /* standard output is the lab's, too */
 	convert("--cpus 9 --memory 2G --faults user --abi pf2 --cmdline= --stats --quiet");
 	expect("--cpus=9", true);
-	expect("--memory=2147483648", true);
+	expect("--memory=2G", true);
 	expect("--abi=pf2", true);
 	expect("--cmdline=", true);
 	expect("--stats", true);

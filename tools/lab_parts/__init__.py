@@ -7,12 +7,43 @@ This file holds what all of them share. Test: tests/unit/lab_test.py.
 """
 import os
 import pathlib
+import signal
+import sys
 
-EXIT_USAGE, EXIT_TIMEOUT, EXIT_LAB, EXIT_CTRL_C = 2, 124, 125, 130
+# EXIT_STOPPED: by Ctrl-A x, as src/cli/cli.h has it.
+EXIT_USAGE, EXIT_STOPPED, EXIT_TIMEOUT, EXIT_LAB = 2, 5, 124, 125
 
 
 class LabError(Exception):
     """what failed: on what: why; what to do"""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks us to end; .number says which."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
+def stop(number, _frame):
+    raise Stopped(number)
+
+
+def stop_on_signals():
+    """From now on SIGINT, SIGTERM and SIGHUP are exceptions, unless we were started to ignore
+    them; so that QEMU ends before us."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, stop)
+
+
+def end_by(number):
+    """Ends this process as the signal would have: whoever started it sees which."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def cache_folder():

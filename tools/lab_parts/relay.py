@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A UNIX socket of the host that leads to one in the lab.
+"""A UNIX socket of the host that leads to one in the lab, and is there while that one is.
 
 All connections share one virtio port, in frames: type (1 byte), connection (1 byte), length
-(2 bytes, little-endian), then as many bytes: up to 4096 in DATA, none in OPEN and END. Each
-side sends END when no more will come from it; after both ENDs the number is free, and only
-then may it be opened again. The host numbers the connections, 0 to 15. The other end is
-src/cli/cmd_lab_relay.c, on relay_proto.h; it gives up on a host that breaks these rules.
+(2 bytes, little-endian), then as many bytes: up to 4096 in DATA, none in the others. The lab
+sends READY, for connection 0 and once, when its socket is there. Each side sends END when no
+more will come from it; after both ENDs the number is free, and only then may it be opened
+again. The host numbers the connections, 0 to 31. The other end is src/cli/cmd_lab_relay.c, on
+relay_proto.h; it gives up on a host that breaks these rules.
 
 Neither side waits for one connection: what is not taken in time is thrown away with it.
 """
@@ -17,13 +18,15 @@ import select
 import socket
 import stat
 import struct
+import time
 
 from lab_parts import LabError
 
 HEAD = struct.Struct("<BBH")
-OPEN, DATA, END = 1, 2, 3
-CONNECTIONS_MAX = 16
+OPEN, DATA, END, READY = 1, 2, 3, 4
+CONNECTIONS_MAX = 32  # more than the server has places: it turns those away itself
 FRAME_MAX = 4096
+LOCK_TRIES, LOCK_PAUSE_S = 100, 0.01  # as asyncpf's own servers
 PENDING_MAX = 1 << 16  # for the lab: then no client is read; for a client: then it is dropped
 
 
@@ -39,10 +42,18 @@ def is_dead_socket(path):
 
 @contextlib.contextmanager
 def folder_lock(path):
-    """What asyncpf's own servers do (docs/control.md): of two that start, one wins."""
+    """What asyncpf's own servers do (docs/control.md): of two that start, one wins. Any process
+    may lock a folder, and keep it: then BlockingIOError."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        for tries in range(LOCK_TRIES + 1):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if tries == LOCK_TRIES:
+                    raise
+            time.sleep(LOCK_PAUSE_S)
         yield
     finally:
         os.close(fd)
@@ -70,9 +81,13 @@ def listening(path):
         with folder_lock(path):
             listen_at(sock, path)
             made = os.lstat(path)
+    except BlockingIOError as e:
+        sock.close()
+        raise LabError(f"control socket: {path}: cannot lock its folder: {e.strerror}; use a "
+                       "folder of your own") from e
     except OSError as e:
         sock.close()
-        raise LabError(f"cannot make: {path}: {e.strerror or e}; name another socket") from e
+        raise LabError(f"control socket: {path}: {e.strerror or e}; name another") from e
     try:
         yield sock
     finally:
@@ -91,8 +106,12 @@ class Client:
 
 
 class Relay:
-    def __init__(self, listener, lab):
-        self.listener = listener
+    def __init__(self, path, lab, on_failure=lambda e: None):
+        """on_failure(LabError): the socket cannot be made; from run()'s thread."""
+        self.path = path
+        self.on_failure = on_failure
+        self.listener = None  # until the lab is ready
+        self.socket_file = contextlib.ExitStack()
         self.lab = lab
         self.lab.setblocking(False)
         self.to_lab = bytearray()
@@ -101,8 +120,13 @@ class Relay:
 
     def run(self):
         """Until the lab ends. For a thread of its own."""
-        while self.step():
-            pass
+        try:
+            while self.step():
+                pass
+        except LabError as e:
+            self.on_failure(e)
+        # First the file: who hears us hang up may start the next VM at the same path.
+        self.socket_file.close()
         for n in self.clients:
             self.hang_up(n)
 
@@ -111,7 +135,8 @@ class Relay:
         readers, writers = [self.lab], [s for s, n in clients.items() if self.clients[n].pending]
         if len(self.to_lab) < PENDING_MAX:
             readers += [s for s, n in clients.items() if not self.clients[n].we_ended]
-            readers += [self.listener] if len(self.clients) < CONNECTIONS_MAX else []
+            if self.listener and len(self.clients) < CONNECTIONS_MAX:
+                readers.append(self.listener)
         if self.to_lab:
             writers.append(self.lab)
         readers, writers, _ = select.select(readers, writers, [])
@@ -200,7 +225,9 @@ class Relay:
                 return
             body = bytes(self.from_lab[HEAD.size:HEAD.size + length])
             del self.from_lab[:HEAD.size + length]
-            if n in self.clients:
+            if kind == READY:
+                self.listener = self.socket_file.enter_context(listening(self.path))
+            elif n in self.clients:
                 self.take(kind, n, body)
 
     def take(self, kind, n, body):

@@ -24,6 +24,13 @@ def save_log(o, log):
         o.log.write_bytes(log)
 
 
+def check_socket(o):
+    """One that cannot be is found before the run, too; it is made once there is one in the lab."""
+    if o.socket:
+        with listening(o.socket[0]):
+            pass
+
+
 def check_gets(o):
     """A file that cannot be written is found before the run."""
     for _, local in o.get:
@@ -101,8 +108,8 @@ def run(o):
     terminal = Terminal(0)
     o.input = "none" if not o.stdin else "terminal" if terminal.usable else "stream"
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(listening(o.socket[0])) if o.socket else None
         stack.callback(terminal.restore)
+        check_socket(o)
         check_gets(o)
         wires = Wires(o, terminal)
 
@@ -117,9 +124,7 @@ def run(o):
                     wires.control: watch.answer}
         if o.input == "terminal":
             handlers[wires.input.fileno()] = watch.output  # its echo, while it has one
-        if listener:
-            relay = Relay(listener, wires.relay)
-            threading.Thread(target=relay.run, daemon=True).start()
+        relay = start_relay(o, wires, watch, proc) if o.socket else None
         try:
             watch_run(proc, watch, handlers)
         except BaseException:
@@ -128,11 +133,25 @@ def run(o):
         finally:
             words = proc.communicate()[1]
             save_log(o, watch.log)
+            if relay:
+                relay.join()  # it has the lab's end, and takes the socket away
     return result(o, watch, qemu_words(words, proc.returncode))
+
+
+def start_relay(o, wires, watch, proc):
+    def give_up(error):
+        watch.failure = error
+        proc.kill()
+
+    relay = threading.Thread(target=Relay(o.socket[0], wires.relay, give_up).run, daemon=True)
+    relay.start()
+    return relay
 
 
 def result(o, watch, words):
     """What the machine came to: the command's exit status, or a LabError with QEMU's words."""
+    if watch.failure:
+        raise watch.failure
     if watch.complaint:
         raise LabError(f"the lab's kernel complains: {watch.complaint}; see {o.log}")
     found = re.match(rb"ready\nstatus (\d+)\n", watch.control)

@@ -12,6 +12,11 @@ import threading
 ESCAPE = b"\x01"  # Ctrl-A; then x ends
 # How long the command may take to end after Ctrl-A x before we end the lab.
 ESCAPE_GRACE_S = 10
+ESCAPE_SIGNAL = signal.SIGUSR1  # to the main thread, that it has not
+
+
+class Escaped(BaseException):
+    """Ctrl-A x was typed, and the command did not end for it."""
 
 
 class Escape:
@@ -59,13 +64,17 @@ class Terminal:
             self.saved = None
 
 
+def give_up(*_):
+    raise Escaped
+
+
 def feed(fd, sock, escape):
     """Everything from fd into sock, then its end."""
     try:
         while data := os.read(fd, 4096):
             sock.sendall(data)
             if escape and escape.typed_in(data):
-                timer = threading.Timer(ESCAPE_GRACE_S, os.kill, (os.getpid(), signal.SIGTERM))
+                timer = threading.Timer(ESCAPE_GRACE_S, os.kill, (os.getpid(), ESCAPE_SIGNAL))
                 timer.daemon = True
                 timer.start()
         sock.shutdown(socket.SHUT_WR)
@@ -75,4 +84,5 @@ def feed(fd, sock, escape):
 
 def start_feeding(terminal, sock):
     escape = Escape() if terminal.usable else None
+    signal.signal(ESCAPE_SIGNAL, give_up)
     threading.Thread(target=feed, args=(terminal.fd, sock, escape), daemon=True).start()

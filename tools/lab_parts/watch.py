@@ -29,6 +29,7 @@ class Watch:
         self.log = bytearray()
         self.control = bytearray()
         self.seen = 0  # bytes of the log that were looked at
+        self.failure = None  # a LabError of somebody else's, who has ended the machine
         self.complaint = None
         self.complained_at = None
         self.ready_s = None

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""One meaning of each exit code in every verb, one rule for signals, and asyncpf(1) has both.
+
+usage: exit_codes_test.py PATH_OF_ASYNCPF MULTIBOOT_KERNEL SOURCE_FOLDER
+"""
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ASYNCPF, KERNEL, SOURCE = (pathlib.Path(word).resolve() for word in sys.argv[1:4])
+LIMIT_S = 60
+OK, FAILED, USAGE, REFUSED, RESET, STOPPED, GUEST = 0, 1, 2, 3, 4, 5, 160
+GUEST_WORDS = ("run", "--kernel", str(KERNEL), "--memory", "16M", "--cmdline")
+HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
+NEEDS_KVM = unittest.skipUnless(HAS_KVM, "/dev/kvm may not be used")
+
+
+def tasks(pid):
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
+def children(pid):
+    found = []
+    for task in tasks(pid):
+        try:
+            found += pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text(
+                encoding="ascii").split()
+        except OSError:
+            pass
+    return [int(word) for word in found]
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} within {LIMIT_S} s")
+        time.sleep(0.005)
+
+
+def is_gone(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(
+            encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class Codes(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def code(self, *words, **options):
+        done = subprocess.run([ASYNCPF, *words], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, check=False, timeout=LIMIT_S, cwd=self.folder.name,
+                              **options)
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), 0 if done.returncode == OK else 1, done)
+        return done.returncode
+
+    def guest(self, cmdline, *words):
+        done = subprocess.run([ASYNCPF, *GUEST_WORDS, cmdline, "--exit-port", *words],
+                              stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                              timeout=LIMIT_S)
+        return done.returncode
+
+    @NEEDS_KVM
+    def test_the_ways_in_which_a_run_ends(self):
+        self.assertEqual(self.guest("off"), OK)
+        self.assertEqual(self.guest("crash"), FAILED)
+        self.assertEqual(self.guest("off", "--disk", "/none"), REFUSED)
+        self.assertEqual(self.guest("reset"), RESET)
+        self.assertEqual(self.guest("exit=0"), GUEST)
+        self.assertEqual(self.guest("exit=5"), GUEST + STOPPED)
+
+    @NEEDS_KVM
+    def test_ended_by_its_user(self):
+        control = f"{self.folder.name}/s"
+        with subprocess.Popen([ASYNCPF, *GUEST_WORDS, "spin", "--control", control],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as vm:
+            while b"spin" not in vm.stdout.readline():
+                pass
+            self.assertEqual(self.code("stop", "--control", control), OK)
+            self.assertEqual(vm.wait(LIMIT_S), STOPPED)
+
+    def test_wrong_usage(self):
+        for verb in ("check", "demo", "doctor", "evict", "pause", "resume", "run", "sim",
+                     "status", "stop"):
+            self.assertEqual(self.code(verb, "--no-such-option"), USAGE, verb)
+        self.assertEqual(self.code("no-such-verb"), USAGE)
+
+    def test_what_could_not_begin(self):
+        """Something that it needs is not there, or is not allowed."""
+        def few_files():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
+
+        def little_memory():
+            resource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))
+
+        for words, limit in ((("check",), few_files), (("demo", "--image", "/none"), None),
+                             (("demo", "--quiet"), few_files), (("sim",), little_memory),
+                             (("sim", "--exhaustive"), little_memory),
+                             (("run", "--kernel", "/none", "--local"), None)):
+            self.assertEqual(self.code(*words, preexec_fn=limit), REFUSED, words)
+        for verb in ("evict", "pause", "resume", "status", "stop"):
+            words = ("--all",) if verb == "evict" else ()
+            self.assertEqual(self.code(verb, "--control", "none", *words), REFUSED, verb)
+
+
+class Signals(unittest.TestCase):
+    """What a signal ends has taken everything down, and ends by that signal."""
+
+    def ended_by(self, number, words, begun):
+        with subprocess.Popen([ASYNCPF, *words], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              # A shell has what it puts into the background ignore SIGINT.
+                              preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
+            try:
+                wait_until(lambda: begun(process.pid) or process.poll() is not None,
+                           f"{words}: not begun")
+                below = children(process.pid)
+                process.send_signal(number)
+                self.assertEqual(process.wait(LIMIT_S), -number, words)
+            finally:
+                process.kill()
+            wait_until(lambda: all(map(is_gone, below)), f"{words}: children left")
+
+    def test_verbs_without_a_guest(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for words in (("sim", "--seeds", "100000000"),
+                          ("sim", "--exhaustive", "--states", "1000000000")):
+                self.ended_by(number, words, children)
+            self.ended_by(number, ("sim", "--scale", "--faults", "10000000000"), tasks)
+
+    @NEEDS_KVM
+    def test_verbs_with_a_guest(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for words in (("demo", "--quiet", "--delay-us", "60000000", "--runs", "kernel"),
+                          ("check", "--delay-us", "1000000"), (*GUEST_WORDS, "spin")):
+                # The thread that waits for signals, the library's, and a vCPU's at least.
+                self.ended_by(number, words, lambda pid: len(tasks(pid)) >= 4)
+
+
+class ManPage(unittest.TestCase):
+    def test_it_has_every_code(self):
+        enum = re.search(r"enum cli_exit \{(.*?)\};",
+                         (SOURCE / "src/cli/cli.h").read_text(encoding="utf-8"), re.S)[1]
+        page = (SOURCE / "docs/man/asyncpf.1").read_text(encoding="utf-8")
+        told = page[page.index(".Sh EXIT STATUS"):page.index(".Sh DIAGNOSTICS")]
+        self.assertEqual(re.findall(r"^\tCLI_\w+ = (\d+),", enum, re.M),
+                         re.findall(r"^\.It (\d+)", told, re.M))
+
+
+if __name__ == "__main__":
+    if not HAS_KVM:
+        print("SKIP: what needs a guest: /dev/kvm may not be used")
+    unittest.main(argv=sys.argv[:1])
