@@ -46,6 +46,7 @@ struct kvmp_vcpu {
 	uint64_t apic_base;  /* by which apic_id was found */
 	bool halted;         /* KVM holds the vCPU halted because of us */
 	uint32_t token;      /* of the last #PF we queued, 0: none */
+	uint64_t in_guest_ns; /* by the coarse clock: it may have stood still since; 0: never ran */
 	bool marked;         /* an INIT that we do not see can be noticed */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
 	bool en_left;        /* KVM's EN was taken, and is still there */
