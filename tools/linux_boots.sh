@@ -20,6 +20,19 @@ idle() {
 	done
 }
 
+# Has guest $1, process $2, stand still for 8 s: by the control socket, or with all of its process.
+stand() {
+	sleep 1
+	case $3 in
+	*'"how":"signal"'*) kill -STOP $2 && sleep 8 && kill -CONT $2 ;;
+	*)
+		./asyncpf pause --control control.$1 >/dev/null
+		sleep 8
+		./asyncpf resume --control control.$1 >/dev/null
+		;;
+	esac
+}
+
 # Gives the vCPU threads of process $1 the CPUs but the first, and the others that one, where
 # there are more CPUs than vCPUs.
 spread() {
@@ -66,6 +79,8 @@ boot() {
 		case $line in
 		*'"step":"boot",'*) spread $pid ;;
 		*'"step":"idle",'*) idle $n $pid & ;;
+		*'"step":"stand",'*) stand $n $pid "$line" & ;;
+		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
 			;;

@@ -24,7 +24,7 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # so does watching the TSC, which is this machine's own.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|counters|idle|end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|counters|date|idle|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -74,6 +74,7 @@ class Result:
     status: int = None        # None: it did not end
     stats: dict = None        # of `asyncpf run --json`
     counters: list = dataclasses.field(default_factory=list) # before and after each load
+    dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"
     idle_share: float = None  # of one CPU, while the guest idled: the least of several looks
 
     def report(self, step):
@@ -99,6 +100,8 @@ class Result:
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
             self.idle_share = share if self.idle_share is None else min(share, self.idle_share)
+        elif kind == "date":
+            self.dates.append(int(rest))
         elif kind == "counters" and rest:
             self.counters.append(json.loads(rest))
         elif kind == "end":

@@ -28,6 +28,7 @@ static const struct {
 } steps[] = {
 	{"load", step_load},
 	{"idle", step_idle},
+	{"stand", step_stand},
 	{"plug", step_plug},
 	{"stick", step_stick},
 	{"complain", step_complain},

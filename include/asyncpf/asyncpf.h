@@ -536,6 +536,8 @@ void apf_vcpu_detach(struct apf_vcpu *v);
  * failure, or -EINVAL before apf_start. A memory error of the host is passed on to you as KVM
  * does it: SIGBUS (BUS_MCEERR_AR) is pending when -EINTR is returned. While the VM is paused
  * only these make it return. Any thread, one at a time; it may be another one each time.
+ * A guest that was not run for a second or more is told by its clock (KVM_KVMCLOCK_CTRL), so that
+ * its watchdogs do not take it for stuck.
  *
  * Whenever it has returned, the vCPU is at rest: nothing of the library's is in KVM's state of
  * it (mp_state is the guest's own; no page fault event that the guest has not seen; the

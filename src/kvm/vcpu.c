@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "abi/apf.h"
 #include "kvm/bus.h"
@@ -373,6 +374,48 @@ static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
 	kvmp_signals_end(k, v);
 }
 
+/*
+ * A guest that was not run for as long may take itself for stuck: Linux's watchdog of soft lockups
+ * can be set to 2 s.
+ */
+#define STANDSTILL_NS NS_PER_S
+
+static uint64_t coarse_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * The guest's watchdogs learn by its clock that it stood still, whatever the reason. KVM refuses
+ * that to a guest without such a clock.
+ */
+static void tell_standstill(struct kvmp_vcpu *v, uint64_t now)
+{
+	if (v->in_guest_ns && now - v->in_guest_ns >= STANDSTILL_NS)
+		(void)KVMP_IOCTL(v->fd, KVM_KVMCLOCK_CTRL, NULL);
+}
+
+/*
+ * KVM_RUN that a signal ended returns only when the process goes on, if that was SIGSTOP: all of
+ * its time may have been a standstill. Telling a guest in vain does no harm.
+ */
+static int enter_guest(struct kvmp_vcpu *v)
+{
+	uint64_t now = coarse_ns();
+	int rc;
+
+	tell_standstill(v, now);
+	if (v->catches)
+		rc = kvmp_bus_run(v->fd, &v->fault, &v->caught);
+	else
+		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+	v->in_guest_ns = rc == -EINTR ? now : coarse_ns();
+	return rc;
+}
+
 static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, struct plat_exit *x)
 {
 	struct kvmp *k = ctx;
@@ -392,10 +435,8 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		/* KVM finishes what is half done before it looks at signals. */
 		kvmp_signal_kick(k, v);
 	}
-	if (rc == 0 && v->catches)
-		rc = kvmp_bus_run(v->fd, &v->fault, &v->caught);
-	else if (rc == 0)
-		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+	if (rc == 0)
+		rc = enter_guest(v);
 	if (rc == 0) {
 		exited(k, v, x);
 		half = mid_instruction(v->run);

@@ -24,6 +24,7 @@ LAB_S = 1500
 LABS = 2  # of one emulated CPU each
 SKIPPED = 77
 CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
+STOOD_DATE_OFF_MAX_S = 3  # what it says takes its time to get out
 IDLE_SHARE_MAX = 0.05  # of a CPU
 # `asyncpf run`: the guest powered off, the guest reset.
 POWERED_OFF, RESET = 0, 4
@@ -100,6 +101,9 @@ def boots_of_events():
         Boot(name_of("6.12", 2, "user", "reboot"), [SMALL_LOAD, "reboot"], cpus=2),
         Boot(name_of("6.12", 2, "user", "kexec"), [SMALL_LOAD, "kexec", SMALL_LOAD], cpus=2,
              initrd="kexec.cpio"),
+        # Thrice to four times as long as its watchdog allows, as 75 s are by default (20 s).
+        Boot(name_of("6.12", 2, "user", "standstill"), ["stand=pause", "stand=signal", SMALL_LOAD],
+             elf=True, cpus=2, about_s=40),
         # The guest's own watch must see what is wrong, or the rest proves nothing.
         Boot(name_of("6.12", 1, "user", "unwell"), [SMALL_LOAD + ",spoil:1", "stick", "complain"],
              elf=True),
@@ -137,6 +141,16 @@ def check_boot(result, problems):
     offers_any = offers_events(boot) or (boot.faults == "user" and "off" not in boot.options)
     if bool(features & FEATURE_ASYNC_PF) != offers_any:
         problems.append(f"bit 4 of KVM's features: {features:#x}")
+
+
+def check_standstills(result, problems):
+    """The date is right as soon as it goes on."""
+    stood = [r for r in result.reports if r["step"] == "stood"]
+    if len(stood) != len([s for s in result.boot.steps if s.startswith("stand=")]):
+        problems.append(f"it stood still {len(stood)} times")
+    problems += [f"after a standstill its date was {report['epoch'] - date} s off"
+                 for report, date in zip(stood, result.dates)
+                 if abs(report["epoch"] - date) > STOOD_DATE_OFF_MAX_S]
 
 
 def check_load(result, problems):
@@ -195,6 +209,7 @@ def check(result):
         return problems
     check_log(result, problems)
     check_load(result, problems)
+    check_standstills(result, problems)
     if boot.resident:
         check_eviction(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]

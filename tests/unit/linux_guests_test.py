@@ -178,6 +178,16 @@ class Checks(unittest.TestCase):
             breach(result)
             self.assertNotEqual(linux_test.check(result), [], breach.__name__)
 
+    def test_a_standstill_without_its_date_is_found(self):
+        result = self.healthy()
+        result.boot.steps.append("stand=pause")
+        self.assertNotEqual(linux_test.check(result), [])
+        result.reports.insert(2, {"step": "stood", "epoch": 1000})
+        result.take_mark("date", "1001")
+        self.assertEqual(linux_test.check(result), [])
+        result.reports[2]["epoch"] = 992
+        self.assertNotEqual(linux_test.check(result), [])
+
     def evicted(self, faults):
         result = self.healthy(faults=faults, resident="64M")
         result.reports[1].update({"processes": 2, "pages": 7, "file": 1, "file_visits": 3,

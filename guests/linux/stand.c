@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Watching the machine stand still: its CPUs are busy, as the kernel's watchdog of soft lockups
+ * takes no idle one for stuck, and the watchdog looks as often as it can.
+ */
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define LOOK_NS 10000000ull
+/* Twice what the watchdog allows at the least that it can be set to. */
+#define LONG_NS 4000000000ull
+#define PATIENCE_NS 60000000000ull
+
+static void say_date(const char *step, const char *how)
+{
+	struct timespec date;
+
+	clock_gettime(CLOCK_REALTIME, &date);
+	say("{\"step\":\"%s\",\"how\":\"%s\",\"epoch\":%lld}", step, how,
+	    (long long)date.tv_sec);
+}
+
+static _Noreturn void spin_on(unsigned cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	(void)sched_setaffinity(0, sizeof(one), &one);
+	for (;;)
+		__asm__ volatile("pause");
+}
+
+static unsigned spin(pid_t pids[static CPUS_MAX])
+{
+	unsigned n = 0;
+
+	for (long cpus = sysconf(_SC_NPROCESSORS_ONLN); n < CPUS_MAX && n < cpus; n++) {
+		pids[n] = fork();
+		if (pids[n] == 0)
+			spin_on(n);
+		if (pids[n] < 0)
+			break;
+	}
+	return n;
+}
+
+static enum outcome watch(const char *how)
+{
+	uint64_t end = now_ns() + PATIENCE_NS, before;
+
+	say_date("stand", how);
+	do {
+		before = now_ns();
+		sleep_until(before + LOOK_NS);
+		if (now_ns() > end) {
+			say("failed: it never stood still");
+			return UNWELL;
+		}
+	} while (now_ns() - before < LONG_NS);
+	say_date("stood", how);
+	/* What the watchdog has to say it says by then. */
+	sleep_until(now_ns() + LONG_NS / 2);
+	return WELL;
+}
+
+enum outcome step_stand(const char *text)
+{
+	enum outcome outcome;
+	pid_t pids[CPUS_MAX];
+	unsigned n;
+
+	if (poke("/proc/sys/kernel/watchdog_thresh", "1") < 0)
+		return say_failed("/proc/sys/kernel/watchdog_thresh");
+	n = spin(pids);
+	outcome = watch(text);
+	while (n-- > 0)
+		if (kill(pids[n], SIGKILL) == 0)
+			(void)waitpid(pids[n], NULL, 0);
+	return outcome;
+}
