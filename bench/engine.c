@@ -2,8 +2,8 @@
 /*
  * What the protocol costs: one page missing, its page ready and the guest's answer, for
  * 1 to 1024 outstanding faults. Measures the engine alone, as the host calls it: ask,
- * record the fault, complete it, ask for the event, mark it sent, take the guest's
- * acknowledgement (int), and look again. The guest is three stores to its area. Pages
+ * record the fault, complete it, ask for the event, mark it sent, and look again. The
+ * guest is two stores to its area; int's acknowledgement stays in KVM. Pages
  * complete in a random order, so lists are cut in their midst. No system call, no memory
  * allocation: malloc is wrapped at link time and counted.
  *
@@ -99,12 +99,10 @@ static void guest_takes_pf(struct bench *b)
 
 static void guest_takes_ready(struct bench *b)
 {
-	if (b->v.cfg.rev == APF_REV_INT) {
+	if (b->v.cfg.rev == APF_REV_INT)
 		b->area.token = 0;
-		wrmsr(b, APF_MSR_ACK, APF_ACK_READY);
-	} else {
+	else
 		b->area.reason = 0;
-	}
 }
 
 static uint32_t missing(struct bench *b, uint64_t gfn)
@@ -249,7 +247,7 @@ static void print_json(const struct column *cols, size_t n, double ns[][ARRAY_LE
 
 static void print_table(const struct column *cols, size_t n, double ns[][ARRAY_LEN(sizes)])
 {
-	printf("page missing + page ready + acknowledge, engine alone; ns per pair, "
+	printf("page missing + page ready, engine alone; ns per pair, "
 	       "median of %d runs of %u\n\n%-12s", RUNS, PAIRS, "outstanding");
 	for (size_t c = 0; c < n; c++)
 		printf("%10s", cols[c].name);

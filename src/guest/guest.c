@@ -218,13 +218,14 @@ void gst_ready_irq(struct gst_cpu *cpu)
 	if (__builtin_expect(token != 0, 1)) {
 		ready_take(cpu, token);
 		/*
-		 * Release, and before the acknowledgement: an ACK that finds the slot taken
-		 * is consumed for nothing, and the queue behind it stalls (invariant 28).
+		 * Release, and before the acknowledgement (37): for a host that looks only when it
+		 * is told to, as Linux's own, an ACK that finds the slot taken is consumed for
+		 * nothing, and the queue behind it stalls.
 		 */
 		__atomic_store_n(&cpu->area->token, 0u, __ATOMIC_RELEASE);
 	} else {
 		cpu->spurious_count++;
 	}
-	/* Also for an empty slot: it costs the host one look at its queue. */
+	/* Also for an empty slot: it costs a host that sees it one look at its queue. */
 	(void)GST_WRMSR(cpu, APF_MSR_ACK, APF_ACK_READY);
 }

@@ -5,7 +5,9 @@
  * guest code, only who waits for whom. A vCPU runs one task at a time; a task computes, then
  * touches an absent page; the engine says whether that may be announced; the VM's queue lets
  * so many reads through; the source does so many a second, each taking its time; the VM's
- * thread hands pages over one after the other; the engine lets one page-ready out at a time.
+ * thread hands pages over one after the other; the engine lets one page-ready out at a time. That
+ * the guest has freed its slot is seen as by the driver (host/deliver.c): when the next page comes,
+ * at the vCPU's next fault, and by a timer.
  * Times in nanoseconds, integers only.
  */
 #include "sim/scale.h"
@@ -17,7 +19,7 @@
 #include "base/prng.h"
 #include "engine/engine.h"
 
-enum kind { CPU_DONE, FETCHED, HANDED_OVER, IRQ_DONE };
+enum kind { CPU_DONE, FETCHED, HANDED_OVER, IRQ_DONE, LOOK };
 
 struct event {
 	uint64_t ns;
@@ -30,6 +32,10 @@ enum cpu { IDLE, COMPUTES, HALTED };
 
 #define NO_FAULT UINT16_MAX /* the index of a fault that halted its vCPU */
 
+/* As in host/deliver.c. */
+#define LOOK_FIRST_NS (250 * NS_PER_US)
+#define LOOK_MAX_NS (50 * NS_PER_MS)
+
 struct vcpu {
 	struct eng_vcpu eng;
 	uint64_t *since; /* per fault: when the task touched the page */
@@ -38,6 +44,9 @@ struct vcpu {
 	uint64_t irq_free_ns;
 	uint64_t slot_since;
 	uint64_t halted_since;
+	uint64_t look_at_ns;   /* the timer; 0: not armed */
+	uint64_t look_next_ns; /* its next interval; 0: the first */
+	bool look_queued;      /* its event, one at most, which may be too early */
 	uint32_t slot;
 	uint32_t runnable; /* tasks, without the running one */
 };
@@ -176,6 +185,27 @@ static void next_task(struct scale *s, uint32_t i, uint64_t busy_ns)
 	push(s, v->until_ns, CPU_DONE, i, 0);
 }
 
+static void look_later(struct scale *s, uint32_t i)
+{
+	struct vcpu *v = &s->vcpus[i];
+
+	if (v->look_at_ns)
+		return;
+	if (v->look_next_ns == 0)
+		v->look_next_ns = LOOK_FIRST_NS;
+	v->look_at_ns = s->now_ns + v->look_next_ns;
+	v->look_next_ns = min_u64(2 * v->look_next_ns, LOOK_MAX_NS);
+	if (!v->look_queued)
+		push(s, v->look_at_ns, LOOK, i, 0);
+	v->look_queued = true;
+}
+
+static void look_stop(struct vcpu *v)
+{
+	v->look_at_ns = 0;
+	v->look_next_ns = 0;
+}
+
 /* Sends the next page ready, if it may go out. */
 static void deliver(struct scale *s, uint32_t i)
 {
@@ -184,8 +214,17 @@ static void deliver(struct scale *s, uint32_t i)
 	uint32_t head = v->eng.ready_head;
 	struct eng_event ev;
 
-	if (eng_next_ready(&v->eng, NULL, slot, &ev) != ENG_READY_SEND)
+	switch (eng_next_ready(&v->eng, NULL, slot, &ev)) {
+	case ENG_READY_SEND:
+		break;
+	case ENG_READY_SLOT_BUSY:
+		look_later(s, i);
 		return;
+	default:
+		look_stop(v);
+		return;
+	}
+	look_stop(v);
 	v->slot_since = head != ENG_NIL ? v->since[head] : s->now_ns;
 	eng_ready_sent(&v->eng, &ev);
 	v->slot = ev.token;
@@ -194,9 +233,26 @@ static void deliver(struct scale *s, uint32_t i)
 	if (v->cpu == COMPUTES)
 		v->until_ns += s->c->ready_ns;
 	push(s, v->irq_free_ns, IRQ_DONE, i, 0);
+	/* What else is due finds the slot full. */
+	if (v->eng.ready_len > 0)
+		look_later(s, i);
 }
 
-/* The running task touches an absent page. */
+static void look(struct scale *s, uint32_t i)
+{
+	struct vcpu *v = &s->vcpus[i];
+
+	v->look_queued = false;
+	if (v->look_at_ns > s->now_ns) {
+		v->look_queued = true;
+		push(s, v->look_at_ns, LOOK, i, 0);
+	} else if (v->look_at_ns) {
+		v->look_at_ns = 0;
+		deliver(s, i);
+	}
+}
+
+/* The running task touches an absent page: an exit, and so a look. */
 static void touch(struct scale *s, uint32_t i)
 {
 	static const struct cpu_state user = {.cpl = 3, .interrupts_on = true, .paging = true};
@@ -210,28 +266,27 @@ static void touch(struct scale *s, uint32_t i)
 		v->cpu = HALTED;
 		v->halted_since = s->now_ns;
 		fetch(s, i, NO_FAULT);
+		deliver(s, i);
 		return;
 	}
 	ix = eng_send_missing(&v->eng, (gfn_t){s->missing++}, &ev);
 	v->since[ix] = s->now_ns;
 	fetch(s, i, (uint16_t)ix);
 	next_task(s, i, s->c->missing_ns);
+	deliver(s, i);
 }
 
 static void irq_done(struct scale *s, uint32_t i)
 {
-	static const struct eng_wrmsr_in ack = {.msr = APF_MSR_ACK, .value = APF_ACK_READY};
 	struct vcpu *v = &s->vcpus[i];
 
 	if (v->slot != APF_TOKEN_WAKE_ALL) {
 		waited(s, v->slot_since);
 		v->runnable++;
 	}
-	v->slot = 0;
-	(void)eng_wrmsr(&v->eng, &ack);
+	v->slot = 0; /* and acknowledged, which the host does not see */
 	if (v->cpu == IDLE)
 		next_task(s, i, 0);
-	deliver(s, i);
 }
 
 static void handed_over(struct scale *s, const struct event *e)
@@ -267,8 +322,11 @@ static void step(struct scale *s)
 	case HANDED_OVER:
 		handed_over(s, &e);
 		break;
-	default:
+	case IRQ_DONE:
 		irq_done(s, e.vcpu);
+		break;
+	default:
+		look(s, e.vcpu);
 	}
 }
 
@@ -303,8 +361,11 @@ static bool allocate(struct scale *s)
 	const struct sim_scale_cfg *c = s->c;
 	size_t vcpus = (size_t)c->vms * c->vcpus_per_vm, tasks = vcpus * c->tasks;
 
-	/* A task is computing, with the source or with the thread; a vCPU has an interrupt. */
-	s->heap_cap = (uint32_t)(tasks + 2 * vcpus);
+	/*
+	 * A task is computing, with the source or with the thread; a vCPU has an interrupt and a
+	 * timer.
+	 */
+	s->heap_cap = (uint32_t)(tasks + 3 * vcpus);
 	s->heap = calloc(s->heap_cap, sizeof(*s->heap));
 	s->vcpus = calloc(vcpus, sizeof(*s->vcpus));
 	s->vms = calloc(c->vms, sizeof(*s->vms));
@@ -405,7 +466,7 @@ bool sim_scale_sweep(unsigned i, uint64_t faults, struct sim_scale_cfg *ret)
 		.latency_ns = hosts[i / ARRAY_LEN(tasks)].latency_ns,
 		.reads_per_s = hosts[i / ARRAY_LEN(tasks)].reads_per_s,
 		.missing_ns = 3000,
-		.ready_ns = 4000,
+		.ready_ns = 3000,
 		.host_ns = 6000, /* docs/numbers.md: 5.5 to 6.6 us */
 		.faults = faults,
 		.seed = 1,

@@ -162,6 +162,8 @@ static int build_vcpus(struct small_machine *m, struct err *e)
 		v->m = m;
 		v->index = i;
 		rc = kvmp_vcpu_open(m->kvm_fd, m->vm_fd, i, &v->fd, &v->run, e);
+		if (rc == 0 && m->cfg->opened)
+			m->cfg->opened(m->cfg->ctx, i, v->fd);
 	}
 	if (rc == 0)
 		rc = fill_memory(m, kvmp_tsc_khz(m->vcpus[0].fd), &entry, e);

@@ -36,6 +36,8 @@ struct small_cfg {
 	 * progress tick, with the live objects; tests act through it. May be NULL.
 	 */
 	void (*tick)(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first);
+	/* Called for each vCPU that small_run has opened, before anything is set. May be NULL. */
+	void (*opened)(void *ctx, unsigned index, int fd);
 	/*
 	 * Called by a vCPU's thread whenever apf_vcpu_run() has returned rc, before the exit is
 	 * served: tests look at the vCPU at rest. May be NULL.
