@@ -83,7 +83,7 @@ def small_scopes_are_walked(asyncpf):
     """All interleavings of a small scope, as far as a test has time for it."""
     out = sim(asyncpf, "--exhaustive", "--states", 20000)
     for rev in ("legacy", "pf2", "pf2-strict", "int"):
-        line = re.search(rf"^{rev} .*: (\d+) states, (\d+) runs, (\d+) ends, up to (\d+) .*", out,
+        line = re.search(rf"^{rev} .*: (\d+) states, (\d+) runs,\s+(\d+) ends, up to (\d+) ", out,
                          re.M)
         if not line or int(line[1]) < 20000 or int(line[3]) < 50 or int(line[4]) < 30:
             raise Failed(f"{rev}: too little was walked\n{out}")
