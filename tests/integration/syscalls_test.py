@@ -20,15 +20,15 @@ PERF_TYPE_TRACEPOINT = 2
 DISABLED, INHERIT, ENABLE_ON_EXEC = 1 << 0, 1 << 1, 1 << 12
 # The demo reads each page of the image once by itself, to know what the guest must find.
 OF_THE_DEMO = 1
-TRIES = 3
+TRIES = 10
 
 # what, pages of the smaller run, options, at most this many for each page
 ROWS = [
     ("many in flight", 4096, ["--tasks", "256", "--delay-us", "60000"], 4),
-    ("32 tasks, 5 ms", 2048, ["--delay-us", "5000"], 6),
+    ("32 tasks, 5 ms", 2048, ["--delay-us", "5000"], 7),
     ("page cache", 4096, ["--delay-us", "0"], 4),
     ("cold, each told of", 2048,
-     ["--delay-us", "0", "--cold", "--grace-us", "0", "--pattern", "random"], 5),
+     ["--delay-us", "0", "--cold", "--grace-us", "0", "--pattern", "random"], 6),
 ]
 
 
