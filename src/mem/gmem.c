@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ struct part {
 
 struct gmem {
 	int uffd;
+	int events; /* an epoll instance that watches uffd */
 	int own;      /* the memfd of parts that bring none, by RAM offset; -1: none yet */
 	int pagemap;  /* -1: memory is never taken away */
 	bool poison;  /* absent pages carry markers */
@@ -69,6 +71,21 @@ static unsigned char *set_aside(uint64_t span)
 	return p + skip;
 }
 
+/*
+ * epoll refers to what it watches without keeping it open. A ring does keep it, is itself kept by
+ * its mapping, and so by KVM's async faults, which hold the address space and wait for the
+ * userfaultfd to answer or close: what is killed then would never go away.
+ */
+static int watch_uffd(struct gmem *g, struct err *e)
+{
+	struct epoll_event touch = {.events = EPOLLIN};
+
+	g->events = epoll_create1(EPOLL_CLOEXEC);
+	if (g->events < 0 || epoll_ctl(g->events, EPOLL_CTL_ADD, g->uffd, &touch) < 0)
+		return err_sys(e, -errno, "guest memory: epoll");
+	return 0;
+}
+
 static int set_up(struct gmem *g, bool unmap, struct err *e)
 {
 	const uint64_t noting = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
@@ -90,6 +107,9 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 	if (rc < 0)
 		return rc;
 	g->uffd = rc;
+	rc = watch_uffd(g, e);
+	if (rc < 0)
+		return rc;
 	g->protect = (has & noting) == noting;
 	g->refuse = has & UFFD_FEATURE_POISON;
 	if (!unmap)
@@ -110,6 +130,7 @@ int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct 
 	if (!g)
 		return err_sys(e, -ENOMEM, "guest memory");
 	g->uffd = -1;
+	g->events = -1;
 	g->own = -1;
 	g->pagemap = -1;
 	g->span = span;
@@ -163,6 +184,8 @@ void gmem_close(struct gmem *g)
 		munmap(g->alias, g->span);
 	if (g->own >= 0)
 		close(g->own);
+	if (g->events >= 0)
+		close(g->events);
 	if (g->uffd >= 0)
 		close(g->uffd);
 	if (g->pagemap >= 0)
@@ -373,7 +396,7 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
 
 int gmem_event_fd(const struct gmem *g)
 {
-	return g->uffd;
+	return g->events;
 }
 
 static bool find_touch(const struct gmem *g, hva_t hva, struct mem_touch *ret)

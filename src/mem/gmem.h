@@ -59,7 +59,10 @@ int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err 
 /* The same for the VMM view, where there is one; what it shows already is taken out of it. */
 int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e);
 
-/* Becomes readable when touches wait. */
+/*
+ * Becomes readable when touches wait. Whoever keeps it open, a ring for one, does not keep the
+ * userfaultfd open.
+ */
 int gmem_event_fd(const struct gmem *g);
 /*
  * Takes up to max reported touches; returns how many, 0 when there are none, or -Exxx. *ret_more:

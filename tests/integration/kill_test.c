@@ -10,6 +10,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -206,9 +207,60 @@ static void what_was_flushed_survives_a_kill(void **state)
 	assert_int_equal(rmdir(f.folder), 0);
 }
 
+/* ---- what a killed process leaves in the kernel ---- */
+
+#define LEAVES_MS 20000
+
+/* The lock is given back with the last mapping of the file: with the process's memory. */
+static void run_holding(enum apf_faults faults, const char *lock)
+{
+	struct fix *f = fix_open(faults, APF_ABI_INT, 96);
+	int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	need(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0, 30);
+	need(ftruncate(fd, PAGE_BYTES) == 0, 31);
+	need(mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED, 32);
+	/* Each fetch takes longer than the test: faults wait when the process is killed. */
+	fix_source(f, "delay+", "us=60000000");
+	(void)small_run(&f->cfg, &f->out, &f->err);
+	_exit(33);
+}
+
+static void nothing_stays_behind(enum apf_faults faults)
+{
+	char lock[] = "/tmp/asyncpf-kill-XXXXXX";
+	int fd = mkostemp(lock, O_CLOEXEC), status, waited_ms = 0;
+	pid_t pid = fork();
+
+	assert_true(fd >= 0 && pid >= 0);
+	if (pid == 0)
+		run_holding(faults, lock);
+	usleep(1000 * 1000);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (!WIFSIGNALED(status))
+		fail_msg("the VM ended by itself: %d", WEXITSTATUS(status));
+	for (; flock(fd, LOCK_EX | LOCK_NB) < 0 && waited_ms < LEAVES_MS; waited_ms += 10)
+		usleep(10 * 1000);
+	assert_true(waited_ms < LEAVES_MS);
+	close(fd);
+	assert_int_equal(unlink(lock), 0);
+}
+
+static void a_killed_vm_goes_with_its_memory(void **state)
+{
+	(void)state;
+	nothing_stays_behind(APF_FAULTS_KERNEL);
+	nothing_stays_behind(APF_FAULTS_BLOCK);
+	nothing_stays_behind(APF_FAULTS_STALL);
+	nothing_stays_behind(APF_FAULTS_USER);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_killed_vm_goes_with_its_memory),
 		cmocka_unit_test(what_was_flushed_survives_a_kill),
 	};
 
