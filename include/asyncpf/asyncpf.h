@@ -454,7 +454,8 @@ int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 
 /*
  * Copies from or to guest memory, fetching what is absent first: blocks for that long.
- * -EFAULT: not all of it is RAM. -EINTR: the library is being closed.
+ * -EFAULT: not all of it is RAM. -EINTR: the library is being closed. -EHWPOISON: the host has lost
+ * a page of it to a memory error (apf_sigbus, below); all before that is copied.
  */
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
@@ -472,12 +473,23 @@ struct apf_wait {
 /*
  * The same for several ranges in their order, with an end to the waiting; wait NULL: none. Bytes
  * that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick stays for the next
- * apf_vcpu_run; or the library is being closed), -EFAULT.
+ * apf_vcpu_run; or the library is being closed), -EFAULT, -EHWPOISON: the page of the first byte is
+ * lost. So whoever goes on where a call has ended learns which page it is.
  */
 int64_t apf_readv(struct apf *a, const struct apf_range *v, unsigned count,
 		  const struct apf_wait *wait);
 int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
 		   const struct apf_wait *wait);
+/*
+ * For a VMM's handler of SIGBUS, which calls it first, with its second and third argument
+ * (SA_SIGINFO). 1: it was one of the calls above that touched a page which the host has lost to a
+ * memory error; the call ends with -EHWPOISON when the handler returns, which does nothing else.
+ * 0: it was something else. Without such a handler, or where the calling thread blocks SIGBUS, the
+ * first touch of a lost page by these calls ends the process, as a pointer's does; once the library
+ * knows of one in this VM, by the guest's touch or otherwise, it looks before it copies.
+ */
+int apf_sigbus(const void *info, void *context);
+
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*

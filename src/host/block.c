@@ -8,15 +8,19 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 	*ret_len = min_u64(1ull << h->cfg.block_shift, h->mem.bytes - ret_off->v);
 }
 
+bool block_page_is_lost(const struct hst *h, roff_t off)
+{
+	return h->mem.ops->is_broken && h->mem.ops->is_broken(h->mem.ctx, off);
+}
+
 bool block_is_lost(const struct hst *h, uint32_t block)
 {
-	const struct mem *m = &h->mem;
 	uint64_t len;
 	roff_t off;
 
 	hst_block_range(h, block, &off, &len);
-	for (uint64_t at = 0; m->ops->is_broken && at < len; at += PAGE_BYTES)
-		if (m->ops->is_broken(m->ctx, (roff_t){off.v + at}))
+	for (uint64_t at = 0; at < len; at += PAGE_BYTES)
+		if (block_page_is_lost(h, (roff_t){off.v + at}))
 			return true;
 	return false;
 }

@@ -15,6 +15,7 @@
 #include "host/deliver.h"
 #include "host/fetch.h"
 #include "host/kick.h"
+#include "host/trouble.h"
 
 /* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
 #define RECHECK_FIRST_NS (50 * NS_PER_US)
@@ -24,14 +25,31 @@
  */
 #define RECHECK_FIRST_INT_NS (250 * NS_PER_US)
 #define RECHECK_MAX_NS (50 * NS_PER_MS)
+/* A look takes a system call, an event several looks; so often they cannot be told from none. */
+#define AREA_LOOK_NS NS_PER_MS
+
+/* The host has lost its page. Nobody can be told anything: the VM stands still, and says why. */
+static bool area_is_lost(struct hst_vcpu *v, roff_t off)
+{
+	if (v->area_seen_ns && v->now_ns - v->area_seen_ns < AREA_LOOK_NS)
+		return false;
+	if (!block_page_is_lost(v->h, off)) {
+		v->area_seen_ns = v->now_ns;
+		return false;
+	}
+	v->area_seen_ns = 0;
+	if (!hst_is_paused(v->h))
+		trouble_lost(v->h, off, "a vCPU's area for page fault events lies there");
+	return true;
+}
 
 /* The guest's area in the alias, 64-byte aligned; NULL when it is not RAM or not there. */
-static unsigned char *area(const struct hst_vcpu *v)
+static unsigned char *area(struct hst_vcpu *v)
 {
 	roff_t off;
 
 	if (!eng_enabled(&v->eng) || !ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off) ||
-	    block_kind(v->h, block_of(v->h, off)) != BLOCK_PRESENT)
+	    block_kind(v->h, block_of(v->h, off)) != BLOCK_PRESENT || area_is_lost(v, off))
 		return NULL;
 	return v->h->mem.alias + off.v;
 }
@@ -109,7 +127,7 @@ static void recheck_fire(struct timer *tm, uint64_t now_ns)
 {
 	struct hst_vcpu *v = CONTAINER_OF(tm, struct hst_vcpu, recheck);
 
-	(void)now_ns;
+	v->now_ns = now_ns;
 	v->stats.rechecks++;
 	if (v->recheck_by_vcpu && v->where != HST_IN_HOST && !hst_is_paused(v->h)) {
 		recheck_later(v, true);
@@ -240,7 +258,12 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 
 	/* Bounded: each turn sends one event, and faults_max + 1 are there at most. */
 	for (;;) {
-		switch (eng_next_ready(&v->eng, cpu, slot_read(v), &ev)) {
+		struct eng_slot slot = slot_read(v);
+
+		/* The area is lost: what is due stays due. */
+		if (!slot.readable && hst_is_paused(v->h))
+			return;
+		switch (eng_next_ready(&v->eng, cpu, slot, &ev)) {
 		case ENG_READY_SEND:
 			if (comes_too_early(v, &ev)) {
 				/* The handler is about to run, and is no exit. */

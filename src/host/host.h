@@ -372,6 +372,8 @@ struct hst_vcpu {
 		uint32_t index;
 		uint64_t value;
 	} msr; /* of HST_PHASE_WRMSR */
+	uint64_t now_ns; /* by the clock, a moment ago: deliver.c */
+	uint64_t area_seen_ns; /* the area's page was looked at, and not lost; 0: not yet */
 	struct timer recheck;
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
 	bool recheck_by_vcpu; /* needs the vCPU thread */

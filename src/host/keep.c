@@ -47,6 +47,7 @@ void vcpu_keep_area(struct hst_vcpu *v)
 	roff_t off;
 	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
 
+	v->area_seen_ns = 0;
 	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
 }
 
