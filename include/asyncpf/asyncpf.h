@@ -37,11 +37,12 @@
  * they cannot have before is refused with -EBUSY, and may be asked for again after
  * APF_EVENT_RESUMED. apf_release and apf_unpin wait for nothing.
  *
- * Signals: the library installs no handler. While a thread is in apf_vcpu_run(), its signals are
- * blocked; inside KVM_RUN, and while it waits, those that the thread had let through before end
- * the call with -EINTR, as they end KVM_RUN, and are delivered when it returns, with the
- * thread's mask as it was. The library's own, config.kick_signal (SIGURG where that is refused, as
- * RLIMIT_SIGPENDING is used up), is sent only to a thread that is in the call.
+ * Signals: the library installs no handler, but where config.sigbus_handler wants one. While a
+ * thread is in apf_vcpu_run(), its signals are blocked; inside KVM_RUN, and while it waits, those
+ * that the thread had let through before end the call with -EINTR, as they end KVM_RUN, and are
+ * delivered when it returns, with the thread's mask as it was. The library's own,
+ * config.kick_signal (SIGURG where that is refused, as RLIMIT_SIGPENDING is used up), is sent only
+ * to a thread that is in the call.
  * KVM_SET_SIGNAL_MASK belongs to the library: a VMM uses apf_vcpu_signal_mask() for it.
  */
 #ifndef ASYNCPF_ASYNCPF_H
@@ -170,9 +171,9 @@ struct apf_config {
 	void *on_thread_ctx;
 	/*
 	 * The library may have a handler for SIGBUS, from apf_open to apf_close: a fault then costs
-	 * one system call less, though no less time. Every other SIGBUS goes to the handler that
-	 * was there before. Where somebody installs one later, faults are taken without, from the
-	 * next apf_vcpu_run on. 0: no handler.
+	 * one system call less, though no less time, and apf_sigbus is asked by it. Every other
+	 * SIGBUS goes to the handler that was there before. Where somebody installs one later,
+	 * faults are taken without, from the next apf_vcpu_run on. 0: no handler.
 	 */
 	int sigbus_handler;
 };
@@ -482,11 +483,12 @@ int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
 		   const struct apf_wait *wait);
 /*
  * For a VMM's handler of SIGBUS, which calls it first, with its second and third argument
- * (SA_SIGINFO). 1: it was one of the calls above that touched a page which the host has lost to a
- * memory error; the call ends with -EHWPOISON when the handler returns, which does nothing else.
- * 0: it was something else. Without such a handler, or where the calling thread blocks SIGBUS, the
- * first touch of a lost page by these calls ends the process, as a pointer's does; once the library
- * knows of one in this VM, by the guest's touch or otherwise, it looks before it copies.
+ * (SA_SIGINFO); the library's own (config.sigbus_handler) does. 1: it was one of the calls above
+ * that touched a page which the host has lost to a memory error; the call ends with -EHWPOISON when
+ * the handler returns, which does nothing else. 0: it was something else. Without a handler, or
+ * where the calling thread blocks SIGBUS, the first touch of a lost page by these calls ends the
+ * process, as a pointer's does; once the library knows of one in this VM, by the guest's touch or
+ * otherwise, it looks before it copies.
  */
 int apf_sigbus(const void *info, void *context);
 

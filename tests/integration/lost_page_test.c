@@ -226,9 +226,10 @@ static void on_sigbus(int sig, siginfo_t *si, void *context)
 }
 
 /* 16 pages of 'a', 'b', …, the sixth of which is lost; nobody knows yet. */
-static void open_lost(struct vm *v)
+static void open_lost(struct vm *v, int handler)
 {
 	vm_open(v);
+	v->config.sigbus_handler = handler;
 	vm_memory(v, NULL);
 	for (unsigned i = 0; i < 16; i++) {
 		char page[PAGE];
@@ -275,7 +276,17 @@ static void a_copy_of_one_fails(void **state)
 
 	(void)state;
 	assert_int_equal(sigaction(SIGBUS, &sa, NULL), 0);
-	open_lost(&v);
+	open_lost(&v, 0);
+	copies_end_there(&v);
+	apf_close(v.apf);
+}
+
+static void a_copy_of_one_fails_by_the_librarys_handler(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	open_lost(&v, 1);
 	copies_end_there(&v);
 	apf_close(v.apf);
 }
@@ -291,7 +302,7 @@ static void a_copy_of_a_known_one_fails(void **state)
 	sigemptyset(&bus);
 	sigaddset(&bus, SIGBUS);
 	assert_int_equal(pthread_sigmask(SIG_BLOCK, &bus, NULL), 0);
-	open_lost(&v);
+	open_lost(&v, 0);
 	vm_slot(&v, 0, 0, VM_RAM, 0);
 	vm_vcpu(&v);
 	/* al = [VM_DATA + 5 * PAGE]; out */
@@ -416,6 +427,7 @@ int main(void)
 		VM_TEST(one_that_was_to_be_written_out_is_told),
 		VM_TEST(a_part_leaves_with_one),
 		VM_TEST(a_copy_of_one_fails),
+		VM_TEST(a_copy_of_one_fails_by_the_librarys_handler),
 		VM_TEST(a_copy_of_a_known_one_fails),
 		VM_TEST(a_device_is_told),
 		VM_TEST(a_lost_area_pauses),
