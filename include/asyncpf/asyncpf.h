@@ -157,8 +157,9 @@ struct apf_config {
 	int pins_are_held;
 	/*
 	 * The library has written to guest memory by itself, which KVM's dirty log does not show:
-	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Any
-	 * thread; must return soon and must not call the library. NULL: not told.
+	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Told
+	 * after it: whoever takes note here, and copies after he has taken note of that, misses
+	 * nothing. Any thread; must return soon and must not call the library. NULL: not told.
 	 */
 	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
 	void *on_write_ctx;

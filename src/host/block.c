@@ -112,9 +112,23 @@ void block_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 	list_push(h, after, block);
 }
 
+static void tell(struct hst *h, roff_t off, uint64_t len)
+{
+	if (h->hooks.wrote)
+		h->hooks.wrote(h->hooks.ctx, ram_gpa(&h->ram, off), len);
+}
+
+void block_changed(struct hst *h, uint32_t block)
+{
+	uint64_t len;
+	roff_t off;
+
+	hst_block_range(h, block, &off, &len);
+	tell(h, off, len);
+}
+
 void hst_wrote(struct hst *h, roff_t off, uint64_t len)
 {
 	h->blocks[block_of(h, off)] |= BLOCK_WRITTEN;
-	if (h->hooks.wrote)
-		h->hooks.wrote(h->hooks.ctx, ram_gpa(&h->ram, off), len);
+	tell(h, off, len);
 }

@@ -80,6 +80,8 @@ static inline uint64_t hst_now(const struct hst *h)
 }
 
 void block_init(struct hst *h);
+/* Its content has changed, and not by the guest: the VMM is told. */
+void block_changed(struct hst *h, uint32_t block);
 /*
  * The host has lost the page of off, which is in memory, or one of the block's, to a memory error:
  * to touch that in the alias would end the process. A system call for each page; no lock is needed.

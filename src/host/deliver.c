@@ -66,19 +66,36 @@ struct eng_slot slot_read(struct hst_vcpu *v)
 	return (struct eng_slot){true, (uint32_t)both, (uint32_t)(both >> 32)};
 }
 
+static void slot_wrote(struct hst_vcpu *v, const unsigned char *p)
+{
+	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)}, 8);
+}
+
 void slot_store(struct hst_vcpu *v, const struct eng_store *st)
 {
 	unsigned char *p = area(v);
 
 	if (!p || st->len == 0)
 		return;
-	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)}, 8);
 	/* Release: whoever takes the event sees the slot. */
 	if (st->len == 8)
 		__atomic_store_n((uint64_t *)(void *)p, st->value, __ATOMIC_RELEASE);
 	else
 		__atomic_store_n((uint32_t *)(void *)(p + st->off), (uint32_t)st->value,
 				 __ATOMIC_RELEASE);
+	slot_wrote(v, p);
+}
+
+static bool exchange(unsigned char *p, const struct eng_store *st)
+{
+	uint64_t whole = st->value;
+	uint32_t word = (uint32_t)st->value;
+
+	if (st->len == 8)
+		return __atomic_compare_exchange_n((uint64_t *)(void *)p, &whole, 0, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return __atomic_compare_exchange_n((uint32_t *)(void *)(p + st->off), &word, 0, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 /*
@@ -91,16 +108,10 @@ static bool slot_take_back(struct hst_vcpu *v, const struct eng_store *st)
 
 	if (!p)
 		return true;
-	if (st->len == 8) {
-		uint64_t want = st->value;
-
-		return __atomic_compare_exchange_n((uint64_t *)(void *)p, &want, 0, false,
-						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-	}
-	uint32_t want = (uint32_t)st->value;
-
-	return __atomic_compare_exchange_n((uint32_t *)(void *)(p + st->off), &want, 0, false,
-					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	if (!exchange(p, st))
+		return false;
+	slot_wrote(v, p);
+	return true;
 }
 
 static void recheck_later(struct hst_vcpu *v, bool by_vcpu)

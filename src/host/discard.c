@@ -81,6 +81,7 @@ static void discarded(struct hst *h, const struct hst_discard *d, uint32_t block
 {
 	h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP | BLOCK_VMM | BLOCK_KERNEL);
 	h->blocks[block] |= BLOCK_ZEROES;
+	block_changed(h, block);
 	h->stats.discarded++;
 	if (d->was != BLOCK_ABSENT)
 		budget_uncharge(h);
@@ -102,6 +103,7 @@ static void kept(struct hst *h, const struct hst_discard *d, uint32_t block)
 		return;
 	}
 	h->blocks[block] |= BLOCK_WRITTEN;
+	block_changed(h, block);
 	/* The VMM's view may show some of it still; the rest is shown when it is touched. */
 	if (!shown)
 		h->blocks[block] &= ~BLOCK_VMM;

@@ -415,7 +415,10 @@ struct hst_hooks {
 	/* The VM was paused by a source or the swap file (t), or goes on (NULL). */
 	void (*trouble)(void *ctx, const struct hst_trouble *t);
 	void *ctx;
-	/* NULL, or: we have written to guest memory ourselves, as KVM's dirty log cannot tell. */
+	/*
+	 * NULL, or: we have written to guest memory ourselves, or what it holds is zeroes from now
+	 * on, as KVM's dirty log cannot tell.
+	 */
 	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
 };
 
@@ -573,7 +576,10 @@ void hst_release(struct hst *h, roff_t off);
  */
 bool hst_hold_long(struct hst *h, roff_t off);
 void hst_release_long(struct hst *h, roff_t off);
-/* [off, off + len), of one block, which is there, is being written to through the alias. */
+/*
+ * [off, off + len), of one block, which has been there meanwhile, has been written to through the
+ * alias. Afterwards: who is told copies it, and must find what was written.
+ */
 void hst_wrote(struct hst *h, roff_t off, uint64_t len);
 /* The block of off, which is there, stays there. False: too little else would be left. */
 bool hst_pin(struct hst *h, roff_t off);

@@ -231,8 +231,8 @@ static bool stores_wait(struct hst_vcpu *v)
 		if (vcpu_wait_for(v, st->off, HST_PHASE_STORE) ||
 		    is_lost(v, st->off, "the guest stores to it"))
 			return true;
-		hst_wrote(v->h, st->off, st->len);
 		access_alias(v->h->mem.alias + st->off.v, &st->data, st->len, true);
+		hst_wrote(v->h, st->off, st->len);
 		v->store_count--;
 		memmove(st, st + 1, v->store_count * sizeof(*st));
 	}

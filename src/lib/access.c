@@ -143,16 +143,12 @@ static uint64_t to_end_of_block(const struct apf *a, roff_t off)
  * Locked. Holds what is there from off on, `len` bytes at most: never waits, as whoever holds
  * a block must not. Returns the bytes; release() undoes it.
  */
-static uint64_t hold(struct apf *a, roff_t off, uint64_t len, enum access how)
+static uint64_t hold(struct apf *a, roff_t off, uint64_t len)
 {
 	uint64_t n = 0;
 
-	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n})) {
-		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, (roff_t){off.v + n},
-				  min_u64(len - n, to_end_of_block(a, (roff_t){off.v + n})));
+	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n}))
 		n += to_end_of_block(a, (roff_t){off.v + n});
-	}
 	return min_u64(n, len);
 }
 
@@ -160,6 +156,15 @@ static void release(struct apf *a, roff_t off, uint64_t n)
 {
 	for (uint64_t at = 0; at < n; at += to_end_of_block(a, (roff_t){off.v + at}))
 		hst_release(&a->hst, (roff_t){off.v + at});
+}
+
+/* Locked. Of several blocks. */
+static void wrote(struct apf *a, roff_t off, uint64_t len)
+{
+	for (uint64_t at = 0, n; at < len; at += n) {
+		n = min_u64(len - at, to_end_of_block(a, (roff_t){off.v + at}));
+		hst_wrote(&a->hst, (roff_t){off.v + at}, n);
+	}
 }
 
 /*
@@ -170,21 +175,22 @@ static void release(struct apf *a, roff_t off, uint64_t n)
 static int64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_t len,
 			  enum access how)
 {
-	int64_t copied;
-	uint64_t n = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES), how) : 0;
+	uint64_t held = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES)) : 0;
+	int64_t n;
 
-	if (n == 0) {
+	if (held == 0) {
 		/* Little, or held by very many already. */
-		n = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
-		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, off, n);
-		return copy(a, off, buf, n, how);
+		len = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
+		n = copy(a, off, buf, len, how);
+	} else {
+		lib_unlock(a);
+		n = copy(a, off, buf, held, how);
+		lib_lock(a);
 	}
-	lib_unlock(a);
-	copied = copy(a, off, buf, n, how);
-	lib_lock(a);
-	release(a, off, n);
-	return copied;
+	if (n > 0 && how == ACCESS_WRITE)
+		wrote(a, off, (uint64_t)n);
+	release(a, off, held);
+	return n;
 }
 
 /* What an access does with one range of guest memory. */
