@@ -235,7 +235,7 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
  *
  * A memfd that another process maps, too (vhost-user), is not watched there: what that process may
  * touch must be pinned (apf_pin). With a swap file, what the kernel has pinned (io_uring's fixed
- * buffers, O_DIRECT under way, vhost, VFIO) must be between apf_hold and apf_release, or what a
+ * buffers, O_DIRECT under way, VFIO) must be between apf_hold and apf_release, or what a
  * device writes there is lost when the page is evicted meanwhile: nothing tells user space of
  * such a pin. Until the VMM has said that it does so (config.pins_are_held), the two are refused
  * together.
