@@ -505,10 +505,11 @@ int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
 int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
 /*
  * Around what the kernel has pinned of adopted memory: [gpa, gpa + len) is present from apf_hold
- * on, and is neither evicted nor moved until apf_release for the same range, which counts it as
- * written to. Holds nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too
- * little for the rest, or a block is held 1024 times; -EBUSY: the VM is paused (above); nothing is
- * held then.
+ * on, in the VMM's view too, where whoever pins it need not wait (VFIO cannot), and is neither
+ * evicted nor moved until apf_release for the same range, which counts it as written to. Holds
+ * nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too little for the rest,
+ * a block is held 1024 times, or the host has no memory for page tables; -EBUSY: the VM is paused
+ * (above); nothing is held then.
  */
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len);

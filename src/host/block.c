@@ -112,6 +112,21 @@ void block_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 	list_push(h, after, block);
 }
 
+bool block_show_vmm(struct hst *h, uint32_t block)
+{
+	bool watch;
+	roff_t start;
+	uint64_t len;
+	struct err e;
+
+	hst_block_range(h, block, &start, &len);
+	if (block_is(h, block, BLOCK_VMM))
+		h->blocks[block] |= BLOCK_WRITTEN;
+	watch = h->cfg.evict && !block_is(h, block, BLOCK_WRITTEN);
+	h->blocks[block] |= BLOCK_VMM;
+	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_VMM, watch, &e) == 0;
+}
+
 static void tell(struct hst *h, roff_t off, uint64_t len)
 {
 	if (h->hooks.wrote)

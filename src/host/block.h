@@ -80,6 +80,11 @@ static inline uint64_t hst_now(const struct hst *h)
 }
 
 void block_init(struct hst *h);
+/*
+ * The block, which is PRESENT, shows in the VMM's view, too, where there is one; one that does so
+ * already is taken for written to. False: there is no room; nothing is undone.
+ */
+bool block_show_vmm(struct hst *h, uint32_t block);
 /* Its content has changed, and not by the guest: the VMM is told. */
 void block_changed(struct hst *h, uint32_t block);
 /*

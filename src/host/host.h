@@ -571,8 +571,8 @@ bool hst_hold(struct hst *h, roff_t off);
 void hst_release(struct hst *h, roff_t off);
 #define HST_HOLDS_MAX 1024u
 /*
- * The same for as long as somebody likes, who may wait meanwhile: false, too, when too little would
- * be left for the rest.
+ * The same for as long as somebody likes, who may wait meanwhile; it shows in the VMM's view, too.
+ * False, too, when too little would be left for the rest, or there is no room for the view.
  */
 bool hst_hold_long(struct hst *h, roff_t off);
 void hst_release_long(struct hst *h, roff_t off);

@@ -81,8 +81,15 @@ static bool may_stay(const struct hst *h)
 
 bool hst_hold_long(struct hst *h, roff_t off)
 {
+	uint32_t block = block_of(h, off);
+
 	if (!may_stay(h) || !hst_hold(h, off))
 		return false;
+	/* Who pins it may be one that cannot wait for it there. */
+	if (!block_is(h, block, BLOCK_VMM) && !block_show_vmm(h, block)) {
+		hst_release(h, off);
+		return false;
+	}
 	h->evict.held_long++;
 	return true;
 }

@@ -543,7 +543,7 @@ static int gm_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem
 
 	memset(ret_there, 0, sizeof(mem_pages));
 	memset(ret_guest, 0xff, sizeof(mem_pages));
-	memset(ret_vmm, 0xff, sizeof(mem_pages));
+	memset(ret_vmm, vmm ? 0xff : 0, sizeof(mem_pages));
 	rc = there(g->alias + off.v, len, ret_there, e);
 	if (rc == 0 && g->protect)
 		rc = pagemap_written(g->pagemap, g->guest + off.v, len, ret_guest, e);
