@@ -215,6 +215,7 @@ FUNCTIONS = {
     "apf_hold": (c_int, [_APF, c_uint64, c_uint64]),
     "apf_release": (None, [_APF, c_uint64, c_uint64]),
     "apf_evict": (c_int, [_APF, c_uint64, _U64_RET, _ERROR]),
+    "apf_sigbus": (c_int, [c_void_p, c_void_p]),
     "apf_residency": (c_int, [_APF, c_uint64, c_uint64, c_void_p]),
     "apf_vcpu_attach": (c_int, [_APF, c_uint, c_int, _RUN, c_uint32, POINTER(_VCPU), _ERROR]),
     "apf_vcpu_detach": (None, [_VCPU]),

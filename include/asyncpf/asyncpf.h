@@ -37,11 +37,12 @@
  * they cannot have before is refused with -EBUSY, and may be asked for again after
  * APF_EVENT_RESUMED. apf_release and apf_unpin wait for nothing.
  *
- * Signals: the library installs no handler. While a thread is in apf_vcpu_run(), its signals are
- * blocked; inside KVM_RUN, and while it waits, those that the thread had let through before end
- * the call with -EINTR, as they end KVM_RUN, and are delivered when it returns, with the
- * thread's mask as it was. The library's own, config.kick_signal (SIGURG where that is refused, as
- * RLIMIT_SIGPENDING is used up), is sent only to a thread that is in the call.
+ * Signals: the library installs no handler, but where config.sigbus_handler wants one. While a
+ * thread is in apf_vcpu_run(), its signals are blocked; inside KVM_RUN, and while it waits, those
+ * that the thread had let through before end the call with -EINTR, as they end KVM_RUN, and are
+ * delivered when it returns, with the thread's mask as it was. The library's own,
+ * config.kick_signal (SIGURG where that is refused, as RLIMIT_SIGPENDING is used up), is sent only
+ * to a thread that is in the call.
  * KVM_SET_SIGNAL_MASK belongs to the library: a VMM uses apf_vcpu_signal_mask() for it.
  */
 #ifndef ASYNCPF_ASYNCPF_H
@@ -156,8 +157,9 @@ struct apf_config {
 	int pins_are_held;
 	/*
 	 * The library has written to guest memory by itself, which KVM's dirty log does not show:
-	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Any
-	 * thread; must return soon and must not call the library. NULL: not told.
+	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Told
+	 * after it: whoever takes note here, and copies after he has taken note of that, misses
+	 * nothing. Any thread; must return soon and must not call the library. NULL: not told.
 	 */
 	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
 	void *on_write_ctx;
@@ -170,9 +172,9 @@ struct apf_config {
 	void *on_thread_ctx;
 	/*
 	 * The library may have a handler for SIGBUS, from apf_open to apf_close: a fault then costs
-	 * one system call less, though no less time. Every other SIGBUS goes to the handler that
-	 * was there before. Where somebody installs one later, faults are taken without, from the
-	 * next apf_vcpu_run on. 0: no handler.
+	 * one system call less, though no less time, and apf_sigbus is asked by it. Every other
+	 * SIGBUS goes to the handler that was there before. Where somebody installs one later,
+	 * faults are taken without, from the next apf_vcpu_run on. 0: no handler.
 	 */
 	int sigbus_handler;
 };
@@ -233,7 +235,7 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
  *
  * A memfd that another process maps, too (vhost-user), is not watched there: what that process may
  * touch must be pinned (apf_pin). With a swap file, what the kernel has pinned (io_uring's fixed
- * buffers, O_DIRECT under way, vhost, VFIO) must be between apf_hold and apf_release, or what a
+ * buffers, O_DIRECT under way, VFIO) must be between apf_hold and apf_release, or what a
  * device writes there is lost when the page is evicted meanwhile: nothing tells user space of
  * such a pin. Until the VMM has said that it does so (config.pins_are_held), the two are refused
  * together.
@@ -454,7 +456,8 @@ int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 
 /*
  * Copies from or to guest memory, fetching what is absent first: blocks for that long.
- * -EFAULT: not all of it is RAM. -EINTR: the library is being closed.
+ * -EFAULT: not all of it is RAM. -EINTR: the library is being closed. -EHWPOISON: the host has lost
+ * a page of it to a memory error (apf_sigbus, below); all before that is copied.
  */
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
@@ -472,12 +475,24 @@ struct apf_wait {
 /*
  * The same for several ranges in their order, with an end to the waiting; wait NULL: none. Bytes
  * that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick stays for the next
- * apf_vcpu_run; or the library is being closed), -EFAULT.
+ * apf_vcpu_run; or the library is being closed), -EFAULT, -EHWPOISON: the page of the first byte is
+ * lost. So whoever goes on where a call has ended learns which page it is.
  */
 int64_t apf_readv(struct apf *a, const struct apf_range *v, unsigned count,
 		  const struct apf_wait *wait);
 int64_t apf_writev(struct apf *a, const struct apf_range *v, unsigned count,
 		   const struct apf_wait *wait);
+/*
+ * For a VMM's handler of SIGBUS, which calls it first, with its second and third argument
+ * (SA_SIGINFO); the library's own (config.sigbus_handler) does. 1: it was one of the calls above
+ * that touched a page which the host has lost to a memory error; the call ends with -EHWPOISON when
+ * the handler returns, which does nothing else. 0: it was something else. Without a handler, or
+ * where the calling thread blocks SIGBUS, the first touch of a lost page by these calls ends the
+ * process, as a pointer's does; once the library knows of one in this VM, by the guest's touch or
+ * otherwise, it looks before it copies.
+ */
+int apf_sigbus(const void *info, void *context);
+
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
@@ -490,10 +505,11 @@ int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
 int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
 /*
  * Around what the kernel has pinned of adopted memory: [gpa, gpa + len) is present from apf_hold
- * on, and is neither evicted nor moved until apf_release for the same range, which counts it as
- * written to. Holds nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too
- * little for the rest, or a block is held 1024 times; -EBUSY: the VM is paused (above); nothing is
- * held then.
+ * on, in the VMM's view too, where whoever pins it need not wait (VFIO cannot), and is neither
+ * evicted nor moved until apf_release for the same range, which counts it as written to. Holds
+ * nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too little for the rest,
+ * a block is held 1024 times, or the host has no memory for page tables; -EBUSY: the VM is paused
+ * (above); nothing is held then.
  */
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len);

@@ -8,15 +8,19 @@ void hst_block_range(const struct hst *h, uint32_t block, roff_t *ret_off, uint6
 	*ret_len = min_u64(1ull << h->cfg.block_shift, h->mem.bytes - ret_off->v);
 }
 
+bool block_page_is_lost(const struct hst *h, roff_t off)
+{
+	return h->mem.ops->is_broken && h->mem.ops->is_broken(h->mem.ctx, off);
+}
+
 bool block_is_lost(const struct hst *h, uint32_t block)
 {
-	const struct mem *m = &h->mem;
 	uint64_t len;
 	roff_t off;
 
 	hst_block_range(h, block, &off, &len);
-	for (uint64_t at = 0; m->ops->is_broken && at < len; at += PAGE_BYTES)
-		if (m->ops->is_broken(m->ctx, (roff_t){off.v + at}))
+	for (uint64_t at = 0; at < len; at += PAGE_BYTES)
+		if (block_page_is_lost(h, (roff_t){off.v + at}))
 			return true;
 	return false;
 }
@@ -108,9 +112,38 @@ void block_flags(struct hst *h, uint32_t block, uint32_t set, uint32_t clear)
 	list_push(h, after, block);
 }
 
+bool block_show_vmm(struct hst *h, uint32_t block)
+{
+	bool watch;
+	roff_t start;
+	uint64_t len;
+	struct err e;
+
+	hst_block_range(h, block, &start, &len);
+	if (block_is(h, block, BLOCK_VMM))
+		h->blocks[block] |= BLOCK_WRITTEN;
+	watch = h->cfg.evict && !block_is(h, block, BLOCK_WRITTEN);
+	h->blocks[block] |= BLOCK_VMM;
+	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_VMM, watch, &e) == 0;
+}
+
+static void tell(struct hst *h, roff_t off, uint64_t len)
+{
+	if (h->hooks.wrote)
+		h->hooks.wrote(h->hooks.ctx, ram_gpa(&h->ram, off), len);
+}
+
+void block_changed(struct hst *h, uint32_t block)
+{
+	uint64_t len;
+	roff_t off;
+
+	hst_block_range(h, block, &off, &len);
+	tell(h, off, len);
+}
+
 void hst_wrote(struct hst *h, roff_t off, uint64_t len)
 {
 	h->blocks[block_of(h, off)] |= BLOCK_WRITTEN;
-	if (h->hooks.wrote)
-		h->hooks.wrote(h->hooks.ctx, ram_gpa(&h->ram, off), len);
+	tell(h, off, len);
 }

@@ -81,9 +81,17 @@ static inline uint64_t hst_now(const struct hst *h)
 
 void block_init(struct hst *h);
 /*
- * The host has lost some of it, which is in memory, to a memory error: to touch that in the alias
- * would end the process. Takes system calls, and no lock.
+ * The block, which is PRESENT, shows in the VMM's view, too, where there is one; one that does so
+ * already is taken for written to. False: there is no room; nothing is undone.
  */
+bool block_show_vmm(struct hst *h, uint32_t block);
+/* Its content has changed, and not by the guest: the VMM is told. */
+void block_changed(struct hst *h, uint32_t block);
+/*
+ * The host has lost the page of off, which is in memory, or one of the block's, to a memory error:
+ * to touch that in the alias would end the process. A system call for each page; no lock is needed.
+ */
+bool block_page_is_lost(const struct hst *h, roff_t off);
 bool block_is_lost(const struct hst *h, uint32_t block);
 /*
  * The list that a block belongs on; HST_LISTS: none, as it cannot be taken. A write under way

@@ -15,6 +15,7 @@
 #include "host/deliver.h"
 #include "host/fetch.h"
 #include "host/kick.h"
+#include "host/trouble.h"
 
 /* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
 #define RECHECK_FIRST_NS (50 * NS_PER_US)
@@ -24,14 +25,31 @@
  */
 #define RECHECK_FIRST_INT_NS (250 * NS_PER_US)
 #define RECHECK_MAX_NS (50 * NS_PER_MS)
+/* A look takes a system call, an event several looks; so often they cannot be told from none. */
+#define AREA_LOOK_NS NS_PER_MS
+
+/* The host has lost its page. Nobody can be told anything: the VM stands still, and says why. */
+static bool area_is_lost(struct hst_vcpu *v, roff_t off)
+{
+	if (v->area_seen_ns && v->now_ns - v->area_seen_ns < AREA_LOOK_NS)
+		return false;
+	if (!block_page_is_lost(v->h, off)) {
+		v->area_seen_ns = v->now_ns;
+		return false;
+	}
+	v->area_seen_ns = 0;
+	if (!hst_is_paused(v->h))
+		trouble_lost(v->h, off, "a vCPU's area for page fault events lies there");
+	return true;
+}
 
 /* The guest's area in the alias, 64-byte aligned; NULL when it is not RAM or not there. */
-static unsigned char *area(const struct hst_vcpu *v)
+static unsigned char *area(struct hst_vcpu *v)
 {
 	roff_t off;
 
 	if (!eng_enabled(&v->eng) || !ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off) ||
-	    block_kind(v->h, block_of(v->h, off)) != BLOCK_PRESENT)
+	    block_kind(v->h, block_of(v->h, off)) != BLOCK_PRESENT || area_is_lost(v, off))
 		return NULL;
 	return v->h->mem.alias + off.v;
 }
@@ -48,19 +66,36 @@ struct eng_slot slot_read(struct hst_vcpu *v)
 	return (struct eng_slot){true, (uint32_t)both, (uint32_t)(both >> 32)};
 }
 
+static void slot_wrote(struct hst_vcpu *v, const unsigned char *p)
+{
+	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)}, 8);
+}
+
 void slot_store(struct hst_vcpu *v, const struct eng_store *st)
 {
 	unsigned char *p = area(v);
 
 	if (!p || st->len == 0)
 		return;
-	hst_wrote(v->h, (roff_t){(uint64_t)(p - v->h->mem.alias)}, 8);
 	/* Release: whoever takes the event sees the slot. */
 	if (st->len == 8)
 		__atomic_store_n((uint64_t *)(void *)p, st->value, __ATOMIC_RELEASE);
 	else
 		__atomic_store_n((uint32_t *)(void *)(p + st->off), (uint32_t)st->value,
 				 __ATOMIC_RELEASE);
+	slot_wrote(v, p);
+}
+
+static bool exchange(unsigned char *p, const struct eng_store *st)
+{
+	uint64_t whole = st->value;
+	uint32_t word = (uint32_t)st->value;
+
+	if (st->len == 8)
+		return __atomic_compare_exchange_n((uint64_t *)(void *)p, &whole, 0, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return __atomic_compare_exchange_n((uint32_t *)(void *)(p + st->off), &word, 0, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 /*
@@ -73,16 +108,10 @@ static bool slot_take_back(struct hst_vcpu *v, const struct eng_store *st)
 
 	if (!p)
 		return true;
-	if (st->len == 8) {
-		uint64_t want = st->value;
-
-		return __atomic_compare_exchange_n((uint64_t *)(void *)p, &want, 0, false,
-						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-	}
-	uint32_t want = (uint32_t)st->value;
-
-	return __atomic_compare_exchange_n((uint32_t *)(void *)(p + st->off), &want, 0, false,
-					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	if (!exchange(p, st))
+		return false;
+	slot_wrote(v, p);
+	return true;
 }
 
 static void recheck_later(struct hst_vcpu *v, bool by_vcpu)
@@ -109,7 +138,7 @@ static void recheck_fire(struct timer *tm, uint64_t now_ns)
 {
 	struct hst_vcpu *v = CONTAINER_OF(tm, struct hst_vcpu, recheck);
 
-	(void)now_ns;
+	v->now_ns = now_ns;
 	v->stats.rechecks++;
 	if (v->recheck_by_vcpu && v->where != HST_IN_HOST && !hst_is_paused(v->h)) {
 		recheck_later(v, true);
@@ -240,7 +269,12 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu)
 
 	/* Bounded: each turn sends one event, and faults_max + 1 are there at most. */
 	for (;;) {
-		switch (eng_next_ready(&v->eng, cpu, slot_read(v), &ev)) {
+		struct eng_slot slot = slot_read(v);
+
+		/* The area is lost: what is due stays due. */
+		if (!slot.readable && hst_is_paused(v->h))
+			return;
+		switch (eng_next_ready(&v->eng, cpu, slot, &ev)) {
 		case ENG_READY_SEND:
 			if (comes_too_early(v, &ev)) {
 				/* The handler is about to run, and is no exit. */

@@ -81,6 +81,7 @@ static void discarded(struct hst *h, const struct hst_discard *d, uint32_t block
 {
 	h->blocks[block] &= ~(BLOCK_WRITTEN | BLOCK_IN_SWAP | BLOCK_VMM | BLOCK_KERNEL);
 	h->blocks[block] |= BLOCK_ZEROES;
+	block_changed(h, block);
 	h->stats.discarded++;
 	if (d->was != BLOCK_ABSENT)
 		budget_uncharge(h);
@@ -102,6 +103,7 @@ static void kept(struct hst *h, const struct hst_discard *d, uint32_t block)
 		return;
 	}
 	h->blocks[block] |= BLOCK_WRITTEN;
+	block_changed(h, block);
 	/* The VMM's view may show some of it still; the rest is shown when it is touched. */
 	if (!shown)
 		h->blocks[block] &= ~BLOCK_VMM;
@@ -176,11 +178,11 @@ enum hst_discarding hst_discard_step(struct hst *h, struct hst_discard *d)
 }
 
 /* Of what was dropped in part: else the kernel might fill it unseen while it counts as there. */
-static void fill_holes(const struct mem *m, roff_t off, uint64_t len)
+static void fill_holes(const struct hst *h, roff_t off, uint64_t len)
 {
 	for (uint64_t at = 0; at < len; at += PAGE_BYTES)
-		if (!m->ops->is_broken || !m->ops->is_broken(m->ctx, (roff_t){off.v + at}))
-			(void)*(const volatile unsigned char *)(m->alias + off.v + at);
+		if (!block_page_is_lost(h, (roff_t){off.v + at}))
+			(void)*(const volatile unsigned char *)(h->mem.alias + off.v + at);
 }
 
 void hst_discard_work(const struct hst *h, struct hst_discard *d)
@@ -195,7 +197,7 @@ void hst_discard_work(const struct hst *h, struct hst_discard *d)
 	d->unmapped = m->ops->unmap(m->ctx, off, len, &d->why) == 0;
 	if (d->unmapped && m->ops->collect(m->ctx, off, len, guest, vmm, &d->why) == 0 &&
 	    m->ops->drop(m->ctx, off, len, &d->why) < 0 && d->was != BLOCK_ABSENT)
-		fill_holes(m, off, len);
+		fill_holes(h, off, len);
 	/* The kernel may be told to write there. */
 	if (!d->unmapped && d->was == BLOCK_PRESENT)
 		(void)m->ops->present(m->ctx, off, len, MEM_VIEW_GUEST, false, &e);

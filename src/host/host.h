@@ -372,6 +372,8 @@ struct hst_vcpu {
 		uint32_t index;
 		uint64_t value;
 	} msr; /* of HST_PHASE_WRMSR */
+	uint64_t now_ns; /* by the clock, a moment ago: deliver.c */
+	uint64_t area_seen_ns; /* the area's page was looked at, and not lost; 0: not yet */
 	struct timer recheck;
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
 	bool recheck_by_vcpu; /* needs the vCPU thread */
@@ -413,7 +415,10 @@ struct hst_hooks {
 	/* The VM was paused by a source or the swap file (t), or goes on (NULL). */
 	void (*trouble)(void *ctx, const struct hst_trouble *t);
 	void *ctx;
-	/* NULL, or: we have written to guest memory ourselves, as KVM's dirty log cannot tell. */
+	/*
+	 * NULL, or: we have written to guest memory ourselves, or what it holds is zeroes from now
+	 * on, as KVM's dirty log cannot tell.
+	 */
 	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
 };
 
@@ -566,12 +571,15 @@ bool hst_hold(struct hst *h, roff_t off);
 void hst_release(struct hst *h, roff_t off);
 #define HST_HOLDS_MAX 1024u
 /*
- * The same for as long as somebody likes, who may wait meanwhile: false, too, when too little would
- * be left for the rest.
+ * The same for as long as somebody likes, who may wait meanwhile; it shows in the VMM's view, too.
+ * False, too, when too little would be left for the rest, or there is no room for the view.
  */
 bool hst_hold_long(struct hst *h, roff_t off);
 void hst_release_long(struct hst *h, roff_t off);
-/* [off, off + len), of one block, which is there, is being written to through the alias. */
+/*
+ * [off, off + len), of one block, which has been there meanwhile, has been written to through the
+ * alias. Afterwards: who is told copies it, and must find what was written.
+ */
 void hst_wrote(struct hst *h, roff_t off, uint64_t len);
 /* The block of off, which is there, stays there. False: too little else would be left. */
 bool hst_pin(struct hst *h, roff_t off);

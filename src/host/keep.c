@@ -47,6 +47,7 @@ void vcpu_keep_area(struct hst_vcpu *v)
 	roff_t off;
 	bool on = eng_enabled(&v->eng) && ram_find(&v->h->ram, eng_area_gpa(v->eng.en), 8, &off);
 
+	v->area_seen_ns = 0;
 	vcpu_keep(v, HST_KEPT_AREA, on ? block_of(v->h, off) : BLOCK_NONE);
 }
 
@@ -80,8 +81,15 @@ static bool may_stay(const struct hst *h)
 
 bool hst_hold_long(struct hst *h, roff_t off)
 {
+	uint32_t block = block_of(h, off);
+
 	if (!may_stay(h) || !hst_hold(h, off))
 		return false;
+	/* Who pins it may be one that cannot wait for it there. */
+	if (!block_is(h, block, BLOCK_VMM) && !block_show_vmm(h, block)) {
+		hst_release(h, off);
+		return false;
+	}
 	h->evict.held_long++;
 	return true;
 }

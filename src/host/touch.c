@@ -64,19 +64,6 @@ static int show_again(struct hst *h, uint32_t block, struct err *e)
 	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_GUEST, false, e);
 }
 
-/* Of a block that is there: what was shown before was taken out by the host, as above. */
-static bool show_vmm(struct hst *h, uint32_t block, roff_t start, uint64_t len)
-{
-	bool watch;
-	struct err e;
-
-	if (block_is(h, block, BLOCK_VMM))
-		h->blocks[block] |= BLOCK_WRITTEN;
-	watch = h->cfg.evict && !block_is(h, block, BLOCK_WRITTEN);
-	h->blocks[block] |= BLOCK_VMM;
-	return h->mem.ops->present(h->mem.ctx, start, len, MEM_VIEW_VMM, watch, &e) == 0;
-}
-
 /*
  * Of a block that is not there. Whoever sleeps in the kernel is no waiter of ours, so that a block
  * which is read along must be told that it is wanted.
@@ -100,7 +87,8 @@ static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 	h->stats.vmm_touches++;
 	if (h->stopping && block_kind(h, block) == BLOCK_ABSENT)
 		return h->mem.ops->refuse(h->mem.ctx, start, len, e);
-	if (block_kind(h, block) == BLOCK_PRESENT && show_vmm(h, block, start, len))
+	/* What was shown before was taken out by the host, as above. */
+	if (block_kind(h, block) == BLOCK_PRESENT && block_show_vmm(h, block))
 		return 0;
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
 		/* Woken, the kernel reports it once more. */

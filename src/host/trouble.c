@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See trouble.h. Tests: tests/unit/host_fetch_test.c, host_test.c. */
+#include <errno.h>
+
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/kick.h"
@@ -59,6 +61,15 @@ void hst_pause_for(struct hst *h, const struct hst_trouble *t)
 {
 	trouble_tell(h, t);
 	hst_pause(h);
+}
+
+void trouble_lost(struct hst *h, roff_t off, const char *what)
+{
+	struct hst_trouble t = {.gpa = ram_gpa(&h->ram, off), .tries = 1};
+
+	err_set(&t.why, -EHWPOISON, "the host has lost it to a memory error, and %s; apf_discard "
+		"gives it up", what);
+	hst_pause_for(h, &t);
 }
 
 uint64_t backoff_ns(unsigned tries)

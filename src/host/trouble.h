@@ -10,6 +10,11 @@ void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct e
 void trouble_end(struct hst *h);
 /* Takes back what was told when the VM really goes on, not while the VMM holds it. */
 void trouble_over(struct hst *h);
+/*
+ * The VM is paused for it: the host has lost the page of off, of which the guest or we need what it
+ * held, as `what` says: "the guest loads from it".
+ */
+void trouble_lost(struct hst *h, roff_t off, const char *what);
 /* How long to wait before what has failed `tries` times before is tried again. */
 uint64_t backoff_ns(unsigned tries);
 

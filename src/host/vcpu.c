@@ -14,6 +14,7 @@
 #include "host/keep.h"
 #include "host/kick.h"
 #include "host/msr.h"
+#include "host/trouble.h"
 #include "host/vcpu.h"
 #include "host/wait.h"
 
@@ -75,15 +76,13 @@ static uint64_t grace_for(const struct hst_vcpu *v)
 
 bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off)
 {
-	const struct mem *m = &v->h->mem;
-
 	/*
 	 * A poison marker and lost memory look alike; asked where there should be neither, and
 	 * before it is shown once more, which fails (UFFDIO_CONTINUE: EIO).
 	 */
 	return (v->redundant_run + 1) % REDUNDANT_AGAIN == 0 &&
 	       block_kind(v->h, block_of(v->h, off)) == BLOCK_PRESENT &&
-	       m->ops->is_broken && m->ops->is_broken(m->ctx, off);
+	       block_page_is_lost(v->h, off);
 }
 
 static void redundant_fault(struct hst_vcpu *v, roff_t off)
@@ -204,6 +203,16 @@ static void access_alias(unsigned char *p, void *data, uint32_t len, bool write)
 		memcpy(data, &x, len);
 }
 
+/* What the guest accesses is lost, and not for us to make up: the VM stands still before it. */
+static bool is_lost(struct hst_vcpu *v, roff_t off, const char *what)
+{
+	if (!block_page_is_lost(v->h, off))
+		return false;
+	if (!hst_is_paused(v->h))
+		trouble_lost(v->h, off, what);
+	return true;
+}
+
 static void carry_out_load(struct hst_vcpu *v)
 {
 	access_alias(v->h->mem.alias + v->fault_off.v, v->load.data, v->load.len, false);
@@ -219,10 +228,11 @@ static bool stores_wait(struct hst_vcpu *v)
 	while (v->store_count > 0) {
 		struct hst_store *st = &v->stores[0];
 
-		if (vcpu_wait_for(v, st->off, HST_PHASE_STORE))
+		if (vcpu_wait_for(v, st->off, HST_PHASE_STORE) ||
+		    is_lost(v, st->off, "the guest stores to it"))
 			return true;
-		hst_wrote(v->h, st->off, st->len);
 		access_alias(v->h->mem.alias + st->off.v, &st->data, st->len, true);
+		hst_wrote(v->h, st->off, st->len);
 		v->store_count--;
 		memmove(st, st + 1, v->store_count * sizeof(*st));
 	}
@@ -376,6 +386,9 @@ static void wake_fire(struct timer *tm, uint64_t now_ns)
 
 static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 {
+	/* Its area has been found lost on the way here. */
+	if (hst_is_paused(v->h))
+		return wait(v);
 	hold_no_instruction(v);
 	/* A halt that a reset has left behind ends with it; pf2-strict: a HLT with page ready. */
 	if (how == HST_ENTER && (v->halted || v->unhalt) && v->phase != HST_PHASE_STALL)
@@ -460,6 +473,7 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	bool fresh_stall = false;
 
 	back_in_host(v);
+	v->now_ns = now;
 	if (hst_is_paused(h) || hold_is_on(h))
 		return wait(v);
 	if (now < v->crowded_until_ns)
@@ -478,6 +492,9 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	case HST_PHASE_WRMSR:
 	case HST_PHASE_AREA:
 		if (!v->sync_done || gone_again(v))
+			return wait(v);
+		if (v->phase == HST_PHASE_LOAD &&
+		    is_lost(v, v->fault_off, "the guest loads from it"))
 			return wait(v);
 		v->stats.blocked++;
 		if (v->phase == HST_PHASE_WRMSR)
@@ -547,6 +564,7 @@ static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 {
 	struct hst_vcpu *v = w->v;
 
+	v->now_ns = now;
 	/* A fault that halted the vCPU was waited for once. */
 	if (w != &v->sync && v->eng.faults[w - v->tokens].state == ENG_FAULT_HALTED) {
 		token_ready(v, (uint32_t)(w - v->tokens));

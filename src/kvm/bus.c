@@ -13,6 +13,7 @@ static struct {
 	pthread_mutex_t lock;
 	unsigned users;
 	struct sigaction before; /* read by the handler; set before it can run */
+	kvmp_bus_other other;    /* the same */
 } process = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Of a thread that is in KVM_RUN. */
@@ -32,6 +33,8 @@ static void on_sigbus(int sig, siginfo_t *si, void *ctx)
 		/* The mask is as it was (SA_NODEFER, no sa_mask). */
 		_longjmp(catching.env, 1);
 	}
+	if (process.other(si, ctx))
+		return;
 	if (before->sa_flags & SA_SIGINFO) {
 		before->sa_sigaction(sig, si, ctx);
 	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
@@ -50,13 +53,14 @@ bool kvmp_bus_is_ours(void)
 	       now.sa_sigaction == on_sigbus;
 }
 
-int kvmp_bus_install(struct err *e)
+int kvmp_bus_install(kvmp_bus_other other, struct err *e)
 {
 	const struct sigaction ours = {
 		.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 	int rc = 0;
 
 	pthread_mutex_lock(&process.lock);
+	process.other = other;
 	/* One that was taken away stays so: who did it may call ours. */
 	if (process.users == 0 && !kvmp_bus_is_ours() &&
 	    (sigaction(SIGBUS, NULL, &process.before) < 0 || sigaction(SIGBUS, &ours, NULL) < 0))

@@ -14,8 +14,12 @@
 
 #include "base/err.h"
 
-/* Process-wide, counted; any thread. 0 or -Exxx. The last removal puts back what was there. */
-int kvmp_bus_install(struct err *e);
+/*
+ * Process-wide, counted; any thread. 0 or -Exxx. The last removal puts back what was there. other:
+ * what else is ours, asked with the handler's arguments; the same for everybody.
+ */
+typedef bool (*kvmp_bus_other)(const void *info, void *context);
+int kvmp_bus_install(kvmp_bus_other other, struct err *e);
 void kvmp_bus_remove(void);
 /* Nobody has taken the handler away. */
 bool kvmp_bus_is_ours(void);

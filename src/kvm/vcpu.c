@@ -42,8 +42,8 @@ int kvmp_init(struct kvmp *k, const struct kvmp_config *c, struct err *e)
 	k->count = c->vcpus;
 	for (unsigned i = 0; i < k->count; i++)
 		k->vcpus[i].fd = -1;
-	if (c->bus_handler) {
-		int rc = kvmp_bus_install(e);
+	if (c->bus_other) {
+		int rc = kvmp_bus_install(c->bus_other, e);
 
 		if (rc < 0)
 			return rc;

@@ -96,7 +96,8 @@ struct kvmp_config {
 	bool msrs;
 	uint32_t msr_exits;
 	bool x2apic_ids; /* the VM has KVM_X2APIC_API_USE_32BIT_IDS */
-	bool bus_handler; /* SIGBUS by a handler of ours: bus.h */
+	/* SIGBUS by a handler of ours, which asks this too: bus.h; NULL: none. */
+	bool (*bus_other)(const void *info, void *context);
 	unsigned vcpus;
 	struct kvmp_ram ram;
 };

@@ -4,10 +4,10 @@
  * residency map and the alias, never through the guest mapping.
  */
 #include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "lib/apf.h"
+#include "lib/guard.h"
 
 /* How long a call may wait. */
 struct patience {
@@ -118,12 +118,20 @@ enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN, ACCESS_HOL
 /* Blocks that are looked at under the lock before others get it, where nothing is copied. */
 #define LOOKS_MAX 64u
 
-static void copy(struct apf *a, roff_t off, unsigned char *buf, uint64_t n, enum access how)
+/* Returns the bytes, up to a page that the host has lost; if there are none: why. */
+static int64_t copy(struct apf *a, roff_t off, unsigned char *buf, uint64_t n, enum access how)
 {
-	if (how == ACCESS_READ)
-		memcpy(buf, a->hst.mem.alias + off.v, n);
-	else
-		memcpy(a->hst.mem.alias + off.v, buf, n);
+	unsigned char *guest = a->hst.mem.alias + off.v;
+	/* Once there is one, also for a VMM without a handler that could tell of the next. */
+	uint64_t whole = gmem_whole(a->gmem, off, n);
+	size_t done;
+	int rc;
+
+	if (whole == 0)
+		return -EHWPOISON;
+	rc = how == ACCESS_READ ? guard_copy(buf, guest, whole, guest, &done)
+				: guard_copy(guest, buf, whole, guest, &done);
+	return done > 0 ? (int64_t)done : rc;
 }
 
 static uint64_t to_end_of_block(const struct apf *a, roff_t off)
@@ -135,16 +143,12 @@ static uint64_t to_end_of_block(const struct apf *a, roff_t off)
  * Locked. Holds what is there from off on, `len` bytes at most: never waits, as whoever holds
  * a block must not. Returns the bytes; release() undoes it.
  */
-static uint64_t hold(struct apf *a, roff_t off, uint64_t len, enum access how)
+static uint64_t hold(struct apf *a, roff_t off, uint64_t len)
 {
 	uint64_t n = 0;
 
-	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n})) {
-		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, (roff_t){off.v + n},
-				  min_u64(len - n, to_end_of_block(a, (roff_t){off.v + n})));
+	while (n < len && hst_hold(&a->hst, (roff_t){off.v + n}))
 		n += to_end_of_block(a, (roff_t){off.v + n});
-	}
 	return min_u64(n, len);
 }
 
@@ -154,28 +158,38 @@ static void release(struct apf *a, roff_t off, uint64_t n)
 		hst_release(&a->hst, (roff_t){off.v + at});
 }
 
+/* Locked. Of several blocks. */
+static void wrote(struct apf *a, roff_t off, uint64_t len)
+{
+	for (uint64_t at = 0, n; at < len; at += n) {
+		n = min_u64(len - at, to_end_of_block(a, (roff_t){off.v + at}));
+		hst_wrote(&a->hst, (roff_t){off.v + at}, n);
+	}
+}
+
 /*
  * Locked; the block of off is there. Copies a piece, and more than a page with the lock dropped:
  * that takes longer than others should wait, and the time without the lock is what they need to
- * get it. Returns the bytes.
+ * get it. Returns the bytes; or why not one could be copied.
  */
-static uint64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_t len,
-			   enum access how)
+static int64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_t len,
+			  enum access how)
 {
-	uint64_t n = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES), how) : 0;
+	uint64_t held = len > PAGE_BYTES ? hold(a, off, min_u64(len, PIECE_BYTES)) : 0;
+	int64_t n;
 
-	if (n == 0) {
+	if (held == 0) {
 		/* Little, or held by very many already. */
-		n = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
-		if (how == ACCESS_WRITE)
-			hst_wrote(&a->hst, off, n);
-		copy(a, off, buf, n, how);
-		return n;
+		len = min_u64(min_u64(len, to_end_of_block(a, off)), PAGE_BYTES);
+		n = copy(a, off, buf, len, how);
+	} else {
+		lib_unlock(a);
+		n = copy(a, off, buf, held, how);
+		lib_lock(a);
 	}
-	lib_unlock(a);
-	copy(a, off, buf, n, how);
-	lib_lock(a);
-	release(a, off, n);
+	if (n > 0 && how == ACCESS_WRITE)
+		wrote(a, off, (uint64_t)n);
+	release(a, off, held);
 	return n;
 }
 
@@ -188,11 +202,11 @@ struct access_job {
 	uint64_t done; /* bytes of it */
 };
 
-/* Locked. The block of off is there: as many bytes of the job as go at once, or -ENOSPC. */
+/* Locked. The block of off is there: as many bytes of the job as go at once, or -Exxx. */
 static int64_t do_piece(struct apf *a, roff_t off, const struct access_job *j, uint64_t len)
 {
 	if (j->buf)
-		return (int64_t)copy_piece(a, off, j->buf + j->done, len, j->how);
+		return copy_piece(a, off, j->buf + j->done, len, j->how);
 	if ((j->how == ACCESS_PIN && !hst_pin(&a->hst, off)) ||
 	    (j->how == ACCESS_HOLD && !hst_hold_long(&a->hst, off)))
 		return -ENOSPC;
@@ -402,6 +416,11 @@ void apf_release(struct apf *a, uint64_t gpa, uint64_t len)
 	lib_lock(a);
 	undo(a, gpa, len, ACCESS_HOLD);
 	lib_unlock(a);
+}
+
+int apf_sigbus(const void *info, void *context)
+{
+	return guard_is_ours(info, context);
 }
 
 /* ---- control ---- */

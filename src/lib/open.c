@@ -9,6 +9,7 @@
 
 #include "kvm/vm.h"
 #include "lib/apf.h"
+#include "lib/guard.h"
 #include "lib/limits.h"
 #include "source/source.h"
 
@@ -239,7 +240,7 @@ static int open_parts(struct apf *a, struct err *e)
 		.kick_signal = a->cfg.kick_signal ? a->cfg.kick_signal : SIGRTMIN + 4,
 		.msrs = ours,
 		.x2apic_ids = a->cfg.x2apic_ids,
-		.bus_handler = ours && a->cfg.sigbus_handler,
+		.bus_other = ours && a->cfg.sigbus_handler ? guard_is_ours : NULL,
 		.vcpus = a->cfg.vcpus_max,
 		.ram = {hva_to_roff, gpa_to_roff, slot_at, vmm_hva, a},
 	};

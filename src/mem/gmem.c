@@ -40,6 +40,7 @@ struct gmem {
 	bool poison;  /* absent pages carry markers */
 	bool protect; /* the kernel can note first writes */
 	bool refuse;  /* the kernel can make a touch fail */
+	bool lost;    /* atomic: a page was found that the host has lost */
 	uint64_t span;
 	unsigned char *guest; /* never dereferenced */
 	unsigned char *alias;
@@ -458,10 +459,25 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 static bool gm_is_broken(void *ctx, roff_t off)
 {
 	const struct part *p = part_at(ctx, off);
+	struct gmem *g = ctx;
 	char byte;
 
-	return pread(p->fd, &byte, 1, (off_t)(p->offset + (off.v - p->roff.v))) < 0 &&
-	       errno == EIO;
+	if (pread(p->fd, &byte, 1, (off_t)(p->offset + (off.v - p->roff.v))) >= 0 || errno != EIO)
+		return false;
+	__atomic_store_n(&g->lost, true, __ATOMIC_RELAXED);
+	return true;
+}
+
+uint64_t gmem_whole(struct gmem *g, roff_t off, uint64_t len)
+{
+	uint64_t end = off.v + len;
+
+	if (!__atomic_load_n(&g->lost, __ATOMIC_RELAXED))
+		return len;
+	for (roff_t at = off; at.v < end; at.v = (at.v & ~(PAGE_BYTES - 1)) + PAGE_BYTES)
+		if (gm_is_broken(g, at))
+			return at.v - off.v;
+	return len;
 }
 
 /* Lost pages cannot be shown, and are told as such when they are touched: as poison is. */
@@ -550,7 +566,7 @@ static int gm_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem
 
 	memset(ret_there, 0, sizeof(mem_pages));
 	memset(ret_guest, 0xff, sizeof(mem_pages));
-	memset(ret_vmm, 0xff, sizeof(mem_pages));
+	memset(ret_vmm, vmm ? 0xff : 0, sizeof(mem_pages));
 	rc = there(g->alias + off.v, len, ret_there, e);
 	if (rc == 0 && g->protect)
 		rc = pagemap_written(g->pagemap, g->guest + off.v, len, ret_guest, e);

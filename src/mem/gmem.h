@@ -71,6 +71,12 @@ int gmem_event_fd(const struct gmem *g);
 int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_more,
 		 struct err *e);
 
+/*
+ * How much of [off, off + len), of one part, comes before the first page that the host has lost to
+ * a memory error: all of it, without a look, as long as no lost page has been met.
+ */
+uint64_t gmem_whole(struct gmem *g, roff_t off, uint64_t len);
+
 /* The seam that the driver works on. */
 struct mem gmem_mem(struct gmem *g);
 

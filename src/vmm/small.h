@@ -11,6 +11,8 @@
 #include "abi/small.h"
 #include "base/err.h"
 
+struct guest_mem;
+
 /* A vCPU that apf_vcpu_run() has returned from. */
 struct small_rest {
 	unsigned index;
@@ -36,6 +38,8 @@ struct small_cfg {
 	 * progress tick, with the live objects; tests act through it. May be NULL.
 	 */
 	void (*tick)(void *ctx, struct apf *a, struct apf_vcpu *const *vcpus, bool first);
+	/* Called when the machine is made, before `first`: KVM's VM and its RAM. May be NULL. */
+	void (*made)(void *ctx, struct apf *a, int vm_fd, const struct guest_mem *mem);
 	/* Called for each vCPU that small_run has opened, before anything is set. May be NULL. */
 	void (*opened)(void *ctx, unsigned index, int fd);
 	/*

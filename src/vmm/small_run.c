@@ -272,6 +272,8 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		uint64_t start = clock_ns(CLOCK_MONOTONIC);
 		uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 
+		if (cfg->made)
+			cfg->made(cfg->ctx, m.apf, m.vm_fd, &m.mem);
 		tick(&m, true);
 		rc = start_threads(&m, e);
 		ret->started = rc == 0;

@@ -6,9 +6,9 @@
 #ifndef TESTS_INTEGRATION_DISK_FIXTURE_H
 #define TESTS_INTEGRATION_DISK_FIXTURE_H
 
+#include "loop_fixture.h"
 #include "swap_fixture.h"
 
-#include <linux/loop.h>
 #include <sched.h>
 #include <sys/mount.h>
 
@@ -33,29 +33,6 @@ struct disk {
 	int loop; /* of the device, which goes with the last one that has it open; -1: none */
 };
 
-/* False: there is none to be had. */
-static inline bool disk_loop(struct disk *d, int file)
-{
-	const struct loop_config c = {.fd = (uint32_t)file,
-				      .info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), n;
-	bool taken;
-
-	if (control < 0)
-		return false;
-	/* Others look for a free one, too. */
-	do {
-		n = ioctl(control, LOOP_CTL_GET_FREE);
-		snprintf(d->dev, sizeof(d->dev), "/dev/loop%d", n);
-		d->loop = n < 0 ? -1 : open(d->dev, O_RDWR | O_CLOEXEC);
-		taken = d->loop >= 0 && ioctl(d->loop, LOOP_CONFIGURE, &c) < 0;
-		if (taken)
-			close(d->loop);
-	} while (taken && errno == EBUSY);
-	close(control);
-	return d->loop >= 0 && !taken;
-}
-
 static inline bool disk_make(struct vm *v, struct disk *d, const char *room)
 {
 	char text[400];
@@ -72,7 +49,10 @@ static inline bool disk_make(struct vm *v, struct disk *d, const char *room)
 		return false;
 	snprintf(text, sizeof(text), "%s/disk", d->back);
 	file = open(text, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	ok = file >= 0 && ftruncate(file, (off_t)DISK) == 0 && disk_loop(d, file);
+	ok = file >= 0 && ftruncate(file, (off_t)DISK) == 0;
+	if (ok)
+		d->loop = loop_attach(file, d->dev);
+	ok &= d->loop >= 0;
 	close(file);
 	if (!ok)
 		return false;

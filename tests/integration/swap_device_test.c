@@ -5,113 +5,13 @@
  * loaded. The VM is paused with the reason, and nothing is lost.
  */
 #include "disk_fixture.h"
+#include "dm_fixture.h"
 #include "open_fixture.h"
 
-#include <linux/dm-ioctl.h>
 #include <pthread.h>
 
 #define SECTORS (DISK / 512)
 #define FLAKY_S 4
-
-/* ---- a device of the device mapper's, over a disk ---- */
-
-struct dm {
-	int control; /* -1: none */
-	char name[32];
-	unsigned number; /* /dev/dm-N */
-	const char *below;
-};
-
-/* What [from, to) of it, in sectors, does; NULL or empty options: as is. */
-struct piece {
-	uint64_t from, to;
-	const char *type;
-	const char *options; /* of flakey, behind its device and offset */
-};
-
-union request {
-	struct dm_ioctl head;
-	char bytes[4096];
-};
-
-static int request(struct dm *m, unsigned long what, union request *r)
-{
-	memcpy(r->head.version, (uint32_t[3]){4, 0, 0}, sizeof(r->head.version));
-	r->head.data_size = sizeof(*r);
-	r->head.data_start = sizeof(r->head);
-	snprintf(r->head.name, sizeof(r->head.name), "%s", m->name);
-	return ioctl(m->control, what, r) < 0 ? -errno : 0;
-}
-
-static size_t target(const struct dm *m, const struct piece *p, char *at, size_t room)
-{
-	struct dm_target_spec spec = {.sector_start = p->from, .length = p->to - p->from};
-	char *text = at + sizeof(spec);
-
-	snprintf(spec.target_type, sizeof(spec.target_type), "%s", p->type);
-	*text = 0;
-	if (strcmp(p->type, "error") != 0)
-		snprintf(text, room - sizeof(spec), "%s %llu %s", m->below,
-			 (unsigned long long)p->from, p->options ? p->options : "");
-	spec.next = (uint32_t)align_up(sizeof(spec) + strlen(text) + 1, 8);
-	memcpy(at, &spec, sizeof(spec));
-	return spec.next;
-}
-
-/* What is under way ends by the old table. */
-static int dm_become(struct dm *m, const struct piece *pieces, unsigned count)
-{
-	union request r = {.head = {.target_count = count}};
-	size_t used = sizeof(r.head);
-	int rc;
-
-	for (unsigned i = 0; i < count; i++)
-		used += target(m, &pieces[i], r.bytes + used, sizeof(r) - used);
-	rc = request(m, DM_TABLE_LOAD, &r);
-	if (rc < 0)
-		return rc;
-	/* Resumes, with the new table; no sync before, which would fail as the device does. */
-	r = (union request){.head = {.flags = DM_SKIP_LOCKFS_FLAG}};
-	return request(m, DM_DEV_SUSPEND, &r);
-}
-
-static void dm_is(struct dm *m, const char *type, const char *options)
-{
-	assert_int_equal(dm_become(m, &(struct piece){0, SECTORS, type, options}, 1), 0);
-}
-
-static void dm_mend(void *ctx)
-{
-	dm_is(ctx, "linear", NULL);
-}
-
-static int dm_make(struct dm *m, const char *name, const char *below)
-{
-	union request r = {.bytes = {0}};
-	int rc;
-
-	*m = (struct dm){.below = below};
-	snprintf(m->name, sizeof(m->name), "%s", name);
-	m->control = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
-	if (m->control < 0)
-		return -errno;
-	rc = request(m, DM_DEV_CREATE, &r);
-	if (rc < 0)
-		return rc;
-	m->number = (unsigned)(r.head.dev & 0xff) | (unsigned)(r.head.dev >> 12 & ~0xffull);
-	rc = dm_become(m, &(struct piece){0, SECTORS, "linear", NULL}, 1);
-	return rc < 0 ? rc : dm_become(m, &(struct piece){0, SECTORS, "flakey", "1 0"}, 1);
-}
-
-static void dm_end(struct dm *m)
-{
-	union request r = {.bytes = {0}};
-
-	if (m->control < 0)
-		return;
-	(void)request(m, DM_DEV_REMOVE, &r);
-	close(m->control);
-}
 
 /* ---- a VM whose swap file is such a device ---- */
 
@@ -139,8 +39,10 @@ static void begin(struct place *p, bool direct)
 	memset(&p->d, 0, sizeof(p->d));
 	p->m.control = -1;
 	rc = disk_make(&p->v, &p->d, "80m")
-		     ? dm_make(&p->m, strrchr(p->v.folder, '/') + 1, p->d.dev)
+		     ? dm_make(&p->m, strrchr(p->v.folder, '/') + 1, p->d.dev, DISK)
 		     : -ENODEV;
+	if (rc == 0)
+		rc = dm_become(&p->m, &(struct dm_piece){0, SECTORS, "flakey", "1 0"}, 1);
 	if (rc < 0) {
 		end(p);
 		print_message("SKIP: mount, loop, dm-mod, dm-flakey: %s\n", strerror(-rc));
@@ -158,7 +60,7 @@ static void begin(struct place *p, bool direct)
 /* ---- trouble ---- */
 
 /* Half of it is out before anything fails. */
-static void fails_half_way(const struct piece *pieces, unsigned count)
+static void fails_half_way(const struct dm_piece *pieces, unsigned count)
 {
 	for (unsigned direct = 0; direct < 2; direct++) {
 		struct place p;
@@ -176,20 +78,20 @@ static void fails_half_way(const struct piece *pieces, unsigned count)
 static void writes_that_fail_lose_nothing(void **state)
 {
 	(void)state;
-	fails_half_way(&(struct piece){0, SECTORS, "flakey", "0 3600 1 error_writes"}, 1);
+	fails_half_way(&(struct dm_piece){0, SECTORS, "flakey", "0 3600 1 error_writes"}, 1);
 }
 
 static void a_device_that_is_gone_loses_nothing(void **state)
 {
 	(void)state;
-	fails_half_way(&(struct piece){0, SECTORS, "error", NULL}, 1);
+	fails_half_way(&(struct dm_piece){0, SECTORS, "error", NULL}, 1);
 }
 
 /* Where a part of guest memory goes that was written last, and is taken last. */
 static void bad_sectors_lose_nothing(void **state)
 {
 	const uint64_t from = 6 * MIB / 512, to = 7 * MIB / 512;
-	const struct piece pieces[] = {
+	const struct dm_piece pieces[] = {
 		{0, from, "linear", NULL},
 		{from, to, "error", NULL},
 		{to, SECTORS, "linear", NULL},

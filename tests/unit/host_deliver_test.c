@@ -265,6 +265,40 @@ static void a_refused_event_is_taken_back_and_due_again(void **state)
 	}
 }
 
+/* As somebody who copies memory takes it at each word of ours. */
+static struct apf_area copied;
+
+static void copy_area(void *ctx, gpa_t gpa, uint64_t bytes)
+{
+	(void)gpa;
+	assert_int_equal(bytes, 8);
+	memcpy(&copied, hx_area(ctx, 0), sizeof(copied));
+}
+
+static void what_is_in_the_slot_is_told(void **state)
+{
+	(void)state;
+	for (unsigned r = 0; r < 2 * ARRAY_LEN(by_irq); r++) {
+		struct hx *x = hx_open_on(by_irq[r / 2], 1);
+
+		memcpy(&copied, hx_area(x, 0), sizeof(copied));
+		x->h.hooks.ctx = x;
+		x->h.hooks.wrote = copy_area;
+		assert_int_equal(hx_fault_next(x, 0, 9), HST_ENTER);
+		assert_memory_equal(&copied, hx_area(x, 0), sizeof(copied));
+		assert_int_not_equal(copied.reason, 0);
+		(void)hx_take_pf(x, 0);
+		memcpy(&copied, hx_area(x, 0), sizeof(copied));
+		/* The last word counts, also where a token is taken back. */
+		x->vcpus[0].apic_off = r % 2;
+		hx_bring(x, 9);
+		assert_memory_equal(&copied, hx_area(x, 0), sizeof(copied));
+		assert_int_equal(hx_slot_full(x, 0), r % 2 == 0);
+		x->h.hooks.wrote = NULL;
+		hx_close(x);
+	}
+}
+
 static void a_refused_event_that_the_guest_took_is_sent(void **state)
 {
 	(void)state;
@@ -533,6 +567,7 @@ int main(void)
 		cmocka_unit_test(looks_double_and_are_bounded),
 		cmocka_unit_test(a_free_slot_needs_no_acknowledgement),
 		cmocka_unit_test(a_refused_event_is_taken_back_and_due_again),
+		cmocka_unit_test(what_is_in_the_slot_is_told),
 		cmocka_unit_test(a_refused_event_that_the_guest_took_is_sent),
 		cmocka_unit_test(two_tasks_on_one_page_get_two_tokens),
 		cmocka_unit_test(events_come_in_order_of_completion),

@@ -138,6 +138,37 @@ static void a_run_ends_where_the_chunk_does(void **state)
 	hxs_close(x);
 }
 
+/* Who copies memory is told when it is zeroes, and not before. */
+static void note_zeroes(void *ctx, gpa_t gpa, uint64_t bytes)
+{
+	struct hx *x = ctx;
+	uint64_t first = (gpa.v - HX_GPA) / PAGE_BYTES;
+
+	for (uint64_t p = first; p < first + bytes / PAGE_BYTES; p++)
+		hxs(x)->want[p] = hxs_words(x, p)[0] == 0 ? 1 : 2;
+}
+
+static void what_is_discarded_is_told(void **state)
+{
+	struct hx *x = open_all_kinds();
+	struct hst_discard d = {.at = 10, .end = 26};
+	enum hst_discarding next;
+
+	(void)state;
+	end_writes(x);
+	assert_true(hst_pin(&x->h, page(23)));
+	memset(hxs(x)->want, 0, sizeof(hxs(x)->want));
+	x->h.hooks.ctx = x;
+	x->h.hooks.wrote = note_zeroes;
+	while ((next = step(x, &d)) == HST_DISCARD_WORK)
+		hst_discard_work(&x->h, &d);
+	assert_int_equal(next, HST_DISCARD_DONE);
+	for (uint64_t p = 9; p < 27; p++)
+		assert_int_equal(hxs(x)->want[p], p >= 10 && p < 26);
+	hst_unpin(&x->h, page(23));
+	hxs_close(x);
+}
+
 /* ---- what keeps its memory ---- */
 
 static void what_is_needed_where_it_is_is_overwritten(void **state)
@@ -710,6 +741,7 @@ int main(void)
 		cmocka_unit_test(of_every_kind_nothing_is_left),
 		cmocka_unit_test(its_neighbours_stay_as_they_are),
 		cmocka_unit_test(a_run_ends_where_the_chunk_does),
+		cmocka_unit_test(what_is_discarded_is_told),
 		cmocka_unit_test(what_is_needed_where_it_is_is_overwritten),
 		cmocka_unit_test(holds_count_without_a_swap_file),
 		cmocka_unit_test(what_is_being_written_out_is_given_back),

@@ -85,6 +85,29 @@ static void places_are_left_for_the_vcpus(void **state)
 	hxs_close(x);
 }
 
+/* Who pins it looks for it in the VMM's view, and may not be able to wait there. */
+static void what_is_held_long_shows_in_the_vmms_view(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+
+	(void)state;
+	hxs_write_pages(x, 10, 1);
+	assert_false(hxs(x)->vmm[10]);
+	x->mem_faults.at = x->mem_faults.calls + 1;
+	assert_false(hst_hold_long(&x->h, page(10)));
+	hx_assert_sound(x);
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 1);
+	assert_true(hst_hold_long(&x->h, page(10)));
+	assert_true(hxs(x)->vmm[10]);
+	hxs_vmm(x, 10, 0x2000);
+	hst_release_long(&x->h, page(10));
+	/* As any other write there. */
+	hxs_evict_all(x);
+	hxs_check_pages(x, 10, 1);
+	hxs_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -92,6 +115,7 @@ int main(void)
 		cmocka_unit_test(written_while_held_is_written_out),
 		cmocka_unit_test(what_is_not_there_is_not_held),
 		cmocka_unit_test(places_are_left_for_the_vcpus),
+		cmocka_unit_test(what_is_held_long_shows_in_the_vmms_view),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -421,7 +421,8 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(o.command, ["sh", "-c", "--", "x"])
         self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, lab.TIMEOUT_S))
         self.assertEqual(lab.parse(["run", "--slow", "/bin/sh:4", "--", "x"]).slow, ("/bin/sh", 4))
-        self.assertEqual(lab.parse([]).verb, "shell")
+        self.assertTrue(lab.parse(["run", "--vfio", "--", "x"]).vfio)
+        self.assertEqual((lab.parse([]).verb, lab.parse([]).vfio), ("shell", False))
         o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
                        "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])
         self.assertEqual(o.disk, [("/dev/null", False), ("/dev/zero", True)])

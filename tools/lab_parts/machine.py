@@ -26,8 +26,12 @@ def qemu_command(o, fds):
         "-kernel", str(kernel_image(o.kernel)), "-initrd", f"/proc/self/fd/{fds['initrd']}",
         # The emulated TSC is the host's: it needs no watching. Mitigations cost much here.
         "-append", f"console=ttyS0 {kernel_log} panic=-1 mitigations=off tsc=reliable "
-                   "no_timer_check random.trust_cpu=on",
-        "-device", "virtio-serial-pci"]
+                   "no_timer_check random.trust_cpu=on" +
+                   (" intel_iommu=on" if o.vfio else "")]
+    if o.vfio:
+        # The IOMMU comes before what is behind it. edu: a device that copies at command.
+        command += ["-device", "intel-iommu", "-device", "edu"]
+    command += ["-device", "virtio-serial-pci"]
     for name, fd in fds.items():
         if name in STREAMS:
             command += ["-chardev", f"socket,id={name},fd={fd}"]
