@@ -66,7 +66,8 @@ static bool exit_ram_io(struct sim_vcpu *v, uint32_t page, bool write)
 {
 	uint64_t value = write ? ++v->w->next_value : 0;
 
-	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO, .roff = sim_page_word(page)};
+	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
+				     .gpa = {SIM_GPA + sim_page_word(page).v}};
 	memcpy(v->io_data, &value, sizeof(value));
 	v->exit.io.data = v->io_data;
 	v->exit.io.len = 8;
