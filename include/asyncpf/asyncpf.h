@@ -255,10 +255,11 @@ int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *e);
 /*
  * The part that begins at gpa leaves, with what it holds and the sources behind it. The VMM has
  * deleted its memslot, and nobody touches its view any more; a mapping of the VMM's own is watched
- * no longer and reads as zeroes. What was on its way is waited for. -ENOENT: none begins there;
- * -EBUSY: some of it is held, and all is as it was; or the VM is paused, and what a source or the
- * swap file has in hand is not back: what it held is zeroes then, and it leaves by another call.
- * -EINTR: the library is being closed.
+ * no longer and reads as zeroes. What was on its way is waited for; apf_read and other calls that
+ * are in the middle of it fail with -EFAULT. -ENOENT: none begins there; -EBUSY: some of it is
+ * held, or just being copied by such a call, and all is as it was; or the VM is paused, and what a
+ * source or the swap file has in hand is not back: what it held is zeroes then, and it leaves by
+ * another call. -EINTR: the library is being closed.
  */
 int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
 
