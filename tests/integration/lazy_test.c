@@ -34,7 +34,7 @@ static int make_image(char *uri, size_t len)
 
 static void adopt(struct vm *v, struct apf_memory *m, const char *uri)
 {
-	m->size = sizeof(*m);
+	apf_memory_init(m);
 	m->bytes = RAM;
 	m->fd = memfd_create("ram", MFD_CLOEXEC);
 	assert_true(m->fd >= 0 && ftruncate(m->fd, RAM) == 0);
@@ -80,7 +80,7 @@ static unsigned allocated(int fd)
 
 static void only_what_is_touched_is_fetched(void **state)
 {
-	struct apf_memory m = {.gpa = 0};
+	struct apf_memory m;
 	uint32_t sum = 0;
 	char uri[64];
 	struct vm v;
