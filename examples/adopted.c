@@ -260,13 +260,16 @@ static void open_machine(struct vm *vm)
 /* The file stands behind the memory. Returns the view for KVM. */
 static void *adopt(struct vm *vm, const char *path)
 {
-	struct apf_memory m = {.size = sizeof(m), .gpa = 0, .bytes = RAM_BYTES, .fd = vm->memfd,
-			       .offset = 0, .vmm = vm->ram, .guest = NULL};
 	struct apf_config config;
+	struct apf_memory m;
 	char uri[4096];
 
 	snprintf(uri, sizeof(uri), "file:%s", path);
 	apf_config_init(&config);
+	apf_memory_init(&m);
+	m.bytes = RAM_BYTES;
+	m.fd = vm->memfd;
+	m.vmm = vm->ram;
 	if (apf_open(vm->fd, &config, &vm->apf, &vm->error) < 0 ||
 	    apf_memory_adopt(vm->apf, &m, &vm->error) < 0 ||
 	    apf_source_add(vm->apf, IMAGE_GPA, IMAGE_BYTES, uri, 0, NULL, &vm->error) < 0 ||

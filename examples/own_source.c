@@ -176,8 +176,7 @@ static int open_memory(int vm, struct store *s, struct apf **ret, struct apf_err
 	apf_config_init(&config);
 	config.queue_depth = READS_MAX;
 	config.on_event = on_event;
-	memset(&own, 0, sizeof(own));
-	own.size = sizeof(own);
+	apf_source_config_init(&own);
 	own.ctx = s;
 	own.bytes = s->bytes;
 	own.read = store_read;

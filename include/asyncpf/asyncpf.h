@@ -21,6 +21,10 @@
  * the library and with it. docs/embedding.md is about what a VMM has besides: vhost, hot-plug,
  * dirty logs.
  *
+ * Structs that begin with their size grow at the end. Where a VMM fills one in, the function of its
+ * name with _init makes it empty first, and sets the size; members have the meaning that is said
+ * for 0 or NULL then, if nothing else is.
+ *
  * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
  * holds one line that says what failed, on what, and why. NULL is allowed for it.
  *
@@ -244,7 +248,7 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
  * parts), -ENOMEM and what the kernel fails with, with text.
  */
 struct apf_memory {
-	size_t size;     /* sizeof, set by the caller */
+	size_t size;     /* sizeof: apf_memory_init */
 	uint64_t gpa;    /* multiple of block_bytes, as is */
 	uint64_t bytes;
 	int fd;
@@ -252,15 +256,23 @@ struct apf_memory {
 	void *vmm;       /* the VMM's view */
 	void *guest;     /* set: for KVM_SET_USER_MEMORY_REGION; never touch memory there */
 };
+/* fd is -1. */
+static inline void apf_memory_init(struct apf_memory *m)
+{
+	__builtin_memset(m, 0, sizeof(*m));
+	m->size = sizeof(*m);
+	m->fd = -1;
+}
 int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *e);
 
 /*
  * The part that begins at gpa leaves, with what it holds and the sources behind it. The VMM has
  * deleted its memslot, and nobody touches its view any more; a mapping of the VMM's own is watched
- * no longer and reads as zeroes. What was on its way is waited for. -ENOENT: none begins there;
- * -EBUSY: some of it is held, and all is as it was; or the VM is paused, and what a source or the
- * swap file has in hand is not back: what it held is zeroes then, and it leaves by another call.
- * -EINTR: the library is being closed.
+ * no longer and reads as zeroes. What was on its way is waited for; apf_read and other calls that
+ * are in the middle of it fail with -EFAULT. -ENOENT: none begins there; -EBUSY: some of it is
+ * held, or just being copied by such a call, and all is as it was; or the VM is paused, and what a
+ * source or the swap file has in hand is not back: what it held is zeroes then, and it leaves by
+ * another call. -EINTR: the library is being closed.
  */
 int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
 
@@ -323,7 +335,7 @@ struct apf_read {
  * not touch guest memory by the VMM's view.
  */
 struct apf_source_config {
-	size_t size;    /* sizeof(struct apf_source_config); what a smaller one has not is 0 */
+	size_t size;    /* sizeof: apf_source_config_init; what a smaller one has not is 0 */
 	void *ctx;      /* for the callbacks */
 	uint64_t bytes; /* the source's size, 1..2^63 - 1 */
 	/* What stands around its reads, as in "delay?ms=5"; NULL: nothing. Not kept. */
@@ -345,6 +357,11 @@ struct apf_source_config {
 	/* The last call: from apf_close, when nothing is outstanding any more. May be NULL. */
 	void (*close)(void *ctx);
 };
+static inline void apf_source_config_init(struct apf_source_config *c)
+{
+	__builtin_memset(c, 0, sizeof(*c));
+	c->size = sizeof(*c);
+}
 
 /*
  * A page source that the VMM itself is, on whatever threads it likes. After apf_open, any thread;
@@ -468,10 +485,17 @@ struct apf_range {
 	size_t len;
 };
 struct apf_wait {
-	size_t size;           /* sizeof, set by the caller */
+	size_t size;           /* sizeof: apf_wait_init */
 	int64_t timeout_ns;    /* from now on; negative: no limit */
 	struct apf_vcpu *vcpu; /* apf_vcpu_kick of it ends the call as well; NULL */
 };
+/* No limit. */
+static inline void apf_wait_init(struct apf_wait *w)
+{
+	__builtin_memset(w, 0, sizeof(*w));
+	w->size = sizeof(*w);
+	w->timeout_ns = -1;
+}
 /*
  * The same for several ranges in their order, with an end to the waiting; wait NULL: none. Bytes
  * that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick stays for the next
@@ -649,7 +673,7 @@ void apf_vcpu_counters_get(struct apf_vcpu *v, void *ret_values, size_t size);
 
 /*
  * Some of the counters, for programs that were written for version 0.1; members are never added.
- * size: sizeof the struct, set by the caller, left as it is; never more is written.
+ * size: sizeof the struct (apf_stats_init), left as it is; never more is written.
  */
 struct apf_stats {
 	size_t size;
@@ -670,6 +694,11 @@ struct apf_stats {
 	uint64_t stall_ns_kernel_mode, stall_ns_other;
 	uint64_t holds, hold_ns, hold_ns_max;
 };
+static inline void apf_stats_init(struct apf_stats *s)
+{
+	__builtin_memset(s, 0, sizeof(*s));
+	s->size = sizeof(*s);
+}
 void apf_stats_get(struct apf *a, struct apf_stats *ret);
 
 /* The same for one vCPU. */
@@ -679,6 +708,11 @@ struct apf_vcpu_stats {
 	uint64_t stalls, stalls_kernel_mode, host_wait_ns;
 	uint64_t outstanding;
 };
+static inline void apf_vcpu_stats_init(struct apf_vcpu_stats *s)
+{
+	__builtin_memset(s, 0, sizeof(*s));
+	s->size = sizeof(*s);
+}
 void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
 
 /* "0.1.0" */

@@ -154,6 +154,7 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 {
 	bool nothing = x->kind == PLAT_EXIT_KICK || x->kind == PLAT_EXIT_SIGNAL ||
 		       x->kind == PLAT_EXIT_ERROR;
+	roff_t off;
 
 	v->half = x->cpu.in_instruction;
 	v->cpu_stale = false;
@@ -162,6 +163,9 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 		hst_vcpu_reset(v);
 	switch (x->kind) {
 	case PLAT_EXIT_FAULT:
+		/* Of memory that has left meanwhile: it finds none when it touches it again. */
+		if (!ram_region_at(&v->h->ram, x->roff))
+			return false;
 		if (vcpu_fault_is_error(v, x->roff)) {
 			v->h->plat.ops->pass_fault(v->h->plat.ctx, v->index);
 			back(v, -EINTR, ret);
@@ -173,7 +177,12 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 		rom_fault(v);
 		return false;
 	case PLAT_EXIT_RAM_IO:
-		hst_ram_io(v, x->roff, &x->io);
+		if (!ram_find(&v->h->ram, x->gpa, x->io.len, &off)) {
+			/* It has left meanwhile: as an access to no memory is the VMM's. */
+			back(v, 0, ret);
+			return true;
+		}
+		hst_ram_io(v, off, &x->io);
 		return false;
 	case PLAT_EXIT_WRMSR:
 		hst_wrmsr(v, x->msr.index, x->msr.value);

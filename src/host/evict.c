@@ -510,13 +510,16 @@ static void dropped(struct hst *h, uint32_t block)
 static void job_failed(struct hst *h, const struct hst_job *job)
 {
 	struct hst_trouble t = {.why = job->why, .tries = 1};
+	roff_t off = {(uint64_t)job->runs[0].block << h->cfg.block_shift};
 	struct hst_evict *ev = &h->evict;
 
 	ev->job = *job;
 	ev->failed = true;
 	ev->force_drops = 0;
 	ev->force_unmaps = 0;
-	t.gpa = ram_gpa(&h->ram, (roff_t){(uint64_t)job->runs[0].block << h->cfg.block_shift});
+	/* Between regions, and of all RAM, there is nothing to name. */
+	if (job->kind != HST_JOB_WATCH && ram_region_at(&h->ram, off))
+		t.gpa = ram_gpa(&h->ram, off);
 	hst_pause_for(h, &t);
 }
 

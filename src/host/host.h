@@ -361,6 +361,7 @@ struct hst_vcpu {
 	uint64_t crowded_until_ns; /* no fetch was left: the guest touches it again after that */
 	struct hst_waiter sync; /* the phase's waiter */
 	bool sync_done;
+	bool left; /* the phase's memory has left since */
 	struct hst_waiter *tokens; /* one per engine fault, same index */
 	roff_t came[HST_CAME_MAX]; /* since it entered: see hst_take_came */
 	uint32_t came_count;

@@ -6,6 +6,7 @@
 #include "host/budget.h"
 #include "host/keep.h"
 #include "host/swap.h"
+#include "host/vcpu.h"
 
 static uint32_t end_of(const struct hst *h, const struct ram_region *r)
 {
@@ -88,6 +89,10 @@ bool hst_ram_remove(struct hst *h, gpa_t gpa)
 	for (uint32_t block = from; block < end; block++)
 		if (block_kind(h, block) != BLOCK_ABSENT || block_is(h, block, BLOCK_WRITING))
 			return false;
+	/* Registers may have come to name memory there; who touched it finds none. */
+	let_go(h, from, end);
+	for (unsigned i = 0; i < h->cfg.vcpus; i++)
+		vcpu_memory_left(&h->vcpus[i], from, end);
 	for (uint32_t block = from; block < end; block++)
 		h->blocks[block] = 0;
 	for (uint64_t at = r->roff.v; at < r->roff.v + r->bytes; at += CHUNK_BYTES)

@@ -215,6 +215,11 @@ static bool is_lost(struct hst_vcpu *v, roff_t off, const char *what)
 
 static void carry_out_load(struct hst_vcpu *v)
 {
+	if (v->left) {
+		/* As where there never was memory. */
+		memset(v->load.data, 0xff, v->load.len);
+		return;
+	}
 	access_alias(v->h->mem.alias + v->fault_off.v, v->load.data, v->load.len, false);
 }
 
@@ -237,6 +242,20 @@ static bool stores_wait(struct hst_vcpu *v)
 		memmove(st, st + 1, v->store_count * sizeof(*st));
 	}
 	return false;
+}
+
+void vcpu_memory_left(struct hst_vcpu *v, uint32_t from, uint32_t end)
+{
+	uint32_t at = block_of(v->h, v->fault_off), kept = 0;
+
+	for (uint32_t i = 0; i < v->store_count; i++) {
+		uint32_t block = block_of(v->h, v->stores[i].off);
+
+		if (block < from || block >= end)
+			v->stores[kept++] = v->stores[i];
+	}
+	v->store_count = kept;
+	v->left |= v->phase != HST_PHASE_RUN && at >= from && at < end;
 }
 
 /* The phase ends without its block; the guest comes back for what it still needs. */
@@ -466,6 +485,28 @@ static bool in_grace(struct hst_vcpu *v, uint64_t now)
 	return false;
 }
 
+/* What the vCPU can do nothing without: carried out. False: it waits on. */
+static bool waited(struct hst_vcpu *v, uint64_t now)
+{
+	bool writes = v->phase == HST_PHASE_WRMSR, left = v->left;
+
+	if (!left && (!v->sync_done || gone_again(v)))
+		return false;
+	if (!left && v->phase == HST_PHASE_LOAD &&
+	    is_lost(v, v->fault_off, "the guest loads from it"))
+		return false;
+	v->stats.blocked++;
+	if (v->phase == HST_PHASE_LOAD)
+		carry_out_load(v);
+	else if (writes && !left)
+		msr_apply(v, v->msr.index, v->msr.value);
+	vcpu_wait_over(v, now);
+	if (writes && left)
+		/* There may be other memory by now. */
+		hst_wrmsr(v, v->msr.index, v->msr.value);
+	return v->phase == HST_PHASE_RUN;
+}
+
 enum hst_next hst_next(struct hst_vcpu *v)
 {
 	struct hst *h = v->h;
@@ -491,17 +532,8 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	case HST_PHASE_LOAD:
 	case HST_PHASE_WRMSR:
 	case HST_PHASE_AREA:
-		if (!v->sync_done || gone_again(v))
+		if (!waited(v, now))
 			return wait(v);
-		if (v->phase == HST_PHASE_LOAD &&
-		    is_lost(v, v->fault_off, "the guest loads from it"))
-			return wait(v);
-		v->stats.blocked++;
-		if (v->phase == HST_PHASE_WRMSR)
-			msr_apply(v, v->msr.index, v->msr.value);
-		else if (v->phase == HST_PHASE_LOAD)
-			carry_out_load(v);
-		vcpu_wait_over(v, now);
 		break;
 	case HST_PHASE_RUN:
 	case HST_PHASE_GRACE:

@@ -12,6 +12,8 @@ bool vcpu_is_late(const struct hst_vcpu *v);
 void vcpu_stores_begin(struct hst_vcpu *v);
 /* The fault is a memory error of the host's own, which only the VMM can do something about. */
 bool vcpu_fault_is_error(struct hst_vcpu *v, roff_t off);
+/* The blocks [from, end) have left: to what it is in the middle of, there is no memory there. */
+void vcpu_memory_left(struct hst_vcpu *v, uint32_t from, uint32_t end);
 /* On the way back to the VMM. */
 void vcpu_rest(struct hst_vcpu *v);
 

@@ -16,6 +16,7 @@ void vcpu_wait_over(struct hst_vcpu *v, uint64_t now)
 	else if (v->phase == HST_PHASE_STALL)
 		v->stats.stall_other_ns += ns;
 	v->phase = HST_PHASE_RUN;
+	v->left = false;
 }
 
 bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)

@@ -228,9 +228,10 @@ static void ram_access(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 	gpa_t gpa = {run->mmio.phys_addr};
 	uint32_t len = run->mmio.len;
 	bool write = run->mmio.is_write != 0, ours = false;
+	roff_t off;
 
 	if (len == 0 || len > sizeof(run->mmio.data) ||
-	    !k->ram.gpa_to_roff(k->ram.ctx, gpa, len, &x->roff))
+	    !k->ram.gpa_to_roff(k->ram.ctx, gpa, len, &off))
 		return;
 	switch (k->ram.slot_at(k->ram.ctx, gpa)) {
 	case KVMP_SLOT_RAM:
@@ -248,6 +249,7 @@ static void ram_access(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 	if (!ours)
 		return;
 	x->kind = PLAT_EXIT_RAM_IO;
+	x->gpa = gpa;
 	x->io.data = run->mmio.data;
 	x->io.len = len;
 	x->io.write = write;

@@ -60,11 +60,22 @@ static int wait_for_room(struct apf *a, roff_t off, const struct patience *p)
 	return rc;
 }
 
-static int ensure(struct apf *a, roff_t off, const struct patience *p)
+/* Locked. Its part may have left while nobody held the lock, and another have come. */
+static bool is_at(const struct apf *a, gpa_t gpa, roff_t off)
+{
+	roff_t now;
+
+	return ram_find(&a->hst.ram, gpa, 1, &now) && now.v == off.v;
+}
+
+/* Locked; lets go of the lock meanwhile. The block of off, where gpa is, is there: 0. */
+static int ensure(struct apf *a, gpa_t gpa, roff_t off, const struct patience *p)
 {
 	struct hst_waiter w = {.v = NULL};
 	int rc = hst_is_stopping(&a->hst) ? -EINTR : 0;
 
+	if (rc == 0 && !is_at(a, gpa, off))
+		return -EFAULT;
 	if (rc == 0 && hst_is_there(&a->hst, off))
 		return 0;
 	while (rc == 0 && a->outside_count >= HST_OUTSIDE_MAX) {
@@ -77,6 +88,8 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 	a->outside_count++;
 	if (p->v || p->until_ns != NS_NEVER || p->served)
 		rc = wait_for_room(a, off, p);
+	if (rc == 0 && !is_at(a, gpa, off))
+		rc = -EFAULT;
 	/* Once more if it was taken away between its coming and our waking up. */
 	while (rc == 0 && !hst_ensure(&a->hst, off, &w)) {
 		lib_pump(a);
@@ -88,6 +101,8 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 			if (w.fetch && rc == 0)
 				wait_outside(a, p->until_ns);
 		}
+		if (rc == 0 && !is_at(a, gpa, off))
+			rc = -EFAULT;
 	}
 	a->outside_count--;
 	hst_forget(&w);
@@ -96,9 +111,9 @@ static int ensure(struct apf *a, roff_t off, const struct patience *p)
 	return hst_is_stopping(&a->hst) ? -EINTR : rc;
 }
 
-int lib_ensure(struct apf *a, roff_t off)
+int lib_ensure(struct apf *a, gpa_t gpa, roff_t off)
 {
-	return ensure(a, off, &while_served);
+	return ensure(a, gpa, off, &while_served);
 }
 
 void lib_leave(struct apf *a)
@@ -213,14 +228,14 @@ static int64_t do_piece(struct apf *a, roff_t off, const struct access_job *j, u
 	return (int64_t)min_u64(len, to_end_of_block(a, off));
 }
 
-/* Locked. All of it within one part, from off on. */
+/* Locked. All of it within one part, from off on, where gpa is. */
 static int do_part(struct apf *a, roff_t off, struct access_job *j, uint64_t len,
 		   const struct patience *p)
 {
 	unsigned looks = 0;
 
 	while (len > 0) {
-		int64_t n = ensure(a, off, p);
+		int64_t n = ensure(a, (gpa_t){j->gpa + j->done}, off, p);
 
 		if (n == 0)
 			n = do_piece(a, off, j, len);

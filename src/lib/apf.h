@@ -132,8 +132,12 @@ bool lib_custom_due(const struct apf *a);
 void lib_custom_shut(struct apf *a);
 void lib_custom_close(struct apf *a);
 
-/* access.c, locked: waits until the block of off is there. -EBUSY: not before the VM goes on. */
-int lib_ensure(struct apf *a, roff_t off);
+/*
+ * access.c, locked, and lets go of the lock meanwhile: waits until the block of off is there, which
+ * is where gpa is. -EINTR: the library ends; -EFAULT: the part has left; -EBUSY: not before the VM
+ * goes on.
+ */
+int lib_ensure(struct apf *a, gpa_t gpa, roff_t off);
 /* access.c: apf_write, but -EBUSY where that would wait for a paused VM to go on. */
 int lib_write(struct apf *a, uint64_t gpa, const void *buf, uint64_t len);
 /*

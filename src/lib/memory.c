@@ -260,9 +260,10 @@ void *apf_memory_hva(struct apf *a, uint64_t gpa)
 
 /* ---- giving back ---- */
 
-/* Locked; lets go of the lock meanwhile. */
-static int discard(struct apf *a, struct hst_discard *d, struct err *e)
+/* Locked; lets go of the lock meanwhile. The first of the blocks is where gpa is. */
+static int discard(struct apf *a, struct hst_discard *d, gpa_t gpa, struct err *e)
 {
+	uint64_t first = (uint64_t)d->at << a->hcfg.block_shift;
 	int rc = 0;
 
 	while (rc == 0) {
@@ -272,9 +273,10 @@ static int discard(struct apf *a, struct hst_discard *d, struct err *e)
 		if (next == HST_DISCARD_DONE)
 			break;
 		if (next == HST_DISCARD_LATER) {
-			rc = lib_ensure(a, off);
+			rc = lib_ensure(a, (gpa_t){gpa.v + (off.v - first)}, off);
 			continue;
 		}
+		/* What is taken in hand keeps its part from leaving. */
 		lib_unlock(a);
 		hst_discard_work(&a->hst, d);
 		lib_lock(a);
@@ -282,7 +284,8 @@ static int discard(struct apf *a, struct hst_discard *d, struct err *e)
 	if (rc == -EBUSY)
 		return err_set(e, rc, "the VM is paused: %s", a->trouble.text);
 	if (rc < 0)
-		return err_set(e, rc, "the VM is ending");
+		return err_set(e, rc, "guest memory at %#llx: %s", (unsigned long long)gpa.v,
+			       rc == -EINTR ? "the VM is ending" : "it has left");
 	*e = d->why;
 	return d->why.code;
 }
@@ -313,12 +316,13 @@ int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
 	}
 	if (from >= end)
 		return 0;
-	off.v += from - gpa;
-	d.at = (uint32_t)(off.v >> a->hcfg.block_shift);
-	d.end = (uint32_t)((off.v + (end - from)) >> a->hcfg.block_shift);
 	lib_lock(a);
 	a->users++;
-	rc = discard(a, &d, &e);
+	rc = ram_find(&a->hst.ram, (gpa_t){from}, end - from, &off) ? 0 : -EFAULT;
+	d.at = (uint32_t)(off.v >> a->hcfg.block_shift);
+	d.end = (uint32_t)((off.v + (end - from)) >> a->hcfg.block_shift);
+	if (rc == 0)
+		rc = discard(a, &d, (gpa_t){from}, &e);
 	lib_leave(a);
 	return rc;
 }
@@ -343,19 +347,31 @@ static void close_unused_sources(struct apf *a)
 
 #define LEAVE_LOOK_NS (NS_PER_MS)
 
+/* Locked. The part that begins at gpa. */
+static bool find_part(const struct apf *a, gpa_t gpa, roff_t *ret)
+{
+	return ram_find(&a->hst.ram, gpa, 1, ret) &&
+	       ram_region_at(&a->hst.ram, *ret)->roff.v == ret->v;
+}
+
 /* Locked; lets go of the lock meanwhile. */
-static int leave(struct apf *a, gpa_t gpa, roff_t off, struct err *e)
+static int leave(struct apf *a, gpa_t gpa, struct err *e)
 {
 	const struct timespec moment = {.tv_nsec = LEAVE_LOOK_NS};
 	bool gone = false;
 
 	while (!gone) {
 		struct hst_discard d;
+		roff_t off;
 
+		/* Another thread may have been faster. */
+		if (!find_part(a, gpa, &off))
+			return err_set(e, -ENOENT, "guest memory: none begins at %#llx",
+				       (unsigned long long)gpa.v);
 		if (!hst_ram_leave(&a->hst, gpa, &d))
 			return err_set(e, -EBUSY, "guest memory at %#llx: some of it is held; "
 				       "apf_release comes first", (unsigned long long)gpa.v);
-		if (discard(a, &d, e) < 0)
+		if (discard(a, &d, gpa, e) < 0)
 			return e->code;
 		pthread_rwlock_wrlock(&a->slot_lock);
 		gone = hst_ram_remove(&a->hst, gpa);
@@ -380,17 +396,11 @@ static int leave(struct apf *a, gpa_t gpa, roff_t off, struct err *e)
 int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *error)
 {
 	struct err e = {0};
-	roff_t off;
 	int rc;
 
 	lib_lock(a);
 	a->users++;
-	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, 1, &off) ||
-	    ram_region_at(&a->hst.ram, off)->roff.v != off.v)
-		rc = err_set(&e, -ENOENT, "guest memory: none begins at %#llx",
-			     (unsigned long long)gpa);
-	else
-		rc = leave(a, (gpa_t){gpa}, off, &e);
+	rc = leave(a, (gpa_t){gpa}, &e);
 	lib_leave(a);
 	return rc < 0 ? lib_error(error, &e) : 0;
 }

@@ -16,7 +16,7 @@
 enum plat_exit_kind {
 	PLAT_EXIT_FAULT,  /* the guest touched an absent page: roff */
 	PLAT_EXIT_ROM,    /* the guest touched an absent page of a read-only memslot: which? */
-	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: roff, io */
+	PLAT_EXIT_RAM_IO, /* an access to absent RAM that the host must carry out: gpa, io */
 	PLAT_EXIT_WRMSR,  /* msr */
 	PLAT_EXIT_RDMSR,  /* msr */
 	PLAT_EXIT_KICK,   /* left guest mode because of kick(), or for nothing */
@@ -64,6 +64,7 @@ struct plat_exit {
 	enum plat_exit_kind kind;
 	int code; /* -Exxx of PLAT_EXIT_ERROR */
 	roff_t roff;
+	gpa_t gpa;
 	struct {
 		uint32_t index;
 		uint64_t value;

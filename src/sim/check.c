@@ -190,7 +190,7 @@ static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 	if (!token || !np)
 		return;
 	/* Taken away again since: then it was there (first_ready), and comes again (45). */
-	must(v, np->moved || v->w->cfg.evict || v->w->cfg.discards ||
+	must(v, np->moved || sim_may_be_gone(v->w, np->page) ||
 	     v->w->host->visible[np->page], 0, "page ready before the page is visible", np->page);
 	must(v, first_ready(v, np), 6, "page ready out of order", token);
 	v->chk.in_slot_page = np->page;
@@ -365,10 +365,12 @@ void sim_chk_ahead(struct sim_vcpu *v)
 	const struct sim_host *h = v->w->host;
 
 	for (unsigned i = 0; i < v->step.ahead_count; i++) {
-		uint32_t page = (uint32_t)((v->step.ahead[i].v - SIM_GPA) >> PAGE_SHIFT);
+		uint32_t page = 0;
+		bool ram = sim_gpa_page(v->w, v->step.ahead[i], &page);
 
-		must(v, h->visible[page] || sim_shown_late(v->w), 0,
-		     "KVM is to map a page that is not there", page);
+		/* Without a memslot it has nothing to do. */
+		must(v, !ram || sim_page_left(v->w, page) || h->visible[page] ||
+		     sim_shown_late(v->w), 0, "KVM is to map a page that is not there", page);
 	}
 }
 
@@ -396,11 +398,14 @@ void sim_chk_step(struct sim_vcpu *v)
 /* It writes without asking: nobody fetches what is not there, and nobody notes what is taken. */
 void sim_chk_clock(struct sim_vcpu *v)
 {
-	if (!(v->kvm_clock & 1) || sim_shown_late(v->w))
+	uint32_t page;
+
+	/* Without a memslot it does not write. */
+	if (!(v->kvm_clock & 1) || sim_shown_late(v->w) || v->clock_left ||
+	    !sim_gpa_page(v->w, (gpa_t){v->kvm_clock & ~1ull}, &page) || sim_page_left(v->w, page))
 		return;
 	must(v, v->clock_there, 0, "the kernel has no place for its clock", v->kvm_clock);
-	must(v, v->w->host->visible[v->clock_page], 0, "the kernel's clock was taken away",
-	     v->kvm_clock);
+	must(v, v->w->host->visible[page], 0, "the kernel's clock was taken away", v->kvm_clock);
 }
 
 void sim_chk_rest(struct sim_vcpu *v)
@@ -418,7 +423,8 @@ void sim_chk_rest(struct sim_vcpu *v)
 	must(v, !v->incomplete || (v->exit.kind != PLAT_EXIT_WRMSR &&
 				   v->exit.kind != PLAT_EXIT_RDMSR) || !v->msr_done, 0,
 	     "at rest in the middle of an instruction", v->exit.kind);
-	must(v, !v->incomplete || v->exit.kind != PLAT_EXIT_RAM_IO || !v->io_write, 0,
+	must(v, !v->incomplete || v->exit.kind != PLAT_EXIT_RAM_IO || !v->io_write ||
+	     v->step.result == 0, 0,
 	     "at rest in the middle of a store", 0);
 }
 

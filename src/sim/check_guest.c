@@ -57,7 +57,7 @@ void sim_chk_guest_wake(struct sim_vcpu *v, const struct sim_task *t)
 	if (v->chk.in_slot != t->token || t->orphan)
 		return;
 	must(v, t->page == v->chk.in_slot_page, 40, "a task wakes for another's page", t->page);
-	must(v, v->w->cfg.evict || v->w->cfg.discards || v->w->host->visible[t->page], 0,
+	must(v, sim_may_be_gone(v->w, t->page) || v->w->host->visible[t->page], 0,
 	     "a task wakes before its page is readable", t->page);
 }
 

@@ -60,6 +60,8 @@ static const char *block_wrong(const struct sim_host *s, uint32_t b)
 	uint32_t per = 1u << (h->cfg.block_shift - PAGE_SHIFT), guest = 0, vmm = 0;
 	enum block_kind kind = block_kind(h, b);
 
+	if (!sim_is_ram(s->w, b * per))
+		return "a block is used that has left";
 	for (uint32_t p = b * per; p < (b + 1) * per; p++) {
 		guest += s->visible[p];
 		vmm += s->vmm_visible[p];
@@ -77,11 +79,30 @@ static const char *block_wrong(const struct sim_host *s, uint32_t b)
 		       : NULL;
 }
 
+static bool is_in_run(const struct sim_discard *d, uint32_t b)
+{
+	return d->working && b >= d->hst.run.block && b < d->hst.run.block + d->hst.run.count;
+}
+
+/* It takes up memory, or is about to. */
+static bool is_charged(const struct sim_host *s, uint32_t b)
+{
+	const struct hst *h = &s->hst;
+
+	if (is_in_run(&s->w->discard, b))
+		return s->w->discard.hst.was != BLOCK_ABSENT;
+	if (is_in_run(&s->w->plug.d, b))
+		return s->w->plug.d.hst.was != BLOCK_ABSENT;
+	if (block_kind(h, b) == BLOCK_FETCHING)
+		return block_fetch(h, b)->charged || block_fetch(h, b)->block != b;
+	return block_kind(h, b) != BLOCK_ABSENT;
+}
+
 static const char *driver_wrong(const struct sim_host *s)
 {
 	const struct hst *h = &s->hst;
 	struct tally t = {0};
-	uint32_t fetching = 0, present = 0, free_len = 0;
+	uint32_t fetching = 0, present = 0, free_len = 0, charged = 0;
 
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		const char *what = fetch_wrong(h, &h->fetches[i], &t);
@@ -90,9 +111,12 @@ static const char *driver_wrong(const struct sim_host *s)
 			return what;
 	}
 	for (uint32_t b = 0; b < h->block_count; b++) {
+		if (h->blocks[b] == 0)
+			continue;
 		fetching += block_kind(h, b) == BLOCK_FETCHING;
 		present += block_kind(h, b) == BLOCK_PRESENT;
-		if (h->blocks[b] != 0 && block_wrong(s, b))
+		charged += is_charged(s, b);
+		if (block_wrong(s, b))
 			return block_wrong(s, b);
 	}
 	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
@@ -110,7 +134,9 @@ static const char *driver_wrong(const struct sim_host *s)
 	t.troubled += h->evict.sync.state == HST_SYNC_STUCK;
 	if (t.troubled != h->troubled)
 		return "troubled fetches and writes";
-	if (h->cfg.resident_max && h->evict.resident > h->evict.limit)
+	if (charged != h->evict.resident)
+		return "what is resident is not counted right";
+	if (h->cfg.resident_max && h->evict.resident > max_u64(h->evict.limit, s->over))
 		return "more is resident than allowed";
 	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";

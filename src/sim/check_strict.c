@@ -59,7 +59,7 @@ static const struct eng_fault *halted_for(const struct sim_vcpu *v, uint32_t pag
 
 	for (uint32_t i = e->issue_head; i != ENG_NIL; i = e->faults[i].next)
 		if (e->faults[i].state == ENG_FAULT_HALTED &&
-		    e->faults[i].gfn == (SIM_GPA >> PAGE_SHIFT) + page)
+		    e->faults[i].gfn == sim_gpa(v->w, page).v >> PAGE_SHIFT)
 			return &e->faults[i];
 	return NULL;
 }

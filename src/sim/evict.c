@@ -15,19 +15,32 @@ static void set_page(mem_pages pages, uint32_t i)
 	pages[i / 64] |= 1ull << (i % 64);
 }
 
+/* Calls that take memory away fail somewhere in the middle. */
+static bool fails(struct sim *w)
+{
+	if (w->unmap_fails == 0 || !sim_chance(w, 2))
+		return false;
+	w->unmap_fails--;
+	return true;
+}
+
 int sim_mem_watch_all(void *ctx, struct err *e)
 {
-	(void)ctx;
-	(void)e;
-	return 0;
+	struct sim_host *h = ctx;
+
+	return fails(h->w) ? err_set(e, -ENOMEM, "simulated memory: out of memory") : 0;
 }
 
 int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
 {
 	struct sim_host *h = ctx;
 
-	(void)e;
 	memset(ret, 0, sizeof(mem_pages));
+	/* Where nothing is behind the addresses, too. */
+	if (fails(h->w) ||
+	    (!sim_is_ram(h->w, sim_page(off)) && sim_has(h->w, SIM_FAULT_UNMAP) &&
+	     sim_chance(h->w, 2)))
+		return err_set(e, -ENOMEM, "simulated memory: out of memory");
 	for (uint32_t i = 0; i < len >> PAGE_SHIFT; i++)
 		if (h->visible[sim_page(off) + i])
 			set_page(ret, i);
@@ -54,15 +67,6 @@ static void take_out_vmm(struct sim_host *h, uint32_t p)
 	h->vmm_visible[p] = 0;
 }
 
-/* Calls that take memory away fail somewhere in the middle. */
-static bool fails(struct sim *w)
-{
-	if (w->unmap_fails == 0 || !sim_chance(w, 2))
-		return false;
-	w->unmap_fails--;
-	return true;
-}
-
 /* hold.c's part. */
 static void nobody_runs(struct sim *w)
 {
@@ -80,12 +84,15 @@ int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 	uint32_t first = sim_page(off), end = first + (uint32_t)(len >> PAGE_SHIFT);
 
 	/* What is discarded is neither code nor tables of the guest's. */
-	if (!w->discard.working || w->discard.worked)
+	if (!w->discarding)
 		nobody_runs(w);
 	sim_log_add(w->log, w->now_ns, SIM_OP_UNMAP, SIM_LOG_NOBODY, sim_page(off), len);
+	sim_chk_ram(w, first, end);
 	for (uint32_t p = first; p < end; p++) {
 		if (h->held[p])
 			sim_broken(w, 0, "memory is taken away that a device writes to", p, 0);
+		if (h->pinned[p])
+			sim_broken(w, 0, "memory is taken away that is pinned", p, 0);
 		if (fails(w))
 			return err_set(e, -ENOMEM, "simulated memory: out of memory");
 		take_out(h, p);
@@ -105,6 +112,7 @@ int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written,
 	struct sim *w = h->w;
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_COLLECT, SIM_LOG_NOBODY, sim_page(off), len);
+	sim_chk_ram(w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT));
 	memset(ret_written, 0, sizeof(mem_pages));
 	memset(ret_vmm, 0, sizeof(mem_pages));
 	for (uint32_t i = 0, p = sim_page(off); i < len >> PAGE_SHIFT; i++, p++) {
@@ -130,9 +138,10 @@ int sim_mem_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct sim_host *h = ctx;
 	struct sim *w = h->w;
-	bool discards = w->discard.working && !w->discard.worked;
+	bool discards = w->discarding;
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_DROP, SIM_LOG_NOBODY, sim_page(off), len);
+	sim_chk_ram(w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT));
 	if (w->unmap_fails > 0 && !discards) {
 		w->unmap_fails--;
 		return err_set(e, -ENOMEM, "simulated memory: out of memory");
@@ -163,6 +172,8 @@ uint64_t sim_mem_resident_bytes(void *ctx)
 	uint64_t pages = 0;
 
 	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
+		pages += h->backed[p];
+	for (uint32_t p = SIM_RAM_PAGES; p < sim_pages(h->w); p++)
 		pages += h->backed[p];
 	return pages << PAGE_SHIFT;
 }

@@ -75,7 +75,7 @@ static void scribble(struct sim_vcpu *v)
 	w->host->dirty[v->area_page] = 1;
 }
 
-static void pause_vm(struct sim *w)
+void sim_pause_vm(struct sim *w)
 {
 	if (w->job != SIM_VMM_NONE || w->resume_ns != NS_NEVER)
 		return;
@@ -165,7 +165,7 @@ void sim_faults_step(struct sim *w)
 		evict(w);
 		break;
 	case SIM_FAULT_PAUSE:
-		pause_vm(w);
+		sim_pause_vm(w);
 		break;
 	case SIM_FAULT_MIGRATE:
 		if (sim_chance(w, 4))

@@ -40,6 +40,9 @@ static void leave(struct sim_vcpu *v)
 	sim_cpu_state(v, &v->exit.cpu);
 	v->did = HST_DID_RUN;
 	v->th = SIM_TH_STEP;
+	/* Others may go a long way meanwhile: what it is about can leave. */
+	if (v->w->cfg.parts && sim_chance(v->w, 16))
+		v->late_until_ns = v->w->now_ns + sim_rnd(v->w, v->w->cfg.vmm_ns);
 	boundary(v);
 }
 
@@ -66,7 +69,8 @@ static bool exit_ram_io(struct sim_vcpu *v, uint32_t page, bool write)
 {
 	uint64_t value = write ? ++v->w->next_value : 0;
 
-	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO, .roff = sim_page_word(page)};
+	v->exit = (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
+				     .gpa = {sim_gpa(v->w, page).v + 64u * SIM_VCPUS_MAX}};
 	memcpy(v->io_data, &value, sizeof(value));
 	v->exit.io.data = v->io_data;
 	v->exit.io.len = 8;
@@ -74,6 +78,7 @@ static bool exit_ram_io(struct sim_vcpu *v, uint32_t page, bool write)
 	v->io_page = page;
 	v->io_write = write;
 	v->io_done = false;
+	v->io_left = false;
 	v->incomplete = true;
 	leave(v);
 	return v->io_done;
@@ -316,7 +321,7 @@ static uint32_t pick_page(struct sim *w, const struct sim_task *t)
 {
 	if (w->cfg.sequential)
 		return (uint32_t)(SIM_PAGE_FIRST + (t->page + 1 - SIM_PAGE_FIRST) % w->cfg.pages);
-	return SIM_PAGE_FIRST + (uint32_t)sim_rnd(w, w->cfg.pages);
+	return sim_any_page(w);
 }
 
 static void plan_access(struct sim *w, struct sim_task *t)
@@ -340,6 +345,14 @@ static bool access_page(struct sim_vcpu *v, struct sim_task *t)
 			own_fault(v);
 			if (v->current != t)
 				return false;
+		}
+		if (sim_page_left(w, t->page)) {
+			/* As a device's register. */
+			sim_log_add(w->log, w->now_ns, SIM_OP_LEFT, v->index, t->page, 0);
+			w->counts.left_accesses++;
+			port_read(v);
+			v->cpu.shadow = false;
+			return v->current == t;
 		}
 		if (visible(v, t->page))
 			break;
@@ -489,6 +502,19 @@ static void foray(struct sim_vcpu *v)
 	v->cpu.paging = true;
 }
 
+/* The kernel's clock is told where it is, and moves when it is to. */
+static void set_clock(struct sim_vcpu *v, bool moves)
+{
+	struct sim *w = v->w;
+	const struct sim_part *p = &w->plug.parts[moves ? sim_rnd(w, SIM_PARTS_MAX) : 0];
+
+	if (moves && p->state == SIM_PART_IN)
+		v->clock_page = p->page + (uint32_t)sim_rnd(w, p->pages);
+	else if (moves || sim_page_left(w, v->clock_page))
+		v->clock_page = v->area_page + 1;
+	exit_msr(v, PLAT_EXIT_WRMSR, PV_MSR_SYSTEM_TIME, sim_gpa(v->w, v->clock_page).v | 1);
+}
+
 static void do_wishes(struct sim_vcpu *v)
 {
 	unsigned wishes = v->wishes;
@@ -506,6 +532,8 @@ static void do_wishes(struct sim_vcpu *v)
 		off_and_on(v);
 	if (wishes & SIM_WISH_FORAY)
 		foray(v);
+	if ((wishes & SIM_WISH_CLOCK) && v->w->cfg.clock)
+		set_clock(v, true);
 	if (wishes & SIM_WISH_ENABLE)
 		enable(v);
 }
@@ -519,8 +547,7 @@ static void kernel_main(void *arg)
 	gst_wake(&v->gst, APF_TOKEN_WAKE_ALL);
 	v->gst.enabled = false;
 	if (v->w->cfg.clock)
-		exit_msr(v, PLAT_EXIT_WRMSR, PV_MSR_SYSTEM_TIME,
-			 (SIM_GPA + sim_roff(v->clock_page).v) | 1);
+		set_clock(v, false);
 	if (v->gst.rev != APF_REV_OFF)
 		enable(v);
 	v->up = true;

@@ -22,21 +22,64 @@ enum sim_risk {
 	SIM_SYNCING, /* and before the sync under way began */
 };
 
-/* The two files of a host are told apart by where their descriptors lie. */
-static struct io_file *file_of(struct sim_host *h, bool swap)
+/* The files of a host are told apart by where their descriptors lie. */
+static struct io_file *file_of(struct sim_host *h, enum sim_file file)
 {
-	return (struct io_file *)(void *)(swap ? (void *)h->swap : (void *)h);
+	return (struct io_file *)(void *)&h->files[file];
+}
+
+static enum sim_file file_id(const struct sim_host *h, const struct io_file *file)
+{
+	return (enum sim_file)((const unsigned char *)(const void *)file - h->files);
+}
+
+static const char *const paths[SIM_FILES] = {"simulated", "swap", "part 0", "part 1"};
+_Static_assert(SIM_PARTS_MAX == 2, "a path for each");
+
+static uint64_t file_bytes(const struct sim_host *h, enum sim_file file)
+{
+	const struct sim *w = h->w;
+	const struct sim_part *p;
+
+	switch (file) {
+	case SIM_FILE_SOURCE:
+		return (uint64_t)w->source_pages << PAGE_SHIFT;
+	case SIM_FILE_SWAP:
+		return sim_pages(w) << PAGE_SHIFT;
+	default:
+		p = &w->plug.parts[file - SIM_FILE_PARTS];
+		return (uint64_t)(p->file_page + p->in_file) << PAGE_SHIFT;
+	}
+}
+
+/* What a page of the file holds. */
+static uint64_t file_value(const struct sim_host *h, enum sim_file file, uint64_t page)
+{
+	const struct sim_part *p;
+
+	switch (file) {
+	case SIM_FILE_SOURCE:
+		return h->w->image[page];
+	case SIM_FILE_SWAP:
+		return h->swap[page];
+	default:
+		p = &h->w->plug.parts[file - SIM_FILE_PARTS];
+		/* Before what stands behind the part there is something else. */
+		return page < p->file_page ? GARBAGE : h->w->image[p->page + page - p->file_page];
+	}
 }
 
 static int io_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		   struct err *e)
 {
 	struct sim_host *h = ctx;
-	bool swap = strcmp(path, "swap") == 0;
+	unsigned file = 0;
 
 	(void)e;
-	*ret_file = file_of(h, swap);
-	*ret_size = swap ? SIM_RAM_BYTES : (uint64_t)h->w->source_pages << PAGE_SHIFT;
+	while (strcmp(path, paths[file]) != 0)
+		file++;
+	*ret_file = file_of(h, file);
+	*ret_size = file_bytes(h, file);
 	return 0;
 }
 
@@ -44,33 +87,37 @@ static void io_close(void *ctx, struct io_file *file)
 {
 	struct sim_host *h = ctx;
 
-	ASSERT(!file || h->read_count == 0);
+	for (struct sim_read *r = h->reads; file && r < h->reads + SIM_READS_MAX; r++)
+		ASSERT(!r->rd || r->file != file_id(h, file));
 }
 
-static bool within(const struct sim_read *r, uint64_t at, uint64_t end)
+void sim_io_fill(struct sim_host *h, enum sim_file file, uint64_t off, unsigned char *buf,
+		 uint64_t bytes, bool garbage)
 {
-	return at >= r->off && at + sizeof(uint64_t) <= end;
-}
+	uint64_t end = off + bytes;
 
-/* Puts a word of each page that lies within the read, as far as its bytes got. */
-static void fill(struct sim_host *h, const struct sim_read *r, uint32_t bytes, bool garbage)
-{
-	uint64_t end = r->off + bytes;
-	uint32_t page = (uint32_t)(r->off >> PAGE_SHIFT);
-
-	for (; ((uint64_t)page << PAGE_SHIFT) < end; page++) {
-		uint64_t start = (uint64_t)page << PAGE_SHIFT;
-		uint64_t value = garbage ? GARBAGE : r->swap ? h->swap[page] : h->w->image[page];
+	/* A word of each page, at either end, as far as the bytes reach. */
+	for (uint64_t page = off >> PAGE_SHIFT; page << PAGE_SHIFT < end; page++) {
+		uint64_t start = page << PAGE_SHIFT, value = GARBAGE;
 		uint64_t at[2] = {start + 64u * SIM_VCPUS_MAX, start + PAGE_BYTES - sizeof(value)};
+		uint32_t ram = sim_alias_page(h, buf + (max_u64(start, off) - off));
 
-		h->backed[page] = 1;
+		if (!garbage)
+			value = file_value(h, file, page);
+		h->backed[ram] = 1;
 		for (unsigned i = 0; i < 2; i++)
-			if (within(r, at[i], end))
-				memcpy(r->buf + (at[i] - r->off), &value, sizeof(value));
-		if (page == h->w->vcpus[0].area_page && r->off <= start)
-			memcpy(r->buf + (start - r->off), r->swap ? h->swap_areas : h->w->areas,
+			if (at[i] >= off && at[i] + sizeof(value) <= end)
+				memcpy(buf + (at[i] - off), &value, sizeof(value));
+		if (ram == h->w->vcpus[0].area_page && off <= start)
+			memcpy(buf + (start - off),
+			       file == SIM_FILE_SWAP ? h->swap_areas : h->w->areas,
 			       sizeof(h->w->areas));
 	}
+}
+
+static void fill(struct sim_host *h, const struct sim_read *r, uint32_t bytes, bool garbage)
+{
+	sim_io_fill(h, r->file, r->off, r->buf, bytes, garbage);
 }
 
 /* What arrives in the swap file of a page that changed meanwhile is a mixture. */
@@ -100,7 +147,7 @@ static struct sim_read *queue(struct sim_host *h, struct io_file *file, struct i
 	r->rd = rd;
 	r->off = off;
 	r->len = (uint32_t)len;
-	r->swap = file == file_of(h, true);
+	r->file = file_id(h, file);
 	r->write = false;
 	r->sync = false;
 	r->lost = false;
@@ -133,6 +180,7 @@ static void io_write(void *ctx, struct io_file *file, struct io_req *rd, uint64_
 	struct sim_read *r = queue(h, file, rd, off, len);
 
 	r->write = true;
+	sim_chk_ram(h->w, (uint32_t)(off >> PAGE_SHIFT), (uint32_t)((off + len) >> PAGE_SHIFT));
 	no_empty_blocks(h, r);
 	/* Only ever read from: see store(). */
 	r->buf = (unsigned char *)(uintptr_t)buf;
@@ -144,7 +192,7 @@ static void io_sync(void *ctx, struct io_file *file, struct io_req *rd)
 	struct sim_host *h = ctx;
 
 	queue(h, file, rd, 0, 0)->sync = true;
-	for (uint32_t page = 0; page < SIM_RAM_PAGES; page++)
+	for (uint32_t page = 0; page < sim_pages(h->w); page++)
 		if (h->risky[page] == SIM_WRITTEN)
 			h->risky[page] = SIM_SYNCING;
 	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_SYNC, SIM_LOG_NOBODY, 0, 0);
@@ -154,11 +202,14 @@ static void io_read(void *ctx, struct io_file *file, struct io_req *rd, uint64_t
 		    size_t len)
 {
 	struct sim_host *h = ctx;
+	uint32_t page = sim_alias_page(h, buf);
+	uint32_t end = sim_alias_page(h, (unsigned char *)buf + len - 1) + 1;
 
 	queue(h, file, rd, off, len)->buf = buf;
 	h->w->counts.reads++;
-	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_READ, SIM_LOG_NOBODY, off >> PAGE_SHIFT, len);
-	for (uint64_t p = off >> PAGE_SHIFT; p << PAGE_SHIFT < off + len; p++) {
+	sim_log_add(h->w->log, h->w->now_ns, SIM_OP_READ, SIM_LOG_NOBODY, page, len);
+	sim_chk_ram(h->w, page, end);
+	for (uint32_t p = page; p < end; p++) {
 		/* A short read's rest lies in the same page: that is the same read. */
 		if (h->visible[p])
 			sim_broken(h->w, 15, "a page is read that the guest sees", p, off);
@@ -243,7 +294,7 @@ static void count_failure(struct sim_host *h, uint64_t page, int res)
  */
 static void end_sync(struct sim_host *h, int res)
 {
-	for (uint32_t page = 0; page < SIM_RAM_PAGES; page++) {
+	for (uint32_t page = 0; page < sim_pages(h->w); page++) {
 		if (res < 0 && h->risky[page] != SIM_DURABLE && sim_chance(h->w, 2)) {
 			h->swap[page] = GARBAGE;
 			if (page == h->w->vcpus[0].area_page)
@@ -260,6 +311,7 @@ static void end(struct sim_host *h, struct sim_read *r)
 {
 	struct io_req *rd = r->rd;
 	int res = r->res;
+	uint32_t page = r->sync ? 0 : sim_alias_page(h, r->buf);
 
 	if (r->sync)
 		end_sync(h, res);
@@ -268,14 +320,14 @@ static void end(struct sim_host *h, struct sim_read *r)
 	else if (res > 0)
 		fill(h, r, (uint32_t)res, false);
 	if (!r->write && !r->sync) {
-		count_failure(h, r->off >> PAGE_SHIFT, res);
-		for (uint64_t p = r->off >> PAGE_SHIFT; p << PAGE_SHIFT < r->off + r->len; p++)
+		count_failure(h, page, res);
+		for (uint32_t p = page; p <= sim_alias_page(h, r->buf + r->len - 1); p++)
 			h->reading[p]--;
 	}
 	sim_log_add(h->w->log, h->w->now_ns, r->sync    ? SIM_OP_SYNC_END
 						: r->write ? SIM_OP_WRITE_END
 							   : SIM_OP_READ_END,
-		    SIM_LOG_NOBODY, r->off >> PAGE_SHIFT, (uint64_t)(int64_t)res);
+		    SIM_LOG_NOBODY, page, (uint64_t)(int64_t)res);
 	/* Free first: done may read again. */
 	r->rd = NULL;
 	h->read_count--;
@@ -364,7 +416,9 @@ static uint64_t now(void *ctx)
 	return ((struct sim *)ctx)->now_ns;
 }
 
-int sim_source_open(struct sim *w, struct sim_host *h, struct err *e)
+/* As a seed has it: with or without a wrapper. */
+static int open_stack(struct sim *w, struct sim_host *h, enum sim_file file, struct src **ret,
+		      struct err *e)
 {
 	static const struct clock_ops clock_ops = {.now_ns = now};
 	const struct sim_cfg *c = &w->cfg;
@@ -374,25 +428,36 @@ int sim_source_open(struct sim *w, struct sim_host *h, struct err *e)
 		.timers = &h->hst.timers,
 		.reads_max = c->queue_depth,
 	};
+	const struct src_delay_opts delay = {
+		.delay_ns = c->latency_ns / 2, .jitter_ns = c->jitter_ns / 2, .seed = c->seed};
 	struct src *inner;
-	int rc;
+	int rc = src_file_open(paths[file], &env, ret, e);
 
 	h->hst.clock = env.clock;
-	if (c->evict) {
-		rc = src_file_open("swap", &env, &h->swap_src, e);
+	if (rc < 0 || !c->delay_wrapper || file == SIM_FILE_SWAP)
+		return rc;
+	inner = *ret;
+	return src_delay_open(inner, &env, &delay, ret, e);
+}
+
+int sim_part_source_open(struct sim *w, struct sim_host *h, unsigned part, struct err *e)
+{
+	return open_stack(w, h, SIM_FILE_PARTS + part, &h->part_src[part], e);
+}
+
+int sim_source_open(struct sim *w, struct sim_host *h, struct err *e)
+{
+	int rc;
+
+	if (w->cfg.evict) {
+		rc = open_stack(w, h, SIM_FILE_SWAP, &h->swap_src, e);
 		if (rc < 0)
 			return rc;
 		h->hst.swap = (struct hst_swap){
-			.io = env.io,
-			.file = file_of(h, true),
-			.backing = {.bytes = SIM_RAM_BYTES, .src = h->swap_src}};
+			.io = {&sim_io_ops, h},
+			.file = file_of(h, SIM_FILE_SWAP),
+			.backing = {.bytes = sim_pages(w) << PAGE_SHIFT, .src = h->swap_src}};
 		grace_init(&h->hst.swap.backing.grace);
 	}
-	rc = src_file_open("simulated", &env, &h->src, e);
-	if (rc < 0 || !c->delay_wrapper)
-		return rc;
-	const struct src_delay_opts delay = {
-		.delay_ns = c->latency_ns / 2, .jitter_ns = c->jitter_ns / 2, .seed = c->seed};
-	inner = h->src;
-	return src_delay_open(inner, &env, &delay, &h->src, e);
+	return open_stack(w, h, SIM_FILE_SOURCE, &h->src, e);
 }

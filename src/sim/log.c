@@ -59,6 +59,12 @@ static const struct {
 	[SIM_OP_DISCARDED] = {"discarded", "page %" PRIu64 " code %" PRId64},
 	[SIM_OP_HOLD] = {"hold", "page %" PRIu64 " held %" PRIu64},
 	[SIM_OP_RELEASE] = {"release", "page %" PRIu64},
+	[SIM_OP_ADOPT] = {"adopt", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_LEAVE] = {"leave", "page %" PRIu64},
+	[SIM_OP_REMOVED] = {"removed", "page %" PRIu64 " left %" PRIu64},
+	[SIM_OP_LEFT] = {"left", "page %" PRIu64},
+	[SIM_OP_OFFER] = {"offer", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_OFFERED] = {"offered", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_BROKEN] = {"BROKEN", "%" PRIx64 " %" PRIx64},
 };
 

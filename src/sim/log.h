@@ -63,6 +63,12 @@ enum sim_op {
 	SIM_OP_DISCARDED, /* a: first page, b: code */
 	SIM_OP_HOLD,    /* a: page, b: whether it is held */
 	SIM_OP_RELEASE, /* a: page */
+	SIM_OP_ADOPT,   /* a: first page, b: bytes; a part comes */
+	SIM_OP_LEAVE,   /* a: first page; its memslot is gone */
+	SIM_OP_REMOVED, /* a: first page, b: whether it has left; or is looked at later */
+	SIM_OP_LEFT,    /* a: page; the guest touches what has left */
+	SIM_OP_OFFER,   /* a: first page, b: bytes */
+	SIM_OP_OFFERED, /* a: first page, b: bytes of it that are taken */
 	SIM_OP_BROKEN,  /* a, b: as the sentence says */
 	SIM_OPS,
 };

@@ -257,6 +257,9 @@ static void print_summary(const struct sim_counts *t, uint64_t seeds, uint64_t d
 	printf("VMM accesses %" PRIu64 ", VMM touches %" PRIu64 ", discarded pages %" PRIu64
 	       ",\noverwritten %" PRIu64 ", holds %" PRIu64 "\n", t->vmm_accesses, t->vmm_touches,
 	       t->discarded, t->overwritten, t->holds);
+	printf("parts adopted %" PRIu64 ", removed %" PRIu64 ", kept back %" PRIu64
+	       ",\naccesses to what has left %" PRIu64 ", offered pages %" PRIu64 "\n",
+	       t->adopted, t->removed, t->kept_back, t->left_accesses, t->offered);
 	printf("pf2-strict: hazards met %" PRIu64 "\ndigest %016" PRIx64 "\n", t->hazards, digest);
 }
 

@@ -37,6 +37,9 @@ bool sim_touch(struct sim *w, uint32_t page, unsigned view)
 	if (h->touch_count == SIM_TOUCHES_MAX)
 		return false;
 	h->touches[h->touch_count++] = (struct mem_touch){sim_roff(page), view};
+	/* Who touched may be gone by the time that it is looked at, and what was touched. */
+	if (w->cfg.parts && sim_chance(w, 16))
+		h->lib_late_ns = w->now_ns + sim_rnd(w, w->cfg.vmm_ns);
 	return true;
 }
 
@@ -75,6 +78,16 @@ static uint64_t io_value(const struct sim_vcpu *v)
 	return value;
 }
 
+/* Of memory that has left since: to the guest it is as if it had never been there. */
+static void io_of_what_left(struct sim_vcpu *v)
+{
+	if (!v->io_write && io_value(v) != UINT64_MAX)
+		sim_broken(v->w, 0, "a load of memory that has left gives something", v->io_page,
+			   io_value(v));
+	v->io_pending = false;
+	v->io_done = true;
+}
+
 /* Of several stores to a page that the driver carried out at once the last one is seen. */
 static bool is_one_of_the_stores(struct sim *w, uint32_t page, uint64_t value)
 {
@@ -90,6 +103,9 @@ static bool is_one_of_the_stores(struct sim *w, uint32_t page, uint64_t value)
 
 void sim_page_ios(struct sim *w)
 {
+	for (unsigned i = 0; i < w->cfg.vcpus; i++)
+		if (io_is_done(&w->vcpus[i]) && w->vcpus[i].io_left)
+			io_of_what_left(&w->vcpus[i]);
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		struct sim_vcpu *v = &w->vcpus[i];
 		uint32_t page = v->io_page;
@@ -121,21 +137,34 @@ void sim_page_ios(struct sim *w)
 	}
 }
 
+void sim_mem_part(struct sim_host *h, const struct sim_part *p, uint64_t value)
+{
+	for (uint32_t page = p->page; page < p->page + p->pages; page++) {
+		h->visible[page] = h->vmm_visible[page] = h->poisoned[page] = 0;
+		h->dirty[page] = h->vmm_dirty[page] = 0;
+		h->failed[page] = h->held[page] = h->pinned[page] = 0;
+		h->empty[page] = h->backed[page] = 0;
+		sim_page_put(h, page, value);
+	}
+}
+
 void sim_mem_init(struct sim *w, struct sim_host *h)
 {
-	(void)w;
+	size_t pages = sim_pages(w);
+
 	/* Fresh memory reads as zeroes; only what is used was ever written. */
 	memset(h->alias + (SIM_PAGE_FIRST << PAGE_SHIFT), 0, (size_t)SIM_USED_PAGES << PAGE_SHIFT);
-	memset(h->visible, 0, sizeof(h->visible));
-	memset(h->poisoned, 0, sizeof(h->poisoned));
-	memset(h->reading, 0, sizeof(h->reading));
-	memset(h->failed, 0, sizeof(h->failed));
-	memset(h->dirty, 0, sizeof(h->dirty));
-	memset(h->vmm_visible, 0, sizeof(h->vmm_visible));
-	memset(h->vmm_dirty, 0, sizeof(h->vmm_dirty));
-	memset(h->held, 0, sizeof(h->held));
-	memset(h->empty, 0, sizeof(h->empty));
-	memset(h->backed, 0, sizeof(h->backed));
+	memset(h->visible, 0, pages);
+	memset(h->poisoned, 0, pages);
+	memset(h->reading, 0, pages);
+	memset(h->failed, 0, pages);
+	memset(h->dirty, 0, pages);
+	memset(h->vmm_visible, 0, pages);
+	memset(h->vmm_dirty, 0, pages);
+	memset(h->held, 0, pages);
+	memset(h->pinned, 0, pages);
+	memset(h->empty, 0, pages);
+	memset(h->backed, 0, pages);
 }
 
 /* Touches that wait in the kernel for one of these pages are tried again. */
@@ -194,6 +223,7 @@ static int mem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool
 	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
 
 	sim_log_add(w->log, w->now_ns, SIM_OP_PRESENT, SIM_LOG_NOBODY, from, len);
+	sim_chk_ram(w, from, end);
 	if (w->present_fails > 0) {
 		uint32_t half = from + (end - from) / 2;
 		/* The guest's view comes first. */
@@ -221,6 +251,7 @@ static int mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
 
 	(void)e;
+	sim_chk_ram(h->w, from, end);
 	for (uint32_t p = from; p < end; p++)
 		h->poisoned[p] = !h->visible[p];
 	wake_waiters(h->w, from, end, MEM_VIEW_GUEST);
@@ -230,10 +261,11 @@ static int mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 static int mem_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct sim_host *h = ctx;
+	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
 
 	(void)e;
-	wake_waiters(h->w, sim_page(off), sim_page(off) + (uint32_t)(len >> PAGE_SHIFT),
-		     MEM_VIEW_GUEST | MEM_VIEW_VMM);
+	sim_chk_ram(h->w, from, end);
+	wake_waiters(h->w, from, end, MEM_VIEW_GUEST | MEM_VIEW_VMM);
 	return 0;
 }
 

@@ -105,10 +105,12 @@ static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
+	uint32_t page;
 
 	ASSERT(msr == PV_MSR_SYSTEM_TIME);
 	v->kvm_clock = value;
-	v->clock_there = v->w->host->visible[v->clock_page];
+	v->clock_left = !sim_gpa_page(v->w, (gpa_t){value & ~1ull}, &page);
+	v->clock_there = !v->clock_left && v->w->host->visible[page];
 	return 0;
 }
 

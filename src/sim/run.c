@@ -12,7 +12,7 @@
 #include "sim/world.h"
 
 #define STATE_EVERY 128u /* events between two looks at everything */
-#define ACTORS_MAX (SIM_VCPUS_MAX + 7u + SIM_WRITERS_MAX)
+#define ACTORS_MAX (SIM_VCPUS_MAX + ACTOR_WRITERS + SIM_WRITERS_MAX)
 
 enum {
 	ACTOR_LIB,
@@ -22,6 +22,8 @@ enum {
 	ACTOR_DIRECTOR,
 	ACTOR_DISCARD,
 	ACTOR_HOLDER,
+	ACTOR_PLUG,
+	ACTOR_OFFER,
 	ACTOR_WRITERS, /* the first of them */
 };
 
@@ -69,6 +71,7 @@ static uint64_t next_ns(const struct sim *w)
 
 	sooner(w, timers_next_ns(&w->host->hst.timers), &next);
 	sooner(w, sim_io_next_ns(w->host), &next);
+	sooner(w, w->host->lib_late_ns, &next);
 	sooner(w, w->resume_ns, &next);
 	if (w->cfg.evict)
 		sooner(w, w->host->evict.look_ns, &next);
@@ -76,6 +79,7 @@ static uint64_t next_ns(const struct sim *w)
 		const struct sim_vcpu *v = &w->vcpus[i];
 
 		sooner(w, v->busy_until_ns, &next);
+		sooner(w, v->late_until_ns, &next);
 		if (w->cfg.tick_ns && v->cpu.apic_on)
 			sooner(w, v->tick_ns, &next);
 	}
@@ -110,6 +114,10 @@ static unsigned runnable(const struct sim *w, unsigned char *who)
 		who[n++] = SIM_VCPUS_MAX + ACTOR_DISCARD;
 	if (sim_holder_runnable(w))
 		who[n++] = SIM_VCPUS_MAX + ACTOR_HOLDER;
+	if (sim_plug_runnable(w))
+		who[n++] = SIM_VCPUS_MAX + ACTOR_PLUG;
+	if (sim_offer_runnable(w))
+		who[n++] = SIM_VCPUS_MAX + ACTOR_OFFER;
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		if (sim_writer_runnable(w, i))
 			who[n++] = (unsigned char)(SIM_VCPUS_MAX + ACTOR_WRITERS + i);
@@ -145,6 +153,12 @@ static void act(struct sim *w, unsigned who)
 		break;
 	case ACTOR_HOLDER:
 		sim_holder_step(w);
+		break;
+	case ACTOR_PLUG:
+		sim_plug_step(w);
+		break;
+	case ACTOR_OFFER:
+		sim_offer_step(w);
 		break;
 	default:
 		sim_writer_step(w, who - SIM_VCPUS_MAX - ACTOR_WRITERS);
@@ -201,6 +215,9 @@ static void begin(struct sim *w, const struct sim_cfg *c)
 		w->writers[i] = (struct sim_writer){.due_ns = w->now_ns};
 	w->discard = (struct sim_discard){.t.due_ns = w->now_ns};
 	w->holder = (struct sim_holder){.t.due_ns = w->now_ns};
+	w->plug = (struct sim_plug){.d.t.due_ns = w->now_ns};
+	w->offer = (struct sim_offer){.due_ns = w->now_ns};
+	w->discarding = false;
 	w->counts = (struct sim_counts){0};
 	w->actor = -1;
 	w->verdict = (struct sim_verdict){.broken = false};
@@ -323,7 +340,7 @@ static size_t space_bytes(void)
 		.evict = true,
 	};
 
-	return hst_bytes(&most, SIM_RAM_BYTES);
+	return hst_bytes(&most, SIM_SPAN_BYTES);
 }
 
 struct sim *sim_new(struct sim_log *log)
@@ -336,10 +353,10 @@ struct sim *sim_new(struct sim_log *log)
 
 		h->space_bytes = space_bytes();
 		h->space = calloc(1, h->space_bytes);
-		h->alias = aligned_alloc(PAGE_BYTES, SIM_RAM_BYTES);
+		h->alias = aligned_alloc(PAGE_BYTES, SIM_SPAN_BYTES);
 		ok = h->space && h->alias;
 		if (ok)
-			memset(h->alias, 0, SIM_RAM_BYTES);
+			memset(h->alias, 0, SIM_SPAN_BYTES);
 	}
 	for (unsigned i = 0; ok && i < SIM_VCPUS_MAX; i++) {
 		w->vcpus[i].co.stack = aligned_alloc(64, SIM_CO_STACK_BYTES);

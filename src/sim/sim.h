@@ -74,6 +74,9 @@ struct sim_cfg {
 	bool discards;      /* a balloon */
 	bool holds;         /* memory is held for as long as a device has it pinned */
 	uint64_t vmm_ns;    /* between two doings of one of them: up to that */
+	bool parts;         /* memory is adopted and removed while the VM runs */
+	bool rude;          /* the guest goes on to touch what leaves */
+	bool offers;        /* sources bring along what nobody has asked for */
 	/* of the run */
 	uint32_t next_id;      /* of each vCPU's tokens: an engine that has seen a lot */
 	uint32_t faults_on;    /* bit per enum sim_fault */
@@ -95,6 +98,9 @@ struct sim_counts {
 	uint64_t vmm_accesses, vmm_touches; /* the latter waited */
 	uint64_t discarded, overwritten;    /* pages */
 	uint64_t holds;
+	uint64_t adopted, removed, kept_back; /* parts; the last could not leave: some was held */
+	uint64_t left_accesses; /* of memory that has left */
+	uint64_t offered;       /* pages */
 	uint64_t hazards; /* pf2-strict: tasks that were never woken */
 };
 

@@ -70,6 +70,7 @@ static void mix_vcpu(uint64_t *h, const struct sim_vcpu *v)
 		       (uint64_t)v->wanted << 20 | (uint64_t)v->vmm_keeps << 21 |
 		       (uint64_t)v->init << 22 | (uint64_t)v->port_done << 23);
 	mix(h, v->busy_until_ns > v->w->now_ns ? v->busy_until_ns - v->w->now_ns : 0);
+	mix(h, v->late_until_ns > v->w->now_ns ? v->late_until_ns - v->w->now_ns : 0);
 	mix_pump(h, &v->pump);
 	if (v->th == SIM_TH_STEP && v->did == HST_DID_RUN)
 		mix_exit(h, v);
@@ -185,6 +186,7 @@ uint64_t sim_state_hash(const struct sim *w)
 			mix(&h, (uint64_t)n->token << 16 | n->cpu << 1 | (n->task != NULL));
 	mix_driver(&h, w);
 	mix(&h, w->host->lib_pumping);
+	mix(&h, w->host->lib_late_ns > w->now_ns ? w->host->lib_late_ns - w->now_ns : 0);
 	mix_pump(&h, &w->host->lib);
 	for (unsigned i = 0; i < w->host->touch_count; i++)
 		mix(&h, w->host->touches[i].off.v | w->host->touches[i].view);
@@ -196,5 +198,14 @@ uint64_t sim_state_hash(const struct sim *w)
 			w->discard.worked);
 	mix_giver(&h, &w->holder.t, w->holder.page);
 	mix(&h, (uint64_t)w->holder.writes << 1 | w->holder.holds);
+	mix_giver(&h, &w->plug.d.t, w->plug.d.hst.at);
+	mix(&h, (uint64_t)w->plug.index << 5 | (uint64_t)w->plug.pins << 4 |
+			(uint64_t)w->plug.leaves << 3 | (uint64_t)w->plug.d.working << 2 |
+			(uint64_t)w->plug.d.worked << 1);
+	for (unsigned i = 0; i < SIM_PARTS_MAX; i++)
+		mix(&h, w->plug.parts[i].gpa | w->plug.parts[i].state);
+	mix_pump(&h, &w->offer.pump);
+	mix(&h, w->offer.hst.at.v << 3 | (uint64_t)w->offer.pumping << 2 |
+			(uint64_t)w->offer.on << 1 | w->offer.copying);
 	return h;
 }

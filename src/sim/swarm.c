@@ -116,6 +116,9 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->discards = once_in(p, 3);
 	c->holds = once_in(p, 6);
 	c->vmm_ns = PICK(p, 20 * NS_PER_US, 200 * NS_PER_US, 2 * NS_PER_MS);
+	c->parts = once_in(p, 3);
+	c->rude = once_in(p, 2);
+	c->offers = once_in(p, 4);
 	sim_cfg_set_rev(c, c->rev);
 }
 

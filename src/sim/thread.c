@@ -93,7 +93,7 @@ static void come_to_rest(struct sim_vcpu *v)
 		 * A device answers, unless the vCPU was reset on the way. Whatever else the VMM
 		 * wants, KVM must see the answer first.
 		 */
-		v->port_seen += v->incomplete;
+		v->port_seen += v->incomplete && v->exit.kind == PLAT_EXIT_VMM;
 		return;
 	}
 	meddle(v);
@@ -130,6 +130,23 @@ static void pump(struct sim_vcpu *v)
 		pumped(v);
 }
 
+/* An access to memory goes to the VMM: only where there is none any more. */
+static bool is_given_up(const struct sim_vcpu *v)
+{
+	return v->did == HST_DID_RUN && v->exit.kind == PLAT_EXIT_RAM_IO &&
+	       v->step.todo == HST_TODO_RETURN && v->step.result == 0;
+}
+
+static void no_memory(struct sim_vcpu *v)
+{
+	uint32_t page;
+
+	if (sim_gpa_page(v->w, v->exit.gpa, &page))
+		sim_broken(v->w, 0, "an access to memory is given to the VMM", v->io_page, page);
+	v->io_pending = false;
+	v->io_done = true;
+}
+
 static void step(struct sim_vcpu *v)
 {
 	struct hst_vcpu *hv = sim_hv(v);
@@ -146,6 +163,8 @@ static void step(struct sim_vcpu *v)
 	}
 	sim_chk_enter(v->w);
 	hst_vcpu_step(hv, v->did, &v->exit, v->wanted, &v->step);
+	if (is_given_up(v))
+		no_memory(v);
 	sim_chk_step(v);
 	sim_chk_leave(v->w);
 	v->wanted = false;
@@ -200,6 +219,7 @@ bool sim_vcpu_runnable(const struct sim_vcpu *v)
 			return sim_cpu_wakes(v);
 		return v->busy_until_ns <= v->w->now_ns;
 	case SIM_TH_STEP:
+		return v->late_until_ns <= v->w->now_ns;
 	case SIM_TH_PUMP:
 		break;
 	}
@@ -242,6 +262,8 @@ bool sim_lib_runnable(const struct sim *w)
 {
 	const struct sim_host *h = w->host;
 
+	if (h->lib_late_ns > w->now_ns)
+		return false;
 	return h->lib_pumping || h->touch_count > 0 || hst_pump_due(&h->hst) ||
 	       sim_io_next_ns(h) <= w->now_ns ||
 	       timers_next_ns(&h->hst.timers) <= w->now_ns;
@@ -304,7 +326,7 @@ void sim_device_step(struct sim *w)
 	}
 	/* Again when it was woken: the block may have been taken away since. */
 	if (!d->ready)
-		d->page = (uint32_t)(SIM_PAGE_FIRST + sim_rnd(w, w->cfg.pages));
+		d->page = sim_any_page(w);
 	d->ready = false;
 	sim_chk_enter(w);
 	d->waiting = !hst_ensure(&w->host->hst, sim_roff(d->page), &d->waiter);

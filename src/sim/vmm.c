@@ -26,14 +26,19 @@ static void outside_ready(void *ctx)
 static void trouble(void *ctx, const struct hst_trouble *t)
 {
 	struct sim *w = ctx;
+	uint32_t page = 0;
+	bool ram = t && sim_gpa_page(w, t->gpa, &page);
 
 	sim_log_add(w->log, w->now_ns, t ? SIM_OP_TROUBLE : SIM_OP_GOES_ON, SIM_LOG_NOBODY,
-		    t ? (t->gpa.v - SIM_GPA) >> PAGE_SHIFT : 0,
+		    page,
 		    t ? (uint64_t)(int64_t)t->why.code : 0);
 	if (!t)
 		return;
 	w->counts.troubles++;
-	w->host->failed[(t->gpa.v - SIM_GPA) >> PAGE_SHIFT] = 0;
+	/* None is named where it is not about any. */
+	if (!ram && t->gpa.v != 0)
+		sim_broken(w, 0, "the VM stands still for no memory", t->gpa.v, 0);
+	w->host->failed[page] = 0;
 	/* 44: told within a bounded number of tries. */
 	if (t->tries > w->cfg.retries_max + 1)
 		sim_broken(w, 44, "a source was tried more often than asked for", t->tries, 0);
@@ -57,6 +62,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 		.evict = c->evict,
 		.resident_max = (uint64_t)c->resident_blocks << c->block_shift,
 	};
+	const uint64_t span = sim_pages(w) << PAGE_SHIFT;
 	struct err e = {0};
 	int rc;
 
@@ -65,19 +71,21 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->read_count = 0;
 	h->touch_count = 0;
 	h->lib_pumping = false;
+	h->lib_late_ns = 0;
 	h->lib = (struct sim_pump){.shows = false};
 	h->evict = (struct sim_evict){.look_ns = w->now_ns};
 	h->swap_src = NULL;
 	h->lost_area = false;
-	memset(h->risky, 0, sizeof(h->risky));
+	h->over = 0;
+	memset(h->risky, 0, sim_pages(w));
 	sim_mem_init(w, h);
-	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, SIM_RAM_BYTES};
+	h->hst.mem = (struct mem){&sim_mem_ops, h, h->alias, span};
 	h->hst.plat = (struct plat){&sim_plat_ops, w};
 	h->hst.io = (struct io){&sim_io_ops, h};
 	h->hst.hooks = (struct hst_hooks){
 		.outside_ready = outside_ready, .trouble = trouble, .ctx = w};
-	ASSERT(hst_bytes(&cfg, SIM_RAM_BYTES) <= h->space_bytes);
-	memset(h->space, 0, hst_bytes(&cfg, SIM_RAM_BYTES));
+	ASSERT(hst_bytes(&cfg, span) <= h->space_bytes);
+	memset(h->space, 0, hst_bytes(&cfg, span));
 	hst_init(&h->hst, &cfg, h->space);
 	rc = sim_source_open(w, h, &e);
 	ASSERT(rc == 0);
@@ -86,6 +94,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	ASSERT(ram_add_backing(&h->hst.ram, (gpa_t){SIM_GPA}, SIM_RAM_BYTES, h->src, 0,
 			       1ull << c->block_shift) == RAM_ADDED);
 	hst_ram_added(&h->hst);
+	sim_parts_start(w, h);
 }
 
 /* The engines are restored to a state in which they have issued many tokens. */
@@ -116,6 +125,7 @@ void sim_host_stop(struct sim *w, struct sim_host *h)
 	}
 	src_close(h->src);
 	src_close(h->swap_src);
+	sim_parts_stop(w, h);
 }
 
 /* ---- reset ---- */
@@ -211,6 +221,7 @@ static void save(struct sim *w, struct sim_host *h, struct saved *s)
 	/* As whoever sends the memory away would read it: that is checked all the time. */
 	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
 		w->image[p] = w->expect[p];
+	sim_parts_save(w);
 	if (h->visible[w->vcpus[0].area_page])
 		memcpy(w->areas_expect, sim_area(&w->vcpus[0]), sizeof(w->areas_expect));
 	memcpy(w->areas, w->areas_expect, sizeof(w->areas));
@@ -258,6 +269,7 @@ static void restore_registers(struct sim_vcpu *v, const struct saved *s, bool en
 static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 {
 	uint64_t before;
+	uint32_t page;
 
 	v->gst.area = sim_area(v);
 	v->kernel_wait = false;
@@ -273,6 +285,7 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 	/* A VMM that knows the registers only lets nothing of an instruction lie. */
 	/* Every VMM passes on KVM's clock, whose memory is not there yet. */
 	v->clock_there = false;
+	v->clock_left = !sim_gpa_page(v->w, (gpa_t){v->kvm_clock & ~1ull}, &page);
 	v->kvm_en = v->kvm_ctl = 0;
 	v->shown_en = v->shown_ctl = 0;
 	if (way == WAY_KVM && !v->io_pending)

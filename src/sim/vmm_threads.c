@@ -9,8 +9,14 @@
 #include "host/block.h"
 #include "sim/world.h"
 
-static uint32_t any_page(struct sim *w)
+uint32_t sim_any_page(struct sim *w)
 {
+	if (w->cfg.parts && sim_chance(w, 3)) {
+		const struct sim_part *p = &w->plug.parts[sim_rnd(w, SIM_PARTS_MAX)];
+
+		if (p->state == SIM_PART_IN)
+			return p->page + (uint32_t)sim_rnd(w, p->pages);
+	}
 	return (uint32_t)(SIM_PAGE_FIRST + sim_rnd(w, w->cfg.pages));
 }
 
@@ -34,12 +40,25 @@ bool sim_writer_runnable(const struct sim *w, unsigned i)
 	return x->wants ? !x->asleep : may_begin(w, x->due_ns);
 }
 
+/* What is on its way, or anything else. */
+static uint32_t page_to_touch(struct sim *w)
+{
+	uint32_t page = sim_any_page(w);
+
+	if (!(w->cfg.offers || w->cfg.evict) || !sim_chance(w, 2))
+		return page;
+	for (uint32_t i = 0; i < w->cfg.pages; i++)
+		if (w->host->reading[SIM_PAGE_FIRST + (page + i) % w->cfg.pages])
+			return (uint32_t)SIM_PAGE_FIRST + (page + i) % w->cfg.pages;
+	return page;
+}
+
 void sim_writer_step(struct sim *w, unsigned i)
 {
 	struct sim_writer *x = &w->writers[i];
 
 	if (!x->wants) {
-		x->page = any_page(w);
+		x->page = page_to_touch(w);
 		x->write = sim_chance(w, 2);
 		x->wants = true;
 	}
@@ -57,21 +76,20 @@ void sim_writer_step(struct sim *w, unsigned i)
 
 /* ---- those who use the driver's calls ---- */
 
-static bool giver_runnable(const struct sim *w, const struct sim_giver *t)
+bool sim_giver_runnable(const struct sim *w, const struct sim_giver *t)
 {
 	if (t->pumping || t->ready)
 		return true;
 	return t->on ? !t->waiting && t->due_ns <= w->now_ns : may_begin(w, t->due_ns);
 }
 
-/* The block is there, or will be: then `ready` is set. */
-static bool is_there(struct sim *w, struct sim_giver *t, roff_t off)
+bool sim_giver_is_there(struct sim *w, struct sim_giver *t, roff_t off)
 {
 	t->waiting = !hst_ensure(&w->host->hst, off, &t->waiter);
 	return !t->waiting;
 }
 
-static bool pumps(struct sim *w, struct sim_giver *t)
+bool sim_giver_pumps(struct sim *w, struct sim_giver *t)
 {
 	if (!t->pumping)
 		return false;
@@ -79,7 +97,7 @@ static bool pumps(struct sim *w, struct sim_giver *t)
 	return true;
 }
 
-static void over(struct sim *w, struct sim_giver *t)
+void sim_giver_over(struct sim *w, struct sim_giver *t)
 {
 	t->on = false;
 	t->due_ns = next_due_ns(w);
@@ -96,7 +114,7 @@ bool sim_discard_runnable(const struct sim *w)
 {
 	const struct sim_discard *d = &w->discard;
 
-	return w->cfg.discards && (d->working || giver_runnable(w, &d->t));
+	return w->cfg.discards && (d->working || sim_giver_runnable(w, &d->t));
 }
 
 /* Of the pages that tasks use, or one that the guest's kernel needs: it stays where it is. */
@@ -104,9 +122,13 @@ static void choose_range(struct sim *w, struct hst_discard *d)
 {
 	uint32_t per = pages_per_block(w), first = (uint32_t)SIM_PAGE_FIRST / per;
 	uint32_t count = (w->cfg.pages + per - 1) / per;
+	const struct sim_part *p = w->cfg.parts ? sim_part_at(w, sim_any_page(w)) : NULL;
 
-	if (per == 1 && sim_chance(w, 6)) {
-		d->at = w->vcpus[0].clock_page + (uint32_t)sim_rnd(w, 8);
+	if (p) {
+		first = p->page / per;
+		count = p->pages / per;
+	} else if (per == 1 && sim_chance(w, 6)) {
+		d->at = w->vcpus[0].area_page + 1 + (uint32_t)sim_rnd(w, 8);
 		d->end = d->at + 1;
 		return;
 	}
@@ -159,13 +181,13 @@ static void not_discarded(struct sim *w, const struct hst_run *run)
 }
 
 /* What the driver has done in this step: ended a run, overwritten blocks, begun the next run. */
-static void discard_stepped(struct sim *w, const struct hst_discard *was,
-			    enum hst_discarding next)
+static void discard_stepped(struct sim *w, const struct sim_discard *t,
+			    const struct hst_discard *was, enum hst_discarding next)
 {
-	const struct hst_discard *d = &w->discard.hst;
+	const struct hst_discard *d = &t->hst;
 	uint32_t end = next == HST_DISCARD_WORK ? d->run.block : d->at;
 
-	if (w->discard.working) {
+	if (t->working) {
 		sim_log_add(w->log, w->now_ns, SIM_OP_DISCARDED, SIM_LOG_NOBODY,
 			    was->run.block * pages_per_block(w),
 			    (uint64_t)(int64_t)was->why.code);
@@ -179,40 +201,43 @@ static void discard_stepped(struct sim *w, const struct hst_discard *was,
 	w->counts.overwritten += end - was->at;
 }
 
-static void discard_go_on(struct sim *w)
+enum hst_discarding sim_discard_go_on(struct sim *w, struct sim_discard *d)
 {
-	struct sim_discard *d = &w->discard;
 	struct hst_discard was = d->hst;
 	bool failed[SIM_USED_PAGES];
 	enum hst_discarding next;
 
 	for (uint32_t i = 0; i < was.end - was.at; i++)
 		failed[i] = is_failed(w, was.at + i);
-	sim_chk_enter(w);
 	next = hst_discard_step(&w->host->hst, &d->hst);
-	discard_stepped(w, &was, next);
+	discard_stepped(w, d, &was, next);
 	/* A source that has failed is not asked again: to who waits for it, it is done. */
 	if (next == HST_DISCARD_LATER && failed[d->hst.at - was.at] && !is_failed(w, d->hst.at))
 		discarded(w, d->hst.at, 1);
 	d->working = next == HST_DISCARD_WORK;
 	d->worked = false;
 	if (next == HST_DISCARD_LATER)
-		(void)is_there(w, &d->t, sim_roff(d->hst.at * pages_per_block(w)));
-	sim_chk_leave(w);
-	if (next == HST_DISCARD_DONE)
-		over(w, &d->t);
-	d->t.pumping = !sim_pump_step(w, &d->t.pump);
+		(void)sim_giver_is_there(w, &d->t, sim_roff(d->hst.at * pages_per_block(w)));
+	return next;
+}
+
+void sim_discard_work(struct sim *w, struct sim_discard *d)
+{
+	w->discarding = true;
+	hst_discard_work(&w->host->hst, &d->hst);
+	w->discarding = false;
+	d->worked = true;
 }
 
 void sim_discard_step(struct sim *w)
 {
 	struct sim_discard *d = &w->discard;
+	enum hst_discarding next;
 
-	if (pumps(w, &d->t))
+	if (sim_giver_pumps(w, &d->t))
 		return;
-	if (d->working && !d->worked) { /* without the lock */
-		hst_discard_work(&w->host->hst, &d->hst);
-		d->worked = true;
+	if (d->working && !d->worked) {
+		sim_discard_work(w, d);
 		return;
 	}
 	if (!d->t.on) {
@@ -224,14 +249,19 @@ void sim_discard_step(struct sim *w)
 			    (uint64_t)(d->hst.end - d->hst.at) << w->cfg.block_shift);
 	}
 	d->t.ready = false;
-	discard_go_on(w);
+	sim_chk_enter(w);
+	next = sim_discard_go_on(w, d);
+	sim_chk_leave(w);
+	if (next == HST_DISCARD_DONE)
+		sim_giver_over(w, &d->t);
+	d->t.pumping = !sim_pump_step(w, &d->t.pump);
 }
 
 /* ---- held memory ---- */
 
 bool sim_holder_runnable(const struct sim *w)
 {
-	return w->cfg.holds && giver_runnable(w, &w->holder.t);
+	return w->cfg.holds && sim_giver_runnable(w, &w->holder.t);
 }
 
 static void set_held(struct sim *w, bool held)
@@ -249,14 +279,14 @@ static void try_to_hold(struct sim *w)
 	roff_t off = sim_roff(x->page);
 
 	sim_chk_enter(w);
-	if (is_there(w, &x->t, off)) {
+	if (sim_giver_is_there(w, &x->t, off)) {
 		bool held = hst_hold_long(&w->host->hst, off);
 
 		sim_log_add(w->log, w->now_ns, SIM_OP_HOLD, SIM_LOG_NOBODY, x->page, held);
 		set_held(w, held);
 		w->counts.holds += held;
 		if (!held)
-			over(w, &x->t);
+			sim_giver_over(w, &x->t);
 	}
 	sim_chk_leave(w);
 	x->t.pumping = !sim_pump_step(w, &x->t.pump);
@@ -283,7 +313,7 @@ static void let_go(struct sim *w)
 	hst_wrote(&w->host->hst, off, PAGE_BYTES);
 	hst_release_long(&w->host->hst, off);
 	sim_chk_leave(w);
-	over(w, &x->t);
+	sim_giver_over(w, &x->t);
 	x->t.pumping = !sim_pump_step(w, &x->t.pump);
 }
 
@@ -291,11 +321,11 @@ void sim_holder_step(struct sim *w)
 {
 	struct sim_holder *x = &w->holder;
 
-	if (pumps(w, &x->t))
+	if (sim_giver_pumps(w, &x->t))
 		return;
 	if (!x->t.on) {
 		x->t.on = true;
-		x->page = any_page(w);
+		x->page = sim_any_page(w);
 		x->writes = (uint32_t)sim_rnd(w, 4);
 	}
 	x->t.ready = false;
@@ -320,6 +350,10 @@ uint64_t sim_vmm_threads_next_ns(const struct sim *w)
 		next = min_u64(next, w->discard.t.due_ns);
 	if (w->cfg.holds && (!w->fair || w->holder.t.on) && w->holder.t.due_ns > w->now_ns)
 		next = min_u64(next, w->holder.t.due_ns);
+	if (w->cfg.parts && (!w->fair || w->plug.d.t.on) && w->plug.d.t.due_ns > w->now_ns)
+		next = min_u64(next, w->plug.d.t.due_ns);
+	if (w->cfg.offers && !w->fair && w->offer.due_ns > w->now_ns)
+		next = min_u64(next, w->offer.due_ns);
 	return next;
 }
 
@@ -328,12 +362,13 @@ bool sim_vmm_threads_busy(const struct sim *w)
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		if (w->writers[i].wants)
 			return true;
-	return w->discard.t.on || w->discard.t.pumping || w->holder.t.on || w->holder.t.pumping;
+	return w->discard.t.on || w->discard.t.pumping || w->holder.t.on || w->holder.t.pumping ||
+	       w->plug.d.t.on || w->plug.d.t.pumping || w->offer.on || w->offer.pumping;
 }
 
 void sim_vmm_threads_ready(struct sim *w)
 {
-	struct sim_giver *all[] = {&w->discard.t, &w->holder.t};
+	struct sim_giver *all[] = {&w->discard.t, &w->holder.t, &w->plug.d.t};
 
 	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
 		all[i]->ready |= all[i]->waiting && !all[i]->waiter.fetch;
@@ -342,7 +377,8 @@ void sim_vmm_threads_ready(struct sim *w)
 bool sim_vmm_threads_may_move(const struct sim *w)
 {
 	return !w->discard.working && !w->discard.t.pumping && !w->holder.holds &&
-	       !w->holder.t.pumping;
+	       !w->holder.t.pumping && !w->plug.d.working && !w->plug.d.t.pumping &&
+	       !w->offer.copying && !w->offer.pumping;
 }
 
 void sim_vmm_threads_leave(struct sim *w)
@@ -351,6 +387,10 @@ void sim_vmm_threads_leave(struct sim *w)
 	hst_forget(&w->holder.t.waiter);
 	w->discard = (struct sim_discard){.t.due_ns = w->now_ns};
 	w->holder = (struct sim_holder){.t.due_ns = w->now_ns};
+	hst_forget(&w->plug.d.t.waiter);
+	w->plug.d = (struct sim_discard){.t.due_ns = w->now_ns};
+	w->plug.leaves = w->plug.pins = false;
+	w->offer = (struct sim_offer){.due_ns = w->now_ns};
 	/* They touch it again, where it is then. */
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		w->writers[i].asleep = false;

@@ -9,8 +9,8 @@
  * processor may come in between.
  *
  * Reading order: this file, run.c (the loop), thread.c (host threads), plat.c, mem.c, io.c
- * (behind port/), guest.c (the guest's kernel), vmm_threads.c, faults.c (what may break),
- * check.c and check_state.c (what must hold), swarm.c (a seed's settings).
+ * (behind port/), guest.c (the guest's kernel), vmm_threads.c, parts.c, offer.c, faults.c (what
+ * may break), check.c and check_state.c (what must hold), swarm.c (a seed's settings).
  */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
@@ -31,12 +31,19 @@
 #define SIM_WRITERS_MAX 3u
 #define SIM_FAULTS_MAX 32u /* outstanding per vCPU */
 
-/* Two chunks of RAM; what the guest uses lies astride their border. */
+/* Two chunks of RAM that stay; what the guest uses of it lies astride their border. */
 #define SIM_RAM_BYTES (2 * CHUNK_BYTES)
 #define SIM_RAM_PAGES (SIM_RAM_BYTES >> PAGE_SHIFT)
+/* Behind it a chunk for each part that comes and goes, of which few pages are used. */
+#define SIM_PARTS_MAX 2u
+#define SIM_PART_PAGES 16u
+#define SIM_SPAN_BYTES (SIM_RAM_BYTES + SIM_PARTS_MAX * CHUNK_BYTES)
+#define SIM_SPAN_PAGES (SIM_SPAN_BYTES >> PAGE_SHIFT)
 #define SIM_USED_PAGES 64u /* in the middle */
 #define SIM_PAGE_FIRST (SIM_RAM_PAGES / 2 - SIM_USED_PAGES / 2)
 #define SIM_GPA 0x40000000ull /* where RAM starts: a gpa and a RAM offset never agree by luck */
+#define SIM_PARTS_GPA 0x80000000ull /* where parts are put, at one of: */
+#define SIM_PARTS_PLACES 4u         /* so many, a chunk each */
 
 #define SIM_VECTOR_READY 0xf3u
 #define SIM_VECTOR_TICK 0xecu
@@ -106,6 +113,7 @@ enum sim_wish {
 	SIM_WISH_FORAY = 1 << 4,    /* firmware call with paging off */
 	SIM_WISH_REGISTERS = 1 << 5, /* reads its registers, writes values that are refused */
 	SIM_WISH_CONTROL = 1 << 6,   /* pf2: CTL off and on again; int: vector 0 and back */
+	SIM_WISH_CLOCK = 1 << 7,     /* the kernel's clock moves to another page */
 };
 
 /* ---- what the checkers know ---- */
@@ -172,6 +180,7 @@ struct sim_vcpu {
 	uint32_t io_page;
 	bool io_write;
 	bool io_done;
+	bool io_left; /* the memory that it was for has left since */
 	bool msr_done, msr_gp;
 	uint64_t msr_value;
 	bool incomplete;  /* the last exit was in the middle of an instruction */
@@ -182,6 +191,7 @@ struct sim_vcpu {
 	uint64_t kvm_en, kvm_ctl, shown_en, shown_ctl;
 	uint64_t kvm_clock; /* the register that says where the kernel writes its clock */
 	bool clock_there;   /* it could, when it was last told */
+	bool clock_left;    /* the memory that it names has left since */
 	bool kick;        /* signal pending */
 	bool vmm_signal;  /* ... of the VMM's own */
 	bool wanted;      /* that has ended a wait */
@@ -191,6 +201,7 @@ struct sim_vcpu {
 	bool kernel_wait; /* a touch waits in the kernel for kernel_page */
 	uint32_t kernel_page;
 	uint64_t busy_until_ns; /* computes */
+	uint64_t late_until_ns; /* its thread has come out of the guest, and gets no CPU */
 	uint64_t tick_ns;       /* next timer interrupt; NS_NEVER: none */
 	/* the processor and what runs on it */
 	struct sim_cpu cpu;
@@ -210,7 +221,7 @@ struct sim_read {
 	uint64_t off;
 	unsigned char *buf;
 	uint32_t len;
-	bool swap;  /* of the swap file, else the source's */
+	unsigned file; /* enum sim_file */
 	bool write;
 	bool sync;
 	bool lost;  /* write: a sync that failed meanwhile took it with it */
@@ -229,6 +240,13 @@ struct sim_evict {
 	uint64_t look_ns;
 };
 
+enum sim_file {
+	SIM_FILE_SOURCE,
+	SIM_FILE_SWAP,
+	SIM_FILE_PARTS, /* what the first part's source holds */
+	SIM_FILES = SIM_FILE_PARTS + SIM_PARTS_MAX,
+};
+
 /* One simulated host: a migration goes from one to the next. */
 struct sim_host {
 	struct sim *w;
@@ -236,27 +254,32 @@ struct sim_host {
 	void *space;
 	size_t space_bytes;
 	unsigned char *alias;
-	uint8_t visible[SIM_RAM_PAGES];
-	uint8_t poisoned[SIM_RAM_PAGES];
-	uint8_t reading[SIM_RAM_PAGES]; /* reads in flight, for the checkers */
-	uint8_t failed[SIM_RAM_PAGES];  /* reads in a row, since somebody was told, or resumed */
-	uint8_t dirty[SIM_RAM_PAGES];   /* the guest may have written since it was made visible */
-	uint8_t vmm_visible[SIM_RAM_PAGES]; /* both for the VMM's view */
-	uint8_t vmm_dirty[SIM_RAM_PAGES];
-	uint8_t held[SIM_RAM_PAGES];    /* by devices, which write past every view */
-	uint8_t empty[SIM_RAM_PAGES];   /* discarded, and not written to since */
-	uint8_t backed[SIM_RAM_PAGES];  /* takes up memory */
-	uint64_t swap[SIM_RAM_PAGES];   /* what the swap file holds */
+	uint8_t visible[SIM_SPAN_PAGES];
+	uint8_t poisoned[SIM_SPAN_PAGES];
+	uint8_t reading[SIM_SPAN_PAGES]; /* reads in flight, for the checkers */
+	uint8_t failed[SIM_SPAN_PAGES];  /* reads in a row, since somebody was told, or resumed */
+	uint8_t dirty[SIM_SPAN_PAGES];   /* the guest may have written since it was made visible */
+	uint8_t vmm_visible[SIM_SPAN_PAGES]; /* both for the VMM's view */
+	uint8_t vmm_dirty[SIM_SPAN_PAGES];
+	uint8_t held[SIM_SPAN_PAGES];    /* by devices, which write past every view */
+	uint8_t empty[SIM_SPAN_PAGES];   /* discarded, and not written to since */
+	uint8_t backed[SIM_SPAN_PAGES];  /* takes up memory */
+	uint64_t swap[SIM_SPAN_PAGES];   /* what the swap file holds */
 	unsigned char swap_areas[64 * SIM_VCPUS_MAX];
-	uint8_t risky[SIM_RAM_PAGES]; /* in there, but not durable: see enum sim_risk in io.c */
+	uint8_t risky[SIM_SPAN_PAGES]; /* in there, but not durable: see enum sim_risk in io.c */
+	uint8_t pinned[SIM_SPAN_PAGES];
 	bool lost_area; /* the areas were taken away and have not come back */
+	uint32_t over;  /* so many blocks were resident when memory that was found had no room */
 	struct sim_evict evict;
 	struct src *src, *swap_src;
+	struct src *part_src[SIM_PARTS_MAX];
+	unsigned char files[SIM_FILES]; /* whose addresses are the descriptors */
 	struct sim_read reads[SIM_READS_MAX];
 	unsigned read_count;
 	struct mem_touch touches[SIM_TOUCHES_MAX]; /* reported by the kernel, not yet read */
 	unsigned touch_count;
 	bool lib_pumping; /* the library's thread is at work */
+	uint64_t lib_late_ns; /* it has touches, and gets no CPU */
 	struct sim_pump lib;
 };
 
@@ -300,6 +323,43 @@ struct sim_holder {
 	uint32_t writes; /* the device's, to go */
 };
 
+enum sim_part_state {
+	SIM_PART_OUT,
+	SIM_PART_IN,
+	SIM_PART_LEAVES, /* its memslot is gone; the driver has yet to give it up */
+};
+
+/* Memory that comes and goes. */
+struct sim_part {
+	enum sim_part_state state;
+	uint64_t gpa;
+	uint32_t page, pages; /* of RAM */
+	uint32_t backed;      /* of these, from the first on: a source is behind them, */
+	uint32_t in_file;     /* which holds so many; what is behind reads as zeroes */
+	uint32_t file_page;   /* of the source: the first of them */
+};
+
+/* The thread that adopts and removes it. */
+struct sim_plug {
+	struct sim_discard d; /* what it does to a part that leaves */
+	bool leaves;          /* of it: the driver has said that it may */
+	unsigned index;       /* the part at hand */
+	bool pins;            /* page `pin` is to be pinned */
+	uint32_t pin;
+	struct sim_part parts[SIM_PARTS_MAX];
+};
+
+/* A source brings neighbours along that nobody has asked it for. */
+struct sim_offer {
+	struct sim_pump pump;
+	bool pumping;
+	bool on, copying; /* in the middle of it; and of a piece, without the lock */
+	uint64_t due_ns;
+	enum sim_file file;
+	struct hst_offer hst;
+	struct hst_piece piece;
+};
+
 enum sim_vmm_job { SIM_VMM_NONE, SIM_VMM_RESET, SIM_VMM_MIGRATE };
 
 struct sim {
@@ -318,8 +378,11 @@ struct sim {
 	struct sim_writer writers[SIM_WRITERS_MAX];
 	struct sim_discard discard;
 	struct sim_holder holder;
-	uint64_t image[SIM_RAM_PAGES];  /* what the source holds of each page */
-	uint64_t expect[SIM_RAM_PAGES]; /* what the last write left in each page */
+	struct sim_plug plug;
+	struct sim_offer offer;
+	bool discarding; /* hst_discard_work is at it */
+	uint64_t image[SIM_SPAN_PAGES];  /* what the source holds of each page */
+	uint64_t expect[SIM_SPAN_PAGES]; /* what the last write left in each page */
 	/* Of the vCPUs' areas: what the source holds, and what they held when last seen. */
 	unsigned char areas[64 * SIM_VCPUS_MAX], areas_expect[64 * SIM_VCPUS_MAX];
 	uint64_t next_value;
@@ -374,12 +437,6 @@ static inline roff_t sim_roff(uint32_t page)
 	return (roff_t){(uint64_t)page << PAGE_SHIFT};
 }
 
-/* Where the page's number lies first: behind what may be the vCPUs' areas. */
-static inline roff_t sim_page_word(uint32_t page)
-{
-	return (roff_t){((uint64_t)page << PAGE_SHIFT) + 64u * SIM_VCPUS_MAX};
-}
-
 static inline struct hst_vcpu *sim_hv(const struct sim_vcpu *v)
 {
 	return &v->w->host->hst.vcpus[v->index];
@@ -407,10 +464,28 @@ static inline uint64_t sim_area_gpa(const struct sim_vcpu *v)
 	return SIM_GPA + ((uint64_t)v->area_page << PAGE_SHIFT) + 64u * v->index;
 }
 
+/* RAM offsets that the driver has tables for. */
+static inline uint32_t sim_pages(const struct sim *w)
+{
+	return w->cfg.parts ? SIM_SPAN_PAGES : SIM_RAM_PAGES;
+}
+
+/* Of an access through the alias or a view: the page of RAM. */
+static inline uint32_t sim_alias_page(const struct sim_host *h, const unsigned char *at)
+{
+	return (uint32_t)((uint64_t)(at - h->alias) >> PAGE_SHIFT);
+}
+
 /* Fault kinds that this seed has: see faults.c. */
 static inline bool sim_has(const struct sim *w, enum sim_fault f)
 {
 	return !w->fair && (w->cfg.faults_on >> f & 1);
+}
+
+/* Taken away since it came. */
+static inline bool sim_may_be_gone(const struct sim *w, uint32_t page)
+{
+	return w->cfg.evict || w->cfg.discards || page >= SIM_RAM_PAGES;
 }
 
 /* What could not be unmapped, and then not be shown again, is shown when it is touched. */
@@ -418,7 +493,7 @@ static inline bool sim_shown_late(const struct sim *w)
 {
 	const unsigned both = 1u << SIM_FAULT_UNMAP | 1u << SIM_FAULT_PRESENT;
 
-	return w->cfg.discards && (w->cfg.faults_on & both) == both;
+	return (w->cfg.discards || w->cfg.parts) && (w->cfg.faults_on & both) == both;
 }
 
 /* ---- run.c ---- */
@@ -433,6 +508,8 @@ uint64_t sim_step_ns(struct sim *w);
 /* ---- mem.c: RAM and what is in it ---- */
 extern const struct mem_ops sim_mem_ops;
 void sim_mem_init(struct sim *w, struct sim_host *h);
+/* Pages of a part that comes, with nothing in them, or that has left. */
+void sim_mem_part(struct sim_host *h, const struct sim_part *p, uint64_t value);
 /* What the page holds in the alias; SIM_TORN when its ends differ. */
 #define SIM_TORN 0xdead0000dead0000ull
 uint64_t sim_page_get(const struct sim_host *h, uint32_t page);
@@ -461,6 +538,11 @@ void sim_evict_step(struct sim *w);
 extern const struct io_ops sim_io_ops;
 int sim_source_open(struct sim *w, struct sim_host *h, struct err *e);
 uint64_t sim_io_next_ns(const struct sim_host *h);
+/* The source of a part. */
+int sim_part_source_open(struct sim *w, struct sim_host *h, unsigned part, struct err *e);
+/* As a read of that many bytes at `off` of the file leaves them in buf. */
+void sim_io_fill(struct sim_host *h, enum sim_file file, uint64_t off, unsigned char *buf,
+		 uint64_t bytes, bool garbage);
 /* Ends every read, for the end of a host. */
 void sim_io_drain(struct sim *w, struct sim_host *h);
 
@@ -495,6 +577,17 @@ bool sim_discard_runnable(const struct sim *w);
 void sim_discard_step(struct sim *w);
 bool sim_holder_runnable(const struct sim *w);
 void sim_holder_step(struct sim *w);
+/* Parts of those who use the driver's calls. */
+bool sim_giver_runnable(const struct sim *w, const struct sim_giver *t);
+bool sim_giver_pumps(struct sim *w, struct sim_giver *t);
+/* The block is there, or will be: then `ready` is set. */
+bool sim_giver_is_there(struct sim *w, struct sim_giver *t, roff_t off);
+void sim_giver_over(struct sim *w, struct sim_giver *t);
+/* The driver's step of a discard, between sim_chk_enter and _leave; its work, without the lock. */
+enum hst_discarding sim_discard_go_on(struct sim *w, struct sim_discard *d);
+void sim_discard_work(struct sim *w, struct sim_discard *d);
+/* One that a task, a device or a thread may touch. */
+uint32_t sim_any_page(struct sim *w);
 uint64_t sim_vmm_threads_next_ns(const struct sim *w);
 /* In the middle of something. */
 bool sim_vmm_threads_busy(const struct sim *w);
@@ -504,6 +597,30 @@ void sim_vmm_threads_ready(struct sim *w);
 bool sim_vmm_threads_may_move(const struct sim *w);
 /* The host goes: nobody waits for its driver any more. */
 void sim_vmm_threads_leave(struct sim *w);
+
+/* ---- parts.c: memory that comes and goes ---- */
+bool sim_plug_runnable(const struct sim *w);
+void sim_plug_step(struct sim *w);
+/* The part that the page is of, for as long as the driver has it; NULL: none. */
+const struct sim_part *sim_part_at(const struct sim *w, uint32_t page);
+/* There is no memslot for it: the VMM answers. */
+bool sim_page_left(const struct sim *w, uint32_t page);
+gpa_t sim_gpa(const struct sim *w, uint32_t page);
+bool sim_gpa_page(const struct sim *w, gpa_t gpa, uint32_t *ret);
+static inline bool sim_is_ram(const struct sim *w, uint32_t page)
+{
+	return page < SIM_RAM_PAGES || sim_part_at(w, page);
+}
+/* All of the pages are RAM, at present. */
+void sim_chk_ram(struct sim *w, uint32_t from, uint32_t end);
+/* A host begins or ends with them. */
+void sim_parts_start(struct sim *w, struct sim_host *h);
+void sim_parts_stop(struct sim *w, struct sim_host *h);
+void sim_parts_save(struct sim *w);
+
+/* ---- offer.c: content that comes unasked ---- */
+bool sim_offer_runnable(const struct sim *w);
+void sim_offer_step(struct sim *w);
 
 /* ---- vmm.c: hosts, pause, reset, migration ---- */
 void sim_host_start(struct sim *w, struct sim_host *h);
@@ -521,6 +638,8 @@ bool sim_vmm_keeps(struct sim_vcpu *v);
 
 /* ---- faults.c ---- */
 void sim_faults_step(struct sim *w);
+/* For a while. */
+void sim_pause_vm(struct sim *w);
 /* The liveness phase begins: everything that was broken is mended. */
 void sim_faults_end(struct sim *w);
 

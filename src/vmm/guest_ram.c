@@ -13,10 +13,14 @@ void guest_ram_config(const struct guest_mem *m, struct apf_config *c)
 static int add(struct apf *a, int vm_fd, unsigned slot, uint64_t gpa, uint64_t bytes,
 	       unsigned char **ret, struct err *e)
 {
-	struct apf_memory memory = {.size = sizeof(memory), .gpa = gpa, .bytes = bytes, .fd = -1};
+	struct apf_memory memory;
 	struct apf_error ae;
-	int rc = apf_memory_adopt(a, &memory, &ae);
+	int rc;
 
+	apf_memory_init(&memory);
+	memory.gpa = gpa;
+	memory.bytes = bytes;
+	rc = apf_memory_adopt(a, &memory, &ae);
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);
 	*ret = memory.vmm;

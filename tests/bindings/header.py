@@ -13,10 +13,12 @@ import subprocess
 
 # name: NAME, or STRUCT.MEMBER of a pointer to a function. types: of the arguments.
 Function = collections.namedtuple("Function", "name result types")
-# members: name to type, a Function for pointers to functions.
-Header = collections.namedtuple("Header", "structs opaque constants functions")
+# members: name to type, a Function for pointers to functions. inlines: Functions that are in the
+# header alone, and no symbols of the library.
+Header = collections.namedtuple("Header", "structs opaque constants functions inlines")
 
 POINTER_TO_FUNCTION = re.compile(r"(?P<result>.+?)\(\s*\*\s*(?P<name>\w+)\s*\)\s*\((?P<args>.*)\)$")
+INLINE = re.compile(r"static inline ([^;{}]+)\{[^{}]*\}")
 FUNCTION = re.compile(r"(?P<result>.+?)\b(?P<name>apf_\w+)\s*\((?P<args>.*)\)$")
 VARIABLE = re.compile(r"(?P<type>.+?)\b(?P<names>\w+(?:\s*,\s*\w+)*)\s*(?P<array>\[\d+\])?$")
 
@@ -81,7 +83,12 @@ def constants_of(body):
 
 def read(compiler, include):
     structs, opaque, constants, functions, typedefs = {}, set(), [], {}, {}
-    for d in declarations(preprocessed(compiler, include)):
+    text, inlines = preprocessed(compiler, include), {}
+    for prototype in map(FUNCTION.match, map(str.strip, INLINE.findall(text))):
+        if prototype:
+            name = prototype.group("name")
+            inlines[name] = function(name, prototype, typedefs)
+    for d in declarations(INLINE.sub("", text)):
         if "apf_" not in d and not re.search(r"\bapf\b", d):
             continue  # the C library's
         struct = re.match(r"struct (apf\w*)(?: \{(.*)\})?$", d)
@@ -106,7 +113,7 @@ def read(compiler, include):
     for m in re.finditer(r"^#define (APF_\w+) \(?(-?\d|0x)", preprocessed(compiler, include, True),
                          re.M):
         constants.append(m.group(1))
-    return Header(structs, opaque - set(structs), constants, functions)
+    return Header(structs, opaque - set(structs), constants, functions, inlines)
 
 
 def facts(compiler, include, folder, header, more=(), more_structs=None):

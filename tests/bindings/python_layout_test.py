@@ -158,9 +158,10 @@ def main():
     if (8, asyncpf._CPUID_ENTRY_BYTES) != (facts["kvm_cpuid2"], facts["kvm_cpuid_entry2"]):
         bad.append("struct kvm_cpuid_entry2")
     # That nothing was compared would look the same.
-    if len(structs) < 10 or len(h.functions) < 50 or len(h.constants) < 80:
-        bad.append(f"only {len(structs)} structs, {len(h.functions)} functions, "
-                   f"{len(h.constants)} constants were found in the header")
+    if (len(structs) < 10 or len(h.functions) < 50 or len(h.inlines) < 5 or
+            len(h.constants) < 80):
+        bad.append(f"only {len(structs)} structs, {len(h.functions)} functions, {len(h.inlines)} "
+                   f"inline, {len(h.constants)} constants were found in the header")
     print("\n".join(bad))
     return 1 if bad else 0
 

@@ -43,7 +43,7 @@ use std::os::raw::{c_char, c_int, c_uint, c_void};
 fn size_of_member<S, M>(_: fn(&S) -> &M) -> usize { size_of::<M>() }
 fn main() {
 """
-# Functions of the header that are no function here, and the other way round.
+# A function of the library that a macro of the header hides, and a function here.
 MACRO = "apf_config_init"
 
 
@@ -83,6 +83,9 @@ def layout_program(h):
     for name, f in h.functions.items():
         lines.append(f"let _: {rust_function(f)} = {name};"
                      if name != MACRO else f"let _: unsafe fn(*mut apf_config) = {name};")
+    for name, f in h.inlines.items():
+        kind = rust_function(f).replace('extern "C" ', "")
+        lines.append(f"let _: {kind} = {name};")
     return "\n".join([*lines, "}", ""])
 
 
@@ -120,7 +123,7 @@ def names_breaches(root, h):
                                       (f"{CRATE}/Cargo.toml", r'^version = "(.*)"'),
                                       (f"{CRATE}/Cargo.lock", r'^version = "(.*)"'))]
     return [f"{name}: not in the header"
-            for name in mine - set(h.structs) - set(h.constants) - set(h.functions)
+            for name in mine - set(h.structs) - set(h.constants) - set(h.functions) - set(h.inlines)
             ] + ([f"versions: {versions}"] if len(set(versions)) > 1 else [])
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * apf_read and apf_write of much memory: others get the lock meanwhile, and no byte is lost
- * while memory is taken away. A real VM without vCPUs.
+ * while memory is taken away. Nor do they go on in memory that has left. A real VM without vCPUs.
  */
 #include "bare_fixture.h"
 
@@ -182,12 +182,72 @@ static void large_blocks(void **state)
 	no_byte_is_lost_beside_eviction(256 << 10, 0);
 }
 
+/* ---- parts that leave ---- */
+
+#define LATE "delay+zero:?us=2000&size=1M"
+
+struct caller {
+	struct apf *a;
+	int rc;
+};
+
+static void *read_until_it_has_left(void *arg)
+{
+	struct caller *c = arg;
+	unsigned char byte;
+
+	do
+		c->rc = apf_read(c->a, LONG_BYTES, &byte, 1);
+	while (c->rc == 0);
+	return NULL;
+}
+
+static void *discard_until_it_has_left(void *arg)
+{
+	struct caller *c = arg;
+
+	do
+		c->rc = apf_discard(c->a, LONG_BYTES, MIB);
+	while (c->rc == 0);
+	return NULL;
+}
+
+/* One of the VMM's threads has not heard of it: it is told, whatever it is in the middle of. */
+static void who_comes_too_late_for_a_part_is_told(void **state)
+{
+	struct apf_config config;
+	int vm = open_vm();
+	struct apf *a;
+
+	(void)state;
+	apf_config_init(&config);
+	a = start(vm, &config, MIB);
+	for (unsigned round = 0; round < 40; round++) {
+		struct caller c[] = {{.a = a}, {.a = a}};
+		pthread_t threads[2];
+
+		if (apf_memory_add(a, LONG_BYTES, MIB, &error) < 0 ||
+		    apf_source_add(a, LONG_BYTES, MIB, LATE, 0, NULL, &error) < 0)
+			fail_msg("%s", error.text);
+		pthread_create(&threads[0], NULL, read_until_it_has_left, &c[0]);
+		pthread_create(&threads[1], NULL, discard_until_it_has_left, &c[1]);
+		assert_int_equal(apf_memory_remove(a, LONG_BYTES, &error), 0);
+		for (unsigned i = 0; i < 2; i++) {
+			pthread_join(threads[i], NULL);
+			assert_int_equal(c[i].rc, -EFAULT);
+		}
+	}
+	apf_close(a);
+	close(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(others_get_the_lock),
 		cmocka_unit_test(small_blocks),
 		cmocka_unit_test(large_blocks),
+		cmocka_unit_test(who_comes_too_late_for_a_part_is_told),
 	};
 
 	if (access("/dev/kvm", R_OK | W_OK) < 0) {

@@ -47,7 +47,7 @@ static void ok(const struct vm *v, int rc)
 	assert_int_equal(rc, 0);
 }
 
-void vm_memory_with(struct vm *v, uint64_t gpa, uint64_t bytes, const char *uri)
+void vm_tables(struct vm *v)
 {
 	/* One table each, and 16 large pages to 32 MiB for user mode, as they are. */
 	const uint64_t up[2] = {(VM_TABLES + 0x1000) | 0x27, (VM_TABLES + 0x2000) | 0x27};
@@ -55,17 +55,22 @@ void vm_memory_with(struct vm *v, uint64_t gpa, uint64_t bytes, const char *uri)
 
 	for (unsigned i = 0; i < 16; i++)
 		large[i] = (uint64_t)i << 21 | 0xe7;
-	ok(v, apf_open(v->fd, &v->config, &v->apf, &v->error));
-	ok(v, apf_memory_add(v->apf, 0, VM_RAM, &v->error));
-	if (uri)
-		ok(v, apf_source_add(v->apf, gpa, bytes, uri, 0, NULL, &v->error));
-	ok(v, apf_start(v->apf, &v->error));
 	ok(v, apf_write(v->apf, VM_TABLES, &up[0], 8));
 	ok(v, apf_write(v->apf, VM_TABLES + 0x1000, &up[1], 8));
 	ok(v, apf_write(v->apf, VM_TABLES + 0x2000, large, sizeof(large)));
 	ok(v, apf_write(v->apf, VM_WORD, &(uint32_t){0}, 4));
 	/* The task state segment with its map of allowed ports, which KVM's emulator reads. */
 	ok(v, apf_write(v->apf, 0, &(uint32_t){0}, 4));
+}
+
+void vm_memory_with(struct vm *v, uint64_t gpa, uint64_t bytes, const char *uri)
+{
+	ok(v, apf_open(v->fd, &v->config, &v->apf, &v->error));
+	ok(v, apf_memory_add(v->apf, 0, VM_RAM, &v->error));
+	if (uri)
+		ok(v, apf_source_add(v->apf, gpa, bytes, uri, 0, NULL, &v->error));
+	ok(v, apf_start(v->apf, &v->error));
+	vm_tables(v);
 }
 
 void vm_memory(struct vm *v, const char *uri)

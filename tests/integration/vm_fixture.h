@@ -55,6 +55,8 @@ void vm_start(struct vm *v, const char *uri);
 /* The same in two steps, for a test that makes its own slots. */
 void vm_memory(struct vm *v, const char *uri);
 void vm_memory_with(struct vm *v, uint64_t gpa, uint64_t bytes, const char *uri);
+/* What a guest in user mode needs in RAM, which is there: its page tables among it. */
+void vm_tables(struct vm *v);
 void vm_slot(struct vm *v, unsigned slot, uint64_t gpa, uint64_t bytes, uint32_t flags);
 void vm_vcpu(struct vm *v);
 /* An open VM with a vCPU in these instructions. */

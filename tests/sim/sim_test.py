@@ -44,7 +44,8 @@ def seeds_keep_the_promises(asyncpf):
     for what in ("page-missing", "page-ready", "wake-all", "stalls", "resets", "migrations",
                  "pauses", "troubles", "refused interrupts", "spurious", "real faults",
                  "evicted blocks", "swapped", "VMM accesses", "VMM touches",
-                 "discarded pages", "overwritten", "holds"):
+                 "discarded pages", "overwritten", "holds", "parts adopted", "removed",
+                 "kept back", "accesses to what has left", "offered pages"):
         if number(out, rf"{what} (\d+)") < SEEDS // 1000:
             raise Failed(f"too little happened: {what}\n{out}")
     print(out)

@@ -66,7 +66,7 @@ static inline struct hst_step dx_io(struct hx *x, uint64_t off, void *data, uint
 				    bool write)
 {
 	return dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
-					     .roff = {off},
+					     .gpa = {HX_GPA + off},
 					     .io = {.data = data, .len = len, .write = write}});
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/host/region.c: guest RAM that comes and goes while the VM runs. */
+#include "drive_fixture.h"
 #include "host_swap_fixture.h"
 
 #define PAGES 256u
@@ -50,6 +51,24 @@ static bool leave(struct hx *x)
 	assert_int_equal(d.end, PAGES);
 	discard(x, &d);
 	return true;
+}
+
+static void leave_for_good(struct hx *x)
+{
+	assert_true(leave(x));
+	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	hx_assert_sound(x);
+}
+
+/* Another part comes to its place, with nothing behind it. */
+static void come_again(struct hx *x)
+{
+	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, PAGES * PAGE_BYTES,
+					PAGE_BYTES), RAM_ADDED);
+	hst_ram_added(&x->h);
+	memset(hxs(x)->pages, HX_HOLE, sizeof(hxs(x)->pages));
+	memset(hxs(x)->want, 0, sizeof(hxs(x)->want));
+	hxs(x)->source = false;
 }
 
 static void what_is_found_goes_before_the_source(void **state)
@@ -134,13 +153,7 @@ static void what_has_left_is_forgotten(void **state)
 	assert_int_equal(hx_vmm_touch(&x->h, page(16), &e), 0);
 	hx_assert_sound(x);
 
-	/* Another part comes to its place, with nothing behind it. */
-	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, PAGES * PAGE_BYTES,
-					PAGE_BYTES), RAM_ADDED);
-	hst_ram_added(&x->h);
-	memset(hxs(x)->pages, HX_HOLE, sizeof(hxs(x)->pages));
-	memset(hxs(x)->want, 0, sizeof(hxs(x)->want));
-	hxs(x)->source = false;
+	come_again(x);
 	hxs_check_pages(x, 10, 12);
 	hxs_close(x);
 }
@@ -217,6 +230,162 @@ static void nothing_leaves_while_a_job_is_out(void **state)
 	hxs_close(x);
 }
 
+/* It names memory; the VM stands still, and a region goes: is there one to name? */
+static void a_job_that_fails_again_may_have_no_region(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, PAGES, false, 0);
+
+	(void)state;
+	hxs_native(x, 10);
+	hst_evict_to(&x->h, 0);
+	assert_true(hxs_job(x));
+	assert_int_equal(x->h.evict.watch, HST_WATCH_IMPORT);
+	hxs(x)->fail[HX_TAKE_RESIDENT] = 2;
+	assert_true(hxs_job(x));
+	assert_true(hst_is_paused(&x->h));
+	leave_for_good(x);
+	hst_resume(&x->h);
+	assert_true(hxs_job(x));
+	assert_true(hst_is_paused(&x->h));
+	hst_resume(&x->h);
+	while (hxs_job(x))
+		;
+	assert_int_equal(x->h.evict.watch, HST_WATCH_ALL);
+	hxs_close(x);
+}
+
+/* ---- a guest that touches what leaves ---- */
+
+/* The exit has been told, and what it waits for has come; the thread has yet to go on. */
+static void exit_and_pump(struct hx *x, struct plat_exit e)
+{
+	assert_int_equal(dx_exit_step(x, 0, e).todo, HST_TODO_PUMP);
+	hx_pump(x);
+}
+
+static struct plat_exit io_exit(uint64_t p, void *data, bool write)
+{
+	return (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
+				  .gpa = {HX_GPA + page(p).v},
+				  .io = {.data = data, .len = 8, .write = write}};
+}
+
+static struct plat_exit clock_exit(uint64_t p)
+{
+	return (struct plat_exit){.kind = PLAT_EXIT_WRMSR,
+				  .msr = {PV_MSR_SYSTEM_TIME, (HX_GPA + page(p).v) | 1}};
+}
+
+static void an_access_under_way_finds_no_memory(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t data = 0;
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	exit_and_pump(x, io_exit(10, &data, false));
+	leave_for_good(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	assert_int_equal(data, UINT64_MAX);
+
+	come_again(x);
+	exit_and_pump(x, io_exit(10, &data, true));
+	assert_int_equal(hx_v(x, 0)->store_count, 1);
+	leave_for_good(x);
+	assert_int_equal(hx_v(x, 0)->store_count, 0);
+	come_again(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
+	hxs_close(x);
+}
+
+/* The next life of a load is not the one that has left. */
+static void a_load_that_is_dropped_is_forgotten(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t data = 0;
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	exit_and_pump(x, io_exit(10, &data, false));
+	leave_for_good(x);
+	hst_vcpu_reset(hx_v(x, 0));
+	come_again(x);
+	hxs_write_pages(x, 11, 1);
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	dx_must_enter(dx_exit(x, io_exit(11, &data, false)), PLAT_ENTER);
+	assert_int_equal(data, *hxs_words(x, 11));
+	hxs_close(x);
+}
+
+static void an_exit_that_comes_late_finds_no_memory(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	uint64_t data = 0;
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	leave_for_good(x);
+	dx_must_enter(dx_fault(x, 10), PLAT_ENTER);
+	/* As an access to no memory is the VMM's. */
+	dx_must_return(dx_exit(x, io_exit(10, &data, false)), 0);
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	dx_must_return(dx_exit(x, io_exit(10, &data, true)), 0);
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	assert_int_equal(hx_v(x, 0)->store_count, 0);
+	assert_int_equal(x->h.free_count, x->h.fetch_count);
+	hxs_close(x);
+}
+
+/* The kernel is told of memory that is there, if any is. */
+static void a_register_that_names_what_leaves_is_written(void **state)
+{
+	struct hx *x = hxs_plain(true, 0);
+	struct hst_vcpu *v = hx_v(x, 0);
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	exit_and_pump(x, clock_exit(10));
+	leave_for_good(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	assert_true(x->vcpus[0].msr_done);
+	assert_int_equal(v->kept[PV_SYSTEM_TIME], BLOCK_NONE);
+
+	come_again(x);
+	x->vcpus[0].msr_done = false;
+	exit_and_pump(x, clock_exit(10));
+	leave_for_good(x);
+	come_again(x);
+	assert_false(x->vcpus[0].msr_done);
+	dx_must_wait(dx_did(x, 0, HST_DID_PUMP, false));
+	assert_false(x->vcpus[0].msr_done);
+	hx_pump(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
+	assert_true(x->vcpus[0].msr_done);
+	assert_int_equal(v->kept[PV_SYSTEM_TIME], 10);
+	assert_int_equal(hxs_kind(x, 10), BLOCK_PRESENT);
+	hxs_close(x);
+}
+
+/* The VMM restores registers meanwhile. */
+static void an_area_that_is_named_late_is_let_go_of(void **state)
+{
+	struct hx *x = hxs_sized(HST_FAULTS_USER, PAGES, true, 0);
+	struct hst_vcpu *v = hx_v(x, 0);
+
+	(void)state;
+	assert_true(leave(x));
+	assert_true(hst_vcpu_set_msr(v, APF_MSR_EN,
+				     (HX_GPA + page(10).v) | APF_EN_ENABLED | APF_EN_INT));
+	assert_int_equal(v->kept[HST_KEPT_AREA], 10);
+	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	assert_int_equal(v->kept[HST_KEPT_AREA], BLOCK_NONE);
+	hx_assert_sound(x);
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	assert_int_equal(x->h.free_count, x->h.fetch_count);
+	hxs_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +396,12 @@ int main(void)
 		cmocka_unit_test(what_is_held_does_not_leave),
 		cmocka_unit_test(what_comes_back_is_discarded_once_more),
 		cmocka_unit_test(nothing_leaves_while_a_job_is_out),
+		cmocka_unit_test(a_job_that_fails_again_may_have_no_region),
+		cmocka_unit_test(an_access_under_way_finds_no_memory),
+		cmocka_unit_test(a_load_that_is_dropped_is_forgotten),
+		cmocka_unit_test(an_exit_that_comes_late_finds_no_memory),
+		cmocka_unit_test(a_register_that_names_what_leaves_is_written),
+		cmocka_unit_test(an_area_that_is_named_late_is_let_go_of),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
 use std::marker::{PhantomData, PhantomPinned};
-use std::mem::size_of;
+use std::mem::{size_of, zeroed};
 use std::os::raw::{c_char, c_int, c_uint, c_void};
 
 mod counters;
@@ -253,6 +253,53 @@ pub struct apf_vcpu_stats {
 /// `c` can be written to.
 pub unsafe fn apf_config_init(c: *mut apf_config) {
     apf_config_init_sized(c, size_of::<apf_config>())
+}
+
+/// Empties it, and sets the size; `fd` is -1.
+///
+/// # Safety
+/// `m` can be written to.
+pub unsafe fn apf_memory_init(m: *mut apf_memory) {
+    m.write(zeroed());
+    (*m).size = size_of::<apf_memory>();
+    (*m).fd = -1;
+}
+
+/// Empties it, and sets the size.
+///
+/// # Safety
+/// `c` can be written to.
+pub unsafe fn apf_source_config_init(c: *mut apf_source_config) {
+    c.write(zeroed());
+    (*c).size = size_of::<apf_source_config>();
+}
+
+/// Empties it, and sets the size: no limit.
+///
+/// # Safety
+/// `w` can be written to.
+pub unsafe fn apf_wait_init(w: *mut apf_wait) {
+    w.write(zeroed());
+    (*w).size = size_of::<apf_wait>();
+    (*w).timeout_ns = -1;
+}
+
+/// Empties it, and sets the size.
+///
+/// # Safety
+/// `s` can be written to.
+pub unsafe fn apf_stats_init(s: *mut apf_stats) {
+    s.write(zeroed());
+    (*s).size = size_of::<apf_stats>();
+}
+
+/// Empties it, and sets the size.
+///
+/// # Safety
+/// `s` can be written to.
+pub unsafe fn apf_vcpu_stats_init(s: *mut apf_vcpu_stats) {
+    s.write(zeroed());
+    (*s).size = size_of::<apf_vcpu_stats>();
 }
 
 extern "C" {

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::mem::{size_of, zeroed};
 use std::os::raw::{c_int, c_ulong, c_void};
 use std::os::unix::io::{AsRawFd, FromRawFd};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 extern "C" {
     fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
@@ -75,13 +75,10 @@ fn open_adopt_read() {
         config.retries_max = 0;
         ok(apf_open(vm.as_raw_fd(), &config, &mut a, &mut e), &e);
 
-        let mut memory = apf_memory {
-            size: size_of::<apf_memory>(),
-            gpa: GPA,
-            bytes: BYTES,
-            fd: -1,
-            ..zeroed()
-        };
+        let mut memory: apf_memory = zeroed();
+        apf_memory_init(&mut memory);
+        memory.gpa = GPA;
+        memory.bytes = BYTES;
         ok(apf_memory_adopt(a, &mut memory, &mut e), &e);
         assert_eq!(apf_memory_hva(a, GPA), memory.guest);
 
@@ -90,15 +87,11 @@ fn open_adopt_read() {
         assert_eq!(e.code, -2);
         assert!(text(&e).contains("/nonexistent"), "{}", text(&e));
 
-        let of_ours = apf_source_config {
-            size: size_of::<apf_source_config>(),
-            ctx: &mut source as *mut _ as *mut c_void,
-            bytes: BYTES,
-            wrap: null(),
-            read: Some(read),
-            cancel: None,
-            close: None,
-        };
+        let mut of_ours: apf_source_config = zeroed();
+        apf_source_config_init(&mut of_ours);
+        of_ours.ctx = &mut source as *mut _ as *mut c_void;
+        of_ours.bytes = BYTES;
+        of_ours.read = Some(read);
         ok(apf_source_custom(a, &of_ours, &mut source, &mut e), &e);
         ok(apf_source_place(source, GPA, BYTES, 0, &mut e), &e);
         ok(apf_start(a, &mut e), &e);
@@ -121,11 +114,9 @@ fn open_adopt_read() {
             assert_eq!(*is, want.contains(&page), "page {page}");
         }
 
-        let wait = apf_wait {
-            size: size_of::<apf_wait>(),
-            timeout_ns: 200_000_000,
-            vcpu: null_mut(),
-        };
+        let mut wait: apf_wait = zeroed();
+        apf_wait_init(&mut wait);
+        wait.timeout_ns = 200_000_000;
         let range = apf_range {
             gpa: GPA + 9 * PAGE,
             buf: bytes.as_mut_ptr() as *mut c_void,
