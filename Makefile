@@ -33,10 +33,17 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all demo demo-linux test check asan tsan valgrind fuzz-smoke sim mutants model tidy \
-	bench lab lab-test clean help
+.PHONY: all install uninstall demo demo-linux test check asan tsan valgrind \
+	fuzz-smoke sim mutants model tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
+
+install: ## what was built, into PREFIX=/usr/local, or below DESTDIR
+	$(call compile,$(BUILD),)
+	@DESTDIR='$(abspath $(DESTDIR))' tools/install $(BUILD) '$(PREFIX)'
+
+uninstall: ## removes what the last install wrote
+	@ninja -C $(BUILD) uninstall
 
 demo: ## the main job in one minute, side by side
 	@tools/setup demo

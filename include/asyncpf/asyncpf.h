@@ -665,7 +665,7 @@ struct apf_vcpu_stats {
 };
 void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
 
-/* "0.1.0" */
+/* "0.2.0" */
 const char *apf_version(void);
 
 #ifdef __cplusplus
