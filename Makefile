@@ -33,10 +33,25 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all demo demo-linux test check asan tsan valgrind fuzz-smoke sim mutants model tidy \
-	bench lab lab-test clean help
+.PHONY: all install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
+	fuzz-smoke sim mutants model tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
+
+install: ## what was built, into PREFIX=/usr/local, or below DESTDIR
+	$(call compile,$(BUILD),)
+	@DESTDIR='$(abspath $(DESTDIR))' tools/install $(BUILD) '$(PREFIX)'
+
+uninstall: ## removes what the last install wrote
+	@ninja -C $(BUILD) uninstall
+
+deb: ## Debian packages, into $(BUILD)-deb
+	@tools/setup deb
+	@tools/deb $(BUILD)-deb
+
+deb-test: ## builds them twice, tries them on a clean Debian: docs/testing.md; minutes
+	@tools/setup deb
+	@tools/deb-test $(ARGS) $(BUILD)-deb-test
 
 demo: ## the main job in one minute, side by side
 	@tools/setup demo
@@ -109,7 +124,8 @@ lab-test: ## the tests in there: minutes
 	@tools/run-tests $(BUILD) --suite lab
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz $(BUILD)-model
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz $(BUILD)-model \
+		$(BUILD)-deb $(BUILD)-deb-test
 
 help: ## this list
 	@echo 'make            build $(BUILD)/asyncpf'

@@ -338,7 +338,7 @@ def _address(buffer):
 
 
 def version():
-    """Of the library: "0.1.0"."""
+    """Of the library: "0.2.0"."""
     return _lib.apf_version().decode()
 
 

@@ -715,7 +715,7 @@ static inline void apf_vcpu_stats_init(struct apf_vcpu_stats *s)
 }
 void apf_vcpu_stats_get(struct apf_vcpu *v, struct apf_vcpu_stats *ret);
 
-/* "0.1.0" */
+/* "0.2.0" */
 const char *apf_version(void);
 
 #ifdef __cplusplus

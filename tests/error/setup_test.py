@@ -33,8 +33,8 @@ class Setup(unittest.TestCase):
             done = self.run_with({}, *words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertEqual(done.stderr, "asyncpf: wrong usage: tools/setup: which purpose?; "
-                                          "say demo, test, valgrind, model or "
-                                          "fuzz\n")
+                                          "say demo, test, valgrind, model, fuzz "
+                                          "or deb\n")
 
     def test_without_root_it_says_what_to_install(self):
         fail = "#!/bin/sh\nexit 1\n"
@@ -71,6 +71,15 @@ class Setup(unittest.TestCase):
         done = self.run_with(names, "fuzz")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)? libclang-rt-dev\n\Z")
+
+    def test_packages_need_debian_s_own_tools(self):
+        true, fail = "#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 1\n"
+        names = {name: true for name in ("gcc", "meson", "ninja", "pkg-config", "python3", "dh")}
+        names.update({"id": "#!/bin/sh\necho 65534\n", "apt-get": fail})
+        done = self.run_with(names, "deb")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)? dpkg-dev dh-python lintian "
+                                      r"mmdebstrap\n\Z")
 
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"

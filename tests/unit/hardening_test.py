@@ -97,7 +97,7 @@ def big_stack_steps(b):
 def no_landing_pads(b):
     """Where calls by pointers may arrive: all that is exported, or main."""
     wanted = set(re.findall(r"\bT (apf_\w+)", tool("nm", "-D", b.path)))
-    starts = re.findall(r"^[0-9a-f]+ <([\w.]+)>:\n\s+[0-9a-f]+:\s+(\w+)", b.code, re.M)
+    starts = re.findall(r"^[0-9a-f]+ <([\w.]+)(?:@[\w.@]+)?>:\n\s+[0-9a-f]+:\s+(\w+)", b.code, re.M)
     first = {name: word for name, word in starts if name in wanted}
     if wanted:
         return set(first) != wanted or set(first.values()) != {"endbr64"}
