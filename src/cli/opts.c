@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/size.h"
+#include "cli/cli.h"
 
 /* getopt_long return values; table rows count from 0 upwards behind ROW_FIRST. */
 enum { KEY_HELP = 'h', KEY_VERSION = 256, ROW_FIRST = 512 };
@@ -401,37 +402,13 @@ void opts_words(const struct opts *o, const void *values, const void *defaults, 
 }
 
 #define HELP_COLUMN 26
-#define HELP_WIDTH 80
-
-/* Prints `text` from HELP_COLUMN on, broken at spaces. */
-static void help_wrapped(const char *text, FILE *out)
-{
-	unsigned column = HELP_COLUMN;
-
-	while (*text) {
-		size_t len = strcspn(text, " ");
-
-		if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
-			fprintf(out, "\n%*s", HELP_COLUMN, "");
-			column = HELP_COLUMN;
-		} else if (column > HELP_COLUMN) {
-			fputc(' ', out);
-			column++;
-		}
-		fwrite(text, 1, len, out);
-		column += (unsigned)len;
-		text += len + (text[len] == ' ');
-	}
-	fputc('\n', out);
-}
-
 static void help_row(const char *left, const char *text, FILE *out)
 {
 	if (strlen(left) + 2 > HELP_COLUMN)
 		fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
 	else
 		fprintf(out, "%-*s", HELP_COLUMN, left);
-	help_wrapped(text, out);
+	cli_wrapped(out, text, HELP_COLUMN, HELP_COLUMN);
 }
 
 void opts_help(const struct opts *o, FILE *out)
