@@ -12,7 +12,9 @@ import errno
 import os
 import pathlib
 import shutil
+import signal
 import sys
+import time
 
 sys.dont_write_bytecode = True
 from demo_support import KINDS, DemoTest, main, need, program  # noqa: E402
@@ -262,6 +264,25 @@ class Shim(DemoTest):
         done = self.fail(KVM_CREATE_VM, errno.ENOMEM, "--runs", "block,user:int,stall", first=2)
         self.failed(done, "run failed: user:int: kvm: creating a virtual machine: .*")
         self.assertEqual(self.rows(done.stdout), ["block"])
+
+    def test_userfaultfd_is_lost(self):
+        """The VM pauses and says so; nobody spins for it, and a signal ends it at once."""
+        fifo = self.folder / "fifo"
+        os.mkfifo(fifo)
+        for kind in KINDS:
+            with self.subTest(kind=kind), self.running(
+                    "--pages", "4096", "--delay-us", "20000", "--runs", kind, terminal=True,
+                    env={"LD_PRELOAD": SHIM, "SHIM_LOSE_UFFD": str(fifo)}) as demo:
+                demo.wait_for("[0-9]+ pages fetched")
+                os.close(os.open(fifo, os.O_WRONLY))
+                demo.wait_for(f"paused: {kind}: memory at guest address .*: userfaultfd: .*\r\n")
+                before = demo.cpu_s()
+                time.sleep(0.5)
+                self.assertLess(demo.cpu_s() - before, 0.2)
+                demo.send(signal.SIGTERM)
+                code, _, took = demo.finish()
+                self.assertEqual(code, -signal.SIGTERM)
+                self.assertLess(took, 3)
 
     def test_no_o_tmpfile(self):
         """A file system without O_TMPFILE: the image has a name for a moment."""
