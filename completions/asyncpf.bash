@@ -1,51 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-# bash completion for asyncpf(1)
+# bash completion for asyncpf(1). It needs nothing of the package bash-completion.
 
-_asyncpf()
+# What may follow `asyncpf VERB --OPTION`: @files, or words; @list: several, separated by commas.
+_asyncpf_values()
 {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local words=
-
-	COMPREPLY=()
-	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run sim
-			status stop --help --version' -- "$cur")
-		return
-	fi
-	# A file name: for demo's --json and --image, not for doctor's --json, a flag.
-	case ${COMP_WORDS[1]}$prev in
+	case $1$2 in
 	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json | \
-		run--swap | *--control)
-		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-		return
+		run--swap | *--control) echo @files ;;
+	check--abi) echo 'int pf2 pf2-strict legacy' ;;
+	check--faults) echo 'user kernel' ;;
+	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
+	demo--grace-us) echo 'auto' ;;
+	demo--runs)
+		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
+			'user:int collision'
 		;;
-	check--abi)
-		mapfile -t COMPREPLY < <(compgen -W 'int pf2 pf2-strict legacy' -- "$cur")
-		return
-		;;
-	check--faults)
-		mapfile -t COMPREPLY < <(compgen -W 'user kernel' -- "$cur")
-		return
-		;;
-	demo--pattern)
-		words='sequential random shared compute idle rewrite'
-		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-		return
-		;;
-	run--faults)
-		mapfile -t COMPREPLY < <(compgen -W 'user kernel stall block' -- "$cur")
-		return
-		;;
-	run--abi)
-		mapfile -t COMPREPLY < <(compgen -W 'int pf2 pf2-strict legacy off' -- "$cur")
-		return
-		;;
-	sim--abi)
-		mapfile -t COMPREPLY < <(compgen -W 'legacy pf2 pf2-strict int' -- "$cur")
-		return
-		;;
+	run--faults) echo 'user kernel stall block' ;;
+	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
+	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
 	esac
-	case ${COMP_WORDS[1]} in
+}
+
+_asyncpf_options()
+{
+	case $1 in
 	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --image --source-wrap
@@ -56,14 +34,75 @@ _asyncpf()
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json --quiet
-		--lab --local --help --version' ;;
+		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json
+		--quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi
 		--exhaustive --states --scale --faults
 		--no-faults --log --help --version' ;;
+	*) words= ;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	# These take no value; all others are followed by one.
+	case $1 in
+	doctor | status) flags='--json --help --version' ;;
+	*) flags='--quiet --stats --exit-port --lab --local --all --exhaustive --scale
+		--no-faults --log --help --version' ;;
+	esac
+}
+
+_asyncpf_is_flag()
+{
+	[[ " ${flags//[$'\n\t']/ } " == *" $1 "* ]]
+}
+
+_asyncpf()
+{
+	local line=${COMP_LINE:0:COMP_POINT} words flags typed values option= value= list=
+	local -a said
+
+	COMPREPLY=()
+	# bash splits its own words at = and : as well, which belong to ours.
+	read -ra said <<<"$line"
+	[[ $line == *[[:space:]] ]] && said+=('')
+	local -i last=$((${#said[@]} - 1))
+	local word=${said[last]}
+	typed=${COMP_WORDS[COMP_CWORD]}
+	[[ $typed == [=:] ]] && typed=
+
+	if ((last == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run sim
+			status stop --help --version' -- "$word")
+		return
+	fi
+	_asyncpf_options "${said[1]}"
+	if [[ $word == --*=* ]]; then
+		option=${word%%=*} value=${word#*=}
+	elif [[ ${said[last - 1]} == --* && ${said[last - 1]} != *=* ]] &&
+		! _asyncpf_is_flag "${said[last - 1]}"; then
+		option=${said[last - 1]} value=$word
+	fi
+	if [[ -z $option ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+		return
+	fi
+	values=$(_asyncpf_values "${said[1]}" "$option")
+	case $values in
+	@files)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$value")
+		;;
+	@list*)
+		[[ $value == *,* ]] && list=${value%,*},
+		mapfile -t COMPREPLY < <(compgen -P "$list" -W "${values#@list }" -- "${value##*,}")
+		;;
+	*) mapfile -t COMPREPLY < <(compgen -W "$values" -- "$value") ;;
+	esac
+	# What readline puts in is what stands behind the = or : that it split at.
+	if [[ $typed == "$word" && $word == --*=* ]]; then
+		COMPREPLY=("${COMPREPLY[@]/#/$option=}")
+	elif [[ $values != @files && $typed != "$value" ]]; then
+		COMPREPLY=("${COMPREPLY[@]#"${value%"$typed"}"}")
+	fi
 }
 complete -F _asyncpf asyncpf

@@ -15,6 +15,8 @@
 
 #include "cli/cli.h"
 #include "cli/stop_signals.h"
+#include "mem/memfd.h"
+#include "rights/refusal.h"
 #include "vmm/machine.h"
 
 /* Made by tools/embed from guests/conformance. */
@@ -45,17 +47,24 @@ static const char *const abi_words[] = {"off", "legacy", "pf2", "pf2-strict", "i
 
 static int memory_file(const char *name, const void *bytes, size_t len, struct err *e)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC);
+	int fd = memfd_new(name);
+	struct refusal r;
 	ssize_t n;
 
-	if (fd < 0)
-		return err_sys(e, -errno, "cannot start: check: memory for %s", name);
-	n = write(fd, bytes, len);
-	if (n == (ssize_t)len)
-		return fd;
-	err_sys(e, n < 0 ? -errno : -ENOSPC, "cannot start: check: memory for %s", name);
-	close(fd);
-	return e->code;
+	if (fd < 0) {
+		n = -errno;
+		refusal_memfd("", (int)n, &r);
+		return refusal_err(&r, (int)n, e);
+	}
+	for (size_t done = 0; done < len; done += (size_t)n) {
+		n = write(fd, (const char *)bytes + done, len - done);
+		if (n > 0)
+			continue;
+		err_sys(e, n < 0 ? -errno : -ENOSPC, "cannot start: check: memory for %s", name);
+		close(fd);
+		return e->code;
+	}
+	return fd;
 }
 
 /* Each page starts with its own address in the guest. */
@@ -149,9 +158,9 @@ static int run_machine(struct check_run *r, bool *begun)
 	if (rc < 0)
 		return err_sys(&r->err, rc, "cannot start: check: thread");
 	rc = machine_open(&cfg, &m, &r->err);
-	*begun = rc == 0;
 	if (rc == 0)
 		rc = machine_run(m, &r->out, &r->err);
+	*begun = r->out.started;
 	machine_close(m);
 	close(r->console[1]);
 	r->console[1] = -1;

@@ -79,6 +79,28 @@ int cli_refused(const struct err *e)
 	return CLI_REFUSED;
 }
 
+void cli_wrapped(FILE *out, const char *text, unsigned at, unsigned indent)
+{
+	bool first = true; /* word of its line */
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+
+		if (!first && at + 1 + len > CLI_COLUMNS) {
+			fprintf(out, "\n%*s", (int)indent, "");
+			at = indent;
+		} else if (!first) {
+			fputc(' ', out);
+			at++;
+		}
+		first = false;
+		fwrite(text, 1, len, out);
+		at += (unsigned)len;
+		text += len + (text[len] == ' ');
+	}
+	fputc('\n', out);
+}
+
 int cli_version(void)
 {
 	printf("asyncpf %s\n", APF_VERSION_TEXT);

@@ -7,6 +7,8 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <stdio.h>
+
 #include "base/err.h"
 
 /*
@@ -41,6 +43,14 @@ int cli_failed(const struct err *e);
 int cli_refused(const struct err *e);
 /* "; what to do" by the code; "" where the text says it, or only the text could. */
 const char *cli_advice(const struct err *e);
+
+#define CLI_COLUMNS 80 /* of a terminal; tables, help and verdicts fit in it */
+
+/*
+ * Prints text, whose first word comes at column `at`, broken at spaces so that it fits; further
+ * lines start at `indent`. A longer word is not broken. Ends the line.
+ */
+void cli_wrapped(FILE *out, const char *text, unsigned at, unsigned indent);
 
 /* Prints the version. Returns CLI_OK. */
 int cli_version(void);

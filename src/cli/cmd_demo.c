@@ -111,6 +111,21 @@ static enum demo_run run_by_name(const char *text, size_t len)
 	return (enum demo_run)i;
 }
 
+static int unknown_run(const char *text, size_t len, struct err *e)
+{
+	int shown = len < 60 ? (int)len : 60;
+	char word[64];
+	const char *meant;
+
+	snprintf(word, sizeof(word), "%.*s", shown, text);
+	meant = opts_nearest(word, run_names);
+	if (meant)
+		return err_set(e, -EINVAL, "bad value: --runs %s: there is no such run; did you "
+			       "mean '%s'?", word, meant);
+	return err_set(e, -EINVAL, "bad value: --runs %s: there is no such run; see 'asyncpf demo "
+		       "--help'", word);
+}
+
 static int parse_runs(const char *text, struct demo_opts *d, struct err *e)
 {
 	bool seen[DEMO_RUN_COUNT] = {false};
@@ -122,8 +137,7 @@ static int parse_runs(const char *text, struct demo_opts *d, struct err *e)
 		enum demo_run run = run_by_name(text, len);
 
 		if (run == DEMO_RUN_COUNT)
-			return err_set(e, -EINVAL, "bad value: --runs %.*s: there is no such run; "
-				       "see 'asyncpf demo --help'", shown, text);
+			return unknown_run(text, len, e);
 		if (seen[run])
 			return err_set(e, -EINVAL, "bad value: --runs %.*s: named twice; "
 				       "name each run once", shown, text);

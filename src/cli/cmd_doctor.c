@@ -27,13 +27,27 @@ static const struct opts doctor_table = {
 	.rows = rows,
 };
 
-static void print_missing(uint32_t missing)
+#define NAME_COLUMN 9
+#define MEANS_COLUMN 32
+
+static void print_line(const char *verdict, const char *name, const char *means)
 {
-	fputs(missing ? " misses" : " works", stdout);
+	printf("%-8s %-22s ", verdict, name);
+	cli_wrapped(stdout, means, MEANS_COLUMN, MEANS_COLUMN);
+}
+
+static void print_way(const char *name, uint32_t missing)
+{
+	char text[PROBE_COUNT * 24] = "works";
+	size_t used = 0;
+
+	if (missing)
+		used = (size_t)snprintf(text, sizeof(text), "misses");
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++)
 		if (missing & 1u << i)
-			printf(" %s", probe_name(i));
-	fputc('\n', stdout);
+			used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
+						 probe_name(i));
+	print_line(missing ? "no" : "ok", name, text);
 }
 
 static void json_missing(struct json *j, const char *key, uint32_t missing)
@@ -47,27 +61,29 @@ static void json_missing(struct json *j, const char *key, uint32_t missing)
 
 static void print_text(const struct probes *p)
 {
-	uint32_t evict = probe_evict_missing(p);
-
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
 		const struct probe *pr = &p->list[i];
+		char fix[sizeof(pr->fix) + 16];
 
-		printf("%-8s %-22s %s%s%s\n", verdict_name(pr->verdict), probe_name(i), pr->means,
-		       pr->fix[0] ? "; to fix: " : "", pr->fix);
+		print_line(verdict_name(pr->verdict), probe_name(i), pr->means);
+		if (!pr->fix[0])
+			continue;
+		snprintf(fix, sizeof(fix), "to fix: %s", pr->fix);
+		printf("%*s", NAME_COLUMN, "");
+		cli_wrapped(stdout, fix, NAME_COLUMN, NAME_COLUMN + 8);
 	}
 	fputs("\nWhat will work here:\n", stdout);
 	for (enum probe_way w = 0; w < WAY_COUNT; w++) {
-		uint32_t missing = probe_way_missing(p, w);
+		char name[24];
 
-		printf("%-8s --faults %-13s", missing ? "no" : "ok", probe_way_name(w));
-		print_missing(missing);
+		snprintf(name, sizeof(name), "--faults %s", probe_way_name(w));
+		print_way(name, probe_way_missing(p, w));
 	}
-	printf("%-8s %-22s", evict ? "no" : "ok", "--resident-max, evict");
-	print_missing(evict);
-	printf("%-8s %-22s %s\n", p->linux_guest ? "ok" : "no", "stock Linux guest",
-	       p->linux_guest    ? "fast enough at CPL 0"
-	       : p->cpl0_per_s ? "too slow at CPL 0 (guest.cpl0); 'asyncpf run' takes it to the lab"
-				 : "guest code could not be timed (guest.cpl0)");
+	print_way("--resident-max, evict", probe_evict_missing(p));
+	print_line(p->linux_guest ? "ok" : "no", "stock Linux guest",
+		   p->linux_guest   ? "fast enough at CPL 0"
+		   : p->cpl0_per_s ? "too slow at CPL 0; 'asyncpf run' uses the lab"
+				   : "guest code could not be timed (guest.cpl0)");
 }
 
 static int print_json(const struct probes *p)
@@ -84,6 +100,7 @@ static int print_json(const struct probes *p)
 		json_text(&j, "verdict", verdict_name(p->list[i].verdict));
 		json_text(&j, "means", p->list[i].means);
 		json_text(&j, "fix", p->list[i].fix[0] ? p->list[i].fix : NULL);
+		json_text(&j, "refusal", p->list[i].refusal);
 		json_close(&j);
 	}
 	json_close(&j);
@@ -115,7 +132,7 @@ int cmd_doctor(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	probe_host(&p);
+	probe_all(&p);
 	if (o.json)
 		(void)print_json(&p);
 	else

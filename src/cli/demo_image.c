@@ -59,8 +59,9 @@ static int make_noise(int fd, const char *dir, uint64_t pages, uint64_t seed, in
 			errno = ENOSPC;
 		if (n != (ssize_t)sizeof(page))
 			return err_set(e, -errno, "cannot write the demo's image: page %llu in "
-				       SHOWN_FMT ": %m; free space there, set TMPDIR, or use "
-				       "fewer --pages", (unsigned long long)i, SHOWN(dir));
+				       SHOWN_FMT ": %m%s", (unsigned long long)i, SHOWN(dir),
+				       errno == EFBIG ? "" : "; free space there, set TMPDIR, or "
+							     "use fewer --pages");
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,6 +67,22 @@ static int unknown_verb(const char *word)
 	return CLI_USAGE;
 }
 
+/* `asyncpf help` and `asyncpf help VERB`, which many try first. */
+static int help_about(char *verb)
+{
+	char option[] = "--help";
+	char *argv[] = {verb, option, NULL};
+
+	if (!verb) {
+		print_usage(stdout);
+		return CLI_OK;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(verb, verbs[i].name) == 0)
+			return verbs[i].run(2, argv);
+	return unknown_verb(verb);
+}
+
 static int run_verb(int argc, char **argv)
 {
 	if (argc < 2) {
@@ -78,6 +95,8 @@ static int run_verb(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "--version") == 0)
 		return cli_version();
+	if (strcmp(argv[1], "help") == 0 && argc <= 3)
+		return help_about(argc == 3 ? argv[2] : NULL);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)
 			return verbs[i].run(argc - 1, argv + 1);
@@ -98,6 +117,8 @@ static void guard_standard_streams(void)
 int main(int argc, char **argv)
 {
 	guard_standard_streams();
+	/* A write beyond RLIMIT_FSIZE is an error of that write, not the end. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 
 	int r = run_verb(argc, argv);
 

@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/size.h"
+#include "cli/cli.h"
 
 /* getopt_long return values; table rows count from 0 upwards behind ROW_FIRST. */
 enum { KEY_HELP = 'h', KEY_VERSION = 256, ROW_FIRST = 512 };
@@ -64,32 +65,42 @@ int opts_size(const char *text, uint64_t *ret_bytes)
 	return 0;
 }
 
-/* Levenshtein distance, ignoring case; both words are at most NEAREST_WORD_MAX long. */
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * Letters that are wrong, missing, too many, or changed with their neighbour, ignoring case; both
+ * words are at most NEAREST_WORD_MAX long. Three rows of the table of all beginnings suffice.
+ */
 static unsigned word_distance(const char *a, const char *b)
 {
-	unsigned row[NEAREST_WORD_MAX + 1];
+	unsigned rows[3][NEAREST_WORD_MAX + 1];
+	unsigned *older = rows[0], *old = rows[1], *now = rows[2];
 	size_t len = strlen(b);
 
 	for (unsigned j = 0; j <= len; j++)
-		row[j] = j;
-	for (unsigned i = 1; *a; a++, i++) {
-		unsigned diagonal = row[0];
+		old[j] = j;
+	for (unsigned i = 1; a[i - 1]; i++) {
+		int x = tolower((unsigned char)a[i - 1]);
 
-		row[0] = i;
+		now[0] = i;
 		for (unsigned j = 1; j <= len; j++) {
-			bool same = tolower((unsigned char)*a) ==
-				    tolower((unsigned char)b[j - 1]);
-			unsigned best = diagonal + !same;
+			int y = tolower((unsigned char)b[j - 1]);
 
-			diagonal = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
+			now[j] = least(old[j - 1] + (x != y), least(old[j], now[j - 1]) + 1);
+			if (i > 1 && j > 1 && x == tolower((unsigned char)b[j - 2]) &&
+			    y == tolower((unsigned char)a[i - 2]))
+				now[j] = least(now[j], older[j - 2] + 1);
 		}
+		unsigned *free_row = older;
+
+		older = old;
+		old = now;
+		now = free_row;
 	}
-	return row[len];
+	return old[len];
 }
 
 const char *opts_nearest(const char *word, const char *const *words)
@@ -229,9 +240,12 @@ static int store(const struct opts *o, const struct opt *row, const char *text, 
 	return store_number(o, row, text, into, e);
 }
 
-/* getopt_long has refused `word`: says why, as exactly as it lets us know. */
+/*
+ * getopt_long has refused `word`: says why, as exactly as it lets us know. cluster: the word that
+ * a refused letter is in, which may be an option with a dash too few; or NULL.
+ */
 static void explain_refusal(const struct opts *o, const struct option *longs, int got,
-			    const char *word, struct err *e)
+			    const char *word, const char *cluster, struct err *e)
 {
 	const char *names[OPTS_ROWS_MAX + 3];
 	size_t len = strcspn(word, "=");
@@ -264,6 +278,10 @@ static void explain_refusal(const struct opts *o, const struct option *longs, in
 		memcpy(bare, word + 2, len - 2);
 		bare[len - 2] = '\0';
 		meant = opts_nearest(bare, names);
+	} else if (cluster && strcspn(cluster, "=") <= NEAREST_WORD_MAX) {
+		snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(cluster, "=") - 1, cluster + 1);
+		meant = opts_nearest(bare, names);
+		word = meant ? cluster : word;
 	}
 	if (meant)
 		err_set(e, -EINVAL, "unknown option: %.60s: 'asyncpf %s' does not have it; "
@@ -321,7 +339,11 @@ enum opts_outcome opts_parse(const struct opts *o, int argc, char **argv, void *
 			bool is_letter = got == '?' && optopt > 0 && optopt < KEY_VERSION &&
 					 optopt != KEY_HELP;
 			const char *word = is_letter ? letter : argv[optind - 1];
-			explain_refusal(o, longs, got, word, e);
+			/* While letters of it are still to come, optind is the word's. */
+			bool within = is_letter && optind < argc && argv[optind][0] == '-' &&
+				      argv[optind][1] == letter[1] && argv[optind][2];
+
+			explain_refusal(o, longs, got, word, within ? argv[optind] : NULL, e);
 			return OPTS_BAD;
 		}
 		if (store(o, &o->rows[got - ROW_FIRST], optarg, into, e) < 0)
@@ -401,37 +423,13 @@ void opts_words(const struct opts *o, const void *values, const void *defaults, 
 }
 
 #define HELP_COLUMN 26
-#define HELP_WIDTH 80
-
-/* Prints `text` from HELP_COLUMN on, broken at spaces. */
-static void help_wrapped(const char *text, FILE *out)
-{
-	unsigned column = HELP_COLUMN;
-
-	while (*text) {
-		size_t len = strcspn(text, " ");
-
-		if (column > HELP_COLUMN && column + 1 + len > HELP_WIDTH) {
-			fprintf(out, "\n%*s", HELP_COLUMN, "");
-			column = HELP_COLUMN;
-		} else if (column > HELP_COLUMN) {
-			fputc(' ', out);
-			column++;
-		}
-		fwrite(text, 1, len, out);
-		column += (unsigned)len;
-		text += len + (text[len] == ' ');
-	}
-	fputc('\n', out);
-}
-
 static void help_row(const char *left, const char *text, FILE *out)
 {
 	if (strlen(left) + 2 > HELP_COLUMN)
 		fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
 	else
 		fprintf(out, "%-*s", HELP_COLUMN, left);
-	help_wrapped(text, out);
+	cli_wrapped(out, text, HELP_COLUMN, HELP_COLUMN);
 }
 
 void opts_help(const struct opts *o, FILE *out)

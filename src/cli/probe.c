@@ -1,30 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See probe.h. Here: the machine, io_uring, KVM's capabilities, and the table of
- * what each way of serving faults needs.
+ * See probe.h. Here: memfd, io_uring, KVM's capabilities, and the table of what each way of
+ * serving faults needs.
  */
 #include "cli/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <linux/kvm.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "io/uring.h"
+#include "mem/memfd.h"
 #include "mem/pagemap.h"
 
 static const char *const names[PROBE_COUNT] = {
 	[PROBE_KERNEL] = "kernel",
 	[PROBE_CPUS] = "cpus",
 	[PROBE_MEMORY] = "memory",
+	[PROBE_CGROUP] = "memory.cgroup",
+	[PROBE_OVERCOMMIT] = "memory.overcommit",
+	[PROBE_LIMITS] = "limits",
+	[PROBE_NAMESPACE] = "user_namespace",
+	[PROBE_SECCOMP] = "seccomp",
+	[PROBE_MODULE] = "security_module",
 	[PROBE_MEMFD] = "memfd",
 	[PROBE_IO_URING] = "io_uring",
 	[PROBE_KVM] = "kvm.device",
@@ -44,6 +49,7 @@ static const char *const names[PROBE_COUNT] = {
 	[PROBE_PAGEMAP_SCAN] = "pagemap.scan",
 	[PROBE_GUEST_CPL0] = "guest.cpl0",
 	[PROBE_GUEST_TOUCH] = "guest.touch",
+	[PROBE_GUEST_SERVED] = "guest.served",
 };
 
 #define BIT(id) (1u << (id))
@@ -94,6 +100,8 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way)
 	for (unsigned i = 0; i < PROBE_COUNT; i++)
 		if (ways[way].needs & BIT(i) && p->list[i].verdict == VERDICT_NO)
 			missing |= BIT(i);
+	if (missing == 0 && (p->unserved >> way & 1))
+		missing = BIT(PROBE_GUEST_SERVED);
 	return missing;
 }
 
@@ -113,11 +121,18 @@ uint32_t probe_evict_missing(const struct probes *p)
 	return missing;
 }
 
+void probe_refused(struct probe *pr, const struct refusal *r)
+{
+	probe_set(pr, VERDICT_NO, r->fix, "%s", r->why);
+	pr->refusal = refusal_kind_name(r->kind);
+}
+
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)
 {
 	va_list ap;
 
 	pr->verdict = v;
+	pr->refusal = NULL;
 	snprintf(pr->fix, sizeof(pr->fix), "%s", fix);
 	va_start(ap, fmt);
 	vsnprintf(pr->means, sizeof(pr->means), fmt, ap);
@@ -137,60 +152,19 @@ static void probe_pagemap(struct probe *pr)
 	probe_set(pr, VERDICT_OK, "", "what is mapped, and was written to, can be found out");
 }
 
-/* First number of a line "name: number" of a /proc file, or of the file when name is "". */
-static int read_number(const char *path, const char *name, long long *ret_value)
-{
-	char line[128];
-	int r = -ENOENT;
-	FILE *f = fopen(path, "re");
-
-	if (!f)
-		return -errno;
-	while (r < 0 && fgets(line, sizeof(line), f))
-		if (strncmp(line, name, strlen(name)) == 0 &&
-		    sscanf(line + strlen(name), "%lld", ret_value) == 1)
-			r = 0;
-	fclose(f);
-	return r;
-}
-
-static void probe_machine(struct probe *list)
-{
-	struct utsname u;
-	cpu_set_t cpus;
-	long long kb;
-
-	if (uname(&u) == 0)
-		probe_set(&list[PROBE_KERNEL], VERDICT_OK, "",
-			  "%.32s %.64s (for information; what counts is tried below)", u.sysname,
-			  u.release);
-	else
-		probe_set(&list[PROBE_KERNEL], VERDICT_LIMITED, "", "uname: %s", strerror(errno));
-
-	int n = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-	if (n >= 2)
-		probe_set(&list[PROBE_CPUS], VERDICT_OK, "", "%d CPUs", n);
-	else
-		probe_set(&list[PROBE_CPUS], VERDICT_LIMITED, "allow the process a second CPU",
-			  "1 CPU: vCPU and page fetches take turns, measured times mean little");
-
-	if (read_number("/proc/meminfo", "MemAvailable:", &kb) < 0)
-		probe_set(&list[PROBE_MEMORY], VERDICT_LIMITED, "mount /proc",
-			  "/proc/meminfo does not say how much memory is available");
-	else if (kb < 256 * 1024)
-		probe_set(&list[PROBE_MEMORY], VERDICT_LIMITED, "free some memory",
-			  "%lld MiB available: too little for a guest of usual size", kb / 1024);
-	else
-		probe_set(&list[PROBE_MEMORY], VERDICT_OK, "", "%lld MiB available", kb / 1024);
-}
-
 /* Two mappings of one memfd must show the same bytes: guest mapping and alias. */
 static void probe_memfd(struct probe *pr)
 {
-	int fd = memfd_create("asyncpf-doctor", MFD_CLOEXEC);
+	int fd = memfd_new("asyncpf-doctor");
 	unsigned char *a = MAP_FAILED, *b = MAP_FAILED;
+	struct refusal r;
 
-	if (fd >= 0 && ftruncate(fd, PAGE_BYTES) == 0) {
+	if (fd < 0) {
+		refusal_memfd("", -errno, &r);
+		probe_refused(pr, &r);
+		return;
+	}
+	if (ftruncate(fd, PAGE_BYTES) == 0) {
 		a = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		b = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	}
@@ -203,61 +177,28 @@ static void probe_memfd(struct probe *pr)
 		munmap(a, PAGE_BYTES);
 	if (b != MAP_FAILED)
 		munmap(b, PAGE_BYTES);
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 }
 
 static void probe_io_uring(struct probe *pr)
 {
-	struct io_uring ring;
-	long long off = 0;
-	int r = io_uring_queue_init(8, &ring, 0);
+	struct refusal r;
 
-	if (r == 0) {
-		io_uring_queue_exit(&ring);
-		probe_set(pr, VERDICT_OK, "", "pages can be read through io_uring");
-		return;
-	}
-	(void)read_number("/proc/sys/kernel/io_uring_disabled", "", &off);
-	if (r == -ENOSYS)
-		probe_set(pr, VERDICT_NO, "use a kernel with CONFIG_IO_URING",
-			  "io_uring_setup: %s: this kernel has none", strerror(-r));
-	else if (r == -EPERM && off)
-		probe_set(pr, VERDICT_NO,
-			  off == 1 ? "sysctl kernel.io_uring_disabled=0, or join the group that "
-				     "kernel.io_uring_group names"
-				   : "sysctl kernel.io_uring_disabled=0",
-			  "io_uring_setup: %s: kernel.io_uring_disabled is %lld", strerror(-r),
-			  off);
-	else if (r == -EPERM)
-		probe_set(pr, VERDICT_NO, "allow io_uring in the container's seccomp profile",
-			  "io_uring_setup: %s", strerror(-r));
-	else if (r == -ENOMEM)
-		probe_set(pr, VERDICT_NO, "raise the limit: ulimit -l",
-			  "io_uring_setup: %s: locked memory", strerror(-r));
+	if (ioq_try(&r) < 0)
+		probe_refused(pr, &r);
 	else
-		probe_set(pr, VERDICT_NO, "free descriptors or memory", "io_uring_setup: %s",
-			  strerror(-r));
+		probe_set(pr, VERDICT_OK, "", "pages can be read through io_uring");
 }
 
 /* Opens /dev/kvm and checks its interface: the descriptor, or -1. */
 static int probe_kvm_device(struct probe *pr)
 {
 	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	int code = errno;
+	struct refusal r;
 
 	if (fd < 0) {
-		const char *fix = "see the kernel log";
-
-		if (code == ENOENT)
-			fix = "switch virtualisation on in the firmware or the outer hypervisor, "
-			      "then: modprobe kvm_intel, or kvm_amd; give a container the device";
-		else if (code == EACCES || code == EPERM)
-			fix = "usermod -aG kvm $USER and log in again, or setfacl -m u:$USER:rw "
-			      "/dev/kvm; give a container the device";
-		else if (code == ENODEV || code == ENXIO)
-			fix = "modprobe kvm_intel, or kvm_amd";
-		probe_set(pr, VERDICT_NO, fix, "/dev/kvm: %s", strerror(code));
+		refusal_kvm("", -errno, &r);
+		probe_refused(pr, &r);
 		return -1;
 	}
 	int api = ioctl(fd, KVM_GET_API_VERSION, 0);
@@ -323,12 +264,12 @@ static void probe_kvm_caps(struct probe *list, int kvm)
 	}
 }
 
-void probe_host(struct probes *ret_probes)
+void probe_all(struct probes *ret_probes)
 {
 	struct probes *p = ret_probes;
 
 	memset(p, 0, sizeof(*p));
-	probe_machine(p->list);
+	probe_host(p->list);
 	probe_memfd(&p->list[PROBE_MEMFD]);
 	probe_io_uring(&p->list[PROBE_IO_URING]);
 	int kvm = probe_kvm_device(&p->list[PROBE_KVM]);
@@ -338,8 +279,11 @@ void probe_host(struct probes *ret_probes)
 	if (kvm >= 0) {
 		probe_guest(p, kvm);
 		close(kvm);
-		return;
+	} else {
+		probe_set(&p->list[PROBE_GUEST_CPL0], VERDICT_NO, "see kvm.device",
+			  "could not be tried");
+		probe_set(&p->list[PROBE_GUEST_TOUCH], VERDICT_NO, "see kvm.device",
+			  "could not be tried");
 	}
-	probe_set(&p->list[PROBE_GUEST_CPL0], VERDICT_NO, "see kvm.device", "could not be tried");
-	probe_set(&p->list[PROBE_GUEST_TOUCH], VERDICT_NO, "see kvm.device", "could not be tried");
+	probe_served(p);
 }

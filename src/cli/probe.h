@@ -9,6 +9,7 @@
 #define CLI_PROBE_H
 
 #include "base/types.h"
+#include "rights/refusal.h"
 
 enum verdict {
 	VERDICT_NO,
@@ -20,6 +21,12 @@ enum probe_id {
 	PROBE_KERNEL, /* information only: never decides anything */
 	PROBE_CPUS,
 	PROBE_MEMORY,
+	PROBE_CGROUP,
+	PROBE_OVERCOMMIT,
+	PROBE_LIMITS,
+	PROBE_NAMESPACE,
+	PROBE_SECCOMP,
+	PROBE_MODULE,
 	PROBE_MEMFD,
 	PROBE_IO_URING,
 	PROBE_KVM,
@@ -39,17 +46,20 @@ enum probe_id {
 	PROBE_PAGEMAP_SCAN,
 	PROBE_GUEST_CPL0,
 	PROBE_GUEST_TOUCH,
+	PROBE_GUEST_SERVED,
 	PROBE_COUNT,
 };
 
 struct probe {
 	enum verdict verdict;
-	char means[200]; /* what was found and what it means */
+	const char *refusal; /* refusal_kind_name() where something was refused; else NULL */
+	char means[256]; /* what was found and what it means */
 	char fix[200];   /* what to do about it; empty where the verdict is ok */
 };
 
 struct probes {
 	struct probe list[PROBE_COUNT];
+	uint32_t unserved; /* a bit per enum probe_way whose guest was not served */
 	uint64_t cpl0_per_s; /* guest instructions per second at CPL 0; 0: unknown */
 	bool linux_guest;    /* fast enough at CPL 0 for a stock Linux kernel */
 };
@@ -63,8 +73,8 @@ enum probe_way { WAY_BLOCK, WAY_STALL, WAY_KERNEL, WAY_USER, WAY_COUNT };
  */
 uint32_t probe_evict_missing(const struct probes *p);
 
-/* Runs every probe; takes some 30 ms, and at most 6 s on a KVM that hangs. Cannot fail. */
-void probe_host(struct probes *ret_probes);
+/* Runs every probe; takes some 0.2 s, and at most 12 s on a KVM that hangs. Cannot fail. */
+void probe_all(struct probes *ret_probes);
 
 const char *probe_name(enum probe_id id);     /* "kvm.msr_filter" */
 const char *probe_way_name(enum probe_way way);
@@ -77,14 +87,14 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way);
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
+/* VERDICT_NO, for a right that is missing. */
+void probe_refused(struct probe *pr, const struct refusal *r);
+
+/* probe_host.c: the machine, its limits, who we are in it. */
+void probe_host(struct probe *list);
+
 /* probe_uffd.c: the five PROBE_UFFD entries. */
 void probe_uffd(struct probe *list);
-/*
- * A userfaultfd that takes faults in kernel mode, too, as KVM's are: by system call,
- * else by /dev/userfaultfd. What each attempt said goes to tried[2] (0 or -Exxx; 1:
- * not needed). -Exxx when both failed.
- */
-int probe_uffd_open(int tried[2]);
 /* Enables `features` and registers [addr, addr + len) for missing and minor faults. 0 or -Exxx. */
 int probe_uffd_register(int uffd, uint64_t features, void *addr, size_t len, uint64_t *ret_ioctls);
 /* 0 or -Exxx. */
@@ -95,5 +105,8 @@ int probe_uffd_poison(int uffd, void *addr, size_t len);
 void probe_guest(struct probes *p, int kvm);
 /* PROBE_GUEST_CPL0 alone: may take 30 ms. *ret_per_s: instructions per second, 0: none ran. */
 bool probe_runs_linux(int kvm, uint64_t *ret_per_s);
+
+/* probe_served.c: PROBE_GUEST_SERVED, with the ways that lack nothing else. */
+void probe_served(struct probes *p);
 
 #endif

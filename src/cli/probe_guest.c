@@ -20,6 +20,8 @@
 
 #include "cli/probe.h"
 #include "kvm/kvm_uapi.h"
+#include "mem/memfd.h"
+#include "mem/uffd.h"
 
 /* Guest-physical layout of the one memory slot. */
 enum { GPA_PML4 = 0x1000, GPA_PDPT = 0x2000, GPA_PD = 0x3000, GPA_CODE = 0x4000 };
@@ -64,7 +66,7 @@ static void put_entry(struct guest *g, unsigned table, uint64_t entry)
 
 static int guest_memory(struct guest *g)
 {
-	int fd = memfd_create("asyncpf-doctor", MFD_CLOEXEC);
+	int fd = memfd_new("asyncpf-doctor");
 
 	g->step = "memfd";
 	if (fd < 0)
@@ -327,14 +329,15 @@ static void set_touch(struct probe *pr, struct guest *g, int uffd)
 static void touch_absent_page(struct probes *p, int kvm)
 {
 	struct probe *pr = &p->list[PROBE_GUEST_TOUCH];
+	struct refusal why;
 	struct guest g;
-	int tried[2];
+	bool by_device;
 
 	if (p->list[PROBE_UFFD_POISON].verdict == VERDICT_NO) {
 		probe_set(pr, VERDICT_NO, "see uffd.poison", "could not be tried");
 		return;
 	}
-	int uffd = probe_uffd_open(tried);
+	int uffd = uffd_new(&by_device, &why);
 	int r = uffd < 0 ? uffd : guest_open(&g, kvm);
 	if (r < 0)
 		probe_set(pr, VERDICT_NO, "see kvm.device and uffd.open", "%s: %s",

@@ -5,52 +5,23 @@
  * report missing pages, make pages visible (UFFDIO_CONTINUE), poison them.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cli/probe.h"
+#include "mem/memfd.h"
+#include "mem/uffd.h"
+#include "mem/uffd_abi.h"
 
-/* Linux 6.1 and 6.6; older headers do not have them. Values from linux/userfaultfd.h. */
-#define DEV_IOC_NEW _IO(0xAA, 0x00)
-#define IOC_POISON_NR 0x08
-struct ioc_poison {
-	struct uffdio_range range;
-	uint64_t mode;
-	int64_t updated;
-};
-#define IOC_POISON _IOWR(UFFDIO, IOC_POISON_NR, struct ioc_poison)
-#define USER_MODE_ONLY 1
+#define POISON_BIT 8 /* of what UFFDIO_REGISTER offers */
 /* WP_HUGETLBFS_SHMEM and WP_ASYNC. */
 #define PROBE_UFFD_NOTING (1ull << 12 | 1ull << 15)
 
-_Static_assert(sizeof(struct ioc_poison) == 32, "as in linux/userfaultfd.h");
 _Static_assert(PROBE_UFFD_FEATURES == ((1ull << 14 /* POISON */) | UFFD_FEATURE_MINOR_SHMEM |
 				       UFFD_FEATURE_MISSING_SHMEM),
 	       "the features we use");
-
-int probe_uffd_open(int tried[2])
-{
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	tried[0] = fd < 0 ? -errno : 0;
-	tried[1] = 1;
-	if (fd >= 0)
-		return fd;
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	if (dev < 0) {
-		tried[1] = -errno;
-		return tried[1];
-	}
-	fd = ioctl(dev, DEV_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-	tried[1] = fd < 0 ? -errno : 0;
-	close(dev);
-	return fd < 0 ? tried[1] : fd;
-}
 
 int probe_uffd_register(int uffd, uint64_t features, void *addr, size_t len, uint64_t *ret_ioctls)
 {
@@ -68,38 +39,18 @@ int probe_uffd_register(int uffd, uint64_t features, void *addr, size_t len, uin
 
 int probe_uffd_poison(int uffd, void *addr, size_t len)
 {
-	struct ioc_poison p = {.range = {.start = (uint64_t)(uintptr_t)addr, .len = len}};
+	struct uffdio_poison p = {.range = {.start = (uint64_t)(uintptr_t)addr, .len = len}};
 
-	return ioctl(uffd, IOC_POISON, &p) < 0 ? -errno : 0;
-}
-
-static void explain_refusal(struct probe *pr, const int tried[2])
-{
-	const char *only = "";
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | USER_MODE_ONLY);
-
-	if (fd >= 0) {
-		only = "; for faults of user code alone it would open, but KVM's are kernel code's";
-		close(fd);
-	}
-	if (tried[0] == -ENOSYS)
-		probe_set(pr, VERDICT_NO, "use a kernel with CONFIG_USERFAULTFD",
-			  "userfaultfd(2): %s: this kernel has none", strerror(ENOSYS));
-	else
-		probe_set(pr, VERDICT_NO,
-			  "run with CAP_SYS_PTRACE, or setfacl -m u:$USER:rw /dev/userfaultfd, or "
-			  "sysctl vm.unprivileged_userfaultfd=1 (any one; in a container its "
-			  "seccomp profile must allow the call)",
-			  "userfaultfd(2): %s, /dev/userfaultfd: %s%s", strerror(-tried[0]),
-			  strerror(-tried[1]), only);
+	return ioctl(uffd, UFFDIO_POISON, &p) < 0 ? -errno : 0;
 }
 
 /* The bits of UFFDIO_API, from a descriptor of its own: the handshake is done once per fd. */
 static int features_offered(uint64_t *ret_features)
 {
 	struct uffdio_api api = {.api = UFFD_API};
-	int tried[2];
-	int fd = probe_uffd_open(tried);
+	struct refusal why;
+	bool by_device;
+	int fd = uffd_new(&by_device, &why);
 	int r = 0;
 
 	if (fd < 0)
@@ -119,7 +70,7 @@ static int try_on_shared_memory(int uffd, const char **ret_step)
 	int r = 0;
 
 	*ret_step = "memfd";
-	int fd = memfd_create("asyncpf-doctor", MFD_CLOEXEC);
+	int fd = memfd_new("asyncpf-doctor");
 	if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0) {
 		r = -errno;
 		if (fd >= 0)
@@ -134,7 +85,7 @@ static int try_on_shared_memory(int uffd, const char **ret_step)
 	r = probe_uffd_register(uffd, PROBE_UFFD_FEATURES, page, PAGE_BYTES, &ioctls);
 	if (r == 0) {
 		*ret_step = "UFFDIO_POISON on shared memory";
-		r = ioctls >> IOC_POISON_NR & 1 ? probe_uffd_poison(uffd, page, PAGE_BYTES)
+		r = ioctls >> POISON_BIT & 1 ? probe_uffd_poison(uffd, page, PAGE_BYTES)
 						: -EOPNOTSUPP;
 	}
 	munmap(page, PAGE_BYTES);
@@ -167,12 +118,13 @@ static void set_poison(struct probe *pr, uint64_t features, int uffd)
 void probe_uffd(struct probe *list)
 {
 	uint64_t features = 0;
-	int tried[2];
-	int uffd = probe_uffd_open(tried);
+	struct refusal why;
+	bool by_device;
+	int uffd = uffd_new(&by_device, &why);
 	int r = uffd < 0 ? uffd : features_offered(&features);
 
 	if (uffd < 0) {
-		explain_refusal(&list[PROBE_UFFD], tried);
+		probe_refused(&list[PROBE_UFFD], &why);
 	} else if (r < 0) {
 		probe_set(&list[PROBE_UFFD], VERDICT_NO, "use a kernel with userfaultfd API 0xAA",
 			  "UFFDIO_API: %s", strerror(-r));
@@ -180,7 +132,7 @@ void probe_uffd(struct probe *list)
 	} else {
 		probe_set(&list[PROBE_UFFD], VERDICT_OK, "",
 			  "userfaultfd opens by %s, faults of kernel code included",
-			  tried[0] == 0 ? "system call" : "/dev/userfaultfd");
+			  by_device ? "/dev/userfaultfd" : "system call");
 	}
 	if (r < 0) {
 		for (int i = PROBE_UFFD_MISSING_SHMEM; i <= PROBE_UFFD_WP_ASYNC; i++)

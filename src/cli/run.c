@@ -86,7 +86,10 @@ static int write_json(struct run *r, int code)
 		rc = run_report_json(r->o, &r->out, r->err.code ? &r->err : NULL, r->json.out);
 		rc = json_file_written(&r->json, rc, &e);
 	}
-	return rc < 0 ? cli_failed(&e) : code;
+	if (rc == 0)
+		return code;
+	(void)cli_failed(&e);
+	return code == CLI_OK ? CLI_FAILED : code;
 }
 
 static int report(struct run *r, bool ran, int code)
@@ -130,6 +133,7 @@ int run_main(const struct run_opts *o)
 		r.err.code = 0;
 		code = run_exit_code(&r.out);
 	}
+	ran &= r.out.started;
 	machine_control_stop(r.control);
 	machine_close(r.m);
 	tty_guard_end(&r.guard);

@@ -43,6 +43,7 @@
 #define IOQ_TRIES_MAX 3
 /* While the kernel takes no submission. */
 #define IOQ_PAUSE_US 1000
+#define IOQ_TRY_DEPTH 8
 
 enum ioq_state { IOQ_IDLE = 0, IOQ_WAITING, IOQ_IN_RING, IOQ_ENDED };
 /* FORGET: the second half of a read or sync, which drops what it has left in the page cache. */
@@ -601,48 +602,74 @@ static unsigned ioq_reap(void *ctx)
 
 /* Opening and closing. */
 
-static int ioq_setup_error(int rc, unsigned depth, struct err *e)
+/* What a call said, explained. Returns code. */
+static int refused_call(const char *call, int code, struct refusal *ret)
 {
-	int disabled = 0;
-	FILE *f;
-
-	switch (rc) {
-	case -ENOSYS:
-		return err_set(e, rc, "io_uring is not in this kernel (ENOSYS): use Linux 6.6 or "
-			       "newer, built with CONFIG_IO_URING");
-	case -EPERM:
-		f = fopen("/proc/sys/kernel/io_uring_disabled", "re");
-		if (f) {
-			if (fscanf(f, "%d", &disabled) != 1)
-				disabled = 0;
-			(void)fclose(f);
-		}
-		if (disabled)
-			return err_set(e, rc, "io_uring is forbidden here by the sysctl "
-				       "kernel.io_uring_disabled=%d: set it to 0, or to 1 and join "
-				       "the group in kernel.io_uring_group", disabled);
-		return err_set(e, rc, "io_uring is forbidden here (EPERM): allow io_uring_setup, "
-			       "io_uring_enter and io_uring_register in the seccomp profile of the "
-			       "container or service");
-	case -ENOMEM:
-		return err_set(e, rc, "no memory for an io_uring of depth %u (ENOMEM): raise the "
-			       "memory limit of the cgroup or RLIMIT_MEMLOCK (ulimit -l), or "
-			       "choose a smaller depth", depth);
-	default:
-		return err_sys(e, rc, "io_uring_setup with depth %u", depth);
-	}
+	refusal_io_uring("", call, code, ret);
+	return code;
 }
 
-int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
+static int open_ring(struct ioq *q, unsigned entries, struct refusal *ret)
 {
-	/*
-	 * The completion queue has two entries per submission entry: one for each request in
-	 * the kernel, one for a cancel of each, so it cannot overflow between two reaps.
-	 */
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
 			 IORING_SETUP_DEFER_TASKRUN,
 	};
+	int rc = io_uring_queue_init_params(entries, &q->ring, &params);
+
+	return rc < 0 ? refused_call("io_uring_setup", rc, ret) : 0;
+}
+
+/*
+ * A filter may let the set-up through and nothing that follows: an entry without work is
+ * submitted and waited for.
+ */
+static int enter_once(struct ioq *q)
+{
+	struct io_uring_cqe *cqe;
+	int rc;
+
+	io_uring_prep_nop(ioq_sqe(q));
+	do
+		rc = io_uring_submit_and_wait(&q->ring, 1);
+	while (rc == -EINTR);
+	if (rc >= 0)
+		rc = io_uring_peek_cqe(&q->ring, &cqe);
+	if (rc == 0)
+		io_uring_cqe_seen(&q->ring, cqe);
+	return rc;
+}
+
+/* The ring is the calling thread's, and works. */
+static int own_ring(struct ioq *q, struct refusal *ret)
+{
+	int rc;
+
+	/* liburing 2.3 declares io_uring_enable_rings, and does not have it. */
+	if (syscall(SYS_io_uring_register, q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+		    0) < 0)
+		return refused_call("io_uring_register", -errno, ret);
+	q->owner = pthread_self();
+	q->owned = true;
+	rc = enter_once(q);
+	return rc < 0 ? refused_call("io_uring_enter", rc, ret) : 0;
+}
+
+int ioq_try(struct refusal *ret)
+{
+	struct ioq q = {.owned = false};
+	int rc = open_ring(&q, IOQ_TRY_DEPTH, ret);
+
+	if (rc < 0)
+		return rc;
+	rc = own_ring(&q, ret);
+	io_uring_queue_exit(&q.ring);
+	return rc;
+}
+
+int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
+{
+	struct refusal why;
 	struct ioq *q;
 	int rc;
 
@@ -655,13 +682,15 @@ int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
 	q->depth[IOQ_READS] = depth;
 	q->depth[IOQ_WRITES] = IO_WRITES_MAX;
 	q->timeout_ns = NS_NEVER;
-	/* Watches and the time-out have entries, too. */
-	rc = io_uring_queue_init_params(depth + IO_WRITES_MAX + IOQ_WATCHES_MAX + 1, &q->ring,
-					&params);
+	/*
+	 * The completion queue has two entries per submission entry: one for each request in
+	 * the kernel, one for a cancel of each, so it cannot overflow between two reaps. Watches
+	 * and the time-out have entries, too.
+	 */
+	rc = open_ring(q, depth + IO_WRITES_MAX + IOQ_WATCHES_MAX + 1, &why);
 	if (rc < 0) {
-		rc = ioq_setup_error(rc, depth, e);
 		free(q);
-		return rc;
+		return refusal_err(&why, rc, e);
 	}
 	*ret = q;
 	return 0;
@@ -669,13 +698,10 @@ int ioq_open(unsigned depth, struct ioq **ret, struct err *e)
 
 int ioq_own(struct ioq *q, struct err *e)
 {
-	/* liburing 2.3 declares io_uring_enable_rings, and does not have it. */
-	if (syscall(SYS_io_uring_register, q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
-		    0) < 0)
-		return err_sys(e, -errno, "io_uring_register: enabling the ring");
-	q->owner = pthread_self();
-	q->owned = true;
-	return 0;
+	struct refusal why;
+	int rc = own_ring(q, &why);
+
+	return rc < 0 ? refusal_err(&why, rc, e) : 0;
 }
 
 void ioq_watch(struct ioq *q, int fd)

@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "port/io.h"
+#include "rights/refusal.h"
 
 #define IOQ_DEPTH_MAX 4096u
 
@@ -25,6 +26,9 @@ struct ioq;
  * what to do. The caller owns *ret. May block.
  */
 int ioq_open(unsigned depth, struct ioq **ret, struct err *e);
+
+/* Does what is needed of io_uring work here? 0, or -Exxx with what was refused and why. */
+int ioq_try(struct refusal *ret);
 
 /* The ops table; valid until ioq_close(). Any thread. */
 struct io ioq_io(struct ioq *q);

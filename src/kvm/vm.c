@@ -12,6 +12,7 @@
 #include "base/size.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
+#include "rights/refusal.h"
 
 static int enable_cap(int vm_fd, uint32_t cap, uint64_t arg, const char *name, struct err *e)
 {
@@ -103,15 +104,13 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm;
 
-	if (kvm < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
-		return err_set(e, -errno,
-			       "/dev/kvm: %m; enable virtualisation and load the kvm module, see "
-			       "`asyncpf doctor`");
-	if (kvm < 0 && (errno == EACCES || errno == EPERM))
-		return err_set(e, -errno,
-			       "/dev/kvm: %m; run as root or join the group that owns it (kvm)");
-	if (kvm < 0)
-		return err_sys(e, -errno, "/dev/kvm");
+	if (kvm < 0) {
+		struct refusal r;
+		int code = -errno;
+
+		refusal_kvm("", code, &r);
+		return refusal_err(&r, code, e);
+	}
 	if (KVMP_IOCTL(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
 		close(kvm);
 		return err_set(e, -EOPNOTSUPP,

@@ -12,7 +12,7 @@
 
 #include "base/size.h"
 #include "lib/apf.h"
-#include "lib/limits.h"
+#include "rights/limits.h"
 #include "source/source.h"
 
 #define SPAN_MIN (64ull << 20)

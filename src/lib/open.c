@@ -10,7 +10,7 @@
 #include "kvm/vm.h"
 #include "lib/apf.h"
 #include "lib/guard.h"
-#include "lib/limits.h"
+#include "rights/limits.h"
 #include "source/source.h"
 
 _Static_assert((int)APF_ABI_LEGACY == (int)APF_REV_LEGACY && (int)APF_ABI_PF2 == (int)APF_REV_PF2 &&

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/size.h"
 #include "mem/gmem.h"
+#include "mem/memfd.h"
 #include "mem/own.h"
 #include "mem/pagemap.h"
 #include "mem/uffd.h"
@@ -98,7 +99,7 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 	g->alias = set_aside(g->span);
 	g->part_of = calloc((g->span >> CHUNK_SHIFT) + 1, sizeof(*g->part_of));
 	if (g->guest == MAP_FAILED || g->alias == MAP_FAILED || !g->part_of)
-		return err_set(e, -ENOMEM, "guest memory of %s cannot be set aside twice; use less "
+		return err_set(e, -ENOMEM, "guest memory: %s cannot be set aside twice; use less "
 			       "(memory_max), or raise RLIMIT_AS (ulimit -v)",
 			       SIZE_WORD(g->span));
 	if (g->poison)
@@ -201,9 +202,16 @@ static int get_own(struct gmem *g, struct part *p, struct err *e)
 	struct stat st;
 
 	if (g->own < 0)
-		g->own = memfd_create("asyncpf-guest-ram", MFD_CLOEXEC);
-	if (g->own < 0 || fstat(g->own, &st) < 0)
-		return err_sys(e, -errno, "memfd_create for guest memory");
+		g->own = memfd_new("asyncpf-guest-ram");
+	if (g->own < 0) {
+		struct refusal r;
+		int code = -errno;
+
+		refusal_memfd("", code, &r);
+		return refusal_err(&r, code, e);
+	}
+	if (fstat(g->own, &st) < 0)
+		return err_sys(e, -errno, "guest memory: its descriptor");
 	p->fd = g->own;
 	p->offset = p->roff.v;
 	if ((uint64_t)st.st_size < p->roff.v + p->bytes &&

@@ -13,31 +13,57 @@
 /* The mappings never change while registered, so -EAGAIN can only be a passing state. */
 #define EAGAIN_MAX 1000
 
-static int uffd_new(struct err *e)
+static int by_call(int flags)
 {
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	int first = errno;
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags);
 
+	return fd < 0 ? -errno : fd;
+}
+
+/* Faults of the kernel itself, as KVM's are, need a privilege since 5.11; or this, since 6.1. */
+static int by_device(void)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	int fd;
+
+	if (dev < 0)
+		return -errno;
+	fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		fd = -errno;
+	close(dev);
+	return fd;
+}
+
+int uffd_new(bool *ret_by_device, struct refusal *ret_refusal)
+{
+	struct refusal_userfaultfd tried = {.call = by_call(0)};
+	int fd;
+
+	*ret_by_device = false;
+	if (tried.call >= 0)
+		return tried.call;
+	/* Whatever was said: a filter that hides the call has no say in the device. */
+	fd = by_device();
+	*ret_by_device = fd >= 0;
 	if (fd >= 0)
 		return fd;
-	if (first == ENOSYS)
-		return err_set(e, -ENOSYS, "userfaultfd: this kernel is built without it; use one "
-			       "with CONFIG_USERFAULTFD");
-	/* Since 5.11 faults of the kernel itself, KVM's among them, need a privilege. */
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	tried.device = fd;
+	fd = by_call(UFFD_USER_MODE_ONLY);
+	tried.user_only = fd < 0 ? fd : 0;
+	if (fd >= 0)
+		close(fd);
+	refusal_userfaultfd("", &tried, ret_refusal);
+	return tried.call;
+}
 
-	if (dev >= 0) {
-		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-		first = errno;
-		close(dev);
-		if (fd >= 0)
-			return fd;
-	}
-	if (first == EPERM)
-		return err_set(e, -EPERM,
-			       "userfaultfd: not permitted; run as root, give access to "
-			       "/dev/userfaultfd, or set sysctl vm.unprivileged_userfaultfd=1");
-	return err_sys(e, -first, "userfaultfd");
+static int open_one(struct err *e)
+{
+	struct refusal r;
+	bool by_dev;
+	int fd = uffd_new(&by_dev, &r);
+
+	return fd < 0 ? refusal_err(&r, fd, e) : fd;
 }
 
 static int handshake(int fd, uint64_t features, uint64_t *ret_has, struct err *e)
@@ -53,7 +79,7 @@ static int handshake(int fd, uint64_t features, uint64_t *ret_has, struct err *e
 int uffd_open(uint64_t features, uint64_t wanted, uint64_t *ret_has, struct err *e)
 {
 	uint64_t has = 0;
-	int fd = uffd_new(e);
+	int fd = open_one(e);
 	int rc;
 
 	if (fd < 0)
@@ -74,7 +100,7 @@ int uffd_open(uint64_t features, uint64_t wanted, uint64_t *ret_has, struct err 
 			"userfaultfd: this kernel lacks feature bits %#llx (shmem, minor faults)",
 			(unsigned long long)(features & ~has));
 	features |= wanted & has;
-	fd = uffd_new(e);
+	fd = open_one(e);
 	if (fd < 0)
 		return fd;
 	rc = handshake(fd, features, &has, e);

@@ -8,7 +8,13 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "rights/refusal.h"
 
+/*
+ * A userfaultfd that takes faults in kernel mode, too, as KVM's are: by system call, else by its
+ * device, which *ret_by_device tells. The fd, or -Exxx with what that means.
+ */
+int uffd_new(bool *ret_by_device, struct refusal *ret_refusal);
 /*
  * Opens a userfaultfd with at least these UFFD_FEATURE_* bits, and those of `wanted` that
  * there are, which *ret_has gets. Returns the fd or -Exxx.

@@ -69,6 +69,7 @@ enum machine_end {
 };
 
 struct machine_outcome {
+	bool started; /* every vCPU has a thread: the guest ran */
 	enum machine_end end;
 	uint32_t status; /* MACHINE_EXITED: what was written */
 	double wall_s;   /* first vCPU entered to the end */

@@ -187,6 +187,7 @@ int machine_run(struct machine *m, struct machine_outcome *ret, struct err *e)
 	m->running = true;
 	pthread_mutex_unlock(&m->lock);
 	rc = start_threads(m, e);
+	ret->started = rc == 0;
 	if (rc < 0)
 		machine_fail(m, e);
 	serve(m);

@@ -48,6 +48,25 @@ class Usage(unittest.TestCase):
         self.refused(["doctor", "--jsn"], "unknown option: --jsn: 'asyncpf doctor' does not "
                                           "have it; did you mean '--json'?")
 
+    def test_one_dash(self):
+        self.refused(["run", "-kernel", "x"], "unknown option: -kernel: 'asyncpf run' does not "
+                                              "have it; did you mean '--kernel'?")
+        self.refused(["run", "-k", "x"], "unknown option: -k: 'asyncpf run' does not have it; "
+                                         "see 'asyncpf run --help'")
+
+    def test_run_of_the_demo(self):
+        self.refused(["demo", "--runs", "block,user:itn"],
+                     "bad value: --runs user:itn: there is no such run; did you mean 'user:int'?")
+
+    def test_sizes_are_told_as_they_are_typed(self):
+        self.refused(["run", "--kernel", "k", "--memory", "4095M"],
+                     "bad value: --memory 4095M: not a multiple of 2M; use 4G")
+        self.refused(["run", "--kernel", "k", "--memory", "100G"],
+                     "bad value: --memory 100G: it must lie between 2M and 64G; see "
+                     "'asyncpf run --help'")
+        self.refused(["evict", "--control", "s", "--to", "99999999999T"],
+                     "bad value: --to 99999999999T: too large; see 'asyncpf evict --help'")
+
     def test_unexpected_operand(self):
         self.refused(["doctor", "x"], "unexpected operand: x: 'asyncpf doctor' takes none; "
                                       "see 'asyncpf doctor --help'")
@@ -96,6 +115,13 @@ class Help(unittest.TestCase):
         self.assertIn("usage: asyncpf VERB", done.stdout)
         self.assertIn("doctor", verbs())
         self.assertEqual(run("-h").stdout, done.stdout)
+
+    def test_help_as_a_verb(self):
+        self.assertEqual(run("help").stdout, run("--help").stdout)
+        self.assertEqual(run("help", "run").stdout, run("run", "--help").stdout)
+        done = run("help", "rnu")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("did you mean 'run'?", done.stderr)
 
     def test_every_verb_has_help_and_version(self):
         for verb in verbs():

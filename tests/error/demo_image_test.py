@@ -150,7 +150,7 @@ class OwnImage(DemoTest):
     def test_file_size_limit(self):
         done = self.command(["sh", "-c", f"ulimit -f 8; exec {program()} demo {' '.join(SMALL)}"])
         self.refused(done, "cannot write the demo's image: page [0-9]+ in .*: File too large; "
-                     "free space there, set TMPDIR, or use fewer --pages")
+                     r"raise the limit of file sizes \(ulimit -f\)")
 
     def test_stopped_while_it_is_prepared(self):
         """Hashing a large image takes long; it ends when it is told to."""

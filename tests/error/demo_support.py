@@ -47,7 +47,7 @@ def need(case, *kinds):
 class Running:
     """A demo in the background; what it writes to stderr arrives in .err."""
 
-    def __init__(self, folder, words, terminal=False):
+    def __init__(self, folder, words, terminal=False, env=None):
         self.err = ""
         if terminal:
             self.reader, writer = os.openpty()
@@ -55,7 +55,7 @@ class Running:
             self.reader, writer = os.pipe()
         self.process = subprocess.Popen(  # closed by finish()
             [program(), "demo", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=writer, cwd=folder, env={**os.environ, "TMPDIR": str(folder)})
+            stderr=writer, cwd=folder, env={**os.environ, "TMPDIR": str(folder), **(env or {})})
         os.close(writer)
 
     def _read(self, timeout):
@@ -158,8 +158,8 @@ class DemoTest(unittest.TestCase):
         return [kind for kind, _ in found]
 
     @contextlib.contextmanager
-    def running(self, *words, terminal=False):
-        demo = Running(self.temporary, words, terminal)
+    def running(self, *words, terminal=False, env=None):
+        demo = Running(self.temporary, words, terminal, env)
         try:
             yield demo
         finally:

@@ -5,6 +5,7 @@
 usage: doctor_test.py PATH_OF_ASYNCPF
 """
 import json
+import re
 import subprocess
 import sys
 import unittest
@@ -28,7 +29,9 @@ class Doctor(unittest.TestCase):
                      "kvm.exception_payload", "kvm.sync_regs", "kvm.signal_msi", "kvm.async_pf",
                      "kvm.async_pf_int", "uffd.open", "uffd.poison", "uffd.minor_shmem",
                      "uffd.missing_shmem", "io_uring", "memfd", "memory", "cpus", "kernel",
-                     "guest.cpl0", "guest.touch", "uffd.wp_async", "pagemap.scan"):
+                     "guest.cpl0", "guest.touch", "guest.served", "uffd.wp_async",
+                     "pagemap.scan", "memory.cgroup", "memory.overcommit", "limits",
+                     "user_namespace", "seccomp", "security_module"):
             self.assertIn(name, checks)
         for check in checks.values():
             self.assertIn(check["verdict"], ("ok", "limited", "no"))
@@ -52,9 +55,13 @@ class Doctor(unittest.TestCase):
         done = doctor()
         report = json.loads(doctor("--json").stdout)
         self.assertEqual(done.stderr, "")
-        lines = done.stdout.splitlines()
+        self.assertLessEqual(max(map(len, done.stdout.splitlines())), 80)
+        # What goes on in another line is indented.
+        lines = re.sub(r"\n +", " ", done.stdout).splitlines()
         for check, line in zip(report["checks"], lines):
             self.assertEqual(line.split()[:2], [check["verdict"], check["name"]])
+            if check["fix"]:
+                self.assertIn(f" to fix: {check['fix']}", line)
         for way in report["faults"]:
             line = [x for x in lines if f"--faults {way['name']}" in x][0]
             self.assertEqual(line.split()[0], "ok" if way["works"] else "no")

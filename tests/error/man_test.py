@@ -22,16 +22,30 @@ def options_of_page(page):
     return set(re.findall(r"^\.It Fl -([a-z-]+)", page, re.M))
 
 
-def options_of_completion(text, verb):
+def options_of_bash(text, verb):
     found = re.search(rf"^\s+{verb}\) words='([^']*)'", text, re.M)
     return {w[2:] for w in found.group(1).split()} if found else set()
+
+
+def options_of_zsh(text, verb):
+    found = re.search(rf"^(?:[\w |]+ )?{verb}(?: [\w |]+)?\)\n(.*?)^\t;;", text, re.M | re.S)
+    own = re.findall(r"^\t\t?.*?--([a-z-]+)=?\[", found[1], re.M) if found else []
+    return {*own, "help", "version"}
+
+
+def options_of_fish(text, verb):
+    found = re.search(rf"^set -l of '__fish_seen_subcommand_from {verb}'\n(.*?)(?:\n\n|\Z)", text,
+                      re.M | re.S)
+    own = re.findall(r"-n \$of -l ([a-z-]+)", found[1]) if found else []
+    return {*own, "help", "version"}
 
 
 def main():
     asyncpf, source = sys.argv[1], pathlib.Path(sys.argv[2])
     bad = []
     pages = sorted((source / "docs/man").glob("*.[0-9]"))
-    completion = (source / "completions/asyncpf.bash").read_text(encoding="utf-8")
+    completions = {name: (source / "completions" / name).read_text(encoding="utf-8")
+                   for name in ("asyncpf.bash", "_asyncpf", "asyncpf.fish")}
     listing = subprocess.run([asyncpf, "--help"], capture_output=True, text=True,
                              check=True).stdout.split("Verbs:\n")[1].split("\n\n")[0]
     for verb in [line.split()[0] for line in listing.splitlines()]:
@@ -41,7 +55,9 @@ def main():
             bad.append(f"{page}: missing")
             continue
         there = {"page": options_of_page(page.read_text(encoding="utf-8")),
-                 "completion": options_of_completion(completion, verb)}
+                 "bash": options_of_bash(completions["asyncpf.bash"], verb),
+                 "zsh": options_of_zsh(completions["_asyncpf"], verb),
+                 "fish": options_of_fish(completions["asyncpf.fish"], verb)}
         bad += [f"{verb}: {where} and --help differ in: {' '.join(sorted(have ^ options))}"
                 for where, options in there.items() if have != options]
     if subprocess.run(["bash", "-n", source / "completions/asyncpf.bash"],

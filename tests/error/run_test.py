@@ -210,7 +210,7 @@ class Refusals(RunTest):
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
         self.fails(["--kernel", kernel(), "--memory", "4G"],
-                   r"guest memory of 4G .*RLIMIT_AS.*\(ulimit -v\)",
+                   r"guest memory: 4G .*RLIMIT_AS.*\(ulimit -v\)",
                    preexec_fn=limit)
 
     def test_no_descriptors(self):

@@ -57,7 +57,8 @@ class Setup(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
-        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc spin\Z")
+        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc acl zsh fish "
+                                   r"spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
         self.assertEqual(done.returncode, 1)
@@ -83,7 +84,8 @@ class Setup(unittest.TestCase):
 
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
-        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "spin")
+        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "setfacl",
+                 "zsh", "fish", "spin")
         if not os.path.exists("/usr/include/stdio.h"):
             self.skipTest("no C library headers here")
         done = self.run_with({name: true for name in names}, "test")

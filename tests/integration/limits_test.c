@@ -7,7 +7,7 @@
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
 
-#include "lib/limits.h"
+#include "rights/limits.h"
 
 static char root[64];
 
@@ -70,7 +70,7 @@ static void strict_overcommit_is_told(void **state)
 	refused(64 * MIB, "overcommit_memory=2");
 	refused(32 * MIB, NULL);
 	put("/proc/meminfo", "CommitLimit:   100000 kB\nCommitted_AS:   150000 kB\n");
-	refused(MIB, "has 0 left");
+	refused(MIB, "has 0 bytes left");
 	put("/proc/sys/vm/overcommit_memory", "1\n");
 	refused(64 * MIB, NULL);
 }

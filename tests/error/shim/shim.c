@@ -9,6 +9,8 @@
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
+ *   SHIM_LOSE_UFFD=FIFO  once somebody opens it for writing, every userfaultfd of the process is
+ *             closed
  *
  * Counting starts with main(); any thread.
  */
@@ -17,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +44,25 @@ struct shim_uffdio_api {
 
 void *__libc_calloc(size_t n, size_t size);
 
+/* Not a call that fails: the descriptor goes while it is in use. */
+static void *lose_userfaultfds(void *fifo)
+{
+	char path[64], target[64];
+
+	(void)syscall(SYS_close, syscall(SYS_open, fifo, O_RDONLY | O_CLOEXEC));
+	for (int fd = 3; fd < 256; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+		if (n > 0) {
+			target[n] = '\0';
+			if (strstr(target, "userfaultfd"))
+				(void)syscall(SYS_close, fd);
+		}
+	}
+	return NULL;
+}
+
 static struct {
 	char call[32];
 	unsigned first, times;
@@ -62,6 +84,16 @@ __attribute__((constructor)) static void shim_start(void)
 	shim.hide_cap = cap && sscanf(cap, "%u", &shim.cap) == 1;
 	shim.hide_poison = getenv("SHIM_NO_POISON") != NULL;
 	shim.hit = getenv("SHIM_HIT");
+	if (getenv("SHIM_LOSE_UFFD")) {
+		sigset_t all, old;
+		pthread_t thread;
+
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		if (pthread_create(&thread, NULL, lose_userfaultfds, getenv("SHIM_LOSE_UFFD")))
+			abort();
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
 }
 
 /* True, with errno set, if this call is one that shall fail. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See limits.h. Of a cgroup, the limits of those around it count as well; version 1 and 2. */
-#include "lib/limits.h"
+#include "rights/limits.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,26 +8,29 @@
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 
+#include "base/size.h"
 #include "base/types.h"
 
-#define NO_LIMIT UINT64_MAX
-#define PATH_BYTES 1024
+#define PATH_BYTES LIMITS_PATH_BYTES
 
 struct cgroup_limit {
 	char file[PATH_BYTES];
-	uint64_t bytes; /* NO_LIMIT: none */
+	uint64_t bytes; /* LIMITS_NONE: none */
 };
+
+/* What version 1 of cgroups says where there is none: the largest multiple of a page. */
+#define NEVER_REACHED (1ull << 62)
 
 /* A file's only number; "max", and a file that is not there, are no limit. */
 static uint64_t read_limit(const char *path)
 {
-	unsigned long long value = NO_LIMIT;
+	unsigned long long value = LIMITS_NONE;
 	FILE *f = fopen(path, "re");
 
 	if (!f)
-		return NO_LIMIT;
-	if (fscanf(f, "%llu", &value) != 1)
-		value = NO_LIMIT;
+		return LIMITS_NONE;
+	if (fscanf(f, "%llu", &value) != 1 || value >= NEVER_REACHED)
+		value = LIMITS_NONE;
 	fclose(f);
 	return value;
 }
@@ -39,7 +42,7 @@ static void look_up(const char *mount, char *path, const char *name, struct cgro
 		char file[PATH_BYTES];
 		char *slash = strrchr(path, '/');
 		int n = snprintf(file, sizeof(file), "%s%s/%s", mount, path, name);
-		uint64_t bytes = n > 0 && (size_t)n < sizeof(file) ? read_limit(file) : NO_LIMIT;
+		uint64_t bytes = n > 0 && (size_t)n < sizeof(file) ? read_limit(file) : LIMITS_NONE;
 
 		if (bytes < least->bytes) {
 			least->bytes = bytes;
@@ -79,9 +82,9 @@ static void look_at_line(const char *root, char *line, struct cgroup_limit *leas
 	}
 }
 
-static int check_cgroup(const char *root, uint64_t held, struct err *e)
+static void read_cgroup(const char *root, struct limits *ret)
 {
-	struct cgroup_limit least = {.bytes = NO_LIMIT};
+	struct cgroup_limit least = {.bytes = LIMITS_NONE};
 	char line[PATH_BYTES];
 	struct sysinfo si;
 	uint64_t swap = sysinfo(&si) == 0 ? (uint64_t)si.totalswap * si.mem_unit : 0;
@@ -90,17 +93,17 @@ static int check_cgroup(const char *root, uint64_t held, struct err *e)
 	snprintf(line, sizeof(line), "%s/proc/self/cgroup", root);
 	f = fopen(line, "re");
 	if (!f)
-		return 0;
+		return;
 	while (fgets(line, sizeof(line), f))
 		look_at_line(root, line, &least);
 	fclose(f);
+	if (least.bytes == LIMITS_NONE)
+		return;
 	/* What the kernel can put into its own swap does not count. */
-	if (least.bytes == NO_LIMIT || least.bytes + swap >= held)
-		return 0;
-	return err_set(e, -ENOMEM, "guest memory takes up to %llu bytes of host memory, and "
-		       "%.150s allows %llu: the kernel would kill the VM; raise it, or set "
-		       "resident_max below it", (unsigned long long)held, least.file,
-		       (unsigned long long)least.bytes);
+	if (__builtin_add_overflow(least.bytes, swap, &ret->cgroup_bytes))
+		ret->cgroup_bytes = LIMITS_NONE;
+	else
+		memcpy(ret->cgroup_file, least.file, sizeof(least.file));
 }
 
 /* kB of a line of /proc/meminfo. */
@@ -122,48 +125,63 @@ static uint64_t meminfo(const char *root, const char *name)
 	return kb;
 }
 
-static int check_overcommit(const char *root, uint64_t held, struct err *e)
+static void read_overcommit(const char *root, struct limits *ret)
 {
 	char path[PATH_BYTES];
 	uint64_t limit, used;
 
 	snprintf(path, sizeof(path), "%s/proc/sys/vm/overcommit_memory", root);
 	if (read_limit(path) != 2)
-		return 0;
+		return;
 	limit = meminfo(root, "CommitLimit");
 	used = meminfo(root, "Committed_AS");
-	if (limit > used && (limit - used) * 1024 >= held)
-		return 0;
-	return err_set(e, -ENOMEM, "guest memory takes up to %llu bytes of host memory; with "
-		       "vm.overcommit_memory=2 the kernel has %llu left to promise: set it to 0 "
-		       "or 1, raise vm.overcommit_ratio, or set resident_max",
-		       (unsigned long long)held,
-		       (unsigned long long)(limit > used ? (limit - used) * 1024 : 0));
+	ret->promise_bytes = limit > used ? (limit - used) * 1024 : 0;
 }
 
-static int check_process(uint64_t ram, struct err *e)
+static uint64_t rlimit_of(__rlimit_resource_t resource)
 {
-	struct rlimit as, file;
+	struct rlimit r;
 
-	if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur / 2 < ram)
-		return err_set(e, -ENOMEM, "guest memory of %llu bytes is mapped twice, and "
-			       "RLIMIT_AS allows the process %llu; raise it (ulimit -v)",
-			       (unsigned long long)ram, (unsigned long long)as.rlim_cur);
-	/* Beyond it the kernel does not only refuse: it kills. */
-	if (getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur < ram)
-		return err_set(e, -EFBIG, "guest memory of %llu bytes is a file to the kernel, and "
-			       "RLIMIT_FSIZE allows one of %llu; raise it (ulimit -f)",
-			       (unsigned long long)ram, (unsigned long long)file.rlim_cur);
-	return 0;
+	if (getrlimit(resource, &r) < 0 || r.rlim_cur == RLIM_INFINITY)
+		return LIMITS_NONE;
+	return r.rlim_cur;
+}
+
+void limits_read(const char *root, struct limits *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->cgroup_bytes = LIMITS_NONE;
+	ret->promise_bytes = LIMITS_NONE;
+	ret->address_bytes = rlimit_of(RLIMIT_AS);
+	ret->file_bytes = rlimit_of(RLIMIT_FSIZE);
+	ret->files = rlimit_of(RLIMIT_NOFILE);
+	read_cgroup(root, ret);
+	read_overcommit(root, ret);
 }
 
 int limits_check(const char *root, uint64_t ram, uint64_t held, struct err *e)
 {
-	int rc = check_process(ram, e);
+	struct limits l;
 
-	if (rc == 0)
-		rc = check_overcommit(root, held, e);
-	if (rc == 0)
-		rc = check_cgroup(root, held, e);
-	return rc;
+	limits_read(root, &l);
+	if (l.address_bytes / 2 < ram)
+		return err_set(e, -ENOMEM, "guest memory of %s is mapped twice, and RLIMIT_AS "
+			       "allows the process %s; raise it (ulimit -v)", SIZE_WORD(ram),
+			       SIZE_TEXT(l.address_bytes));
+	/* Beyond it the kernel does not only refuse: it kills. */
+	if (l.file_bytes < ram)
+		return err_set(e, -EFBIG, "guest memory of %s is a file to the kernel, and "
+			       "RLIMIT_FSIZE allows one of %s; raise it (ulimit -f)",
+			       SIZE_WORD(ram), SIZE_WORD(l.file_bytes));
+	if (l.promise_bytes < held)
+		return err_set(e, -ENOMEM, "guest memory takes up to %s of host memory; with "
+			       "vm.overcommit_memory=2 the kernel has %s left to promise; set it "
+			       "to 0 or 1, raise vm.overcommit_ratio, or set resident_max",
+			       SIZE_WORD(held), SIZE_TEXT(l.promise_bytes));
+	if (l.cgroup_bytes < held)
+		return err_set(e, -ENOMEM, "guest memory takes up to %s of host memory, and "
+			       "%.150s allows %s, so that the kernel would kill the VM; raise it, "
+			       "or set resident_max below it", SIZE_WORD(held), l.cgroup_file,
+			       SIZE_WORD(l.cgroup_bytes));
+	return 0;
 }

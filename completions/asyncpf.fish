@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+# fish completion for asyncpf(1).
+
+function __asyncpf_runs
+    # Several, separated by commas.
+    set -l typed (string replace -r '^--runs=' '' -- (commandline -ct))
+    set -l before (string replace -rf '^(.*,).*$' '$1' -- $typed)
+    printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
+end
+
+set -l verbs check demo doctor evict pause resume run sim status stop
+set -l none "not __fish_seen_subcommand_from $verbs"
+
+complete -c asyncpf -f
+complete -c asyncpf -s h -l help -d 'show the options and exit'
+complete -c asyncpf -l version -d 'show the version and exit'
+
+complete -c asyncpf -n $none -a check -d 'a host\'s promises, checked by a guest'
+complete -c asyncpf -n $none -a demo -d 'the main job in one minute'
+complete -c asyncpf -n $none -a doctor -d 'what works on this host, and why not'
+complete -c asyncpf -n $none -a evict -d 'take memory away from a running VM'
+complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
+complete -c asyncpf -n $none -a resume -d 'let a paused VM go on'
+complete -c asyncpf -n $none -a run -d 'boot a kernel'
+complete -c asyncpf -n $none -a sim -d 'simulation of the shipped code'
+complete -c asyncpf -n $none -a status -d 'what a running VM does'
+complete -c asyncpf -n $none -a stop -d 'ask a running VM to end'
+
+set -l of '__fish_seen_subcommand_from check'
+complete -c asyncpf -n $of -l abi -x -a 'int pf2 pf2-strict legacy' -d 'the protocol'
+complete -c asyncpf -n $of -l faults -x -a 'user kernel' -d 'whose half is checked'
+complete -c asyncpf -n $of -l only -x -d 'only checks whose name starts so'
+complete -c asyncpf -n $of -l cpus -x -d 'the guest\'s processors'
+complete -c asyncpf -n $of -l delay-us -x -d 'how long an absent page takes'
+
+set -l of '__fish_seen_subcommand_from demo'
+complete -c asyncpf -n $of -l runs -x -a '(__asyncpf_runs)' -d 'what to measure'
+complete -c asyncpf -n $of -l vcpus -x -d 'the guest\'s processors'
+complete -c asyncpf -n $of -l tasks -x -d 'guest tasks in all'
+complete -c asyncpf -n $of -l pages -x -d 'pages of 4 KiB that the tasks read'
+complete -c asyncpf -n $of -l pattern -x -d 'how they read' \
+    -a 'sequential random shared compute idle rewrite'
+complete -c asyncpf -n $of -l delay-us -x -d 'added to every fetch'
+complete -c asyncpf -n $of -l grace-us -x -a auto -d 'wait before an event'
+complete -c asyncpf -n $of -l block-bytes -x -d 'fetched at once'
+complete -c asyncpf -n $of -l image -r -F -d 'memory image to read'
+complete -c asyncpf -n $of -l source-wrap -x -d 'wrapper around the page source'
+complete -c asyncpf -n $of -l outstanding -x -d 'faults in flight per vCPU'
+complete -c asyncpf -n $of -l queue-depth -x -d 'reads in flight at the source'
+complete -c asyncpf -n $of -l source-timeout-ms -x -d 'give a read up'
+complete -c asyncpf -n $of -l timer-hz -x -d 'the guest\'s preemption timer'
+complete -c asyncpf -n $of -l seed -x -d 'of content and orders'
+complete -c asyncpf -n $of -l json -r -F -d 'write the results as JSON'
+complete -c asyncpf -n $of -l quiet -d 'show no progress'
+
+set -l of '__fish_seen_subcommand_from doctor'
+complete -c asyncpf -n $of -l json -d 'report as JSON'
+
+set -l of '__fish_seen_subcommand_from evict'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l all -d 'everything that can be'
+complete -c asyncpf -n $of -l to -x -d 'until at most this is resident'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from pause'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from resume'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from run'
+complete -c asyncpf -n $of -l kernel -r -F -d 'what to boot'
+complete -c asyncpf -n $of -l initrd -r -F -d 'Linux\'s initial file system'
+complete -c asyncpf -n $of -l cmdline -x -d 'the kernel\'s command line'
+complete -c asyncpf -n $of -l memory -x -d 'the guest\'s memory'
+complete -c asyncpf -n $of -l cpus -x -d 'the guest\'s processors'
+complete -c asyncpf -n $of -l disk -r -F -d 'the next disk'
+complete -c asyncpf -n $of -l faults -x -a 'user kernel stall block' \
+    -d 'how a touch of absent memory is served'
+complete -c asyncpf -n $of -l abi -x -a 'int pf2 pf2-strict legacy off' -d 'the protocol'
+complete -c asyncpf -n $of -l resident-max -x -d 'at most this in host memory'
+complete -c asyncpf -n $of -l swap -r -F -d 'where cold memory goes'
+complete -c asyncpf -n $of -l swap-wrap -x -d 'wrapper around reads of it'
+complete -c asyncpf -n $of -l control -r -F -d 'make a control socket there'
+complete -c asyncpf -n $of -l exit-port -d 'let the guest choose the exit code'
+complete -c asyncpf -n $of -l stats -d 'show how faults were served'
+complete -c asyncpf -n $of -l json -r -F -d 'write how it ended as JSON'
+complete -c asyncpf -n $of -l quiet -d 'say nothing but what the guest prints'
+complete -c asyncpf -n $of -l lab -d 'run it in software emulation'
+complete -c asyncpf -n $of -l local -d 'run it on the KVM here'
+
+set -l of '__fish_seen_subcommand_from status'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l json -d 'show it as JSON'
+complete -c asyncpf -n $of -l watch -x -d 'show it again after so many seconds'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from stop'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM has not ended'
+
+set -l of '__fish_seen_subcommand_from sim'
+complete -c asyncpf -n $of -l seed -x -d 'the first seed'
+complete -c asyncpf -n $of -l seeds -x -d 'how many'
+complete -c asyncpf -n $of -l jobs -x -d 'processes that share them'
+complete -c asyncpf -n $of -l vcpus -x -d 'instead of what the seed says'
+complete -c asyncpf -n $of -l tasks -x -d 'per vCPU'
+complete -c asyncpf -n $of -l faults-per-task -x -d 'accesses of each task'
+complete -c asyncpf -n $of -l abi -x -a 'legacy pf2 pf2-strict int' -d 'the protocol'
+complete -c asyncpf -n $of -l exhaustive -d 'all interleavings of a small scope'
+complete -c asyncpf -n $of -l states -x -d 'where that stops'
+complete -c asyncpf -n $of -l scale -d 'a queueing model of 10,240 vCPUs'
+complete -c asyncpf -n $of -l faults -x -d 'for each of its rows'
+complete -c asyncpf -n $of -l no-faults -d 'nothing breaks'
+complete -c asyncpf -n $of -l log -d 'print everything that happens'

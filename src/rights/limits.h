@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Limits that the host has set and that a VM would run into later, in the middle of the guest's
+ * work: killed by the kernel instead of being told. Test: tests/integration/limits_test.c.
+ */
+#ifndef RIGHTS_LIMITS_H
+#define RIGHTS_LIMITS_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define LIMITS_NONE UINT64_MAX
+#define LIMITS_PATH_BYTES 1024
+
+struct limits {
+	/* What guest memory in the host's may take, LIMITS_NONE: as much as there is. */
+	uint64_t cgroup_bytes;
+	uint64_t promise_bytes; /* with vm.overcommit_memory=2, what is left to promise */
+	/* Of the process. */
+	uint64_t address_bytes, file_bytes;
+	uint64_t files;
+	char cgroup_file[LIMITS_PATH_BYTES]; /* which has cgroup_bytes; "": none */
+};
+
+/* root: what stands before /proc and /sys; "" but for tests. What cannot be read is no limit. */
+void limits_read(const char *root, struct limits *ret);
+
+/*
+ * ram: bytes of guest memory, which are mapped twice; held: how many of them may be in host memory
+ * at a time. 0, or -Exxx with text that names the limit. Blocks; any thread.
+ */
+int limits_check(const char *root, uint64_t ram, uint64_t held, struct err *e);
+
+#endif

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rights/refusal.c and rights.c on hosts that are made of files: one word for each kind. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/types.h"
+#include "rights/refusal.h"
+#include "rights/rights.h"
+
+/* As /proc/self/status and uid_map have it. */
+#define USER "Uid:\t4242\t4242\t4242\t4242\nGid:\t4242\t4242\t4242\t4242\nCapEff:\t0\n"
+#define ROOT "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
+#define FREE "Seccomp:\t0\n"
+#define FILTERED "Seccomp:\t2\n"
+#define FIRST_NAMESPACE "         0          0 4294967295\n"
+#define INNER_NAMESPACE "         0       4242          1\n"
+
+#define PROFILE "in the seccomp profile of the container or service"
+
+static char root[64];
+
+/* Writes a file below root, with the folders that it needs. */
+static void put(const char *path, const char *text)
+{
+	char full[400];
+	FILE *f;
+
+	snprintf(full, sizeof(full), "%s%s", root, path);
+	for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')); at++) {
+		*at = 0;
+		(void)mkdir(full, 0700);
+		*at = '/';
+	}
+	f = fopen(full, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void host(const char *status, const char *uid_map)
+{
+	char command[100];
+
+	snprintf(command, sizeof(command), "rm -rf %s/*", root);
+	assert_int_equal(system(command), 0);
+	put("/proc/self/status", status);
+	put("/proc/self/uid_map", uid_map);
+}
+
+static void check(const struct refusal *r, enum refusal_kind kind, const char *why,
+		  const char *fix)
+{
+	assert_string_equal(refusal_kind_name(r->kind), refusal_kind_name(kind));
+	assert_string_equal(r->why, why);
+	assert_string_equal(r->fix, fix);
+}
+
+/* ---- userfaultfd ---- */
+
+static void uffd(int call, int device, int user_only, enum refusal_kind kind, const char *means,
+		 const char *fix)
+{
+	const struct refusal_userfaultfd tried = {call, device, user_only};
+	struct refusal r;
+	char why[200];
+
+	refusal_userfaultfd(root, &tried, &r);
+	snprintf(why, sizeof(why), "userfaultfd(2): %s, /dev/userfaultfd: %s: %s", strerror(-call),
+		 strerror(-device), means);
+	check(&r, kind, why, fix);
+}
+
+#define SYSCTL "/proc/sys/vm/unprivileged_userfaultfd"
+
+static void userfaultfd_is_not_there(void **state)
+{
+	(void)state;
+	host(ROOT FREE, FIRST_NAMESPACE);
+	uffd(-ENOSYS, -ENOENT, -ENOSYS, REFUSAL_NOT_BUILT_IN, "not in this kernel",
+	     "use a kernel with CONFIG_USERFAULTFD");
+	host(ROOT FILTERED, FIRST_NAMESPACE);
+	uffd(-ENOSYS, -ENOENT, -ENOSYS, REFUSAL_NOT_BUILT_IN,
+	     "not in this kernel, or hidden by the seccomp filter",
+	     "allow userfaultfd in the seccomp profile, or use a kernel with CONFIG_USERFAULTFD");
+	/* Its sysctl, or its row of devices, gives the filter away. */
+	put(SYSCTL, "0\n");
+	uffd(-ENOSYS, -ENOENT, -ENOSYS, REFUSAL_FILTERED,
+	     "this kernel has it, a seccomp filter hides it", "allow userfaultfd " PROFILE);
+	host(ROOT FILTERED, FIRST_NAMESPACE);
+	put("/proc/misc", "232 kvm\n126 userfaultfd\n");
+	uffd(-ENOSYS, -ENOENT, -ENOSYS, REFUSAL_FILTERED,
+	     "this kernel has it, a seccomp filter hides it", "allow userfaultfd " PROFILE);
+}
+
+static void userfaultfd_needs_a_right(void **state)
+{
+	static const char right[] = "faults of the kernel's, as KVM's are, need a right";
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	put(SYSCTL, "0\n");
+	/* Before Linux 6.1 there is no device. */
+	uffd(-EPERM, -ENOENT, 0, REFUSAL_SWITCHED_OFF, right,
+	     "as root: sysctl -w vm.unprivileged_userfaultfd=1");
+	put("/proc/misc", "126 userfaultfd\n");
+	uffd(-EPERM, -ENOENT, 0, REFUSAL_NOT_PERMITTED, right,
+	     "give the container the device: docker run --device /dev/userfaultfd");
+	uffd(-EPERM, -EPERM, 0, REFUSAL_NOT_PERMITTED, right,
+	     "give the container the device: docker run --device /dev/userfaultfd");
+	put("/dev/userfaultfd", "");
+	uffd(-EPERM, -EACCES, 0, REFUSAL_NOT_PERMITTED, right,
+	     "as root: setfacl -m u:4242:rw /dev/userfaultfd");
+	/* All capabilities of a user namespace are none. */
+	host(ROOT FREE, INNER_NAMESPACE);
+	put(SYSCTL, "0\n");
+	uffd(-EPERM, -ENOENT, 0, REFUSAL_IN_NAMESPACE, "no capability in here counts for it",
+	     "outside of this user namespace, as root: sysctl -w vm.unprivileged_userfaultfd=1");
+	uffd(-EPERM, -EACCES, 0, REFUSAL_IN_NAMESPACE, "no capability in here counts for it",
+	     "outside of this user namespace, as root: setfacl -m u:4242:rw /dev/userfaultfd");
+}
+
+static void userfaultfd_is_refused_by_others(void **state)
+{
+	(void)state;
+	/* Who has the right, and who wants what needs none, is refused by somebody else. */
+	host(ROOT FILTERED, FIRST_NAMESPACE);
+	put(SYSCTL, "0\n");
+	uffd(-EPERM, -ENOENT, 0, REFUSAL_FILTERED, "a seccomp filter refuses it",
+	     "allow userfaultfd " PROFILE);
+	host(USER FILTERED, FIRST_NAMESPACE);
+	put(SYSCTL, "0\n");
+	uffd(-EPERM, -ENOENT, -EPERM, REFUSAL_FILTERED, "a seccomp filter refuses it",
+	     "allow userfaultfd " PROFILE);
+	put(SYSCTL, "1\n");
+	uffd(-EPERM, -ENOENT, 0, REFUSAL_FILTERED, "a seccomp filter refuses it",
+	     "allow userfaultfd " PROFILE);
+	host(ROOT FREE, FIRST_NAMESPACE);
+	put("/sys/fs/selinux/enforce", "1");
+	put("/proc/self/attr/current", "system_u:system_r:container_t:s0\n");
+	uffd(-EACCES, -EACCES, -EACCES, REFUSAL_MODULE,
+	     "SELinux, enforcing, as system_u:system_r:container_t:s0, refuses it",
+	     "as root: ausearch -m avc -ts recent; it shows the rule that is missing");
+}
+
+/* ---- io_uring ---- */
+
+static void uring(const char *call, int code, enum refusal_kind kind, const char *means,
+		  const char *fix)
+{
+	struct refusal r;
+	char why[200];
+
+	refusal_io_uring(root, call, code, &r);
+	snprintf(why, sizeof(why), "%s: %s: %s", call, strerror(-code), means);
+	check(&r, kind, why, fix);
+}
+
+#define OFF "/proc/sys/kernel/io_uring_disabled"
+
+static void io_uring(void **state)
+{
+	static const char calls[] = "allow io_uring_setup, io_uring_enter and io_uring_register "
+				    PROFILE;
+	struct refusal r;
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	uring("io_uring_setup", -ENOSYS, REFUSAL_NOT_BUILT_IN, "not in this kernel",
+	      "use a kernel with CONFIG_IO_URING");
+	put(OFF, "2\n");
+	uring("io_uring_setup", -ENOSYS, REFUSAL_OTHER,
+	      "this kernel has it, and what this runs in hides it",
+	      "allow io_uring_setup, io_uring_enter and io_uring_register in the sandbox around "
+	      "it");
+	uring("io_uring_setup", -EPERM, REFUSAL_SWITCHED_OFF, "kernel.io_uring_disabled is 2",
+	      "as root: sysctl -w kernel.io_uring_disabled=0");
+	put(OFF, "1\n");
+	put("/proc/sys/kernel/io_uring_group", "-1\n");
+	uring("io_uring_setup", -EPERM, REFUSAL_SWITCHED_OFF, "kernel.io_uring_disabled is 1",
+	      "as root: sysctl -w kernel.io_uring_disabled=0");
+	put("/proc/sys/kernel/io_uring_group", "1\n"); /* daemon, on every Debian */
+	uring("io_uring_setup", -EPERM, REFUSAL_SWITCHED_OFF, "kernel.io_uring_disabled is 1",
+	      "as root: usermod -aG daemon 4242; then log in again");
+	put(OFF, "0\n");
+	uring("io_uring_setup", -EPERM, REFUSAL_MODULE, "a security module refuses it",
+	      "as root: dmesg; it shows the rule that is missing");
+	/* With 1, root may: then it was a filter. */
+	host(ROOT FILTERED, FIRST_NAMESPACE);
+	put(OFF, "1\n");
+	uring("io_uring_setup", -EPERM, REFUSAL_FILTERED, "a seccomp filter refuses it", calls);
+	uring("io_uring_enter", -ENOSYS, REFUSAL_FILTERED,
+	      "this kernel has it, a seccomp filter hides it", "allow io_uring_enter " PROFILE);
+	refusal_io_uring(root, "io_uring_setup", -EMFILE, &r);
+	check(&r, REFUSAL_LIMIT, "io_uring_setup: Too many open files",
+	      "raise the limit of open files (ulimit -n)");
+	refusal_io_uring(root, "io_uring_setup", -ENOMEM, &r);
+	check(&r, REFUSAL_LIMIT, "io_uring_setup: Cannot allocate memory",
+	      "free memory, or raise the limits of it (ulimit -l, ulimit -v, cgroup)");
+	/* Root of a user namespace is not that root. */
+	host(ROOT FREE, INNER_NAMESPACE);
+	put(OFF, "1\n");
+	uring("io_uring_setup", -EPERM, REFUSAL_SWITCHED_OFF, "kernel.io_uring_disabled is 1",
+	      "outside of this user namespace, as root: sysctl -w kernel.io_uring_disabled=0");
+}
+
+/* ---- memfd ---- */
+
+static void memfd(void **state)
+{
+	struct refusal r;
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	refusal_memfd(root, -ENOSYS, &r);
+	check(&r, REFUSAL_NOT_BUILT_IN, "memfd_create: Function not implemented: not in this "
+	      "kernel", "use a kernel with CONFIG_MEMFD_CREATE");
+	put("/proc/sys/vm/memfd_noexec", "2\n");
+	refusal_memfd(root, -EACCES, &r);
+	check(&r, REFUSAL_SWITCHED_OFF, "memfd_create: Permission denied: vm.memfd_noexec is 2",
+	      "as root: sysctl -w vm.memfd_noexec=1");
+	host(USER FILTERED, FIRST_NAMESPACE);
+	refusal_memfd(root, -EPERM, &r);
+	check(&r, REFUSAL_FILTERED, "memfd_create: Operation not permitted: a seccomp filter "
+	      "refuses it", "allow memfd_create " PROFILE);
+}
+
+/* ---- /dev/kvm ---- */
+
+static void kvm(int code, enum refusal_kind kind, const char *means, const char *fix)
+{
+	struct refusal r;
+	char why[200];
+
+	refusal_kvm(root, code, &r);
+	snprintf(why, sizeof(why), "/dev/kvm: %s: %s", strerror(-code), means);
+	check(&r, kind, why, fix);
+}
+
+static void kvm_is_not_there(void **state)
+{
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	kvm(-ENOENT, REFUSAL_NOT_BUILT_IN, "the processor offers no virtualisation",
+	    "switch it on in the firmware, or nesting in the outer hypervisor; 'asyncpf run --lab' "
+	    "works without");
+	put("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vme svm_lock svm sse\n");
+	kvm(-ENOENT, REFUSAL_NOT_BUILT_IN, "the module is not loaded", "as root: modprobe kvm_amd");
+	put("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vmx\n");
+	kvm(-ENXIO, REFUSAL_NOT_BUILT_IN, "the module is not loaded",
+	    "as root: modprobe kvm_intel");
+	put("/proc/misc", "183 hw_random\n232 kvm\n");
+	kvm(-ENOENT, REFUSAL_NOT_PERMITTED, "this kernel has KVM, but its device is not here",
+	    "give the container the device: docker run --device /dev/kvm");
+}
+
+static void kvm_is_closed(void **state)
+{
+	char node[100];
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	put("/dev/kvm", "");
+	snprintf(node, sizeof(node), "%s/dev/kvm", root);
+	kvm(-EPERM, REFUSAL_NOT_PERMITTED, "the container's list of devices refuses it",
+	    "give the container the device: docker run --device /dev/kvm");
+	assert_int_equal(chmod(node, 0600), 0);
+	kvm(-EACCES, REFUSAL_NOT_PERMITTED, "its mode does not let this user in",
+	    "as root: setfacl -m u:4242:rw /dev/kvm");
+	/* Root's own group is nobody's to join; another one is. Only root can give it away. */
+	assert_int_equal(chmod(node, 0660), 0);
+	if (geteuid() == 0) {
+		kvm(-EACCES, REFUSAL_NOT_PERMITTED, "its mode does not let this user in",
+		    "as root: setfacl -m u:4242:rw /dev/kvm");
+		assert_int_equal(chown(node, 0, 1), 0);
+		kvm(-EACCES, REFUSAL_NOT_PERMITTED, "its mode does not let this user in",
+		    "as root: usermod -aG daemon 4242; then log in again");
+	}
+	/* The mode would do: somebody else refuses. */
+	assert_int_equal(chmod(node, 0666), 0);
+	put("/proc/self/attr/apparmor/current", "docker-default (enforce)\n");
+	kvm(-EACCES, REFUSAL_MODULE, "AppArmor, as docker-default (enforce), refuses it",
+	    "as root: dmesg; it shows the rule that is missing");
+	host(ROOT FREE, INNER_NAMESPACE);
+	put("/dev/kvm", "");
+	kvm(-EACCES, REFUSAL_IN_NAMESPACE, "root of a user namespace is not the device's",
+	    "outside of this user namespace, as root: setfacl -m u:4242:rw /dev/kvm");
+}
+
+/* ---- who we are ---- */
+
+static void what_cannot_be_read_is_not_there(void **state)
+{
+	struct rights r;
+
+	(void)state;
+	host("", "");
+	rights_read(root, &r);
+	assert_true(r.uid == 0 && r.caps == 0 && !r.filtered && !r.namespaced);
+	assert_string_equal(r.module, "");
+	host("nonsense\nUid: x\nSeccomp:\nCapEff: z\n", "1 2\n");
+	rights_read("/nowhere", &r);
+	assert_true(r.caps == 0 && !r.filtered && !r.namespaced);
+	assert_false(rights_has(&r, RIGHTS_SYS_PTRACE));
+}
+
+static void capabilities_count_in_the_first_namespace(void **state)
+{
+	struct rights r;
+
+	(void)state;
+	host(ROOT FREE, FIRST_NAMESPACE);
+	rights_read(root, &r);
+	assert_true(rights_has(&r, RIGHTS_SYS_PTRACE) && !r.namespaced);
+	assert_string_equal(r.user, "root");
+	host(ROOT FREE, "0 100000 65536\n");
+	rights_read(root, &r);
+	assert_true(!rights_has(&r, RIGHTS_SYS_PTRACE) && r.namespaced);
+	assert_string_equal(r.user, "100000");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(userfaultfd_is_not_there),
+		cmocka_unit_test(userfaultfd_needs_a_right),
+		cmocka_unit_test(userfaultfd_is_refused_by_others),
+		cmocka_unit_test(io_uring),
+		cmocka_unit_test(memfd),
+		cmocka_unit_test(kvm_is_not_there),
+		cmocka_unit_test(kvm_is_closed),
+		cmocka_unit_test(what_cannot_be_read_is_not_there),
+		cmocka_unit_test(capabilities_count_in_the_first_namespace),
+	};
+	char command[100];
+	int failed;
+
+	snprintf(root, sizeof(root), "/tmp/refusal-test-XXXXXX");
+	if (!mkdtemp(root))
+		return 1;
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	snprintf(command, sizeof(command), "rm -rf %s", root);
+	return system(command) != 0 ? 1 : failed;
+}
