@@ -33,7 +33,7 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
+.PHONY: all boot install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
 	fuzz-smoke sim mutants model tidy bench lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
@@ -57,6 +57,13 @@ demo: ## the main job in one minute, side by side
 	@tools/setup demo
 	$(call compile,$(BUILD),)
 	@tools/demo $(BUILD)/asyncpf $(ARGS)
+
+boot: ## a stock Linux in front of you, its faults served; exit or Ctrl-A x ends it
+	@tools/setup demo
+	$(call compile,$(BUILD),)
+	@tools/lab guest $(BUILD)/linux-guest
+	@$(BUILD)/asyncpf run --kernel $(BUILD)/linux-guest/vmlinuz \
+		--initrd $(BUILD)/linux-guest/initrd.img $(ARGS)
 
 demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 	@tools/setup demo

@@ -46,8 +46,8 @@ _asyncpf_options()
 	# These take no value; all others are followed by one.
 	case $1 in
 	doctor | status) flags='--json --help --version' ;;
-	*) flags='--quiet --stats --exit-port --lab --local --all --exhaustive --scale
-		--no-faults --log --help --version' ;;
+	*) flags='--quiet --stats --exit-port --lab --local --all --cold --exhaustive
+		--scale --no-faults --log --help --version' ;;
 	esac
 }
 

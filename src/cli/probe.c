@@ -184,7 +184,7 @@ static void probe_io_uring(struct probe *pr)
 {
 	struct refusal r;
 
-	if (ioq_try(&r) < 0)
+	if (ioq_probe(&r) < 0)
 		probe_refused(pr, &r);
 	else
 		probe_set(pr, VERDICT_OK, "", "pages can be read through io_uring");

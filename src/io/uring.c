@@ -43,7 +43,7 @@
 #define IOQ_TRIES_MAX 3
 /* While the kernel takes no submission. */
 #define IOQ_PAUSE_US 1000
-#define IOQ_TRY_DEPTH 8
+#define IOQ_PROBE_DEPTH 8
 
 enum ioq_state { IOQ_IDLE = 0, IOQ_WAITING, IOQ_IN_RING, IOQ_ENDED };
 /* FORGET: the second half of a read or sync, which drops what it has left in the page cache. */
@@ -655,10 +655,10 @@ static int own_ring(struct ioq *q, struct refusal *ret)
 	return rc < 0 ? refused_call("io_uring_enter", rc, ret) : 0;
 }
 
-int ioq_try(struct refusal *ret)
+int ioq_probe(struct refusal *ret)
 {
 	struct ioq q = {.owned = false};
-	int rc = open_ring(&q, IOQ_TRY_DEPTH, ret);
+	int rc = open_ring(&q, IOQ_PROBE_DEPTH, ret);
 
 	if (rc < 0)
 		return rc;

@@ -28,7 +28,7 @@ struct ioq;
 int ioq_open(unsigned depth, struct ioq **ret, struct err *e);
 
 /* Does what is needed of io_uring work here? 0, or -Exxx with what was refused and why. */
-int ioq_try(struct refusal *ret);
+int ioq_probe(struct refusal *ret);
 
 /* The ops table; valid until ioq_close(). Any thread. */
 struct io ioq_io(struct ioq *q);

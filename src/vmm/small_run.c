@@ -253,7 +253,9 @@ static void collect(struct small_machine *m, uint64_t start_ns, struct small_out
 	for (unsigned i = 0; i < m->vcpu_count; i++)
 		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
 	apf_counters_get(m->apf, &o->stats, sizeof(o->stats));
-	memcpy(&o->results, m->mem.low + SMALL_RESULTS_GPA, sizeof(o->results));
+	/* Else they are of no use, and where memory is no longer served, never come. */
+	if (m->ended)
+		memcpy(&o->results, m->mem.low + SMALL_RESULTS_GPA, sizeof(o->results));
 	if (khz && o->results.end_tsc > o->results.start_tsc)
 		o->guest_s = (double)(o->results.end_tsc - o->results.start_tsc) /
 			     ((double)khz * 1000.0);

@@ -1,36 +1,84 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of README.md do what it says: each line of a block marked `sh` that calls
-build/asyncpf runs and succeeds, each `make VERB` names a verb of the Makefile.
+"""README.md is true: every command block of it does what it says, its tables have the form that
+the commands print, its numbers of lines are right, and it fits a terminal.
 
-usage: readme_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
+usage: readme_test.py PATH_OF_ASYNCPF SOURCE_FOLDER MULTIBOOT_KERNEL
+       readme_test.py --boot PATH_OF_ASYNCPF SOURCE_FOLDER
 
-Blocks with another mark (`console`, `text`) are not run.
+A block marked `sh` holds commands; one marked `console` commands behind "$ ", and behind the
+prompt "guest # " what is typed into the guest that the last one has booted. With --boot those are
+run, which takes a lab or a fast KVM, and minutes; without, all others. What names a control
+socket speaks to a VM that is started for it.
 """
+import contextlib
 import os
 import pathlib
+import pty
 import re
+import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 
-SECONDS = 240  # of one command
-BLOCK = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+COLUMNS = 80
+FIRST_SCREEN = 46  # lines: a title, for whom, one picture, three commands
+SECONDS = 240      # of one command
+BOOT_SECONDS = 300
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+PROMPT = "guest # "
+
+
+def blocks(text, mark):
+    return [body.replace("\\\n", " ") for kind, body in BLOCK.findall(text) if kind == mark]
 
 
 def commands(text):
-    for block in BLOCK.findall(text):
-        for line in block.replace("\\\n", " ").splitlines():
+    for body in blocks(text, "sh"):
+        for line in body.splitlines():
             line = line.split(" #")[0].strip()
             if line and not line.startswith("#"):
                 yield line
 
 
-def shell(line, source, seconds):
+# ---- what is not run ----
+
+def check_text(text, source):
+    wrong = [f"{n}: {len(line)} columns" for n, line in enumerate(text.splitlines(), 1)
+             if len(line) > COLUMNS and "](" not in line]
+    unknown = {kind for kind, _ in BLOCK.findall(text)} - {"sh", "console", "text", "c"}
+    if unknown:
+        wrong.append(f"blocks that nobody checks: {unknown}")
+    screen = "\n".join(text.splitlines()[:FIRST_SCREEN])
+    pictures, first = blocks(screen, "text"), blocks(screen, "sh")
+    if len(pictures) != 1 or [len(list(commands(f"```sh\n{b}```"))) for b in first] != [3]:
+        wrong.append("the first screen has not one picture and three commands")
+    return wrong + check_lines_of_examples(text, source)
+
+
+def check_lines_of_examples(text, source):
+    examples = source / "examples"
+    whole = len((examples / "minimal.c").read_text(encoding="utf-8").splitlines())
+    diff = subprocess.run(["diff", examples / "plain.c", examples / "adopted.c"],
+                          capture_output=True, text=True, check=False).stdout
+    new = len(re.findall(r"^>", diff, re.M))
+    flat = " ".join(text.split())
+    return [f"not said: {words}" for words in (f"a whole VMM of {whole} lines",
+                                               f"the same with it, {new} lines of it new")
+            if words not in flat]
+
+
+# ---- commands ----
+
+def shell(line, folder, seconds):
     """(exit code, error output) of a command; after that long it ends, with all it started."""
-    with subprocess.Popen(["sh", "-c", line], cwd=source, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, start_new_session=True) as proc:
+    with subprocess.Popen(["sh", "-c", line], cwd=folder, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as proc:
         try:
             said = proc.communicate(timeout=seconds)[1]
         except BaseException:
@@ -39,7 +87,7 @@ def shell(line, source, seconds):
         return proc.returncode, said
 
 
-def failure(line, asyncpf, source):
+def failure(line, asyncpf, source, folder):
     """What is wrong with the command, or None."""
     words = shlex.split(line)
     if words[0] == "make":
@@ -47,40 +95,141 @@ def failure(line, asyncpf, source):
         done = subprocess.run(["make", "-n", *verbs], cwd=source, capture_output=True, text=True,
                               check=False)
         return None if done.returncode == 0 else done.stderr
-    if words[0] not in ("build/asyncpf", "./build/asyncpf"):
-        return None  # git clone and the like
+    if words[0] != "build/asyncpf":
+        return "nobody knows how to check it"
     try:
-        code, said = shell(line.replace(words[0], shlex.quote(asyncpf), 1), source, SECONDS)
+        code, said = shell(line.replace(words[0], shlex.quote(asyncpf), 1), folder, SECONDS)
     except subprocess.TimeoutExpired:
         return f"not done after {SECONDS} s"
     return None if code == 0 else f"exit code {code}\n{said}"
 
 
-def needs_kvm(line):
-    return "asyncpf" in line and "--help" not in line
+@contextlib.contextmanager
+def running_vm(asyncpf, kernel, folder):
+    """For the verbs that speak to one: vm.sock in the folder."""
+    with subprocess.Popen(
+            [asyncpf, "run", "--local", "--kernel", kernel, "--memory", "16M", "--cmdline",
+             "spin", "--control", "vm.sock", "--resident-max", "16M", "--swap", "vm.swap"],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as vm:
+        try:
+            while (line := vm.stdout.readline()) and "spin" not in line:
+                pass
+            yield
+        finally:
+            vm.kill()
 
 
-def main():
-    asyncpf, source = (str(pathlib.Path(w).resolve()) for w in sys.argv[1:3])
-    readme = pathlib.Path(source, "README.md")
-    if not readme.exists():
-        print("SKIP: there is no README.md")
-        return 77
+def run_commands(text, asyncpf, source, kernel):
+    has_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    bad = 0
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        started = False
+        for line in commands(text):
+            if "asyncpf" in line and "--help" not in line and not has_kvm:
+                print(f"SKIP: no /dev/kvm: {line}")
+                continue
+            if "vm.sock" in line and not started:
+                stack.enter_context(running_vm(asyncpf, kernel, folder))
+                started = True
+            why = failure(line, asyncpf, source, folder)
+            print(f"{'FAILED' if why else 'ok'}: {line}{': ' + why if why else ''}")
+            bad += why is not None
+        if has_kvm:
+            bad += subprocess.run([source / "tools/readme", pathlib.Path(asyncpf).parent,
+                                   "--check"], check=False).returncode != 0
+    return bad
+
+
+# ---- boots ----
+
+class Guest:
+    """A command at a terminal, and what is typed into the guest that it boots."""
+
+    def __init__(self, line, folder):
+        self.seen = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.execvp("sh", ["sh", "-c", line])
+
+    def read(self, end):
+        left = end - time.monotonic()
+        if left <= 0:
+            raise AssertionError(f"not done after {BOOT_SECONDS} s: {self.seen[-2000:]}")
+        if select.select([self.fd], [], [], left)[0]:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:  # nobody has it open any more
+                return False
+            self.seen += data.decode(errors="replace")
+        return True
+
+    def type(self, text):
+        end = time.monotonic() + BOOT_SECONDS
+        while PROMPT not in self.seen:
+            if not self.read(end):
+                raise AssertionError(f"it ended: {self.seen[-2000:]}")
+        self.seen = self.seen.partition(PROMPT)[2]
+        os.write(self.fd, text.encode() + b"\r")
+
+    def finish(self):
+        end = time.monotonic() + BOOT_SECONDS
+        while self.read(end):
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.seen
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+def run_boots(text, folder):
+    """Every console block, in order, in one folder: each command's exit code is 0."""
+    bad, boots = 0, 0
+    for body in blocks(text, "console"):
+        # Each command with what is typed until the next one.
+        for part in re.split(r"^\$ ", body, flags=re.M)[1:]:
+            command, *rest = part.splitlines()
+            typed = [line[len(PROMPT):].split(" #")[0].strip() for line in rest
+                     if line.startswith(PROMPT)]
+            guest = Guest(command.split(" #")[0].strip(), folder)
+            try:
+                for word in typed:
+                    guest.type(word)
+                code, said = guest.finish()
+            finally:
+                guest.kill()
+            print(f"{'FAILED' if code else 'ok'}: {command}: {said[-1500:]}")
+            bad += code != 0
+            boots += bool(typed)
+    if boots == 0:
+        print("README.md boots nothing")
+    return bad or boots == 0
+
+
+def main(argv):
+    boot = argv[:1] == ["--boot"]
+    asyncpf, source = (pathlib.Path(w).resolve() for w in argv[boot:boot + 2])
+    text = (source / "README.md").read_text(encoding="utf-8")
     # Meson ends a test that takes too long by SIGTERM: nothing may stay behind then, either.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    lines = list(commands(readme.read_text(encoding="utf-8")))
-    bad = 0
-    for line in lines:
-        if not os.access("/dev/kvm", os.R_OK | os.W_OK) and needs_kvm(line):
-            print(f"SKIP: no /dev/kvm: {line}")
-            continue
-        why = failure(line, asyncpf, source)
-        print(f"{'FAILED' if why else 'ok'}: {line}{': ' + why if why else ''}")
-        bad += why is not None
-    if not lines:
-        print("README.md has no block marked sh")
-    return 1 if bad or not lines else 0
+    if boot:
+        with tempfile.TemporaryDirectory() as folder:
+            # The commands say build/asyncpf, whatever folder this is.
+            tree = pathlib.Path(folder)
+            os.symlink(asyncpf.parent, tree / "build")
+            os.symlink(source / "tools", tree / "tools")
+            return 1 if run_boots(text, tree) else 0
+    wrong = check_text(text, source)
+    print("\n".join(f"README.md: {what}" for what in wrong))
+    bad = run_commands(text, str(asyncpf), source, str(pathlib.Path(argv[2]).resolve()))
+    return 1 if wrong or bad else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if not shutil.which("make"):
+        print("SKIP: there is no make")
+        sys.exit(77)
+    sys.exit(main(sys.argv[1:]))
