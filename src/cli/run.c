@@ -15,6 +15,7 @@ struct run {
 	const struct run_opts *o;
 	struct tty_guard guard;
 	struct stop_signals signals;
+	struct terminal terminal;
 	struct machine *m;
 	struct machine_control *control;
 	struct json_file json;
@@ -55,6 +56,20 @@ static int start_control(struct run *r)
 	return cfg.path ? machine_control_start(r->m, &cfg, &r->control, &r->err) : 0;
 }
 
+static void away(void *ctx)
+{
+	struct run *r = ctx;
+
+	terminal_away(&r->terminal);
+}
+
+static void back(void *ctx)
+{
+	struct run *r = ctx;
+
+	terminal_back(&r->terminal);
+}
+
 static int start(struct run *r)
 {
 	struct machine_cfg cfg = r->o->machine;
@@ -68,6 +83,8 @@ static int start(struct run *r)
 		return rc;
 	cfg.in_fd = STDIN_FILENO;
 	cfg.out_fd = STDOUT_FILENO;
+	cfg.terminal = &r->terminal;
+	cfg.terminal_modes = r->guard.modes;
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = r;
@@ -126,8 +143,13 @@ int run_exit_code(const struct machine_outcome *out)
 int run_main(const struct run_opts *o)
 {
 	struct run r = {.o = o, .signals.fd = -1};
+	const struct stop_signals_job job = {.away = away, .back = back, .ctx = &r};
 	int code = CLI_FAILED;
-	bool ran = start(&r) == 0;
+	bool ran;
+
+	terminal_init(&r.terminal);
+	r.signals.job = &job;
+	ran = start(&r) == 0;
 
 	if (ran && machine_run(r.m, &r.out, &r.err) == 0) {
 		r.err.code = 0;
@@ -136,8 +158,9 @@ int run_main(const struct run_opts *o)
 	ran &= r.out.started;
 	machine_control_stop(r.control);
 	machine_close(r.m);
-	tty_guard_end(&r.guard);
 	stop_signals_end(&r.signals);
+	terminal_fini(&r.terminal);
+	tty_guard_end(&r.guard);
 	code = report(&r, ran, code);
 	json_file_close(&r.json);
 	if (ran && r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)

@@ -13,15 +13,42 @@
  */
 #define END_SIGNAL SIGURG
 
+/* By the signal that the shell expects, which this thread alone lets through now. */
+static void stop(const struct stop_signals_job *job)
+{
+	sigset_t one;
+
+	job->away(job->ctx);
+	sigemptyset(&one);
+	sigaddset(&one, SIGTSTP);
+	(void)kill(getpid(), SIGTSTP);
+	(void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+	/* The process goes on; or it was never stopped, where no shell could make it go on. */
+	(void)pthread_sigmask(SIG_BLOCK, &one, NULL);
+	job->back(job->ctx);
+}
+
+static bool ends(struct stop_signals *s, int signal)
+{
+	if (signal == SIGTSTP)
+		stop(s->job);
+	else if (signal == SIGCONT)
+		s->job->back(s->job->ctx);
+	else
+		return signal != END_SIGNAL;
+	return false;
+}
+
 static void *wait_for_signal(void *arg)
 {
 	static const uint64_t one = 1;
 	struct stop_signals *s = arg;
 	int signal = END_SIGNAL;
 
-	while (signal == END_SIGNAL)
+	do
 		if (__atomic_load_n(&s->ending, __ATOMIC_ACQUIRE) || sigwait(&s->set, &signal) != 0)
 			return NULL;
+	while (!ends(s, signal));
 	s->signal = signal;
 	(void)!write(s->fd, &one, sizeof(one));
 	return NULL;
@@ -29,18 +56,21 @@ static void *wait_for_signal(void *arg)
 
 int stop_signals_start(struct stop_signals *s, struct err *e)
 {
-	static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGTSTP};
+	size_t count = ARRAY_LEN(signals) - (s->job ? 0 : 1);
 	sigset_t blocked;
 	int rc;
 
 	sigemptyset(&s->set);
-	for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+	for (size_t i = 0; i < count; i++) {
 		struct sigaction old;
 
 		/* Ignored: nohup, or a shell's background job. It stays so. */
-		if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaddset(&s->set, ends[i]);
+		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaddset(&s->set, signals[i]);
 	}
+	if (s->job)
+		sigaddset(&s->set, SIGCONT);
 	sigaddset(&s->set, END_SIGNAL);
 	blocked = s->set;
 	/* Errors of the write that caused them, not the end of a VM. */

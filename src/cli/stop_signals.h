@@ -3,7 +3,8 @@
  * SIGINT, SIGTERM and SIGHUP as a descriptor, for an orderly end. A thread waits for them:
  * a signalfd would wake whoever polls it for every signal in the process, and each fault of
  * the guest is a SIGBUS (measured in the lab: nearly a whole CPU while a guest booted).
- * Test: tests/error/run_test.py.
+ * The same thread stops the process for SIGTSTP, once the terminal has been seen to.
+ * Tests: tests/error/run_test.py, run_job_test.py.
  */
 #ifndef CLI_STOP_SIGNALS_H
 #define CLI_STOP_SIGNALS_H
@@ -14,7 +15,15 @@
 #include "base/err.h"
 #include "base/types.h"
 
+/* By the thread that waits for signals. */
+struct stop_signals_job {
+	void (*away)(void *ctx); /* the process is about to be stopped */
+	void (*back)(void *ctx); /* it goes on; also after SIGSTOP, which nobody hears of before */
+	void *ctx;
+};
+
 struct stop_signals {
+	const struct stop_signals_job *job; /* set before start; NULL: stops as any other process */
 	pthread_t thread;
 	bool started;
 	bool ending;  /* atomic: the thread is to return */
@@ -24,8 +33,8 @@ struct stop_signals {
 };
 
 /*
- * Blocks them, SIGPIPE and SIGXFSZ, in this thread and all that it starts from now on: before any
- * other thread is made.
+ * Blocks them, SIGPIPE and SIGXFSZ, and with a job SIGTSTP and SIGCONT, in this thread and all that
+ * it starts from now on: before any other thread is made.
  */
 int stop_signals_start(struct stop_signals *s, struct err *e);
 /* Harmless if it was not started, with fd -1. The signals stay blocked. */

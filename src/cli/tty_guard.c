@@ -5,13 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 /* In the child: a byte says that all is well, the end of the pipe without one that it is not. */
-static void guard(int tty_fd, int pipe_fd, const struct termios *saved)
+static void guard(int tty_fd, int pipe_fd, struct terminal_modes *modes)
 {
 	sigset_t all;
 	char byte;
@@ -28,27 +28,21 @@ static void guard(int tty_fd, int pipe_fd, const struct termios *saved)
 	do
 		n = read(3, &byte, 1);
 	while (n < 0 && errno == EINTR);
-	/* SIGTTOU is blocked: this works from the background, too. */
 	if (n == 0)
-		(void)tcsetattr(0, TCSANOW, saved);
+		terminal_modes_restore(0, modes);
 	_exit(0);
 }
 
-int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e)
+static int start(struct tty_guard *g, int tty_fd, struct err *e)
 {
-	struct termios saved;
 	int ends[2];
 
-	*g = (struct tty_guard){.fd = -1};
-	/* In the background the modes are left alone, and belong to somebody else. */
-	if (tcgetattr(tty_fd, &saved) < 0 || tcgetpgrp(tty_fd) != getpgrp())
-		return 0;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(e, -errno, "terminal: a pipe for its guard");
 	g->pid = fork();
 	if (g->pid == 0) {
 		close(ends[1]);
-		guard(tty_fd, ends[0], &saved);
+		guard(tty_fd, ends[0], g->modes);
 	}
 	close(ends[0]);
 	if (g->pid < 0) {
@@ -62,6 +56,32 @@ int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e)
 	return 0;
 }
 
+static void forget_modes(struct tty_guard *g)
+{
+	if (g->modes)
+		(void)munmap(g->modes, sizeof(*g->modes));
+	g->modes = NULL;
+}
+
+int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e)
+{
+	int rc;
+
+	*g = (struct tty_guard){.fd = -1};
+	if (!isatty(tty_fd))
+		return 0;
+	g->modes = mmap(NULL, sizeof(*g->modes), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (g->modes == MAP_FAILED) {
+		g->modes = NULL;
+		return err_sys(e, -errno, "terminal: memory for its modes");
+	}
+	rc = start(g, tty_fd, e);
+	if (rc < 0)
+		forget_modes(g);
+	return rc;
+}
+
 void tty_guard_end(struct tty_guard *g)
 {
 	if (g->pid == 0)
@@ -71,4 +91,5 @@ void tty_guard_end(struct tty_guard *g)
 	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	g->pid = 0;
+	forget_modes(g);
 }

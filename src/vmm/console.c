@@ -28,11 +28,14 @@ static int open_again(int fd)
 	return again >= 0 ? again : fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
-int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct err *e)
+int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct terminal *terminal,
+		 struct terminal_modes *modes, struct err *e)
 {
 	memset(c, 0, sizeof(*c));
 	c->out_fd = -1;
 	c->wake_fd = wake_fd;
+	terminal_init(&c->own);
+	c->terminal = terminal ? terminal : &c->own;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->room, NULL);
 	c->is_open = true;
@@ -42,12 +45,11 @@ int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct e
 			return err_sys(e, -errno, "console: output descriptor %d", out_fd);
 	}
 	if (in_fd >= 0) {
-		int rc = terminal_open(&c->terminal, in_fd, out_fd, e);
+		int rc = terminal_open(c->terminal, in_fd, out_fd, modes, e);
 
 		if (rc < 0)
 			return rc;
-		/* In the background what is typed is somebody else's. */
-		c->in_open = !c->terminal.is_tty || atomic_load(&c->terminal.raw);
+		c->in_open = true;
 	}
 	return 0;
 }
@@ -56,7 +58,8 @@ void console_close(struct console *c)
 {
 	if (!c->is_open)
 		return;
-	terminal_close(&c->terminal);
+	terminal_close(c->terminal);
+	terminal_fini(&c->own);
 	if (c->out_fd >= 0)
 		close(c->out_fd);
 	pthread_cond_destroy(&c->room);
@@ -140,9 +143,16 @@ int console_flush(struct console *c)
 
 /* ---- input ---- */
 
-int console_input_fd(const struct console *c)
+int console_input_fd(struct console *c, int *ret_ms)
 {
-	return c->in_open && c->in_len == 0 ? c->terminal.in_fd : -1;
+	*ret_ms = -1;
+	if (!c->in_open || c->in_len > 0)
+		return -1;
+	/* In the background what is typed is somebody else's. */
+	if (terminal_look(c->terminal))
+		return c->terminal->in_fd;
+	*ret_ms = TERMINAL_LOOK_MS;
+	return -1;
 }
 
 void console_push(struct console *c, struct serial *to)
@@ -157,16 +167,16 @@ bool console_read(struct console *c, struct serial *to)
 {
 	uint8_t typed[CONSOLE_IN_BYTES];
 	bool go_on;
-	ssize_t n = read(c->terminal.in_fd, typed, sizeof(typed));
+	ssize_t n = terminal_read(c->terminal, typed, sizeof(typed));
 
-	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+	if (n == -EINTR || n == -EAGAIN)
 		return true;
 	if (n <= 0) {
 		c->in_open = false;
 		return true;
 	}
 	c->in_at = 0;
-	go_on = terminal_filter(&c->terminal, typed, (size_t)n, c->in, &c->in_len);
+	go_on = terminal_filter(c->terminal, typed, (size_t)n, c->in, &c->in_len);
 	console_push(c, to);
 	return go_on;
 }

@@ -24,7 +24,8 @@
 
 struct console {
 	bool is_open;
-	struct terminal terminal;
+	struct terminal *terminal; /* the caller's, or `own` */
+	struct terminal own;
 	int out_fd;    /* ours: does not block, wherever that is possible */
 	int wake_fd;   /* an eventfd, borrowed */
 	bool in_open;  /* there may be more to read */
@@ -40,10 +41,13 @@ struct console {
 };
 
 /*
- * in_fd: -1, or what is typed; a terminal becomes raw until console_close. out_fd: -1, or
- * where it is printed. Both stay the caller's, and open until console_close.
+ * in_fd: -1, or what is typed; a terminal is raw until console_close, while we are in its
+ * foreground. out_fd: -1, or where it is printed. Both stay the caller's, and open until
+ * console_close. terminal: one that the caller has initialised and closes after us, with the
+ * modes that it shares; NULL: one of our own.
  */
-int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct err *e);
+int console_open(struct console *c, int in_fd, int out_fd, int wake_fd, struct terminal *terminal,
+		 struct terminal_modes *modes, struct err *e);
 /* What has not been written is lost. Harmless on a console that was not opened but zeroed. */
 void console_close(struct console *c);
 
@@ -60,8 +64,8 @@ bool console_has_output(struct console *c);
  */
 int console_flush(struct console *c);
 
-/* The descriptor to be polled for input now, or -1. */
-int console_input_fd(const struct console *c);
+/* The descriptor to be polled for input now, or -1: for *ret_ms at most, if that is not -1. */
+int console_input_fd(struct console *c, int *ret_ms);
 /* Reads what is there, for the port. False: the escape to end was typed. */
 bool console_read(struct console *c, struct serial *to);
 /* The port has room again. */

@@ -160,9 +160,10 @@ static int build(struct machine *m, struct err *e)
 		rc = machine_devices_open(m, e);
 	if (rc == 0)
 		rc = load(m, e);
-	/* Last: from here on a terminal is raw. */
+	/* Last: from here on a terminal may be raw. */
 	if (rc == 0)
-		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd, e);
+		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd,
+				  m->cfg.terminal, m->cfg.terminal_modes, e);
 	return rc;
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/err.h"
 #include "vmm/load.h"
+#include "vmm/terminal.h"
 
 #define MACHINE_CPUS_MAX 16u
 #define MACHINE_DISKS_MAX 15u
@@ -56,6 +57,9 @@ struct machine_cfg {
 	struct apf_config apf; /* vcpus_max is taken from cpus */
 	int in_fd;             /* the console's keyboard; -1: none */
 	int out_fd;            /* and its screen; -1: none */
+	/* For in_fd, as console_open has them; NULL: nobody else has to do with it. */
+	struct terminal *terminal;
+	struct terminal_modes *terminal_modes;
 	int stop_fd;           /* readable: end the run; -1: none. Not read. */
 };
 
@@ -81,8 +85,8 @@ struct machine;
 
 /*
  * Makes the machine and loads the kernel. -EINVAL: a configuration that cannot be; otherwise
- * whatever could not be had, with the reason and what to do. in_fd is made raw if it is a
- * terminal, and stays so until machine_close.
+ * whatever could not be had, with the reason and what to do. in_fd is raw while it is a
+ * terminal in whose foreground we are, until machine_close.
  */
 int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err *e);
 

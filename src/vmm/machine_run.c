@@ -151,12 +151,13 @@ static void serve(struct machine *m)
 	for (;;) {
 		bool ended = has_ended(m);
 		bool pending = console_has_output(&m->console);
+		int ms = -1;
 
 		if (ended && (!pending || was_asked_to_end(m->end)))
 			return;
-		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console);
+		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console, &ms);
 		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
-		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : -1) < 0)
+		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : ms) < 0)
 			continue;
 		if (fds[STOP].revents) {
 			machine_end(m, MACHINE_INTERRUPTED, 0);

@@ -4,54 +4,208 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
-int terminal_open(struct terminal *t, int in_fd, int out_fd, struct err *e)
+#include "base/assert.h"
+
+static bool in_foreground(int fd)
 {
-	struct termios raw;
+	return tcgetpgrp(fd) == getpgrp();
+}
 
-	memset(t, 0, sizeof(*t));
-	t->in_fd = in_fd;
-	t->out_fd = out_fd;
-	t->is_tty = isatty(in_fd);
-	/* In the background a change of modes would stop us (SIGTTOU). */
-	if (!t->is_tty || tcgetpgrp(in_fd) != getpgrp())
-		return 0;
-	if (tcgetattr(in_fd, &t->saved) < 0)
-		return err_sys(e, -errno, "terminal: reading its modes");
-	raw = t->saved;
-	raw.c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | IGNBRK | IGNCR | INLCR | INPCK | ISTRIP |
-				   IXOFF | IXON | PARMRK);
-	raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
-	raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
-	raw.c_cc[VMIN] = 1;
-	raw.c_cc[VTIME] = 0;
-	/* Before the change: a signal between the two puts back what is there anyway. */
-	atomic_store(&t->raw, true);
-	if (tcsetattr(in_fd, TCSANOW, &raw) < 0) {
-		int rc = -errno;
+static bool same(const struct termios *a, const struct termios *b)
+{
+	return a->c_iflag == b->c_iflag && a->c_oflag == b->c_oflag && a->c_cflag == b->c_cflag &&
+	       a->c_lflag == b->c_lflag && memcmp(a->c_cc, b->c_cc, sizeof(a->c_cc)) == 0;
+}
 
-		terminal_restore(t);
-		return err_sys(e, rc, "terminal: raw mode");
-	}
-	return 0;
+/* From the background the kernel would stop us; TCSANOW never waits for a stopped terminal. */
+static int set_modes(int fd, const struct termios *modes)
+{
+	sigset_t stop, old;
+	int rc;
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTTOU);
+	(void)pthread_sigmask(SIG_BLOCK, &stop, &old);
+	rc = tcsetattr(fd, TCSANOW, modes) < 0 ? -errno : 0;
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return rc;
+}
+
+void terminal_modes_restore(int fd, struct terminal_modes *m)
+{
+	struct termios now;
+
+	if (!atomic_exchange(&m->raw, false))
+		return;
+	if (in_foreground(fd) || (tcgetattr(fd, &now) == 0 && same(&now, &m->ours)))
+		(void)set_modes(fd, &m->saved);
 }
 
 void terminal_restore(struct terminal *t)
 {
 	int saved_errno = errno;
 
-	/* TCSANOW never waits for output that a stopped terminal does not take. */
-	if (atomic_exchange(&t->raw, false))
-		(void)tcsetattr(t->in_fd, TCSANOW, &t->saved);
+	if (t->modes)
+		terminal_modes_restore(t->in_fd, t->modes);
 	errno = saved_errno;
+}
+
+static void raw_of(const struct termios *from, struct termios *ret)
+{
+	*ret = *from;
+	ret->c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | IGNBRK | IGNCR | INLCR | INPCK | ISTRIP |
+				    IXOFF | IXON | PARMRK);
+	ret->c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
+	ret->c_cflag = (ret->c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
+	ret->c_cc[VMIN] = 1;
+	ret->c_cc[VTIME] = 0;
+}
+
+/* In the foreground. What a shell has set since is what is put back next time. */
+static int make_raw(struct terminal *t, struct err *e)
+{
+	struct terminal_modes *m = t->modes;
+	struct termios now;
+	int rc;
+
+	if (tcgetattr(t->in_fd, &now) < 0)
+		return err_sys(e, -errno, "terminal: reading its modes");
+	if (atomic_load(&m->raw) && same(&now, &m->ours))
+		return 0;
+	atomic_store(&m->raw, false);
+	m->saved = now;
+	raw_of(&now, &m->ours);
+	/* Before the change: who is called between the two puts back what is there anyway. */
+	atomic_store(&m->raw, true);
+	rc = set_modes(t->in_fd, &m->ours);
+	if (rc < 0) {
+		terminal_restore(t);
+		return err_sys(e, rc, "terminal: raw mode");
+	}
+	/* What the driver has made of it. */
+	if (tcgetattr(t->in_fd, &now) == 0 && in_foreground(t->in_fd))
+		m->ours = now;
+	return 0;
+}
+
+/* Under the lock. False: not in the foreground, or not to be raw now. */
+static bool look(struct terminal *t, int *ret_rc, struct err *e)
+{
+	bool ours = t->in_use && !t->away && in_foreground(t->in_fd);
+
+	*ret_rc = ours ? make_raw(t, e) : 0;
+	/* Meanwhile the terminal may have been taken from us. */
+	if (!ours || *ret_rc < 0 || !in_foreground(t->in_fd)) {
+		terminal_restore(t);
+		return false;
+	}
+	return true;
+}
+
+void terminal_init(struct terminal *t)
+{
+	int rc;
+
+	memset(t, 0, sizeof(*t));
+	t->in_fd = t->out_fd = -1;
+	rc = pthread_mutex_init(&t->lock, NULL);
+	ASSERT(rc == 0);
+}
+
+void terminal_fini(struct terminal *t)
+{
+	terminal_close(t);
+	pthread_mutex_destroy(&t->lock);
+}
+
+int terminal_open(struct terminal *t, int in_fd, int out_fd, struct terminal_modes *modes,
+		  struct err *e)
+{
+	int rc;
+
+	pthread_mutex_lock(&t->lock);
+	t->in_fd = in_fd;
+	t->out_fd = out_fd;
+	t->modes = modes ? modes : &t->own;
+	t->is_tty = isatty(in_fd);
+	t->in_use = t->is_tty;
+	(void)look(t, &rc, e);
+	t->in_use &= rc == 0;
+	pthread_mutex_unlock(&t->lock);
+	return rc;
 }
 
 void terminal_close(struct terminal *t)
 {
-	if (t)
-		terminal_restore(t);
+	pthread_mutex_lock(&t->lock);
+	t->in_use = false;
+	terminal_restore(t);
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool terminal_look(struct terminal *t)
+{
+	bool ours;
+	int rc;
+
+	if (!t->is_tty)
+		return true;
+	pthread_mutex_lock(&t->lock);
+	ours = look(t, &rc, NULL);
+	pthread_mutex_unlock(&t->lock);
+	return ours;
+}
+
+void terminal_away(struct terminal *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->away = true;
+	terminal_restore(t);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void terminal_back(struct terminal *t)
+{
+	int rc;
+
+	pthread_mutex_lock(&t->lock);
+	t->away = false;
+	(void)look(t, &rc, NULL);
+	pthread_mutex_unlock(&t->lock);
+}
+
+/* A read from the background would stop us; with the signal blocked it fails. */
+static ssize_t read_unstopped(int fd, void *buf, size_t len)
+{
+	sigset_t stop, old;
+	ssize_t n;
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTTIN);
+	(void)pthread_sigmask(SIG_BLOCK, &stop, &old);
+	n = read(fd, buf, len);
+	if (n < 0)
+		n = -errno;
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return n;
+}
+
+ssize_t terminal_read(struct terminal *t, void *buf, size_t len)
+{
+	ssize_t n;
+
+	if (!t->is_tty) {
+		n = read(t->in_fd, buf, len);
+		return n < 0 ? -errno : n;
+	}
+	if (!terminal_look(t))
+		return -EAGAIN;
+	n = read_unstopped(t->in_fd, buf, len);
+	return n == -EIO && tcgetpgrp(t->in_fd) >= 0 && !in_foreground(t->in_fd) ? -EAGAIN : n;
 }
 
 bool terminal_filter(struct terminal *t, const uint8_t *in, size_t len, uint8_t *ret_out,

@@ -45,7 +45,7 @@ static int setup(void **state)
 	bus_init(&x->b);
 	assert_int_equal(bus_add(&x->b, BUS_PORTS, SERIAL_COM1_PORT, SERIAL_PORTS,
 				 &serial_bus_ops, &x->s, "COM1", &e), 0);
-	assert_int_equal(console_open(&x->c, x->in[0], x->out[1], x->wake, &e), 0);
+	assert_int_equal(console_open(&x->c, x->in[0], x->out[1], x->wake, NULL, NULL, &e), 0);
 	*state = x;
 	return 0;
 }
@@ -174,7 +174,7 @@ static void test_full_disk(void **state)
 	if (full < 0)
 		skip();
 	console_close(&x->c);
-	assert_int_equal(console_open(&x->c, -1, full, x->wake, &e), 0);
+	assert_int_equal(console_open(&x->c, -1, full, x->wake, NULL, NULL, &e), 0);
 	close(full);
 	put_text(x, "x");
 	assert_int_equal(console_flush(&x->c), 0);
@@ -186,8 +186,10 @@ static void test_full_disk(void **state)
 static void test_typed(void **state)
 {
 	struct fix *x = *state;
+	int ms = 0;
 
-	assert_int_equal(console_input_fd(&x->c), x->in[0]);
+	assert_int_equal(console_input_fd(&x->c, &ms), x->in[0]);
+	assert_int_equal(ms, -1); /* nobody has to look again */
 	assert_int_equal(write(x->in[1], "ab", 2), 2);
 	assert_true(console_read(&x->c, &x->s));
 	assert_int_equal(inb(&x->b, SERIAL_COM1_PORT + LSR) & 1, 1);
@@ -201,7 +203,7 @@ static void test_typed(void **state)
 	close(x->in[1]);
 	x->in[1] = -1;
 	assert_true(console_read(&x->c, &x->s));
-	assert_int_equal(console_input_fd(&x->c), -1);
+	assert_int_equal(console_input_fd(&x->c, &ms), -1);
 }
 
 /* Nothing is read from the descriptor while the port has not taken what was read before. */
@@ -210,9 +212,10 @@ static void test_port_is_full(void **state)
 	struct fix *x = *state;
 	uint8_t bytes[CONSOLE_IN_BYTES];
 	unsigned total = 0;
+	int ms;
 
 	memset(bytes, 'z', sizeof(bytes));
-	while (console_input_fd(&x->c) >= 0) {
+	while (console_input_fd(&x->c, &ms) >= 0) {
 		assert_int_equal(write(x->in[1], bytes, sizeof(bytes)), sizeof(bytes));
 		assert_true(console_read(&x->c, &x->s));
 		total += sizeof(bytes);
@@ -223,7 +226,7 @@ static void test_port_is_full(void **state)
 		assert_int_equal(inb(&x->b, SERIAL_COM1_PORT + RBR), 'z');
 		console_push(&x->c, &x->s);
 	}
-	assert_int_equal(console_input_fd(&x->c), x->in[0]);
+	assert_int_equal(console_input_fd(&x->c, &ms), x->in[0]);
 }
 
 int main(void)

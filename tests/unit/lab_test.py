@@ -7,6 +7,7 @@ what it makes of standard input, its command line.
 usage: lab_test.py SOURCE_FOLDER
 """
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.util
 import io
@@ -15,6 +16,7 @@ import os
 import pathlib
 import pty
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -23,6 +25,7 @@ import tarfile
 import tempfile
 import termios
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -295,7 +298,7 @@ class Input(unittest.TestCase):
         if pid == 0:  # here standard input is a terminal of our own
             before = termios.tcgetattr(0)
             ours = terminal.Terminal(0)
-            ours.make_raw()
+            ours.start()
             flags = termios.tcgetattr(0)
             ours.restore()
             ours.restore()
@@ -305,10 +308,89 @@ class Input(unittest.TestCase):
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
         os.close(fd)
 
+    def test_job_control(self):
+        """Stopped, in the background, back: what a shell does with a job."""
+        pid, fd = pty.fork()
+        if pid == 0:
+            os._exit(0 if self.shell() else 1)
+        status = 0
+        with contextlib.suppress(OSError):
+            os.write(fd, b"k")
+            while os.read(fd, 100):
+                pass
+        status = os.waitpid(pid, 0)[1]
+        os.close(fd)
+        self.assertEqual(status, 0)
+
+    def shell(self):
+        """The shell's part; the job says over a pipe how it finds its terminal."""
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        before = termios.tcgetattr(0)
+        r, w = os.pipe()
+        job = os.fork()
+        if job == 0:
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+            self.job(w)
+
+        def raw():
+            return not termios.tcgetattr(0)[3] & (termios.ECHO | termios.ICANON | termios.ISIG)
+
+        def until(condition):
+            end = time.monotonic() + 20
+            while not condition():
+                if time.monotonic() > end:
+                    raise AssertionError("too late")
+                time.sleep(0.01)
+
+        try:
+            assert os.read(r, 1) == b"u" and termios.tcgetattr(0) == before
+            os.tcsetpgrp(0, job)  # and no signal, as a shell's fg of what runs
+            until(raw)
+            assert os.read(r, 1) == b"k"
+            os.kill(job, signal.SIGTSTP)
+            assert os.WIFSTOPPED(os.waitpid(job, os.WUNTRACED)[1])
+            assert termios.tcgetattr(0) == before
+            os.tcsetpgrp(0, os.getpgrp())
+            os.kill(job, signal.SIGCONT)
+            assert os.read(r, 1) == b"c" and termios.tcgetattr(0) == before
+            os.tcsetpgrp(0, job)
+            until(raw)
+            os.kill(job, signal.SIGTERM)
+            assert os.waitpid(job, os.WUNTRACED)[1] == 0
+            return termios.tcgetattr(0) == before
+        except BaseException as e:
+            print(f"{e!r}\r")
+            os.kill(job, signal.SIGKILL)
+            return False
+
+    @staticmethod
+    def job(w):
+        def ended(*_):
+            ours.restore()
+            os._exit(0)
+
+        ours = terminal.Terminal(0)
+        ours.start()
+        threading.Thread(target=lambda: os.write(w, ours.read()), daemon=True).start()
+        stop = ours.stop
+
+        def stopped(*_):
+            stop()
+            os.write(w, b"c")
+            signal.signal(signal.SIGTSTP, stopped)
+
+        signal.signal(signal.SIGTSTP, stopped)
+        signal.signal(signal.SIGTERM, ended)
+        os.write(w, b"u")
+        while True:
+            ours.look()
+            time.sleep(0.02)
+
     def test_no_terminal(self):
         r, w = os.pipe()
         other = terminal.Terminal(r)
-        other.make_raw()
+        other.start()
         other.restore()
         self.assertFalse(other.usable)
         os.close(r)

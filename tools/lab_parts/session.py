@@ -114,7 +114,7 @@ def run(o):
         wires = Wires(o, terminal)
 
         def on_ready():
-            terminal.make_raw()
+            terminal.start()
             if o.stdin:
                 start_feeding(terminal, wires.input)
 
