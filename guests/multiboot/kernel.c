@@ -10,11 +10,14 @@
  *   off      turns the machine off (ACPI S5)
  *   reset    writes the ACPI reset register
  *   spin     never ends
+ *   disk     says what the first disk is like
+ *   fill=A+N writes N sectors of it from sector A on, each with its number, and flushes
  * Multiboot Specification 0.6.96, section 3.3.
  */
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "multiboot/kernel.h"
 #include "shared/multiboot.h"
 
 #define SERIAL_PORT 0x3f8
@@ -69,7 +72,7 @@ static void out32(uint16_t port, uint32_t v)
 	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
 }
 
-static void put_char(char c)
+void put_char(char c)
 {
 	for (int i = 0; i < SERIAL_WAIT_MAX; i++)
 		if (in8(SERIAL_PORT + SERIAL_LSR) & SERIAL_LSR_THRE)
@@ -77,7 +80,7 @@ static void put_char(char c)
 	out8(SERIAL_PORT, (uint8_t)c);
 }
 
-static void put_text(const char *s)
+void put_text(const char *s)
 {
 	while (*s)
 		put_char(*s++);
@@ -98,7 +101,7 @@ static void put_hex64(uint64_t v)
 	put_hex32((uint32_t)v);
 }
 
-static void put_decimal(uint32_t v)
+void put_decimal(uint32_t v)
 {
 	char text[11];
 	char *p = text + sizeof(text) - 1;
@@ -166,13 +169,26 @@ static bool is_word(const char *word, const char *expected)
 	return end && (*end == ' ' || *end == '\0');
 }
 
+/* "12+34": the second number. */
+static const char *behind_sign(const char *s)
+{
+	while (*s && *s != '+')
+		s++;
+	return *s ? s + 1 : s;
+}
+
 /* Does what one argument asks for, unless it is exit=. */
 static void obey(const char *word)
 {
 	const char *lines = behind(word, "flood=");
+	const char *sectors = behind(word, "fill=");
 
 	if (lines)
 		flood(decimal(lines));
+	else if (sectors)
+		disk_fill(decimal(sectors), decimal(behind_sign(sectors)));
+	else if (is_word(word, "disk"))
+		disk_show();
 	else if (is_word(word, "crash"))
 		crash();
 	else if (is_word(word, "echo"))

@@ -50,10 +50,11 @@ static const struct opt rows[] = {
 	 .help = "The guest's memory, in steps of 2M; default 512M."},
 	{OPT_U32(struct run_line, cpus), .name = "cpus", .arg = "N", .min = 1,
 	 .max = MACHINE_CPUS_MAX, .help = "The guest's processors; default 1."},
-	{OPT_LIST(struct run_line, disks), .name = "disk", .arg = "FILE[,ro]",
+	{OPT_LIST(struct run_line, disks), .name = "disk", .arg = "FILE[,WORD]...",
 	 .max = MACHINE_DISKS_MAX,
 	 .help = "A raw file or block device as the next disk (vda, vdb, ...), read-only with "
-		 "',ro'; may be repeated."},
+		 "',ro'; ',werror=report' tells the guest when the host cannot write, instead of "
+		 "pausing it; ',raw' takes any file for raw. May be repeated."},
 	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
@@ -101,31 +102,56 @@ const struct opts run_table = {
 	.rows = rows,
 };
 
-static bool cut_suffix(char *text, const char *suffix)
-{
-	size_t len = strlen(text), n = strlen(suffix);
+/* A word behind a disk's name, and which of its properties it sets: one word for each. */
+static const struct disk_word {
+	const char *text;
+	enum { DISK_ACCESS, DISK_FORMAT, DISK_WERROR, DISK_PROPERTIES } property;
+	bool value;
+} disk_words[] = {
+	{",ro", DISK_ACCESS, true},	       {",rw", DISK_ACCESS, false},
+	{",raw", DISK_FORMAT, true},	       {",werror=report", DISK_WERROR, true},
+	{",werror=pause", DISK_WERROR, false},
+};
 
-	if (len <= n || strcmp(text + len - n, suffix) != 0)
-		return false;
-	text[len - n] = '\0';
-	return true;
+static const struct disk_word *last_word(const char *text)
+{
+	size_t len = strlen(text);
+
+	for (size_t i = 0; i < ARRAY_LEN(disk_words); i++) {
+		size_t n = strlen(disk_words[i].text);
+
+		if (len > n && strcmp(text + len - n, disk_words[i].text) == 0)
+			return &disk_words[i];
+	}
+	return NULL;
 }
 
-/* A name that ends in ",ro" itself can be given with ",rw" behind it. */
+/* A name that ends in such a word itself can be given with one of the kind behind it. */
+static void take_disk(char *text, struct machine_disk *d)
+{
+	bool seen[DISK_PROPERTIES] = {false}, value[DISK_PROPERTIES] = {false};
+	const struct disk_word *w;
+
+	while ((w = last_word(text)) && !seen[w->property]) {
+		seen[w->property] = true;
+		value[w->property] = w->value;
+		text[strlen(text) - strlen(w->text)] = '\0';
+	}
+	*d = (struct machine_disk){
+		.path = text,
+		.read_only = value[DISK_ACCESS],
+		.raw = value[DISK_FORMAT],
+		.report = value[DISK_WERROR],
+	};
+}
+
 static void take_disks(struct run_line *p)
 {
 	struct machine_cfg *m = &p->run.machine;
 
-	for (unsigned i = 0; i < p->disks.count; i++) {
+	for (unsigned i = 0; i < p->disks.count; i++)
 		/* The list points into argv, whose strings are the program's to change. */
-		char *text = (char *)(uintptr_t)p->disks.text[i];
-		struct machine_disk *d = &m->disks[m->disks_count++];
-
-		d->read_only = cut_suffix(text, ",ro");
-		if (!d->read_only)
-			(void)cut_suffix(text, ",rw");
-		d->path = text;
-	}
+		take_disk((char *)(uintptr_t)p->disks.text[i], &m->disks[m->disks_count++]);
 }
 
 static int check(struct run_line *p, struct err *e)
@@ -157,8 +183,11 @@ static int check(struct run_line *p, struct err *e)
 
 static int run_here_or_there(const struct run_line *p)
 {
+	struct err e = {0};
 	char why[160];
 
+	if (run_files_check(&p->run, &e) < 0)
+		return cli_refused(&e);
 	if (p->lab)
 		return run_lab_main(p, NULL);
 	if (p->local || !run_lab_needed(p, why, sizeof(why)))

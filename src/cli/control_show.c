@@ -113,10 +113,15 @@ static void show_vcpus(const struct control_status *s, FILE *out)
 void control_show_text(const struct control_status *s, FILE *out)
 {
 	fprintf(out, "state     %s%s%s\n", s->state, *s->why ? ": " : "", s->why);
+	if (*s->note)
+		fprintf(out, "note      %s\n", s->note);
 	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
 	control_show_counters(&s->counters, s->block_bytes, out);
+	if (s->disk_errors)
+		fprintf(out, "disks     %" PRIu64 " times the host failed to read or write\n",
+			s->disk_errors);
 	if (s->vcpu_count)
 		show_vcpus(s, out);
 }

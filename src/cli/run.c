@@ -3,12 +3,15 @@
 #include "cli/run.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/json_file.h"
 #include "cli/stop_signals.h"
 #include "cli/tty_guard.h"
+#include "vmm/file_use.h"
 #include "vmm/machine_control.h"
 
 struct run {
@@ -20,28 +23,76 @@ struct run {
 	struct machine_control *control;
 	struct json_file json;
 	struct err err; /* why it failed; code 0: it did not */
-	bool paused;    /* for trouble, and that was told */
+	atomic_bool paused; /* for trouble, and that was told */
 	struct machine_outcome out;
 };
 
-/* Under the library's lock. One cause stops many blocks: the first one is told. */
+static void goes_on(struct run *r, const char *text)
+{
+	atomic_store(&r->paused, false);
+	if (!r->o->quiet)
+		cli_error("the VM goes on: %s", text);
+}
+
+/* One cause stops many blocks: the first one is told. */
+static void is_paused(struct run *r, const char *text)
+{
+	if (atomic_exchange(&r->paused, true))
+		return;
+	if (r->o->control)
+		cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
+			  text, r->o->control);
+	else
+		cli_error("the VM is paused: %s; Ctrl-C ends it (with --control it could be "
+			  "resumed)", text);
+}
+
+/* Under the library's lock. */
 static void on_event(void *ctx, const struct apf_event *ev)
+{
+	if (ev->kind == APF_EVENT_RESUMED)
+		goes_on(ctx, ev->text);
+	else
+		is_paused(ctx, ev->text);
+}
+
+/* By any thread. */
+static void on_word(void *ctx, enum machine_word word, const char *text)
 {
 	struct run *r = ctx;
 
-	if (ev->kind == APF_EVENT_RESUMED) {
-		r->paused = false;
+	switch (word) {
+	case MACHINE_NOTE:
 		if (!r->o->quiet)
-			cli_error("the VM goes on: %s", ev->text);
-	} else if (!r->paused) {
-		r->paused = true;
-		if (r->o->control)
-			cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control "
-				  "%s'", ev->text, r->o->control);
-		else
-			cli_error("the VM is paused: %s; Ctrl-C ends it (with --control it could "
-				  "be resumed)", ev->text);
+			cli_error("note: %s", text);
+		break;
+	case MACHINE_PAUSED:
+		is_paused(r, text);
+		break;
+	case MACHINE_RESUMED:
+		goes_on(r, text);
+		break;
 	}
+}
+
+static bool is_used(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
+}
+
+static int open_json(struct run *r)
+{
+	int rc = json_file_open(&r->json, r->o->json, &r->err);
+
+	if (rc < 0 || !r->json.out || r->json.out == stdout || !is_used(fileno(r->json.out)))
+		return rc;
+	json_file_close(&r->json);
+	return err_set(&r->err, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
+		       "run; give --json another file", r->o->json);
 }
 
 static int start_control(struct run *r)
@@ -73,7 +124,7 @@ static void back(void *ctx)
 static int start(struct run *r)
 {
 	struct machine_cfg cfg = r->o->machine;
-	int rc = json_file_open(&r->json, r->o->json, &r->err);
+	int rc = open_json(r);
 
 	if (rc == 0)
 		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
@@ -88,6 +139,8 @@ static int start(struct run *r)
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = r;
+	cfg.say = on_word;
+	cfg.say_ctx = r;
 	rc = machine_open(&cfg, &r->m, &r->err);
 	return rc < 0 ? rc : start_control(r);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf run` in its parts: cmd_run.c is the command line, run.c the run, run_report.c what
- * is told about it afterwards, run_lab.c the same run in the lab.
+ * is told about it afterwards, run_files.c what its files must not be, run_lab.c the same run in
+ * the lab.
  */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
@@ -23,7 +24,7 @@ struct run_opts {
 struct run_line {
 	struct run_opts run;
 	struct opts_list initrds;
-	struct opts_list disks; /* each "FILE[,ro|,rw]"; run.machine.disks once checked */
+	struct opts_list disks; /* each "FILE[,WORD]..."; run.machine.disks once checked */
 	uint32_t cpus;
 	unsigned faults;
 	unsigned abi;
@@ -37,6 +38,14 @@ void run_line_init(struct run_line *l); /* the defaults */
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
+
+/* ---- run_files.c ---- */
+
+/*
+ * 0, or -Exxx: two of them are the same file, of which one is written. Looks at names and writes
+ * nothing.
+ */
+int run_files_check(const struct run_opts *o, struct err *e);
 
 /* Runs it; returns an enum cli_exit, or ends by the signal that ended the run. */
 int run_main(const struct run_opts *o);

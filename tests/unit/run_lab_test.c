@@ -106,7 +106,11 @@ static void files_get_the_names_they_have_there(void **state)
 {
 	(void)state;
 	convert("--initrd a --initrd b:c --disk x --disk y,ro --disk z,ro,rw --json out/j "
-		"--control s");
+		"--control s --disk q,raw --disk w,werror=report");
+	expect("--disk=q,rw", false);
+	expect("--disk=w,rw", false);
+	expect("--disk=/dev/vdd,rw,raw", true);
+	expect("--disk=/dev/vde,rw,werror=report", true);
 	expect("--file=a:initrd0", false);
 	expect("--file=b:c:initrd1", false);
 	expect("--initrd=initrd0", true);

@@ -80,15 +80,36 @@ static void defaults(void **state)
 static void disks(void **state)
 {
 	(void)state;
-	assert_int_equal(RUN(W("--disk"), W("a"), W("--disk"), W("b,ro"), W("--disk"),
-			     W("c,ro,rw"), W("--disk"), W("d,x"), W("--disk"), W(",ro")),
-			 CLI_OK);
-	assert_int_equal(seen.machine.disks_count, 5);
+	static char words[][32] = {"a", "b,ro", "c,ro,rw", "d,x", ",ro", "e,werror=report,raw,ro",
+				   "f,werror=report", "g,raw,raw,rw,werror=pause",
+				   "h,werror=report,werror=pause", "i,ro,ro"};
 	static const struct machine_disk want[] = {
-		{"a", false}, {"b", true}, {"c,ro", false}, {"d,x", false}, {",ro", false}};
+		{"a", false, false, false},
+		{"b", true, false, false},
+		{"c,ro", false, false, false},
+		{"d,x", false, false, false},
+		{",ro", false, false, false},
+		{"e", true, true, true},
+		{"f", false, false, true},
+		{"g,raw", false, true, false},
+		{"h,werror=report", false, false, false},
+		{"i,ro", true, false, false},
+	};
+	static char option[] = "--disk";
+	char *argv[2 * ARRAY_LEN(words) + 1];
+
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		argv[2 * i] = option;
+		argv[2 * i + 1] = words[i];
+	}
+	argv[2 * ARRAY_LEN(words)] = NULL;
+	assert_int_equal(run(argv), CLI_OK);
+	assert_int_equal(seen.machine.disks_count, ARRAY_LEN(want));
 	for (unsigned i = 0; i < ARRAY_LEN(want); i++) {
 		assert_string_equal(seen.machine.disks[i].path, want[i].path);
 		assert_int_equal(seen.machine.disks[i].read_only, want[i].read_only);
+		assert_int_equal(seen.machine.disks[i].raw, want[i].raw);
+		assert_int_equal(seen.machine.disks[i].report, want[i].report);
 	}
 }
 

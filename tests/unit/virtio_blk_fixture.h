@@ -128,7 +128,12 @@ static inline int setup_as(void **state, bool read_only, bool threaded)
 	assert_int_equal(ftruncate(f->fd, BYTES), 0);
 	for (unsigned i = 0; i < SECTORS; i++)
 		assert_int_equal(pwrite(f->fd, &i, sizeof(i), i * 512), sizeof(i));
-	assert_int_equal(blk_file_open(&f->file, f->path, read_only, &f->flaky.inner, NULL), 0);
+	/* Open for writing by somebody else, it would not do. */
+	close(f->fd);
+	assert_int_equal(blk_file_open(&f->file, f->path, read_only ? BLK_READ_ONLY : 0,
+				       &f->flaky.inner, NULL), 0);
+	f->fd = open(f->path, O_RDWR | O_CLOEXEC);
+	assert_true(f->fd >= 0);
 	backing = f->flaky.inner;
 	backing.ops = &flaky_ops;
 	backing.ctx = &f->flaky;

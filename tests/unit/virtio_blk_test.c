@@ -37,7 +37,8 @@ static void configuration(void **state)
 	assert_int_equal(vx_reg(&f->x, 0x130), 1u << 15);
 	assert_int_equal(vx_reg(&f->x, 0x134), 16);
 	assert_int_equal(vx_reg(&f->x, 0x138), 1);
-	assert_true(vx_offered(&f->x) == (VIRTIO_F_VERSION_1 | F_RING | 0x6244));
+	assert_int_equal(vx_reg(&f->x, 0x118), 0); /* physical blocks are as large */
+	assert_true(vx_offered(&f->x) == (VIRTIO_F_VERSION_1 | F_RING | 0x6644));
 }
 
 static void read_and_write(void **state)
@@ -171,7 +172,7 @@ static void read_only(void **state)
 	struct fixture *f = *state;
 	struct stat st;
 
-	assert_int_equal(vx_offered(&f->x) & 0xffff, 0x0264);
+	assert_int_equal(vx_offered(&f->x) & 0xffff, 0x0664);
 	put_range(f, 0, 0, 1, 0);
 	assert_int_equal(request(f, T_OUT, 0, 512, false), S_IOERR);
 	assert_int_equal(request(f, T_ZERO, 0, 16, false), S_IOERR);
@@ -202,6 +203,99 @@ static void failing_file(void **state)
 	}
 	f->flaky.fail_at = 0;
 	assert_int_equal(request(f, T_IN, 0, BYTES, true), S_OK);
+}
+
+/* What is asked when the host has failed, and what it answers. */
+struct asked {
+	struct flaky *flaky;
+	unsigned times;
+	unsigned mend_at; /* from this time on the host works; 0: never */
+	bool again;
+	struct blk_failure last;
+};
+
+static bool host_failed(void *ctx, const struct blk_failure *why)
+{
+	struct asked *a = ctx;
+
+	a->last = *why;
+	if (++a->times == a->mend_at)
+		a->flaky->fail_at = 0;
+	a->flaky->calls = 0;
+	return a->again;
+}
+
+/* The host fails until it is mended: what comes then is whole. */
+static void tried_again(void **state)
+{
+	struct fixture *f = *state;
+	struct asked a = {.flaky = &f->flaky, .mend_at = 3, .again = true};
+
+	f->b->backing.failed = host_failed;
+	f->b->backing.failed_ctx = &a;
+	f->flaky.fail_at = 1;
+	memset(f->x.low + VX_DATA, 0xa5, BYTES);
+	assert_int_equal(request(f, T_OUT, 0, BYTES, false), S_OK);
+	assert_int_equal(a.times, 3);
+	assert_true(a.last.off == 0 && a.last.len == VIRTIO_BLK_PIECE_BYTES && a.last.repeatable);
+	assert_int_equal(a.last.code, -ENOSPC);
+	assert_string_equal(a.last.doing, "writing");
+	/* Not from the start: what was written is written. */
+	a = (struct asked){.flaky = &f->flaky, .mend_at = 1, .again = true};
+	f->flaky.fail_at = 2;
+	f->flaky.calls = 0;
+	memset(f->x.low + VX_DATA, 0, BYTES);
+	assert_int_equal(request(f, T_IN, 0, BYTES, true), S_OK);
+	assert_int_equal(a.last.off, VIRTIO_BLK_PIECE_BYTES);
+	assert_string_equal(a.last.doing, "reading");
+	for (unsigned i = 0; i < BYTES; i++)
+		assert_int_equal(f->x.low[VX_DATA + i], 0xa5);
+	for (unsigned type = T_DISCARD; type <= T_ZERO; type += 2) {
+		a = (struct asked){.flaky = &f->flaky, .mend_at = 2, .again = true};
+		put_range(f, 0, 8, 4, 0);
+		f->flaky.fail_at = 1;
+		f->flaky.calls = 0;
+		assert_int_equal(request(f, type, 0, 16, false), S_OK);
+		assert_true(a.times == 2 && a.last.off == 4096 && a.last.len == 2048);
+	}
+	assert_int_equal(f->b->count.errors, 0);
+}
+
+static void told_as_the_host_wishes(void **state)
+{
+	struct fixture *f = *state;
+	struct asked a = {.flaky = &f->flaky, .again = false};
+
+	f->b->backing.failed = host_failed;
+	f->b->backing.failed_ctx = &a;
+	f->flaky.fail_at = 1;
+	assert_int_equal(request(f, T_OUT, 0, 512, false), S_IOERR);
+	assert_int_equal(a.times, 1);
+	/* A flush that failed is told, whatever is wished: nobody knows what was kept. */
+	a.again = true;
+	f->flaky.calls = 0;
+	assert_int_equal(request(f, T_FLUSH, 0, 0, false), S_IOERR);
+	assert_true(a.times == 2 && a.last.len == 0 && !a.last.repeatable);
+	/* A guest's own mistake is none of the host's. */
+	assert_int_equal(request(f, T_IN, SECTORS, 512, true), S_IOERR);
+	assert_int_equal(a.times, 2);
+}
+
+/* Blocks as the device has them. */
+static void larger_blocks(void **state)
+{
+	struct fixture *f = *state;
+	struct blk_backing k = f->b->backing;
+	struct irq_line irq = fake_irq_line(&f->x.irq, VX_GSI);
+
+	virtio_blk_close(f->b);
+	k.block_bytes = 4096;
+	k.physical_block_bytes = 16384;
+	assert_int_equal(virtio_blk_open(f->b, &k, "", &f->x.mem, &irq, false, NULL), 0);
+	assert_int_equal(vx_reg(&f->x, 0x100), SECTORS); /* still in sectors of 512 */
+	assert_int_equal(vx_reg(&f->x, 0x114), 4096);
+	assert_int_equal(vx_reg(&f->x, 0x118), 2);
+	assert_int_equal(vx_reg(&f->x, 0x12c), 8);
 }
 
 static void shrunk_file(void **state)
@@ -316,6 +410,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(read_only, setup_read_only, teardown),
 		TEST(failing_file),
 		TEST(shrunk_file),
+		TEST(tried_again),
+		TEST(told_as_the_host_wishes),
+		TEST(larger_blocks),
 		TEST(lost_memory),
 		TEST(no_request_at_all),
 		TEST(any_layout),

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: QEMU, which ends when we do, whatever ends us."""
 import ctypes
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 
 from lab_parts import CACHE, LabError
@@ -45,9 +47,28 @@ def qemu_command(o, fds):
     if o.verb == "shell" or "terminal" in fds:
         command += ["-device", "virtconsole,chardev=terminal"]
     for n, (path, read_only) in enumerate(o.disk):
-        command += ["-drive", f"file={path.replace(',', ',,')},format=raw,if=virtio,index={n}," +
-                    f"readonly={'on' if read_only else 'off'}"]
+        command += disk_words(n, path, read_only)
     return command
+
+
+BLKSSZGET = 0x1268
+SECTOR_BYTES = 512
+
+
+def disk_words(n, path, read_only):
+    """What the host fails is told in the lab, where whoever uses the disk decides. Its blocks are
+    as large as the device's, and a file's end that is no whole sector is not there."""
+    block, size = SECTOR_BYTES, ""
+    st = os.stat(path)
+    if stat.S_ISBLK(st.st_mode):
+        with open(path, "rb") as device:
+            answer = fcntl.ioctl(device, BLKSSZGET, bytes(4))
+        block = int.from_bytes(answer, "little")
+    elif st.st_size % SECTOR_BYTES:
+        size = f",size={st.st_size - st.st_size % SECTOR_BYTES}"
+    return ["-drive", f"file={path.replace(',', ',,')},format=raw,if=none,id=disk{n},"
+                      f"readonly={'on' if read_only else 'off'},werror=report,rerror=report{size}",
+            "-device", f"virtio-blk-pci,drive=disk{n},logical_block_size={block}"]
 
 
 def die_with(parent):

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded by tests/error/demo_host_test.py: lets one call fail, or hides what the host
- * has, so that every refusal can be provoked on a host that refuses nothing.
+ * Preloaded by tests/error/demo_host_test.py and run_disk_test.py: lets one call fail, or hides
+ * what the host has, so that every refusal can be provoked on a host that refuses nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
  *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
- *             pthread_create, tmpfile (open with O_TMPFILE), ioctl:0xNNNN
+ *             pthread_create, preadv, pwritev, fdatasync,
+ *             tmpfile (open with O_TMPFILE), ioctl:0xNNNN
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
@@ -31,6 +32,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* struct uffdio_api and its request: older headers than the kernel are fine for this. */
@@ -132,6 +134,22 @@ EXPORT int memfd_create(const char *name, unsigned flags)
 EXPORT int eventfd(unsigned count, int flags)
 {
 	return fails("eventfd") ? -1 : (int)syscall(SYS_eventfd2, count, flags);
+}
+
+/* On x86-64 the offset is in one register; the other is for larger ones. */
+EXPORT ssize_t preadv(int fd, const struct iovec *v, int count, off_t off)
+{
+	return fails("preadv") ? -1 : syscall(SYS_preadv, fd, v, count, off, 0);
+}
+
+EXPORT ssize_t pwritev(int fd, const struct iovec *v, int count, off_t off)
+{
+	return fails("pwritev") ? -1 : syscall(SYS_pwritev, fd, v, count, off, 0);
+}
+
+EXPORT int fdatasync(int fd)
+{
+	return fails("fdatasync") ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
 EXPORT int timerfd_create(clockid_t clock, int flags)

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Files of `asyncpf run` that are the same one by any name: refused before anything is written
+or made.
+
+usage: run_files_test.py PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL
+"""
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+
+from run_support import RunTest, kernel, main
+
+CONTENT = bytes(range(256)) * 32
+
+
+class Pairs(RunTest):
+    def setUp(self):
+        super().setUp()
+        (self.folder / "sub").mkdir()
+
+    def listing(self):
+        return sorted(str(p) for p in self.folder.rglob("*"))
+
+    def refused(self, first, second, *more):
+        """One line that names both, and the folder is as it was."""
+        before = self.listing()
+        words = []
+        for option, path in (first, second):
+            words += [f"--{option}", path]
+            if option == "swap":
+                words += ["--resident-max", "8M"]
+        options = {w for w in words if w.startswith("--")}
+        boot = [] if "--kernel" in options else ["--kernel", kernel()]
+        self.fails([*boot, "--cmdline", "off", *words, *more], "same file: .*; name two")
+        self.assertEqual(self.listing(), before)
+
+    def test_a_disk_and_what_is_written(self):
+        self.file("d", CONTENT)
+        os.link(self.folder / "d", self.folder / "hard")
+        os.symlink("../d", self.folder / "sub/soft")
+        for name in ("d", "hard", "sub/soft", "sub/../d", "./d", str(self.folder / "d")):
+            for option in ("json", "swap", "control"):
+                with self.subTest(name=name, option=option):
+                    self.refused(("disk", "d,ro"), (option, name))
+                    self.refused(("disk", "d"), (option, name))
+            self.refused(("disk", "d"), ("disk", name))
+            self.refused(("disk", "d"), ("disk", f"{name},ro"))
+        self.assertEqual((self.folder / "d").read_bytes(), CONTENT)
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--disk", "d,ro", "--disk",
+                           "hard,ro")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_kernel_and_initrd(self):
+        shutil.copy(kernel(), self.folder / "k")
+        self.file("i", CONTENT)
+        for option in ("json", "control", "swap", "disk"):
+            with self.subTest(option=option):
+                self.refused(("kernel", "k"), (option, "./k"))
+                self.refused(("initrd", "i"), (option, "./i"))
+        self.assertEqual((self.folder / "i").read_bytes(), CONTENT)
+        self.assertEqual((self.folder / "k").read_bytes(), pathlib.Path(kernel()).read_bytes())
+
+    def test_names_of_what_is_not_there_yet(self):
+        for one, other in (("json", "control"), ("json", "swap"), ("control", "swap")):
+            for name in ("new", "./new", "sub/../new", str(self.folder / "new")):
+                with self.subTest(one=one, other=other, name=name):
+                    self.refused((one, "new"), (other, name))
+
+    def test_the_same_name_in_two_folders(self):
+        (self.folder / "other").mkdir()
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", "sub/x",
+                           "--control", "other/x")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_stale_socket(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(str(self.folder / "s"))
+        self.refused(("json", "s"), ("control", "sub/../s"))
+
+
+class InUse(RunTest):
+    """What another run has."""
+
+    def spin(self, *words):
+        process = self.start("--cmdline", "spin", *words, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, text=True)
+        while "spin" not in process.stdout.readline():
+            pass
+        return process
+
+    def test_json_is_no_disk_of_another_run(self):
+        self.file("d", CONTENT)
+        for words in (["--disk", "d"], ["--disk", "d,ro"]):
+            process = self.spin(*words)
+            self.fails(["--kernel", kernel(), "--cmdline", "off", "--json", "d"],
+                       "cannot write: d: in use as a disk, or by another run; give --json "
+                       "another file")
+            process.kill()
+            process.communicate()
+            self.assertEqual((self.folder / "d").read_bytes(), CONTENT)
+
+    def test_json_of_two_runs(self):
+        process = self.spin("--json", "j")
+        self.fails(["--kernel", kernel(), "--cmdline", "off", "--json", "j"],
+                   "cannot write: j: in use as a disk, or by another run; .*")
+        self.fails(["--kernel", kernel(), "--cmdline", "off", "--disk", "j"],
+                   "disk j: in use as a disk by another process or VM")
+        process.kill()
+        process.communicate()
+
+    def test_json_may_be_no_file(self):
+        for name in ("/dev/stdout", "/dev/null"):
+            done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", name)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+        os.mkfifo(self.folder / "pipe")
+        with subprocess.Popen(["cat", "pipe"], cwd=self.folder, stdout=subprocess.PIPE,
+                              text=True) as cat:
+            done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", "pipe")
+            self.assertIn('"end": "power-off"', cat.communicate()[0])
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    main()
