@@ -7,6 +7,10 @@
 #include "base/assert.h"
 #include "vmm/elf.h"
 
+#ifndef EM_LOONGARCH
+#define EM_LOONGARCH 258 /* glibc 2.36 lacks it */
+#endif
+
 /* The fields of both classes' file headers that matter here. */
 struct file_header {
 	uint16_t type;
@@ -19,6 +23,30 @@ struct file_header {
 bool elf_is(const unsigned char *bytes, size_t len)
 {
 	return len >= SELFMAG && memcmp(bytes, ELFMAG, SELFMAG) == 0;
+}
+
+bool elf_is_loaded(const struct elf_segment *s)
+{
+	return s->type == PT_LOAD && s->memsz;
+}
+
+/* Machines that people have kernels for. */
+static const char *machine_name(uint16_t machine)
+{
+	static const struct {
+		uint16_t machine;
+		const char *name;
+	} names[] = {
+		{EM_ARM, "arm"},       {EM_AARCH64, "arm64"}, {EM_RISCV, "RISC-V"},
+		{EM_PPC, "PowerPC"},   {EM_PPC64, "PowerPC"}, {EM_S390, "s390"},
+		{EM_MIPS, "MIPS"},     {EM_SPARCV9, "SPARC"}, {EM_IA_64, "Itanium"},
+		{EM_LOONGARCH, "LoongArch"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (names[i].machine == machine)
+			return names[i].name;
+	return "another machine";
 }
 
 static int read_header(struct elf *f, struct file_header *h, struct err *e)
@@ -52,8 +80,13 @@ static int check_header(const struct elf *f, const struct file_header *h, struct
 	size_t entry_bytes = f->is_64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
 
 	if (h->machine != (f->is_64 ? EM_X86_64 : EM_386))
-		return err_set(e, -ENOEXEC, "%s: ELF file for machine %u, not for x86", f->name,
-			       h->machine);
+		return h->machine == EM_386 || h->machine == EM_X86_64
+			       ? err_set(e, -ENOEXEC, "%s: ELF file of %u bits for machine %u, "
+					 "which has not as many", f->name, f->is_64 ? 64 : 32,
+					 h->machine)
+			       : err_set(e, -ENOEXEC, "%s: ELF file for %s (machine %u), not for "
+					 "x86; an x86 kernel is needed", f->name,
+					 machine_name(h->machine), h->machine);
 	if (h->type != ET_EXEC)
 		return err_set(e, -ENOEXEC, "%s: ELF file of type %u, not a statically placed "
 			       "executable", f->name, h->type);

@@ -38,6 +38,9 @@ struct elf {
 	uint64_t hi;
 };
 
+/* A segment with memory. */
+bool elf_is_loaded(const struct elf_segment *s);
+
 /* True when the file starts like an ELF file, however broken the rest. */
 bool elf_is(const unsigned char *bytes, size_t len);
 

@@ -8,6 +8,7 @@
 #include "vmm/bytes.h"
 #include "vmm/elf.h"
 #include "vmm/load_bzimage.h"
+#include "vmm/load_format.h"
 #include "vmm/load_multiboot.h"
 #include "vmm/load_parts.h"
 #include "vmm/load_pvh.h"
@@ -40,26 +41,24 @@ void load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t 
 	memcpy(to, bytes, len);
 }
 
-int load_put_string(const struct load_cfg *c, uint64_t *at, const char *first, const char *second,
-		    struct err *e)
+int load_put_string(const struct load_cfg *c, struct load_strings *s, const char *first,
+		    const char *second, struct err *e)
 {
 	size_t a = strlen(first);
 	size_t b = strlen(second);
 	uint64_t blank = a && b;
 
-	if (*at > LOAD_STRINGS_END || a >= LOAD_STRINGS_END - *at ||
-	    b >= LOAD_STRINGS_END - *at - a - blank)
+	if (s->at > s->end || a >= s->end - s->at || b >= s->end - s->at - a - blank)
 		return err_set(e, -E2BIG, "%s: command line of %zu bytes; there is room for %llu",
-			       c->kernel.name, a + b,
-			       LOAD_STRINGS_END - LOAD_STRINGS_GPA - 1);
-	load_put(c, *at, first, a);
-	load_put(c, *at + a, " ", blank);
-	load_put(c, *at + a + blank, second, b + 1); /* with its final 0 */
-	*at += a + blank + b + 1;
+			       c->kernel.name, a + b, LOAD_STRINGS_END - LOAD_STRINGS_GPA - 1);
+	load_put(c, s->at, first, a);
+	load_put(c, s->at + a, " ", blank);
+	load_put(c, s->at + a + blank, second, b + 1); /* with its final 0 */
+	s->at += a + blank + b + 1;
 	return 0;
 }
 
-void load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry)
+void load_put_gdt(const struct load_cfg *c, uint64_t gpa, struct kvmp_entry *entry)
 {
 	/* SDM vol. 3, 3.4.5: G, P, S, limit 0xfffff; code: D or L, readable; data: B, writable. */
 	const uint64_t gdt[LOAD_GDT_ENTRIES] = {
@@ -69,12 +68,12 @@ void load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry)
 		[LOAD_TSS_SELECTOR / 8] = 0x00008b0000000067ull, /* busy, at 0 */
 	};
 
-	entry->gdt = (gpa_t){LOAD_GDT_GPA};
+	entry->gdt = (gpa_t){gpa};
 	entry->gdt_bytes = sizeof(gdt);
 	entry->code_selector = LOAD_CODE_SELECTOR;
 	entry->data_selector = LOAD_DATA_SELECTOR;
 	entry->tss_selector = LOAD_TSS_SELECTOR;
-	load_put(c, LOAD_GDT_GPA, gdt, sizeof(gdt));
+	load_put(c, gpa, gdt, sizeof(gdt));
 }
 
 void load_put_page_tables(const struct load_cfg *c)
@@ -150,12 +149,29 @@ static int load_elf(const struct load_cfg *c, struct load_result *ret, struct er
 	/* A multiboot header may replace the ELF headers, so these may be anything. */
 	if (rc == 0 && pvh_is(&f))
 		return pvh_load(c, &f, ret, e);
-	if (multiboot_is(c->kernel.bytes, c->kernel.len))
+	if (multiboot_is(c->kernel.bytes, c->kernel.len, NULL))
 		return multiboot_load(c, ret, e);
 	if (rc < 0)
 		return rc;
 	return err_set(e, -ENOEXEC, "%s: ELF file with neither a PVH entry (Linux: CONFIG_PVH) nor "
 		       "a multiboot header", c->kernel.name);
+}
+
+/* By its content: what else it may be is told with what to do. */
+static int load_other(const struct load_cfg *c, struct load_result *ret, struct err *e)
+{
+	const struct load_bytes *k = &c->kernel;
+	const struct load_format *f = load_format(k->bytes, k->len);
+	bool has_addresses, is = multiboot_is(k->bytes, k->len, &has_addresses);
+
+	/* An EFI application may hold a header that is meant for its ELF form (Xen). */
+	if (is && (has_addresses || !f))
+		return multiboot_load(c, ret, e);
+	if (f)
+		return err_set(e, -ENOEXEC, "%s: this is %s, which cannot be loaded; %s", k->name,
+			       f->name, f->advice);
+	return err_set(e, -ENOEXEC, "%s: not a kernel that can be loaded (%zu bytes; neither a "
+		       "bzImage, nor an ELF file, nor a multiboot kernel)", k->name, k->len);
 }
 
 int load_kernel(const struct load_cfg *cfg, struct load_result *ret, struct err *e)
@@ -170,12 +186,8 @@ int load_kernel(const struct load_cfg *cfg, struct load_result *ret, struct err 
 		rc = bzimage_load(cfg, &r, e);
 	else if (elf_is(k->bytes, k->len))
 		rc = load_elf(cfg, &r, e);
-	else if (multiboot_is(k->bytes, k->len))
-		rc = multiboot_load(cfg, &r, e);
 	else
-		rc = err_set(e, -ENOEXEC, "%s: not a kernel that can be loaded (%zu bytes; neither "
-			     "a bzImage, nor an ELF file, nor a multiboot kernel)", k->name,
-			     k->len);
+		rc = load_other(cfg, &r, e);
 	if (rc == 0)
 		*ret = r;
 	return rc;

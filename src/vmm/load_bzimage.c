@@ -12,7 +12,8 @@
 /* The setup header, at the same offsets in the file and in the zero page. */
 #define HDR_START 0x1f1
 #define HDR_SETUP_SECTS 0x1f1
-#define HDR_SYSSIZE 0x1f4 /* in 16-byte paragraphs */
+#define HDR_SYSSIZE 0x1f4 /* in paragraphs */
+#define PARAGRAPH_BYTES ((size_t)16)
 #define HDR_VID_MODE 0x1fa
 #define HDR_BOOT_FLAG 0x1fe
 #define HDR_JUMP_LEN 0x201 /* the header ends this many bytes behind 0x202 */
@@ -93,13 +94,15 @@ static int check_header(const struct load_cfg *c, struct bzimage *b, struct err 
 	/* 0 means 4 (boot.rst, setup_sects). */
 	b->code = ((h[HDR_SETUP_SECTS] ? h[HDR_SETUP_SECTS] : 4u) + 1u) * 512;
 	/* What follows in the file, a signature for example, is not loaded. */
-	b->code_bytes = get32(h, HDR_SYSSIZE) * (size_t)16;
+	b->code_bytes = get32(h, HDR_SYSSIZE) * PARAGRAPH_BYTES;
 	if (b->code_bytes <= ENTRY_64)
 		return err_set(e, -ENOEXEC, "%s: bzImage with only %zu bytes of code", name,
 			       b->code_bytes);
-	if (b->code > len || len - b->code < b->code_bytes)
+	/* Whole paragraphs: a file need not fill its last one (memtest86+). */
+	if (b->code > len || align_up(len - b->code, PARAGRAPH_BYTES) < b->code_bytes)
 		return err_set(e, -ENOEXEC, "%s: bzImage cut short: %zu bytes of %zu", name, len,
 			       b->code + b->code_bytes);
+	b->code_bytes = min_u64(b->code_bytes, len - b->code);
 	return 0;
 }
 
@@ -153,13 +156,13 @@ static int put_cmdline(const struct load_cfg *c, const struct bzimage *b, unsign
 		       struct err *e)
 {
 	const char *line = c->cmdline ? c->cmdline : "";
-	uint64_t at = LOAD_STRINGS_GPA;
+	struct load_strings strings = LOAD_STRINGS;
 
 	if (strlen(line) > get32(b->h, HDR_CMDLINE_SIZE))
 		return err_set(e, -E2BIG, "%s: command line of %zu bytes; this bzImage takes %u",
 			       c->kernel.name, strlen(line), get32(b->h, HDR_CMDLINE_SIZE));
 	put32(zp, HDR_CMD_LINE_PTR, LOAD_STRINGS_GPA);
-	return load_put_string(c, &at, "", line, e);
+	return load_put_string(c, &strings, "", line, e);
 }
 
 static void put_e820(const struct load_cfg *c, unsigned char *zp)
@@ -214,7 +217,7 @@ int bzimage_load(const struct load_cfg *c, struct load_result *ret, struct err *
 		return rc;
 	load_put(c, LOAD_INFO_GPA, zp, sizeof(zp));
 	load_put_page_tables(c);
-	load_put_gdt(c, &ret->entry);
+	load_put_gdt(c, LOAD_GDT_GPA, &ret->entry);
 	load_put(c, b.load_at, b.h + b.code, b.code_bytes);
 	return 0;
 }

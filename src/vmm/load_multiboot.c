@@ -47,6 +47,9 @@ struct multiboot {
 	/* With FLAG_ADDRESSES: the bytes to load. */
 	size_t offset;
 	size_t bytes;
+	bool is_elf; /* else the bytes, and zeroes up to hi, are one piece */
+	struct elf elf;
+	uint64_t shift; /* of the area from where LOAD_GDT_GPA and the like say */
 };
 
 static bool find_header(const unsigned char *bytes, size_t len, size_t *ret)
@@ -65,11 +68,46 @@ static bool find_header(const unsigned char *bytes, size_t len, size_t *ret)
 	return false;
 }
 
-bool multiboot_is(const unsigned char *bytes, size_t len)
+bool multiboot_is(const unsigned char *bytes, size_t len, bool *ret_has_addresses)
 {
 	size_t at;
 
-	return find_header(bytes, len, &at);
+	if (!find_header(bytes, len, &at))
+		return false;
+	if (ret_has_addresses)
+		*ret_has_addresses = get32(bytes, at + 4) & FLAG_ADDRESSES;
+	return true;
+}
+
+/* ---- where things go ---- */
+
+/*
+ * What the loader leaves for the kernel, from the GDT to the strings, is one area below 640 KiB. It
+ * goes where the kernel is not: a kernel of real mode lies there itself.
+ */
+#define AREA_GPA LOAD_GDT_GPA
+#define AREA_BYTES (LOAD_STRINGS_END - LOAD_GDT_GPA)
+/* Below is what a BIOS leaves: the interrupt vectors of real mode and its data. */
+#define LOW_MIN 0x500ull
+
+static bool meets(uint64_t gpa, uint64_t bytes, uint64_t area)
+{
+	return bytes && gpa < area + AREA_BYTES && area < gpa + bytes;
+}
+
+/* One piece of the kernel must be in RAM that is the kernel's. */
+static int check_piece(const struct load_cfg *c, uint64_t gpa, uint64_t bytes, struct err *e)
+{
+	uint64_t ram = c->mem->low_bytes;
+
+	if (gpa >= LOW_MIN && gpa <= LOAD_LOW_END && bytes <= LOAD_LOW_END - gpa)
+		return 0;
+	if (gpa >= LOAD_KERNEL_MIN && gpa <= ram && bytes <= ram - gpa)
+		return 0;
+	return err_set(e, -ENOEXEC, "%s: multiboot kernel for memory from %#llx to %#llx; there is "
+		       "room from %#llx to %#llx and from %#llx to %#llx", c->kernel.name,
+		       (unsigned long long)gpa, (unsigned long long)(gpa + bytes), LOW_MIN,
+		       LOAD_LOW_END, LOAD_KERNEL_MIN, (unsigned long long)ram);
 }
 
 /* Section 3.1.3, "the address fields of Multiboot header": these replace the ELF headers. */
@@ -106,33 +144,60 @@ static int read_addresses(const struct load_cfg *c, struct multiboot *m, struct 
 	m->bytes = load_end - load;
 	m->lo = load;
 	m->hi = max_u64(load_end, bss_end);
-	if (m->lo < LOAD_KERNEL_MIN || m->hi > c->mem->low_bytes)
-		return err_set(e, -ENOEXEC, "%s: multiboot kernel for memory from %#llx to %#llx; "
-			       "there is room from %#llx to %#llx", c->kernel.name,
-			       (unsigned long long)m->lo, (unsigned long long)m->hi,
-			       LOAD_KERNEL_MIN, (unsigned long long)c->mem->low_bytes);
-	load_put(c, m->lo, c->kernel.bytes + m->offset, m->bytes);
-	return 0;
+	return check_piece(c, m->lo, m->hi - m->lo, e);
 }
 
 static int read_elf(const struct load_cfg *c, struct multiboot *m, struct err *e)
 {
-	struct elf f;
+	const struct elf *f = &m->elf;
 	int rc;
 
 	if (!elf_is(c->kernel.bytes, c->kernel.len))
 		return err_set(e, -ENOEXEC, "%s: multiboot kernel that is not an ELF file and has "
 			       "no addresses in its header", c->kernel.name);
-	rc = elf_parse(c->kernel.name, c->kernel.bytes, c->kernel.len, &f, e);
+	rc = elf_parse(c->kernel.name, c->kernel.bytes, c->kernel.len, &m->elf, e);
+	for (unsigned i = 0; rc == 0 && i < f->segment_count; i++)
+		if (elf_is_loaded(&f->segments[i]))
+			rc = check_piece(c, f->segments[i].paddr, f->segments[i].memsz, e);
 	if (rc < 0)
 		return rc;
-	m->lo = f.lo;
-	m->hi = f.hi;
-	m->entry = f.entry;
+	m->is_elf = true;
+	m->lo = f->lo;
+	m->hi = f->hi;
+	m->entry = f->entry;
 	/* The entry point of a kernel that runs elsewhere than it is loaded is virtual. */
 	if (m->entry < m->lo || m->entry >= m->hi)
-		elf_vaddr_to_paddr(&f, f.entry, &m->entry);
-	return elf_load_within(&f, c->mem, LOAD_KERNEL_MIN, c->mem->low_bytes, e);
+		elf_vaddr_to_paddr(f, f->entry, &m->entry);
+	return 0;
+}
+
+static bool kernel_meets(const struct multiboot *m, uint64_t area)
+{
+	const struct elf *f = &m->elf;
+
+	if (!m->is_elf)
+		return meets(m->lo, m->hi - m->lo, area);
+	for (unsigned i = 0; i < f->segment_count; i++)
+		if (elf_is_loaded(&f->segments[i]) &&
+		    meets(f->segments[i].paddr, f->segments[i].memsz, area))
+			return true;
+	return false;
+}
+
+/* And its bytes into memory. */
+static int place(const struct load_cfg *c, struct multiboot *m, struct err *e)
+{
+	while (kernel_meets(m, AREA_GPA + m->shift)) {
+		m->shift += PAGE_BYTES;
+		if (AREA_GPA + m->shift + AREA_BYTES > LOAD_LOW_END)
+			return err_set(e, -ENOEXEC, "%s: multiboot kernel that leaves no %llu KiB "
+				       "free below 640 KiB, for what it is told",
+				       c->kernel.name, AREA_BYTES >> 10);
+	}
+	if (m->is_elf)
+		return elf_load_within(&m->elf, c->mem, 0, c->mem->low_bytes, e);
+	load_put(c, m->lo, c->kernel.bytes + m->offset, m->bytes);
+	return 0;
 }
 
 static const char *base_name(const char *path)
@@ -143,10 +208,11 @@ static const char *base_name(const char *path)
 }
 
 static int put_modules(const struct load_cfg *c, const struct multiboot *m, unsigned char *info,
-		       uint64_t *strings, struct load_result *ret, struct err *e)
+		       struct load_strings *strings, struct load_result *ret, struct err *e)
 {
 	uint64_t starts[LOAD_MODULES_MAX] = {0};
-	uint64_t room = align_up(m->hi, PAGE_BYTES);
+	uint64_t behind = max_u64(m->hi, LOAD_KERNEL_MIN);
+	uint64_t room = align_up(behind, PAGE_BYTES);
 	int rc;
 
 	/*
@@ -159,19 +225,19 @@ static int put_modules(const struct load_cfg *c, const struct multiboot *m, unsi
 		else
 			room += align_up(c->modules[i].len, PAGE_BYTES);
 	}
-	rc = load_put_modules(c, m->hi, room, starts, ret, e);
+	rc = load_put_modules(c, behind, room, starts, ret, e);
 	for (unsigned i = 0; rc == 0 && i < c->modules_count; i++) {
 		size_t at = MODULES_AT + i * (size_t)INFO_MODULE_BYTES;
 
 		put32(info, at, (uint32_t)starts[i]);
 		put32(info, at + 4, (uint32_t)(starts[i] + c->modules[i].len));
-		put32(info, at + 8, (uint32_t)*strings);
+		put32(info, at + 8, (uint32_t)strings->at);
 		rc = load_put_string(c, strings, base_name(c->modules[i].name), "", e);
 	}
 	return rc;
 }
 
-static void put_map(const struct load_cfg *c, unsigned char *info)
+static void put_map(const struct load_cfg *c, uint64_t info_gpa, unsigned char *info)
 {
 	struct load_range map[LOAD_RANGES_MAX];
 	unsigned n = load_map(c->mem, map);
@@ -179,7 +245,7 @@ static void put_map(const struct load_cfg *c, unsigned char *info)
 	put32(info, 4, LOAD_LOW_END / 1024);
 	put32(info, 8, (uint32_t)((c->mem->low_bytes - LOAD_KERNEL_MIN) / 1024));
 	put32(info, 44, n * INFO_RANGE_BYTES);
-	put32(info, 48, LOAD_INFO_GPA + RANGES_AT);
+	put32(info, 48, (uint32_t)info_gpa + RANGES_AT);
 	for (unsigned i = 0; i < n; i++) {
 		size_t at = RANGES_AT + i * (size_t)INFO_RANGE_BYTES;
 
@@ -194,25 +260,26 @@ static int put_info(const struct load_cfg *c, const struct multiboot *m, struct 
 		    struct err *e)
 {
 	unsigned char info[PAGE_BYTES] = {0};
-	uint64_t strings = LOAD_STRINGS_GPA;
+	uint64_t gpa = LOAD_INFO_GPA + m->shift;
+	struct load_strings strings = {LOAD_STRINGS_GPA + m->shift, LOAD_STRINGS_END + m->shift};
 	int rc;
 
 	put32(info, 0, INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MODULES | INFO_HAS_MAP |
 			       INFO_HAS_LOADER);
 	/* The kernel's own name comes first, as from other loaders: it is argv[0]. */
-	put32(info, 16, (uint32_t)strings);
+	put32(info, 16, (uint32_t)strings.at);
 	rc = load_put_string(c, &strings, base_name(c->kernel.name), c->cmdline ? c->cmdline : "",
 			     e);
 	put32(info, 20, c->modules_count);
-	put32(info, 24, c->modules_count ? LOAD_INFO_GPA + MODULES_AT : 0);
-	put_map(c, info);
-	put32(info, 64, (uint32_t)strings);
+	put32(info, 24, c->modules_count ? (uint32_t)gpa + MODULES_AT : 0);
+	put_map(c, gpa, info);
+	put32(info, 64, (uint32_t)strings.at);
 	if (rc == 0)
 		rc = load_put_string(c, &strings, "asyncpf", "", e);
 	if (rc == 0)
 		rc = put_modules(c, m, info, &strings, ret, e);
 	if (rc == 0)
-		load_put(c, LOAD_INFO_GPA, info, sizeof(info));
+		load_put(c, gpa, info, sizeof(info));
 	return rc;
 }
 
@@ -237,7 +304,9 @@ int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err
 			       "not in it (%#llx to %#llx)", c->kernel.name,
 			       (unsigned long long)m.entry, (unsigned long long)m.lo,
 			       (unsigned long long)m.hi);
-	rc = put_info(c, &m, ret, e);
+	rc = place(c, &m, e);
+	if (rc == 0)
+		rc = put_info(c, &m, ret, e);
 	if (rc < 0)
 		return rc;
 	ret->kind = LOAD_MULTIBOOT;
@@ -247,9 +316,9 @@ int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err
 		.mode = KVMP_PROTECTED,
 		.rip = m.entry,
 		.rax = BOOT_MAGIC,
-		.rbx = LOAD_INFO_GPA,
-		.rsp = LOAD_STACK_GPA,
+		.rbx = LOAD_INFO_GPA + m.shift,
+		.rsp = LOAD_STACK_GPA + m.shift,
 	};
-	load_put_gdt(c, &ret->entry);
+	load_put_gdt(c, LOAD_GDT_GPA + m.shift, &ret->entry);
 	return 0;
 }

@@ -5,8 +5,11 @@
 
 #include "vmm/load.h"
 
-/* True when a header with a right checksum is where the specification wants it. */
-bool multiboot_is(const unsigned char *bytes, size_t len);
+/*
+ * True when a header with a right checksum is where the specification wants it.
+ * *ret_has_addresses: it says where the file goes; else that must be an ELF file. NULL: never mind.
+ */
+bool multiboot_is(const unsigned char *bytes, size_t len, bool *ret_has_addresses);
 int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err *e);
 
 #endif

@@ -47,18 +47,25 @@ unsigned load_map(const struct guest_mem *m, struct load_range ret[LOAD_RANGES_M
 /* Writes guest memory; the caller has seen to it that it is RAM (asserted). */
 void load_put(const struct load_cfg *c, uint64_t gpa, const void *bytes, size_t len);
 
-/*
- * Writes a string of two parts, joined by a blank if both are there, and its final 0 at
- * *at, and moves *at behind it. -E2BIG beyond LOAD_STRINGS_END.
- */
-int load_put_string(const struct load_cfg *c, uint64_t *at, const char *first, const char *second,
-		    struct err *e);
+/* Room for strings: the next one goes to `at`. */
+struct load_strings {
+	uint64_t at, end;
+};
+
+#define LOAD_STRINGS (struct load_strings){LOAD_STRINGS_GPA, LOAD_STRINGS_END}
 
 /*
- * Writes the GDT and fills the entry with it and the selectors: flat 4 GiB segments, code of
- * 64 or 32 bits as entry->mode says.
+ * Writes a string of two parts, joined by a blank if both are there, and its final 0, and moves
+ * s->at behind it. -E2BIG: there is no room.
  */
-void load_put_gdt(const struct load_cfg *c, struct kvmp_entry *entry);
+int load_put_string(const struct load_cfg *c, struct load_strings *s, const char *first,
+		    const char *second, struct err *e);
+
+/*
+ * Writes the GDT to gpa and fills the entry with it and the selectors: flat 4 GiB segments, code
+ * of 64 or 32 bits as entry->mode says.
+ */
+void load_put_gdt(const struct load_cfg *c, uint64_t gpa, struct kvmp_entry *entry);
 
 /* Identity page tables of the first 4 GiB. */
 void load_put_page_tables(const struct load_cfg *c);

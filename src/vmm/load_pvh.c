@@ -52,7 +52,7 @@ static int entry_of(const struct elf *f, uint64_t *ret, struct err *e)
 }
 
 static int put_modules(const struct load_cfg *c, const struct elf *f, unsigned char *info,
-		       uint64_t *strings, struct load_result *ret, struct err *e)
+		       struct load_strings *strings, struct load_result *ret, struct err *e)
 {
 	uint64_t starts[LOAD_MODULES_MAX] = {0};
 	int rc = load_put_modules(c, f->hi, c->mem->low_bytes, starts, ret, e);
@@ -62,7 +62,7 @@ static int put_modules(const struct load_cfg *c, const struct elf *f, unsigned c
 
 		put64(info, at, starts[i]);
 		put64(info, at + 8, c->modules[i].len);
-		put64(info, at + 16, *strings);
+		put64(info, at + 16, strings->at);
 		rc = load_put_string(c, strings, c->modules[i].name, "", e);
 	}
 	return rc;
@@ -94,7 +94,7 @@ int pvh_load(const struct load_cfg *c, const struct elf *f, struct load_result *
 	     struct err *e)
 {
 	unsigned char info[PAGE_BYTES] = {0};
-	uint64_t strings = LOAD_STRINGS_GPA;
+	struct load_strings strings = LOAD_STRINGS;
 	uint64_t entry = 0;
 	int rc = entry_of(f, &entry, e);
 
@@ -117,6 +117,6 @@ int pvh_load(const struct load_cfg *c, const struct elf *f, struct load_result *
 		.rbx = LOAD_INFO_GPA,
 		.rsp = LOAD_STACK_GPA,
 	};
-	load_put_gdt(c, &ret->entry);
+	load_put_gdt(c, LOAD_GDT_GPA, &ret->entry);
 	return 0;
 }

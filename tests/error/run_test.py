@@ -142,8 +142,13 @@ class Refusals(RunTest):
                 ("folder", "kernel folder: not a regular file"),
                 ("pipe", "kernel pipe: not a regular file"),
                 (self.file("empty", b""), "kernel empty: an empty file"),
-                (self.file("text", b"#!/bin/sh\n"), r"text: not a kernel that can be loaded "
-                                                    r"\(10 bytes; neither .*\)"),
+                (self.file("text", b"some words\n"), r"text: not a kernel that can be loaded "
+                                                     r"\(11 bytes; neither .*\)"),
+                (self.file("script", b"#!/bin/sh\n"), "script: this is a script, which cannot be "
+                                                       "loaded; an x86 kernel is needed: .*"),
+                (self.file("packed", b"\x1f\x8b" + bytes(50)),
+                 "packed: this is a file that gzip has compressed, which cannot be loaded; unpack "
+                 "it first: gunzip -c FILE > KERNEL"),
                 (self.file("short", image[:200]), "short: .*cut short.*"),
                 (self.file("half", image[:0x1400]), "half: .*cut short.*")):
             with self.subTest(kernel=name):
@@ -224,7 +229,7 @@ class Refusals(RunTest):
     def test_nothing_is_left(self):
         """Refused after the machine was built: no process holds the folder's disk."""
         self.file("disk", bytes(4096))
-        self.file("text", b"#!/bin/sh\n")
+        self.file("text", b"some words\n")
         for _ in range(3):
             self.fails(["--kernel", "text", "--disk", "disk"], "text: not a kernel .*")
 

@@ -94,10 +94,11 @@ static void test_hostile_headers(void **state)
 	} cases[] = {
 		{EI_CLASS, 1, 0, "class 0 and byte order 1"},
 		{EI_CLASS, 1, 3, "class 3"},
-		{EI_CLASS, 1, 1, "for machine"}, /* 32-bit fields lie elsewhere */
+		{EI_CLASS, 1, 1, "of 32 bits for machine"}, /* 32-bit fields lie elsewhere */
 		{EI_DATA, 1, 2, "byte order 2"},
-		{offsetof(Elf64_Ehdr, e_machine), 2, 183, "for machine 183, not for x86"},
-		{offsetof(Elf64_Ehdr, e_machine), 2, EM_386, "for machine 3, not for x86"},
+		{offsetof(Elf64_Ehdr, e_machine), 2, 183,
+		 "ELF file for arm64 (machine 183), not for x86; an x86 kernel is needed"},
+		{offsetof(Elf64_Ehdr, e_machine), 2, EM_386, "ELF file of 64 bits for machine 3"},
 		{offsetof(Elf64_Ehdr, e_type), 2, ET_DYN, "type 3, not a statically placed"},
 		{offsetof(Elf64_Ehdr, e_type), 2, ET_REL, "type 1, not a statically placed"},
 		{offsetof(Elf64_Ehdr, e_phnum), 2, 0, "with 0 program headers"},

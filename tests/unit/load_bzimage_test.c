@@ -271,8 +271,8 @@ static void test_hostile_fields(void **state)
 		{0x1f4, 4, 32, -ENOEXEC, "only 512 bytes of code"},
 		{0x1f4, 4, BZ_CODE_BYTES / 16 + 1, -ENOEXEC, "cut short: 3072 bytes of 3088"},
 		{0x1f4, 4, UINT32_MAX, -ENOEXEC, "cut short"},
-		{0x1fe, 2, 0xaa54, -ENOEXEC, "not a kernel"},
-		{0x202, 4, 0, -ENOEXEC, "not a kernel"},
+		{0x1fe, 2, 0xaa54, -ENOEXEC, "not a kernel that can be loaded"},
+		{0x202, 4, 0, -ENOEXEC, "this is a boot sector or a disk"},
 		{0x201, 1, 0, -ENOEXEC, "header ends at 0x202"},
 		{0x201, 1, 0x61, -ENOEXEC, "header ends at 0x263"},
 		{0x201, 1, 0x8f, -ENOEXEC, "header ends at 0x291"},
@@ -341,7 +341,26 @@ static void test_what_follows_the_code_is_not_loaded(void **state)
 
 static void test_truncated(void **state)
 {
-	fx_truncate(*state);
+	fx_truncate(*state, 15);
+}
+
+/* Its length is rounded up to whole paragraphs, and the file has what there is (memtest86+). */
+static void test_last_paragraph_cut(void **state)
+{
+	struct fx *f = *state;
+	size_t full = f->cfg.kernel.len;
+
+	for (size_t cut = 0; cut < 16; cut++) {
+		size_t bytes = BZ_CODE_BYTES - cut;
+
+		f->cfg.kernel.len = full - cut;
+		assert_int_equal(fx_load(f), 0);
+		assert_memory_equal(f->ram.bytes + BZ_LOAD, f->image + 1024, bytes);
+		for (size_t i = bytes; i < BZ_CODE_BYTES; i++)
+			assert_int_equal(f->ram.bytes[BZ_LOAD + i], 0);
+	}
+	f->cfg.kernel.len = full - 16;
+	fx_refused(f, -ENOEXEC, "cut short");
 }
 
 static void test_mutations(void **state)
@@ -382,6 +401,7 @@ int main(void)
 		T(test_placement),
 		T(test_what_follows_the_code_is_not_loaded),
 		T(test_truncated),
+		T(test_last_paragraph_cut),
 		T(test_mutations),
 		T(test_not_a_kernel),
 	};

@@ -123,14 +123,15 @@ static inline void fx_refused(struct fx *f, int code, const char *text)
 }
 
 /*
- * A file that ends early must be refused, wherever it ends, and before anything is written.
- * The bytes are copied to a place of their exact size, so that a sanitizer sees an overrun.
+ * A file that ends early must be refused, wherever it ends, and before anything is written;
+ * `spare` bytes at its end it can do without. The bytes are copied to a place of their exact size,
+ * so that a sanitizer sees an overrun.
  */
-static inline void fx_truncate(struct fx *f)
+static inline void fx_truncate(struct fx *f, size_t spare)
 {
 	size_t full = f->cfg.kernel.len;
 
-	for (size_t len = 0; len < full; len++) {
+	for (size_t len = 0; len < full - spare; len++) {
 		unsigned char *cut = malloc(len ? len : 1);
 
 		assert_non_null(cut);
@@ -156,8 +157,12 @@ static inline void fx_sound(const struct fx *f)
 	unsigned char pages[RAM_BYTES / PAGE_BYTES] = {0};
 	const struct load_result *r = &f->ret;
 	uint64_t ram = f->ram.mem.low_bytes;
+	uint64_t shift = r->entry.gdt.v - LOAD_GDT_GPA;
 
-	assert_true(r->kernel_start >= LOAD_KERNEL_MIN && r->kernel_start < r->kernel_end);
+	assert_true(r->kernel_start < r->kernel_end);
+	assert_true(r->kernel_start >= LOAD_KERNEL_MIN ||
+		    (r->kind == LOAD_MULTIBOOT && r->kernel_start >= 0x500));
+	assert_true(LOAD_STRINGS_END + shift <= LOAD_LOW_END);
 	assert_true(r->kernel_end <= ram);
 	assert_true(r->entry.rip >= r->kernel_start && r->entry.rip < r->kernel_end);
 	if (r->modules_end) {
@@ -168,8 +173,8 @@ static inline void fx_sound(const struct fx *f)
 	ram_touched(&f->ram, pages);
 	for (uint64_t at = 0; at < f->ram.len; at += PAGE_BYTES)
 		assert_true(!(pages[at / PAGE_BYTES] & 1) ||
-			    fx_in(at, LOAD_GDT_GPA, LOAD_STACK_GPA) ||
-			    fx_in(at, LOAD_STRINGS_GPA, LOAD_STRINGS_END) ||
+			    fx_in(at, LOAD_GDT_GPA + shift, LOAD_STACK_GPA + shift) ||
+			    fx_in(at, LOAD_STRINGS_GPA + shift, LOAD_STRINGS_END + shift) ||
 			    fx_in(at, r->kernel_start, r->kernel_end) ||
 			    fx_in(at, r->modules_start, r->modules_end));
 }

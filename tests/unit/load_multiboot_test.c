@@ -228,8 +228,10 @@ static void test_hostile_addresses(void **state)
 		{20, RAW_LOAD + RAW_BYTES - RAW_SKIP + 1, "cut short: 1008 bytes of 1009"},
 		{20, UINT32_MAX, "cut short"},
 		{24, RAW_LOAD, "whose memory ends at"},
-		{24, UINT32_MAX, "there is room from 0x100000 to 0x800000"},
-		{24, RAM_BYTES + 1, "there is room from 0x100000 to 0x800000"},
+		{24, UINT32_MAX,
+		 "there is room from 0x500 to 0x9fc00 and from 0x100000 to 0x800000"},
+		{24, RAM_BYTES + 1,
+		 "there is room from 0x500 to 0x9fc00 and from 0x100000 to 0x800000"},
 		{28, RAW_LOAD - 1, "is not in it"},
 		{28, RAW_LOAD + 0x1000, "is not in it"},
 	};
@@ -240,12 +242,79 @@ static void test_hostile_addresses(void **state)
 		put32(f->image + RAW_HEADER_AT, cases[i].at, cases[i].value);
 		fx_refused(f, -ENOEXEC, cases[i].text);
 	}
-	/* All of them moved below 1 MiB. */
+}
+
+static void move_raw(struct fx *f, uint32_t to)
+{
 	image_raw(f);
 	for (size_t at = 12; at <= 28; at += 4)
 		put32(f->image + RAW_HEADER_AT, at,
-		      get32(f->image + RAW_HEADER_AT, at) - 0x100000);
-	fx_refused(f, -ENOEXEC, "there is room from 0x100000");
+		      get32(f->image + RAW_HEADER_AT, at) - RAW_LOAD + to);
+}
+
+/* Kernels of real mode: what they are told lies where they do not. */
+static void test_below_1_mib(void **state)
+{
+	static const struct {
+		uint32_t load;
+		bool fits;
+	} places[] = {
+		{0x400, false},	 {0x4f0, false},  {0x500, true},    {0x1000, true},
+		{0x2000, true},	 {0x7c00, true},  {0x8000, true},   {0x2ff00, true},
+		{0x40000, true}, {0x70000, true}, {0x9e000, true},  {0x9ec00, true},
+		{0x9f000, false}, {0xa0000, false}, {0xf0000, false}, {0xff800, false},
+	};
+	struct fx *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+		const unsigned char *info;
+
+		move_raw(f, places[i].load);
+		if (!places[i].fits) {
+			fx_refused(f, -ENOEXEC, "there is room from 0x500 to 0x9fc00");
+			continue;
+		}
+		assert_int_equal(fx_load(f), 0);
+		fx_sound(f);
+		assert_int_equal(f->ret.kernel_start, places[i].load);
+		/* Whole, and not what it is told. */
+		assert_memory_equal(f->ram.bytes + places[i].load, f->image + RAW_SKIP,
+				    RAW_BYTES - RAW_SKIP);
+		for (size_t k = RAW_BYTES - RAW_SKIP; k < 0x1000; k++)
+			assert_int_equal(f->ram.bytes[places[i].load + k], 0);
+		info = f->ram.bytes + f->ret.entry.rbx;
+		assert_string_equal((const char *)f->ram.bytes + get32(info, 16),
+				    "k console=ttyS0 quiet");
+		assert_int_equal(get32(info, 48), f->ret.entry.rbx + 128);
+		assert_int_equal(get32(info, 44), 3 * 24);
+	}
+	/* Modules are never below 1 MiB. */
+	move_raw(f, 0x8000);
+	f->cfg.modules[0] = (struct load_bytes){"m", f->image, 100};
+	f->cfg.modules_count = 1;
+	assert_int_equal(fx_load(f), 0);
+	fx_sound(f);
+	assert_int_equal(f->ret.modules_start, LOAD_KERNEL_MIN);
+	/* So large that nothing can be told to it. */
+	move_raw(f, 0x8000);
+	put32(f->image + RAW_HEADER_AT, 24, 0x90000);
+	fx_refused(f, -ENOEXEC, "leaves no 188 KiB free below 640 KiB");
+	assert_true(ram_is_untouched(&f->ram));
+}
+
+/* By ELF segments: one in real mode's memory, one above. */
+static void test_elf_below_1_mib(void **state)
+{
+	struct fx *f = *state;
+
+	image_multiboot(f, false);
+	put32(f->image, 52 + 12, 0x8000); /* p_paddr of the first program header */
+	put32(f->image, 24, 0x8000 + 0x40);
+	assert_int_equal(fx_load(f), 0);
+	assert_int_equal(f->ret.kernel_start, 0x8000);
+	assert_memory_equal(f->ram.bytes + 0x8000, f->image, ELF_FILE_BYTES);
+	assert_true(f->ret.entry.rbx >= 0x8000 + ELF_MEM_BYTES ||
+		    f->ret.entry.rbx + PAGE_BYTES <= 0x8000);
 }
 
 static void test_not_elf_without_addresses(void **state)
@@ -287,11 +356,11 @@ static void test_truncated(void **state)
 {
 	struct fx *f = *state;
 
-	fx_truncate(f);
+	fx_truncate(f, 0);
 	image_multiboot(f, true);
-	fx_truncate(f);
+	fx_truncate(f, 0);
 	image_raw(f);
-	fx_truncate(f);
+	fx_truncate(f, 0);
 }
 
 /* The header's checksum is made right again, or nothing behind it would be reached. */
@@ -334,6 +403,8 @@ int main(void)
 		T(test_entry_point),
 		T(test_addresses_in_the_header),
 		T(test_hostile_addresses),
+		T(test_below_1_mib),
+		T(test_elf_below_1_mib),
 		T(test_not_elf_without_addresses),
 		T(test_pvh_goes_first),
 		T(test_cmdline_limit),

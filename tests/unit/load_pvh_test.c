@@ -195,9 +195,9 @@ static void test_truncated(void **state)
 {
 	struct fx *f = *state;
 
-	fx_truncate(f);
+	fx_truncate(f, 0);
 	image_pvh(f, false);
-	fx_truncate(f);
+	fx_truncate(f, 0);
 }
 
 static void test_mutations(void **state)
