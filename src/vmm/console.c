@@ -81,6 +81,7 @@ void console_put(struct console *c, uint8_t byte)
 	bool first;
 
 	pthread_mutex_lock(&c->lock);
+	said_put(&c->said, byte);
 	while (c->out_len == CONSOLE_OUT_BYTES && !c->closing)
 		pthread_cond_wait(&c->room, &c->lock);
 	first = c->out_len == 0;
@@ -99,6 +100,13 @@ void console_hurry(struct console *c)
 	pthread_mutex_lock(&c->lock);
 	c->closing = true;
 	pthread_cond_broadcast(&c->room);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void console_said(struct console *c, struct said *ret)
+{
+	pthread_mutex_lock(&c->lock);
+	*ret = c->said;
 	pthread_mutex_unlock(&c->lock);
 }
 

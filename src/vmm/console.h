@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "base/err.h"
+#include "vmm/said.h"
 #include "vmm/serial_16550.h"
 #include "vmm/terminal.h"
 
@@ -34,6 +35,7 @@ struct console {
 
 	pthread_mutex_t lock; /* covers the rest */
 	pthread_cond_t room;
+	struct said said;     /* by the guest, written or not */
 	bool closing;         /* nothing is gathered any more, and nobody waits for room */
 	struct err lost;      /* why output was given up; code 0: it was not */
 	uint8_t out[CONSOLE_OUT_BYTES];
@@ -55,6 +57,9 @@ void console_close(struct console *c);
 void console_put(struct console *c, uint8_t byte);
 /* No vCPU waits for room from now on; the bytes are lost instead. */
 void console_hurry(struct console *c);
+
+/* What it has printed so far. Any thread. */
+void console_said(struct console *c, struct said *ret);
 
 /* There is something to write. */
 bool console_has_output(struct console *c);

@@ -70,7 +70,10 @@ struct machine_cfg {
 	/* For in_fd, as console_open has them; NULL: nobody else has to do with it. */
 	struct terminal *terminal;
 	struct terminal_modes *terminal_modes;
-	/* Called by any thread, one line of text each; must not call the machine. NULL: nobody. */
+	/*
+	 * Called by any thread, one line of text each; must not call the machine. NULL: nobody, and
+	 * the guest is not watched.
+	 */
 	void (*say)(void *ctx, enum machine_word word, const char *text);
 	void *say_ctx;
 	int stop_fd;           /* readable: end the run; -1: none. Not read. */
@@ -122,6 +125,8 @@ bool machine_is_running(struct machine *m);
 void machine_resume(struct machine *m);
 /* Why a disk has paused the machine: -Exxx and *ret, or 0. Any thread. */
 int machine_trouble_get(struct machine *m, struct err *ret);
+/* What one should know of the guest, "": nothing. Any thread. */
+void machine_note_get(struct machine *m, char ret[static ERR_TEXT_MAX]);
 /* How often the host has failed a disk. Any thread. */
 uint64_t machine_disk_errors(struct machine *m);
 /* The library's objects, for statistics, pause, resume and eviction. Any thread. */

@@ -58,6 +58,7 @@ static void status(void *ctx, struct control_status *ret)
 		snprintf(ret->why, sizeof(ret->why), "%s", disk.text);
 	else if (apf_trouble_get(machine_apf(mc->m), &trouble) != 0)
 		snprintf(ret->why, sizeof(ret->why), "%s", trouble.text);
+	machine_note_get(mc->m, ret->note);
 	ret->disk_errors = machine_disk_errors(mc->m);
 	snprintf(ret->state, sizeof(ret->state), "%s", state_of(mc));
 	snprintf(ret->faults, sizeof(ret->faults), "%s", mc->cfg.faults);

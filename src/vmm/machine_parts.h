@@ -2,7 +2,7 @@
 /*
  * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
  * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
- * host fails.
+ * host fails, machine_watch.c for a guest that does not do what one expects.
  */
 #ifndef VMM_MACHINE_PARTS_H
 #define VMM_MACHINE_PARTS_H
@@ -26,6 +26,13 @@ struct machine_seen {
 	unsigned cpl;
 };
 
+/* What a vCPU waited for when it was last looked at. */
+enum machine_waits {
+	MACHINE_WAITS_NOT,
+	MACHINE_WAITS_FOR_START, /* INIT and SIPI, which another one sends */
+	MACHINE_WAITS_FOR_EVER,  /* halted with interrupts off */
+};
+
 struct machine_vcpu {
 	struct machine *m;
 	unsigned index;
@@ -36,6 +43,19 @@ struct machine_vcpu {
 	bool has_thread;
 	struct machine_seen seen; /* at its last exit that a device served */
 	double cpu_s; /* its thread's CPU time, when that has ended */
+	_Atomic enum machine_waits waits; /* by its own thread, while watch.looking */
+};
+
+/* machine_watch.c; all but `looking` belong to the thread that runs the machine. */
+struct machine_watch {
+	atomic_bool looking; /* vCPUs were kicked to say what they wait for */
+	uint64_t next_ns;
+	uint64_t run_ns;     /* not paused, in whole steps */
+	uint64_t cpu_ns;     /* of all vCPUs, at the last step */
+	uint64_t panic_ns;   /* of run_ns; 0: none */
+	unsigned found;      /* looks in a row that found all of them waiting */
+	unsigned look_in;    /* steps until the next look */
+	unsigned pause_steps;
 };
 
 struct machine_blk {
@@ -68,12 +88,15 @@ struct machine {
 	struct virtio_rng rng;
 	struct machine_blk *disks; /* cfg.disks_count of them */
 	struct acpi_cfg acpi;
+	enum load_kind kind;
+	struct machine_watch watch;
 	bool has_devices; /* those that need no opening are initialised */
 
 	pthread_mutex_t lock; /* covers the rest; taken before the library's */
 	pthread_cond_t resumed;
 	struct err trouble; /* why a disk has paused the VM; code 0: none has */
 	uint64_t disk_errors;
+	char note[ERR_TEXT_MAX]; /* what machine_watch.c has to say; "": nothing */
 	bool running;
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
@@ -96,6 +119,13 @@ void *machine_vcpu_thread(void *arg);
 void machine_end(struct machine *m, enum machine_end end, uint32_t status);
 void machine_fail(struct machine *m, const struct err *why);
 void machine_wake(struct machine *m);
+
+/*
+ * machine_watch.c: step looks at the guest now and then; returns in how many ms it wants to be
+ * called again, -1: never. look is called where a vCPU's run was interrupted.
+ */
+int machine_watch_step(struct machine *m, uint64_t now_ns);
+void machine_watch_look(struct machine_vcpu *v);
 
 /* machine_trouble.c */
 void machine_say(struct machine *m, enum machine_word word, const char *text);

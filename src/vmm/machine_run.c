@@ -154,12 +154,15 @@ static void serve(struct machine *m)
 	for (;;) {
 		bool ended = has_ended(m);
 		bool pending = console_has_output(&m->console);
-		int ms = -1;
+		int ms = -1, watch_ms;
 
 		if (ended && (!pending || was_asked_to_end(m->end)))
 			return;
 		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console, &ms);
 		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
+		watch_ms = ended ? -1 : machine_watch_step(m, now_ns());
+		if (ms < 0 || (watch_ms >= 0 && watch_ms < ms))
+			ms = watch_ms;
 		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : ms) < 0)
 			continue;
 		if (fds[STOP].revents) {

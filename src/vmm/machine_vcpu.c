@@ -122,8 +122,10 @@ void *machine_vcpu_thread(void *arg)
 	while (!stopping(v->m)) {
 		int rc = apf_vcpu_run(v->apf);
 
-		if (rc == -EINTR)
+		if (rc == -EINTR) {
+			machine_watch_look(v);
 			continue;
+		}
 		if (rc < 0) {
 			char what[96];
 
