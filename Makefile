@@ -34,7 +34,7 @@ define compile
 endef
 
 .PHONY: all boot install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
-	fuzz-smoke sim mutants model tidy bench lab lab-test clean help
+	fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -121,6 +121,11 @@ tidy: ## the rules of the source tree
 bench: ## the benchmarks of bench/, with the promises they assert
 	$(call compile,$(BUILD),)
 	@tools/run-tests $(BUILD) --benchmark
+
+kvm-unit-tests: ## kernels of that suite, of the folder DIR
+	$(call compile,$(BUILD),)
+	@tools/kvm-unit-tests $(BUILD)/asyncpf \
+		$(or $(DIR),$(error give DIR, the folder x86 of kvm-unit-tests)) $(ARGS)
 
 lab: ## a shell in a Linux with real kvm_amd, in software emulation: docs/lab.md
 	@tools/lab $(ARGS)

@@ -10,6 +10,8 @@
  *   off      turns the machine off (ACPI S5)
  *   reset    writes the ACPI reset register
  *   spin     never ends
+ *   fwcfg    says how many processors and how much memory fw_cfg tells of
+ *   testdev  says what the test device's ports and memory give back, and which lines it raised
  *   disk     says what the first disk is like
  *   fill=A+N writes N sectors of it from sector A on, each with its number, and flushes
  * Multiboot Specification 0.6.96, section 3.3.
@@ -169,6 +171,62 @@ static bool is_word(const char *word, const char *expected)
 	return end && (*end == ' ' || *end == '\0');
 }
 
+#define FW_CFG_PORT 0x510
+#define FW_CFG_RAM_SIZE 3
+#define FW_CFG_NB_CPUS 5
+
+static uint64_t fw_cfg(uint16_t item, unsigned bytes)
+{
+	uint64_t value = 0;
+
+	out16(FW_CFG_PORT, item);
+	for (unsigned i = 0; i < bytes; i++)
+		value |= (uint64_t)in8(FW_CFG_PORT + 1) << 8 * i;
+	return value;
+}
+
+static void show_fw_cfg(void)
+{
+	put_text("fw_cfg: ");
+	put_decimal((uint32_t)fw_cfg(FW_CFG_NB_CPUS, 2));
+	put_text(" processors, memory ");
+	put_hex64(fw_cfg(FW_CFG_RAM_SIZE, 8));
+	put_char('\n');
+}
+
+#define TEST_DEV_PORT 0xe0
+#define TEST_DEV_IRQ_PORT 0x2000
+#define TEST_DEV_GPA 0xff000000u
+#define PIC_PORT 0x20
+#define PIC_READ_IRR 0x0a
+
+/* The interrupt controller's own word for line 5, which nobody else drives. */
+static void show_line(void)
+{
+	out8(PIC_PORT, PIC_READ_IRR);
+	put_decimal(in8(PIC_PORT) >> 5 & 1);
+}
+
+static void show_test_device(void)
+{
+	volatile uint32_t *memory = (volatile uint32_t *)(uintptr_t)TEST_DEV_GPA;
+
+	out32(TEST_DEV_PORT, 0x12345678);
+	out8(TEST_DEV_PORT + 9, 0xab);
+	memory[5] = 0xcafe;
+	put_text("test device: 0x");
+	put_hex32((uint32_t)in8(TEST_DEV_PORT) << 24 | (uint32_t)in8(TEST_DEV_PORT + 1) << 16 |
+		  (uint32_t)in8(TEST_DEV_PORT + 10) << 8 | in8(TEST_DEV_PORT + 3));
+	put_text(", memory 0x");
+	put_hex32(memory[5]);
+	put_text(", line ");
+	show_line();
+	out8(TEST_DEV_IRQ_PORT + 5, 1);
+	show_line();
+	out8(TEST_DEV_IRQ_PORT + 5, 0);
+	put_char('\n');
+}
+
 /* "12+34": the second number. */
 static const char *behind_sign(const char *s)
 {
@@ -187,6 +245,10 @@ static void obey(const char *word)
 		flood(decimal(lines));
 	else if (sectors)
 		disk_fill(decimal(sectors), decimal(behind_sign(sectors)));
+	else if (is_word(word, "fwcfg"))
+		show_fw_cfg();
+	else if (is_word(word, "testdev"))
+		show_test_device();
 	else if (is_word(word, "disk"))
 		disk_show();
 	else if (is_word(word, "crash"))

@@ -15,7 +15,10 @@
 #include "base/err.h"
 #include "base/types.h"
 
-/* COM1, RTC, reset (two), power, exit port, and a virtio-mmio page for each of 16 devices. */
+/*
+ * COM1, RTC, reset (two), power, exit port, a test kernel's (six), and a virtio-mmio page for each
+ * of 16 devices.
+ */
 #define BUS_REGIONS_MAX 32u
 
 enum bus_space { BUS_PORTS, BUS_MMIO, BUS_SPACES };

@@ -124,6 +124,8 @@ static int load(struct machine *m, struct err *e)
 	if (rc == 0)
 		m->kind = loaded.kind;
 	if (rc == 0)
+		rc = machine_test_devices_open(m, e);
+	if (rc == 0)
 		rc = kvmp_vcpu_enter(m->vcpus[0].fd, &loaded.entry, e);
 	load_file_free(&lc.kernel);
 	for (unsigned i = 0; i < lc.modules_count; i++)

@@ -75,7 +75,7 @@ static void exit_written(void *ctx, uint32_t status)
 
 static int add_pc_devices(struct machine *m, struct err *e)
 {
-	const struct irq_line com1 = irq(m, SERIAL_COM1_GSI);
+	const struct irq_line com1 = irq(m, SERIAL_COM1_GSI), line0 = irq(m, 0);
 	struct bus *b = &m->bus;
 	int rc;
 
@@ -83,6 +83,8 @@ static int add_pc_devices(struct machine *m, struct err *e)
 	rtc_init(&m->rtc, NULL, NULL);
 	pm_init(&m->pm, &pm_ops, m);
 	reset_init(&m->reset, reset, m);
+	fw_cfg_init(&m->fw_cfg, m->cfg.memory_bytes, m->cfg.cpus);
+	test_dev_init(&m->test_dev, &line0);
 	m->exit_port = (struct exit_port){.ended = exit_written, .ctx = m};
 	m->has_devices = true;
 	rc = bus_add(b, BUS_PORTS, SERIAL_COM1_PORT, SERIAL_PORTS, &serial_bus_ops, &m->serial,
@@ -192,6 +194,17 @@ static int add_virtio_devices(struct machine *m, struct err *e)
 	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
 }
 
+int machine_test_devices_open(struct machine *m, struct err *e)
+{
+	int rc;
+
+	if (m->kind != LOAD_MULTIBOOT)
+		return 0;
+	rc = bus_add(&m->bus, BUS_PORTS, FW_CFG_PORT, FW_CFG_PORTS, &fw_cfg_bus_ops, &m->fw_cfg,
+		     "fw_cfg", e);
+	return rc == 0 && m->cfg.exit_port ? test_dev_add(&m->test_dev, &m->bus, e) : rc;
+}
+
 int machine_devices_open(struct machine *m, struct err *e)
 {
 	int rc;
@@ -217,5 +230,7 @@ void machine_devices_close(struct machine *m)
 	serial_fini(&m->serial);
 	rtc_fini(&m->rtc);
 	pm_fini(&m->pm);
+	fw_cfg_fini(&m->fw_cfg);
+	test_dev_fini(&m->test_dev);
 	m->has_devices = false;
 }

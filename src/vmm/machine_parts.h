@@ -13,10 +13,12 @@
 #include "vmm/acpi.h"
 #include "vmm/bus.h"
 #include "vmm/console.h"
+#include "vmm/fw_cfg.h"
 #include "vmm/machine.h"
 #include "vmm/pm.h"
 #include "vmm/reset.h"
 #include "vmm/rtc_cmos.h"
+#include "vmm/test_dev.h"
 #include "vmm/virtio_blk.h"
 #include "vmm/virtio_rng.h"
 
@@ -85,6 +87,8 @@ struct machine {
 	struct pm pm;
 	struct reset reset;
 	struct exit_port exit_port;
+	struct fw_cfg fw_cfg;
+	struct test_dev test_dev;
 	struct virtio_rng rng;
 	struct machine_blk *disks; /* cfg.disks_count of them */
 	struct acpi_cfg acpi;
@@ -110,6 +114,8 @@ struct machine {
 int machine_disks_open(struct machine *m, struct err *e);
 /* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
 int machine_devices_open(struct machine *m, struct err *e);
+/* What test kernels expect beside; once the kernel is known. */
+int machine_test_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
 
 /* machine_vcpu.c: a vCPU's thread; arg is the struct machine_vcpu. */
