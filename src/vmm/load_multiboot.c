@@ -256,6 +256,39 @@ static void put_map(const struct load_cfg *c, uint64_t info_gpa, unsigned char *
 	}
 }
 
+/*
+ * There is no BIOS, but a kernel may ask one all the same (Xen): each of its calls fails, by a
+ * vector of real mode that leads to a few instructions. And two words of its data area, as a
+ * kernel may go by the smaller of these and what it is told: where the EBDA is, and the KiB of base
+ * memory.
+ */
+#define BIOS_VECTORS 256
+#define BDA_EBDA_SEGMENT 0x40eull
+#define BDA_BASE_MEMORY 0x413ull
+#define BIOS_CALL_GPA 0x4f0ull /* 16 bytes that a BIOS leaves to others */
+
+static void put_bios(const struct load_cfg *c)
+{
+	static const unsigned char fail[] = {
+		0x55,			/* push %bp */
+		0x89, 0xe5,		/* mov %sp, %bp */
+		0x80, 0x4e, 0x06, 0x01, /* orb $1, 6(%bp): carry, where IRET takes it from */
+		0x5d,			/* pop %bp */
+		0xcf,			/* iret */
+	};
+	unsigned char vectors[4 * BIOS_VECTORS] = {0}, word[2];
+
+	_Static_assert(BIOS_CALL_GPA + sizeof(fail) <= LOW_MIN, "below what may be the kernel's");
+	for (size_t i = 0; i < sizeof(vectors); i += 4)
+		put16(vectors, i, BIOS_CALL_GPA);
+	load_put(c, 0, vectors, sizeof(vectors));
+	load_put(c, BIOS_CALL_GPA, fail, sizeof(fail));
+	put16(word, 0, LOAD_LOW_END >> 4);
+	load_put(c, BDA_EBDA_SEGMENT, word, sizeof(word));
+	put16(word, 0, LOAD_LOW_END >> 10);
+	load_put(c, BDA_BASE_MEMORY, word, sizeof(word));
+}
+
 static int put_info(const struct load_cfg *c, const struct multiboot *m, struct load_result *ret,
 		    struct err *e)
 {
@@ -309,6 +342,7 @@ int multiboot_load(const struct load_cfg *c, struct load_result *ret, struct err
 		rc = put_info(c, &m, ret, e);
 	if (rc < 0)
 		return rc;
+	put_bios(c);
 	ret->kind = LOAD_MULTIBOOT;
 	ret->kernel_start = m.lo;
 	ret->kernel_end = m.hi;

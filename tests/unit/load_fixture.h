@@ -173,6 +173,7 @@ static inline void fx_sound(const struct fx *f)
 	ram_touched(&f->ram, pages);
 	for (uint64_t at = 0; at < f->ram.len; at += PAGE_BYTES)
 		assert_true(!(pages[at / PAGE_BYTES] & 1) ||
+			    (at == 0 && r->kind == LOAD_MULTIBOOT) ||
 			    fx_in(at, LOAD_GDT_GPA + shift, LOAD_STACK_GPA + shift) ||
 			    fx_in(at, LOAD_STRINGS_GPA + shift, LOAD_STRINGS_END + shift) ||
 			    fx_in(at, r->kernel_start, r->kernel_end) ||

@@ -69,6 +69,13 @@ static void test_information(void **state)
 	assert_int_equal(fx_load(f), 0);
 	assert_int_equal(get32(i, 0), 1 << 0 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);
 	assert_int_equal(get32(i, 4), 639);
+	/* And as a BIOS would have it. */
+	assert_int_equal(get16(f->ram.bytes, 0x413), 639);
+	assert_int_equal(get16(f->ram.bytes, 0x40e), 0x9fc0);
+	/* Whose calls all fail: or byte [bp + 6], 1 and iret are in there. */
+	for (unsigned n = 0; n < 256; n++)
+		assert_int_equal(get32(f->ram.bytes, 4 * n), 0x4f0);
+	assert_memory_equal(f->ram.bytes + 0x4f0, "\x55\x89\xe5\x80\x4e\x06\x01\x5d\xcf", 9);
 	assert_int_equal(get32(i, 8), (RAM_BYTES - 0x100000) / 1024);
 	assert_string_equal((char *)f->ram.bytes + get32(i, 16), "k console=ttyS0 quiet");
 	assert_int_equal(get32(i, 20), 0);
