@@ -80,7 +80,7 @@ void sim_chk_guest_ack(struct sim_vcpu *v)
 
 void sim_chk_guest_ready(struct sim_vcpu *v)
 {
-	/* The next event may be there already: int sends it within the acknowledgement. */
+	/* The next event may be there already: an acknowledgement that is an exit is a look. */
 	must(v, v->acks == (v->gst.rev == APF_REV_INT), 37, "not one acknowledgement", v->acks);
 }
 

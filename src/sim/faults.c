@@ -20,7 +20,7 @@
  * register    events off and on, again on              CPU hot-unplug, kexec, careless guests
  * control     pf2: CTL.8 off and on; int: vector 0     S1, S8; restore in any order
  * real        page faults of the guest's own           one handler serves both: S2, CR2
- * forget-ack  int: no acknowledgement                  crashed handlers; must be late, not stuck
+ * forget-ack  int: no acknowledgement                  crashed handlers; the host waits for none
  * reset       INIT in the middle of anything, of a     reboot, SIPI sequences
  *             stopped vCPU or of one that goes on
  * pause       the VMM stops and resumes the VM         nothing may be sent to a stopped VM

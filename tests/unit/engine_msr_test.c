@@ -293,7 +293,7 @@ static void registers_read_the_last_accepted_value(void **state)
 
 /* ---- what an accepted write sets off ---- */
 
-/* A waiting, a ready and a retired fault, a token in the slot, no acknowledgement. */
+/* A waiting, a ready and a retired fault, a token in the slot. */
 static void make_busy(struct fx *fx, uint32_t *ret_waiting)
 {
 	eng_page_ready(&fx->v, fx_sleeper(fx, 1));

@@ -26,7 +26,7 @@ struct gate_row {
 	{.name = #id, .rev = APF_REV_##r, .want = ENG_READY_SEND, .how = ENG_HOW_##h, __VA_ARGS__}
 
 static const struct gate_row gate_rows[] = {
-	/* int: the token word and the acknowledgement, and no condition of the CPU. */
+	/* int: the token word, and no condition of the CPU. */
 	SENT(int_slot_free, INT, IRQ),
 	SENT(int_wake_all, INT, IRQ, .wake_all = true),
 	SENT(int_from_any_thread, INT, IRQ, .no_cpu = true),

@@ -156,7 +156,7 @@ static void the_next_event_waits_for_the_slot(void **state)
 		uint32_t second;
 		struct hx *x = open_two(by_irq[r], &second);
 
-		hx_take_ready(x, 0); /* the acknowledgement, or any exit, brings the next */
+		hx_take_ready(x, 0); /* any exit brings the next */
 		assert_int_equal(x->counts[HX_IRQ], 2);
 		assert_int_equal(hx_take_ready(x, 0), second);
 		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
