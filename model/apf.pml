@@ -16,6 +16,9 @@
 #if defined(LATE_CTL) || defined(LATE_VECTOR) || defined(CTL_TOGGLE)
 /* If the guest makes the register write that it still owes. */
 ltl wakes { ([] <> !late[0]) -> [] (PARKED -> <> !PARKED) }
+#elif defined(IRQS_OFF)
+/* If interrupts are on again and again. */
+ltl wakes { ([] <> irqs_on[0]) -> [] (PARKED -> <> !PARKED) }
 #else
 ltl wakes { [] (PARKED -> <> !PARKED) }
 #endif
@@ -26,6 +29,14 @@ ltl wakes { [] (PARKED -> <> !PARKED) }
 #endif
 ltl reads { [] (FILLED -> <> !FILLED) }
 ltl runs { [] (HALTED -> <> !HALTED) }
+/* A task at an absent page has it in the end, or is parked. */
+#define AT_PAGE (on_cpu[0] && want[0] != NONE && parked[0] == 0)
+ltl goes_on { [] (AT_PAGE -> <> !AT_PAGE) }
+#if NCPU > 1
+/* Who waits for the other vCPU's slot runs again. */
+#define PARKED_THERE (parked[0] != 0 && parked_on[0] == 1)
+ltl others { [] (PARKED_THERE -> <> !PARKED_THERE) }
+#endif
 #endif
 
 init {

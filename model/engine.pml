@@ -71,13 +71,13 @@ inline retire_all(c)
 }
 
 /*
- * int also passes over the token that the guest has yet to acknowledge, whose fault the engine has
- * forgotten already; without that (docs/model.md, finding 1) it was issued twice.
+ * Also passed over: the token that was sent last. It may be in the slot, unread, and its fault is
+ * forgotten already (docs/model.md, finding 1).
  */
-#ifdef KEEPS_SENT_TOKEN
-#define STILL_SENT(c, tok) (unacked[c] && sent_token[c] == (tok))
-#else
+#ifdef MUT_SENT_TOKEN_REUSED
 #define STILL_SENT(c, tok) false
+#else
+#define STILL_SENT(c, tok) (sent_token[c] == (tok))
 #endif
 
 /* The head of the issue list alone can clash; whether that is so is P_TOKEN's business. */
@@ -199,8 +199,8 @@ inline gate(c, has_cpu)
 		fi
 	:: REV == INT ->
 		if
-		:: SLOT_TAKEN(c) || unacked[c] -> r = R_SLOT_BUSY
-		:: !SLOT_TAKEN(c) && !unacked[c] && vec[c] == VEC_NONE -> r = R_OFF
+		:: SLOT_TAKEN(c) -> r = R_SLOT_BUSY
+		:: !SLOT_TAKEN(c) && vec[c] == VEC_NONE -> r = R_OFF
 		:: else -> r = R_SEND; how = HOW_IRQ
 		fi
 	fi
@@ -209,10 +209,7 @@ inline gate(c, has_cpu)
 /* eng_ready_sent */
 inline ready_sent(c)
 {
-	if
-	:: how == HOW_IRQ && REV == INT -> unacked[c] = true; sent_token[c] = t
-	:: else
-	fi;
+	sent_token[c] = t;
 	if
 	:: !wake_due[c] || wake_after[c] > 0 ->
 		ready[c] ? ix;
@@ -236,6 +233,31 @@ inline ready_sent(c)
 	ix = 0
 }
 
+/* eng_take_back of a page missing. A page ready by #PF is left out, and legacy with it. */
+inline take_back_missing(c, tok)
+{
+	if
+	:: f_token[F(c, 0)] == tok -> ix = 0
+	:: else -> ix = 1
+	fi;
+	if
+	:: f_token[F(c, ix)] == tok && f_state[F(c, ix)] == F_READY ->
+		ready[c] ? <id>;
+		if
+		:: wake_due[c] && wake_after[c] > (id == ix -> 0 : 1) -> wake_after[c]--
+		:: else
+		fi;
+		ready[c] ?? eval(ix);
+		id = 0
+	:: else
+	fi;
+	if
+	:: f_token[F(c, ix)] == tok -> fault_free(c, ix)
+	:: else /* a wake-all has released it, and its page has come */
+	fi;
+	ix = 0
+}
+
 inline queue_wake_all(c)
 {
 	wake_due[c] = true;
@@ -247,14 +269,12 @@ inline queue_wake_all(c)
 inline write_en_off(c)
 {
 	en[c] = false;
-	unacked[c] = false; sent_token[c] = 0;
 	retire_all(c)
 }
 
 inline write_en_on(c)
 {
 	en[c] = true;
-	unacked[c] = false; sent_token[c] = 0;
 	wake_in_slot[c] = false;
 	if
 	:: REV == LEGACY || REV == INT || ctl_on[c] -> queue_wake_all(c)
@@ -283,6 +303,34 @@ inline engine_reset(c)
 	:: REV == INT -> vec[c] = VEC_NONE
 	:: else
 	fi;
-	unacked[c] = false; sent_token[c] = 0;
 	retire_all(c)
 }
+
+/* ---- eng_save and eng_restore: faults that were retired stay behind ---- */
+
+#ifdef RESTORE
+inline engine_restore(c)
+{
+	if
+	:: f_state[F(c, 0)] == F_RETIRED -> fault_free(c, 0)
+	:: else
+	fi;
+	if
+	:: f_state[F(c, 1)] == F_RETIRED -> fault_free(c, 1)
+	:: else
+	fi
+}
+
+/* The VMM has the registers alone. */
+inline engine_restore_registers(c)
+{
+	retire_all(c);
+	engine_restore(c);
+	next_id[c] = 1;
+	sent_token[c] = 0;
+	if
+	:: en[c] && (REV == INT || ctl_on[c]) -> queue_wake_all(c)
+	:: else
+	fi
+}
+#endif

@@ -144,6 +144,7 @@ inline pf_read(c)
 inline pf_clear(c)
 {
 	reason[c] = 0;
+	queued[c] = 0; /* it counts while word 0 is set */
 	token[c] = (PF2_WIRE -> 0 : token[c]); /* unread while word 0 is 0; fewer states */
 	if
 	:: h_reason[c] == MISSING -> pc[c] = G_PF_SLEEP
@@ -172,7 +173,10 @@ inline pf_clear(c)
 #endif
 #endif
 
-/* gst_ready_irq: pf2 reads, clears, wakes; int reads, wakes, clears, acknowledges. */
+/*
+ * gst_ready_irq: pf2 reads, clears, wakes; int reads, wakes, clears, acknowledges. KVM takes the
+ * acknowledgement, and nobody else sees it.
+ */
 inline irq_read(c)
 {
 	if
@@ -180,6 +184,9 @@ inline irq_read(c)
 	:: REV == INT ->
 		h_token[c] = token[c];
 		pc[c] = (h_token[c] != 0 -> G_IRQ_WAKE : G_IRQ_ACK)
+#ifdef STUCK_SLOT
+	:: c == 0 -> pc[c] = G_IRQ_END /* this handler is broken: the slot stays full */
+#endif
 	fi
 }
 
@@ -312,6 +319,11 @@ inline run_task(c)
 	:: want[cur[c]] == NONE && !tpr[c] -> tpr[c] = true
 	:: want[cur[c]] == NONE && tpr[c] -> tpr[c] = false
 #endif
+#ifdef IRQS_OFF
+	:: want[cur[c]] == NONE && user[c] -> user[c] = false; irqs_on[c] = false
+	:: want[cur[c]] == NONE && !user[c] && !irqs_on[c] /* still at it */
+	:: want[cur[c]] == NONE && !user[c] && !irqs_on[c] -> user[c] = true; irqs_on[c] = true
+#endif
 #ifdef EXITS
 	:: x[c] = OTHER_EXIT
 #endif
@@ -391,7 +403,11 @@ inline step(c)
 	:: pc[c] == G_IRQ_TOKEN -> h_token[c] = token[c]; pc[c] = G_IRQ_CLEAR
 	:: pc[c] == G_IRQ_CLEAR -> irq_clear(c)
 	:: pc[c] == G_IRQ_WAKE -> irq_wake(c)
+#ifdef ACK_EXITS /* a VMM's filter sends it out */
 	:: pc[c] == G_IRQ_ACK -> pc[c] = AFTER_ACK; msr_exit(c, ACK)
+#else
+	:: pc[c] == G_IRQ_ACK -> pc[c] = AFTER_ACK
+#endif
 #ifdef EXIT_IN_HANDLER
 	:: pc[c] == G_IRQ_END -> pc[c] = G_IRQ_LEAVE; x[c] = OTHER_EXIT
 #else
@@ -450,6 +466,9 @@ proctype Cpu(byte c)
 		    !HALTS(c) ->
 		MOVED(c, true);
 		step(c) }
+#ifdef RESTORE
+	:: atomic { (x[c] == X_GUEST || x[c] == GRACE) && !restored -> x[c] = REST }
+#endif
 #ifdef LIVE
 	:: x[c] != X_GUEST -> LOCK(ME_CPU + c);
 		atomic { handle_exit(c); UNLOCK(ME_CPU + c) }

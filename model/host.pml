@@ -54,7 +54,9 @@ inline recheck_later(c, by_vcpu)
 
 inline recheck_stop(c)
 {
+#ifndef MUT_NO_STOP
 	timer[c] = false;
+#endif
 	timer_by_vcpu[c] = false
 }
 
@@ -87,7 +89,7 @@ inline end_told(c)
 	:: t == WAKE_ALL && REV == STRICT
 	:: else ->
 		CHECK(P_ONCE, told[t] != NONE);
-#ifndef EVICT
+#if !defined(EVICT) && !defined(RESTORE)
 		ready[c] ? <ix>;
 		CHECK(P_READABLE, page[f_page[F(c, ix)]] >= VISIBLE);
 #endif
@@ -163,9 +165,15 @@ inline sent(c)
 	printf("host: page ready, token %d, sent to vCPU %d\n", t, c);
 	ready_sent(c);
 	end_halt(c);
-	recheck_stop(c);
-	ack_missed[c] = false
+	recheck_stop(c)
 }
+
+/* comes_too_early: a page missing that may yet be taken back; page ready must not be seen alone. */
+#ifdef MUT_READY_TOO_EARLY
+#define TOO_EARLY(c) false
+#else
+#define TOO_EARLY(c) (how == HOW_IRQ && t == queued[c] && reason[c] == MISSING)
+#endif
 
 inline deliver(c, has_cpu)
 {
@@ -173,7 +181,8 @@ inline deliver(c, has_cpu)
 	:: atomic {
 		next_ready(c, has_cpu);
 		if
-		:: r == R_SEND
+		:: r == R_SEND && TOO_EARLY(c) -> recheck_later(c, false); break
+		:: r == R_SEND && !TOO_EARLY(c)
 		:: r == R_NONE || r == R_OFF -> recheck_stop(c); break
 		:: r == R_SLOT_BUSY ->
 			printf("host: an event is due, the slot of vCPU %d is not free\n", c);
@@ -236,6 +245,12 @@ end:	do
 #ifndef MUT_READY_FIRST
 		page[p] = VISIBLE;
 		LOCK(ME_FETCH + p);
+#ifdef RESTORE
+		if
+		:: page[p] == VISIBLE
+		:: else -> UNLOCK(ME_FETCH + p); goto end /* of the host that the VM has left */
+		fi;
+#endif
 		page[p] = PRESENT;
 #else
 		LOCK(ME_FETCH + p);
@@ -285,16 +300,8 @@ end:	do
 		LOCK(ME_TIMER + c);
 		if
 		:: atomic { timer[c] ->
-			timer[c] = false;
-			if
-			:: REV == INT && en[c] && unacked[c] && token[c] == 0 ->
-				if
-				:: ack_missed[c] -> unacked[c] = false; sent_token[c] = 0
-				:: else
-				fi;
-				ack_missed[c] = !ack_missed[c]
-			:: else
-			fi
+			CHECK(P_QUIET, wake_due[c] || len(ready[c]) > 0);
+			timer[c] = false
 		   }
 		   if
 		   :: atomic { timer_by_vcpu[c] -> recheck_later(c, true); kick(c) }
@@ -369,6 +376,7 @@ inline announce_or_stall(c)
 		fi;
 		untaken[c] = t;
 		untaken_missing[c] = true;
+		queued[c] = (REV == INT -> t : 0);
 		told[t] = cur[c];
 		printf("host: page missing, token %d, page %d, to vCPU %d\n", t, sync_page[c], c);
 		sync_page[c] = NONE;
@@ -404,7 +412,7 @@ inline next(c)
 	CHECK(P_UNHALTED, !unhalt[c] || !by_text[c] || !halted[c]);
 	unhalt[c] = false;
 	by_text[c] = by_text[c] && phase[c] == PH_STALL; /* fewer states */
-	CHECK(P_HELD, untaken[c] != 0 || SLOT_WORD(c) != 0 || unacked[c] || !ctl_on[c] ||
+	CHECK(P_HELD, untaken[c] != 0 || reason[c] == MISSING || SLOT_WORD(c) != 0 || !ctl_on[c] ||
 		      !lapic[c] || !en[c] || (!wake_due[c] && len(ready[c]) == 0));
 	x[c] = X_GUEST
 }
@@ -422,9 +430,59 @@ inline write_msr(c)
 	:: x[c] == CTL_ON -> write_ctl(c, true, VEC_FIRST + kernel[c])
 	:: x[c] == CTL_OFF -> write_ctl(c, false, VEC_FIRST + kernel[c])
 	:: x[c] == CTL_VECTOR_0 -> write_ctl(c, true, VEC_NONE)
-	:: x[c] == ACK -> unacked[c] = false; sent_token[c] = 0; ack_missed[c] = false
+	:: x[c] == ACK /* an exit, and with it a look */
 	fi
 }
+
+#ifdef RESTORE
+/*
+ * vcpu_rest, hst_vcpu_save, and hst_vcpu_restore on another host, where no page is present. One
+ * vCPU alone.
+ */
+inline move(c)
+{
+	printf("host: the VM goes on elsewhere\n");
+	sync_page[c] = NONE;
+	sync_done[c] = false;
+	wait_over(c);
+	halted[c] = false;
+	if
+	:: untaken[c] != 0 ->
+		CHECK(P_ONCE, REV != INT || token[c] != untaken[c]);
+		take_back_missing(c, untaken[c]);
+		told[untaken[c]] = NONE;
+		token[c] = (PF2_WIRE && reason[c] == MISSING -> 0 : token[c]);
+		reason[c] = (reason[c] == MISSING -> 0 : reason[c]);
+		untaken[c] = 0;
+		untaken_missing[c] = false;
+		queued[c] = 0
+	:: else
+	fi;
+#ifdef RESTORE_REGISTERS
+	engine_restore_registers(c);
+#else
+	engine_restore(c);
+#endif
+	timer[c] = false;
+	timer_by_vcpu[c] = false;
+	page[0] = ABSENT;
+	page[NPAGE - 1] = ABSENT;
+#ifndef MUT_RESTORE_FORGETS
+	fetch_awaited(c, 0);
+	fetch_awaited(c, 1);
+#endif
+	restored = true
+}
+
+/* fetch_what_is_awaited */
+inline fetch_awaited(c, i)
+{
+	if
+	:: f_state[F(c, i)] == F_WAITING -> page[f_page[F(c, i)]] = FETCHING
+	:: else
+	fi
+}
+#endif
 
 /* hst_exit, what happened, hst_next: from the exit or the wait to the wait or the guest. */
 inline handle_exit(c)
@@ -444,6 +502,9 @@ inline handle_exit(c)
 		irr[c] = false; /* the local APIC's part of it */
 		kernel[c] = 1;
 		engine_reset(c)
+#ifdef RESTORE
+	:: x[c] == REST -> move(c)
+#endif
 	:: x[c] == KICK || x[c] == OTHER_EXIT
 	:: else -> write_msr(c)
 	fi;

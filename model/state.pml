@@ -54,7 +54,7 @@
  * the wait for the grace window. X_GUEST: nothing, it is in the guest ----
  */
 #define X_GUEST 0
-mtype = { KICK, FAULT, GRACE, OTHER_EXIT, INIT_RESET,
+mtype = { KICK, FAULT, GRACE, OTHER_EXIT, INIT_RESET, REST,
 	  EN_ON, EN_OFF, CTL_ON, CTL_OFF, CTL_VECTOR_0, ACK };
 
 /* ---- what the vCPU thread is in the middle of ---- */
@@ -92,8 +92,7 @@ bool en[NCPU];
 bool ctl_on[NCPU]; /* CTL.8; int: always read as set */
 byte vec[NCPU];
 byte next_id[NCPU];
-bool unacked[NCPU];
-byte sent_token[NCPU]; /* while unacked */
+byte sent_token[NCPU]; /* of the last page ready */
 bool wake_due[NCPU];
 byte wake_after[NCPU];
 bool wake_in_slot[NCPU];
@@ -111,7 +110,7 @@ bool sync_done[NCPU];
 bool kicked[NCPU];
 bool timer[NCPU]; /* the re-check is armed */
 bool timer_by_vcpu[NCPU];
-bool ack_missed[NCPU];
+byte queued[NCPU]; /* the token of a page missing, until the guest has emptied word 0 */
 /* pf2-strict: the stall ends with whatever becomes ready; something has since the last entry. */
 bool by_text[NCPU];
 bool unhalt[NCPU];
@@ -144,6 +143,9 @@ byte kind[NCPU];
 byte kind_below[NCPU];
 bool late[NCPU];  /* an MSR write of the bring-up that this guest makes later */
 byte kernel[NCPU]; /* which kernel runs: 0, and 1 after a reset */
+#ifdef RESTORE
+bool restored; /* the VM runs on another host by now */
+#endif
 
 byte want[NTASK];   /* the page that the task's access needs, NONE between accesses */
 byte parked[NTASK]; /* the token it sleeps under, 0: it does not */
@@ -167,10 +169,11 @@ byte told[16];
 #define P_ANNOUNCED 10 /* an unread page ready keeps no fault from being announced */
 #define P_READABLE 11  /* a page ready tells of a page that can be read */
 #define P_UNHALTED 12  /* pf2-strict: nothing becomes ready and leaves a halt as it is */
+#define P_QUIET 13     /* the host looks again only while something is due */
 
 /*
  * WATCH names the one that is asserted; without it all are, but for the two that are about
- * promptness (hazards S3 and S4) and which int keeps in another way than pf2.
+ * promptness (hazards S3 and S4).
  */
 #ifdef WATCH
 #define CHECK(property, holds) assert((holds) || WATCH != property)
