@@ -275,7 +275,6 @@ inline write_en_off(c)
 inline write_en_on(c)
 {
 	en[c] = true;
-	wake_in_slot[c] = false;
 	if
 	:: REV == LEGACY || REV == INT || ctl_on[c] -> queue_wake_all(c)
 	:: else
