@@ -32,12 +32,12 @@ poweroff -f
 FILL = r"""#!/bin/sh
 mib=${1:-64}
 awk -v n=$((mib * 3000)) 'BEGIN {
-	text = sprintf("%200s", "x")
-	for (i = 0; i < n; i++) held[i] = text i
-	print "written; reading it back"
-	for (i = 0; i < n; i++) if (held[i] != text i) bad++
-	print bad + 0, "of", n, "are wrong"
-	exit bad > 0
+    text = sprintf("%200s", "x")
+    for (i = 0; i < n; i++) held[i] = text i
+    print "written; reading it back"
+    for (i = 0; i < n; i++) if (held[i] != text i) bad++
+    print bad + 0, "of", n, "are wrong"
+    exit bad > 0
 }'
 grep HYP /proc/interrupts
 """
