@@ -111,8 +111,9 @@ class Limits(unittest.TestCase):
         def limit():
             resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
             os.setgroups([])
-            os.setgid(54321)
-            os.setuid(54321)
+            # Of whom nobody else has processes.
+            os.setgid(50000 + os.getpid() % 10000)
+            os.setuid(50000 + os.getpid() % 10000)
 
         done = subprocess.run([f"/proc/self/fd/{fd}", "sim", "--seeds", "20", "--jobs", "2"],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -88,7 +88,11 @@ static void open_disk(struct world *w)
 	assert_true(w->fd >= 0);
 	memset(bytes, ON_DISK, sizeof(bytes));
 	assert_int_equal(pwrite(w->fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+	/* Nobody else may have it open for writing. */
+	close(w->fd);
 	assert_int_equal(blk_file_open(&w->file, w->path, false, &backing, NULL), 0);
+	w->fd = open(w->path, O_RDONLY | O_CLOEXEC);
+	assert_true(w->fd >= 0);
 	assert_int_equal(virtio_blk_open(&w->blk, &backing, "", &w->x.mem, &irq, true, NULL), 0);
 	vx_attach(&w->x, &w->blk.mmio);
 	vx_bring_up(&w->x, 1ull << 9, 8);

@@ -58,7 +58,8 @@ static void check_kernel(const char *path)
 	whole = code + get32(c.kernel.bytes, 0x1f4) * (size_t)16;
 	assert_memory_equal(ram + r.kernel_start, c.kernel.bytes + code, whole - code);
 
-	c.kernel.len = whole - 1;
+	/* Its length is told in units of 16 bytes. */
+	c.kernel.len = whole - 16;
 	assert_int_equal(load_kernel(&c, &r, &e), -ENOEXEC);
 	assert_non_null(strstr(e.text, "bzImage cut short"));
 	c.kernel.len = whole;

@@ -192,7 +192,7 @@ static void test_triple_fault(void **state)
 	assert_int_equal(finish(x), -EIO);
 	assert_memory_equal(x->err.text, "vCPU 0: the guest triple-faulted", 32);
 	if (!strstr(x->err.text, "has lost where"))
-		assert_non_null(strstr(x->err.text, ": rip=0x1000"));
+		assert_non_null(strstr(x->err.text, ": rip=0x100"));
 	assert_non_null(strstr(x->err.text, "cr2=0 cr3=0"));
 	/* What it had printed is not lost. */
 	read_until(x, "argument 1: crash\n");

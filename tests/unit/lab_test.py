@@ -221,7 +221,7 @@ class Watching(unittest.TestCase):
 class Machine(unittest.TestCase):
     def words(self, verb="run", disk=(), **fds):
         o = argparse.Namespace(verb=verb, cpus=3, memory=700, kernel="6.12", verbose=False,
-                               disk=disk)
+                               disk=disk, vfio=False)
         with mock.patch.object(machine, "kernel_image", lambda _: "/k"):
             return machine.qemu_command(o, {"initrd": 10, "log": 11, **fds})
 
