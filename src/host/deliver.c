@@ -25,8 +25,8 @@
  */
 #define RECHECK_FIRST_INT_NS (250 * NS_PER_US)
 #define RECHECK_MAX_NS (50 * NS_PER_MS)
-/* A look takes a system call, an event several looks; so often they cannot be told from none. */
-#define AREA_LOOK_NS NS_PER_MS
+/* A look takes a system call, and an event several looks: so often that does not count. */
+#define AREA_LOOK_NS (20 * NS_PER_MS)
 
 /* The host has lost its page. Nobody can be told anything: the VM stands still, and says why. */
 static bool area_is_lost(struct hst_vcpu *v, roff_t off)
