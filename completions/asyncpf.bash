@@ -26,7 +26,7 @@ _asyncpf_options()
 	case $1 in
 	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
-		--grace-us --block-bytes --image --source-wrap
+		--grace-us --block-bytes --read-ahead --image --source-wrap
 		--outstanding --queue-depth --source-timeout-ms
 		--timer-hz --seed --cold --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;

@@ -43,6 +43,7 @@ complete -c asyncpf -n $of -l pattern -x -d 'how they read' \
 complete -c asyncpf -n $of -l delay-us -x -d 'added to every fetch'
 complete -c asyncpf -n $of -l grace-us -x -a auto -d 'wait before an event'
 complete -c asyncpf -n $of -l block-bytes -x -d 'fetched at once'
+complete -c asyncpf -n $of -l read-ahead -x -d 'ahead of even steps'
 complete -c asyncpf -n $of -l image -r -F -d 'memory image to read'
 complete -c asyncpf -n $of -l source-wrap -x -d 'wrapper around the page source'
 complete -c asyncpf -n $of -l outstanding -x -d 'faults in flight per vCPU'

@@ -137,6 +137,7 @@ class apf_config(ctypes.Structure):
         ("on_thread", CFUNCTYPE(None, c_void_p, c_char_p)),
         ("on_thread_ctx", c_void_p),
         ("sigbus_handler", c_int),
+        ("read_ahead_bytes", c_uint32),
     ]
 
 

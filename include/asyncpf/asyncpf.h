@@ -181,6 +181,13 @@ struct apf_config {
 	 * faults are taken without, from the next apf_vcpu_run on. 0: no handler.
 	 */
 	int sigbus_handler;
+	/*
+	 * Who goes through memory in even steps, forwards or backwards, block by block or with
+	 * gaps, is read ahead for: up to so many bytes, of a step's block each, and never with more
+	 * than half of queue_depth. What comes is made visible at once, or, with swap, when it is
+	 * touched. Several at a time are told apart. 0, the default: each fault fetches its block.
+	 */
+	uint32_t read_ahead_bytes;
 };
 
 void apf_config_init(struct apf_config *c);

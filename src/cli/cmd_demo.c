@@ -60,6 +60,10 @@ static const struct opt rows[] = {
 	{OPT_SIZE(struct parsed, demo.block_bytes), .name = "block-bytes", .arg = "SIZE",
 	 .min = PAGE_BYTES, .max = CHUNK_BYTES,
 	 .help = "Fetched at once: a power of two from 4K to 2M; default 4K."},
+	{OPT_SIZE(struct parsed, demo.read_ahead), .name = "read-ahead", .arg = "SIZE", .min = 0,
+	 .max = 1u << 30,
+	 .help = "Read up to so much ahead of whoever goes through memory in even steps; "
+		 "default 0: each fault fetches its block."},
 	{OPT_TEXT(struct parsed, demo.image), .name = "image", .arg = "FILE",
 	 .help = "Memory image to read; default: one that the demo makes and removes."},
 	{OPT_TEXT(struct parsed, demo.source_wrap), .name = "source-wrap", .arg = "WRAP",

@@ -192,6 +192,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	c.apf.abi = k->abi;
 	c.apf.sigbus_handler = 1;
 	c.apf.block_bytes = (uint32_t)o->block_bytes;
+	c.apf.read_ahead_bytes = (uint32_t)o->read_ahead;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;
 	c.apf.grace_us = o->grace_us;

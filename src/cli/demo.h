@@ -34,6 +34,7 @@ struct demo_opts {
 	uint64_t delay_us;          /* added to every fetch */
 	int64_t grace_us;           /* wait this long before an event; DEMO_GRACE_AUTO */
 	uint64_t block_bytes;       /* fetched at once: a power of two, 4 KiB to 2 MiB */
+	uint64_t read_ahead;        /* bytes; 0: none */
 	unsigned pattern;           /* enum small_pattern */
 	const char *image;          /* path; NULL: the demo makes its own */
 	const char *json;           /* path to write the results to; NULL: none */

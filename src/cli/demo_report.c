@@ -224,6 +224,7 @@ int demo_write_json(const struct demo_report *r, const struct json_file *f, stru
 	json_u64(&j, "tasks", o->tasks);
 	json_u64(&j, "delay_us", o->delay_us);
 	json_u64(&j, "block_bytes", o->block_bytes);
+	json_u64(&j, "read_ahead_bytes", o->read_ahead);
 	json_array_open(&j, "runs");
 	for (unsigned i = 0; i < r->count; i++)
 		json_run(&j, r, &r->results[i]);

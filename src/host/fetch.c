@@ -18,6 +18,7 @@
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/fetch.h"
+#include "host/stream.h"
 #include "host/trouble.h"
 
 /*
@@ -187,7 +188,7 @@ static void read_done(struct src_read *rd, const struct err *why)
 		h->read_ns += (hst_now(h) - f->issued_ns) / 16 - h->read_ns / 16;
 		if (f->backing && !f->sampled)
 			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
-		if (is_unwanted(f))
+		if (is_unwanted(f) && h->cfg.evict)
 			fetch_to_standby(f);
 		else
 			fetch_filled(f);
@@ -416,6 +417,45 @@ static void make_urgent(struct hst_fetch *f)
 	}
 }
 
+/* For nobody yet. False: there is no room. */
+static bool read_ahead(struct hst *h, uint32_t block)
+{
+	struct hst_fetch *f;
+
+	if (!fetch_spare(h) || h->in_flight >= h->cfg.queue_depth)
+		return false;
+	f = fetch_alloc(h, block, h->cfg.vcpus);
+	f->ahead = true;
+	h->stats.read_ahead++;
+	fetch_queue(f);
+	fetch_dispatch(h);
+	return true;
+}
+
+/*
+ * Somebody has to wait for the block. If he goes through memory in even steps, what comes next is
+ * read before he is there: all of what waits leaves half of the reads to what is waited for.
+ */
+static void follow_stream(struct hst *h, uint32_t block)
+{
+	struct stream *s = stream_touch(&h->streams, block, h->cfg.ahead_max);
+
+	if (!s)
+		return;
+	for (; s->asked < s->window && h->in_flight < h->cfg.queue_depth / 2; s->asked++) {
+		int64_t at = (int64_t)block + (int64_t)s->stride * (s->asked + 1);
+		roff_t off = {(uint64_t)at << h->cfg.block_shift};
+
+		if (at < 0 || off.v >= h->mem.bytes || !ram_region_at(&h->ram, off))
+			return;
+		if (block_kind(h, (uint32_t)at) != BLOCK_ABSENT ||
+		    !fetch_backing(h, (uint32_t)at))
+			continue;
+		if (!read_ahead(h, (uint32_t)at))
+			return;
+	}
+}
+
 static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner, bool urgent,
 				   bool *ret_joined)
 {
@@ -430,6 +470,8 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 			f->ahead = false;
 		if (urgent)
 			make_urgent(f);
+		if (f->ahead)
+			follow_stream(h, block);
 		return f;
 	}
 	ASSERT(was != BLOCK_PRESENT);
@@ -443,9 +485,12 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		h->stats.refaulted += block_is(h, block, BLOCK_SEEN);
 		fetch_queue(f);
 		fetch_dispatch(h);
+		if (f->backing)
+			follow_stream(h, block);
 	} else if (was == BLOCK_STANDBY) {
 		h->stats.rescued++;
 		fetch_filled(f);
+		follow_stream(h, block);
 	} else {
 		f->state = HST_FETCH_BEHIND;
 	}
@@ -477,19 +522,10 @@ void fetch_around(struct hst *h, uint32_t block)
 {
 	uint32_t at, end;
 
-	for (around(h, block, &at, &end); at < end && fetch_spare(h); at++) {
-		struct hst_fetch *f;
-
-		if (h->in_flight >= h->cfg.queue_depth)
+	for (around(h, block, &at, &end); at < end; at++)
+		if (block_kind(h, at) == BLOCK_ABSENT && block_is(h, at, BLOCK_IN_SWAP) &&
+		    !read_ahead(h, at))
 			return;
-		if (block_kind(h, at) != BLOCK_ABSENT || !block_is(h, at, BLOCK_IN_SWAP))
-			continue;
-		f = fetch_alloc(h, at, h->cfg.vcpus);
-		f->ahead = true;
-		h->stats.read_ahead++;
-		fetch_queue(f);
-		fetch_dispatch(h);
-	}
 }
 
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views)

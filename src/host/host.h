@@ -24,6 +24,7 @@
 #include "base/timer.h"
 #include "engine/engine.h"
 #include "host/ram.h"
+#include "host/stream.h"
 #include "host/walk.h"
 #include "port/clock.h"
 #include "port/io.h"
@@ -55,6 +56,7 @@ struct hst_cfg {
 	uint32_t faults_max;        /* outstanding faults per vCPU, 1..ENG_FAULTS_MAX */
 	uint32_t queue_depth;       /* reads in flight, all vCPUs together, >= 1 */
 	uint32_t retries_max;       /* of a failed read before the VM is paused */
+	uint32_t ahead_max;         /* blocks, for whoever goes through memory in even steps */
 	uint64_t grace_ns;          /* or HST_GRACE_AUTO */
 	uint64_t source_timeout_ns; /* a read that takes longer pauses the VM; NS_NEVER: none */
 	bool evict;                 /* memory may be taken away again: h->swap is set */
@@ -447,6 +449,7 @@ struct hst {
 	struct hst_queue *turn_first, *turn_last;
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */
+	struct streams streams;  /* who is read ahead for */
 	uint32_t in_flight;
 	uint64_t read_ns;  /* moving mean of what reads took */
 	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */

@@ -279,6 +279,7 @@ static struct hst_cfg driver_config(const struct apf_config *c)
 		.faults_max = c->faults_max,
 		.queue_depth = c->queue_depth,
 		.retries_max = c->retries_max,
+		.ahead_max = c->read_ahead_bytes / c->block_bytes,
 		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
 		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
 							  : NS_NEVER,

@@ -48,7 +48,7 @@ struct sim_cfg {
 	uint32_t accesses; /* per task */
 	uint32_t nodes;    /* of the guest's table of sleepers */
 	/* of the driver */
-	uint32_t block_shift, faults_max, queue_depth, retries_max;
+	uint32_t block_shift, faults_max, queue_depth, retries_max, ahead_max;
 	uint64_t grace_ns, source_timeout_ns;
 	bool evict; /* memory may be taken away */
 	uint32_t resident_blocks; /* limit; 0: none */

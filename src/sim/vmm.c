@@ -57,6 +57,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 		.faults_max = c->faults_max,
 		.queue_depth = c->queue_depth,
 		.retries_max = c->retries_max,
+		.ahead_max = c->ahead_max,
 		.grace_ns = c->grace_ns,
 		.source_timeout_ns = c->source_timeout_ns,
 		.evict = c->evict,

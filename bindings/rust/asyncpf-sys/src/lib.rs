@@ -116,6 +116,7 @@ pub struct apf_config {
     pub on_thread: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
     pub on_thread_ctx: *mut c_void,
     pub sigbus_handler: c_int,
+    pub read_ahead_bytes: u32,
 }
 
 #[repr(C)]
