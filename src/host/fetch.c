@@ -26,6 +26,8 @@
  * what it will want next.
  */
 #define AROUND_BYTES (64u << 10)
+/* Adjacent blocks that are there are made visible by one call, and so many wait for it. */
+#define SHOW_BYTES_MAX (64u << 10)
 /* So many urgent reads in a row, then one of the others: devices wait there, too. */
 #define URGENT_RUN_MAX 16u
 
@@ -595,23 +597,46 @@ void waiter_unlink(struct hst_waiter *w)
 	w->fetch = NULL;
 }
 
+/* It becomes visible by the call that makes f visible: it lies behind `end`, and is shown alike. */
+static bool shows_with(const struct hst_fetch *f, uint32_t end, const struct hst_fetch *next)
+{
+	uint32_t chunk_shift = CHUNK_SHIFT - f->h->cfg.block_shift;
+
+	return next && next->first == end && next->views == f->views &&
+	       (next->showing & HST_SHOW_WATCHED) == (f->showing & HST_SHOW_WATCHED) &&
+	       /* Of one part of guest memory: each begins with a chunk. */
+	       end >> chunk_shift == f->first >> chunk_shift;
+}
+
 struct hst_fetch *hst_take_filled(struct hst *h)
 {
-	struct hst_fetch *f = queue_pop(&h->filled);
+	struct hst_fetch *f = queue_pop(&h->filled), *last = f;
+	uint32_t end, most;
 
-	if (f)
-		f->showing = (f->showing & HST_SHOW_WATCHED) | f->views;
+	if (!f)
+		return NULL;
+	end = f->first + f->count;
+	most = f->first + (uint32_t)max_u64(SHOW_BYTES_MAX >> h->cfg.block_shift, 1);
+	while (end < most && shows_with(f, end, h->filled.head)) {
+		last->next = queue_pop(&h->filled);
+		last = last->next;
+		end += last->count;
+	}
+	for (struct hst_fetch *at = f; at; at = at->next)
+		at->showing = (at->showing & HST_SHOW_WATCHED) | at->views;
 	return f;
 }
 
 int hst_make_visible(const struct hst_fetch *f, struct err *e)
 {
 	const struct mem *m = &f->h->mem;
-	uint64_t len;
+	uint64_t len, count = 0;
 	roff_t off;
 
 	hst_block_range(f->h, f->first, &off, &len);
-	return m->ops->present(m->ctx, off, len * f->count,
+	for (const struct hst_fetch *at = f; at; at = at->next)
+		count += at->count;
+	return m->ops->present(m->ctx, off, len * count,
 			       f->showing & (MEM_VIEW_GUEST | MEM_VIEW_VMM),
 			       f->showing & HST_SHOW_WATCHED, e);
 }
@@ -626,7 +651,7 @@ static struct hst_waiter *first_waiter(struct hst_fetch *f)
 	return w;
 }
 
-void hst_shown(struct hst_fetch *f, const struct err *why)
+static void shown(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
 	uint64_t now = hst_now(h);
@@ -655,6 +680,16 @@ void hst_shown(struct hst_fetch *f, const struct err *why)
 		w->ready(h, w, now);
 	}
 	fetch_free(f);
+}
+
+void hst_shown(struct hst_fetch *f, const struct err *why)
+{
+	struct hst_fetch *next;
+
+	for (; f; f = next) {
+		next = f->next;
+		shown(f, why);
+	}
 }
 
 /* ---- the VM goes on, or ends ---- */

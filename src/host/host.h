@@ -536,10 +536,10 @@ void hst_vcpu_reset(struct hst_vcpu *v);
 /* ---- anybody ---- */
 
 /*
- * A block whose content is in the alias and that is not visible yet, or NULL. The caller
- * makes it visible (hst_make_visible), without the lock if it likes, and calls hst_shown
- * with the outcome. To be repeated until NULL after every call that may
- * have moved a source: hst_fault, hst_ram_io, hst_ensure, timers, io reap.
+ * A block whose content is in the alias and that is not visible yet, with adjacent ones that are
+ * as far (a list by `next`), or NULL. The caller makes them visible (hst_make_visible), without
+ * the lock if it likes, and calls hst_shown with the outcome. To be repeated until NULL after every
+ * call that may have moved a source: hst_fault, hst_ram_io, hst_ensure, timers, io reap.
  */
 struct hst_fetch *hst_take_filled(struct hst *h);
 int hst_make_visible(const struct hst_fetch *f, struct err *e);

@@ -23,8 +23,9 @@ bool sim_pump_step(struct sim *w, struct sim_pump *s)
 		return false;
 	}
 	sim_chk_enter(w);
-	if (s->pump.fetch && s->pump.why.code == 0)
-		sim_chk_shown(w, s->pump.fetch);
+	if (s->pump.why.code == 0)
+		for (const struct hst_fetch *f = s->pump.fetch; f; f = f->next)
+			sim_chk_shown(w, f);
 	more = hst_pump(&h->hst, &s->pump);
 	sim_chk_leave(w);
 	s->shows = more;

@@ -555,8 +555,9 @@ static inline unsigned hx_pump(struct hx *x)
 		struct err e = {0};
 		int rc = hst_make_visible(f, &e);
 
+		for (const struct hst_fetch *at = f; at; at = at->next)
+			n++;
 		hst_shown(f, rc < 0 ? &e : NULL);
-		n++;
 	}
 	hx_assert_sound(x);
 	return n;
