@@ -5,8 +5,8 @@
 _asyncpf_values()
 {
 	case $1$2 in
-	demo--json | demo--image | run--kernel | run--initrd | run--disk | run--json | \
-		run--swap | *--control) echo @files ;;
+	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
+		run--json | run--trace | run--swap | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
 	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
@@ -28,13 +28,13 @@ _asyncpf_options()
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
 		--outstanding --queue-depth --source-timeout-ms
-		--timer-hz --seed --cold --json --quiet --help --version' ;;
+		--timer-hz --seed --cold --json --trace --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json
+		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json --trace
 		--quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;

@@ -138,6 +138,8 @@ class apf_config(ctypes.Structure):
         ("on_thread_ctx", c_void_p),
         ("sigbus_handler", c_int),
         ("read_ahead_bytes", c_uint32),
+        ("on_trace", c_void_p),
+        ("on_trace_ctx", c_void_p),
     ]
 
 

@@ -53,6 +53,7 @@
 #define ASYNCPF_ASYNCPF_H
 
 #include <asyncpf/counters.h>
+#include <asyncpf/trace.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -188,6 +189,13 @@ struct apf_config {
 	 * touched. Several at a time are told apart. 0, the default: each fault fetches its block.
 	 */
 	uint32_t read_ahead_bytes;
+	/*
+	 * Each step of a fault, of a read, and of memory that goes (asyncpf/trace.h). Any thread,
+	 * one at a time, in the order in which they happen; must return at once and must not call
+	 * the library. *t is valid during the call. NULL: nobody is told.
+	 */
+	void (*on_trace)(void *ctx, const struct apf_trace *t);
+	void *on_trace_ctx;
 };
 
 void apf_config_init(struct apf_config *c);

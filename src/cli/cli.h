@@ -39,6 +39,7 @@ int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * CLI_FAILED.
  */
 int cli_failed(const struct err *e);
+
 /* As cli_failed, for what failed before the work began. Returns CLI_REFUSED. */
 int cli_refused(const struct err *e);
 /* "; what to do" by the code; "" where the text says it, or only the text could. */

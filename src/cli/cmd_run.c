@@ -79,6 +79,8 @@ static const struct opt rows[] = {
 		 "the number, 255 at most."},
 	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
+	{OPT_TEXT(struct run_line, run.trace), .name = "trace", .arg = "FILE",
+	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
 	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
 	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
 		 "output, as its last line."},

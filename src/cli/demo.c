@@ -15,6 +15,7 @@
 #include "cli/demo_image.h"
 #include "cli/demo_report.h"
 #include "cli/stop_signals.h"
+#include "cli/trace_file.h"
 #include "source/source.h"
 
 #define URI_MAX 8192
@@ -32,6 +33,7 @@ struct demo {
 	bool begun;   /* a guest has run */
 	bool stopped; /* by a signal, before all was done */
 	struct json_file json;
+	struct trace_file *trace;
 	/* Under the library's lock while a machine runs. */
 	unsigned paused; /* blocks that could not be had since the machine last went on */
 };
@@ -193,6 +195,8 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	c.apf.sigbus_handler = 1;
 	c.apf.block_bytes = (uint32_t)o->block_bytes;
 	c.apf.read_ahead_bytes = (uint32_t)o->read_ahead;
+	c.apf.on_trace = d->trace ? trace_file_tell : NULL;
+	c.apf.on_trace_ctx = d->trace;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;
 	c.apf.grace_us = o->grace_us;
@@ -242,6 +246,8 @@ static int run_one(struct demo *d, enum demo_run run)
 
 	*r = (struct demo_result){.run = run, .faults = k->faults_name, .abi = k->abi_name};
 	d->doing = demo_run_name(run);
+	if (d->trace)
+		trace_file_vm(d->trace, d->doing);
 	d->paused = 0;
 	rc = d->o->cold ? demo_image_cool(&d->image, &e) : 0;
 	if (rc == 0)
@@ -319,6 +325,8 @@ static int prepare(struct demo *d)
 
 	if (rc == 0)
 		rc = json_file_open(&d->json, o->json, &e);
+	if (rc == 0 && o->trace)
+		rc = trace_file_open(o->trace, NULL, &d->trace, &e);
 	if (rc == 0)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
 	d->stopped = rc == -EINTR;
@@ -370,6 +378,8 @@ int demo_main(const struct demo_opts *o)
 	d->image.fd = -1;
 	d->progress = !o->quiet && isatty(STDERR_FILENO);
 	rc = run_all(d);
+	if (trace_file_close(d->trace) < 0 && rc == CLI_OK)
+		rc = CLI_FAILED;
 	demo_image_close(&d->image);
 	json_file_close(&d->json);
 	stop_signals_end(&d->signals);

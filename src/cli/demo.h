@@ -38,6 +38,7 @@ struct demo_opts {
 	unsigned pattern;           /* enum small_pattern */
 	const char *image;          /* path; NULL: the demo makes its own */
 	const char *json;           /* path to write the results to; NULL: none */
+	const char *trace;          /* path of a timeline; NULL: none */
 	const char *source_wrap;    /* wrappers for the source URI, "fault?..."; NULL: none */
 	uint32_t outstanding;       /* faults per vCPU */
 	uint32_t queue_depth;       /* reads in flight at the source */

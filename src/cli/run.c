@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/json_file.h"
 #include "cli/stop_signals.h"
+#include "cli/trace_file.h"
 #include "cli/tty_guard.h"
 #include "vmm/file_use.h"
 #include "vmm/machine_control.h"
@@ -22,6 +23,7 @@ struct run {
 	struct machine *m;
 	struct machine_control *control;
 	struct json_file json;
+	struct trace_file *trace;
 	struct err err; /* why it failed; code 0: it did not */
 	atomic_bool paused; /* for trouble, and that was told */
 	struct machine_outcome out;
@@ -126,6 +128,8 @@ static int start(struct run *r)
 	struct machine_cfg cfg = r->o->machine;
 	int rc = open_json(r);
 
+	if (rc == 0 && r->o->trace)
+		rc = trace_file_open(r->o->trace, is_used, &r->trace, &r->err);
 	if (rc == 0)
 		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
 	if (rc == 0)
@@ -139,9 +143,14 @@ static int start(struct run *r)
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = r;
+	cfg.apf.on_trace = r->trace ? trace_file_tell : NULL;
+	cfg.apf.on_trace_ctx = r->trace;
 	cfg.say = on_word;
 	cfg.say_ctx = r;
 	rc = machine_open(&cfg, &r->m, &r->err);
+	/* Disks are ours by now, and the file is none of them. */
+	if (rc == 0 && r->trace)
+		trace_file_vm(r->trace, "guest");
 	return rc < 0 ? rc : start_control(r);
 }
 
@@ -211,6 +220,8 @@ int run_main(const struct run_opts *o)
 	ran &= r.out.started;
 	machine_control_stop(r.control);
 	machine_close(r.m);
+	if (trace_file_close(r.trace) < 0 && code == CLI_OK)
+		code = CLI_FAILED;
 	stop_signals_end(&r.signals);
 	terminal_fini(&r.terminal);
 	tty_guard_end(&r.guard);

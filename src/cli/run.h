@@ -16,6 +16,7 @@ struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
+	const char *trace;          /* a file for a timeline; NULL: none */
 	bool stats;
 	bool quiet;
 };

@@ -15,6 +15,7 @@
 #include "host/deliver.h"
 #include "host/fetch.h"
 #include "host/kick.h"
+#include "host/trace.h"
 #include "host/trouble.h"
 
 /* An interrupt handler on an emulated CPL 0 frees its slot within about 100 us. */
@@ -191,6 +192,7 @@ static void count_ready(struct hst_vcpu *v, const struct eng_event *ev)
 {
 	if (ev->how != ENG_HOW_IRQ && ev->how != ENG_HOW_PF)
 		return;
+	trace(v->h, APF_TRACE_READY, v->index, (roff_t){UINT64_MAX}, 0, ev->token);
 	if (ev->token == APF_TOKEN_WAKE_ALL)
 		v->stats.wake_alls++;
 	else

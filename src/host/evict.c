@@ -30,6 +30,7 @@
 #include "host/fetch.h"
 #include "host/hold.h"
 #include "host/swap.h"
+#include "host/trace.h"
 
 /*
  * What nobody waits for yet is done so many blocks at a time: the thread wakes up for each
@@ -473,6 +474,7 @@ static void collected(struct hst *h, uint32_t block, bool written, bool zero)
 		h->blocks[block] |= BLOCK_WRITTEN;
 	}
 	h->stats.unmapped++;
+	trace_blocks(h, APF_TRACE_TAKEN, block, 1, 0);
 	h->stats.unmapped_zero += zero;
 	h->stats.unmapped_clean += !written;
 	if (block_kind(h, block) == BLOCK_FETCHING) {
@@ -492,6 +494,7 @@ static void dropped(struct hst *h, uint32_t block)
 	budget_uncharge(h);
 	ev->force_drops -= ev->force_drops > 0;
 	h->stats.evicted++;
+	trace_blocks(h, APF_TRACE_DROPPED, block, 1, 0);
 	if (block_kind(h, block) == BLOCK_FETCHING) {
 		struct hst_fetch *f = block_fetch(h, block);
 

@@ -19,6 +19,7 @@
 #include "host/budget.h"
 #include "host/fetch.h"
 #include "host/stream.h"
+#include "host/trace.h"
 #include "host/trouble.h"
 
 /*
@@ -183,6 +184,7 @@ static void read_done(struct src_read *rd, const struct err *why)
 	ASSERT(was == HST_FETCH_READING || was == HST_FETCH_STUCK || was == HST_FETCH_CANCELLED);
 	timer_cancel(&h->timers, &f->timer);
 	h->in_flight--;
+	trace_blocks(h, APF_TRACE_READ_END, f->block, 1, why ? (uint32_t)-why->code : 0);
 	if (h->stopping)
 		return;
 	if (!why) {
@@ -325,6 +327,7 @@ static void fetch_issue(struct hst_fetch *f)
 	f->issued_ns = hst_now(h);
 	h->in_flight++;
 	h->stats.reads++;
+	trace(h, APF_TRACE_READ, APF_TRACE_NOBODY, off, len, f->ahead);
 	if (h->cfg.source_timeout_ns != NS_NEVER)
 		timer_arm(&h->timers, &f->timer, f->issued_ns + h->cfg.source_timeout_ns);
 	b->src->ops->read(b->src, &f->rd);
@@ -667,6 +670,7 @@ static void shown(struct hst_fetch *f, const struct err *why)
 		fetch_filled(f);
 		return;
 	}
+	trace_blocks(h, APF_TRACE_SHOWN, f->first, f->count, 0);
 	for (uint32_t block = f->first; block < f->first + f->count; block++) {
 		if (f->views & MEM_VIEW_VMM)
 			h->blocks[block] |= BLOCK_VMM;

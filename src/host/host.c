@@ -12,6 +12,7 @@
 #include "host/hold.h"
 #include "host/kick.h"
 #include "host/swap.h"
+#include "host/trace.h"
 #include "host/trouble.h"
 #include "host/vcpu.h"
 
@@ -123,6 +124,7 @@ void hst_resume(struct hst *h)
 	if (h->stopping)
 		return;
 	h->paused = false;
+	trace(h, APF_TRACE_RESUMED, APF_TRACE_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	fetch_resume(h);
 	swap_resume(h);
 	fetch_dispatch(h);

@@ -18,6 +18,7 @@
 #define HOST_HOST_H
 
 #include <asyncpf/counters.h>
+#include <asyncpf/trace.h>
 
 #include "abi/pv.h"
 #include "base/hist.h"
@@ -423,6 +424,8 @@ struct hst_hooks {
 	 * on, as KVM's dirty log cannot tell.
 	 */
 	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
+	/* NULL, or: a step, for who draws a picture of it. */
+	void (*trace)(void *ctx, const struct apf_trace *t);
 };
 
 struct hst {

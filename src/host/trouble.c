@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/kick.h"
+#include "host/trace.h"
 #include "host/trouble.h"
 
 #define BACKOFF_FIRST_NS (10 * NS_PER_MS)
@@ -54,6 +55,7 @@ void trouble_end(struct hst *h)
 void hst_pause(struct hst *h)
 {
 	h->paused = true;
+	trace(h, APF_TRACE_PAUSED, APF_TRACE_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	vcpu_kick_all(h);
 }
 

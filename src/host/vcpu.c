@@ -14,6 +14,7 @@
 #include "host/keep.h"
 #include "host/kick.h"
 #include "host/msr.h"
+#include "host/trace.h"
 #include "host/trouble.h"
 #include "host/vcpu.h"
 #include "host/wait.h"
@@ -326,6 +327,7 @@ static void stall(struct hst_vcpu *v, gfn_t gfn)
 	uint32_t ix;
 
 	v->phase = HST_PHASE_STALL;
+	trace(v->h, APF_TRACE_HALT, v->index, v->fault_off, 0, 0);
 	v->stall_event = v->cpu.event_pending;
 	v->stall_by_text = false;
 	if (v->h->cfg.faults != HST_FAULTS_USER)
@@ -373,6 +375,7 @@ static void announce_or_stall(struct hst_vcpu *v, uint64_t now)
 	slot_store(v, &ev.store);
 	pf_queue(v, &v->cpu, &ev);
 	v->stats.missing_events++;
+	trace(h, APF_TRACE_TOLD, v->index, v->fault_off, 0, ev.token);
 	waiter_unlink(&v->sync);
 	waiter_link(&v->tokens[ix], f, v->sync.since_ns);
 	vcpu_wait_over(v, now);

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "host/block.h"
 #include "host/fetch.h"
+#include "host/trace.h"
 #include "host/wait.h"
 
 void vcpu_wait_over(struct hst_vcpu *v, uint64_t now)
@@ -17,6 +18,7 @@ void vcpu_wait_over(struct hst_vcpu *v, uint64_t now)
 		v->stats.stall_other_ns += ns;
 	v->phase = HST_PHASE_RUN;
 	v->left = false;
+	trace(v->h, APF_TRACE_GO, v->index, v->fault_off, 0, 0);
 }
 
 bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
@@ -46,5 +48,6 @@ bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 	v->fault_off = off;
 	v->phase_since_ns = now;
 	v->phase_kernel_mode = v->cpu.cpl == 0;
+	trace(h, APF_TRACE_TOUCH, v->index, off, 0, v->cpu.cpl);
 	return true;
 }

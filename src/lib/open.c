@@ -259,11 +259,24 @@ static int open_parts(struct apf *a, struct err *e)
 	return lib_memory_open(a, e);
 }
 
+static void traced(void *ctx, const struct apf_trace *t)
+{
+	const struct apf *a = ctx;
+
+	a->cfg.on_trace(a->cfg.on_trace_ctx, t);
+}
+
 static void init_driver(struct apf *a, const struct hst_cfg *cfg)
 {
 	a->hst.mem = gmem_mem(a->gmem);
 	a->hst.plat = kvmp_plat(&a->kvmp);
-	a->hst.hooks = (struct hst_hooks){outside_ready, trouble, a, wrote};
+	a->hst.hooks = (struct hst_hooks){
+		.outside_ready = outside_ready,
+		.trouble = trouble,
+		.ctx = a,
+		.wrote = wrote,
+		.trace = a->cfg.on_trace ? traced : NULL,
+	};
 	hst_init(&a->hst, cfg, a->space);
 	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
 		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};

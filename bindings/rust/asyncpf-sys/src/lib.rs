@@ -89,6 +89,33 @@ pub struct apf_event {
     pub text: *const c_char,
 }
 
+pub type apf_trace_kind = c_uint;
+pub const APF_TRACE_TOUCH: apf_trace_kind = 1;
+pub const APF_TRACE_TOLD: apf_trace_kind = 2;
+pub const APF_TRACE_HALT: apf_trace_kind = 3;
+pub const APF_TRACE_GO: apf_trace_kind = 4;
+pub const APF_TRACE_READ: apf_trace_kind = 5;
+pub const APF_TRACE_READ_END: apf_trace_kind = 6;
+pub const APF_TRACE_SHOWN: apf_trace_kind = 7;
+pub const APF_TRACE_READY: apf_trace_kind = 8;
+pub const APF_TRACE_TAKEN: apf_trace_kind = 9;
+pub const APF_TRACE_DROPPED: apf_trace_kind = 10;
+pub const APF_TRACE_PAUSED: apf_trace_kind = 11;
+pub const APF_TRACE_RESUMED: apf_trace_kind = 12;
+pub const APF_TRACE_NOBODY: u32 = 0xffff_ffff;
+
+/// A step of what happens to memory: `asyncpf/trace.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct apf_trace {
+    pub ns: u64,
+    pub gpa: u64,
+    pub bytes: u64,
+    pub kind: u32,
+    pub vcpu: u32,
+    pub value: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct apf_config {
@@ -117,6 +144,8 @@ pub struct apf_config {
     pub on_thread_ctx: *mut c_void,
     pub sigbus_handler: c_int,
     pub read_ahead_bytes: u32,
+    pub on_trace: Option<unsafe extern "C" fn(*mut c_void, *const apf_trace)>,
+    pub on_trace_ctx: *mut c_void,
 }
 
 #[repr(C)]

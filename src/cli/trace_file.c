@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See trace_file.h. One tells at a time, and one thread takes: the ring needs no lock. A fault is
+ * an asynchronous slice from the touch to page ready, or to where its vCPU goes on; what a vCPU
+ * stands still for is a slice on its own track; reads are slices below those of the library.
+ */
+#include "cli/trace_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/types.h"
+#include "cli/cli.h"
+
+#define RING (1u << 16) /* entries; a power of two */
+#define VCPUS_MAX 1024u
+#define TOLD_MAX (1u << 14) /* faults that wait for page ready; a power of two */
+#define KIND_VM 0u          /* of an entry of ours: another VM, `name` */
+#define TRACK_OF_LIBRARY 1u
+#define TRACK_OF_VCPUS 2u
+#define WAKE_ALL UINT32_MAX
+
+struct entry {
+	struct apf_trace what;
+	const char *name;
+};
+
+struct told {
+	uint64_t key; /* vCPU and token; 0: free */
+	uint64_t fault;
+};
+
+struct vcpu_state {
+	uint64_t fault; /* that it stands still for; 0: it does not */
+	bool told;
+	bool named; /* its track has its name */
+};
+
+struct trace_file {
+	FILE *out;
+	char *path;
+	pthread_t thread;
+	sem_t some;
+	bool closing;           /* atomic */
+	uint32_t written, read; /* atomic; entries, wrapping */
+	uint64_t lost;          /* the teller's */
+	int error;              /* the thread's: errno of the first write that failed */
+	/* The thread's: */
+	bool begun;
+	uint64_t first_ns, faults;
+	uint32_t vm;
+	bool paused;
+	struct vcpu_state vcpus[VCPUS_MAX];
+	struct told tolds[TOLD_MAX];
+	struct entry ring[RING];
+};
+
+/* ---- who tells ---- */
+
+static void put(struct trace_file *t, const struct entry *e)
+{
+	uint32_t at = t->written;
+	uint32_t used = at - __atomic_load_n(&t->read, __ATOMIC_ACQUIRE);
+
+	if (used == RING) {
+		t->lost++;
+		return;
+	}
+	t->ring[at % RING] = *e;
+	__atomic_store_n(&t->written, at + 1, __ATOMIC_RELEASE);
+	/* Else it looks by itself, once in a while. */
+	if (used == RING / 4)
+		sem_post(&t->some);
+}
+
+void trace_file_tell(void *ctx, const struct apf_trace *what)
+{
+	put(ctx, &(struct entry){.what = *what});
+}
+
+void trace_file_vm(struct trace_file *t, const char *name)
+{
+	put(t, &(struct entry){.what = {.kind = KIND_VM}, .name = name});
+}
+
+/* ---- who writes ---- */
+
+static void begin(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns)
+{
+	uint64_t at = ns - t->first_ns;
+
+	fprintf(t->out, "%s{\"ph\":\"%s\",\"pid\":%u,\"tid\":%u,\"ts\":%llu.%03u",
+		t->begun ? ",\n" : "[\n", ph, t->vm, track, (unsigned long long)(at / 1000),
+		(unsigned)(at % 1000));
+	t->begun = true;
+}
+
+/* Names are ours, and need no escapes. */
+static void name_track(struct trace_file *t, uint32_t track, const char *what, const char *name)
+{
+	begin(t, "M", track, t->first_ns);
+	fprintf(t->out, ",\"name\":\"%s\",\"args\":{\"name\":\"%s\"}}", what, name);
+}
+
+static void new_vm(struct trace_file *t, const char *name)
+{
+	t->vm++;
+	t->paused = false;
+	memset(t->vcpus, 0, sizeof(t->vcpus));
+	memset(t->tolds, 0, sizeof(t->tolds));
+	name_track(t, 0, "process_name", name);
+	name_track(t, TRACK_OF_LIBRARY, "thread_name", "memory");
+}
+
+/* The place of the key, or a free one for it; NULL: there is none. */
+static struct told *told_at(struct trace_file *t, uint64_t key)
+{
+	uint64_t at = key * 0x9e3779b97f4a7c15ull >> 40;
+
+	for (unsigned i = 0; i < 64; i++) {
+		struct told *x = &t->tolds[(at + i) % TOLD_MAX];
+
+		if (x->key == key || x->key == 0)
+			return x;
+	}
+	return NULL;
+}
+
+static uint64_t told_key(uint32_t vcpu, uint32_t token)
+{
+	return (uint64_t)(vcpu + 1) << 32 | token;
+}
+
+/* A free place ends the search for others: what was behind it is put anew. */
+static void forget(struct trace_file *t, struct told *x)
+{
+	x->key = 0;
+	for (struct told *at = x;;) {
+		struct told moved;
+
+		at = at + 1 < t->tolds + TOLD_MAX ? at + 1 : t->tolds;
+		if (at->key == 0)
+			return;
+		moved = *at;
+		at->key = 0;
+		*told_at(t, moved.key) = moved;
+	}
+}
+
+static void fault_ends(struct trace_file *t, uint64_t fault, uint32_t track, uint64_t ns)
+{
+	begin(t, "e", track, ns);
+	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"fault\"}",
+		(unsigned long long)fault);
+}
+
+static void fault_note(struct trace_file *t, const char *what, uint64_t fault, uint32_t track,
+		       uint64_t ns)
+{
+	begin(t, "n", track, ns);
+	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"%s\"}",
+		(unsigned long long)fault, what);
+}
+
+static void touch(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
+{
+	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
+
+	v->fault = ++t->faults;
+	v->told = false;
+	begin(t, "b", track, x->ns);
+	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"fault\",\"args\":{"
+		"\"gpa\":\"%#llx\",\"cpl\":%u}}", (unsigned long long)v->fault,
+		(unsigned long long)x->gpa, x->value);
+	begin(t, "B", track, x->ns);
+	fprintf(t->out, ",\"name\":\"stands still\",\"args\":{\"gpa\":\"%#llx\"}}",
+		(unsigned long long)x->gpa);
+}
+
+static void told(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
+{
+	struct told *at = told_at(t, told_key(x->vcpu, x->value));
+
+	fault_note(t, "told", v->fault, TRACK_OF_VCPUS + x->vcpu, x->ns);
+	if (!at)
+		return;
+	*at = (struct told){told_key(x->vcpu, x->value), v->fault};
+	v->told = true;
+}
+
+static void goes_on(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
+{
+	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
+
+	begin(t, "E", track, x->ns);
+	fputs("}", t->out);
+	if (!v->told)
+		fault_ends(t, v->fault, track, x->ns);
+	v->fault = 0;
+}
+
+static void ready(struct trace_file *t, const struct apf_trace *x)
+{
+	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
+	bool all = x->value == WAKE_ALL;
+	struct told *at;
+
+	begin(t, "i", track, x->ns);
+	fprintf(t->out, ",\"s\":\"t\",\"name\":\"%s\"}", all ? "wake all" : "page ready");
+	at = all ? NULL : told_at(t, told_key(x->vcpu, x->value));
+	if (at && at->key) {
+		fault_ends(t, at->fault, track, x->ns);
+		forget(t, at);
+	}
+	for (unsigned i = 0; all && i < TOLD_MAX; i++) {
+		/* Whatever takes the place of one that is forgotten is looked at, too. */
+		while (t->tolds[i].key >> 32 == x->vcpu + 1) {
+			fault_ends(t, t->tolds[i].fault, track, x->ns);
+			forget(t, &t->tolds[i]);
+		}
+	}
+}
+
+static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
+{
+	struct vcpu_state *v = &t->vcpus[x->vcpu];
+	char name[32];
+
+	snprintf(name, sizeof(name), "vCPU %u", x->vcpu);
+	if (!v->named)
+		name_track(t, TRACK_OF_VCPUS + x->vcpu, "thread_name", name);
+	v->named = true;
+	if (x->kind == APF_TRACE_TOUCH)
+		touch(t, x, v);
+	else if (x->kind == APF_TRACE_READY)
+		ready(t, x);
+	else if (v->fault == 0)
+		return;
+	else if (x->kind == APF_TRACE_TOLD)
+		told(t, x, v);
+	else if (x->kind == APF_TRACE_HALT)
+		fault_note(t, "halted", v->fault, TRACK_OF_VCPUS + x->vcpu, x->ns);
+	else if (x->kind == APF_TRACE_GO)
+		goes_on(t, x, v);
+}
+
+static void read_begins(struct trace_file *t, const struct apf_trace *x)
+{
+	begin(t, "b", TRACK_OF_LIBRARY, x->ns);
+	fprintf(t->out, ",\"cat\":\"read\",\"id\":%llu,\"name\":\"%s\",\"args\":{\"gpa\":\"%#llx\","
+		"\"bytes\":%llu}}", (unsigned long long)x->gpa, x->value ? "read ahead" : "read",
+		(unsigned long long)x->gpa, (unsigned long long)x->bytes);
+}
+
+static void read_ends(struct trace_file *t, const struct apf_trace *x)
+{
+	begin(t, "e", TRACK_OF_LIBRARY, x->ns);
+	fprintf(t->out, ",\"cat\":\"read\",\"id\":%llu,\"name\":\"read\",\"args\":{\"error\":%u}}",
+		(unsigned long long)x->gpa, x->value);
+}
+
+static void memory(struct trace_file *t, const struct apf_trace *x, const char *name)
+{
+	begin(t, "i", TRACK_OF_LIBRARY, x->ns);
+	fprintf(t->out, ",\"s\":\"t\",\"name\":\"%s\",\"args\":{\"gpa\":\"%#llx\",\"bytes\":%llu}}",
+		name, (unsigned long long)x->gpa, (unsigned long long)x->bytes);
+}
+
+static void pause_of(struct trace_file *t, const struct apf_trace *x, bool on)
+{
+	if (on == t->paused)
+		return;
+	t->paused = on;
+	begin(t, on ? "B" : "E", TRACK_OF_LIBRARY, x->ns);
+	fputs(on ? ",\"name\":\"paused\"}" : "}", t->out);
+}
+
+/* Not before there is something to write: a command that is refused leaves it as it was. */
+static void empty_file(struct trace_file *t)
+{
+	struct stat st;
+
+	if (fstat(fileno(t->out), &st) == 0 && S_ISREG(st.st_mode) &&
+	    ftruncate(fileno(t->out), 0) < 0)
+		t->error = errno;
+}
+
+static void write_entry(struct trace_file *t, const struct entry *e)
+{
+	const struct apf_trace *x = &e->what;
+
+	if (t->vm == 0 && x->kind != KIND_VM)
+		return;
+	if (t->vm == 0)
+		empty_file(t);
+	if (t->first_ns == 0)
+		t->first_ns = x->ns;
+	switch (x->kind) {
+	case KIND_VM:
+		new_vm(t, e->name);
+		return;
+	case APF_TRACE_READ:
+		read_begins(t, x);
+		return;
+	case APF_TRACE_READ_END:
+		read_ends(t, x);
+		return;
+	case APF_TRACE_SHOWN:
+		memory(t, x, "visible");
+		return;
+	case APF_TRACE_TAKEN:
+		memory(t, x, "taken away");
+		return;
+	case APF_TRACE_DROPPED:
+		memory(t, x, "given back");
+		return;
+	case APF_TRACE_PAUSED:
+	case APF_TRACE_RESUMED:
+		pause_of(t, x, x->kind == APF_TRACE_PAUSED);
+		return;
+	default:
+		if (x->vcpu < VCPUS_MAX)
+			of_vcpu(t, x);
+	}
+}
+
+static void drain(struct trace_file *t)
+{
+	uint32_t end = __atomic_load_n(&t->written, __ATOMIC_ACQUIRE), at = t->read;
+
+	for (; at != end; at++) {
+		write_entry(t, &t->ring[at % RING]);
+		__atomic_store_n(&t->read, at + 1, __ATOMIC_RELEASE);
+	}
+	if (ferror(t->out) && t->error == 0)
+		t->error = errno ? errno : EIO;
+}
+
+static void *write_all(void *arg)
+{
+	struct trace_file *t = arg;
+
+	(void)pthread_setname_np(pthread_self(), "trace");
+	while (!__atomic_load_n(&t->closing, __ATOMIC_ACQUIRE)) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		(void)sem_timedwait(&t->some, &until);
+		drain(t);
+	}
+	drain(t);
+	return NULL;
+}
+
+/* ---- set-up ---- */
+
+static void free_all(struct trace_file *t)
+{
+	if (t->out)
+		(void)fclose(t->out);
+	free(t->path);
+	free(t);
+}
+
+static int open_file(struct trace_file *t, trace_file_used *is_used, struct err *e)
+{
+	int fd = open(t->path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+
+	if (fd < 0)
+		return err_sys(e, -errno, "write %s", t->path);
+	if (is_used && is_used(fd)) {
+		(void)close(fd);
+		return err_set(e, -EEXIST, "write %s: the same command has it open for something "
+			       "else; give --trace another file", t->path);
+	}
+	t->out = fdopen(fd, "w");
+	if (!t->out) {
+		int rc = err_sys(e, -errno, "write %s", t->path);
+
+		(void)close(fd);
+		return rc;
+	}
+	return 0;
+}
+
+int trace_file_open(const char *path, trace_file_used *is_used, struct trace_file **ret,
+		    struct err *e)
+{
+	struct trace_file *t = calloc(1, sizeof(*t));
+	sigset_t all, old;
+	int rc;
+
+	if (t)
+		t->path = strdup(path);
+	if (!t || !t->path) {
+		free(t);
+		return err_sys(e, -ENOMEM, "write %s", path);
+	}
+	rc = open_file(t, is_used, e);
+	if (rc < 0) {
+		free_all(t);
+		return rc;
+	}
+	sem_init(&t->some, 0, 0);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&t->thread, NULL, write_all, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0) {
+		free_all(t);
+		return err_sys(e, -rc, "thread that writes %s", path);
+	}
+	*ret = t;
+	return 0;
+}
+
+int trace_file_close(struct trace_file *t)
+{
+	struct err e = {0};
+
+	if (!t)
+		return 0;
+	__atomic_store_n(&t->closing, true, __ATOMIC_RELEASE);
+	sem_post(&t->some);
+	pthread_join(t->thread, NULL);
+	if (t->begun)
+		fputs("\n]\n", t->out);
+	if (fclose(t->out) != 0 && t->error == 0)
+		t->error = errno;
+	t->out = NULL;
+	if (t->error != 0) {
+		err_sys(&e, -t->error, "write %s", t->path);
+		(void)cli_failed(&e);
+	} else if (t->lost > 0) {
+		cli_error("note: %llu steps came faster than they could be written, and are not in "
+			  "%s", (unsigned long long)t->lost, t->path);
+	}
+	sem_destroy(&t->some);
+	free_all(t);
+	return e.code;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A file of what happens to memory (asyncpf/trace.h), in the format that ui.perfetto.dev and
+ * chrome://tracing open: docs/trace.md. Who tells is hardly held up: a thread writes. What comes
+ * faster than it can write is left out, and counted. Test:
+ * tests/error/trace_test.py.
+ */
+#ifndef CLI_TRACE_FILE_H
+#define CLI_TRACE_FILE_H
+
+#include <asyncpf/trace.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct trace_file;
+
+/*
+ * Takes the place of a file that is there, unless is_used (NULL: nothing is) says that something
+ * else of ours is in it. Starts the thread. 0, or -Exxx with text.
+ */
+typedef bool trace_file_used(int fd);
+int trace_file_open(const char *path, trace_file_used *is_used, struct trace_file **ret,
+		    struct err *e);
+/* What follows is of another VM. name: as long as the file is open. While no VM tells. */
+void trace_file_vm(struct trace_file *t, const char *name);
+/* For apf_config.on_trace; ctx: the trace_file. */
+void trace_file_tell(void *ctx, const struct apf_trace *what);
+/*
+ * When nobody tells any more. Says on stderr what is not in it. 0, or -Exxx: it could not be
+ * written. NULL is harmless.
+ */
+int trace_file_close(struct trace_file *t);
+
+#endif
