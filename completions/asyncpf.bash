@@ -9,6 +9,7 @@ _asyncpf_values()
 		run--swap | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
+	demo--io | run--io) echo 'auto uring threads' ;;
 	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
 	demo--grace-us) echo 'auto' ;;
 	demo--runs)
@@ -27,14 +28,14 @@ _asyncpf_options()
 	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
-		--outstanding --queue-depth --source-timeout-ms
+		--outstanding --queue-depth --io --source-timeout-ms
 		--timer-hz --seed --cold --json --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json
+		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats --json
 		--quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;

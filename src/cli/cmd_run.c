@@ -71,6 +71,8 @@ static const struct opt rows[] = {
 		 "its folder, as large as --memory at most; or a block device."},
 	{OPT_TEXT(struct run_line, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
+	{OPT_CHOICE(struct run_line, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
+	 .help = CLI_IO_HELP},
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
 	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
 		 "stop; for you alone."},
@@ -216,6 +218,7 @@ int cmd_run(int argc, char **argv)
 		m->modules[m->modules_count++] = p.initrds.text[i];
 	take_disks(&p);
 	m->apf.faults = (enum apf_faults)p.faults;
+	m->apf.io = (enum apf_io)p.io;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
 	return run_here_or_there(&p);
 }

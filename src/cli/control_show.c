@@ -116,6 +116,8 @@ void control_show_text(const struct control_status *s, FILE *out)
 	if (*s->note)
 		fprintf(out, "note      %s\n", s->note);
 	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
+	if (*s->io)
+		fprintf(out, "io        by %s\n", s->io);
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
 	control_show_counters(&s->counters, s->block_bytes, out);

@@ -28,6 +28,7 @@ struct run_line {
 	uint32_t cpus;
 	unsigned faults;
 	unsigned abi;
+	unsigned io;
 	bool lab;
 	bool local;
 };

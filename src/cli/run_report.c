@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What `asyncpf run` tells about a run that is over. See run.h. */
+#include "cli/cli.h"
 #include "cli/control_show.h"
 #include "cli/json.h"
 #include "cli/json_counters.h"
@@ -44,6 +45,7 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_u64(&j, "cpus", o->machine.cpus);
 	json_text(&j, "faults", run_faults_names[o->machine.apf.faults]);
 	json_text(&j, "abi", user ? run_abi_names[o->machine.apf.abi] : NULL);
+	json_text(&j, "io", cli_io_names[out->io]);
 	json_text(&j, "end", end_name(out, error));
 	json_text(&j, "error", error ? error->text : NULL);
 	if (!error && out->end == MACHINE_EXITED)

@@ -25,6 +25,7 @@ const struct control_key control_status_keys[] = {
 	TEXT(note),
 	TEXT(faults),
 	TEXT(abi),
+	TEXT(io),
 	NUMBER(uptime_ns),
 	NUMBER(block_bytes),
 	NUMBER(disk_errors),

@@ -34,6 +34,7 @@ struct control_status {
 	char note[ERR_TEXT_MAX];      /* what one may want to know of the guest besides */
 	char faults[CONTROL_WORD_MAX];
 	char abi[CONTROL_WORD_MAX];
+	char io[CONTROL_WORD_MAX]; /* what reads and writes page source and swap file */
 	uint64_t uptime_ns;
 	uint64_t block_bytes;
 	uint64_t disk_errors; /* requests of the guest's that the host failed */

@@ -94,6 +94,7 @@ struct machine_outcome {
 	uint32_t status; /* MACHINE_EXITED: what was written */
 	double wall_s;   /* first vCPU entered to the end */
 	double vcpu_cpu_s; /* CPU time of all vCPU threads */
+	enum apf_io io;    /* what page source and swap file were read and written by */
 	struct apf_counters stats;
 };
 

@@ -63,6 +63,7 @@ static void status(void *ctx, struct control_status *ret)
 	snprintf(ret->state, sizeof(ret->state), "%s", state_of(mc));
 	snprintf(ret->faults, sizeof(ret->faults), "%s", mc->cfg.faults);
 	snprintf(ret->abi, sizeof(ret->abi), "%s", mc->cfg.abi ? mc->cfg.abi : "");
+	snprintf(ret->io, sizeof(ret->io), "%s", mc->cfg.io);
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	fill_vcpus(mc, ret);

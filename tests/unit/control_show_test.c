@@ -21,6 +21,7 @@ static const struct control_status busy = {
 	.disk_errors = 7,
 	.faults = "user",
 	.abi = "int",
+	.io = "threads",
 	.uptime_ns = 3723000 * NS_PER_MS,
 	.block_bytes = 4096,
 	.counters = {
@@ -51,6 +52,7 @@ static const char busy_text[] =
 	"state     paused: cannot write: a\"b: No space left on device\n"
 	"note      the guest is odd\n"
 	"faults    user, protocol int\n"
+	"io        by threads\n"
 	"uptime    1 h 02 min\n"
 	"memory    512 MiB: resident 128 MiB (at most 128 MiB), absent 384.0 MiB\n"
 	"blocks    of 4 KiB, of which\n"
@@ -79,6 +81,7 @@ static const char busy_text[] =
 static const char busy_json_start[] =
 	"{\"state\": \"paused\", \"why\": \"cannot write: a\\\"b: No space left on device\", "
 	"\"note\": \"the guest is odd\", \"faults\": \"user\", \"abi\": \"int\", "
+	"\"io\": \"threads\", "
 	"\"uptime_ns\": 3723000000000, "
 	"\"block_bytes\": 4096, \"disk_errors\": 7, ";
 static const char busy_json_end[] =
