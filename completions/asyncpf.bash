@@ -16,6 +16,7 @@ _asyncpf_values()
 		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
 			'user:int collision'
 		;;
+	run--rng) echo 'bw=' ;;
 	run--faults) echo 'user kernel stall block' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
@@ -34,7 +35,7 @@ _asyncpf_options()
 	evict) words='--control --all --to --timeout --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
-	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats --json
 		--quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;

@@ -25,6 +25,7 @@ void run_report_stats(const struct run_opts *o, const struct machine_outcome *ou
 {
 	fprintf(to, "ran %.3f s, vCPUs %.3f s of CPU time\n", out->wall_s, out->vcpu_cpu_s);
 	control_show_counters(&out->stats, o->machine.apf.block_bytes, to);
+	control_show_devices(out->devices, out->devices_count, to);
 }
 
 int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
@@ -53,6 +54,7 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_f64(&j, "wall_s", out->wall_s);
 	json_f64(&j, "vcpu_cpu_s", out->vcpu_cpu_s);
 	json_counters(&j, "stats", &out->stats);
+	control_show_devices_json(&j, "devices", out->devices, out->devices_count);
 	json_close(&j);
 	return json_end(&j);
 }

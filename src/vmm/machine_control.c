@@ -12,6 +12,8 @@
 /* One command of the library evicts so much, so that it need not be waited for to cancel. */
 #define EVICT_STEP_BYTES (16ull << 20)
 
+_Static_assert(CONTROL_DEVICES_MAX >= MACHINE_DEVICES_MAX, "each has a line");
+
 struct machine_control {
 	struct machine *m;
 	struct control *server;
@@ -67,6 +69,7 @@ static void status(void *ctx, struct control_status *ret)
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	fill_vcpus(mc, ret);
+	ret->device_count = machine_device_stats(mc->m, ret->devices);
 }
 
 static int pause_vm(void *ctx, struct err *e)
