@@ -9,12 +9,14 @@ _asyncpf_values()
 		run--json | run--trace | run--swap | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
+	demo--io | run--io) echo 'auto uring threads' ;;
 	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
 	demo--grace-us) echo 'auto' ;;
 	demo--runs)
 		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
 			'user:int collision'
 		;;
+	run--rng) echo 'bw=' ;;
 	run--faults) echo 'user kernel stall block' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
@@ -27,14 +29,14 @@ _asyncpf_options()
 	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
-		--outstanding --queue-depth --source-timeout-ms
+		--outstanding --queue-depth --io --source-timeout-ms
 		--timer-hz --seed --cold --json --trace --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
-	run) words='--kernel --initrd --cmdline --memory --cpus --disk --faults
-		--abi --resident-max --swap --swap-wrap --control --exit-port --stats --json --trace
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
+		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats --json --trace
 		--quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;

@@ -63,6 +63,12 @@ class Abi(enum.IntEnum):
     INT = 4
 
 
+class Io(enum.IntEnum):
+    AUTO = 0
+    URING = 1
+    THREADS = 2
+
+
 class Event(enum.IntEnum):
     PAUSED = 1
     RESUMED = 2
@@ -138,6 +144,7 @@ class apf_config(ctypes.Structure):
         ("on_thread_ctx", c_void_p),
         ("sigbus_handler", c_int),
         ("read_ahead_bytes", c_uint32),
+        ("io", c_uint),
         ("on_trace", c_void_p),
         ("on_trace_ctx", c_void_p),
     ]
@@ -216,6 +223,7 @@ FUNCTIONS = {
     "apf_pin": (c_int, [_APF, c_uint64, c_uint64]),
     "apf_unpin": (c_int, [_APF, c_uint64, c_uint64]),
     "apf_hold": (c_int, [_APF, c_uint64, c_uint64]),
+    "apf_io_used": (c_uint, [_APF]),
     "apf_release": (None, [_APF, c_uint64, c_uint64]),
     "apf_evict": (c_int, [_APF, c_uint64, _U64_RET, _ERROR]),
     "apf_sigbus": (c_int, [c_void_p, c_void_p]),
@@ -403,8 +411,9 @@ class _Guard:
 
 def _option(name, kind, value):
     """What goes into the struct for config.name = value."""
-    if name in ("faults", "abi") and isinstance(value, str):
-        return (Faults if name == "faults" else Abi)[value.upper().replace("-", "_")]
+    words = {"faults": Faults, "abi": Abi, "io": Io}.get(name)
+    if words and isinstance(value, str):
+        return words[value.upper().replace("-", "_")]
     if kind is c_char_p:
         return None if value is None else os.fsencode(value)
     if name == "on_event" and value is not None:
@@ -444,8 +453,8 @@ class VM:
     """The memory of one VM.
 
     vm_fd: a VM with in-kernel local APICs, which stays the caller's; None: create_vm() makes one.
-    Options are the members of struct apf_config: faults and abi may be strings ("user",
-    "pf2-strict"), swap a path. on_event(event, gpa, text), on_write(gpa, bytes) and
+    Options are the members of struct apf_config: faults, abi and io may be strings ("user",
+    "pf2-strict", "threads"), swap a path. on_event(event, gpa, text), on_write(gpa, bytes) and
     on_thread(name) are called by any thread."""
 
     def __init__(self, vm_fd=None, **options):
@@ -655,6 +664,11 @@ class VM:
     @property
     def is_paused(self):
         return bool(self._call("apf_is_paused"))
+
+    @property
+    def io(self):
+        """What reads and writes files: Io.URING or Io.THREADS."""
+        return Io(self._call("apf_io_used"))
 
     @property
     def trouble(self):

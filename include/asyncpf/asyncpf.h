@@ -30,8 +30,8 @@
  *
  * Threads: open, start and close belong to one thread; each vCPU runs on a thread of its
  * own; everything else may be called from any thread. The
- * library has one thread of its own per VM and no global state; several VMs fit in one
- * process.
+ * library has one thread of its own per VM, beside it those that config.on_thread names, and no
+ * global state; several VMs fit in one process.
  *
  * Paused: while memory cannot be had (a source or the swap file fails, or there is no room) the VM
  * stands still, until apf_resume or until the reason is gone; config.on_event and apf_trouble_get
@@ -79,6 +79,13 @@ enum apf_faults {
 	APF_FAULTS_STALL = 1,  /* the vCPU is halted and takes interrupts */
 	APF_FAULTS_KERNEL = 2, /* the kernel's own async page fault; we serve the page */
 	APF_FAULTS_USER = 3,   /* the guest is told, and runs other tasks: the default */
+};
+
+/* How `file:` sources and the swap file are read and written. */
+enum apf_io {
+	APF_IO_AUTO = 0,    /* by io_uring, or by threads where the system refuses that */
+	APF_IO_URING = 1,   /* where it is refused, so is apf_open */
+	APF_IO_THREADS = 2, /* up to 20 threads of the library's, which sleep in the calls */
 };
 
 /* The protocol that the guest is offered (APF_FAULTS_USER only). */
@@ -169,9 +176,11 @@ struct apf_config {
 	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
 	void *on_write_ctx;
 	/*
-	 * The first thing that each thread of the library's does, with its name, "asyncpf" or
-	 * "asyncpf-evict": to name it otherwise, to place it, to give it a seccomp filter. All
-	 * signals are blocked there. No thread of the library's spins. NULL: nothing.
+	 * The first thing that each thread of the library's does, with its name: "asyncpf",
+	 * "asyncpf-evict", and where threads read and write (config.io) "asyncpf-read" and
+	 * "asyncpf-write". To name it otherwise, to place it, to give it a seccomp filter. All
+	 * signals are blocked there. All are made by the thread that calls apf_start, before that
+	 * returns. No thread of the library's spins. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, const char *name);
 	void *on_thread_ctx;
@@ -189,6 +198,7 @@ struct apf_config {
 	 * touched. Several at a time are told apart. 0, the default: each fault fetches its block.
 	 */
 	uint32_t read_ahead_bytes;
+	enum apf_io io;
 	/*
 	 * Each step of a fault, of a read, and of memory that goes (asyncpf/trace.h). Any thread,
 	 * one at a time, in the order in which they happen; must return at once and must not call
@@ -215,6 +225,9 @@ void apf_config_init_sized(struct apf_config *c, size_t size);
  * (KVM_X86_SET_MSR_FILTER) and exception payloads are enabled.
  */
 int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf_error *e);
+
+/* What config.io has come to, by trying: APF_IO_URING or APF_IO_THREADS. Any thread. */
+enum apf_io apf_io_used(const struct apf *a);
 
 /*
  * Ends all waiting for memory: apf_read, apf_write and apf_populate return -EINTR, those that

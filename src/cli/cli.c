@@ -2,6 +2,7 @@
 /* See cli.h. */
 #include "cli/cli.h"
 
+#include <asyncpf/asyncpf.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -10,6 +11,10 @@
 
 #include "base/types.h"
 #include "cli/opts.h"
+
+const char *const cli_io_names[] = {"auto", "uring", "threads", NULL};
+
+_Static_assert(APF_IO_THREADS == ARRAY_LEN(cli_io_names) - 2, "one word per enum apf_io");
 
 int cli_error(const char *fmt, ...)
 {

@@ -45,6 +45,12 @@ int cli_refused(const struct err *e);
 /* "; what to do" by the code; "" where the text says it, or only the text could. */
 const char *cli_advice(const struct err *e);
 
+/* Of --io, in the order of enum apf_io, NULL at the end. */
+extern const char *const cli_io_names[];
+#define CLI_IO_HELP \
+	"What reads and writes page source and swap file: uring, threads, or auto, the first of " \
+	"them that the system lets be used; default auto."
+
 #define CLI_COLUMNS 80 /* of a terminal; tables, help and verdicts fit in it */
 
 /*

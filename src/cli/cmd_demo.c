@@ -72,6 +72,8 @@ static const struct opt rows[] = {
 	 .max = 65536, .help = "Faults in flight per vCPU; default 256."},
 	{OPT_U32(struct parsed, demo.queue_depth), .name = "queue-depth", .arg = "N", .min = 1,
 	 .max = 4096, .help = "Reads in flight at the source; default 256."},
+	{OPT_CHOICE(struct parsed, demo.io), .name = "io", .arg = "WORD", .choices = cli_io_names,
+	 .help = CLI_IO_HELP},
 	{OPT_U64(struct parsed, demo.source_timeout_ms), .name = "source-timeout-ms",
 	 .arg = "N", .min = 0, .max = 3600000,
 	 .help = "Give a read up after this time; 0: never; default 10000."},

@@ -21,6 +21,7 @@ _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum a
 
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
+_Static_assert(MACHINE_RNG_BYTES_PER_S == MIB, "as --help says");
 /* As the library has it: below that there is nothing to work with. */
 #define RESIDENT_MIN (4 * MIB)
 
@@ -54,7 +55,10 @@ static const struct opt rows[] = {
 	 .max = MACHINE_DISKS_MAX,
 	 .help = "A raw file or block device as the next disk (vda, vdb, ...), read-only with "
 		 "',ro'; ',werror=report' tells the guest when the host cannot write, instead of "
-		 "pausing it; ',raw' takes any file for raw. May be repeated."},
+		 "pausing it; ',raw' takes any file for raw; ',bw=SIZE' and ',iops=N' are all that "
+		 "the guest gets per second. May be repeated."},
+	{OPT_TEXT(struct run_line, rng), .name = "rng", .arg = "bw=SIZE",
+	 .help = "Entropy that the guest gets per second; default 1M."},
 	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
@@ -71,6 +75,8 @@ static const struct opt rows[] = {
 		 "its folder, as large as --memory at most; or a block device."},
 	{OPT_TEXT(struct run_line, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
+	{OPT_CHOICE(struct run_line, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
+	 .help = CLI_IO_HELP},
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
 	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
 		 "stop; for you alone."},
@@ -106,54 +112,103 @@ const struct opts run_table = {
 
 /* A word behind a disk's name, and which of its properties it sets: one word for each. */
 static const struct disk_word {
-	const char *text;
-	enum { DISK_ACCESS, DISK_FORMAT, DISK_WERROR, DISK_PROPERTIES } property;
+	const char *text; /* its end, or what stands before a number */
+	enum disk_property {
+		DISK_ACCESS,
+		DISK_FORMAT,
+		DISK_WERROR,
+		DISK_BW,
+		DISK_IOPS,
+		DISK_PROPERTIES
+	} property;
 	bool value;
+	int (*number)(const char *text, uint64_t *ret_value); /* NULL: there is none */
 } disk_words[] = {
-	{",ro", DISK_ACCESS, true},	       {",rw", DISK_ACCESS, false},
-	{",raw", DISK_FORMAT, true},	       {",werror=report", DISK_WERROR, true},
-	{",werror=pause", DISK_WERROR, false},
+	{",ro", DISK_ACCESS, true, NULL},
+	{",rw", DISK_ACCESS, false, NULL},
+	{",raw", DISK_FORMAT, true, NULL},
+	{",werror=report", DISK_WERROR, true, NULL},
+	{",werror=pause", DISK_WERROR, false, NULL},
+	{",bw=", DISK_BW, false, opts_size},
+	{",iops=", DISK_IOPS, false, opts_number},
 };
 
-static const struct disk_word *last_word(const char *text)
+/* Where it begins is *ret_at. NULL: the name ends in none. */
+static const struct disk_word *last_word(char *text, char **ret_at)
 {
-	size_t len = strlen(text);
+	char *at = strrchr(text, ',');
 
+	if (!at || at == text)
+		return NULL;
+	*ret_at = at;
 	for (size_t i = 0; i < ARRAY_LEN(disk_words); i++) {
-		size_t n = strlen(disk_words[i].text);
+		const struct disk_word *w = &disk_words[i];
 
-		if (len > n && strcmp(text + len - n, disk_words[i].text) == 0)
-			return &disk_words[i];
+		if (w->number ? strncmp(at, w->text, strlen(w->text)) == 0
+			      : strcmp(at, w->text) == 0)
+			return w;
 	}
 	return NULL;
 }
 
+/* What is spoken of is `option` and what was given to it. */
+static int take_rate(const char *option, const char *given, const char *word,
+		     int (*number)(const char *, uint64_t *), uint64_t *ret, struct err *e)
+{
+	if (number(word, ret) < 0 || *ret == 0)
+		return err_set(e, -EINVAL, "bad value: %s %.100s: '%.20s' is no rate; give %s per "
+			       "second, above 0, or leave it out", option, given, word,
+			       number == opts_size ? "bytes (64M)" : "a number");
+	return 0;
+}
+
 /* A name that ends in such a word itself can be given with one of the kind behind it. */
-static void take_disk(char *text, struct machine_disk *d)
+static int take_disk(char *text, struct machine_disk *d, struct err *e)
 {
 	bool seen[DISK_PROPERTIES] = {false}, value[DISK_PROPERTIES] = {false};
+	uint64_t number[DISK_PROPERTIES] = {0};
 	const struct disk_word *w;
+	char *at;
 
-	while ((w = last_word(text)) && !seen[w->property]) {
+	while ((w = last_word(text, &at)) && !seen[w->property]) {
+		if (w->number && take_rate("--disk", text, at + strlen(w->text), w->number,
+					   &number[w->property], e) < 0)
+			return e->code;
 		seen[w->property] = true;
 		value[w->property] = w->value;
-		text[strlen(text) - strlen(w->text)] = '\0';
+		*at = '\0';
 	}
 	*d = (struct machine_disk){
 		.path = text,
 		.read_only = value[DISK_ACCESS],
 		.raw = value[DISK_FORMAT],
 		.report = value[DISK_WERROR],
+		.bytes_per_s = number[DISK_BW],
+		.requests_per_s = number[DISK_IOPS],
 	};
+	return 0;
 }
 
-static void take_disks(struct run_line *p)
+static int take_disks(struct run_line *p, struct err *e)
 {
 	struct machine_cfg *m = &p->run.machine;
+	int rc = 0;
 
-	for (unsigned i = 0; i < p->disks.count; i++)
+	for (unsigned i = 0; i < p->disks.count && rc == 0; i++)
 		/* The list points into argv, whose strings are the program's to change. */
-		take_disk((char *)(uintptr_t)p->disks.text[i], &m->disks[m->disks_count++]);
+		rc = take_disk((char *)(uintptr_t)p->disks.text[i], &m->disks[m->disks_count++], e);
+	return rc;
+}
+
+static int take_rng(struct run_line *p, struct err *e)
+{
+	if (!p->rng)
+		return 0;
+	if (strncmp(p->rng, "bw=", 3) != 0)
+		return err_set(e, -EINVAL, "bad value: --rng %.60s: there is no such word; write "
+			       "bw=SIZE, as in bw=64K", p->rng);
+	return take_rate("--rng", p->rng, p->rng + 3, opts_size,
+			 &p->run.machine.rng_bytes_per_s, e);
 }
 
 static int check(struct run_line *p, struct err *e)
@@ -209,15 +264,15 @@ int cmd_run(int argc, char **argv)
 	r = cli_begin(&run_table, argc, argv, &p, &operand);
 	if (r >= 0)
 		return r;
-	if (check(&p, &e) < 0) {
+	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_rng(&p, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
 	m->cpus = p.cpus;
 	for (unsigned i = 0; i < p.initrds.count; i++)
 		m->modules[m->modules_count++] = p.initrds.text[i];
-	take_disks(&p);
 	m->apf.faults = (enum apf_faults)p.faults;
+	m->apf.io = (enum apf_io)p.io;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
 	return run_here_or_there(&p);
 }

@@ -110,12 +110,33 @@ static void show_vcpus(const struct control_status *s, FILE *out)
 	}
 }
 
+/* For a column: seconds, as few digits as say something. */
+static void put_seconds(FILE *out, uint64_t ns)
+{
+	fprintf(out, " %10.*f", ns < 1000 * NS_PER_S ? 3 : 0, (double)ns / 1e9);
+}
+
+void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out)
+{
+	fprintf(out, "\n%-8s %12s %10s %10s %10s %10s\n", "device", "requests", "read",
+		"written", "held, s", "CPU, s");
+	for (; count > 0; count--, d++) {
+		fprintf(out, "%-8s %12" PRIu64 " %10s %10s", d->name, d->requests,
+			SIZE_TEXT(d->read_bytes), SIZE_TEXT(d->written_bytes));
+		put_seconds(out, d->throttled_ns);
+		put_seconds(out, d->cpu_ns);
+		fputc('\n', out);
+	}
+}
+
 void control_show_text(const struct control_status *s, FILE *out)
 {
 	fprintf(out, "state     %s%s%s\n", s->state, *s->why ? ": " : "", s->why);
 	if (*s->note)
 		fprintf(out, "note      %s\n", s->note);
 	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
+	if (*s->io)
+		fprintf(out, "io        by %s\n", s->io);
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
 	control_show_counters(&s->counters, s->block_bytes, out);
@@ -124,6 +145,8 @@ void control_show_text(const struct control_status *s, FILE *out)
 			s->disk_errors);
 	if (s->vcpu_count)
 		show_vcpus(s, out);
+	if (s->device_count)
+		control_show_devices(s->devices, s->device_count, out);
 }
 
 static void put_keys(struct json *j, const struct control_key *k, const void *base)
@@ -135,6 +158,19 @@ static void put_keys(struct json *j, const struct control_key *k, const void *ba
 			json_text(j, k->name, *control_key_text(k, base)
 						      ? control_key_text(k, base) : NULL);
 	}
+}
+
+void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
+			       uint64_t count)
+{
+	json_array_open(j, name);
+	for (; count > 0; count--, d++) {
+		json_object_open(j, NULL);
+		json_text(j, "name", d->name);
+		put_keys(j, control_device_keys, d);
+		json_close(j);
+	}
+	json_close(j);
 }
 
 int control_show_json(const struct control_status *s, FILE *out)
@@ -152,6 +188,7 @@ int control_show_json(const struct control_status *s, FILE *out)
 		json_close(&j);
 	}
 	json_close(&j);
+	control_show_devices_json(&j, "devices", s->devices, s->device_count);
 	json_close(&j);
 	return json_end(&j);
 }

@@ -8,13 +8,18 @@
 
 #include <stdio.h>
 
+#include "cli/json.h"
 #include "vmm/control_status.h"
 
 void control_show_text(const struct control_status *s, FILE *out);
-/* The part of it that `asyncpf run --stats` shows, too. */
+/* The parts of it that `asyncpf run --stats` shows, too. */
 void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, FILE *out);
+void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out);
 
 /* One object on one line, all keys there are. 0 or -EIO. */
 int control_show_json(const struct control_status *s, FILE *out);
+/* Its array of devices. */
+void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
+			       uint64_t count);
 
 #endif

@@ -199,6 +199,7 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	c.apf.on_trace_ctx = d->trace;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;
+	c.apf.io = (enum apf_io)o->io;
 	c.apf.grace_us = o->grace_us;
 	c.apf.source_timeout_ms = (uint32_t)o->source_timeout_ms;
 	return c;

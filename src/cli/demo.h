@@ -42,6 +42,7 @@ struct demo_opts {
 	const char *source_wrap;    /* wrappers for the source URI, "fault?..."; NULL: none */
 	uint32_t outstanding;       /* faults per vCPU */
 	uint32_t queue_depth;       /* reads in flight at the source */
+	unsigned io;                /* enum apf_io */
 	uint64_t source_timeout_ms; /* 0: none */
 	uint32_t timer_hz;          /* guest's preemption timer; 0: none */
 	uint64_t seed;

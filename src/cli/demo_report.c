@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/hist.h"
+#include "cli/cli.h"
 #include "cli/demo_report.h"
 #include "cli/json.h"
 #include "cli/json_counters.h"
@@ -166,6 +167,7 @@ static void json_run(struct json *j, const struct demo_report *r, const struct d
 	json_object_open(j, NULL);
 	json_text(j, "faults", d->faults);
 	json_text(j, "abi", d->abi);
+	json_text(j, "io", cli_io_names[d->out.io]);
 	json_f64(j, "wall_s", d->out.wall_s);
 	json_f64(j, "guest_s", d->out.guest_s);
 	json_u64(j, "pages", d->pages);

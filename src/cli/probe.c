@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
-#include "io/uring.h"
+#include "io/queue.h"
 #include "mem/memfd.h"
 #include "mem/pagemap.h"
 
@@ -52,10 +52,12 @@ static const char *const names[PROBE_COUNT] = {
 	[PROBE_GUEST_SERVED] = "guest.served",
 };
 
+#define PROBE_DEPTH 256u /* as config.queue_depth */
+
 #define BIT(id) (1u << (id))
 #define NEED_ALL \
-	(BIT(PROBE_MEMFD) | BIT(PROBE_IO_URING) | BIT(PROBE_KVM) | BIT(PROBE_KVM_IRQCHIP) | \
-	 BIT(PROBE_UFFD) | BIT(PROBE_UFFD_MISSING_SHMEM) | BIT(PROBE_UFFD_MINOR_SHMEM) | \
+	(BIT(PROBE_MEMFD) | BIT(PROBE_KVM) | BIT(PROBE_KVM_IRQCHIP) | BIT(PROBE_UFFD) | \
+	 BIT(PROBE_UFFD_MISSING_SHMEM) | BIT(PROBE_UFFD_MINOR_SHMEM) | \
 	 BIT(PROBE_GUEST_CPL0))
 /* A touch must come to user space instead of waiting inside the kernel. */
 #define NEED_REPORT \
@@ -184,10 +186,15 @@ static void probe_io_uring(struct probe *pr)
 {
 	struct refusal r;
 
-	if (ioq_probe(&r) < 0)
-		probe_refused(pr, &r);
-	else
+	if (ioq_probe(PROBE_DEPTH, &r) < 0) {
+		/* What that costs: docs/numbers.md. */
+		probe_set(pr, VERDICT_LIMITED, r.fix,
+			  "%s; pages are read by threads instead, %u at a time", r.why,
+			  IOQ_READERS_MAX);
+		pr->refusal = refusal_kind_name(r.kind);
+	} else {
 		probe_set(pr, VERDICT_OK, "", "pages can be read through io_uring");
+	}
 }
 
 /* Opens /dev/kvm and checks its interface: the descriptor, or -1. */

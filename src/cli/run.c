@@ -104,6 +104,7 @@ static int start_control(struct run *r)
 		.path = r->o->control,
 		.faults = run_faults_names[apf->faults],
 		.abi = apf->faults == APF_FAULTS_USER ? run_abi_names[apf->abi] : NULL,
+		.io = cli_io_names[apf_io_used(machine_apf(r->m))],
 	};
 
 	return cfg.path ? machine_control_start(r->m, &cfg, &r->control, &r->err) : 0;

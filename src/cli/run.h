@@ -26,9 +26,11 @@ struct run_line {
 	struct run_opts run;
 	struct opts_list initrds;
 	struct opts_list disks; /* each "FILE[,WORD]..."; run.machine.disks once checked */
+	const char *rng;        /* "bw=SIZE"; NULL: not given */
 	uint32_t cpus;
 	unsigned faults;
 	unsigned abi;
+	unsigned io;
 	bool lab;
 	bool local;
 };

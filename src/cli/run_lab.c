@@ -13,6 +13,7 @@
 /* The lab's Linux, its modules and what asyncpf itself takes. */
 #define LAB_OWN_BYTES (512 * MIB)
 #define LAB_NAME_BYTES 40 /* of a file in the lab */
+#define LAB_DISK_BYTES 120 /* the same with all that can be said of a disk */
 #define CONTROL_THERE "/run/control"
 
 /*
@@ -52,9 +53,23 @@ static void tool_words(const struct run_line *l, const struct run_lab_host *h, s
 		words_add(ret, "--get=json:%s", l->run.json);
 }
 
+static void disk_word(const struct machine_disk *d, unsigned index, char ret[LAB_DISK_BYTES])
+{
+	int used = snprintf(ret, LAB_DISK_BYTES, "/dev/vd%c,%s%s%s", 'a' + (int)index,
+			    d->read_only ? "ro" : "rw", d->raw ? ",raw" : "",
+			    d->report ? ",werror=report" : "");
+
+	if (d->bytes_per_s)
+		used += snprintf(ret + used, LAB_DISK_BYTES - (size_t)used, ",bw=%llu",
+				 (unsigned long long)d->bytes_per_s);
+	if (d->requests_per_s)
+		(void)snprintf(ret + used, LAB_DISK_BYTES - (size_t)used, ",iops=%llu",
+			       (unsigned long long)d->requests_per_s);
+}
+
 void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struct words *ret)
 {
-	char initrds[LOAD_MODULES_MAX][LAB_NAME_BYTES], disks[MACHINE_DISKS_MAX][LAB_NAME_BYTES];
+	char initrds[LOAD_MODULES_MAX][LAB_NAME_BYTES], disks[MACHINE_DISKS_MAX][LAB_DISK_BYTES];
 	const struct machine_cfg *m = &l->run.machine;
 	struct run_line there = *l, defaults;
 	char swap[LAB_NAME_BYTES];
@@ -71,9 +86,7 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 		there.initrds.text[i] = initrds[i];
 	}
 	for (unsigned i = 0; i < m->disks_count; i++) {
-		snprintf(disks[i], sizeof(disks[i]), "/dev/vd%c,%s%s%s", 'a' + (int)i,
-			 m->disks[i].read_only ? "ro" : "rw", m->disks[i].raw ? ",raw" : "",
-			 m->disks[i].report ? ",werror=report" : "");
+		disk_word(&m->disks[i], i, disks[i]);
 		there.disks.text[i] = disks[i];
 	}
 	snprintf(swap, sizeof(swap), "/dev/vd%c", 'a' + (int)m->disks_count);

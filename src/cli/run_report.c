@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What `asyncpf run` tells about a run that is over. See run.h. */
+#include "cli/cli.h"
 #include "cli/control_show.h"
 #include "cli/json.h"
 #include "cli/json_counters.h"
@@ -24,6 +25,7 @@ void run_report_stats(const struct run_opts *o, const struct machine_outcome *ou
 {
 	fprintf(to, "ran %.3f s, vCPUs %.3f s of CPU time\n", out->wall_s, out->vcpu_cpu_s);
 	control_show_counters(&out->stats, o->machine.apf.block_bytes, to);
+	control_show_devices(out->devices, out->devices_count, to);
 }
 
 int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
@@ -44,6 +46,7 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_u64(&j, "cpus", o->machine.cpus);
 	json_text(&j, "faults", run_faults_names[o->machine.apf.faults]);
 	json_text(&j, "abi", user ? run_abi_names[o->machine.apf.abi] : NULL);
+	json_text(&j, "io", cli_io_names[out->io]);
 	json_text(&j, "end", end_name(out, error));
 	json_text(&j, "error", error ? error->text : NULL);
 	if (!error && out->end == MACHINE_EXITED)
@@ -51,6 +54,7 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_f64(&j, "wall_s", out->wall_s);
 	json_f64(&j, "vcpu_cpu_s", out->vcpu_cpu_s);
 	json_counters(&j, "stats", &out->stats);
+	control_show_devices_json(&j, "devices", out->devices, out->devices_count);
 	json_close(&j);
 	return json_end(&j);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening and closing the files that io/uring.c reads and writes. Decides what may be a
+ * Opening and closing the files that a queue reads and writes. Decides what may be a
  * page source: a regular file or a block device, nothing else. Test:
  * tests/integration/uring_test.c.
  */
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
-#include "io/uring.h"
+#include "io/queue.h"
 
 static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
 {

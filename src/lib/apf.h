@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 #include "host/drive.h"
-#include "io/uring.h"
+#include "io/queue.h"
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
 

@@ -22,6 +22,9 @@ _Static_assert((int)APF_FAULTS_BLOCK == (int)HST_FAULTS_BLOCK &&
 		       (int)APF_FAULTS_KERNEL == (int)HST_FAULTS_KERNEL &&
 		       (int)APF_FAULTS_USER == (int)HST_FAULTS_USER,
 	       "the public names are the driver's");
+_Static_assert((int)APF_IO_AUTO == (int)IOQ_AUTO && (int)APF_IO_URING == (int)IOQ_URING &&
+		       (int)APF_IO_THREADS == (int)IOQ_THREADS,
+	       "the public names are the queue's");
 _Static_assert(sizeof(((struct apf_error *)0)->text) == ERR_TEXT_MAX, "errors fit");
 
 const char *apf_version(void)
@@ -118,8 +121,9 @@ static uint64_t resident_min(const struct apf_config *c)
 
 static int check_config(const struct apf_config *c, struct err *e)
 {
-	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT)
-		return err_set(e, -EINVAL, "apf_config: unknown faults or abi");
+	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT ||
+	    (unsigned)c->io > APF_IO_THREADS)
+		return err_set(e, -EINVAL, "apf_config: unknown faults, abi or io");
 	if (c->vcpus_max < 1 || c->vcpus_max > HST_VCPUS_MAX)
 		return err_set(e, -EINVAL, "apf_config: vcpus_max is %u, not 1..%u", c->vcpus_max,
 			       HST_VCPUS_MAX);
@@ -232,8 +236,19 @@ static bool ack_to_kvm(const struct apf *a)
 	return a->cfg.abi == APF_ABI_INT;
 }
 
+static void queue_thread_begins(void *ctx, const char *name)
+{
+	lib_thread_begins(ctx, name);
+}
+
 static int open_parts(struct apf *a, struct err *e)
 {
+	const struct ioq_config io = {
+		.depth = a->cfg.queue_depth,
+		.way = (enum ioq_way)a->cfg.io,
+		.thread_begins = queue_thread_begins,
+		.ctx = a,
+	};
 	bool ours = a->cfg.faults != APF_FAULTS_KERNEL;
 	const struct kvmp_config kvm = {
 		.vm_fd = a->vm_fd,
@@ -249,7 +264,7 @@ static int open_parts(struct apf *a, struct err *e)
 	if (rc == 0 && ours)
 		rc = kvmp_vm_prepare(a->vm_fd, ack_to_kvm(a), e);
 	if (rc == 0)
-		rc = ioq_open(a->cfg.queue_depth, &a->ioq, e);
+		rc = ioq_open(&io, &a->ioq, e);
 	if (rc < 0)
 		return rc;
 	a->hst.io = ioq_io(a->ioq);
@@ -342,6 +357,11 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	init_driver(a, &a->hcfg);
 	*ret = a;
 	return 0;
+}
+
+enum apf_io apf_io_used(const struct apf *a)
+{
+	return (enum apf_io)ioq_way(a->ioq);
 }
 
 void apf_close(struct apf *a)

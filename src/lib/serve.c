@@ -201,10 +201,12 @@ static int begin_serving(struct apf *a, struct err *e)
 	if (rc < 0)
 		return rc;
 	/* In this order. What the others are there for is found in memory. */
-	ioq_watch(a->ioq, gmem_event_fd(a->gmem));
-	ioq_watch(a->ioq, a->timer_fd);
-	ioq_watch(a->ioq, a->wake_fd);
-	return 0;
+	rc = ioq_watch(a->ioq, gmem_event_fd(a->gmem), e);
+	if (rc == 0)
+		rc = ioq_watch(a->ioq, a->timer_fd, e);
+	if (rc == 0)
+		rc = ioq_watch(a->ioq, a->wake_fd, e);
+	return rc;
 }
 
 /* Sleeps over whatever ends meanwhile. True: touches have been reported. */
@@ -295,10 +297,15 @@ int lib_serve_start(struct apf *a, struct err *e)
 	/* The VMM's signals are for the VMM's threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&a->thread, NULL, serve, a);
+	rc = ioq_start(a->ioq, e);
+	if (rc == 0) {
+		rc = -pthread_create(&a->thread, NULL, serve, a);
+		if (rc < 0)
+			err_sys(e, rc, "page fault thread");
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (rc != 0)
-		return err_sys(e, -rc, "page fault thread");
+	if (rc < 0)
+		return rc;
 	lib_lock(a);
 	while (!a->serving)
 		pthread_cond_wait(&a->outside, &a->lock);

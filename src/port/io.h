@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Seam: asynchronous file I/O. The shipped implementation is io/uring.c.
+ * Seam: asynchronous file I/O. The shipped implementation is io/queue.h.
  *
  * Threads: every call is made under one lock that the caller holds (the VM
  * lock); an implementation needs none of its own. `done` runs only inside

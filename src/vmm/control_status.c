@@ -25,6 +25,7 @@ const struct control_key control_status_keys[] = {
 	TEXT(note),
 	TEXT(faults),
 	TEXT(abi),
+	TEXT(io),
 	NUMBER(uptime_ns),
 	NUMBER(block_bytes),
 	NUMBER(disk_errors),
@@ -34,6 +35,17 @@ const struct control_key control_status_keys[] = {
 
 const struct control_key control_vcpu_keys[] = {
 	CONTROL_VCPU_COUNTERS(VCPU_COUNTER)
+	{.name = NULL},
+};
+
+#define DEVICE_NUMBER(member) {#member, offsetof(struct device_stats, member), 0}
+
+const struct control_key control_device_keys[] = {
+	DEVICE_NUMBER(requests),
+	DEVICE_NUMBER(read_bytes),
+	DEVICE_NUMBER(written_bytes),
+	DEVICE_NUMBER(throttled_ns),
+	DEVICE_NUMBER(cpu_ns),
 	{.name = NULL},
 };
 
@@ -91,11 +103,11 @@ static void put_key(struct text *t, const struct control_key *k, const void *bas
 		put_text(t, k->name, control_key_text(k, base));
 }
 
-static void put_vcpu(struct text *t, unsigned index, const struct control_vcpu *v)
+/* Behind what the line is about. */
+static void put_pairs(struct text *t, const struct control_key *k, const void *base)
 {
-	put(t, "vcpu %u", index);
-	for (const struct control_key *k = control_vcpu_keys; k->name; k++)
-		put(t, " %s %" PRIu64, k->name, control_key_number(k, v));
+	for (; k->name; k++)
+		put(t, " %s %" PRIu64, k->name, control_key_number(k, base));
 	put(t, "\n");
 }
 
@@ -105,10 +117,17 @@ size_t control_status_format(const struct control_status *s,
 	struct text t = {.buf = ret_text};
 
 	ASSERT(s->vcpu_count <= CONTROL_VCPUS_MAX);
+	ASSERT(s->device_count <= CONTROL_DEVICES_MAX);
 	for (const struct control_key *k = control_status_keys; k->name; k++)
 		put_key(&t, k, s);
-	for (unsigned i = 0; i < s->vcpu_count; i++)
-		put_vcpu(&t, i, &s->vcpus[i]);
+	for (unsigned i = 0; i < s->vcpu_count; i++) {
+		put(&t, "vcpu %u", i);
+		put_pairs(&t, control_vcpu_keys, &s->vcpus[i]);
+	}
+	for (unsigned i = 0; i < s->device_count; i++) {
+		put(&t, "device %s", s->devices[i].name);
+		put_pairs(&t, control_device_keys, &s->devices[i]);
+	}
 	return t.len;
 }
 
@@ -141,7 +160,22 @@ static int store_key(const struct control_key *k, const char *value, void *base)
 	return 0;
 }
 
-/* What follows "vcpu": INDEX, then pairs of KEY and VALUE. */
+/* Pairs of KEY and VALUE, from where strtok_r stands. */
+static int parse_pairs(char **save, const struct control_key *keys, void *base)
+{
+	char *word;
+
+	while ((word = strtok_r(NULL, " ", save))) {
+		const char *value = strtok_r(NULL, " ", save);
+		const struct control_key *k = key_by_name(keys, word);
+
+		if (!value || (k && store_key(k, value, base) < 0))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+/* What follows "vcpu": INDEX, then pairs. */
 static int parse_vcpu(char *words, struct control_status *s)
 {
 	struct control_vcpu v = {0};
@@ -149,17 +183,26 @@ static int parse_vcpu(char *words, struct control_status *s)
 	char *word = strtok_r(words, " ", &save);
 	uint64_t index;
 
-	if (!word || control_number_parse(word, &index) < 0 || index >= CONTROL_VCPUS_MAX)
+	if (!word || control_number_parse(word, &index) < 0 || index >= CONTROL_VCPUS_MAX ||
+	    parse_pairs(&save, control_vcpu_keys, &v) < 0)
 		return -EINVAL;
-	while ((word = strtok_r(NULL, " ", &save))) {
-		const char *value = strtok_r(NULL, " ", &save);
-		const struct control_key *k = key_by_name(control_vcpu_keys, word);
-
-		if (!value || (k && store_key(k, value, &v) < 0))
-			return -EINVAL;
-	}
 	s->vcpus[index] = v;
 	s->vcpu_count = max_u64(s->vcpu_count, index + 1);
+	return 0;
+}
+
+/* What follows "device": NAME, then pairs. The next one of the list, whatever it is called. */
+static int parse_device(char *words, struct control_status *s)
+{
+	struct device_stats d = {0};
+	char *save = NULL;
+	char *word = strtok_r(words, " ", &save);
+
+	if (!word || strlen(word) >= sizeof(d.name) || s->device_count >= CONTROL_DEVICES_MAX ||
+	    parse_pairs(&save, control_device_keys, &d) < 0)
+		return -EINVAL;
+	memcpy(d.name, word, strlen(word));
+	s->devices[s->device_count++] = d;
 	return 0;
 }
 
@@ -178,6 +221,8 @@ int control_status_parse(const char *line, struct control_status *s)
 	*value++ = '\0';
 	if (strcmp(words, "vcpu") == 0)
 		return parse_vcpu(value, s);
+	if (strcmp(words, "device") == 0)
+		return parse_device(value, s);
 
 	const struct control_key *k = key_by_name(control_status_keys, words);
 

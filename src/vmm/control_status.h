@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a running VM tells about itself over the control socket, and its form there: a line
- * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …". The
+ * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …",
+ * and one per device, "device NAME KEY VALUE …". The
  * tables of keys are the one place that knows names and types; server, client and the
  * client's --json go by them; counters come from
  * asyncpf/counters.h. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
@@ -13,11 +14,13 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "vmm/device_stats.h"
 
 #define CONTROL_VCPUS_MAX 64u
+#define CONTROL_DEVICES_MAX 16u
 #define CONTROL_WORD_MAX 16u
 /* Room for the text of any status. */
-#define CONTROL_ANSWER_MAX 16384u
+#define CONTROL_ANSWER_MAX 20480u
 
 /* Of the counters that each vCPU has, those that fit into its line. */
 #define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
@@ -34,6 +37,7 @@ struct control_status {
 	char note[ERR_TEXT_MAX];      /* what one may want to know of the guest besides */
 	char faults[CONTROL_WORD_MAX];
 	char abi[CONTROL_WORD_MAX];
+	char io[CONTROL_WORD_MAX]; /* what reads and writes page source and swap file */
 	uint64_t uptime_ns;
 	uint64_t block_bytes;
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
@@ -41,6 +45,8 @@ struct control_status {
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */
 	struct control_vcpu vcpus[CONTROL_VCPUS_MAX];
+	uint64_t device_count; /* of devices; at most CONTROL_DEVICES_MAX */
+	struct device_stats devices[CONTROL_DEVICES_MAX];
 };
 
 struct control_key {
@@ -52,6 +58,7 @@ struct control_key {
 /* In the order in which they are said; a name of NULL ends each. */
 extern const struct control_key control_status_keys[];
 extern const struct control_key control_vcpu_keys[];
+extern const struct control_key control_device_keys[]; /* all but the name */
 
 const char *control_key_text(const struct control_key *k, const void *base);
 uint64_t control_key_number(const struct control_key *k, const void *base);

@@ -20,11 +20,13 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "vmm/device_stats.h"
 #include "vmm/load.h"
 #include "vmm/terminal.h"
 
 #define MACHINE_CPUS_MAX 16u
 #define MACHINE_DISKS_MAX 15u
+#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1) /* with a worker */
 #define MACHINE_MEMORY_MIN (2ull << 20)
 #define MACHINE_MEMORY_MAX (64ull << 30)
 /* Memory comes in pieces of this size, the largest page of a block source. */
@@ -33,11 +35,19 @@
 /* For Linux without a command line: the console, and an end instead of a halt after a panic. */
 #define MACHINE_LINUX_CMDLINE "console=ttyS0 panic=-1"
 
+/*
+ * Entropy comes from the host's generator, at no less than its CPU time: more than any guest needs,
+ * and some per cent of a CPU.
+ */
+#define MACHINE_RNG_BYTES_PER_S (1ull << 20)
+
 struct machine_disk {
 	const char *path;
 	bool read_only;
 	bool raw;    /* whatever its first bytes look like */
 	bool report; /* the guest is told when the host fails; else the VM is paused */
+	uint64_t bytes_per_s;    /* 0: no limit */
+	uint64_t requests_per_s; /* 0: no limit */
 };
 
 /* What a user should know of a machine that runs. */
@@ -63,6 +73,7 @@ struct machine_cfg {
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;
+	uint64_t rng_bytes_per_s; /* of entropy; 0: MACHINE_RNG_BYTES_PER_S */
 	bool exit_port; /* there is a port by which a guest ends the run (vmm/reset.h) */
 	struct apf_config apf; /* vcpus_max is taken from cpus */
 	int in_fd;             /* the console's keyboard; -1: none */
@@ -94,7 +105,10 @@ struct machine_outcome {
 	uint32_t status; /* MACHINE_EXITED: what was written */
 	double wall_s;   /* first vCPU entered to the end */
 	double vcpu_cpu_s; /* CPU time of all vCPU threads */
+	enum apf_io io;    /* what page source and swap file were read and written by */
 	struct apf_counters stats;
+	struct device_stats devices[MACHINE_DEVICES_MAX];
+	unsigned devices_count;
 };
 
 struct machine;
@@ -127,6 +141,9 @@ void machine_resume(struct machine *m);
 int machine_trouble_get(struct machine *m, struct err *ret);
 /* What one should know of the guest, "": nothing. Any thread. */
 void machine_note_get(struct machine *m, char ret[static ERR_TEXT_MAX]);
+/* Of the disks, then of the source of entropy; returns how many. Any thread. */
+unsigned machine_device_stats(struct machine *m,
+			      struct device_stats ret[static MACHINE_DEVICES_MAX]);
 /* How often the host has failed a disk. Any thread. */
 uint64_t machine_disk_errors(struct machine *m);
 /* The library's objects, for statistics, pause, resume and eviction. Any thread. */

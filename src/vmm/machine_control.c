@@ -12,6 +12,8 @@
 /* One command of the library evicts so much, so that it need not be waited for to cancel. */
 #define EVICT_STEP_BYTES (16ull << 20)
 
+_Static_assert(CONTROL_DEVICES_MAX >= MACHINE_DEVICES_MAX, "each has a line");
+
 struct machine_control {
 	struct machine *m;
 	struct control *server;
@@ -63,9 +65,11 @@ static void status(void *ctx, struct control_status *ret)
 	snprintf(ret->state, sizeof(ret->state), "%s", state_of(mc));
 	snprintf(ret->faults, sizeof(ret->faults), "%s", mc->cfg.faults);
 	snprintf(ret->abi, sizeof(ret->abi), "%s", mc->cfg.abi ? mc->cfg.abi : "");
+	snprintf(ret->io, sizeof(ret->io), "%s", mc->cfg.io);
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	fill_vcpus(mc, ret);
+	ret->device_count = machine_device_stats(mc->m, ret->devices);
 }
 
 static int pause_vm(void *ctx, struct err *e)

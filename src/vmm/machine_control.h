@@ -22,6 +22,7 @@ struct machine_control_cfg {
 	const char *path;
 	const char *faults;
 	const char *abi; /* NULL: there is none */
+	const char *io;
 };
 
 struct machine_control;

@@ -164,34 +164,66 @@ int machine_disks_open(struct machine *m, struct err *e)
 static int open_disk(struct machine *m, unsigned i, struct err *e)
 {
 	const struct acpi_virtio *at = virtio_place(m);
-	const struct irq_line line = irq(m, at->gsi);
+	const struct machine_disk *disk = &m->cfg.disks[i];
 	struct machine_blk *d = &m->disks[i];
 	char id[DISK_ID_BYTES];
+	const struct virtio_blk_cfg cfg = {
+		.backing = &d->backing,
+		.id = id,
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.threaded = true,
+		.name = d->name,
+		.limits = {disk->bytes_per_s, disk->requests_per_s},
+	};
 	int rc;
 
 	snprintf(id, sizeof(id), "disk%u", i);
-	rc = virtio_blk_open(&d->blk, &d->backing, id, &m->mem, &line, true, e);
+	snprintf(d->name, sizeof(d->name), "blk%u", i);
+	rc = virtio_blk_open(&d->blk, &cfg, e);
 	if (rc < 0)
 		return rc;
 	d->is_open = true;
 	return add_virtio(m, at, &d->blk.mmio, "virtio-blk", e);
 }
 
+static int open_rng(struct machine *m, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	const struct virtio_rng_cfg cfg = {
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.threaded = true,
+		.name = "rng",
+		.bytes_per_s = m->cfg.rng_bytes_per_s ? m->cfg.rng_bytes_per_s
+						      : MACHINE_RNG_BYTES_PER_S,
+	};
+	int rc = virtio_rng_open(&m->rng, &cfg, e);
+
+	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
+}
+
 static int add_virtio_devices(struct machine *m, struct err *e)
 {
 	unsigned count = m->cfg.disks_count;
-	const struct acpi_virtio *at;
-	struct irq_line line;
 	int rc = 0;
 
 	for (unsigned i = 0; rc == 0 && i < count; i++)
 		rc = open_disk(m, i, e);
-	if (rc < 0)
-		return rc;
-	at = virtio_place(m);
-	line = irq(m, at->gsi);
-	rc = virtio_rng_open(&m->rng, NULL, NULL, &m->mem, &line, true, e);
-	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
+	return rc < 0 ? rc : open_rng(m, e);
+}
+
+unsigned machine_device_stats(struct machine *m,
+			      struct device_stats ret[static MACHINE_DEVICES_MAX])
+{
+	unsigned count = 0;
+
+	while (count < m->cfg.disks_count) {
+		virtio_blk_device_stats(&m->disks[count].blk, &ret[count]);
+		count++;
+	}
+	virtio_rng_device_stats(&m->rng, &ret[count++]);
+	return count;
 }
 
 int machine_test_devices_open(struct machine *m, struct err *e)

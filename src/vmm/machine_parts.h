@@ -66,6 +66,7 @@ struct machine_blk {
 	struct blk_file file;
 	struct blk_backing backing;
 	struct virtio_blk blk;
+	char name[DEVICE_NAME_MAX]; /* of its worker */
 	bool is_open;  /* blk is */
 	bool report;
 	bool is_noted; /* by its worker: it was told that the host fails */

@@ -181,6 +181,8 @@ static void collect(struct machine *m, uint64_t start_ns, struct machine_outcome
 	o->wall_s = (double)(m->end_ns - start_ns) / (double)NS_PER_S;
 	for (unsigned i = 0; i < m->cfg.cpus; i++)
 		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
+	o->io = apf_io_used(m->apf);
+	o->devices_count = machine_device_stats(m, o->devices);
 	apf_counters_get(m->apf, &o->stats, sizeof(o->stats));
 }
 

@@ -63,6 +63,7 @@ struct small_outcome {
 	double vcpu_cpu_s;   /* CPU time of all vCPU threads in the run */
 	double process_cpu_s; /* CPU time of the whole process in the run */
 	double machine_cpu_s; /* busy time of all the machine's CPUs, kernel threads included */
+	enum apf_io io;      /* what the pages were read by */
 	uint64_t tsc_khz;    /* what the guest's time stamps count in */
 	struct apf_counters stats;
 	struct small_results results;

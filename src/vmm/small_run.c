@@ -279,6 +279,7 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		tick(&m, true);
 		rc = start_threads(&m, e);
 		ret->started = rc == 0;
+		ret->io = apf_io_used(m.apf);
 		if (rc == 0)
 			rc = wait_for_end(&m, start, e);
 		double busy_until = (double)(clock_ns(CLOCK_MONOTONIC) - start) / (double)NS_PER_S;

@@ -158,8 +158,10 @@ static int do_in(struct job *j)
 	while (j->written < j->in_len) {
 		size_t n = (size_t)min_u64(j->in_len - j->written, VIRTIO_BLK_PIECE_BYTES);
 		uint64_t off = j->h.sector * BLK_SECTOR_BYTES + j->written;
-		int rc;
+		int rc = virtio_mmio_throttle(&b->mmio, 0, n);
 
+		if (rc < 0)
+			return rc;
 		do {
 			unsigned count = virtq_chain_in(j->rq->chain, j->written, n, v);
 
@@ -187,8 +189,10 @@ static int do_out(struct job *j)
 	for (uint64_t done = 0; done < j->out_len;) {
 		size_t n = (size_t)min_u64(j->out_len - done, VIRTIO_BLK_PIECE_BYTES);
 		uint64_t off = j->h.sector * BLK_SECTOR_BYTES + done;
-		int rc;
+		int rc = virtio_mmio_throttle(&b->mmio, 0, n);
 
+		if (rc < 0)
+			return rc;
 		do {
 			unsigned count = virtq_chain_out(j->rq->chain, sizeof(j->h) + done, n, v);
 
@@ -265,6 +269,9 @@ static int do_ranges(struct job *j)
 
 		if (len == 0)
 			continue;
+		/* Zeroes may have to be written. */
+		if (zero && virtio_mmio_throttle(&j->b->mmio, 0, len) < 0)
+			return -ECANCELED;
 		do {
 			if (cancelled(j))
 				return -ECANCELED;
@@ -320,6 +327,10 @@ static int blk_request(void *dev, unsigned queue, const struct virtio_request *r
 	virtq_chain_read(rq->chain, 0, &j.h, sizeof(j.h));
 	j.out_len = rq->chain->out_len - sizeof(j.h);
 	j.in_len = rq->chain->in_len - 1;
+	if (j.h.type == T_FLUSH)
+		virtio_mmio_charge(&j.b->mmio, 1);
+	else if (virtio_mmio_throttle(&j.b->mmio, 1, 0) < 0)
+		return -ECANCELED;
 	rc = handler_of(j.h.type)(&j);
 	if (rc < 0)
 		return rc;
@@ -336,10 +347,9 @@ static const struct virtio_dev_ops blk_dev_ops = {
 	.request = blk_request,
 };
 
-int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, const char *id,
-		    const struct guest_mem *mem, const struct irq_line *irq, bool threaded,
-		    struct err *e)
+int virtio_blk_open(struct virtio_blk *b, const struct virtio_blk_cfg *c, struct err *e)
 {
+	const struct blk_backing *backing = c->backing;
 	uint32_t block = backing->block_bytes ? backing->block_bytes : BLK_SECTOR_BYTES;
 	uint32_t physical = (uint32_t)max_u64(backing->physical_block_bytes, block);
 	struct wire_config config = {
@@ -351,18 +361,19 @@ int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, con
 	struct virtio_mmio_cfg cfg = {
 		.ops = &blk_dev_ops,
 		.dev = b,
-		.mem = mem,
-		.irq = *irq,
+		.mem = c->mem,
+		.irq = c->irq,
 		.features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY,
 		.config = &config,
 		.config_len = sizeof(config),
-		.threaded = threaded,
-		.name = "virtio-blk",
+		.threaded = c->threaded,
+		.name = c->name,
+		.limits = c->limits,
 	};
 
 	memset(b, 0, sizeof(*b));
 	b->backing = *backing;
-	memcpy(b->id, id, strnlen(id, sizeof(b->id)));
+	memcpy(b->id, c->id, strnlen(c->id, sizeof(b->id)));
 	if (backing->read_only) {
 		cfg.features |= F_RO;
 	} else {
@@ -398,4 +409,11 @@ void virtio_blk_stats_get(struct virtio_blk *b, struct virtio_blk_stats *ret)
 		.bytes_read = b->count.bytes_read,
 		.bytes_written = b->count.bytes_written,
 	};
+}
+
+void virtio_blk_device_stats(struct virtio_blk *b, struct device_stats *ret)
+{
+	virtio_mmio_stats_get(&b->mmio, ret);
+	ret->read_bytes = b->count.bytes_read;
+	ret->written_bytes = b->count.bytes_written;
 }

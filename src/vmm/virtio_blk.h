@@ -38,17 +38,27 @@ struct virtio_blk {
 	} count;
 };
 
-/*
- * id: what the guest sees as serial number, cut to 20 bytes. mem and what backing refers to
- * are borrowed until close. The bus region is for &b->mmio with virtio_mmio_bus_ops.
- */
-int virtio_blk_open(struct virtio_blk *b, const struct blk_backing *backing, const char *id,
-		    const struct guest_mem *mem, const struct irq_line *irq, bool threaded,
-		    struct err *e);
+struct virtio_blk_cfg {
+	const struct blk_backing *backing; /* copied; what it refers to is borrowed until close */
+	const char *id;              /* what the guest sees as serial number, cut to 20 bytes */
+	const struct guest_mem *mem; /* borrowed until close */
+	struct irq_line irq;
+	bool threaded;
+	const char *name;            /* of the worker; borrowed until close */
+	/*
+	 * Of all its requests. A flush is one, and does not wait: what it has to make durable has
+	 * waited before.
+	 */
+	struct virtio_limits limits;
+};
+
+/* The bus region is for &b->mmio with virtio_mmio_bus_ops. */
+int virtio_blk_open(struct virtio_blk *b, const struct virtio_blk_cfg *c, struct err *e);
 /* As virtio_mmio_close; then flushes what was written. The backing stays open. */
 void virtio_blk_close(struct virtio_blk *b);
 
 /* Any thread. */
 void virtio_blk_stats_get(struct virtio_blk *b, struct virtio_blk_stats *ret);
+void virtio_blk_device_stats(struct virtio_blk *b, struct device_stats *ret);
 
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "vmm/guest_touch.h"
@@ -39,6 +40,9 @@ enum {
 	MMIO_VERSION = 2,
 	MMIO_VENDOR = 0x46505941, /* "AYPF": any value will do */
 };
+
+/* What goes at once is no less: one piece of a disk's. */
+#define VIRTIO_BYTES_BURST 65536u
 
 #define STATUS_ALL \
 	(VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK | VIRTIO_FAILED)
@@ -98,6 +102,7 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 		virtq_unpop(&vq->ring);
 	if (rc < 0)
 		return rc;
+	v->count.requests++;
 	if (virtq_push(&vq->ring, v->chain.head, written)) {
 		pthread_mutex_lock(&v->lock);
 		raise_locked(v, VIRTIO_INT_USED);
@@ -183,6 +188,7 @@ static void quiesce_locked(struct virtio_mmio *v)
 {
 	v->waiting_idle++;
 	atomic_store(&v->cancelled, true);
+	pthread_cond_broadcast(&v->changed); /* a request that is held back */
 	while (v->busy)
 		pthread_cond_wait(&v->changed, &v->lock);
 }
@@ -192,6 +198,81 @@ static void resume_locked(struct virtio_mmio *v)
 	if (--v->waiting_idle == 0)
 		atomic_store(&v->cancelled, false);
 	pthread_cond_broadcast(&v->changed);
+}
+
+/* ---- limits ---- */
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	return clock_gettime(id, &ts) == 0 ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec
+					   : 0;
+}
+
+/* False: cancelled. */
+static bool sleep_until(struct virtio_mmio *v, uint64_t until_ns)
+{
+	struct timespec ts = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
+	bool cancelled;
+
+	pthread_mutex_lock(&v->lock);
+	while (!(cancelled = atomic_load(&v->cancelled)) && clock_ns(CLOCK_MONOTONIC) < until_ns)
+		pthread_cond_timedwait(&v->changed, &v->lock, &ts);
+	pthread_mutex_unlock(&v->lock);
+	return !cancelled;
+}
+
+static uint64_t wait_ns(const struct virtio_mmio *v, uint64_t requests, uint64_t bytes,
+			uint64_t now)
+{
+	return max_u64(requests ? rate_wait_ns(&v->requests, now) : 0,
+		       bytes ? rate_wait_ns(&v->bytes, now) : 0);
+}
+
+int virtio_mmio_throttle(struct virtio_mmio *v, uint64_t requests, uint64_t bytes)
+{
+	uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start, wait;
+	bool goes = true;
+
+	while (goes && (wait = wait_ns(v, requests, bytes, now)) > 0) {
+		v->count.throttled_since_ns = start;
+		goes = sleep_until(v, wait < NS_NEVER - now ? now + wait : NS_NEVER);
+		now = clock_ns(CLOCK_MONOTONIC);
+	}
+	if (v->count.throttled_since_ns) {
+		/* Read the other way round: it may be counted too late, and never twice. */
+		v->count.throttled_since_ns = 0;
+		v->count.throttled_ns += now - start;
+	}
+	if (!goes)
+		return -ECANCELED;
+	rate_take(&v->requests, requests, now);
+	rate_take(&v->bytes, bytes, now);
+	return 0;
+}
+
+void virtio_mmio_charge(struct virtio_mmio *v, uint64_t requests)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	/* No debt without end. */
+	if (rate_wait_ns(&v->requests, now) == 0)
+		rate_take(&v->requests, requests, now);
+}
+
+void virtio_mmio_stats_get(struct virtio_mmio *v, struct device_stats *ret)
+{
+	uint64_t throttled = v->count.throttled_ns, since = v->count.throttled_since_ns;
+	clockid_t id;
+
+	*ret = (struct device_stats){.requests = v->count.requests, .throttled_ns = throttled};
+	if (v->cfg.name)
+		strncpy(ret->name, v->cfg.name, sizeof(ret->name) - 1);
+	if (since)
+		ret->throttled_ns += clock_ns(CLOCK_MONOTONIC) - since;
+	if (v->cfg.threaded && pthread_getcpuclockid(v->thread, &id) == 0)
+		ret->cpu_ns = clock_ns(id);
 }
 
 /* ---- status and features ---- */
@@ -438,6 +519,20 @@ void virtio_mmio_config_set(struct virtio_mmio *v, size_t off, const void *bytes
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* Its time-outs are by the clock of the limits. */
+static int init_changed(struct virtio_mmio *v)
+{
+	pthread_condattr_t attr;
+	int rc = -pthread_condattr_init(&attr);
+
+	if (rc < 0)
+		return rc;
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	rc = -pthread_cond_init(&v->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	return rc;
+}
+
 static int start_worker(struct virtio_mmio *v)
 {
 	sigset_t all, before;
@@ -465,9 +560,11 @@ int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, s
 		memcpy(v->config, cfg->config, cfg->config_len);
 	rc = -pthread_mutex_init(&v->lock, NULL);
 	if (rc == 0)
-		rc = -pthread_cond_init(&v->changed, NULL);
+		rc = init_changed(v);
 	if (rc == 0) {
 		v->cfg = *cfg;
+		rate_init(&v->bytes, cfg->limits.bytes_per_s, VIRTIO_BYTES_BURST);
+		rate_init(&v->requests, cfg->limits.requests_per_s, 1);
 		if (cfg->threaded)
 			rc = start_worker(v);
 	}

@@ -22,8 +22,10 @@
 
 #include "base/err.h"
 #include "vmm/bus.h"
+#include "vmm/device_stats.h"
 #include "vmm/guest_mem.h"
 #include "vmm/irq.h"
+#include "vmm/rate.h"
 #include "vmm/virtio_queue.h"
 
 #define VIRTIO_MMIO_BYTES 0x200u /* of the bus: registers, then configuration space */
@@ -66,6 +68,12 @@ struct virtio_dev_ops {
 		       uint32_t *ret_written);
 };
 
+/* What the device's driver may have; 0: as much as it can. */
+struct virtio_limits {
+	uint64_t bytes_per_s;
+	uint64_t requests_per_s;
+};
+
 struct virtio_mmio_cfg {
 	const struct virtio_dev_ops *ops;
 	void *dev;
@@ -76,6 +84,7 @@ struct virtio_mmio_cfg {
 	size_t config_len;
 	bool threaded;      /* false: virtio_mmio_work() does it */
 	const char *name;   /* of the thread, 15 bytes */
+	struct virtio_limits limits;
 };
 
 struct virtio_mmio_queue {
@@ -89,6 +98,12 @@ struct virtio_mmio {
 	pthread_t thread;
 	atomic_bool cancelled; /* read by the request in hand */
 	struct virtq_chain chain; /* of the server */
+	struct rate bytes, requests; /* of the server: what cfg.limits leaves */
+	struct { /* written by the server, read by anybody */
+		_Atomic uint64_t requests;
+		_Atomic uint64_t throttled_ns;
+		_Atomic uint64_t throttled_since_ns; /* 0: it is not held back now */
+	} count;
 
 	pthread_mutex_t lock; /* covers the rest */
 	pthread_cond_t changed; /* work for the worker, or `busy` has ended */
@@ -118,6 +133,17 @@ int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, s
  * harmless.
  */
 void virtio_mmio_close(struct virtio_mmio *v);
+
+/*
+ * For ops->request: waits as long as cfg.limits want it before `requests` more and `bytes` more,
+ * which are taken then. 0, or -ECANCELED: the request in hand is to be dropped.
+ */
+int virtio_mmio_throttle(struct virtio_mmio *v, uint64_t requests, uint64_t bytes);
+/* The same without waiting: the requests go now, and what comes after them waits for it. */
+void virtio_mmio_charge(struct virtio_mmio *v, uint64_t requests);
+
+/* All but the bytes, which are the device's to tell. Until close; any thread. */
+void virtio_mmio_stats_get(struct virtio_mmio *v, struct device_stats *ret);
 
 /* Without a worker thread: serves what is pending. True: there was something. */
 bool virtio_mmio_work(struct virtio_mmio *v);

@@ -38,10 +38,14 @@ static int rng_request(void *dev, unsigned queue, const struct virtio_request *r
 	(void)queue;
 	if (n == 0 || rq->chain->out_len) /* 5.4.6.1: one buffer, only to be written */
 		return VIRTQ_MALFORMED;
+	rc = virtio_mmio_throttle(&r->mmio, 0, max_u64(n, VIRTIO_RNG_BYTES_MIN));
+	if (rc < 0)
+		return rc;
 	count = virtq_chain_in(rq->chain, 0, n, v);
 	for (unsigned i = 0; rc == 0 && i < count; i++)
 		rc = r->fill(r->ctx, v[i].iov_base, v[i].iov_len);
 	*ret_written = n;
+	r->bytes += rc == 0 ? n : 0;
 	return rc;
 }
 
@@ -51,22 +55,21 @@ static const struct virtio_dev_ops rng_dev_ops = {
 	.request = rng_request,
 };
 
-int virtio_rng_open(struct virtio_rng *r, virtio_rng_fill fill, void *ctx,
-		    const struct guest_mem *mem, const struct irq_line *irq, bool threaded,
-		    struct err *e)
+int virtio_rng_open(struct virtio_rng *r, const struct virtio_rng_cfg *c, struct err *e)
 {
 	const struct virtio_mmio_cfg cfg = {
 		.ops = &rng_dev_ops,
 		.dev = r,
-		.mem = mem,
-		.irq = *irq,
-		.threaded = threaded,
-		.name = "virtio-rng",
+		.mem = c->mem,
+		.irq = c->irq,
+		.threaded = c->threaded,
+		.name = c->name,
+		.limits = {.bytes_per_s = c->bytes_per_s},
 	};
 
 	memset(r, 0, sizeof(*r));
-	r->fill = fill ? fill : fill_from_kernel;
-	r->ctx = ctx;
+	r->fill = c->fill ? c->fill : fill_from_kernel;
+	r->ctx = c->ctx;
 	return virtio_mmio_open(&r->mmio, &cfg, e);
 }
 
@@ -74,4 +77,10 @@ void virtio_rng_close(struct virtio_rng *r)
 {
 	if (r)
 		virtio_mmio_close(&r->mmio);
+}
+
+void virtio_rng_device_stats(struct virtio_rng *r, struct device_stats *ret)
+{
+	virtio_mmio_stats_get(&r->mmio, ret);
+	ret->read_bytes = r->bytes;
 }

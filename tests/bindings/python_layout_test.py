@@ -17,6 +17,7 @@ import header
 ENUMS = {
     "APF_FAULTS_": asyncpf.Faults,
     "APF_ABI_": asyncpf.Abi,
+    "APF_IO_": asyncpf.Io,
     "APF_EVENT_": asyncpf.Event,
     "APF_SLOT_": asyncpf.Slot,
     "APF_BLOCK_": asyncpf.Block,

@@ -467,6 +467,17 @@ class Refusals(VmTest):
         with self.assertRaises(OSError):
             vm.memory_add(0, RAM)
 
+    def test_threads_in_the_place_of_io_uring(self):
+        names = []
+        with asyncpf.VM(io="threads", on_thread=names.append) as vm:
+            self.assertEqual(vm.io, asyncpf.Io.THREADS)
+            memory = vm.memory_adopt(0, 1 << 20)
+            vm.source_add(0, 1 << 20, f"file:{__file__}")
+            vm.start()
+            with open(__file__, "rb") as f:
+                self.assertEqual(bytes(memory[:100]), f.read(100))
+        self.assertEqual(set(names), {"asyncpf", "asyncpf-read", "asyncpf-write"})
+
     def test_unknown_options(self):
         for name in ("block_byte", "size", "on_event_ctx"):
             with self.assertRaises(TypeError):

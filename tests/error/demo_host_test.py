@@ -26,7 +26,7 @@ OWN_DEV = "mount -t tmpfs none /dev"
 NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all " \
          "--bounding-set=-all "
 NR_IO_URING_SETUP = 425  # x86-64
-CALLS_MAX = 60  # far above what one run makes
+CALLS_MAX = 150  # far above what one run makes
 
 # <linux/kvm.h>
 KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_RUN = 0xae01, 0xae41, 0xae80
@@ -140,9 +140,16 @@ class Refused(DemoTest):
         """What a filter means by an error is tests/error/refusal_test.py's."""
         need(self, "user")
         for kind in ("user:int", "kernel"):
-            self.refused(self.refuse(NR_IO_URING_SETUP, errno.ENOMEM, "--runs", kind),
+            self.refused(self.refuse(NR_IO_URING_SETUP, errno.ENOMEM, "--io", "uring", "--runs",
+                                     kind),
                          f"run failed: {kind}: io_uring_setup: Cannot allocate memory; free "
                          r"memory, or raise the limits of it \(ulimit -l, ulimit -v, cgroup\)")
+
+    def test_threads_instead_of_io_uring(self):
+        need(self, *KINDS)
+        for code in (errno.ENOSYS, errno.EPERM, errno.ENOMEM):
+            done = self.refuse(NR_IO_URING_SETUP, code)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
 class Shim(DemoTest):
@@ -288,23 +295,37 @@ class Shim(DemoTest):
         """A file system without O_TMPFILE: the image has a name for a moment."""
         self.verified(self.fail("tmpfile", errno.EOPNOTSUPP, "--runs", "block"), "block")
 
+    def fail_each(self, call, code, *words, either=False):
+        """Call number 1, 2, … fails until a run makes no such call any more. either: some may, and
+        nobody minds."""
+        for first in range(1, CALLS_MAX):
+            done = self.shim({"SHIM_FAIL": f"{call} {first} 1 {code}"}, "--vcpus", "2",
+                             "--runs", "kernel,user:int", *words)
+            if not (self.folder / "hit").exists():
+                break
+            with self.subTest(call=call, number=first):
+                if either and done.returncode == 0:
+                    self.verified(done, "kernel", "user:int")
+                    continue
+                begun = "kernel " in done.stdout or "user:int:" in done.stderr
+                self.failed(done, "(run failed: (kernel|user:int)|cannot .*): .*; .*",
+                            code=1 if begun else 3)
+        self.assertLess(first, CALLS_MAX - 1)
+        self.assertGreater(first, 1, f"{call} is never called")
+        self.verified(done, "kernel", "user:int")
+
     def test_every_call_fails_once(self):
-        """Call number 1, 2, … fails until a run makes no such call any more."""
         for call, code in (("calloc", errno.ENOMEM), ("mmap", errno.ENOMEM),
                            ("memfd_create", errno.ENFILE), ("eventfd", errno.EMFILE),
                            ("timerfd_create", errno.EMFILE), ("pthread_create", errno.EAGAIN)):
-            for first in range(1, CALLS_MAX):
-                done = self.shim({"SHIM_FAIL": f"{call} {first} 1 {code}"}, "--vcpus", "2",
-                                 "--runs", "kernel,user:int")
-                if not (self.folder / "hit").exists():
-                    break
-                with self.subTest(call=call, number=first):
-                    begun = "kernel " in done.stdout or "user:int:" in done.stderr
-                    self.failed(done, "(run failed: (kernel|user:int)|cannot .*): .*; .*",
-                                code=1 if begun else 3)
-            self.assertLess(first, CALLS_MAX - 1)
-            self.assertGreater(first, 1, f"{call} is never called")
-            self.verified(done, "kernel", "user:int")
+            self.fail_each(call, code)
+
+    def test_every_call_of_the_threads_that_read_fails_once(self):
+        self.fail_each("eventfd", errno.EMFILE, "--io", "threads")
+        # The C library's for a thread are among them.
+        self.fail_each("calloc", errno.ENOMEM, "--io", "threads", either=True)
+        # Only the first of each kind is needed.
+        self.fail_each("pthread_create", errno.EAGAIN, "--io", "threads", either=True)
 
 
 if __name__ == "__main__":

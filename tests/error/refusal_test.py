@@ -27,6 +27,8 @@ PROFILE = "in the seccomp profile of the container or service"
 CALLS = {"userfaultfd": 323, "io_uring_setup": 425, "io_uring_enter": 426,
          "io_uring_register": 427, "memfd_create": 319}
 PROBES = {"userfaultfd": "uffd.open", "memfd_create": "memfd"}
+IO_URING = [call for call in CALLS if call.startswith("io_uring")]
+BY_THREADS = "; pages are read by threads instead, 16 at a time"
 ALL_OF_IO_URING = "io_uring_setup, io_uring_enter and io_uring_register"
 VERBS = {
     "run": "run --local --kernel {kernel} --memory 16M --cmdline off",
@@ -186,15 +188,41 @@ class Filters(Host):
     def test_calls(self):
         dev = node("kvm") + node("userfaultfd")
         for call in CALLS:
-            if call == "userfaultfd":
+            if call == "userfaultfd" or call in IO_URING:
                 continue
+            for code, why in ((errno.ENOSYS, "this kernel has it, a seccomp filter hides it"),
+                              (errno.EPERM, "a seccomp filter refuses it")):
+                with self.subTest(call=call, code=code):
+                    self.refused(PROBES[call], "filtered by seccomp",
+                                 f"{call}: {os.strerror(code)}: {why}",
+                                 f"allow {call} {PROFILE}", dev, self.filtered(call, code))
+
+    def test_threads_do_the_work_of_io_uring(self):
+        """Everything works, and doctor says by what and why."""
+        dev = node("kvm") + node("userfaultfd")
+        for call in IO_URING:
             calls = ALL_OF_IO_URING if call == "io_uring_setup" else call
             for code, why in ((errno.ENOSYS, "this kernel has it, a seccomp filter hides it"),
                               (errno.EPERM, "a seccomp filter refuses it")):
                 with self.subTest(call=call, code=code):
-                    self.refused(PROBES.get(call, "io_uring"), "filtered by seccomp",
-                                 f"{call}: {os.strerror(code)}: {why}",
-                                 f"allow {calls} {PROFILE}", dev, self.filtered(call, code))
+                    around = self.filtered(call, code)
+                    self.works(dev, around)
+                    checks, _ = self.doctor(dev, around)
+                    check = checks["io_uring"]
+                    self.assertEqual([check[k] for k in ("verdict", "refusal", "means", "fix")],
+                                     ["limited", "filtered by seccomp",
+                                      f"{call}: {os.strerror(code)}: {why}{BY_THREADS}",
+                                      f"allow {calls} {PROFILE}"])
+                    done = self.sh(VERBS["demo"] + " --json -", dev, around)
+                    self.assertEqual(json.loads(done.stdout)["runs"][0]["io"], "threads")
+
+    def test_io_uring_alone_is_refused_where_it_is(self):
+        """Whoever asks for it is told why not."""
+        done = self.sh(VERBS["demo"] + " --io uring", node("kvm") + node("userfaultfd"),
+                       self.filtered("io_uring_setup", errno.EPERM))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (
+            3, "", "asyncpf: run failed: user:int: io_uring_setup: Operation not permitted: a "
+            f"seccomp filter refuses it; allow {ALL_OF_IO_URING} {PROFILE}\n"))
 
     def test_userfaultfd_has_its_device_left(self):
         for code in (errno.ENOSYS, errno.EPERM):

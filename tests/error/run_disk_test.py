@@ -8,9 +8,11 @@ usage: run_disk_test.py PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL PATH_OF_SHIM
 import contextlib
 import json
 import os
+import pathlib
 import re
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -40,6 +42,22 @@ class DiskTest(RunTest):
         self.assertEqual((done.returncode, done.stderr), (0, stderr))
         self.assertIn(f"disk: {sectors} sectors, blocks of {block}, 2^{physical} of them "
                       "physical\n", done.stdout)
+
+    def start_guest(self, cmdline, *words, env=None, **options):
+        process = self.start("--control", "c", "--cmdline", cmdline, *words,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True,
+                             env={**os.environ, **(env or {})}, **options)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        return process
+
+    def ask(self, verb, *words):
+        return subprocess.run([asyncpf(), verb, "--control", "c", *words], cwd=self.folder,
+                              capture_output=True, text=True, check=False, timeout=LIMIT_S)
+
+    def status(self):
+        return json.loads(self.ask("status", "--json").stdout)
 
 
 class Files(DiskTest):
@@ -93,24 +111,82 @@ class Files(DiskTest):
             self.sees("d", 8)
 
 
-class Failing(DiskTest):
-    """The host cannot write, for a while."""
+class Limits(DiskTest):
+    def devices(self, *words, cmdline):
+        """By their names, of the run's JSON."""
+        done = self.guest(cmdline, "--json", "out", *words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        report = json.loads((self.folder / "out").read_text(encoding="utf-8"))
+        return {d.pop("name"): d for d in report["devices"]}
 
-    def start_guest(self, cmdline, *words, env=None, **options):
-        process = self.start("--control", "c", "--cmdline", cmdline, *words,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, **(env or {})}, **options)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.stderr.close)
+    def test_what_devices_did(self):
+        self.file("a", bytes(MIB))
+        self.file("b", bytes(MIB))
+        free = self.devices("--disk", "a", "--disk", "b,ro", cmdline="disk fill=0+200 off")
+        self.assertEqual(list(free), ["blk0", "blk1", "rng"])
+        self.assertEqual(free["blk0"]["written_bytes"], 200 * 512)
+        self.assertGreater(free["blk0"]["requests"], 200)
+        self.assertGreater(free["blk0"]["cpu_ns"], 0)
+        for name, device in free.items():
+            self.assertEqual(device["throttled_ns"], 0, name)
+        self.assertEqual(free["blk1"]["written_bytes"], 0)
+
+    def test_held_back(self):
+        """Far below what a guest asks for, however busy the host is."""
+        for words, sectors in (("a,bw=16K", 200), ("a,iops=20", 40)):
+            self.file("a", bytes(MIB))
+            disk = self.devices("--disk", words, cmdline=f"disk fill=0+{sectors} off")["blk0"]
+            self.assertGreater(disk["throttled_ns"], 0)
+            self.assertEqual(disk["written_bytes"], sectors * 512)
+            self.assertEqual((self.folder / "a").read_bytes()[:sectors * 512],
+                             b"".join(sector(n) for n in range(sectors)))
+
+    def held_back(self):
+        """A guest whose disk gives nothing any more."""
+        self.file("a", bytes(MIB))
+        process = self.start_guest("disk fill=0+1000 spin", "--disk", "a,bw=1")
+        while not self.devices_now().get("blk0", {}).get("throttled_ns"):
+            self.assertIsNone(process.poll())
         return process
 
-    def ask(self, verb, *words):
-        return subprocess.run([asyncpf(), verb, "--control", "c", *words], cwd=self.folder,
-                              capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    def devices_now(self):
+        done = self.ask("status", "--json")
+        return {d["name"]: d for d in json.loads(done.stdout)["devices"]} if done.stdout else {}
 
-    def status(self):
-        return json.loads(self.ask("status", "--json").stdout)
+    def test_nobody_waits_for_what_is_held_back(self):
+        process = self.held_back()
+        names = {(task / "comm").read_text(encoding="ascii").strip()
+                 for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()}
+        self.assertLessEqual({"blk0", "rng"}, names)
+        text = self.ask("status").stdout
+        self.assertRegex(text, r"\ndevice +requests +read +written +held, s +CPU, s\nblk0 +\d+ ")
+        self.assertEqual(self.ask("pause").stdout, "paused\n")
+        self.assertEqual(self.ask("resume").stdout, "running\n")
+        self.assertEqual(self.ask("stop").returncode, 0)
+        self.assertEqual(process.wait(LIMIT_S), 5)
+
+    def test_nor_does_a_signal(self):
+        process = self.held_back()
+        process.terminate()
+        self.assertEqual(process.wait(LIMIT_S), -signal.SIGTERM)
+
+    def test_no_rate(self):
+        self.file("a", bytes(MIB))
+        for words, text in (
+                (("--disk", "a,bw=0"), "--disk a,bw=0: '0' is no rate; give bytes (64M) per "
+                 "second, above 0, or leave it out"),
+                (("--disk", "a,ro,iops=1K"), "--disk a,ro,iops=1K: '1K' is no rate; give a number "
+                 "per second, above 0, or leave it out"),
+                (("--rng", "bw=0"), "--rng bw=0: '0' is no rate; give bytes (64M) per second, "
+                 "above 0, or leave it out"),
+                (("--rng", "64K"), "--rng 64K: there is no such word; write bw=SIZE, as in "
+                 "bw=64K")):
+            done = self.guest("off", *words)
+            self.assertEqual((done.returncode, done.stderr), (2, f"asyncpf: bad value: {text}\n"))
+
+
+class Failing(DiskTest):
+    """The host cannot write, for a while."""
 
     def resume(self, process):
         """It may be paused again before the command has looked."""

@@ -91,7 +91,8 @@ static void open_chips(struct world *w, const struct guest_mem *mem, bool read_o
 {
 	static const struct serial_ops serial_ops = {.output = sent, .room = nothing};
 	static const struct pm_ops pm_ops = {.power_off = nothing, .reset = nothing};
-	const struct irq_line com1 = line(w, SERIAL_COM1_GSI), blk = line(w, 1), rng = line(w, 2);
+	const struct irq_line com1 = line(w, SERIAL_COM1_GSI), blk = line(w, 1);
+	const struct virtio_rng_cfg cfg = {.fill = fill, .ctx = w, .mem = mem, .irq = line(w, 2)};
 
 	bus_init(&w->bus);
 	serial_init(&w->serial, &serial_ops, w, &com1);
@@ -101,7 +102,7 @@ static void open_chips(struct world *w, const struct guest_mem *mem, bool read_o
 	w->exit = (struct exit_port){.ended = ended, .ctx = w};
 	w->terminal.is_tty = true;
 	disk_open(&w->d, mem, &blk, read_only);
-	must(virtio_rng_open(&w->rng, fill, w, mem, &rng, false, NULL) == 0);
+	must(virtio_rng_open(&w->rng, &cfg, NULL) == 0);
 	add(w, BUS_PORTS, SERIAL_COM1_PORT, SERIAL_PORTS, &serial_bus_ops, &w->serial);
 	add(w, BUS_PORTS, RTC_PORT, RTC_PORTS, &rtc_bus_ops, &w->rtc);
 	add(w, BUS_PORTS, I8042_DATA_PORT, 1, &reset_i8042_data_bus_ops, &w->reset);

@@ -87,8 +87,9 @@ static inline void disk_open(struct disk_world *w, const struct guest_mem *mem,
 	};
 	const struct blk_backing disk = {
 		.ops = &ops, .ctx = w, .bytes = DISK_BYTES, .read_only = read_only};
+	const struct virtio_blk_cfg cfg = {.backing = &disk, .id = "fuzz", .mem = mem, .irq = *irq};
 
-	must(virtio_blk_open(&w->blk, &disk, "fuzz", mem, irq, false, NULL) == 0);
+	must(virtio_blk_open(&w->blk, &cfg, NULL) == 0);
 }
 
 static inline void disk_close(struct disk_world *w)

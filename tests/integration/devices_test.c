@@ -79,9 +79,11 @@ static void open_memory(struct world *w, const char *uri)
 
 static void open_disk(struct world *w)
 {
-	const struct irq_line irq = fake_irq_line(&w->x.irq, VX_GSI);
 	unsigned char bytes[DISK_BYTES];
 	struct blk_backing backing;
+	const struct virtio_blk_cfg cfg = {
+		.backing = &backing, .id = "", .mem = &w->x.mem, .threaded = true,
+		.irq = fake_irq_line(&w->x.irq, VX_GSI)};
 
 	snprintf(w->path, sizeof(w->path), "/tmp/devices_test.XXXXXX");
 	w->fd = mkostemp(w->path, O_CLOEXEC);
@@ -93,7 +95,7 @@ static void open_disk(struct world *w)
 	assert_int_equal(blk_file_open(&w->file, w->path, false, &backing, NULL), 0);
 	w->fd = open(w->path, O_RDONLY | O_CLOEXEC);
 	assert_true(w->fd >= 0);
-	assert_int_equal(virtio_blk_open(&w->blk, &backing, "", &w->x.mem, &irq, true, NULL), 0);
+	assert_int_equal(virtio_blk_open(&w->blk, &cfg, NULL), 0);
 	vx_attach(&w->x, &w->blk.mmio);
 	vx_bring_up(&w->x, 1ull << 9, 8);
 }
@@ -270,12 +272,12 @@ static void a_ring_waits_for_ever(void **state)
 
 static void entropy_waits_for_ever(void **state)
 {
-	const struct irq_line irq = {.ops = NULL};
 	struct world w;
+	const struct virtio_rng_cfg cfg = {.mem = &w.x.mem, .threaded = true};
 
 	(void)state;
 	open_memory(&w, NEVER);
-	assert_int_equal(virtio_rng_open(&w.rng, NULL, NULL, &w.x.mem, &irq, true, NULL), 0);
+	assert_int_equal(virtio_rng_open(&w.rng, &cfg, NULL), 0);
 	vx_attach(&w.x, &w.rng.mmio);
 	vx_bring_up(&w.x, 0, 8);
 	vx_desc(&w.x, 0, DATA, 64, DESC_WRITE, 0);

@@ -6,6 +6,7 @@
 #ifndef TESTS_INTEGRATION_OWN_FIXTURE_H
 #define TESTS_INTEGRATION_OWN_FIXTURE_H
 
+#include "io_way.h"
 #include "bare_fixture.h"
 
 #include <stdio.h>
@@ -57,6 +58,7 @@ static inline void open_own(struct own *o, const char *uri, bool swap)
 	*o = (struct own){.vm = open_vm(), .m = {.size = sizeof(o->m), .gpa = GPA, .bytes = RAM,
 						 .fd = -1}};
 	apf_config_init(&c);
+	c.io = io_way();
 	if (swap) {
 		snprintf(o->dir, sizeof(o->dir), "/tmp/asyncpf-own-XXXXXX");
 		assert_non_null(mkdtemp(o->dir));

@@ -23,6 +23,7 @@
 #include "abi/apf.h"
 #include "base/prng.h"
 #include "base/types.h"
+#include "io_way.h"
 #include "vmm/small.h"
 
 #define FIX_PAGES_MAX 1024
@@ -69,6 +70,7 @@ static inline struct fix *fix_open(enum apf_faults faults, enum apf_abi abi, uin
 	assert_non_null(f);
 	fix_image(f, pages);
 	apf_config_init(&f->cfg.apf);
+	f->cfg.apf.io = io_way();
 	f->cfg.apf.faults = faults;
 	f->cfg.apf.abi = abi;
 	f->cfg.boot = (struct small_boot){

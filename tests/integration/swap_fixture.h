@@ -6,6 +6,7 @@
 #ifndef TESTS_INTEGRATION_SWAP_FIXTURE_H
 #define TESTS_INTEGRATION_SWAP_FIXTURE_H
 
+#include "io_way.h"
 #include "small_fixture.h"
 
 #include <asyncpf/asyncpf.h>
@@ -51,6 +52,7 @@ static inline void vm_prepare(struct vm *v)
 	assert_true(v->fd >= 0);
 	assert_int_equal(ioctl(v->fd, KVM_CREATE_IRQCHIP, 0), 0);
 	apf_config_init(&v->c);
+	v->c.io = io_way();
 	v->c.on_event = on_event;
 	v->c.on_event_ctx = v;
 	v->c.swap = v->swap;

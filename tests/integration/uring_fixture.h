@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A queue of io/uring.c, a real file and requests, for its tests. */
+/* A queue of src/io in either way, a real file and requests, for its tests. */
 #ifndef TESTS_INTEGRATION_URING_FIXTURE_H
 #define TESTS_INTEGRATION_URING_FIXTURE_H
 
@@ -20,7 +20,7 @@
 
 #include "base/types.h"
 #include "io/file.h"
-#include "io/uring.h"
+#include "io/queue.h"
 
 #define FILE_BYTES (4u << 20)
 #define READ_BYTES 4096u
@@ -30,6 +30,9 @@
 /* Fixture: a queue, a file whose every 8 bytes tell their offset, and requests. */
 
 struct bed;
+
+/* How the beds' requests are carried out: each group of tests has its way. */
+static enum ioq_way bed_way = IOQ_URING;
 
 struct request {
 	struct io_req rd;
@@ -71,7 +74,7 @@ static inline void request_done(struct io_req *rd, int res)
 	}
 }
 
-static inline void bed_init(struct bed *b, unsigned depth)
+static inline void bed_init_by(struct bed *b, unsigned depth, enum ioq_way way)
 {
 	uint64_t size = 0;
 	uint64_t *words = malloc(FILE_BYTES);
@@ -91,7 +94,8 @@ static inline void bed_init(struct bed *b, unsigned depth)
 	free(words);
 	assert_int_equal(close(fd), 0);
 
-	if (ioq_open(depth, &b->q, &e) < 0 || ioq_own(b->q, &e) < 0)
+	if (ioq_open(&(struct ioq_config){.depth = depth, .way = way}, &b->q, &e) < 0 ||
+	    ioq_start(b->q, &e) < 0 || ioq_own(b->q, &e) < 0)
 		fail_msg("%s", e.text);
 	b->io = ioq_io(b->q);
 	if (b->io.ops->open(b->io.ctx, b->path, &b->file, &size, &e) < 0)
@@ -104,6 +108,12 @@ static inline void bed_init(struct bed *b, unsigned depth)
 		b->rq[i].bed = b;
 		b->rq[i].buf = b->bufs + (size_t)i * READ_BYTES;
 	}
+}
+
+static inline void bed_init(struct bed *b, unsigned depth)
+{
+	bed_init_by(b, depth, bed_way);
+	assert_int_equal(ioq_way(b->q), bed_way);
 }
 
 static inline void bed_fini(struct bed *b)
@@ -195,6 +205,22 @@ static inline struct io_file pipe_open(int *ret_write_fd)
 	assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
 	*ret_write_fd = fd[1];
 	return (struct io_file){.fd = fd[0]};
+}
+
+#define BED_RUN(way, tests) bed_run(#way, way, tests, ARRAY_LEN(tests))
+
+/* Number of failures; 0 where there is no io_uring, which is said. */
+static inline int bed_run(const char *name, enum ioq_way way, const struct CMUnitTest *tests,
+			  size_t count)
+{
+	struct refusal why;
+
+	if (way == IOQ_URING && ioq_probe(1, &why) < 0) {
+		printf("SKIP: %s\n", why.why);
+		return 0;
+	}
+	bed_way = way;
+	return _cmocka_run_group_tests(name, tests, count, NULL, NULL);
 }
 
 #endif

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * io/uring.c on the kernel's io_uring and real files: contents in place, more reads than
- * depth, what other threads leave to the owner, what ends its sleep, cancel, refused
- * submissions, closing with reads outstanding.
+ * src/io on real files, by the kernel's io_uring and by threads: contents in place, more reads
+ * than depth, what other threads leave to the owner, what ends its sleep, cancel, refused
+ * submissions and threads, closing with reads outstanding, which way is taken.
  *
- * Two liburing functions are interposed, to refuse where a kernel rarely does. Exits 77
- * with the reason where there is no io_uring.
+ * Functions of liburing and pthread_create are interposed, to refuse where a kernel rarely does.
  */
 #include "uring_fixture.h"
 
@@ -44,6 +43,20 @@ int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct i
 			dlsym(RTLD_NEXT, __func__);
 
 	return refuse_setup ? refuse_setup : next(entries, ring, p);
+}
+
+static unsigned threads_made, threads_max = UINT32_MAX;
+
+int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+		(int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))
+			dlsym(RTLD_NEXT, __func__);
+
+	if (threads_made >= threads_max)
+		return EAGAIN;
+	threads_made++;
+	return next(id, attr, start, arg);
 }
 
 /* Tests. */
@@ -109,7 +122,7 @@ static void hits_need_no_owner(void **state)
 	bed_fini(&b);
 }
 
-/* What it does not have is left to the owner, and is due; tried once. */
+/* What it does not have a ring leaves to the owner, and it is due; tried once. */
 static void misses_are_left_to_the_owner(void **state)
 {
 	struct io_file pipe;
@@ -122,7 +135,7 @@ static void misses_are_left_to_the_owner(void **state)
 	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
 	by_another_thread(&b);
 	assert_int_equal(b.ends, 0);
-	assert_true(b.io.ops->due(b.io.ctx));
+	assert_int_equal(b.io.ops->due(b.io.ctx), bed_way == IOQ_URING);
 	bed_flush(&b);
 	assert_false(b.io.ops->due(b.io.ctx));
 	(void)ioq_wait(b.q, 0);
@@ -135,9 +148,9 @@ static void misses_are_left_to_the_owner(void **state)
 	b.io.ops->cancel(b.io.ctx, &b.rq[0].rd);
 	assert_true(b.io.ops->due(b.io.ctx));
 	assert_int_equal(write(write_fd, "x", 1), 1);
+	(void)close(write_fd);
 	bed_wait(&b, 2);
 	assert_true(b.rq[0].res == -ECANCELED || b.rq[0].res == 1 || b.rq[1].res == 1);
-	(void)close(write_fd);
 	(void)close(pipe.fd);
 	bed_fini(&b);
 }
@@ -151,8 +164,8 @@ static void what_ends_a_wait(void **state)
 
 	(void)state;
 	bed_init(&b, 4);
-	ioq_watch(b.q, fd[0]);
-	ioq_watch(b.q, fd[1]);
+	assert_int_equal(ioq_watch(b.q, fd[0], NULL), 0);
+	assert_int_equal(ioq_watch(b.q, fd[1], NULL), 0);
 	/* A later deadline, then a sooner one, then none: the sooner one ends it. */
 	(void)ioq_wait(b.q, 0);
 	bed_reap(&b);
@@ -408,6 +421,37 @@ static void cancel_in_each_state(void **state)
 	bed_fini(&b);
 }
 
+/* A cancel does not reach what a thread has begun, and reaches what is still in line. */
+static void threads_end_what_they_have_begun(void **state)
+{
+	const unsigned in_line = 4, all = IOQ_READERS_MAX + in_line;
+	struct io_file pipe;
+	unsigned read = 0;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, all);
+	pipe = pipe_open(&write_fd);
+	for (unsigned i = 0; i < all; i++)
+		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
+	bed_pump(&b);
+	for (unsigned i = 0; i < all; i++)
+		b.io.ops->cancel(b.io.ctx, &b.rq[i].rd);
+	bed_pump(&b);
+	assert_true(b.ends >= in_line);
+	for (unsigned i = 0; i < all; i++)
+		assert_true(b.rq[i].done == 0 || b.rq[i].res == -ECANCELED);
+	/* Whatever they wait for, and whether or not it is wanted any more. */
+	(void)close(write_fd);
+	bed_wait(&b, all);
+	for (unsigned i = 0; i < all; i++)
+		read += b.rq[i].res == 0;
+	assert_true(read + in_line <= all);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
 static void close_ends_what_is_outstanding(void **state)
 {
 	struct io_file pipe;
@@ -425,12 +469,17 @@ static void close_ends_what_is_outstanding(void **state)
 	request_read(&b.rq[10], &pipe, 0, READ_BYTES); /* never flushed */
 	b.rq[10].again = 1; /* and one that is begun while closing */
 	b.io.ops->close(b.io.ctx, b.file);
+	/* What a thread is in ends by itself alone. */
+	if (bed_way == IOQ_THREADS)
+		(void)close(write_fd);
 	ioq_close(b.q);
 	assert_int_equal(b.ends, 12);
 	for (unsigned i = 0; i <= 10; i++)
-		assert_int_equal(b.rq[i].res, -ECANCELED);
+		assert_true(b.rq[i].res == -ECANCELED ||
+			    (bed_way == IOQ_THREADS && i < 4 && b.rq[i].res == 0));
 	ioq_close(NULL);
-	(void)close(write_fd);
+	if (bed_way == IOQ_URING)
+		(void)close(write_fd);
 	(void)close(pipe.fd);
 	free(b.bufs);
 	(void)unlink(b.path);
@@ -507,42 +556,160 @@ static void setup_failures_say_what_to_do(void **state)
 		{-ENOMEM, "free memory, or raise the limits of it"},
 		{-EMFILE, "Too many open files"},
 	};
+	const struct ioq_config ring = {.depth = 8, .way = IOQ_URING};
 	struct ioq *q = (void *)0x10;
 	struct err e;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		refuse_setup = cases[i].code;
-		assert_int_equal(ioq_open(8, &q, &e), cases[i].code);
+		assert_int_equal(ioq_open(&ring, &q, &e), cases[i].code);
 		assert_non_null(strstr(e.text, cases[i].text));
 		assert_null(strstr(e.text, "...")); /* none is cut */
 	}
 	refuse_setup = 0;
-	assert_int_equal(ioq_open(0, &q, &e), -EINVAL);
-	assert_int_equal(ioq_open(IOQ_DEPTH_MAX + 1, &q, &e), -EINVAL);
-	assert_non_null(strstr(e.text, "must be 1 to 4096"));
 	assert_ptr_equal(q, (void *)0x10);
+}
+
+/* Whatever the system says to a ring, there are the threads. */
+static void refused_rings_are_replaced(void **state)
+{
+	static const int codes[] = {-ENOSYS, -EPERM, -EACCES, -ENOMEM, -EINVAL};
+	struct bed b;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+		refuse_setup = codes[i];
+		bed_init_by(&b, 8, IOQ_AUTO);
+		refuse_setup = 0;
+		assert_int_equal(ioq_way(b.q), IOQ_THREADS);
+		request_read(&b.rq[0], b.file, 0, READ_BYTES);
+		bed_wait(&b, 1);
+		check_content(&b.rq[0], 0);
+		bed_fini(&b);
+	}
+	/* It is set up, and cannot be entered. */
+	refuse_submit = -EPERM;
+	refuse_count = 1;
+	bed_init_by(&b, 8, IOQ_AUTO);
+	assert_int_equal(refuse_count, 0);
+	assert_int_equal(ioq_way(b.q), IOQ_THREADS);
+	bed_fini(&b);
+	bed_init_by(&b, 8, IOQ_AUTO);
+	assert_int_equal(ioq_way(b.q), IOQ_URING);
+	bed_fini(&b);
 }
 
 static void every_depth_opens(void **state)
 {
 	static const unsigned depths[] = {1, 3, IOQ_DEPTH_MAX};
+	struct ioq_config c = {.way = bed_way};
+	struct ioq *q = (void *)0x10;
 	struct err e;
 
 	(void)state;
-	refuse_setup = 0;
+	assert_int_equal(ioq_open(&c, &q, &e), -EINVAL);
+	c.depth = IOQ_DEPTH_MAX + 1;
+	assert_int_equal(ioq_open(&c, &q, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "must be 1 to 4096"));
+	assert_ptr_equal(q, (void *)0x10);
 	for (size_t i = 0; i < ARRAY_LEN(depths); i++) {
-		struct ioq *q;
-
-		if (ioq_open(depths[i], &q, &e) < 0)
+		c.depth = depths[i];
+		if (ioq_open(&c, &q, &e) < 0 || ioq_start(q, &e) < 0)
 			fail_msg("%s", e.text);
 		ioq_close(q);
 	}
 }
 
+static void *own(void *arg)
+{
+	struct bed *b = arg;
+
+	assert_int_equal(ioq_own(b->q, NULL), 0);
+	return NULL;
+}
+
+/* Whoever closes waits for what was begun, though the owner has not drained it. */
+static void an_owner_may_end_before(void **state)
+{
+	struct bed b;
+	pthread_t t;
+
+	(void)state;
+	bed_init(&b, 4);
+	ioq_close(b.q);
+	assert_int_equal(ioq_open(&(struct ioq_config){.depth = 4, .way = bed_way}, &b.q, NULL), 0);
+	assert_int_equal(ioq_start(b.q, NULL), 0);
+	b.io = ioq_io(b.q);
+	assert_int_equal(pthread_create(&t, NULL, own, &b), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	b.io.ops->uncached(b.io.ctx, b.file); /* not to be had at once */
+	for (unsigned i = 0; i < 32; i++)
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	bed_flush(&b);
+	b.io.ops->sync(b.io.ctx, b.file, &b.rq[32].rd);
+	bed_flush(&b);
+	ioq_drain(b.q);
+	assert_int_equal(b.ends, 33);
+	for (unsigned i = 0; i < 32; i++)
+		assert_true(b.rq[i].res == READ_BYTES || b.rq[i].res == -ECANCELED);
+	bed_fini(&b);
+}
+
+struct roll {
+	pthread_mutex_t lock;
+	unsigned read, write;
+};
+
+static void note_thread(void *ctx, const char *name)
+{
+	struct roll *r = ctx;
+
+	pthread_mutex_lock(&r->lock);
+	r->read += strcmp(name, "asyncpf-read") == 0;
+	r->write += strcmp(name, "asyncpf-write") == 0;
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* Each tells of itself; no more than there can be work for; what the system refuses is lacked. */
+static void threads_are_few_and_have_names(void **state)
+{
+	static const struct {
+		unsigned depth, granted, read, write;
+		int code;
+	} cases[] = {
+		{256, UINT32_MAX, IOQ_READERS_MAX, IOQ_WRITERS_MAX, 0},
+		{3, UINT32_MAX, 3, IOQ_WRITERS_MAX, 0},
+		{256, IOQ_READERS_MAX + 2, IOQ_READERS_MAX, 2, 0},
+		{256, IOQ_READERS_MAX, IOQ_READERS_MAX, 0, -EAGAIN},
+		{256, 0, 0, 0, -EAGAIN},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct roll roll = {.lock = PTHREAD_MUTEX_INITIALIZER};
+		const struct ioq_config c = {cases[i].depth, IOQ_THREADS, note_thread, &roll};
+		struct ioq *q;
+		struct err e;
+
+		threads_made = 0;
+		threads_max = cases[i].granted;
+		assert_int_equal(ioq_open(&c, &q, &e), 0);
+		assert_int_equal(threads_made, 0);
+		assert_int_equal(ioq_start(q, &e), cases[i].code);
+		if (cases[i].code)
+			assert_string_equal(e.text, "reading and writing by threads: Resource "
+						    "temporarily unavailable");
+		ioq_close(q);
+		threads_max = UINT32_MAX;
+		assert_int_equal(roll.read, cases[i].read);
+		assert_int_equal(roll.write, cases[i].write);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
+	const struct CMUnitTest both[] = {
 		cmocka_unit_test(more_reads_than_depth),
 		cmocka_unit_test(hits_need_no_owner),
 		cmocka_unit_test(misses_are_left_to_the_owner),
@@ -553,20 +720,22 @@ int main(void)
 		cmocka_unit_test(what_may_be_opened),
 		cmocka_unit_test(block_device_has_its_size),
 		cmocka_unit_test(truncated_file_is_an_error),
-		cmocka_unit_test(cancel_in_each_state),
 		cmocka_unit_test(close_ends_what_is_outstanding),
+		cmocka_unit_test(every_depth_opens),
+	};
+	const struct CMUnitTest ring[] = {
+		cmocka_unit_test(cancel_in_each_state),
 		cmocka_unit_test(refused_submissions_lose_nothing),
 		cmocka_unit_test(broken_ring_fails_reads),
 		cmocka_unit_test(setup_failures_say_what_to_do),
-		cmocka_unit_test(every_depth_opens),
+		cmocka_unit_test(refused_rings_are_replaced),
 	};
-	struct ioq *q;
-	struct err e;
+	const struct CMUnitTest threads[] = {
+		cmocka_unit_test(threads_end_what_they_have_begun),
+		cmocka_unit_test(an_owner_may_end_before),
+		cmocka_unit_test(threads_are_few_and_have_names),
+	};
 
-	if (ioq_open(1, &q, &e) < 0) {
-		printf("skipped: %s\n", e.text);
-		return 77;
-	}
-	ioq_close(q);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return BED_RUN(IOQ_URING, both) + BED_RUN(IOQ_URING, ring) + BED_RUN(IOQ_THREADS, both) +
+	       BED_RUN(IOQ_THREADS, threads);
 }

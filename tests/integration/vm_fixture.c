@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "io_way.h"
 #include "vm_fixture.h"
 
 #define LIMIT_S 15 /* no test takes a fifth of it */
@@ -37,6 +38,7 @@ void vm_open(struct vm *v)
 	v->fd = VM_CALL(v->kvm, KVM_CREATE_VM, 0);
 	VM_CALL(v->fd, KVM_CREATE_IRQCHIP, 0);
 	apf_config_init(&v->config);
+	v->config.io = io_way();
 	v->config.source_timeout_ms = 0; /* a source that never answers is no trouble here */
 }
 

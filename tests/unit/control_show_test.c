@@ -21,6 +21,7 @@ static const struct control_status busy = {
 	.disk_errors = 7,
 	.faults = "user",
 	.abi = "int",
+	.io = "threads",
 	.uptime_ns = 3723000 * NS_PER_MS,
 	.block_bytes = 4096,
 	.counters = {
@@ -45,12 +46,16 @@ static const struct control_status busy = {
 	},
 	.vcpu_count = 2,
 	.vcpus = {{30, 29, 5, 15}, {20, 20, 3, 10}},
+	.device_count = 2,
+	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678},
+		    {"rng", 7, 448, 0, 0, 70000}},
 };
 
 static const char busy_text[] =
 	"state     paused: cannot write: a\"b: No space left on device\n"
 	"note      the guest is odd\n"
 	"faults    user, protocol int\n"
+	"io        by threads\n"
 	"uptime    1 h 02 min\n"
 	"memory    512 MiB: resident 128 MiB (at most 128 MiB), absent 384.0 MiB\n"
 	"blocks    of 4 KiB, of which\n"
@@ -73,18 +78,28 @@ static const char busy_text[] =
 	"\n"
 	"vCPU          missing        ready     wake-all       stalls\n"
 	"0                  30           29            5           15\n"
-	"1                  20           20            3           10\n";
+	"1                  20           20            3           10\n"
+	"\n"
+	"device       requests       read    written    held, s     CPU, s\n"
+	"blk0             1234      5 MiB      4 KiB      2.500      0.012\n"
+	"rng                 7  448 bytes    0 bytes      0.000      0.000\n";
 
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
 	"{\"state\": \"paused\", \"why\": \"cannot write: a\\\"b: No space left on device\", "
 	"\"note\": \"the guest is odd\", \"faults\": \"user\", \"abi\": \"int\", "
+	"\"io\": \"threads\", "
 	"\"uptime_ns\": 3723000000000, "
 	"\"block_bytes\": 4096, \"disk_errors\": 7, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "
-	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}]}\n";
+	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}], "
+	"\"devices\": ["
+	"{\"name\": \"blk0\", \"requests\": 1234, \"read_bytes\": 5242880, "
+	"\"written_bytes\": 4096, \"throttled_ns\": 2500000000, \"cpu_ns\": 12345678}, "
+	"{\"name\": \"rng\", \"requests\": 7, \"read_bytes\": 448, "
+	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000}]}\n";
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);
@@ -107,7 +122,10 @@ static void within_80_columns(void **state)
 {
 	static struct control_status s = {.state = "running", .faults = "user",
 					  .abi = "pf2-strict", .block_bytes = 2 * MIB,
-					  .vcpu_count = 1};
+					  .vcpu_count = 1, .device_count = 1,
+					  .devices = {{"blk14", 9999999999,
+						       (1000ull << 40) + 1, 999, UINT64_MAX,
+						       999999999999}}};
 	uint64_t *counter = (uint64_t *)(void *)&s.counters;
 	char *out = NULL;
 	size_t len;

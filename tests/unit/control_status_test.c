@@ -26,12 +26,18 @@ static void fill(struct control_status *s)
 	memset(s->why, 'w', sizeof(s->why) - 1);
 	memset(s->faults, 'f', sizeof(s->faults) - 1);
 	memset(s->abi, 'a', sizeof(s->abi) - 1);
+	memset(s->io, 'i', sizeof(s->io) - 1);
+	memset(s->note, 'n', sizeof(s->note) - 1);
 	s->why[10] = ' ';
 	for (size_t at = NUMBERS_FIRST; at < NUMBERS_END; at += sizeof(v), v--)
 		memcpy((char *)s + at, &v, sizeof(v));
 	s->vcpu_count = CONTROL_VCPUS_MAX;
 	for (unsigned i = 0; i < CONTROL_VCPUS_MAX; i++)
 		s->vcpus[i] = (struct control_vcpu){v - i, v - 2 * i, v - 3 * i, v - 4 * i};
+	s->device_count = CONTROL_DEVICES_MAX;
+	for (unsigned i = 0; i < CONTROL_DEVICES_MAX; i++)
+		s->devices[i] = (struct device_stats){"a-name-of-15-by", v - i, v - 2 * i,
+						      v - 3 * i, v - 4 * i, v - 5 * i};
 }
 
 /* Feeds the text line by line, as a client does. */
@@ -89,7 +95,8 @@ static void form(void **state)
 	static char text[CONTROL_ANSWER_MAX];
 	struct control_status s = {
 		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
-		.vcpus = {{1, 2, 3, 4}, {5, 6, 7, 8}}};
+		.vcpus = {{1, 2, 3, 4}, {5, 6, 7, 8}}, .device_count = 2,
+		.devices = {{"blk0", 1, 2, 3, 4, 5}, {"rng", 6, 7, 0, 8, 9}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
@@ -98,14 +105,19 @@ static void form(void **state)
 	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ns 5\n", 36);
 	assert_non_null(strstr(text, "\noffered 0\n"
 			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4\n"
-			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"));
+			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"
+			       "device blk0 requests 1 read_bytes 2 written_bytes 3 "
+			       "throttled_ns 4 cpu_ns 5\n"
+			       "device rng requests 6 read_bytes 7 written_bytes 0 "
+			       "throttled_ns 8 cpu_ns 9\n"));
 }
 
 /* A newer server may say more than we know. */
 static void unknown_keys_pass(void **state)
 {
 	static const char *const lines[] = {"colour blue", "x 1 2 3", "vcpu_count 3", "ok 1",
-					    "vcpu 1 shape round stalls 4"};
+					    "vcpu 1 shape round stalls 4",
+					    "device x shape round cpu_ns 5"};
 	struct control_status s = {0};
 
 	(void)state;
@@ -113,6 +125,9 @@ static void unknown_keys_pass(void **state)
 		assert_int_equal(control_status_parse(lines[i], &s), 0);
 	assert_int_equal(s.vcpu_count, 2);
 	assert_int_equal(s.vcpus[1].stalls, 4);
+	assert_int_equal(s.device_count, 1);
+	assert_string_equal(s.devices[0].name, "x");
+	assert_int_equal(s.devices[0].cpu_ns, 5);
 }
 
 static void malformed_lines(void **state)

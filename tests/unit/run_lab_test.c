@@ -106,11 +106,16 @@ static void files_get_the_names_they_have_there(void **state)
 {
 	(void)state;
 	convert("--initrd a --initrd b:c --disk x --disk y,ro --disk z,ro,rw --json out/j "
-		"--control s --disk q,raw --disk w,werror=report");
+		"--control s --disk q,raw --disk w,werror=report "
+		"--disk v,iops=7,bw=2M,ro --rng bw=5K --io threads");
 	expect("--disk=q,rw", false);
 	expect("--disk=w,rw", false);
 	expect("--disk=/dev/vdd,rw,raw", true);
 	expect("--disk=/dev/vde,rw,werror=report", true);
+	expect("--disk=v,ro", false);
+	expect("--disk=/dev/vdf,ro,bw=2097152,iops=7", true);
+	expect("--rng=bw=5K", true);
+	expect("--io=threads", true);
 	expect("--file=a:initrd0", false);
 	expect("--file=b:c:initrd1", false);
 	expect("--initrd=initrd0", true);

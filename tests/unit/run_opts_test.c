@@ -82,18 +82,24 @@ static void disks(void **state)
 	(void)state;
 	static char words[][32] = {"a", "b,ro", "c,ro,rw", "d,x", ",ro", "e,werror=report,raw,ro",
 				   "f,werror=report", "g,raw,raw,rw,werror=pause",
-				   "h,werror=report,werror=pause", "i,ro,ro"};
+				   "h,werror=report,werror=pause", "i,ro,ro",
+				   "j,bw=64M,iops=500", "k,iops=1,ro,bw=4096,raw",
+				   "l,bw=1,bw=2T", "m,bw"};
 	static const struct machine_disk want[] = {
-		{"a", false, false, false},
-		{"b", true, false, false},
-		{"c,ro", false, false, false},
-		{"d,x", false, false, false},
-		{",ro", false, false, false},
-		{"e", true, true, true},
-		{"f", false, false, true},
-		{"g,raw", false, true, false},
-		{"h,werror=report", false, false, false},
-		{"i,ro", true, false, false},
+		{"a", false, false, false, 0, 0},
+		{"b", true, false, false, 0, 0},
+		{"c,ro", false, false, false, 0, 0},
+		{"d,x", false, false, false, 0, 0},
+		{",ro", false, false, false, 0, 0},
+		{"e", true, true, true, 0, 0},
+		{"f", false, false, true, 0, 0},
+		{"g,raw", false, true, false, 0, 0},
+		{"h,werror=report", false, false, false, 0, 0},
+		{"i,ro", true, false, false, 0, 0},
+		{"j", false, false, false, 64 << 20, 500},
+		{"k", true, true, false, 4096, 1},
+		{"l,bw=1", false, false, false, 2ull << 40, 0},
+		{"m,bw", false, false, false, 0, 0},
 	};
 	static char option[] = "--disk";
 	char *argv[2 * ARRAY_LEN(words) + 1];
@@ -110,6 +116,8 @@ static void disks(void **state)
 		assert_int_equal(seen.machine.disks[i].read_only, want[i].read_only);
 		assert_int_equal(seen.machine.disks[i].raw, want[i].raw);
 		assert_int_equal(seen.machine.disks[i].report, want[i].report);
+		assert_int_equal(seen.machine.disks[i].bytes_per_s, want[i].bytes_per_s);
+		assert_int_equal(seen.machine.disks[i].requests_per_s, want[i].requests_per_s);
 	}
 }
 
@@ -140,6 +148,38 @@ static void ways(void **state)
 		assert_int_equal(RUN(W("--abi"), abi_words[i]), CLI_OK);
 		assert_int_equal(seen.machine.apf.abi, abis[i]);
 	}
+}
+
+/* 0 is not "no limit", nor is what cannot be read. */
+static void rates(void **state)
+{
+	static char disks[][32] = {"a,bw=0", "a,iops=0", "a,bw=", "a,bw=x", "a,bw=-1", "a,iops=1K",
+				   "a,iops=1.5", "a,bw=99999999999999999999", "a,bw=0,ro",
+				   "a,iops=0,bw=1M"};
+	static char rngs[][24] = {"bw=0", "bw=", "bw=M", "bw", "iops=3", "64K", "bw=1,bw=2"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(disks); i++)
+		expect_usage((char *const[]){W("--disk"), disks[i], NULL});
+	for (size_t i = 0; i < ARRAY_LEN(rngs); i++)
+		expect_usage((char *const[]){W("--rng"), rngs[i], NULL});
+	assert_int_equal(RUN(W("--rng"), W("bw=64K")), CLI_OK);
+	assert_int_equal(seen.machine.rng_bytes_per_s, 65536);
+	assert_int_equal(run((char *const[]){NULL}), CLI_OK);
+	assert_int_equal(seen.machine.rng_bytes_per_s, 0); /* the machine's own */
+}
+
+static void file_ways(void **state)
+{
+	static char words[][8] = {"auto", "uring", "threads"};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		assert_int_equal(RUN(W("--io"), words[i]), CLI_OK);
+		assert_int_equal(seen.machine.apf.io, i);
+	}
+	assert_int_equal(run((char *const[]){NULL}), CLI_OK);
+	assert_int_equal(seen.machine.apf.io, APF_IO_AUTO);
 }
 
 static void an_empty_command_line(void **state)
@@ -173,6 +213,8 @@ int main(void)
 		cmocka_unit_test(disks),
 		cmocka_unit_test(modules),
 		cmocka_unit_test(ways),
+		cmocka_unit_test(rates),
+		cmocka_unit_test(file_ways),
 		cmocka_unit_test(an_empty_command_line),
 		cmocka_unit_test(what_the_table_cannot_check),
 	};

@@ -114,11 +114,14 @@ static const struct blk_ops flaky_ops = {
 	.discard = flaky_discard,
 };
 
-static inline int setup_as(void **state, bool read_only, bool threaded)
+static inline int setup_limited(void **state, bool read_only, bool threaded,
+				struct virtio_limits limits)
 {
 	struct fixture *f = test_calloc(1, sizeof(*f));
-	struct irq_line irq;
 	struct blk_backing backing;
+	struct virtio_blk_cfg cfg = {
+		.backing = &backing, .id = "a-serial-number-that-is-long", .mem = &f->x.mem,
+		.threaded = threaded, .name = "blk0", .limits = limits};
 
 	vx_init(&f->x);
 	f->b = test_calloc(1, sizeof(*f->b));
@@ -137,13 +140,17 @@ static inline int setup_as(void **state, bool read_only, bool threaded)
 	backing = f->flaky.inner;
 	backing.ops = &flaky_ops;
 	backing.ctx = &f->flaky;
-	irq = fake_irq_line(&f->x.irq, VX_GSI);
+	cfg.irq = fake_irq_line(&f->x.irq, VX_GSI);
 	*state = f;
-	assert_int_equal(virtio_blk_open(f->b, &backing, "a-serial-number-that-is-long",
-					 &f->x.mem, &irq, threaded, NULL), 0);
+	assert_int_equal(virtio_blk_open(f->b, &cfg, NULL), 0);
 	vx_attach(&f->x, &f->b->mmio);
 	vx_bring_up(&f->x, F_FLUSH | F_RING, 64);
 	return 0;
+}
+
+static inline int setup_as(void **state, bool read_only, bool threaded)
+{
+	return setup_limited(state, read_only, threaded, (struct virtio_limits){0});
 }
 
 static inline int teardown(void **state)

@@ -286,12 +286,13 @@ static void larger_blocks(void **state)
 {
 	struct fixture *f = *state;
 	struct blk_backing k = f->b->backing;
-	struct irq_line irq = fake_irq_line(&f->x.irq, VX_GSI);
+	const struct virtio_blk_cfg cfg = {.backing = &k, .id = "", .mem = &f->x.mem,
+					   .irq = fake_irq_line(&f->x.irq, VX_GSI)};
 
 	virtio_blk_close(f->b);
 	k.block_bytes = 4096;
 	k.physical_block_bytes = 16384;
-	assert_int_equal(virtio_blk_open(f->b, &k, "", &f->x.mem, &irq, false, NULL), 0);
+	assert_int_equal(virtio_blk_open(f->b, &cfg, NULL), 0);
 	assert_int_equal(vx_reg(&f->x, 0x100), SECTORS); /* still in sectors of 512 */
 	assert_int_equal(vx_reg(&f->x, 0x114), 4096);
 	assert_int_equal(vx_reg(&f->x, 0x118), 2);

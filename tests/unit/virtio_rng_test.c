@@ -21,12 +21,12 @@ static int fx_fill(void *ctx, void *buf, size_t len)
 
 static void init(struct fixture *f, virtio_rng_fill fill)
 {
-	struct irq_line irq;
+	struct virtio_rng_cfg cfg = {.fill = fill, .ctx = f, .mem = &f->x.mem};
 
 	memset(f, 0, sizeof(*f));
 	vx_init(&f->x);
-	irq = fake_irq_line(&f->x.irq, VX_GSI);
-	assert_int_equal(virtio_rng_open(&f->r, fill, f, &f->x.mem, &irq, false, NULL), 0);
+	cfg.irq = fake_irq_line(&f->x.irq, VX_GSI);
+	assert_int_equal(virtio_rng_open(&f->r, &cfg, NULL), 0);
 	vx_attach(&f->x, &f->r.mmio);
 	vx_bring_up(&f->x, 0, 8);
 }

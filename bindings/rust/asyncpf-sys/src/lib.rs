@@ -47,6 +47,11 @@ pub const APF_FAULTS_STALL: apf_faults = 1;
 pub const APF_FAULTS_KERNEL: apf_faults = 2;
 pub const APF_FAULTS_USER: apf_faults = 3;
 
+pub type apf_io = c_uint;
+pub const APF_IO_AUTO: apf_io = 0;
+pub const APF_IO_URING: apf_io = 1;
+pub const APF_IO_THREADS: apf_io = 2;
+
 pub type apf_abi = c_uint;
 pub const APF_ABI_OFF: apf_abi = 0;
 pub const APF_ABI_LEGACY: apf_abi = 1;
@@ -144,6 +149,7 @@ pub struct apf_config {
     pub on_thread_ctx: *mut c_void,
     pub sigbus_handler: c_int,
     pub read_ahead_bytes: u32,
+    pub io: apf_io,
     pub on_trace: Option<unsafe extern "C" fn(*mut c_void, *const apf_trace)>,
     pub on_trace_ctx: *mut c_void,
 }
@@ -406,6 +412,7 @@ extern "C" {
     pub fn apf_pin(a: *mut apf, gpa: u64, len: u64) -> c_int;
     pub fn apf_unpin(a: *mut apf, gpa: u64, len: u64) -> c_int;
     pub fn apf_hold(a: *mut apf, gpa: u64, len: u64) -> c_int;
+    pub fn apf_io_used(a: *const apf) -> apf_io;
     pub fn apf_release(a: *mut apf, gpa: u64, len: u64);
     pub fn apf_evict(a: *mut apf, bytes: u64, ret_resident: *mut u64, e: *mut apf_error) -> c_int;
     pub fn apf_sigbus(info: *const c_void, context: *mut c_void) -> c_int;

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The requests of a queue by threads that block in pread, pwrite, fdatasync and posix_fadvise:
+ * where the system refuses io_uring. See io/queue.h for threads.
+ *
+ * Reads and writes have threads of their own, as neither may wait for the other. What a thread has
+ * begun cannot be called back: a cancel reaches only what is still in line. What has ended is
+ * gathered, and the owner told once, if it sleeps.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/types.h"
+#include "io/internal.h"
+
+#define STACK_BYTES (256u << 10)
+/* Not one of the watched descriptors. */
+#define SOME_ENDED IOQ_WATCHES_MAX
+
+struct job {
+	struct io_req *rq; /* never looked at by the threads */
+	struct ioq_call call;
+	int res;
+};
+
+/* First in, first out; there is room for all that may be begun. */
+struct line {
+	struct job *at;
+	uint32_t size, head, len;
+};
+
+struct crew {
+	struct threads *t;
+	struct line line;
+	pthread_cond_t work;
+	pthread_t ids[IOQ_READERS_MAX];
+	unsigned count;
+	const char *name;
+};
+
+/* `lock` is for what is below it, and the innermost of all. */
+struct threads {
+	struct ioq q;
+	void (*begins)(void *ctx, const char *name);
+	void *begins_ctx;
+	int epoll_fd;
+	int ended_fd; /* wakes the owner; is never read: each write is an edge */
+	unsigned watch_count;
+	struct line taken; /* the owner's, in take */
+
+	pthread_mutex_t lock;
+	struct crew crews[IOQ_KINDS];
+	struct line ended;
+	bool owner_sleeps;
+	bool stop;
+};
+
+static struct threads *threads_of(struct ioq *q)
+{
+	return CONTAINER_OF(q, struct threads, q);
+}
+
+static void line_add(struct line *l, const struct job *job)
+{
+	ASSERT(l->len < l->size);
+	l->at[(l->head + l->len++) % l->size] = *job;
+}
+
+static struct job line_take(struct line *l)
+{
+	struct job job = l->at[l->head];
+
+	l->head = (l->head + 1) % l->size;
+	l->len--;
+	return job;
+}
+
+/* False: it is not in there. */
+static bool line_remove(struct line *l, const struct io_req *rq, struct job *ret)
+{
+	uint32_t i = 0;
+
+	while (i < l->len && l->at[(l->head + i) % l->size].rq != rq)
+		i++;
+	if (i == l->len)
+		return false;
+	*ret = l->at[(l->head + i) % l->size];
+	for (l->len--; i < l->len; i++)
+		l->at[(l->head + i) % l->size] = l->at[(l->head + i + 1) % l->size];
+	return true;
+}
+
+/* The threads. */
+
+static ssize_t carry_out(const struct ioq_call *c)
+{
+	ssize_t n = 0;
+
+	switch (c->op) {
+	case IOQ_READ:
+		n = pread(c->fd, c->buf, c->len, (off_t)c->off);
+		/* As a ring does: in a stream there are no places. */
+		if (n < 0 && errno == ESPIPE)
+			n = read(c->fd, c->buf, c->len);
+		break;
+	case IOQ_WRITE:
+		n = pwrite(c->fd, c->buf, c->len, (off_t)c->off);
+		if (n < 0 && errno == ESPIPE)
+			n = write(c->fd, c->buf, c->len);
+		break;
+	case IOQ_SYNC:
+		n = fdatasync(c->fd);
+		break;
+	case IOQ_FORGET:
+		return -posix_fadvise(c->fd, (off_t)c->off, c->len, POSIX_FADV_DONTNEED);
+	}
+	return n < 0 ? -errno : n;
+}
+
+/* The owner has to look; unlocks. */
+static void end_job(struct threads *t, const struct job *job)
+{
+	static const uint64_t one = 1;
+	bool wake = t->owner_sleeps;
+
+	line_add(&t->ended, job);
+	t->owner_sleeps = false;
+	pthread_mutex_unlock(&t->lock);
+	if (wake)
+		(void)!write(t->ended_fd, &one, sizeof(one));
+}
+
+static void *work(void *arg)
+{
+	struct crew *crew = arg;
+	struct threads *t = crew->t;
+
+	if (t->begins)
+		t->begins(t->begins_ctx, crew->name);
+	pthread_mutex_lock(&t->lock);
+	while (!t->stop) {
+		struct job job;
+
+		if (crew->line.len == 0) {
+			pthread_cond_wait(&crew->work, &t->lock);
+			continue;
+		}
+		job = line_take(&crew->line);
+		pthread_mutex_unlock(&t->lock);
+		job.res = (int)carry_out(&job.call);
+		pthread_mutex_lock(&t->lock);
+		end_job(t, &job);
+		pthread_mutex_lock(&t->lock);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return NULL;
+}
+
+/* Whoever begins. */
+
+static bool threads_begin(struct ioq *q, struct io_req *rq)
+{
+	struct threads *t = threads_of(q);
+	struct crew *crew = &t->crews[ioq_kind(rq)];
+	struct job job = {.rq = rq, .call = ioq_call(rq)};
+
+	pthread_mutex_lock(&t->lock);
+	line_add(&crew->line, &job);
+	pthread_mutex_unlock(&t->lock);
+	pthread_cond_signal(&crew->work);
+	return true;
+}
+
+static bool threads_cancel(struct ioq *q, struct io_req *rq)
+{
+	struct threads *t = threads_of(q);
+	struct job job;
+
+	pthread_mutex_lock(&t->lock);
+	if (line_remove(&t->crews[ioq_kind(rq)].line, rq, &job)) {
+		job.res = -ECANCELED;
+		end_job(t, &job);
+	} else {
+		pthread_mutex_unlock(&t->lock);
+	}
+	return true;
+}
+
+/* The owner. */
+
+static unsigned threads_take(struct ioq *q)
+{
+	struct threads *t = threads_of(q);
+	unsigned count = 0;
+	struct line ended;
+
+	pthread_mutex_lock(&t->lock);
+	ended = t->ended;
+	t->ended = t->taken;
+	pthread_mutex_unlock(&t->lock);
+	while (ended.len > 0) {
+		struct job job = line_take(&ended);
+
+		count += ioq_complete(q, job.rq, job.res);
+	}
+	t->taken = ended;
+	return count;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* What is watched, until until_ns; 0: does not sleep. */
+static unsigned sleep_until(struct threads *t, uint64_t until_ns)
+{
+	struct epoll_event events[IOQ_WATCHES_MAX + 1];
+	uint64_t now = until_ns > 0 && until_ns != NS_NEVER ? now_ns() : 0;
+	uint64_t left = until_ns > now ? until_ns - now : 0;
+	struct timespec ts = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
+	unsigned ready = 0;
+	int n = epoll_pwait2(t->epoll_fd, events, ARRAY_LEN(events),
+			     until_ns == NS_NEVER ? NULL : &ts, NULL);
+
+	for (int i = 0; i < n; i++)
+		ready |= 1u << events[i].data.u32;
+	return ready & ((1u << SOME_ENDED) - 1);
+}
+
+static unsigned threads_wait(struct ioq *q, uint64_t until_ns)
+{
+	struct threads *t = threads_of(q);
+	unsigned ready;
+
+	pthread_mutex_lock(&t->lock);
+	if (t->ended.len > 0)
+		until_ns = 0;
+	t->owner_sleeps = until_ns > 0;
+	pthread_mutex_unlock(&t->lock);
+	ready = sleep_until(t, until_ns);
+	pthread_mutex_lock(&t->lock);
+	t->owner_sleeps = false;
+	pthread_mutex_unlock(&t->lock);
+	return ready;
+}
+
+/* What became readable meanwhile is of no interest any more. */
+static void threads_drain_wait(struct ioq *q)
+{
+	(void)threads_wait(q, NS_NEVER);
+}
+
+/* Opening and closing. */
+
+static int watch_as(struct threads *t, int fd, uint32_t number, struct err *e)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = number};
+
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		return err_sys(e, -errno, "reading and writing by threads: epoll");
+	return 0;
+}
+
+static int threads_watch(struct ioq *q, int fd, struct err *e)
+{
+	struct threads *t = threads_of(q);
+	int rc;
+
+	ASSERT(t->watch_count < IOQ_WATCHES_MAX);
+	rc = watch_as(t, fd, t->watch_count, e);
+	t->watch_count += rc == 0;
+	return rc;
+}
+
+static int start_crew(struct crew *crew, unsigned count, struct err *e)
+{
+	pthread_attr_t attr;
+	int rc = 0;
+
+	pthread_attr_init(&attr);
+	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	while (rc == 0 && crew->count < count) {
+		rc = pthread_create(&crew->ids[crew->count], &attr, work, crew);
+		crew->count += rc == 0;
+	}
+	pthread_attr_destroy(&attr);
+	return crew->count > 0 ? 0 : err_sys(e, -rc, "reading and writing by threads");
+}
+
+static int threads_start(struct ioq *q, struct err *e)
+{
+	static const uint32_t most[IOQ_KINDS] = {IOQ_READERS_MAX, IOQ_WRITERS_MAX};
+	struct threads *t = threads_of(q);
+	int rc = 0;
+
+	for (unsigned kind = 0; kind < IOQ_KINDS && rc == 0; kind++)
+		rc = start_crew(&t->crews[kind],
+				(unsigned)min_u64(most[kind], q->depth[kind]), e);
+	return rc;
+}
+
+static void threads_close(struct ioq *q)
+{
+	struct threads *t = threads_of(q);
+
+	pthread_mutex_lock(&t->lock);
+	t->stop = true;
+	pthread_mutex_unlock(&t->lock);
+	for (unsigned kind = 0; kind < IOQ_KINDS; kind++) {
+		struct crew *crew = &t->crews[kind];
+
+		pthread_cond_broadcast(&crew->work);
+		for (unsigned i = 0; i < crew->count; i++)
+			pthread_join(crew->ids[i], NULL);
+		pthread_cond_destroy(&crew->work);
+		free(crew->line.at);
+	}
+	pthread_mutex_destroy(&t->lock);
+	if (t->epoll_fd >= 0)
+		(void)close(t->epoll_fd);
+	if (t->ended_fd >= 0)
+		(void)close(t->ended_fd);
+	free(t->ended.at);
+	free(t->taken.at);
+	free(t);
+}
+
+static bool line_init(struct line *l, uint32_t size)
+{
+	*l = (struct line){.at = calloc(size, sizeof(*l->at)), .size = size};
+	return l->at != NULL;
+}
+
+static int threads_init(struct threads *t, struct err *e)
+{
+	static const char *const names[IOQ_KINDS] = {"asyncpf-read", "asyncpf-write"};
+	uint32_t all = t->q.depth[IOQ_READS] + t->q.depth[IOQ_WRITES];
+	bool room = line_init(&t->ended, all);
+
+	room &= line_init(&t->taken, all);
+	pthread_mutex_init(&t->lock, NULL);
+	for (unsigned kind = 0; kind < IOQ_KINDS; kind++) {
+		t->crews[kind].t = t;
+		t->crews[kind].name = names[kind];
+		pthread_cond_init(&t->crews[kind].work, NULL);
+		room &= line_init(&t->crews[kind].line, t->q.depth[kind]);
+	}
+	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	t->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!room)
+		return err_set(e, -ENOMEM, "queue of depth %u: out of memory",
+			       t->q.depth[IOQ_READS]);
+	if (t->epoll_fd < 0 || t->ended_fd < 0)
+		return err_sys(e, -errno, "reading and writing by threads: event descriptor");
+	return watch_as(t, t->ended_fd, SOME_ENDED, e);
+}
+
+static const struct ioq_way_ops threads_ops = {
+	.way = IOQ_THREADS,
+	.by_anyone = true,
+	.dear = true,
+	.begin = threads_begin,
+	.cancel = threads_cancel,
+	.take = threads_take,
+	.start = threads_start,
+	.watch = threads_watch,
+	.wait = threads_wait,
+	.drain_wait = threads_drain_wait,
+	.close = threads_close,
+};
+
+int ioq_threads_open(const struct ioq_config *c, struct ioq **ret, struct err *e)
+{
+	struct threads *t = calloc(1, sizeof(*t));
+	int rc;
+
+	if (!t)
+		return err_set(e, -ENOMEM, "queue of depth %u: out of memory", c->depth);
+	t->q.ops = &threads_ops;
+	t->q.depth[IOQ_READS] = c->depth;
+	t->q.depth[IOQ_WRITES] = IO_WRITES_MAX;
+	t->begins = c->thread_begins;
+	t->begins_ctx = c->ctx;
+	rc = threads_init(t, e);
+	if (rc < 0) {
+		threads_close(&t->q);
+		return rc;
+	}
+	*ret = &t->q;
+	return 0;
+}
