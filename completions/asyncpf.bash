@@ -36,8 +36,8 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
-		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats --json --trace
-		--quiet --lab --local --help --version' ;;
+		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats
+		--json --trace --quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi
