@@ -41,9 +41,9 @@ import threading
 from ctypes import (CFUNCTYPE, POINTER, byref, c_char, c_char_p, c_int, c_int64, c_size_t, c_uint,
                     c_uint32, c_uint64, c_void_p)
 
-__all__ = ["APF_CPUID_FIRST", "Abi", "Block", "CounterInfo", "EXIT_INTR", "Error", "Event",
-           "Faults", "GRACE_AUTO", "Kind", "Memory", "Scope", "Slot", "Source", "Unit", "VM",
-           "Vcpu", "counter_info", "create_vm", "version"]
+__all__ = ["APF_CPUID_FIRST", "APF_NOBODY", "Abi", "Block", "CounterInfo", "EXIT_INTR", "Error",
+           "Event", "Faults", "GRACE_AUTO", "Kind", "Memory", "Scope", "Slot", "Source", "Trace",
+           "Unit", "VM", "Vcpu", "counter_info", "create_vm", "version"]
 
 # ---- the header: tests/bindings compares all of this with it ----
 
@@ -72,6 +72,24 @@ class Io(enum.IntEnum):
 class Event(enum.IntEnum):
     PAUSED = 1
     RESUMED = 2
+
+
+class Trace(enum.IntEnum):
+    TOUCH = 1
+    TOLD = 2
+    HALT = 3
+    GO = 4
+    READ = 5
+    READ_END = 6
+    SHOWN = 7
+    READY = 8
+    TAKEN = 9
+    DROPPED = 10
+    PAUSED = 11
+    RESUMED = 12
+
+
+APF_NOBODY = 0xffffffff  # a step of no vCPU's
 
 
 class Slot(enum.IntEnum):
@@ -113,6 +131,11 @@ class apf_error(ctypes.Structure):
     _fields_ = [("code", c_int), ("text", c_char * 240)]
 
 
+class apf_trace(ctypes.Structure):
+    _fields_ = [("ns", c_uint64), ("gpa", c_uint64), ("bytes", c_uint64), ("kind", c_uint32),
+                ("vcpu", c_uint32), ("value", c_uint32)]
+
+
 class apf_event(ctypes.Structure):
     _fields_ = [("kind", c_uint), ("gpa", c_uint64), ("text", c_char_p)]
 
@@ -145,7 +168,7 @@ class apf_config(ctypes.Structure):
         ("sigbus_handler", c_int),
         ("read_ahead_bytes", c_uint32),
         ("io", c_uint),
-        ("on_trace", c_void_p),
+        ("on_trace", CFUNCTYPE(None, c_void_p, POINTER(apf_trace))),
         ("on_trace_ctx", c_void_p),
     ]
 
@@ -419,6 +442,9 @@ def _option(name, kind, value):
     if name == "on_event" and value is not None:
         return kind(lambda _, e: value(Event(e.contents.kind), e.contents.gpa,
                                        (e.contents.text or b"").decode(errors="replace")))
+    if name == "on_trace" and value is not None:
+        return kind(lambda _, t: value(Trace(t.contents.kind), t.contents.ns, t.contents.vcpu,
+                                       t.contents.gpa, t.contents.bytes, t.contents.value))
     if name == "on_write" and value is not None:
         return kind(lambda _, gpa, length: value(gpa, length))
     if name == "on_thread" and value is not None:
@@ -454,8 +480,8 @@ class VM:
 
     vm_fd: a VM with in-kernel local APICs, which stays the caller's; None: create_vm() makes one.
     Options are the members of struct apf_config: faults, abi and io may be strings ("user",
-    "pf2-strict", "threads"), swap a path. on_event(event, gpa, text), on_write(gpa, bytes) and
-    on_thread(name) are called by any thread."""
+    "pf2-strict", "threads"), swap a path. on_event(event, gpa, text), on_write(gpa, bytes),
+    on_trace(step, ns, vcpu, gpa, bytes, value) and on_thread(name) are called by any thread."""
 
     def __init__(self, vm_fd=None, **options):
         self._guard = _Guard()

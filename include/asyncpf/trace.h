@@ -35,14 +35,14 @@ enum apf_trace_kind {
 	APF_TRACE_RESUMED = 12,
 };
 
-#define APF_TRACE_NOBODY 0xffffffffu /* vcpu: of no vCPU's */
+#define APF_NOBODY 0xffffffffu /* vcpu: of no vCPU's */
 
 struct apf_trace {
 	uint64_t ns; /* CLOCK_MONOTONIC */
 	uint64_t gpa;
 	uint64_t bytes;
 	uint32_t kind; /* enum apf_trace_kind */
-	uint32_t vcpu; /* index, or APF_TRACE_NOBODY */
+	uint32_t vcpu; /* index, or APF_NOBODY */
 	uint32_t value;
 };
 

@@ -327,7 +327,7 @@ static void fetch_issue(struct hst_fetch *f)
 	f->issued_ns = hst_now(h);
 	h->in_flight++;
 	h->stats.reads++;
-	trace(h, APF_TRACE_READ, APF_TRACE_NOBODY, off, len, f->ahead);
+	trace(h, APF_TRACE_READ, APF_NOBODY, off, len, f->ahead);
 	if (h->cfg.source_timeout_ns != NS_NEVER)
 		timer_arm(&h->timers, &f->timer, f->issued_ns + h->cfg.source_timeout_ns);
 	b->src->ops->read(b->src, &f->rd);

@@ -124,7 +124,7 @@ void hst_resume(struct hst *h)
 	if (h->stopping)
 		return;
 	h->paused = false;
-	trace(h, APF_TRACE_RESUMED, APF_TRACE_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
+	trace(h, APF_TRACE_RESUMED, APF_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	fetch_resume(h);
 	swap_resume(h);
 	fetch_dispatch(h);

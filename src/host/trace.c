@@ -26,5 +26,5 @@ void trace_blocks_tell(const struct hst *h, enum apf_trace_kind kind, uint32_t b
 	roff_t off;
 
 	hst_block_range(h, block, &off, &len);
-	trace_tell(h, kind, APF_TRACE_NOBODY, off, len * count, value);
+	trace_tell(h, kind, APF_NOBODY, off, len * count, value);
 }

@@ -55,7 +55,7 @@ void trouble_end(struct hst *h)
 void hst_pause(struct hst *h)
 {
 	h->paused = true;
-	trace(h, APF_TRACE_PAUSED, APF_TRACE_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
+	trace(h, APF_TRACE_PAUSED, APF_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	vcpu_kick_all(h);
 }
 

@@ -19,13 +19,15 @@ ENUMS = {
     "APF_ABI_": asyncpf.Abi,
     "APF_IO_": asyncpf.Io,
     "APF_EVENT_": asyncpf.Event,
+    "APF_TRACE_": asyncpf.Trace,
     "APF_SLOT_": asyncpf.Slot,
     "APF_BLOCK_": asyncpf.Block,
     "APF_UNIT_": asyncpf.Unit,
     "APF_KIND_": asyncpf.Kind,
     "APF_SCOPE_": asyncpf.Scope,
 }
-CONSTANTS = {"APF_GRACE_AUTO": asyncpf.GRACE_AUTO, "APF_CPUID_FIRST": asyncpf.APF_CPUID_FIRST}
+CONSTANTS = {"APF_GRACE_AUTO": asyncpf.GRACE_AUTO, "APF_CPUID_FIRST": asyncpf.APF_CPUID_FIRST,
+             "APF_NOBODY": asyncpf.APF_NOBODY}
 KVM = ["KVM_CREATE_VM", "KVM_GET_VCPU_MMAP_SIZE", "KVM_GET_SUPPORTED_CPUID", "KVM_CREATE_VCPU",
        "KVM_SET_USER_MEMORY_REGION", "KVM_CREATE_IRQCHIP", "KVM_SET_CPUID2", "KVM_EXIT_INTR"]
 KVM_STRUCTS = {"kvm_userspace_memory_region": ["slot", "flags", "guest_phys_addr", "memory_size",
