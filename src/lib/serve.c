@@ -16,7 +16,6 @@
 
 #include "lib/apf.h"
 
-#define TOUCHES_AT_ONCE 32
 #define TIMER_BY_THREAD 0 /* timer_set_ns: sooner than anything */
 
 static uint64_t monotonic_ns(void *ctx)
@@ -153,7 +152,8 @@ void lib_let_go(struct apf *a)
 		a->lingers = false;
 		wake(a);
 	}
-	if (sleeps(a) && (hst_pump_due(&a->hst) || lib_custom_due(a)))
+	if (sleeps(a) &&
+	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a)))
 		wake(a);
 	arm_timer(a);
 	lib_evict_poke(a);
@@ -224,12 +224,15 @@ static bool linger(const struct apf *a, uint64_t ns)
 
 static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_t *linger_ns)
 {
-	struct mem_touch at[TOUCHES_AT_ONCE];
+	struct mem_touch at[HST_TOUCHES_MAX];
+	/* Changed by this thread alone. */
+	unsigned room = hst_touch_room(&a->hst);
 	struct err e = {0};
 	int touches = 0;
+	bool more;
 
-	if (*touched)
-		touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, touched, &e);
+	if (*touched && room > 0)
+		touches = gmem_touches(a->gmem, at, room, touched, &e);
 	lib_lock(a);
 	a->timer_set_ns = TIMER_BY_THREAD;
 	a->lingers = false;
@@ -237,9 +240,10 @@ static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_
 	lib_pump(a);
 	if (hst_is_stopping(&a->hst))
 		pthread_cond_broadcast(&a->outside);
+	more = *touched && hst_touch_room(&a->hst) > 0;
 	/* What is to be read goes out first. */
-	*linger_ns = *touched || ioq_has_entries(a->ioq) ? 0 : hst_linger_ns(&a->hst);
-	*until_ns = *touched || *linger_ns > 0 ? 0 : hst_next_timer_ns(&a->hst);
+	*linger_ns = more || ioq_has_entries(a->ioq) ? 0 : hst_linger_ns(&a->hst);
+	*until_ns = more || *linger_ns > 0 ? 0 : hst_next_timer_ns(&a->hst);
 	a->lingers = *linger_ns > 0;
 	if (!a->lingers)
 		a->timer_set_ns = *until_ns;

@@ -544,15 +544,6 @@ static int gm_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return vmm ? uffd_poison(g->uffd, vmm, len, e) : 0;
 }
 
-static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	struct gmem *g = ctx;
-	unsigned char *vmm = vmm_at(g, off);
-	int rc = uffd_wake(g->uffd, g->guest + off.v, len, e);
-
-	return rc == 0 && vmm ? uffd_wake(g->uffd, vmm, len, e) : rc;
-}
-
 /* In the memfd, whatever the views show (mincore(2): of a shared mapping, the page cache). */
 static int there(unsigned char *at, uint64_t len, mem_pages ret, struct err *e)
 {
@@ -697,7 +688,6 @@ static uint64_t gm_resident_bytes(void *ctx)
 static const struct mem_ops gmem_ops = {
 	.present = gm_present,
 	.poison = gm_poison,
-	.wake = gm_wake,
 	.refuse = gm_refuse,
 	.is_broken = gm_is_broken,
 	.look = gm_look,

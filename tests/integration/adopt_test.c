@@ -205,6 +205,80 @@ static void waiting_ends_with_the_vm(void **state)
 	close_own(&o);
 }
 
+static void *populate_one(void *arg)
+{
+	(void)apf_populate(((const struct own *)arg)->a, GPA + PAGE_BYTES, PAGE_BYTES);
+	return NULL;
+}
+
+/* Somebody else wants it already, who is told of the end in another way. */
+static void what_others_wait_for_is_refused_too(void **state)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO}, before;
+	struct stuck s;
+	pthread_t other;
+	struct own o;
+
+	(void)state;
+	open_own(&o, "fault+zero:?size=4M&fault-hang-after=0", false);
+	s = (struct stuck){.o = &o, .error = 99};
+	assert_int_equal(pthread_create(&other, NULL, populate_one, &o), 0);
+	while (counter(&o, APF_COUNTER_ID_reads) < 1)
+		usleep(1000);
+	apf_stop(o.a);
+	pthread_join(other, NULL);
+	sigaction(SIGBUS, &sa, &before);
+	(void)touch_for_ever(&s);
+	assert_int_equal(s.error, EFAULT);
+	sigaction(SIGBUS, &before, NULL);
+	close_own(&o);
+}
+
+/* ---- very many ---- */
+
+#define CROWD 600u
+
+struct toucher {
+	const struct own *o;
+	uint64_t page;
+	pthread_t thread;
+	uint64_t word;
+};
+
+static void *touch_once(void *arg)
+{
+	struct toucher *t = arg;
+
+	t->word = *(volatile uint64_t *)page_of(t->o, t->page);
+	return NULL;
+}
+
+/*
+ * More touches than there may be fetches: those that find none sleep, and the library's thread does
+ * too. A touch that the kernel reports again and again would be counted so.
+ */
+static void a_crowd_waits_its_turn(void **state)
+{
+	static struct toucher all[CROWD];
+	const char *quick = image_uri();
+	char uri[80];
+	struct own o;
+
+	(void)state;
+	snprintf(uri, sizeof(uri), "%.*s?ms=300", (int)strcspn(quick, "?"), quick);
+	open_own(&o, uri, false);
+	for (unsigned i = 0; i < CROWD; i++) {
+		all[i] = (struct toucher){.o = &o, .page = i};
+		assert_int_equal(pthread_create(&all[i].thread, NULL, touch_once, &all[i]), 0);
+	}
+	for (unsigned i = 0; i < CROWD; i++) {
+		pthread_join(all[i].thread, NULL);
+		assert_int_equal(all[i].word, word_of(i));
+	}
+	assert_int_equal(counter(&o, APF_COUNTER_ID_vmm_touches), CROWD);
+	close_own(&o);
+}
+
 /* ---- what the VMM brings ---- */
 
 static void content_that_was_there_stays(void **state)
@@ -650,6 +724,8 @@ int main(void)
 		cmocka_unit_test(system_calls_wait),
 		cmocka_unit_test(io_uring_waits),
 		cmocka_unit_test(waiting_ends_with_the_vm),
+		cmocka_unit_test(what_others_wait_for_is_refused_too),
+		cmocka_unit_test(a_crowd_waits_its_turn),
 		cmocka_unit_test(content_that_was_there_stays),
 		cmocka_unit_test(what_cannot_be_served_is_refused),
 		cmocka_unit_test(parts_come_and_go_while_it_runs),
