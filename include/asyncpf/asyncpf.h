@@ -180,7 +180,8 @@ struct apf_config {
 	 * "asyncpf-evict", and where threads read and write (config.io) "asyncpf-read" and
 	 * "asyncpf-write". To name it otherwise, to place it, to give it a seccomp filter. All
 	 * signals are blocked there. All are made by the thread that calls apf_start, before that
-	 * returns. No thread of the library's spins. NULL: nothing.
+	 * returns. No thread of the library's spins: one that waits for the lock of its VM sleeps
+	 * after a few microseconds. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, const char *name);
 	void *on_thread_ctx;

@@ -29,8 +29,9 @@ struct apf {
 	struct apf_config cfg;
 	int vm_fd;
 	pthread_mutex_t lock;
-	unsigned lock_spins;
 	unsigned lock_wanted; /* threads that wait for it; atomic */
+	unsigned giving_way;  /* threads that wait until one of those has had it, */
+	pthread_cond_t given_way; /* by this */
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
 	unsigned outside_count; /* of waiters */
 	unsigned users;         /* callers in calls that wait: apf_close waits for them */

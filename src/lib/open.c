@@ -348,6 +348,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	pthread_cond_init(&a->evict.work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&a->evict.forced, NULL);
+	pthread_cond_init(&a->given_way, NULL);
 	a->hcfg = driver_config(&cfg);
 	rc = open_parts(a, &e);
 	if (rc < 0) {
@@ -382,6 +383,7 @@ void apf_close(struct apf *a)
 	pthread_cond_destroy(&a->outside);
 	pthread_cond_destroy(&a->evict.work);
 	pthread_cond_destroy(&a->evict.forced);
+	pthread_cond_destroy(&a->given_way);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
