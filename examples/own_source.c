@@ -206,7 +206,7 @@ int main(int argc, char **argv)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
 
-	if (vm < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+	if (vm < 0)
 		return fail("/dev/kvm", NULL);
 	if (open_memory(vm, &store, &apf, &error) < 0)
 		return fail("memory", &error);
@@ -220,6 +220,8 @@ int main(int argc, char **argv)
 	slot.userspace_addr = (unsigned long)apf_memory_hva(apf, 0);
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 		return fail("memory slot", NULL);
+	if (ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+		return fail("interrupt controllers", NULL);
 
 	int fd = ioctl(vm, KVM_CREATE_VCPU, 0);
 	void *mapped = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0),

@@ -181,7 +181,7 @@ int main(void)
 	int kvm_fd, vm_fd;
 	unsigned before, whole = 0;
 
-	if (kvmp_vm_open(&kvm_fd, &vm_fd, &e) < 0) {
+	if (kvmp_vm_open(&kvm_fd, &vm_fd, &e) < 0 || kvmp_vm_irqchip(vm_fd, &e) < 0) {
 		printf("SKIP: %s\n", e.text);
 		return SKIPPED;
 	}
