@@ -221,7 +221,8 @@ void apf_config_init_sized(struct apf_config *c, size_t size);
 /* ---- one VM ---- */
 
 /*
- * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip); it stays
+ * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip), which may be
+ * made after this call: KVM_CREATE_IRQCHIP first makes it wait 10 to 20 ms on Linux 6.18. It stays
  * yours. Unless faults is APF_FAULTS_KERNEL, three MSRs of the VM are directed to user space
  * (KVM_X86_SET_MSR_FILTER) and exception payloads are enabled.
  */
@@ -264,7 +265,8 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
  * library watches (userfaultfd) from then on; both stay the VMM's. vmm NULL: the library maps it.
  * fd -1: the memfd is the library's, too; fd, offset and vmm are set and stay the library's.
  * What the memfd holds already is guest memory, and goes before what a source has. hugetlb,
- * MAP_PRIVATE and what is no memfd are refused with -EINVAL and the reason.
+ * MAP_PRIVATE, what is no memfd and what is guest memory already are refused with -EINVAL and the
+ * reason.
  *
  * A memfd that another process maps, too (vhost-user), is not watched there: what that process may
  * touch must be pinned (apf_pin). With a swap file, what the kernel has pinned (io_uring's fixed
@@ -472,7 +474,11 @@ int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind
 int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *e);
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *e);
 
-/* Starts serving. What is touched before waits until then. */
+/*
+ * Starts serving. What is touched before waits until then; calls that may have to wait for memory
+ * (apf_read, apf_write, apf_populate, apf_pin, apf_hold, apf_evict, apf_discard of less than a
+ * block) fail with -EINVAL until then.
+ */
 int apf_start(struct apf *a, struct apf_error *e);
 
 /*
@@ -562,7 +568,7 @@ int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
  * evicted nor moved until apf_release for the same range, which counts it as written to. Holds
  * nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too little for the rest,
  * a block is held 1024 times, or the host has no memory for page tables; -EBUSY: the VM is paused
- * (above); nothing is held then.
+ * (above); nothing is held then. A release without its hold ends another's, or does nothing.
  */
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len);

@@ -85,6 +85,18 @@ struct apf {
 /* Copies an inner error to the caller's; returns its code. */
 int lib_error(struct apf_error *to, const struct err *from);
 
+/* One that begins with its size; a new header has more members at its end. */
+struct lib_struct {
+	const char *name;
+	size_t bytes_first; /* in the first header that had it */
+	size_t bytes;       /* here */
+};
+/*
+ * open.c: the caller's struct as ours, whichever header it was built with. What it does not have
+ * stays as it is in *to.
+ */
+int lib_struct_read(const struct lib_struct *t, const void *from, void *to, struct err *e);
+
 /* serve.c: CLOCK_MONOTONIC. */
 struct clock lib_clock(void);
 

@@ -340,6 +340,7 @@ static void what_cannot_be_served_is_refused(void **state)
 	struct statfs fs;
 	struct apf *a;
 	char *shared, *private, *readonly;
+	struct apf_memory m;
 
 	(void)state;
 	assert_int_equal(ftruncate(fd, 2 * MIB) | ftruncate(other, 2 * MIB), 0);
@@ -359,6 +360,15 @@ static void what_cannot_be_served_is_refused(void **state)
 	if (file >= 0 && ftruncate(file, 2 * MIB) == 0 && fstatfs(file, &fs) == 0 &&
 	    fs.f_type != TMPFS_MAGIC)
 		refused(a, (struct apf_memory){.fd = file}, "no memfd");
+	/* Two parts would take it away from each other. */
+	m = (struct apf_memory){.size = sizeof(m), .gpa = 2 * GPA, .bytes = MIB, .fd = fd,
+				.offset = MIB, .vmm = shared + MIB};
+	assert_int_equal(apf_memory_adopt(a, &m, &error), 0);
+	refused(a, (struct apf_memory){.fd = fd, .offset = MIB}, "are guest memory already");
+	refused(a, (struct apf_memory){.fd = fd, .offset = MIB - 4096},
+		"are guest memory already");
+	assert_int_equal(apf_memory_remove(a, 2 * GPA, &error), 0);
+	assert_int_equal(apf_memory_adopt(a, &m, &error), 0);
 	apf_close(a);
 	c.swap = "/tmp/asyncpf-adopt-never";
 	assert_int_equal(apf_open(vm, &c, &a, &error), 0);
@@ -716,6 +726,24 @@ static void what_is_pinned_must_be_held(void **state)
 	assert_true(pinned_write_survives(true));
 }
 
+static void a_release_too_many_ends_nothing(void **state)
+{
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), true);
+	apf_release(o.a, GPA, PAGE_BYTES);
+	assert_int_equal(apf_hold(o.a, GPA, PAGE_BYTES), 0);
+	apf_release(o.a, GPA, 2 * PAGE_BYTES);
+	apf_release(o.a, GPA, PAGE_BYTES);
+	/* No part of RAM. */
+	apf_release(o.a, GPA + RAM, PAGE_BYTES);
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	assert_false(residency(&o, 0) & APF_BLOCK_PRESENT);
+	assert_int_equal(page_of(&o, 0)[1], word_of(0));
+	close_own(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -737,6 +765,7 @@ int main(void)
 		cmocka_unit_test(who_gives_up_leaves_room),
 		cmocka_unit_test(what_is_written_during_eviction_is_kept),
 		cmocka_unit_test(what_is_pinned_must_be_held),
+		cmocka_unit_test(a_release_too_many_ends_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
