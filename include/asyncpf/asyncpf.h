@@ -94,7 +94,7 @@ enum apf_abi {
 	APF_ABI_LEGACY = 1,     /* Linux up to 5.7 */
 	APF_ABI_PF2 = 2,        /* the proposal of April 2020, its hazards closed */
 	APF_ABI_PF2_STRICT = 3, /* the same to the letter, for study */
-	APF_ABI_INT = 4,        /* Linux 5.8 and later: the default */
+	APF_ABI_INT = 4,        /* Linux 5.9 and later: the default */
 };
 
 #define APF_GRACE_AUTO (-1)
