@@ -461,6 +461,7 @@ struct hst {
 	struct hst_queue filled;
 	struct mem_touch later[HST_TOUCHES_MAX]; /* there was no fetch left for them */
 	unsigned later_count;
+	unsigned touched_again; /* touches in a row of what had been touched already */
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
 	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK,
@@ -650,6 +651,8 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e);
 unsigned hst_touch_room(const struct hst *h);
 /* One that waits can be served now. */
 bool hst_touch_due(const struct hst *h);
+/* How long to sleep before more are read: they tell nothing new, and come as fast as that. */
+uint64_t hst_touch_pause_ns(const struct hst *h);
 
 /*
  * What is discarded reads as zeroes from then on and takes no memory; what is pinned or held keeps

@@ -72,6 +72,7 @@ static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *re
 {
 	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
 
+	h->touched_again = f->touched && (f->views & view) ? h->touched_again + 1 : 0;
 	f->ahead = false;
 	fetch_touch(f);
 	f->views |= view & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
@@ -158,6 +159,20 @@ static int guest_touch(struct hst *h, roff_t off, struct err *e)
 	h->stats.faults_total += counts;
 	h->stats.joined += joined;
 	return 0;
+}
+
+/*
+ * Threads that wait for the same block come once each. A thread with a signal pending, in a system
+ * call or in KVM's own code, is sent back by the kernel to touch again at once, and again.
+ */
+#define TOUCHED_AGAIN_MAX 64u
+
+uint64_t hst_touch_pause_ns(const struct hst *h)
+{
+	if (h->touched_again <= TOUCHED_AGAIN_MAX)
+		return 0;
+	/* Longer after each few, to 16 ms: all else that this thread does waits, too. */
+	return NS_PER_MS << min_u64((h->touched_again - TOUCHED_AGAIN_MAX) / 8, 4);
 }
 
 bool hst_touch_due(const struct hst *h)

@@ -211,6 +211,16 @@ static bool linger(const struct apf *a, uint64_t ns)
 	return touched;
 }
 
+/* Sleeps if it must before it reads touches. Those are kept in the kernel meanwhile. */
+static void pace(const struct apf *a)
+{
+	uint64_t ns = hst_touch_pause_ns(&a->hst);
+	struct timespec ts = timespec_of(ns);
+
+	if (ns > 0)
+		(void)nanosleep(&ts, NULL);
+}
+
 static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_t *linger_ns)
 {
 	struct mem_touch at[HST_TOUCHES_MAX];
@@ -220,6 +230,8 @@ static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_
 	int touches = 0;
 	bool more;
 
+	if (*touched)
+		pace(a);
 	if (*touched && room > 0)
 		touches = gmem_touches(a->gmem, at, room, touched, &e);
 	lib_lock(a);

@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -44,10 +45,10 @@ static unsigned char *adopt(struct vm *v, const char *uri)
 
 /* Those that docs/embedding.md names for the two. */
 static const int calls[] = {
-	SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait2, SYS_exit, SYS_fallocate, SYS_futex,
-	SYS_io_uring_enter, SYS_io_uring_register, SYS_ioctl, SYS_madvise, SYS_mincore,
-	SYS_newfstatat, SYS_pread64, SYS_preadv2, SYS_read, SYS_rt_sigprocmask, SYS_sched_yield,
-	SYS_timerfd_settime, SYS_write,
+	SYS_clock_nanosleep, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait2, SYS_exit,
+	SYS_fallocate, SYS_futex, SYS_io_uring_enter, SYS_io_uring_register, SYS_ioctl,
+	SYS_madvise, SYS_mincore, SYS_newfstatat, SYS_pread64, SYS_preadv2, SYS_read,
+	SYS_rt_sigprocmask, SYS_sched_yield, SYS_timerfd_settime, SYS_write,
 };
 
 static void filter(void)
@@ -358,6 +359,88 @@ static void asleep_while_nothing_comes(void **state)
 		rmdir(folder);
 }
 
+struct interrupted {
+	unsigned char *at;
+	pid_t tid; /* atomic */
+	int error;
+};
+
+/* Zeroes are read into absent memory. */
+static void *read_into(void *arg)
+{
+	struct interrupted *i = arg;
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+
+	__atomic_store_n(&i->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	i->error = read(zero, i->at, PAGE_BYTES) < 0 ? errno : 0;
+	close(zero);
+	return NULL;
+}
+
+static uint64_t ran_ns(pid_t tid)
+{
+	unsigned long long ns = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%llu", &ns), 1);
+	fclose(f);
+	return ns;
+}
+
+static void take_note(void *ctx, const char *name)
+{
+	(void)name;
+	__atomic_store_n((pid_t *)ctx, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+#define STORM_NS (50 * 1000000ull)
+
+/*
+ * A system call that waits for absent memory, and a signal for its thread: the kernel has the touch
+ * made again without end. That costs the thread a CPU, and must not cost the library's another.
+ */
+static void a_pending_signal_costs_one_cpu(void **state)
+{
+	struct sigaction sa = {.sa_handler = nothing};
+	struct interrupted i = {.tid = 0};
+	uint64_t ours, theirs;
+	pthread_t thread;
+	pid_t serving;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	v.config.on_thread = take_note;
+	v.config.on_thread_ctx = &serving;
+	vm_memory(&v, NULL);
+	i.at = adopt(&v, NEVER);
+	assert_int_equal(sigaction(SIGUSR1, &sa, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, read_into, &i), 0);
+	while (!__atomic_load_n(&i.tid, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	all_fall_asleep();
+	ours = ran_ns(serving);
+	theirs = ran_ns(i.tid);
+	pthread_kill(thread, SIGUSR1);
+	while (ran_ns(i.tid) - theirs < STORM_NS)
+		usleep(1000);
+	assert_true(ran_ns(serving) - ours < (ran_ns(i.tid) - theirs) / 2);
+	apf_stop(v.apf);
+	pthread_join(thread, NULL);
+	assert_int_equal(i.error, EFAULT);
+	all_fall_asleep();
+	apf_close(v.apf);
+}
+
 static void asleep_when_idle(void **state)
 {
 	char folder[] = "/tmp/asyncpf-threads-XXXXXX", swap[64];
@@ -389,6 +472,7 @@ int main(void)
 		VM_TEST(each_thread_begins_with_the_hook),
 		VM_TEST(without_a_hook_they_have_names),
 		VM_TEST(asleep_when_idle),
+		VM_TEST(a_pending_signal_costs_one_cpu),
 		VM_TEST_ARG("asleep_while_a_source_fails", asleep_while_nothing_comes, &fails),
 		VM_TEST_ARG("asleep_while_a_source_hangs", asleep_while_nothing_comes, &hangs),
 		VM_TEST_ARG("asleep_while_a_vcpu_waits", asleep_while_nothing_comes, &block),

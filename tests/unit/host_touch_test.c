@@ -218,6 +218,29 @@ static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
 	hx_close(x);
 }
 
+/* Who has a signal pending is sent back to touch again by the kernel, as fast as it is told. */
+static void what_comes_again_and_again_is_read_slowly(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
+	struct hx *x = hx_open_pages(&cfg, 512);
+
+	(void)state;
+	for (unsigned i = 0; i < 65; i++) {
+		assert_int_equal(hst_touch_pause_ns(&x->h), 0);
+		assert_int_equal(touch(x, 7), 0);
+	}
+	assert_int_equal(hst_touch_pause_ns(&x->h), 0);
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), NS_PER_MS);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), 16 * NS_PER_MS);
+	/* Another block. */
+	assert_int_equal(touch(x, 8), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), 0);
+	hx_close(x);
+}
+
 /* ---- the VMM's view ---- */
 
 #define BOTH (MEM_VIEW_GUEST | MEM_VIEW_VMM)
@@ -372,6 +395,7 @@ int main(void)
 		cmocka_unit_test(after_the_end_a_touch_is_refused),
 		cmocka_unit_test(kernel_faults_are_fetched),
 		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),
+		cmocka_unit_test(what_comes_again_and_again_is_read_slowly),
 		cmocka_unit_test(one_read_serves_both_views),
 		cmocka_unit_test(what_the_guest_sees_is_shown_to_the_vmm),
 		cmocka_unit_test(who_comes_late_is_not_forgotten),
