@@ -54,13 +54,13 @@ struct store {
 	pthread_t threads[THREADS];
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t more;
-	struct apf_read reads[READS_MAX]; /* a ring of what nobody has begun */
+	struct apf_read_request reads[READS_MAX]; /* a ring of what nobody has begun */
 	unsigned first, count;
 	int end;
 };
 
 /* Called by a vCPU's thread, or the library's: takes note, and returns. */
-static void store_read(void *ctx, const struct apf_read *rd)
+static void store_read(void *ctx, const struct apf_read_request *rd)
 {
 	struct store *s = (struct store *)ctx;
 
@@ -71,7 +71,7 @@ static void store_read(void *ctx, const struct apf_read *rd)
 }
 
 /* No cancel callback is needed: pread() comes back, and then the read is answered. */
-static void store_serve(struct store *s, const struct apf_read *rd)
+static void store_serve(struct store *s, const struct apf_read_request *rd)
 {
 	static __thread char piece[PIECE_BYTES];
 	uint64_t from = rd->offset / PIECE_BYTES * PIECE_BYTES;
@@ -102,7 +102,7 @@ static void *store_thread(void *ctx)
 
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		struct apf_read rd;
+		struct apf_read_request rd;
 
 		while (s->count == 0 && !s->end)
 			pthread_cond_wait(&s->more, &s->lock);

@@ -347,8 +347,8 @@ typedef uint64_t apf_read_id; /* of one read: never 0, and not the same again in
  * What the VMM is to read: bytes [offset, offset + len) of its source, to buf, which is the VMM's
  * alone until it answers, and not its to touch any more from then on.
  */
-struct apf_read {
-	size_t size; /* sizeof(struct apf_read) in the library: members are added at the end */
+struct apf_read_request {
+	size_t size; /* sizeof of it in the library: members are added at the end */
 	apf_read_id id;
 	uint64_t offset; /* bytes; offset + len is the source's size at most */
 	uint64_t len;    /* bytes, 1..block_bytes */
@@ -376,7 +376,7 @@ struct apf_source_config {
 	 * apf_read_failed: here, which costs no wake-up, or later by any thread, in any order. No
 	 * more than config.queue_depth are outstanding. *rd is valid during the call; copy it.
 	 */
-	void (*read)(void *ctx, const struct apf_read *rd);
+	void (*read)(void *ctx, const struct apf_read_request *rd);
 	/*
 	 * The read is not wanted any more: apf_resume reads anew what took longer than
 	 * source_timeout_ms, and apf_close and apf_stop end everything. It still has to be
@@ -689,14 +689,14 @@ int apf_trouble_get(struct apf *a, struct apf_error *e);
  * there, in docs/counters.md, and at run time here; NULL: there is no such row. A newer library
  * may have more rows than the header that a program was built with.
  */
-struct apf_counter_info {
+struct apf_counter_row {
 	const char *name; /* "faults_total" */
 	const char *help; /* one sentence */
 	enum apf_counter_unit unit;
 	enum apf_counter_kind kind;
 	enum apf_counter_scope scope;
 };
-const struct apf_counter_info *apf_counter_info(unsigned index);
+const struct apf_counter_row *apf_counter_info(unsigned index);
 
 /*
  * ret_values: a struct apf_counters, or an array of uint64_t in the table's order; size: its

@@ -72,7 +72,7 @@ bool lib_custom_due(const struct apf *a)
 
 static void tell(const struct apf_source *s, const struct src_custom_call *call)
 {
-	const struct apf_read rd = {
+	const struct apf_read_request rd = {
 		.size = sizeof(rd),
 		.id = call->id,
 		.offset = call->offset,

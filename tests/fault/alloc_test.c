@@ -108,7 +108,7 @@ static bool stated(int rc, const struct apf_error *e)
 /* A source of our own; freed after apf_close. */
 static struct apf_source *own;
 
-static void read_own(void *ctx, const struct apf_read *rd)
+static void read_own(void *ctx, const struct apf_read_request *rd)
 {
 	(void)ctx;
 	CHECK(apf_read_zeroes(own, rd->id) == 0);
