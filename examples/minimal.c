@@ -59,7 +59,7 @@ int main(int argc, char **argv)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
 
-	if (vm < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+	if (vm < 0)
 		return fail("/dev/kvm", NULL);
 
 	/* apf: guest memory, and what stands behind it. */
@@ -76,8 +76,9 @@ int main(int argc, char **argv)
 
 	slot.memory_size = 2 << 20;
 	slot.userspace_addr = (unsigned long)apf_memory_hva(apf, 0); /* apf */
-	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-		return fail("memory slot", NULL);
+	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ||
+	    ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+		return fail("memory slot, interrupt controllers", NULL);
 
 	int fd = ioctl(vm, KVM_CREATE_VCPU, 0);
 	size_t run_bytes = (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);

@@ -54,13 +54,13 @@ struct store {
 	pthread_t threads[THREADS];
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t more;
-	struct apf_read reads[READS_MAX]; /* a ring of what nobody has begun */
+	struct apf_read_request reads[READS_MAX]; /* a ring of what nobody has begun */
 	unsigned first, count;
 	int end;
 };
 
 /* Called by a vCPU's thread, or the library's: takes note, and returns. */
-static void store_read(void *ctx, const struct apf_read *rd)
+static void store_read(void *ctx, const struct apf_read_request *rd)
 {
 	struct store *s = (struct store *)ctx;
 
@@ -71,7 +71,7 @@ static void store_read(void *ctx, const struct apf_read *rd)
 }
 
 /* No cancel callback is needed: pread() comes back, and then the read is answered. */
-static void store_serve(struct store *s, const struct apf_read *rd)
+static void store_serve(struct store *s, const struct apf_read_request *rd)
 {
 	static __thread char piece[PIECE_BYTES];
 	uint64_t from = rd->offset / PIECE_BYTES * PIECE_BYTES;
@@ -102,7 +102,7 @@ static void *store_thread(void *ctx)
 
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
-		struct apf_read rd;
+		struct apf_read_request rd;
 
 		while (s->count == 0 && !s->end)
 			pthread_cond_wait(&s->more, &s->lock);
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
 
-	if (vm < 0 || ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+	if (vm < 0)
 		return fail("/dev/kvm", NULL);
 	if (open_memory(vm, &store, &apf, &error) < 0)
 		return fail("memory", &error);
@@ -220,6 +220,8 @@ int main(int argc, char **argv)
 	slot.userspace_addr = (unsigned long)apf_memory_hva(apf, 0);
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 		return fail("memory slot", NULL);
+	if (ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+		return fail("interrupt controllers", NULL);
 
 	int fd = ioctl(vm, KVM_CREATE_VCPU, 0);
 	void *mapped = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0),

@@ -250,7 +250,6 @@ static void open_machine(struct vm *vm)
 	if (vm->kvm < 0)
 		die("/dev/kvm", strerror(errno));
 	vm->fd = call(vm->kvm, KVM_CREATE_VM, NULL, "VM");
-	call(vm->fd, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers");
 }
 
 /* From the file, at once. */
@@ -284,6 +283,7 @@ static void open_memory(struct vm *vm, const char *path)
 	slot.userspace_addr = (uintptr_t)vm->ram;
 	load_image(vm, path);
 	call(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot, "memory slot");
+	call(vm->fd, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers");
 }
 
 /* Page tables for user mode, the guest's code and its requests. */

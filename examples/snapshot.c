@@ -96,7 +96,7 @@ static void open_vm(struct vm *vm, const char *uri)
 
 	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	vm->fd = vm->kvm < 0 ? -1 : ioctl(vm->kvm, KVM_CREATE_VM, 0);
-	if (vm->fd < 0 || ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0) < 0)
+	if (vm->fd < 0)
 		die("/dev/kvm", NULL);
 	apf_config_init(&config);
 	if (apf_open(vm->fd, &config, &vm->apf, &error) < 0 ||
@@ -107,6 +107,7 @@ static void open_vm(struct vm *vm, const char *uri)
 	slot.memory_size = RAM_BYTES;
 	slot.userspace_addr = (unsigned long)apf_memory_hva(vm->apf, 0);
 	call(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot, "memory slot");
+	call(vm->fd, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers");
 	vm->vcpu_fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
 	vm->run = (struct kvm_run *)mmap(NULL, (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0),
 					 PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu_fd, 0);

@@ -178,7 +178,7 @@ class apf_memory(ctypes.Structure):
                 ("offset", c_uint64), ("vmm", c_void_p), ("guest", c_void_p)]
 
 
-class apf_read(ctypes.Structure):
+class apf_read_request(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("id", c_uint64), ("offset", c_uint64), ("len", c_uint64),
                 ("buf", c_void_p), ("urgent", c_int)]
 
@@ -189,7 +189,7 @@ class apf_source_config(ctypes.Structure):
         ("ctx", c_void_p),
         ("bytes", c_uint64),
         ("wrap", c_char_p),
-        ("read", CFUNCTYPE(None, c_void_p, POINTER(apf_read))),
+        ("read", CFUNCTYPE(None, c_void_p, POINTER(apf_read_request))),
         ("cancel", CFUNCTYPE(None, c_void_p, c_uint64)),
         ("close", CFUNCTYPE(None, c_void_p)),
     ]
@@ -203,7 +203,7 @@ class apf_wait(ctypes.Structure):
     _fields_ = [("size", c_size_t), ("timeout_ns", c_int64), ("vcpu", c_void_p)]
 
 
-class apf_counter_info(ctypes.Structure):
+class apf_counter_row(ctypes.Structure):
     _fields_ = [("name", c_char_p), ("help", c_char_p), ("unit", c_uint), ("kind", c_uint),
                 ("scope", c_uint)]
 
@@ -267,7 +267,7 @@ FUNCTIONS = {
     "apf_resume": (None, [_APF]),
     "apf_is_paused": (c_int, [_APF]),
     "apf_trouble_get": (c_int, [_APF, _ERROR]),
-    "apf_counter_info": (POINTER(apf_counter_info), [c_uint]),
+    "apf_counter_info": (POINTER(apf_counter_row), [c_uint]),
     "apf_counters_get": (None, [_APF, c_void_p, c_size_t]),
     "apf_version": (c_char_p, []),
 }

@@ -94,7 +94,7 @@ enum apf_abi {
 	APF_ABI_LEGACY = 1,     /* Linux up to 5.7 */
 	APF_ABI_PF2 = 2,        /* the proposal of April 2020, its hazards closed */
 	APF_ABI_PF2_STRICT = 3, /* the same to the letter, for study */
-	APF_ABI_INT = 4,        /* Linux 5.8 and later: the default */
+	APF_ABI_INT = 4,        /* Linux 5.9 and later: the default */
 };
 
 #define APF_GRACE_AUTO (-1)
@@ -180,7 +180,8 @@ struct apf_config {
 	 * "asyncpf-evict", and where threads read and write (config.io) "asyncpf-read" and
 	 * "asyncpf-write". To name it otherwise, to place it, to give it a seccomp filter. All
 	 * signals are blocked there. All are made by the thread that calls apf_start, before that
-	 * returns. No thread of the library's spins. NULL: nothing.
+	 * returns. No thread of the library's spins: one that waits for the lock of its VM sleeps
+	 * after a few microseconds. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, const char *name);
 	void *on_thread_ctx;
@@ -220,7 +221,8 @@ void apf_config_init_sized(struct apf_config *c, size_t size);
 /* ---- one VM ---- */
 
 /*
- * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip); it stays
+ * vm_fd: a VM with in-kernel local APICs (KVM_CREATE_IRQCHIP or a split irqchip), which may be
+ * made after this call: KVM_CREATE_IRQCHIP first makes it wait 10 to 20 ms on Linux 6.18. It stays
  * yours. Unless faults is APF_FAULTS_KERNEL, three MSRs of the VM are directed to user space
  * (KVM_X86_SET_MSR_FILTER) and exception payloads are enabled.
  */
@@ -263,7 +265,8 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
  * library watches (userfaultfd) from then on; both stay the VMM's. vmm NULL: the library maps it.
  * fd -1: the memfd is the library's, too; fd, offset and vmm are set and stay the library's.
  * What the memfd holds already is guest memory, and goes before what a source has. hugetlb,
- * MAP_PRIVATE and what is no memfd are refused with -EINVAL and the reason.
+ * MAP_PRIVATE, what is no memfd and what is guest memory already are refused with -EINVAL and the
+ * reason.
  *
  * A memfd that another process maps, too (vhost-user), is not watched there: what that process may
  * touch must be pinned (apf_pin). With a swap file, what the kernel has pinned (io_uring's fixed
@@ -344,8 +347,8 @@ typedef uint64_t apf_read_id; /* of one read: never 0, and not the same again in
  * What the VMM is to read: bytes [offset, offset + len) of its source, to buf, which is the VMM's
  * alone until it answers, and not its to touch any more from then on.
  */
-struct apf_read {
-	size_t size; /* sizeof(struct apf_read) in the library: members are added at the end */
+struct apf_read_request {
+	size_t size; /* sizeof of it in the library: members are added at the end */
 	apf_read_id id;
 	uint64_t offset; /* bytes; offset + len is the source's size at most */
 	uint64_t len;    /* bytes, 1..block_bytes */
@@ -373,7 +376,7 @@ struct apf_source_config {
 	 * apf_read_failed: here, which costs no wake-up, or later by any thread, in any order. No
 	 * more than config.queue_depth are outstanding. *rd is valid during the call; copy it.
 	 */
-	void (*read)(void *ctx, const struct apf_read *rd);
+	void (*read)(void *ctx, const struct apf_read_request *rd);
 	/*
 	 * The read is not wanted any more: apf_resume reads anew what took longer than
 	 * source_timeout_ms, and apf_close and apf_stop end everything. It still has to be
@@ -471,7 +474,11 @@ int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind
 int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *e);
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *e);
 
-/* Starts serving. What is touched before waits until then. */
+/*
+ * Starts serving. What is touched before waits until then; calls that may have to wait for memory
+ * (apf_read, apf_write, apf_populate, apf_pin, apf_hold, apf_evict, apf_discard of less than a
+ * block) fail with -EINVAL until then.
+ */
 int apf_start(struct apf *a, struct apf_error *e);
 
 /*
@@ -561,7 +568,7 @@ int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len);
  * evicted nor moved until apf_release for the same range, which counts it as written to. Holds
  * nest. Blocks, as apf_populate does. -ENOSPC: resident_max would leave too little for the rest,
  * a block is held 1024 times, or the host has no memory for page tables; -EBUSY: the VM is paused
- * (above); nothing is held then.
+ * (above); nothing is held then. A release without its hold ends another's, or does nothing.
  */
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len);
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len);
@@ -682,14 +689,14 @@ int apf_trouble_get(struct apf *a, struct apf_error *e);
  * there, in docs/counters.md, and at run time here; NULL: there is no such row. A newer library
  * may have more rows than the header that a program was built with.
  */
-struct apf_counter_info {
+struct apf_counter_row {
 	const char *name; /* "faults_total" */
 	const char *help; /* one sentence */
 	enum apf_counter_unit unit;
 	enum apf_counter_kind kind;
 	enum apf_counter_scope scope;
 };
-const struct apf_counter_info *apf_counter_info(unsigned index);
+const struct apf_counter_row *apf_counter_info(unsigned index);
 
 /*
  * ret_values: a struct apf_counters, or an array of uint64_t in the table's order; size: its

@@ -285,17 +285,29 @@ static void pause_for(struct hst *h, const struct err *why, gpa_t gpa)
 	hst_pause_for(h, &t);
 }
 
-void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
-		    const struct err *why)
+static void serve_touches(struct hst *h, const struct mem_touch *touches, unsigned count)
 {
-	if (count < 0)
-		pause_for(h, why, (gpa_t){0});
-	for (int i = 0; i < count; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		struct err e = {.code = 0};
 
 		if (hst_kernel_touch(h, &touches[i], &e) < 0)
 			pause_for(h, &e, ram_gpa(&h->ram, touches[i].off));
 	}
+}
+
+void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
+		    const struct err *why)
+{
+	struct mem_touch later[HST_TOUCHES_MAX];
+	unsigned later_count = h->later_count;
+
+	if (count < 0)
+		pause_for(h, why, (gpa_t){0});
+	/* Who has waited longest comes first. */
+	memcpy(later, h->later, sizeof(later));
+	h->later_count = 0;
+	serve_touches(h, later, later_count);
+	serve_touches(h, touches, count > 0 ? (unsigned)count : 0);
 	hst_run_timers(h);
 }
 

@@ -88,7 +88,8 @@ bool hst_vcpu_is_called_back(const struct hst_vcpu *v);
 
 /*
  * It has been woken by a deadline, by the end of a read, or by touches that the kernel has
- * reported (count of them; negative: *why says why they could not be read). Then it pumps.
+ * reported (count of them, hst_touch_room at most; negative: *why says why they could not be
+ * read), or by hst_touch_due. Then it pumps.
  */
 void hst_serve_step(struct hst *h, const struct mem_touch *touches, int count,
 		    const struct err *why);

@@ -33,6 +33,7 @@
 #include "port/platform.h"
 
 #define HST_VCPUS_MAX 1024
+#define HST_TOUCHES_MAX 32u
 #define HST_BLOCK_SHIFT_MAX CHUNK_SHIFT
 /* Writes to the swap file at a time, and blocks (256 KiB at least one) in one of them. */
 #define HST_WRITES_MAX 32u
@@ -458,6 +459,9 @@ struct hst {
 	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */
 	uint32_t in_guest; /* vCPUs whose `where` is HST_IN_GUEST */
 	struct hst_queue filled;
+	struct mem_touch later[HST_TOUCHES_MAX]; /* there was no fetch left for them */
+	unsigned later_count;
+	unsigned touched_again; /* touches in a row of what had been touched already */
 	bool stopping;     /* hst_stop: nothing is read any more */
 	bool dispatching;  /* fetch.c: reads that end at once must not recurse */
 	unsigned troubled; /* fetches FAILED, STUCK or CANCELLED, writes FAILED or STUCK,
@@ -639,9 +643,16 @@ uint64_t hst_resident_bytes(const struct hst *h);
 /*
  * The kernel reported a touch (userfaultfd). In the guest's view, with user, block, stall: the
  * chunk is poisoned, so that the next touch comes as a fault; else the block is fetched.
+ * What there is no fetch left for waits, and its thread in the kernel, for hst_serve_step: at most
+ * HST_TOUCHES_MAX, so that no more are to be read than hst_touch_room; the kernel keeps the rest.
  * Returns 0 or -Exxx with text.
  */
 int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e);
+unsigned hst_touch_room(const struct hst *h);
+/* One that waits can be served now. */
+bool hst_touch_due(const struct hst *h);
+/* How long to sleep before more are read: they tell nothing new, and come as fast as that. */
+uint64_t hst_touch_pause_ns(const struct hst *h);
 
 /*
  * What is discarded reads as zeroes from then on and takes no memory; what is pinned or held keeps

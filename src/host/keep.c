@@ -96,6 +96,9 @@ bool hst_hold_long(struct hst *h, roff_t off)
 
 void hst_release_long(struct hst *h, roff_t off)
 {
+	/* The VMM's word, which may be wrong. */
+	if (h->evict.held_long == 0 || h->evict.keeps[block_of(h, off)] == 0)
+		return;
 	h->evict.held_long--;
 	hst_release(h, off);
 }

@@ -72,11 +72,30 @@ static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *re
 {
 	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
 
+	h->touched_again = f->touched && (f->views & view) ? h->touched_again + 1 : 0;
 	f->ahead = false;
 	fetch_touch(f);
 	f->views |= view & (MEM_VIEW_GUEST | MEM_VIEW_VMM);
 }
 
+/* Of a VM that ends: what is not in memory, and what there may be no fetch for any more. */
+static bool will_not_come(const struct hst *h, uint32_t block)
+{
+	switch (block_kind(h, block)) {
+	case BLOCK_ABSENT:
+	case BLOCK_DROPPING:
+		return true;
+	case BLOCK_FETCHING:
+		return !block_fetch(h, block)->filled;
+	default:
+		return !fetch_room(h);
+	}
+}
+
+/* There is no fetch left for it: whoever touched waits on in the kernel. */
+#define TOUCH_LATER 1
+
+/* 0, TOUCH_LATER, or -Exxx with text; so does guest_touch. */
 static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 {
 	roff_t start;
@@ -84,15 +103,13 @@ static int vmm_touch(struct hst *h, uint32_t block, struct err *e)
 	bool joined;
 
 	hst_block_range(h, block, &start, &len);
-	h->stats.vmm_touches++;
-	if (h->stopping && block_kind(h, block) == BLOCK_ABSENT)
+	if (h->stopping && will_not_come(h, block))
 		return h->mem.ops->refuse(h->mem.ctx, start, len, e);
 	/* What was shown before was taken out by the host, as above. */
 	if (block_kind(h, block) == BLOCK_PRESENT && block_show_vmm(h, block))
 		return 0;
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
-		/* Woken, the kernel reports it once more. */
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+		return TOUCH_LATER;
 	if (block_kind(h, block) == BLOCK_PRESENT)
 		/* A fetch that fails is tried again when the VM goes on. */
 		fetch_present_again(h, block, MEM_VIEW_VMM);
@@ -114,23 +131,19 @@ static int refuse_vcpu(struct hst *h, roff_t start, uint64_t len)
 	return 0;
 }
 
-int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
+static int guest_touch(struct hst *h, roff_t off, struct err *e)
 {
-	uint32_t block = block_of(h, t->off);
-	roff_t off = t->off, start;
+	bool counts = h->cfg.faults == HST_FAULTS_KERNEL;
+	uint32_t block = block_of(h, off);
+	roff_t start;
 	uint64_t len;
 	bool joined;
 
-	if (!ram_region_at(&h->ram, off))
-		return 0; /* of a region that has left */
-	if (t->view == MEM_VIEW_VMM)
-		return vmm_touch(h, block, e);
 	hst_block_range(h, block, &start, &len);
 	if (h->stopping && block_kind(h, block) != BLOCK_PRESENT)
 		return refuse_vcpu(h, start, len);
-	if (h->cfg.faults == HST_FAULTS_KERNEL)
-		h->stats.faults_total++;
 	if (block_kind(h, block) == BLOCK_PRESENT) {
+		h->stats.faults_total += counts;
 		h->stats.redundant++;
 		return show_again(h, block, e);
 	}
@@ -141,9 +154,50 @@ int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
 		return h->mem.ops->poison(h->mem.ctx, start, len, e);
 	}
 	if (block_kind(h, block) != BLOCK_FETCHING && !fetch_room(h))
-		/* Woken, the kernel reports it once more. */
-		return h->mem.ops->wake(h->mem.ctx, start, len, e);
+		return TOUCH_LATER;
 	fetch_touched(h, block, MEM_VIEW_GUEST, &joined);
+	h->stats.faults_total += counts;
 	h->stats.joined += joined;
 	return 0;
+}
+
+/*
+ * Threads that wait for the same block come once each. A thread with a signal pending, in a system
+ * call or in KVM's own code, is sent back by the kernel to touch again at once, and again.
+ */
+#define TOUCHED_AGAIN_MAX 64u
+
+uint64_t hst_touch_pause_ns(const struct hst *h)
+{
+	if (h->touched_again <= TOUCHED_AGAIN_MAX)
+		return 0;
+	/* Longer after each few, to 16 ms: all else that this thread does waits, too. */
+	return NS_PER_MS << min_u64((h->touched_again - TOUCHED_AGAIN_MAX) / 8, 4);
+}
+
+bool hst_touch_due(const struct hst *h)
+{
+	return h->later_count > 0 && (h->stopping || fetch_room(h));
+}
+
+unsigned hst_touch_room(const struct hst *h)
+{
+	return HST_TOUCHES_MAX - h->later_count;
+}
+
+int hst_kernel_touch(struct hst *h, const struct mem_touch *t, struct err *e)
+{
+	int rc;
+
+	if (!ram_region_at(&h->ram, t->off))
+		return 0; /* of a region that has left */
+	rc = t->view == MEM_VIEW_VMM ? vmm_touch(h, block_of(h, t->off), e)
+				     : guest_touch(h, t->off, e);
+	if (rc == TOUCH_LATER) {
+		ASSERT(h->later_count < HST_TOUCHES_MAX);
+		h->later[h->later_count++] = *t;
+		return 0;
+	}
+	h->stats.vmm_touches += t->view == MEM_VIEW_VMM;
+	return rc;
 }

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "abi/apf.h"
@@ -72,6 +73,9 @@ int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint
 
 	if (v->fd >= 0)
 		return err_set(e, -EBUSY, "vCPU %u: attached already", vcpu);
+	if (fd < 0 || !run || run == MAP_FAILED)
+		return err_set(e, -EINVAL, "vCPU %u: no descriptor, or no kvm_run mapped of it",
+			       vcpu);
 	/* Without the capability a message has 8 bits of APIC id, and 0xff is everybody. */
 	if (apic_id >= 0xff && !k->x2apic_ids)
 		return err_set(e, -EINVAL, "vCPU %u: APIC id %u is above 254: the VM needs "

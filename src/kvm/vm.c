@@ -76,6 +76,16 @@ int kvmp_vm_msr_exits(int vm_fd, uint32_t exits, struct err *e)
 			  "X86_USER_SPACE_MSR", e);
 }
 
+int kvmp_vm_check(int vm_fd, struct err *e)
+{
+	/* /dev/kvm itself knows extensions, too. */
+	if (KVMP_IOCTL(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY) > 0 &&
+	    KVMP_IOCTL(vm_fd, KVM_GET_API_VERSION, 0) < 0)
+		return 0;
+	return err_set(e, -EINVAL, "kvm: descriptor %d is no VM: pass what KVM_CREATE_VM returned",
+		       vm_fd);
+}
+
 int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e)
 {
 	int rc;
@@ -127,18 +137,18 @@ int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e)
 		close(kvm);
 		return rc;
 	}
-	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB,
-	 * unused. */
-	if (KVMP_IOCTL(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 ||
-	    KVMP_IOCTL(vm, KVM_CREATE_IRQCHIP, 0) < 0) {
-		int rc = err_sys(e, -errno, "kvm: in-kernel interrupt controllers");
-
-		close(vm);
-		close(kvm);
-		return rc;
-	}
 	*ret_kvm_fd = kvm;
 	*ret_vm_fd = vm;
+	return 0;
+}
+
+int kvmp_vm_irqchip(int vm_fd, struct err *e)
+{
+	/* Where real-mode emulation on older Intel hosts keeps its task segment: below 4 GiB,
+	 * unused. */
+	if (KVMP_IOCTL(vm_fd, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 ||
+	    KVMP_IOCTL(vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return err_sys(e, -errno, "kvm: in-kernel interrupt controllers");
 	return 0;
 }
 

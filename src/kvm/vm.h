@@ -17,6 +17,8 @@ struct kvm_cpuid2;
 
 struct kvm_msr_filter;
 
+/* Whether it is a VM's descriptor: 0 or -EINVAL with text. */
+int kvmp_vm_check(int vm_fd, struct err *e);
 /*
  * Enables exception payloads and user-space MSR exits for the registers that concern us. 0 or
  * -Exxx; the text names the capability that is missing. ack_to_kvm: guests speak int, whose ACK
@@ -39,8 +41,14 @@ uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features);
 
 /* ---- for the small VMM ---- */
 
-/* Opens /dev/kvm and makes a VM with in-kernel local APICs. The text says what to do. */
+/* Opens /dev/kvm and makes a VM. The text says what to do. */
 int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e);
+/*
+ * Its interrupt controllers, and what else it needs before its first vCPU. That sets a grace period
+ * of the kernel's (SRCU) in motion, for which apf_open and new memslots would wait 10 to 20 ms:
+ * after those.
+ */
+int kvmp_vm_irqchip(int vm_fd, struct err *e);
 int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e);
 /* Creates a vCPU and maps its kvm_run (unmap: kvmp_vcpu_close). */
 int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,

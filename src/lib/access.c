@@ -329,22 +329,31 @@ int lib_write(struct apf *a, uint64_t gpa, const void *buf, uint64_t len)
 	return write_all(a, gpa, buf, len, &while_served);
 }
 
+static int read_wait(const struct apf_wait *wait, struct apf_wait *ret)
+{
+	static const struct lib_struct type = {
+		"apf_wait", offsetof(struct apf_wait, vcpu) + sizeof(wait->vcpu), sizeof(*ret)};
+	struct err e;
+
+	apf_wait_init(ret);
+	return wait ? lib_struct_read(&type, wait, ret, &e) : 0;
+}
+
 static int64_t access_vector(struct apf *a, const struct apf_range *v, unsigned count,
 			     const struct apf_wait *wait, enum access how)
 {
 	struct patience p = endless;
+	struct apf_wait w;
 	int64_t done = 0;
 	int rc = 0;
 
-	if (!a->started || (wait && wait->size != sizeof(*wait)))
+	if (!a->started || read_wait(wait, &w) < 0)
 		return -EINVAL;
 	lib_lock(a);
 	a->users++;
-	if (wait) {
-		p.v = wait->vcpu;
-		if (wait->timeout_ns >= 0)
-			p.until_ns = hst_now_ns(&a->hst) + (uint64_t)wait->timeout_ns;
-	}
+	p.v = w.vcpu;
+	if (w.timeout_ns >= 0)
+		p.until_ns = hst_now_ns(&a->hst) + (uint64_t)w.timeout_ns;
 	for (unsigned i = 0; rc == 0 && i < count; i++) {
 		struct access_job j = {v[i].gpa, v[i].buf, v[i].len, how, 0};
 

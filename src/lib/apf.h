@@ -29,8 +29,9 @@ struct apf {
 	struct apf_config cfg;
 	int vm_fd;
 	pthread_mutex_t lock;
-	unsigned lock_spins;
 	unsigned lock_wanted; /* threads that wait for it; atomic */
+	unsigned giving_way;  /* threads that wait until one of those has had it, */
+	pthread_cond_t given_way; /* by this */
 	pthread_cond_t outside; /* outside waiters: a block came, or we are closing */
 	unsigned outside_count; /* of waiters */
 	unsigned users;         /* callers in calls that wait: apf_close waits for them */
@@ -83,6 +84,18 @@ struct apf {
 
 /* Copies an inner error to the caller's; returns its code. */
 int lib_error(struct apf_error *to, const struct err *from);
+
+/* One that begins with its size; a new header has more members at its end. */
+struct lib_struct {
+	const char *name;
+	size_t bytes_first; /* in the first header that had it */
+	size_t bytes;       /* here */
+};
+/*
+ * open.c: the caller's struct as ours, whichever header it was built with. What it does not have
+ * stays as it is in *to.
+ */
+int lib_struct_read(const struct lib_struct *t, const void *from, void *to, struct err *e);
 
 /* serve.c: CLOCK_MONOTONIC. */
 struct clock lib_clock(void);

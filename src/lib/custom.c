@@ -16,7 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/zero.h"
 #include "lib/apf.h"
 #include "source/custom.h"
 #include "source/source.h"
@@ -73,7 +72,7 @@ bool lib_custom_due(const struct apf *a)
 
 static void tell(const struct apf_source *s, const struct src_custom_call *call)
 {
-	const struct apf_read rd = {
+	const struct apf_read_request rd = {
 		.size = sizeof(rd),
 		.id = call->id,
 		.offset = call->offset,
@@ -126,24 +125,18 @@ void lib_custom_close(struct apf *a)
 
 /* ---- opening ---- */
 
-/* The caller's struct as ours: see read_config in open.c. */
 static int read_config(const struct apf_source_config *c, struct apf_source_config *ret,
 		       struct err *e)
 {
-	size_t known = min_u64(c->size, sizeof(*ret));
+	static const struct lib_struct type = {
+		"apf_source_config",
+		offsetof(struct apf_source_config, close) + sizeof(c->close), sizeof(*ret)};
+	int rc;
 
-	/* The first header's struct ends with `close`. */
-	if (c->size < offsetof(struct apf_source_config, close) + sizeof(c->close) ||
-	    c->size % _Alignof(struct apf_source_config) != 0 || c->size > 4096)
-		return err_set(e, -EINVAL, "apf_source_config: size is %zu, which no version had: "
-			       "set it to sizeof(struct apf_source_config)", c->size);
-	if (!is_zero((const char *)c + known, c->size - known))
-		return err_set(e, -EINVAL, "apf_source_config: a member beyond the %zu bytes that "
-			       "this library (%s) knows is set: it needs a newer one",
-			       sizeof(*ret), ASYNCPF_VERSION);
 	*ret = (struct apf_source_config){.size = 0};
-	memcpy(ret, c, known);
-	ret->size = sizeof(*ret);
+	rc = lib_struct_read(&type, c, ret, e);
+	if (rc < 0)
+		return rc;
 	if (!ret->read)
 		return err_set(e, -EINVAL, "apf_source_config: read is NULL");
 	return 0;

@@ -119,10 +119,12 @@ int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_
 	uint64_t resident;
 	int rc;
 
-	if (!a->cfg.swap || !a->started) {
+	if (!a->cfg.swap)
 		err_set(&e, -EINVAL, "evict: the VM has no swap file; start it with one");
+	else if (!a->started)
+		err_set(&e, -EINVAL, "evict: the VM has not been started: apf_start comes first");
+	if (e.code < 0)
 		return lib_error(error, &e);
-	}
 	lib_lock(a);
 	a->users++;
 	hst_evict_to(&a->hst, bytes);

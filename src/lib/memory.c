@@ -112,7 +112,7 @@ static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_
 	static const char *const why[] = {
 		[RAM_ADDED] = "",
 		[RAM_FULL] = "too many of them",
-		[RAM_UNALIGNED] = "not aligned to blocks, or empty",
+		[RAM_UNALIGNED] = "not aligned to blocks, empty, or beyond 2^64",
 		[RAM_OVERLAP] = "overlaps an earlier one",
 		[RAM_OUTSIDE] = "not within guest RAM",
 	};
@@ -216,8 +216,6 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
 
 static int check_adopt(const struct apf *a, const struct apf_memory *m, struct err *e)
 {
-	if (m->size != sizeof(*m))
-		return err_set(e, -EINVAL, "apf_memory: size is %zu, not %zu", m->size, sizeof(*m));
 	if (m->fd < 0 && (m->vmm || m->offset))
 		return err_set(e, -EINVAL, "apf_memory: a mapping or an offset without a memfd");
 	if (a->hcfg.evict && !a->cfg.pins_are_held)
@@ -228,17 +226,30 @@ static int check_adopt(const struct apf *a, const struct apf_memory *m, struct e
 	return 0;
 }
 
+static int read_memory(const struct apf_memory *m, struct apf_memory *ret, struct err *e)
+{
+	static const struct lib_struct type = {
+		"apf_memory", offsetof(struct apf_memory, guest) + sizeof(m->guest), sizeof(*ret)};
+
+	*ret = (struct apf_memory){.size = 0};
+	return lib_struct_read(&type, m, ret, e);
+}
+
 int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *error)
 {
-	struct gmem_part part = {.bytes = m->bytes, .fd = m->fd, .offset = m->offset,
-				 .vmm = m->vmm, .make_vmm = true};
+	struct gmem_part part;
+	struct apf_memory in;
 	struct err e = {0};
-	int rc = check_adopt(a, m, &e);
+	int rc = read_memory(m, &in, &e);
 
+	if (rc == 0)
+		rc = check_adopt(a, &in, &e);
 	if (rc < 0)
 		return lib_error(error, &e);
+	part = (struct gmem_part){.bytes = in.bytes, .fd = in.fd, .offset = in.offset,
+				  .vmm = in.vmm, .make_vmm = true};
 	lib_lock(a);
-	rc = add_part(a, m->gpa, &part, &e);
+	rc = add_part(a, in.gpa, &part, &e);
 	if (rc == 0) {
 		if (m->fd < 0)
 			m->fd = gmem_fd(a->gmem, part.roff, &m->offset);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/zero.h"
 #include "kvm/vm.h"
 #include "lib/apf.h"
 #include "lib/guard.h"
@@ -73,41 +74,34 @@ void (apf_config_init)(struct apf_config *c)
 }
 
 /* No header will ever have a larger one; what tells more was never filled in. */
-#define CONFIG_BYTES_MAX 4096u
+#define STRUCT_BYTES_MAX 4096u
 
-static bool is_zero(const void *p, size_t bytes)
+/* Every struct that begins with its size is aligned as that is, and so ends. */
+int lib_struct_read(const struct lib_struct *t, const void *from, void *to, struct err *e)
 {
-	const unsigned char *at = p;
+	size_t size = *(const size_t *)from, known = min_u64(size, t->bytes);
 
-	while (bytes > 0 && *at == 0) {
-		at++;
-		bytes--;
-	}
-	return bytes == 0;
+	if (size % _Alignof(size_t) != 0 || size > STRUCT_BYTES_MAX || size < t->bytes_first)
+		return err_set(e, -EINVAL, "%s: size is %zu, which no version had: use %s_init",
+			       t->name, size, t->name);
+	if (!is_zero((const char *)from + known, size - known))
+		return err_set(e, -EINVAL,
+			       "%s: size is %zu, and a member beyond the %zu bytes that this "
+			       "library (%s) knows is set: it needs a newer one",
+			       t->name, size, t->bytes, ASYNCPF_VERSION);
+	memcpy(to, from, known);
+	memcpy(to, &t->bytes, sizeof(t->bytes));
+	return 0;
 }
 
-/*
- * The caller's struct as ours, whichever header it was built with. Every struct ends at a
- * multiple of its alignment, and none was without the first two members.
- */
 static int read_config(const struct apf_config *c, struct apf_config *ret, struct err *e)
 {
-	size_t known = min_u64(c->size, sizeof(*ret));
+	/* None was without the first two members. */
+	static const struct lib_struct type = {
+		"apf_config", offsetof(struct apf_config, vcpus_max), sizeof(*ret)};
 
-	if (c->size % _Alignof(struct apf_config) != 0 || c->size > CONFIG_BYTES_MAX ||
-	    c->size < offsetof(struct apf_config, vcpus_max))
-		return err_set(e, -EINVAL,
-			       "apf_config: size is %zu, which no version had: use apf_config_init",
-			       c->size);
-	if (!is_zero((const char *)c + known, c->size - known))
-		return err_set(e, -EINVAL,
-			       "apf_config: size is %zu, and a member beyond the %zu bytes that "
-			       "this library (%s) knows is set: it needs a newer one",
-			       c->size, sizeof(*ret), ASYNCPF_VERSION);
 	*ret = defaults;
-	memcpy(ret, c, known);
-	ret->size = sizeof(*ret);
-	return 0;
+	return lib_struct_read(&type, c, ret, e);
 }
 
 /* Room for what cannot be taken away, with something left to work with. */
@@ -259,8 +253,10 @@ static int open_parts(struct apf *a, struct err *e)
 		.vcpus = a->cfg.vcpus_max,
 		.ram = {hva_to_roff, gpa_to_roff, slot_at, vmm_hva, a},
 	};
-	int rc = kvmp_init(&a->kvmp, &kvm, e);
+	int rc = kvmp_vm_check(a->vm_fd, e);
 
+	if (rc == 0)
+		rc = kvmp_init(&a->kvmp, &kvm, e);
 	if (rc == 0 && ours)
 		rc = kvmp_vm_prepare(a->vm_fd, ack_to_kvm(a), e);
 	if (rc == 0)
@@ -348,6 +344,7 @@ int apf_open(int vm_fd, const struct apf_config *c, struct apf **ret, struct apf
 	pthread_cond_init(&a->evict.work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&a->evict.forced, NULL);
+	pthread_cond_init(&a->given_way, NULL);
 	a->hcfg = driver_config(&cfg);
 	rc = open_parts(a, &e);
 	if (rc < 0) {
@@ -382,6 +379,7 @@ void apf_close(struct apf *a)
 	pthread_cond_destroy(&a->outside);
 	pthread_cond_destroy(&a->evict.work);
 	pthread_cond_destroy(&a->evict.forced);
+	pthread_cond_destroy(&a->given_way);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }
@@ -401,10 +399,13 @@ int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct ap
 
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *error)
 {
+	uint32_t before = __atomic_exchange_n(&a->kvmp.msr_exits, exits, __ATOMIC_ACQ_REL);
 	struct err e = {0};
 
-	__atomic_store_n(&a->kvmp.msr_exits, exits, __ATOMIC_RELEASE);
-	return kvmp_vm_msr_exits(a->vm_fd, exits, &e) < 0 ? lib_error(error, &e) : 0;
+	if (kvmp_vm_msr_exits(a->vm_fd, exits, &e) == 0)
+		return 0;
+	__atomic_store_n(&a->kvmp.msr_exits, before, __ATOMIC_RELEASE);
+	return lib_error(error, &e);
 }
 
 static int start(struct apf *a, struct err *e)

@@ -16,7 +16,6 @@
 
 #include "lib/apf.h"
 
-#define TOUCHES_AT_ONCE 32
 #define TIMER_BY_THREAD 0 /* timer_set_ns: sooner than anything */
 
 static uint64_t monotonic_ns(void *ctx)
@@ -36,30 +35,20 @@ struct clock lib_clock(void)
 }
 
 /*
- * The lock is held for microseconds, at most for one system call that raises an interrupt.
- * Spinning that long beats a sleep and a wake-up, which a vCPU pays with guest time. With one
- * CPU whoever has the lock waits for the CPU, too: no spinning then (4 % of a lab's only CPU).
+ * The lock is held for microseconds, at most for one system call that raises an interrupt: waiting
+ * for it awake, for about as long, often spares a vCPU a sleep and a wake-up, which it pays with
+ * guest time. With one CPU whoever has the lock waits for the CPU, too (4 % of a lab's only CPU).
  */
-#define LOCK_SPINS 400
-
 void lib_lock_init(struct apf *a)
 {
 	cpu_set_t cpus;
 	bool one = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
+	pthread_mutexattr_t attr;
 
-	a->lock_spins = one ? 0 : LOCK_SPINS;
-	pthread_mutex_init(&a->lock, NULL);
-}
-
-static void lock_wait(struct apf *a)
-{
-	for (unsigned i = 0; i < a->lock_spins; i++) {
-		for (unsigned pause = 0; pause < 8; pause++)
-			__builtin_ia32_pause();
-		if (pthread_mutex_trylock(&a->lock) == 0)
-			return;
-	}
-	pthread_mutex_lock(&a->lock);
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, one ? PTHREAD_MUTEX_NORMAL : PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&a->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 }
 
 void lib_lock(struct apf *a)
@@ -67,26 +56,25 @@ void lib_lock(struct apf *a)
 	if (pthread_mutex_trylock(&a->lock) == 0)
 		return;
 	__atomic_fetch_add(&a->lock_wanted, 1, __ATOMIC_RELAXED);
-	lock_wait(a);
+	pthread_mutex_lock(&a->lock);
 	__atomic_fetch_sub(&a->lock_wanted, 1, __ATOMIC_RELAXED);
+	if (a->giving_way > 0)
+		pthread_cond_broadcast(&a->given_way);
 }
 
 /*
- * A mutex goes to whoever comes first, and that is the thread that has just let go of it: one
- * that sleeps takes long to wake up. So wait until nobody wants it, for as long as a
- * wake-up may take; no longer, as others may want it all the time.
+ * A mutex goes to whoever comes first, and that is the thread that has just let go of it: one that
+ * sleeps takes long to wake up. So wait until somebody who wants it has had it.
  */
-#define GIVE_WAY_YIELDS 200u
-
 void lib_give_way(struct apf *a)
 {
 	lib_unlock(a);
-	for (unsigned i = 0; i < GIVE_WAY_YIELDS; i++) {
-		if (__atomic_load_n(&a->lock_wanted, __ATOMIC_RELAXED) == 0)
-			break;
-		sched_yield();
-	}
 	lib_lock(a);
+	if (__atomic_load_n(&a->lock_wanted, __ATOMIC_RELAXED) == 0)
+		return;
+	a->giving_way++;
+	pthread_cond_wait(&a->given_way, &a->lock);
+	a->giving_way--;
 }
 
 static void settle(struct apf *a)
@@ -153,7 +141,8 @@ void lib_let_go(struct apf *a)
 		a->lingers = false;
 		wake(a);
 	}
-	if (sleeps(a) && (hst_pump_due(&a->hst) || lib_custom_due(a)))
+	if (sleeps(a) &&
+	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a)))
 		wake(a);
 	arm_timer(a);
 	lib_evict_poke(a);
@@ -222,14 +211,29 @@ static bool linger(const struct apf *a, uint64_t ns)
 	return touched;
 }
 
+/* Sleeps if it must before it reads touches. Those are kept in the kernel meanwhile. */
+static void pace(const struct apf *a)
+{
+	uint64_t ns = hst_touch_pause_ns(&a->hst);
+	struct timespec ts = timespec_of(ns);
+
+	if (ns > 0)
+		(void)nanosleep(&ts, NULL);
+}
+
 static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_t *linger_ns)
 {
-	struct mem_touch at[TOUCHES_AT_ONCE];
+	struct mem_touch at[HST_TOUCHES_MAX];
+	/* Changed by this thread alone. */
+	unsigned room = hst_touch_room(&a->hst);
 	struct err e = {0};
 	int touches = 0;
+	bool more;
 
 	if (*touched)
-		touches = gmem_touches(a->gmem, at, TOUCHES_AT_ONCE, touched, &e);
+		pace(a);
+	if (*touched && room > 0)
+		touches = gmem_touches(a->gmem, at, room, touched, &e);
 	lib_lock(a);
 	a->timer_set_ns = TIMER_BY_THREAD;
 	a->lingers = false;
@@ -237,9 +241,10 @@ static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_
 	lib_pump(a);
 	if (hst_is_stopping(&a->hst))
 		pthread_cond_broadcast(&a->outside);
+	more = *touched && hst_touch_room(&a->hst) > 0;
 	/* What is to be read goes out first. */
-	*linger_ns = *touched || ioq_has_entries(a->ioq) ? 0 : hst_linger_ns(&a->hst);
-	*until_ns = *touched || *linger_ns > 0 ? 0 : hst_next_timer_ns(&a->hst);
+	*linger_ns = more || ioq_has_entries(a->ioq) ? 0 : hst_linger_ns(&a->hst);
+	*until_ns = more || *linger_ns > 0 ? 0 : hst_next_timer_ns(&a->hst);
 	a->lingers = *linger_ns > 0;
 	if (!a->lingers)
 		a->timer_set_ns = *until_ns;

@@ -15,13 +15,13 @@
 	 .kind = APF_KIND_##kind_, \
 	 .scope = APF_SCOPE_##scope_},
 
-static const struct apf_counter_info rows[] = {APF_COUNTER_TABLE(ROW)};
+static const struct apf_counter_row rows[] = {APF_COUNTER_TABLE(ROW)};
 
 _Static_assert(ARRAY_LEN(rows) == APF_COUNTER_IDS &&
 		       sizeof(struct apf_counters) == APF_COUNTER_IDS * sizeof(uint64_t),
 	       "one value per row");
 
-const struct apf_counter_info *apf_counter_info(unsigned index)
+const struct apf_counter_row *apf_counter_info(unsigned index)
 {
 	return index < ARRAY_LEN(rows) ? &rows[index] : NULL;
 }

@@ -222,6 +222,21 @@ static int get_own(struct gmem *g, struct part *p, struct err *e)
 	return 0;
 }
 
+/* Each part keeps account of its memory, and takes it away, as if nobody else had it. */
+static int check_alone(const struct gmem *g, const struct gmem_part *in, const struct part *p,
+		       struct err *e)
+{
+	for (const struct part *q = g->parts; q < g->parts + GMEM_PARTS_MAX; q++)
+		if (q != p && q->bytes > 0 && q->dev == p->dev && q->ino == p->ino &&
+		    in->offset < q->offset + q->bytes && q->offset < in->offset + in->bytes)
+			return err_set(e, -EINVAL, "guest memory: descriptor %d: some of the "
+				       "%llu bytes from %llu on are guest memory already; for "
+				       "a second address make a second memslot of the same view",
+				       in->fd, (unsigned long long)in->bytes,
+				       (unsigned long long)in->offset);
+	return 0;
+}
+
 /* The memfd, of the VMM's or of ours. */
 static int get_fd(struct gmem *g, const struct gmem_part *in, struct part *p, struct err *e)
 {
@@ -235,10 +250,13 @@ static int get_fd(struct gmem *g, const struct gmem_part *in, struct part *p, st
 		rc = own_check_mapping(in->vmm, in->fd, in->offset, in->bytes, e);
 	if (rc < 0)
 		return rc;
-	if (fstat(in->fd, &st) == 0) {
-		p->dev = st.st_dev;
-		p->ino = st.st_ino;
-	}
+	if (fstat(in->fd, &st) < 0)
+		return err_sys(e, -errno, "guest memory: descriptor %d", in->fd);
+	p->dev = st.st_dev;
+	p->ino = st.st_ino;
+	rc = check_alone(g, in, p, e);
+	if (rc < 0)
+		return rc;
 	for (const struct part *q = g->parts; q < g->parts + GMEM_PARTS_MAX && p->fd < 0; q++)
 		if (q != p && q->bytes > 0 && q->dev == p->dev && q->ino == p->ino)
 			p->fd = q->fd;
@@ -544,15 +562,6 @@ static int gm_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return vmm ? uffd_poison(g->uffd, vmm, len, e) : 0;
 }
 
-static int gm_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	struct gmem *g = ctx;
-	unsigned char *vmm = vmm_at(g, off);
-	int rc = uffd_wake(g->uffd, g->guest + off.v, len, e);
-
-	return rc == 0 && vmm ? uffd_wake(g->uffd, vmm, len, e) : rc;
-}
-
 /* In the memfd, whatever the views show (mincore(2): of a shared mapping, the page cache). */
 static int there(unsigned char *at, uint64_t len, mem_pages ret, struct err *e)
 {
@@ -697,7 +706,6 @@ static uint64_t gm_resident_bytes(void *ctx)
 static const struct mem_ops gmem_ops = {
 	.present = gm_present,
 	.poison = gm_poison,
-	.wake = gm_wake,
 	.refuse = gm_refuse,
 	.is_broken = gm_is_broken,
 	.look = gm_look,

@@ -48,8 +48,6 @@ struct mem_ops {
 	 * there do so at once: SIGBUS, or EFAULT of a system call. NULL: there is no such view.
 	 */
 	int (*refuse)(void *ctx, roff_t off, uint64_t len, struct err *e);
-	/* Wakes whoever waits in the kernel for [off, off + len) of any view, changing nothing. */
-	int (*wake)(void *ctx, roff_t off, uint64_t len, struct err *e);
 	/* Whether the host has lost the page at off, which is there, to a memory error. */
 	bool (*is_broken)(void *ctx, roff_t off);
 

@@ -258,21 +258,9 @@ static int mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return 0;
 }
 
-static int mem_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	struct sim_host *h = ctx;
-	uint32_t from = sim_page(off), end = from + (uint32_t)(len >> PAGE_SHIFT);
-
-	(void)e;
-	sim_chk_ram(h->w, from, end);
-	wake_waiters(h->w, from, end, MEM_VIEW_GUEST | MEM_VIEW_VMM);
-	return 0;
-}
-
 const struct mem_ops sim_mem_ops = {
 	.present = mem_present,
 	.poison = mem_poison,
-	.wake = mem_wake,
 	.watch_all = sim_mem_watch_all,
 	.resident = sim_mem_resident,
 	.unmap = sim_mem_unmap,

@@ -190,6 +190,8 @@ uint64_t sim_state_hash(const struct sim *w)
 	mix_pump(&h, &w->host->lib);
 	for (unsigned i = 0; i < w->host->touch_count; i++)
 		mix(&h, w->host->touches[i].off.v | w->host->touches[i].view);
+	for (unsigned i = 0; i < w->host->hst.later_count; i++)
+		mix(&h, w->host->hst.later[i].off.v | w->host->hst.later[i].view);
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		mix(&h, (uint64_t)w->writers[i].page << 3 | (uint64_t)w->writers[i].write << 2 |
 				(uint64_t)w->writers[i].wants << 1 | w->writers[i].asleep);

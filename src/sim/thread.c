@@ -265,7 +265,8 @@ bool sim_lib_runnable(const struct sim *w)
 
 	if (h->lib_late_ns > w->now_ns)
 		return false;
-	return h->lib_pumping || h->touch_count > 0 || hst_pump_due(&h->hst) ||
+	return h->lib_pumping || (h->touch_count > 0 && hst_touch_room(&h->hst) > 0) ||
+	       hst_pump_due(&h->hst) || hst_touch_due(&h->hst) ||
 	       sim_io_next_ns(h) <= w->now_ns ||
 	       timers_next_ns(&h->hst.timers) <= w->now_ns;
 }
@@ -274,9 +275,10 @@ void sim_lib_step(struct sim *w)
 {
 	struct sim_host *h = w->host;
 	struct mem_touch touches[SIM_TOUCHES_MAX];
+	unsigned count = (unsigned)min_u64(h->touch_count, hst_touch_room(&h->hst));
 
 	if (!h->lib_pumping) {
-		for (unsigned i = 0; i < h->touch_count; i++) {
+		for (unsigned i = 0; i < count; i++) {
 			touches[i] = h->touches[i];
 			sim_log_add(w->log, w->now_ns,
 				    touches[i].view == MEM_VIEW_VMM ? SIM_OP_VMM_TOUCH
@@ -284,10 +286,11 @@ void sim_lib_step(struct sim *w)
 				    SIM_LOG_NOBODY, sim_page(touches[i].off), 0);
 		}
 		sim_chk_enter(w);
-		hst_serve_step(&h->hst, touches, (int)h->touch_count, NULL);
+		hst_serve_step(&h->hst, touches, (int)count, NULL);
 		sim_chk_leave(w);
-		sim_log_add(w->log, w->now_ns, SIM_OP_SERVE, SIM_LOG_NOBODY, h->touch_count, 0);
-		h->touch_count = 0;
+		sim_log_add(w->log, w->now_ns, SIM_OP_SERVE, SIM_LOG_NOBODY, count, 0);
+		h->touch_count -= count;
+		memmove(h->touches, h->touches + count, h->touch_count * sizeof(h->touches[0]));
 		h->lib_pumping = true;
 	}
 	if (sim_pump_step(w, &h->lib))

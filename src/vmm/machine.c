@@ -149,8 +149,6 @@ static int build(struct machine *m, struct err *e)
 	if (m->wake_fd < 0)
 		return err_sys(e, -errno, "eventfd");
 	rc = kvmp_vm_open(&m->kvm_fd, &m->vm_fd, e);
-	if (rc == 0)
-		rc = kvmp_vm_pit(m->vm_fd, e);
 	if (rc < 0)
 		return rc;
 	guest_mem_split(&m->mem, m->cfg.memory_bytes);
@@ -162,6 +160,10 @@ static int build(struct machine *m, struct err *e)
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);
 	rc = build_memory(m, e);
+	if (rc == 0)
+		rc = kvmp_vm_irqchip(m->vm_fd, e);
+	if (rc == 0)
+		rc = kvmp_vm_pit(m->vm_fd, e);
 	if (rc == 0)
 		rc = build_vcpus(m, e);
 	if (rc == 0)

@@ -213,6 +213,8 @@ int small_build(struct small_machine *m, const struct small_cfg *cfg, struct err
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);
 	rc = build_memory(m, e);
+	if (rc == 0)
+		rc = kvmp_vm_irqchip(m->vm_fd, e);
 	return rc < 0 ? rc : build_vcpus(m, e);
 }
 

@@ -108,7 +108,7 @@ static bool stated(int rc, const struct apf_error *e)
 /* A source of our own; freed after apf_close. */
 static struct apf_source *own;
 
-static void read_own(void *ctx, const struct apf_read *rd)
+static void read_own(void *ctx, const struct apf_read_request *rd)
 {
 	(void)ctx;
 	CHECK(apf_read_zeroes(own, rd->id) == 0);
@@ -181,7 +181,7 @@ int main(void)
 	int kvm_fd, vm_fd;
 	unsigned before, whole = 0;
 
-	if (kvmp_vm_open(&kvm_fd, &vm_fd, &e) < 0) {
+	if (kvmp_vm_open(&kvm_fd, &vm_fd, &e) < 0 || kvmp_vm_irqchip(vm_fd, &e) < 0) {
 		printf("SKIP: %s\n", e.text);
 		return SKIPPED;
 	}

@@ -144,7 +144,7 @@ static struct hx *open_story(struct story *s, const struct hst_cfg *cfg)
 	static const struct src_ops src_ops = {
 		.name = "story", .read = story_read, .cancel = hx_src_cancel};
 	static const struct mem_ops mem_ops = {
-		.present = story_present, .poison = story_poison, .wake = hx_mem_wake,
+		.present = story_present, .poison = story_poison,
 		.unmap = story_unmap, .collect = story_collect, .drop = story_drop};
 	static struct plat_ops plat_ops;
 	struct hx *x = hx_open(cfg);

@@ -205,6 +205,80 @@ static void waiting_ends_with_the_vm(void **state)
 	close_own(&o);
 }
 
+static void *populate_one(void *arg)
+{
+	(void)apf_populate(((const struct own *)arg)->a, GPA + PAGE_BYTES, PAGE_BYTES);
+	return NULL;
+}
+
+/* Somebody else wants it already, who is told of the end in another way. */
+static void what_others_wait_for_is_refused_too(void **state)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO}, before;
+	struct stuck s;
+	pthread_t other;
+	struct own o;
+
+	(void)state;
+	open_own(&o, "fault+zero:?size=4M&fault-hang-after=0", false);
+	s = (struct stuck){.o = &o, .error = 99};
+	assert_int_equal(pthread_create(&other, NULL, populate_one, &o), 0);
+	while (counter(&o, APF_COUNTER_ID_reads) < 1)
+		usleep(1000);
+	apf_stop(o.a);
+	pthread_join(other, NULL);
+	sigaction(SIGBUS, &sa, &before);
+	(void)touch_for_ever(&s);
+	assert_int_equal(s.error, EFAULT);
+	sigaction(SIGBUS, &before, NULL);
+	close_own(&o);
+}
+
+/* ---- very many ---- */
+
+#define CROWD 600u
+
+struct toucher {
+	const struct own *o;
+	uint64_t page;
+	pthread_t thread;
+	uint64_t word;
+};
+
+static void *touch_once(void *arg)
+{
+	struct toucher *t = arg;
+
+	t->word = *(volatile uint64_t *)page_of(t->o, t->page);
+	return NULL;
+}
+
+/*
+ * More touches than there may be fetches: those that find none sleep, and the library's thread does
+ * too. A touch that the kernel reports again and again would be counted so.
+ */
+static void a_crowd_waits_its_turn(void **state)
+{
+	static struct toucher all[CROWD];
+	const char *quick = image_uri();
+	char uri[80];
+	struct own o;
+
+	(void)state;
+	snprintf(uri, sizeof(uri), "%.*s?ms=300", (int)strcspn(quick, "?"), quick);
+	open_own(&o, uri, false);
+	for (unsigned i = 0; i < CROWD; i++) {
+		all[i] = (struct toucher){.o = &o, .page = i};
+		assert_int_equal(pthread_create(&all[i].thread, NULL, touch_once, &all[i]), 0);
+	}
+	for (unsigned i = 0; i < CROWD; i++) {
+		pthread_join(all[i].thread, NULL);
+		assert_int_equal(all[i].word, word_of(i));
+	}
+	assert_int_equal(counter(&o, APF_COUNTER_ID_vmm_touches), CROWD);
+	close_own(&o);
+}
+
 /* ---- what the VMM brings ---- */
 
 static void content_that_was_there_stays(void **state)
@@ -266,6 +340,7 @@ static void what_cannot_be_served_is_refused(void **state)
 	struct statfs fs;
 	struct apf *a;
 	char *shared, *private, *readonly;
+	struct apf_memory m;
 
 	(void)state;
 	assert_int_equal(ftruncate(fd, 2 * MIB) | ftruncate(other, 2 * MIB), 0);
@@ -285,6 +360,15 @@ static void what_cannot_be_served_is_refused(void **state)
 	if (file >= 0 && ftruncate(file, 2 * MIB) == 0 && fstatfs(file, &fs) == 0 &&
 	    fs.f_type != TMPFS_MAGIC)
 		refused(a, (struct apf_memory){.fd = file}, "no memfd");
+	/* Two parts would take it away from each other. */
+	m = (struct apf_memory){.size = sizeof(m), .gpa = 2 * GPA, .bytes = MIB, .fd = fd,
+				.offset = MIB, .vmm = shared + MIB};
+	assert_int_equal(apf_memory_adopt(a, &m, &error), 0);
+	refused(a, (struct apf_memory){.fd = fd, .offset = MIB}, "are guest memory already");
+	refused(a, (struct apf_memory){.fd = fd, .offset = MIB - 4096},
+		"are guest memory already");
+	assert_int_equal(apf_memory_remove(a, 2 * GPA, &error), 0);
+	assert_int_equal(apf_memory_adopt(a, &m, &error), 0);
 	apf_close(a);
 	c.swap = "/tmp/asyncpf-adopt-never";
 	assert_int_equal(apf_open(vm, &c, &a, &error), 0);
@@ -642,6 +726,24 @@ static void what_is_pinned_must_be_held(void **state)
 	assert_true(pinned_write_survives(true));
 }
 
+static void a_release_too_many_ends_nothing(void **state)
+{
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), true);
+	apf_release(o.a, GPA, PAGE_BYTES);
+	assert_int_equal(apf_hold(o.a, GPA, PAGE_BYTES), 0);
+	apf_release(o.a, GPA, 2 * PAGE_BYTES);
+	apf_release(o.a, GPA, PAGE_BYTES);
+	/* No part of RAM. */
+	apf_release(o.a, GPA + RAM, PAGE_BYTES);
+	assert_int_equal(apf_evict(o.a, 0, NULL, &error), 0);
+	assert_false(residency(&o, 0) & APF_BLOCK_PRESENT);
+	assert_int_equal(page_of(&o, 0)[1], word_of(0));
+	close_own(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -650,6 +752,8 @@ int main(void)
 		cmocka_unit_test(system_calls_wait),
 		cmocka_unit_test(io_uring_waits),
 		cmocka_unit_test(waiting_ends_with_the_vm),
+		cmocka_unit_test(what_others_wait_for_is_refused_too),
+		cmocka_unit_test(a_crowd_waits_its_turn),
 		cmocka_unit_test(content_that_was_there_stays),
 		cmocka_unit_test(what_cannot_be_served_is_refused),
 		cmocka_unit_test(parts_come_and_go_while_it_runs),
@@ -661,6 +765,7 @@ int main(void)
 		cmocka_unit_test(who_gives_up_leaves_room),
 		cmocka_unit_test(what_is_written_during_eviction_is_kept),
 		cmocka_unit_test(what_is_pinned_must_be_held),
+		cmocka_unit_test(a_release_too_many_ends_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ struct own {
 	enum how how;
 	pthread_mutex_t lock;
 	pthread_cond_t more;
-	struct apf_read reads[READS]; /* outstanding, as far as they are told */
+	struct apf_read_request reads[READS]; /* outstanding, as far as they are told */
 	unsigned count;
 	bool end;
 	unsigned told, cancels, closes; /* atomic */
@@ -78,7 +78,7 @@ static inline bool is_right(const void *buf, uint64_t offset, uint64_t len)
 
 /* ---- the VMM's half ---- */
 
-static inline void on_read(void *ctx, const struct apf_read *rd)
+static inline void on_read(void *ctx, const struct apf_read_request *rd)
 {
 	struct own *o = ctx;
 	static const unsigned char around[16 * PAGE];

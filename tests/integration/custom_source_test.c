@@ -45,7 +45,7 @@ static void *work(void *arg)
 
 	pthread_mutex_lock(&o->lock);
 	for (;;) {
-		struct apf_read rd;
+		struct apf_read_request rd;
 		unsigned i;
 
 		while (o->count == 0 && !o->end)
@@ -393,7 +393,7 @@ static void *never_mind(void *arg)
 	int rc;
 
 	do {
-		struct apf_read rd = {.id = 0};
+		struct apf_read_request rd = {.id = 0};
 		uint64_t from = (unsigned)rand_r(&seed) % PAGES * PAGE;
 
 		pthread_mutex_lock(&o->lock);

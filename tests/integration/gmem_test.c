@@ -525,7 +525,7 @@ static void touches_between_unmap_and_collect_wait(void **state)
 		assert_int_equal(t.off.v / PAGE_BYTES, i);
 	}
 	collect(g, 0, ARRAY_LEN(p), written);
-	assert_int_equal(m.ops->wake(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
+	assert_int_equal(m.ops->poison(m.ctx, (roff_t){0}, ARRAY_LEN(p) * PAGE_BYTES, &e), 0);
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
 		pthread_join(p[i].thread, NULL);
 		assert_true(p[i].refused);
@@ -656,7 +656,7 @@ static void *wake_the_reported(void *arg)
 
 	while (!__atomic_load_n(&b->stop, __ATOMIC_ACQUIRE))
 		if (poll(&fd, 1, 1) > 0 && gmem_touches(b->g, &t, 1, &more, &e) == 1)
-			assert_int_equal(m.ops->wake(m.ctx, t.off, PAGE_BYTES, &e), 0);
+			assert_int_equal(m.ops->poison(m.ctx, t.off, PAGE_BYTES, &e), 0);
 	return NULL;
 }
 

@@ -70,6 +70,94 @@ static void a_kick_ends_each(void **state)
 	}
 }
 
+/* As ioctl(KVM_RUN) has it. */
+static void the_call_that_is_as_the_ioctl(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.config, &v.apf, &v.error), 0);
+	assert_int_equal(apf_memory_add(v.apf, 0, VM_RAM, &v.error), 0);
+	vm_vcpu(&v);
+	errno = 0;
+	assert_int_equal(apf_kvm_run(v.vcpu), -1);
+	assert_int_equal(errno, EINVAL);
+	assert_int_equal(apf_start(v.apf, &v.error), 0);
+	vm_tables(&v);
+	vm_slot(&v, 0, 0, VM_RAM, 0);
+	VM_USER(&v, VM_LOAD_DATA);
+	apf_vcpu_kick(v.vcpu);
+	errno = 0;
+	assert_int_equal(apf_kvm_run(v.vcpu), -1);
+	assert_int_equal(errno, EINTR);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_INTR);
+	assert_int_equal(apf_kvm_run(v.vcpu), 0);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_IO);
+}
+
+struct copy {
+	struct vm *v;
+	bool writes;
+	unsigned first; /* of the ranges below */
+	unsigned page;  /* that never comes */
+	pthread_t thread;
+	int64_t rc;
+};
+
+static void *copy(void *arg)
+{
+	struct copy *c = arg;
+	uint64_t words[2] = {0};
+	const struct apf_range ranges[] = {
+		{.gpa = VM_WORD, .buf = &words[0], .len = 8},
+		{.gpa = VM_DATA + c->page * 4096, .buf = &words[1], .len = 8},
+	};
+	struct apf_wait wait;
+
+	apf_wait_init(&wait);
+	wait.vcpu = c->v->vcpu;
+	c->rc = (c->writes ? apf_writev : apf_readv)(c->v->apf, ranges + c->first, 2 - c->first,
+						     &wait);
+	return NULL;
+}
+
+static uint64_t reads(struct vm *v)
+{
+	uint64_t all[APF_COUNTER_IDS];
+
+	apf_counters_get(v->apf, all, sizeof(all));
+	return all[APF_COUNTER_ID_reads];
+}
+
+/* What a vCPU's thread copies for a device: it ends in the middle, and the kick is not used up. */
+static void a_kick_ends_an_access(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, VM_NEVER);
+	VM_USER(&v, VM_SPIN);
+	for (unsigned i = 0; i < 4; i++) {
+		struct copy c = {.v = &v, .writes = i & 1, .first = i >> 1, .page = i};
+
+		assert_int_equal(pthread_create(&c.thread, NULL, copy, &c), 0);
+		while (reads(&v) <= i)
+			usleep(1000);
+		apf_vcpu_kick(v.vcpu);
+		pthread_join(c.thread, NULL);
+		assert_int_equal(c.rc, c.first == 0 ? 8 : -EINTR);
+		vm_go(&v);
+		vm_is_interrupted(&v, vm_join(&v));
+		/* The next one runs. */
+		vm_go(&v);
+		vm_until_counting(&v);
+		apf_vcpu_kick(v.vcpu);
+		vm_is_interrupted(&v, vm_join(&v));
+	}
+}
+
 /* Other processes of the user may hold as many queued signals as are allowed. */
 static void a_kick_needs_no_room_in_the_signal_queue(void **state)
 {
@@ -320,6 +408,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		VM_TEST(a_kick_ends_each),
+		VM_TEST(a_kick_ends_an_access),
+		VM_TEST(the_call_that_is_as_the_ioctl),
 		VM_TEST(a_kick_needs_no_room_in_the_signal_queue),
 		VM_TEST(a_page_comes_without_room_in_the_signal_queue),
 		VM_TEST(a_kick_before_the_first_run_ends_it),

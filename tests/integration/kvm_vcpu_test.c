@@ -54,6 +54,7 @@ static int bed_open(void **state)
 	struct err e = {0};
 
 	if (kvmp_vm_open(&b.kvm, &b.vm, &e) < 0 || kvmp_vm_prepare(b.vm, 0, &e) < 0 ||
+	    kvmp_vm_irqchip(b.vm, &e) < 0 ||
 	    kvmp_vcpu_open(b.kvm, b.vm, 0, &b.vcpu, &b.run, &e) < 0)
 		fail_msg("%s", e.text);
 	b.ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -63,6 +63,7 @@ static int setup(void **state)
 	if (kvmp_vm_open(&x->kvm_fd, &x->vm_fd, &x->err) < 0 ||
 	    kvmp_vm_memory(x->vm_fd, 0, (gpa_t){0}, RAM_BYTES, (hva_t){(uintptr_t)x->ram},
 			   &x->err) < 0 ||
+	    kvmp_vm_irqchip(x->vm_fd, &x->err) < 0 ||
 	    kvmp_vcpu_open(x->kvm_fd, x->vm_fd, 0, &x->fd, &x->run, &x->err) < 0 ||
 	    kvmp_cpuid_supported(x->kvm_fd, &c, &x->err) < 0)
 		fail_msg("%s", x->err.text);

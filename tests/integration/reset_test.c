@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * apf_vcpu_reset() by another thread while the vCPU waits for absent memory: its thread must
- * not sleep on.
+ * not sleep on. Nor does anything of what the vCPU did before reach what it does then.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "vm_fixture.h"
 
@@ -45,6 +46,34 @@ static void reset_in_a_stall(void **state)
 	reset_while(APF_FAULTS_USER, vm_until_stall);
 }
 
+#define NEW_LIFE (VM_CODE + 0x100)
+
+/* KVM waits for a device's answer: the instruction must not end in the life after. */
+static void half_an_instruction_is_dropped(void **state)
+{
+	/* out VM_PORT, al; jmp . */
+	static const unsigned char next[] = {0xe6, VM_PORT, 0xeb, 0xfe};
+	struct kvm_regs regs;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, NULL);
+	/* mov al, [VM_DEVICE] */
+	VM_USER(&v, 0x8a, 0x04, 0x25, 0, 0, 0, 1, 0xeb, 0xfe);
+	assert_int_equal(apf_write(v.apf, NEW_LIFE, next, sizeof(next)), 0);
+	vm_until_exit(&v, KVM_EXIT_MMIO);
+	memset(v.run->mmio.data, 0x11, sizeof(v.run->mmio.data));
+	apf_vcpu_reset(v.vcpu);
+	regs = vm_regs(&v);
+	regs.rip = NEW_LIFE;
+	regs.rax = 0x77;
+	VM_CALL(v.vcpu_fd, KVM_SET_REGS, &regs);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(((const unsigned char *)v.run)[v.run->io.data_offset], 0x77);
+	assert_true(vm_regs(&v).rip - NEW_LIFE <= sizeof(next));
+}
+
 static void registers_read_0_after_a_reset(void **state)
 {
 	static const uint32_t msrs[] = {0x4b564d02, 0x4b564d06, 0x4b564d07};
@@ -69,6 +98,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		VM_TEST(reset_in_a_wait),
 		VM_TEST(reset_in_a_stall),
+		VM_TEST(half_an_instruction_is_dropped),
 		VM_TEST(registers_read_0_after_a_reset),
 	};
 

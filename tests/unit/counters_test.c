@@ -28,7 +28,7 @@ static int ends_with(const char *name, const char *end)
 
 static void names_are_unique_and_say_their_unit(void **state)
 {
-	const struct apf_counter_info *row, *other;
+	const struct apf_counter_row *row, *other;
 
 	(void)state;
 	for (unsigned i = 0; (row = apf_counter_info(i)); i++) {
@@ -59,7 +59,7 @@ static void rows_are_in_their_places(void **state)
 
 static void print_markdown(void)
 {
-	const struct apf_counter_info *row;
+	const struct apf_counter_row *row;
 
 	puts("| name | unit | kind | of | |\n| --- | --- | --- | --- | --- |");
 	for (unsigned i = 0; (row = apf_counter_info(i)); i++)

@@ -39,7 +39,6 @@ enum hx_op {
 	HX_CANCEL,  /* a: source offset */
 	HX_PRESENT, /* a: RAM offset, b: length; vcpu: the views */
 	HX_POISON,
-	HX_WAKE,
 	HX_INJECT,    /* a: token */
 	HX_CANCEL_PF, /* a: token */
 	HX_MSR,       /* a: value, b: #GP */
@@ -181,12 +180,6 @@ static inline int hx_mem_poison(void *ctx, roff_t off, uint64_t len, struct err 
 {
 	hx_log(ctx, HX_POISON, 0, off.v, len);
 	return hx_mem_result(ctx, "poison", e);
-}
-
-static inline int hx_mem_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	hx_log(ctx, HX_WAKE, 0, off.v, len);
-	return hx_mem_result(ctx, "wake", e);
 }
 
 /* ---- source ---- */
@@ -477,7 +470,7 @@ static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
 {
 	static const struct clock_ops clock_ops = {.now_ns = hx_now};
 	static const struct mem_ops mem_ops = {
-		.present = hx_mem_present, .poison = hx_mem_poison, .wake = hx_mem_wake};
+		.present = hx_mem_present, .poison = hx_mem_poison};
 	static const struct plat_ops plat_ops = {
 		.name = "fake",
 		.inject_pf = hx_inject_pf,

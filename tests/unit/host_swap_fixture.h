@@ -137,12 +137,6 @@ static inline int hxs_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 	return rc;
 }
 
-static inline int hxs_wake(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	hxs_woken(ctx, off, len);
-	return hx_mem_wake(ctx, off, len, e);
-}
-
 static inline int hxs_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct hx *x = ctx;
@@ -359,7 +353,6 @@ static inline const struct mem_ops *hxs_mem_ops(void)
 	static const struct mem_ops ops = {
 		.present = hxs_present,
 		.poison = hxs_poison,
-		.wake = hxs_wake,
 		.watch_all = hxs_watch_all,
 		.resident = hxs_resident,
 		.unmap = hxs_unmap,

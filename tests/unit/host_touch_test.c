@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/host/touch.c: touches that the kernel reports (userfaultfd). */
+#include "host/drive.h"
 #include "host_fixture.h"
 
 static bool ensure(struct hx *x, uint64_t page, struct hst_waiter *w)
@@ -117,7 +118,6 @@ static void poison_that_fails_is_tried_again(void **state)
 	assert_int_equal(touch(x, 7), -ENOMEM);
 	assert_int_equal(touch(x, 7), 0);
 	assert_int_equal(x->counts[HX_POISON], 4);
-	assert_int_equal(x->counts[HX_WAKE], 0);
 	hx_close(x);
 }
 
@@ -161,7 +161,7 @@ static void kernel_faults_are_fetched(void **state)
 	assert_int_equal(x->counts[HX_READ], 1);
 	assert_int_equal(x->h.stats.joined, 1);
 	hx_bring(x, 7);
-	assert_int_equal(x->counts[HX_POISON] + x->counts[HX_WAKE], 0);
+	assert_int_equal(x->counts[HX_POISON], 0);
 	/* Reported before, read after: it must not sleep on. */
 	hx_log_clear(x);
 	assert_int_equal(touch(x, 7), 0);
@@ -169,6 +169,18 @@ static void kernel_faults_are_fetched(void **state)
 	assert_int_equal(x->h.stats.redundant, 1);
 	assert_int_equal(x->h.stats.faults_total, 3);
 	hx_close(x);
+}
+
+/* There was no room for the touch of the page, and there is. */
+static void served_now(struct hx *x, uint64_t page)
+{
+	assert_false(hx_present(x, page));
+	assert_true(hst_touch_due(&x->h));
+	hst_serve_step(&x->h, NULL, 0, NULL);
+	assert_int_equal(x->h.later_count, 0);
+	assert_false(hst_touch_due(&x->h));
+	hx_pump(x);
+	assert_true(hx_present(x, page));
 }
 
 static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
@@ -181,12 +193,14 @@ static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
 	cfg.vcpus = 2;
 	struct hx *x = hx_open_pages(&cfg, 1024);
 
-	while (x->counts[HX_WAKE] == 0)
+	while (x->h.later_count == 0)
 		assert_int_equal(touch(x, page++), 0);
 	assert_true(page > 192);
-	/* No room is no failure: woken, it touches again. The joined ones need none. */
+	/* No room is no failure: it waits. The joined ones need none. */
 	assert_int_equal(touch(x, 3), 0);
-	assert_int_equal(x->counts[HX_WAKE], 1);
+	assert_int_equal(x->h.later_count, 1);
+	assert_int_equal(x->h.stats.faults_total, page);
+	assert_false(hst_touch_due(&x->h));
 	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
 		assert_false(ensure(x, 600 + i, &w[i]));
 	for (unsigned i = 0; i < 2; i++) {
@@ -199,9 +213,31 @@ static void kernel_faults_leave_room_for_those_with_a_claim(void **state)
 		hx_answer(x, 0, 0);
 	hx_pump(x);
 	assert_int_equal(x->counts[HX_OUTSIDE], HST_OUTSIDE_MAX);
-	assert_int_equal(touch(x, page), 0);
-	hx_pump(x);
-	assert_true(hx_present(x, page));
+	served_now(x, page - 1);
+	assert_int_equal(x->h.stats.faults_total, page + 1);
+	hx_close(x);
+}
+
+/* Who has a signal pending is sent back to touch again by the kernel, as fast as it is told. */
+static void what_comes_again_and_again_is_read_slowly(void **state)
+{
+	struct hst_cfg cfg = hx_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
+	struct hx *x = hx_open_pages(&cfg, 512);
+
+	(void)state;
+	for (unsigned i = 0; i < 65; i++) {
+		assert_int_equal(hst_touch_pause_ns(&x->h), 0);
+		assert_int_equal(touch(x, 7), 0);
+	}
+	assert_int_equal(hst_touch_pause_ns(&x->h), 0);
+	assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), NS_PER_MS);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(touch(x, 7), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), 16 * NS_PER_MS);
+	/* Another block. */
+	assert_int_equal(touch(x, 8), 0);
+	assert_int_equal(hst_touch_pause_ns(&x->h), 0);
 	hx_close(x);
 }
 
@@ -322,24 +358,29 @@ static void the_vmms_touches_leave_room_for_those_with_a_claim(void **state)
 
 	(void)state;
 	hx_populate(x, 0);
-	while (x->counts[HX_WAKE] == 0)
+	while (x->h.later_count == 0)
 		assert_int_equal(vmm_touch(x, page++), 0);
 	assert_true(page > 192);
 	assert_int_equal(vmm_touch(x, 3), 0); /* joined */
-	assert_int_equal(x->counts[HX_WAKE], 1);
+	assert_int_equal(x->h.later_count, 1);
+	/* One that waits is no other touch when it is looked at again. */
+	hst_serve_step(&x->h, NULL, 0, NULL);
+	assert_int_equal(x->h.later_count, 1);
+	assert_int_equal(x->h.stats.vmm_touches, page - 1);
+	assert_int_equal(hst_touch_room(&x->h), HST_TOUCHES_MAX - 1);
 	/* Nor is there one to show again what could not be shown. */
 	x->mem_faults = (struct hx_mem_faults){.at = 1};
 	assert_int_equal(vmm_touch(x, 0), 0);
-	assert_int_equal(x->counts[HX_WAKE], 2);
+	assert_int_equal(x->h.later_count, 2);
+	assert_false(hst_touch_due(&x->h));
 	for (unsigned i = 0; i < HST_OUTSIDE_MAX; i++)
 		assert_false(ensure(x, 600 + i, &w[i]));
 	x->src.answers = HX_AT_ONCE;
 	while (x->src.count)
 		hx_answer(x, 0, 0);
 	hx_pump(x);
-	assert_int_equal(vmm_touch(x, page), 0);
-	hx_pump(x);
-	assert_true(hx_present(x, page));
+	served_now(x, page - 1);
+	assert_true(block_is(&x->h, 0, BLOCK_VMM));
 	hx_close(x);
 }
 
@@ -354,6 +395,7 @@ int main(void)
 		cmocka_unit_test(after_the_end_a_touch_is_refused),
 		cmocka_unit_test(kernel_faults_are_fetched),
 		cmocka_unit_test(kernel_faults_leave_room_for_those_with_a_claim),
+		cmocka_unit_test(what_comes_again_and_again_is_read_slowly),
 		cmocka_unit_test(one_read_serves_both_views),
 		cmocka_unit_test(what_the_guest_sees_is_shown_to_the_vmm),
 		cmocka_unit_test(who_comes_late_is_not_forgotten),

@@ -168,7 +168,7 @@ pub struct apf_memory {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct apf_read {
+pub struct apf_read_request {
     pub size: usize,
     pub id: apf_read_id,
     pub offset: u64,
@@ -184,7 +184,7 @@ pub struct apf_source_config {
     pub ctx: *mut c_void,
     pub bytes: u64,
     pub wrap: *const c_char,
-    pub read: Option<unsafe extern "C" fn(*mut c_void, *const apf_read)>,
+    pub read: Option<unsafe extern "C" fn(*mut c_void, *const apf_read_request)>,
     pub cancel: Option<unsafe extern "C" fn(*mut c_void, apf_read_id)>,
     pub close: Option<unsafe extern "C" fn(*mut c_void)>,
 }
@@ -207,7 +207,7 @@ pub struct apf_wait {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct apf_counter_info {
+pub struct apf_counter_row {
     pub name: *const c_char,
     pub help: *const c_char,
     pub unit: apf_counter_unit,
@@ -441,7 +441,7 @@ extern "C" {
     pub fn apf_resume(a: *mut apf);
     pub fn apf_is_paused(a: *mut apf) -> c_int;
     pub fn apf_trouble_get(a: *mut apf, e: *mut apf_error) -> c_int;
-    pub fn apf_counter_info(index: c_uint) -> *const apf_counter_info;
+    pub fn apf_counter_info(index: c_uint) -> *const apf_counter_row;
     pub fn apf_counters_get(a: *mut apf, ret_values: *mut c_void, size: usize);
     pub fn apf_vcpu_counters_get(v: *mut apf_vcpu, ret_values: *mut c_void, size: usize);
     pub fn apf_stats_get(a: *mut apf, ret: *mut apf_stats);

@@ -47,7 +47,7 @@ fn ok(rc: c_int, e: &apf_error) {
 }
 
 /// Each byte of a page is its number; page 9 has failed for good.
-unsafe extern "C" fn read(ctx: *mut c_void, rd: *const apf_read) {
+unsafe extern "C" fn read(ctx: *mut c_void, rd: *const apf_read_request) {
     let (source, rd) = (*(ctx as *const *mut apf_source), &*rd);
     let page = rd.offset / PAGE;
 
