@@ -90,6 +90,8 @@ static void without_the_feature_the_acknowledgement_is_a_gp(void **state)
 
 	(void)state;
 	f->cfg.tick = hide_the_feature;
+	/* It is there for long after the first tick. */
+	fix_source(f, "delay+", "us=100000");
 	assert_int_equal(small_run(&f->cfg, &f->out, &f->err), 0);
 	assert_true(f->out.ended);
 	assert_non_null(strstr(f->out.console, "exception 13")); /* #GP */
