@@ -28,12 +28,35 @@ static const struct opts doctor_table = {
 };
 
 #define NAME_COLUMN 9
+#define FIX_COLUMN (NAME_COLUMN + 8) /* behind "to fix: " */
 #define MEANS_COLUMN 32
 
 static void print_line(const char *verdict, const char *name, const char *means)
 {
 	printf("%-8s %-22s ", verdict, name);
 	cli_wrapped(stdout, means, MEANS_COLUMN, MEANS_COLUMN);
+}
+
+/* A command, which stands behind the last colon, is in one piece where a line can hold it. */
+static void print_fix(const char *fix)
+{
+	const char *command = fix;
+	size_t len, at;
+
+	for (const char *c = fix; (c = strstr(c, ": ")) != NULL; c += 2)
+		command = c + 2;
+	len = strlen(command);
+	at = FIX_COLUMN + (size_t)(command - fix);
+	printf("%*sto fix: ", NAME_COLUMN, "");
+	if (at + len <= CLI_COLUMNS || command == fix || len > CLI_COLUMNS - FIX_COLUMN) {
+		cli_wrapped(stdout, fix, FIX_COLUMN, FIX_COLUMN);
+		return;
+	}
+	char before[sizeof(((struct probe *)NULL)->fix)];
+
+	snprintf(before, sizeof(before), "%.*s", (int)(command - fix - 1), fix);
+	cli_wrapped(stdout, before, FIX_COLUMN, FIX_COLUMN);
+	printf("%*s%s\n", FIX_COLUMN, "", command);
 }
 
 static void print_way(const char *name, uint32_t missing)
@@ -63,14 +86,10 @@ static void print_text(const struct probes *p)
 {
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
 		const struct probe *pr = &p->list[i];
-		char fix[sizeof(pr->fix) + 16];
 
 		print_line(verdict_name(pr->verdict), probe_name(i), pr->means);
-		if (!pr->fix[0])
-			continue;
-		snprintf(fix, sizeof(fix), "to fix: %s", pr->fix);
-		printf("%*s", NAME_COLUMN, "");
-		cli_wrapped(stdout, fix, NAME_COLUMN, NAME_COLUMN + 8);
+		if (pr->fix[0])
+			print_fix(pr->fix);
 	}
 	fputs("\nWhat will work here:\n", stdout);
 	for (enum probe_way w = 0; w < WAY_COUNT; w++) {
