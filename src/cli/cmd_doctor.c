@@ -59,17 +59,16 @@ static void print_fix(const char *fix)
 	printf("%*s%s\n", FIX_COLUMN, "", command);
 }
 
-static void print_way(const char *name, uint32_t missing)
+static void print_way(const char *name, uint32_t missing, const char *more)
 {
-	char text[PROBE_COUNT * 24] = "works";
-	size_t used = 0;
+	char text[PROBE_COUNT * 24 + 64];
+	size_t used = (size_t)snprintf(text, sizeof(text), missing ? "misses" : "works");
 
-	if (missing)
-		used = (size_t)snprintf(text, sizeof(text), "misses");
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++)
 		if (missing & 1u << i)
 			used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
 						 probe_name(i));
+	snprintf(text + used, sizeof(text) - used, "%s", more);
 	print_line(missing ? "no" : "ok", name, text);
 }
 
@@ -96,9 +95,11 @@ static void print_text(const struct probes *p)
 		char name[24];
 
 		snprintf(name, sizeof(name), "--faults %s", probe_way_name(w));
-		print_way(name, probe_way_missing(p, w));
+		print_way(name, probe_way_missing(p, w), "");
 	}
-	print_way("--resident-max, evict", probe_evict_missing(p));
+	print_way("--resident-max, evict", probe_evict_missing(p),
+		  p->cpl0_per_s && !p->linux_guest
+			  ? ", which is emulated; 'asyncpf run' uses the lab" : "");
 	print_line(p->linux_guest ? "ok" : "no", "stock Linux guest",
 		   p->linux_guest   ? "fast enough at CPL 0"
 		   : p->cpl0_per_s ? "too slow at CPL 0; 'asyncpf run' uses the lab"

@@ -121,6 +121,9 @@ uint32_t probe_evict_missing(const struct probes *p)
 	}
 	if (p->list[PROBE_PAGEMAP_SCAN].verdict == VERDICT_NO)
 		missing |= BIT(PROBE_PAGEMAP_SCAN);
+	/* What fetches instructions by itself does not wait for them. */
+	if (p->cpl0_per_s && !p->linux_guest)
+		missing |= BIT(PROBE_GUEST_CPL0);
 	return missing;
 }
 
