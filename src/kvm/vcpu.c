@@ -473,7 +473,9 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 	} else {
 		x->kind = PLAT_EXIT_ERROR;
 		x->code = rc;
-		return;
+		/* KVM could not have memory: the vCPU is before the instruction. */
+		if (rc != -EFAULT)
+			return;
 	}
 	read_cpu(k, v, half, &x->cpu);
 	x->was_reset = kvmp_reset_seen(v, x->cpu.nested);

@@ -83,6 +83,9 @@ static void file_io_done(struct io_req *io_rd, int res)
 	else if (res == -EAGAIN)
 		(void)err_set(&why, res, "read %s at byte %llu: the kernel cannot start a thread "
 			      "for it (ulimit -u)", f->path, at);
+	else if (res == -EFAULT)
+		(void)err_set(&why, -ENOMEM, "read %s at byte %llu: the host has no memory for it, "
+			      "or may not promise it (vm.overcommit_memory=2)", f->path, at);
 	else
 		(void)err_sys(&why, res, "read %s at byte %llu", f->path, at);
 	file_end(fr, &why);
