@@ -43,11 +43,9 @@ static bool is_of_the_host(const char *text)
 	return false;
 }
 
-const char *cli_advice(const struct err *e)
+const char *cli_limit_advice(int code)
 {
-	if (strstr(e->text, "; "))
-		return "";
-	switch (e->code) {
+	switch (code) {
 	case -ENOMEM:
 		return "; free memory, or raise the limit (ulimit -v)";
 	case -EMFILE:
@@ -58,6 +56,20 @@ const char *cli_advice(const struct err *e)
 		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
 	case -EFBIG:
 		return "; raise the limit of file sizes (ulimit -f)";
+	default:
+		return NULL;
+	}
+}
+
+const char *cli_advice(const struct err *e)
+{
+	const char *limit = cli_limit_advice(e->code);
+
+	if (strstr(e->text, "; "))
+		return "";
+	if (limit)
+		return limit;
+	switch (e->code) {
 	case -ENOSPC:
 		return "; free space there";
 	case -ENOENT:

@@ -42,6 +42,8 @@ int cli_failed(const struct err *e);
 
 /* As cli_failed, for what failed before the work began. Returns CLI_REFUSED. */
 int cli_refused(const struct err *e);
+/* "; what to do" about a limit of the process or of the system; NULL: the code tells of none. */
+const char *cli_limit_advice(int code);
 /* "; what to do" by the code; "" where the text says it, or only the text could. */
 const char *cli_advice(const struct err *e);
 

@@ -28,6 +28,7 @@ static const struct opts doctor_table = {
 };
 
 #define NAME_COLUMN 9
+#define FIX_COLUMN (NAME_COLUMN + 8) /* behind "to fix: " */
 #define MEANS_COLUMN 32
 
 static void print_line(const char *verdict, const char *name, const char *means)
@@ -36,17 +37,38 @@ static void print_line(const char *verdict, const char *name, const char *means)
 	cli_wrapped(stdout, means, MEANS_COLUMN, MEANS_COLUMN);
 }
 
-static void print_way(const char *name, uint32_t missing)
+/* A command, which stands behind the last colon, is in one piece where a line can hold it. */
+static void print_fix(const char *fix)
 {
-	char text[PROBE_COUNT * 24] = "works";
-	size_t used = 0;
+	const char *command = fix;
+	size_t len, at;
 
-	if (missing)
-		used = (size_t)snprintf(text, sizeof(text), "misses");
+	for (const char *c = fix; (c = strstr(c, ": ")) != NULL; c += 2)
+		command = c + 2;
+	len = strlen(command);
+	at = FIX_COLUMN + (size_t)(command - fix);
+	printf("%*sto fix: ", NAME_COLUMN, "");
+	if (at + len <= CLI_COLUMNS || command == fix || len > CLI_COLUMNS - FIX_COLUMN) {
+		cli_wrapped(stdout, fix, FIX_COLUMN, FIX_COLUMN);
+		return;
+	}
+	char before[sizeof(((struct probe *)NULL)->fix)];
+
+	snprintf(before, sizeof(before), "%.*s", (int)(command - fix - 1), fix);
+	cli_wrapped(stdout, before, FIX_COLUMN, FIX_COLUMN);
+	printf("%*s%s\n", FIX_COLUMN, "", command);
+}
+
+static void print_way(const char *name, uint32_t missing, const char *more)
+{
+	char text[PROBE_COUNT * 24 + 64];
+	size_t used = (size_t)snprintf(text, sizeof(text), missing ? "misses" : "works");
+
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++)
 		if (missing & 1u << i)
 			used += (size_t)snprintf(text + used, sizeof(text) - used, " %s",
 						 probe_name(i));
+	snprintf(text + used, sizeof(text) - used, "%s", more);
 	print_line(missing ? "no" : "ok", name, text);
 }
 
@@ -63,23 +85,21 @@ static void print_text(const struct probes *p)
 {
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
 		const struct probe *pr = &p->list[i];
-		char fix[sizeof(pr->fix) + 16];
 
 		print_line(verdict_name(pr->verdict), probe_name(i), pr->means);
-		if (!pr->fix[0])
-			continue;
-		snprintf(fix, sizeof(fix), "to fix: %s", pr->fix);
-		printf("%*s", NAME_COLUMN, "");
-		cli_wrapped(stdout, fix, NAME_COLUMN, NAME_COLUMN + 8);
+		if (pr->fix[0])
+			print_fix(pr->fix);
 	}
 	fputs("\nWhat will work here:\n", stdout);
 	for (enum probe_way w = 0; w < WAY_COUNT; w++) {
 		char name[24];
 
 		snprintf(name, sizeof(name), "--faults %s", probe_way_name(w));
-		print_way(name, probe_way_missing(p, w));
+		print_way(name, probe_way_missing(p, w), "");
 	}
-	print_way("--resident-max, evict", probe_evict_missing(p));
+	print_way("--resident-max, evict", probe_evict_missing(p),
+		  p->cpl0_per_s && !p->linux_guest
+			  ? ", which is emulated; 'asyncpf run' uses the lab" : "");
 	print_line(p->linux_guest ? "ok" : "no", "stock Linux guest",
 		   p->linux_guest   ? "fast enough at CPL 0"
 		   : p->cpl0_per_s ? "too slow at CPL 0; 'asyncpf run' uses the lab"

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "cli/cli.h"
 #include "io/queue.h"
 #include "mem/memfd.h"
 #include "mem/pagemap.h"
@@ -120,7 +121,17 @@ uint32_t probe_evict_missing(const struct probes *p)
 	}
 	if (p->list[PROBE_PAGEMAP_SCAN].verdict == VERDICT_NO)
 		missing |= BIT(PROBE_PAGEMAP_SCAN);
+	/* What fetches instructions by itself does not wait for them. */
+	if (p->cpl0_per_s && !p->linux_guest)
+		missing |= BIT(PROBE_GUEST_CPL0);
 	return missing;
+}
+
+const char *probe_fix(int code, const char *otherwise)
+{
+	const char *limit = cli_limit_advice(code);
+
+	return limit ? limit + strlen("; ") : otherwise;
 }
 
 void probe_refused(struct probe *pr, const struct refusal *r)
@@ -147,7 +158,8 @@ static void probe_pagemap(struct probe *pr)
 	int fd = pagemap_open(&e);
 
 	if (fd < 0) {
-		probe_set(pr, VERDICT_NO, "use Linux 6.7 or later", "%.190s", e.text);
+		probe_set(pr, VERDICT_NO, probe_fix(e.code, "use Linux 6.7 or later"), "%.190s",
+			  e.text);
 		return;
 	}
 	close(fd);

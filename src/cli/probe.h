@@ -73,7 +73,7 @@ enum probe_way { WAY_BLOCK, WAY_STALL, WAY_KERNEL, WAY_USER, WAY_COUNT };
  */
 uint32_t probe_evict_missing(const struct probes *p);
 
-/* Runs every probe; takes some 0.2 s, and at most 12 s on a KVM that hangs. Cannot fail. */
+/* Runs every probe; takes some 0.2 s, and at most 40 s on a KVM that hangs. Cannot fail. */
 void probe_all(struct probes *ret_probes);
 
 const char *probe_name(enum probe_id id);     /* "kvm.msr_filter" */
@@ -86,6 +86,9 @@ uint32_t probe_way_missing(const struct probes *p, enum probe_way way);
 /* Stores a verdict; `means` by format, `fix` as it is ("" for none). */
 void probe_set(struct probe *pr, enum verdict v, const char *fix, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+
+/* What to do about a call that failed: about the limit that it met, or as given. */
+const char *probe_fix(int code, const char *otherwise);
 
 /* VERDICT_NO, for a right that is missing. */
 void probe_refused(struct probe *pr, const struct refusal *r);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "base/size.h"
 #include "cli/probe.h"
@@ -18,8 +19,10 @@
 #define MIB (1ull << 20)
 /* `asyncpf run` without --memory. */
 #define GUEST_BYTES (512 * MIB)
+#define ADDRESSES_WANTED (2 * (GUEST_BYTES + GUEST_BYTES / 4))
 /* For a guest of a few processors and disks. */
 #define FILES_WANTED 64
+#define PROCESSES_WANTED 16
 
 /* kB of a line of /proc/meminfo; -1: not told. */
 static long long meminfo_kb(const char *name)
@@ -105,23 +108,52 @@ static const char *limit_text(uint64_t bytes, char buf[static 32])
 	return buf;
 }
 
-static void probe_process_limits(struct probe *pr, const struct limits *l)
+static const char *number_text(uint64_t number, char buf[static 32])
 {
-	char address[32], file[32], files[32] = "unlimited";
-	const char *fix = "";
+	if (number == LIMITS_NONE)
+		return "unlimited";
+	snprintf(buf, 32, "%llu", (unsigned long long)number);
+	return buf;
+}
 
-	if (l->files != LIMITS_NONE)
-		snprintf(files, sizeof(files), "%llu", (unsigned long long)l->files);
+/* By the shell that started us, or by root for it where it may not. */
+static void raise_limit(char fix[static 200], bool may, const char *what, const char *by_shell,
+			const char *by_root)
+{
+	if (may)
+		snprintf(fix, 200, "raise the limit of %s: ulimit %s", what, by_shell);
+	else
+		snprintf(fix, 200, "raise the limit of %s: as root: prlimit --pid %d %s", what,
+			 (int)getppid(), by_root);
+}
+
+static void probe_process_limits(struct probe *pr, const struct limits *l, const struct rights *r)
+{
+	bool above = rights_has(r, RIGHTS_SYS_RESOURCE);
+	/* Root's processes are not counted, nor those of who may have more of everything. */
+	bool counted = !above && !rights_has(r, RIGHTS_SYS_ADMIN);
+	char address[32], file[32], files[32], processes[32];
+	char fix[200] = "";
+
 	if (l->files < FILES_WANTED)
-		fix = "raise the limit of open files: ulimit -n 1024";
-	else if (l->address_bytes / 2 < GUEST_BYTES + GUEST_BYTES / 4)
-		fix = "raise the limit of addresses, a guest takes twice its memory: ulimit -v "
-		      "unlimited";
+		raise_limit(fix, above || l->files_max >= FILES_WANTED, "open files", "-n 1024",
+			    "--nofile=1024");
+	else if (l->address_bytes < ADDRESSES_WANTED)
+		raise_limit(fix, above || l->address_bytes_max >= ADDRESSES_WANTED,
+			    "addresses, a guest takes twice its memory", "-v unlimited",
+			    "--as=unlimited");
 	else if (l->file_bytes < GUEST_BYTES)
-		fix = "raise the limit of file sizes, guest memory is a file: ulimit -f unlimited";
+		raise_limit(fix, above || l->file_bytes_max >= GUEST_BYTES,
+			    "file sizes, guest memory is a file", "-f unlimited",
+			    "--fsize=unlimited");
+	else if (counted && l->processes < PROCESSES_WANTED)
+		raise_limit(fix, l->processes_max >= PROCESSES_WANTED, "processes", "-u 1024",
+			    "--nproc=1024");
 	probe_set(pr, *fix ? VERDICT_LIMITED : VERDICT_OK, fix,
-		  "open files %s, addresses %s, file sizes %s", files,
-		  limit_text(l->address_bytes, address), limit_text(l->file_bytes, file));
+		  "open files %s, addresses %s, file sizes %s, processes %s",
+		  number_text(l->files, files), limit_text(l->address_bytes, address),
+		  limit_text(l->file_bytes, file),
+		  number_text(counted ? l->processes : LIMITS_NONE, processes));
 }
 
 static void probe_rights(struct probe *list, const struct rights *r)
@@ -150,6 +182,6 @@ void probe_host(struct probe *list)
 	rights_read("", &rights);
 	probe_machine(list);
 	probe_memory_limits(list, &limits);
-	probe_process_limits(&list[PROBE_LIMITS], &limits);
+	probe_process_limits(&list[PROBE_LIMITS], &limits, &rights);
 	probe_rights(list, &rights);
 }

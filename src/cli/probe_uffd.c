@@ -110,7 +110,7 @@ static void set_poison(struct probe *pr, uint64_t features, int uffd)
 	}
 	int r = try_on_shared_memory(uffd, &step);
 	if (r < 0)
-		probe_set(pr, VERDICT_NO, fix, "%s: %s", step, strerror(-r));
+		probe_set(pr, VERDICT_NO, probe_fix(r, fix), "%s: %s", step, strerror(-r));
 	else
 		probe_set(pr, VERDICT_OK, "", "pages can be marked absent (UFFDIO_POISON tried)");
 }
@@ -126,8 +126,9 @@ void probe_uffd(struct probe *list)
 	if (uffd < 0) {
 		probe_refused(&list[PROBE_UFFD], &why);
 	} else if (r < 0) {
-		probe_set(&list[PROBE_UFFD], VERDICT_NO, "use a kernel with userfaultfd API 0xAA",
-			  "UFFDIO_API: %s", strerror(-r));
+		probe_set(&list[PROBE_UFFD], VERDICT_NO,
+			  probe_fix(r, "use a kernel with userfaultfd API 0xAA"),
+			  "userfaultfd: %s", strerror(-r));
 		close(uffd);
 	} else {
 		probe_set(&list[PROBE_UFFD], VERDICT_OK, "",

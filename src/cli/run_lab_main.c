@@ -46,14 +46,21 @@ bool run_lab_needed(const struct run_line *l, char *ret_why, size_t why_bytes)
 		return true;
 	}
 
-	bool slow = is_linux(l->run.machine.kernel) && !probe_runs_linux(kvm, &per_s);
+	bool linux_guest = is_linux(l->run.machine.kernel);
+	/* Without a swap file nothing is ever taken away. */
+	bool evicts = l->run.machine.apf.swap != NULL;
+	bool fast = (!linux_guest && !evicts) || probe_runs_linux(kvm, &per_s);
+	/* A KVM that runs nothing says why where the guest is started. */
+	bool needed = !fast && (linux_guest || per_s);
 
 	close(kvm);
-	if (slow)
+	if (needed)
 		snprintf(ret_why, why_bytes,
-			 "the KVM here emulates guest CPL 0 (%llu instructions/s), too slow for "
-			 "Linux", (unsigned long long)per_s);
-	return slow;
+			 "the KVM here emulates guest CPL 0 (%llu instructions/s), %s",
+			 (unsigned long long)per_s,
+			 linux_guest ? "too slow for Linux"
+				     : "which cannot wait for memory in --swap");
+	return needed;
 }
 
 /* ---- what is checked before ---- */

@@ -149,6 +149,21 @@ static void rom_fault(struct hst_vcpu *v)
 	hst_pause_for(v->h, &t);
 }
 
+/*
+ * True: the VM is paused for it. RAM without a source is filled by the kernel, which says no more
+ * than that it failed.
+ */
+static bool no_room(struct hst_vcpu *v)
+{
+	const struct mem *m = &v->h->mem;
+	struct hst_trouble t = {.tries = 1};
+
+	if (!m->ops->room || m->ops->room(m->ctx, &t.why) == 0)
+		return false;
+	hst_pause_for(v->h, &t);
+	return true;
+}
+
 /* True: the exit is for the VMM, or the VMM wants its thread: *ret is set. */
 static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_step *ret)
 {
@@ -199,6 +214,8 @@ static bool take_exit(struct hst_vcpu *v, const struct plat_exit *x, struct hst_
 		back(v, 0, ret);
 		return true;
 	case PLAT_EXIT_ERROR:
+		if (x->code == -EFAULT && no_room(v))
+			return false;
 		back(v, x->code, ret);
 		return true;
 	}

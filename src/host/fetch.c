@@ -14,7 +14,10 @@
  * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
  * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
  */
+#include <errno.h>
+
 #include "base/assert.h"
+#include "base/sum.h"
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/fetch.h"
@@ -175,11 +178,25 @@ static void read_failed(struct hst_fetch *f, const struct err *why)
 	timer_arm(&h->timers, &f->timer, hst_now(h) + backoff_ns(f->tries++));
 }
 
+/* Is what was read what the swap file was given? */
+static bool is_sound(const struct hst_fetch *f, struct err *ret_why)
+{
+	const struct hst *h = f->h;
+
+	if (f->backing != &h->swap.backing ||
+	    sum_of(f->rd.buf, f->rd.len) == h->evict.sums[f->block])
+		return true;
+	err_set(ret_why, -EIO, "swap file: what is at byte %llu is not what was written there; "
+		"something else has changed it", (unsigned long long)f->rd.offset);
+	return false;
+}
+
 static void read_done(struct src_read *rd, const struct err *why)
 {
 	struct hst_fetch *f = CONTAINER_OF(rd, struct hst_fetch, rd);
 	struct hst *h = f->h;
 	enum hst_fetch_state was = f->state;
+	struct err unsound;
 
 	ASSERT(was == HST_FETCH_READING || was == HST_FETCH_STUCK || was == HST_FETCH_CANCELLED);
 	timer_cancel(&h->timers, &f->timer);
@@ -187,6 +204,8 @@ static void read_done(struct src_read *rd, const struct err *why)
 	trace_blocks(h, APF_TRACE_READ_END, f->block, 1, why ? (uint32_t)-why->code : 0);
 	if (h->stopping)
 		return;
+	if (!why && !is_sound(f, &unsound))
+		why = &unsound;
 	if (!why) {
 		h->stats.read_bytes += rd->len;
 		h->read_ns += (hst_now(h) - f->issued_ns) / 16 - h->read_ns / 16;

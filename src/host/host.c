@@ -54,9 +54,12 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_end
 	h->blocks = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->blocks));
 	h->chunk_poisoned = take(base, &used, (ram_end + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
 	h->evict.keeps = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->evict.keeps));
-	if (cfg->evict)
+	if (cfg->evict) {
 		h->evict.links = take(base, &used,
 				      block_count(cfg, ram_end) * sizeof(*h->evict.links));
+		h->evict.sums = take(base, &used,
+				     block_count(cfg, ram_end) * sizeof(*h->evict.sums));
+	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
 	h->queues = take(base, &used, (cfg->vcpus + 1) * sizeof(*h->queues));

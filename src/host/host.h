@@ -263,6 +263,7 @@ struct hst_hold {
 
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
+	uint32_t *sums;  /* of each block IN_SWAP, what it held: base/sum.h */
 	uint32_t held;   /* of hst_hold */
 	uint32_t held_long;
 	uint16_t *keeps; /* of each block, how many need it where it is */

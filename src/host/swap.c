@@ -12,12 +12,16 @@
  * one, and tells of it only once: all of that is written again, also what has ended since, and
  * what has not been seen to end yet.
  *
+ * A sum of what was written stays here: the file is others' to change, too, and what is read again
+ * must be what the guest had (fetch.c).
+ *
  * A write or sync that fails is repeated, then pauses the VM; nothing is lost, the content is in
  * memory. Test: tests/unit/host_swap_test.c.
  */
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/sum.h"
 #include "host/block.h"
 #include "host/swap.h"
 #include "host/trouble.h"
@@ -39,13 +43,24 @@ static bool waits_for(const struct hst_write *w, uint32_t block)
 	       !(w->changed >> (block - w->block) & 1);
 }
 
-/* Blocks that wait for it are clean now, or not. */
+/* What it holds is what was written: it waits for that. */
+static void take_sum(struct hst *h, uint32_t block)
+{
+	roff_t off;
+	uint64_t len;
+
+	hst_block_range(h, block, &off, &len);
+	h->evict.sums[block] = sum_of(h->mem.alias + off.v, len);
+}
+
+/* Blocks that wait for it are clean now, or not; one that was lost meanwhile is not (block.h). */
 static void write_end(struct hst_write *w, bool written)
 {
 	struct hst *h = w->h;
 
 	for (uint32_t block = w->block; block < w->block + w->count; block++) {
-		if (written && waits_for(w, block)) {
+		if (written && waits_for(w, block) && !block_is_lost(h, block)) {
+			take_sum(h, block);
 			block_flags(h, block, BLOCK_IN_SWAP,
 				    BLOCK_WRITING | BLOCK_WRITTEN | BLOCK_ZEROES);
 			h->stats.swapped++;

@@ -360,6 +360,9 @@ unsigned ioq_complete(struct ioq *q, struct io_req *rq, int res)
 		}
 		/* A worker that was interrupted for our sake says EINTR. */
 		res = -ECANCELED;
+	} else if (!ends && res == -ECANCELED) {
+		/* Nobody gave it up but the kernel: it has no worker, nor can it make one. */
+		res = -EAGAIN;
 	}
 	rq->done(rq, res); /* may free rq, or read again with it */
 	return 1;

@@ -345,6 +345,7 @@ static int kp_begin(void *ctx, unsigned vcpu)
 
 	if (rc < 0)
 		return rc;
+	v->starts = 0;
 	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) != 0;
 }
 
@@ -419,7 +420,26 @@ static int enter_guest(struct kvmp_vcpu *v)
 	else
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
 	v->in_guest_ns = rc == -EINTR ? now : coarse_ns();
+	if (rc != -EAGAIN)
+		v->starts = 0;
 	return rc;
+}
+
+/* A shortage may pass by itself. */
+#define STARTS_MAX 16
+
+/*
+ * What EAGAIN of KVM_RUN means: a processor that waited for its SIPI has got it, once; or KVM
+ * cannot make its own thread for the VM (RLIMIT_NPROC), at every try. False: that.
+ */
+static bool got_sipi(struct kvmp_vcpu *v)
+{
+	struct kvm_mp_state mp;
+
+	if (KVMP_IOCTL(v->fd, KVM_GET_MP_STATE, &mp) == 0 &&
+	    mp.mp_state == KVM_MP_STATE_UNINITIALIZED)
+		v->starts = 0;
+	return v->starts++ < STARTS_MAX;
 }
 
 static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, struct plat_exit *x)
@@ -448,12 +468,14 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		half = mid_instruction(v->run);
 	} else if (rc == -EINTR) {
 		interrupted(k, v, x);
-	} else if (rc == -EAGAIN) {
-		x->kind = PLAT_EXIT_KICK; /* a processor that waited for its SIPI has got it */
+	} else if (rc == -EAGAIN && got_sipi(v)) {
+		x->kind = PLAT_EXIT_KICK;
 	} else {
 		x->kind = PLAT_EXIT_ERROR;
 		x->code = rc;
-		return;
+		/* KVM could not have memory: the vCPU is before the instruction. */
+		if (rc != -EFAULT)
+			return;
 	}
 	read_cpu(k, v, half, &x->cpu);
 	x->was_reset = kvmp_reset_seen(v, x->cpu.nested);

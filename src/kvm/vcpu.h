@@ -47,6 +47,7 @@ struct kvmp_vcpu {
 	bool halted;         /* KVM holds the vCPU halted because of us */
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	uint64_t in_guest_ns; /* by the coarse clock: it may have stood still since; 0: never ran */
+	unsigned starts;     /* so many KVM_RUNs in a row were the end of its wait for SIPI */
 	bool marked;         /* an INIT that we do not see can be noticed */
 	bool tr_marked;      /* ... without asking KVM */
 	uint64_t tr_base;    /* of the task register that was marked */

@@ -467,6 +467,12 @@ int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_
 
 /* ---- the seam ---- */
 
+static int no_room(uint64_t len, struct err *e)
+{
+	return err_set(e, -ENOMEM, "guest memory: the host has no room for %s more, or may not "
+		       "promise it (vm.overcommit_memory=2)", SIZE_WORD(len));
+}
+
 static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
 		      struct err *e)
 {
@@ -476,9 +482,25 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 		return rc;
 	/* Some page was never written: a hole in the memfd. Give it its zeroes. */
 	if (madvise(g->alias + off.v, len, MADV_POPULATE_WRITE) < 0)
-		return err_sys(e, -errno, "guest memory: no room for %s more", SIZE_WORD(len));
+		return errno == EFAULT || errno == ENOMEM
+			       ? no_room(len, e)
+			       : err_sys(e, -errno, "guest memory: %s more", SIZE_WORD(len));
 	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
+}
+
+/* What the kernel refuses to promise is not for this memfd alone. */
+static int gm_room(void *ctx, struct err *e)
+{
+	int fd = memfd_new("asyncpf-room"), rc = 0;
+
+	(void)ctx;
+	if (fd < 0)
+		return 0; /* then nobody knows */
+	if (fallocate(fd, 0, 0, (off_t)CHUNK_BYTES) < 0 && (errno == ENOSPC || errno == ENOMEM))
+		rc = no_room(CHUNK_BYTES, e);
+	close(fd);
+	return rc;
 }
 
 /* A read of a page that the host has lost fails, where a touch would be a signal. */
@@ -708,6 +730,7 @@ static const struct mem_ops gmem_ops = {
 	.poison = gm_poison,
 	.refuse = gm_refuse,
 	.is_broken = gm_is_broken,
+	.room = gm_room,
 	.look = gm_look,
 	.watch_all = gm_watch_all,
 	.resident = gm_resident,

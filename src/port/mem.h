@@ -75,6 +75,9 @@ struct mem_ops {
 	int (*look)(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
 		    mem_pages ret_vmm, struct err *e);
 
+	/* 0: the host gives memory for another chunk; it is given back. NULL: it always does. */
+	int (*room)(void *ctx, struct err *e);
+
 	/* The rest is for overcommit; NULL where there is none. */
 
 	/* From now on first touches of memory that was never filled are reported, too. */

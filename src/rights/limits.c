@@ -138,12 +138,16 @@ static void read_overcommit(const char *root, struct limits *ret)
 	ret->promise_bytes = limit > used ? (limit - used) * 1024 : 0;
 }
 
-static uint64_t rlimit_of(__rlimit_resource_t resource)
+_Static_assert(RLIM_INFINITY == LIMITS_NONE, "one word for none");
+
+/* The limit in force; ret_max: up to where the process may raise it. */
+static uint64_t rlimit_of(__rlimit_resource_t resource, uint64_t *ret_max)
 {
 	struct rlimit r;
 
-	if (getrlimit(resource, &r) < 0 || r.rlim_cur == RLIM_INFINITY)
-		return LIMITS_NONE;
+	if (getrlimit(resource, &r) < 0)
+		r = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
+	*ret_max = r.rlim_max;
 	return r.rlim_cur;
 }
 
@@ -152,9 +156,10 @@ void limits_read(const char *root, struct limits *ret)
 	memset(ret, 0, sizeof(*ret));
 	ret->cgroup_bytes = LIMITS_NONE;
 	ret->promise_bytes = LIMITS_NONE;
-	ret->address_bytes = rlimit_of(RLIMIT_AS);
-	ret->file_bytes = rlimit_of(RLIMIT_FSIZE);
-	ret->files = rlimit_of(RLIMIT_NOFILE);
+	ret->address_bytes = rlimit_of(RLIMIT_AS, &ret->address_bytes_max);
+	ret->file_bytes = rlimit_of(RLIMIT_FSIZE, &ret->file_bytes_max);
+	ret->files = rlimit_of(RLIMIT_NOFILE, &ret->files_max);
+	ret->processes = rlimit_of(RLIMIT_NPROC, &ret->processes_max);
 	read_cgroup(root, ret);
 	read_overcommit(root, ret);
 }

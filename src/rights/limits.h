@@ -17,9 +17,9 @@ struct limits {
 	/* What guest memory in the host's may take, LIMITS_NONE: as much as there is. */
 	uint64_t cgroup_bytes;
 	uint64_t promise_bytes; /* with vm.overcommit_memory=2, what is left to promise */
-	/* Of the process. */
-	uint64_t address_bytes, file_bytes;
-	uint64_t files;
+	/* Of the process, and up to where it may raise them itself. */
+	uint64_t address_bytes, file_bytes, files, processes;
+	uint64_t address_bytes_max, file_bytes_max, files_max, processes_max;
 	char cgroup_file[LIMITS_PATH_BYTES]; /* which has cgroup_bytes; "": none */
 };
 

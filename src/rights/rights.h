@@ -19,7 +19,12 @@ struct rights {
 	char module[120];    /* "SELinux, enforcing, as LABEL", "AppArmor, as PROFILE"; "": none */
 };
 
-enum { RIGHTS_DAC_OVERRIDE = 1, RIGHTS_SYS_PTRACE = 19, RIGHTS_SYS_ADMIN = 21 };
+enum {
+	RIGHTS_DAC_OVERRIDE = 1,
+	RIGHTS_SYS_PTRACE = 19,
+	RIGHTS_SYS_ADMIN = 21,
+	RIGHTS_SYS_RESOURCE = 24,
+};
 
 /* root: what stands before /proc and /sys; "" but for tests. Blocks; any thread. */
 void rights_read(const char *root, struct rights *ret);

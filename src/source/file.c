@@ -80,6 +80,12 @@ static void file_io_done(struct io_req *io_rd, int res)
 	if (res == 0)
 		(void)err_set(&why, -EIO, "%s ended at byte %llu although it had %llu when it was "
 			      "opened", f->path, at, (unsigned long long)f->src.size);
+	else if (res == -EAGAIN)
+		(void)err_set(&why, res, "read %s at byte %llu: the kernel cannot start a thread "
+			      "for it (ulimit -u)", f->path, at);
+	else if (res == -EFAULT)
+		(void)err_set(&why, -ENOMEM, "read %s at byte %llu: the host has no memory for it, "
+			      "or may not promise it (vm.overcommit_memory=2)", f->path, at);
 	else
 		(void)err_sys(&why, res, "read %s at byte %llu", f->path, at);
 	file_end(fr, &why);

@@ -170,16 +170,21 @@ static int sizes(const struct opening *o, struct blk_backing *b, struct err *e)
 
 static int content(const struct opening *o, struct err *e)
 {
-	unsigned char head[BLK_FORMAT_HEAD_BYTES];
+	unsigned char head[BLK_FORMAT_HEAD_BYTES], end[BLK_FORMAT_HEAD_BYTES];
+	off_t bytes = lseek(o->fd, 0, SEEK_END);
 	const struct blk_format *f;
-	ssize_t n;
+	ssize_t n, last = 0;
 
 	if (o->flags & BLK_RAW)
 		return 0;
 	n = pread(o->fd, head, sizeof(head), 0);
-	if (n < 0)
-		return err_sys(e, -errno, "disk %s: reading its first sector", o->path);
+	if (n >= 0 && bytes >= (off_t)sizeof(end))
+		last = pread(o->fd, end, sizeof(end), bytes - (off_t)sizeof(end));
+	if (n < 0 || last < 0)
+		return err_sys(e, -errno, "disk %s: reading its first and last sector", o->path);
 	f = blk_format(head, (size_t)n);
+	if (!f)
+		f = blk_format_end(end, (size_t)last);
 	if (!f)
 		return 0;
 	return err_set(e, -EINVAL, "disk %s: it looks like %s, and only raw disks are known; %s, "

@@ -73,7 +73,8 @@ static void ports(struct machine_vcpu *v)
 static bool serve_exit(struct machine_vcpu *v)
 {
 	struct kvm_run *r = v->run;
-	char what[96];
+	bool emulation;
+	char what[128];
 
 	switch (r->exit_reason) {
 	case KVM_EXIT_IO:
@@ -89,10 +90,12 @@ static bool serve_exit(struct machine_vcpu *v)
 		last_words(v, -EIO, "the guest triple-faulted");
 		return false;
 	case KVM_EXIT_INTERNAL_ERROR:
-		snprintf(what, sizeof(what), "KVM gave up (internal error, suberror %u%s)",
+		emulation = r->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
+		snprintf(what, sizeof(what), "KVM gave up (internal error, suberror %u%s%s)",
 			 r->internal.suberror,
-			 r->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
-				 ? ": an instruction that it cannot emulate" : "");
+			 emulation ? ": an instruction that it cannot emulate" : "",
+			 emulation && v->m->cfg.apf.swap
+				 ? ", or that was swapped out: use --lab" : "");
 		last_words(v, -EIO, what);
 		return false;
 	case KVM_EXIT_FAIL_ENTRY:

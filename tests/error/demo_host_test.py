@@ -238,6 +238,12 @@ class Shim(DemoTest):
                         f"run failed: {kind}: vCPU [01]: running the guest: Bad address{DOCTOR}",
                         code=1)
 
+    def test_kvm_run_never_begins(self):
+        """As where KVM cannot make its thread for the VM (RLIMIT_NPROC)."""
+        self.refused(self.fail(KVM_RUN, errno.EAGAIN, "--runs", "user:int", times=1000000),
+                     "run failed: user:int: vCPU 0: running the guest: Resource temporarily "
+                     r"unavailable; raise the limits .*\(ulimit -v, ulimit -u\)", code=1)
+
     def test_kvm_run_interrupted(self):
         """EINTR without a signal of ours, and EAGAIN, are nothing."""
         for code in (errno.EINTR, errno.EAGAIN):

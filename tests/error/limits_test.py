@@ -5,6 +5,7 @@ no signal, no hang. What doctor says to work, works.
 
 usage: limits_test.py PATH_OF_ASYNCPF MULTIBOOT_KERNEL
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 ASYNCPF, KERNEL = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:3])
@@ -92,14 +94,128 @@ class Limits(unittest.TestCase):
                             self.assertTrue(worked, "doctor said that it works")
 
     def test_a_limit_that_is_in_the_way_is_named(self):
-        for name, value, words in (("AS", 64 * MIB, "ulimit -v"), ("FSIZE", MIB, "ulimit -f"),
-                                   ("NOFILE", 16, "ulimit -n")):
+        for name, value, words in (("AS", 64 * MIB, "ulimit -v|prlimit .* --as"),
+                                   ("FSIZE", MIB, "ulimit -f|prlimit .* --fsize"),
+                                   ("NOFILE", 16, "ulimit -n|prlimit .* --nofile")):
             done = self.limited(("doctor", "--json"), name, value)
             if "shared libraries" in done.stderr or "Sanitizer" in done.stderr:
                 continue
             checks = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
             self.assertEqual(checks["limits"]["verdict"], "limited")
-            self.assertIn(words, checks["limits"]["fix"])
+            self.assertRegex(checks["limits"]["fix"], words)
+
+    def test_no_limit_is_taken_for_the_kernel_s_fault(self):
+        for value in LIMITS["NOFILE"]:
+            done = self.limited(("doctor", "--json"), "NOFILE", value)
+            if "shared libraries" not in done.stderr:
+                self.advice_is_about_limits(done)
+
+    def advice_is_about_limits(self, doctor):
+        for check in json.loads(doctor.stdout)["checks"]:
+            if check["verdict"] == "no":
+                self.assertRegex(check["fix"], r"ulimit|see |remove that reason", check)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become another user")
+    def test_the_advice_gives_the_right(self):
+        """Root may raise what the user may not; what it names is the shell that ran doctor."""
+        script = (f"ulimit -n 40; {ASYNCPF} doctor --json; read go; "
+                  f"exec {ASYNCPF} doctor --json")
+
+        def user():
+            os.setgroups([])
+            os.setgid(54321)
+            os.setuid(54321)
+
+        with self.program_for_all() as program:
+            shell = subprocess.Popen(["sh", "-c", script.replace(ASYNCPF, program)], text=True,
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     preexec_fn=user, pass_fds=[self.program_fd])
+            decoder, text = json.JSONDecoder(), ""
+            while True:
+                text += shell.stdout.readline()
+                try:
+                    report, _ = decoder.raw_decode(text)
+                    break
+                except ValueError:
+                    pass
+            fix = {c["name"]: c for c in report["checks"]}["limits"]["fix"]
+            words = fix.split("as root: ")[1].split()
+            self.assertEqual(words, ["prlimit", "--pid", str(shell.pid), "--nofile=1024"])
+            given = subprocess.run(words, capture_output=True, text=True, check=False)
+            out, _ = shell.communicate("go\n", timeout=LIMIT_S)
+        if "Operation not permitted" in given.stderr:
+            self.skipTest("this root has no CAP_SYS_RESOURCE")
+        checks = {c["name"]: c for c in json.loads(out)["checks"]}
+        self.assertEqual(checks["limits"]["verdict"], "ok")
+
+    @contextlib.contextmanager
+    def program_for_all(self):
+        """Where another user can run it, whatever the rights on the build folder."""
+        self.program_fd = os.open(ASYNCPF, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{self.program_fd}"
+        finally:
+            os.close(self.program_fd)
+
+    def as_user_with_devices(self, words, processes, fds=()):
+        """Ends it once it says that it is paused, which must be for the limit."""
+        nodes = "".join(f"mknod -m 666 /dev/{name} c {os.major(n)} {os.minor(n)}; " for name, n in
+                        ((name, os.stat(f"/dev/{name}").st_rdev) for name in
+                         ("null", "kvm", "userfaultfd")))
+        script = ("mount -t tmpfs none /dev; " + nodes +
+                  f"exec setpriv --reuid 54321 --regid 54321 --clear-groups "
+                  f"prlimit --nproc={processes} "
+                  f"/proc/self/fd/{self.program_fd} {' '.join(words)}")
+        run = subprocess.Popen(["unshare", "--mount", "sh", "-ec", script],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, cwd=self.folder.name,
+                               pass_fds=[self.program_fd, *fds])
+        timer = threading.Timer(LIMIT_S, run.kill)
+        timer.start()
+        said = ""
+        for line in run.stderr:
+            said += line
+            if line.startswith("asyncpf: paused:"):
+                run.send_signal(signal.SIGINT)
+        out = run.stdout.read()
+        code = run.wait()
+        hangs = not timer.is_alive()
+        timer.cancel()
+        self.assertFalse(hangs, f"{words} hangs with {processes} processes; it said: {said}")
+        return subprocess.CompletedProcess(words, code, out, said)
+
+    @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/userfaultfd"),
+                         "the devices are given to another user by root")
+    def test_few_processes(self):
+        """RLIMIT_NPROC, which counts the kernel's threads for the VM and for io_uring, too."""
+        os.chmod(self.folder.name, 0o777)
+        # io_uring reads a tmpfs by threads.
+        image = os.memfd_create("image", 0)
+        self.addCleanup(os.close, image)
+        os.write(image, os.urandom(16 * 4096))
+        kernel = pathlib.Path(self.folder.name) / "kernel"
+        kernel.write_bytes(pathlib.Path(KERNEL).read_bytes())
+        verbs = dict(VERBS, demo=(*VERBS["demo"], "--image", f"/proc/self/fd/{image}"))
+        for verb in ("doctor", "demo", "check", "run"):
+            words = [str(kernel) if word == KERNEL else word for word in verbs[verb]]
+            words += ["--json"] if verb == "doctor" else []
+            worked = False
+            with self.program_for_all():
+                for processes in range(1, 12):
+                    with self.subTest(verb=verb, processes=processes):
+                        done = self.as_user_with_devices(words, processes, [image])
+                        if done.returncode == OK:
+                            worked = True
+                        elif verb == "doctor":
+                            self.assertEqual((done.returncode, done.stderr), (FAILED, ""))
+                            self.advice_is_about_limits(done)
+                        elif "\nnot ok " in done.stdout:
+                            # A guest that counts on its page's coming is told in its report.
+                            self.assertEqual((verb, done.returncode), ("check", FAILED))
+                        else:
+                            self.assertRegex(done.stderr, r"\A(asyncpf: [^\n]+\n){1,2}\Z")
+                            self.assertIn("ulimit -u", done.stderr)
+            self.assertTrue(worked, f"{verb} does not work with 11 processes, either")
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can become another user")
     def test_no_more_processes(self):

@@ -96,6 +96,9 @@ class Files(DiskTest):
                 self.fails(["--kernel", kernel(), "--disk", words], f"disk {name}: {pattern}")
             self.sees(f"{name},raw", 8)
             self.sees(f"{name},ro,raw", 8)
+        # A VHD of fixed size is a disk with something behind it.
+        self.file("f", bytes(4096) + b"conectix" + bytes(504))
+        self.fails(["--kernel", kernel(), "--disk", "f"], "disk f: it looks like a VHD image, .*")
         # Nor is one whose size is odd blamed for that.
         self.file("g", GZIP + bytes(777))
         self.fails(["--kernel", kernel(), "--disk", "g"], "disk g: it looks like .*")

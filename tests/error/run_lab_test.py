@@ -15,8 +15,8 @@ import sys
 import tempfile
 import unittest
 
-ASYNCPF = sys.argv.pop(1)
-MULTIBOOT = sys.argv.pop(1)
+ASYNCPF = str(pathlib.Path(sys.argv.pop(1)).resolve())
+MULTIBOOT = str(pathlib.Path(sys.argv.pop(1)).resolve())
 HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 TOOL = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 42\n'
 
@@ -42,6 +42,20 @@ def bzimage():
     return bytes(image)
 
 
+def far_code():
+    """A multiboot kernel that writes a page of code at 2 MiB, then 32 MiB of pages of data, runs
+    that page, and ends by port 0xf4."""
+    base, code_at, data_at, data_end = 1 << 20, 2 << 20, 16 << 20, 48 << 20
+    code = b"\xc6\x05" + struct.pack("<I", code_at) + b"\xc3"          # movb $ret, code_at
+    code += b"\xbe" + struct.pack("<I", data_at)                       # mov $data_at, %esi
+    touch = bytes.fromhex("8936" "81c600100000") + b"\x81\xfe" + struct.pack("<I", data_end)
+    code += touch + b"\x72" + struct.pack("b", -len(touch) - 2)        # a page; jb touch
+    code += b"\xb8" + struct.pack("<I", code_at) + b"\xbc" + struct.pack("<I", 0x9000)
+    code += bytes.fromhex("ffd0" "b000" "e6f4" "f4")                   # call *%eax; out; hlt
+    return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, base,
+                       base, base + 32 + len(code), 0, base + 32) + code
+
+
 class Bed(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -55,9 +69,9 @@ class Bed(unittest.TestCase):
         path.write_bytes(content)
         return str(path)
 
-    def run_it(self, *words, tool=None):
+    def run_it(self, *words, tool=None, cwd=None):
         return subprocess.run([ASYNCPF, "run", *words], stdin=subprocess.DEVNULL, text=True,
-                              capture_output=True, check=False, timeout=60,
+                              capture_output=True, check=False, timeout=60, cwd=cwd,
                               env={**os.environ, "ASYNCPF_LAB_TOOL": tool or self.tool})
 
 
@@ -160,6 +174,33 @@ class ByItself(Bed):
         self.assertEqual(done.returncode == 42, self.kvm_is() == "none", done)
         if self.kvm_is() != "none":
             self.assertNotIn("lab", done.stderr)
+
+    def test_what_takes_memory_away_goes_to_the_lab_on_a_slow_kvm(self):
+        """Its kernel mode would fetch instructions where nothing is, and end."""
+        words = ("--kernel", MULTIBOOT, "--memory=64M", "--cmdline=off")
+        for more in (("--resident-max", "8M", "--swap", f"{self.folder.name}/s"),
+                     ("--swap", f"{self.folder.name}/s")):
+            done = self.run_it(*words, *more)
+            self.assertEqual(done.returncode == 42, self.kvm_is() != "fast", done)
+            if self.kvm_is() == "slow":
+                self.assertRegex(done.stderr,
+                                 r"\Aasyncpf: running it in the lab: the KVM here emulates guest "
+                                 r"CPL 0 \(\d+ instructions/s\), which cannot wait for memory in "
+                                 r"--swap[^\n]*\n\Z")
+
+    def test_here_it_is_told_what_may_have_ended_it(self):
+        if self.kvm_is() != "slow":
+            print("SKIP: this KVM waits for instructions, too")
+            return
+        kernel = self.file("far", far_code())
+        for more, words in (((), ""), (("--swap", "s"), ", or that was swapped out: use --lab")):
+            limit = ("--resident-max", "16M") if more else ()
+            done = self.run_it("--local", "--kernel", kernel, "--memory=64M", "--cmdline=off",
+                               "--exit-port", *limit, *more, cwd=self.folder.name)
+            self.assertEqual(done.returncode, 1 if more else 160, done)
+            if more:
+                self.assertIn(f": an instruction that it cannot emulate{words}): rip=0x200000 ",
+                              done.stderr)
 
 
 if __name__ == "__main__":

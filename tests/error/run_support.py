@@ -37,7 +37,7 @@ class RunTest(unittest.TestCase):
     def run_it(self, *words, **options):
         """A run in the test's folder, with nothing typed."""
         options = {"stdin": subprocess.DEVNULL, "timeout": LIMIT_S, **options}
-        return subprocess.run([asyncpf(), "run", "--memory", "16M", *words], check=False,
+        return subprocess.run([asyncpf(), "run", "--local", "--memory", "16M", *words], check=False,
                               capture_output=True, text=True, cwd=self.folder, **options)
 
     def fails(self, words, pattern, **options):
@@ -48,7 +48,8 @@ class RunTest(unittest.TestCase):
 
     def start(self, *words, **options):
         process = subprocess.Popen(
-            [asyncpf(), "run", "--kernel", kernel(), "--memory", "16M", *words],
+            [asyncpf(), "run", "--local", "--kernel", kernel(), "--memory", "16M",
+             *words],
             cwd=self.folder, **options)
         self.addCleanup(process.wait)
         self.addCleanup(self.end, process)

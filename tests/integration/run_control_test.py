@@ -44,7 +44,7 @@ class RunTest(unittest.TestCase):
 
     def command(self, path, *words):
         # The socket's mode must not depend on the umask.
-        return ["sh", "-c", 'umask 0; exec "$@"', "sh", ASYNCPF, "run", "--kernel",
+        return ["sh", "-c", 'umask 0; exec "$@"', "sh", ASYNCPF, "run", "--local", "--kernel",
                 str(self.kernel), "--memory", "64M", "--control", str(path), *words]
 
     def start(self, *words, around=()):

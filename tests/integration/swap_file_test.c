@@ -152,6 +152,72 @@ static void nothing_is_seen_of_it(void **state)
 	no_tmpfile = false;
 }
 
+/* The swap file of this process, by another descriptor. */
+static int second_descriptor(const struct vm *v)
+{
+	DIR *d = opendir("/proc/self/fd");
+	const struct dirent *e;
+	int fd = -1;
+
+	assert_non_null(d);
+	while (fd < 0 && (e = readdir(d)) != NULL) {
+		char path[300], target[300] = "";
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%s", e->d_name);
+		if (readlink(path, target, sizeof(target) - 1) > 0 &&
+		    strncmp(target, v->folder, strlen(v->folder)) == 0)
+			fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	closedir(d);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* All of it, each byte; a second time undoes it. */
+static void scribble(int fd)
+{
+	unsigned char page[PAGE_BYTES];
+	ssize_t n;
+
+	for (off_t at = 0; (n = pread(fd, page, sizeof(page), at)) > 0; at += n) {
+		for (ssize_t i = 0; i < n; i++)
+			page[i] ^= 0xff;
+		assert_int_equal(pwrite(fd, page, (size_t)n, at), n);
+	}
+}
+
+static void *check_in_thread(void *vm)
+{
+	check_all(vm, 0);
+	return NULL;
+}
+
+static void what_others_write_into_it_is_noticed(void **state)
+{
+	pthread_t reader;
+	struct vm v;
+	int fd;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.retries_max = 1;
+	vm_start(&v);
+	write_all(&v, 0);
+	evict_all(&v);
+	fd = second_descriptor(&v);
+	scribble(fd);
+	assert_int_equal(pthread_create(&reader, NULL, check_in_thread, &v), 0);
+	wait_for(&v.pauses, 1);
+	assert_non_null(strstr(v.paused, "something else has changed it"));
+	scribble(fd);
+	apf_resume(v.a);
+	/* Not one byte of what was there meanwhile. */
+	assert_int_equal(pthread_join(reader, NULL), 0);
+	assert_int_equal(fsync(fd), 0);
+	close(fd);
+	vm_end(&v);
+}
+
 static void killed_it_leaves_nothing(void **state)
 {
 	int status, ready[2];
@@ -394,6 +460,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_exists_is_left_alone),
 		cmocka_unit_test(nothing_is_seen_of_it),
+		cmocka_unit_test(what_others_write_into_it_is_noticed),
 		cmocka_unit_test(killed_it_leaves_nothing),
 		cmocka_unit_test(memory_is_not_in_the_page_cache_instead),
 		cmocka_unit_test(a_source_is_not_in_the_page_cache_either),

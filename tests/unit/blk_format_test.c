@@ -30,6 +30,11 @@ static const struct row rows[] = {
 	{0, 3, "BZh", "what bzip2 compresses"},
 	{0, 4, "\x04\x22\x4d\x18", "what lz4 compresses"},
 	{0, 4, "PK\3\4", "a ZIP archive"},
+	{0, 8, "EVF\t\r\n\xff", "an EWF image"},
+	{0, 2, "\x1f\x9d", "what compress(1) compresses"},
+	{0, 9, "\x89LZO\0\r\n\x1a\n", "what lzop compresses"},
+	{0, 6, "Rar!\x1a\x07", "a RAR archive"},
+	{257, 5, "ustar", "a tar archive, as an .ova is"},
 };
 
 static void marks(void **state)
@@ -53,6 +58,26 @@ static void marks(void **state)
 	}
 }
 
+static void marks_at_the_end(void **state)
+{
+	static const char *const words[][2] = {{"conectix", "a VHD image"},
+					       {"koly", "a DMG image"}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		unsigned char end[BLK_FORMAT_HEAD_BYTES] = {0};
+		size_t len = strlen(words[i][0]);
+
+		assert_null(blk_format_end(end, sizeof(end)));
+		memcpy(end, words[i][0], len);
+		assert_string_equal(blk_format_end(end, sizeof(end))->name, words[i][1]);
+		assert_null(blk_format_end(end, len - 1));
+		memmove(end + 1, end, sizeof(end) - 1);
+		end[0] = 0;
+		assert_null(blk_format_end(end, sizeof(end)));
+	}
+}
+
 /* A master boot record, an ext4 superblock's place, nothing at all. */
 static void disks(void **state)
 {
@@ -72,6 +97,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(marks),
+		cmocka_unit_test(marks_at_the_end),
 		cmocka_unit_test(disks),
 	};
 

@@ -94,6 +94,40 @@ static void an_error_goes_to_the_vmm_with_its_code(void **state)
 	hx_close(x);
 }
 
+static bool crowded;
+
+static int room(void *ctx, struct err *e)
+{
+	(void)ctx;
+	return crowded ? err_set(e, -ENOMEM, "no room") : 0;
+}
+
+/* RAM that the kernel fills by itself, and has no memory for. */
+static void memory_that_the_host_refuses_pauses(void **state)
+{
+	const struct plat_exit e = {.kind = PLAT_EXIT_ERROR, .code = -EFAULT};
+	struct hx *x = dx_open_called(APF_REV_INT);
+	struct mem_ops ops = *x->h.mem.ops;
+
+	(void)state;
+	ops.room = room;
+	x->h.mem.ops = &ops;
+	crowded = true;
+	for (unsigned i = 1; i <= 2; i++) {
+		dx_must_wait(dx_exit(x, e));
+		assert_true(hst_is_paused(&x->h));
+		assert_string_equal(x->trouble.why.text, "no room");
+		hst_resume(&x->h);
+		assert_false(hst_is_paused(&x->h));
+		dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
+	}
+	/* It is the VMM's where there is room: it has not mapped what it gave to KVM, say. */
+	crowded = false;
+	dx_must_return(dx_exit(x, e), -EFAULT);
+	dx_must_rest(x);
+	hx_close(x);
+}
+
 static void a_signal_of_the_vmms_returns(void **state)
 {
 	struct hx *x = dx_open_called(APF_REV_INT);
@@ -357,6 +391,7 @@ int main(void)
 		cmocka_unit_test(a_stall_halts_and_its_end_makes_runnable),
 		cmocka_unit_test(an_exit_for_the_vmm_goes_to_it),
 		cmocka_unit_test(an_error_goes_to_the_vmm_with_its_code),
+		cmocka_unit_test(memory_that_the_host_refuses_pauses),
 		cmocka_unit_test(a_signal_of_the_vmms_returns),
 		cmocka_unit_test(a_signal_that_ended_a_wait_returns),
 		cmocka_unit_test(a_wish_found_while_pumping_returns),

@@ -315,6 +315,49 @@ static void a_failing_write_is_repeated_then_pauses(void **state)
 	hxs_close(x);
 }
 
+/* Something else has the file open, too. */
+static void what_was_changed_in_the_file_is_not_shown(void **state)
+{
+	struct hx *x = hxs_plain(false, 0);
+	unsigned char *at = hxs(x)->disk + HXS_HEAD + 5 * PAGE_BYTES + 4001;
+
+	(void)state;
+	hxs_write_pages(x, 4, 4);
+	hxs_evict_all(x);
+	assert_int_equal(x->h.evict.resident, 0);
+	*at ^= 0x10;
+	hx_fault(x, 0, 5);
+	hx_pump(x);
+	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
+		assert_int_equal(hx_next(x, 0), HST_WAIT);
+		assert_false(hxs_visible(x, 5));
+		hx_after(x, NS_PER_S);
+		hx_pump(x);
+	}
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->trouble.why.code, -EIO);
+	assert_int_equal(x->trouble.gpa.v, HX_GPA + 5 * PAGE_BYTES);
+	assert_non_null(strstr(x->trouble.why.text, "swap file"));
+	assert_non_null(strstr(x->trouble.why.text, "something else has changed it"));
+	/* It is looked at again, and no better. */
+	hst_resume(&x->h);
+	for (unsigned i = 0; i < 3; i++) {
+		hx_pump(x);
+		hx_after(x, NS_PER_S);
+	}
+	assert_true(hst_is_paused(&x->h));
+	assert_false(hxs_visible(x, 5));
+	/* Whoever did it has put it right. */
+	*at ^= 0x10;
+	hst_resume(&x->h);
+	hx_pump(x);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_true(hxs_visible(x, 5) && hxs_right(x, 5));
+	hxs_check_pages(x, 4, 4);
+	hxs_close(x);
+}
+
 /* A page that the host has lost, say: the others are not kept from the file for ever. */
 static void what_has_come_back_is_not_written_again(void **state)
 {
@@ -690,6 +733,7 @@ int main(void)
 		cmocka_unit_test(many_that_came_back_hide_nobody),
 		cmocka_unit_test(a_short_write_goes_on),
 		cmocka_unit_test(a_failing_write_is_repeated_then_pauses),
+		cmocka_unit_test(what_was_changed_in_the_file_is_not_shown),
 		cmocka_unit_test(what_has_come_back_is_not_written_again),
 		cmocka_unit_test(a_write_that_fails_late_does_not_undo_a_resume),
 		cmocka_unit_test(a_failed_write_that_nobody_needs_is_forgotten),

@@ -184,6 +184,34 @@ static void error_names_file_and_place(void **state)
 	fake_fini(&fi);
 }
 
+/* Codes whose own words say nothing of a read. */
+static void shortages_are_named(void **state)
+{
+	static const struct {
+		int res, code;
+		const char *text;
+	} rows[] = {
+		{-EFAULT, -ENOMEM, "read a file at byte 100: the host has no memory for it, or may "
+				   "not promise it (vm.overcommit_memory=2)"},
+		{-EAGAIN, -EAGAIN, "read a file at byte 100: the kernel cannot start a thread for "
+				   "it (ulimit -u)"},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fake_io fi;
+		struct request rq;
+
+		fake_init(&fi);
+		request_init(&rq, &fi.fx, 100, 64);
+		request_read(&rq);
+		fake_answer(&fi, rows[i].res);
+		assert_int_equal(rq.code, rows[i].code);
+		assert_string_equal(rq.text, rows[i].text);
+		fake_fini(&fi);
+	}
+}
+
 /* A cancel that comes too late to stop a short piece must still stop what follows it. */
 static void cancel_ends_a_read_in_pieces(void **state)
 {
@@ -253,6 +281,7 @@ int main(void)
 		cmocka_unit_test(short_read_goes_on),
 		cmocka_unit_test(end_of_file_is_an_error_with_places),
 		cmocka_unit_test(error_names_file_and_place),
+		cmocka_unit_test(shortages_are_named),
 		cmocka_unit_test(cancel_ends_a_read_in_pieces),
 		cmocka_unit_test(done_may_read_again),
 		cmocka_unit_test(open_failure_comes_through_a_stack),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded by tests/error/demo_host_test.py and run_disk_test.py: lets one call fail, or hides
- * what the host has, so that every refusal can be provoked on a host that refuses nothing.
+ * Preloaded by tests/error/demo_host_test.py, run_disk_test.py and run_memory_test.py: lets one
+ * call fail, or hides what the host has, so that every refusal can be provoked on a host that
+ * refuses nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
  *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
@@ -10,6 +11,7 @@
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
+ *   SHIM_ADDRESSES=1 takes half of all addresses, and no memory
  *   SHIM_LOSE_UFFD=FIFO  once somebody opens it for writing, every userfaultfd of the process is
  *             closed
  *
@@ -86,6 +88,9 @@ __attribute__((constructor)) static void shim_start(void)
 	shim.hide_cap = cap && sscanf(cap, "%u", &shim.cap) == 1;
 	shim.hide_poison = getenv("SHIM_NO_POISON") != NULL;
 	shim.hit = getenv("SHIM_HIT");
+	if (getenv("SHIM_ADDRESSES") &&
+	    syscall(SYS_mmap, NULL, 1ul << 46, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) < 0)
+		abort();
 	if (getenv("SHIM_LOSE_UFFD")) {
 		sigset_t all, old;
 		pthread_t thread;
