@@ -18,6 +18,7 @@ _asyncpf_values()
 		;;
 	run--rng) echo 'bw=' ;;
 	run--faults) echo 'user kernel stall block' ;;
+	run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
 	esac
@@ -36,8 +37,8 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
-		--abi --resident-max --swap --swap-wrap --io --control --exit-port --stats
-		--json --trace --quiet --lab --local --help --version' ;;
+		--abi --resident-max --swap --swap-wrap --io --control --exit-port --user
+		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi

@@ -22,6 +22,7 @@ enum cli_exit {
 	CLI_REFUSED = 3, /* it could not begin: what it needs is missing, refused or in use */
 	CLI_RESET = 4,   /* run: the guest reset the machine */
 	CLI_STOPPED = 5, /* run: its user ended it, by Ctrl-A x or `asyncpf stop` */
+	CLI_SANDBOX = 6, /* run: a thread made a system call that is forbidden to it */
 	CLI_LAB = 125,   /* run: the lab itself failed; tools/lab has it, too */
 	CLI_GUEST = 160, /* run --exit-port: this plus what the guest wrote, 255 at most */
 };

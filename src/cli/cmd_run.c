@@ -19,6 +19,10 @@ const char *const run_abi_names[] = {"off", "legacy", "pf2", "pf2-strict", "int"
 
 _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum apf_abi");
 
+static const char *const sandbox_names[] = {"on", "strict", "off", NULL};
+
+_Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(sandbox_names) - 2, "one word per enum run_sandbox");
+
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
 _Static_assert(MACHINE_RNG_BYTES_PER_S == MIB, "as --help says");
@@ -32,6 +36,7 @@ void run_line_init(struct run_line *l)
 		.cpus = 1,
 		.faults = APF_FAULTS_USER,
 		.abi = ABI_NOT_GIVEN,
+		.sandbox = APF_SANDBOX_DEFAULT,
 	};
 	apf_config_init(&l->run.machine.apf);
 	l->run.machine.apf.sigbus_handler = 1;
@@ -83,6 +88,13 @@ static const struct opt rows[] = {
 	{OPT_FLAG(struct run_line, run.machine.exit_port), .name = "exit-port",
 	 .help = "Let the guest end the run by writing a number to port 0xf4; exit code 160 plus "
 		 "the number, 255 at most."},
+	{OPT_TEXT(struct run_line, user), .name = "user", .arg = "USER",
+	 .help = "Become USER (a name or number, with ':GID' another group) once everything is "
+		 "open, before the guest runs; for root."},
+	{OPT_CHOICE(struct run_line, sandbox), .name = "sandbox", .arg = "WORD",
+	 .choices = sandbox_names,
+	 .help = "on: give up what the run does not need, as far as the host can take it away; "
+		 "strict: refuse to run where it cannot; off, for debugging; default on."},
 	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct run_line, run.trace), .name = "trace", .arg = "FILE",
@@ -106,7 +118,7 @@ const struct opts run_table = {
 	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
 		 "the terminal; Ctrl-A x ends it. Exit code: 0 the guest powered off, 1 it or the\n"
 		 "host failed, 3 it could not start, 4 the guest reset the machine, 5 Ctrl-A x or\n"
-		 "'asyncpf stop' ended it.",
+		 "'asyncpf stop' ended it, 6 it did what the sandbox forbids.",
 	.rows = rows,
 };
 
@@ -232,6 +244,11 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
 			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
 			       run_faults_names[p->faults]);
+	if (p->user && p->sandbox == RUN_SANDBOX_OFF)
+		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
+			       "the sandbox that becomes another user; leave one out");
+	if (p->user && sandbox_user_parse(p->user, &p->run.user, e) < 0)
+		return e->code;
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");
@@ -271,6 +288,7 @@ int cmd_run(int argc, char **argv)
 	m->cpus = p.cpus;
 	for (unsigned i = 0; i < p.initrds.count; i++)
 		m->modules[m->modules_count++] = p.initrds.text[i];
+	p.run.sandbox = (enum run_sandbox)p.sandbox;
 	m->apf.faults = (enum apf_faults)p.faults;
 	m->apf.io = (enum apf_io)p.io;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;

@@ -327,7 +327,7 @@ static int prepare(struct demo *d)
 	if (rc == 0)
 		rc = json_file_open(&d->json, o->json, &e);
 	if (rc == 0 && o->trace)
-		rc = trace_file_open(o->trace, NULL, &d->trace, &e);
+		rc = trace_file_open(o->trace, NULL, NULL, NULL, &d->trace, &e);
 	if (rc == 0)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
 	d->stopped = rc == -EINTR;

@@ -20,6 +20,7 @@
 #include "io/queue.h"
 #include "mem/memfd.h"
 #include "mem/pagemap.h"
+#include "sandbox/sandbox.h"
 
 static const char *const names[PROBE_COUNT] = {
 	[PROBE_KERNEL] = "kernel",
@@ -31,6 +32,7 @@ static const char *const names[PROBE_COUNT] = {
 	[PROBE_NAMESPACE] = "user_namespace",
 	[PROBE_SECCOMP] = "seccomp",
 	[PROBE_MODULE] = "security_module",
+	[PROBE_SANDBOX] = "sandbox",
 	[PROBE_MEMFD] = "memfd",
 	[PROBE_IO_URING] = "io_uring",
 	[PROBE_KVM] = "kvm.device",
@@ -194,6 +196,28 @@ static void probe_memfd(struct probe *pr)
 	close(fd);
 }
 
+/* What is missing of it is done without, unless --sandbox strict asks for all of it. */
+static void probe_sandbox(struct probe *pr)
+{
+	struct sandbox_host host;
+	struct refusal r;
+
+	sandbox_host_get(&host);
+	if (host.seccomp == 0 && host.landlock > 0 && host.capabilities == 0) {
+		probe_set(pr, VERDICT_OK, "", "'asyncpf run' gives up system calls (seccomp) and "
+			  "files (Landlock, version %d)", host.landlock);
+		return;
+	}
+	if (host.seccomp < 0)
+		refusal_seccomp("", host.seccomp, &r);
+	else if (host.landlock < 0)
+		refusal_landlock("", host.landlock, &r);
+	else
+		refusal_capabilities("", host.capabilities, &r);
+	probe_set(pr, VERDICT_LIMITED, r.fix, "%s; 'asyncpf run' does without", r.why);
+	pr->refusal = refusal_kind_name(r.kind);
+}
+
 static void probe_io_uring(struct probe *pr)
 {
 	struct refusal r;
@@ -289,6 +313,7 @@ void probe_all(struct probes *ret_probes)
 
 	memset(p, 0, sizeof(*p));
 	probe_host(p->list);
+	probe_sandbox(&p->list[PROBE_SANDBOX]);
 	probe_memfd(&p->list[PROBE_MEMFD]);
 	probe_io_uring(&p->list[PROBE_IO_URING]);
 	int kvm = probe_kvm_device(&p->list[PROBE_KVM]);

@@ -22,6 +22,7 @@ struct run {
 	struct terminal terminal;
 	struct machine *m;
 	struct machine_control *control;
+	struct sandbox *sandbox; /* NULL: there is none */
 	struct json_file json;
 	struct trace_file *trace;
 	struct err err; /* why it failed; code 0: it did not */
@@ -124,13 +125,45 @@ static void back(void *ctx)
 	terminal_back(&r->terminal);
 }
 
+static void signals_begin(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_SIGNALS);
+}
+
+static void guard_begins(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_GUARD);
+}
+
+static void trace_begins(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_TRACE);
+}
+
+static void thread_begins(void *ctx, enum machine_thread which)
+{
+	struct run *r = ctx;
+
+	run_sandbox_machine_thread(r->sandbox, which, r->o);
+}
+
 static int start(struct run *r)
 {
 	struct machine_cfg cfg = r->o->machine;
-	int rc = open_json(r);
+	int rc = run_sandbox_open(r->o, &r->sandbox, &r->err);
 
 	if (rc == 0 && r->o->trace)
-		rc = trace_file_open(r->o->trace, is_used, &r->trace, &r->err);
+		rc = trace_file_open(r->o->trace, is_used, trace_begins, r, &r->trace, &r->err);
+	if (rc == 0)
+		rc = open_json(r);
+	r->guard.begins = guard_begins;
+	r->guard.begins_ctx = r;
 	if (rc == 0)
 		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
 	if (rc == 0)
@@ -148,11 +181,21 @@ static int start(struct run *r)
 	cfg.apf.on_trace_ctx = r->trace;
 	cfg.say = on_word;
 	cfg.say_ctx = r;
+	cfg.on_thread = thread_begins;
+	cfg.on_thread_ctx = r;
+	if (r->sandbox) {
+		cfg.apf.on_thread = run_sandbox_library_thread;
+		cfg.apf.on_thread_ctx = r->sandbox;
+	}
 	rc = machine_open(&cfg, &r->m, &r->err);
 	/* Disks are ours by now, and the file is none of them. */
 	if (rc == 0 && r->trace)
 		trace_file_vm(r->trace, "guest");
-	return rc < 0 ? rc : start_control(r);
+	if (rc == 0)
+		rc = start_control(r);
+	if (rc == 0)
+		run_sandbox_opened(r->o);
+	return rc;
 }
 
 /* Returns the exit code. */
@@ -206,7 +249,8 @@ int run_exit_code(const struct machine_outcome *out)
 int run_main(const struct run_opts *o)
 {
 	struct run r = {.o = o, .signals.fd = -1};
-	const struct stop_signals_job job = {.away = away, .back = back, .ctx = &r};
+	const struct stop_signals_job job = {
+		.begins = signals_begin, .away = away, .back = back, .ctx = &r};
 	int code = CLI_FAILED;
 	bool ran;
 

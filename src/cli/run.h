@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf run` in its parts: cmd_run.c is the command line, run.c the run, run_report.c what
- * is told about it afterwards, run_files.c what its files must not be, run_lab.c the same run in
- * the lab.
+ * is told about it afterwards, run_files.c what its files must not be, run_sandbox.c what it
+ * takes away from itself, run_lab.c the same run in the lab.
  */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
@@ -10,13 +10,19 @@
 #include <stdio.h>
 
 #include "cli/opts.h"
+#include "sandbox/sandbox.h"
 #include "vmm/machine.h"
+
+/* --sandbox, in the order of run_sandbox_names. */
+enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };
 
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	const char *trace;          /* a file for a timeline; NULL: none */
+	enum run_sandbox sandbox;
+	struct sandbox_user user;   /* whose rights it has once everything is open */
 	bool stats;
 	bool quiet;
 };
@@ -31,6 +37,8 @@ struct run_line {
 	unsigned faults;
 	unsigned abi;
 	unsigned io;
+	unsigned sandbox;
+	const char *user; /* "NAME[:GID]" or "UID[:GID]"; run.user once checked */
 	bool lab;
 	bool local;
 };
@@ -49,6 +57,20 @@ extern const char *const run_abi_names[];
  * nothing.
  */
 int run_files_check(const struct run_opts *o, struct err *e);
+
+/* ---- run_sandbox.c ---- */
+
+/*
+ * Before anything is opened: closes the descriptors that we were started with and that no option
+ * names (/dev/fd/N), and makes *ret; NULL: --sandbox off. 0 or -Exxx.
+ */
+int run_sandbox_open(const struct run_opts *o, struct sandbox **ret, struct err *e);
+/* When everything is open: those that were named. */
+void run_sandbox_opened(const struct run_opts *o);
+void run_sandbox_machine_thread(struct sandbox *s, enum machine_thread which,
+				const struct run_opts *o);
+/* For apf_config; ctx is the struct sandbox. */
+void run_sandbox_library_thread(void *ctx, const char *name);
 
 /* Runs it; returns an enum cli_exit, or ends by the signal that ended the run. */
 int run_main(const struct run_opts *o);

@@ -72,7 +72,7 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 	char initrds[LOAD_MODULES_MAX][LAB_NAME_BYTES], disks[MACHINE_DISKS_MAX][LAB_DISK_BYTES];
 	const struct machine_cfg *m = &l->run.machine;
 	struct run_line there = *l, defaults;
-	char swap[LAB_NAME_BYTES];
+	char swap[LAB_NAME_BYTES], user[LAB_NAME_BYTES];
 
 	there.lab = false;
 	there.local = true;
@@ -92,6 +92,10 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 	snprintf(swap, sizeof(swap), "/dev/vd%c", 'a' + (int)m->disks_count);
 	if (m->apf.swap)
 		there.run.machine.apf.swap = h->swap_is_device ? swap : "/tmp/swap";
+	/* The lab has no names of users. */
+	snprintf(user, sizeof(user), "%u:%u", l->run.user.uid, l->run.user.gid);
+	if (l->run.user.given)
+		there.user = user;
 	run_line_init(&defaults);
 	tool_words(l, h, ret);
 	words_add(ret, "--");

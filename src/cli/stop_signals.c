@@ -45,6 +45,8 @@ static void *wait_for_signal(void *arg)
 	struct stop_signals *s = arg;
 	int signal = END_SIGNAL;
 
+	if (s->job && s->job->begins)
+		s->job->begins(s->job->ctx);
 	do
 		if (__atomic_load_n(&s->ending, __ATOMIC_ACQUIRE) || sigwait(&s->set, &signal) != 0)
 			return NULL;

@@ -17,6 +17,7 @@
 
 /* By the thread that waits for signals. */
 struct stop_signals_job {
+	void (*begins)(void *ctx); /* the first thing that it does; NULL: nothing */
 	void (*away)(void *ctx); /* the process is about to be stopped */
 	void (*back)(void *ctx); /* it goes on; also after SIGSTOP, which nobody hears of before */
 	void *ctx;

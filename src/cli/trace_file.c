@@ -48,6 +48,8 @@ struct vcpu_state {
 struct trace_file {
 	FILE *out;
 	char *path;
+	trace_file_begins *begins;
+	void *begins_ctx;
 	pthread_t thread;
 	sem_t some;
 	bool closing;           /* atomic */
@@ -350,6 +352,8 @@ static void *write_all(void *arg)
 	struct trace_file *t = arg;
 
 	(void)pthread_setname_np(pthread_self(), "trace");
+	if (t->begins)
+		t->begins(t->begins_ctx);
 	while (!__atomic_load_n(&t->closing, __ATOMIC_ACQUIRE)) {
 		struct timespec until;
 
@@ -393,8 +397,8 @@ static int open_file(struct trace_file *t, trace_file_used *is_used, struct err 
 	return 0;
 }
 
-int trace_file_open(const char *path, trace_file_used *is_used, struct trace_file **ret,
-		    struct err *e)
+int trace_file_open(const char *path, trace_file_used *is_used, trace_file_begins *begins,
+		    void *ctx, struct trace_file **ret, struct err *e)
 {
 	struct trace_file *t = calloc(1, sizeof(*t));
 	sigset_t all, old;
@@ -411,6 +415,8 @@ int trace_file_open(const char *path, trace_file_used *is_used, struct trace_fil
 		free_all(t);
 		return rc;
 	}
+	t->begins = begins;
+	t->begins_ctx = ctx;
 	sem_init(&t->some, 0, 0);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -20,8 +20,10 @@ struct trace_file;
  * else of ours is in it. Starts the thread. 0, or -Exxx with text.
  */
 typedef bool trace_file_used(int fd);
-int trace_file_open(const char *path, trace_file_used *is_used, struct trace_file **ret,
-		    struct err *e);
+/* The first thing that the thread does; NULL: nothing. */
+typedef void trace_file_begins(void *ctx);
+int trace_file_open(const char *path, trace_file_used *is_used, trace_file_begins *begins,
+		    void *ctx, struct trace_file **ret, struct err *e);
 /* What follows is of another VM. name: as long as the file is open. While no VM tells. */
 void trace_file_vm(struct trace_file *t, const char *name);
 /* For apf_config.on_trace; ctx: the trace_file. */

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 /* In the child: a byte says that all is well, the end of the pipe without one that it is not. */
-static void guard(int tty_fd, int pipe_fd, struct terminal_modes *modes)
+static void guard(const struct tty_guard *g, int tty_fd, int pipe_fd)
 {
 	sigset_t all;
 	char byte;
@@ -21,6 +21,8 @@ static void guard(int tty_fd, int pipe_fd, struct terminal_modes *modes)
 	sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
 	(void)prctl(PR_SET_NAME, "asyncpf-tty");
+	if (g->begins)
+		g->begins(g->begins_ctx);
 	if (dup2(tty_fd, 0) < 0 || dup2(pipe_fd, 3) < 0)
 		_exit(1);
 	(void)close_range(4, ~0u, 0);
@@ -29,7 +31,7 @@ static void guard(int tty_fd, int pipe_fd, struct terminal_modes *modes)
 		n = read(3, &byte, 1);
 	while (n < 0 && errno == EINTR);
 	if (n == 0)
-		terminal_modes_restore(0, modes);
+		terminal_modes_restore(0, g->modes);
 	_exit(0);
 }
 
@@ -42,7 +44,7 @@ static int start(struct tty_guard *g, int tty_fd, struct err *e)
 	g->pid = fork();
 	if (g->pid == 0) {
 		close(ends[1]);
-		guard(tty_fd, ends[0], g->modes);
+		guard(g, tty_fd, ends[0]);
 	}
 	close(ends[0]);
 	if (g->pid < 0) {
@@ -67,7 +69,9 @@ int tty_guard_start(struct tty_guard *g, int tty_fd, struct err *e)
 {
 	int rc;
 
-	*g = (struct tty_guard){.fd = -1};
+	g->pid = 0;
+	g->fd = -1;
+	g->modes = NULL;
 	if (!isatty(tty_fd))
 		return 0;
 	g->modes = mmap(NULL, sizeof(*g->modes), PROT_READ | PROT_WRITE,

@@ -18,6 +18,9 @@ struct tty_guard {
 	pid_t pid; /* 0: there is none */
 	int fd;    /* the child sees its end */
 	struct terminal_modes *modes; /* in memory that both have; NULL: there is no terminal */
+	/* Set before start: the first thing that the child does. NULL: nothing. */
+	void (*begins)(void *ctx);
+	void *begins_ctx;
 };
 
 /*

@@ -16,6 +16,7 @@
 #include "base/assert.h"
 #include "base/types.h"
 #include "io/internal.h"
+#include "io/restrict.h"
 
 /* While the kernel takes no submission. */
 #define URING_PAUSE_US 1000
@@ -284,7 +285,14 @@ static int open_ring(struct uring *u, unsigned depth, struct refusal *ret)
 	};
 	int rc = io_uring_queue_init_params(entries, &u->ring, &params);
 
-	return rc < 0 ? uring_refused("io_uring_setup", rc, ret) : 0;
+	if (rc < 0)
+		return uring_refused("io_uring_setup", rc, ret);
+	rc = ioq_restrict(&u->ring);
+	if (rc < 0) {
+		io_uring_queue_exit(&u->ring);
+		return uring_refused("io_uring_register", rc, ret);
+	}
+	return 0;
 }
 
 /*

@@ -21,6 +21,7 @@
 static const char *const kind_names[] = {
 	[REFUSAL_NOT_BUILT_IN] = "not built in",
 	[REFUSAL_SWITCHED_OFF] = "switched off by sysctl",
+	[REFUSAL_OFF_AT_BOOT] = "switched off at boot",
 	[REFUSAL_FILTERED] = "filtered by seccomp",
 	[REFUSAL_NOT_PERMITTED] = "not permitted here",
 	[REFUSAL_IN_NAMESPACE] = "not permitted in this user namespace",
@@ -420,6 +421,71 @@ void refusal_memfd(const char *root, int code, struct refusal *ret)
 	} else {
 		fix(ret, "as root: dmesg; the kernel says more there");
 	}
+}
+
+/* ---- what a sandbox is made of ---- */
+
+/* Is the word in the file? No: also where there is no such file. */
+static bool says(const char *root, const char *name, const char *word)
+{
+	char path[PATH_BYTES], line[LINE_BYTES] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s%s", root, name);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = '\0';
+	fclose(f);
+	return strstr(line, word) != NULL;
+}
+
+void refusal_seccomp(const char *root, int code, struct refusal *ret)
+{
+	struct rights r;
+
+	rights_read(root, &r);
+	refused(ret, "seccomp: %s", strerror(-code));
+	if (code == -ENOSYS)
+		by_kernel(&r, "seccomp", "CONFIG_SECCOMP_FILTER",
+			  says(root, "/proc/sys/kernel/seccomp/actions_avail", "trap"), ret);
+	else if (code == -EPERM || code == -EACCES)
+		by_filter(&r, "seccomp", ret);
+	else
+		fix(ret, "use Linux 4.14 or later");
+}
+
+void refusal_landlock(const char *root, int code, struct refusal *ret)
+{
+	const char *calls = "landlock_create_ruleset, landlock_add_rule and "
+			    "landlock_restrict_self";
+	struct rights r;
+
+	rights_read(root, &r);
+	refused(ret, "Landlock: %s", strerror(-code));
+	if (code == -ENOSYS) {
+		by_kernel(&r, calls, "CONFIG_SECURITY_LANDLOCK",
+			  says(root, "/sys/kernel/security/lsm", "landlock"), ret);
+	} else if (code == -EOPNOTSUPP) {
+		means(ret, REFUSAL_OFF_AT_BOOT, "in this kernel, and not among its lsm=");
+		fix(ret, "boot with lsm=landlock, and after a comma what /sys/kernel/security/lsm "
+			 "has now");
+	} else if (code == -EPERM || code == -EACCES) {
+		by_filter(&r, calls, ret);
+	} else {
+		fix(ret, "as root: dmesg; the kernel says more there");
+	}
+}
+
+void refusal_capabilities(const char *root, int code, struct refusal *ret)
+{
+	struct rights r;
+
+	/* Every kernel has it, and everybody may have less. */
+	rights_read(root, &r);
+	refused(ret, "capset: %s", strerror(-code));
+	by_filter(&r, "capget and capset", ret);
 }
 
 int refusal_err(const struct refusal *r, int code, struct err *e)

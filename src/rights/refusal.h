@@ -17,6 +17,7 @@
 enum refusal_kind {
 	REFUSAL_NOT_BUILT_IN,
 	REFUSAL_SWITCHED_OFF,  /* by a sysctl */
+	REFUSAL_OFF_AT_BOOT,   /* by the kernel's command line */
 	REFUSAL_FILTERED,      /* by a seccomp filter */
 	REFUSAL_NOT_PERMITTED, /* to this user */
 	REFUSAL_IN_NAMESPACE,  /* nor to anybody in this user namespace */
@@ -47,6 +48,10 @@ void refusal_userfaultfd(const char *root, const struct refusal_userfaultfd *tri
 /* call: "io_uring_setup", "io_uring_enter" or "io_uring_register"; code: what it said. */
 void refusal_io_uring(const char *root, const char *call, int code, struct refusal *ret);
 void refusal_memfd(const char *root, int code, struct refusal *ret);
+/* What a sandbox is made of: seccomp filters, Landlock, giving up capabilities. */
+void refusal_seccomp(const char *root, int code, struct refusal *ret);
+void refusal_landlock(const char *root, int code, struct refusal *ret);
+void refusal_capabilities(const char *root, int code, struct refusal *ret);
 /* Opening /dev/kvm. */
 void refusal_kvm(const char *root, int code, struct refusal *ret);
 

@@ -62,6 +62,8 @@ struct job {
 struct control {
 	const struct control_ops *ops;
 	void *ctx;
+	void (*begins)(void *ctx);
+	void *begins_ctx;
 	uint64_t idle_ns;
 	struct control_socket socket;
 	int wake_fd; /* written when the eviction is done, and by control_stop() */
@@ -519,6 +521,8 @@ static void *control_thread(void *arg)
 {
 	struct control *c = arg;
 
+	if (c->begins)
+		c->begins(c->begins_ctx);
 	while (!atomic_load(&c->end))
 		serve_once(c);
 	return NULL;
@@ -536,6 +540,8 @@ int control_start(const struct control_cfg *cfg, const struct control_ops *ops, 
 		return err_sys(e, -ENOMEM, "control socket: %.80s", cfg->path);
 	c->ops = ops;
 	c->ctx = ctx;
+	c->begins = cfg->begins;
+	c->begins_ctx = cfg->begins_ctx;
 	c->idle_ns = (cfg->idle_ms ? cfg->idle_ms : CONTROL_IDLE_MS) * NS_PER_MS;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = c->wake_fd < 0 ? err_sys(e, -errno, "control socket: %.80s: eventfd", cfg->path)

@@ -50,6 +50,9 @@ struct control_ops {
 struct control_cfg {
 	const char *path;  /* of the socket */
 	uint32_t idle_ms;  /* 0: CONTROL_IDLE_MS */
+	/* The first thing that the server's thread does, which makes evictions'. NULL: nothing. */
+	void (*begins)(void *ctx);
+	void *begins_ctx;
 };
 
 struct control;

@@ -228,6 +228,12 @@ void machine_close(struct machine *m)
 
 /* ---- for others ---- */
 
+void machine_thread_begins(struct machine *m, enum machine_thread which)
+{
+	if (m->cfg.on_thread)
+		m->cfg.on_thread(m->cfg.on_thread_ctx, which);
+}
+
 bool machine_is_running(struct machine *m)
 {
 	bool running;

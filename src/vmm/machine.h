@@ -57,6 +57,14 @@ enum machine_word {
 	MACHINE_RESUMED, /* it goes on */
 };
 
+/* What a thread of the machine's is there for. The library's are told apart by apf.on_thread. */
+enum machine_thread {
+	MACHINE_THREAD_MAIN, /* which calls machine_run */
+	MACHINE_THREAD_VCPU,
+	MACHINE_THREAD_DEVICE,
+	MACHINE_THREAD_CONTROL,
+};
+
 /* Strings must stay until machine_close. */
 struct machine_cfg {
 	const char *kernel;
@@ -88,6 +96,13 @@ struct machine_cfg {
 	void (*say)(void *ctx, enum machine_word word, const char *text);
 	void *say_ctx;
 	int stop_fd;           /* readable: end the run; -1: none. Not read. */
+	/*
+	 * The first thing that each thread of the machine's does: to bind it to what it needs. The
+	 * main thread does it in machine_run, once there are all others and before any vCPU runs
+	 * the guest. NULL: nothing.
+	 */
+	void (*on_thread)(void *ctx, enum machine_thread which);
+	void *on_thread_ctx;
 };
 
 enum machine_end {

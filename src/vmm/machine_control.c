@@ -135,11 +135,17 @@ static const struct control_ops ops = {
 	.stop = stop_vm,
 };
 
+static void thread_begins(void *ctx)
+{
+	machine_thread_begins(ctx, MACHINE_THREAD_CONTROL);
+}
+
 int machine_control_start(struct machine *m, const struct machine_control_cfg *cfg,
 			  struct machine_control **ret, struct err *e)
 {
 	struct machine_control *mc = calloc(1, sizeof(*mc));
-	const struct control_cfg server_cfg = {.path = cfg->path};
+	const struct control_cfg server_cfg = {
+		.path = cfg->path, .begins = thread_begins, .begins_ctx = m};
 	int rc;
 
 	if (!mc)

@@ -161,6 +161,11 @@ int machine_disks_open(struct machine *m, struct err *e)
 	return rc;
 }
 
+static void worker_begins(void *ctx)
+{
+	machine_thread_begins(ctx, MACHINE_THREAD_DEVICE);
+}
+
 static int open_disk(struct machine *m, unsigned i, struct err *e)
 {
 	const struct acpi_virtio *at = virtio_place(m);
@@ -172,7 +177,6 @@ static int open_disk(struct machine *m, unsigned i, struct err *e)
 		.id = id,
 		.mem = &m->mem,
 		.irq = irq(m, at->gsi),
-		.threaded = true,
 		.name = d->name,
 		.limits = {disk->bytes_per_s, disk->requests_per_s},
 	};
@@ -184,7 +188,8 @@ static int open_disk(struct machine *m, unsigned i, struct err *e)
 	if (rc < 0)
 		return rc;
 	d->is_open = true;
-	return add_virtio(m, at, &d->blk.mmio, "virtio-blk", e);
+	rc = virtio_mmio_start(&d->blk.mmio, worker_begins, m, e);
+	return rc < 0 ? rc : add_virtio(m, at, &d->blk.mmio, "virtio-blk", e);
 }
 
 static int open_rng(struct machine *m, struct err *e)
@@ -193,13 +198,14 @@ static int open_rng(struct machine *m, struct err *e)
 	const struct virtio_rng_cfg cfg = {
 		.mem = &m->mem,
 		.irq = irq(m, at->gsi),
-		.threaded = true,
 		.name = "rng",
 		.bytes_per_s = m->cfg.rng_bytes_per_s ? m->cfg.rng_bytes_per_s
 						      : MACHINE_RNG_BYTES_PER_S,
 	};
 	int rc = virtio_rng_open(&m->rng, &cfg, e);
 
+	if (rc == 0)
+		rc = virtio_mmio_start(&m->rng.mmio, worker_begins, m, e);
 	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
 }
 

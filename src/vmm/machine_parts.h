@@ -98,11 +98,12 @@ struct machine {
 	bool has_devices; /* those that need no opening are initialised */
 
 	pthread_mutex_t lock; /* covers the rest; taken before the library's */
-	pthread_cond_t resumed;
+	pthread_cond_t resumed; /* from trouble, or `go`, or an end */
 	struct err trouble; /* why a disk has paused the VM; code 0: none has */
 	uint64_t disk_errors;
 	char note[ERR_TEXT_MAX]; /* what machine_watch.c has to say; "": nothing */
 	bool running;
+	bool go;    /* vCPUs may run the guest */
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
 	enum machine_end end;
@@ -118,6 +119,9 @@ int machine_devices_open(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
+
+/* machine.c: the hook of machine_cfg. */
+void machine_thread_begins(struct machine *m, enum machine_thread which);
 
 /* machine_vcpu.c: a vCPU's thread; arg is the struct machine_vcpu. */
 void *machine_vcpu_thread(void *arg);

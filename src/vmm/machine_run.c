@@ -66,17 +66,21 @@ static int start_threads(struct machine *m, struct err *e)
 {
 	for (unsigned i = 0; i < m->cfg.cpus; i++) {
 		struct machine_vcpu *v = &m->vcpus[i];
-		char name[16] = "vcpu";
 		int rc = pthread_create(&v->thread, NULL, machine_vcpu_thread, v);
 
 		if (rc != 0)
 			return err_sys(e, -rc, "vCPU %u: thread", i);
 		v->has_thread = true;
-		name[4] = (char)('0' + i / 10);
-		name[5] = (char)('0' + i % 10);
-		(void)pthread_setname_np(v->thread, name);
 	}
 	return 0;
+}
+
+static void let_run(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->go = true;
+	pthread_cond_broadcast(&m->resumed);
+	pthread_mutex_unlock(&m->lock);
 }
 
 static void stop_threads(struct machine *m)
@@ -199,6 +203,8 @@ int machine_run(struct machine *m, struct machine_outcome *ret, struct err *e)
 	ret->started = rc == 0;
 	if (rc < 0)
 		machine_fail(m, e);
+	machine_thread_begins(m, MACHINE_THREAD_MAIN);
+	let_run(m);
 	serve(m);
 	stop_threads(m);
 	(void)console_flush(&m->console);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A vCPU's thread: the loop around apf_vcpu_run, what its exits mean, and its last words. */
 #include <errno.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "vmm/machine_parts.h"
@@ -118,10 +118,29 @@ static double thread_cpu_s(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / (double)NS_PER_S;
 }
 
+static void wait_for_go(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	while (!m->go && !m->stop && !m->ended)
+		pthread_cond_wait(&m->resumed, &m->lock);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void set_name(unsigned index)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "vcpu%02u", index);
+	(void)prctl(PR_SET_NAME, name);
+}
+
 void *machine_vcpu_thread(void *arg)
 {
 	struct machine_vcpu *v = arg;
 
+	set_name(v->index);
+	machine_thread_begins(v->m, MACHINE_THREAD_VCPU);
+	wait_for_go(v->m);
 	while (!stopping(v->m)) {
 		int rc = apf_vcpu_run(v->apf);
 

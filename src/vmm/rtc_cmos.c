@@ -219,6 +219,8 @@ void rtc_init(struct rtc *r, rtc_now now, void *ctx)
 	memset(r, 0, sizeof(*r));
 	rc = pthread_mutex_init(&r->lock, NULL);
 	ASSERT(rc == 0);
+	/* gmtime_r() reads the time zone's file once, which a vCPU's thread may be forbidden. */
+	tzset();
 	r->now = now ? now : wall_now;
 	r->ctx = ctx;
 	r->memory[REG_A] = A_DEFAULT;

@@ -170,6 +170,8 @@ static void *worker(void *arg)
 {
 	struct virtio_mmio *v = arg;
 
+	if (v->cfg.begins)
+		v->cfg.begins(v->cfg.begins_ctx);
 	pthread_mutex_lock(&v->lock);
 	while (!v->closing) {
 		struct virtio_mmio_queue *vq = next_locked(v);
@@ -546,6 +548,18 @@ static int start_worker(struct virtio_mmio *v)
 	if (rc == 0 && v->cfg.name)
 		(void)pthread_setname_np(v->thread, v->cfg.name);
 	return -rc;
+}
+
+int virtio_mmio_start(struct virtio_mmio *v, virtio_begins begins, void *ctx, struct err *e)
+{
+	int rc;
+
+	ASSERT(!v->cfg.threaded);
+	v->cfg.begins = begins;
+	v->cfg.begins_ctx = ctx;
+	rc = start_worker(v);
+	v->cfg.threaded = rc == 0;
+	return rc < 0 ? err_sys(e, rc, "virtio device %s: thread", v->cfg.name) : 0;
 }
 
 int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, struct err *e)

@@ -74,6 +74,9 @@ struct virtio_limits {
 	uint64_t requests_per_s;
 };
 
+/* The first thing that a worker does. */
+typedef void (*virtio_begins)(void *ctx);
+
 struct virtio_mmio_cfg {
 	const struct virtio_dev_ops *ops;
 	void *dev;
@@ -85,6 +88,8 @@ struct virtio_mmio_cfg {
 	bool threaded;      /* false: virtio_mmio_work() does it */
 	const char *name;   /* of the thread, 15 bytes */
 	struct virtio_limits limits;
+	virtio_begins begins; /* NULL: nothing */
+	void *begins_ctx;
 };
 
 struct virtio_mmio_queue {
@@ -125,6 +130,12 @@ struct virtio_mmio {
  * and does not move. Starts the worker thread with every signal but SIGBUS blocked.
  */
 int virtio_mmio_open(struct virtio_mmio *v, const struct virtio_mmio_cfg *cfg, struct err *e);
+
+/*
+ * For one that was opened without: the worker of its own, before the guest runs. 0 or -Exxx. begins
+ * as in virtio_mmio_cfg.
+ */
+int virtio_mmio_start(struct virtio_mmio *v, virtio_begins begins, void *ctx, struct err *e);
 
 /*
  * Ends the worker: the request in hand is finished or dropped, the others are not begun.

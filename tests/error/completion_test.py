@@ -121,8 +121,11 @@ class Shell:
                     if word in ("off", "seed") and verb != "run":
                         continue  # sim's word for none of them
                     seen += 1
-                    self.becomes(f"{verb} {option} {word[:-1]}", verb, option, word)
-                    self.becomes(f"{verb} {option}={word[:-1]}", verb, f"{option}={word}")
+                    typed = word[:-1]
+                    whole = os.path.commonprefix([w for w in choices(verb, option)
+                                                  if w.startswith(typed)])
+                    self.becomes(f"{verb} {option} {typed}", verb, option, whole)
+                    self.becomes(f"{verb} {option}={typed}", verb, f"{option}={whole}")
         self.assertGreater(seen, 20)
 
     def test_lists(self):

@@ -31,7 +31,7 @@ class Doctor(unittest.TestCase):
                      "uffd.missing_shmem", "io_uring", "memfd", "memory", "cpus", "kernel",
                      "guest.cpl0", "guest.touch", "guest.served", "uffd.wp_async",
                      "pagemap.scan", "memory.cgroup", "memory.overcommit", "limits",
-                     "user_namespace", "seccomp", "security_module"):
+                     "user_namespace", "seccomp", "security_module", "sandbox"):
             self.assertIn(name, checks)
         for check in checks.values():
             self.assertIn(check["verdict"], ("ok", "limited", "no"))

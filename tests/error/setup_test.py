@@ -45,7 +45,8 @@ class Setup(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(done.stderr,
                          r"\Aasyncpf: cannot install: packages:[^:]*: not root; run as root: "
-                         r"apt-get install -y( libc6-dev)? meson liburing-dev libcmocka-dev\n\Z")
+                         r"apt-get install -y( libc6-dev)? meson liburing-dev libseccomp-dev "
+                         r"libcmocka-dev\n\Z")
 
     def test_with_root_it_installs_what_is_missing_alone(self):
         true, fail = "#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 1\n"

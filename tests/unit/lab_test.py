@@ -246,6 +246,12 @@ class Machine(unittest.TestCase):
         self.assertIn("virtconsole,chardev=terminal", self.words(verb="shell"))
         self.assertNotIn("virtconsole,chardev=terminal", self.words())
 
+    def test_it_can_start_nothing_else(self):
+        words = self.words()
+        denied = words[words.index("-sandbox") + 1].split(",")
+        self.assertEqual(denied, ["on", "obsolete=deny", "elevateprivileges=deny", "spawn=deny",
+                                  "resourcecontrol=deny"])
+
     def test_size(self):
         words = self.words()
         self.assertEqual((self.after(words, "-smp"), self.after(words, "-m")), (["3"], ["700M"]))

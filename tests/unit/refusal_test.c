@@ -234,6 +234,65 @@ static void memfd(void **state)
 	      "refuses it", "allow memfd_create " PROFILE);
 }
 
+/* ---- a sandbox's ---- */
+
+static void seccomp(void **state)
+{
+	struct refusal r;
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	refusal_seccomp(root, -ENOSYS, &r);
+	check(&r, REFUSAL_NOT_BUILT_IN, "seccomp: Function not implemented: not in this kernel",
+	      "use a kernel with CONFIG_SECCOMP_FILTER");
+	host(USER FILTERED, FIRST_NAMESPACE);
+	put("/proc/sys/kernel/seccomp/actions_avail", "kill_process kill_thread trap errno\n");
+	refusal_seccomp(root, -ENOSYS, &r);
+	check(&r, REFUSAL_FILTERED, "seccomp: Function not implemented: this kernel has it, a "
+	      "seccomp filter hides it", "allow seccomp " PROFILE);
+	refusal_seccomp(root, -EPERM, &r);
+	check(&r, REFUSAL_FILTERED, "seccomp: Operation not permitted: a seccomp filter refuses it",
+	      "allow seccomp " PROFILE);
+}
+
+#define LANDLOCK_CALLS \
+	"allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self "
+
+static void landlock(void **state)
+{
+	struct refusal r;
+
+	(void)state;
+	host(USER FREE, FIRST_NAMESPACE);
+	refusal_landlock(root, -ENOSYS, &r);
+	check(&r, REFUSAL_NOT_BUILT_IN, "Landlock: Function not implemented: not in this kernel",
+	      "use a kernel with CONFIG_SECURITY_LANDLOCK");
+	refusal_landlock(root, -EOPNOTSUPP, &r);
+	check(&r, REFUSAL_OFF_AT_BOOT, "Landlock: Operation not supported: in this kernel, and not "
+	      "among its lsm=", "boot with lsm=landlock, and after a comma what "
+	      "/sys/kernel/security/lsm has now");
+	assert_string_equal(refusal_kind_name(r.kind), "switched off at boot");
+	host(USER FILTERED, FIRST_NAMESPACE);
+	refusal_landlock(root, -EPERM, &r);
+	check(&r, REFUSAL_FILTERED, "Landlock: Operation not permitted: a seccomp filter refuses "
+	      "it", LANDLOCK_CALLS PROFILE);
+	put("/sys/kernel/security/lsm", "lockdown,landlock,yama\n");
+	refusal_landlock(root, -ENOSYS, &r);
+	check(&r, REFUSAL_FILTERED, "Landlock: Function not implemented: this kernel has it, a "
+	      "seccomp filter hides it", LANDLOCK_CALLS PROFILE);
+}
+
+static void capabilities(void **state)
+{
+	struct refusal r;
+
+	(void)state;
+	host(USER FILTERED, FIRST_NAMESPACE);
+	refusal_capabilities(root, -EPERM, &r);
+	check(&r, REFUSAL_FILTERED, "capset: Operation not permitted: a seccomp filter refuses it",
+	      "allow capget and capset " PROFILE);
+}
+
 /* ---- /dev/kvm ---- */
 
 static void kvm(int code, enum refusal_kind kind, const char *means, const char *fix)
@@ -336,6 +395,9 @@ int main(void)
 		cmocka_unit_test(userfaultfd_is_refused_by_others),
 		cmocka_unit_test(io_uring),
 		cmocka_unit_test(memfd),
+		cmocka_unit_test(seccomp),
+		cmocka_unit_test(landlock),
+		cmocka_unit_test(capabilities),
 		cmocka_unit_test(kvm_is_not_there),
 		cmocka_unit_test(kvm_is_closed),
 		cmocka_unit_test(what_cannot_be_read_is_not_there),

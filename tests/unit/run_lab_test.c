@@ -160,6 +160,10 @@ static void what_names_no_file_stays(void **state)
 	expect("--stats", true);
 	expect("--quiet", true);
 	expect_none("--faults"); /* the default */
+	expect_none("--user");
+	convert("--sandbox strict --user root:7");
+	expect("--sandbox=strict", true);
+	expect("--user=0:7", true); /* there are no names there */
 	expect_none("--lab");
 }
 

@@ -182,6 +182,23 @@ static void file_ways(void **state)
 	assert_int_equal(seen.machine.apf.io, APF_IO_AUTO);
 }
 
+static void sandboxes(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN(W("--quiet")), CLI_OK);
+	assert_int_equal(seen.sandbox, APF_SANDBOX_DEFAULT);
+	assert_false(seen.user.given);
+	assert_int_equal(RUN(W("--sandbox"), W("on")), CLI_OK);
+	assert_int_equal(seen.sandbox, RUN_SANDBOX_ON);
+	assert_int_equal(RUN(W("--sandbox"), W("strict"), W("--user"), W("12:34")), CLI_OK);
+	assert_int_equal(seen.sandbox, RUN_SANDBOX_STRICT);
+	assert_true(seen.user.given && seen.user.uid == 12 && seen.user.gid == 34);
+	assert_int_equal(RUN(W("--sandbox"), W("off")), CLI_OK);
+	assert_int_equal(seen.sandbox, RUN_SANDBOX_OFF);
+	expect_usage((char *const[]){W("--sandbox"), W("off"), W("--user"), W("12:34"), NULL});
+	expect_usage((char *const[]){W("--sandbox"), W("on"), W("--user"), W("12:x"), NULL});
+}
+
 static void an_empty_command_line(void **state)
 {
 	(void)state;
@@ -215,6 +232,7 @@ int main(void)
 		cmocka_unit_test(ways),
 		cmocka_unit_test(rates),
 		cmocka_unit_test(file_ways),
+		cmocka_unit_test(sandboxes),
 		cmocka_unit_test(an_empty_command_line),
 		cmocka_unit_test(what_the_table_cannot_check),
 	};

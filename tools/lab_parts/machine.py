@@ -33,6 +33,9 @@ def qemu_command(o, fds):
     if o.vfio:
         # The IOMMU comes before what is behind it. edu: a device that copies at command.
         command += ["-device", "intel-iommu", "-device", "edu"]
+    # Nothing that it does needs another process, user or priority.
+    command += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,"
+                            "resourcecontrol=deny"]
     command += ["-device", "virtio-serial-pci"]
     for name, fd in fds.items():
         if name in STREAMS:

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded by tests/error/demo_host_test.py, run_disk_test.py and run_memory_test.py: lets one
- * call fail, or hides what the host has, so that every refusal can be provoked on a host that
- * refuses nothing.
+ * Preloaded by tests/error/demo_host_test.py, run_disk_test.py, run_memory_test.py and
+ * sandbox_test.py: lets one call fail, or hides what the host has, so that every refusal can be
+ * provoked on a host that refuses nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
  *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
  *             pthread_create, preadv, pwritev, fdatasync,
  *             tmpfile (open with O_TMPFILE), ioctl:0xNNNN
+ *   SHIM_FORBIDDEN=1 each of these calls makes socket(2) before, which no role of a sandbox has
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
@@ -73,7 +74,7 @@ static struct {
 	int code;
 	unsigned seen; /* atomic */
 	unsigned cap;
-	bool hide_cap, hide_poison;
+	bool hide_cap, hide_poison, forbidden;
 	const char *hit;
 } shim;
 
@@ -87,6 +88,7 @@ __attribute__((constructor)) static void shim_start(void)
 		abort();
 	shim.hide_cap = cap && sscanf(cap, "%u", &shim.cap) == 1;
 	shim.hide_poison = getenv("SHIM_NO_POISON") != NULL;
+	shim.forbidden = getenv("SHIM_FORBIDDEN") != NULL;
 	shim.hit = getenv("SHIM_HIT");
 	if (getenv("SHIM_ADDRESSES") &&
 	    syscall(SYS_mmap, NULL, 1ul << 46, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) < 0)
@@ -115,6 +117,8 @@ static bool fails(const char *call)
 		return false;
 	if (shim.hit)
 		(void)syscall(SYS_close, syscall(SYS_open, shim.hit, O_CREAT | O_WRONLY, 0600));
+	if (shim.forbidden)
+		(void)syscall(SYS_socket, 1, 1, 0);
 	errno = shim.code;
 	return true;
 }

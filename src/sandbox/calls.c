@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See calls.h. A call stands here once for each condition under which it is made. What only
+ * leads to an error's text, or to an orderly end by abort(), is needed as well.
+ */
+#include "sandbox/calls.h"
+
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/kvm.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "base/types.h"
+#include "kvm/kvm_uapi.h"
+#include "mem/uffd_abi.h"
+
+static const char *const role_names[] = {
+	[SANDBOX_MAIN] = "main",	   [SANDBOX_VCPU] = "vCPU",
+	[SANDBOX_DEVICE] = "device",	   [SANDBOX_LIBRARY] = "library",
+	[SANDBOX_EVICTOR] = "evictor",	   [SANDBOX_CONTROL] = "control",
+	[SANDBOX_SIGNALS] = "signals",	   [SANDBOX_TRACE] = "trace",
+	[SANDBOX_GUARD] = "terminal",
+};
+
+_Static_assert(ARRAY_LEN(role_names) == SANDBOX_ROLES, "a name for each");
+
+const char *sandbox_role_name(enum sandbox_role role)
+{
+	return (unsigned)role < SANDBOX_ROLES ? role_names[role] : "unknown";
+}
+
+enum sandbox_role sandbox_role_of_library(const char *name)
+{
+	return strcmp(name, "asyncpf-evict") == 0 ? SANDBOX_EVICTOR : SANDBOX_LIBRARY;
+}
+
+enum {
+	M = 1 << SANDBOX_MAIN,
+	V = 1 << SANDBOX_VCPU,
+	D = 1 << SANDBOX_DEVICE,
+	L = 1 << SANDBOX_LIBRARY,
+	E = 1 << SANDBOX_EVICTOR,
+	C = 1 << SANDBOX_CONTROL,
+	S = 1 << SANDBOX_SIGNALS,
+	T = 1 << SANDBOX_TRACE,
+	G = 1 << SANDBOX_GUARD,
+	ALL = M | V | D | L | E | C | S | T | G,
+	/* Whoever calls the library may move its driver: shows pages, raises interrupts, kicks. */
+	API = M | V | D | L | E | C,
+	NONE = 0,
+};
+
+/* Those who make it; of them, those in which the library does. */
+#define CALL(name, who, lib) {#name, SYS_##name, (who) | (lib), (lib), CALL_ALWAYS, 0, 0, 0, NULL}
+#define CALL_WITH(name, who, lib, arg, mask, value, what) \
+	{#name, SYS_##name, (who) | (lib), (lib), CALL_IF_EQUAL, (arg), (mask), (value), (what)}
+#define CALL_TO_SELF(name, who, lib) \
+	{#name, SYS_##name, (who) | (lib), (lib), CALL_IF_OWN_PID, 0, 0, 0, "to itself"}
+#define IOCTL(request, who, lib) \
+	CALL_WITH(ioctl, who, lib, 1, UINT32_MAX, (uint32_t)(request), #request)
+
+/* pthread_create's, of glibc and musl; as clone3's cannot be looked at, it "does not exist". */
+#define THREAD_FLAGS \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | \
+	 CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
+
+const struct sandbox_call sandbox_calls[] = {
+	/* ---- any thread: the C library, ends, and the words before an end ---- */
+	CALL(brk, ALL, NONE),
+	CALL(clock_gettime, ALL, API),
+	CALL(clock_nanosleep, ALL, L | C | M),
+	CALL(exit, ALL, L | E),
+	CALL(exit_group, ALL, NONE),
+	CALL(futex, ALL, API),
+	CALL(getpid, ALL, API),
+	CALL(gettid, ALL, API),
+	CALL(gettimeofday, ALL, NONE),
+	CALL(madvise, ALL, API),
+	CALL_WITH(mmap, ALL, NONE, 2, PROT_EXEC, 0, "not executable"),
+	CALL_WITH(mprotect, ALL, NONE, 2, PROT_EXEC, 0, "not executable"),
+	CALL(mremap, ALL, NONE),
+	CALL(munmap, ALL, NONE),
+	CALL(nanosleep, ALL, NONE),
+	CALL(poll, ALL, NONE),
+	CALL(restart_syscall, ALL, API),
+	CALL(rseq, ALL, NONE),
+	CALL(rt_sigprocmask, ALL, API),
+	CALL(rt_sigreturn, ALL, API),
+	CALL(sched_getaffinity, ALL, NONE),
+	CALL(sched_yield, ALL, L | E | V),
+	CALL(set_robust_list, ALL, NONE),
+	CALL(time, ALL, NONE), /* where the vDSO has no clock */
+	CALL_TO_SELF(tgkill, ALL, API),
+	CALL(write, ALL, API),
+	CALL(writev, ALL, NONE),
+	/* Of itself: its name. */
+	CALL_WITH(prctl, ALL, L | E, 0, UINT64_MAX, PR_SET_NAME, "PR_SET_NAME"),
+
+	/* ---- whoever calls the library ---- */
+	IOCTL(UFFDIO_CONTINUE, NONE, API),
+	IOCTL(UFFDIO_POISON, NONE, API),
+	IOCTL(UFFDIO_WAKE, NONE, API),
+	IOCTL(UFFDIO_WRITEPROTECT, NONE, API),
+	/* Writes are noted from the first eviction on. */
+	IOCTL(UFFDIO_REGISTER, NONE, E),
+	IOCTL(KVM_SIGNAL_MSI, NONE, API),
+	IOCTL(PAGEMAP_SCAN, NONE, API),
+	CALL(fallocate, D, API),
+	CALL(mincore, NONE, API),
+	CALL(pread64, NONE, API),
+	CALL(preadv2, NONE, API),
+	CALL(read, M | S | G | C, API),
+	CALL(timerfd_settime, NONE, API),
+
+	/* ---- a vCPU ---- */
+	IOCTL(KVM_RUN, NONE, V),
+	IOCTL(KVM_GET_LAPIC, NONE, V),
+	IOCTL(KVM_GET_MP_STATE, V, V),
+	IOCTL(KVM_GET_MSRS, NONE, V),
+	IOCTL(KVM_GET_NESTED_STATE, NONE, V),
+	IOCTL(KVM_GET_REGS, V, NONE),
+	IOCTL(KVM_GET_SREGS, V, V),
+	IOCTL(KVM_KVMCLOCK_CTRL, NONE, V),
+	IOCTL(KVM_PRE_FAULT_MEMORY, NONE, V),
+	IOCTL(KVM_SET_MP_STATE, NONE, V),
+	IOCTL(KVM_SET_MSRS, NONE, V),
+	IOCTL(KVM_SET_REGS, NONE, V),
+	IOCTL(KVM_SET_SIGNAL_MASK, NONE, V),
+	IOCTL(KVM_SET_SREGS, NONE, V),
+	IOCTL(KVM_SET_VCPU_EVENTS, NONE, V),
+	CALL(ppoll, M | V, V),
+	CALL(rt_sigpending, NONE, V),
+	CALL(rt_sigtimedwait, S | M, V),
+	CALL_TO_SELF(rt_tgsigqueueinfo, NONE, V),
+	/* It looks whether the handler is the one that it knows; for others, before an end. */
+	CALL_WITH(rt_sigaction, API, V, 0, UINT32_MAX, SIGBUS, "of SIGBUS"),
+
+	/* ---- devices; their interrupts come from vCPUs and the console, too ---- */
+	IOCTL(KVM_IRQ_LINE, M | V | D, NONE),
+	CALL(fdatasync, M | D, L),
+	CALL(getrandom, D | M, NONE),
+	CALL(preadv, D, NONE),
+	CALL(pwritev, D, NONE),
+
+	/* ---- the library's threads; those that read and write where there is no io_uring ---- */
+	CALL(epoll_create1, NONE, L),
+	CALL(epoll_ctl, NONE, L),
+	CALL(epoll_pwait2, NONE, L),
+	CALL(fadvise64, NONE, L),
+	CALL(io_uring_enter, NONE, L),
+	CALL_WITH(io_uring_register, NONE, L, 1, UINT64_MAX, IORING_REGISTER_ENABLE_RINGS,
+		  "IORING_REGISTER_ENABLE_RINGS"),
+	CALL(pwrite64, NONE, L),
+
+	/* ---- the evictor's, which looks whether the swap file is whole ---- */
+	CALL(newfstatat, M | T, API),
+	CALL(fstat, M | T, API),
+
+	/* ---- control ---- */
+	CALL(accept4, C, NONE),
+	CALL_WITH(clone, C, NONE, 0, UINT64_MAX, THREAD_FLAGS, "a thread"),
+	CALL(close, M | C, NONE),
+	CALL(recvfrom, C, NONE),
+	CALL(sendto, C, NONE),
+
+	/* ---- the terminal ---- */
+	IOCTL(TCGETS, M | S | G, NONE),
+	IOCTL(TCSETS, M | S | G, NONE),
+	IOCTL(TIOCGPGRP, M | S | G, NONE),
+	IOCTL(TIOCGWINSZ, M, NONE),
+	CALL(close_range, G, NONE),
+	CALL(dup2, G, NONE),
+	CALL(getpgrp, M | S | G, NONE),
+	CALL_TO_SELF(kill, M | S, NONE),
+
+	/* ---- the end ---- */
+	IOCTL(UFFDIO_UNREGISTER, NONE, M),
+	IOCTL(KVM_GET_VCPU_MMAP_SIZE, M, NONE),
+	CALL(fcntl, M, NONE),
+	CALL(flock, M, NONE),
+	CALL(ftruncate, M | T, NONE),
+	CALL(lseek, M | T, NONE),
+	CALL(unlinkat, M, NONE),
+	CALL(wait4, M, NONE),
+};
+
+const unsigned sandbox_calls_count = ARRAY_LEN(sandbox_calls);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See landlock.h. The C library has no names for these calls; the header is of Linux 6.1. */
+#include "sandbox/landlock.h"
+
+#include <errno.h>
+#include <linux/landlock.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/types.h"
+
+/* struct landlock_ruleset_attr has grown: TCP with version 4. */
+struct rules_attr {
+	uint64_t files;
+	uint64_t net;
+};
+#define NET_VERSION 4
+#define NET_ALL ((1ull << 2) - 1) /* bind, connect */
+
+/* All that each version knows, from the first: documentation of Linux 6.12, landlock(7). */
+static const uint64_t files_of[] = {
+	(1ull << 13) - 1, /* execute to make a symbolic link */
+	(1ull << 14) - 1, /* link and rename elsewhere */
+	(1ull << 15) - 1, /* truncate */
+	(1ull << 15) - 1,
+	(1ull << 16) - 1, /* ioctl of devices */
+};
+
+int landlock_version(void)
+{
+	long rc = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+	return rc < 0 ? -errno : (int)rc;
+}
+
+static int allow_removal(int rules, int folder)
+{
+	const struct landlock_path_beneath_attr beneath = {
+		.allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE,
+		.parent_fd = folder,
+	};
+
+	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0
+		       ? -errno : 0;
+}
+
+int landlock_rules(int version, int folder)
+{
+	size_t known = version < (int)ARRAY_LEN(files_of) ? (size_t)version : ARRAY_LEN(files_of);
+	const struct rules_attr attr = {.files = files_of[known - 1], .net = NET_ALL};
+	size_t bytes = version < NET_VERSION ? offsetof(struct rules_attr, net) : sizeof(attr);
+	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, bytes, 0);
+	int rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = folder >= 0 ? allow_removal(fd, folder) : 0;
+	if (rc == 0)
+		return fd;
+	close(fd);
+	return rc;
+}
+
+int landlock_enter(int rules)
+{
+	return syscall(SYS_landlock_restrict_self, rules, 0) < 0 ? -errno : 0;
+}

@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * src/sandbox: every call of the table goes through in every role that has it, forbidden calls
+ * end the process with a line that names role and call, and files are out of reach. Each case has a
+ * process of its own, since nobody leaves a sandbox.
+ *
+ * usage: sandbox_test [--markdown]    prints the lists of docs/embedding.md instead
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/assert.h"
+#include "base/types.h"
+#include "sandbox/calls.h"
+#include "sandbox/landlock.h"
+#include "sandbox/sandbox.h"
+#include "vmm/rtc_cmos.h"
+
+#define EXIT_FORBIDDEN 77
+#define EXIT_START 78
+#define EXIT_WENT_THROUGH 79
+#define EXIT_WRONG 80
+
+/* ---- a process that is bound ---- */
+
+static struct sandbox *open_sandbox(const char *removes)
+{
+	const struct sandbox_cfg cfg = {
+		.removes = removes, .exit_code = EXIT_FORBIDDEN, .start_code = EXIT_START};
+	struct sandbox *s = NULL;
+	struct err e = {0};
+	int missing = 0;
+
+	if (sandbox_open(&cfg, &s, &missing, &e) < 0 || missing != 0) {
+		dprintf(STDERR_FILENO, "no sandbox: %s (%d)", e.text, missing);
+		_exit(EXIT_WRONG);
+	}
+	return s;
+}
+
+struct in_thread {
+	struct sandbox *s;
+	enum sandbox_role role;
+	void (*work)(void *ctx);
+	void *ctx;
+};
+
+static void *in_thread(void *arg)
+{
+	const struct in_thread *t = arg;
+
+	sandbox_thread(t->s, t->role);
+	t->work(t->ctx);
+	return NULL;
+}
+
+/* By a thread that has all signals blocked, as most of ours. */
+static __attribute__((noreturn)) void child(enum sandbox_role role, void (*work)(void *),
+					     void *ctx)
+{
+	struct in_thread t = {open_sandbox(NULL), role, work, ctx};
+	pthread_t thread;
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	if (pthread_create(&thread, NULL, in_thread, &t) != 0)
+		_exit(EXIT_WRONG);
+	pthread_join(thread, NULL);
+	_exit(EXIT_WENT_THROUGH);
+}
+
+struct end {
+	int status;
+	char said[512];
+};
+
+static void run(enum sandbox_role role, void (*work)(void *), void *ctx, struct end *ret)
+{
+	size_t used = 0;
+	int ends[2];
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(pipe(ends), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(ends[1], STDERR_FILENO);
+		close(ends[0]);
+		close(ends[1]);
+		child(role, work, ctx);
+	}
+	assert_true(pid > 0);
+	close(ends[1]);
+	while ((n = read(ends[0], ret->said + used, sizeof(ret->said) - 1 - used)) > 0)
+		used += (size_t)n;
+	ret->said[used] = '\0';
+	close(ends[0]);
+	assert_int_equal(waitpid(pid, &ret->status, 0), pid);
+}
+
+static void expect_exit(const struct end *end, int code)
+{
+	if (!WIFEXITED(end->status) || WEXITSTATUS(end->status) != code)
+		fail_msg("status %#x, not exit code %d; it said: %s", end->status, code, end->said);
+}
+
+/* ---- what is forbidden ---- */
+
+struct forbidden {
+	const char *name;
+	int nr;
+	long args[6];
+};
+
+static const char *const no_words[] = {"/bin/true", NULL};
+
+/* What somebody who has taken a thread over would want. */
+static const struct forbidden forbidden[] = {
+	{"socket", SYS_socket, {AF_INET, SOCK_STREAM}},
+	{"connect", SYS_connect, {0}},
+	{"open", SYS_open, {(long)"/etc/passwd", O_RDONLY}},
+	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDONLY}},
+	{"openat2", SYS_openat2, {AT_FDCWD, (long)"/etc/passwd"}},
+	{"execve", SYS_execve, {(long)"/bin/true", (long)no_words}},
+	{"execveat", SYS_execveat, {AT_FDCWD, (long)"/bin/true", (long)no_words}},
+	{"fork", SYS_fork, {0}},
+	{"vfork", SYS_vfork, {0}},
+	{"clone", SYS_clone, {SIGCHLD}},
+	{"ptrace", SYS_ptrace, {0}},
+	{"process_vm_writev", SYS_process_vm_writev, {0}},
+	{"kill", SYS_kill, {1, 0}},
+	{"tgkill", SYS_tgkill, {1, 1, 0}},
+	{"mprotect", SYS_mprotect, {0, 0, PROT_READ | PROT_EXEC}},
+	{"mmap", SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
+	{"ioctl", SYS_ioctl, {0, 0x5412 /* TIOCSTI */, (long)"x"}},
+	{"ioctl", SYS_ioctl, {0, 0xae01 /* KVM_CREATE_VM */, 0}},
+	{"io_uring_setup", SYS_io_uring_setup, {8, 0}},
+	{"io_uring_register", SYS_io_uring_register, {0, 0}},
+	{"setuid", SYS_setuid, {0}},
+	{"prlimit64", SYS_prlimit64, {0}},
+	{"prctl", SYS_prctl, {PR_SET_DUMPABLE, 1}},
+	{"bpf", SYS_bpf, {0}},
+	{"userfaultfd", SYS_userfaultfd, {0}},
+	{"memfd_create", SYS_memfd_create, {(long)"x", 0}},
+	{"unlink", SYS_unlink, {(long)"/nowhere"}},
+	{"mount", SYS_mount, {0}},
+	{"sendmsg", SYS_sendmsg, {0}}, /* descriptors to somebody else */
+	{"unknown", 500, {0}},
+};
+
+static void make(void *ctx)
+{
+	const struct forbidden *f = ctx;
+
+	syscall(f->nr, f->args[0], f->args[1], f->args[2], f->args[3], f->args[4], f->args[5]);
+}
+
+static void forbidden_calls_end_it(void **state)
+{
+	(void)state;
+	for (unsigned role = 0; role < SANDBOX_ROLES; role++) {
+		for (unsigned i = 0; i < ARRAY_LEN(forbidden); i++) {
+			struct forbidden f = forbidden[i];
+			char want[160];
+			struct end end;
+
+			run((enum sandbox_role)role, make, &f, &end);
+			expect_exit(&end, EXIT_FORBIDDEN);
+			snprintf(want, sizeof(want),
+				 "asyncpf: sandbox: a %s thread made system call %d, %s(0x%lx, "
+				 "0x%lx, ...), which it may not; ",
+				 sandbox_role_name((enum sandbox_role)role), f.nr, f.name,
+				 (unsigned long)f.args[0], (unsigned long)f.args[1]);
+			if (strncmp(end.said, want, strlen(want)) != 0)
+				fail_msg("it said: %s, not: %s", end.said, want);
+			assert_ptr_equal(strchr(end.said, '\n'), strrchr(end.said, '\n'));
+		}
+	}
+}
+
+/* By the numbers of 32-bit programs and of x32, which mean other calls. */
+static void make_by_other_numbers(void *ctx)
+{
+	if (ctx) {
+		make(&(struct forbidden){"x32", SYS_getpid | 0x40000000, {0}});
+	} else {
+		long rc = 20; /* getpid, which is allowed by its own number */
+
+		__asm__ volatile("int $0x80" : "+a"(rc) : : "memory", "r8", "r9", "r10", "r11");
+	}
+}
+
+static void other_architectures_are_forbidden(void **state)
+{
+	struct end end;
+
+	(void)state;
+	run(SANDBOX_VCPU, make_by_other_numbers, NULL, &end);
+	expect_exit(&end, EXIT_FORBIDDEN);
+	run(SANDBOX_VCPU, make_by_other_numbers, "x32", &end);
+	expect_exit(&end, EXIT_FORBIDDEN);
+}
+
+static void nobody_can_keep_it_from_ending(void **state)
+{
+	struct forbidden f = forbidden[0];
+	int ends[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+	while (write(ends[1], "asyncpf", 1) == 1)
+		;
+	assert_int_equal(errno, EAGAIN);
+	/* For whoever writes to it, it blocks. */
+	assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(ends[1], STDERR_FILENO);
+		child(SANDBOX_DEVICE, make, &f);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), EXIT_FORBIDDEN);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void who_blocks_the_signal_is_killed(void **state)
+{
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = fork();
+	if (pid == 0) {
+		struct sandbox *s = open_sandbox(NULL);
+		sigset_t all;
+
+		sandbox_thread(s, SANDBOX_VCPU);
+		sigfillset(&all);
+		(void)sigprocmask(SIG_SETMASK, &all, NULL);
+		(void)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+		_exit(EXIT_WENT_THROUGH);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+
+/* ---- what is allowed ---- */
+
+/* Made by each of these tests otherwise, or without a return. */
+static bool cannot_be_tried(const struct sandbox_call *c)
+{
+	return c->nr == SYS_exit || c->nr == SYS_exit_group || c->nr == SYS_rt_sigreturn ||
+	       c->nr == SYS_clone;
+}
+
+/*
+ * Whatever an argument is, -1 is wrong for it, so that nothing is done. Of a clone's, and of an
+ * end, the other cases are the test.
+ */
+static void make_all(void *ctx)
+{
+	enum sandbox_role role = *(enum sandbox_role *)ctx;
+
+	for (unsigned i = 0; i < sandbox_calls_count; i++) {
+		const struct sandbox_call *c = &sandbox_calls[i];
+		long a[6] = {-1, -1, -1, -1, -1, -1};
+
+		if (!(c->roles >> role & 1) || cannot_be_tried(c))
+			continue;
+		if (c->when == CALL_IF_OWN_PID)
+			a[c->arg] = getpid();
+		else if (c->when == CALL_IF_EQUAL)
+			a[c->arg] = (long)c->value;
+		(void)syscall(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	}
+}
+
+static void allowed_calls_go_through(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < SANDBOX_ROLES; i++) {
+		enum sandbox_role role = (enum sandbox_role)i;
+		struct end end;
+
+		run(role, make_all, &role, &end);
+		expect_exit(&end, EXIT_WENT_THROUGH);
+	}
+}
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+static void make_thread(void *ctx)
+{
+	pthread_t thread;
+
+	(void)ctx;
+	if (pthread_create(&thread, NULL, nothing, NULL) != 0 || pthread_join(thread, NULL) != 0)
+		_exit(EXIT_WRONG);
+}
+
+static void control_makes_threads_and_nothing_else(void **state)
+{
+	struct end end;
+
+	(void)state;
+	run(SANDBOX_CONTROL, make_thread, NULL, &end);
+	expect_exit(&end, EXIT_WENT_THROUGH);
+}
+
+static void read_clock(void *ctx)
+{
+	struct rtc *r = ctx;
+
+	rtc_bus_ops.write(r, 0, 1, 0); /* seconds */
+	(void)rtc_bus_ops.read(r, 1, 1);
+}
+
+static void a_vcpu_reads_the_clock(void **state)
+{
+	struct rtc r;
+	struct end end;
+
+	(void)state;
+	rtc_init(&r, NULL, NULL);
+	run(SANDBOX_VCPU, read_clock, &r, &end);
+	expect_exit(&end, EXIT_WENT_THROUGH);
+	rtc_fini(&r);
+}
+
+/* glibc makes threads' heaps larger and smaller, and looks into /proc for it. */
+static void use_heap(void *ctx)
+{
+	void *blocks[64];
+
+	(void)ctx;
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < ARRAY_LEN(blocks); i++) {
+			blocks[i] = malloc(100000);
+			if (!blocks[i])
+				_exit(EXIT_WRONG);
+			memset(blocks[i], 1, 100000);
+		}
+		for (unsigned i = ARRAY_LEN(blocks); i-- > 0;)
+			free(blocks[i]);
+	}
+}
+
+static void memory_can_be_had(void **state)
+{
+	struct end end;
+
+	(void)state;
+	for (unsigned role = 0; role < SANDBOX_ROLES; role++) {
+		run((enum sandbox_role)role, use_heap, NULL, &end);
+		expect_exit(&end, EXIT_WENT_THROUGH);
+	}
+}
+
+/* The words of one that has found a fault of its own. */
+static void give_up(void *ctx)
+{
+	const bool a_fault = ctx != NULL;
+
+	ASSERT(a_fault);
+}
+
+static void a_failed_assertion_is_told(void **state)
+{
+	struct end end;
+
+	(void)state;
+	for (unsigned role = 0; role < SANDBOX_ROLES; role++) {
+		run((enum sandbox_role)role, give_up, NULL, &end);
+		assert_true(WIFSIGNALED(end.status));
+		assert_int_equal(WTERMSIG(end.status), SIGABRT);
+		assert_non_null(strstr(end.said, "a_fault"));
+	}
+}
+
+static void the_table_has_each_row_once(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < sandbox_calls_count; i++) {
+		const struct sandbox_call *a = &sandbox_calls[i];
+
+		assert_true(a->roles != 0);
+		assert_int_equal(a->by_library & ~a->roles, 0);
+		assert_true(a->when == CALL_ALWAYS || a->what);
+		for (unsigned k = 0; k < i; k++) {
+			const struct sandbox_call *b = &sandbox_calls[k];
+
+			/* In one role it is either always allowed, or under its conditions. */
+			if (a->nr == b->nr && (a->roles & b->roles) &&
+			    (a->when == CALL_ALWAYS || b->when == CALL_ALWAYS ||
+			     (a->arg == b->arg && a->value == b->value)))
+				fail_msg("%s stands there twice for a role", a->name);
+		}
+	}
+}
+
+static void unknown_threads_are_the_librarys(void **state)
+{
+	(void)state;
+	assert_int_equal(sandbox_role_of_library("asyncpf"), SANDBOX_LIBRARY);
+	assert_int_equal(sandbox_role_of_library("asyncpf-evict"), SANDBOX_EVICTOR);
+	assert_int_equal(sandbox_role_of_library("asyncpf-later"), SANDBOX_LIBRARY);
+}
+
+/* ---- files ---- */
+
+struct files {
+	char folder[64], file[80], other[80];
+};
+
+static int setup_files(void **state)
+{
+	struct files *f = calloc(1, sizeof(*f));
+
+	snprintf(f->folder, sizeof(f->folder), "/tmp/asyncpf-sandbox-XXXXXX");
+	assert_non_null(mkdtemp(f->folder));
+	snprintf(f->file, sizeof(f->file), "%s/socket", f->folder);
+	snprintf(f->other, sizeof(f->other), "/tmp/asyncpf-sandbox-other-%d", getpid());
+	assert_true(close(open(f->file, O_CREAT | O_WRONLY, 0600)) == 0);
+	assert_true(close(open(f->other, O_CREAT | O_WRONLY, 0600)) == 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown_files(void **state)
+{
+	struct files *f = *state;
+
+	(void)unlink(f->file);
+	(void)unlink(f->other);
+	(void)rmdir(f->folder);
+	free(f);
+	return 0;
+}
+
+/* Exit code 0: all is as it should be; else the line of it. */
+#define CHECK(condition) \
+	do { \
+		if (!(condition)) \
+			_exit(__LINE__ % 200 + 1); \
+	} while (0)
+
+static __attribute__((noreturn)) void use_files(const struct files *f, int version)
+{
+	int folder = open(f->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int opened = open(f->other, O_RDWR | O_CLOEXEC);
+	int rules = landlock_rules(version, folder);
+
+	CHECK(rules >= 0 && opened >= 0);
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	CHECK(landlock_enter(rules) == 0);
+	CHECK(open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES);
+	CHECK(open(f->file, O_RDWR | O_CLOEXEC) < 0 && errno == EACCES);
+	CHECK(mkdirat(folder, "new", 0700) < 0 && errno == EACCES);
+	CHECK(unlink(f->other) < 0 && errno == EACCES);
+	CHECK(unlink(f->file) == 0);
+	/* What was open stays open. */
+	CHECK(write(opened, "1", 1) == 1 && ftruncate(opened, 0) == 0);
+	_exit(0);
+}
+
+/* Each version that this kernel's includes is asked for as an older kernel would be. */
+static void files_are_out_of_reach(void **state)
+{
+	int version = landlock_version();
+
+	if (version < 0) {
+		print_message("SKIP: no Landlock here: %s\n", strerror(-version));
+		skip();
+	}
+	for (int v = 1; v <= version; v++) {
+		const struct files *f = *state;
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0)
+			use_files(f, v);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (status != 0)
+			fail_msg("version %d: line %d", v, WEXITSTATUS(status) - 1);
+		assert_true(close(open(f->file, O_CREAT | O_WRONLY, 0600)) == 0);
+	}
+}
+
+static void remove_it(const struct files *f)
+{
+	/* Without it, nothing but a file's mode stands before it. */
+	bool bound = landlock_version() > 0;
+
+	sandbox_thread(open_sandbox(f->file), SANDBOX_MAIN);
+	if (unlinkat(AT_FDCWD, f->file, 0) < 0)
+		_exit(EXIT_WRONG);
+	if (bound && (unlinkat(AT_FDCWD, f->other, 0) == 0 || errno != EACCES))
+		_exit(EXIT_WRONG);
+	_exit(0);
+}
+
+static void the_main_thread_removes_its_socket(void **state)
+{
+	const struct files *f = *state;
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		remove_it(f);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(access(f->file, F_OK), -1);
+}
+
+/* ---- the process ---- */
+
+static __attribute__((noreturn)) void bind_process(const char *path)
+{
+	/* Whatever the test was started with. */
+	int closed = close_range(3, ~0u, 0);
+	struct sandbox *s = open_sandbox(NULL);
+	struct rlimit r;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	CHECK(closed == 0 && fd >= 0 && ftruncate(fd, 8192) == 0);
+	(void)signal(SIGXFSZ, SIG_IGN);
+	sandbox_process(s, 3, false);
+	CHECK(prctl(PR_GET_DUMPABLE) == 0);
+	CHECK(getrlimit(RLIMIT_CORE, &r) == 0 && r.rlim_cur == 0);
+	CHECK(getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < 100);
+	CHECK(pwrite(fd, "x", 1, 8191) == 1);
+	CHECK(pwrite(fd, "x", 1, 8192) < 0 && errno == EFBIG);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(dup(fd) >= 0);
+	/* The one that looked for the others is free again. */
+	CHECK(dup(fd) >= 0);
+	CHECK(dup(fd) < 0 && errno == EMFILE);
+	_exit(0);
+}
+
+static void the_process_is_limited(void **state)
+{
+	const struct files *f = *state;
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+
+		/* Neither is a file that grows. */
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		bind_process(f->other);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (status != 0)
+		fail_msg("line %d", WEXITSTATUS(status) - 1);
+}
+
+/* ---- users ---- */
+
+static void users(void **state)
+{
+	static const char *const wrong[] = {"", ":", ":0", "0:", "0:root", "no-such-user", "-1",
+					    "0x0", "4294967295:1", "0:4294967295", "3999999999"};
+	struct sandbox_user u;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(sandbox_user_parse("root", &u, &e), 0);
+	assert_true(u.given && u.uid == 0 && u.gid == 0);
+	assert_int_equal(sandbox_user_parse("root:7", &u, &e), 0);
+	assert_true(u.uid == 0 && u.gid == 7);
+	assert_int_equal(sandbox_user_parse("0", &u, &e), 0);
+	assert_true(u.uid == 0 && u.gid == 0);
+	assert_int_equal(sandbox_user_parse("3999999999:8", &u, &e), 0);
+	assert_true(u.uid == 3999999999u && u.gid == 8);
+	for (unsigned i = 0; i < ARRAY_LEN(wrong); i++) {
+		assert_int_equal(sandbox_user_parse(wrong[i], &u, &e), -EINVAL);
+		assert_non_null(strstr(e.text, "--user"));
+		assert_non_null(strchr(e.text, ';') ? strchr(e.text, ';') : strchr(e.text, ':'));
+	}
+}
+
+/* ---- docs/embedding.md ---- */
+
+/* Names in the table's order of the alphabet, each once, with its conditions. */
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(const struct sandbox_call *const *)a)->name,
+		      (*(const struct sandbox_call *const *)b)->name);
+}
+
+static void print_list(enum sandbox_role role, uint16_t without)
+{
+	const struct sandbox_call *list[256], *before = NULL;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < sandbox_calls_count; i++)
+		if ((sandbox_calls[i].by_library >> role & 1) &&
+		    !(sandbox_calls[i].by_library & without))
+			list[count++] = &sandbox_calls[i];
+	qsort(list, count, sizeof(list[0]), by_name);
+	for (unsigned i = 0; i < count; i++) {
+		const struct sandbox_call *c = list[i];
+
+		if (before && before->nr == c->nr)
+			printf(", %s", c->what);
+		else if (c->what)
+			printf("%s`%s` (%s", before ? (before->what ? "), " : ", ") : "", c->name,
+			       c->what);
+		else
+			printf("%s`%s`", before ? (before->what ? "), " : ", ") : "", c->name);
+		before = c;
+	}
+	printf("%s |\n", before && before->what ? ")" : "");
+}
+
+static void print_markdown(void)
+{
+	/* What a device's thread does is what anybody's may: pause, resume, read guest memory. */
+	const uint16_t anybody = 1u << SANDBOX_DEVICE;
+
+	printf("| thread | system calls |\n| --- | --- |\n");
+	printf("| any that calls the library | ");
+	print_list(SANDBOX_DEVICE, 0);
+	printf("| a vCPU's, in `apf_kvm_run`: besides | ");
+	print_list(SANDBOX_VCPU, anybody);
+	printf("| \"asyncpf\", and any other of the library's: besides | ");
+	print_list(SANDBOX_LIBRARY, anybody);
+	printf("| \"asyncpf-evict\": besides | ");
+	print_list(SANDBOX_EVICTOR, anybody);
+	printf("| the one that calls `apf_close`: besides | ");
+	print_list(SANDBOX_MAIN, anybody);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_table_has_each_row_once),
+		cmocka_unit_test(unknown_threads_are_the_librarys),
+		cmocka_unit_test(users),
+		cmocka_unit_test(forbidden_calls_end_it),
+		cmocka_unit_test(other_architectures_are_forbidden),
+		cmocka_unit_test(nobody_can_keep_it_from_ending),
+		cmocka_unit_test(who_blocks_the_signal_is_killed),
+		cmocka_unit_test(allowed_calls_go_through),
+		cmocka_unit_test(a_vcpu_reads_the_clock),
+		cmocka_unit_test(memory_can_be_had),
+		cmocka_unit_test(a_failed_assertion_is_told),
+		cmocka_unit_test(control_makes_threads_and_nothing_else),
+		cmocka_unit_test_setup_teardown(files_are_out_of_reach, setup_files,
+						teardown_files),
+		cmocka_unit_test_setup_teardown(the_main_thread_removes_its_socket, setup_files,
+						teardown_files),
+		cmocka_unit_test_setup_teardown(the_process_is_limited, setup_files,
+						teardown_files),
+	};
+	struct sandbox_host host;
+
+	if (argc > 1 && strcmp(argv[1], "--markdown") == 0) {
+		print_markdown();
+		return 0;
+	}
+	sandbox_host_get(&host);
+	if (host.seccomp < 0) {
+		printf("SKIP: no seccomp filters here: %s\n", strerror(-host.seccomp));
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
