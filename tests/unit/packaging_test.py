@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What stands in one place, and is repeated for tools that read nothing else, is the same there:
-the version, which is meson.build's, and the exported symbols, which are libasyncpf.map's.
+the version, which is meson.build's, and the exported symbols, which are libasyncpf.map's. And what
+is installed is in a package.
 
-usage: packaging_test.py SOURCE_FOLDER PATH_OF_ASYNCPF
+usage: packaging_test.py SOURCE_FOLDER PATH_OF_ASYNCPF, in the build folder
 """
+import fnmatch
+import json
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -64,10 +69,30 @@ def symbols(root, version):
     return bad if len(wanted) > 2 else ["src/lib/libasyncpf.map: no symbols found"]
 
 
+def installed(root):
+    """What `meson install` installs, and no Debian package takes."""
+    listed = subprocess.run([*shlex.split(os.environ.get("MESONINTROSPECT", "meson introspect")),
+                             ".", "--installed", "--buildoptions"], capture_output=True,
+                            text=True, check=True).stdout
+    info = json.loads(listed)
+    prefix = next(o["value"] for o in info["buildoptions"] if o["name"] == "prefix")
+    patterns = [line.split()[0] for file in [*(root / "debian").glob("*.install"),
+                                             root / "debian/not-installed"]
+                for line in file.read_text("utf-8").splitlines()]
+    for to in sorted(info["installed"].values()):
+        # Debian's Python has one folder for all its versions.
+        path = pathlib.PurePath("usr") / re.sub(r"python3\.\d+", "python3",
+                                                os.path.relpath(to, prefix))
+        if not any(fnmatch.fnmatch(p, pattern) for p in (path, *path.parents)
+                   for pattern in patterns):
+            yield f"debian: {path} is installed, and in no package"
+
+
 def main():
     root, asyncpf = pathlib.Path(sys.argv[1]), sys.argv[2]
     version, bad = versions(root, asyncpf)
     bad += symbols(root, version)
+    bad += installed(root)
     print("\n".join(bad))
     return 1 if bad else 0
 
