@@ -88,11 +88,13 @@ static bool is_due(struct stream *s, uint32_t max)
 
 struct stream *stream_touch(struct streams *s, uint32_t block, uint32_t max)
 {
+	struct stream *at;
 	uint32_t steps;
-	struct stream *at = expecting(s, block, &steps);
 
+	/* Not asked for: each fault comes by here. */
 	if (max == 0 || is_last_of_one(s, block))
 		return NULL;
+	at = expecting(s, block, &steps);
 	if (at) {
 		at->hits++;
 		at->asked -= (uint32_t)min_u64(steps, at->asked);
