@@ -8,34 +8,7 @@
 #include <sys/wait.h>
 
 #include "rights/limits.h"
-
-static char root[64];
-
-/* Writes a file below root, with the folders that it needs. */
-static void put(const char *path, const char *text)
-{
-	char full[400];
-	FILE *f;
-
-	snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')); at++) {
-		*at = 0;
-		(void)mkdir(full, 0700);
-		*at = '/';
-	}
-	f = fopen(full, "we");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void clear(void)
-{
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s/*", root);
-	assert_int_equal(system(command), 0);
-}
+#include "root_fixture.h"
 
 static void refused(uint64_t held, const char *words)
 {

@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rights/refusal.c and rights.c on hosts that are made of files: one word for each kind. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "root_fixture.h"
 
-#include <cmocka.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -27,32 +19,9 @@
 
 #define PROFILE "in the seccomp profile of the container or service"
 
-static char root[64];
-
-/* Writes a file below root, with the folders that it needs. */
-static void put(const char *path, const char *text)
-{
-	char full[400];
-	FILE *f;
-
-	snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')); at++) {
-		*at = 0;
-		(void)mkdir(full, 0700);
-		*at = '/';
-	}
-	f = fopen(full, "we");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
 static void host(const char *status, const char *uid_map)
 {
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s/*", root);
-	assert_int_equal(system(command), 0);
+	clear();
 	put("/proc/self/status", status);
 	put("/proc/self/uid_map", uid_map);
 }
