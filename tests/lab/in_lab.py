@@ -8,6 +8,7 @@ usage: in_lab.py SOURCE_FOLDER [OPTION OF tools/lab...] [-- PROGRAM [WORDS...]].
 Exit code 0 when none failed and at least one passed. 77, with the reason, where the lab
 cannot be fetched: a machine that has never had a network has none.
 """
+import collections
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import sys
 
 PROGRAM_S = 500  # for one program
 LAB_S = 1200     # for all of them
+LAST_LINES = 12  # of a failed program's output, shown again in the summary
 SKIPPED = 77
 # Each program's first and last line, which no program prints by itself.
 MARK = "@@in_lab@@"
@@ -47,16 +49,20 @@ def script_of(commands):
 
 
 def outcomes_of(lines, commands):
-    """Passes the programs' output on. Returns one (outcome, text) for each command."""
-    outcomes = [("not run", "the lab ended before")] * len(commands)
+    """Passes the programs' output on. Returns one (outcome, text, its last lines) for each
+    command."""
+    outcomes = [("not run", "the lab ended before", ())] * len(commands)
+    last = collections.deque(maxlen=LAST_LINES)
     for line in lines:
         begin, end = BEGIN.match(line), END.match(line)
         if begin:
             print(f"--- {shlex.join(name_of(commands[int(begin[1])]))}", flush=True)
-            outcomes[int(begin[1])] = ("failed", "the lab ended in it")
+            last = collections.deque(maxlen=LAST_LINES)
+            outcomes[int(begin[1])] = ("failed", "the lab ended in it", last)
         elif end:
-            outcomes[int(end[1])] = outcome_of(int(end[2]), int(end[3]))
+            outcomes[int(end[1])] = (*outcome_of(int(end[2]), int(end[3])), last)
         elif line:
+            last.append(line)
             print(line, flush=True)
     return outcomes
 
@@ -76,10 +82,15 @@ def name_of(words):
 def report(outcomes, commands):
     """Prints the summary. Returns the exit code."""
     print("--- in the lab")
-    for (outcome, text), words in zip(outcomes, commands):
-        print(f"{outcome}: {shlex.join(name_of(words))}{': ' if text else ''}{text}")
-    good = [o for o, _ in outcomes if o == "passed"]
-    bad = [o for o, _ in outcomes if o in ("failed", "not run")]
+    for (outcome, text, _), words in zip(outcomes, commands):
+        print(f"{outcome}: {shlex.join(name_of(words))}: {text}")
+    for (outcome, text, last), words in zip(outcomes, commands):
+        if outcome == "failed":
+            print(f"--- last of {shlex.join(name_of(words))}")
+            for line in last:
+                print(f"failed: {line}")
+    good = [o for o, _, _ in outcomes if o == "passed"]
+    bad = [o for o, _, _ in outcomes if o in ("failed", "not run")]
     return 1 if bad or not good else 0
 
 

@@ -50,6 +50,15 @@ class RunTests(unittest.TestCase):
             self.assertIn("    what went wrong\n", done.stdout)
             self.assertEqual(done.stdout.splitlines()[-1], "1 passed, 1 failed")
 
+    def test_reasons_stand_at_the_end(self):
+        reasons = ["[  ERROR   ] --- 0 != 1", "failed: y_test: exit code 1"]
+        output = "\n".join(["passed: x_test", *reasons, "failure-free words",
+                            *(f"passed: {n}" for n in range(300))])
+        done = self.run_with([{"name": "b", "result": "FAIL", "stdout": output}])
+        self.assertEqual(done.stdout.splitlines()[-4:],
+                         ["failed: b", *(f"    {reason}" for reason in reasons),
+                          "0 passed, 1 failed"])
+
     def test_skips_give_their_reason(self):
         done = self.run_with([{"name": "a", "result": "OK", "stdout": "SKIP: one part\n"},
                               {"name": "b", "result": "SKIP", "stdout": "SKIP: x\nSKIP: no KVM\n"},
