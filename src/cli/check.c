@@ -17,7 +17,7 @@
 #include "cli/stop_signals.h"
 #include "mem/memfd.h"
 #include "rights/refusal.h"
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 /* Made by tools/embed from guests/conformance. */
 extern const unsigned char conformance_elf[];

@@ -8,7 +8,7 @@
 #include "cli/check.h"
 #include "cli/cli.h"
 #include "cli/opts.h"
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 enum { FAULTS_USER, FAULTS_KERNEL };
 static const char *const faults_words[] = {"user", "kernel", NULL};

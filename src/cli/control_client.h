@@ -10,8 +10,8 @@
 #define CLI_CONTROL_CLIENT_H
 
 #include "base/err.h"
-#include "vmm/control_proto.h"
-#include "vmm/control_status.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_status.h"
 
 struct control_client {
 	int fd;

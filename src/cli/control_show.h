@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #include "cli/json.h"
-#include "vmm/control_status.h"
+#include "vmm/control/control_status.h"
 
 void control_show_text(const struct control_status *s, FILE *out);
 /* The parts of it that `asyncpf run --stats` shows, too. */

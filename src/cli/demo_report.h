@@ -7,7 +7,7 @@
 
 #include "cli/demo.h"
 #include "cli/json_file.h"
-#include "vmm/small.h"
+#include "vmm/small/small.h"
 
 /* One run as it was measured. */
 struct demo_result {

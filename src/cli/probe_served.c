@@ -15,7 +15,7 @@
 #include "cli/cli.h"
 #include "cli/probe.h"
 #include "mem/memfd.h"
-#include "vmm/small.h"
+#include "vmm/small/small.h"
 
 #define PAGES 16u
 #define TASKS 4u

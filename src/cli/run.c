@@ -12,8 +12,8 @@
 #include "cli/stop_signals.h"
 #include "cli/trace_file.h"
 #include "cli/tty_guard.h"
-#include "vmm/file_use.h"
-#include "vmm/machine_control.h"
+#include "vmm/disk/file_use.h"
+#include "vmm/machine/machine_control.h"
 
 struct run {
 	const struct run_opts *o;

@@ -11,7 +11,7 @@
 
 #include "cli/opts.h"
 #include "sandbox/sandbox.h"
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 /* --sandbox, in the order of run_sandbox_names. */
 enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };

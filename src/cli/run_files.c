@@ -2,7 +2,7 @@
 /*
  * Whether two of a run's files are the same one, before any is opened to be written: by what they
  * are, whatever their names, and by folder and name where nothing is yet. The locks of
- * vmm/file_use.h keep apart what somebody renames meanwhile, and other runs. See run.h.
+ * vmm/disk/file_use.h keep apart what somebody renames meanwhile, and other runs. See run.h.
  * Test: tests/error/run_files_test.py.
  */
 #include <errno.h>

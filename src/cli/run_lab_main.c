@@ -16,9 +16,9 @@
 #include "cli/lab.h"
 #include "cli/probe.h"
 #include "cli/run.h"
-#include "vmm/blk_file.h"
-#include "vmm/control_socket.h"
-#include "vmm/load_file.h"
+#include "vmm/boot/load_file.h"
+#include "vmm/control/control_socket.h"
+#include "vmm/disk/blk_file.h"
 
 /* ---- whether ---- */
 

@@ -12,7 +12,7 @@
 
 #include "cli/cli.h"
 #include "cli/run.h"
-#include "vmm/control.h"
+#include "vmm/control/control.h"
 
 /* Beside control's clients: what a library opens for a moment. */
 #define FILES_SPARE 8u

@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "vmm/terminal.h"
+#include "vmm/console/terminal.h"
 
 struct tty_guard {
 	pid_t pid; /* 0: there is none */

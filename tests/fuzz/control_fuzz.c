@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "cli/control_show.h"
-#include "vmm/control_proto.h"
-#include "vmm/control_status.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_status.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
