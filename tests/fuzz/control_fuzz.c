@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/control_show.h"
+#include "cli/control/control_show.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_status.h"
 
