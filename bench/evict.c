@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
-#include "vmm/small.h"
+#include "vmm/small/small.h"
 
 #define PAGES 65536u
 #define ROUNDS 3

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "vmm/control.h"
+#include "vmm/control/control.h"
 
 #define MEMORY (512ull << 20)
 

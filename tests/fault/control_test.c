@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control.c where descriptors run out. Not a unit test: valgrind has limits of its own. */
+/*
+ * vmm/control/control.c where descriptors run out. Not a unit test: valgrind has limits of its
+ * own.
+ */
 #include "control_fixture.h"
 
 #include <sys/resource.h>

@@ -7,12 +7,12 @@
  * interrupt line that is told only of changes, an end.
  */
 #include "disk.h"
-#include "vmm/pm.h"
-#include "vmm/reset.h"
-#include "vmm/rtc_cmos.h"
-#include "vmm/serial_16550.h"
-#include "vmm/terminal.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/chip/pm.h"
+#include "vmm/chip/reset.h"
+#include "vmm/chip/rtc_cmos.h"
+#include "vmm/chip/serial_16550.h"
+#include "vmm/console/terminal.h"
+#include "vmm/virtio/virtio_rng.h"
 
 #define BLK_GPA 0xd0000000ull
 #define RNG_GPA 0xd0001000ull

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/control_show.h"
-#include "vmm/control_proto.h"
-#include "vmm/control_status.h"
+#include "cli/control/control_show.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_status.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -7,7 +7,7 @@
 #define FUZZ_DISK_H
 
 #include "bytes.h"
-#include "vmm/virtio_blk.h"
+#include "vmm/virtio/virtio_blk.h"
 
 #define RAM_BYTES 16384u
 #define DISK_BYTES 8192u

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/load.h"
-#include "vmm/load_parts.h"
+#include "vmm/boot/load.h"
+#include "vmm/boot/load_parts.h"
 
 #define RAM_MAX (8u << 20)
 

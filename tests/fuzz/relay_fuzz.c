@@ -12,7 +12,7 @@
 #include <errno.h>
 
 #include "bytes.h"
-#include "cli/relay_proto.h"
+#include "cli/lab/relay_proto.h"
 
 #define NUMBERS 32u
 #define HEAD 4u

@@ -7,9 +7,9 @@
 #include <stdio.h>
 
 #include "bytes.h"
-#include "cli/check.h"
+#include "cli/check/check.h"
 
-/* Defined by cli/check.c, which this program is without. */
+/* Defined by cli/check/check.c, which this program is without. */
 int check_main(const struct check_opts *o)
 {
 	(void)o;

@@ -10,7 +10,7 @@
 #include <dirent.h>
 #include <malloc.h>
 
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 static unsigned small_boots = 1000;
 static unsigned machine_boots = 100;

@@ -9,9 +9,9 @@
 #include <stdio.h>
 
 #include "virtio_fixture.h"
-#include "vmm/guest_ram.h"
-#include "vmm/virtio_blk.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/virtio/virtio_blk.h"
+#include "vmm/virtio/virtio_rng.h"
 
 /* Of the fixture's RAM the upper half has a source, the lower one none. */
 #define SOURCE_GPA 0x80000u

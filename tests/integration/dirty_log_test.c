@@ -16,7 +16,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
-#include "vmm/guest_mem.h"
+#include "vmm/memory/guest_mem.h"
 
 #define GUEST_PAGES 768u
 #define FREE_FIRST GUEST_PAGES /* pages of the upper range that the guest does not use */

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "vmm/blk_file.h"
+#include "vmm/disk/blk_file.h"
 
 #define MIB (1ull << 20)
 #define RAM (16 * MIB)

@@ -16,10 +16,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "vmm/bytes.h"
-#include "vmm/load.h"
-#include "vmm/load_file.h"
-#include "vmm/load_parts.h"
+#include "vmm/boot/load.h"
+#include "vmm/boot/load_file.h"
+#include "vmm/boot/load_parts.h"
+#include "vmm/memory/bytes.h"
 
 #define RAM_BYTES (512ull << 20)
 #define INITRD_BYTES (20u << 20)

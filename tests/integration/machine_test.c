@@ -19,7 +19,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 #define TEXT_MAX 65536
 #define WAIT_MS 60000 /* for what must come; only a failure waits that long */

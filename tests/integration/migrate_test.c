@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "small_fixture.h"
-#include "vmm/small_machine.h"
+#include "vmm/small/small_machine.h"
 
 #define MSRS 8
 

@@ -21,9 +21,9 @@
 
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
-#include "vmm/bytes.h"
-#include "vmm/cpuid.h"
-#include "vmm/load.h"
+#include "vmm/boot/load.h"
+#include "vmm/chip/cpuid.h"
+#include "vmm/memory/bytes.h"
 
 #define RAM_BYTES (16ull << 20)
 #define EXITS_MAX 200000u

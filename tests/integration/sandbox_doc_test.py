@@ -24,7 +24,7 @@ IOCTL = re.compile(r"\b(?:ioctl|KVMP_IOCTL|KVMP_CALL)\(\s*[^,;]+,\s*([A-Z][A-Z0-
 
 def ioctls(source):
     for folder in FOLDERS:
-        for file in sorted(pathlib.Path(source, folder).glob("*.[ch]")):
+        for file in sorted(pathlib.Path(source, folder).rglob("*.[ch]")):
             for name in IOCTL.findall(file.read_text(encoding="utf-8")):
                 yield file, name
 

@@ -34,7 +34,7 @@
 #include "sandbox/calls.h"
 #include "sandbox/landlock.h"
 #include "sandbox/sandbox.h"
-#include "vmm/rtc_cmos.h"
+#include "vmm/chip/rtc_cmos.h"
 
 #define EXIT_FORBIDDEN 77
 #define EXIT_START 78

@@ -24,7 +24,7 @@
 #include "base/prng.h"
 #include "base/types.h"
 #include "io_way.h"
-#include "vmm/small.h"
+#include "vmm/small/small.h"
 
 #define FIX_PAGES_MAX 1024
 #define FIX_LIMIT_MS 60000 /* a hang fails the test, whatever the machine's speed */

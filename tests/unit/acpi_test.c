@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/acpi.c and vmm/acpi_pm.c: the tables are walked from the RSDP as a kernel does, every
- * checksum and length is checked, and the DSDT's bytes are decoded again; the registers that
- * the tables name turn off and reset. Measured by ACPI 6.4.
+ * vmm/boot/acpi.c and vmm/chip/acpi_pm.c: the tables are walked from the RSDP as a kernel does,
+ * every checksum and length is checked, and the DSDT's bytes are decoded again; the registers
+ * that the tables name turn off and reset. Measured by ACPI 6.4.
  */
-#include "vmm/acpi.h"
+#include "vmm/boot/acpi.h"
 
 #include "load_fixture.h"
-#include "vmm/acpi_pm.h"
+#include "vmm/chip/acpi_pm.h"
 
 struct fix {
 	struct ram ram;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/blk_file.c: what may be opened as a disk and what is said otherwise; its five functions. */
+/*
+ * vmm/disk/blk_file.c: what may be opened as a disk and what is said otherwise; its five
+ * functions.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmm/blk_file.h"
+#include "vmm/disk/blk_file.h"
 
 struct fixture {
 	char folder[64];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/blk_format.c: each mark is known where it belongs and nowhere else; disks have none. */
+/* vmm/disk/blk_format.c: each mark is known where it belongs and nowhere else; disks have none. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/types.h"
-#include "vmm/blk_format.h"
+#include "vmm/disk/blk_format.h"
 
 struct row {
 	size_t at, len;

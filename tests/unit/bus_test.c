@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/bus.c: who answers, what overlaps, how accesses are cut, what nobody answers. */
+/* vmm/chip/bus.c: who answers, what overlaps, how accesses are cut, what nobody answers. */
 #include "chip_fixture.h"
 
 #define LOG_MAX 16

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/check_tap.c: what a guest's lines add up to, and which failures are known. */
+/* cli/check/check_tap.c: what a guest's lines add up to, and which failures are known. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "cli/check.h"
+#include "cli/check/check.h"
 
-/* Defined by cli/check.c, which this program is without. */
+/* Defined by cli/check/check.c, which this program is without. */
 int check_main(const struct check_opts *o)
 {
 	(void)o;

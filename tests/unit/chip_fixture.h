@@ -15,8 +15,8 @@
 #include <cmocka.h>
 #include <errno.h>
 
-#include "vmm/bus.h"
-#include "vmm/irq.h"
+#include "vmm/chip/bus.h"
+#include "vmm/chip/irq.h"
 
 struct fake_irq {
 	uint32_t gsi;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/console.c: what is printed arrives in order and in pieces, a reader who takes nothing
+ * vmm/console/console.c: what is printed arrives in order and in pieces, a reader who takes nothing
  * holds up nobody but a guest that prints, and what is typed waits for the port.
  */
 #include "chip_fixture.h"
@@ -13,7 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "vmm/console.h"
+#include "vmm/console/console.h"
 
 enum { RBR = 0, LSR = 5 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/control.c: neither garbage nor silence, nor a flood, nor a crowd does anything to the VM,
- * or holds up another client.
+ * vmm/control/control.c: neither garbage nor silence, nor a flood, nor a crowd does anything to the
+ * VM, or holds up another client.
  */
 #include "control_fixture.h"
 

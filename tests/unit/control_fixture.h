@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the tests of vmm/control.c share: a VM's side, a server on a real socket in a folder of
- * its own, and a client's side. Nothing here measures time; HANG_MS only bounds what would
+ * What the tests of vmm/control/control.c share: a VM's side, a server on a real socket in a folder
+ * of its own, and a client's side. Nothing here measures time; HANG_MS only bounds what would
  * never end.
  */
 #ifndef TESTS_CONTROL_FIXTURE_H
@@ -27,8 +27,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "vmm/control.h"
-#include "vmm/control_proto.h"
+#include "vmm/control/control.h"
+#include "vmm/control/control_proto.h"
 
 #define HANG_MS 30000
 #define MEMORY (512ull << 20)

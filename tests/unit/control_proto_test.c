@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control_proto.c: bytes into lines, lines into requests, and what is refused. */
+/* vmm/control/control_proto.c: bytes into lines, lines into requests, and what is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "vmm/control_proto.h"
+#include "vmm/control/control_proto.h"
 
 static void feed(struct control_lines *l, const char *bytes, size_t len)
 {

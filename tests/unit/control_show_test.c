@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/control_show.c: the whole text and the whole JSON. */
+/* cli/control/control_show.c: the whole text and the whole JSON. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/control_show.h"
+#include "cli/control/control_show.h"
 
 #define MIB (1ull << 20)
 

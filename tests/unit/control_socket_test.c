@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control_socket.c: who may connect, what is replaced and what never is. */
+/* vmm/control/control_socket.c: who may connect, what is replaced and what never is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "vmm/control_socket.h"
+#include "vmm/control/control_socket.h"
 
 struct fixture {
 	mode_t umask;

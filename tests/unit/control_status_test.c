@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control_status.c: what is said comes back, nothing is forgotten, nothing else gets in. */
+/*
+ * vmm/control/control_status.c: what is said comes back, nothing is forgotten, nothing else gets
+ * in.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/control_proto.h"
-#include "vmm/control_status.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_status.h"
 
 #define NUMBERS_FIRST offsetof(struct control_status, uptime_ns)
 #define NUMBERS_END offsetof(struct control_status, vcpu_count)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/control.c: each verb, an eviction that takes its time and holds up nobody, start and
+ * vmm/control/control.c: each verb, an eviction that takes its time and holds up nobody, start and
  * stop. What bad clients do is in control_clients_test.c.
  */
 #include "control_fixture.h"

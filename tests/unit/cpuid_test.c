@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/cpuid.c: what processors say about themselves, for every number of them. */
+/* vmm/chip/cpuid.c: what processors say about themselves, for every number of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/cpuid.h"
+#include "vmm/chip/cpuid.h"
 
 #define ENTRIES_MAX 24u
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/cmd_demo.c: defaults, the list of runs, what the option table cannot check. */
+/* cli/demo/cmd_demo.c: defaults, the list of runs, what the option table cannot check. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
-#include "cli/demo.h"
+#include "cli/demo/demo.h"
 
 static struct demo_opts seen; /* what demo_main was given last */
 static bool was_called;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/elf.c: both classes, headers with values that cannot be, segments that overlap or end
+ * vmm/boot/elf.c: both classes, headers with values that cannot be, segments that overlap or end
  * outside the file, notes of every brokenness, files cut short.
  */
-#include "vmm/elf.h"
+#include "vmm/boot/elf.h"
 
 #include "load_fixture.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/file_use.c on regular files: locks between descriptors and processes, who writes. */
+/* vmm/disk/file_use.c on regular files: locks between descriptors and processes, who writes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "vmm/file_use.h"
+#include "vmm/disk/file_use.h"
 
 static char path[] = "/tmp/file_use_test.XXXXXX";
 

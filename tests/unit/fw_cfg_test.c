@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/fw_cfg.c: the items that are there, byte by byte, and everything else. */
+/* vmm/chip/fw_cfg.c: the items that are there, byte by byte, and everything else. */
 #include "chip_fixture.h"
 
-#include "vmm/fw_cfg.h"
+#include "vmm/chip/fw_cfg.h"
 
 static uint64_t item(const struct bus *b, uint16_t n, unsigned bytes)
 {

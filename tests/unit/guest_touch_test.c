@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/guest_touch.c: a touch that fails takes its thread back, if it is guarded and of guest
+ * vmm/memory/guest_touch.c: a touch that fails takes its thread back, if it is guarded and of guest
  * memory; every other SIGBUS goes where it went before, which may be the end of the program.
  */
 #include <setjmp.h>
@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "vmm/guest_touch.h"
+#include "vmm/memory/guest_touch.h"
 
 #define PAGES 4u
 

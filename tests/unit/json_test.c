@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/json.c: shape, escaping, numbers, errors. */
+/* cli/json/json.c: shape, escaping, numbers, errors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <math.h>
 
-#include "cli/json.h"
+#include "cli/json/json.h"
 
 struct doc {
 	struct json j;

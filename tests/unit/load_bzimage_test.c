@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/load_bzimage.c: what the kernel finds in memory and registers, each header field with
+ * vmm/boot/load_bzimage.c: what the kernel finds in memory and registers, each header field with
  * a value that cannot be, files cut short at every length, and memory that is a page too
  * small. Documentation/arch/x86/boot.rst and zero-page.rst are what it is measured by.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/load_file.c: what it reads, and every kind of file that it refuses. */
+/* vmm/boot/load_file.c: what it reads, and every kind of file that it refuses. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmm/load_file.h"
+#include "vmm/boot/load_file.h"
 
 struct fix {
 	char dir[32];

@@ -19,9 +19,9 @@
 #include <sys/mman.h>
 
 #include "base/prng.h"
-#include "vmm/bytes.h"
-#include "vmm/load.h"
-#include "vmm/load_parts.h"
+#include "vmm/boot/load.h"
+#include "vmm/boot/load_parts.h"
+#include "vmm/memory/bytes.h"
 
 #define RAM_BYTES (8ull << 20)
 #define IMAGE_MAX 8192

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/load_format.c, and what load_kernel says of such files: the format, and what to do. */
+/* vmm/boot/load_format.c, and what load_kernel says of such files: the format, and what to do. */
 #include "load_fixture.h"
 
-#include "vmm/load_format.h"
+#include "vmm/boot/load_format.h"
 
 static const struct {
 	size_t at, len;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/load_multiboot.c: the information structure that the kernel finds, both ways to say
+ * vmm/boot/load_multiboot.c: the information structure that the kernel finds, both ways to say
  * what is loaded where (ELF headers, addresses in the header), and files with each thing
  * wrong. Measured by the Multiboot Specification 0.6.96.
  */

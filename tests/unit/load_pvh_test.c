@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/load_pvh.c: the start info, map and modules that the kernel finds, the entry state, and
+ * vmm/boot/load_pvh.c: the start info, map and modules that the kernel finds, the entry state, and
  * files with each thing wrong. Measured by Xen's start_info.h and pvh.pandoc.
  */
 #include "load_fixture.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/pm.c: the registers of acpi_pm.h on a bus. Their bits: acpi_test.c. */
+/* vmm/chip/pm.c: the registers of acpi_pm.h on a bus. Their bits: acpi_test.c. */
 #include "chip_fixture.h"
-#include "vmm/pm.h"
+#include "vmm/chip/pm.h"
 
 struct fixture {
 	struct pm p;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/reset.c: what resets and what does not, and the exit port's status. */
+/* vmm/chip/reset.c: what resets and what does not, and the exit port's status. */
 #include "chip_fixture.h"
-#include "vmm/reset.h"
+#include "vmm/chip/reset.h"
 
 struct fixture {
 	struct reset r;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/rtc_cmos.c: time registers in each format, setting the clock, memory, status. */
+/* vmm/chip/rtc_cmos.c: time registers in each format, setting the clock, memory, status. */
 #include <time.h>
 
 #include "chip_fixture.h"
-#include "vmm/rtc_cmos.h"
+#include "vmm/chip/rtc_cmos.h"
 
 struct fixture {
 	struct rtc r;

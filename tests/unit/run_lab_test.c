@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/run_lab.c, words.c and opts_words(): what `asyncpf run` becomes in the lab. */
+/* cli/run/run_lab.c, words.c and opts_words(): what `asyncpf run` becomes in the lab. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
-#include "cli/run.h"
+#include "cli/run/run.h"
 
 #define WORDS_MAX 64
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/cmd_run.c: defaults, disks, the protocol, what the option table cannot check. */
+/* cli/run/cmd_run.c: defaults, disks, the protocol, what the option table cannot check. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
-#include "cli/run.h"
+#include "cli/run/run.h"
 
 static struct run_opts seen; /* what run_main was given last */
 static bool was_called;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/said.c: last lines, panics of known kernels, and anything else that may be printed. */
+/*
+ * vmm/console/said.c: last lines, panics of known kernels, and anything else that may be
+ * printed.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +12,7 @@
 #include <string.h>
 
 #include "base/prng.h"
-#include "vmm/said.h"
+#include "vmm/console/said.h"
 
 static void put(struct said *s, const char *text)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/serial_16550.c against the PC16550D data sheet: each register, the order of interrupts,
+ * vmm/chip/serial_16550.c against the PC16550D data sheet: each register, the order of interrupts,
  * both FIFOs, loopback, and the probes that Linux's 8250 driver makes.
  */
 #include "chip_fixture.h"
-#include "vmm/serial_16550.h"
+#include "vmm/chip/serial_16550.h"
 
 #define PORT SERIAL_COM1_PORT
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/terminal.c on a pseudo-terminal: raw and back on every way out, left alone when it is
+ * vmm/console/terminal.c on a pseudo-terminal: raw and back on every way out, left alone when it is
  * no terminal, the escape.
  */
 #include <setjmp.h>
@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "vmm/terminal.h"
+#include "vmm/console/terminal.h"
 
 static int pair(int *ret_master)
 {

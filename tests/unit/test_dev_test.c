@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/test_dev.c: a value and memory in every width, and the levels of lines. */
+/* vmm/chip/test_dev.c: a value and memory in every width, and the levels of lines. */
 #include "chip_fixture.h"
 
-#include "vmm/test_dev.h"
+#include "vmm/chip/test_dev.h"
 
 struct fix {
 	struct test_dev dev;

@@ -64,9 +64,11 @@ class TreeTest(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         if name.startswith("src/"):
-            readme = path.parent / "README.md"
+            folder, *room = path.relative_to(self.root / "src").parts[:-1]
+            readme = self.root / "src" / folder / "README.md"
             if not readme.exists():
-                readme.write_text("x\n", encoding="utf-8")
+                readme.write_text("\n".join(["x", *(f"`{name}/`" for name in room)]) + "\n",
+                                  encoding="utf-8")
 
     def tidy(self):
         done = subprocess.run([SOURCE / "tools/tidy", "--root", self.root], capture_output=True,
@@ -163,8 +165,8 @@ class Code(TreeTest):
             with self.subTest(text=text):
                 self.fires("src/cli/a.c", SPDX + text, f"global variable: {name}")
         self.write("src/cli/a.c", SPDX)
-        self.fires("src/vmm/guest_touch.c", SPDX + "static int other;\n", "variable: other")
-        self.write("src/vmm/guest_touch.c", SPDX + "static _Thread_local int guard;\n")
+        self.fires("src/vmm/memory/guest_touch.c", SPDX + "static int other;\n", "variable: other")
+        self.write("src/vmm/memory/guest_touch.c", SPDX + "static _Thread_local int guard;\n")
         self.assertEqual(self.tidy(), [])
 
 
@@ -225,6 +227,30 @@ class Includes(TreeTest):
         self.write("src/host/fetch.c", SPDX)
         self.write("src/host/new.h", SPDX)
         self.fires("src/host/vcpu.c", SPDX + '#include "host/new.h"\n', "no place in the order")
+
+    def test_rooms(self):
+        readme = self.root / "src/vmm/README.md"
+        readme.write_text("`boot/` `disk/` `memory/`\n", encoding="utf-8")
+        for room in ("boot", "disk", "memory"):
+            self.write(f"src/vmm/{room}/{room}.h", SPDX)
+        self.write("src/vmm/boot/a.c", SPDX + '#include "vmm/memory/memory.h"\n')
+        self.write("src/cli/a.c", SPDX + '#include "vmm/disk/disk.h"\n')
+        self.assertEqual(self.tidy(), [])
+        self.fires("src/vmm/boot/a.c", SPDX + '#include "vmm/disk/disk.h"\n',
+                   ":2: vmm/boot includes vmm/disk, of vmm it may include only: chip, memory")
+        self.fires("src/vmm/boot/a.c", SPDX + '#include "vmm/vmm.h"\n',
+                   ":2: vmm/boot includes vmm/vmm.h")
+        self.fires("src/vmm/boot/a.c", SPDX + '#include "cli/cli.h"\n', ":2: vmm includes cli")
+        (self.root / "src/vmm/boot/a.c").unlink()
+        readme.write_text("`boot/` `disk/` `memory/` `new/`\n", encoding="utf-8")
+        self.fires("src/vmm/new/a.c", SPDX + '#include "vmm/disk/disk.h"\n',
+                   ":2: room vmm/new is unknown")
+
+    def test_room_without_a_word(self):
+        self.write("src/vmm/boot/a.c", SPDX)
+        (self.root / "src/vmm/README.md").write_text("x\n", encoding="utf-8")
+        self.assertEqual(self.tidy(), ["src/vmm/README.md:1: `boot/` is missing, "
+                                       "a folder says what its rooms are"])
 
 
 class Names(TreeTest):

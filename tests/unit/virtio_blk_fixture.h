@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the tests of vmm/virtio_blk.c: a disk whose first bytes of each sector are its number,
+ * For the tests of vmm/virtio/virtio_blk.c: a disk whose first bytes of each sector are its number,
  * in a file, behind functions that count, fail and wait when told to; and requests to it.
  */
 #ifndef VIRTIO_BLK_FIXTURE_H
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "virtio_fixture.h"
-#include "vmm/virtio_blk.h"
+#include "vmm/virtio/virtio_blk.h"
 
 #define SECTORS 512u
 #define BYTES (SECTORS * 512u)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/virtio_blk.c: seeded random requests to a file and to a plain array must agree, and
+ * vmm/virtio/virtio_blk.c: seeded random requests to a file and to a plain array must agree, and
  * requests with broken bits must leave everything else alone.
  */
 #include "base/prng.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/virtio_blk.c: each request type, what is refused, what a failing or shrinking file
+ * vmm/virtio/virtio_blk.c: each request type, what is refused, what a failing or shrinking file
  * costs, read-only, flushes. Random requests: virtio_blk_model_test.c.
  */
 #include "virtio_blk_fixture.h"

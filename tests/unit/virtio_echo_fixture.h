@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the tests of vmm/virtio_mmio.c: a device that copies the readable part of a buffer,
+ * For the tests of vmm/virtio/virtio_mmio.c: a device that copies the readable part of a buffer,
  * inverted, to the writable part, and may be told to hang or fail.
  */
 #ifndef VIRTIO_ECHO_FIXTURE_H

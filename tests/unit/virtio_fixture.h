@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "chip_fixture.h"
-#include "vmm/guest_touch.h"
-#include "vmm/virtio_mmio.h"
+#include "vmm/memory/guest_touch.h"
+#include "vmm/virtio/virtio_mmio.h"
 
 #define VX_LOW_BYTES 0x100000u
 #define VX_HIGH_BYTES 0x10000u

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "virtio_blk_fixture.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/virtio/virtio_rng.h"
 
 #define PIECE 65536u
 #define RATE (256ull << 10) /* of which a piece is more than a tenth */

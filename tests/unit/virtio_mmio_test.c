@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/virtio_mmio.c against virtio 1.2, 4.2 and 2.1: registers, negotiation, status,
+ * vmm/virtio/virtio_mmio.c against virtio 1.2, 4.2 and 2.1: registers, negotiation, status,
  * interrupts, what a wrong ring costs. With a worker thread: virtio_worker_test.c.
  */
 #include "base/prng.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/virtio_queue.c against virtio 1.2, 2.7: chains direct and indirect, every way in which
+ * vmm/virtio/virtio_queue.c against virtio 1.2, 2.7: chains direct and indirect, every way in which
  * a driver can break the rules, both ways of suppressing notifications, indices that wrap.
  * Behind the fixture's memory lies a page that may not be touched.
  */

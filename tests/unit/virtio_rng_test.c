@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/virtio_rng.c: buffers filled, bounded, refused; the kernel's generator behind it. */
+/* vmm/virtio/virtio_rng.c: buffers filled, bounded, refused; the kernel's generator behind it. */
 #include "virtio_fixture.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/virtio/virtio_rng.h"
 
 struct fixture {
 	struct vx x;

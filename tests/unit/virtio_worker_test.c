@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/virtio_mmio.c with its worker thread: requests are served meanwhile; reset and close
+ * vmm/virtio/virtio_mmio.c with its worker thread: requests are served meanwhile; reset and close
  * drop the one in hand.
  */
 #include "virtio_echo_fixture.h"

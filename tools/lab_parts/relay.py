@@ -5,7 +5,7 @@ All connections share one virtio port, in frames: type (1 byte), connection (1 b
 (2 bytes, little-endian), then as many bytes: up to 4096 in DATA, none in the others. The lab
 sends READY, for connection 0 and once, when its socket is there. Each side sends END when no
 more will come from it; after both ENDs the number is free, and only then may it be opened
-again. The host numbers the connections, 0 to 31. The other end is src/cli/cmd_lab_relay.c, on
+again. The host numbers the connections, 0 to 31. The other end is src/cli/lab/cmd_lab_relay.c, on
 relay_proto.h; it gives up on a host that breaks these rules.
 
 Neither side waits for one connection: what is not taken in time is thrown away with it.

@@ -52,8 +52,8 @@ def blocked(number):
 class Terminal:
     """fd, if it is our terminal: raw while we are in its foreground, and as it was otherwise.
 
-    Whether we are is asked each time, as src/vmm/terminal.h does: a shell's `fg` of a job that
-    runs tells nobody."""
+    Whether we are is asked each time, as src/vmm/console/terminal.h does: a shell's `fg` of
+    a job that runs tells nobody."""
 
     def __init__(self, fd):
         self.fd = fd

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See control_show.h. */
+#include "cli/control/control_show.h"
+
+#include <inttypes.h>
+
+#include "base/size.h"
+#include "cli/json/json.h"
+
+static void put_size(FILE *out, uint64_t bytes)
+{
+	fputs(SIZE_TEXT(bytes), out);
+}
+
+static void put_wait(FILE *out, const char *name, uint64_t ns)
+{
+	if (ns < NS_PER_MS)
+		fprintf(out, "%s %" PRIu64 " us", name, (uint64_t)(ns / NS_PER_US));
+	else if (ns < NS_PER_S)
+		fprintf(out, "%s %.2f ms", name, (double)ns / 1e6);
+	else
+		fprintf(out, "%s %.2f s", name, (double)ns / 1e9);
+}
+
+static void put_uptime(FILE *out, uint64_t ns)
+{
+	uint64_t s = ns / NS_PER_S;
+
+	if (s < 60)
+		fprintf(out, "%.1f s\n", (double)ns / 1e9);
+	else if (s < 3600)
+		fprintf(out, "%" PRIu64 " min %02" PRIu64 " s\n", s / 60, s % 60);
+	else
+		fprintf(out, "%" PRIu64 " h %02" PRIu64 " min\n", s / 3600, s / 60 % 60);
+}
+
+/* Of counters; each line has room for numbers of ten digits on a terminal of 80 columns. */
+#define N "%" PRIu64
+
+static void show_memory(const struct apf_counters *c, uint64_t block_bytes, FILE *out)
+{
+	fputs("memory    ", out);
+	put_size(out, c->memory_bytes);
+	fputs(": resident ", out);
+	put_size(out, c->resident_bytes);
+	if (c->resident_max_bytes) {
+		fputs(" (at most ", out);
+		put_size(out, c->resident_max_bytes);
+		fputc(')', out);
+	}
+	fputs(", absent ", out);
+	put_size(out, c->absent_bytes);
+	fputs("\nblocks    of ", out);
+	put_size(out, block_bytes);
+	fputs(", of which\n", out);
+	fprintf(out, "unmapped  " N ", " N " of them unchanged, " N " all zeroes\n", c->unmapped,
+		c->unmapped_clean, c->unmapped_zero);
+	fprintf(out, "evicted   " N ", what was read ahead and not wanted among them\n",
+		c->evicted);
+	fprintf(out, "returned  " N " rescued, " N " fetched again;\n          " N
+		" for kernel mode, and " N " more read ahead\n", c->rescued, c->refaulted,
+		c->refaults_kernel_mode, c->read_ahead);
+	fputs("swapped   ", out);
+	put_size(out, c->swapped_bytes);
+	fprintf(out, ", " N " writes in flight, " N " errors\n", c->swap_writes_in_flight,
+		c->swap_write_errors);
+	fprintf(out, "fetched   " N " reads, ", c->reads);
+	put_size(out, c->read_bytes);
+	fprintf(out, ", " N " in flight;\n          " N " errors, " N " retries, " N " timeouts\n",
+		c->reads_in_flight, c->read_errors, c->read_retries, c->read_timeouts);
+}
+
+static void show_faults(const struct apf_counters *c, FILE *out)
+{
+	fprintf(out, "touches   " N " of absent memory: " N " events, " N " stalls,\n"
+		"          " N " in grace, " N " blocked\n", c->faults_total, c->missing_events,
+		c->stalls, c->graced, c->blocked);
+	put_wait(out, "waits     p50", c->wait_p50_ns);
+	put_wait(out, ", p99", c->wait_p99_ns);
+	put_wait(out, ", max", c->wait_max_ns);
+	put_wait(out, "; vCPUs still for", c->host_wait_ns);
+	fprintf(out, "\nstalls    kernel mode " N ", interrupts off " N ",\n          slot busy " N
+		", other " N "\n", c->stalls_kernel_mode, c->stalls_irqs_off,
+		c->stalls_slot_busy, c->stalls_other);
+	put_wait(out, "          for", c->stall_kernel_mode_ns);
+	put_wait(out, " in kernel mode,", c->stall_other_ns);
+	fprintf(out, " else\nholds     " N, c->holds);
+	put_wait(out, " to unmap, for", c->hold_ns);
+	put_wait(out, ", the longest", c->hold_max_ns);
+	fputc('\n', out);
+	fprintf(out, "events    missing " N ", ready " N ", wake-all " N "\n", c->missing_events,
+		c->ready_events, c->wake_alls);
+}
+
+void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, FILE *out)
+{
+	show_memory(c, block_bytes, out);
+	show_faults(c, out);
+}
+
+static void show_vcpus(const struct control_status *s, FILE *out)
+{
+	fprintf(out, "\n%-8s %12s %12s %12s %12s\n", "vCPU", "missing", "ready", "wake-all",
+		"stalls");
+	for (unsigned i = 0; i < s->vcpu_count; i++) {
+		const struct control_vcpu *v = &s->vcpus[i];
+
+		fprintf(out, "%-8u %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 "\n", i,
+			v->missing_events, v->ready_events, v->wake_alls, v->stalls);
+	}
+}
+
+/* For a column: seconds, as few digits as say something. */
+static void put_seconds(FILE *out, uint64_t ns)
+{
+	fprintf(out, " %10.*f", ns < 1000 * NS_PER_S ? 3 : 0, (double)ns / 1e9);
+}
+
+void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out)
+{
+	fprintf(out, "\n%-8s %12s %10s %10s %10s %10s\n", "device", "requests", "read",
+		"written", "held, s", "CPU, s");
+	for (; count > 0; count--, d++) {
+		fprintf(out, "%-8s %12" PRIu64 " %10s %10s", d->name, d->requests,
+			SIZE_TEXT(d->read_bytes), SIZE_TEXT(d->written_bytes));
+		put_seconds(out, d->throttled_ns);
+		put_seconds(out, d->cpu_ns);
+		fputc('\n', out);
+	}
+}
+
+void control_show_text(const struct control_status *s, FILE *out)
+{
+	fprintf(out, "state     %s%s%s\n", s->state, *s->why ? ": " : "", s->why);
+	if (*s->note)
+		fprintf(out, "note      %s\n", s->note);
+	fprintf(out, "faults    %s%s%s\n", s->faults, *s->abi ? ", protocol " : "", s->abi);
+	if (*s->io)
+		fprintf(out, "io        by %s\n", s->io);
+	fputs("uptime    ", out);
+	put_uptime(out, s->uptime_ns);
+	control_show_counters(&s->counters, s->block_bytes, out);
+	if (s->disk_errors)
+		fprintf(out, "disks     %" PRIu64 " times the host failed to read or write\n",
+			s->disk_errors);
+	if (s->vcpu_count)
+		show_vcpus(s, out);
+	if (s->device_count)
+		control_show_devices(s->devices, s->device_count, out);
+}
+
+static void put_keys(struct json *j, const struct control_key *k, const void *base)
+{
+	for (; k->name; k++) {
+		if (!k->text_max)
+			json_u64(j, k->name, control_key_number(k, base));
+		else
+			json_text(j, k->name, *control_key_text(k, base)
+						      ? control_key_text(k, base) : NULL);
+	}
+}
+
+void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
+			       uint64_t count)
+{
+	json_array_open(j, name);
+	for (; count > 0; count--, d++) {
+		json_object_open(j, NULL);
+		json_text(j, "name", d->name);
+		put_keys(j, control_device_keys, d);
+		json_close(j);
+	}
+	json_close(j);
+}
+
+int control_show_json(const struct control_status *s, FILE *out)
+{
+	struct json j;
+
+	json_init(&j, out);
+	j.compact = true;
+	json_object_open(&j, NULL);
+	put_keys(&j, control_status_keys, s);
+	json_array_open(&j, "vcpus");
+	for (unsigned i = 0; i < s->vcpu_count; i++) {
+		json_object_open(&j, NULL);
+		put_keys(&j, control_vcpu_keys, &s->vcpus[i]);
+		json_close(&j);
+	}
+	json_close(&j);
+	control_show_devices_json(&j, "devices", s->devices, s->device_count);
+	json_close(&j);
+	return json_end(&j);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VM's status as text for people, within 80 columns but for its reason, and as JSON.
+ * Test: tests/unit/control_show_test.c.
+ */
+#ifndef CLI_CONTROL_SHOW_H
+#define CLI_CONTROL_SHOW_H
+
+#include <stdio.h>
+
+#include "cli/json/json.h"
+#include "vmm/control/control_status.h"
+
+void control_show_text(const struct control_status *s, FILE *out);
+/* The parts of it that `asyncpf run --stats` shows, too. */
+void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, FILE *out);
+void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out);
+
+/* One object on one line, all keys there are. 0 or -EIO. */
+int control_show_json(const struct control_status *s, FILE *out);
+/* Its array of devices. */
+void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
+			       uint64_t count);
+
+#endif

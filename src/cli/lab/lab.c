@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See lab.h. */
+#include "cli/lab/lab.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int find_self(char ret[static LAB_PATH_BYTES], struct err *e)
+{
+	ssize_t len = readlink("/proc/self/exe", ret, LAB_PATH_BYTES - 1);
+
+	if (len < 0)
+		return err_sys(e, -errno, "/proc/self/exe");
+	ret[len] = '\0';
+	return 0;
+}
+
+/* FOLDER/build/asyncpf with FOLDER/tools/lab: a build of that source tree. */
+static bool in_source_tree(const char *self, char ret[static LAB_PATH_BYTES])
+{
+	const char *slash = strrchr(self, '/');
+	int folder = slash ? (int)(slash - self) : 0;
+
+	return snprintf(ret, LAB_PATH_BYTES, "%.*s/../tools/lab", folder, self) < LAB_PATH_BYTES &&
+	       access(ret, X_OK) == 0;
+}
+
+int lab_find(char ret_tool[static LAB_PATH_BYTES], char ret_self[static LAB_PATH_BYTES],
+	     struct err *e)
+{
+	const char *named = getenv(LAB_TOOL_ENV);
+	int rc = find_self(ret_self, e);
+
+	if (rc < 0 || (!named && in_source_tree(ret_self, ret_tool)))
+		return rc;
+	snprintf(ret_tool, LAB_PATH_BYTES, "%s", named ? named : APF_LAB_TOOL);
+	if (access(ret_tool, X_OK) == 0)
+		return 0;
+	return err_set(e, -errno, "cannot start the lab: %.100s: %m; install asyncpf with its lab, "
+		       "or name the source tree's tools/lab in " LAB_TOOL_ENV, ret_tool);
+}
+
+int lab_exec(const struct words *w, struct err *e)
+{
+	fflush(NULL);
+	execv(w->list[0], w->list);
+	return err_set(e, -errno, "cannot start the lab: %.100s: %m; it needs Python 3, as python3 "
+		       "in PATH", w->list[0]);
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf run`: the command line only. The work is run_main()'s.
+ * Test: tests/unit/run_opts_test.c.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "cli/cli.h"
+#include "cli/opts.h"
+#include "cli/run/run.h"
+
+const char *const run_faults_names[] = {"block", "stall", "kernel", "user", NULL};
+
+_Static_assert(APF_FAULTS_USER == ARRAY_LEN(run_faults_names) - 2, "one word per enum apf_faults");
+
+const char *const run_abi_names[] = {"off", "legacy", "pf2", "pf2-strict", "int", NULL};
+
+_Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum apf_abi");
+
+static const char *const sandbox_names[] = {"on", "strict", "off", NULL};
+
+_Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(sandbox_names) - 2, "one word per enum run_sandbox");
+
+#define ABI_NOT_GIVEN UINT32_MAX
+#define MIB (1ull << 20)
+_Static_assert(MACHINE_RNG_BYTES_PER_S == MIB, "as --help says");
+/* As the library has it: below that there is nothing to work with. */
+#define RESIDENT_MIN (4 * MIB)
+
+void run_line_init(struct run_line *l)
+{
+	*l = (struct run_line){
+		.run.machine.memory_bytes = 512 * MIB,
+		.cpus = 1,
+		.faults = APF_FAULTS_USER,
+		.abi = ABI_NOT_GIVEN,
+		.sandbox = APF_SANDBOX_DEFAULT,
+	};
+	apf_config_init(&l->run.machine.apf);
+	l->run.machine.apf.sigbus_handler = 1;
+}
+
+static const struct opt rows[] = {
+	{OPT_TEXT(struct run_line, run.machine.kernel), .name = "kernel", .arg = "FILE",
+	 .help = "What to boot: a bzImage, an ELF file with a PVH entry, or a multiboot kernel."},
+	{OPT_LIST(struct run_line, initrds), .name = "initrd", .arg = "FILE",
+	 .max = LOAD_MODULES_MAX,
+	 .help = "Linux's initial file system; may be repeated for multiboot kernels, which get "
+		 "each as a module."},
+	{OPT_ANY(struct run_line, run.machine.cmdline), .name = "cmdline", .arg = "TEXT",
+	 .help = "The kernel's command line; default for Linux: " MACHINE_LINUX_CMDLINE "."},
+	{OPT_SIZE(struct run_line, run.machine.memory_bytes), .name = "memory", .arg = "SIZE",
+	 .min = MACHINE_MEMORY_MIN, .max = MACHINE_MEMORY_MAX,
+	 .help = "The guest's memory, in steps of 2M; default 512M."},
+	{OPT_U32(struct run_line, cpus), .name = "cpus", .arg = "N", .min = 1,
+	 .max = MACHINE_CPUS_MAX, .help = "The guest's processors; default 1."},
+	{OPT_LIST(struct run_line, disks), .name = "disk", .arg = "FILE[,WORD]...",
+	 .max = MACHINE_DISKS_MAX,
+	 .help = "A raw file or block device as the next disk (vda, vdb, ...), read-only with "
+		 "',ro'; ',werror=report' tells the guest when the host cannot write, instead of "
+		 "pausing it; ',raw' takes any file for raw; ',bw=SIZE' and ',iops=N' are all that "
+		 "the guest gets per second. May be repeated."},
+	{OPT_TEXT(struct run_line, rng), .name = "rng", .arg = "bw=SIZE",
+	 .help = "Entropy that the guest gets per second; default 1M."},
+	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
+	 .choices = run_faults_names,
+	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
+		 "own), stall or block; default user."},
+	{OPT_CHOICE(struct run_line, abi), .name = "abi", .arg = "WORD",
+	 .choices = run_abi_names,
+	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
+		 "default int."},
+	{OPT_SIZE(struct run_line, run.machine.apf.resident_max), .name = "resident-max",
+	 .arg = "SIZE", .min = RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
+	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
+	{OPT_TEXT(struct run_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
+	 .help = "Where cold memory goes: a path where nothing is, for a file without a name in "
+		 "its folder, as large as --memory at most; or a block device."},
+	{OPT_TEXT(struct run_line, run.machine.apf.swap_wrap), .name = "swap-wrap", .arg = "WRAP",
+	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
+	{OPT_CHOICE(struct run_line, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
+	 .help = CLI_IO_HELP},
+	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
+	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
+		 "stop; for you alone."},
+	{OPT_FLAG(struct run_line, run.machine.exit_port), .name = "exit-port",
+	 .help = "Let the guest end the run by writing a number to port 0xf4; exit code 160 plus "
+		 "the number, 255 at most."},
+	{OPT_TEXT(struct run_line, user), .name = "user", .arg = "USER",
+	 .help = "Become USER (a name or number, with ':GID' another group) once everything is "
+		 "open, before the guest runs; for root."},
+	{OPT_CHOICE(struct run_line, sandbox), .name = "sandbox", .arg = "WORD",
+	 .choices = sandbox_names,
+	 .help = "on: give up what the run does not need, as far as the host can take it away; "
+		 "strict: refuse to run where it cannot; off, for debugging; default on."},
+	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
+	 .help = "Show how faults were served at the end, on standard error."},
+	{OPT_TEXT(struct run_line, run.trace), .name = "trace", .arg = "FILE",
+	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
+	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
+	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
+		 "output, as its last line."},
+	{OPT_FLAG(struct run_line, run.quiet), .name = "quiet",
+	 .help = "Say nothing but what the guest prints and errors."},
+	{OPT_FLAG(struct run_line, lab), .name = "lab",
+	 .help = "Run it in the lab, a Linux with KVM in software emulation: slow, and works on "
+		 "any machine. Without --lab and --local that is done where the KVM here cannot "
+		 "run it."},
+	{OPT_FLAG(struct run_line, local), .name = "local",
+	 .help = "Run it on the KVM here, whatever that can do."},
+	{.name = NULL},
+};
+
+const struct opts run_table = {
+	.verb = "run",
+	.about = "Boots a kernel in a virtual machine whose memory asyncpf serves. The console is\n"
+		 "the terminal; Ctrl-A x ends it. Exit code: 0 the guest powered off, 1 it or the\n"
+		 "host failed, 3 it could not start, 4 the guest reset the machine, 5 Ctrl-A x or\n"
+		 "'asyncpf stop' ended it, 6 it did what the sandbox forbids.",
+	.rows = rows,
+};
+
+/* A word behind a disk's name, and which of its properties it sets: one word for each. */
+static const struct disk_word {
+	const char *text; /* its end, or what stands before a number */
+	enum disk_property {
+		DISK_ACCESS,
+		DISK_FORMAT,
+		DISK_WERROR,
+		DISK_BW,
+		DISK_IOPS,
+		DISK_PROPERTIES
+	} property;
+	bool value;
+	int (*number)(const char *text, uint64_t *ret_value); /* NULL: there is none */
+} disk_words[] = {
+	{",ro", DISK_ACCESS, true, NULL},
+	{",rw", DISK_ACCESS, false, NULL},
+	{",raw", DISK_FORMAT, true, NULL},
+	{",werror=report", DISK_WERROR, true, NULL},
+	{",werror=pause", DISK_WERROR, false, NULL},
+	{",bw=", DISK_BW, false, opts_size},
+	{",iops=", DISK_IOPS, false, opts_number},
+};
+
+/* Where it begins is *ret_at. NULL: the name ends in none. */
+static const struct disk_word *last_word(char *text, char **ret_at)
+{
+	char *at = strrchr(text, ',');
+
+	if (!at || at == text)
+		return NULL;
+	*ret_at = at;
+	for (size_t i = 0; i < ARRAY_LEN(disk_words); i++) {
+		const struct disk_word *w = &disk_words[i];
+
+		if (w->number ? strncmp(at, w->text, strlen(w->text)) == 0
+			      : strcmp(at, w->text) == 0)
+			return w;
+	}
+	return NULL;
+}
+
+/* What is spoken of is `option` and what was given to it. */
+static int take_rate(const char *option, const char *given, const char *word,
+		     int (*number)(const char *, uint64_t *), uint64_t *ret, struct err *e)
+{
+	if (number(word, ret) < 0 || *ret == 0)
+		return err_set(e, -EINVAL, "bad value: %s %.100s: '%.20s' is no rate; give %s per "
+			       "second, above 0, or leave it out", option, given, word,
+			       number == opts_size ? "bytes (64M)" : "a number");
+	return 0;
+}
+
+/* A name that ends in such a word itself can be given with one of the kind behind it. */
+static int take_disk(char *text, struct machine_disk *d, struct err *e)
+{
+	bool seen[DISK_PROPERTIES] = {false}, value[DISK_PROPERTIES] = {false};
+	uint64_t number[DISK_PROPERTIES] = {0};
+	const struct disk_word *w;
+	char *at;
+
+	while ((w = last_word(text, &at)) && !seen[w->property]) {
+		if (w->number && take_rate("--disk", text, at + strlen(w->text), w->number,
+					   &number[w->property], e) < 0)
+			return e->code;
+		seen[w->property] = true;
+		value[w->property] = w->value;
+		*at = '\0';
+	}
+	*d = (struct machine_disk){
+		.path = text,
+		.read_only = value[DISK_ACCESS],
+		.raw = value[DISK_FORMAT],
+		.report = value[DISK_WERROR],
+		.bytes_per_s = number[DISK_BW],
+		.requests_per_s = number[DISK_IOPS],
+	};
+	return 0;
+}
+
+static int take_disks(struct run_line *p, struct err *e)
+{
+	struct machine_cfg *m = &p->run.machine;
+	int rc = 0;
+
+	for (unsigned i = 0; i < p->disks.count && rc == 0; i++)
+		/* The list points into argv, whose strings are the program's to change. */
+		rc = take_disk((char *)(uintptr_t)p->disks.text[i], &m->disks[m->disks_count++], e);
+	return rc;
+}
+
+static int take_rng(struct run_line *p, struct err *e)
+{
+	if (!p->rng)
+		return 0;
+	if (strncmp(p->rng, "bw=", 3) != 0)
+		return err_set(e, -EINVAL, "bad value: --rng %.60s: there is no such word; write "
+			       "bw=SIZE, as in bw=64K", p->rng);
+	return take_rate("--rng", p->rng, p->rng + 3, opts_size,
+			 &p->run.machine.rng_bytes_per_s, e);
+}
+
+static int check(struct run_line *p, struct err *e)
+{
+	struct machine_cfg *m = &p->run.machine;
+
+	if (!m->kernel)
+		return err_set(e, -EINVAL, "missing option: --kernel: there is nothing to boot; "
+			       "see 'asyncpf run --help'");
+	if (m->memory_bytes % MACHINE_MEMORY_UNIT)
+		return err_set(e, -EINVAL, "bad value: --memory %s: not a multiple of 2M; use %s",
+			       SIZE_WORD(m->memory_bytes),
+			       SIZE_WORD(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT)));
+	if (m->apf.resident_max && !m->apf.swap)
+		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
+			       "name a file with --swap");
+	if (m->apf.swap_wrap && !m->apf.swap)
+		return err_set(e, -EINVAL, "bad value: --swap-wrap %.60s: there is no swap file; "
+			       "name one with --swap", m->apf.swap_wrap);
+	if (p->abi != ABI_NOT_GIVEN && p->faults != APF_FAULTS_USER)
+		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
+			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
+			       run_faults_names[p->faults]);
+	if (p->user && p->sandbox == RUN_SANDBOX_OFF)
+		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
+			       "the sandbox that becomes another user; leave one out");
+	if (p->user && sandbox_user_parse(p->user, &p->run.user, e) < 0)
+		return e->code;
+	if (p->lab && p->local)
+		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
+			       "place; leave one out");
+	return 0;
+}
+
+static int run_here_or_there(const struct run_line *p)
+{
+	struct err e = {0};
+	char why[160];
+
+	if (run_files_check(&p->run, &e) < 0)
+		return cli_refused(&e);
+	if (p->lab)
+		return run_lab_main(p, NULL);
+	if (p->local || !run_lab_needed(p, why, sizeof(why)))
+		return run_main(&p->run);
+	return run_lab_main(p, why);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_line p;
+	struct machine_cfg *m = &p.run.machine;
+	struct err e = {0};
+	int operand;
+	int r;
+
+	run_line_init(&p);
+	r = cli_begin(&run_table, argc, argv, &p, &operand);
+	if (r >= 0)
+		return r;
+	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_rng(&p, &e) < 0) {
+		cli_error("%s", e.text);
+		return CLI_USAGE;
+	}
+	m->cpus = p.cpus;
+	for (unsigned i = 0; i < p.initrds.count; i++)
+		m->modules[m->modules_count++] = p.initrds.text[i];
+	p.run.sandbox = (enum run_sandbox)p.sandbox;
+	m->apf.faults = (enum apf_faults)p.faults;
+	m->apf.io = (enum apf_io)p.io;
+	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;
+	return run_here_or_there(&p);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See run.h. Tests: tests/error/run_test.py, run_terminal_test.py. */
+#include "cli/run/run.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/json/json_file.h"
+#include "cli/run/tty_guard.h"
+#include "cli/stop_signals.h"
+#include "cli/trace_file.h"
+#include "vmm/disk/file_use.h"
+#include "vmm/machine/machine_control.h"
+
+struct run {
+	const struct run_opts *o;
+	struct tty_guard guard;
+	struct stop_signals signals;
+	struct terminal terminal;
+	struct machine *m;
+	struct machine_control *control;
+	struct sandbox *sandbox; /* NULL: there is none */
+	struct json_file json;
+	struct trace_file *trace;
+	struct err err; /* why it failed; code 0: it did not */
+	atomic_bool paused; /* for trouble, and that was told */
+	struct machine_outcome out;
+};
+
+static void goes_on(struct run *r, const char *text)
+{
+	atomic_store(&r->paused, false);
+	if (!r->o->quiet)
+		cli_error("the VM goes on: %s", text);
+}
+
+/* One cause stops many blocks: the first one is told. */
+static void is_paused(struct run *r, const char *text)
+{
+	if (atomic_exchange(&r->paused, true))
+		return;
+	if (r->o->control)
+		cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
+			  text, r->o->control);
+	else
+		cli_error("the VM is paused: %s; Ctrl-C ends it (with --control it could be "
+			  "resumed)", text);
+}
+
+/* Under the library's lock. */
+static void on_event(void *ctx, const struct apf_event *ev)
+{
+	if (ev->kind == APF_EVENT_RESUMED)
+		goes_on(ctx, ev->text);
+	else
+		is_paused(ctx, ev->text);
+}
+
+/* By any thread. */
+static void on_word(void *ctx, enum machine_word word, const char *text)
+{
+	struct run *r = ctx;
+
+	switch (word) {
+	case MACHINE_NOTE:
+		if (!r->o->quiet)
+			cli_error("note: %s", text);
+		break;
+	case MACHINE_PAUSED:
+		is_paused(r, text);
+		break;
+	case MACHINE_RESUMED:
+		goes_on(r, text);
+		break;
+	}
+}
+
+static bool is_used(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
+}
+
+static int open_json(struct run *r)
+{
+	int rc = json_file_open(&r->json, r->o->json, &r->err);
+
+	if (rc < 0 || !r->json.out || r->json.out == stdout || !is_used(fileno(r->json.out)))
+		return rc;
+	json_file_close(&r->json);
+	return err_set(&r->err, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
+		       "run; give --json another file", r->o->json);
+}
+
+static int start_control(struct run *r)
+{
+	const struct apf_config *apf = &r->o->machine.apf;
+	const struct machine_control_cfg cfg = {
+		.path = r->o->control,
+		.faults = run_faults_names[apf->faults],
+		.abi = apf->faults == APF_FAULTS_USER ? run_abi_names[apf->abi] : NULL,
+		.io = cli_io_names[apf_io_used(machine_apf(r->m))],
+	};
+
+	return cfg.path ? machine_control_start(r->m, &cfg, &r->control, &r->err) : 0;
+}
+
+static void away(void *ctx)
+{
+	struct run *r = ctx;
+
+	terminal_away(&r->terminal);
+}
+
+static void back(void *ctx)
+{
+	struct run *r = ctx;
+
+	terminal_back(&r->terminal);
+}
+
+static void signals_begin(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_SIGNALS);
+}
+
+static void guard_begins(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_GUARD);
+}
+
+static void trace_begins(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_TRACE);
+}
+
+static void thread_begins(void *ctx, enum machine_thread which)
+{
+	struct run *r = ctx;
+
+	run_sandbox_machine_thread(r->sandbox, which, r->o);
+}
+
+static int start(struct run *r)
+{
+	struct machine_cfg cfg = r->o->machine;
+	int rc = run_sandbox_open(r->o, &r->sandbox, &r->err);
+
+	if (rc == 0 && r->o->trace)
+		rc = trace_file_open(r->o->trace, is_used, trace_begins, r, &r->trace, &r->err);
+	if (rc == 0)
+		rc = open_json(r);
+	r->guard.begins = guard_begins;
+	r->guard.begins_ctx = r;
+	if (rc == 0)
+		rc = tty_guard_start(&r->guard, STDIN_FILENO, &r->err);
+	if (rc == 0)
+		rc = stop_signals_start(&r->signals, &r->err);
+	if (rc < 0)
+		return rc;
+	cfg.in_fd = STDIN_FILENO;
+	cfg.out_fd = STDOUT_FILENO;
+	cfg.terminal = &r->terminal;
+	cfg.terminal_modes = r->guard.modes;
+	cfg.stop_fd = r->signals.fd;
+	cfg.apf.on_event = on_event;
+	cfg.apf.on_event_ctx = r;
+	cfg.apf.on_trace = r->trace ? trace_file_tell : NULL;
+	cfg.apf.on_trace_ctx = r->trace;
+	cfg.say = on_word;
+	cfg.say_ctx = r;
+	cfg.on_thread = thread_begins;
+	cfg.on_thread_ctx = r;
+	if (r->sandbox) {
+		cfg.apf.on_thread = run_sandbox_library_thread;
+		cfg.apf.on_thread_ctx = r->sandbox;
+	}
+	rc = machine_open(&cfg, &r->m, &r->err);
+	/* Disks are ours by now, and the file is none of them. */
+	if (rc == 0 && r->trace)
+		trace_file_vm(r->trace, "guest");
+	if (rc == 0)
+		rc = start_control(r);
+	if (rc == 0)
+		run_sandbox_opened(r->o);
+	return rc;
+}
+
+/* Returns the exit code. */
+static int write_json(struct run *r, int code)
+{
+	struct err e = {0};
+	int rc = json_file_begin(&r->json, &e);
+
+	if (rc == 0) {
+		errno = 0;
+		rc = run_report_json(r->o, &r->out, r->err.code ? &r->err : NULL, r->json.out);
+		rc = json_file_written(&r->json, rc, &e);
+	}
+	if (rc == 0)
+		return code;
+	(void)cli_failed(&e);
+	return code == CLI_OK ? CLI_FAILED : code;
+}
+
+static int report(struct run *r, bool ran, int code)
+{
+	if (r->err.code != 0 && ran)
+		(void)cli_failed(&r->err);
+	else if (r->err.code != 0)
+		code = cli_refused(&r->err);
+	else if (r->out.end == MACHINE_RESET && !r->o->quiet)
+		cli_error("the guest reset the machine (a reboot, or a panic); it has ended");
+	if (r->o->stats && ran)
+		run_report_stats(r->o, &r->out, stderr);
+	return r->json.out ? write_json(r, code) : code;
+}
+
+int run_exit_code(const struct machine_outcome *out)
+{
+	switch (out->end) {
+	case MACHINE_POWERED_OFF:
+		return CLI_OK;
+	case MACHINE_ESCAPED:
+	case MACHINE_STOPPED:
+		return CLI_STOPPED;
+	case MACHINE_RESET:
+		return CLI_RESET;
+	case MACHINE_EXITED:
+		return CLI_GUEST + (int)min_u64(out->status, CLI_GUEST_MAX - CLI_GUEST);
+	case MACHINE_INTERRUPTED: /* stop_signals_die() is to come */
+		break;
+	}
+	return CLI_FAILED;
+}
+
+int run_main(const struct run_opts *o)
+{
+	struct run r = {.o = o, .signals.fd = -1};
+	const struct stop_signals_job job = {
+		.begins = signals_begin, .away = away, .back = back, .ctx = &r};
+	int code = CLI_FAILED;
+	bool ran;
+
+	terminal_init(&r.terminal);
+	r.signals.job = &job;
+	ran = start(&r) == 0;
+
+	if (ran && machine_run(r.m, &r.out, &r.err) == 0) {
+		r.err.code = 0;
+		code = run_exit_code(&r.out);
+	}
+	ran &= r.out.started;
+	machine_control_stop(r.control);
+	machine_close(r.m);
+	if (trace_file_close(r.trace) < 0 && code == CLI_OK)
+		code = CLI_FAILED;
+	stop_signals_end(&r.signals);
+	terminal_fini(&r.terminal);
+	tty_guard_end(&r.guard);
+	code = report(&r, ran, code);
+	json_file_close(&r.json);
+	if (ran && r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)
+		stop_signals_die(&r.signals);
+	return code;
+}

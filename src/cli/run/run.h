@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf run` in its parts: cmd_run.c is the command line, run.c the run, run_report.c what
+ * is told about it afterwards, run_files.c what its files must not be, run_sandbox.c what it
+ * takes away from itself, run_lab.c the same run in the lab.
+ */
+#ifndef CLI_RUN_H
+#define CLI_RUN_H
+
+#include <stdio.h>
+
+#include "cli/opts.h"
+#include "sandbox/sandbox.h"
+#include "vmm/machine/machine.h"
+
+/* --sandbox, in the order of run_sandbox_names. */
+enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };
+
+struct run_opts {
+	struct machine_cfg machine; /* all but the descriptors */
+	const char *control;        /* the control socket's path; NULL: none */
+	const char *json;           /* a file for the outcome; NULL: none */
+	const char *trace;          /* a file for a timeline; NULL: none */
+	enum run_sandbox sandbox;
+	struct sandbox_user user;   /* whose rights it has once everything is open */
+	bool stats;
+	bool quiet;
+};
+
+/* The command line: what the option table fills and cannot check. */
+struct run_line {
+	struct run_opts run;
+	struct opts_list initrds;
+	struct opts_list disks; /* each "FILE[,WORD]..."; run.machine.disks once checked */
+	const char *rng;        /* "bw=SIZE"; NULL: not given */
+	uint32_t cpus;
+	unsigned faults;
+	unsigned abi;
+	unsigned io;
+	unsigned sandbox;
+	const char *user; /* "NAME[:GID]" or "UID[:GID]"; run.user once checked */
+	bool lab;
+	bool local;
+};
+
+extern const struct opts run_table;
+void run_line_init(struct run_line *l); /* the defaults */
+
+/* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
+extern const char *const run_faults_names[];
+extern const char *const run_abi_names[];
+
+/* ---- run_files.c ---- */
+
+/*
+ * 0, or -Exxx: two of them are the same file, of which one is written. Looks at names and writes
+ * nothing.
+ */
+int run_files_check(const struct run_opts *o, struct err *e);
+
+/* ---- run_sandbox.c ---- */
+
+/*
+ * Before anything is opened: closes the descriptors that we were started with and that no option
+ * names (/dev/fd/N), and makes *ret; NULL: --sandbox off. 0 or -Exxx.
+ */
+int run_sandbox_open(const struct run_opts *o, struct sandbox **ret, struct err *e);
+/* When everything is open: those that were named. */
+void run_sandbox_opened(const struct run_opts *o);
+void run_sandbox_machine_thread(struct sandbox *s, enum machine_thread which,
+				const struct run_opts *o);
+/* For apf_config; ctx is the struct sandbox. */
+void run_sandbox_library_thread(void *ctx, const char *name);
+
+/* Runs it; returns an enum cli_exit, or ends by the signal that ended the run. */
+int run_main(const struct run_opts *o);
+
+/* ---- run_lab.c ---- */
+
+/* What the lab's words depend on beside the command line. */
+struct run_lab_host {
+	const char *self;    /* path of asyncpf */
+	const char *tool;    /* path of tools/lab */
+	uint64_t file_bytes; /* of the kernel and its modules */
+	bool swap_is_device; /* --swap is a block device; else it is a file to be made */
+};
+
+/* Pure: the command line that does the same as `l`, in the lab. Appends to ret. */
+void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struct words *ret);
+
+/* ---- run_lab_main.c ---- */
+
+/*
+ * True: the KVM here cannot run what is to be run, and ret_why says why not. A kernel that
+ * cannot be read is no reason: it will be said where it is loaded.
+ */
+bool run_lab_needed(const struct run_line *l, char *ret_why, size_t why_bytes);
+
+/*
+ * Checks what can be checked here, then becomes tools/lab, whose exit code is that of the run
+ * in the lab, or CLI_LAB. Returns only when that failed: CLI_REFUSED or CLI_LAB.
+ * why: what run_lab_needed() said, which is told; NULL: the lab was asked for.
+ */
+int run_lab_main(const struct run_line *l, const char *why);
+
+/* Exit code of a run that had no failure. */
+int run_exit_code(const struct machine_outcome *out);
+
+/* error: NULL, or why the run failed. */
+void run_report_stats(const struct run_opts *o, const struct machine_outcome *out, FILE *to);
+/* 0 or -EIO. */
+int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
+		    const struct err *error, FILE *to);
+
+#endif

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See control.h. One poll loop; each client is a small machine (enum peer_state) with room
+ * for one line from it and one answer to it. While an answer has not left, nothing more is
+ * read: a client that does not read can hold up itself alone.
+ *
+ * Clients and everything else in struct control belong to the server's thread, but for `job`,
+ * which the eviction's thread has between its start and its word over wake_fd.
+ */
+#include "vmm/control/control.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/size.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_socket.h"
+
+/* Where accept fails for want of descriptors or memory, it is left alone this long. */
+#define ACCEPT_PAUSE_NS (200 * NS_PER_MS)
+
+enum peer_state {
+	PEER_FREE,
+	PEER_GREETING, /* has not said which version it speaks */
+	PEER_READY,    /* may ask */
+	PEER_EVICTING, /* has asked for the eviction that is under way */
+	PEER_STOPPING, /* has been told that the VM will end: waits for us to hang up */
+	PEER_CLOSING,  /* gets what is in `out`, no more */
+};
+
+struct peer {
+	enum peer_state state;
+	int fd;
+	uint64_t deadline_ns; /* of the next whole line, or of the answer's leaving */
+	uint64_t second_ns;   /* requests are counted from here */
+	unsigned requests;
+	struct control_lines in;
+	size_t out_sent, out_len;
+	char out[CONTROL_ANSWER_MAX + CONTROL_LINE_MAX];
+};
+
+/* The eviction. */
+struct job {
+	bool running; /* there is a thread to join */
+	pthread_t thread;
+	atomic_bool cancel, done;
+	uint64_t bytes;
+	int rc; /* valid when done, as is e */
+	struct err e;
+};
+
+struct control {
+	const struct control_ops *ops;
+	void *ctx;
+	void (*begins)(void *ctx);
+	void *begins_ctx;
+	uint64_t idle_ns;
+	struct control_socket socket;
+	int wake_fd; /* written when the eviction is done, and by control_stop() */
+	atomic_bool end;
+	pthread_t thread;
+	uint64_t accept_ns; /* not before */
+	uint64_t progress_ns; /* when the evicting client hears of it next */
+	struct job job;
+	struct control_status status; /* scratch */
+	struct peer peers[CONTROL_CLIENTS_MAX];
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void wake(struct control *c)
+{
+	static const uint64_t one = 1;
+
+	/* Fails only if it is full, and then the reader is on its way. */
+	(void)!write(c->wake_fd, &one, sizeof(one));
+}
+
+/* ---- answers ---- */
+
+static void peer_put(struct peer *p, const char *text, size_t len)
+{
+	ASSERT(len <= sizeof(p->out) - p->out_len);
+	memcpy(p->out + p->out_len, text, len);
+	p->out_len += len;
+}
+
+static void peer_put_line(struct peer *p, const char *word, const char *text)
+{
+	peer_put(p, word, strlen(word));
+	peer_put(p, text, strlen(text));
+	peer_put(p, "\n", 1);
+}
+
+/* A failure of the work: the client may ask again. */
+static void peer_failed(struct peer *p, const struct err *e)
+{
+	peer_put_line(p, "error ", e->text);
+}
+
+/* A breach of the language, or of a limit: an error, and the end of the connection. */
+static void peer_refuse(struct peer *p, const char *text)
+{
+	peer_put_line(p, "error ", text);
+	p->state = PEER_CLOSING;
+}
+
+static void put_status(struct control *c, struct peer *p)
+{
+	char text[CONTROL_ANSWER_MAX];
+
+	memset(&c->status, 0, sizeof(c->status));
+	c->ops->status(c->ctx, &c->status);
+	peer_put(p, text, control_status_format(&c->status, text));
+}
+
+static void peer_done(struct control *c, struct peer *p)
+{
+	put_status(c, p);
+	peer_put(p, "ok\n", 3);
+}
+
+static void peer_drop(struct control *c, struct peer *p)
+{
+	/* Nobody waits for the eviction any more: Ctrl-C of its client ends it. */
+	if (p->state == PEER_EVICTING)
+		atomic_store(&c->job.cancel, true);
+	close(p->fd);
+	p->state = PEER_FREE;
+}
+
+/* False: not everything has left, or the peer is gone. */
+static bool peer_flush(struct control *c, struct peer *p)
+{
+	while (p->out_sent < p->out_len) {
+		ssize_t n = send(p->fd, p->out + p->out_sent, p->out_len - p->out_sent,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			peer_drop(c, p);
+		if (n < 0)
+			return false;
+		p->out_sent += (size_t)n;
+	}
+	p->out_sent = p->out_len = 0;
+	return true;
+}
+
+/* ---- the eviction ---- */
+
+static void *job_thread(void *arg)
+{
+	struct control *c = arg;
+	struct job *j = &c->job;
+	uint64_t resident = 0;
+
+	j->rc = c->ops->evict(c->ctx, j->bytes, &j->cancel, &resident, &j->e);
+	/* Everything that can be has no goal that could be missed. */
+	if (j->rc == 0 && j->bytes > 0 && resident > j->bytes)
+		j->rc = err_set(&j->e, -EAGAIN,
+				"%s stay resident, at most %s were asked for: the guest fetched "
+				"it back meanwhile, or it is pinned; pause the VM first, or leave "
+				"it more", SIZE_WORD(resident), SIZE_WORD(j->bytes));
+	atomic_store(&j->done, true);
+	wake(c);
+	return NULL;
+}
+
+/* Signals are other threads' business. */
+static int start_thread(pthread_t *t, void *(*run)(void *), void *arg)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(t, NULL, run, arg);
+
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -rc;
+}
+
+static void evict(struct control *c, struct peer *p, uint64_t bytes)
+{
+	struct job *j = &c->job;
+	struct err e;
+	int rc = 0;
+
+	if (!c->ops->evict)
+		rc = err_set(&e, -EOPNOTSUPP, "this VM cannot evict; run it with --swap");
+	else if (j->running)
+		rc = err_set(&e, -EBUSY, "an eviction is under way; try again when it is done");
+	if (rc == 0) {
+		atomic_store(&j->cancel, false);
+		atomic_store(&j->done, false);
+		j->bytes = bytes;
+		j->e = (struct err){0};
+		rc = start_thread(&j->thread, job_thread, c);
+		if (rc < 0)
+			(void)err_sys(&e, rc, "starting a thread");
+	}
+	if (rc < 0) {
+		peer_failed(p, &e);
+		return;
+	}
+	j->running = true;
+	p->state = PEER_EVICTING;
+	c->progress_ns = now_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
+}
+
+static struct peer *evicting_peer(struct control *c)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->peers[i].state == PEER_EVICTING)
+			return &c->peers[i];
+	return NULL;
+}
+
+static void peer_advance(struct control *c, struct peer *p);
+
+/* The eviction's end, and its progress meanwhile: its client is never left in silence. */
+static void watch_job(struct control *c)
+{
+	struct job *j = &c->job;
+	struct peer *p = evicting_peer(c);
+	bool done = j->running && atomic_load(&j->done);
+
+	if (done) {
+		pthread_join(j->thread, NULL);
+		j->running = false;
+	}
+	if (!p || (!done && now_ns() < c->progress_ns))
+		return;
+	c->progress_ns = now_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
+	/* What it has not read yet is progress enough. */
+	if (!done && p->out_len == 0)
+		put_status(c, p);
+	if (done) {
+		p->state = PEER_READY;
+		p->deadline_ns = now_ns() + c->idle_ns;
+		/* The last progress may not have left: then there is room for the end alone. */
+		if (j->rc < 0)
+			peer_failed(p, &j->e);
+		else if (p->out_len == 0)
+			peer_done(c, p);
+		else
+			peer_put(p, "ok\n", 3);
+	}
+	peer_advance(c, p);
+}
+
+/* ---- requests ---- */
+
+static void serve_hello(struct peer *p, const char *line)
+{
+	char text[ERR_TEXT_MAX];
+	uint64_t version;
+
+	if (control_hello_parse(line, &version) < 0) {
+		peer_refuse(p, "no greeting: the first line must be '" CONTROL_HELLO "VERSION'");
+		return;
+	}
+	if (version != CONTROL_VERSION) {
+		snprintf(text, sizeof(text), "other version: this VM speaks %u, the client %llu; "
+			 "use the asyncpf that runs the VM", CONTROL_VERSION,
+			 (unsigned long long)version);
+		peer_refuse(p, text);
+		return;
+	}
+	p->state = PEER_READY;
+}
+
+static bool too_many_requests(struct peer *p)
+{
+	uint64_t now = now_ns();
+
+	if (now - p->second_ns >= NS_PER_S) {
+		p->second_ns = now;
+		p->requests = 0;
+	}
+	return ++p->requests > CONTROL_REQUESTS_MAX;
+}
+
+static void serve_stop(struct control *c, struct peer *p)
+{
+	struct err e = {0};
+
+	if (c->ops->stop(c->ctx, &e) < 0) {
+		peer_failed(p, &e);
+		return;
+	}
+	peer_put(p, "ok\n", 3);
+	p->state = PEER_STOPPING;
+}
+
+static void serve_request(struct control *c, struct peer *p, const char *line)
+{
+	struct control_request r;
+	struct err e = {0};
+	int rc = 0;
+
+	if (too_many_requests(p)) {
+		peer_refuse(p, "too many requests within a second; ask less often");
+		return;
+	}
+	if (control_request_parse(line, &r, &e) < 0) {
+		peer_refuse(p, e.text);
+		return;
+	}
+	switch (r.verb) {
+	case CONTROL_EVICT:
+		evict(c, p, r.bytes);
+		return;
+	case CONTROL_STOP:
+		serve_stop(c, p);
+		return;
+	case CONTROL_PAUSE:
+		rc = c->ops->pause(c->ctx, &e);
+		break;
+	case CONTROL_RESUME:
+		rc = c->ops->resume(c->ctx, &e);
+		break;
+	case CONTROL_STATUS:
+		break;
+	}
+	if (rc < 0)
+		peer_failed(p, &e);
+	else
+		peer_done(c, p);
+}
+
+/* Goes on with the client until it must send, or take its answer, or wait. */
+static void peer_advance(struct control *c, struct peer *p)
+{
+	char line[CONTROL_LINE_MAX];
+
+	while (peer_flush(c, p)) {
+		struct err e;
+
+		if (p->state == PEER_CLOSING) {
+			peer_drop(c, p);
+			return;
+		}
+		if (p->state == PEER_EVICTING || p->state == PEER_STOPPING)
+			return;
+		int rc = control_lines_take(&p->in, line, &e);
+
+		if (rc == 0)
+			return;
+		p->deadline_ns = now_ns() + c->idle_ns;
+		if (rc < 0)
+			peer_refuse(p, e.text);
+		else if (p->state == PEER_GREETING)
+			serve_hello(p, line);
+		else
+			serve_request(c, p, line);
+	}
+}
+
+static void peer_read(struct control *c, struct peer *p)
+{
+	ssize_t n = recv(p->fd, p->in.buf + p->in.len, control_lines_room(&p->in), MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0) {
+		peer_drop(c, p);
+		return;
+	}
+	/* It will send no more; half a line is none. */
+	if (n == 0)
+		p->state = PEER_CLOSING;
+	p->in.len += (size_t)n;
+	peer_advance(c, p);
+}
+
+/* ---- the loop ---- */
+
+static struct peer *free_peer(struct control *c)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->peers[i].state == PEER_FREE)
+			return &c->peers[i];
+	return NULL;
+}
+
+/* There is no slot to keep its answer in: what does not leave at once never will. */
+static void turn_away(int fd)
+{
+	static const char text[] = "error too many clients: try again when one has gone\n";
+
+	(void)!send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	close(fd);
+}
+
+static void accept_peer(struct control *c)
+{
+	char hello[CONTROL_LINE_MAX];
+	struct peer *p = free_peer(c);
+	int n = snprintf(hello, sizeof(hello), CONTROL_HELLO "%u\n", CONTROL_VERSION);
+	int fd = accept4(c->socket.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0) {
+		/* The next poll would say again at once that somebody waits. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			c->accept_ns = now_ns() + ACCEPT_PAUSE_NS;
+		return;
+	}
+	if (!p) {
+		(void)!send(fd, hello, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+		turn_away(fd);
+		return;
+	}
+	p->state = PEER_GREETING;
+	p->fd = fd;
+	p->deadline_ns = now_ns() + c->idle_ns;
+	p->requests = 0;
+	p->in.len = 0;
+	p->out_sent = p->out_len = 0;
+	peer_put(p, hello, (size_t)n);
+	peer_advance(c, p);
+}
+
+/* One that waits for us has no deadline of its own. */
+static bool has_deadline(const struct peer *p)
+{
+	return p->state == PEER_GREETING || p->state == PEER_READY || p->state == PEER_CLOSING;
+}
+
+static void drop_late(struct control *c)
+{
+	uint64_t now = now_ns();
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (has_deadline(&c->peers[i]) && c->peers[i].deadline_ns <= now)
+			peer_drop(c, &c->peers[i]);
+}
+
+static int timeout_ms(const struct control *c, bool accepting)
+{
+	uint64_t next = accepting ? NS_NEVER : c->accept_ns, now = now_ns();
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		const struct peer *p = &c->peers[i];
+
+		if (has_deadline(p))
+			next = min_u64(next, p->deadline_ns);
+		else if (p->state == PEER_EVICTING)
+			next = min_u64(next, c->progress_ns);
+	}
+	if (next == NS_NEVER)
+		return -1;
+	return next <= now ? 0 : (int)((next - now) / NS_PER_MS + 1);
+}
+
+static short wanted_events(const struct peer *p)
+{
+	if (p->out_len)
+		return POLLOUT;
+	return p->state == PEER_GREETING || p->state == PEER_READY ? POLLIN : 0;
+}
+
+static void serve_peer(struct control *c, struct peer *p, short events)
+{
+	if (events & (POLLERR | POLLNVAL))
+		peer_drop(c, p);
+	else if (events & POLLIN)
+		peer_read(c, p);
+	else if (events & POLLHUP)
+		peer_drop(c, p);
+	else if (events & POLLOUT)
+		peer_advance(c, p);
+}
+
+static void serve_once(struct control *c)
+{
+	struct pollfd fds[2 + CONTROL_CLIENTS_MAX];
+	bool accepting = c->accept_ns <= now_ns();
+	uint64_t ticks;
+
+	fds[0] = (struct pollfd){.fd = c->wake_fd, .events = POLLIN};
+	fds[1] = (struct pollfd){.fd = accepting ? c->socket.fd : -1, .events = POLLIN};
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		const struct peer *p = &c->peers[i];
+
+		fds[2 + i] = (struct pollfd){.fd = p->state == PEER_FREE ? -1 : p->fd,
+					     .events = wanted_events(p)};
+	}
+	if (poll(fds, ARRAY_LEN(fds), timeout_ms(c, accepting)) > 0) {
+		if (fds[0].revents)
+			(void)!read(c->wake_fd, &ticks, sizeof(ticks));
+		for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+			if (fds[2 + i].revents)
+				serve_peer(c, &c->peers[i], fds[2 + i].revents);
+		/* After the others: the slot of one that has just gone is free. */
+		if (fds[1].revents)
+			accept_peer(c);
+	}
+	watch_job(c);
+	drop_late(c);
+}
+
+static void *control_thread(void *arg)
+{
+	struct control *c = arg;
+
+	if (c->begins)
+		c->begins(c->begins_ctx);
+	while (!atomic_load(&c->end))
+		serve_once(c);
+	return NULL;
+}
+
+/* ---- start and stop ---- */
+
+int control_start(const struct control_cfg *cfg, const struct control_ops *ops, void *ctx,
+		  struct control **ret, struct err *e)
+{
+	struct control *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return err_sys(e, -ENOMEM, "control socket: %.80s", cfg->path);
+	c->ops = ops;
+	c->ctx = ctx;
+	c->begins = cfg->begins;
+	c->begins_ctx = cfg->begins_ctx;
+	c->idle_ns = (cfg->idle_ms ? cfg->idle_ms : CONTROL_IDLE_MS) * NS_PER_MS;
+	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	rc = c->wake_fd < 0 ? err_sys(e, -errno, "control socket: %.80s: eventfd", cfg->path)
+			    : control_socket_open(&c->socket, cfg->path, e);
+	if (rc == 0) {
+		rc = start_thread(&c->thread, control_thread, c);
+		if (rc < 0) {
+			err_sys(e, rc, "control socket: %.80s: thread", cfg->path);
+			control_socket_close(&c->socket);
+		}
+	}
+	if (rc < 0) {
+		if (c->wake_fd >= 0)
+			close(c->wake_fd);
+		free(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+void control_stop(struct control *c)
+{
+	if (!c)
+		return;
+	atomic_store(&c->end, true);
+	wake(c);
+	pthread_join(c->thread, NULL);
+	/* First the file: who hears us hang up may start the next VM at the same path. */
+	control_socket_close(&c->socket);
+	if (c->job.running) {
+		atomic_store(&c->job.cancel, true);
+		pthread_join(c->job.thread, NULL);
+	}
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->peers[i].state != PEER_FREE)
+			peer_drop(c, &c->peers[i]);
+	close(c->wake_fd);
+	free(c);
+}

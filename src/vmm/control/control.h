@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket's server: one thread that lets the user's other programs look at a
+ * running VM, pause, resume, evict and stop it. It decides who may speak and for how long;
+ * what is done is behind `struct control_ops`. The language is control_proto.h.
+ *
+ * Everything a client can make it use is bounded by the numbers below, and no client waits
+ * for another: sockets never block, and an eviction has a thread of its own.
+ *
+ * Tests: tests/unit/control_test.c, control_clients_test.c; tests/fault/control_test.c.
+ */
+#ifndef VMM_CONTROL_H
+#define VMM_CONTROL_H
+
+#include <stdatomic.h>
+
+#include "base/err.h"
+#include "vmm/control/control_status.h"
+
+#define CONTROL_CLIENTS_MAX 16u
+/* Of one connection within a second: far above what a person or a monitor needs. */
+#define CONTROL_REQUESTS_MAX 100u
+/* An evicting client hears this often how far it is. */
+#define CONTROL_PROGRESS_MS 1000u
+/* Greeting and each request, whole, and the reading of each answer take no longer. */
+#define CONTROL_IDLE_MS 60000u
+
+/*
+ * What a VM does for its clients. All but evict are called by the server's thread, one at a
+ * time, and must return soon. `e` becomes the client's error: one line that says what, why
+ * and what to do.
+ */
+struct control_ops {
+	/* *ret is zeroed. */
+	void (*status)(void *ctx, struct control_status *ret);
+	int (*pause)(void *ctx, struct err *e);
+	int (*resume)(void *ctx, struct err *e);
+	/*
+	 * Returns when at most `bytes` are resident, or when no more can be taken: *ret_resident.
+	 * By a thread of its own, never twice at a time; status may be asked meanwhile. Soon after
+	 * *cancel has become true it gives up: -ECANCELED, or whatever it had come to. NULL:
+	 * evicting is not possible in this VM.
+	 */
+	int (*evict)(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
+		     struct err *e);
+	/* Asks for an orderly end and does not wait for it; control_stop() belongs to that end. */
+	int (*stop)(void *ctx, struct err *e);
+};
+
+struct control_cfg {
+	const char *path;  /* of the socket */
+	uint32_t idle_ms;  /* 0: CONTROL_IDLE_MS */
+	/* The first thing that the server's thread does, which makes evictions'. NULL: nothing. */
+	void (*begins)(void *ctx);
+	void *begins_ctx;
+};
+
+struct control;
+
+/*
+ * Makes the socket, mode 0600, and serves it. ops and ctx are borrowed until control_stop().
+ * 0, or -Exxx with a text; then there is neither thread nor file.
+ */
+int control_start(const struct control_cfg *cfg, const struct control_ops *ops, void *ctx,
+		  struct control **ret, struct err *e);
+
+/*
+ * Removes the socket, cancels an eviction and waits for it, hangs up. No op is called
+ * afterwards. NULL is harmless.
+ */
+void control_stop(struct control *c);
+
+#endif

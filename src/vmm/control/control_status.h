@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a running VM tells about itself over the control socket, and its form there: a line
+ * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …",
+ * and one per device, "device NAME KEY VALUE …". The
+ * tables of keys are the one place that knows names and types; server, client and the
+ * client's --json go by them; counters come from
+ * asyncpf/counters.h. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
+ */
+#ifndef VMM_CONTROL_STATUS_H
+#define VMM_CONTROL_STATUS_H
+
+#include <asyncpf/counters.h>
+
+#include "base/err.h"
+#include "base/types.h"
+#include "vmm/virtio/device_stats.h"
+
+#define CONTROL_VCPUS_MAX 64u
+#define CONTROL_DEVICES_MAX 16u
+#define CONTROL_WORD_MAX 16u
+/* Room for the text of any status. */
+#define CONTROL_ANSWER_MAX 20480u
+
+/* Of the counters that each vCPU has, those that fit into its line. */
+#define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
+
+#define CONTROL_VCPU_MEMBER(name) uint64_t name;
+
+struct control_vcpu {
+	CONTROL_VCPU_COUNTERS(CONTROL_VCPU_MEMBER)
+};
+
+struct control_status {
+	char state[CONTROL_WORD_MAX]; /* "running" or "paused" */
+	char why[ERR_TEXT_MAX];       /* paused for trouble, not on request: what and why */
+	char note[ERR_TEXT_MAX];      /* what one may want to know of the guest besides */
+	char faults[CONTROL_WORD_MAX];
+	char abi[CONTROL_WORD_MAX];
+	char io[CONTROL_WORD_MAX]; /* what reads and writes page source and swap file */
+	uint64_t uptime_ns;
+	uint64_t block_bytes;
+	uint64_t disk_errors; /* requests of the guest's that the host failed */
+	struct apf_counters counters;
+
+	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */
+	struct control_vcpu vcpus[CONTROL_VCPUS_MAX];
+	uint64_t device_count; /* of devices; at most CONTROL_DEVICES_MAX */
+	struct device_stats devices[CONTROL_DEVICES_MAX];
+};
+
+struct control_key {
+	const char *name;
+	size_t offset;
+	size_t text_max; /* an array of char with its NUL; 0: a uint64_t */
+};
+
+/* In the order in which they are said; a name of NULL ends each. */
+extern const struct control_key control_status_keys[];
+extern const struct control_key control_vcpu_keys[];
+extern const struct control_key control_device_keys[]; /* all but the name */
+
+const char *control_key_text(const struct control_key *k, const void *base);
+uint64_t control_key_number(const struct control_key *k, const void *base);
+
+/* All lines, not terminated by NUL; returns their length. An empty text has no line. */
+size_t control_status_format(const struct control_status *s,
+			     char ret_text[static CONTROL_ANSWER_MAX]);
+
+/*
+ * Stores what one line (without newline) says; an unknown key is passed over. 0, or -EINVAL,
+ * *s then unchanged.
+ */
+int control_status_parse(const char *line, struct control_status *s);
+
+#endif

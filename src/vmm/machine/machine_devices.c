@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is on the machine's bus, at which address and interrupt. A PC's devices are where a
+ * kernel looks for them; virtio devices are where the ACPI tables say.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "kvm/vm.h"
+#include "vmm/machine/machine_parts.h"
+
+#define VIRTIO_GPA 0xd0000000ull /* in the hole; a page for each device */
+#define DISK_ID_BYTES 24
+
+_Static_assert(VIRTIO_GPA >= GUEST_HOLE_GPA, "no RAM there");
+
+/*
+ * Interrupts of the virtio devices, one each. The pins above 15 are the IO-APIC's alone; of
+ * the others, the ISA devices' are left out.
+ */
+static const uint32_t virtio_gsis[MACHINE_DISKS_MAX + 1] = {
+	16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15};
+
+static void set_irq(void *ctx, uint32_t gsi, bool level)
+{
+	struct machine *m = ctx;
+
+	kvmp_vm_irq_line(m->vm_fd, gsi, level);
+}
+
+static const struct irq_ops irq_ops = {.set = set_irq};
+
+static struct irq_line irq(struct machine *m, uint32_t gsi)
+{
+	return (struct irq_line){.ops = &irq_ops, .ctx = m, .gsi = gsi};
+}
+
+/* ---- what the devices tell the machine ---- */
+
+static void serial_output(void *ctx, uint8_t byte)
+{
+	struct machine *m = ctx;
+
+	console_put(&m->console, byte);
+}
+
+static void serial_room(void *ctx)
+{
+	machine_wake(ctx);
+}
+
+static const struct serial_ops serial_ops = {.output = serial_output, .room = serial_room};
+
+static void power_off(void *ctx)
+{
+	machine_end(ctx, MACHINE_POWERED_OFF, 0);
+}
+
+static void reset(void *ctx)
+{
+	machine_end(ctx, MACHINE_RESET, 0);
+}
+
+static const struct pm_ops pm_ops = {.power_off = power_off, .reset = reset};
+
+static void exit_written(void *ctx, uint32_t status)
+{
+	machine_end(ctx, MACHINE_EXITED, status);
+}
+
+/* ---- the bus ---- */
+
+static int add_pc_devices(struct machine *m, struct err *e)
+{
+	const struct irq_line com1 = irq(m, SERIAL_COM1_GSI), line0 = irq(m, 0);
+	struct bus *b = &m->bus;
+	int rc;
+
+	serial_init(&m->serial, &serial_ops, m, &com1);
+	rtc_init(&m->rtc, NULL, NULL);
+	pm_init(&m->pm, &pm_ops, m);
+	reset_init(&m->reset, reset, m);
+	fw_cfg_init(&m->fw_cfg, m->cfg.memory_bytes, m->cfg.cpus);
+	test_dev_init(&m->test_dev, &line0);
+	m->exit_port = (struct exit_port){.ended = exit_written, .ctx = m};
+	m->has_devices = true;
+	rc = bus_add(b, BUS_PORTS, SERIAL_COM1_PORT, SERIAL_PORTS, &serial_bus_ops, &m->serial,
+		     "COM1", e);
+	if (rc == 0)
+		rc = bus_add(b, BUS_PORTS, RTC_PORT, RTC_PORTS, &rtc_bus_ops, &m->rtc, "RTC", e);
+	if (rc == 0)
+		rc = bus_add(b, BUS_PORTS, I8042_DATA_PORT, 1, &reset_i8042_data_bus_ops,
+			     &m->reset, "i8042 data", e);
+	if (rc == 0)
+		rc = bus_add(b, BUS_PORTS, I8042_COMMAND_PORT, 1, &reset_i8042_command_bus_ops,
+			     &m->reset, "i8042 command", e);
+	if (rc == 0 && m->cfg.exit_port)
+		rc = bus_add(b, BUS_PORTS, EXIT_PORT, EXIT_PORTS, &exit_port_bus_ops,
+			     &m->exit_port, "exit port", e);
+	return rc < 0 ? rc : pm_add(&m->pm, b, e);
+}
+
+/* The place of the next virtio device, also in the tables. */
+static struct acpi_virtio *virtio_place(struct machine *m)
+{
+	unsigned i = m->acpi.virtio_count++;
+
+	ASSERT(i < ARRAY_LEN(virtio_gsis));
+	m->acpi.virtio[i] = (struct acpi_virtio){
+		.gpa = VIRTIO_GPA + i * PAGE_BYTES,
+		.bytes = VIRTIO_MMIO_BYTES,
+		.gsi = virtio_gsis[i],
+		.level = true,
+	};
+	return &m->acpi.virtio[i];
+}
+
+static int add_virtio(struct machine *m, const struct acpi_virtio *at, struct virtio_mmio *dev,
+		      const char *name, struct err *e)
+{
+	return bus_add(&m->bus, BUS_MMIO, at->gpa, VIRTIO_MMIO_BYTES, &virtio_mmio_bus_ops, dev,
+		       name, e);
+}
+
+static int open_file(struct machine *m, const struct machine_disk *cfg, struct machine_blk *d,
+		     struct err *e)
+{
+	unsigned flags = (cfg->read_only ? BLK_READ_ONLY : 0) | (cfg->raw ? BLK_RAW : 0);
+	char text[ERR_TEXT_MAX];
+	int rc;
+
+	d->m = m;
+	d->path = cfg->path;
+	d->report = cfg->report;
+	rc = blk_file_open(&d->file, cfg->path, flags, &d->backing, e);
+	if (rc < 0)
+		return rc;
+	d->backing.failed = machine_disk_failed;
+	d->backing.failed_ctx = d;
+	if (d->backing.hidden_bytes) {
+		snprintf(text, sizeof(text), "disk %.100s: its last %u bytes are no whole sector: "
+			 "the guest does not see them", cfg->path, d->backing.hidden_bytes);
+		machine_say(m, MACHINE_NOTE, text);
+	}
+	return 0;
+}
+
+int machine_disks_open(struct machine *m, struct err *e)
+{
+	unsigned count = m->cfg.disks_count;
+	int rc = 0;
+
+	m->disks = calloc(count ? count : 1, sizeof(*m->disks));
+	if (!m->disks)
+		return err_sys(e, -ENOMEM, "%u disks", count);
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		rc = open_file(m, &m->cfg.disks[i], &m->disks[i], e);
+	return rc;
+}
+
+static void worker_begins(void *ctx)
+{
+	machine_thread_begins(ctx, MACHINE_THREAD_DEVICE);
+}
+
+static int open_disk(struct machine *m, unsigned i, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	const struct machine_disk *disk = &m->cfg.disks[i];
+	struct machine_blk *d = &m->disks[i];
+	char id[DISK_ID_BYTES];
+	const struct virtio_blk_cfg cfg = {
+		.backing = &d->backing,
+		.id = id,
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.name = d->name,
+		.limits = {disk->bytes_per_s, disk->requests_per_s},
+	};
+	int rc;
+
+	snprintf(id, sizeof(id), "disk%u", i);
+	snprintf(d->name, sizeof(d->name), "blk%u", i);
+	rc = virtio_blk_open(&d->blk, &cfg, e);
+	if (rc < 0)
+		return rc;
+	d->is_open = true;
+	rc = virtio_mmio_start(&d->blk.mmio, worker_begins, m, e);
+	return rc < 0 ? rc : add_virtio(m, at, &d->blk.mmio, "virtio-blk", e);
+}
+
+static int open_rng(struct machine *m, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	const struct virtio_rng_cfg cfg = {
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.name = "rng",
+		.bytes_per_s = m->cfg.rng_bytes_per_s ? m->cfg.rng_bytes_per_s
+						      : MACHINE_RNG_BYTES_PER_S,
+	};
+	int rc = virtio_rng_open(&m->rng, &cfg, e);
+
+	if (rc == 0)
+		rc = virtio_mmio_start(&m->rng.mmio, worker_begins, m, e);
+	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
+}
+
+static int add_virtio_devices(struct machine *m, struct err *e)
+{
+	unsigned count = m->cfg.disks_count;
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		rc = open_disk(m, i, e);
+	return rc < 0 ? rc : open_rng(m, e);
+}
+
+unsigned machine_device_stats(struct machine *m,
+			      struct device_stats ret[static MACHINE_DEVICES_MAX])
+{
+	unsigned count = 0;
+
+	while (count < m->cfg.disks_count) {
+		virtio_blk_device_stats(&m->disks[count].blk, &ret[count]);
+		count++;
+	}
+	virtio_rng_device_stats(&m->rng, &ret[count++]);
+	return count;
+}
+
+int machine_test_devices_open(struct machine *m, struct err *e)
+{
+	int rc;
+
+	if (m->kind != LOAD_MULTIBOOT)
+		return 0;
+	rc = bus_add(&m->bus, BUS_PORTS, FW_CFG_PORT, FW_CFG_PORTS, &fw_cfg_bus_ops, &m->fw_cfg,
+		     "fw_cfg", e);
+	return rc == 0 && m->cfg.exit_port ? test_dev_add(&m->test_dev, &m->bus, e) : rc;
+}
+
+int machine_devices_open(struct machine *m, struct err *e)
+{
+	int rc;
+
+	bus_init(&m->bus);
+	m->acpi = (struct acpi_cfg){.cpus = m->cfg.cpus, .rtc = true, .serial = true};
+	rc = add_pc_devices(m, e);
+	return rc < 0 ? rc : add_virtio_devices(m, e);
+}
+
+void machine_devices_close(struct machine *m)
+{
+	for (unsigned i = 0; m->disks && i < m->cfg.disks_count; i++) {
+		if (m->disks[i].is_open)
+			virtio_blk_close(&m->disks[i].blk);
+		blk_file_close(&m->disks[i].file);
+	}
+	free(m->disks);
+	m->disks = NULL;
+	virtio_rng_close(&m->rng);
+	if (!m->has_devices)
+		return;
+	serial_fini(&m->serial);
+	rtc_fini(&m->rtc);
+	pm_fini(&m->pm);
+	fw_cfg_fini(&m->fw_cfg);
+	test_dev_fini(&m->test_dev);
+	m->has_devices = false;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
+ * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
+ * host fails, machine_watch.c for a guest that does not do what one expects.
+ */
+#ifndef VMM_MACHINE_PARTS_H
+#define VMM_MACHINE_PARTS_H
+
+#include <pthread.h>
+
+#include "kvm/kvm_uapi.h"
+#include "vmm/boot/acpi.h"
+#include "vmm/chip/bus.h"
+#include "vmm/chip/fw_cfg.h"
+#include "vmm/chip/pm.h"
+#include "vmm/chip/reset.h"
+#include "vmm/chip/rtc_cmos.h"
+#include "vmm/chip/test_dev.h"
+#include "vmm/console/console.h"
+#include "vmm/machine/machine.h"
+#include "vmm/virtio/virtio_blk.h"
+#include "vmm/virtio/virtio_rng.h"
+
+/* Where a vCPU was at an exit. */
+struct machine_seen {
+	uint64_t rip, cr2, cr3;
+	unsigned cpl;
+};
+
+/* What a vCPU waited for when it was last looked at. */
+enum machine_waits {
+	MACHINE_WAITS_NOT,
+	MACHINE_WAITS_FOR_START, /* INIT and SIPI, which another one sends */
+	MACHINE_WAITS_FOR_EVER,  /* halted with interrupts off */
+};
+
+struct machine_vcpu {
+	struct machine *m;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	struct apf_vcpu *apf;
+	pthread_t thread;
+	bool has_thread;
+	struct machine_seen seen; /* at its last exit that a device served */
+	double cpu_s; /* its thread's CPU time, when that has ended */
+	_Atomic enum machine_waits waits; /* by its own thread, while watch.looking */
+};
+
+/* machine_watch.c; all but `looking` belong to the thread that runs the machine. */
+struct machine_watch {
+	atomic_bool looking; /* vCPUs were kicked to say what they wait for */
+	uint64_t next_ns;
+	uint64_t run_ns;     /* not paused, in whole steps */
+	uint64_t cpu_ns;     /* of all vCPUs, at the last step */
+	uint64_t panic_ns;   /* of run_ns; 0: none */
+	unsigned found;      /* looks in a row that found all of them waiting */
+	unsigned look_in;    /* steps until the next look */
+	unsigned pause_steps;
+};
+
+struct machine_blk {
+	struct machine *m;
+	const char *path;
+	struct blk_file file;
+	struct blk_backing backing;
+	struct virtio_blk blk;
+	char name[DEVICE_NAME_MAX]; /* of its worker */
+	bool is_open;  /* blk is */
+	bool report;
+	bool is_noted; /* by its worker: it was told that the host fails */
+};
+
+struct machine {
+	struct machine_cfg cfg;
+	int kvm_fd;
+	int vm_fd;
+	int wake_fd; /* eventfd: machine_run has something to do */
+	struct apf *apf;
+	struct machine_vcpu vcpus[MACHINE_CPUS_MAX];
+
+	struct guest_mem mem;
+	struct bus bus;
+	struct console console;
+	struct serial serial;
+	struct rtc rtc;
+	struct pm pm;
+	struct reset reset;
+	struct exit_port exit_port;
+	struct fw_cfg fw_cfg;
+	struct test_dev test_dev;
+	struct virtio_rng rng;
+	struct machine_blk *disks; /* cfg.disks_count of them */
+	struct acpi_cfg acpi;
+	enum load_kind kind;
+	struct machine_watch watch;
+	bool has_devices; /* those that need no opening are initialised */
+
+	pthread_mutex_t lock; /* covers the rest; taken before the library's */
+	pthread_cond_t resumed; /* from trouble, or `go`, or an end */
+	struct err trouble; /* why a disk has paused the VM; code 0: none has */
+	uint64_t disk_errors;
+	char note[ERR_TEXT_MAX]; /* what machine_watch.c has to say; "": nothing */
+	bool running;
+	bool go;    /* vCPUs may run the guest */
+	bool stop;  /* vCPU threads shall end */
+	bool ended; /* `end` and `status` say how, or `failure` */
+	enum machine_end end;
+	uint32_t status;
+	uint64_t end_ns;
+	struct err failure; /* code 0: none */
+};
+
+/* machine_devices.c: the disks' files, before anything is written anywhere. */
+int machine_disks_open(struct machine *m, struct err *e);
+/* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
+int machine_devices_open(struct machine *m, struct err *e);
+/* What test kernels expect beside; once the kernel is known. */
+int machine_test_devices_open(struct machine *m, struct err *e);
+void machine_devices_close(struct machine *m);
+
+/* machine.c: the hook of machine_cfg. */
+void machine_thread_begins(struct machine *m, enum machine_thread which);
+
+/* machine_vcpu.c: a vCPU's thread; arg is the struct machine_vcpu. */
+void *machine_vcpu_thread(void *arg);
+
+/* machine_run.c: the first end or failure counts. Any thread. */
+void machine_end(struct machine *m, enum machine_end end, uint32_t status);
+void machine_fail(struct machine *m, const struct err *why);
+void machine_wake(struct machine *m);
+
+/*
+ * machine_watch.c: step looks at the guest now and then; returns in how many ms it wants to be
+ * called again, -1: never. look is called where a vCPU's run was interrupted.
+ */
+int machine_watch_step(struct machine *m, uint64_t now_ns);
+void machine_watch_look(struct machine_vcpu *v);
+
+/* machine_trouble.c */
+void machine_say(struct machine *m, enum machine_word word, const char *text);
+/* For struct blk_backing; ctx is the struct machine_blk. By the disk's worker, which may wait. */
+bool machine_disk_failed(void *ctx, const struct blk_failure *why);
+/* Nobody waits any more; m->stop or m->ended is set. */
+void machine_trouble_end(struct machine *m);
+
+#endif

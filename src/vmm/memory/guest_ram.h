@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Guest memory of a machine: the library's, with a view for the VMM and one for KVM. */
+#ifndef VMM_GUEST_RAM_H
+#define VMM_GUEST_RAM_H
+
+#include <asyncpf/asyncpf.h>
+
+#include "base/err.h"
+#include "vmm/memory/guest_mem.h"
+
+/*
+ * What the library is to know before apf_open about m, whose sizes are set. That pins are held
+ * is true as nothing in this folder has the kernel pin guest memory.
+ */
+void guest_ram_config(const struct guest_mem *m, struct apf_config *c);
+
+/*
+ * Makes both ranges of m, whose sizes are set: its pointers, and KVM's memslots 0 and 1. Before
+ * apf_start, as touches wait until then. The memory goes with apf_close.
+ */
+int guest_ram_open(struct guest_mem *m, struct apf *a, int vm_fd, struct err *e);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See guest_touch.h. */
+#include "vmm/memory/guest_touch.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+/* A signal handler is the process's: it has no other way to these. */
+static struct {
+	pthread_mutex_t lock;
+	struct sigaction before;
+} process = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static _Thread_local struct guest_touch *guard;
+
+static bool is_in(const void *at, const unsigned char *ram, uint64_t bytes)
+{
+	return (uintptr_t)at - (uintptr_t)ram < bytes;
+}
+
+/* This thread's own touch, in what it guards; BUS_MCEERR_AO tells of a page nobody has touched. */
+static bool is_guarded(const siginfo_t *si)
+{
+	const struct guest_touch *t = guard;
+
+	return t && si->si_code > 0 && si->si_code != BUS_MCEERR_AO &&
+	       (is_in(si->si_addr, t->mem->low, t->mem->low_bytes) ||
+		is_in(si->si_addr, t->mem->high, t->mem->high_bytes));
+}
+
+static void on_sigbus(int sig, siginfo_t *si, void *ctx)
+{
+	const struct sigaction *before = &process.before;
+
+	if (is_guarded(si)) {
+		struct guest_touch *t = guard;
+
+		guard = NULL;
+		siglongjmp(t->env, 1);
+	}
+	if (before->sa_flags & SA_SIGINFO) {
+		before->sa_sigaction(sig, si, ctx);
+	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
+		before->sa_handler(sig);
+	} else if (before->sa_handler == SIG_DFL || si->si_code > 0) {
+		/* On return, where it is blocked no more; who sent it does not send it again. */
+		(void)signal(sig, SIG_DFL);
+		(void)raise(sig);
+	}
+}
+
+void guest_touch_init(void)
+{
+	const struct sigaction ours = {
+		.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	struct sigaction now;
+
+	pthread_mutex_lock(&process.lock);
+	if (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction != on_sigbus) {
+		process.before = now;
+		(void)sigaction(SIGBUS, &ours, NULL);
+	}
+	pthread_mutex_unlock(&process.lock);
+}
+
+void guest_touch_begin(struct guest_touch *t, const struct guest_mem *mem)
+{
+	t->mem = mem;
+	guard = t;
+	/* Before the first touch, whatever the compiler can prove of it. */
+	atomic_signal_fence(memory_order_release);
+}
+
+void guest_touch_end(void)
+{
+	atomic_signal_fence(memory_order_release);
+	guard = NULL;
+}
