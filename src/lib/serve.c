@@ -87,7 +87,7 @@ static void settle(struct apf *a)
 			hst_pump_show(&pump);
 			lib_lock(a);
 		}
-	} while (lib_custom_take(a));
+	} while (lib_custom_take(a) | workers_reap(a->workers));
 }
 
 void lib_pump(struct apf *a)
@@ -141,8 +141,8 @@ void lib_let_go(struct apf *a)
 		a->lingers = false;
 		wake(a);
 	}
-	if (sleeps(a) &&
-	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a))) {
+	if (sleeps(a) && (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a) ||
+			  workers_due(a->workers))) {
 		/* On its way: who comes before it has got up need not wake it again. */
 		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
@@ -279,6 +279,24 @@ static void *serve(void *arg)
 	ioq_drain(a->ioq);
 	pthread_mutex_unlock(&a->lock);
 	return NULL;
+}
+
+static void worker_begins(void *ctx, const char *name)
+{
+	lib_thread_begins(ctx, name);
+}
+
+static void wake_for_work(void *ctx)
+{
+	wake(ctx);
+}
+
+int lib_workers_open(struct apf *a, struct err *e)
+{
+	const struct workers_cfg cfg = {.begins = worker_begins, .wake = wake_for_work, .ctx = a};
+	int rc = lib_wake_fd(a, e);
+
+	return rc < 0 ? rc : workers_open(&cfg, &a->workers, e);
 }
 
 int lib_wake_fd(struct apf *a, struct err *e)
