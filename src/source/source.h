@@ -6,7 +6,7 @@
  *   file:PATH   a raw image
  *   zero:       zeroes; size=64M
  *   zst:PATH    zstd frames with a seek table, decompressed; also zst+file:PATH;
- *               zst-cache=16M
+ *               zst-cache=16M, manifest=FILE
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
@@ -66,11 +66,16 @@ int src_file_lend(struct io_file *file, uint64_t size, const char *path, const s
 /* size bytes of zeroes; answers at once. */
 int src_zero_open(uint64_t size, struct src **ret, struct err *e);
 
+struct src_zst_opts {
+	uint64_t cache_bytes; /* for frames that are kept, packed and not; at least four are */
+	const char *manifest; /* file of the hashes that frames must have; NULL: none */
+};
+
 /*
- * What the zstd frames of `inner` hold, by its seek table. cache_bytes: for frames that are kept,
- * as they are and decompressed; at least four are. name: for messages. Takes threads from env->work.
+ * What the zstd frames of `inner` hold, by its seek table. name: for messages. Takes threads from
+ * env->work.
  */
-int src_zst_open(struct src *inner, const char *name, uint64_t cache_bytes,
+int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts *opts,
 		 const struct src_env *env, struct src **ret, struct err *e);
 
 /* Each read waits delay_ns plus a random part of jitter_ns before inner sees it. */

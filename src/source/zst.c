@@ -15,13 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <xxhash.h>
-#include <zstd.h>
 
 #include "base/assert.h"
 #include "base/size.h"
 #include "source/scheme.h"
+#include "source/zst_frame.h"
+#include "source/zst_manifest.h"
 #include "source/zst_table.h"
 
 /* Frames that were decompressed, and are kept. */
@@ -69,12 +68,13 @@ struct zst_src {
 	struct src *inner;
 	struct work work;
 	ZSTD_DCtx *contexts[WORK_THREADS_MAX];
+	struct zst_hasher *hashers[WORK_THREADS_MAX]; /* where there is a manifest */
 	struct zst_table table;
+	struct zst_manifest manifest; /* hashes NULL: there is none */
 	struct zst_slot *slots;
 	uint32_t slot_count;
 	uint64_t clock_hand;
 	unsigned char *room; /* of all slots */
-	size_t room_bytes;
 	struct zst_list starved;
 	struct zst_read *pool;
 	struct zst_read *free;
@@ -157,32 +157,25 @@ static void end_cancelled(struct zst_read *zr)
 static void zst_decode(struct work_job *job, unsigned thread)
 {
 	struct zst_slot *s = CONTAINER_OF(job, struct zst_slot, job);
-	const struct zst_src *z = s->owner;
-	uint32_t len = plain_bytes(s), sum;
-	size_t n = ZSTD_decompressDCtx(z->contexts[thread], s->plain, len, s->packed,
-				       packed_bytes(s));
+	const struct zst_table *t = &s->owner->table;
+	const unsigned char *hashes = s->owner->manifest.hashes;
+	const struct zst_content want = {
+		.len = plain_bytes(s),
+		.sum = t->sums ? &t->sums[s->frame] : NULL,
+		.hash = hashes ? hashes + (size_t)s->frame * ZST_HASH_BYTES : NULL,
+	};
+	struct err why;
 
 	s->why.code = 0;
-	if (ZSTD_isError(n)) {
-		(void)err_set(&s->why, -EIO, "%s: frame %u (bytes %llu to %llu of the file) is broken: %s",
-			      z->name, s->frame, (unsigned long long)z->table.packed[s->frame],
-			      (unsigned long long)z->table.packed[s->frame + 1] - 1,
-			      ZSTD_getErrorName(n));
-		return;
-	}
-	if (n != len) {
-		(void)err_set(&s->why, -EIO, "%s: frame %u holds %zu bytes, and its seek table says %u",
-			      z->name, s->frame, n, len);
-		return;
-	}
-	if (!z->table.sums)
-		return;
-	sum = (uint32_t)XXH64(s->plain, len, 0);
-	if (sum != z->table.sums[s->frame])
-		(void)err_set(&s->why, -EIO, "%s: the content at byte %llu (%s) has the checksum %08x, "
-			      "and its seek table says %08x", z->name,
-			      (unsigned long long)z->table.plain[s->frame], SIZE_WORD(len), sum,
-			      z->table.sums[s->frame]);
+	if (zst_frame_decode(s->owner->contexts[thread], s->owner->hashers[thread], s->packed,
+			     packed_bytes(s), s->plain, &want, &why) < 0)
+		(void)err_set(&s->why, -EIO, "%s: frame %u (bytes %llu to %llu of the file, %llu "
+			      "to "
+			      "%llu of the content) is broken: %s", s->owner->name, s->frame,
+			      (unsigned long long)t->packed[s->frame],
+			      (unsigned long long)t->packed[s->frame + 1] - 1,
+			      (unsigned long long)t->plain[s->frame],
+			      (unsigned long long)t->plain[s->frame + 1] - 1, why.text);
 }
 
 static void read_piece(struct zst_slot *s)
@@ -433,15 +426,17 @@ static void zst_cancel(struct src *s, struct src_read *rd)
 
 static void free_parts(struct zst_src *z)
 {
-	for (unsigned i = 0; i < WORK_THREADS_MAX; i++)
+	for (unsigned i = 0; i < WORK_THREADS_MAX; i++) {
 		ZSTD_freeDCtx(z->contexts[i]);
-	if (z->room)
-		munmap(z->room, z->room_bytes);
+		zst_hasher_close(z->hashers[i]);
+	}
+	free(z->room);
 	free(z->slots);
 	free(z->pool);
 	free(z->table.packed);
 	free(z->table.plain);
 	free(z->table.sums);
+	zst_manifest_fini(&z->manifest);
 	free(z->name);
 	free(z);
 }
@@ -528,11 +523,7 @@ static int get_slots(struct zst_src *z, uint64_t cache_bytes, uint32_t reads_max
 					  min_u64(cache_bytes / (packed + plain), ZST_SLOTS_MAX));
 	z->slot_count = (uint32_t)min_u64(z->slot_count, reads_max);
 	z->slots = calloc(z->slot_count, sizeof(*z->slots));
-	z->room_bytes = z->slot_count * (packed + plain);
-	z->room = mmap(NULL, z->room_bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (z->room == MAP_FAILED)
-		z->room = NULL;
+	z->room = malloc(z->slot_count * (packed + plain));
 	if (!z->slots || !z->room)
 		return out_of_memory(z, e);
 	for (uint32_t i = 0; i < z->slot_count; i++) {
@@ -559,7 +550,9 @@ static int get_workers(struct zst_src *z, struct err *e)
 		return count;
 	for (int i = 0; i < count; i++) {
 		z->contexts[i] = ZSTD_createDCtx();
-		if (!z->contexts[i])
+		if (z->manifest.hashes)
+			z->hashers[i] = zst_hasher_open();
+		if (!z->contexts[i] || (z->manifest.hashes && !z->hashers[i]))
 			return out_of_memory(z, e);
 	}
 	return 0;
@@ -579,7 +572,42 @@ static int get_pool(struct zst_src *z, uint32_t reads_max, struct err *e)
 	return 0;
 }
 
-int src_zst_open(struct src *inner, const char *name, uint64_t cache_bytes,
+/* As much of it as its size now says. */
+static int parse_manifest(struct zst_src *z, struct src *file, struct err *e)
+{
+	uint64_t max = ZST_MANIFEST_BYTES_MAX(z->table.frames);
+	char *text = NULL;
+	int rc;
+
+	if (file->size > max)
+		return err_set(e, -EINVAL, "it has more than %s, which no manifest of %u frames "
+			       "has; "
+			       "give the manifest that was made with the image", SIZE_TEXT(max),
+			       z->table.frames);
+	text = malloc(file->size);
+	rc = text ? src_load(file, 0, text, file->size, e)
+		  : err_set(e, -ENOMEM, "out of memory for it");
+	if (rc == 0)
+		rc = zst_manifest_parse(text, file->size, &z->manifest, e);
+	free(text);
+	return rc == 0 ? zst_manifest_match(&z->manifest, &z->table, e) : rc;
+}
+
+static int load_manifest(struct zst_src *z, const char *path, const struct src_env *env,
+			 struct err *e)
+{
+	struct src *file;
+	struct err why;
+	int rc = src_file_open(path, env, &file, e);
+
+	if (rc < 0)
+		return rc;
+	rc = parse_manifest(z, file, &why);
+	src_close(file);
+	return rc < 0 ? err_set(e, rc, "open %s: %s", path, why.text) : 0;
+}
+
+int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts *opts,
 		 const struct src_env *env, struct src **ret, struct err *e)
 {
 	struct zst_src *z = calloc(1, sizeof(*z));
@@ -595,8 +623,10 @@ int src_zst_open(struct src *inner, const char *name, uint64_t cache_bytes,
 	z->work = env->work;
 	list_init(&z->starved);
 	rc = load_table(z, e);
+	if (rc == 0 && opts->manifest)
+		rc = load_manifest(z, opts->manifest, env, e);
 	if (rc == 0)
-		rc = get_slots(z, cache_bytes, env->reads_max, e);
+		rc = get_slots(z, opts->cache_bytes, env->reads_max, e);
 	if (rc == 0)
 		rc = get_workers(z, e);
 	if (rc == 0)
@@ -612,42 +642,42 @@ int src_zst_open(struct src *inner, const char *name, uint64_t cache_bytes,
 
 /* ---- by URI ---- */
 
-static int zst_parse(const struct uri *u, uint64_t *ret_cache, struct err *e)
+static int zst_parse(const struct uri *u, struct src_zst_opts *ret, struct err *e)
 {
 	int rc;
 
-	*ret_cache = ZST_CACHE_BYTES;
-	rc = uri_size(u, "zst-cache", ret_cache, e);
+	*ret = (struct src_zst_opts){ZST_CACHE_BYTES, uri_value(u, "manifest")};
+	rc = uri_size(u, "zst-cache", &ret->cache_bytes, e);
 	return rc < 0 ? rc : 0;
 }
 
 static int zst_scheme_check(const struct uri *u, struct err *e)
 {
-	uint64_t cache;
+	struct src_zst_opts opts;
 
 	if (!*u->path)
 		return err_set(e, -EINVAL, "source URI: zst: needs a path, as in zst:image.zst");
-	return zst_parse(u, &cache, e);
+	return zst_parse(u, &opts, e);
 }
 
 static int zst_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
 			   struct src **ret, struct err *e)
 {
 	struct src *file = inner;
-	uint64_t cache;
-	int rc = zst_parse(u, &cache, e);
+	struct src_zst_opts opts;
+	int rc = zst_parse(u, &opts, e);
 
 	if (rc == 0 && !inner)
 		rc = src_file_open(u->path, env, &file, e);
 	if (rc < 0)
 		return rc;
-	rc = src_zst_open(file, u->path, cache, env, ret, e);
+	rc = src_zst_open(file, u->path, &opts, env, ret, e);
 	if (rc < 0 && !inner)
 		src_close(file);
 	return rc;
 }
 
-static const char *const zst_keys[] = {"zst-cache", NULL};
+static const char *const zst_keys[] = {"zst-cache", "manifest", NULL};
 
 const struct src_scheme src_zst_scheme = {
 	.name = "zst",

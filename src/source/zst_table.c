@@ -12,7 +12,15 @@
 
 static uint32_t u32_at(const unsigned char *at)
 {
-	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+	       (uint32_t)at[3] << 24;
+}
+
+static size_t put_u32(unsigned char *to, uint32_t x)
+{
+	for (unsigned i = 0; i < 4; i++)
+		to[i] = (unsigned char)(x >> (8 * i));
+	return 4;
 }
 
 static uint32_t entry_bytes(const struct zst_footer *f)
@@ -23,7 +31,8 @@ static uint32_t entry_bytes(const struct zst_footer *f)
 int zst_footer_parse(const unsigned char *at, uint64_t size, struct zst_footer *ret, struct err *e)
 {
 	if (u32_at(at + 5) != SEEKABLE_MAGIC)
-		return err_set(e, -EINVAL, "it does not end with a seek table; 'asyncpf image pack' "
+		return err_set(e, -EINVAL, "it does not end with a seek table; 'asyncpf image "
+			       "pack' "
 			       "makes a file that does");
 	if (at[4] & FLAGS_RESERVED)
 		return err_set(e, -EINVAL, "its seek table has flags 0x%02x, which nobody has "
@@ -31,7 +40,8 @@ int zst_footer_parse(const unsigned char *at, uint64_t size, struct zst_footer *
 	ret->frames = u32_at(at);
 	ret->checksums = at[4] & FLAG_CHECKSUMS;
 	if (ret->frames > ZST_FRAMES_MAX)
-		return err_set(e, -EINVAL, "its seek table tells of %u frames; the format allows %u",
+		return err_set(e, -EINVAL, "its seek table tells of %u frames; the format allows "
+			       "%u",
 			       ret->frames, ZST_FRAMES_MAX);
 	ret->table_bytes = TABLE_HEADER_BYTES + (uint64_t)ret->frames * entry_bytes(ret) +
 			   ZST_FOOTER_BYTES;
@@ -78,12 +88,36 @@ int zst_table_parse(const unsigned char *at, const struct zst_footer *f, uint64_
 	if (rc < 0)
 		return rc;
 	if (t->packed[t->frames] != start)
-		return err_set(e, -EINVAL, "its seek table tells of %llu bytes in front of it; there "
+		return err_set(e, -EINVAL, "its seek table tells of %llu bytes in front of it; "
+			       "there "
 			       "are %llu: the file is cut short, or was changed",
 			       (unsigned long long)t->packed[t->frames], (unsigned long long)start);
 	if (t->plain[t->frames] == 0)
 		return err_set(e, -EINVAL, "it is empty");
 	return 0;
+}
+
+size_t zst_table_head(unsigned char *to, uint32_t frames)
+{
+	size_t len = put_u32(to, TABLE_MAGIC);
+
+	return len + put_u32(to + len, frames * ZST_ENTRY_BYTES_MAX + ZST_FOOTER_BYTES);
+}
+
+size_t zst_table_entry(unsigned char *to, uint32_t packed, uint32_t plain, uint32_t sum)
+{
+	size_t len = put_u32(to, packed);
+
+	len += put_u32(to + len, plain);
+	return len + put_u32(to + len, sum);
+}
+
+size_t zst_table_foot(unsigned char *to, uint32_t frames)
+{
+	size_t len = put_u32(to, frames);
+
+	to[len++] = FLAG_CHECKSUMS;
+	return len + put_u32(to + len, SEEKABLE_MAGIC);
 }
 
 uint32_t zst_table_find(const struct zst_table *t, uint64_t offset)

@@ -14,6 +14,7 @@
 #include "base/err.h"
 
 #define ZST_FOOTER_BYTES 9u /* what every such file ends with */
+#define ZST_ENTRY_BYTES_MAX 12u
 #define ZST_FRAMES_MAX 0x8000000u
 /* Content of one frame: all of it is in memory for a byte of it. Others' tools make up to 1 GiB. */
 #define ZST_FRAME_BYTES_MAX (64u << 20)
@@ -44,6 +45,14 @@ int zst_footer_parse(const unsigned char *at, uint64_t size, struct zst_footer *
  */
 int zst_table_parse(const unsigned char *at, const struct zst_footer *f, uint64_t size,
 		    struct zst_table *t, struct err *e);
+
+/*
+ * The same, written: the table's head, for each frame its entry with a checksum, and the footer.
+ * Each returns how many bytes it has put there, ZST_ENTRY_BYTES_MAX at most.
+ */
+size_t zst_table_head(unsigned char *to, uint32_t frames);
+size_t zst_table_entry(unsigned char *to, uint32_t packed, uint32_t plain, uint32_t sum);
+size_t zst_table_foot(unsigned char *to, uint32_t frames);
 
 /* The frame that holds content byte `offset`, which is below plain[frames]. */
 uint32_t zst_table_find(const struct zst_table *t, uint64_t offset);

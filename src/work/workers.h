@@ -14,7 +14,7 @@
 struct workers;
 
 struct workers_cfg {
-	unsigned threads; /* 1..WORK_THREADS_MAX; 0: one for each CPU that we may run on, at most 4 */
+	unsigned threads; /* 1..WORK_THREADS_MAX; 0: one for each CPU we may run on, at most 4 */
 	/* First thing in each thread, which has all signals blocked. May be NULL. */
 	void (*begins)(void *ctx, const char *name);
 	/* A job has ended, and workers_reap is due: from any thread, without the lock. */

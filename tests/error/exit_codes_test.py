@@ -107,7 +107,8 @@ class Codes(unittest.TestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
 
         def little_memory():
-            resource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))
+            # As much as the libraries take, and little more.
+            resource.setrlimit(resource.RLIMIT_AS, (14 << 20, 14 << 20))
 
         for words, limit in ((("check",), few_files), (("demo", "--image", "/none"), None),
                              (("demo", "--quiet"), few_files), (("sim",), little_memory),

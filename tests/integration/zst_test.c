@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "source/zst_manifest.h"
 #include "vm_fixture.h"
 #include "zst_make.h"
 
@@ -32,6 +33,34 @@ static int pack(const struct fix *f, size_t frame_bytes, bool sums)
 	return fd;
 }
 
+/* The hashes of the fixture's image, in a memfd. */
+static int manifest_of(const struct fix *f, size_t frame_bytes)
+{
+	size_t size = PAGES * PAGE_BYTES;
+	struct zst_hasher *h = zst_hasher_open();
+	unsigned char *plain = malloc(size), hash[ZST_HASH_BYTES];
+	int fd = memfd_create("test-manifest.json", MFD_CLOEXEC);
+	char text[ZST_HASH_CHARS + 1];
+
+	assert_non_null(plain);
+	assert_non_null(h);
+	assert_int_equal(pread(f->image_fd, plain, size, 0), size);
+	dprintf(fd, "{\"manifest\": \"asyncpf-image\", \"version\": 1, "
+		"\"hash\": \"sha256\", \"size\": %zu, \"frame_bytes\": %zu, \"frames\": [",
+		size, frame_bytes);
+	for (size_t at = 0; at < size; at += frame_bytes) {
+		size_t len = min_u64(frame_bytes, size - at);
+
+		assert_int_equal(zst_hash(h, plain + at, len, hash, NULL), 0);
+		zst_hash_text(hash, text);
+		dprintf(fd, "%s\"%s\"", at ? "," : "", text);
+	}
+	dprintf(fd, "]}");
+	zst_hasher_close(h);
+	free(plain);
+	return fd;
+}
+
 static void run_once(enum apf_faults faults, size_t frame_bytes, uint32_t block_bytes,
 		     const char *scheme, const char *keys, bool sums)
 {
@@ -43,6 +72,21 @@ static void run_once(enum apf_faults faults, size_t frame_bytes, uint32_t block_
 	fix_run(f);
 	assert_int_equal(fix_pages_done(f), PAGES);
 	close(fd);
+	fix_close(f);
+}
+
+static void with_a_manifest(void **state)
+{
+	struct fix *f = fix_open(APF_FAULTS_USER, APF_ABI_INT, PAGES);
+	int fd = pack(f, 50000, false), manifest = manifest_of(f, 50000);
+
+	(void)state;
+	snprintf(f->uri, sizeof(f->uri), "zst:/proc/self/fd/%d?manifest=/proc/self/fd/%d", fd,
+		 manifest);
+	fix_run(f);
+	assert_int_equal(fix_pages_done(f), PAGES);
+	close(fd);
+	close(manifest);
 	fix_close(f);
 }
 
@@ -92,25 +136,31 @@ static void flip(int fd, off_t at)
 }
 
 /* A byte of the file is wrong at first, and right again when the VM is resumed. */
-static void broken(bool sums, off_t at, const char *says)
+static void broken(bool sums, bool hashes, off_t at, const char *says)
 {
 	struct fix *f = fix_open(APF_FAULTS_USER, APF_ABI_INT, PAGES);
 	static struct reading r;
 	unsigned char want[VM_DATA_BYTES];
 	struct apf_error e;
-	int fd = pack(f, 32768, sums);
+	char name[40];
+	int fd = pack(f, 32768, sums), manifest = manifest_of(f, 32768);
 
 	assert_int_equal(pread(f->image_fd, want, sizeof(want), 0), sizeof(want));
 	flip(fd, at);
 	vm_open(&r.v);
 	r.v.config.retries_max = 1;
-	snprintf(f->uri, sizeof(f->uri), "zst:/proc/self/fd/%d", fd);
+	snprintf(name, sizeof(name), "/proc/self/fd/%d: frame", fd);
+	if (hashes)
+		snprintf(f->uri, sizeof(f->uri), "zst:/proc/self/fd/%d?manifest=/proc/self/fd/%d",
+			 fd, manifest);
+	else
+		snprintf(f->uri, sizeof(f->uri), "zst:/proc/self/fd/%d", fd);
 	vm_start(&r.v, f->uri);
 	assert_int_equal(pthread_create(&r.thread, NULL, read_all, &r), 0);
 	while (apf_trouble_get(r.v.apf, &e) == 0)
 		usleep(1000);
 	print_message("%s\n", e.text);
-	assert_non_null(strstr(e.text, f->uri + 4));
+	assert_ptr_equal(strstr(e.text, "/proc/self/fd/"), strstr(e.text, name));
 	assert_non_null(strstr(e.text, says));
 	flip(fd, at);
 	apf_resume(r.v.apf);
@@ -123,28 +173,37 @@ static void broken(bool sums, off_t at, const char *says)
 static void wrong_content_pauses(void **state)
 {
 	(void)state;
-	broken(true, 20000, "has the checksum");
+	broken(true, false, 20000, "has the checksum");
 }
 
 static void a_broken_header_pauses(void **state)
 {
 	(void)state;
-	broken(true, 0, "frame 0 (bytes 0 to ");
+	broken(true, false, 0, "frame 0 (bytes 0 to ");
 }
 
 static void a_broken_header_without_checksums_pauses(void **state)
 {
 	(void)state;
-	broken(false, 0, "is broken: ");
+	broken(false, false, 0, "is broken: ");
+}
+
+/* Without any checksum, nothing else would have noticed. */
+static void other_content_than_the_manifest_s_pauses(void **state)
+{
+	(void)state;
+	broken(false, true, 20000, "and the manifest says");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_byte_is_right),
+		cmocka_unit_test(with_a_manifest),
 		VM_TEST(wrong_content_pauses),
 		VM_TEST(a_broken_header_pauses),
 		VM_TEST(a_broken_header_without_checksums_pauses),
+		VM_TEST(other_content_than_the_manifest_s_pauses),
 	};
 
 	fix_need_kvm();
