@@ -180,5 +180,7 @@ int lib_workers_open(struct apf *a, struct err *e);
 /* The library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);
 void lib_serve_stop(struct apf *a);
+/* Its descriptors, once nobody is left who would wake it: no worker either. */
+void lib_serve_close(struct apf *a);
 
 #endif

@@ -374,6 +374,7 @@ void apf_close(struct apf *a)
 	lib_custom_close(a);
 	lib_swap_close(a);
 	workers_close(a->workers);
+	lib_serve_close(a);
 	ioq_close(a->ioq);
 	lib_memory_close(a);
 	free(a->vcpus);

@@ -387,6 +387,10 @@ void lib_serve_stop(struct apf *a)
 		pthread_join(a->thread, NULL);
 		a->started = false;
 	}
+}
+
+void lib_serve_close(struct apf *a)
+{
 	if (a->urgent_fd >= 0)
 		close(a->urgent_fd);
 	if (a->timer_fd >= 0)
