@@ -80,6 +80,7 @@ void lib_give_way(struct apf *a)
 static void settle(struct apf *a)
 {
 	struct hst_pump pump = {.fetch = NULL};
+	bool more;
 
 	do {
 		while (hst_pump(&a->hst, &pump)) {
@@ -87,7 +88,9 @@ static void settle(struct apf *a)
 			hst_pump_show(&pump);
 			lib_lock(a);
 		}
-	} while (lib_custom_take(a) | workers_reap(a->workers));
+		more = lib_custom_take(a);
+		more = workers_reap(a->workers) || more;
+	} while (more);
 }
 
 void lib_pump(struct apf *a)
