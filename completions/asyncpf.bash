@@ -6,7 +6,7 @@ _asyncpf_values()
 {
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
-		run--json | run--trace | run--swap | *--control) echo @files ;;
+		run--json | run--trace | run--swap | image--manifest | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
 	demo--io | run--io) echo 'auto uring threads' ;;
@@ -17,6 +17,7 @@ _asyncpf_values()
 			'user:int collision'
 		;;
 	run--rng) echo 'bw=' ;;
+	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--faults) echo 'user kernel stall block' ;;
 	run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
@@ -34,6 +35,8 @@ _asyncpf_options()
 		--timer-hz --seed --cold --json --trace --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
+	image) words='--threads --manifest --force --quiet --level --frame-bytes --format --block
+		--errors --json --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
@@ -49,6 +52,7 @@ _asyncpf_options()
 	# These take no value; all others are followed by one.
 	case $1 in
 	doctor | status) flags='--json --help --version' ;;
+	image) flags='--force --quiet --json --help --version' ;;
 	*) flags='--quiet --stats --exit-port --lab --local --all --cold --exhaustive
 		--scale --no-faults --log --help --version' ;;
 	esac
@@ -74,16 +78,25 @@ _asyncpf()
 	[[ $typed == [=:] ]] && typed=
 
 	if ((last == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict pause resume run sim
-			status stop --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict image pause resume run
+			sim status stop --help --version' -- "$word")
 		return
 	fi
 	_asyncpf_options "${said[1]}"
+	if [[ ${said[1]} == image && $word != -* ]] && ((last == 2)); then
+		mapfile -t COMPREPLY < <(compgen -W 'pack unpack verify info' -- "$word")
+		return
+	fi
 	if [[ $word == --*=* ]]; then
 		option=${word%%=*} value=${word#*=}
 	elif [[ ${said[last - 1]} == --* && ${said[last - 1]} != *=* ]] &&
 		! _asyncpf_is_flag "${said[last - 1]}"; then
 		option=${said[last - 1]} value=$word
+	fi
+	if [[ -z $option && ${said[1]} == image && $word != -* ]]; then
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+		return
 	fi
 	if [[ -z $option ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

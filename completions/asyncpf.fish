@@ -8,7 +8,7 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor evict pause resume run sim status stop
+set -l verbs check demo doctor evict image pause resume run sim status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
@@ -19,6 +19,7 @@ complete -c asyncpf -n $none -a check -d 'a host\'s promises, checked by a guest
 complete -c asyncpf -n $none -a demo -d 'the main job in one minute'
 complete -c asyncpf -n $none -a doctor -d 'what works on this host, and why not'
 complete -c asyncpf -n $none -a evict -d 'take memory away from a running VM'
+complete -c asyncpf -n $none -a image -d 'pack guest memory, unpack, verify it'
 complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
 complete -c asyncpf -n $none -a resume -d 'let a paused VM go on'
 complete -c asyncpf -n $none -a run -d 'boot a kernel'
@@ -65,6 +66,22 @@ complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
 complete -c asyncpf -n $of -l all -d 'everything that can be'
 complete -c asyncpf -n $of -l to -x -d 'until at most this is resident'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from image'
+complete -c asyncpf -n $of -l threads -x -d 'threads'
+complete -c asyncpf -n $of -l manifest -r -F -d 'file of the frames\' hashes'
+complete -c asyncpf -n $of -l force -d 'replace files that exist'
+complete -c asyncpf -n $of -l quiet -d 'show neither progress nor result'
+complete -c asyncpf -n $of -l level -x -d 'how hard to compress'
+complete -c asyncpf -n $of -l frame-bytes -x -d 'content of a frame'
+complete -c asyncpf -n $of -l format -x -a 'auto flat firecracker cloud-hypervisor qemu' \
+    -d 'what is packed'
+complete -c asyncpf -n $of -l block -x -d 'the RAM block of a file of QEMU\'s'
+complete -c asyncpf -n $of -l errors -x -d 'how many broken frames are shown'
+complete -c asyncpf -n $of -l json -d 'show it as JSON'
+complete -c asyncpf -n "$of; and not __fish_seen_subcommand_from pack unpack verify info" \
+    -a 'pack unpack verify info'
+complete -c asyncpf -n "$of; and __fish_seen_subcommand_from pack unpack verify info" -F
 
 set -l of '__fish_seen_subcommand_from pause'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'

@@ -24,6 +24,7 @@ static const struct verb verbs[] = {
 	{"demo", cmd_demo, "the main job in one minute: ways of serving faults compared"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
 	{"evict", cmd_evict, "take memory away from a running VM"},
+	{"image", cmd_image, "pack guest memory, unpack, verify and describe it"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
 	{"resume", cmd_resume, "let a paused VM go on, and try again what failed"},
 	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},

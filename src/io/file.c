@@ -73,6 +73,26 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 	return 0;
 }
 
+int ioq_file_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
+		  size_t len, struct err *e)
+{
+	ssize_t n;
+
+	(void)ctx;
+	for (size_t got = 0; got < len; got += (size_t)n) {
+		n = pread(file->fd, (char *)buf + got, len - got, (off_t)(off + got));
+		if (n < 0 && errno == EINTR)
+			n = 0;
+		else if (n < 0)
+			return err_sys(e, -errno, "read %s at byte %llu", path,
+				       (unsigned long long)(off + got));
+		else if (n == 0)
+			return err_set(e, -EIO, "%s ended at byte %llu while it was opened", path,
+				       (unsigned long long)(off + got));
+	}
+	return 0;
+}
+
 int ioq_file_adopt(int fd, struct io_file **ret, struct err *e)
 {
 	struct io_file *file = malloc(sizeof(*file));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to src/io: an open file. The functions are the entries `open`, `uncached` and
- * `close` of port/io.h, which says what they do; ctx is not used.
+ * Private to src/io: an open file. The functions are the entries `open`, `load`,
+ * `uncached` and `close` of port/io.h, which says what they do; ctx is not used.
  */
 #ifndef IO_FILE_H
 #define IO_FILE_H
@@ -27,6 +27,9 @@ struct io_file {
 /* Blocks. The caller owns *ret_file and ends it with ioq_file_close(). Any thread. */
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		  struct err *e);
+
+int ioq_file_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
+		  size_t len, struct err *e);
 
 /* Blocks. No request on the file may be outstanding. */
 void ioq_file_uncached(void *ctx, struct io_file *file);

@@ -456,6 +456,7 @@ struct io ioq_io(struct ioq *q)
 {
 	static const struct io_ops ops = {
 		.open = ioq_file_open,
+		.load = ioq_file_load,
 		.uncached = ioq_file_uncached,
 		.close = ioq_file_close,
 		.read = ioq_read,

@@ -15,6 +15,7 @@
 #include "io/queue.h"
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
+#include "work/workers.h"
 
 struct apf_vcpu {
 	struct apf *a;
@@ -55,6 +56,7 @@ struct apf {
 	uint64_t span;
 	struct gmem *gmem;
 	struct ioq *ioq;
+	struct workers *workers;
 	struct kvmp kvmp;
 	/*
 	 * In the order in which the VMM told of them: the last one counts. slot_lock covers it, and
@@ -173,8 +175,12 @@ void lib_evict_poke(struct apf *a);
 void lib_thread_begins(struct apf *a, const char *name);
 /* Locked. The descriptor that wakes the library's thread; made before it, if need be. */
 int lib_wake_fd(struct apf *a, struct err *e);
+/* Who decompresses; no thread is started before a source wants one. */
+int lib_workers_open(struct apf *a, struct err *e);
 /* The library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);
 void lib_serve_stop(struct apf *a);
+/* Its descriptors, once nobody is left who would wake it: no worker either. */
+void lib_serve_close(struct apf *a);
 
 #endif

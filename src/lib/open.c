@@ -261,6 +261,8 @@ static int open_parts(struct apf *a, struct err *e)
 		rc = kvmp_vm_prepare(a->vm_fd, ack_to_kvm(a), e);
 	if (rc == 0)
 		rc = ioq_open(&io, &a->ioq, e);
+	if (rc == 0)
+		rc = lib_workers_open(a, e);
 	if (rc < 0)
 		return rc;
 	a->hst.io = ioq_io(a->ioq);
@@ -371,6 +373,8 @@ void apf_close(struct apf *a)
 		src_close(a->sources[i]);
 	lib_custom_close(a);
 	lib_swap_close(a);
+	workers_close(a->workers);
+	lib_serve_close(a);
 	ioq_close(a->ioq);
 	lib_memory_close(a);
 	free(a->vcpus);

@@ -80,6 +80,7 @@ void lib_give_way(struct apf *a)
 static void settle(struct apf *a)
 {
 	struct hst_pump pump = {.fetch = NULL};
+	bool more;
 
 	do {
 		while (hst_pump(&a->hst, &pump)) {
@@ -87,7 +88,9 @@ static void settle(struct apf *a)
 			hst_pump_show(&pump);
 			lib_lock(a);
 		}
-	} while (lib_custom_take(a));
+		more = lib_custom_take(a);
+		more = workers_reap(a->workers) || more;
+	} while (more);
 }
 
 void lib_pump(struct apf *a)
@@ -141,8 +144,8 @@ void lib_let_go(struct apf *a)
 		a->lingers = false;
 		wake(a);
 	}
-	if (sleeps(a) &&
-	    (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a))) {
+	if (sleeps(a) && (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a) ||
+			  workers_due(a->workers))) {
 		/* On its way: who comes before it has got up need not wake it again. */
 		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
@@ -281,6 +284,24 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+static void worker_begins(void *ctx, const char *name)
+{
+	lib_thread_begins(ctx, name);
+}
+
+static void wake_for_work(void *ctx)
+{
+	wake(ctx);
+}
+
+int lib_workers_open(struct apf *a, struct err *e)
+{
+	const struct workers_cfg cfg = {.begins = worker_begins, .wake = wake_for_work, .ctx = a};
+	int rc = lib_wake_fd(a, e);
+
+	return rc < 0 ? rc : workers_open(&cfg, &a->workers, e);
+}
+
 int lib_wake_fd(struct apf *a, struct err *e)
 {
 	if (a->wake_fd < 0)
@@ -369,6 +390,10 @@ void lib_serve_stop(struct apf *a)
 		pthread_join(a->thread, NULL);
 		a->started = false;
 	}
+}
+
+void lib_serve_close(struct apf *a)
+{
 	if (a->urgent_fd >= 0)
 		close(a->urgent_fd);
 	if (a->timer_fd >= 0)

@@ -58,6 +58,12 @@ struct io_ops {
 	/* Closes; no request on the file may be outstanding. NULL is harmless. */
 	void (*close)(void *ctx, struct io_file *file);
 	/*
+	 * len bytes at off into buf, at once, for whoever opens. Blocks. path: for the text. 0, or
+	 * -Exxx; a file that ends before is an error.
+	 */
+	int (*load)(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
+		    size_t len, struct err *e);
+	/*
 	 * Queues a read into buf, which must stay valid until done. Never blocks, never
 	 * fails: trouble is reported through done. Not submitted before flush().
 	 * len <= 1 GiB.

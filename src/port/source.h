@@ -18,6 +18,7 @@
 #include "base/types.h"
 #include "port/clock.h"
 #include "port/io.h"
+#include "port/work.h"
 
 struct src;
 
@@ -50,6 +51,11 @@ struct src_ops {
 	 * during the call or later, with -ECANCELED if the read was given up.
 	 */
 	void (*cancel)(struct src *s, struct src_read *rd);
+	/*
+	 * len bytes at offset into buf, at once: for whoever opens, before the first read. Blocks.
+	 * 0, or -Exxx with text. NULL: this source cannot be read before the VM is served.
+	 */
+	int (*load)(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e);
 	/* Frees the source and what it wraps. No read may be outstanding. */
 	void (*close)(struct src *s);
 };
@@ -62,6 +68,7 @@ struct src {
 /* What a source may use, valid as long as the source is open. */
 struct src_env {
 	struct io io;
+	struct work work;
 	struct clock clock;
 	struct timers *timers; /* at most one armed timer per wrapper instance */
 	bool uncached;         /* files leave nothing in the page cache: port/io.h */

@@ -152,6 +152,11 @@ static void delay_cancel(struct src *s, struct src_read *rd)
 	delay_end(dr, &why);
 }
 
+static int delay_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	return src_load(CONTAINER_OF(s, struct delay_src, src)->inner, offset, buf, len, e);
+}
+
 static void delay_close(struct src *s)
 {
 	struct delay_src *d = CONTAINER_OF(s, struct delay_src, src);
@@ -167,6 +172,7 @@ static const struct src_ops delay_ops = {
 	.name = "delay",
 	.read = delay_read,
 	.cancel = delay_cancel,
+	.load = delay_load,
 	.close = delay_close,
 };
 

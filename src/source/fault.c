@@ -179,6 +179,11 @@ static void fault_cancel(struct src *s, struct src_read *rd)
 	fault_end(fr, &why);
 }
 
+static int fault_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	return src_load(CONTAINER_OF(s, struct fault_src, src)->inner, offset, buf, len, e);
+}
+
 static void fault_close(struct src *s)
 {
 	struct fault_src *f = CONTAINER_OF(s, struct fault_src, src);
@@ -194,6 +199,7 @@ static const struct src_ops fault_ops = {
 	.name = "fault",
 	.read = fault_read,
 	.cancel = fault_cancel,
+	.load = fault_load,
 	.close = fault_close,
 };
 

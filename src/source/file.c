@@ -118,6 +118,13 @@ static void file_cancel(struct src *s, struct src_read *rd)
 	f->io.ops->cancel(f->io.ctx, &fr->io);
 }
 
+static int file_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	const struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+
+	return f->io.ops->load(f->io.ctx, f->file, f->path, offset, buf, len, e);
+}
+
 static void file_close(struct src *s)
 {
 	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
@@ -133,6 +140,7 @@ static const struct src_ops file_ops = {
 	.name = "file",
 	.read = file_read,
 	.cancel = file_cancel,
+	.load = file_load,
 	.close = file_close,
 };
 
@@ -212,6 +220,7 @@ static const char *const file_keys[] = {NULL};
 
 const struct src_scheme src_file_scheme = {
 	.name = "file",
+	.alone = true,
 	.keys = file_keys,
 	.check = file_scheme_check,
 	.open = file_scheme_open,

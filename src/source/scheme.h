@@ -11,11 +11,12 @@
 
 struct src_scheme {
 	const char *name;
-	bool wraps;              /* stands before '+' and gets an inner source */
+	bool wraps;              /* may stand before '+', and gets an inner source then */
+	bool alone;              /* may stand before ':', and opens the path itself then */
 	const char *const *keys; /* NULL-terminated: the URI keys it takes */
 	/* Checks path and own keys. Pure. The schemes and key names are checked already. */
 	int (*check)(const struct uri *u, struct err *e);
-	/* Opens; u has passed check(). inner is NULL unless `wraps`, and owned on success only. */
+	/* Opens; u has passed check(). inner: NULL where it stands alone; owned on success only. */
 	int (*open)(const struct uri *u, struct src *inner, const struct src_env *env,
 		    struct src **ret, struct err *e);
 };
@@ -24,5 +25,6 @@ extern const struct src_scheme src_file_scheme;
 extern const struct src_scheme src_zero_scheme;
 extern const struct src_scheme src_delay_scheme;
 extern const struct src_scheme src_fault_scheme;
+extern const struct src_scheme src_zst_scheme;
 
 #endif

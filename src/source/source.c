@@ -17,6 +17,7 @@ static const struct src_scheme *const schemes[] = {
 	&src_zero_scheme,
 	&src_delay_scheme,
 	&src_fault_scheme,
+	&src_zst_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */
@@ -54,7 +55,7 @@ static int src_unknown_scheme(const char *name, struct err *e)
 	struct words w = {.text = ""};
 
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
-		words_add(&w, schemes[i]->name, schemes[i]->wraps ? "+" : ":");
+		words_add(&w, schemes[i]->name, schemes[i]->alone ? ":" : "+");
 	return err_set(e, -EINVAL, "source URI: no scheme '%.40s'; there are %s (a file with ':' "
 		       "in its name is written ./NAME)", name, w.text);
 }
@@ -70,7 +71,7 @@ static int src_plan_chain(struct src_plan *p, struct err *e)
 		p->chain[i] = src_scheme_find(u->scheme[i]);
 		if (!p->chain[i])
 			return src_unknown_scheme(u->scheme[i], e);
-		if (last && p->chain[i]->wraps)
+		if (last && !p->chain[i]->alone)
 			return err_set(e, -EINVAL, "source URI: '%s' needs a source to wrap, as in "
 				       "%s+file:PATH", u->scheme[i], u->scheme[i]);
 		if (!last && !p->chain[i]->wraps)

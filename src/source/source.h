@@ -5,6 +5,8 @@
  *
  *   file:PATH   a raw image
  *   zero:       zeroes; size=64M
+ *   zst:PATH    zstd frames with a seek table, decompressed; also zst+file:PATH;
+ *               zst-cache=16M, manifest=FILE
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
@@ -17,6 +19,8 @@
  */
 #ifndef SOURCE_SOURCE_H
 #define SOURCE_SOURCE_H
+
+#include <errno.h>
 
 #include "port/source.h"
 
@@ -40,6 +44,15 @@ static inline void src_close(struct src *s)
 		s->ops->close(s);
 }
 
+/* port/source.h: load, refused where the source cannot. */
+static inline int src_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	if (!s->ops->load)
+		return err_set(e, -ENOTSUP, "a source '%s' cannot be read while it is opened",
+			       s->ops->name);
+	return s->ops->load(s, offset, buf, len, e);
+}
+
 /* A file as it is; its size now is the source's size for good. */
 int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
 
@@ -52,6 +65,18 @@ int src_file_lend(struct io_file *file, uint64_t size, const char *path, const s
 
 /* size bytes of zeroes; answers at once. */
 int src_zero_open(uint64_t size, struct src **ret, struct err *e);
+
+struct src_zst_opts {
+	uint64_t cache_bytes; /* for frames that are kept, packed and not; at least four are */
+	const char *manifest; /* file of the hashes that frames must have; NULL: none */
+};
+
+/*
+ * What the zstd frames of `inner` hold, by its seek table. name: for messages. Takes threads from
+ * env->work.
+ */
+int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts *opts,
+		 const struct src_env *env, struct src **ret, struct err *e);
 
 /* Each read waits delay_ns plus a random part of jitter_ns before inner sees it. */
 struct src_delay_opts {

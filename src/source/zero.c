@@ -82,6 +82,7 @@ static const char *const zero_keys[] = {"size", NULL};
 
 const struct src_scheme src_zero_scheme = {
 	.name = "zero",
+	.alone = true,
 	.keys = zero_keys,
 	.check = zero_scheme_check,
 	.open = zero_scheme_open,

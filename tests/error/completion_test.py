@@ -113,6 +113,10 @@ class Shell:
                 whole = os.path.commonprefix([o for o in options(verb) if o.startswith(typed)])
                 self.becomes(f"{verb} {typed}", verb, whole)
 
+    def test_actions(self):
+        for word in ("pack", "unpack", "verify", "info"):
+            self.becomes(f"image {word[:-1]}", "image", word)
+
     def test_values(self):
         seen = 0
         for verb in verbs():
@@ -138,9 +142,12 @@ class Shell:
         for verb, option in (("run", "--kernel"), ("run", "--initrd"), ("run", "--disk"),
                              ("run", "--swap"), ("run", "--json"), ("run", "--control"),
                              ("demo", "--image"), ("demo", "--json"), ("stop", "--control"),
-                             ("status", "--control")):
+                             ("status", "--control"), ("image", "--manifest")):
             self.becomes(f"{verb} {option} vml", verb, option, "vmlinuz-6")
             self.becomes(f"{verb} {option}=vml", verb, f"{option}=vmlinuz-6")
+        self.becomes("image pack vml", "image", "pack", "vmlinuz-6")
+        self.becomes("image pack vmlinuz-6 dir", "image", "pack", "vmlinuz-6",
+                     f"directory{self.slash}")
         self.becomes("run --kernel dir", "run", "--kernel", f"directory{self.slash}")
         self.becomes("run --kernel with", "run", "--kernel", "with space")
 

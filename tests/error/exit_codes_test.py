@@ -96,7 +96,7 @@ class Codes(unittest.TestCase):
             self.assertEqual(vm.wait(LIMIT_S), STOPPED)
 
     def test_wrong_usage(self):
-        for verb in ("check", "demo", "doctor", "evict", "pause", "resume", "run", "sim",
+        for verb in ("check", "demo", "doctor", "evict", "image", "pause", "resume", "run", "sim",
                      "status", "stop"):
             self.assertEqual(self.code(verb, "--no-such-option"), USAGE, verb)
         self.assertEqual(self.code("no-such-verb"), USAGE)
@@ -107,11 +107,13 @@ class Codes(unittest.TestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
 
         def little_memory():
-            resource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))
+            # As much as the libraries take, and little more.
+            resource.setrlimit(resource.RLIMIT_AS, (14 << 20, 14 << 20))
 
         for words, limit in ((("check",), few_files), (("demo", "--image", "/none"), None),
                              (("demo", "--quiet"), few_files), (("sim",), little_memory),
                              (("sim", "--exhaustive"), little_memory),
+                             (("image", "info", "/none"), None),
                              (("run", "--kernel", "/none", "--local"), None)):
             self.assertEqual(self.code(*words, preexec_fn=limit), REFUSED, words)
         for verb in ("evict", "pause", "resume", "status", "stop"):

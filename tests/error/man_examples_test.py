@@ -73,7 +73,8 @@ def main(argv):
         os.environ["PATH"] = f"{asyncpf.parent}:{os.environ['PATH']}"
         for name, content in (("vmlinuz", powers_off()), ("initrd.img", b"initrd"),
                               ("conformance.elf", conformance.read_bytes()),
-                              ("root.img", bytes(1 << 20)), ("data.img", bytes(1 << 20))):
+                              ("root.img", bytes(1 << 20)), ("data.img", bytes(1 << 20)),
+                              ("mem", conformance.read_bytes() + bytes(1 << 20))):
             (folder / name).write_bytes(content)
         started = False
         for page, line in examples(source):

@@ -124,6 +124,7 @@ def run_commands(text, asyncpf, source, kernel):
     bad = 0
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        pathlib.Path(folder, "mem").write_bytes(os.urandom(1 << 20))
         started = False
         for line in commands(text):
             if "asyncpf" in line and "--help" not in line and not has_kvm:

@@ -46,7 +46,7 @@ class Setup(unittest.TestCase):
         self.assertRegex(done.stderr,
                          r"\Aasyncpf: cannot install: packages:[^:]*: not root; run as root: "
                          r"apt-get install -y( libc6-dev)? meson liburing-dev libseccomp-dev "
-                         r"libcmocka-dev\n\Z")
+                         r"libzstd-dev libxxhash-dev libssl-dev libcmocka-dev\n\Z")
 
     def test_with_root_it_installs_what_is_missing_alone(self):
         true, fail = "#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 1\n"
@@ -58,8 +58,8 @@ class Setup(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
-        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc acl zsh fish "
-                                   r"spin\Z")
+        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc acl zstd zsh "
+                                   r"fish spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
         self.assertEqual(done.returncode, 1)
@@ -86,7 +86,7 @@ class Setup(unittest.TestCase):
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
         names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "setfacl",
-                 "zsh", "fish", "spin")
+                 "zstd", "zsh", "fish", "spin")
         if not os.path.exists("/usr/include/stdio.h"):
             self.skipTest("no C library headers here")
         done = self.run_with({name: true for name in names}, "test")
