@@ -71,21 +71,26 @@ boot() {
 	shift 2
 	echo "@@ $n begin"
 	mkfifo console.$n
-	./asyncpf run --json stats.$n --control control.$n "$@" </dev/null >console.$n 2>&1 &
+	# Opened at both ends at once: who waits for the other end is interrupted by the end of any
+	# child, and the shell does not try again.
+	exec 3<>console.$n 4<console.$n 5>console.$n 3>&-
+	./asyncpf run --json stats.$n --control control.$n "$@" </dev/null >&5 2>&1 4<&- 5>&- &
 	pid=$!
-	limit $n $pid $limit &
+	exec 5>&-
+	limit $n $pid $limit 4<&- &
 	while IFS= read -r line; do
 		echo "$n| $line"
 		case $line in
 		*'"step":"boot",'*) spread $pid ;;
-		*'"step":"idle",'*) idle $n $pid & ;;
-		*'"step":"stand",'*) stand $n $pid "$line" & ;;
+		*'"step":"idle",'*) idle $n $pid 4<&- & ;;
+		*'"step":"stand",'*) stand $n $pid "$line" 4<&- & ;;
 		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
 			;;
 		esac
-	done <console.$n
+	done <&4
+	exec 4<&-
 	wait $pid
 	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"
 	rm -f console.$n stats.$n swap.$n

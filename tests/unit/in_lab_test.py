@@ -44,7 +44,7 @@ class Script(unittest.TestCase):
         with contextlib.redirect_stdout(out):
             outcomes = in_lab.outcomes_of(lines, commands)
             code = in_lab.report(outcomes, commands)
-        return code, [o for o, _ in outcomes], out.getvalue()
+        return code, [o for o, _, _ in outcomes], out.getvalue()
 
     def test_all_good(self):
         code, outcomes, text = self.run_commands(["/x/good", "a b"], ["no-newline"], ["skips"])
@@ -58,7 +58,8 @@ class Script(unittest.TestCase):
         self.assertEqual((code, outcomes), (1, ["failed", "failed", "passed"]))
         self.assertIn("failed: bad: exit code 3\n", text)
         self.assertIn("failed: dies: killed", text)
-        self.assertIn("wrong\n", text)
+        # Once more at the end, for who keeps no more.
+        self.assertIn("--- last of bad\nfailed: wrong\n", text)
 
     def test_nothing_passed_is_a_failure(self):
         self.assertEqual(self.run_commands(["skips"])[0], 1)
