@@ -15,7 +15,7 @@ MARKDOWN_COLUMNS_MAX = 120
 # README. What lies in a folder that we have not (linux/kvm.h, arch/x86/kvm/x86.c) is others'.
 WORD = r"(?:(?:\.\./)+)?(?:[\w.-]+/)*"
 PATH = re.compile(
-    r"(?<![\w./<$%~{}@:*?&=-])"
+    r"(?<![\w./<>$%~{}@:*?&=-])"
     rf"(?P<path>{WORD}[\w.-]*\w\.(?:c|h|py|md|txt|S|pml|map|build|ld|svg|bash)\b|"
     r"(?:[\w.-]+/)+(?:[\w-]+/?)?)(?![\w*<>{$%-]|\.\w|/\w)")
 OTHERS = {  # names of files that are not ours and stand without their folder
