@@ -345,7 +345,7 @@ extern const char skip_mark[];
 
 _Noreturn void checks_run(void);
 
-/* ap.c: the second processor */
+/* check_reset.c: the second processor */
 _Noreturn void ap_main(void);
 
 #endif

@@ -38,7 +38,7 @@ bool hst_pump(struct hst *h, struct hst_pump *p)
 
 bool hst_pump_due(const struct hst *h)
 {
-	return h->filled.head != NULL || h->io.ops->due(h->io.ctx);
+	return h->filled.first != NULL || h->io.ops->due(h->io.ctx);
 }
 
 void hst_pump_show(struct hst_pump *p)

@@ -45,31 +45,6 @@ void fetch_init(struct hst *h)
 	h->free_count = h->fetch_count;
 }
 
-static void queue_push(struct hst_queue *q, struct hst_fetch *f)
-{
-	f->next = NULL;
-	f->prev = q->tail;
-	if (q->tail)
-		q->tail->next = f;
-	else
-		q->head = f;
-	q->tail = f;
-}
-
-static void queue_remove(struct hst_queue *q, struct hst_fetch *f)
-{
-	if (f->prev)
-		f->prev->next = f->next;
-	else
-		q->head = f->next;
-	if (f->next)
-		f->next->prev = f->prev;
-	else
-		q->tail = f->prev;
-	f->next = NULL;
-	f->prev = NULL;
-}
-
 static void turn_append(struct hst *h, struct hst_queue *q)
 {
 	if (q->in_turn)
@@ -83,13 +58,9 @@ static void turn_append(struct hst *h, struct hst_queue *q)
 	h->turn_last = q;
 }
 
-static struct hst_fetch *queue_pop(struct hst_queue *q)
+static struct hst_fetch *fetch_take(struct list *l)
 {
-	struct hst_fetch *f = q->head;
-
-	if (f)
-		queue_remove(q, f);
-	return f;
+	return hst_fetch_of(list_take(l));
 }
 
 /* ---- reading ---- */
@@ -108,17 +79,17 @@ void fetch_filled(struct hst_fetch *f)
 	f->filled = true;
 	/* A block that has to be written out in any case needs no watching. */
 	f->showing = h->cfg.evict && !block_is(h, f->block, BLOCK_WRITTEN) ? HST_SHOW_WATCHED : 0;
-	queue_push(&h->filled, f);
+	list_append(&h->filled, &f->link);
 }
 
 void fetch_queue(struct hst_fetch *f)
 {
 	f->state = HST_FETCH_QUEUED;
 	if (f->urgent) {
-		queue_push(&f->h->urgent, f);
+		list_append(&f->h->urgent.fetches, &f->link);
 		return;
 	}
-	queue_push(&f->h->queues[f->owner], f);
+	list_append(&f->h->queues[f->owner].fetches, &f->link);
 	turn_append(f->h, &f->h->queues[f->owner]);
 }
 
@@ -136,7 +107,7 @@ static void fetch_free(struct hst_fetch *f)
 /* Read along, and nobody has asked for it until now. */
 static bool is_unwanted(const struct hst_fetch *f)
 {
-	return f->ahead && !f->waiters;
+	return f->ahead && !f->waiters.first;
 }
 
 void fetch_to_standby(struct hst_fetch *f)
@@ -363,8 +334,8 @@ static struct hst_fetch *next_in_turn(struct hst *h)
 		h->turn_first = q->next;
 		q->in_turn = false;
 		/* Empty: what was in it went to the urgent ones. */
-		f = queue_pop(q);
-		if (q->head)
+		f = fetch_take(&q->fetches);
+		if (q->fetches.first)
 			turn_append(h, q);
 	}
 	return f;
@@ -374,13 +345,13 @@ static struct hst_fetch *next_queued(struct hst *h)
 {
 	struct hst_fetch *f;
 
-	if (h->urgent.head && h->urgent_run < URGENT_RUN_MAX) {
+	if (h->urgent.fetches.first && h->urgent_run < URGENT_RUN_MAX) {
 		h->urgent_run++;
-		return queue_pop(&h->urgent);
+		return fetch_take(&h->urgent.fetches);
 	}
 	h->urgent_run = 0;
 	f = next_in_turn(h);
-	return f ? f : queue_pop(&h->urgent);
+	return f ? f : fetch_take(&h->urgent.fetches);
 }
 
 void fetch_dispatch(struct hst *h)
@@ -436,8 +407,8 @@ static void make_urgent(struct hst_fetch *f)
 		return;
 	f->urgent = true;
 	if (f->state == HST_FETCH_QUEUED) {
-		queue_remove(&h->queues[f->owner], f);
-		queue_push(&h->urgent, f);
+		list_remove(&h->queues[f->owner].fetches, &f->link);
+		list_append(&h->urgent.fetches, &f->link);
 	}
 }
 
@@ -598,11 +569,7 @@ void waiter_link(struct hst_waiter *w, struct hst_fetch *f, uint64_t since_ns)
 	f->h->standing += stands_still(w);
 	w->fetch = f;
 	w->since_ns = since_ns;
-	w->prev = NULL;
-	w->next = f->waiters;
-	if (f->waiters)
-		f->waiters->prev = w;
-	f->waiters = w;
+	list_append(&f->waiters, &w->link);
 }
 
 void waiter_unlink(struct hst_waiter *w)
@@ -610,12 +577,7 @@ void waiter_unlink(struct hst_waiter *w)
 	if (!w->fetch)
 		return;
 	w->fetch->h->standing -= stands_still(w);
-	if (w->prev)
-		w->prev->next = w->next;
-	else
-		w->fetch->waiters = w->next;
-	if (w->next)
-		w->next->prev = w->prev;
+	list_remove(&w->fetch->waiters, &w->link);
 	w->fetch = NULL;
 }
 
@@ -632,18 +594,19 @@ static bool shows_with(const struct hst_fetch *f, uint32_t end, const struct hst
 
 struct hst_fetch *hst_take_filled(struct hst *h)
 {
-	struct hst_fetch *f = queue_pop(&h->filled), *last = f;
+	struct hst_fetch *f = fetch_take(&h->filled), *last = f;
 	uint32_t end, most;
 
 	if (!f)
 		return NULL;
 	end = f->first + f->count;
 	most = f->first + (uint32_t)max_u64(SHOW_BYTES_MAX >> h->cfg.block_shift, 1);
-	while (end < most && shows_with(f, end, h->filled.head)) {
-		last->next = queue_pop(&h->filled);
+	while (end < most && shows_with(f, end, hst_fetch_of(h->filled.first))) {
+		last->next = fetch_take(&h->filled);
 		last = last->next;
 		end += last->count;
 	}
+	last->next = NULL;
 	for (struct hst_fetch *at = f; at; at = at->next)
 		at->showing = (at->showing & HST_SHOW_WATCHED) | at->views;
 	return f;
@@ -663,21 +626,11 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 			       f->showing & HST_SHOW_WATCHED, e);
 }
 
-/* Waiters are pushed in front; the one who came first is served first. */
-static struct hst_waiter *first_waiter(struct hst_fetch *f)
-{
-	struct hst_waiter *w = f->waiters;
-
-	while (w && w->next)
-		w = w->next;
-	return w;
-}
-
 static void shown(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
 	uint64_t now = hst_now(h);
-	struct hst_waiter *w, *prev;
+	struct hst_waiter *w;
 
 	ASSERT(f->state == HST_FETCH_FILLED);
 	if (why) {
@@ -697,8 +650,7 @@ static void shown(struct hst_fetch *f, const struct err *why)
 		h->blocks_present++;
 		block_enlist(h, block);
 	}
-	for (w = first_waiter(f); w; w = prev) {
-		prev = w->prev;
+	while ((w = hst_waiter_of(f->waiters.first))) {
 		waiter_unlink(w);
 		w->ready(h, w, now);
 	}

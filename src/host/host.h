@@ -22,6 +22,7 @@
 
 #include "abi/pv.h"
 #include "base/hist.h"
+#include "base/list.h"
 #include "base/timer.h"
 #include "engine/engine.h"
 #include "host/ram.h"
@@ -97,7 +98,7 @@ struct hst_vcpu;
  * caller (device access); linked in exactly one fetch while `fetch` is set.
  */
 struct hst_waiter {
-	struct hst_waiter *next, *prev;
+	struct list_link link;
 	struct hst_fetch *fetch;
 	struct hst_vcpu *v; /* NULL: an outside waiter */
 	/* The block is there; called once, `fetch` is NULL by then. */
@@ -125,9 +126,9 @@ struct hst_fetch {
 	struct src_read rd;
 	struct hst *h;
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
-	struct hst_waiter *waiters;
-	struct hst_fetch *next; /* of its queue, the filled list or the free list */
-	struct hst_fetch *prev; /* of its queue */
+	struct list waiters;    /* who came first is first */
+	struct list_link link;  /* of its queue, or the filled list */
+	struct hst_fetch *next; /* of what becomes visible with it, or the free list */
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	/* There are hundreds of fetches for each vCPU: no more bits than are needed. */
@@ -152,8 +153,18 @@ struct hst_fetch {
 	enum hst_fetch_state state : 8;
 };
 
+static inline struct hst_fetch *hst_fetch_of(struct list_link *link)
+{
+	return LIST_ENTRY(link, struct hst_fetch, link);
+}
+
+static inline struct hst_waiter *hst_waiter_of(struct list_link *link)
+{
+	return LIST_ENTRY(link, struct hst_waiter, link);
+}
+
 struct hst_queue {
-	struct hst_fetch *head, *tail;
+	struct list fetches;
 	struct hst_queue *next; /* whose turn comes after it */
 	bool in_turn;
 };
@@ -460,7 +471,7 @@ struct hst {
 	uint64_t read_ns;  /* moving mean of what reads took */
 	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */
 	uint32_t in_guest; /* vCPUs whose `where` is HST_IN_GUEST */
-	struct hst_queue filled;
+	struct list filled;
 	struct mem_touch later[HST_TOUCHES_MAX]; /* there was no fetch left for them */
 	unsigned later_count;
 	unsigned touched_again; /* touches in a row of what had been touched already */

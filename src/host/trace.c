@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See trace.h. Test: tests/unit/host_trace_test.c. */
+/* See trace.h. Test: tests/error/trace_test.py. */
 #include "host/trace.h"
 
 #include "host/block.h"

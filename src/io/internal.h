@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 #include "io/queue.h"
 #include "port/io.h"
 
@@ -22,9 +23,21 @@ enum ioq_kind { IOQ_READS, IOQ_WRITES, IOQ_KINDS };
 enum ioq_cancel { IOQ_CANCEL_NO = 0, IOQ_CANCEL_DUE, IOQ_CANCEL_SENT };
 
 struct ioq_list {
-	struct io_req *head, *tail;
+	struct list reqs;
 	uint32_t len;
 };
+
+/* NULL: none. */
+static inline struct io_req *ioq_first(const struct ioq_list *l)
+{
+	return LIST_ENTRY(l->reqs.first, struct io_req, priv.link);
+}
+
+/* In the same list, also when rq has just left it. */
+static inline struct io_req *ioq_next(const struct io_req *rq)
+{
+	return LIST_ENTRY(rq->priv.link.next, struct io_req, priv.link);
+}
 
 /*
  * How requests are carried out. begin, cancel and look are called under the lock, by whoever may

@@ -38,26 +38,13 @@
 static void ioq_list_add(struct ioq_list *l, struct io_req *rq, enum ioq_state state)
 {
 	rq->priv.state = (uint8_t)state;
-	rq->priv.prev = l->tail;
-	rq->priv.next = NULL;
-	if (l->tail)
-		l->tail->priv.next = rq;
-	else
-		l->head = rq;
-	l->tail = rq;
+	list_append(&l->reqs, &rq->priv.link);
 	l->len++;
 }
 
 static void ioq_list_del(struct ioq_list *l, struct io_req *rq)
 {
-	if (rq->priv.prev)
-		rq->priv.prev->priv.next = rq->priv.next;
-	else
-		l->head = rq->priv.next;
-	if (rq->priv.next)
-		rq->priv.next->priv.prev = rq->priv.prev;
-	else
-		l->tail = rq->priv.prev;
+	list_remove(&l->reqs, &rq->priv.link);
 	l->len--;
 	rq->priv.state = IOQ_IDLE;
 }
@@ -102,7 +89,7 @@ void ioq_end_waiting(struct ioq *q, int code)
 	struct io_req *rq;
 
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++)
-		while ((rq = q->waiting[kind].head)) {
+		while ((rq = ioq_first(&q->waiting[kind]))) {
 			ioq_list_del(&q->waiting[kind], rq);
 			ioq_end(q, rq, code);
 		}
@@ -137,7 +124,7 @@ static void ioq_fill(struct ioq *q)
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++) {
 		struct io_req *rq;
 
-		while ((rq = q->waiting[kind].head) && q->busy[kind] < q->depth[kind]) {
+		while ((rq = ioq_first(&q->waiting[kind])) && q->busy[kind] < q->depth[kind]) {
 			if (!q->ops->begin(q, rq))
 				return;
 			ioq_list_del(&q->waiting[kind], rq);
@@ -145,7 +132,8 @@ static void ioq_fill(struct ioq *q)
 			q->busy[kind]++;
 		}
 	}
-	for (struct io_req *rq = q->begun.head; rq && q->cancels_due; rq = rq->priv.next) {
+	for (struct io_req *rq = ioq_first(&q->begun); rq && q->cancels_due;
+	     rq = ioq_next(rq)) {
 		if (rq->priv.cancel != IOQ_CANCEL_DUE)
 			continue;
 		if (!q->ops->cancel(q, rq))
@@ -217,11 +205,11 @@ static void ioq_try(struct ioq *q, unsigned most)
 {
 	struct io_req *rq, *next;
 
-	for (rq = q->waiting[IOQ_READS].head; rq && most > 0; rq = next) {
+	for (rq = ioq_first(&q->waiting[IOQ_READS]); rq && most > 0; rq = next) {
 		struct iovec to = {rq->priv.buf, rq->priv.len};
 		ssize_t n;
 
-		next = rq->priv.next;
+		next = ioq_next(rq);
 		if (rq->priv.tried || rq->priv.file->uncached)
 			continue;
 		rq->priv.tried = true;
@@ -381,7 +369,7 @@ static unsigned ioq_run_done(struct ioq *q)
 	struct io_req *rq;
 
 	/* Bounded by what was there, as take is, however much the callbacks queue. */
-	for (; ended && (rq = q->ended.head); ended--) {
+	for (; ended && (rq = ioq_first(&q->ended)); ended--) {
 		ioq_list_del(&q->ended, rq);
 		rq->done(rq, rq->priv.res);
 		count++;
@@ -477,7 +465,7 @@ void ioq_drain(struct ioq *q)
 
 	q->closing = true;
 	ioq_end_waiting(q, -ECANCELED);
-	for (rq = q->begun.head; rq; rq = rq->priv.next) {
+	for (rq = ioq_first(&q->begun); rq; rq = ioq_next(rq)) {
 		if (rq->priv.cancel == IOQ_CANCEL_NO)
 			ioq_cancel_req(q, rq);
 	}

@@ -127,8 +127,8 @@ static void uring_die(struct uring *u, int code)
 
 	u->q.dead = code;
 	uring_void_entries(u, left);
-	for (rq = u->q.begun.head; rq; rq = next) {
-		next = rq->priv.next;
+	for (rq = ioq_first(&u->q.begun); rq; rq = next) {
+		next = ioq_next(rq);
 		if ((int32_t)(rq->priv.seq - taken) >= 0)
 			ioq_end_begun(&u->q, rq, code);
 	}

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 
 struct io_file; /* opened by the implementation */
 
@@ -26,7 +27,7 @@ struct io_req {
 	void (*done)(struct io_req *rq, int res);
 	/* Scratch of the implementation until done; nobody else looks at it. */
 	struct {
-		struct io_req *prev, *next;
+		struct list_link link;
 		struct io_file *file;
 		void *buf;
 		uint64_t off;

@@ -441,7 +441,6 @@ void sim_chk_host_access(struct sim *w, uint32_t page)
 
 void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 {
-	const struct hst_waiter *x = f->waiters;
 	uint32_t page = (uint32_t)((uint64_t)f->first << w->cfg.block_shift >> PAGE_SHIFT);
 	uint32_t end = page + (f->count << (w->cfg.block_shift - PAGE_SHIFT));
 
@@ -459,9 +458,8 @@ void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 	/* Wanted in the other view as well by now: nobody is told before it is there, too. */
 	if (f->views & ~f->showing)
 		return;
-	while (x && x->next)
-		x = x->next;
-	for (; x; x = x->prev) {
+	for (struct list_link *at = f->waiters.first; at; at = at->next) {
+		const struct hst_waiter *x = hst_waiter_of(at);
 		struct sim_np *np;
 
 		if (!x->v || x == &x->v->sync)

@@ -16,11 +16,11 @@ struct tally {
 
 static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, struct tally *t)
 {
-	const struct hst_waiter *prev = NULL;
+	const struct list_link *prev = NULL;
 	enum hst_fetch_state s = f->state;
 
 	if (s == HST_FETCH_FREE)
-		return f->waiters ? "somebody waits for a free fetch" : NULL;
+		return f->waiters.first ? "somebody waits for a free fetch" : NULL;
 	t->used++;
 	t->queued += s == HST_FETCH_QUEUED;
 	t->in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
@@ -29,8 +29,8 @@ static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, s
 	for (uint32_t b = f->first; b < f->first + f->count; b++)
 		if (block_kind(h, b) != BLOCK_FETCHING || block_fetch(h, b) != f)
 			return "a block does not name its fetch";
-	for (const struct hst_waiter *x = f->waiters; x; prev = x, x = x->next)
-		if (x->fetch != f || x->prev != prev)
+	for (struct list_link *at = f->waiters.first; at; prev = at, at = at->next)
+		if (hst_waiter_of(at)->fetch != f || at->prev != prev)
 			return "a list of waiters is broken";
 	return NULL;
 }
@@ -40,13 +40,14 @@ static const char *kernel_mode_waits_in_turn(const struct hst *h)
 {
 	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
 		const struct hst_vcpu *v = &h->vcpus[i];
-		const struct hst_fetch *f = v->sync.fetch, *q = h->urgent.head;
+		const struct hst_fetch *f = v->sync.fetch;
+		const struct hst_fetch *q = hst_fetch_of(h->urgent.fetches.first);
 
 		if (!f || f->state != HST_FETCH_QUEUED || v->phase == HST_PHASE_RUN ||
 		    !v->phase_kernel_mode)
 			continue;
 		while (q && q != f)
-			q = q->next;
+			q = hst_fetch_of(q->link.next);
 		if (!q)
 			return "kernel mode waits behind others";
 	}

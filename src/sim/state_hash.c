@@ -127,7 +127,8 @@ static void mix_fetch(uint64_t *h, const struct hst *d, const struct hst_fetch *
 {
 	mix(h, (uint64_t)f->state | (uint64_t)f->block << 8 | (uint64_t)f->tries << 40 |
 		       (uint64_t)f->sampled << 48);
-	for (const struct hst_waiter *x = f->waiters; x; x = x->next) {
+	for (struct list_link *at = f->waiters.first; at; at = at->next) {
+		const struct hst_waiter *x = hst_waiter_of(at);
 		const struct hst_vcpu *v = x->v;
 		bool sync = v && x == &v->sync;
 
@@ -137,10 +138,10 @@ static void mix_fetch(uint64_t *h, const struct hst *d, const struct hst_fetch *
 	(void)d;
 }
 
-static void mix_queue(uint64_t *h, const struct hst_queue *q)
+static void mix_queue(uint64_t *h, const struct list *fetches)
 {
-	for (const struct hst_fetch *f = q->head; f; f = f->next)
-		mix(h, f->block);
+	for (struct list_link *at = fetches->first; at; at = at->next)
+		mix(h, hst_fetch_of(at)->block);
 	mix(h, UINT64_MAX);
 }
 
@@ -157,8 +158,8 @@ static void mix_driver(uint64_t *h, const struct sim *w)
 			mix_fetch(h, d, block_fetch(d, b));
 	}
 	for (unsigned i = 0; i <= d->cfg.vcpus; i++)
-		mix_queue(h, &d->queues[i]);
-	mix_queue(h, &d->urgent);
+		mix_queue(h, &d->queues[i].fetches);
+	mix_queue(h, &d->urgent.fetches);
 	mix(h, d->urgent_run);
 	mix_queue(h, &d->filled);
 	mix(h, (d->turn_first ? (uint64_t)(d->turn_first - d->queues) : 255) |

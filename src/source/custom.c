@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/list.h"
 #include "source/source.h"
 
 enum slot_state {
@@ -42,8 +43,9 @@ enum slot_state {
 struct slot {
 	uint64_t word; /* atomic: generation, SLOT_IN_CALL, state */
 	struct src_read *rd;
-	struct slot *prev, *next; /* of what is to be told; next also while free */
-	bool listed;              /* it is to be told of: that is to be read, or cancelled */
+	struct slot *next;     /* while free */
+	struct list_link link; /* of what is to be told */
+	bool listed;           /* it is to be told of: that is to be read, or cancelled */
 	bool cancelled;
 	struct slot *answered_next; /* of the stack of answers */
 	/* The answer. */
@@ -59,8 +61,8 @@ struct src_custom {
 	uint32_t slot_count;
 	struct slot *slots;
 	struct slot *free;
-	struct slot *first, *last; /* to be told */
-	struct slot *answered;     /* atomic: the last answer first */
+	struct list due;       /* to be told */
+	struct slot *answered; /* atomic: the last answer first */
 };
 
 static enum slot_state state_of(uint64_t word)
@@ -99,13 +101,7 @@ static void list(struct src_custom *c, struct slot *s)
 {
 	ASSERT(!s->listed);
 	s->listed = true;
-	s->prev = c->last;
-	s->next = NULL;
-	if (c->last)
-		c->last->next = s;
-	else
-		c->first = s;
-	c->last = s;
+	list_append(&c->due, &s->link);
 }
 
 static void unlist(struct src_custom *c, struct slot *s)
@@ -113,14 +109,7 @@ static void unlist(struct src_custom *c, struct slot *s)
 	if (!s->listed)
 		return;
 	s->listed = false;
-	if (s->prev)
-		s->prev->next = s->next;
-	else
-		c->first = s->next;
-	if (s->next)
-		s->next->prev = s->prev;
-	else
-		c->last = s->prev;
+	list_remove(&c->due, &s->link);
 }
 
 /* ---- the end of a read ---- */
@@ -196,7 +185,7 @@ static void custom_close(struct src *src)
 {
 	struct src_custom *c = CONTAINER_OF(src, struct src_custom, src);
 
-	ASSERT(!c->first && !__atomic_load_n(&c->answered, __ATOMIC_RELAXED));
+	ASSERT(!c->due.first && !__atomic_load_n(&c->answered, __ATOMIC_RELAXED));
 	__atomic_store_n(&c->closed, true, __ATOMIC_RELEASE);
 	c->hooks.close(c->hooks.ctx);
 }
@@ -252,12 +241,12 @@ void src_custom_free(struct src_custom *c)
 
 bool src_custom_due(const struct src_custom *c)
 {
-	return c->first != NULL;
+	return c->due.first != NULL;
 }
 
 bool src_custom_next(struct src_custom *c, struct src_custom_call *ret)
 {
-	struct slot *s = c->first;
+	struct slot *s = LIST_ENTRY(c->due.first, struct slot, link);
 
 	if (!s)
 		return false;

@@ -157,17 +157,17 @@ static inline const char *hx_evict_broken(const struct hst *h, const struct hst_
 
 static inline const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f)
 {
-	const struct hst_waiter *prev = NULL;
+	const struct list_link *prev = NULL;
 
 	if (f->state == HST_FETCH_FREE)
-		return f->waiters ? "somebody waits for a free fetch" : NULL;
+		return f->waiters.first ? "somebody waits for a free fetch" : NULL;
 	if (f->block < f->first || f->block >= f->first + f->count)
 		return "a fetch does not bring its own block";
 	for (uint32_t b = f->first; b < f->first + f->count; b++)
 		if (block_kind(h, b) != BLOCK_FETCHING || block_fetch(h, b) != f)
 			return "a block does not name its fetch";
-	for (const struct hst_waiter *w = f->waiters; w; prev = w, w = w->next)
-		if (w->fetch != f || w->prev != prev)
+	for (struct list_link *at = f->waiters.first; at; prev = at, at = at->next)
+		if (hst_waiter_of(at)->fetch != f || at->prev != prev)
 			return "list of waiters";
 	return NULL;
 }

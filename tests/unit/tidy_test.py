@@ -284,6 +284,93 @@ class Names(TreeTest):
         self.fires("src/engine/a.c", SPDX + "/* abi.md 1.4 */\n", "a section by its number")
 
 
+class Documents(TreeTest):
+    """What comments and documents say of other files."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("docs/a.md", "# A title\n\n## One, or two: `x`\n```\n# no heading\n```\n")
+        self.write("docs/decisions/0001-why.md", "x\n")
+        self.write("src/vmm/boot/acpi.c", SPDX)
+        self.write("include/asyncpf/asyncpf.h", SPDX)
+        self.write("tests/unit/b_test.c", SPDX)
+        self.write("src/port/io.h", SPDX)
+
+    def test_what_is_there(self):
+        self.write("src/vmm/boot/b.c", SPDX + """\
+/*
+ * acpi.c, boot/acpi.c, vmm/boot/acpi.c, src/vmm/boot/acpi.c:f(), types.h, asyncpf/asyncpf.h,
+ * base/types.h, tests/unit/b_test.c, docs/, docs/decisions/0001, docs/a.md, vmm/README,
+ * ../boot/acpi.c, *.c, and/or, X.h. Others': linux/kvm.h, arch/x86/kvm/x86.c, /etc/x.md, <a.h>.
+ */
+int f(const char *docs_none_md); /* "docs/{none}.md" */
+const char *const name = "docs/none.md";
+""".replace(", X.h", ""))
+        self.write("docs/b.md", "[a](a.md#one-or-two-x) [c](../src/vmm/boot/acpi.c) "
+                   "[d](https://example.org/none.md) [e](#here) `a.md`\n\n## Here\n")
+        self.write("tools/a.py", "# SPDX-License-Identifier: x\n\"\"\"See docs/a.md.\"\"\"\n"
+                   "A = 'docs/none.md'\n")
+        self.assertEqual(self.tidy(), [])
+
+    def test_no_such_path(self):
+        words = ("port/mem.h", "tests/unit/none_test.c", "none.c", "docs/none.md", "docs/none/",
+                 "docs/README", "docs/decisions/0002", "../boot/none.c")
+        for name, before, after in (
+                ("src/vmm/boot/b.c", SPDX + "/*\n", " */\n"), ("docs/b.md", "x\n", "y\n"),
+                ("tools/a", "#!/bin/sh\n# SPDX-License-Identifier: x\n", ""),
+                ("tools/a.py", '# SPDX-License-Identifier: x\ndef f():\n    """Of\n', '    """\n')):
+            with self.subTest(name=name):
+                mark = "# " if name == "tools/a" else ""
+                self.write(name, before + "".join(f"{mark}{w}, x\n" for w in words) + after)
+                first = before.count("\n") + 1
+                self.assertEqual(self.tidy(), [
+                    f"{name}:{n}: {word} is named, there is no such file or folder"
+                    for n, word in enumerate(words, first)])
+                (self.root / name).unlink()
+
+    def test_links(self):
+        self.fires("docs/b.md", "[a](none)\n", ":1: link to none,")
+        self.fires("docs/b.md", "[a](a.md#three)\n", ':1: "three" of a.md is named')
+        self.fires("docs/b.md", "[a](#three)\n", ':1: "three" of b.md is named')
+
+    def test_headings(self):
+        self.write("src/base/a.c", SPDX + '/* docs/a.md, "A title" */\n')
+        self.assertEqual(self.tidy(), [])
+        for heading in ("Three", "no heading"):
+            self.fires("src/base/a.c", SPDX + f'/* (docs/a.md, "{heading}") */\n',
+                       f':2: "{heading}" of docs/a.md is named')
+
+
+class Width(TreeTest):
+    def reflow(self, text):
+        self.write("docs/a.md", text)
+        subprocess.run([SOURCE / "tools/tidy", "--root", self.root, "--reflow"],
+                       capture_output=True, check=True)
+        return (self.root / "docs/a.md").read_text(encoding="utf-8")
+
+    def test_too_wide(self):
+        self.fires("docs/a.md", "x " * 60 + "y\n", ":1: 121 columns")
+        self.fires("docs/a.md", "    " + "x " * 60 + "y\n", ":1: 125 columns")
+
+    def test_what_cannot_be_broken(self):
+        self.write("docs/a.md", "x " * 59 + "yz\n\n| " + "x " * 100 + "|\n" + "y" * 130 + "\n")
+        self.assertEqual(self.tidy(), [])
+
+    def test_reflow(self):
+        wide = ("word " * 30).strip()
+        self.assertEqual(self.reflow(f"# T\n\n{wide}\nend\n\nshort\nlines\n"),
+                         "# T\n\n" + ("word " * 24).strip() + "\n" + "word " * 6
+                         + "end\n\nshort\nlines\n")
+        self.assertEqual(self.reflow(f"- {wide}\n  end\n- b\n"),
+                         "- " + ("word " * 23).strip() + "\n  " + "word " * 7 + "end\n- b\n")
+        for kept in (f"| {wide}|\n", f"```\n{'x' * 130}\n```\n", "1. a\n   b\n2. c\n"):
+            self.assertEqual(self.reflow(kept), kept)
+
+    def test_reflow_makes_no_item(self):
+        text = self.reflow("w " * 59 + "ww - and more\n")
+        self.assertEqual(text, ("w " * 59).strip() + "\nww - and more\n")
+
+
 class Commits(TreeTest):
     def git(self, *words):
         env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

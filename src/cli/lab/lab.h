@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where tools/lab is, and becoming it. Test: tests/error/lab_tool_test.py.
+ * Where tools/lab is, and becoming it. Test: tests/error/run_lab_test.py.
  */
 #ifndef CLI_LAB_H
 #define CLI_LAB_H

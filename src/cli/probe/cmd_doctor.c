@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf doctor`: shows what probe.c found out, and what follows from it.
- * Tests: tests/error/doctor_test.py, doctor_refusal_test.py.
+ * Tests: tests/error/doctor_test.py, refusal_test.py.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf run` in the lab: whether it must, what can be checked before, and the start.
- * See run.h. Tests: tests/error/run_lab_test.py, tests/lab/lab_test.py.
+ * See run.h. Tests: tests/error/run_lab_test.py, tests/lab/lab_run_test.py.
  */
 #include <errno.h>
 #include <fcntl.h>

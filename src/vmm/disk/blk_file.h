@@ -6,7 +6,7 @@
  * whole sectors. Never O_DIRECT: that pins guest memory, which the library would have to be told of
  * (config.pins_are_held).
  *
- * Threads: one at a time. Tests: tests/unit/blk_file_test.c, tests/integration/disk_device_test.py.
+ * Threads: one at a time. Tests: tests/unit/blk_file_test.c, tests/integration/devices_test.c.
  */
 #ifndef VMM_BLK_FILE_H
 #define VMM_BLK_FILE_H

@@ -9,7 +9,7 @@
  *     machine_control_stop(mc);
  *     machine_close(m);
  *
- * Test: tests/integration/machine_control_test.py.
+ * Test: tests/integration/run_control_test.py.
  */
 #ifndef VMM_MACHINE_CONTROL_H
 #define VMM_MACHINE_CONTROL_H

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See wrap.h. Reads that wait are entered from the list's end: where all wait equally long the
+ * place is the end itself.
+ */
+#include "source/wrap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/assert.h"
+
+static struct wrap_read *first_waiting(const struct wrap *w)
+{
+	return LIST_ENTRY(w->waiting.first, struct wrap_read, link);
+}
+
+static void rearm(struct wrap *w)
+{
+	const struct wrap_read *first = first_waiting(w);
+
+	if (!first || first->due_ns == NS_NEVER)
+		timer_cancel(w->timers, &w->timer);
+	else if (!timer_armed(&w->timer) || w->timer.due_ns != first->due_ns)
+		timer_arm(w->timers, &w->timer, first->due_ns);
+}
+
+static void unwait(struct wrap_read *wr)
+{
+	list_remove(&wr->owner->waiting, &wr->link);
+	wr->waiting = false;
+	wr->owner->waiting_count--;
+}
+
+static void fire(struct timer *tm, uint64_t now_ns)
+{
+	struct wrap *w = CONTAINER_OF(tm, struct wrap, timer);
+	struct wrap_read *wr;
+
+	/* Counted: a `done` below may bring new reads, which are for the next time. */
+	for (uint32_t n = w->waiting_count;
+	     n && (wr = first_waiting(w)) && wr->due_ns <= now_ns; n--) {
+		unwait(wr);
+		wrap_pass(wr);
+	}
+	rearm(w);
+}
+
+static void inner_done(struct src_read *inner, const struct err *why)
+{
+	wrap_end(CONTAINER_OF(inner, struct wrap_read, inner), why);
+}
+
+struct wrap *wrap_open(size_t bytes, const struct src_ops *ops, struct src *inner,
+		       const struct src_env *env, const char *what, const char *cancelled,
+		       int *ret_code, struct err *e)
+{
+	struct wrap *w = calloc(1, bytes);
+
+	if (w)
+		w->pool = calloc(env->reads_max, sizeof(*w->pool));
+	if (!w || !w->pool) {
+		free(w);
+		*ret_code = err_set(e, -ENOMEM, "%s source: out of memory", what);
+		return NULL;
+	}
+	if (!timers_lend(env->timers)) {
+		free(w->pool);
+		free(w);
+		*ret_code = err_set(e, -ENOSPC, "%s source: too many delays and faults in one VM",
+				    what);
+		return NULL;
+	}
+	w->src = (struct src){.ops = ops, .size = inner->size};
+	w->inner = inner;
+	w->clock = env->clock;
+	w->cancelled = cancelled;
+	w->timers = env->timers;
+	w->timer.fire = fire;
+	for (uint32_t i = env->reads_max; i-- > 0;) {
+		w->pool[i].inner.done = inner_done;
+		w->pool[i].owner = w;
+		w->pool[i].next = w->free;
+		w->free = &w->pool[i];
+	}
+	return w;
+}
+
+struct wrap_read *wrap_begin(struct wrap *w, struct src_read *rd)
+{
+	struct wrap_read *wr = w->free;
+
+	ASSERT(wr); /* env->reads_max */
+	w->free = wr->next;
+	wr->rd = rd;
+	wr->inner.offset = rd->offset;
+	wr->inner.buf = rd->buf;
+	wr->inner.len = rd->len;
+	wr->inner.urgent = rd->urgent;
+	wr->inner.late = rd->late;
+	rd->held_by = wr;
+	return wr;
+}
+
+void wrap_pass(struct wrap_read *wr)
+{
+	struct src *inner = wr->owner->inner;
+
+	inner->ops->read(inner, &wr->inner);
+}
+
+void wrap_wait(struct wrap_read *wr, uint64_t due_ns)
+{
+	struct wrap *w = wr->owner;
+	struct list_link *behind = w->waiting.last;
+
+	while (behind && CONTAINER_OF(behind, struct wrap_read, link)->due_ns > due_ns)
+		behind = behind->prev;
+	wr->due_ns = due_ns;
+	list_insert(&w->waiting, behind, &wr->link);
+	wr->waiting = true;
+	w->waiting_count++;
+	rearm(w);
+}
+
+void wrap_end(struct wrap_read *wr, const struct err *why)
+{
+	struct src_read *rd = wr->rd;
+
+	/* Free first: `done` may read again. */
+	wr->rd = NULL;
+	wr->next = wr->owner->free;
+	wr->owner->free = wr;
+	rd->done(rd, why);
+}
+
+void wrap_cancel(struct src *s, struct src_read *rd)
+{
+	struct wrap *w = CONTAINER_OF(s, struct wrap, src);
+	struct wrap_read *wr = rd->held_by;
+	struct err why;
+
+	ASSERT(wr->rd == rd);
+	if (!wr->waiting) {
+		w->inner->ops->cancel(w->inner, &wr->inner);
+		return;
+	}
+	unwait(wr);
+	rearm(w);
+	(void)err_sys(&why, -ECANCELED, "%s at byte %llu", w->cancelled,
+		      (unsigned long long)rd->offset);
+	wrap_end(wr, &why);
+}
+
+int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	return src_load(CONTAINER_OF(s, struct wrap, src)->inner, offset, buf, len, e);
+}
+
+void wrap_close(struct src *s)
+{
+	struct wrap *w = CONTAINER_OF(s, struct wrap, src);
+
+	ASSERT(!w->waiting.first);
+	src_close(w->inner);
+	timers_take_back(w->timers);
+	free(w->pool);
+	free(w);
+}
