@@ -107,7 +107,7 @@ static int read_config(const struct apf_config *c, struct apf_config *ret, struc
 /* Room for what cannot be taken away, with something left to work with. */
 static uint64_t resident_min(const struct apf_config *c)
 {
-	return max_u64(4ull << 20, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
+	return max_u64(RESIDENT_MIN, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
 }
 
 /* Outstanding faults of all vCPUs: each has an entry of a few hundred bytes. */
