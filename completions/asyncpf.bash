@@ -6,7 +6,8 @@ _asyncpf_values()
 {
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
-		run--json | run--trace | run--swap | image--manifest | *--control) echo @files ;;
+		run--json | run--trace | run--swap | image--manifest | report--output | \
+		report--svg | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
 	demo--io | run--io) echo 'auto uring threads' ;;
@@ -39,6 +40,7 @@ _asyncpf_options()
 	image) words='--threads --manifest --force --quiet --level --frame-bytes --format --block
 		--errors --json --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
+	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
@@ -81,7 +83,7 @@ _asyncpf()
 
 	if ((last == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pause
-			resize resume run sim status stop --help --version' -- "$word")
+			report resize resume run sim status stop --help --version' -- "$word")
 		return
 	fi
 	_asyncpf_options "${said[1]}"

@@ -8,7 +8,7 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor events evict image pause resize resume run sim status stop
+set -l verbs check demo doctor events evict image pause report resize resume run sim status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
@@ -22,6 +22,7 @@ complete -c asyncpf -n $none -a events -d 'what happens to a running VM'
 complete -c asyncpf -n $none -a evict -d 'take memory away from a running VM'
 complete -c asyncpf -n $none -a image -d 'pack guest memory, unpack, verify it'
 complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
+complete -c asyncpf -n $none -a report -d 'a trace as a page with pictures'
 complete -c asyncpf -n $none -a resize -d 'how much of a VM may be resident'
 complete -c asyncpf -n $none -a resume -d 'let a paused VM go on'
 complete -c asyncpf -n $none -a run -d 'boot a kernel'
@@ -92,6 +93,11 @@ complete -c asyncpf -n "$of; and __fish_seen_subcommand_from pack unpack verify 
 set -l of '__fish_seen_subcommand_from pause'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
+set -l of '__fish_seen_subcommand_from report'
+complete -c asyncpf -n $of -F
+complete -c asyncpf -n $of -l output -r -F -d 'where the page goes'
+complete -c asyncpf -n $of -l svg -r -F -d 'write the pictures as files'
 
 set -l of '__fish_seen_subcommand_from resize'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'

@@ -27,6 +27,7 @@ static const struct verb verbs[] = {
 	{"evict", cmd_evict, "take memory away from a running VM"},
 	{"image", cmd_image, "pack guest memory, unpack, verify and describe it"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
+	{"report", cmd_report, "a trace as a page with pictures"},
 	{"resize", cmd_resize, "change how much of a running VM's memory may be resident"},
 	{"resume", cmd_resume, "let a paused VM go on, and try again what failed"},
 	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},
