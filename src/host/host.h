@@ -440,6 +440,8 @@ struct hst_hooks {
 	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
 	/* NULL, or: a step, for who draws a picture of it. */
 	void (*trace)(void *ctx, const struct apf_trace *t);
+	/* Where that is called only while this is not 0; NULL: always. */
+	const volatile uint16_t *trace_wanted;
 };
 
 struct hst {

@@ -11,6 +11,7 @@
 #include "kvm/vm.h"
 #include "lib/apf.h"
 #include "lib/guard.h"
+#include "lib/probes.h"
 #include "rights/limits.h"
 #include "source/source.h"
 
@@ -276,7 +277,9 @@ static void traced(void *ctx, const struct apf_trace *t)
 {
 	const struct apf *a = ctx;
 
-	a->cfg.on_trace(a->cfg.on_trace_ctx, t);
+	lib_probe(t);
+	if (a->cfg.on_trace)
+		a->cfg.on_trace(a->cfg.on_trace_ctx, t);
 }
 
 static void init_driver(struct apf *a, const struct hst_cfg *cfg)
@@ -288,7 +291,8 @@ static void init_driver(struct apf *a, const struct hst_cfg *cfg)
 		.trouble = trouble,
 		.ctx = a,
 		.wrote = wrote,
-		.trace = a->cfg.on_trace ? traced : NULL,
+		.trace = a->cfg.on_trace || lib_probes_on() ? traced : NULL,
+		.trace_wanted = a->cfg.on_trace ? NULL : lib_probes_on(),
 	};
 	hst_init(&a->hst, cfg, a->space);
 	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
