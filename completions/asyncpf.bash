@@ -33,7 +33,7 @@ _asyncpf_options()
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
 		--outstanding --queue-depth --io --source-timeout-ms
-		--timer-hz --seed --cold --json --trace --quiet --help --version' ;;
+		--timer-hz --seed --cold --plot --json --trace --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
 	events) words='--control --timeout --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
@@ -57,8 +57,8 @@ _asyncpf_options()
 	case $1 in
 	doctor | status) flags='--json --prometheus --help --version' ;;
 	image) flags='--force --quiet --json --help --version' ;;
-	*) flags='--quiet --stats --exit-port --lab --local --all --cold --no-limit --exhaustive
-		--scale --no-faults --log --help --version' ;;
+	*) flags='--quiet --stats --exit-port --lab --local --all --cold --plot --no-limit
+		--exhaustive --scale --no-faults --log --help --version' ;;
 	esac
 }
 

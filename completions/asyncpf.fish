@@ -58,6 +58,7 @@ complete -c asyncpf -n $of -l timer-hz -x -d 'the guest\'s preemption timer'
 complete -c asyncpf -n $of -l seed -x -d 'of content and orders'
 complete -c asyncpf -n $of -l json -r -F -d 'write the results as JSON'
 complete -c asyncpf -n $of -l trace -r -F -d 'write a timeline'
+complete -c asyncpf -n $of -l plot -d 'draw how far each run was when'
 complete -c asyncpf -n $of -l cold -d 'take the image out of the page cache'
 complete -c asyncpf -n $of -l quiet -d 'show no progress'
 
