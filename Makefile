@@ -70,6 +70,11 @@ demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 	$(call compile,$(BUILD),)
 	@tools/demo-linux $(BUILD) $(ARGS)
 
+pictures: ## those of docs/trace.md anew; ARGS=demo for those that need no lab; minutes
+	@tools/setup demo
+	$(call compile,$(BUILD),)
+	@tools/pictures $(BUILD) $(ARGS)
+
 test: ## every test; LAB=0 leaves out those in the lab, a quarter of an hour
 	@tools/setup test
 	$(call compile,$(BUILD),)
