@@ -33,8 +33,8 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all boot install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
-	fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
+.PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
+	valgrind fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
