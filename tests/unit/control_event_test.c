@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control_event.c: what is said comes back, in one line, and nothing else gets in. */
+/* vmm/control/control_event.c: what is said comes back, in one line, and nothing else gets in. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

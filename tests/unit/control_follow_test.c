@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/control.c: clients that follow, and the limit. */
+/* vmm/control/control.c: clients that follow, and the limit. */
 #include "control_fixture.h"
 
 /* The next event, whose uptime never falls. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cli/control_metrics.c: names by Prometheus' conventions, values in its units, labels escaped.
+ * cli/control/control_metrics.c: names by Prometheus' conventions, values in its units, labels
+ * escaped.
  * tests/error/metrics_test.py has its own parser, and promtool, look at the whole.
  */
 #include <setjmp.h>
