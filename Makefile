@@ -33,8 +33,8 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all boot install uninstall deb deb-test demo demo-linux test check asan tsan valgrind \
-	fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
+.PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
+	valgrind fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -69,6 +69,11 @@ demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 	@tools/setup demo
 	$(call compile,$(BUILD),)
 	@tools/demo-linux $(BUILD) $(ARGS)
+
+pictures: ## those of docs/trace.md anew; ARGS=demo for those that need no lab; minutes
+	@tools/setup demo
+	$(call compile,$(BUILD),)
+	@tools/pictures $(BUILD) $(ARGS)
 
 test: ## every test; LAB=0 leaves out those in the lab, a quarter of an hour
 	@tools/setup test

@@ -6,7 +6,8 @@ _asyncpf_values()
 {
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
-		run--json | run--trace | run--swap | image--manifest | *--control) echo @files ;;
+		run--json | run--trace | run--swap | image--manifest | report--output | \
+		report--svg | *--control) echo @files ;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
 	demo--io | run--io) echo 'auto uring threads' ;;
@@ -32,17 +33,20 @@ _asyncpf_options()
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
 		--outstanding --queue-depth --io --source-timeout-ms
-		--timer-hz --seed --cold --json --trace --quiet --help --version' ;;
+		--timer-hz --seed --cold --plot --json --trace --quiet --help --version' ;;
 	doctor) words='--json --help --version' ;;
+	events) words='--control --timeout --help --version' ;;
 	evict) words='--control --all --to --timeout --help --version' ;;
 	image) words='--threads --manifest --force --quiet --level --frame-bytes --format --block
 		--errors --json --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
+	report) words='--output --svg --help --version' ;;
+	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
-		--abi --resident-max --swap --swap-wrap --io --control --exit-port --user
+		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
-	status) words='--control --json --watch --timeout --help --version' ;;
+	status) words='--control --json --prometheus --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi
 		--exhaustive --states --scale --faults
@@ -51,10 +55,10 @@ _asyncpf_options()
 	esac
 	# These take no value; all others are followed by one.
 	case $1 in
-	doctor | status) flags='--json --help --version' ;;
+	doctor | status) flags='--json --prometheus --help --version' ;;
 	image) flags='--force --quiet --json --help --version' ;;
-	*) flags='--quiet --stats --exit-port --lab --local --all --cold --exhaustive
-		--scale --no-faults --log --help --version' ;;
+	*) flags='--quiet --stats --exit-port --lab --local --all --cold --plot --no-limit
+		--exhaustive --scale --no-faults --log --help --version' ;;
 	esac
 }
 
@@ -78,8 +82,8 @@ _asyncpf()
 	[[ $typed == [=:] ]] && typed=
 
 	if ((last == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor evict image pause resume run
-			sim status stop --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pause
+			report resize resume run sim status stop --help --version' -- "$word")
 		return
 	fi
 	_asyncpf_options "${said[1]}"

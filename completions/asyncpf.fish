@@ -8,7 +8,7 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor evict image pause resume run sim status stop
+set -l verbs check demo doctor events evict image pause report resize resume run sim status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
@@ -18,9 +18,12 @@ complete -c asyncpf -l version -d 'show the version and exit'
 complete -c asyncpf -n $none -a check -d 'a host\'s promises, checked by a guest'
 complete -c asyncpf -n $none -a demo -d 'the main job in one minute'
 complete -c asyncpf -n $none -a doctor -d 'what works on this host, and why not'
+complete -c asyncpf -n $none -a events -d 'what happens to a running VM'
 complete -c asyncpf -n $none -a evict -d 'take memory away from a running VM'
 complete -c asyncpf -n $none -a image -d 'pack guest memory, unpack, verify it'
 complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
+complete -c asyncpf -n $none -a report -d 'a trace as a page with pictures'
+complete -c asyncpf -n $none -a resize -d 'how much of a VM may be resident'
 complete -c asyncpf -n $none -a resume -d 'let a paused VM go on'
 complete -c asyncpf -n $none -a run -d 'boot a kernel'
 complete -c asyncpf -n $none -a sim -d 'simulation of the shipped code'
@@ -55,11 +58,16 @@ complete -c asyncpf -n $of -l timer-hz -x -d 'the guest\'s preemption timer'
 complete -c asyncpf -n $of -l seed -x -d 'of content and orders'
 complete -c asyncpf -n $of -l json -r -F -d 'write the results as JSON'
 complete -c asyncpf -n $of -l trace -r -F -d 'write a timeline'
+complete -c asyncpf -n $of -l plot -d 'draw how far each run was when'
 complete -c asyncpf -n $of -l cold -d 'take the image out of the page cache'
 complete -c asyncpf -n $of -l quiet -d 'show no progress'
 
 set -l of '__fish_seen_subcommand_from doctor'
 complete -c asyncpf -n $of -l json -d 'report as JSON'
+
+set -l of '__fish_seen_subcommand_from events'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
 
 set -l of '__fish_seen_subcommand_from evict'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
@@ -87,6 +95,17 @@ set -l of '__fish_seen_subcommand_from pause'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
 
+set -l of '__fish_seen_subcommand_from report'
+complete -c asyncpf -n $of -F
+complete -c asyncpf -n $of -l output -r -F -d 'where the page goes'
+complete -c asyncpf -n $of -l svg -r -F -d 'write the pictures as files'
+
+set -l of '__fish_seen_subcommand_from resize'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l resident-max -x -d 'at most this in host memory'
+complete -c asyncpf -n $of -l no-limit -d 'as much as the guest touches'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+
 set -l of '__fish_seen_subcommand_from resume'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
@@ -106,6 +125,7 @@ complete -c asyncpf -n $of -l resident-max -x -d 'at most this in host memory'
 complete -c asyncpf -n $of -l swap -r -F -d 'where cold memory goes'
 complete -c asyncpf -n $of -l swap-wrap -x -d 'wrapper around reads of it'
 complete -c asyncpf -n $of -l io -x -a 'auto uring threads' -d 'what reads and writes files'
+complete -c asyncpf -n $of -l name -x -d 'what the VM is called'
 complete -c asyncpf -n $of -l control -r -F -d 'make a control socket there'
 complete -c asyncpf -n $of -l exit-port -d 'let the guest choose the exit code'
 complete -c asyncpf -n $of -l user -x -a '(__fish_complete_users)' -d 'become that user'
@@ -120,6 +140,7 @@ complete -c asyncpf -n $of -l local -d 'run it on the KVM here'
 set -l of '__fish_seen_subcommand_from status'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
 complete -c asyncpf -n $of -l json -d 'show it as JSON'
+complete -c asyncpf -n $of -l prometheus -d 'show it as metrics'
 complete -c asyncpf -n $of -l watch -x -d 'show it again after so many seconds'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
 

@@ -249,6 +249,7 @@ FUNCTIONS = {
     "apf_io_used": (c_uint, [_APF]),
     "apf_release": (None, [_APF, c_uint64, c_uint64]),
     "apf_evict": (c_int, [_APF, c_uint64, _U64_RET, _ERROR]),
+    "apf_resident_max_set": (c_int, [_APF, c_uint64, _ERROR]),
     "apf_sigbus": (c_int, [c_void_p, c_void_p]),
     "apf_residency": (c_int, [_APF, c_uint64, c_uint64, c_void_p]),
     "apf_vcpu_attach": (c_int, [_APF, c_uint, c_int, _RUN, c_uint32, POINTER(_VCPU), _ERROR]),
@@ -662,6 +663,10 @@ class VM:
         resident = c_uint64()
         self._call_with_text("apf_evict", length, byref(resident))
         return resident.value
+
+    def set_resident_max(self, length):
+        """At most that many bytes are resident from now on; 0: no limit."""
+        self._call_with_text("apf_resident_max_set", length)
 
     def residency(self, gpa, length):
         """bytes with the flags of Block, one for each block."""

@@ -583,6 +583,14 @@ void apf_release(struct apf *a, uint64_t gpa, uint64_t len);
 int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *e);
 
 /*
+ * config.resident_max from now on, bytes; 0: no limit. Returns at once: what is resident beyond it
+ * is taken away as the VM runs on, and until then no more comes. What the host could give is not
+ * looked at. Any thread, after apf_start. -EINVAL: no swap file was configured; -ENOSPC: it is
+ * below 4 MiB, or below what config.resident_max needs beside what is pinned and held now.
+ */
+int apf_resident_max_set(struct apf *a, uint64_t bytes, struct apf_error *e);
+
+/*
  * Where the content of guest memory is, for who copies it: a byte for each block of
  * [gpa, gpa + len), which are multiples of block_bytes. As it is at that moment; a VM that is
  * paused keeps it. -EFAULT: not all of it is RAM; -EINVAL: no such multiples.

@@ -77,9 +77,12 @@ int cli_begin(const struct opts *o, int argc, char **argv, void *into, int *ret_
 int cmd_check(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_events(int argc, char **argv);
 int cmd_evict(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
+int cmd_report(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_lab_relay(int argc, char **argv);
 int cmd_run(int argc, char **argv); /* or the guest's own status: asyncpf-run(1) */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command: finds the verb and runs it. A verb is a row in `verbs` and a file
- * cmd_<verb>.c (cmd_control.c has five). Test: tests/error/cli_test.py.
+ * cmd_<verb>.c (cmd_control.c has seven). Test: tests/error/cli_test.py.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +23,12 @@ static const struct verb verbs[] = {
 	{"check", cmd_check, "what a host promises about page fault events, checked by a guest"},
 	{"demo", cmd_demo, "the main job in one minute: ways of serving faults compared"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},
+	{"events", cmd_events, "what happens to a running VM, line by line as it happens"},
 	{"evict", cmd_evict, "take memory away from a running VM"},
 	{"image", cmd_image, "pack guest memory, unpack, verify and describe it"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
+	{"report", cmd_report, "a trace as a page with pictures"},
+	{"resize", cmd_resize, "change how much of a running VM's memory may be resident"},
 	{"resume", cmd_resume, "let a paused VM go on, and try again what failed"},
 	{"run", cmd_run, "boot a kernel: stock Linux, or a test kernel of yours"},
 	{"status", cmd_status, "what a running VM does, and why it is paused"},

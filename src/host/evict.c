@@ -583,6 +583,22 @@ void hst_evict_to(struct hst *h, uint64_t bytes)
 	force(h, (uint32_t)max_u64(ev->force_drops, have > keep ? have - keep : 0));
 }
 
+void hst_resident_max_set(struct hst *h, uint64_t bytes)
+{
+	h->cfg.resident_max = bytes;
+	budget_limit(h);
+	/* More may have room now. */
+	fetch_dispatch(h);
+}
+
+uint64_t hst_resident_min(const struct hst *h)
+{
+	const struct hst_evict *ev = &h->evict;
+
+	return (uint64_t)(ev->pinned + ev->held_long + hst_blocks_min(h->cfg.vcpus))
+	       << h->cfg.block_shift;
+}
+
 bool hst_evict_forced(const struct hst *h)
 {
 	return h->evict.force_drops > 0 && !h->stopping;

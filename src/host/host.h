@@ -440,6 +440,8 @@ struct hst_hooks {
 	void (*wrote)(void *ctx, gpa_t gpa, uint64_t bytes);
 	/* NULL, or: a step, for who draws a picture of it. */
 	void (*trace)(void *ctx, const struct apf_trace *t);
+	/* Where that is called only while this is not 0; NULL: always. */
+	const volatile uint16_t *trace_wanted;
 };
 
 struct hst {
@@ -649,6 +651,14 @@ bool hst_evict_wanted(const struct hst *h);
  * until hst_evict_forced says false.
  */
 void hst_evict_to(struct hst *h, uint64_t bytes);
+/*
+ * cfg.resident_max from now on; cfg.evict is set. Not below hst_resident_min, or whoever is to work
+ * with it cannot. What is resident beyond it goes as if it had come just now; until it has,
+ * reads wait.
+ */
+void hst_resident_max_set(struct hst *h, uint64_t bytes);
+/* Bytes: what cannot be taken away now, and room to work. */
+uint64_t hst_resident_min(const struct hst *h);
 bool hst_evict_forced(const struct hst *h);
 /* Bytes of guest memory that host memory holds. */
 uint64_t hst_resident_bytes(const struct hst *h);

@@ -8,10 +8,16 @@
 void trace_tell(const struct hst *h, enum apf_trace_kind kind, uint32_t vcpu, roff_t off,
 		uint64_t bytes, uint32_t value);
 
+static inline bool trace_is_on(const struct hst *h)
+{
+	return __builtin_expect(h->hooks.trace != NULL, 0) &&
+	       (!h->hooks.trace_wanted || __builtin_expect(*h->hooks.trace_wanted != 0, 0));
+}
+
 static inline void trace(const struct hst *h, enum apf_trace_kind kind, uint32_t vcpu, roff_t off,
 			 uint64_t bytes, uint32_t value)
 {
-	if (__builtin_expect(h->hooks.trace != NULL, 0))
+	if (trace_is_on(h))
 		trace_tell(h, kind, vcpu, off, bytes, value);
 }
 
@@ -22,7 +28,7 @@ void trace_blocks_tell(const struct hst *h, enum apf_trace_kind kind, uint32_t b
 static inline void trace_blocks(const struct hst *h, enum apf_trace_kind kind, uint32_t block,
 				uint32_t count, uint32_t value)
 {
-	if (__builtin_expect(h->hooks.trace != NULL, 0))
+	if (trace_is_on(h))
 		trace_blocks_tell(h, kind, block, count, value);
 }
 

@@ -26,6 +26,9 @@ struct apf_vcpu {
 
 #define LIB_CUSTOMS_MAX 16u
 
+/* The least resident_max, bytes, whatever the VM is like. */
+#define RESIDENT_MIN (4ull << 20)
+
 struct apf {
 	struct apf_config cfg;
 	int vm_fd;
@@ -79,6 +82,7 @@ struct apf {
 		bool started;
 		bool stop;
 		pthread_t thread;
+		bool new_limit;        /* resident_max has changed since it last looked */
 		pthread_cond_t work;   /* for the thread: look again */
 		pthread_cond_t forced; /* for apf_evict: it is over, or may be */
 	} evict;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/size.h"
 #include "lib/apf.h"
 
 void lib_evict_poke(struct apf *a)
@@ -27,8 +28,10 @@ static void wait_for_work(struct apf *a, uint64_t until_ns)
 	/* What the driver has queued must go out first, and its deadlines be set. */
 	lib_unlock(a);
 	lib_lock(a);
-	if (a->evict.stop || hst_evict_wanted(&a->hst))
+	if (a->evict.stop || a->evict.new_limit || hst_evict_wanted(&a->hst)) {
+		a->evict.new_limit = false;
 		return;
+	}
 	if (until_ns == NS_NEVER)
 		pthread_cond_wait(&a->evict.work, &a->lock);
 	else
@@ -113,17 +116,46 @@ static int wait_for_end(struct apf *a, struct err *e)
 	return a->trouble.code ? err_set(e, -EBUSY, "%s", a->trouble.text) : 0;
 }
 
+static int check_evicts(const struct apf *a, const char *what, struct err *e)
+{
+	if (!a->cfg.swap)
+		return err_set(e, -EINVAL, "%s: the VM has no swap file; start it with one", what);
+	if (!a->started)
+		return err_set(e, -EINVAL, "%s: the VM has not been started: apf_start comes first",
+			       what);
+	return 0;
+}
+
+int apf_resident_max_set(struct apf *a, uint64_t bytes, struct apf_error *error)
+{
+	struct err e = {0};
+	uint64_t min;
+
+	if (check_evicts(a, "resident_max", &e) < 0)
+		return lib_error(error, &e);
+	lib_lock(a);
+	min = max_u64(RESIDENT_MIN, hst_resident_min(&a->hst));
+	if (bytes == 0 || bytes >= min) {
+		hst_resident_max_set(&a->hst, bytes);
+		/* It may sleep until what was due under the old one. */
+		a->evict.new_limit = true;
+		pthread_cond_signal(&a->evict.work);
+	}
+	lib_unlock(a);
+	if (bytes == 0 || bytes >= min)
+		return 0;
+	err_set(&e, -ENOSPC, "resident_max: %s: %s is the least beside what is pinned and held",
+		SIZE_WORD(bytes), SIZE_WORD(min));
+	return lib_error(error, &e);
+}
+
 int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_error *error)
 {
 	struct err e = {0};
 	uint64_t resident;
 	int rc;
 
-	if (!a->cfg.swap)
-		err_set(&e, -EINVAL, "evict: the VM has no swap file; start it with one");
-	else if (!a->started)
-		err_set(&e, -EINVAL, "evict: the VM has not been started: apf_start comes first");
-	if (e.code < 0)
+	if (check_evicts(a, "evict", &e) < 0)
 		return lib_error(error, &e);
 	lib_lock(a);
 	a->users++;

@@ -11,6 +11,7 @@
 #include "kvm/vm.h"
 #include "lib/apf.h"
 #include "lib/guard.h"
+#include "lib/probes.h"
 #include "rights/limits.h"
 #include "source/source.h"
 
@@ -107,7 +108,7 @@ static int read_config(const struct apf_config *c, struct apf_config *ret, struc
 /* Room for what cannot be taken away, with something left to work with. */
 static uint64_t resident_min(const struct apf_config *c)
 {
-	return max_u64(4ull << 20, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
+	return max_u64(RESIDENT_MIN, (uint64_t)hst_blocks_min(c->vcpus_max) * c->block_bytes);
 }
 
 /* Outstanding faults of all vCPUs: each has an entry of a few hundred bytes. */
@@ -276,7 +277,9 @@ static void traced(void *ctx, const struct apf_trace *t)
 {
 	const struct apf *a = ctx;
 
-	a->cfg.on_trace(a->cfg.on_trace_ctx, t);
+	lib_probe(t);
+	if (a->cfg.on_trace)
+		a->cfg.on_trace(a->cfg.on_trace_ctx, t);
 }
 
 static void init_driver(struct apf *a, const struct hst_cfg *cfg)
@@ -288,7 +291,8 @@ static void init_driver(struct apf *a, const struct hst_cfg *cfg)
 		.trouble = trouble,
 		.ctx = a,
 		.wrote = wrote,
-		.trace = a->cfg.on_trace ? traced : NULL,
+		.trace = a->cfg.on_trace || lib_probes_on() ? traced : NULL,
+		.trace_wanted = a->cfg.on_trace ? NULL : lib_probes_on(),
 	};
 	hst_init(&a->hst, cfg, a->space);
 	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)

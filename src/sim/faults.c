@@ -32,8 +32,8 @@
  *             the CPU state, and calls again           the thread was in the middle of
  * device      devices read and write guest memory      DMA to absent pages
  * foray       paging off, interrupts on                firmware calls, SMM
- * evict       memory is taken away, all of it or some  whatever was in it must come back, also
- *                                                      when it is touched on the way
+ * evict       memory is taken away, all of it or some, whatever was in it must come back, also
+ *             or the limit of it changes               when it is touched on the way
  * unmap       taking memory away fails                 paused; the content is still there
  * hostile     the guest scribbles on its area and      it may; the host's books must stay sound,
  *             its registers                            other pages must stay right
@@ -87,12 +87,29 @@ void sim_pause_vm(struct sim *w)
 	w->resume_ns = w->now_ns + sim_rnd(w, 5 * NS_PER_MS);
 }
 
+/* Never less than a guest of that size needs to go on: swarm.c. */
+static void limit(struct sim *w)
+{
+	static const uint32_t more[] = {1, 4, 12, 24};
+	struct sim_host *h = w->host;
+	uint64_t blocks = sim_resident_min(&w->cfg) + more[sim_rnd(w, ARRAY_LEN(more))];
+
+	hst_resident_max_set(&h->hst, sim_chance(w, 4) ? 0 : blocks << w->cfg.block_shift);
+	h->evict.look_ns = w->now_ns;
+	/* It goes before anything else comes. */
+	if (h->hst.cfg.resident_max && h->hst.evict.resident > h->hst.evict.limit)
+		h->over = h->hst.evict.resident;
+}
+
 static void evict(struct sim *w)
 {
 	if (!w->cfg.evict)
 		return;
 	sim_chk_enter(w);
-	hst_evict_to(&w->host->hst, sim_rnd(w, SIM_USED_PAGES) << PAGE_SHIFT);
+	if (sim_chance(w, 3))
+		limit(w);
+	else
+		hst_evict_to(&w->host->hst, sim_rnd(w, SIM_USED_PAGES) << PAGE_SHIFT);
 	sim_chk_leave(w);
 }
 

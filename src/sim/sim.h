@@ -85,6 +85,15 @@ struct sim_cfg {
 	uint32_t live_events;  /* budget of the liveness phase */
 };
 
+/*
+ * Blocks: every task's page, every stack, area and clock has room, with the driver's slack (45).
+ * Less one, which is the least that is added.
+ */
+static inline uint32_t sim_resident_min(const struct sim_cfg *c)
+{
+	return 6 + c->vcpus * (c->tasks + 2);
+}
+
 /* What a seed asks for. */
 void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed);
 /* Another revision, and nothing that it cannot do. */

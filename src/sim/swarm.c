@@ -79,12 +79,11 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->retries_max = PICK32(p, 0, 1, 3);
 	c->grace_ns = PICK(p, 0, 0, HST_GRACE_AUTO, 100 * NS_PER_US, 5 * NS_PER_MS);
 	c->evict = once_in(p, 2);
-	/* Every task's page, every stack, area and clock has room, with the driver's slack (45). */
 	c->resident_blocks = PICK32(p, 0, 1, 4, 12);
 	if (!c->evict)
 		c->resident_blocks = 0;
 	else if (c->resident_blocks)
-		c->resident_blocks += 6 + c->vcpus * (c->tasks + 2);
+		c->resident_blocks += sim_resident_min(c);
 	c->source_pages = (uint32_t)SIM_PAGE_FIRST + PICK32(p, 7, 40, 64, 64, 64);
 	c->latency_ns = PICK(p, 0, 10 * NS_PER_US, 200 * NS_PER_US, 3 * NS_PER_MS, 20 * NS_PER_MS);
 	c->jitter_ns = once_in(p, 2) ? c->latency_ns : 0;

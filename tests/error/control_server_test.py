@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""status, pause, resume, evict and stop against the shipped server, in a process without a
+"""The verbs that speak to a running VM against the shipped server, in a process without a
 VM (control_vm.c).
 
 usage: control_server_test.py PATH_OF_ASYNCPF PATH_OF_CONTROL_VM
@@ -152,6 +152,66 @@ class Verbs(ServerTest):
         self.assertEqual(done.returncode, 1)
         self.assertEqual(done.stderr, "asyncpf: cannot write: standard output: No space left "
                                       "on device; free space or redirect it elsewhere\n")
+
+
+class Resize(ServerTest):
+    def test_resize(self):
+        self.answers(self.run_verb("resize", "--control", str(self.path), "--resident-max", "64M"),
+                     "resident: 512 MiB, at most 64 MiB from now on\n")
+        self.assertEqual(self.status()["resident_max_bytes"], 64 << 20)
+        self.answers(self.ask("resize"), "resident: 512 MiB, without a limit from now on\n")
+        self.assertEqual(self.status()["resident_max_bytes"], 0)
+
+    def test_refused(self):
+        self.vm.order("fail too little")
+        self.failed(self.ask("resize"), f"cannot resize: {self.path}: too little")
+
+
+class Events(ServerTest):
+    def follow(self):
+        child = self.background("events")
+        first = self.next(child)
+        self.assertEqual((first["event"], first["resident_bytes"], first["text"]),
+                         ("following", MEMORY, "running"))
+        return child
+
+    def next(self, child):
+        return json.loads(child.stdout.readline())
+
+    def test_what_happens(self):
+        child = self.follow()
+        for verb, event in (("pause", "paused"), ("resume", "resumed"), ("evict", "evicted"),
+                            ("resize", "limit")):
+            self.assertEqual(self.ask(verb).returncode, 0)
+            self.assertEqual(self.next(child)["event"], event)
+        self.vm.expect("evicting")
+        self.vm.order("evicted 3")
+        told = self.next(child)
+        self.assertEqual((told["event"], told["evicted"]), ("memory", 3))
+        self.vm.order("trouble cannot write: a\"b")
+        told = self.next(child)
+        self.assertEqual((told["event"], told["text"]), ("trouble", 'cannot write: a"b'))
+        self.vm.order("ended power-off")
+        told = self.next(child)
+        self.assertEqual((told["event"], told["text"]), ("ended", "power-off"))
+        out, err = child.communicate(timeout=LIMIT_S)
+        self.assertEqual((child.returncode, out, err), (0, "", ""))
+
+    def test_of_a_vm_that_goes_away(self):
+        child = self.follow()
+        self.vm.kill()
+        out, err = child.communicate(timeout=LIMIT_S)
+        self.assertEqual((child.returncode, out, err),
+                         (1, "", f"asyncpf: cannot follow: {self.path}: the VM hung up without "
+                                 "having ended\n"))
+
+    def test_nobody_reads(self):
+        child = self.follow()
+        child.stdout.close()
+        child.stdout = None
+        self.ask("pause")
+        _, err = child.communicate(timeout=LIMIT_S)
+        self.assertEqual((child.returncode, err), (-signal.SIGPIPE, ""))
 
 
 class Watch(ServerTest):

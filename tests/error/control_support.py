@@ -12,8 +12,9 @@ import threading
 import unittest
 
 LIMIT_S = 60  # for one call of the command, on a slow and busy machine
-VERBS = {"status": (), "pause": (), "resume": (), "evict": ("--all",), "stop": ()}
-WHAT = {verb: "show the status" if verb == "status" else verb for verb in VERBS}
+VERBS = {"status": (), "events": (), "pause": (), "resume": (), "evict": ("--all",),
+         "resize": ("--no-limit",), "stop": ()}
+WHAT = {verb: {"status": "show the status", "events": "follow"}.get(verb, verb) for verb in VERBS}
 
 
 def program():

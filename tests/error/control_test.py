@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""status, pause, resume, evict and stop without a VM: wrong usage, and everything else that
+"""The verbs that speak to a running VM, without one: wrong usage, and everything else that
 may be found at the end of a path.
 
 usage: control_test.py PATH_OF_ASYNCPF
@@ -34,6 +34,23 @@ class Usage(ControlTest):
         self.failed(self.run_verb("evict", "--control", "x", "--to", "much"),
                     "bad value: --to much: not a size such as 4096, 64K, 512M or 2G; "
                     "see 'asyncpf evict --help'", 2)
+
+    def test_resize_how_much(self):
+        self.failed(self.run_verb("resize", "--control", "x"),
+                    "missing option: --resident-max, --no-limit: how much is not said; "
+                    "see 'asyncpf resize --help'", 2)
+        self.failed(self.run_verb("resize", "--control", "x", "--no-limit", "--resident-max", "4M"),
+                    "too many options: --resident-max, --no-limit: they exclude each other; "
+                    "see 'asyncpf resize --help'", 2)
+        self.failed(self.run_verb("resize", "--control", "x", "--resident-max", "0"),
+                    "bad value: --resident-max 0: it must lie between 4M and "
+                    "64G; see 'asyncpf resize --help'", 2)
+
+    def test_one_form_of_status(self):
+        for other in (["--json"], ["--watch", "1"]):
+            self.failed(self.run_verb("status", "--control", "x", "--prometheus", *other),
+                        f"conflicting options: --prometheus and {other[0]}: it is one text, for "
+                        "a scraper; leave one out", 2)
 
     def test_bad_values(self):
         self.failed(self.run_verb("status", "--control", ""),
@@ -119,7 +136,8 @@ class Peers(ControlTest):
 
     def test_ends_meanwhile(self):
         peer = self.peer(HELLO + b"state running\nmemory_bytes 5\n")
-        self.all_fail("the VM ended before it answered", code=1)
+        self.all_fail("the VM ended before it answered", code=1,
+                      verbs=[verb for verb in VERBS if verb != "events"])
         self.assertIn(b"asyncpf-control 1\nevict 0\n", peer.heard)
         self.assertIn(b"asyncpf-control 1\nstop\n", peer.heard)
 
@@ -142,8 +160,8 @@ class Peers(ControlTest):
             self.all_fail(f"an answer that makes no sense: {line}", code=1)
             peer.close()
             self.path.unlink()
-        self.peer(HELLO + b"state running\nabi \x1b[2J\nok\n")
-        self.all_fail(NOT_OURS, code=1)
+        self.peer(HELLO + b"event note uptime_ns 1\nabi \x1b[2J\nok\n")
+        self.all_fail(NOT_OURS, code=1, verbs=[verb for verb in VERBS if verb != "events"])
 
     def test_unknown_keys_are_passed_over(self):
         self.peer(HELLO + b"colour blue\nstate running\nvcpu 0 shape round\nok\n")

@@ -9,6 +9,8 @@
  *     trouble TEXT          it is paused, for this reason, and stays so
  *     hold                  evictions take until they are cancelled
  *     pin N                 evictions leave N bytes
+ *     evicted N             N blocks more have been evicted
+ *     ended TEXT            followers hear so
  *     end                   ends it, as the end of stdin does
  */
 #include <errno.h>
@@ -24,7 +26,8 @@
 
 struct vm {
 	atomic_bool paused, hold, failing, troubled;
-	_Atomic uint64_t resident, pinned;
+	_Atomic uint64_t resident, pinned, limit, evicted;
+	struct control *c;
 	struct err fail; /* written before `failing` */
 	char why[ERR_TEXT_MAX]; /* and before `troubled` */
 };
@@ -52,6 +55,8 @@ static void vm_status(void *ctx, struct control_status *ret)
 	snprintf(ret->abi, sizeof(ret->abi), "int");
 	ret->counters.memory_bytes = MEMORY;
 	ret->counters.resident_bytes = atomic_load(&vm->resident);
+	ret->counters.evicted = atomic_load(&vm->evicted);
+	ret->counters.resident_max_bytes = atomic_load(&vm->limit);
 	ret->counters.absent_bytes = MEMORY - ret->counters.resident_bytes;
 	ret->vcpu_count = 2;
 	ret->vcpus[1].stalls = 7;
@@ -103,6 +108,16 @@ static int vm_stop(void *ctx, struct err *e)
 	return rc;
 }
 
+static int vm_limit(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct vm *vm = ctx;
+	int rc = outcome(vm, e);
+
+	if (rc == 0)
+		atomic_store(&vm->limit, bytes);
+	return rc;
+}
+
 static bool obey(struct vm *vm, char *line)
 {
 	line[strcspn(line, "\n")] = '\0';
@@ -112,6 +127,11 @@ static bool obey(struct vm *vm, char *line)
 	} else if (strncmp(line, "trouble ", 8) == 0) {
 		snprintf(vm->why, sizeof(vm->why), "%.200s", line + 8);
 		atomic_store(&vm->troubled, true);
+		control_tell(vm->c, CONTROL_EVENT_TROUBLE, vm->why);
+	} else if (strncmp(line, "evicted ", 8) == 0) {
+		atomic_fetch_add(&vm->evicted, strtoull(line + 8, NULL, 10));
+	} else if (strncmp(line, "ended ", 6) == 0) {
+		control_tell(vm->c, CONTROL_EVENT_ENDED, line + 6);
 	} else if (strncmp(line, "pin ", 4) == 0) {
 		atomic_store(&vm->pinned, strtoull(line + 4, NULL, 10));
 	} else if (strcmp(line, "hold") == 0) {
@@ -125,20 +145,20 @@ static bool obey(struct vm *vm, char *line)
 
 int main(int argc, char **argv)
 {
-	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop};
+	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop,
+						 vm_limit};
 	struct control_cfg cfg = {.path = argc == 2 ? argv[1] : ""};
 	struct vm vm = {.resident = MEMORY};
-	struct control *c;
 	char line[512];
 	struct err e;
 
-	if (control_start(&cfg, &ops, &vm, &c, &e) < 0) {
+	if (control_start(&cfg, &ops, &vm, &vm.c, &e) < 0) {
 		fprintf(stderr, "%s\n", e.text);
 		return 1;
 	}
 	say("ready");
 	while (fgets(line, sizeof(line), stdin) && obey(&vm, line))
 		;
-	control_stop(c);
+	control_stop(vm.c);
 	return 0;
 }

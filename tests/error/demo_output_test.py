@@ -21,6 +21,37 @@ HOST_COUNTS = ("faults_total", "redundant", "joined", "graced", "blocked", "miss
 NO_STDOUT = "cannot write: standard output: {}; free space or redirect it elsewhere"
 
 
+class Shown(DemoTest):
+    def last(self, *words):
+        done = self.demo(*SMALL, *words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        *above, sentence = done.stdout.rstrip("\n").split("\n\n")
+        return above, " ".join(sentence.split())
+
+    def test_sentence(self):
+        _, sentence = self.last("--runs", "block,user:int")
+        self.assertRegex(sentence, r"^Shown: while a page is fetched, a guest that is told of it "
+                                   r"\(user:int\) does other work, and reads \d+\.\d times as many "
+                                   r"pages per second as one that stands still \(block\); every "
+                                   r"byte was right\.$")
+        _, sentence = self.last("--runs", "stall")
+        self.assertRegex(sentence, r"^Shown: the guest read \d+ pages that were absent, \d+ per "
+                                   r"second at best \(stall\); every byte was right\.$")
+
+    def test_plot(self):
+        for locale, full in (("C.UTF-8", "█"), ("C", "#")):
+            env = {**os.environ, "LC_ALL": locale}
+            done = self.demo(*SMALL, "--plot", "--runs", "stall,user:int", env=env)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            rows = done.stdout.split("Memory that was there, over ")[1].splitlines()[1:3]
+            self.assertEqual([row.split()[0] for row in rows], ["stall", "user:int"])
+            for row in rows:
+                self.assertEqual(row.split()[-3][-1], full)
+                self.assertLessEqual(len(row), 80)
+            # The one that takes longest takes all of the width.
+            self.assertEqual(max(row.rindex(full) for row in rows), 16 + 52 - 1)
+
+
 class Json(DemoTest):
     def measure(self, *words):
         path = self.folder / "results.json"

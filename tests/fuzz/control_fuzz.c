@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/control/control_metrics.h"
 #include "cli/control/control_show.h"
+#include "vmm/control/control_event.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_status.h"
 
@@ -64,13 +66,15 @@ static void repeat(const struct control_status *s)
 
 static void show(const struct control_status *s)
 {
-	for (unsigned json = 0; json < 2; json++) {
+	for (unsigned way = 0; way < 3; way++) {
 		char *text = NULL;
 		size_t len = 0;
 		FILE *out = open_memstream(&text, &len);
 
 		must(out != NULL);
-		if (json)
+		if (way == 2)
+			control_show_metrics(s, out);
+		else if (way == 1)
 			must(control_show_json(s, out) == 0);
 		else
 			control_show_text(s, out);
@@ -79,6 +83,18 @@ static void show(const struct control_status *s)
 			must(text[i] == '\n' || ((unsigned char)text[i] >= ' ' && text[i] != 0x7f));
 		free(text);
 	}
+}
+
+static void event(const char *line)
+{
+	struct control_event ev, again;
+	char said[CONTROL_LINE_MAX];
+
+	if (control_event_parse(line, &ev) < 0)
+		return;
+	said[control_event_format(&ev, said) - 1] = '\0';
+	must(control_event_parse(said, &again) == 0);
+	must(again.kind == ev.kind && again.uptime_ns == ev.uptime_ns);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -103,6 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		at += n;
 		while ((rc = control_lines_take(&l, line, &e)) > 0) {
 			must(strlen(line) < CONTROL_LINE_MAX && !strpbrk(line, "\r\n\t\x1b\x7f"));
+			event(line);
 			if (client)
 				(void)control_status_parse(line, &s);
 			else

@@ -79,6 +79,88 @@ static void the_limit_is_kept(void **state)
 	vm_end(&v);
 }
 
+static void wait_resident(struct vm *v, uint64_t at_most)
+{
+	while (stats(v).bytes_resident > at_most)
+		sched_yield();
+}
+
+/* While the VM runs: lower, higher, none, and one again where there was none. */
+static void the_limit_changes(void **state)
+{
+	const uint64_t pages = RAM / PAGE_BYTES;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	for (uint64_t i = 0; i < pages; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(stats(&v).bytes_resident, RAM);
+	assert_int_equal(apf_resident_max_set(v.a, 5 * MIB, &v.e), 0);
+	assert_int_equal(stats(&v).resident_max, 5 * MIB);
+	wait_resident(&v, 5 * MIB);
+	for (uint64_t i = 0; i < pages; i++) {
+		check_page(&v, i, 0);
+		assert_true(stats(&v).bytes_resident <= 5 * MIB);
+	}
+	assert_int_equal(apf_resident_max_set(v.a, 7 * MIB, &v.e), 0);
+	for (uint64_t i = 0; i < pages; i++) {
+		check_page(&v, i, 0);
+		assert_true(stats(&v).bytes_resident <= 7 * MIB);
+	}
+	/* The slack aside, the new room is used. */
+	assert_true(stats(&v).bytes_resident > 6 * MIB);
+	assert_int_equal(apf_resident_max_set(v.a, 0, &v.e), 0);
+	for (uint64_t i = 0; i < pages; i++)
+		check_page(&v, i, 0);
+	assert_int_equal(stats(&v).bytes_resident, RAM);
+	vm_end(&v);
+}
+
+/* RAM that the kernel fills unseen is found as well: nothing was watched until then. */
+static void a_first_limit_finds_what_there_is(void **state)
+{
+	const uint64_t pages = RAM / PAGE_BYTES;
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	vm_start(&v);
+	for (uint64_t i = 0; i < pages / 2; i++)
+		write_page(&v, i, 0);
+	assert_int_equal(apf_resident_max_set(v.a, 4 * MIB, &v.e), 0);
+	for (uint64_t i = pages / 2; i < pages; i++)
+		write_page(&v, i, 0);
+	wait_resident(&v, 4 * MIB);
+	for (uint64_t i = 0; i < pages; i++)
+		check_page(&v, i, 0);
+	vm_end(&v);
+}
+
+static void a_limit_too_low_is_refused(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	v.c.resident_max = 6 * MIB;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	assert_int_equal(apf_resident_max_set(v.a, 8 * MIB, &v.e), -EINVAL);
+	assert_string_equal(v.e.text, "resident_max: the VM has not been started: apf_start comes "
+			    "first");
+	apf_close(v.a);
+	vm_start(&v);
+	assert_int_equal(apf_resident_max_set(v.a, 4 * MIB - 1, &v.e), -ENOSPC);
+	assert_int_equal(stats(&v).resident_max, 6 * MIB);
+	/* What is pinned counts beside. */
+	assert_int_equal(apf_pin(v.a, 0, 4 * MIB), 0);
+	assert_int_equal(apf_resident_max_set(v.a, 4 * MIB, &v.e), -ENOSPC);
+	assert_int_equal(stats(&v).resident_max, 6 * MIB);
+	assert_int_equal(apf_resident_max_set(v.a, 5 * MIB, &v.e), 0);
+	vm_end(&v);
+}
+
 static void pinned_memory_stays(void **state)
 {
 	struct vm v;
@@ -462,6 +544,9 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_written_comes_back),
 		cmocka_unit_test(the_limit_is_kept),
+		cmocka_unit_test(the_limit_changes),
+		cmocka_unit_test(a_first_limit_finds_what_there_is),
+		cmocka_unit_test(a_limit_too_low_is_refused),
 		cmocka_unit_test(pinned_memory_stays),
 		cmocka_unit_test(eviction_to_a_size_keeps_that_much),
 		cmocka_unit_test(larger_blocks_come_back_too),

@@ -169,6 +169,62 @@ class Control(RunTest):
         self.assertEqual(self.status()["state"], "running")
 
 
+class Watched(RunTest):
+    def test_who_it_is(self):
+        vm = self.start("--name", "web-1", "--cpus", "2")
+        s = self.status()
+        # The command is run by a shell, which becomes it.
+        self.assertEqual((s["name"], s["pid"], s["protocol"]), ("web-1", vm.pid, 1))
+        self.wait_spinning(vm)
+        after = self.status()
+        self.assertGreater(after["vcpus"][0]["cpu_ns"], s["vcpus"][0]["cpu_ns"])
+        self.assertEqual(after["vcpus_cpu_ns"], sum(v["cpu_ns"] for v in after["vcpus"]))
+        # Two characters for the console; the second processor waits to be started.
+        self.assertEqual([v["exits"] for v in after["vcpus"]], [2, 0])
+        self.assertEqual(after["exits"], 2)
+
+    def test_the_same_names_at_the_end(self):
+        report = self.folder / "report"
+        self.start("--name", "a", "--json", str(report))
+        s = self.status()
+        self.answers("stop", "ended\n")
+        end = json.loads(report.read_bytes())
+        # What it is doing, and how, is over.
+        missing = set(s) - set(end) - set(end["stats"])
+        self.assertEqual(missing, {"state", "why", "note", "protocol"})
+        for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
+            self.assertEqual(end[key], s[key], key)
+        self.assertEqual(list(end["vcpus"][0]), list(s["vcpus"][0]))
+        self.assertEqual(list(end["devices"][0]), list(s["devices"][0]))
+        self.assertGreaterEqual(end["vcpus_cpu_ns"], s["vcpus_cpu_ns"])
+
+    def test_events(self):
+        self.start("--swap", str(self.swap))
+        child = subprocess.Popen([ASYNCPF, "events", "--control", str(self.path)],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (child.kill(), child.communicate()))
+        self.assertEqual(json.loads(child.stdout.readline())["event"], "following")
+        self.answers("pause", "paused\n")
+        self.assertEqual(self.ask("resize", "--resident-max", "8M").returncode, 0)
+        self.assertEqual(self.status()["resident_max_bytes"], 8 << 20)
+        self.answers("evict", "resident: 0 bytes of 64 MiB\n", "--all")
+        self.answers("stop", "ended\n")
+        out, _ = child.communicate(timeout=LIMIT_S)
+        events = [json.loads(line) for line in out.splitlines()]
+        # Beside what memory does, which comes once a second at most.
+        self.assertEqual([e["event"] for e in events if e["event"] != "memory"],
+                         ["paused", "limit", "evicted", "ended"])
+        self.assertEqual(events[-1]["text"], "stop")
+        self.assertEqual(child.returncode, 0)
+
+    def test_bad_names(self):
+        for name in ("a b", "a\"", "x" * 64):
+            done = subprocess.run(self.command(self.path, "--name", name), capture_output=True,
+                                  text=True, check=False, timeout=LIMIT_S)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("bad value: --name", done.stderr)
+
+
 class Evict(RunTest):
     """Paused: a KVM that emulates kernel mode does not fetch its code again (docs/caveats.md)."""
 

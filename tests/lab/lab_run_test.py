@@ -237,11 +237,13 @@ class Escape(Bed):
 class Linux(Bed):
     def test_terminal_disk_and_swap(self):
         disk = self.file("disk", bytes(1 << 20))
+        trace = f"{self.folder}/trace.json"
         out = f"{self.folder}/out.json"
         run = Typing([ASYNCPF, "run", "--lab", "--kernel", str(kernel_image(KERNEL)),
                       "--initrd", self.file("initrd", guest_initramfs()), "--memory=192M",
                       "--cmdline", "console=ttyS0 panic=-1 quiet", "--disk", disk,
                       "--resident-max=128M", "--swap", f"{self.folder}/swap", "--json", out,
+                      "--trace", trace,
                       "--control", f"{self.folder}/control"])
         self.addCleanup(run.kill)
         before = run.mode()
@@ -261,6 +263,8 @@ class Linux(Bed):
         run.type(b"\x01x")
         self.assertEqual(run.end(), (5, before))
         told = json.loads(pathlib.Path(out).read_text(encoding="utf-8"))
+        events = json.loads(pathlib.Path(trace).read_text(encoding="utf-8"))
+        self.assertEqual(events[0]["name"], "process_name")
         self.assertEqual(told["end"], "escape")
         self.assertFalse(os.path.exists(f"{self.folder}/swap"))
         self.assertFalse(os.path.exists(f"{self.folder}/control"))

@@ -39,6 +39,7 @@ struct vm {
 	atomic_bool paused, hold; /* hold: evict goes on only when it is cancelled or released */
 	atomic_uint evicting, evictions, cancelled, stops;
 	_Atomic uint64_t resident, pinned; /* pinned: evict leaves so many bytes */
+	_Atomic uint64_t limit, evicted;
 	atomic_int fail; /* what pause, resume, evict and stop return, if not 0 */
 };
 
@@ -49,6 +50,8 @@ static inline void vm_status(void *ctx, struct control_status *ret)
 	snprintf(ret->state, sizeof(ret->state), "%s", vm->paused ? "paused" : "running");
 	ret->counters.memory_bytes = MEMORY;
 	ret->counters.resident_bytes = atomic_load(&vm->resident);
+	ret->counters.resident_max_bytes = atomic_load(&vm->limit);
+	ret->counters.evicted = atomic_load(&vm->evicted);
 	ret->vcpu_count = CONTROL_VCPUS_MAX;
 }
 
@@ -105,7 +108,17 @@ static inline int vm_stop(void *ctx, struct err *e)
 	return atomic_load(&vm->fail);
 }
 
-static const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop};
+static inline int vm_limit(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct vm *vm = ctx;
+
+	if (failure(vm, e) == 0)
+		atomic_store(&vm->limit, bytes);
+	return atomic_load(&vm->fail);
+}
+
+static const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume,
+					  vm_evict,  vm_stop,  vm_limit};
 
 /* ---- fixture ---- */
 

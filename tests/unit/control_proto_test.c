@@ -140,7 +140,7 @@ static void requests_come_back(void **state)
 static void requests_refused(void **state)
 {
 	static const char unknown[] = "unknown request: this VM knows status, pause, resume, evict "
-				      "BYTES and stop";
+				      "BYTES, limit BYTES, follow and stop";
 	static const struct {
 		const char *line, *text;
 	} bad[] = {

@@ -22,7 +22,13 @@ static const struct control_status busy = {
 	.faults = "user",
 	.abi = "int",
 	.io = "threads",
+	.name = "web-1",
+	.version = "1.2.3",
+	.protocol = 1,
+	.pid = 42,
 	.uptime_ns = 3723000 * NS_PER_MS,
+	.vcpus_cpu_ns = 7000000001,
+	.exits = 34,
 	.block_bytes = 4096,
 	.counters = {
 		.memory_bytes = 512 * MIB,
@@ -45,13 +51,14 @@ static const struct control_status busy = {
 		.wait_p50_ns = 999999, .wait_p99_ns = 20125000, .wait_max_ns = 10000000000,
 	},
 	.vcpu_count = 2,
-	.vcpus = {{30, 29, 5, 15}, {20, 20, 3, 10}},
+	.vcpus = {{30, 29, 5, 15, 7000000000, 33}, {20, 20, 3, 10, 1, 1}},
 	.device_count = 2,
 	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678},
 		    {"rng", 7, 448, 0, 0, 70000}},
 };
 
 static const char busy_text[] =
+	"name      web-1\n"
 	"state     paused: cannot write: a\"b: No space left on device\n"
 	"note      the guest is odd\n"
 	"faults    user, protocol int\n"
@@ -88,13 +95,17 @@ static const char busy_text[] =
 static const char busy_json_start[] =
 	"{\"state\": \"paused\", \"why\": \"cannot write: a\\\"b: No space left on device\", "
 	"\"note\": \"the guest is odd\", \"faults\": \"user\", \"abi\": \"int\", "
-	"\"io\": \"threads\", "
+	"\"io\": \"threads\", \"name\": \"web-1\", \"version\": \"1.2.3\", "
+	"\"protocol\": 1, \"pid\": 42, "
 	"\"uptime_ns\": 3723000000000, "
-	"\"block_bytes\": 4096, \"disk_errors\": 7, ";
+	"\"block_bytes\": 4096, \"disk_errors\": 7, "
+	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["
-	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15}, "
-	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10}], "
+	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15, "
+	"\"cpu_ns\": 7000000000, \"exits\": 33}, "
+	"{\"missing_events\": 20, \"ready_events\": 20, \"wake_alls\": 3, \"stalls\": 10, "
+	"\"cpu_ns\": 1, \"exits\": 1}], "
 	"\"devices\": ["
 	"{\"name\": \"blk0\", \"requests\": 1234, \"read_bytes\": 5242880, "
 	"\"written_bytes\": 4096, \"throttled_ns\": 2500000000, \"cpu_ns\": 12345678}, "

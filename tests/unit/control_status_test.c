@@ -2,6 +2,8 @@
 /*
  * vmm/control/control_status.c: what is said comes back, nothing is forgotten, nothing else gets
  * in.
+ *
+ * usage: control_status_test [--markdown]    prints the tables of docs/control.md instead
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,13 +12,15 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/control/control_event.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_status.h"
 
-#define NUMBERS_FIRST offsetof(struct control_status, uptime_ns)
+#define NUMBERS_FIRST offsetof(struct control_status, protocol)
 #define NUMBERS_END offsetof(struct control_status, vcpu_count)
 
 /* Every member its own value, as wide as it can be. */
@@ -31,12 +35,15 @@ static void fill(struct control_status *s)
 	memset(s->abi, 'a', sizeof(s->abi) - 1);
 	memset(s->io, 'i', sizeof(s->io) - 1);
 	memset(s->note, 'n', sizeof(s->note) - 1);
+	memset(s->name, 'N', sizeof(s->name) - 1);
+	memset(s->version, 'v', sizeof(s->version) - 1);
 	s->why[10] = ' ';
 	for (size_t at = NUMBERS_FIRST; at < NUMBERS_END; at += sizeof(v), v--)
 		memcpy((char *)s + at, &v, sizeof(v));
 	s->vcpu_count = CONTROL_VCPUS_MAX;
 	for (unsigned i = 0; i < CONTROL_VCPUS_MAX; i++)
-		s->vcpus[i] = (struct control_vcpu){v - i, v - 2 * i, v - 3 * i, v - 4 * i};
+		s->vcpus[i] = (struct control_vcpu){v - i,     v - 2 * i, v - 3 * i,
+						    v - 4 * i, v - 5 * i, v - 6 * i};
 	s->device_count = CONTROL_DEVICES_MAX;
 	for (unsigned i = 0; i < CONTROL_DEVICES_MAX; i++)
 		s->devices[i] = (struct device_stats){"a-name-of-15-by", v - i, v - 2 * i,
@@ -98,17 +105,21 @@ static void form(void **state)
 	static char text[CONTROL_ANSWER_MAX];
 	struct control_status s = {
 		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
-		.vcpus = {{1, 2, 3, 4}, {5, 6, 7, 8}}, .device_count = 2,
+		.vcpus = {{1, 2, 3, 4, 9, 10}, {5, 6, 7, 8, 11, 12}}, .device_count = 2,
 		.devices = {{"blk0", 1, 2, 3, 4, 5}, {"rng", 6, 7, 0, 8, 9}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
 	assert_true(len < sizeof(text));
 	text[len] = '\0';
-	assert_memory_equal(text, "state paused\nwhy no room\nuptime_ns 5\n", 36);
+	static const char start[] = "state paused\nwhy no room\nprotocol 0\npid 0\nuptime_ns 5\n";
+
+	assert_memory_equal(text, start, sizeof(start) - 1);
 	assert_non_null(strstr(text, "\noffered 0\n"
-			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4\n"
-			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8\n"
+			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4 "
+			       "cpu_ns 9 exits 10\n"
+			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8 "
+			       "cpu_ns 11 exits 12\n"
 			       "device blk0 requests 1 read_bytes 2 written_bytes 3 "
 			       "throttled_ns 4 cpu_ns 5\n"
 			       "device rng requests 6 read_bytes 7 written_bytes 0 "
@@ -158,9 +169,66 @@ static void malformed_lines(void **state)
 	assert_int_equal(control_status_parse(longest, &s), -EINVAL);
 }
 
-int main(void)
+/* ---- the tables of docs/control.md ---- */
+
+static void print_key(const struct control_key *k)
+{
+	static const char *const units[] = {"number", "blocks", "bytes", "ns"};
+	static const char *const kinds[] = {"counter", "gauge", "peak"};
+	const struct control_key *about = control_key_about(k);
+
+	printf("| `%s` | %s | %s | %s |\n", k->name, k->text_max ? "text" : units[about->unit],
+	       k->text_max ? "" : kinds[about->kind], about->help);
+}
+
+static void print_keys(const char *of, const struct control_key *k)
+{
+	printf("| %s | value | kind | |\n| --- | --- | --- | --- |\n", of);
+	for (; k->name; k++)
+		print_key(k);
+	puts("");
+}
+
+static void print_events(void)
+{
+	puts("| event | keys | |\n| --- | --- | --- |");
+	for (unsigned i = 0; i < CONTROL_EVENTS; i++) {
+		const struct control_event_row *row = &control_event_rows[i];
+
+		printf("| `%s` |", row->name);
+		for (unsigned k = 0; control_event_keys[k].name; k++)
+			if (row->keys >> k & 1)
+				printf(" `%s`", control_event_keys[k].name);
+		printf(" | %s |\n", row->help);
+	}
+}
+
+/* Everything has a sentence, and what Prometheus is told fits the name. */
+static void every_key_is_explained(void **state)
+{
+	static const struct control_key *const tables[] = {
+		control_status_keys, control_vcpu_keys, control_device_keys, control_event_keys};
+
+	(void)state;
+	for (unsigned t = 0; t < 4; t++) {
+		for (const struct control_key *k = tables[t]; k->name; k++) {
+			const struct control_key *about = control_key_about(k);
+			size_t len = strlen(k->name);
+
+			assert_non_null(about);
+			assert_non_null(about->help);
+			assert_null(strpbrk(about->help, "\n|"));
+			assert_int_equal(about->help[strlen(about->help) - 1], '.');
+			assert_int_equal(about->unit == APF_UNIT_NS,
+					 len > 3 && strcmp(k->name + len - 3, "_ns") == 0);
+		}
+	}
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_key_is_explained),
 		cmocka_unit_test(everything_comes_back),
 		cmocka_unit_test(nothing_comes_back),
 		cmocka_unit_test(text_stays_one_line),
@@ -169,5 +237,12 @@ int main(void)
 		cmocka_unit_test(malformed_lines),
 	};
 
+	if (argc > 1 && strcmp(argv[1], "--markdown") == 0) {
+		print_keys("status", control_status_keys);
+		print_keys("vcpu", control_vcpu_keys);
+		print_keys("device", control_device_keys);
+		print_events();
+		return 0;
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,7 +70,7 @@ static void failing_verbs(void **state)
 
 static void no_eviction(void **state)
 {
-	const struct control_ops ops = {vm_status, vm_pause, vm_resume, NULL, vm_stop};
+	const struct control_ops ops = {vm_status, vm_pause, vm_resume, NULL, vm_stop, NULL};
 	struct fixture *f = *state;
 	struct client k;
 

@@ -287,6 +287,14 @@ class Init(unittest.TestCase):
         self.assertIn("tar c -f - 'c d' >&9", text)
         self.assertNotIn("lab-relay", self.main())
 
+    def test_what_is_fetched_has_left_the_port(self):
+        """More writes follow than the port's queue has places, of what tar passes over."""
+        lines = self.main(get=[("a", "x")]).splitlines()
+        after = lines[lines.index("tar c -f - a >&9 2>/dev/null") + 1]
+        count = re.fullmatch(r"dd if=/dev/zero bs=512 count=(\d+) 2>/dev/null >&9", after)
+        self.assertGreaterEqual(int(count[1]), 2 * 128)
+        self.assertNotIn("dd ", self.main())
+
 
 class Input(unittest.TestCase):
     def test_escape(self):

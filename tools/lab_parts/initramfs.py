@@ -56,8 +56,13 @@ status=$?
 wait $readers
 echo "status $status" >&9
 tar c -f - @GET@ >&9 2>/dev/null
+@DRAIN@
 exec 9>&-
 """
+# The port takes what is written before QEMU has read it, and what it has not read when the machine
+# ends is lost. Its queue has 128 places: when so many writes have followed, all before them are
+# read. To tar they are an empty end.
+DRAIN = "dd if=/dev/zero bs=512 count=256 2>/dev/null >&9"
 COMMAND = {
     "none": "sh /command </dev/null",
     "stream": "sh /command </dev/vport0p4",
@@ -168,7 +173,7 @@ def fill(template, **values):
 def main_run(o):
     relay = fill(RELAY, SOCKET=shlex.quote(o.socket[1])) if o.socket else ""
     return fill(MAIN_RUN, GET=" ".join(shlex.quote(name) for name, _ in o.get), RELAY=relay,
-                COMMAND=COMMAND[o.input])
+                DRAIN=DRAIN if o.get else "", COMMAND=COMMAND[o.input])
 
 
 def build_initramfs(o):

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verbs that speak to a running VM: `asyncpf status`, pause, resume, evict and stop.
+ * The verbs that speak to a running VM: `asyncpf status`, events, pause, resume, evict, resize
+ * and stop.
  * They differ in one request and in what is said at the end, so they are one file.
  * Tests: tests/error/control_test.py, control_server_test.py.
  */
@@ -15,8 +16,10 @@
 #include "base/size.h"
 #include "cli/cli.h"
 #include "cli/control/control_client.h"
+#include "cli/control/control_metrics.h"
 #include "cli/control/control_show.h"
 #include "cli/opts.h"
+#include "vmm/machine/machine.h"
 
 #define TIMEOUT_S 10
 #define STOP_TIMEOUT_S 60
@@ -27,8 +30,10 @@ struct control_opts {
 	uint32_t timeout_s;
 	uint32_t watch_s; /* status: 0: once */
 	bool json;        /* status */
+	bool prometheus;  /* status */
 	bool all;         /* evict */
-	uint64_t to;      /* evict; TO_NOT_GIVEN: without */
+	bool none;        /* resize */
+	uint64_t to;      /* evict, resize; TO_NOT_GIVEN: without */
 };
 
 #define TO_NOT_GIVEN UINT64_MAX
@@ -51,6 +56,8 @@ static const struct opt status_rows[] = {
 	ROW_CONTROL,
 	{OPT_FLAG(struct control_opts, json), .name = "json",
 	 .help = "Show it as JSON: one object on one line."},
+	{OPT_FLAG(struct control_opts, prometheus), .name = "prometheus",
+	 .help = "Show it as metrics in Prometheus' text format."},
 	{OPT_U32(struct control_opts, watch_s), .name = "watch", .arg = "SECONDS", .min = 1,
 	 .max = SECONDS_MAX,
 	 .help = "Show it again after this time, until the VM ends, or Ctrl-C."},
@@ -64,6 +71,17 @@ static const struct opt evict_rows[] = {
 	 .help = "Evict everything that can be."},
 	{OPT_SIZE(struct control_opts, to), .name = "to", .arg = "SIZE", .max = UINT64_MAX - 1,
 	 .help = "Evict until at most this much is resident."},
+	ROW_TIMEOUT(HELP_SILENCE),
+	{.name = NULL},
+};
+
+static const struct opt resize_rows[] = {
+	ROW_CONTROL,
+	{OPT_SIZE(struct control_opts, to), .name = "resident-max", .arg = "SIZE",
+	 .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
+	 .help = "Keep at most this much guest memory in host memory from now on."},
+	{OPT_FLAG(struct control_opts, none), .name = "no-limit",
+	 .help = "Keep as much as the guest touches."},
 	ROW_TIMEOUT(HELP_SILENCE),
 	{.name = NULL},
 };
@@ -100,6 +118,21 @@ static const struct opts evict_table = {
 		 "again when the guest touches them. Ctrl-C ends it early. Exit code 1: more than\n"
 		 "--to stayed resident.",
 	.rows = evict_rows,
+};
+
+static const struct opts resize_table = {
+	.verb = "resize",
+	.about = "Changes how much of a running VM's memory may be resident. It returns at once:\n"
+		 "what is resident beyond it is evicted as the VM runs on. Exit code 1: the VM\n"
+		 "cannot work with so little.",
+	.rows = resize_rows,
+};
+
+static const struct opts events_table = {
+	.verb = "events",
+	.about = "Tells what happens to a running VM as it happens, one JSON object on a line,\n"
+		 "until the VM has ended, or Ctrl-C.",
+	.rows = plain_rows,
 };
 
 static const struct opts stop_table = {
@@ -178,6 +211,8 @@ static bool show(const struct control_opts *o, const struct control_status *s, b
 	sigprocmask(SIG_BLOCK, &stop, &old);
 	if (o->json) {
 		(void)control_show_json(s, stdout);
+	} else if (o->prometheus) {
+		control_show_metrics(s, stdout);
 	} else {
 		if (o->watch_s && isatty(STDOUT_FILENO))
 			fputs("\033[H\033[J", stdout);
@@ -224,7 +259,7 @@ static int watch(const struct control_opts *o, const struct control_request *r,
 		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
 		rc = next_sample(o, r, s, &e);
 	} while (rc == 0 && show(o, s, false));
-	if (rc == -ENOENT && !o->json)
+	if (rc == -ENOENT && !o->json && !o->prometheus)
 		puts("ended");
 	/* What could not be written is main's to report. */
 	return rc == 0 || rc == -ENOENT ? CLI_OK : failed("show the status", o, &e);
@@ -239,6 +274,11 @@ int cmd_status(int argc, char **argv)
 
 	if (r >= 0)
 		return r;
+	if (o.prometheus && (o.json || o.watch_s)) {
+		cli_error("conflicting options: --prometheus and --%s: it is one text, for a "
+			  "scraper; leave one out", o.json ? "json" : "watch");
+		return CLI_USAGE;
+	}
 	r = ask("show the status", &o, &request, NULL, &s);
 	if (r != CLI_OK || !show(&o, &s, true) || !o.watch_s)
 		return r;
@@ -307,6 +347,60 @@ int cmd_evict(int argc, char **argv)
 		printf("resident: %s of %s\n", SIZE_TEXT(s.counters.resident_bytes),
 		       SIZE_TEXT(s.counters.memory_bytes));
 	return r;
+}
+
+/* ---- resize ---- */
+
+int cmd_resize(int argc, char **argv)
+{
+	struct control_opts o = {.timeout_s = TIMEOUT_S, .to = TO_NOT_GIVEN};
+	struct control_request request = {.verb = CONTROL_LIMIT};
+	struct control_status s;
+	int r = begin(&resize_table, argc, argv, &o);
+
+	if (r >= 0)
+		return r;
+	if (o.none == (o.to != TO_NOT_GIVEN)) {
+		cli_error("%s: --resident-max, --no-limit: %s; see 'asyncpf resize --help'",
+			  o.none ? "too many options" : "missing option",
+			  o.none ? "they exclude each other" : "how much is not said");
+		return CLI_USAGE;
+	}
+	request.bytes = o.none ? 0 : o.to;
+	r = ask("resize", &o, &request, NULL, &s);
+	if (r != CLI_OK)
+		return r;
+	printf("resident: %s", SIZE_TEXT(s.counters.resident_bytes));
+	if (s.counters.resident_max_bytes)
+		printf(", at most %s from now on", SIZE_TEXT(s.counters.resident_max_bytes));
+	puts(o.none ? ", without a limit from now on" : "");
+	return CLI_OK;
+}
+
+/* ---- events ---- */
+
+/* A line at a time, so that whoever reads them from a pipe has them at once. */
+static bool hear(void *ctx, const struct control_event *ev)
+{
+	(void)ctx;
+	return control_show_event_json(ev, stdout) == 0;
+}
+
+int cmd_events(int argc, char **argv)
+{
+	struct control_opts o = {.timeout_s = TIMEOUT_S};
+	struct control_client c;
+	struct err e = {0};
+	int r = begin(&events_table, argc, argv, &o);
+
+	if (r >= 0)
+		return r;
+	r = control_client_open(&c, o.path, o.timeout_s * 1000, 0, &e);
+	if (r < 0)
+		return refused("follow", &o, &e);
+	r = control_client_follow(&c, hear, NULL, &e);
+	control_client_close(&c);
+	return r < 0 ? failed("follow", &o, &e) : CLI_OK;
 }
 
 /* ---- stop ---- */

@@ -108,9 +108,9 @@ static int open_server_process(int fd)
 /* ---- lines ---- */
 
 /* 1 with a line; 0: the server has hung up; or -Exxx. */
-static int read_line(struct control_client *c, char line[static CONTROL_LINE_MAX], struct err *e)
+static int read_line_until(struct control_client *c, uint64_t until,
+			   char line[static CONTROL_LINE_MAX], struct err *e)
 {
-	uint64_t until = silent_until(c);
 	int rc;
 
 	while ((rc = control_lines_take(&c->in, line, e)) == 0) {
@@ -131,6 +131,11 @@ static int read_line(struct control_client *c, char line[static CONTROL_LINE_MAX
 	}
 	return rc < 0 ? err_set(e, -EPROTO, "what answers is no control socket of asyncpf; name "
 				"the VM's") : 1;
+}
+
+static int read_line(struct control_client *c, char line[static CONTROL_LINE_MAX], struct err *e)
+{
+	return read_line_until(c, silent_until(c), line, e);
 }
 
 /*
@@ -228,6 +233,38 @@ int control_client_ask(struct control_client *c, const struct control_request *r
 		rc = control_status_parse(line, ret);
 		if (rc < 0)
 			return err_set(e, -EPROTO, "an answer that makes no sense: %.80s", line);
+	}
+	return rc;
+}
+
+int control_client_follow(struct control_client *c, control_hear *hear, void *ctx,
+			  struct err *e)
+{
+	static const struct control_request follow = {.verb = CONTROL_FOLLOW};
+	char line[CONTROL_LINE_MAX];
+	uint64_t until = silent_until(c); /* of the first event */
+	int rc = say(c, line, control_request_format(&follow, line), e);
+
+	while (rc == 0) {
+		struct control_event ev;
+
+		rc = read_line_until(c, until, line, e);
+		until = c->until_ms;
+		if (rc == 0)
+			return err_set(e, -ECONNRESET, "the VM hung up without having ended");
+		if (rc < 0)
+			return rc;
+		if (starts_with(line, "error "))
+			return err_set(e, -EREMOTEIO, "%s", line + strlen("error "));
+		rc = control_event_parse(line, &ev);
+		if (rc == -ENOENT) {
+			rc = 0; /* of a newer server */
+			continue;
+		}
+		if (rc < 0)
+			return err_set(e, -EPROTO, "an answer that makes no sense: %.80s", line);
+		if (!hear(ctx, &ev) || ev.kind == CONTROL_EVENT_ENDED)
+			return 0;
 	}
 	return rc;
 }

@@ -10,6 +10,7 @@
 #define CLI_CONTROL_CLIENT_H
 
 #include "base/err.h"
+#include "vmm/control/control_event.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_status.h"
 
@@ -41,6 +42,17 @@ typedef void control_progress(const struct control_status *s);
  */
 int control_client_ask(struct control_client *c, const struct control_request *r,
 		       control_progress *progress, struct control_status *ret, struct err *e);
+
+/* False: it wants no more. */
+typedef bool control_hear(void *ctx, const struct control_event *ev);
+
+/*
+ * After CONTROL_FOLLOW has been said by this: calls `hear` with each event, until the VM has ended,
+ * or it wants no more; there is no limit to the silence between two events. 0; -EREMOTEIO: the
+ * server cannot, e holds its words; -ECONNRESET: it hung up without an end; other -Exxx as above.
+ */
+int control_client_follow(struct control_client *c, control_hear *hear, void *ctx,
+			  struct err *e);
 
 /*
  * After CONTROL_STOP: until the server has hung up and its process has ended. -ETIME when the

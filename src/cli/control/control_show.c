@@ -131,6 +131,8 @@ void control_show_devices(const struct device_stats *d, uint64_t count, FILE *ou
 
 void control_show_text(const struct control_status *s, FILE *out)
 {
+	if (*s->name)
+		fprintf(out, "name      %s\n", s->name);
 	fprintf(out, "state     %s%s%s\n", s->state, *s->why ? ": " : "", s->why);
 	if (*s->note)
 		fprintf(out, "note      %s\n", s->note);
@@ -173,6 +175,37 @@ void control_show_devices_json(struct json *j, const char *name, const struct de
 	json_close(j);
 }
 
+void control_show_vcpus_json(struct json *j, const char *name, const struct control_vcpu *v,
+			     uint64_t count)
+{
+	json_array_open(j, name);
+	for (; count > 0; count--, v++) {
+		json_object_open(j, NULL);
+		put_keys(j, control_vcpu_keys, v);
+		json_close(j);
+	}
+	json_close(j);
+}
+
+int control_show_event_json(const struct control_event *ev, FILE *out)
+{
+	const struct control_event_row *row = &control_event_rows[ev->kind];
+	struct json j;
+
+	json_init(&j, out);
+	j.compact = true;
+	json_object_open(&j, NULL);
+	json_text(&j, "event", row->name);
+	for (unsigned i = 0; control_event_keys[i].name; i++)
+		if (row->keys >> i & 1)
+			json_u64(&j, control_event_keys[i].name,
+				 control_key_number(&control_event_keys[i], ev));
+	if (*ev->text)
+		json_text(&j, "text", ev->text);
+	json_close(&j);
+	return json_end(&j);
+}
+
 int control_show_json(const struct control_status *s, FILE *out)
 {
 	struct json j;
@@ -181,13 +214,7 @@ int control_show_json(const struct control_status *s, FILE *out)
 	j.compact = true;
 	json_object_open(&j, NULL);
 	put_keys(&j, control_status_keys, s);
-	json_array_open(&j, "vcpus");
-	for (unsigned i = 0; i < s->vcpu_count; i++) {
-		json_object_open(&j, NULL);
-		put_keys(&j, control_vcpu_keys, &s->vcpus[i]);
-		json_close(&j);
-	}
-	json_close(&j);
+	control_show_vcpus_json(&j, "vcpus", s->vcpus, s->vcpu_count);
 	control_show_devices_json(&j, "devices", s->devices, s->device_count);
 	json_close(&j);
 	return json_end(&j);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "cli/json/json.h"
+#include "vmm/control/control_event.h"
 #include "vmm/control/control_status.h"
 
 void control_show_text(const struct control_status *s, FILE *out);
@@ -18,6 +19,11 @@ void control_show_devices(const struct device_stats *d, uint64_t count, FILE *ou
 
 /* One object on one line, all keys there are. 0 or -EIO. */
 int control_show_json(const struct control_status *s, FILE *out);
+/* One object on one line: the event's name, its numbers, its text. 0 or -EIO. */
+int control_show_event_json(const struct control_event *ev, FILE *out);
+/* Its array of vCPUs. */
+void control_show_vcpus_json(struct json *j, const char *name, const struct control_vcpu *v,
+			     uint64_t count);
 /* Its array of devices. */
 void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
 			       uint64_t count);

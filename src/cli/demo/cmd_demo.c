@@ -85,6 +85,8 @@ static const struct opt rows[] = {
 	{OPT_FLAG(struct parsed, demo.cold), .name = "cold",
 	 .help = "Take the image out of the page cache before each run, as far as its file system "
 		 "does that."},
+	{OPT_FLAG(struct parsed, demo.plot), .name = "plot",
+	 .help = "Draw how far each run was when, below the tables."},
 	{OPT_TEXT(struct parsed, demo.trace), .name = "trace", .arg = "FILE",
 	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
 	{OPT_TEXT(struct parsed, demo.json), .name = "json", .arg = "FILE",

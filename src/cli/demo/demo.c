@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "abi/apf.h"
@@ -14,6 +15,7 @@
 #include "cli/demo/demo.h"
 #include "cli/demo/demo_image.h"
 #include "cli/demo/demo_report.h"
+#include "cli/progress.h"
 #include "cli/stop_signals.h"
 #include "cli/trace_file.h"
 #include "source/source.h"
@@ -34,6 +36,8 @@ struct demo {
 	bool stopped; /* by a signal, before all was done */
 	struct json_file json;
 	struct trace_file *trace;
+	struct demo_plot *plot; /* of the run that goes on; NULL: none */
+	struct progress bar;
 	/* Under the library's lock while a machine runs. */
 	unsigned paused; /* blocks that could not be had since the machine last went on */
 };
@@ -59,19 +63,40 @@ static const struct run_kind kinds[DEMO_RUN_COUNT] = {
 	[DEMO_RUN_USER_INT] = {APF_FAULTS_USER, APF_ABI_INT, APF_REV_INT, "user", "int"},
 };
 
+/* What the guest reads, where that has an end that is known. */
+static uint64_t bytes_expected(const struct demo *d)
+{
+	const struct demo_opts *o = d->o;
+	bool all = o->pattern != SMALL_IDLE && (o->pattern != SMALL_COMPUTE || o->tasks > 1);
+
+	return all && strcmp(d->doing, "collision") != 0 ? d->image.pages * PAGE_BYTES
+							  : PROGRESS_UNKNOWN;
+}
+
 static void show_progress(void *ctx, const struct apf_counters *c)
 {
 	struct demo *d = ctx;
 
 	if (d->progress)
-		fprintf(stderr, "\r\033[K%s: %llu pages fetched", d->doing,
-			(unsigned long long)(c->read_bytes / PAGE_BYTES));
+		progress_show(&d->bar, min_u64(c->read_bytes, bytes_expected(d)),
+			      bytes_expected(d));
 }
 
 static void end_progress(struct demo *d)
 {
-	if (d->progress)
-		fputs("\r\033[K", stderr);
+	progress_end(&d->bar);
+	d->bar = (struct progress){.what = d->doing};
+}
+
+/* Under the library's lock. */
+static void on_step(void *ctx, const struct apf_trace *t)
+{
+	struct demo *d = ctx;
+
+	if (d->plot && t->kind == APF_TRACE_SHOWN)
+		demo_plot_add(d->plot, t->ns, t->bytes);
+	if (d->trace)
+		trace_file_tell(d->trace, t);
 }
 
 static void show_event(void *ctx, const struct apf_event *ev)
@@ -195,8 +220,8 @@ static struct small_cfg small_config(struct demo *d, const struct run_kind *k)
 	c.apf.sigbus_handler = 1;
 	c.apf.block_bytes = (uint32_t)o->block_bytes;
 	c.apf.read_ahead_bytes = (uint32_t)o->read_ahead;
-	c.apf.on_trace = d->trace ? trace_file_tell : NULL;
-	c.apf.on_trace_ctx = d->trace;
+	c.apf.on_trace = d->trace || d->plot ? on_step : NULL;
+	c.apf.on_trace_ctx = d;
 	c.apf.faults_max = o->outstanding;
 	c.apf.queue_depth = o->queue_depth;
 	c.apf.io = (enum apf_io)o->io;
@@ -237,22 +262,35 @@ static void take_results(struct demo *d, struct demo_result *r)
 	r->verified = r->out.status == 0 && r->bad == 0 && r->pages == pages_expected(d);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
 static int run_one(struct demo *d, enum demo_run run)
 {
 	const struct run_kind *k = &kinds[run];
-	struct small_cfg cfg = small_config(d, k);
 	struct demo_result *r = &d->report.results[d->report.count];
+	struct small_cfg cfg;
 	struct err e = {0};
 	int rc;
 
 	*r = (struct demo_result){.run = run, .faults = k->faults_name, .abi = k->abi_name};
+	d->plot = r->plot = d->o->plot ? &d->report.plots[d->report.count] : NULL;
+	cfg = small_config(d, k);
 	d->doing = demo_run_name(run);
+	d->bar.what = d->doing;
 	if (d->trace)
 		trace_file_vm(d->trace, d->doing);
 	d->paused = 0;
 	rc = d->o->cold ? demo_image_cool(&d->image, &e) : 0;
+	r->start_ns = now_ns();
 	if (rc == 0)
 		rc = small_run(&cfg, &r->out, &e);
+	d->plot = NULL;
 	d->begun |= r->out.started;
 	end_progress(d);
 	if (rc < 0) {
@@ -303,6 +341,7 @@ static int run_collision(struct demo *d)
 	int rc = 0;
 
 	d->doing = "collision";
+	d->bar.what = d->doing;
 	for (unsigned i = 0; i < ARRAY_LEN(revisions) && rc == 0; i++) {
 		const struct run_kind *k = &kinds[revisions[i]];
 		struct demo_collision *c = &d->report.collisions[i];

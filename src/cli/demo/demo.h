@@ -47,6 +47,7 @@ struct demo_opts {
 	uint32_t timer_hz;          /* guest's preemption timer; 0: none */
 	uint64_t seed;
 	bool quiet;                 /* no progress, result table only */
+	bool plot;                  /* and a picture of it */
 	bool cold;                  /* each run begins without the image in the page cache */
 	uint32_t runs_n;            /* 1..DEMO_RUN_COUNT */
 	enum demo_run runs[DEMO_RUN_COUNT]; /* in the order asked for, none twice */

@@ -2,6 +2,7 @@
 /* See demo_report.h. Every number is measured; what a run cannot know is "-" and null. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/hist.h"
@@ -134,8 +135,69 @@ static void print_collisions(const struct demo_report *r, FILE *out)
 	}
 }
 
+/* The faster of those that stand still, and the fastest of those that the guest is told of. */
+static const struct demo_result *pick(const struct demo_report *r, bool told)
+{
+	const struct demo_result *best = NULL;
+
+	for (unsigned i = 0; i < r->count; i++) {
+		const struct demo_result *d = &r->results[i];
+		bool is_told = d->run != DEMO_RUN_BLOCK && d->run != DEMO_RUN_STALL;
+
+		if (is_told == told && (!best || per_second(d) > per_second(best)))
+			best = d;
+	}
+	return best;
+}
+
+void demo_sentence(const struct demo_report *r, char *ret, size_t room)
+{
+	const struct demo_result *still = pick(r, false), *told = pick(r, true);
+	const struct demo_result *best = told ? told : still;
+	unsigned right = 0;
+
+	*ret = '\0';
+	for (unsigned i = 0; i < r->count; i++)
+		right += r->results[i].verified;
+	if (!best)
+		return;
+	if (right < r->count)
+		snprintf(ret, room, "Shown: of %u runs %u did not give the guest what it must "
+			 "have; see above, and docs/caveats.md.", r->count, r->count - right);
+	else if (still && told && per_second(still) > 0)
+		snprintf(ret, room, "Shown: while a page is fetched, a guest that is told of it "
+			 "(%s) does other work, and reads %.1f times as many pages per second as "
+			 "one that stands still (%s); every byte was right.",
+			 demo_run_name(told->run), per_second(told) / per_second(still),
+			 demo_run_name(still->run));
+	else
+		snprintf(ret, room, "Shown: the guest read %llu pages that were absent, %.0f per "
+			 "second at best (%s); every byte was right.",
+			 (unsigned long long)best->pages, per_second(best),
+			 demo_run_name(best->run));
+}
+
+static void print_plots(const struct demo_report *r, FILE *out)
+{
+	bool utf8 = demo_plot_is_utf8(getenv("LC_ALL"), getenv("LC_CTYPE"), getenv("LANG"));
+	double span_s = 0;
+
+	for (unsigned i = 0; i < r->count; i++)
+		if (r->results[i].out.wall_s > span_s)
+			span_s = r->results[i].out.wall_s;
+	fprintf(out, "\nMemory that was there, over %.3f s:\n", span_s);
+	for (unsigned i = 0; i < r->count; i++) {
+		const struct demo_result *d = &r->results[i];
+
+		demo_plot_row(d->plot, demo_run_name(d->run), d->start_ns, d->out.wall_s, span_s,
+			      utf8, out);
+	}
+}
+
 void demo_print(const struct demo_report *r, FILE *out)
 {
+	char sentence[400];
+
 	const struct demo_opts *o = r->opts;
 
 	fprintf(out,
@@ -157,6 +219,13 @@ void demo_print(const struct demo_report *r, FILE *out)
 		print_events(&r->results[i], out);
 	print_counters(r, out);
 	print_collisions(r, out);
+	if (r->opts->plot && r->count)
+		print_plots(r, out);
+	demo_sentence(r, sentence, sizeof(sentence));
+	if (*sentence) {
+		fputc('\n', out);
+		cli_wrapped(out, sentence, 0, 0);
+	}
 }
 
 static void json_run(struct json *j, const struct demo_report *r, const struct demo_result *d)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "cli/demo/demo.h"
+#include "cli/demo/demo_plot.h"
 #include "cli/json/json_file.h"
 #include "vmm/small/small.h"
 
@@ -19,6 +20,8 @@ struct demo_result {
 	uint64_t missing, ready, wake_alls; /* as the guest itself counted */
 	bool verified;      /* every task finished, every page held what it must */
 	struct small_outcome out;
+	uint64_t start_ns;  /* when it was begun; CLOCK_MONOTONIC */
+	struct demo_plot *plot; /* NULL: it was not asked for */
 };
 
 /* What one revision made of a ready event that met a real page fault. */
@@ -35,8 +38,11 @@ struct demo_report {
 	unsigned count;
 	struct demo_collision collisions[4];
 	unsigned collision_count;
+	struct demo_plot plots[DEMO_RUN_COUNT];
 };
 
+/* One sentence: what was shown. "": nothing. */
+void demo_sentence(const struct demo_report *r, char *ret, size_t room);
 /* For people, within 80 columns. */
 void demo_print(const struct demo_report *r, FILE *out);
 /* Writes the results as JSON instead of what f holds. 0 or -Exxx with text. */

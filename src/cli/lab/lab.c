@@ -18,13 +18,14 @@ static int find_self(char ret[static LAB_PATH_BYTES], struct err *e)
 	return 0;
 }
 
-/* FOLDER/build/asyncpf with FOLDER/tools/lab: a build of that source tree. */
-static bool in_source_tree(const char *self, char ret[static LAB_PATH_BYTES])
+/* FOLDER/build/asyncpf with FOLDER/tools/NAME: a build of that source tree. */
+static bool in_source_tree(const char *self, const char *name, char ret[static LAB_PATH_BYTES])
 {
 	const char *slash = strrchr(self, '/');
 	int folder = slash ? (int)(slash - self) : 0;
 
-	return snprintf(ret, LAB_PATH_BYTES, "%.*s/../tools/lab", folder, self) < LAB_PATH_BYTES &&
+	return snprintf(ret, LAB_PATH_BYTES, "%.*s/../tools/%s", folder, self, name) <
+		       LAB_PATH_BYTES &&
 	       access(ret, X_OK) == 0;
 }
 
@@ -34,7 +35,7 @@ int lab_find(char ret_tool[static LAB_PATH_BYTES], char ret_self[static LAB_PATH
 	const char *named = getenv(LAB_TOOL_ENV);
 	int rc = find_self(ret_self, e);
 
-	if (rc < 0 || (!named && in_source_tree(ret_self, ret_tool)))
+	if (rc < 0 || (!named && in_source_tree(ret_self, "lab", ret_tool)))
 		return rc;
 	snprintf(ret_tool, LAB_PATH_BYTES, "%s", named ? named : APF_LAB_TOOL);
 	if (access(ret_tool, X_OK) == 0)
@@ -43,10 +44,26 @@ int lab_find(char ret_tool[static LAB_PATH_BYTES], char ret_self[static LAB_PATH
 		       "or name the source tree's tools/lab in " LAB_TOOL_ENV, ret_tool);
 }
 
+int lab_find_tool(const char *name, char ret_tool[static LAB_PATH_BYTES], struct err *e)
+{
+	static const char lab[] = APF_LAB_TOOL;
+	char self[LAB_PATH_BYTES];
+	int folder = (int)(strrchr(lab, '/') - lab);
+	int rc = find_self(self, e);
+
+	if (rc < 0 || in_source_tree(self, name, ret_tool))
+		return rc;
+	snprintf(ret_tool, LAB_PATH_BYTES, "%.*s/%s", folder, lab, name);
+	if (access(ret_tool, X_OK) == 0)
+		return 0;
+	return err_set(e, -errno, "cannot start: %.140s: %m; install asyncpf with its tools",
+		       ret_tool);
+}
+
 int lab_exec(const struct words *w, struct err *e)
 {
 	fflush(NULL);
 	execv(w->list[0], w->list);
-	return err_set(e, -errno, "cannot start the lab: %.100s: %m; it needs Python 3, as python3 "
-		       "in PATH", w->list[0]);
+	return err_set(e, -errno, "cannot start: %.100s: %m; it needs Python 3, as python3 in PATH",
+		       w->list[0]);
 }

@@ -21,6 +21,9 @@
 int lab_find(char ret_tool[static LAB_PATH_BYTES], char ret_self[static LAB_PATH_BYTES],
 	     struct err *e);
 
+/* The same for another tool, which lies beside it, and without the environment. */
+int lab_find_tool(const char *name, char ret_tool[static LAB_PATH_BYTES], struct err *e);
+
 /* Becomes w, whose first word is the tool's path. Returns only on failure: -Exxx. */
 int lab_exec(const struct words *w, struct err *e);
 

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/opts.h"
 #include "cli/run/run.h"
+#include "vmm/control/control_status.h"
 
 const char *const run_faults_names[] = {"block", "stall", "kernel", "user", NULL};
 
@@ -26,8 +27,6 @@ _Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(sandbox_names) - 2, "one word per en
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
 _Static_assert(MACHINE_RNG_BYTES_PER_S == MIB, "as --help says");
-/* As the library has it: below that there is nothing to work with. */
-#define RESIDENT_MIN (4 * MIB)
 
 void run_line_init(struct run_line *l)
 {
@@ -73,7 +72,7 @@ static const struct opt rows[] = {
 	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
 		 "default int."},
 	{OPT_SIZE(struct run_line, run.machine.apf.resident_max), .name = "resident-max",
-	 .arg = "SIZE", .min = RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
+	 .arg = "SIZE", .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
 	{OPT_TEXT(struct run_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes: a path where nothing is, for a file without a name in "
@@ -82,9 +81,12 @@ static const struct opt rows[] = {
 	 .help = "Wrapper put around reads of --swap, such as delay?ms=20."},
 	{OPT_CHOICE(struct run_line, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
 	 .help = CLI_IO_HELP},
+	{OPT_TEXT(struct run_line, run.name), .name = "name", .arg = "NAME",
+	 .help = "What 'asyncpf status', events and metrics call the VM: letters, digits and -_.: "
+		 "only, 63 at most."},
 	{OPT_TEXT(struct run_line, run.control), .name = "control", .arg = "SOCKET",
-	 .help = "Make a control socket there, for 'asyncpf status', pause, resume, evict and "
-		 "stop; for you alone."},
+	 .help = "Make a control socket there, for 'asyncpf status', events, pause, resume, "
+		 "evict, resize and stop; for you alone."},
 	{OPT_FLAG(struct run_line, run.machine.exit_port), .name = "exit-port",
 	 .help = "Let the guest end the run by writing a number to port 0xf4; exit code 160 plus "
 		 "the number, 255 at most."},
@@ -223,9 +225,23 @@ static int take_rng(struct run_line *p, struct err *e)
 			 &p->run.machine.rng_bytes_per_s, e);
 }
 
+static int check_name(const char *name, struct err *e)
+{
+	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				   "-_.:";
+
+	if (!name || (strspn(name, good) == strlen(name) && strlen(name) <= CONTROL_NAME_MAX))
+		return 0;
+	return err_set(e, -EINVAL, "bad value: --name %.80s: not at most %u letters, digits and "
+		       "-_.: ; choose another", name, CONTROL_NAME_MAX);
+}
+
 static int check(struct run_line *p, struct err *e)
 {
 	struct machine_cfg *m = &p->run.machine;
+
+	if (check_name(p->run.name, e) < 0)
+		return e->code;
 
 	if (!m->kernel)
 		return err_set(e, -EINVAL, "missing option: --kernel: there is nothing to boot; "

@@ -3,6 +3,7 @@
 #include "cli/run/run.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,7 +22,8 @@ struct run {
 	struct stop_signals signals;
 	struct terminal terminal;
 	struct machine *m;
-	struct machine_control *control;
+	pthread_mutex_t tell_lock; /* no call of the library or the machine under it */
+	struct machine_control *control; /* under tell_lock while there are other threads */
 	struct sandbox *sandbox; /* NULL: there is none */
 	struct json_file json;
 	struct trace_file *trace;
@@ -30,9 +32,19 @@ struct run {
 	struct machine_outcome out;
 };
 
+/* To the clients that follow. */
+static void tell(struct run *r, enum control_event_kind kind, const char *text)
+{
+	pthread_mutex_lock(&r->tell_lock);
+	if (r->control)
+		machine_control_tell(r->control, kind, text);
+	pthread_mutex_unlock(&r->tell_lock);
+}
+
 static void goes_on(struct run *r, const char *text)
 {
 	atomic_store(&r->paused, false);
+	tell(r, CONTROL_EVENT_RESUMED, text);
 	if (!r->o->quiet)
 		cli_error("the VM goes on: %s", text);
 }
@@ -42,6 +54,7 @@ static void is_paused(struct run *r, const char *text)
 {
 	if (atomic_exchange(&r->paused, true))
 		return;
+	tell(r, CONTROL_EVENT_TROUBLE, text);
 	if (r->o->control)
 		cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
 			  text, r->o->control);
@@ -66,6 +79,7 @@ static void on_word(void *ctx, enum machine_word word, const char *text)
 
 	switch (word) {
 	case MACHINE_NOTE:
+		tell(r, CONTROL_EVENT_NOTE, text);
 		if (!r->o->quiet)
 			cli_error("note: %s", text);
 		break;
@@ -106,9 +120,33 @@ static int start_control(struct run *r)
 		.faults = run_faults_names[apf->faults],
 		.abi = apf->faults == APF_FAULTS_USER ? run_abi_names[apf->abi] : NULL,
 		.io = cli_io_names[apf_io_used(machine_apf(r->m))],
+		.name = r->o->name ? r->o->name : "",
+		.version = APF_VERSION_TEXT,
 	};
+	struct machine_control *control;
+	int rc = cfg.path ? machine_control_start(r->m, &cfg, &control, &r->err) : 0;
 
-	return cfg.path ? machine_control_start(r->m, &cfg, &r->control, &r->err) : 0;
+	if (!cfg.path || rc < 0)
+		return rc;
+	pthread_mutex_lock(&r->tell_lock);
+	r->control = control;
+	pthread_mutex_unlock(&r->tell_lock);
+	return 0;
+}
+
+/* Nobody tells it anything any more. */
+static void stop_control(struct run *r, bool ran)
+{
+	struct machine_control *control;
+
+	if (ran)
+		tell(r, CONTROL_EVENT_ENDED,
+		     r->err.code ? r->err.text : run_end_name(&r->out, NULL));
+	pthread_mutex_lock(&r->tell_lock);
+	control = r->control;
+	r->control = NULL;
+	pthread_mutex_unlock(&r->tell_lock);
+	machine_control_stop(control);
 }
 
 static void away(void *ctx)
@@ -248,7 +286,8 @@ int run_exit_code(const struct machine_outcome *out)
 
 int run_main(const struct run_opts *o)
 {
-	struct run r = {.o = o, .signals.fd = -1};
+	struct run r = {
+		.o = o, .signals.fd = -1, .tell_lock = PTHREAD_MUTEX_INITIALIZER};
 	const struct stop_signals_job job = {
 		.begins = signals_begin, .away = away, .back = back, .ctx = &r};
 	int code = CLI_FAILED;
@@ -263,7 +302,7 @@ int run_main(const struct run_opts *o)
 		code = run_exit_code(&r.out);
 	}
 	ran &= r.out.started;
-	machine_control_stop(r.control);
+	stop_control(&r, ran);
 	machine_close(r.m);
 	if (trace_file_close(r.trace) < 0 && code == CLI_OK)
 		code = CLI_FAILED;

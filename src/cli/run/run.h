@@ -18,6 +18,7 @@ enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };
 
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
+	const char *name;           /* what the user calls the VM; NULL: nothing */
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	const char *trace;          /* a file for a timeline; NULL: none */
@@ -105,6 +106,9 @@ int run_lab_main(const struct run_line *l, const char *why);
 
 /* Exit code of a run that had no failure. */
 int run_exit_code(const struct machine_outcome *out);
+
+/* How it ended, in a word; error: NULL, or why the run failed. */
+const char *run_end_name(const struct machine_outcome *out, const struct err *error);
 
 /* error: NULL, or why the run failed. */
 void run_report_stats(const struct run_opts *o, const struct machine_outcome *out, FILE *to);

@@ -25,6 +25,7 @@
 #include "base/size.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_socket.h"
+#include "vmm/control/control_told.h"
 
 /* Where accept fails for want of descriptors or memory, it is left alone this long. */
 #define ACCEPT_PAUSE_NS (200 * NS_PER_MS)
@@ -35,6 +36,7 @@ enum peer_state {
 	PEER_READY,    /* may ask */
 	PEER_EVICTING, /* has asked for the eviction that is under way */
 	PEER_STOPPING, /* has been told that the VM will end: waits for us to hang up */
+	PEER_FOLLOWING, /* hears of events, and asks nothing any more */
 	PEER_CLOSING,  /* gets what is in `out`, no more */
 };
 
@@ -44,6 +46,7 @@ struct peer {
 	uint64_t deadline_ns; /* of the next whole line, or of the answer's leaving */
 	uint64_t second_ns;   /* requests are counted from here */
 	unsigned requests;
+	uint64_t lost; /* events that a follower was too slow for */
 	struct control_lines in;
 	size_t out_sent, out_len;
 	char out[CONTROL_ANSWER_MAX + CONTROL_LINE_MAX];
@@ -55,7 +58,8 @@ struct job {
 	pthread_t thread;
 	atomic_bool cancel, done;
 	uint64_t bytes;
-	int rc; /* valid when done, as is e */
+	uint64_t resident; /* valid when done, as are rc and e */
+	int rc;
 	struct err e;
 };
 
@@ -71,6 +75,10 @@ struct control {
 	pthread_t thread;
 	uint64_t accept_ns; /* not before */
 	uint64_t progress_ns; /* when the evicting client hears of it next */
+	uint64_t start_ns;
+	uint64_t memory_ns;   /* when followers may hear of memory next */
+	uint64_t evicted, refaulted; /* as they have heard */
+	struct control_told told; /* on its way to the followers */
 	struct job job;
 	struct control_status status; /* scratch */
 	struct peer peers[CONTROL_CLIENTS_MAX];
@@ -164,6 +172,131 @@ static bool peer_flush(struct control *c, struct peer *p)
 	return true;
 }
 
+/* ---- events ---- */
+
+static void put_event(struct peer *p, const struct control_event *ev)
+{
+	char line[CONTROL_LINE_MAX];
+	size_t len = control_event_format(ev, line);
+
+	if (len > sizeof(p->out) - p->out_len)
+		p->lost++;
+	else
+		peer_put(p, line, len);
+}
+
+static bool peer_flush(struct control *c, struct peer *p);
+
+/* A follower that takes nothing for as long as anybody may keep silent is dropped. */
+static void follower_advance(struct control *c, struct peer *p)
+{
+	size_t before = p->out_len - p->out_sent;
+	bool all = peer_flush(c, p);
+
+	if (p->state != PEER_FOLLOWING)
+		return;
+	if (all && p->lost) {
+		const struct control_event ev = {.kind = CONTROL_EVENT_LOST,
+						 .uptime_ns = now_ns() - c->start_ns,
+						 .lost = p->lost};
+
+		p->lost = 0;
+		put_event(p, &ev);
+		all = peer_flush(c, p);
+	}
+	if (p->state == PEER_FOLLOWING && (all || p->out_len - p->out_sent < before))
+		p->deadline_ns = now_ns() + c->idle_ns;
+}
+
+static bool is_followed(const struct control *c)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->peers[i].state == PEER_FOLLOWING)
+			return true;
+	return false;
+}
+
+static void tell_followers(struct control *c, const struct control_event *ev)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		struct peer *p = &c->peers[i];
+
+		if (p->state != PEER_FOLLOWING)
+			continue;
+		if (p->out_len == 0)
+			p->deadline_ns = now_ns() + c->idle_ns;
+		put_event(p, ev);
+		follower_advance(c, p);
+	}
+}
+
+static void tell(struct control *c, struct control_event ev)
+{
+	ev.uptime_ns = now_ns() - c->start_ns;
+	if (control_told_put(&c->told, &ev))
+		wake(c);
+}
+
+void control_tell(struct control *c, enum control_event_kind kind, const char *text)
+{
+	struct control_event ev = {.kind = kind};
+
+	if (text)
+		snprintf(ev.text, sizeof(ev.text), "%s", text);
+	tell(c, ev);
+}
+
+/* What others have told; and what memory does, now and then. */
+static void tell_all(struct control *c)
+{
+	struct control_event ev;
+
+	while (control_told_take(&c->told, &ev))
+		tell_followers(c, &ev);
+	if (!is_followed(c) || now_ns() < c->memory_ns)
+		return;
+	c->memory_ns = now_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
+	memset(&c->status, 0, sizeof(c->status));
+	c->ops->status(c->ctx, &c->status);
+	if (c->evicted == c->status.counters.evicted &&
+	    c->refaulted == c->status.counters.refaulted)
+		return;
+	c->evicted = c->status.counters.evicted;
+	c->refaulted = c->status.counters.refaulted;
+	ev = (struct control_event){
+		.kind = CONTROL_EVENT_MEMORY,
+		.uptime_ns = now_ns() - c->start_ns,
+		.resident_bytes = c->status.counters.resident_bytes,
+		.evicted = c->evicted,
+		.refaulted = c->refaulted,
+	};
+	tell_followers(c, &ev);
+}
+
+static void follow(struct control *c, struct peer *p)
+{
+	struct control_event ev = {.kind = CONTROL_EVENT_FOLLOWING};
+	const struct control_status *s = &c->status;
+
+	/* What was told before is not for this one. */
+	tell_all(c);
+	memset(&c->status, 0, sizeof(c->status));
+	c->ops->status(c->ctx, &c->status);
+	if (!is_followed(c)) {
+		c->memory_ns = now_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
+		c->evicted = s->counters.evicted;
+		c->refaulted = s->counters.refaulted;
+	}
+	ev.uptime_ns = now_ns() - c->start_ns;
+	ev.resident_bytes = s->counters.resident_bytes;
+	ev.resident_max_bytes = s->counters.resident_max_bytes;
+	snprintf(ev.text, sizeof(ev.text), "%s%s%.160s", s->state, *s->why ? ": " : "", s->why);
+	p->state = PEER_FOLLOWING;
+	p->lost = 0;
+	p->deadline_ns = now_ns() + c->idle_ns;
+	put_event(p, &ev);
+}
+
 /* ---- the eviction ---- */
 
 static void *job_thread(void *arg)
@@ -173,6 +306,7 @@ static void *job_thread(void *arg)
 	uint64_t resident = 0;
 
 	j->rc = c->ops->evict(c->ctx, j->bytes, &j->cancel, &resident, &j->e);
+	j->resident = resident;
 	/* Everything that can be has no goal that could be missed. */
 	if (j->rc == 0 && j->bytes > 0 && resident > j->bytes)
 		j->rc = err_set(&j->e, -EAGAIN,
@@ -243,8 +377,13 @@ static void watch_job(struct control *c)
 	bool done = j->running && atomic_load(&j->done);
 
 	if (done) {
+		const struct control_event ev = {.kind = CONTROL_EVENT_EVICTED,
+						 .resident_bytes = j->resident};
+
 		pthread_join(j->thread, NULL);
 		j->running = false;
+		if (j->rc == 0)
+			tell(c, ev);
 	}
 	if (!p || (!done && now_ns() < c->progress_ns))
 		return;
@@ -310,6 +449,19 @@ static void serve_stop(struct control *c, struct peer *p)
 	p->state = PEER_STOPPING;
 }
 
+static int set_limit(struct control *c, uint64_t bytes, struct err *e)
+{
+	const struct control_event ev = {.kind = CONTROL_EVENT_LIMIT, .resident_max_bytes = bytes};
+
+	if (!c->ops->limit)
+		return err_set(e, -EOPNOTSUPP, "this VM cannot evict; run it with --swap");
+	int rc = c->ops->limit(c->ctx, bytes, e);
+
+	if (rc == 0)
+		tell(c, ev);
+	return rc;
+}
+
 static void serve_request(struct control *c, struct peer *p, const char *line)
 {
 	struct control_request r;
@@ -331,13 +483,24 @@ static void serve_request(struct control *c, struct peer *p, const char *line)
 	case CONTROL_STOP:
 		serve_stop(c, p);
 		return;
+	case CONTROL_FOLLOW:
+		follow(c, p);
+		return;
 	case CONTROL_PAUSE:
 		rc = c->ops->pause(c->ctx, &e);
+		if (rc == 0)
+			control_tell(c, CONTROL_EVENT_PAUSED, NULL);
 		break;
 	case CONTROL_RESUME:
 		rc = c->ops->resume(c->ctx, &e);
+		if (rc == 0)
+			control_tell(c, CONTROL_EVENT_RESUMED, NULL);
+		break;
+	case CONTROL_LIMIT:
+		rc = set_limit(c, r.bytes, &e);
 		break;
 	case CONTROL_STATUS:
+	case CONTROL_VERBS:
 		break;
 	}
 	if (rc < 0)
@@ -354,6 +517,10 @@ static void peer_advance(struct control *c, struct peer *p)
 	while (peer_flush(c, p)) {
 		struct err e;
 
+		if (p->state == PEER_FOLLOWING) {
+			follower_advance(c, p);
+			return;
+		}
 		if (p->state == PEER_CLOSING) {
 			peer_drop(c, p);
 			return;
@@ -441,7 +608,8 @@ static void accept_peer(struct control *c)
 /* One that waits for us has no deadline of its own. */
 static bool has_deadline(const struct peer *p)
 {
-	return p->state == PEER_GREETING || p->state == PEER_READY || p->state == PEER_CLOSING;
+	return p->state == PEER_GREETING || p->state == PEER_READY || p->state == PEER_CLOSING ||
+	       (p->state == PEER_FOLLOWING && p->out_len);
 }
 
 static void drop_late(struct control *c)
@@ -465,6 +633,8 @@ static int timeout_ms(const struct control *c, bool accepting)
 		else if (p->state == PEER_EVICTING)
 			next = min_u64(next, c->progress_ns);
 	}
+	if (is_followed(c))
+		next = min_u64(next, c->memory_ns);
 	if (next == NS_NEVER)
 		return -1;
 	return next <= now ? 0 : (int)((next - now) / NS_PER_MS + 1);
@@ -514,6 +684,7 @@ static void serve_once(struct control *c)
 			accept_peer(c);
 	}
 	watch_job(c);
+	tell_all(c);
 	drop_late(c);
 }
 
@@ -525,6 +696,8 @@ static void *control_thread(void *arg)
 		c->begins(c->begins_ctx);
 	while (!atomic_load(&c->end))
 		serve_once(c);
+	/* Above all that the VM has ended: what is in their sockets they still read. */
+	tell_all(c);
 	return NULL;
 }
 
@@ -543,6 +716,8 @@ int control_start(const struct control_cfg *cfg, const struct control_ops *ops, 
 	c->begins = cfg->begins;
 	c->begins_ctx = cfg->begins_ctx;
 	c->idle_ns = (cfg->idle_ms ? cfg->idle_ms : CONTROL_IDLE_MS) * NS_PER_MS;
+	c->start_ns = now_ns();
+	control_told_init(&c->told);
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = c->wake_fd < 0 ? err_sys(e, -errno, "control socket: %.80s: eventfd", cfg->path)
 			    : control_socket_open(&c->socket, cfg->path, e);

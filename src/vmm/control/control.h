@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The control socket's server: one thread that lets the user's other programs look at a
- * running VM, pause, resume, evict and stop it. It decides who may speak and for how long;
- * what is done is behind `struct control_ops`. The language is control_proto.h.
+ * running VM, follow, pause, resume, evict, limit and stop it. It decides who may speak and for
+ * how long; what is done is behind `struct control_ops`. The language is control_proto.h.
  *
  * Everything a client can make it use is bounded by the numbers below, and no client waits
  * for another: sockets never block, and an eviction has a thread of its own.
@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "base/err.h"
+#include "vmm/control/control_event.h"
 #include "vmm/control/control_status.h"
 
 #define CONTROL_CLIENTS_MAX 16u
@@ -22,6 +23,8 @@
 #define CONTROL_REQUESTS_MAX 100u
 /* An evicting client hears this often how far it is. */
 #define CONTROL_PROGRESS_MS 1000u
+/* A client that follows hears no more often than this that memory comes and goes. */
+#define CONTROL_MEMORY_MS 1000u
 /* Greeting and each request, whole, and the reading of each answer take no longer. */
 #define CONTROL_IDLE_MS 60000u
 
@@ -45,6 +48,11 @@ struct control_ops {
 		     struct err *e);
 	/* Asks for an orderly end and does not wait for it; control_stop() belongs to that end. */
 	int (*stop)(void *ctx, struct err *e);
+	/*
+	 * At most so many bytes may be resident from now on; 0: any number. Does not wait until it
+	 * is so. NULL: not possible in this VM.
+	 */
+	int (*limit)(void *ctx, uint64_t bytes, struct err *e);
 };
 
 struct control_cfg {
@@ -63,6 +71,13 @@ struct control;
  */
 int control_start(const struct control_cfg *cfg, const struct control_ops *ops, void *ctx,
 		  struct control **ret, struct err *e);
+
+/*
+ * To all clients that follow: PAUSED, TROUBLE, RESUMED, NOTE or ENDED; what the server does itself
+ * it tells itself. text: NULL for none; cut where it is too long. PAUSED and RESUMED are told where
+ * they change something. Any thread, with any lock held; returns at once.
+ */
+void control_tell(struct control *c, enum control_event_kind kind, const char *text);
 
 /*
  * Removes the socket, cancels an eviction and waits for it, hangs up. No op is called

@@ -18,7 +18,11 @@ static const struct {
 	[CONTROL_RESUME] = {"resume", false},
 	[CONTROL_EVICT] = {"evict", true},
 	[CONTROL_STOP] = {"stop", false},
+	[CONTROL_LIMIT] = {"limit", true},
+	[CONTROL_FOLLOW] = {"follow", false},
 };
+
+_Static_assert(ARRAY_LEN(verbs) == CONTROL_VERBS, "a word for each");
 
 /* A NUL would hide what follows it, an escape could repaint the reader's terminal. */
 static bool is_text(const char *bytes, size_t len)
@@ -87,7 +91,7 @@ int control_request_parse(const char *line, struct control_request *ret, struct 
 		i++;
 	if (i == ARRAY_LEN(verbs))
 		return err_set(e, -EINVAL, "unknown request: this VM knows status, pause, resume, "
-			       "evict BYTES and stop");
+			       "evict BYTES, limit BYTES, follow and stop");
 	r.verb = (enum control_verb)i;
 	if (!verbs[i].bytes && *rest)
 		return err_set(e, -EINVAL, "bad request: %s takes nothing", verbs[i].word);

@@ -28,11 +28,15 @@ enum control_verb {
 	CONTROL_RESUME,
 	CONTROL_EVICT,
 	CONTROL_STOP,
+	CONTROL_LIMIT,
+	CONTROL_FOLLOW,
+	CONTROL_VERBS,
 };
 
 struct control_request {
 	enum control_verb verb;
-	uint64_t bytes; /* CONTROL_EVICT: how many may stay resident */
+	/* CONTROL_EVICT: how many may stay resident; CONTROL_LIMIT: from now on, 0: any number */
+	uint64_t bytes;
 };
 
 /* What a peer has sent and nobody has read. The owner appends at buf + len and adds to len. */

@@ -11,43 +11,69 @@
 #include "base/assert.h"
 #include "vmm/control/control_proto.h"
 
-#define TEXT(member) \
-	{#member, offsetof(struct control_status, member), \
-	 sizeof(((struct control_status *)0)->member)}
-#define NUMBER(member) {#member, offsetof(struct control_status, member), 0}
-#define COUNTER(name, unit, kind, scope, help) \
-	{#name, offsetof(struct control_status, counters.name), 0},
-#define VCPU_COUNTER(name) {#name, offsetof(struct control_vcpu, name), 0},
+#define TEXT(member, help_) \
+	{.name = #member, .offset = offsetof(struct control_status, member), \
+	 .text_max = sizeof(((struct control_status *)0)->member), .help = help_}
+#define NUMBER_OF(type, member, unit_, kind_, help_) \
+	{.name = #member, .offset = offsetof(struct type, member), .unit = APF_UNIT_##unit_, \
+	 .kind = APF_KIND_##kind_, .help = help_}
+#define NUMBER(member, unit, kind, help) NUMBER_OF(control_status, member, unit, kind, help)
+#define COUNTER(name_, unit_, kind_, scope, help_) \
+	{.name = #name_, .offset = offsetof(struct control_status, counters.name_), \
+	 .unit = APF_UNIT_##unit_, .kind = APF_KIND_##kind_, .help = help_},
+#define VCPU_COUNTER(name_) {.name = #name_, .offset = offsetof(struct control_vcpu, name_)},
 
 const struct control_key control_status_keys[] = {
-	TEXT(state),
-	TEXT(why),
-	TEXT(note),
-	TEXT(faults),
-	TEXT(abi),
-	TEXT(io),
-	NUMBER(uptime_ns),
-	NUMBER(block_bytes),
-	NUMBER(disk_errors),
+	TEXT(state, "running, paused or ending."),
+	TEXT(why, "It is paused for trouble: the reason."),
+	TEXT(note, "The guest does not do what one would expect: what is seen of it."),
+	TEXT(faults, "How a touch of absent memory is served, as given to run."),
+	TEXT(abi, "The protocol with the guest, as given to run."),
+	TEXT(io, "uring or threads: what reads and writes page source and swap file."),
+	TEXT(name, "The VM's name, as given to run."),
+	TEXT(version, "Of the asyncpf that runs the VM."),
+	NUMBER(protocol, COUNT, GAUGE, "The version of this language that the VM speaks."),
+	NUMBER(pid, COUNT, GAUGE, "The process that runs the VM."),
+	NUMBER(uptime_ns, NS, GAUGE, "Time since the VM was made."),
+	NUMBER(block_bytes, BYTES, GAUGE, "What is fetched or evicted as one block."),
+	NUMBER(disk_errors, COUNT, COUNTER, "Times that the host failed a request to a disk."),
+	NUMBER(vcpus_cpu_ns, NS, COUNTER, "CPU time of all vCPU threads."),
+	NUMBER(exits, COUNT, COUNTER, "Accesses to ports and devices that vCPUs carried out."),
 	APF_COUNTER_TABLE(COUNTER)
 	{.name = NULL},
 };
 
 const struct control_key control_vcpu_keys[] = {
 	CONTROL_VCPU_COUNTERS(VCPU_COUNTER)
+	NUMBER_OF(control_vcpu, cpu_ns, NS, COUNTER, "CPU time of the vCPU's thread."),
+	NUMBER_OF(control_vcpu, exits, COUNT, COUNTER, NULL),
 	{.name = NULL},
 };
 
-#define DEVICE_NUMBER(member) {#member, offsetof(struct device_stats, member), 0}
+#define DEVICE_NUMBER(member, unit, help) \
+	NUMBER_OF(device_stats, member, unit, COUNTER, help)
 
 const struct control_key control_device_keys[] = {
-	DEVICE_NUMBER(requests),
-	DEVICE_NUMBER(read_bytes),
-	DEVICE_NUMBER(written_bytes),
-	DEVICE_NUMBER(throttled_ns),
-	DEVICE_NUMBER(cpu_ns),
+	DEVICE_NUMBER(requests, COUNT, "Requests that ended."),
+	DEVICE_NUMBER(read_bytes, BYTES, "Bytes that the guest read from the device."),
+	DEVICE_NUMBER(written_bytes, BYTES, "Bytes that the guest wrote to it."),
+	DEVICE_NUMBER(throttled_ns, NS, "Time for which a limit held requests back."),
+	DEVICE_NUMBER(cpu_ns, NS, "CPU time of the device's worker."),
 	{.name = NULL},
 };
+
+static const struct control_key *key_by_name(const struct control_key *keys, const char *name)
+{
+	for (; keys->name; keys++)
+		if (strcmp(keys->name, name) == 0)
+			return keys;
+	return NULL;
+}
+
+const struct control_key *control_key_about(const struct control_key *k)
+{
+	return k->help ? k : key_by_name(control_status_keys, k->name);
+}
 
 const char *control_key_text(const struct control_key *k, const void *base)
 {
@@ -132,14 +158,6 @@ size_t control_status_format(const struct control_status *s,
 }
 
 /* ---- parse ---- */
-
-static const struct control_key *key_by_name(const struct control_key *keys, const char *name)
-{
-	for (; keys->name; keys++)
-		if (strcmp(keys->name, name) == 0)
-			return keys;
-	return NULL;
-}
 
 static int store_key(const struct control_key *k, const char *value, void *base)
 {

@@ -19,8 +19,9 @@
 #define CONTROL_VCPUS_MAX 64u
 #define CONTROL_DEVICES_MAX 16u
 #define CONTROL_WORD_MAX 16u
+#define CONTROL_NAME_MAX 63u /* bytes of a VM's name */
 /* Room for the text of any status. */
-#define CONTROL_ANSWER_MAX 20480u
+#define CONTROL_ANSWER_MAX 24576u
 
 /* Of the counters that each vCPU has, those that fit into its line. */
 #define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
@@ -29,6 +30,8 @@
 
 struct control_vcpu {
 	CONTROL_VCPU_COUNTERS(CONTROL_VCPU_MEMBER)
+	uint64_t cpu_ns; /* CPU time of its thread */
+	uint64_t exits;  /* accesses to ports and devices that the machine has carried out */
 };
 
 struct control_status {
@@ -38,9 +41,15 @@ struct control_status {
 	char faults[CONTROL_WORD_MAX];
 	char abi[CONTROL_WORD_MAX];
 	char io[CONTROL_WORD_MAX]; /* what reads and writes page source and swap file */
+	char name[CONTROL_NAME_MAX + 1]; /* of the VM, as its user has named it */
+	char version[CONTROL_WORD_MAX];  /* of the asyncpf that runs it */
+	uint64_t protocol;               /* CONTROL_VERSION there */
+	uint64_t pid;
 	uint64_t uptime_ns;
 	uint64_t block_bytes;
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
+	uint64_t vcpus_cpu_ns; /* of all vCPUs, as is the next */
+	uint64_t exits;
 	struct apf_counters counters;
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */
@@ -53,6 +62,9 @@ struct control_key {
 	const char *name;
 	size_t offset;
 	size_t text_max; /* an array of char with its NUL; 0: a uint64_t */
+	enum apf_counter_unit unit; /* of a number, as is kind */
+	enum apf_counter_kind kind;
+	const char *help; /* one sentence; NULL: as the status has it of that name */
 };
 
 /* In the order in which they are said; a name of NULL ends each. */
@@ -60,6 +72,8 @@ extern const struct control_key control_status_keys[];
 extern const struct control_key control_vcpu_keys[];
 extern const struct control_key control_device_keys[]; /* all but the name */
 
+/* The key that has the help, the unit and the kind of k: itself, or that of the VM's counter. */
+const struct control_key *control_key_about(const struct control_key *k);
 const char *control_key_text(const struct control_key *k, const void *base);
 uint64_t control_key_number(const struct control_key *k, const void *base);
 

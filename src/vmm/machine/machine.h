@@ -22,6 +22,7 @@
 #include "base/types.h"
 #include "vmm/boot/load.h"
 #include "vmm/console/terminal.h"
+#include "vmm/control/control_status.h"
 #include "vmm/virtio/device_stats.h"
 
 #define MACHINE_CPUS_MAX 16u
@@ -29,6 +30,8 @@
 #define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1) /* with a worker */
 #define MACHINE_MEMORY_MIN (2ull << 20)
 #define MACHINE_MEMORY_MAX (64ull << 30)
+/* Of resident_max, as the library has it: below that there is nothing to work with. */
+#define MACHINE_RESIDENT_MIN (4ull << 20)
 /* Memory comes in pieces of this size, the largest page of a block source. */
 #define MACHINE_MEMORY_UNIT (2ull << 20)
 
@@ -122,8 +125,10 @@ struct machine_outcome {
 	double vcpu_cpu_s; /* CPU time of all vCPU threads */
 	enum apf_io io;    /* what page source and swap file were read and written by */
 	struct apf_counters stats;
+	struct control_vcpu vcpus[MACHINE_CPUS_MAX]; /* cfg.cpus of them */
 	struct device_stats devices[MACHINE_DEVICES_MAX];
 	unsigned devices_count;
+	uint64_t disk_errors; /* requests of the guest's that the host failed */
 };
 
 struct machine;
@@ -164,6 +169,8 @@ uint64_t machine_disk_errors(struct machine *m);
 /* The library's objects, for statistics, pause, resume and eviction. Any thread. */
 struct apf *machine_apf(struct machine *m);
 unsigned machine_vcpus(const struct machine *m);
+/* What is told about each vCPU. Any thread; also after machine_run. */
+void machine_vcpu_stats(struct machine *m, unsigned index, struct control_vcpu *ret);
 struct apf_vcpu *machine_vcpu(struct machine *m, unsigned index);
 
 #endif

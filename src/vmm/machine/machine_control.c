@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "vmm/control/control_proto.h"
 #include "vmm/machine/machine_parts.h"
 
 /* One command of the library evicts so much, so that it need not be waited for to cancel. */
@@ -20,6 +22,7 @@ struct machine_control {
 	struct machine_control_cfg cfg;
 	struct control_ops ops;
 	uint64_t start_ns;
+	uint64_t pid;
 };
 
 static uint64_t now_ns(void)
@@ -41,11 +44,9 @@ static void fill_vcpus(const struct machine_control *mc, struct control_status *
 {
 	ret->vcpu_count = machine_vcpus(mc->m);
 	for (unsigned i = 0; i < ret->vcpu_count; i++) {
-		struct apf_counters c;
-
-		apf_vcpu_counters_get(machine_vcpu(mc->m, i), &c, sizeof(c));
-#define COPY(name) ret->vcpus[i].name = c.name;
-		CONTROL_VCPU_COUNTERS(COPY)
+		machine_vcpu_stats(mc->m, i, &ret->vcpus[i]);
+		ret->vcpus_cpu_ns += ret->vcpus[i].cpu_ns;
+		ret->exits += ret->vcpus[i].exits;
 	}
 }
 
@@ -66,6 +67,10 @@ static void status(void *ctx, struct control_status *ret)
 	snprintf(ret->faults, sizeof(ret->faults), "%s", mc->cfg.faults);
 	snprintf(ret->abi, sizeof(ret->abi), "%s", mc->cfg.abi ? mc->cfg.abi : "");
 	snprintf(ret->io, sizeof(ret->io), "%s", mc->cfg.io);
+	snprintf(ret->name, sizeof(ret->name), "%s", mc->cfg.name);
+	snprintf(ret->version, sizeof(ret->version), "%s", mc->cfg.version);
+	ret->protocol = CONTROL_VERSION;
+	ret->pid = mc->pid;
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	fill_vcpus(mc, ret);
@@ -127,12 +132,22 @@ static int stop_vm(void *ctx, struct err *e)
 	return 0;
 }
 
+static int limit_vm(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct machine_control *mc = ctx;
+	struct apf_error ae;
+	int rc = apf_resident_max_set(machine_apf(mc->m), bytes, &ae);
+
+	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
+}
+
 static const struct control_ops ops = {
 	.status = status,
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.evict = evict_vm,
 	.stop = stop_vm,
+	.limit = limit_vm,
 };
 
 static void thread_begins(void *ctx)
@@ -153,9 +168,12 @@ int machine_control_start(struct machine *m, const struct machine_control_cfg *c
 	mc->m = m;
 	mc->cfg = *cfg;
 	mc->ops = ops;
-	if (!m->cfg.apf.swap)
+	if (!m->cfg.apf.swap) {
 		mc->ops.evict = NULL;
+		mc->ops.limit = NULL;
+	}
 	mc->start_ns = now_ns();
+	mc->pid = (uint64_t)getpid();
 	rc = control_start(&server_cfg, &mc->ops, mc, &mc->server, e);
 	if (rc < 0) {
 		free(mc);
@@ -163,6 +181,12 @@ int machine_control_start(struct machine *m, const struct machine_control_cfg *c
 	}
 	*ret = mc;
 	return 0;
+}
+
+void machine_control_tell(struct machine_control *mc, enum control_event_kind kind,
+			  const char *text)
+{
+	control_tell(mc->server, kind, text);
 }
 
 void machine_control_stop(struct machine_control *mc)

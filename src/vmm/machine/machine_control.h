@@ -23,6 +23,8 @@ struct machine_control_cfg {
 	const char *faults;
 	const char *abi; /* NULL: there is none */
 	const char *io;
+	const char *name;    /* of the VM; "": none */
+	const char *version; /* of the program */
 };
 
 struct machine_control;
@@ -30,6 +32,9 @@ struct machine_control;
 /* Between machine_open and machine_close, by their thread. 0 or -Exxx. */
 int machine_control_start(struct machine *m, const struct machine_control_cfg *cfg,
 			  struct machine_control **ret, struct err *e);
+/* As control_tell; any thread. */
+void machine_control_tell(struct machine_control *mc, enum control_event_kind kind,
+			  const char *text);
 /* Before machine_close. NULL is harmless. */
 void machine_control_stop(struct machine_control *mc);
 

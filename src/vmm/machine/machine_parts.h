@@ -44,7 +44,9 @@ struct machine_vcpu {
 	pthread_t thread;
 	bool has_thread;
 	struct machine_seen seen; /* at its last exit that a device served */
-	double cpu_s; /* its thread's CPU time, when that has ended */
+	bool leaving; /* its thread is about to be joined: its clock is not asked any more */
+	_Atomic uint64_t cpu_ns; /* its thread's CPU time: when last asked, or at its end */
+	_Atomic uint64_t exits;  /* that serve_exit has served; by its own thread */
 	_Atomic enum machine_waits waits; /* by its own thread, while watch.looking */
 };
 
@@ -125,6 +127,8 @@ void machine_thread_begins(struct machine *m, enum machine_thread which);
 
 /* machine_vcpu.c: a vCPU's thread; arg is the struct machine_vcpu. */
 void *machine_vcpu_thread(void *arg);
+/* CPU time of its thread. Any thread; also after machine_run. */
+uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index);
 
 /* machine_run.c: the first end or failure counts. Any thread. */
 void machine_end(struct machine *m, enum machine_end end, uint32_t status);

@@ -66,11 +66,14 @@ static int start_threads(struct machine *m, struct err *e)
 {
 	for (unsigned i = 0; i < m->cfg.cpus; i++) {
 		struct machine_vcpu *v = &m->vcpus[i];
-		int rc = pthread_create(&v->thread, NULL, machine_vcpu_thread, v);
+		int rc;
 
+		pthread_mutex_lock(&m->lock);
+		rc = pthread_create(&v->thread, NULL, machine_vcpu_thread, v);
+		v->has_thread = rc == 0;
+		pthread_mutex_unlock(&m->lock);
 		if (rc != 0)
 			return err_sys(e, -rc, "vCPU %u: thread", i);
-		v->has_thread = true;
 	}
 	return 0;
 }
@@ -87,6 +90,8 @@ static void stop_threads(struct machine *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->stop = true;
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		m->vcpus[i].leaving = true;
 	machine_trouble_end(m);
 	pthread_mutex_unlock(&m->lock);
 	/* A vCPU may wait for a device that waits for memory that never comes. */
@@ -184,7 +189,10 @@ static void collect(struct machine *m, uint64_t start_ns, struct machine_outcome
 	o->status = m->status;
 	o->wall_s = (double)(m->end_ns - start_ns) / (double)NS_PER_S;
 	for (unsigned i = 0; i < m->cfg.cpus; i++)
-		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
+		machine_vcpu_stats(m, i, &o->vcpus[i]);
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		o->vcpu_cpu_s += (double)o->vcpus[i].cpu_ns / (double)NS_PER_S;
+	o->disk_errors = machine_disk_errors(m);
 	o->io = apf_io_used(m->apf);
 	o->devices_count = machine_device_stats(m, o->devices);
 	apf_counters_get(m->apf, &o->stats, sizeof(o->stats));

@@ -110,12 +110,41 @@ static bool serve_exit(struct machine_vcpu *v)
 	}
 }
 
-static double thread_cpu_s(void)
+static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / (double)NS_PER_S;
+	return clock_gettime(clock, &ts) == 0
+		       ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec : 0;
+}
+
+uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index)
+{
+	struct machine_vcpu *v = &m->vcpus[index];
+	clockid_t clock;
+
+	pthread_mutex_lock(&m->lock);
+	/* The thread may end meanwhile, and be joined only after this. */
+	if (v->has_thread && !v->leaving && pthread_getcpuclockid(v->thread, &clock) == 0) {
+		uint64_t now = clock_ns(clock);
+
+		/* Its own last word may be there already, and is as late. */
+		if (now > atomic_load(&v->cpu_ns))
+			atomic_store(&v->cpu_ns, now);
+	}
+	pthread_mutex_unlock(&m->lock);
+	return atomic_load(&v->cpu_ns);
+}
+
+void machine_vcpu_stats(struct machine *m, unsigned index, struct control_vcpu *ret)
+{
+	struct apf_counters c;
+
+	apf_vcpu_counters_get(m->vcpus[index].apf, &c, sizeof(c));
+#define COPY(name) ret->name = c.name;
+	CONTROL_VCPU_COUNTERS(COPY)
+	ret->cpu_ns = machine_vcpu_cpu_ns(m, index);
+	ret->exits = atomic_load(&m->vcpus[index].exits);
 }
 
 static void wait_for_go(struct machine *m)
@@ -156,9 +185,10 @@ void *machine_vcpu_thread(void *arg)
 			last_words(v, rc, what);
 			break;
 		}
+		atomic_fetch_add_explicit(&v->exits, 1, memory_order_relaxed);
 		if (!serve_exit(v))
 			break;
 	}
-	v->cpu_s = thread_cpu_s();
+	atomic_store(&v->cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
 	return NULL;
 }

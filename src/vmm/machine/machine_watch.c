@@ -9,7 +9,6 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "vmm/machine/machine_parts.h"
 
@@ -48,15 +47,8 @@ static uint64_t vcpu_cpu_ns(struct machine *m)
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; i < m->cfg.cpus; i++) {
-		struct timespec ts;
-		clockid_t clock;
-
-		if (m->vcpus[i].has_thread &&
-		    pthread_getcpuclockid(m->vcpus[i].thread, &clock) == 0 &&
-		    clock_gettime(clock, &ts) == 0)
-			sum += (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-	}
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		sum += machine_vcpu_cpu_ns(m, i);
 	return sum;
 }
 

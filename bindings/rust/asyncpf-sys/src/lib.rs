@@ -415,6 +415,7 @@ extern "C" {
     pub fn apf_io_used(a: *const apf) -> apf_io;
     pub fn apf_release(a: *mut apf, gpa: u64, len: u64);
     pub fn apf_evict(a: *mut apf, bytes: u64, ret_resident: *mut u64, e: *mut apf_error) -> c_int;
+    pub fn apf_resident_max_set(a: *mut apf, bytes: u64, e: *mut apf_error) -> c_int;
     pub fn apf_sigbus(info: *const c_void, context: *mut c_void) -> c_int;
     pub fn apf_residency(a: *mut apf, gpa: u64, len: u64, ret: *mut u8) -> c_int;
     pub fn apf_vcpu_attach(

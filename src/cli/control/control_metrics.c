@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See control_metrics.h. */
+#include "cli/control/control_metrics.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t len = strlen(text), n = strlen(end);
+
+	return len >= n && strcmp(text + len - n, end) == 0;
+}
+
+void control_metric_name(const struct control_key *k, const char *part,
+			 char ret[static METRIC_NAME_MAX])
+{
+	const struct control_key *about = control_key_about(k);
+	bool total = about->kind == APF_KIND_COUNTER && !ends_with(k->name, "_total");
+	size_t len = strlen(k->name);
+	const char *unit = "";
+
+	if (about->unit == APF_UNIT_NS) {
+		ASSERT(ends_with(k->name, "_ns"));
+		len -= strlen("_ns");
+		unit = "_seconds";
+	} else if (about->unit == APF_UNIT_BLOCKS) {
+		unit = "_blocks";
+	}
+	int n = snprintf(ret, METRIC_NAME_MAX, "asyncpf_%s%.*s%s%s", part, (int)len, k->name, unit,
+			 total ? "_total" : "");
+
+	ASSERT(n > 0 && (unsigned)n < METRIC_NAME_MAX);
+}
+
+static void put_escaped(FILE *out, const char *text, bool is_label)
+{
+	for (; *text; text++) {
+		if (*text == '\\' || (is_label && *text == '"'))
+			fputc('\\', out);
+		fputc(*text, out);
+	}
+}
+
+/* What every series has. A VM without a name has an empty one, which is the same as none. */
+static void put_labels(FILE *out, const struct control_status *s, const char *name,
+		       const char *value)
+{
+	fputs("{vm=\"", out);
+	put_escaped(out, s->name, true);
+	fputc('"', out);
+	if (name) {
+		fprintf(out, ",%s=\"", name);
+		put_escaped(out, value, true);
+		fputc('"', out);
+	}
+	fputs("} ", out);
+}
+
+static void put_value(FILE *out, const struct control_key *about, uint64_t v)
+{
+	if (about->unit == APF_UNIT_NS)
+		fprintf(out, "%" PRIu64 ".%09" PRIu64 "\n", (uint64_t)(v / NS_PER_S),
+			(uint64_t)(v % NS_PER_S));
+	else
+		fprintf(out, "%" PRIu64 "\n", v);
+}
+
+static void put_head(FILE *out, const char *name, const char *help, const char *type)
+{
+	fprintf(out, "# HELP %s ", name);
+	put_escaped(out, help, false);
+	fprintf(out, "\n# TYPE %s %s\n", name, type);
+}
+
+static const char *type_of(const struct control_key *about)
+{
+	return about->kind == APF_KIND_COUNTER ? "counter" : "gauge";
+}
+
+/* Facts that are words: the value is 1, as is the convention. */
+static void put_info(FILE *out, const struct control_status *s)
+{
+	static const char name[] = "asyncpf_info";
+	const char *const words[][2] = {{"version", s->version}, {"faults", s->faults},
+					{"abi", s->abi}, {"io", s->io}};
+
+	put_head(out, name, "What runs, and how it serves touches of absent memory; always 1.",
+		 "gauge");
+	fprintf(out, "%s{vm=\"", name);
+	put_escaped(out, s->name, true);
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		fprintf(out, "\",%s=\"", words[i][0]);
+		put_escaped(out, words[i][1], true);
+	}
+	fputs("\"} 1\n", out);
+}
+
+static void put_states(FILE *out, const struct control_status *s)
+{
+	static const char *const states[] = {"running", "paused", "ending"};
+	static const char name[] = "asyncpf_state", trouble[] = "asyncpf_trouble";
+
+	put_head(out, name, "Whether the VM is in this state: 1, else 0.", "gauge");
+	for (unsigned i = 0; i < ARRAY_LEN(states); i++) {
+		fputs(name, out);
+		put_labels(out, s, "state", states[i]);
+		fprintf(out, "%d\n", strcmp(s->state, states[i]) == 0);
+	}
+	put_head(out, trouble, "Whether the VM is paused for trouble: 1, else 0.", "gauge");
+	fputs(trouble, out);
+	put_labels(out, s, NULL, NULL);
+	fprintf(out, "%d\n", *s->why != '\0');
+}
+
+static void put_vm(FILE *out, const struct control_status *s)
+{
+	for (const struct control_key *k = control_status_keys; k->name; k++) {
+		char name[METRIC_NAME_MAX];
+
+		if (k->text_max)
+			continue;
+		control_metric_name(k, "", name);
+		put_head(out, name, k->help, type_of(k));
+		fputs(name, out);
+		put_labels(out, s, NULL, NULL);
+		put_value(out, k, control_key_number(k, s));
+	}
+}
+
+static void put_vcpus(FILE *out, const struct control_status *s)
+{
+	for (const struct control_key *k = control_vcpu_keys; k->name && s->vcpu_count; k++) {
+		const struct control_key *about = control_key_about(k);
+		char name[METRIC_NAME_MAX], index[16];
+
+		control_metric_name(k, "vcpu_", name);
+		put_head(out, name, about->help, type_of(about));
+		for (unsigned i = 0; i < s->vcpu_count; i++) {
+			snprintf(index, sizeof(index), "%u", i);
+			fputs(name, out);
+			put_labels(out, s, "vcpu", index);
+			put_value(out, about, control_key_number(k, &s->vcpus[i]));
+		}
+	}
+}
+
+static void put_devices(FILE *out, const struct control_status *s)
+{
+	for (const struct control_key *k = control_device_keys; k->name && s->device_count; k++) {
+		char name[METRIC_NAME_MAX];
+
+		control_metric_name(k, "device_", name);
+		put_head(out, name, k->help, type_of(k));
+		for (unsigned i = 0; i < s->device_count; i++) {
+			fputs(name, out);
+			put_labels(out, s, "device", s->devices[i].name);
+			put_value(out, k, control_key_number(k, &s->devices[i]));
+		}
+	}
+}
+
+void control_show_metrics(const struct control_status *s, FILE *out)
+{
+	put_info(out, s);
+	put_states(out, s);
+	put_vm(out, s);
+	put_vcpus(out, s);
+	put_devices(out, s);
+}
