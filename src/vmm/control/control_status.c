@@ -46,6 +46,7 @@ const struct control_key control_device_keys[] = {
 	DEVICE_NUMBER(written_bytes),
 	DEVICE_NUMBER(throttled_ns),
 	DEVICE_NUMBER(cpu_ns),
+	DEVICE_NUMBER(dropped),
 	{.name = NULL},
 };
 
