@@ -16,6 +16,7 @@ _asyncpf_values()
 		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
 			'user:int collision'
 		;;
+	run--net) echo 'user tap=' ;;
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--faults) echo 'user kernel stall block' ;;
@@ -39,7 +40,7 @@ _asyncpf_options()
 		--errors --json --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
-	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
 	status) words='--control --json --watch --timeout --help --version' ;;
