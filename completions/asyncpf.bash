@@ -17,6 +17,7 @@ _asyncpf_values()
 		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
 			'user:int collision'
 		;;
+	run--net) echo 'user tap=' ;;
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--faults) echo 'user kernel stall block' ;;
@@ -43,7 +44,7 @@ _asyncpf_options()
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
-	run) words='--kernel --initrd --cmdline --memory --cpus --disk --rng --faults
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
 	status) words='--control --json --prometheus --watch --timeout --help --version' ;;

@@ -117,6 +117,7 @@ complete -c asyncpf -n $of -l cmdline -x -d 'the kernel\'s command line'
 complete -c asyncpf -n $of -l memory -x -d 'the guest\'s memory'
 complete -c asyncpf -n $of -l cpus -x -d 'the guest\'s processors'
 complete -c asyncpf -n $of -l disk -r -F -d 'the next disk'
+complete -c asyncpf -n $of -l net -x -a 'user tap=' -d 'the next network card'
 complete -c asyncpf -n $of -l rng -x -a 'bw=' -d 'entropy per second'
 complete -c asyncpf -n $of -l faults -x -a 'user kernel stall block' \
     -d 'how a touch of absent memory is served'

@@ -33,6 +33,31 @@ stand() {
 	esac
 }
 
+# Asks guest $1, process $2, for /data until its load has ended, and tells how often the answer
+# was right, wrong or none. A tap is in a network namespace, that of the process: there is who asks.
+ask() {
+	in= at=127.0.0.1:8080 right=0 wrong=0 none=0
+	case $3 in
+	*'"how":"192.'*)
+		in="nsenter -t $2 -n" at=192.0.2.2
+		$in ip address add 192.0.2.1/24 dev tap0
+		$in ip link set tap0 up
+		;;
+	esac
+	while [ ! -e asked.$1 ]; do
+		from=$(date +%s)
+		# busybox's own limit of time, wget -T, crashes it.
+		if $in timeout 240 wget -O answer.$1 http://$at/data 2>said.$1; then
+			cmp -s answer.$1 data && right=$((right + 1)) || wrong=$((wrong + 1))
+		elif [ ! -e asked.$1 ]; then
+			none=$((none + 1))
+			echo "$1| no answer after $(($(date +%s) - from)) s: $(tail -n 1 said.$1)"
+		fi
+	done
+	echo "@@ $1 asked $right $wrong $none"
+	rm -f answer.$1 asked.$1 said.$1
+}
+
 # Gives the vCPU threads of process $1 the CPUs but the first, and the others that one, where
 # there are more CPUs than vCPUs.
 spread() {
@@ -74,7 +99,10 @@ boot() {
 	# Opened at both ends at once: who waits for the other end is interrupted by the end of any
 	# child, and the shell does not try again.
 	exec 3<>console.$n 4<console.$n 5>console.$n 3>&-
-	./asyncpf run --json stats.$n --control control.$n "$@" </dev/null >&5 2>&1 4<&- 5>&- &
+	enter= asker=
+	case " $* " in *" --net tap="*) enter="unshare -n" ;; esac
+	$enter ./asyncpf run --json stats.$n --control control.$n "$@" </dev/null \
+		>&5 2>&1 4<&- 5>&- &
 	pid=$!
 	exec 5>&-
 	limit $n $pid $limit 4<&- &
@@ -83,15 +111,23 @@ boot() {
 		case $line in
 		*'"step":"boot",'*) spread $pid ;;
 		*'"step":"idle",'*) idle $n $pid 4<&- & ;;
+		*'"step":"serve",'*)
+			ask $n $pid "$line" 4<&- &
+			asker=$!
+			;;
 		*'"step":"stand",'*) stand $n $pid "$line" 4<&- & ;;
 		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
 			;;
+		*'"step":"load",'*) touch asked.$n ;;
 		esac
 	done <&4
 	exec 4<&-
 	wait $pid
-	echo "@@ $n end $? $(cat stats.$n 2>/dev/null | tr -d '\n')"
-	rm -f console.$n stats.$n swap.$n
+	status=$?
+	touch asked.$n
+	[ -z "$asker" ] || wait $asker
+	echo "@@ $n end $status $(cat stats.$n 2>/dev/null | tr -d '\n')"
+	rm -f console.$n stats.$n swap.$n asked.$n
 }

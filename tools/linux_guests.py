@@ -24,7 +24,7 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # so does watching the TSC, which is this machine's own.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|counters|date|idle|end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|asked|counters|date|idle|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -44,6 +44,7 @@ class Boot:
     resident: str = ""   # --resident-max, with a swap file
     swap_wrap: str = ""
     initrd: str = "linux.cpio"
+    net: str = ""        # --net; its guest is asked for the file `data` from outside
     limit_s: int = 120
     about_s: int = 12    # that it takes, to share boots among labs
     first: bool = False  # before all others, beside what is first in the other labs
@@ -60,7 +61,7 @@ class Boot:
             swap += ["--swap-wrap", self.swap_wrap]
         return ["--local", "--kernel", self.kernel_name(), "--initrd", self.initrd,
                 "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
-                *swap, *self.options,
+                *(["--net", self.net] if self.net else []), *swap, *self.options,
                 "--cmdline", " ".join([CMDLINE, "--", *self.steps])]
 
 
@@ -75,6 +76,7 @@ class Result:
     stats: dict = None        # of `asyncpf run --json`
     counters: list = dataclasses.field(default_factory=list) # before and after each load
     dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"
+    asked: tuple = None       # answers from outside that were right, wrong, or did not come
     idle_share: float = None  # of one CPU, while the guest idled: the least of several looks
 
     def report(self, step):
@@ -100,6 +102,8 @@ class Result:
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
             self.idle_share = share if self.idle_share is None else min(share, self.idle_share)
+        elif kind == "asked":
+            self.asked = tuple(map(int, rest.split()))
         elif kind == "date":
             self.dates.append(int(rest))
         elif kind == "counters" and rest:
@@ -177,12 +181,13 @@ class Lab(threading.Thread):
         self.code = lab.returncode if lab.returncode >= 0 else 128 - lab.returncode
 
 
-def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, slow=1,
+def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, slow=1, options=(),
               show=lambda result: None):
     """
     ([Result, …], the worst of the labs' exit codes). `files`: further ones that the boots
-    need; `timeout_s` by the labs' clock, which runs `slow` times slower than this machine's;
-    `labs`: how many share them; `cpus` of each; show() is called by one at a time.
+    need, `options`: more for tools/lab; `timeout_s` by the labs' clock, which runs `slow` times
+    slower than this machine's; `labs`: how many share them; `cpus` of each; show() is called by
+    one at a time.
     """
     results = [Result(b) for b in boots]
     one_by_one = threading.Lock()
@@ -198,6 +203,7 @@ def run_boots(boots, build, files=(), timeout_s=600, labs=1, cpus=1, slow=1,
         words = ["--cpus", str(cpus), "--memory", "2560", "--timeout", str(timeout_s * slow)]
         if slow > 1:
             words += ["--slow", f"{build / 'slow_clock.so'}:{slow}"]
+        words += options
         for path in files:
             words += ["--file", str(path)]
         running = []

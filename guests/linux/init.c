@@ -29,6 +29,7 @@ static const struct {
 	{"load", step_load},
 	{"idle", step_idle},
 	{"stand", step_stand},
+	{"serve", step_serve},
 	{"plug", step_plug},
 	{"stick", step_stick},
 	{"complain", step_complain},

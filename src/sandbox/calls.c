@@ -6,6 +6,7 @@
 #include "sandbox/calls.h"
 
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <sched.h>
@@ -15,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "base/types.h"
@@ -26,7 +28,7 @@ static const char *const role_names[] = {
 	[SANDBOX_DEVICE] = "device",	   [SANDBOX_LIBRARY] = "library",
 	[SANDBOX_EVICTOR] = "evictor",	   [SANDBOX_CONTROL] = "control",
 	[SANDBOX_SIGNALS] = "signals",	   [SANDBOX_TRACE] = "trace",
-	[SANDBOX_GUARD] = "terminal",
+	[SANDBOX_NET] = "network",	   [SANDBOX_GUARD] = "terminal",
 };
 
 _Static_assert(ARRAY_LEN(role_names) == SANDBOX_ROLES, "a name for each");
@@ -50,8 +52,9 @@ enum {
 	C = 1 << SANDBOX_CONTROL,
 	S = 1 << SANDBOX_SIGNALS,
 	T = 1 << SANDBOX_TRACE,
+	N = 1 << SANDBOX_NET,
 	G = 1 << SANDBOX_GUARD,
-	ALL = M | V | D | L | E | C | S | T | G,
+	ALL = M | V | D | L | E | C | S | T | N | G,
 	/* Whoever calls the library may move its driver: shows pages, raises interrupts, kicks. */
 	API = M | V | D | L | E | C,
 	NONE = 0,
@@ -116,7 +119,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(mincore, NONE, API),
 	CALL(pread64, NONE, API),
 	CALL(preadv2, NONE, API),
-	CALL(read, M | S | G | C, API),
+	CALL(read, M | S | G | C | D | N, API),
 	CALL(timerfd_settime, NONE, API),
 
 	/* ---- a vCPU ---- */
@@ -143,11 +146,27 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL_WITH(rt_sigaction, API, V, 0, UINT32_MAX, SIGBUS, "of SIGBUS"),
 
 	/* ---- devices; their interrupts come from vCPUs and the console, too ---- */
-	IOCTL(KVM_IRQ_LINE, M | V | D, NONE),
+	IOCTL(KVM_IRQ_LINE, M | V | D | N, NONE),
 	CALL(fdatasync, M | D, L),
 	CALL(getrandom, D | M, NONE),
 	CALL(preadv, D, NONE),
 	CALL(pwritev, D, NONE),
+	CALL(readv, D, NONE),
+	IOCTL(TUNSETOFFLOAD, D, NONE),
+
+	/* ---- sockets, where the guest has a network in user space ---- */
+	CALL(accept, N, NONE),
+	CALL(connect, N, NONE),
+	CALL(getpeername, N, NONE),
+	CALL(getsockname, N, NONE),
+	CALL(getsockopt, N, NONE),
+	CALL(recvmsg, N, NONE),
+	CALL(setsockopt, N | M, NONE),
+	CALL(shutdown, N | M, NONE),
+	CALL_WITH(socket, N, NONE, 0, UINT32_MAX, AF_INET, "IPv4"),
+	IOCTL(FIONREAD, N, NONE),
+	/* The host's resolver may change. */
+	CALL_WITH(openat, N, NONE, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY, "to read"),
 
 	/* ---- the library's threads; those that read and write where there is no io_uring ---- */
 	CALL(epoll_create1, NONE, L),
@@ -160,15 +179,15 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(pwrite64, NONE, L),
 
 	/* ---- the evictor's, which looks whether the swap file is whole ---- */
-	CALL(newfstatat, M | T, API),
-	CALL(fstat, M | T, API),
+	CALL(newfstatat, M | T | N, API),
+	CALL(fstat, M | T | N, API),
 
 	/* ---- control ---- */
 	CALL(accept4, C, NONE),
 	CALL_WITH(clone, C, NONE, 0, UINT64_MAX, THREAD_FLAGS, "a thread"),
-	CALL(close, M | C, NONE),
-	CALL(recvfrom, C, NONE),
-	CALL(sendto, C, NONE),
+	CALL(close, M | C | N, NONE),
+	CALL(recvfrom, C | N, NONE),
+	CALL(sendto, C | N, NONE),
 
 	/* ---- the terminal ---- */
 	IOCTL(TCGETS, M | S | G, NONE),
@@ -183,10 +202,10 @@ const struct sandbox_call sandbox_calls[] = {
 	/* ---- the end ---- */
 	IOCTL(UFFDIO_UNREGISTER, NONE, M),
 	IOCTL(KVM_GET_VCPU_MMAP_SIZE, M, NONE),
-	CALL(fcntl, M, NONE),
+	CALL(fcntl, M | N, NONE),
 	CALL(flock, M, NONE),
 	CALL(ftruncate, M | T, NONE),
-	CALL(lseek, M | T, NONE),
+	CALL(lseek, M | T | N, NONE),
 	CALL(unlinkat, M, NONE),
 	CALL(wait4, M, NONE),
 };

@@ -35,28 +35,33 @@ int landlock_version(void)
 	return rc < 0 ? -errno : (int)rc;
 }
 
-static int allow_removal(int rules, int folder)
+static int allow(int rules, uint64_t access, int fd)
 {
 	const struct landlock_path_beneath_attr beneath = {
-		.allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE,
-		.parent_fd = folder,
+		.allowed_access = access,
+		.parent_fd = fd,
 	};
 
+	if (fd < 0)
+		return 0;
 	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0
 		       ? -errno : 0;
 }
 
-int landlock_rules(int version, int folder)
+int landlock_rules(int version, const struct landlock_allowed *allowed)
 {
 	size_t known = version < (int)ARRAY_LEN(files_of) ? (size_t)version : ARRAY_LEN(files_of);
-	const struct rules_attr attr = {.files = files_of[known - 1], .net = NET_ALL};
+	const struct rules_attr attr = {
+		.files = files_of[known - 1], .net = allowed->tcp ? 0 : NET_ALL};
 	size_t bytes = version < NET_VERSION ? offsetof(struct rules_attr, net) : sizeof(attr);
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, bytes, 0);
 	int rc;
 
 	if (fd < 0)
 		return -errno;
-	rc = folder >= 0 ? allow_removal(fd, folder) : 0;
+	rc = allow(fd, LANDLOCK_ACCESS_FS_REMOVE_FILE, allowed->removal);
+	if (rc == 0)
+		rc = allow(fd, LANDLOCK_ACCESS_FS_READ_FILE, allowed->reading);
 	if (rc == 0)
 		return fd;
 	close(fd);

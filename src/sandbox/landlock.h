@@ -6,14 +6,23 @@
 #ifndef SANDBOX_LANDLOCK_H
 #define SANDBOX_LANDLOCK_H
 
+#include <stdbool.h>
+
 /* The version of its interface, or -ENOSYS (not there, or filtered), -EOPNOTSUPP (switched off). */
 int landlock_version(void);
 
+/* What stays allowed. */
+struct landlock_allowed {
+	int removal; /* a descriptor of a folder below which files may be removed; -1: none */
+	int reading; /* one of a file that may be opened to be read; -1: none */
+	bool tcp;    /* ports may be used */
+};
+
 /*
- * No file may be opened, made or removed, and no TCP port used; but below `folder`, a descriptor,
- * files may be removed; -1: nowhere. A descriptor for landlock_enter, or -Exxx.
+ * No file may be opened, made or removed, and no TCP port used, but for what is allowed. A
+ * descriptor for landlock_enter, or -Exxx.
  */
-int landlock_rules(int version, int folder);
+int landlock_rules(int version, const struct landlock_allowed *allowed);
 
 /* The calling thread, which has no_new_privs, for good. 0 or -Exxx. */
 int landlock_enter(int rules);

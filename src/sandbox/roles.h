@@ -12,6 +12,7 @@ enum sandbox_role {
 	SANDBOX_CONTROL, /* the control socket's server, and its eviction */
 	SANDBOX_SIGNALS, /* waits for SIGTERM and the like */
 	SANDBOX_TRACE,   /* writes the timeline */
+	SANDBOX_NET,     /* a network in user space: a device's worker that has sockets */
 	SANDBOX_GUARD,   /* the process that puts the terminal back */
 	SANDBOX_ROLES,
 };

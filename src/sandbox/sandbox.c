@@ -24,13 +24,18 @@
 #include "sandbox/landlock.h"
 #include "sandbox/trap.h"
 
+#define RESOLVER "/etc/resolv.conf"
+
 struct sandbox {
 	struct sandbox_cfg cfg;
 	bool filters; /* seccomp works here */
 	bool capabilities; /* they can be given up */
 	struct sandbox_filter filter[SANDBOX_ROLES];
-	/* Landlock's, -1: none. The main thread may remove a file where the others may not. */
-	int rules, main_rules;
+	/*
+	 * Landlock's, -1: none. The main thread may remove a file where the others may not; a
+	 * network in user space uses ports, and reads who the host's resolver is.
+	 */
+	int rules, main_rules, net_rules;
 };
 
 struct capabilities {
@@ -101,13 +106,23 @@ static int folder_of(const char *path)
 /* 0 or -Exxx, whatever stands in its way. */
 static int open_rules(struct sandbox *s, int version)
 {
-	int folder = s->cfg.removes ? folder_of(s->cfg.removes) : -1;
+	const struct landlock_allowed none = {.removal = -1, .reading = -1};
+	struct landlock_allowed main = none, net = none;
 
-	s->rules = landlock_rules(version, -1);
-	s->main_rules = landlock_rules(version, folder);
-	if (folder >= 0)
-		close(folder);
-	return s->rules < 0 ? s->rules : s->main_rules < 0 ? s->main_rules : 0;
+	if (s->cfg.removes)
+		main.removal = folder_of(s->cfg.removes);
+	net.reading = open(RESOLVER, O_PATH | O_CLOEXEC);
+	net.tcp = true;
+	s->rules = landlock_rules(version, &none);
+	s->main_rules = landlock_rules(version, &main);
+	s->net_rules = landlock_rules(version, &net);
+	if (main.removal >= 0)
+		close(main.removal);
+	if (net.reading >= 0)
+		close(net.reading);
+	if (s->rules < 0 || s->main_rules < 0)
+		return s->rules < 0 ? s->rules : s->main_rules;
+	return s->net_rules < 0 ? s->net_rules : 0;
 }
 
 static int missing(const struct sandbox *s, const char *what, int code, struct err *e)
@@ -150,6 +165,8 @@ static void close_parts(struct sandbox *s)
 		close(s->rules);
 	if (s->main_rules >= 0)
 		close(s->main_rules);
+	if (s->net_rules >= 0)
+		close(s->net_rules);
 	free(s);
 }
 
@@ -165,7 +182,7 @@ int sandbox_open(const struct sandbox_cfg *cfg, struct sandbox **ret, int *ret_m
 	if (!s)
 		return err_sys(e, -ENOMEM, "sandbox");
 	s->cfg = *cfg;
-	s->rules = s->main_rules = -1;
+	s->rules = s->main_rules = s->net_rules = -1;
 	rc = open_parts(s, ret_missing, e);
 	if (rc < 0)
 		close_parts(s);
@@ -209,7 +226,8 @@ static int drop_capabilities(const struct sandbox *s, enum sandbox_role role)
 
 static int bind_files(const struct sandbox *s, enum sandbox_role role)
 {
-	int rules = role == SANDBOX_MAIN ? s->main_rules : s->rules;
+	int rules = role == SANDBOX_MAIN ? s->main_rules
+		    : role == SANDBOX_NET ? s->net_rules : s->rules;
 
 	return rules >= 0 ? landlock_enter(rules) : 0;
 }

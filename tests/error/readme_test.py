@@ -7,7 +7,8 @@ usage: readme_test.py PATH_OF_ASYNCPF SOURCE_FOLDER MULTIBOOT_KERNEL
        readme_test.py --boot PATH_OF_ASYNCPF SOURCE_FOLDER
 
 A block marked `sh` holds commands; one marked `console` commands behind "$ ", and behind the
-prompt "guest # " what is typed into the guest that the last one has booted. With --boot those are
+prompt "guest # " what is typed into the guest that the last one has booted; behind "host $ " stands
+what is done elsewhere while it waits at its prompt. With --boot those are
 run, which takes a lab or a fast KVM, and minutes; without, all others. What names a control
 socket speaks to a VM that is started for it.
 """
@@ -31,6 +32,7 @@ SECONDS = 240      # of one command
 BOOT_SECONDS = 300
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROMPT = "guest # "
+HOST = "host $ "
 
 
 def blocks(text, mark):
@@ -166,11 +168,14 @@ class Guest:
             self.seen += data.decode(errors="replace")
         return True
 
-    def type(self, text):
+    def wait(self):
         end = time.monotonic() + BOOT_SECONDS
         while PROMPT not in self.seen:
             if not self.read(end):
                 raise AssertionError(f"it ended: {self.seen[-2000:]}")
+
+    def type(self, text):
+        self.wait()
         self.seen = self.seen.partition(PROMPT)[2]
         os.write(self.fd, text.encode() + b"\r")
 
@@ -193,12 +198,17 @@ def run_boots(text, folder):
         # Each command with what is typed until the next one.
         for part in re.split(r"^\$ ", body, flags=re.M)[1:]:
             command, *rest = part.splitlines()
-            typed = [line[len(PROMPT):].split(" #")[0].strip() for line in rest
-                     if line.startswith(PROMPT)]
+            typed = [line.split(" #")[0].strip() if line.startswith(HOST) else
+                     line[len(PROMPT):].split(" #")[0].strip() for line in rest
+                     if line.startswith((PROMPT, HOST))]
             guest = Guest(command.split(" #")[0].strip(), folder)
             try:
                 for word in typed:
-                    guest.type(word)
+                    if word.startswith(HOST):
+                        guest.wait()
+                        subprocess.run(word[len(HOST):], shell=True, check=True, timeout=SECONDS)
+                    else:
+                        guest.type(word)
                 code, said = guest.finish()
             finally:
                 guest.kill()

@@ -162,7 +162,8 @@ class Limits(DiskTest):
                  for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()}
         self.assertLessEqual({"blk0", "rng"}, names)
         text = self.ask("status").stdout
-        self.assertRegex(text, r"\ndevice +requests +read +written +held, s +CPU, s\nblk0 +\d+ ")
+        self.assertRegex(text, r"\ndevice +requests +read +written +held, s +CPU, s +dropped\n"
+                               r"blk0 +\d+ ")
         self.assertEqual(self.ask("pause").stdout, "paused\n")
         self.assertEqual(self.ask("resume").stdout, "running\n")
         self.assertEqual(self.ask("stop").returncode, 0)

@@ -45,8 +45,9 @@ class Setup(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(done.stderr,
                          r"\Aasyncpf: cannot install: packages:[^:]*: not root; run as root: "
-                         r"apt-get install -y( libc6-dev)? meson liburing-dev libseccomp-dev "
-                         r"libzstd-dev libxxhash-dev libssl-dev libcmocka-dev\n\Z")
+                         r"apt-get install -y( libc6-dev)? meson liburing-dev libseccomp-dev"
+                         r"( libslirp-dev)? libzstd-dev libxxhash-dev libssl-dev "
+                         r"libcmocka-dev\n\Z")
 
     def test_with_root_it_installs_what_is_missing_alone(self):
         true, fail = "#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 1\n"
@@ -58,7 +59,8 @@ class Setup(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
-        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)? mandoc acl zstd zsh "
+        self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)?( libslirp-dev)? "
+                                   r"iproute2 mandoc acl zstd zsh "
                                    r"fish( systemtap-sdt-dev)? spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
@@ -72,7 +74,8 @@ class Setup(unittest.TestCase):
         names["apt-get"] = true
         done = self.run_with(names, "fuzz")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)? libclang-rt-dev\n\Z")
+        self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)?( libslirp-dev)? "
+                                      r"libclang-rt-dev\n\Z")
 
     def test_packages_need_debian_s_own_tools(self):
         true, fail = "#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 1\n"
@@ -80,14 +83,14 @@ class Setup(unittest.TestCase):
         names.update({"id": "#!/bin/sh\necho 65534\n", "apt-get": fail})
         done = self.run_with(names, "deb")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)? dpkg-dev dh-python lintian "
-                                      r"mmdebstrap\n\Z")
+        self.assertRegex(done.stderr, r"apt-get install -y( libc6-dev)?( libslirp-dev)? dpkg-dev "
+                                      r"dh-python lintian mmdebstrap\n\Z")
 
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
         names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "setfacl",
-                 "zstd", "zsh", "fish", "spin")
-        for header in ("stdio.h", "x86_64-linux-gnu/sys/sdt.h"):
+                 "zstd", "zsh", "fish", "spin", "ip")
+        for header in ("stdio.h", "slirp/libslirp.h", "x86_64-linux-gnu/sys/sdt.h"):
             if not os.path.exists(f"/usr/include/{header}"):
                 self.skipTest(f"no {header} here")
         done = self.run_with({name: true for name in names}, "test")

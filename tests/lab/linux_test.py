@@ -9,6 +9,7 @@ usage: linux_test.py BUILD_FOLDER [--only WORD]
 all were well. 77, with the reason, where the lab cannot be fetched.
 """
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
+from lab_parts.fetch import only_file
+from lab_parts.initramfs import load_modules
 from lab_parts.watch import COMPLAINT
 from linux_guests import LAB, Boot, kernel_path, run_boots
 
@@ -80,6 +83,26 @@ def boots_of_evictions():
                   cpus=1 + cpu, swap_wrap="delay?ms=1") for cpu, faults in enumerate(FAULTS)),
         evicted(name_of("6.1", 2, "user", "evicted, plug"), [LOAD + ",plug:1"], cpus=2,
                 kernel="6.1", swap_wrap="delay?ms=5"),
+    ]
+
+
+def boots_of_networks():
+    """
+    A guest that somebody outside asks all the time, by a forwarded port and by a tap, while its
+    load runs and three quarters of its memory are elsewhere; and while it stands still.
+    """
+    def served(name, net, how, **more):
+        return evicted(name, [f"serve={how}", LOAD], net=net, initrd="net-6.12.cpio",
+                       swap_wrap="delay?ms=1", **more)
+
+    return [
+        served(name_of("6.12", 2, "user", "evicted, network"), "user,fwd=tcp:8080:80", "dhcp",
+               cpus=2),
+        served(name_of("6.12", 1, "user", "evicted, network by tap"), "tap=tap0", "192.0.2.2"),
+        Boot(name_of("6.1", 1, "user", "network"),
+             ["serve=dhcp", "stand=pause", SMALL_LOAD], kernel="6.1", elf=True,
+             net="user,restrict,fwd=tcp:8080:80", initrd="net-6.1.cpio", about_s=40,
+             limit_s=300),
     ]
 
 
@@ -178,6 +201,16 @@ def check_eviction(result, problems):
         problems.append("the load ran without one page-missing event")
 
 
+def check_asked(result, problems):
+    """No wrong byte, no lost connection; and the card was there."""
+    right, wrong, none = result.asked or (0, 0, 0)
+    devices = {d["name"]: d for d in (result.stats or {}).get("devices", [])}
+    if right < 2 or wrong or none:
+        problems.append(f"asked from outside: {right} right answers, {wrong} wrong, {none} lost")
+    if devices.get("net0", {}).get("written_bytes", 0) < right * DATA_BYTES:
+        problems.append(f"its network card has carried less than that: {devices.get('net0')}")
+
+
 def check_log(result, problems):
     problems += [f"the guest says: {text}" for text in result.wrong]
     problems += [f"on the console: {line}" for line in result.lines
@@ -212,6 +245,8 @@ def check(result):
     check_standstills(result, problems)
     if boot.resident:
         check_eviction(result, problems)
+    if boot.net:
+        check_asked(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]
     if len([r for r in result.reports if r["step"] == "load"]) != len(loads):
         problems.append("not every load came to its end")
@@ -260,6 +295,53 @@ def kexec_initrd(build, folder):
     return path
 
 
+# How it comes to its address, and a server that outlives the script.
+SERVE = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+for module in $(cat /modules/order); do insmod /modules/$module || exit 1; done
+ip link set lo up
+ip link set eth0 up || exit 1
+if [ $1 = dhcp ]; then
+    udhcpc -q -n -t 10 -i eth0 -s /leased || exit 1
+else
+    ip address add $1/24 dev eth0 || exit 1
+fi
+httpd -h /www
+""".encode()
+LEASED = """#!/bin/busybox sh
+[ $1 != bound ] || ip address add $ip/24 dev $interface
+""".encode()
+DATA_BYTES = 65536
+
+
+def net_initrd(build, folder, kernel):
+    """The initramfs of a guest that has a network card and serves the file `data`."""
+    busybox = only_file("busybox/**/busybox", "busybox")
+    modules = load_modules(kernel, ["virtio-mmio", "virtio-net"])
+    files = {"serve": SERVE, "leased": LEASED, "bin/busybox": busybox.read_bytes(),
+             "www/data": random.Random(1).randbytes(DATA_BYTES),
+             "modules/order": "\n".join(modules).encode(),
+             **{f"modules/{name}": image for name, image in modules.items()}}
+    words = []
+    for name, content in files.items():
+        path = pathlib.Path(folder, kernel, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        words.append(f"{name}={path}")
+    to = pathlib.Path(folder, f"net-{kernel}.cpio")
+    subprocess.run([SOURCE / "tools/guest-initramfs", to, build / "guests/linux-init", *words],
+                   check=True)
+    return to
+
+
+def net_files(build, folder):
+    for kernel in ("6.12", "6.1"):
+        kernel_path(kernel)
+        yield net_initrd(build, folder, kernel)
+    yield pathlib.Path(folder, "6.12/www/data")
+
+
 def main():
     build = pathlib.Path(sys.argv[1])
     only = sys.argv[3] if sys.argv[2:3] == ["--only"] else ""
@@ -267,13 +349,14 @@ def main():
     if fetched.returncode != 0:
         print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
         return SKIPPED
-    boots = [b for b in boots_of_idleness() + boots_of_evictions() + boots_of_matrix() +
-             boots_of_abis() + boots_of_events() if only in b.name]
+    boots = [b for b in boots_of_idleness() + boots_of_networks() + boots_of_evictions() +
+             boots_of_matrix() + boots_of_abis() + boots_of_events() if only in b.name]
     show = Show()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        _, code = run_boots(boots, build, files=[kexec_initrd(build, folder)], timeout_s=LAB_S,
-                            labs=LABS, show=show)
+        files = [kexec_initrd(build, folder), *net_files(build, folder)]
+        _, code = run_boots(boots, build, files=files, timeout_s=LAB_S, labs=LABS, show=show,
+                            options=["--module", "tun", "--library", "libslirp.so.0"])
     print(f"{show.ended} of {len(boots)} boots in {time.monotonic() - began:.0f} s, "
           f"{show.failed} failed; the labs: exit code {code}")
     return 1 if code or show.failed or show.ended != len(boots) or not boots else 0

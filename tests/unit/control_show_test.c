@@ -87,9 +87,9 @@ static const char busy_text[] =
 	"0                  30           29            5           15\n"
 	"1                  20           20            3           10\n"
 	"\n"
-	"device       requests       read    written    held, s     CPU, s\n"
-	"blk0             1234      5 MiB      4 KiB      2.500      0.012\n"
-	"rng                 7  448 bytes    0 bytes      0.000      0.000\n";
+	"device       requests       read    written    held, s     CPU, s    dropped\n"
+	"blk0             1234      5 MiB      4 KiB      2.500      0.012          0\n"
+	"rng                 7  448 bytes    0 bytes      0.000      0.000          0\n";
 
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
@@ -108,9 +108,10 @@ static const char busy_json_end[] =
 	"\"cpu_ns\": 1, \"exits\": 1}], "
 	"\"devices\": ["
 	"{\"name\": \"blk0\", \"requests\": 1234, \"read_bytes\": 5242880, "
-	"\"written_bytes\": 4096, \"throttled_ns\": 2500000000, \"cpu_ns\": 12345678}, "
+	"\"written_bytes\": 4096, \"throttled_ns\": 2500000000, \"cpu_ns\": 12345678, "
+	"\"dropped\": 0}, "
 	"{\"name\": \"rng\", \"requests\": 7, \"read_bytes\": 448, "
-	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000}]}\n";
+	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000, \"dropped\": 0}]}\n";
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);

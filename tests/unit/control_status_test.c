@@ -47,7 +47,8 @@ static void fill(struct control_status *s)
 	s->device_count = CONTROL_DEVICES_MAX;
 	for (unsigned i = 0; i < CONTROL_DEVICES_MAX; i++)
 		s->devices[i] = (struct device_stats){"a-name-of-15-by", v - i, v - 2 * i,
-						      v - 3 * i, v - 4 * i, v - 5 * i};
+						      v - 3 * i, v - 4 * i, v - 5 * i,
+						      v - 6 * i};
 }
 
 /* Feeds the text line by line, as a client does. */
@@ -106,7 +107,7 @@ static void form(void **state)
 	struct control_status s = {
 		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
 		.vcpus = {{1, 2, 3, 4, 9, 10}, {5, 6, 7, 8, 11, 12}}, .device_count = 2,
-		.devices = {{"blk0", 1, 2, 3, 4, 5}, {"rng", 6, 7, 0, 8, 9}}};
+		.devices = {{"net0", 1, 2, 3, 4, 5, 6}, {"rng", 6, 7, 0, 8, 9, 0}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
@@ -120,10 +121,10 @@ static void form(void **state)
 			       "cpu_ns 9 exits 10\n"
 			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8 "
 			       "cpu_ns 11 exits 12\n"
-			       "device blk0 requests 1 read_bytes 2 written_bytes 3 "
-			       "throttled_ns 4 cpu_ns 5\n"
+			       "device net0 requests 1 read_bytes 2 written_bytes 3 "
+			       "throttled_ns 4 cpu_ns 5 dropped 6\n"
 			       "device rng requests 6 read_bytes 7 written_bytes 0 "
-			       "throttled_ns 8 cpu_ns 9\n"));
+			       "throttled_ns 8 cpu_ns 9 dropped 0\n"));
 }
 
 /* A newer server may say more than we know. */

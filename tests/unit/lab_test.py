@@ -219,9 +219,9 @@ class Watching(unittest.TestCase):
 
 
 class Machine(unittest.TestCase):
-    def words(self, verb="run", disk=(), **fds):
+    def words(self, verb="run", disk=(), net=False, forward=(), **fds):
         o = argparse.Namespace(verb=verb, cpus=3, memory=700, kernel="6.12", verbose=False,
-                               disk=disk, vfio=False)
+                               disk=disk, vfio=False, net=net, forward=forward)
         with mock.patch.object(machine, "kernel_image", lambda _: "/k"):
             return machine.qemu_command(o, {"initrd": 10, "log": 11, **fds})
 
@@ -245,6 +245,13 @@ class Machine(unittest.TestCase):
         self.assertIn("virtconsole,chardev=terminal", self.words(terminal=12))
         self.assertIn("virtconsole,chardev=terminal", self.words(verb="shell"))
         self.assertNotIn("virtconsole,chardev=terminal", self.words())
+
+    def test_a_network_is_there_when_asked_for(self):
+        self.assertEqual(self.after(self.words(), "-netdev"), [])
+        words = self.words(net=True, forward=[("tcp", "127.0.0.1", 80), ("udp", "0.0.0.0", 53)])
+        self.assertEqual(self.after(words, "-netdev"), [
+            "user,id=net,hostfwd=tcp:127.0.0.1:80-:80,hostfwd=udp:0.0.0.0:53-:53"])
+        self.assertIn("virtio-net-pci,netdev=net,romfile=", words)
 
     def test_it_can_start_nothing_else(self):
         words = self.words()
@@ -516,6 +523,11 @@ class CommandLine(unittest.TestCase):
         self.assertIn("for run", self.refused("shell", "--stdin"))
         self.assertIn("LIBRARY:N", self.refused("run", "--slow", "/none:4", "--", "x"))
         self.assertIn("from 1 to 64", self.refused("run", "--slow", "/bin/sh:65", "--", "x"))
+        self.assertIn("give --net", self.refused("run", "--forward", "tcp:1.2.3.4:5", "--", "x"))
+        for forward in ("tcp", "sctp:1.2.3.4:5", "tcp:1.2.3:5", "tcp:1.2.3.256:5",
+                        "tcp:1.2.3.x:5"):
+            self.assertIn("ADDRESS:PORT", self.refused("run", "--net", "--forward", forward,
+                                                       "--", "x"))
         self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
 
     def test_words(self):
@@ -527,6 +539,8 @@ class CommandLine(unittest.TestCase):
         self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, lab.TIMEOUT_S))
         self.assertEqual(lab.parse(["run", "--slow", "/bin/sh:4", "--", "x"]).slow, ("/bin/sh", 4))
         self.assertTrue(lab.parse(["run", "--vfio", "--", "x"]).vfio)
+        o = lab.parse(["run", "--net", "--forward", "udp:127.0.0.1:5", "--library", "l", "--", "x"])
+        self.assertEqual((o.net, o.forward, o.library), (True, [("udp", "127.0.0.1", 5)], ["l"]))
         self.assertEqual((lab.parse([]).verb, lab.parse([]).vfio), ("shell", False))
         o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
                        "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])

@@ -138,6 +138,20 @@ class Checks(unittest.TestCase):
         for faults in linux_test.FAULTS:
             self.assertEqual(linux_test.check(self.healthy(faults=faults)), [], faults)
 
+    def test_answers_from_outside(self):
+        def result(asked, written):
+            r = self.healthy(net="user")
+            r.stats = {"devices": [{"name": "net0", "written_bytes": written}]}
+            if asked:
+                r.take_mark("asked", asked)
+            return linux_test.check(r)
+
+        enough = 3 * linux_test.DATA_BYTES
+        self.assertEqual(result("3 0 0", enough), [])
+        for asked, written in (("3 1 0", enough), ("3 0 1", enough), ("1 0 0", enough),
+                               ("3 0 0", enough - 1), (None, enough)):
+            self.assertEqual(len(result(asked, written)), 1, (asked, written))
+
     def test_each_breach_is_found(self):
         def status(r):
             r.status = 1

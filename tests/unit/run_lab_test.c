@@ -135,6 +135,27 @@ static void files_get_the_names_they_have_there(void **state)
 	expect("--control=/run/control", true);
 }
 
+static void ports_are_forwarded_twice(void **state)
+{
+	(void)state;
+	convert("--net user,fwd=tcp:8080:80,fwd=tcp:0.0.0.0:81:82 "
+		"--net tap=t,mac=02:00:00:00:00:0a");
+	expect("--net", false);
+	expect("--library=libslirp.so.0", false);
+	expect("--forward=tcp:127.0.0.1:8080", false);
+	expect("--forward=tcp:0.0.0.0:81", false);
+	expect("--net=user,fwd=tcp:0.0.0.0:8080:80,fwd=tcp:0.0.0.0:81:82", true);
+	expect("--net=tap=t,mac=02:00:00:00:00:0a", true);
+	convert("--net user,host,fwd=udp:53:54,bw=1M --net user");
+	expect("--net", false);
+	expect("--forward=udp:127.0.0.1:53", false);
+	expect("--net=user,host,fwd=udp:0.0.0.0:53:54,bw=1048576", true);
+	expect("--net=user", true);
+	convert("--net tap=t,bw=5");
+	expect_none("--library");
+	expect("--net=tap=t,bw=5", true);
+}
+
 static void a_swap_file_is_made_there_a_device_is_carried_in(void **state)
 {
 	(void)state;
@@ -213,6 +234,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_but_a_kernel),
 		cmocka_unit_test(files_get_the_names_they_have_there),
+		cmocka_unit_test(ports_are_forwarded_twice),
 		cmocka_unit_test(a_swap_file_is_made_there_a_device_is_carried_in),
 		cmocka_unit_test(what_names_no_file_stays),
 		cmocka_unit_test(words_are_the_inverse_of_parsing),

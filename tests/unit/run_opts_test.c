@@ -169,6 +169,61 @@ static void rates(void **state)
 	assert_int_equal(seen.machine.rng_bytes_per_s, 0); /* the machine's own */
 }
 
+static void networks(void **state)
+{
+	const struct machine_net *n = seen.machine.nets;
+
+	(void)state;
+	assert_int_equal(RUN(W("--net"), W("user"), W("--net"),
+			     W("tap=t0,mac=02:00:0a:FF:00:01,bw=1M"), W("--net"),
+			     W("user,fwd=tcp:8080:80,restrict,fwd=tcp:0.0.0.0:1:65535"), W("--net"),
+			     W("user,host,fwd=udp:53:54")), CLI_OK);
+	assert_int_equal(seen.machine.nets_count, 4);
+	assert_null(n[0].tap);
+	assert_false(n[0].restricted || n[0].host || n[0].has_mac || n[0].forwards_count);
+	assert_string_equal(n[1].tap, "t0");
+	assert_memory_equal(n[1].mac, "\x02\0\x0a\xff\0\x01", 6);
+	assert_true(n[1].has_mac && n[1].bytes_per_s == 1 << 20);
+	assert_true(n[2].restricted && n[2].forwards_count == 2);
+	assert_true(n[2].forwards[0].host_addr == 0x7f000001 && !n[2].forwards[0].udp);
+	assert_true(n[2].forwards[0].host_port == 8080 && n[2].forwards[0].guest_port == 80);
+	assert_true(n[2].forwards[1].host_addr == 0 && n[2].forwards[1].host_port == 1 &&
+		    n[2].forwards[1].guest_port == 65535);
+	assert_true(n[3].host && n[3].forwards[0].udp);
+}
+
+static void no_networks(void **state)
+{
+	static char words[][80] = {
+		"none", "tap", "tap=", "tap=a/b", "tap=sixteen-letters!", "user,tap=x", "user,x",
+		"tap=t,restrict", "tap=t,fwd=tcp:1:2", "user,host,restrict", "user,bw=0",
+		"user,bw=",
+		"user,mac=", "user,mac=02:00:00:00:00", "user,mac=02:00:00:00:00:01:02",
+		"user,mac=03:00:00:00:00:01", "user,mac=02:00:00:00:00:g1",
+		"user,mac=02-00-00-00-00-01", "user,mac=2:00:00:00:00:01",
+		"user,mac=02:00:00:00:00:-1",
+		"user,fwd=", "user,fwd=tcp", "user,fwd=tcp:80", "user,fwd=tcp:0:80",
+		"user,fwd=tcp:80:0", "user,fwd=tcp:65536:80", "user,fwd=sctp:1:2",
+		"user,fwd=tcp:1.2.3:1:2", "user,fwd=tcp:1.2.3.4:1:2:3", "user,fwd=tcp:x:2",
+		"user,fwd=udp:1:2", "user,restrict,fwd=udp:0.0.0.0:1:2",
+	};
+	static char disk[] = "--disk", file[] = "f", net[] = "--net", user[] = "user";
+	char *many[2 * MACHINE_DISKS_MAX + 3];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		expect_usage((char *const[]){W("--net"), words[i], NULL});
+	/* Together with the disks. */
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX; i++) {
+		many[2 * i] = disk;
+		many[2 * i + 1] = file;
+	}
+	many[2 * MACHINE_DISKS_MAX] = net;
+	many[2 * MACHINE_DISKS_MAX + 1] = user;
+	many[2 * MACHINE_DISKS_MAX + 2] = NULL;
+	expect_usage(many);
+}
+
 static void file_ways(void **state)
 {
 	static char words[][8] = {"auto", "uring", "threads"};
@@ -231,6 +286,8 @@ int main(void)
 		cmocka_unit_test(modules),
 		cmocka_unit_test(ways),
 		cmocka_unit_test(rates),
+		cmocka_unit_test(networks),
+		cmocka_unit_test(no_networks),
 		cmocka_unit_test(file_ways),
 		cmocka_unit_test(sandboxes),
 		cmocka_unit_test(an_empty_command_line),

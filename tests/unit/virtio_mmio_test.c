@@ -388,9 +388,51 @@ static void mutated_registers(void **state)
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
+static int serve_without_end(void *dev, unsigned queue, struct virtq *ring,
+			     const struct virtio_request *rq, bool *ret_tell)
+{
+	unsigned *served = dev;
+
+	(void)ring;
+	assert_null(rq->chain);
+	served[queue]++;
+	*ret_tell = queue == 1;
+	return 1;
+}
+
+/* A first queue that always has more does not keep the second one waiting. */
+static void queues_take_turns(void **state)
+{
+	static const struct virtio_dev_ops ops = {
+		.device_id = 42, .queues = 2, .serve = serve_without_end};
+	unsigned served[2] = {0};
+	struct virtio_mmio v;
+	struct vx x;
+	struct virtio_mmio_cfg cfg = {.ops = &ops, .dev = served, .mem = &x.mem};
+
+	(void)state;
+	vx_init(&x);
+	cfg.irq = fake_irq_line(&x.irq, VX_GSI);
+	assert_int_equal(virtio_mmio_open(&v, &cfg, NULL), 0);
+	vx_attach(&x, &v);
+	vx_bring_up(&x, 0, 4);
+	vx_queue(&x, 1, 4, VX_DESC, VX_AVAIL, VX_USED);
+	vx_kick(&x);
+	virtio_mmio_kick(&v, 1);
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(virtio_mmio_work(&v));
+	/* Each time as often as it has entries. */
+	assert_int_equal(served[0], 8);
+	assert_int_equal(served[1], 8);
+	assert_int_equal(x.irq.rises, 1);
+	virtio_mmio_close(&v);
+	vx_fini(&x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(queues_take_turns),
 		TEST(register_table),
 		TEST(access_widths),
 		TEST(queue_select),

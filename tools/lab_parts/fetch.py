@@ -18,6 +18,10 @@ QEMU_PACKAGES = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "s
 KERNELS = {"6.12": BACKPORTS, "6.1": "bookworm"}
 
 
+# What answers in a guest, and what that needs: nothing of the machine's goes into it.
+NGINX_PACKAGES = ["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"]
+
+
 class Apt:
     """apt with a source list and package lists of its own; nothing of the machine changes."""
 
@@ -102,17 +106,21 @@ def fetch_kernel(apt, to, version):
     apt.unpack([found.group(1)], to, f"Linux {version}")
 
 
-def parts_of(kernel):
-    return {
+def parts_of(kernel, web):
+    parts = {
         "qemu": fetch_qemu,
         f"linux-{kernel}": lambda apt, to: fetch_kernel(apt, to, kernel),
         "busybox": lambda apt, to: apt.unpack(["busybox-static"], to, "busybox"),
     }
+    if web:
+        parts["nginx"] = lambda apt, to: apt.unpack(
+            [f"{name}/bookworm" for name in NGINX_PACKAGES], to, "nginx")
+    return parts
 
 
-def fetch(kernel):
+def fetch(kernel, web=False):
     """Makes everything be in cache/lab. A folder that is there is complete."""
-    parts = parts_of(kernel)
+    parts = parts_of(kernel, web)
     if all((CACHE / name).is_dir() for name in parts):
         return
     try:

@@ -35,6 +35,7 @@ ulimit -l unlimited
 ulimit -c 0
 cd /work
 for module in @MODULES@; do insmod /modules/$module.ko; done
+@NET@
 /vm-holder &
 @MAIN@
 reboot -f
@@ -170,6 +171,26 @@ def fill(template, **values):
     return template
 
 
+def add_library(cpio, name, folders):
+    """One --library, with those that it needs."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True,
+                           check=False).stdout
+    found = re.search(rf"^\s+{re.escape(name)} \(libc6,x86-64.*\) => (\S+)$", known, re.M)
+    if not found:
+        raise LabError(f"cannot start: {name}: the library is not found; install it")
+    for path in [found.group(1), *ldd(found.group(1))]:
+        cpio.file(path, pathlib.Path(path).read_bytes())
+        folders.add(os.path.dirname(path))
+
+
+# As QEMU's network in user space has it.
+NET = """ip link set eth0 up
+ip address add 10.0.2.15/24 dev eth0
+ip route add default via 10.0.2.2
+mkdir -p /etc
+echo nameserver 10.0.2.3 >/etc/resolv.conf"""
+
+
 def main_run(o):
     relay = fill(RELAY, SOCKET=shlex.quote(o.socket[1])) if o.socket else ""
     return fill(MAIN_RUN, GET=" ".join(shlex.quote(name) for name, _ in o.get), RELAY=relay,
@@ -180,7 +201,8 @@ def build_initramfs(o):
     cpio = Cpio()
     folders = set()
     disks = ["virtio-blk"] if o.disk else []
-    modules = load_modules(o.kernel, MODULES + disks + o.module)
+    net = ["virtio-net"] if o.net else []
+    modules = load_modules(o.kernel, MODULES + disks + net + o.module)
     for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run",
                    "root", "work"):
         cpio.folder(folder)
@@ -191,6 +213,8 @@ def build_initramfs(o):
     cpio.file("vm-holder", vm_holder())
     for local, name in o.file:
         add_local(cpio, local, name, folders)
+    for name in o.library:
+        add_library(cpio, name, folders)
     if o.verb == "run":
         main = main_run(o)
         cpio.file("command", f"exec {shlex.join(o.command)}\n".encode(), 0o644)
@@ -199,7 +223,7 @@ def build_initramfs(o):
         main = fill(MAIN_SHELL, ROWS=str(size.lines), COLUMNS=str(size.columns))
     # The standard folders too, or the loader would search them last.
     libraries = ":".join(sorted(folders))
-    init = fill(INIT, MAIN=main, MODULES=" ".join(modules),
+    init = fill(INIT, MAIN=main, MODULES=" ".join(modules), NET=NET if o.net else "",
                 LIBRARIES=f"export LD_LIBRARY_PATH={shlex.quote(libraries)}" if folders else "")
     cpio.file("init", init.encode())
     return cpio.finish()

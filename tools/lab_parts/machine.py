@@ -49,6 +49,11 @@ def qemu_command(o, fds):
         command += ["-chardev", "stdio,id=terminal,mux=on,signal=off"]
     if o.verb == "shell" or "terminal" in fds:
         command += ["-device", "virtconsole,chardev=terminal"]
+    if o.net:
+        forwards = "".join(f",hostfwd={protocol}:{address}:{port}-:{port}"
+                           for protocol, address, port in o.forward)
+        command += ["-netdev", f"user,id=net{forwards}",
+                    "-device", "virtio-net-pci,netdev=net,romfile="]
     for n, (path, read_only) in enumerate(o.disk):
         command += disk_words(n, path, read_only)
     return command

@@ -118,14 +118,14 @@ static void put_seconds(FILE *out, uint64_t ns)
 
 void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out)
 {
-	fprintf(out, "\n%-8s %12s %10s %10s %10s %10s\n", "device", "requests", "read",
-		"written", "held, s", "CPU, s");
+	fprintf(out, "\n%-8s %12s %10s %10s %10s %10s %10s\n", "device", "requests", "read",
+		"written", "held, s", "CPU, s", "dropped");
 	for (; count > 0; count--, d++) {
 		fprintf(out, "%-8s %12" PRIu64 " %10s %10s", d->name, d->requests,
 			SIZE_TEXT(d->read_bytes), SIZE_TEXT(d->written_bytes));
 		put_seconds(out, d->throttled_ns);
 		put_seconds(out, d->cpu_ns);
-		fputc('\n', out);
+		fprintf(out, " %10" PRIu64 "\n", d->dropped);
 	}
 }
 

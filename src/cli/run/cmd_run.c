@@ -61,6 +61,14 @@ static const struct opt rows[] = {
 		 "',ro'; ',werror=report' tells the guest when the host cannot write, instead of "
 		 "pausing it; ',raw' takes any file for raw; ',bw=SIZE' and ',iops=N' are all that "
 		 "the guest gets per second. May be repeated."},
+	{OPT_LIST(struct run_line, nets), .name = "net", .arg = "KIND[,WORD]...",
+	 .max = MACHINE_NETS_MAX,
+	 .help = "The next network card. user: a network in user space; it forwards a port of "
+		 "this machine's 127.0.0.1 with ',fwd=tcp:8080:80' (or udp, or another "
+		 "address, tcp:ADDRESS:8080:80; may be repeated); ',host' lets the guest reach "
+		 "127.0.0.1 itself, ',restrict' nothing but what is forwarded. tap=NAME: an "
+		 "interface of the host's. ',mac=ADDRESS'; ',bw=SIZE' is all that it carries "
+		 "per second. May be repeated."},
 	{OPT_TEXT(struct run_line, rng), .name = "rng", .arg = "bw=SIZE",
 	 .help = "Entropy that the guest gets per second; default 1M."},
 	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
@@ -214,6 +222,21 @@ static int take_disks(struct run_line *p, struct err *e)
 	return rc;
 }
 
+static int take_nets(struct run_line *p, struct err *e)
+{
+	struct machine_cfg *m = &p->run.machine;
+	int rc = 0;
+
+	for (unsigned i = 0; i < p->nets.count && rc == 0; i++)
+		rc = run_net_parse(p->nets.text[i], p->net_words[i], &m->nets[m->nets_count++],
+				   e);
+	if (rc == 0 && m->disks_count + m->nets_count >= MACHINE_DEVICES_MAX)
+		return err_set(e, -EINVAL, "bad value: --net: %u disks and %u network cards are "
+			       "more than %u together; leave some out", m->disks_count,
+			       m->nets_count, MACHINE_DEVICES_MAX - 1);
+	return rc;
+}
+
 static int take_rng(struct run_line *p, struct err *e)
 {
 	if (!p->rng)
@@ -297,7 +320,8 @@ int cmd_run(int argc, char **argv)
 	r = cli_begin(&run_table, argc, argv, &p, &operand);
 	if (r >= 0)
 		return r;
-	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_rng(&p, &e) < 0) {
+	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_nets(&p, &e) < 0 ||
+	    take_rng(&p, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `asyncpf run` in its parts: cmd_run.c is the command line, run.c the run, run_report.c what
- * is told about it afterwards, run_files.c what its files must not be, run_sandbox.c what it
- * takes away from itself, run_lab.c the same run in the lab.
+ * `asyncpf run` in its parts: cmd_run.c is the command line, run_net.c what --net says, run.c the
+ * run, run_report.c what is told about it afterwards, run_files.c what its files must not be,
+ * run_sandbox.c what it takes away from itself, run_lab.c the same run in the lab.
  */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
@@ -28,11 +28,15 @@ struct run_opts {
 	bool quiet;
 };
 
+#define RUN_NET_BYTES 1024u /* of what stands behind --net */
+
 /* The command line: what the option table fills and cannot check. */
 struct run_line {
 	struct run_opts run;
 	struct opts_list initrds;
 	struct opts_list disks; /* each "FILE[,WORD]..."; run.machine.disks once checked */
+	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES]; /* of nets, in pieces */
+	struct opts_list nets;  /* each "user[,WORD]..." or "tap=NAME[,WORD]..." */
 	const char *rng;        /* "bw=SIZE"; NULL: not given */
 	uint32_t cpus;
 	unsigned faults;
@@ -50,6 +54,12 @@ void run_line_init(struct run_line *l); /* the defaults */
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
+
+/* ---- run_net.c ---- */
+
+/* What stands behind --net, of which *ret has parts in `words`. 0, or -EINVAL with the text. */
+int run_net_parse(const char *text, char words[static RUN_NET_BYTES], struct machine_net *ret,
+		  struct err *e);
 
 /* ---- run_files.c ---- */
 

@@ -133,6 +133,17 @@ void run_sandbox_opened(const struct run_opts *o)
 
 /* ---- threads ---- */
 
+/* Those that guests' connections may come to. */
+static unsigned sockets_of(const struct run_opts *o)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < o->machine.nets_count; i++)
+		if (!o->machine.nets[i].tap)
+			count += NET_USER_SOCKETS_MAX;
+	return count;
+}
+
 void run_sandbox_machine_thread(struct sandbox *s, enum machine_thread which,
 				const struct run_opts *o)
 {
@@ -143,11 +154,15 @@ void run_sandbox_machine_thread(struct sandbox *s, enum machine_thread which,
 	case MACHINE_THREAD_DEVICE:
 		sandbox_thread(s, SANDBOX_DEVICE);
 		break;
+	case MACHINE_THREAD_NET_USER:
+		sandbox_thread(s, SANDBOX_NET);
+		break;
 	case MACHINE_THREAD_CONTROL:
 		sandbox_thread(s, SANDBOX_CONTROL);
 		break;
 	case MACHINE_THREAD_MAIN:
-		sandbox_process(s, CONTROL_CLIENTS_MAX + FILES_SPARE, o->trace != NULL);
+		sandbox_process(s, CONTROL_CLIENTS_MAX + FILES_SPARE + sockets_of(o),
+				o->trace != NULL);
 		sandbox_thread(s, SANDBOX_MAIN);
 		break;
 	}

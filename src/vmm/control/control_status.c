@@ -59,6 +59,7 @@ const struct control_key control_device_keys[] = {
 	DEVICE_NUMBER(written_bytes, BYTES, "Bytes that the guest wrote to it."),
 	DEVICE_NUMBER(throttled_ns, NS, "Time for which a limit held requests back."),
 	DEVICE_NUMBER(cpu_ns, NS, "CPU time of the device's worker."),
+	DEVICE_NUMBER(dropped, COUNT, "Frames of a network card's that were lost, either way."),
 	{.name = NULL},
 };
 

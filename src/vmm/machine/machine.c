@@ -29,6 +29,12 @@ static int check_cfg(const struct machine_cfg *c, struct err *e)
 		return err_set(e, -EINVAL, "machine: %u modules and %u disks, more than %u or %u",
 			       c->modules_count, c->disks_count, LOAD_MODULES_MAX,
 			       MACHINE_DISKS_MAX);
+	/* The source of entropy is always there. */
+	if (c->nets_count > MACHINE_NETS_MAX ||
+	    c->disks_count + c->nets_count + 1 > MACHINE_DEVICES_MAX)
+		return err_set(e, -EINVAL, "machine: %u disks and %u network devices: %u and %u at "
+			       "most, and %u together", c->disks_count, c->nets_count,
+			       MACHINE_DISKS_MAX, MACHINE_NETS_MAX, MACHINE_DEVICES_MAX - 1);
 	return 0;
 }
 

@@ -2,8 +2,9 @@
 /*
  * A machine for any kernel: a PC as far as stock Linux needs one, whose memory is
  * libasyncpf's. It has processors with local APICs, an IO-APIC and a PIT (KVM's own), ACPI
- * tables, a serial console, a clock, virtio-mmio disks and entropy, and for test kernels an exit
- * port if asked for. It uses libasyncpf through its public header like any other VMM.
+ * tables, a serial console, a clock, virtio-mmio disks, network cards and entropy, and for test
+ * kernels an exit port if asked for. It uses libasyncpf through its public header like any other
+ * VMM.
  *
  *     machine_open(&cfg, &m, &e);
  *     machine_run(m, &outcome, &e);
@@ -24,10 +25,12 @@
 #include "vmm/console/terminal.h"
 #include "vmm/control/control_status.h"
 #include "vmm/virtio/device_stats.h"
+#include "vmm/virtio/net_user.h"
 
 #define MACHINE_CPUS_MAX 16u
 #define MACHINE_DISKS_MAX 15u
-#define MACHINE_DEVICES_MAX (MACHINE_DISKS_MAX + 1) /* with a worker */
+#define MACHINE_NETS_MAX 4u
+#define MACHINE_DEVICES_MAX 16u /* with a worker, all together: each has an interrupt */
 #define MACHINE_MEMORY_MIN (2ull << 20)
 #define MACHINE_MEMORY_MAX (64ull << 30)
 /* Of resident_max, as the library has it: below that there is nothing to work with. */
@@ -53,6 +56,17 @@ struct machine_disk {
 	uint64_t requests_per_s; /* 0: no limit */
 };
 
+struct machine_net {
+	const char *tap; /* the host's interface; NULL: a network in user space */
+	bool restricted; /* of that: as in net_user_cfg */
+	bool host;
+	struct net_forward forwards[NET_USER_FORWARDS_MAX];
+	unsigned forwards_count;
+	bool has_mac;
+	uint8_t mac[NET_MAC_BYTES]; /* not given: one of its own, a tap's by chance */
+	uint64_t bytes_per_s;       /* 0: no limit */
+};
+
 /* What a user should know of a machine that runs. */
 enum machine_word {
 	MACHINE_NOTE,    /* something is otherwise than one may expect */
@@ -65,6 +79,7 @@ enum machine_thread {
 	MACHINE_THREAD_MAIN, /* which calls machine_run */
 	MACHINE_THREAD_VCPU,
 	MACHINE_THREAD_DEVICE,
+	MACHINE_THREAD_NET_USER, /* a device's that has sockets */
 	MACHINE_THREAD_CONTROL,
 };
 
@@ -84,6 +99,8 @@ struct machine_cfg {
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;
+	struct machine_net nets[MACHINE_NETS_MAX];
+	unsigned nets_count;
 	uint64_t rng_bytes_per_s; /* of entropy; 0: MACHINE_RNG_BYTES_PER_S */
 	bool exit_port; /* there is a port by which a guest ends the run (vmm/chip/reset.h) */
 	struct apf_config apf; /* vcpus_max is taken from cpus */
@@ -161,7 +178,7 @@ void machine_resume(struct machine *m);
 int machine_trouble_get(struct machine *m, struct err *ret);
 /* What one should know of the guest, "": nothing. Any thread. */
 void machine_note_get(struct machine *m, char ret[static ERR_TEXT_MAX]);
-/* Of the disks, then of the source of entropy; returns how many. Any thread. */
+/* Of each device with a worker; returns how many. Any thread. */
 unsigned machine_device_stats(struct machine *m,
 			      struct device_stats ret[static MACHINE_DEVICES_MAX]);
 /* How often the host has failed a disk. Any thread. */

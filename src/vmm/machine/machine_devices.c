@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/assert.h"
 #include "kvm/vm.h"
@@ -21,7 +22,7 @@ _Static_assert(VIRTIO_GPA >= GUEST_HOLE_GPA, "no RAM there");
  * Interrupts of the virtio devices, one each. The pins above 15 are the IO-APIC's alone; of
  * the others, the ISA devices' are left out.
  */
-static const uint32_t virtio_gsis[MACHINE_DISKS_MAX + 1] = {
+static const uint32_t virtio_gsis[MACHINE_DEVICES_MAX] = {
 	16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15};
 
 static void set_irq(void *ctx, uint32_t gsi, bool level)
@@ -209,6 +210,95 @@ static int open_rng(struct machine *m, struct err *e)
 	return rc < 0 ? rc : add_virtio(m, at, &m->rng.mmio, "virtio-rng", e);
 }
 
+/* ---- network devices ---- */
+
+static void tap_lost(void *ctx, int code)
+{
+	struct machine_nic *nic = ctx;
+	char text[ERR_TEXT_MAX];
+
+	snprintf(text, sizeof(text), "%s: %s%.15s has gone (%s): the guest has no link there any "
+		 "more", nic->name, nic->tap_name ? "tap " : "the network",
+		 nic->tap_name ? nic->tap_name : "", strerror(-code));
+	machine_say(nic->m, MACHINE_NOTE, text);
+}
+
+static int open_backend(struct machine_nic *nic, const struct machine_net *net, unsigned i,
+			struct err *e)
+{
+	const struct net_user_cfg user = {
+		.index = i,
+		.restricted = net->restricted,
+		.host = net->host,
+		.forwards = net->forwards,
+		.forwards_count = net->forwards_count,
+	};
+
+	nic->tap_name = net->tap;
+	nic->tap.fd = -1;
+	return net->tap ? net_tap_open(&nic->tap, net->tap, &nic->backend, e)
+			: net_user_open(&user, &nic->user, &nic->backend, e);
+}
+
+/* Locally administered. On a tap it meets others', those of other VMs among them. */
+static int choose_mac(const struct machine_net *net, unsigned i, uint8_t ret[NET_MAC_BYTES],
+		      struct err *e)
+{
+	const uint8_t ours[NET_MAC_BYTES] = {0x02, 'a', 'p', 'f', 0, (uint8_t)i};
+
+	memcpy(ret, net->has_mac ? net->mac : ours, NET_MAC_BYTES);
+	if (net->has_mac || !net->tap)
+		return 0;
+	if (getrandom(ret + 1, NET_MAC_BYTES - 1, 0) != NET_MAC_BYTES - 1)
+		return err_sys(e, -errno, "net%u: a hardware address", i);
+	return 0;
+}
+
+static void net_worker_begins(void *ctx)
+{
+	struct machine_nic *nic = ctx;
+
+	machine_thread_begins(nic->m, nic->tap_name ? MACHINE_THREAD_DEVICE
+						    : MACHINE_THREAD_NET_USER);
+}
+
+static int open_net(struct machine *m, unsigned i, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	const struct machine_net *net = &m->cfg.nets[i];
+	struct machine_nic *nic = &m->nics[i];
+	struct virtio_net_cfg cfg = {
+		.backend = &nic->backend,
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.name = nic->name,
+		.bytes_per_s = net->bytes_per_s,
+		.lost = tap_lost,
+		.lost_ctx = nic,
+	};
+	int rc;
+
+	nic->m = m;
+	snprintf(nic->name, sizeof(nic->name), "net%u", i);
+	rc = open_backend(nic, net, i, e);
+	if (rc == 0)
+		rc = choose_mac(net, i, cfg.mac, e);
+	if (rc == 0)
+		rc = virtio_net_open(&nic->net, &cfg, e);
+	if (rc == 0)
+		rc = virtio_mmio_start(&nic->net.mmio, net_worker_begins, nic, e);
+	return rc < 0 ? rc : add_virtio(m, at, &nic->net.mmio, "virtio-net", e);
+}
+
+static void close_net(struct machine_nic *nic)
+{
+	if (!nic->m)
+		return;
+	virtio_net_close(&nic->net);
+	net_tap_close(&nic->tap);
+	net_user_close(nic->user);
+}
+
 static int add_virtio_devices(struct machine *m, struct err *e)
 {
 	unsigned count = m->cfg.disks_count;
@@ -216,6 +306,8 @@ static int add_virtio_devices(struct machine *m, struct err *e)
 
 	for (unsigned i = 0; rc == 0 && i < count; i++)
 		rc = open_disk(m, i, e);
+	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
+		rc = open_net(m, i, e);
 	return rc < 0 ? rc : open_rng(m, e);
 }
 
@@ -228,6 +320,8 @@ unsigned machine_device_stats(struct machine *m,
 		virtio_blk_device_stats(&m->disks[count].blk, &ret[count]);
 		count++;
 	}
+	for (unsigned i = 0; i < m->cfg.nets_count; i++)
+		virtio_net_device_stats(&m->nics[i].net, &ret[count++]);
 	virtio_rng_device_stats(&m->rng, &ret[count++]);
 	return count;
 }
@@ -262,6 +356,8 @@ void machine_devices_close(struct machine *m)
 	}
 	free(m->disks);
 	m->disks = NULL;
+	for (unsigned i = 0; i < m->cfg.nets_count; i++)
+		close_net(&m->nics[i]);
 	virtio_rng_close(&m->rng);
 	if (!m->has_devices)
 		return;

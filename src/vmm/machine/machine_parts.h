@@ -19,6 +19,8 @@
 #include "vmm/chip/test_dev.h"
 #include "vmm/console/console.h"
 #include "vmm/machine/machine.h"
+#include "vmm/virtio/net.h"
+#include "vmm/virtio/net_tap.h"
 #include "vmm/virtio/virtio_blk.h"
 #include "vmm/virtio/virtio_rng.h"
 
@@ -74,6 +76,17 @@ struct machine_blk {
 	bool is_noted; /* by its worker: it was told that the host fails */
 };
 
+/* A network device and what is behind it. */
+struct machine_nic {
+	struct machine *m;
+	const char *tap_name; /* NULL: a network in user space */
+	struct net_tap tap;
+	struct net_user *user;
+	struct net_backend backend;
+	struct virtio_net net;
+	char name[DEVICE_NAME_MAX]; /* of its worker */
+};
+
 struct machine {
 	struct machine_cfg cfg;
 	int kvm_fd;
@@ -94,6 +107,7 @@ struct machine {
 	struct test_dev test_dev;
 	struct virtio_rng rng;
 	struct machine_blk *disks; /* cfg.disks_count of them */
+	struct machine_nic nics[MACHINE_NETS_MAX];
 	struct acpi_cfg acpi;
 	enum load_kind kind;
 	struct machine_watch watch;

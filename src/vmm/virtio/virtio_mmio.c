@@ -73,16 +73,50 @@ static void needs_reset_locked(struct virtio_mmio *v)
 
 /* ---- serving queues ---- */
 
+/* For whoever waits for `changed`, and a worker that waits for its device. */
+static void tell_locked(struct virtio_mmio *v)
+{
+	pthread_cond_broadcast(&v->changed);
+	if (v->waits) {
+		v->waits = false;
+		v->cfg.ops->wake(v->cfg.dev);
+	}
+}
+
 /* The next queue to serve, or NULL. Nothing before DRIVER_OK (3.1.1). */
 static struct virtio_mmio_queue *next_locked(struct virtio_mmio *v)
 {
 	if (v->waiting_idle || v->closing || !(v->status & VIRTIO_DRIVER_OK) ||
 	    (v->status & VIRTIO_NEEDS_RESET))
 		return NULL;
-	for (unsigned i = 0; i < v->cfg.ops->queues; i++)
-		if (v->queues[i].ready && v->queues[i].kicked)
-			return &v->queues[i];
+	for (unsigned i = 0; i < v->cfg.ops->queues; i++) {
+		unsigned at = (v->turn + i) % v->cfg.ops->queues;
+
+		if (!v->queues[at].ready || !v->queues[at].kicked)
+			continue;
+		v->turn = at + 1;
+		return &v->queues[at];
+	}
 	return NULL;
+}
+
+static void raise_used(struct virtio_mmio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	raise_locked(v, VIRTIO_INT_USED);
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* As serve_one, by a device that takes its buffers itself. */
+static int serve_own(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64_t features)
+{
+	const struct virtio_request rq = {.cancelled = &v->cancelled, .features = features};
+	bool tell = false;
+	int rc = v->cfg.ops->serve(v->cfg.dev, (unsigned)(vq - v->queues), &vq->ring, &rq, &tell);
+
+	if (tell)
+		raise_used(v);
+	return rc;
 }
 
 /* One buffer. 1: go on; 0: none is left; otherwise the queue's end. */
@@ -91,8 +125,11 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 	const struct virtio_request rq = {
 		.chain = &v->chain, .cancelled = &v->cancelled, .features = features};
 	uint32_t written = 0;
-	int rc = virtq_pop(&vq->ring, &v->chain);
+	int rc;
 
+	if (v->cfg.ops->serve)
+		return serve_own(v, vq, features);
+	rc = virtq_pop(&vq->ring, &v->chain);
 	if (rc == 0)
 		return virtq_rearm(&vq->ring);
 	if (rc < 0)
@@ -103,11 +140,8 @@ static int serve_one(struct virtio_mmio *v, struct virtio_mmio_queue *vq, uint64
 	if (rc < 0)
 		return rc;
 	v->count.requests++;
-	if (virtq_push(&vq->ring, v->chain.head, written)) {
-		pthread_mutex_lock(&v->lock);
-		raise_locked(v, VIRTIO_INT_USED);
-		pthread_mutex_unlock(&v->lock);
-	}
+	if (virtq_push(&vq->ring, v->chain.head, written))
+		raise_used(v);
 	return 1;
 }
 
@@ -176,10 +210,17 @@ static void *worker(void *arg)
 	while (!v->closing) {
 		struct virtio_mmio_queue *vq = next_locked(v);
 
-		if (vq)
+		if (vq) {
 			serve_locked(v, vq);
-		else
+		} else if (v->cfg.ops->wait) {
+			v->waits = true;
+			pthread_mutex_unlock(&v->lock);
+			v->cfg.ops->wait(v->cfg.dev);
+			pthread_mutex_lock(&v->lock);
+			v->waits = false;
+		} else {
 			pthread_cond_wait(&v->changed, &v->lock);
+		}
 	}
 	pthread_mutex_unlock(&v->lock);
 	return NULL;
@@ -190,7 +231,7 @@ static void quiesce_locked(struct virtio_mmio *v)
 {
 	v->waiting_idle++;
 	atomic_store(&v->cancelled, true);
-	pthread_cond_broadcast(&v->changed); /* a request that is held back */
+	tell_locked(v); /* a request that is held back */
 	while (v->busy)
 		pthread_cond_wait(&v->changed, &v->lock);
 }
@@ -199,7 +240,7 @@ static void resume_locked(struct virtio_mmio *v)
 {
 	if (--v->waiting_idle == 0)
 		atomic_store(&v->cancelled, false);
-	pthread_cond_broadcast(&v->changed);
+	tell_locked(v);
 }
 
 /* ---- limits ---- */
@@ -317,7 +358,7 @@ static void status_write_locked(struct virtio_mmio *v, uint32_t value)
 	/* A ring that was wrong before the driver could be told. */
 	if ((fresh & VIRTIO_DRIVER_OK) && (v->status & VIRTIO_NEEDS_RESET))
 		raise_locked(v, VIRTIO_INT_CONFIG);
-	pthread_cond_broadcast(&v->changed);
+	tell_locked(v);
 }
 
 static void driver_features_write_locked(struct virtio_mmio *v, uint32_t value)
@@ -355,7 +396,7 @@ static void queue_ready_write_locked(struct virtio_mmio *v, uint32_t value)
 		return;
 	}
 	vq->ready = true;
-	pthread_cond_broadcast(&v->changed);
+	tell_locked(v);
 }
 
 /* Where the two halves of an address register go, or NULL: 4.2.2.2, not while it is in use. */
@@ -399,7 +440,14 @@ static void notify_locked(struct virtio_mmio *v, uint32_t queue)
 	if (queue >= v->cfg.ops->queues)
 		return;
 	v->queues[queue].kicked = true;
-	pthread_cond_broadcast(&v->changed);
+	tell_locked(v);
+}
+
+void virtio_mmio_kick(struct virtio_mmio *v, unsigned queue)
+{
+	pthread_mutex_lock(&v->lock);
+	notify_locked(v, queue);
+	pthread_mutex_unlock(&v->lock);
 }
 
 /* ---- registers ---- */
@@ -596,7 +644,7 @@ void virtio_mmio_close(struct virtio_mmio *v)
 	pthread_mutex_lock(&v->lock);
 	v->closing = true;
 	atomic_store(&v->cancelled, true);
-	pthread_cond_broadcast(&v->changed);
+	tell_locked(v);
 	pthread_mutex_unlock(&v->lock);
 	if (v->cfg.threaded)
 		pthread_join(v->thread, NULL);

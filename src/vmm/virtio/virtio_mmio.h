@@ -66,6 +66,21 @@ struct virtio_dev_ops {
 	 */
 	int (*request)(void *dev, unsigned queue, const struct virtio_request *rq,
 		       uint32_t *ret_written);
+	/*
+	 * Instead of `request`, for a device that decides by itself what it takes from a queue and
+	 * when (rq->chain is NULL): does some of what there is. 1: there may be more to do; 0:
+	 * nothing now, until the driver notifies (virtq_rearm) or virtio_mmio_kick() is called.
+	 * *ret_tell: the driver wants an interrupt for what was pushed. Otherwise as `request`.
+	 */
+	int (*serve)(void *dev, unsigned queue, struct virtq *ring,
+		     const struct virtio_request *rq, bool *ret_tell);
+	/*
+	 * For a device that waits for more than its driver; both or neither. wait: until wake is
+	 * called or something has come from elsewhere, by the worker with no lock held; wake: any
+	 * thread, under the device's lock, at most once for each wait.
+	 */
+	void (*wait)(void *dev);
+	void (*wake)(void *dev);
 };
 
 /* What the device's driver may have; 0: as much as it can. */
@@ -114,6 +129,8 @@ struct virtio_mmio {
 	pthread_cond_t changed; /* work for the worker, or `busy` has ended */
 	bool busy;    /* a queue is being served: rings and chain belong to the server */
 	bool closing;
+	unsigned turn; /* whose it is first, of queues that wait to be served */
+	bool waits;   /* the worker is in ops->wait, or about to be */
 	unsigned waiting_idle; /* threads that want busy to end; the server does not go on */
 	uint32_t status;
 	uint32_t interrupts;
@@ -155,6 +172,9 @@ void virtio_mmio_charge(struct virtio_mmio *v, uint64_t requests);
 
 /* All but the bytes, which are the device's to tell. Until close; any thread. */
 void virtio_mmio_stats_get(struct virtio_mmio *v, struct device_stats *ret);
+
+/* As if the driver had notified of that queue: its device has something for it. Any thread. */
+void virtio_mmio_kick(struct virtio_mmio *v, unsigned queue);
 
 /* Without a worker thread: serves what is pending. True: there was something. */
 bool virtio_mmio_work(struct virtio_mmio *v);

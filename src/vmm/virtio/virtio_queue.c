@@ -175,17 +175,23 @@ static bool passes_event(uint16_t event, uint16_t now, uint16_t before)
 	return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
 }
 
-bool virtq_push(struct virtq *q, uint16_t head, uint32_t written)
+void virtq_fill(struct virtq *q, uint16_t nth, uint16_t head, uint32_t written)
 {
-	uint16_t before = q->used_next;
+	uint32_t at = (uint16_t)(q->used_next + nth) % q->size;
+
+	ASSERT(head < q->size && nth < q->size);
+	q->used_at->ring[at] = (struct wire_used){.id = head, .len = written};
+}
+
+bool virtq_publish(struct virtq *q, uint16_t count)
+{
 	const uint16_t *wish = q->event_idx ? &q->avail_at->ring[q->size] : &q->avail_at->flags;
+	uint16_t before = q->used_next;
 	uint16_t said;
 
-	ASSERT(head < q->size);
-	q->used_at->ring[before % q->size] = (struct wire_used){.id = head, .len = written};
-	q->used_next++;
+	q->used_next = (uint16_t)(before + count);
 	/*
-	 * Buffer and entry before idx; pairs with the driver's read barrier (2.7.14). And idx
+	 * Buffers and entries before idx; pairs with the driver's read barrier (2.7.14). And idx
 	 * before the wish is read: pairs with the driver's full barrier between writing used_event
 	 * (or flags) and looking at idx once more, so one of us sees the other.
 	 */
@@ -193,6 +199,12 @@ bool virtq_push(struct virtq *q, uint16_t head, uint32_t written)
 	said = __atomic_load_n(wish, __ATOMIC_SEQ_CST);
 	return q->event_idx ? passes_event(said, q->used_next, before)
 			    : !(said & AVAIL_NO_INTERRUPT);
+}
+
+bool virtq_push(struct virtq *q, uint16_t head, uint32_t written)
+{
+	virtq_fill(q, 0, head, written);
+	return virtq_publish(q, 1);
 }
 
 bool virtq_rearm(struct virtq *q)

@@ -69,7 +69,10 @@ int virtq_start(struct virtq *q, const struct guest_mem *mem, uint64_t features)
 /* The next buffer: 1, and ret is filled; 0: none. VIRTQ_MALFORMED: nothing was taken. */
 int virtq_pop(struct virtq *q, struct virtq_chain *ret);
 
-/* The buffer popped last is not served now: the next virtq_pop() takes it again. */
+/*
+ * The buffer popped last, and with each further call the one before it, is not served now: the
+ * next virtq_pop() takes it again.
+ */
 void virtq_unpop(struct virtq *q);
 
 /*
@@ -77,6 +80,13 @@ void virtq_unpop(struct virtq *q);
  * certainly there. True: the driver wants an interrupt.
  */
 bool virtq_push(struct virtq *q, uint16_t head, uint32_t written);
+
+/*
+ * The same for several at once, of which the driver sees none before the others: virtq_fill()
+ * for each, in order, nth counting from 0, then virtq_publish() of how many they are.
+ */
+void virtq_fill(struct virtq *q, uint16_t nth, uint16_t head, uint32_t written);
+bool virtq_publish(struct virtq *q, uint16_t count);
 
 /* Asks the driver to notify us of the next buffer. True: one has come meanwhile, go on. */
 bool virtq_rearm(struct virtq *q);
