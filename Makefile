@@ -113,8 +113,8 @@ sim: ## SEEDS seeds of the simulator (100,000), or SEED=n in detail
 	$(call compile,$(BUILD),)
 	@$(BUILD)/asyncpf sim $(if $(SEED),--seed $(SEED) --log,--seeds $(SEEDS)) $(ARGS)
 
-mutants: ## defects planted in the shipped code, found by the simulator; minutes
-	@tools/mutants $(ARGS)
+mutants: ## defects planted in the shipped code, found by the simulator or by tests; minutes
+	@tools/mutants --tree $(BUILD)-mutants $(ARGS)
 
 model: ## the protocol's revisions in spin, every configuration: docs/model.md
 	@tools/setup model

@@ -32,7 +32,8 @@ static void pointers_wait(void **state)
 	assert_int_equal(page_of(&o, 8)[4], word_of(8));
 	assert_int_equal(__atomic_fetch_add(page_of(&o, 9), 1, __ATOMIC_SEQ_CST), word_of(9));
 	assert_int_equal(page_of(&o, 9)[0], word_of(9) + 1);
-	assert_int_equal(counter(&o, APF_COUNTER_ID_vmm_touches), 3);
+	/* A thread that the kernel wakes for nothing meanwhile touches once more. */
+	assert_true(counter(&o, APF_COUNTER_ID_vmm_touches) >= 3);
 	assert_int_equal(counter(&o, APF_COUNTER_ID_reads), 3);
 	close_own(&o);
 }
@@ -354,6 +355,7 @@ static void what_cannot_be_served_is_refused(void **state)
 	refused(a, (struct apf_memory){.fd = other, .vmm = shared}, "something else");
 	refused(a, (struct apf_memory){.fd = fd, .vmm = shared, .offset = 4096}, "another offset");
 	refused(a, (struct apf_memory){.fd = fd, .offset = 2 * MIB - 4096}, "has 2097152 bytes");
+	refused(a, (struct apf_memory){.fd = fd, .offset = MIB + 4096}, "has 2097152 bytes");
 	refused(a, (struct apf_memory){.fd = -1, .vmm = shared}, "without a memfd");
 	if (huge >= 0 && ftruncate(huge, 2 * MIB) == 0)
 		refused(a, (struct apf_memory){.fd = huge}, "hugetlb");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The halt that stands for a stalled vCPU, on the real KVM: who may end it, and what it must
- * not undo. No guest code runs.
+ * The binding on the real KVM, without the driver: the halt that stands for a stalled vCPU, who may
+ * end it, and what it must not undo; what an exit tells of the processor; which registers of the
+ * guest's come to us. The guest is a few instructions at address 0.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,10 +13,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "abi/apf.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
@@ -163,6 +166,249 @@ static void at_rest_our_halt_is_over(void **state)
 	b->plat.ops->begin(b->plat.ctx, 0);
 }
 
+/* ---- what an exit tells ---- */
+
+#define CODE(...) (const unsigned char[]){__VA_ARGS__}, sizeof((const unsigned char[]){__VA_ARGS__})
+
+/* Whoever was not stopped before leaves the guest by this. */
+#define OUT 0xe6, 0x80
+
+/* Real mode, at address 0, where all segments begin. */
+static void put_code(struct bed *b, const unsigned char *code, size_t len, uint32_t ecx)
+{
+	struct kvm_regs regs = {.rcx = ecx, .rsp = 0x8000, .rflags = 2};
+	struct kvm_sregs s;
+
+	memcpy(b->ram, code, len);
+	set_mp_state(b, KVM_MP_STATE_RUNNABLE);
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_GET_SREGS, &s), 0);
+	s.cs.base = s.cs.selector = 0;
+	s.ss.base = s.ss.selector = 0;
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_SET_SREGS, &s), 0);
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_SET_REGS, &regs), 0);
+}
+
+static struct plat_exit run(struct bed *b)
+{
+	const struct plat_entry entry = {.how = PLAT_ENTER};
+	struct plat_exit x;
+
+	do {
+		x = (struct plat_exit){.kind = PLAT_EXIT_ERROR};
+		b->plat.ops->run(b->plat.ctx, 0, &entry, &x);
+	} while (x.kind == PLAT_EXIT_KICK);
+	return x;
+}
+
+/* Whoever answers a register's exit has KVM finish the instruction. */
+static void finish(struct bed *b)
+{
+	const struct plat_entry entry = {.how = PLAT_COMPLETE};
+	struct plat_exit x;
+
+	b->plat.ops->finish_msr(b->plat.ctx, 0, 0, false);
+	b->plat.ops->run(b->plat.ctx, 0, &entry, &x);
+	assert_int_equal(x.kind, PLAT_EXIT_KICK);
+}
+
+/* Of all that has KVM write to guest memory, and of the protocol's own. */
+static void every_register_of_ours_comes_to_us(void **state)
+{
+	static const uint32_t written[] = {
+		0x11, 0x12,             /* wall clock and system time, the old numbers */
+		0x4b564d00, 0x4b564d01, /* and the new ones */
+		0x4b564d02,             /* EN */
+		0x4b564d03, 0x4b564d04, /* steal time, end of interrupt */
+		0x4b564d06, 0x4b564d07, /* vector, acknowledgement */
+	};
+	struct bed *b = *state;
+
+	for (size_t i = 0; i < sizeof(written) / sizeof(written[0]); i++) {
+		struct plat_exit x;
+
+		put_code(b, CODE(0x0f, 0x30, OUT), written[i]); /* wrmsr; out */
+		x = run(b);
+		if (x.kind != PLAT_EXIT_WRMSR)
+			print_error("register %#x\n", written[i]);
+		assert_int_equal(x.kind, PLAT_EXIT_WRMSR);
+		assert_int_equal(x.msr.index, written[i]);
+		assert_true(x.cpu.in_instruction && x.cpu.event_pending);
+		finish(b);
+	}
+}
+
+static bool shadow_at(struct bed *b, const unsigned char *code, size_t len)
+{
+	struct plat_exit x;
+
+	put_code(b, code, len, APF_MSR_EN);
+	x = run(b);
+	assert_int_equal(x.kind, PLAT_EXIT_WRMSR);
+	finish(b);
+	return x.cpu.shadow;
+}
+
+static void an_interrupt_shadow_is_told(void **state)
+{
+	struct bed *b = *state;
+
+	assert_false(shadow_at(b, CODE(0x90, 0x0f, 0x30, OUT)));
+	assert_true(shadow_at(b, CODE(0xfb, 0x0f, 0x30, OUT)));       /* sti */
+	assert_true(shadow_at(b, CODE(0x8e, 0xd0, 0x0f, 0x30, OUT))); /* mov ss, ax */
+	assert_false(shadow_at(b, CODE(0xfb, 0x90, 0x0f, 0x30, OUT)));
+}
+
+static struct kvm_vcpu_events events(const struct bed *b)
+{
+	struct kvm_vcpu_events ev;
+
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_GET_VCPU_EVENTS, &ev), 0);
+	return ev;
+}
+
+static void set_events(const struct bed *b, const struct kvm_vcpu_events *ev)
+{
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_SET_VCPU_EVENTS, ev), 0);
+}
+
+/* How the next exit finds the processor, when a kick ends KVM_RUN before the guest runs. */
+static struct cpu_state looked_at(struct bed *b)
+{
+	struct plat_exit x = {.kind = PLAT_EXIT_ERROR};
+	const struct plat_entry entry = {.how = PLAT_ENTER};
+
+	b->plat.ops->kick(b->plat.ctx, 0);
+	b->plat.ops->run(b->plat.ctx, 0, &entry, &x);
+	assert_int_equal(x.kind, PLAT_EXIT_KICK);
+	return x.cpu;
+}
+
+/* Any event that is half delivered keeps ours back. */
+static void an_event_half_delivered_is_told(void **state)
+{
+	struct bed *b = *state;
+	const struct kvm_vcpu_events none = events(b);
+	struct kvm_vcpu_events ev;
+
+	assert_false(looked_at(b).event_pending);
+	ev = none;
+	ev.nmi.injected = 1;
+	set_events(b, &ev);
+	assert_true(looked_at(b).event_pending);
+	ev = none;
+	ev.interrupt.injected = 1;
+	ev.interrupt.nr = 0x40;
+	set_events(b, &ev);
+	assert_true(looked_at(b).event_pending);
+	ev = none;
+	ev.exception.injected = 1;
+	ev.exception.nr = 6;
+	set_events(b, &ev);
+	assert_true(looked_at(b).event_pending);
+	set_events(b, &none);
+	assert_false(looked_at(b).event_pending);
+}
+
+/*
+ * What came after the exit, an NMI here, is KVM's: neither an event of ours nor its taking back
+ * undoes it.
+ */
+static void events_of_ours_leave_nmis_alone(void **state)
+{
+	struct bed *b = *state;
+	const struct kvm_vcpu_events none = events(b);
+
+	for (unsigned cancel = 0; cancel < 2; cancel++) {
+		struct kvm_vcpu_events ev;
+
+		assert_int_equal(looked_at(b).untaken_token, 0);
+		if (ioctl(b->vcpu, KVM_NMI) < 0)
+			skip();
+		assert_int_equal(events(b).nmi.pending, 1);
+		if (cancel)
+			b->plat.ops->cancel_pf(b->plat.ctx, 0);
+		else
+			b->plat.ops->inject_pf(b->plat.ctx, 0, 0x1000);
+		b->plat.ops->rest(b->plat.ctx, 0, true); /* KVM takes it over */
+		ev = events(b);
+		assert_int_equal(ev.nmi.pending, 1);
+		assert_int_equal(ev.exception.pending, !cancel);
+		if (!cancel)
+			assert_int_equal(ev.exception.nr, 14);
+		b->plat.ops->begin(b->plat.ctx, 0);
+		set_events(b, &none);
+	}
+}
+
+/* To the exact number: one more needs what the VM does not have. */
+static void apic_ids_have_a_limit(void **state)
+{
+	struct bed *b = *state;
+	struct err e = {0};
+
+	b->plat.ops->rest(b->plat.ctx, 0, true);
+	kvmp_detach(&b->k, 0);
+	assert_int_equal(kvmp_attach(&b->k, 0, b->vcpu, b->run, 255, &e), -EINVAL);
+	assert_int_equal(kvmp_attach(&b->k, 0, b->vcpu, b->run, 254, &e), 0);
+	kvmp_detach(&b->k, 0);
+	assert_int_equal(kvmp_attach(&b->k, 0, b->vcpu, b->run, 0, &e), 0);
+	b->plat.ops->begin(b->plat.ctx, 0);
+}
+
+#define APIC_BASE_ENABLED (3u << 10) /* and in x2APIC mode */
+#define LAPIC_SPIV 0xf0
+
+/* The one vCPU of a VM whose VMM has asked for APIC ids of 32 bits. */
+static void interrupts_reach_high_apic_ids(void **state)
+{
+	const unsigned id = 300;
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_X2APIC_API,
+		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK}};
+	struct kvm_lapic_state lapic;
+	struct kvm_cpuid2 *cpuid;
+	struct kvm_sregs s;
+	struct bed b = {.ram = NULL};
+	struct err e = {0};
+	uint32_t spiv = 0x1ff; /* switched on */
+
+	(void)state;
+	if (kvmp_vm_open(&b.kvm, &b.vm, &e) < 0 || kvmp_vm_prepare(b.vm, 0, &e) < 0 ||
+	    kvmp_vm_irqchip(b.vm, &e) < 0)
+		fail_msg("%s", e.text);
+	if (KVMP_IOCTL(b.vm, KVM_ENABLE_CAP, &cap) < 0 ||
+	    kvmp_vcpu_open(b.kvm, b.vm, id, &b.vcpu, &b.run, &e) < 0) {
+		close(b.vm);
+		close(b.kvm);
+		skip();
+	}
+	assert_int_equal(kvmp_cpuid_supported(b.kvm, &cpuid, &e), 0);
+	assert_int_equal(kvmp_vcpu_set_cpuid(b.vcpu, id, cpuid, &e), 0);
+	free(cpuid);
+	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_SREGS, &s), 0);
+	s.apic_base |= APIC_BASE_ENABLED;
+	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_SET_SREGS, &s), 0);
+	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_LAPIC, &lapic), 0);
+	memcpy(lapic.regs + LAPIC_SPIV, &spiv, sizeof(spiv));
+	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_SET_LAPIC, &lapic), 0);
+	const struct kvmp_config c = {
+		.vm_fd = b.vm, .kick_signal = SIGRTMIN + 4, .x2apic_ids = true, .vcpus = 1,
+		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL},
+	};
+
+	if (kvmp_init(&b.k, &c, &e) < 0 || kvmp_attach(&b.k, 0, b.vcpu, b.run, id, &e) < 0)
+		fail_msg("%s", e.text);
+	b.plat = kvmp_plat(&b.k);
+	assert_int_equal(b.plat.ops->raise_irq(b.plat.ctx, 0, 0x41), 1);
+	/* It is requested there (IRR). */
+	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_LAPIC, &lapic), 0);
+	assert_int_equal(lapic.regs[0x200 + 0x10 * (0x41 / 32)] & 1 << 0x41 % 32, 1 << 0x41 % 32);
+	kvmp_fini(&b.k);
+	kvmp_vcpu_close(b.kvm, b.vcpu, b.run);
+	close(b.vm);
+	close(b.kvm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +416,12 @@ int main(void)
 		cmocka_unit_test(our_halt_lasts_until_we_end_it),
 		cmocka_unit_test(an_event_ends_our_halt),
 		cmocka_unit_test(a_processor_that_waits_for_sipi_goes_on_waiting),
+		cmocka_unit_test(every_register_of_ours_comes_to_us),
+		cmocka_unit_test(an_interrupt_shadow_is_told),
+		cmocka_unit_test(an_event_half_delivered_is_told),
+		cmocka_unit_test(events_of_ours_leave_nmis_alone),
+		cmocka_unit_test(apic_ids_have_a_limit),
+		cmocka_unit_test(interrupts_reach_high_apic_ids),
 	};
 
 	if (access("/dev/kvm", R_OK | W_OK) < 0) {

@@ -14,12 +14,15 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "lib/apf.h"
 
 #define MIB (1ull << 20)
 
@@ -100,8 +103,43 @@ static void a_wrong_configuration_names_the_member(void **state)
 	WRONG(queue_depth, 0, "queue_depth is 0");
 	WRONG(retries_max, 1000, "retries_max is 1000");
 	WRONG(kick_signal, 2, "kick_signal 2");
+	WRONG(kick_signal, SIGRTMAX + 1, "no real-time signal");
+	WRONG(retries_max, 201, "above 200");
+	WRONG(queue_depth, 4097, "queue_depth is 4097");
+	v.c.vcpus_max = 1024;
+	WRONG(faults_max, 513, "more than 524288");
 #undef WRONG
 	assert_null(v.a);
+	vm_close(&v);
+}
+
+/* The largest value of each is taken. */
+static void the_largest_configuration_is_taken(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+#define TAKEN(member, value) \
+	do { \
+		struct apf_config c = v.c; \
+		c.member = (value); \
+		if (apf_open(v.fd, &c, &v.a, &v.e) != 0) \
+			fail_msg("%s: %s", #member, v.e.text); \
+		apf_close(v.a); \
+		v.a = NULL; \
+	} while (0)
+	TAKEN(retries_max, 200);
+	TAKEN(kick_signal, SIGRTMIN);
+	TAKEN(kick_signal, SIGRTMAX);
+	TAKEN(faults_max, 4096);
+	TAKEN(faults_max, 1);
+	TAKEN(block_bytes, 2 << 20);
+	TAKEN(queue_depth, 1);
+	TAKEN(queue_depth, 4096);
+	v.c.vcpus_max = 1024;
+	TAKEN(faults_max, 512);
+#undef TAKEN
 	vm_close(&v);
 }
 
@@ -330,6 +368,191 @@ static void pf2_has_leaves_of_its_own(void **state)
 	}
 }
 
+/* What a guest is told in each way of serving, and what it keeps of KVM's own features. */
+static void features_are_those_of_the_way(void **state)
+{
+	static const uint32_t apf = 1u << 4 | 1u << 10 | 1u << 14, unhalt = 1u << 7;
+	static const struct {
+		int abi, faults;
+		uint32_t eax; /* of all ones, in these bits */
+	} rows[] = {
+		{APF_ABI_INT, APF_FAULTS_STALL, 0},
+		{APF_ABI_PF2, APF_FAULTS_STALL, 0},
+		{APF_ABI_INT, APF_FAULTS_BLOCK, 1u << 7},
+		{APF_ABI_INT, APF_FAULTS_KERNEL, 1u << 4 | 1u << 7 | 1u << 10 | 1u << 14},
+		{APF_ABI_INT, APF_FAULTS_USER, 1u << 4 | 1u << 14},
+		{APF_ABI_LEGACY, APF_FAULTS_USER, 1u << 4},
+		{APF_ABI_PF2, APF_FAULTS_USER, 1u << 4},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct vm v;
+
+		vm_open(&v);
+		v.c.abi = rows[i].abi;
+		v.c.faults = rows[i].faults;
+		assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+		assert_int_equal(apf_cpuid_features(v.a, UINT32_MAX),
+				 (UINT32_MAX & ~(apf | unhalt)) | rows[i].eax);
+		/* Nothing is announced that KVM does not have, but what is ours. */
+		assert_int_equal(apf_cpuid_features(v.a, 0),
+				 rows[i].faults == APF_FAULTS_USER ? rows[i].eax : 0);
+		vm_close(&v);
+	}
+}
+
+/* In the struct of the first header, member by member. */
+static void is_told(const struct apf_stats *s, const struct apf_counters *c)
+{
+#define SAME(member, counter) \
+	if (s->member != c->counter) \
+		fail_msg("%s: %llu", #member, (unsigned long long)s->member)
+	SAME(bytes, memory_bytes);
+	SAME(bytes_present, present_bytes);
+	SAME(faults, faults_total);
+	SAME(redundant, redundant);
+	SAME(joined, joined);
+	SAME(graced, graced);
+	SAME(blocked, blocked);
+	SAME(missing_events, missing_events);
+	SAME(ready_events, ready_events);
+	SAME(wake_alls, wake_alls);
+	SAME(stalls, stalls);
+	SAME(stalls_other, stalls_other);
+	SAME(ready_refused, ready_refused);
+	SAME(rechecks, rechecks);
+	SAME(host_wait_ns, host_wait_ns);
+	SAME(reads, reads);
+	SAME(read_errors, read_errors);
+	SAME(retries, read_retries);
+	SAME(read_timeouts, read_timeouts);
+	SAME(bytes_read, read_bytes);
+	SAME(overhead_bytes, overhead_bytes);
+	SAME(wait_us_p50, wait_p50_ns / 1000);
+	SAME(wait_us_p99, wait_p99_ns / 1000);
+	SAME(wait_us_max, wait_max_ns / 1000);
+	SAME(bytes_resident, resident_bytes);
+	SAME(unmapped, unmapped);
+	SAME(unmapped_clean, unmapped_clean);
+	SAME(unmapped_zero, unmapped_zero);
+	SAME(swapped, swapped);
+	SAME(rescued, rescued);
+	SAME(evicted, evicted);
+	SAME(refaulted, refaulted);
+	SAME(refaults_kernel_mode, refaults_kernel_mode);
+	SAME(read_ahead, read_ahead);
+	SAME(swap_writes, swap_writes);
+	SAME(swap_write_errors, swap_write_errors);
+	SAME(stall_ns_kernel_mode, stall_kernel_mode_ns);
+	SAME(stall_ns_other, stall_other_ns);
+	SAME(holds, holds);
+	SAME(hold_ns, hold_ns);
+	SAME(hold_ns_max, hold_max_ns);
+#undef SAME
+}
+
+/*
+ * Each value has its own place, in the table and in the structs of the first header; what the VM
+ * and its vCPUs counted is added up, and of peaks the highest is told. No guest runs: the values
+ * are put where the driver counts.
+ */
+static void every_statistic_is_told_as_itself(void **state)
+{
+	struct apf_vcpu_stats vs = {.size = sizeof(vs)};
+	struct apf_stats s = {.size = sizeof(s)};
+	struct apf_counters c, vc;
+	uint64_t *of[3], *sum = (uint64_t *)&c;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	v.c.vcpus_max = 2;
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	assert_int_equal(apf_memory_add(v.a, 0, MIB, &v.e), 0);
+	assert_int_equal(apf_start(v.a, &v.e), 0);
+	lib_lock(v.a);
+	of[0] = (uint64_t *)&v.a->hst.stats.all;
+	of[1] = (uint64_t *)&v.a->hst.vcpus[0].stats.all;
+	of[2] = (uint64_t *)&v.a->hst.vcpus[1].stats.all;
+	for (unsigned i = 0; i < APF_COUNTER_IDS; i++) {
+		const struct apf_counter_row *row = apf_counter_info(i);
+
+		for (unsigned k = 0; k < 3 && row->kind != APF_KIND_GAUGE; k++)
+			of[k][i] = (k + 1) * 1000000ull + 1000 * (i + 1);
+	}
+	lib_unlock(v.a);
+	apf_counters_get(v.a, &c, sizeof(c));
+	for (unsigned i = 0; i < APF_COUNTER_IDS; i++) {
+		const struct apf_counter_row *row = apf_counter_info(i);
+
+		/* Worked out of others. */
+		if (row->kind == APF_KIND_GAUGE || strncmp(row->name, "stalls_", 7) == 0)
+			continue;
+		if (sum[i] != (row->kind == APF_KIND_PEAK ? 3000000 : 6000000) +
+			      (row->kind == APF_KIND_PEAK ? 1000 : 3000) * (i + 1))
+			fail_msg("%s is %llu", row->name, (unsigned long long)sum[i]);
+	}
+	assert_int_equal(c.memory_bytes, MIB);
+	assert_int_equal(c.absent_bytes, MIB - c.resident_bytes);
+	apf_stats_get(v.a, &s);
+	is_told(&s, &c);
+	apf_vcpu_counters_get(&v.a->vcpus[1], &vc, sizeof(vc));
+	apf_vcpu_stats_get(&v.a->vcpus[1], &vs);
+	assert_int_equal(vc.faults_total, of[2][APF_COUNTER_ID_faults_total]);
+	assert_int_equal(vs.faults, vc.faults_total);
+	assert_int_equal(vs.missing_events, vc.missing_events);
+	assert_int_equal(vs.ready_events, vc.ready_events);
+	assert_int_equal(vs.wake_alls, vc.wake_alls);
+	assert_int_equal(vs.stalls, vc.stalls);
+	assert_int_equal(vs.host_wait_ns, vc.host_wait_ns);
+	assert_int_equal(vs.outstanding, 0);
+	vm_close(&v);
+}
+
+/* The library's own memory for them is told, also when many parts need more tables. */
+static void many_parts_take_more_memory(void **state)
+{
+	uint64_t step = 0;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	for (uint64_t i = 0; !v.a->ram_tables; i++) {
+		struct apf_counters before, after;
+
+		assert_true(i < 1024);
+		apf_counters_get(v.a, &before, sizeof(before));
+		assert_int_equal(apf_memory_add(v.a, 2 * MIB * i, 2 * MIB, &v.e), 0);
+		apf_counters_get(v.a, &after, sizeof(after));
+		if (v.a->ram_tables)
+			assert_int_equal(after.overhead_bytes - before.overhead_bytes,
+					 step + sizeof(*v.a->ram_tables));
+		step = after.overhead_bytes - before.overhead_bytes;
+		assert_true(step > 0);
+	}
+	vm_close(&v);
+}
+
+/* Every register of the VMM's that a migration has to carry, in the order of restoring. */
+static void the_list_of_registers_is_whole(void **state)
+{
+	static const uint32_t want[] = {0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04,
+					0x4b564d06, 0x4b564d02};
+	unsigned count;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+	const uint32_t *list = apf_vcpu_msr_list(v.a, &count);
+
+	assert_int_equal(count, sizeof(want) / sizeof(want[0]));
+	assert_memory_equal(list, want, sizeof(want));
+	vm_close(&v);
+}
+
 static const struct kvm_cpuid_entry2 *leaf_of(const struct kvm_cpuid2 *c, uint32_t leaf)
 {
 	const struct kvm_cpuid_entry2 *found = NULL;
@@ -437,7 +660,12 @@ int main(void)
 		cmocka_unit_test(a_silent_source_pauses_and_a_late_answer_goes_on),
 		cmocka_unit_test(resume_asks_a_silent_source_again),
 		cmocka_unit_test(close_with_a_read_that_never_ends),
+		cmocka_unit_test(the_largest_configuration_is_taken),
 		cmocka_unit_test(pf2_has_leaves_of_its_own),
+		cmocka_unit_test(features_are_those_of_the_way),
+		cmocka_unit_test(the_list_of_registers_is_whole),
+		cmocka_unit_test(many_parts_take_more_memory),
+		cmocka_unit_test(every_statistic_is_told_as_itself),
 		cmocka_unit_test(one_call_fills_the_cpuid),
 		cmocka_unit_test(vcpus_are_checked),
 	};

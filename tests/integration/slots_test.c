@@ -158,6 +158,10 @@ static void told_slots_are_believed(void **state)
 	assert_int_equal(ram, 0x77);
 	assert_int_equal(apf_slot_set(v.apf, AT + 1, BYTES, APF_SLOT_RAM), -EINVAL);
 	assert_int_equal(apf_slot_set(v.apf, AT, 0, APF_SLOT_RAM), -EINVAL);
+	/* Told anew as often as one likes: what a newer one covers is forgotten. */
+	for (unsigned i = 0; i < 10000; i++)
+		assert_int_equal(apf_slot_set(v.apf, AT, BYTES, i % 2 ? APF_SLOT_RAM
+								      : APF_SLOT_HOLE), 0);
 	assert_int_equal(apf_slot_set(v.apf, -4096ull, 8192, APF_SLOT_RAM), -EINVAL);
 }
 

@@ -125,11 +125,24 @@ static void test_fadt(void **state)
 	assert_int_equal(f[117], 8);
 	assert_int_equal(get64(f, 120), ACPI_RESET_PORT);
 	assert_int_equal(f[128], ACPI_RESET_VALUE);
+	/* WBINVD, C1 everywhere, neither power nor sleep button, an RTC that wakes nobody. */
+	assert_int_equal(get32(f, 112), 1u << 0 | 1u << 2 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 10);
+	assert_int_equal(f[131], 4);
+	assert_int_equal(get16(f, 46), ACPI_SCI_GSI);
+	assert_int_equal(get32(f, 48), 0); /* no SMI_CMD: ACPI's mode is the only one */
+	assert_true(get16(f, 96) > 100 && get16(f, 98) > 1000); /* neither C2 nor C3 (5.2.9) */
+	assert_true(get64(f, 132) == 0);
+	/* Bytes, but for the event and control registers, which are of words. */
+	assert_int_equal(f[119], 1);
+	assert_int_equal(f[151], 2);
+	assert_int_equal(f[175], 2);
 	/* No CMOS clock, until there is one. */
+	assert_int_equal(f[108], 0);
 	assert_int_equal(get16(f, 109), 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5);
 	x->cfg.rtc = true;
 	assert_int_equal(build(x), 0);
 	assert_int_equal(get16(find(x, "FACP"), 109), 1 << 0 | 1 << 2 | 1 << 3);
+	assert_int_equal(find(x, "FACP")[108], 0x32);
 }
 
 static void test_facs(void **state)
@@ -168,12 +181,17 @@ static void test_madt(void **state)
 				lapics++;
 			} else if (m[at] == 1) {
 				assert_int_equal(m[at + 1], 12);
+				assert_int_equal(m[at + 2], 0);
 				assert_int_equal(get32(m, at + 4), 0xfec00000);
 				assert_int_equal(get32(m, at + 8), 0);
 				ioapics++;
 			} else {
 				assert_int_equal(m[at], 4);
 				assert_int_equal(m[at + 1], 6);
+				/* Of all processors, as the bus has it, at LINT1. */
+				assert_int_equal(m[at + 2], 0xff);
+				assert_int_equal(get16(m, at + 3), 0);
+				assert_int_equal(m[at + 5], 1);
 				nmis++;
 			}
 		}
@@ -200,11 +218,14 @@ static size_t pkg_end(const unsigned char *t, size_t *at)
 
 struct device {
 	char hid[16];
+	int uid, cca; /* -1: not said */
+	bool writable;
 	uint64_t gpa;
 	uint32_t bytes;
 	uint32_t gsi;
 	uint8_t irq_flags;
 	uint16_t port;
+	uint8_t ports;
 	uint16_t irq_mask;
 };
 
@@ -216,6 +237,7 @@ static void decode_crs(const unsigned char *r, size_t len, struct device *d)
 	while (r[at] != 0x79) {
 		if (r[at] == 0x86) {
 			assert_int_equal(get16(r, at + 1), 9);
+			d->writable = r[at + 3] & 1;
 			d->gpa = get32(r, at + 4);
 			d->bytes = get32(r, at + 8);
 		} else if (r[at] == 0x89) {
@@ -224,7 +246,11 @@ static void decode_crs(const unsigned char *r, size_t len, struct device *d)
 			d->irq_flags = r[at + 3];
 			d->gsi = get32(r, at + 5);
 		} else if (r[at] == 0x47) {
+			/* All 16 address lines, from one place to the same. */
+			assert_int_equal(r[at + 1], 1);
 			d->port = get16(r, at + 2);
+			assert_int_equal(get16(r, at + 4), d->port);
+			d->ports = r[at + 7];
 		} else {
 			assert_int_equal(r[at], 0x22);
 			d->irq_mask = get16(r, at + 1);
@@ -246,8 +272,10 @@ static size_t decode_name(const unsigned char *t, size_t at, struct device *d)
 		snprintf(d->hid, sizeof(d->hid), "%s", (const char *)t + at + 1);
 		return at + 2 + strlen((const char *)t + at + 1);
 	}
-	if (t[at] == 0x0a)
+	if (t[at] == 0x0a) {
+		*(memcmp(name, "_UID", 4) == 0 ? &d->uid : &d->cca) = t[at + 1];
 		return at + 2;
+	}
 	if (t[at] == 0x0c) {
 		assert_memory_equal(name, "_HID", 4);
 		/* EISA: three letters of five bits, four digits. */
@@ -292,7 +320,7 @@ static unsigned decode_devices(const struct fix *x, struct device *ret)
 		at += 2;
 		device_end = pkg_end(t, &at);
 		assert_true(device_end <= end);
-		ret[n] = (struct device){0};
+		ret[n] = (struct device){.uid = -1, .cca = -1};
 		for (at += 4; at < device_end;)
 			at = decode_name(t, at, &ret[n]);
 		assert_int_equal(at, device_end);
@@ -313,6 +341,7 @@ static void test_devices(void **state)
 	assert_int_equal(decode_devices(x, d), 3);
 	assert_string_equal(d[0].hid, "PNP0501");
 	assert_int_equal(d[0].port, 0x3f8);
+	assert_int_equal(d[0].ports, 8);
 	assert_int_equal(d[0].irq_mask, 1 << 4);
 	assert_string_equal(d[1].hid, "LNRO0005");
 	assert_int_equal(d[1].gpa, 0xd0000000);
@@ -320,6 +349,7 @@ static void test_devices(void **state)
 	assert_int_equal(d[1].gsi, 5);
 	assert_int_equal(d[1].irq_flags, 1);
 	assert_int_equal(d[2].gpa, 0xd0001000);
+	assert_int_equal(d[2].bytes, 0x1000);
 	assert_int_equal(d[2].gsi, 23);
 	assert_int_equal(d[2].irq_flags, 3);
 	x->cfg.serial = false;
@@ -349,6 +379,32 @@ static void test_the_largest(void **state)
 	for (unsigned i = 0; i < ACPI_VIRTIO_MAX; i++) {
 		assert_int_equal(d[i + 1].gpa, 0xd0000000 + i * PAGE_BYTES);
 		assert_int_equal(d[i + 1].gsi, some_gsi(i));
+		/* Told from its like, writable, and of the processors' caches. */
+		assert_int_equal(d[i + 1].uid, i);
+		assert_int_equal(d[i + 1].cca, 1);
+		assert_true(d[i + 1].writable);
+	}
+}
+
+/* Windows and interrupts at the very edge of what may be. */
+static void test_the_outermost(void **state)
+{
+	static const struct acpi_virtio good[] = {
+		{GUEST_HOLE_GPA, 0x1000, 5, false},
+		{ACPI_IOAPIC_GPA - 0x1000, 0x1000, 23, true},
+		{GUEST_HOLE_GPA, (uint32_t)(ACPI_IOAPIC_GPA - GUEST_HOLE_GPA), 7, true},
+	};
+	struct fix *x = *state;
+	struct device d[ACPI_VIRTIO_MAX + 1];
+
+	x->cfg.virtio_count = ARRAY_LEN(good);
+	memcpy(x->cfg.virtio, good, sizeof(good));
+	assert_int_equal(build(x), 0);
+	assert_int_equal(decode_devices(x, d), ARRAY_LEN(good) + 1);
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		assert_int_equal(d[i + 1].gpa, good[i].gpa);
+		assert_int_equal(d[i + 1].bytes, good[i].bytes);
+		assert_int_equal(d[i + 1].gsi, good[i].gsi);
 	}
 }
 
@@ -469,6 +525,7 @@ int main(void)
 		T(test_madt),
 		T(test_devices),
 		T(test_the_largest),
+		T(test_the_outermost),
 		T(test_refused),
 		cmocka_unit_test(test_power_off),
 		cmocka_unit_test(test_events),

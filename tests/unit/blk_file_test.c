@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -230,6 +231,36 @@ static void functions(void **state)
 	blk_file_close(&file);
 }
 
+/* The kernel moves a little less than 2 GiB at once: the rest goes where it belongs. */
+static void more_than_the_kernel_moves_at_once(void **state)
+{
+	const size_t segment = 64u << 20, count = 33;
+	const unsigned char mark[] = "the last of it";
+	/* Of a memfd, holes take no memory when they are read. */
+	int fd = memfd_create("disk", MFD_CLOEXEC);
+	struct iovec v[33];
+	struct blk_file file;
+	struct blk_backing k;
+	unsigned char *to;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, (off_t)(segment * count)), 0);
+	assert_int_equal(pwrite(fd, mark, sizeof(mark), (off_t)(segment * count - sizeof(mark))),
+			 sizeof(mark));
+	k = blk_file_backing(&file, fd);
+	/* All of it to one place, behind which nothing may be written. */
+	to = mmap(NULL, segment + 4096, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_ptr_not_equal(to, MAP_FAILED);
+	assert_int_equal(mprotect(to + segment, 4096, PROT_NONE), 0);
+	for (size_t i = 0; i < count; i++)
+		v[i] = (struct iovec){to, segment};
+	assert_int_equal(k.ops->readv(k.ctx, 0, v, (unsigned)count), 0);
+	assert_memory_equal(to + segment - sizeof(mark), mark, sizeof(mark));
+	munmap(to, segment + 4096);
+	blk_file_close(&file);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -241,6 +272,7 @@ int main(void)
 		TEST(odd_sizes),
 		TEST(what_looks_like_no_raw_disk),
 		TEST(functions),
+		TEST(more_than_the_kernel_moves_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,30 @@ static void full_bus_says_so(void **state)
 		assert_true(b.regions[BUS_PORTS][i - 1].base < b.regions[BUS_PORTS][i].base);
 }
 
+/* From the first byte to the last, and not one more; beside each other, and at the very end. */
+static void each_byte_has_its_device(void **state)
+{
+	static const struct {
+		uint64_t base, len;
+	} at[] = {{0x100, 16}, {0x110, 1}, {0x111, 8}, {UINT64_MAX, 1}};
+	struct fake_dev d[ARRAY_LEN(at)] = {0};
+	struct bus b;
+
+	(void)state;
+	bus_init(&b);
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+		memset(d[i].bytes, (int)i + 1, sizeof(d[i].bytes));
+		assert_int_equal(bus_add(&b, BUS_MMIO, at[i].base, at[i].len, &wide_ops, &d[i],
+					 "d", NULL), 0);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++)
+		for (uint64_t k = 0; k < at[i].len; k++)
+			assert_int_equal(bus_read(&b, BUS_MMIO, at[i].base + k, 1), i + 1);
+	assert_int_equal(bus_read(&b, BUS_MMIO, 0xff, 1), 0xff);
+	assert_int_equal(bus_read(&b, BUS_MMIO, 0x119, 1), 0xff);
+	assert_int_equal(bus_read(&b, BUS_MMIO, UINT64_MAX - 1, 1), 0xff);
+}
+
 static void wide_device_gets_it_whole(void **state)
 {
 	struct fake_dev d = {0};
@@ -189,6 +213,7 @@ int main(void)
 		cmocka_unit_test(nobody_reads_all_ones),
 		cmocka_unit_test(overlap_is_refused),
 		cmocka_unit_test(full_bus_says_so),
+		cmocka_unit_test(each_byte_has_its_device),
 		cmocka_unit_test(wide_device_gets_it_whole),
 		cmocka_unit_test(narrow_device_gets_bytes_in_order),
 		cmocka_unit_test(pieces_stay_in_the_region),

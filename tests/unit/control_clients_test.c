@@ -150,6 +150,124 @@ static void silence_ends_the_connection(void **state)
 	expect_alive(f);
 }
 
+/* Once it has greeted, too: after a greeting, an answer, half a line, or one it does not read. */
+static void silence_after_a_greeting(void **state)
+{
+	static const char *const words[] = {"", "status\n", "sta"};
+	struct fixture *f = *state;
+	char line[CONTROL_LINE_MAX];
+	struct client k;
+	struct pollfd p;
+
+	restart(f, &vm_ops, 50);
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		client_hello(&k, f);
+		client_say(&k, words[i]);
+		while (client_line(&k, line))
+			;
+		close(k.fd);
+	}
+	/* More than a socket holds: the server waits to send, and not for ever. */
+	client_hello(&k, f);
+	for (unsigned i = 0; i < CONTROL_REQUESTS_MAX / 2; i++)
+		client_say(&k, "status\n");
+	p = (struct pollfd){.fd = k.fd, .events = 0};
+	if (poll(&p, 1, HANG_MS) != 1)
+		fail_msg("for %d ms a client that does not read was not hung up on", HANG_MS);
+	assert_true(p.revents & POLLHUP);
+	close(k.fd);
+	restart(f, &vm_ops, 0);
+	expect_alive(f);
+}
+
+/* Who has shut down his side of the connection has gone, wherever he stood. */
+static void half_closed(void **state)
+{
+	static const char *const words[] = {"", "asyncpf-control 1\n",
+					    "asyncpf-control 1\nstatus\n"};
+	struct fixture *f = *state;
+	char line[CONTROL_LINE_MAX];
+	struct client k;
+
+	/* Longer than the test may last: it is not silence that ends it. */
+	restart(f, &vm_ops, 100 * HANG_MS);
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+		client_open(&k, f);
+		client_say(&k, words[i]);
+		assert_int_equal(shutdown(k.fd, SHUT_WR), 0);
+		while (client_line(&k, line))
+			;
+		close(k.fd);
+	}
+	restart(f, &vm_ops, 0);
+	expect_alive(f);
+}
+
+/*
+ * How long an eviction takes is not its client's silence: he may ask again when it is done. On a
+ * busy machine he may be too late himself, but not each time.
+ */
+static bool asks_after_an_eviction(struct fixture *f)
+{
+	char line[CONTROL_LINE_MAX] = "";
+	struct client k;
+	unsigned told = 0;
+	bool again;
+
+	atomic_store(&f->vm.hold, true);
+	client_hello(&k, f);
+	client_say(&k, "evict 4096\n");
+	/* Its progress comes at intervals; three of them are longer than the silence allowed. */
+	while (told < 3) {
+		assert_true(client_line(&k, line));
+		told += strncmp(line, "state ", 6) == 0;
+	}
+	atomic_store(&f->vm.hold, false);
+	while (strcmp(line, "ok") != 0)
+		assert_true(client_line(&k, line));
+	client_say(&k, "status\n");
+	again = client_line(&k, line);
+	close(k.fd);
+	return again;
+}
+
+static void an_eviction_is_no_silence(void **state)
+{
+	struct fixture *f = *state;
+	bool again = false;
+
+	restart(f, &vm_ops, 2 * CONTROL_PROGRESS_MS);
+	for (unsigned i = 0; i < 5 && !again; i++)
+		again = asks_after_an_eviction(f);
+	assert_true(again);
+	restart(f, &vm_ops, 0);
+}
+
+/* Who waits for the VM's end, and hangs up first, leaves his slot to others. */
+static void who_waits_for_the_end_may_go(void **state)
+{
+	struct fixture *f = *state;
+	char line[CONTROL_LINE_MAX];
+	struct client k;
+	bool served = false;
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		client_hello(&k, f);
+		client_say(&k, "stop\n");
+		expect_line(&k, "ok");
+		close(k.fd);
+	}
+	/* The server hears of it when it looks, and so may turn one away before. */
+	for (unsigned i = 0; i < 100000 && !served; i++) {
+		client_open(&k, f);
+		expect_line(&k, "asyncpf-control 1");
+		client_say(&k, "asyncpf-control 1\nstatus\n");
+		served = client_line(&k, line) && strncmp(line, "error ", 6) != 0;
+		close(k.fd);
+	}
+	assert_true(served);
+}
+
 static void a_crowd(void **state)
 {
 	struct fixture *f = *state;
@@ -238,6 +356,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(client_that_does_not_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(silent_clients, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence_ends_the_connection, setup, teardown),
+		cmocka_unit_test_setup_teardown(silence_after_a_greeting, setup, teardown),
+		cmocka_unit_test_setup_teardown(half_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_eviction_is_no_silence, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_waits_for_the_end_may_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_crowd, setup, teardown),
 		cmocka_unit_test_setup_teardown(thousand_of_garbage, setup, teardown),
 	};

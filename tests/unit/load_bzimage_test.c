@@ -67,8 +67,16 @@ static void test_zero_page(void **state)
 {
 	struct fx *f = *state;
 
+	/* What is the loader's to say, a file may say as it likes. */
+	put16(f->image, 0x1fa, 0x317);
+	put32(f->image, 0x214, 0x12345678);
+	put32(f->image, 0x218, 0x1000);
+	put32(f->image, 0x21c, 0x1000);
+	put64(f->image, 0x250, 0x123456789abc);
 	assert_int_equal(fx_load(f), 0);
 	assert_int_equal(ZP(f)[0x210], 0xff); /* type_of_loader */
+	assert_int_equal(get16(ZP(f), 0x1fa), 0xffff); /* vid_mode: normal */
+	assert_int_equal(get32(ZP(f), 0x214), f->ret.kernel_start);
 	assert_int_equal(get32(ZP(f), 0x202), 0x53726448);
 	assert_int_equal(get32(ZP(f), 0x228), LOAD_STRINGS_GPA);
 	assert_string_equal((char *)f->ram.bytes + LOAD_STRINGS_GPA, "console=ttyS0 quiet");

@@ -168,6 +168,60 @@ static void delay_passes_on_after_the_delay(void **state)
 	bed_fini(&b);
 }
 
+/* What the host knows of a read reaches whoever serves it, through every wrapper. */
+static void wrappers_hand_hints_on(void **state)
+{
+	const struct src_fault_opts fault = {.error_at = 99};
+	struct bed b;
+
+	(void)state;
+	for (unsigned way = 0; way < 8; way++) {
+		if (way & 4)
+			bed_fault(&b, &fault);
+		else
+			bed_delay(&b, 0, 0, 0);
+		b.rq[0].rd.urgent = way & 1;
+		b.rq[0].rd.late = way & 2;
+		request_read(&b.rq[0]);
+		fixture_advance(&b.fx, 1);
+		assert_int_equal(b.fk->held[0]->urgent, way & 1);
+		assert_int_equal(b.fk->held[0]->late, (way & 2) != 0);
+		fake_answer(b.fk, 0, 0);
+		/* And is not left for the next one. */
+		request_read(&b.rq[1]);
+		fixture_advance(&b.fx, 1);
+		assert_false(b.fk->held[0]->urgent || b.fk->held[0]->late);
+		fake_answer(b.fk, 0, 0);
+		bed_fini(&b);
+	}
+}
+
+/* Each to its last number, and no further. */
+static void wrappers_have_limits(void **state)
+{
+	static const char *const good[] = {
+		"delay+zero:?size=1M&ms=3600000", "delay+zero:?size=1M&us=3600000000",
+		"delay+zero:?size=1M&us=0&jitter-us=3600000000",
+		"fault+zero:?size=1M&fault-hang-at=1&fault-hang-ms=3600000",
+		"fault+zero:?size=1M&fault-error-at=4294967295&fault-error-count=4294967295",
+	};
+	static const char *const bad[] = {
+		"delay+zero:?size=1M&ms=3600001", "delay+zero:?size=1M&us=3600000001",
+		"delay+zero:?size=1M&us=0&jitter-us=3600000001",
+		"fault+zero:?size=1M&fault-hang-at=1&fault-hang-ms=3600001",
+		"fault+zero:?size=1M&fault-error-at=4294967296",
+	};
+	struct fixture fx;
+
+	(void)state;
+	fixture_init(&fx);
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		assert_int_equal(src_open(good[i], &fx.env, &fx.src, NULL), 0);
+		src_close(fx.src);
+		assert_int_equal(src_open(bad[i], &fx.env, &fx.src, NULL), -EINVAL);
+	}
+}
+
 static void delay_keeps_order_with_one_timer(void **state)
 {
 	struct bed b;
@@ -560,6 +614,8 @@ int main(void)
 		cmocka_unit_test(zero_answers_at_once),
 		cmocka_unit_test(delay_passes_on_after_the_delay),
 		cmocka_unit_test(delay_keeps_order_with_one_timer),
+		cmocka_unit_test(wrappers_hand_hints_on),
+		cmocka_unit_test(wrappers_have_limits),
 		cmocka_unit_test(delay_hands_errors_through),
 		cmocka_unit_test(delay_cancel_while_waiting),
 		cmocka_unit_test(delay_cancel_of_the_first_rearms_for_the_second),

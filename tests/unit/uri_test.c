@@ -78,6 +78,16 @@ static void numbers_and_sizes(void **state)
 	assert_int_equal(uri_size(&u, "g", &v, NULL), 1);
 	assert_true(v == 2ull << 30);
 	assert_int_equal(uri_size(&u, "n", &v, NULL), -EINVAL);
+	/* Up to what the kernel takes as a size, with and without a suffix. */
+	assert_int_equal(uri_parse("x:?a=9223372036854775807&b=8388607T&c=9223372036854775808&"
+				   "d=8388608T&e=16777216T&f=0K", &u, NULL), 0);
+	assert_int_equal(uri_size(&u, "a", &v, NULL), 1);
+	assert_true(v == INT64_MAX);
+	assert_int_equal(uri_size(&u, "b", &v, NULL), 1);
+	assert_true(v == 8388607ull << 40);
+	for (const char *key = "c\0d\0e\0f\0"; *key; key += 2)
+		assert_int_equal(uri_size(&u, key, &v, NULL), -EINVAL);
+	assert_true(v == 8388607ull << 40);
 }
 
 static void good_uris_pass_the_check(void **state)

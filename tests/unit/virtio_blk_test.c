@@ -167,6 +167,90 @@ static void ranges(void **state)
 	assert_int_equal(request(f, T_ZERO, 0, 16, false), S_IOERR);
 }
 
+/*
+ * The largest that the configuration space tells of is taken, and what is one larger is not: on a
+ * disk where both would fit.
+ */
+static void as_much_as_is_advertised(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t discard = vx_reg(&f->x, 0x124), zero = vx_reg(&f->x, 0x130);
+	uint32_t ranges = vx_reg(&f->x, 0x128), segments = vx_reg(&f->x, 0x10c);
+	uint64_t bytes = (discard + 8ull) * 512;
+	uint32_t head;
+
+	assert_int_equal(ftruncate(f->fd, (off_t)bytes), 0);
+	f->b->backing.bytes = f->flaky.inner.bytes = bytes;
+	put_range(f, 0, 8, discard, 0);
+	assert_int_equal(request(f, T_DISCARD, 0, 16, false), S_OK);
+	put_range(f, 0, 0, discard + 1, 0);
+	assert_int_equal(request(f, T_DISCARD, 0, 16, false), S_IOERR);
+	put_range(f, 0, 8, zero, 1);
+	assert_int_equal(request(f, T_ZERO, 0, 16, false), S_OK);
+	put_range(f, 0, 8, zero + 1, 1);
+	assert_int_equal(request(f, T_ZERO, 0, 16, false), S_IOERR);
+	assert_int_equal(vx_reg(&f->x, 0x134), ranges);
+	for (uint32_t i = 0; i <= ranges; i++)
+		put_range(f, i, 2 * i, 1, 0);
+	f->flaky.calls = 0;
+	assert_int_equal(request(f, T_DISCARD, 0, 16 * ranges, false), S_OK);
+	assert_int_equal(request(f, T_ZERO, 0, 16 * ranges, false), S_OK);
+	assert_int_equal(f->flaky.calls, 2 * ranges);
+	assert_int_equal(request(f, T_DISCARD, 0, 16 * (ranges + 1), false), S_IOERR);
+	/* As many segments as may be, beside header and status. */
+	offer(f, T_IN, 0, 512, true, 1, false);
+	assert_int_equal(finish(f), S_OK);
+	for (uint32_t i = 0; i < segments; i++)
+		vx_desc_at(&f->x, TABLE, i + 1, VX_DATA + 512ull * i, 512, DESC_NEXT | DESC_WRITE,
+			   i + 2);
+	vx_desc_at(&f->x, TABLE, 0, HEADER, 16, DESC_NEXT, 1);
+	vx_desc_at(&f->x, TABLE, segments + 1, STATUS, 1, DESC_WRITE, 0);
+	vx_desc(&f->x, 0, TABLE, 16 * (segments + 2), DESC_INDIRECT, 0);
+	vx_offer(&f->x, 0);
+	vx_kick(&f->x);
+	while (virtio_mmio_work(&f->b->mmio))
+		;
+	assert_int_equal(vx_reg(&f->x, 0x070), 15);
+	assert_true(vx_take(&f->x, &head, &f->used_len));
+	assert_int_equal(f->used_len, 512 * segments + 1);
+}
+
+/* Each request is one of a kind, and each refusal an error. */
+static void everything_is_counted(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_blk_stats s;
+	struct device_stats d;
+
+	assert_int_equal(request(f, T_IN, 0, BYTES, true), S_OK); /* in pieces */
+	assert_int_equal(request(f, T_IN, 0, 512, true), S_OK);
+	assert_int_equal(request(f, T_IN, SECTORS, 512, true), S_IOERR);
+	assert_int_equal(request(f, T_OUT, 0, BYTES, false), S_OK);
+	assert_int_equal(request(f, T_OUT, SECTORS, 512, false), S_IOERR);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(request(f, T_FLUSH, 0, 0, false), S_OK);
+	assert_int_equal(request(f, T_GET_ID, 0, 20, true), S_OK);
+	put_range(f, 0, SECTORS, 1, 0);
+	assert_int_equal(request(f, T_DISCARD, 0, 16, false), S_IOERR);
+	assert_int_equal(request(f, T_DISCARD, 0, 15, false), S_IOERR);
+	assert_int_equal(request(f, 99, 0, 0, false), S_UNSUPP);
+	f->flaky.fail_at = f->flaky.calls + 1;
+	assert_int_equal(request(f, T_FLUSH, 0, 0, false), S_IOERR);
+	virtio_blk_stats_get(f->b, &s);
+	assert_int_equal(s.reads, 3);
+	assert_int_equal(s.writes, 2);
+	assert_int_equal(s.flushes, 4);
+	assert_int_equal(s.others, 4);
+	assert_int_equal(s.errors, 6);
+	assert_int_equal(s.bytes_read, BYTES + 512);
+	assert_int_equal(s.bytes_written, BYTES);
+	virtio_blk_device_stats(f->b, &d);
+	assert_int_equal(d.requests, 13);
+	assert_int_equal(d.read_bytes, BYTES + 512);
+	assert_int_equal(d.written_bytes, BYTES);
+	assert_true(d.throttled_ns == 0);
+}
+
 static void read_only(void **state)
 {
 	struct fixture *f = *state;
@@ -408,6 +492,8 @@ int main(void)
 		TEST(identity),
 		TEST(flushing),
 		TEST(ranges),
+		TEST(as_much_as_is_advertised),
+		TEST(everything_is_counted),
 		cmocka_unit_test_setup_teardown(read_only, setup_read_only, teardown),
 		TEST(failing_file),
 		TEST(shrunk_file),

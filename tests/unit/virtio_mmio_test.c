@@ -351,6 +351,55 @@ static void config_changes(void **state)
 	assert_int_equal(vx_reg(&f->x, 0x1fc), 0xbbaa0000);
 }
 
+/* After a reset all is as after power-on: nothing that the driver said before counts. */
+static void a_reset_forgets(void **state)
+{
+	struct fixture *f = *state;
+
+	vx_bring_up(&f->x, ALL_RING | 5, 8);
+	vx_queue(&f->x, 1, 8, VX_DESC, VX_AVAIL, 0x6000);
+	offer(&f->x, 0, 1);
+	vx_kick(&f->x);
+	drain(f);
+	assert_int_equal(vx_reg(&f->x, 0x060), 1);
+	vx_set(&f->x, 0x014, 1);
+	vx_set(&f->x, 0x024, 1);
+	vx_set(&f->x, 0x030, 1);
+	vx_set(&f->x, 0x070, 0);
+	assert_int_equal(vx_reg(&f->x, 0x060), 0);
+	assert_false(f->x.irq.level);
+	/* Selectors: the lower features, those that the driver takes, and queue 0. */
+	assert_int_equal(vx_reg(&f->x, 0x010), 0x30000005);
+	for (uint32_t q = 0; q < 2; q++) {
+		vx_set(&f->x, 0x030, q);
+		assert_int_equal(vx_reg(&f->x, 0x044), 0);
+	}
+	/* Features: a driver that takes none has not taken VERSION_1 either. */
+	vx_set(&f->x, 0x070, 3);
+	vx_set(&f->x, 0x070, 11);
+	assert_int_equal(vx_reg(&f->x, 0x070), 3);
+	vx_set(&f->x, 0x020, 1);
+	vx_set(&f->x, 0x024, 1);
+	vx_set(&f->x, 0x020, 1);
+	vx_set(&f->x, 0x070, 11);
+	assert_int_equal(vx_reg(&f->x, 0x070), 11);
+	assert_true(f->v.driver_features == (VIRTIO_F_VERSION_1 | 1));
+	/* Queues: where they were nobody remembers. */
+	vx_set(&f->x, 0x030, 0);
+	vx_set(&f->x, 0x044, 1);
+	assert_int_equal(vx_reg(&f->x, 0x044), 0);
+	/* The driver's half of each feature word, and nothing of the other. */
+	vx_set(&f->x, 0x070, 0);
+	vx_set(&f->x, 0x070, 3);
+	vx_features(&f->x, VIRTIO_F_VERSION_1 | ALL_RING | 5);
+	vx_set(&f->x, 0x024, 2);
+	vx_set(&f->x, 0x020, UINT32_MAX);
+	vx_set(&f->x, 0x024, 0);
+	vx_set(&f->x, 0x020, 4);
+	vx_set(&f->x, 0x070, 11);
+	assert_true(f->v.driver_features == (VIRTIO_F_VERSION_1 | 4));
+}
+
 /* Every register, any value, any order: never a crash, and a reset always helps. */
 static void mutated_registers(void **state)
 {
@@ -446,6 +495,7 @@ int main(void)
 		TEST(malformed_setup),
 		TEST(memory_is_lost),
 		TEST(config_changes),
+		TEST(a_reset_forgets),
 		TEST(mutated_registers),
 	};
 
