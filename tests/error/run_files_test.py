@@ -5,13 +5,19 @@ or made.
 
 usage: run_files_test.py PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL
 """
+import fcntl
+import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
+import struct
 import subprocess
+import termios
+import time
 
-from run_support import RunTest, kernel, main
+from run_support import RunTest, kernel, main, toucher
 
 CONTENT = bytes(range(256)) * 32
 
@@ -42,7 +48,7 @@ class Pairs(RunTest):
         os.link(self.folder / "d", self.folder / "hard")
         os.symlink("../d", self.folder / "sub/soft")
         for name in ("d", "hard", "sub/soft", "sub/../d", "./d", str(self.folder / "d")):
-            for option in ("json", "swap", "control"):
+            for option in ("json", "trace", "swap", "control"):
                 with self.subTest(name=name, option=option):
                     self.refused(("disk", "d,ro"), (option, name))
                     self.refused(("disk", "d"), (option, name))
@@ -56,7 +62,7 @@ class Pairs(RunTest):
     def test_kernel_and_initrd(self):
         shutil.copy(kernel(), self.folder / "k")
         self.file("i", CONTENT)
-        for option in ("json", "control", "swap", "disk"):
+        for option in ("json", "trace", "control", "swap", "disk"):
             with self.subTest(option=option):
                 self.refused(("kernel", "k"), (option, "./k"))
                 self.refused(("initrd", "i"), (option, "./i"))
@@ -64,8 +70,12 @@ class Pairs(RunTest):
         self.assertEqual((self.folder / "k").read_bytes(), pathlib.Path(kernel()).read_bytes())
 
     def test_names_of_what_is_not_there_yet(self):
-        for one, other in (("json", "control"), ("json", "swap"), ("control", "swap")):
-            for name in ("new", "./new", "sub/../new", str(self.folder / "new")):
+        os.symlink("../new", self.folder / "sub/dangling")
+        os.symlink(self.folder / "sub/dangling", self.folder / "twice")
+        for one, other in (("json", "control"), ("json", "swap"), ("control", "swap"),
+                           ("trace", "json"), ("swap", "trace"), ("control", "trace")):
+            for name in ("new", "./new", "sub/../new", str(self.folder / "new"), "sub/dangling",
+                         "twice"):
                 with self.subTest(one=one, other=other, name=name):
                     self.refused((one, "new"), (other, name))
 
@@ -74,6 +84,13 @@ class Pairs(RunTest):
         done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", "sub/x",
                            "--control", "other/x")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_link_to_itself(self):
+        os.symlink("loop", self.folder / "loop")
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", "loop")
+        self.assertEqual((done.returncode, done.stderr), (
+            3, "asyncpf: cannot write: loop: Too many levels of symbolic links; give --json a file "
+               "that may be written\n"))
 
     def test_a_stale_socket(self):
         with socket.socket(socket.AF_UNIX) as s:
@@ -95,9 +112,10 @@ class InUse(RunTest):
         self.file("d", CONTENT)
         for words in (["--disk", "d"], ["--disk", "d,ro"]):
             process = self.spin(*words)
-            self.fails(["--kernel", kernel(), "--cmdline", "off", "--json", "d"],
-                       "cannot write: d: in use as a disk, or by another run; give --json "
-                       "another file")
+            for option in ("json", "trace"):
+                self.fails(["--kernel", kernel(), "--cmdline", "off", f"--{option}", "d"],
+                           "cannot write: d: in use as a disk, or by another run; give "
+                           f"--{option} another file")
             process.kill()
             process.communicate()
             self.assertEqual((self.folder / "d").read_bytes(), CONTENT)
@@ -110,6 +128,40 @@ class InUse(RunTest):
                    "disk j: in use as a disk by another process or VM")
         process.kill()
         process.communicate()
+
+    def test_a_fifo_without_a_reader(self):
+        """Told soon; who reads may come a little later than we."""
+        os.mkfifo(self.folder / "pipe")
+        for option in ("json", "trace"):
+            self.fails(["--kernel", kernel(), "--cmdline", "off", f"--{option}", "pipe"],
+                       "cannot write: pipe: a FIFO that nobody reads; start its reader first, or "
+                       f"give --{option} a file", timeout=20)
+        with subprocess.Popen(["sh", "-c", "sleep 1; cat pipe"], cwd=self.folder, text=True,
+                              stdout=subprocess.PIPE) as cat:
+            done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--trace", "pipe")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertEqual(json.loads(cat.communicate()[0])[0]["name"], "process_name")
+
+    def test_a_reader_that_does_not_read(self):
+        """What it leaves lying ends nothing, nor holds up the end for long."""
+        os.mkfifo(self.folder / "pipe")
+        reader = os.open(self.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        self.file("guest", toucher())
+        process = self.start("--kernel", "guest", "--trace", "pipe", "--memory", "96M", "--swap",
+                             "s", "--resident-max", "24M", stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        there = bytearray(4)
+        while struct.unpack("i", there)[0] < 4096:
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+            fcntl.ioctl(reader, termios.FIONREAD, there)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, said), (
+            -signal.SIGTERM, "asyncpf: cannot write: pipe: its reader does not read; give "
+                             "--trace one that does, or a file\n"))
 
     def test_json_may_be_no_file(self):
         for name in ("/dev/stdout", "/dev/null"):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,26 @@ def kernel():
 
 def has_kvm():
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def toucher():
+    """
+    A multiboot kernel that writes to each page from 16 to 64 MiB, again and again, in user mode:
+    a KVM that emulates kernel mode cannot fetch instructions from memory that was taken away.
+    """
+    base, header_bytes, first, last = 1 << 20, 32, 16 << 20, 64 << 20
+    at = base + header_bytes
+    write = bytes.fromhex("8936" "81c600100000" "81fe") + struct.pack("<I", last)
+    loop = b"\xbe" + struct.pack("<I", first) + write               # mov $first, %esi
+    loop += b"\x72" + struct.pack("b", -len(write) - 2)
+    loop += b"\xeb" + struct.pack("b", -len(loop) - 2)
+    enter_bytes = 24
+    enter = bytes.fromhex("b974010000" "b808000000" "31d2" "0f30")  # SYSENTER_CS = 8
+    enter += b"\xba" + struct.pack("<I", at + enter_bytes)          # mov $loop, %edx
+    enter += b"\x31\xc9" b"\x0f\x35" + b"\x90"                     # xor %ecx, %ecx; sysexit; nop
+    code = enter + loop
+    return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, base,
+                       base, at + len(code), 0, at) + code
 
 
 class RunTest(unittest.TestCase):

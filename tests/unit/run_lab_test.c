@@ -106,6 +106,7 @@ static void files_get_the_names_they_have_there(void **state)
 {
 	(void)state;
 	convert("--initrd a --initrd b:c --disk x --disk y,ro --disk z,ro,rw --json out/j "
+		"--trace out/t "
 		"--control s --disk q,raw --disk w,werror=report "
 		"--disk v,iops=7,bw=2M,ro --rng bw=5K --io threads");
 	expect("--disk=q,rw", false);
@@ -128,6 +129,8 @@ static void files_get_the_names_they_have_there(void **state)
 	expect("--disk=/dev/vdc,rw", true);
 	expect("--get=json:out/j", false);
 	expect("--json=json", true);
+	expect("--get=trace:out/t", false);
+	expect("--trace=trace", true);
 	expect("--socket=s:/run/control", false);
 	expect("--control=/run/control", true);
 }

@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "cli/cli.h"
+#include "cli/json/json_file.h"
 #include "cli/opts.h"
 #include "cli/run/run.h"
 
@@ -249,6 +250,9 @@ static int check(struct run_line *p, struct err *e)
 			       "the sandbox that becomes another user; leave one out");
 	if (p->user && sandbox_user_parse(p->user, &p->run.user, e) < 0)
 		return e->code;
+	if (json_file_is_stdout(p->run.trace))
+		return err_set(e, -EINVAL, "bad value: --trace -: standard output has what the "
+			       "guest prints; give --trace a file");
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");

@@ -87,15 +87,31 @@ static bool is_used(int fd)
 	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
 }
 
-static int open_json(struct run *r)
+static int open_file(struct run *r, const char *path, const char *option, struct json_file *ret)
 {
-	int rc = json_file_open(&r->json, r->o->json, &r->err);
+	int rc = json_file_open(ret, path, option, &r->err);
 
-	if (rc < 0 || !r->json.out || r->json.out == stdout || !is_used(fileno(r->json.out)))
+	if (rc < 0 || !ret->out || ret->out == stdout || !is_used(fileno(ret->out)))
 		return rc;
-	json_file_close(&r->json);
+	json_file_close(ret);
 	return err_set(&r->err, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
-		       "run; give --json another file", r->o->json);
+		       "run; give --%s another file", path, option);
+}
+
+static void trace_begins(void *ctx)
+{
+	struct run *r = ctx;
+
+	sandbox_thread(r->sandbox, SANDBOX_TRACE);
+}
+
+static int open_trace(struct run *r)
+{
+	struct json_file file;
+	int rc = open_file(r, r->o->trace, "trace", &file);
+
+	return rc < 0 || !file.out ? rc : trace_file_open(&file, trace_begins, r, &r->trace,
+							  &r->err);
 }
 
 static int start_control(struct run *r)
@@ -139,13 +155,6 @@ static void guard_begins(void *ctx)
 	sandbox_thread(r->sandbox, SANDBOX_GUARD);
 }
 
-static void trace_begins(void *ctx)
-{
-	struct run *r = ctx;
-
-	sandbox_thread(r->sandbox, SANDBOX_TRACE);
-}
-
 static void thread_begins(void *ctx, enum machine_thread which)
 {
 	struct run *r = ctx;
@@ -158,10 +167,10 @@ static int start(struct run *r)
 	struct machine_cfg cfg = r->o->machine;
 	int rc = run_sandbox_open(r->o, &r->sandbox, &r->err);
 
-	if (rc == 0 && r->o->trace)
-		rc = trace_file_open(r->o->trace, is_used, trace_begins, r, &r->trace, &r->err);
 	if (rc == 0)
-		rc = open_json(r);
+		rc = open_trace(r);
+	if (rc == 0)
+		rc = open_file(r, r->o->json, "json", &r->json);
 	r->guard.begins = guard_begins;
 	r->guard.begins_ctx = r;
 	if (rc == 0)

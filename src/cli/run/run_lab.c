@@ -51,6 +51,8 @@ static void tool_words(const struct run_line *l, const struct run_lab_host *h, s
 		words_add(ret, "--socket=%s:" CONTROL_THERE, l->run.control);
 	if (l->run.json && !json_file_is_stdout(l->run.json))
 		words_add(ret, "--get=json:%s", l->run.json);
+	if (l->run.trace)
+		words_add(ret, "--get=trace:%s", l->run.trace);
 }
 
 static void disk_word(const struct machine_disk *d, unsigned index, char ret[LAB_DISK_BYTES])
@@ -81,6 +83,8 @@ void run_lab_words(const struct run_line *l, const struct run_lab_host *h, struc
 		there.run.control = CONTROL_THERE;
 	if (there.run.json && !json_file_is_stdout(there.run.json))
 		there.run.json = "json";
+	if (there.run.trace)
+		there.run.trace = "trace";
 	for (unsigned i = 0; i < m->modules_count; i++) {
 		snprintf(initrds[i], sizeof(initrds[i]), "initrd%u", i);
 		there.initrds.text[i] = initrds[i];
