@@ -17,7 +17,7 @@ import subprocess
 import termios
 import time
 
-from run_support import RunTest, kernel, main, toucher
+from run_support import RunTest, asyncpf, kernel, main
 
 CONTENT = bytes(range(256)) * 32
 
@@ -148,10 +148,11 @@ class InUse(RunTest):
         reader = os.open(self.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, reader)
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-        self.file("guest", toucher())
-        process = self.start("--kernel", "guest", "--trace", "pipe", "--memory", "96M", "--swap",
-                             "s", "--resident-max", "24M", stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [asyncpf(), "demo", "--quiet", "--runs", "stall", "--pages", "4096", "--delay-us",
+             "20000", "--trace", "pipe"], cwd=self.folder, stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
         there = bytearray(4)
         while struct.unpack("i", there)[0] < 4096:
             self.assertIsNone(process.poll())
@@ -160,7 +161,8 @@ class InUse(RunTest):
         process.terminate()
         _, said = process.communicate(timeout=20)
         self.assertEqual((process.returncode, said), (
-            -signal.SIGTERM, "asyncpf: cannot write: pipe: its reader does not read; give "
+            -signal.SIGTERM, "asyncpf: run stopped: stall: by a signal; its result is left out\n"
+                             "asyncpf: cannot write: pipe: its reader does not read; give "
                              "--trace one that does, or a file\n"))
 
     def test_json_may_be_no_file(self):

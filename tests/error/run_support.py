@@ -28,22 +28,20 @@ def has_kvm():
 
 def toucher():
     """
-    A multiboot kernel that writes to each page from 16 to 64 MiB, again and again, in user mode:
-    a KVM that emulates kernel mode cannot fetch instructions from memory that was taken away.
+    A multiboot kernel that waits for a key, writes a word to each page from 16 to 64 MiB, compares
+    them, and ends.
     """
     base, header_bytes, first, last = 1 << 20, 32, 16 << 20, 64 << 20
-    at = base + header_bytes
-    write = bytes.fromhex("8936" "81c600100000" "81fe") + struct.pack("<I", last)
-    loop = b"\xbe" + struct.pack("<I", first) + write               # mov $first, %esi
-    loop += b"\x72" + struct.pack("b", -len(write) - 2)
-    loop += b"\xeb" + struct.pack("b", -len(loop) - 2)
-    enter_bytes = 24
-    enter = bytes.fromhex("b974010000" "b808000000" "31d2" "0f30")  # SYSENTER_CS = 8
-    enter += b"\xba" + struct.pack("<I", at + enter_bytes)          # mov $loop, %edx
-    enter += b"\x31\xc9" b"\x0f\x35" + b"\x90"                     # xor %ecx, %ecx; sysexit; nop
-    code = enter + loop
+    code = bytes.fromhex("66bafd03" "ec" "a801" "74fb")  # in (0x3fd), %al; test $1, %al; jz
+    pages = b"\xbe" + struct.pack("<I", first)            # mov $first, %esi
+    tail = bytes.fromhex("81c600100000") + b"\x81\xfe" + struct.pack("<I", last)
+    write = b"\x89\x36" + tail                            # mov %esi, (%esi)
+    code += pages + write + b"\x72" + struct.pack("b", -len(write) - 2)
+    check = b"\x39\x36" + b"\x75\x13" + tail              # cmp %esi, (%esi); jne
+    code += pages + check + b"\x72" + struct.pack("b", -len(check) - 2)
+    code += bytes.fromhex("b000" "e6f4" "f4" "b009" "e6f4" "f4")
     return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, base,
-                       base, at + len(code), 0, at) + code
+                       base, base + header_bytes + len(code), 0, base + header_bytes) + code
 
 
 class RunTest(unittest.TestCase):
