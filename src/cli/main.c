@@ -54,23 +54,27 @@ static void print_usage(FILE *out)
 
 static int unknown_verb(const char *word)
 {
-	const char *names[ARRAY_LEN(verbs) + 1];
-	bool option = word[0] == '-';
+	static const char *const options[] = {"help", "version", NULL};
+	const char *names[ARRAY_LEN(verbs) + 2];
+	const char *bare = word + strspn(word, "-");
+	const char *what = bare > word ? "option" : "verb";
+	const char *why = bare > word ? "a verb comes first" : "there is no such verb";
+	const char *meant = NULL;
 	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (verbs[i].summary)
 			names[n++] = verbs[i].name;
+	names[n++] = "help";
 	names[n] = NULL;
-
-	const char *meant = option ? NULL : opts_nearest(word, names);
+	if (bare == word)
+		meant = opts_nearest(word, names);
 	if (meant)
-		cli_error("unknown verb: %.60s: there is no such verb; did you mean '%s'?", word,
-			  meant);
-	else if (option)
-		cli_error("unknown option: %.60s: a verb comes first; see 'asyncpf --help'", word);
+		cli_error("unknown verb: %.60s: %s; did you mean '%s'?", word, why, meant);
+	else if ((meant = opts_nearest(bare, options)))
+		cli_error("unknown %s: %.60s: %s; did you mean '--%s'?", what, word, why, meant);
 	else
-		cli_error("unknown verb: %.60s: there is no such verb; see 'asyncpf --help'", word);
+		cli_error("unknown %s: %.60s: %s; see 'asyncpf --help'", what, word, why);
 	return CLI_USAGE;
 }
 

@@ -98,6 +98,23 @@ class Pairs(RunTest):
         self.refused(("json", "s"), ("control", "sub/../s"))
 
 
+class DiskWords(RunTest):
+    """A word that is none is no part of a name where the rest of it is one."""
+
+    def test_words_that_are_none(self):
+        self.file("d", CONTENT)
+        for word, advice in (("rO", "; did you mean 'ro'?"), ("iosp=5", "; did you mean 'iops='?"),
+                             ("werror=stop", ", or given twice; see 'asyncpf run --help'"),
+                             ("", ", or given twice; see 'asyncpf run --help'")):
+            done = self.run_it("--kernel", kernel(), "--disk", f"d,{word}")
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (
+                2, "", f"asyncpf: bad value: --disk d,{word}: '{word}' is no word for a disk"
+                       f"{advice}\n"))
+        self.file("d,werror=stop", CONTENT)
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--disk", "d,werror=stop")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
 class InUse(RunTest):
     """What another run has."""
 
@@ -116,6 +133,11 @@ class InUse(RunTest):
                 self.fails(["--kernel", kernel(), "--cmdline", "off", f"--{option}", "d"],
                            "cannot write: d: in use as a disk, or by another run; give "
                            f"--{option} another file")
+                demo = subprocess.run([asyncpf(), "demo", "--pages", "16", f"--{option}", "d"],
+                                      cwd=self.folder, capture_output=True, text=True, check=False)
+                self.assertEqual((demo.returncode, demo.stdout, demo.stderr), (
+                    3, "", "asyncpf: cannot write: d: in use as a disk, or by another run; give "
+                           f"--{option} another file\n"))
             process.kill()
             process.communicate()
             self.assertEqual((self.folder / "d").read_bytes(), CONTENT)

@@ -17,6 +17,7 @@
 #include "cli/stop_signals.h"
 #include "cli/trace_file.h"
 #include "source/source.h"
+#include "vmm/disk/file_use.h"
 
 #define URI_MAX 8192
 #define READY_VECTOR 0xec
@@ -326,9 +327,9 @@ static int prepare(struct demo *d)
 	int rc = stop_signals_start(&d->signals, &e);
 
 	if (rc == 0)
-		rc = json_file_open(&d->json, o->json, "json", &e);
+		rc = json_file_open(&d->json, o->json, "json", file_use_is_taken, &e);
 	if (rc == 0)
-		rc = json_file_open(&trace, o->trace, "trace", &e);
+		rc = json_file_open(&trace, o->trace, "trace", file_use_is_taken, &e);
 	if (rc == 0 && trace.out)
 		rc = trace_file_open(&trace, NULL, NULL, &d->trace, &e);
 	if (rc == 0)

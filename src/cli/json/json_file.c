@@ -55,19 +55,29 @@ static FILE *open_file(const char *path)
 	return out;
 }
 
-int json_file_open(struct json_file *f, const char *path, const char *option, struct err *e)
+int json_file_open(struct json_file *f, const char *path, const char *option,
+		   json_file_is_taken *is_taken, struct err *e)
 {
+	struct stat st;
+	int error;
+
 	*f = (struct json_file){.path = path, .option = option};
 	if (!path)
 		return 0;
 	f->out = json_file_is_stdout(path) ? stdout : open_file(path);
-	if (f->out)
+	error = errno;
+	if (f->out && (f->out == stdout || !is_taken(fileno(f->out))))
 		return 0;
-	if (errno == ENXIO)
+	if (f->out) {
+		json_file_close(f);
+		return err_set(e, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
+			       "run; give --%s another file", path, option);
+	}
+	if (error == ENXIO && stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
 		return err_set(e, -ENXIO, "cannot write: %.100s: a FIFO that nobody reads; start "
 			       "its reader first, or give --%s a file", path, option);
-	return err_set(e, -errno, "cannot write: %.100s: %m; give --%s a file that may be written",
-		       path, option);
+	return err_set(e, -error, "cannot write: %.100s: %s; give --%s a file that may be written",
+		       path, strerror(error), option);
 }
 
 int json_file_begin(const struct json_file *f, struct err *e)

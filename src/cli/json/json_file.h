@@ -20,10 +20,13 @@ struct json_file {
 };
 
 bool json_file_is_stdout(const char *path);
+/* Somebody else has what fd is open for: file_use_is_taken(), but in tests. */
+typedef bool json_file_is_taken(int fd);
 /*
  * path: NULL for none; it and option ("json") are kept. 0 or -Exxx; then there is nothing to close.
  */
-int json_file_open(struct json_file *f, const char *path, const char *option, struct err *e);
+int json_file_open(struct json_file *f, const char *path, const char *option,
+		   json_file_is_taken *is_taken, struct err *e);
 /* Before the first write: what the file held goes. 0 or -Exxx. */
 int json_file_begin(const struct json_file *f, struct err *e);
 /* rc: of what wrote it, 0 or -Exxx with errno. Fills e; returns rc. */

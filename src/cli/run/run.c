@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -78,26 +77,6 @@ static void on_word(void *ctx, enum machine_word word, const char *text)
 	}
 }
 
-static bool is_used(int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return false;
-	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
-}
-
-static int open_file(struct run *r, const char *path, const char *option, struct json_file *ret)
-{
-	int rc = json_file_open(ret, path, option, &r->err);
-
-	if (rc < 0 || !ret->out || ret->out == stdout || !is_used(fileno(ret->out)))
-		return rc;
-	json_file_close(ret);
-	return err_set(&r->err, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
-		       "run; give --%s another file", path, option);
-}
-
 static void trace_begins(void *ctx)
 {
 	struct run *r = ctx;
@@ -108,7 +87,7 @@ static void trace_begins(void *ctx)
 static int open_trace(struct run *r)
 {
 	struct json_file file;
-	int rc = open_file(r, r->o->trace, "trace", &file);
+	int rc = json_file_open(&file, r->o->trace, "trace", file_use_is_taken, &r->err);
 
 	return rc < 0 || !file.out ? rc : trace_file_open(&file, trace_begins, r, &r->trace,
 							  &r->err);
@@ -170,7 +149,7 @@ static int start(struct run *r)
 	if (rc == 0)
 		rc = open_trace(r);
 	if (rc == 0)
-		rc = open_file(r, r->o->json, "json", &r->json);
+		rc = json_file_open(&r->json, r->o->json, "json", file_use_is_taken, &r->err);
 	r->guard.begins = guard_begins;
 	r->guard.begins_ctx = r;
 	if (rc == 0)

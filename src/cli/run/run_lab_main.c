@@ -19,6 +19,7 @@
 #include "vmm/boot/load_file.h"
 #include "vmm/control/control_socket.h"
 #include "vmm/disk/blk_file.h"
+#include "vmm/disk/file_use.h"
 
 /* ---- whether ---- */
 
@@ -132,7 +133,7 @@ static int check_written(const char *path, const char *option, struct err *e)
 	/* A FIFO's reader would take the check for the end. */
 	if (path && stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
 		return 0;
-	rc = json_file_open(&f, path, option, e);
+	rc = json_file_open(&f, path, option, file_use_is_taken, e);
 	if (rc == 0)
 		json_file_close(&f);
 	return rc;
