@@ -3,6 +3,7 @@
  * `asyncpf sim`: the options of the deterministic simulator, which is src/sim.
  * Test: tests/sim/sim_test.py.
  */
+#include <errno.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -109,5 +110,7 @@ int cmd_sim(int argc, char **argv)
 	};
 
 	r = sim_main(&request, &e);
+	if (r == -EINTR)
+		return cli_failed(&e);
 	return r == 0 ? CLI_OK : r < 0 ? cli_refused(&e) : CLI_FAILED;
 }

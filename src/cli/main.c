@@ -5,13 +5,19 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/types.h"
 #include "cli/cli.h"
 #include "cli/opts.h"
+
+/* Tried with every verb: tests/error/limits_test.py. */
+#define STACK_BYTES (256u * 1024)
 
 struct verb {
 	const char *name;
@@ -51,23 +57,27 @@ static void print_usage(FILE *out)
 
 static int unknown_verb(const char *word)
 {
-	const char *names[ARRAY_LEN(verbs) + 1];
-	bool option = word[0] == '-';
+	static const char *const options[] = {"help", "version", NULL};
+	const char *names[ARRAY_LEN(verbs) + 2];
+	const char *bare = word + strspn(word, "-");
+	const char *what = bare > word ? "option" : "verb";
+	const char *why = bare > word ? "a verb comes first" : "there is no such verb";
+	const char *meant = NULL;
 	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (verbs[i].summary)
 			names[n++] = verbs[i].name;
+	names[n++] = "help";
 	names[n] = NULL;
-
-	const char *meant = option ? NULL : opts_nearest(word, names);
+	if (bare == word)
+		meant = opts_nearest(word, names);
 	if (meant)
-		cli_error("unknown verb: %.60s: there is no such verb; did you mean '%s'?", word,
-			  meant);
-	else if (option)
-		cli_error("unknown option: %.60s: a verb comes first; see 'asyncpf --help'", word);
+		cli_error("unknown verb: %.60s: %s; did you mean '%s'?", word, why, meant);
+	else if ((meant = opts_nearest(bare, options)))
+		cli_error("unknown %s: %.60s: %s; did you mean '--%s'?", what, word, why, meant);
 	else
-		cli_error("unknown verb: %.60s: there is no such verb; see 'asyncpf --help'", word);
+		cli_error("unknown %s: %.60s: %s; see 'asyncpf --help'", what, word, why);
 	return CLI_USAGE;
 }
 
@@ -118,9 +128,37 @@ static void guard_standard_streams(void)
 			(void)open("/", O_PATH); /* the lowest free number: fd */
 }
 
+/*
+ * A stack that is too small has no error: it is a SIGSEGV. Threads get what RLIMIT_STACK was when
+ * the program was started. False, and told: too small, and not ours to raise.
+ */
+static bool have_stack(void)
+{
+	struct rlimit limit;
+	pthread_attr_t attr;
+
+	if (getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur >= STACK_BYTES)
+		return true;
+	limit.rlim_cur = STACK_BYTES;
+	if (limit.rlim_max < STACK_BYTES || setrlimit(RLIMIT_STACK, &limit) < 0) {
+		cli_error("cannot start: stack: RLIMIT_STACK allows %lluK, %uK are needed; raise "
+			  "it (ulimit -s)", (unsigned long long)limit.rlim_max / 1024,
+			  STACK_BYTES / 1024);
+		return false;
+	}
+	if (pthread_getattr_default_np(&attr) == 0) {
+		if (pthread_attr_setstacksize(&attr, STACK_BYTES) == 0)
+			(void)pthread_setattr_default_np(&attr);
+		(void)pthread_attr_destroy(&attr);
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	guard_standard_streams();
+	if (!have_stack())
+		return CLI_REFUSED;
 	/* A write beyond RLIMIT_FSIZE is an error of that write, not the end. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 

@@ -58,7 +58,7 @@ static void *wait_for_signal(void *arg)
 
 int stop_signals_start(struct stop_signals *s, struct err *e)
 {
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGTSTP};
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGTSTP};
 	size_t count = ARRAY_LEN(signals) - (s->job ? 0 : 1);
 	sigset_t blocked;
 	int rc;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SIGINT, SIGTERM and SIGHUP as a descriptor, for an orderly end. A thread waits for them:
- * a signalfd would wake whoever polls it for every signal in the process, and each fault of
- * the guest is a SIGBUS (measured in the lab: nearly a whole CPU while a guest booted).
+ * SIGINT, SIGTERM, SIGHUP and SIGXCPU (RLIMIT_CPU) as a descriptor, for an orderly end. A thread
+ * waits for them: a signalfd would wake whoever polls it for every signal in the process, and each
+ * fault of the guest is a SIGBUS (measured in the lab: nearly a whole CPU while a guest booted).
  * The same thread stops the process for SIGTSTP, once the terminal has been seen to.
  * Tests: tests/error/run_test.py, run_job_test.py.
  */

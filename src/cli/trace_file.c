@@ -7,19 +7,20 @@
 #include "cli/trace_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/types.h"
 #include "cli/cli.h"
+#include "cli/json/json.h"
 
 #define RING (1u << 16) /* entries; a power of two */
 #define VCPUS_MAX 1024u
@@ -28,6 +29,7 @@
 #define TRACK_OF_LIBRARY 1u
 #define TRACK_OF_VCPUS 2u
 #define WAKE_ALL UINT32_MAX
+#define PATIENCE_S 3u
 
 struct entry {
 	struct apf_trace what;
@@ -46,8 +48,9 @@ struct vcpu_state {
 };
 
 struct trace_file {
-	FILE *out;
-	char *path;
+	struct json_file file;
+	FILE *out; /* writes to it, never longer than its reader lets it */
+	struct json json;
 	trace_file_begins *begins;
 	void *begins_ctx;
 	pthread_t thread;
@@ -55,9 +58,8 @@ struct trace_file {
 	bool closing;           /* atomic */
 	uint32_t written, read; /* atomic; entries, wrapping */
 	uint64_t lost;          /* the teller's */
-	int error;              /* the thread's: errno of the first write that failed */
+	struct err error;       /* the thread's: of the first write that failed */
 	/* The thread's: */
-	bool begun;
 	uint64_t first_ns, faults;
 	uint32_t vm;
 	bool paused;
@@ -96,21 +98,93 @@ void trace_file_vm(struct trace_file *t, const char *name)
 
 /* ---- who writes ---- */
 
-static void begin(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns)
+/*
+ * What has a reader may be full. While the VM runs, the reader's time is its own; once that has
+ * ended, one that takes nothing for PATIENCE_S is not waited for.
+ */
+static bool has_room(const struct trace_file *t)
 {
-	uint64_t at = ns - t->first_ns;
+	struct pollfd p = {.fd = fileno(t->file.out), .events = POLLOUT};
 
-	fprintf(t->out, "%s{\"ph\":\"%s\",\"pid\":%u,\"tid\":%u,\"ts\":%llu.%03u",
-		t->begun ? ",\n" : "[\n", ph, t->vm, track, (unsigned long long)(at / 1000),
-		(unsigned)(at % 1000));
-	t->begun = true;
+	for (unsigned idle = 0; poll(&p, 1, 1000) == 0;) {
+		if (!__atomic_load_n(&t->closing, __ATOMIC_ACQUIRE))
+			idle = 0;
+		else if (++idle == PATIENCE_S)
+			return false;
+	}
+	return true;
 }
 
-/* Names are ours, and need no escapes. */
+/* For fopencookie. A pipe that has room has it for a page. */
+static ssize_t write_some(void *cookie, const char *bytes, size_t len)
+{
+	struct trace_file *t = cookie;
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len && t->error.code == 0) {
+		if (!has_room(t)) {
+			err_set(&t->error, -ETIMEDOUT, "cannot write: %.100s: its reader does not "
+				"read; give --trace one that does, or a file", t->file.path);
+			break;
+		}
+		n = write(fileno(t->file.out), bytes + done, min_u64(len - done, PIPE_BUF));
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			(void)json_file_written(&t->file, -EIO, &t->error);
+	}
+	/* Told once: the rest of it need not be tried. */
+	return (ssize_t)len;
+}
+
+/* Until end(). name: NULL for none. */
+static void begin(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns,
+		  const char *name)
+{
+	struct json *j = &t->json;
+
+	if (j->depth == 0)
+		json_array_open(j, NULL);
+	json_object_open(j, NULL);
+	json_text(j, "ph", ph);
+	json_u64(j, "pid", t->vm);
+	json_u64(j, "tid", track);
+	/* Microseconds. */
+	json_thousandths(j, "ts", ns - t->first_ns);
+	if (name)
+		json_text(j, "name", name);
+}
+
+static void end(struct trace_file *t)
+{
+	json_close(&t->json);
+}
+
+/* The same, of an asynchronous slice. */
+static void begin_slice(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns,
+			const char *name, const char *category, uint64_t id)
+{
+	begin(t, ph, track, ns, name);
+	json_text(&t->json, "cat", category);
+	json_u64(&t->json, "id", id);
+}
+
+static void put_gpa(struct trace_file *t, uint64_t gpa)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)gpa);
+	json_text(&t->json, "gpa", text);
+}
+
 static void name_track(struct trace_file *t, uint32_t track, const char *what, const char *name)
 {
-	begin(t, "M", track, t->first_ns);
-	fprintf(t->out, ",\"name\":\"%s\",\"args\":{\"name\":\"%s\"}}", what, name);
+	begin(t, "M", track, t->first_ns, what);
+	json_object_open(&t->json, "args");
+	json_text(&t->json, "name", name);
+	json_close(&t->json);
+	end(t);
 }
 
 static void new_vm(struct trace_file *t, const char *name)
@@ -160,17 +234,15 @@ static void forget(struct trace_file *t, struct told *x)
 
 static void fault_ends(struct trace_file *t, uint64_t fault, uint32_t track, uint64_t ns)
 {
-	begin(t, "e", track, ns);
-	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"fault\"}",
-		(unsigned long long)fault);
+	begin_slice(t, "e", track, ns, "fault", "fault", fault);
+	end(t);
 }
 
 static void fault_note(struct trace_file *t, const char *what, uint64_t fault, uint32_t track,
 		       uint64_t ns)
 {
-	begin(t, "n", track, ns);
-	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"%s\"}",
-		(unsigned long long)fault, what);
+	begin_slice(t, "n", track, ns, what, "fault", fault);
+	end(t);
 }
 
 static void touch(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
@@ -179,13 +251,17 @@ static void touch(struct trace_file *t, const struct apf_trace *x, struct vcpu_s
 
 	v->fault = ++t->faults;
 	v->told = false;
-	begin(t, "b", track, x->ns);
-	fprintf(t->out, ",\"cat\":\"fault\",\"id\":%llu,\"name\":\"fault\",\"args\":{"
-		"\"gpa\":\"%#llx\",\"cpl\":%u}}", (unsigned long long)v->fault,
-		(unsigned long long)x->gpa, x->value);
-	begin(t, "B", track, x->ns);
-	fprintf(t->out, ",\"name\":\"stands still\",\"args\":{\"gpa\":\"%#llx\"}}",
-		(unsigned long long)x->gpa);
+	begin_slice(t, "b", track, x->ns, "fault", "fault", v->fault);
+	json_object_open(&t->json, "args");
+	put_gpa(t, x->gpa);
+	json_u64(&t->json, "cpl", x->value);
+	json_close(&t->json);
+	end(t);
+	begin(t, "B", track, x->ns, "stands still");
+	json_object_open(&t->json, "args");
+	put_gpa(t, x->gpa);
+	json_close(&t->json);
+	end(t);
 }
 
 static void told(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
@@ -203,8 +279,8 @@ static void goes_on(struct trace_file *t, const struct apf_trace *x, struct vcpu
 {
 	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
 
-	begin(t, "E", track, x->ns);
-	fputs("}", t->out);
+	begin(t, "E", track, x->ns, NULL);
+	end(t);
 	if (!v->told)
 		fault_ends(t, v->fault, track, x->ns);
 	v->fault = 0;
@@ -216,8 +292,9 @@ static void ready(struct trace_file *t, const struct apf_trace *x)
 	bool all = x->value == WAKE_ALL;
 	struct told *at;
 
-	begin(t, "i", track, x->ns);
-	fprintf(t->out, ",\"s\":\"t\",\"name\":\"%s\"}", all ? "wake all" : "page ready");
+	begin(t, "i", track, x->ns, all ? "wake all" : "page ready");
+	json_text(&t->json, "s", "t");
+	end(t);
 	at = all ? NULL : told_at(t, told_key(x->vcpu, x->value));
 	if (at && at->key) {
 		fault_ends(t, at->fault, track, x->ns);
@@ -257,24 +334,33 @@ static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 
 static void read_begins(struct trace_file *t, const struct apf_trace *x)
 {
-	begin(t, "b", TRACK_OF_LIBRARY, x->ns);
-	fprintf(t->out, ",\"cat\":\"read\",\"id\":%llu,\"name\":\"%s\",\"args\":{\"gpa\":\"%#llx\","
-		"\"bytes\":%llu}}", (unsigned long long)x->gpa, x->value ? "read ahead" : "read",
-		(unsigned long long)x->gpa, (unsigned long long)x->bytes);
+	begin_slice(t, "b", TRACK_OF_LIBRARY, x->ns, x->value ? "read ahead" : "read", "read",
+		    x->gpa);
+	json_object_open(&t->json, "args");
+	put_gpa(t, x->gpa);
+	json_u64(&t->json, "bytes", x->bytes);
+	json_close(&t->json);
+	end(t);
 }
 
 static void read_ends(struct trace_file *t, const struct apf_trace *x)
 {
-	begin(t, "e", TRACK_OF_LIBRARY, x->ns);
-	fprintf(t->out, ",\"cat\":\"read\",\"id\":%llu,\"name\":\"read\",\"args\":{\"error\":%u}}",
-		(unsigned long long)x->gpa, x->value);
+	begin_slice(t, "e", TRACK_OF_LIBRARY, x->ns, "read", "read", x->gpa);
+	json_object_open(&t->json, "args");
+	json_u64(&t->json, "error", x->value);
+	json_close(&t->json);
+	end(t);
 }
 
 static void memory(struct trace_file *t, const struct apf_trace *x, const char *name)
 {
-	begin(t, "i", TRACK_OF_LIBRARY, x->ns);
-	fprintf(t->out, ",\"s\":\"t\",\"name\":\"%s\",\"args\":{\"gpa\":\"%#llx\",\"bytes\":%llu}}",
-		name, (unsigned long long)x->gpa, (unsigned long long)x->bytes);
+	begin(t, "i", TRACK_OF_LIBRARY, x->ns, name);
+	json_text(&t->json, "s", "t");
+	json_object_open(&t->json, "args");
+	put_gpa(t, x->gpa);
+	json_u64(&t->json, "bytes", x->bytes);
+	json_close(&t->json);
+	end(t);
 }
 
 static void pause_of(struct trace_file *t, const struct apf_trace *x, bool on)
@@ -282,18 +368,8 @@ static void pause_of(struct trace_file *t, const struct apf_trace *x, bool on)
 	if (on == t->paused)
 		return;
 	t->paused = on;
-	begin(t, on ? "B" : "E", TRACK_OF_LIBRARY, x->ns);
-	fputs(on ? ",\"name\":\"paused\"}" : "}", t->out);
-}
-
-/* Not before there is something to write: a command that is refused leaves it as it was. */
-static void empty_file(struct trace_file *t)
-{
-	struct stat st;
-
-	if (fstat(fileno(t->out), &st) == 0 && S_ISREG(st.st_mode) &&
-	    ftruncate(fileno(t->out), 0) < 0)
-		t->error = errno;
+	begin(t, on ? "B" : "E", TRACK_OF_LIBRARY, x->ns, on ? "paused" : NULL);
+	end(t);
 }
 
 static void write_entry(struct trace_file *t, const struct entry *e)
@@ -302,8 +378,9 @@ static void write_entry(struct trace_file *t, const struct entry *e)
 
 	if (t->vm == 0 && x->kind != KIND_VM)
 		return;
+	/* Not before there is something to write: a command that is refused leaves it as it was. */
 	if (t->vm == 0)
-		empty_file(t);
+		(void)json_file_begin(&t->file, &t->error);
 	if (t->first_ns == 0)
 		t->first_ns = x->ns;
 	switch (x->kind) {
@@ -343,8 +420,6 @@ static void drain(struct trace_file *t)
 		write_entry(t, &t->ring[at % RING]);
 		__atomic_store_n(&t->read, at + 1, __ATOMIC_RELEASE);
 	}
-	if (ferror(t->out) && t->error == 0)
-		t->error = errno ? errno : EIO;
 }
 
 static void *write_all(void *arg)
@@ -372,86 +447,73 @@ static void free_all(struct trace_file *t)
 {
 	if (t->out)
 		(void)fclose(t->out);
-	free(t->path);
+	json_file_close(&t->file);
 	free(t);
 }
 
-static int open_file(struct trace_file *t, trace_file_used *is_used, struct err *e)
+static int start_thread(struct trace_file *t, struct err *e)
 {
-	int fd = open(t->path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
-
-	if (fd < 0)
-		return err_sys(e, -errno, "write %s", t->path);
-	if (is_used && is_used(fd)) {
-		(void)close(fd);
-		return err_set(e, -EEXIST, "write %s: the same command has it open for something "
-			       "else; give --trace another file", t->path);
-	}
-	t->out = fdopen(fd, "w");
-	if (!t->out) {
-		int rc = err_sys(e, -errno, "write %s", t->path);
-
-		(void)close(fd);
-		return rc;
-	}
-	return 0;
-}
-
-int trace_file_open(const char *path, trace_file_used *is_used, trace_file_begins *begins,
-		    void *ctx, struct trace_file **ret, struct err *e)
-{
-	struct trace_file *t = calloc(1, sizeof(*t));
 	sigset_t all, old;
 	int rc;
 
-	if (t)
-		t->path = strdup(path);
-	if (!t || !t->path) {
-		free(t);
-		return err_sys(e, -ENOMEM, "write %s", path);
-	}
-	rc = open_file(t, is_used, e);
-	if (rc < 0) {
-		free_all(t);
-		return rc;
-	}
-	t->begins = begins;
-	t->begins_ctx = ctx;
 	sem_init(&t->some, 0, 0);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	rc = pthread_create(&t->thread, NULL, write_all, t);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (rc != 0) {
-		free_all(t);
-		return err_sys(e, -rc, "thread that writes %s", path);
+	return rc ? err_sys(e, -rc, "thread that writes %s", t->file.path) : 0;
+}
+
+int trace_file_open(const struct json_file *file, trace_file_begins *begins, void *ctx,
+		    struct trace_file **ret, struct err *e)
+{
+	const cookie_io_functions_t io = {.write = write_some};
+	struct trace_file *t = calloc(1, sizeof(*t));
+	struct json_file mine = *file;
+	int rc;
+
+	if (t) {
+		t->file = mine;
+		t->begins = begins;
+		t->begins_ctx = ctx;
+		t->out = fopencookie(t, "w", io);
 	}
-	*ret = t;
-	return 0;
+	if (!t || !t->out) {
+		free(t);
+		json_file_close(&mine);
+		return err_sys(e, -ENOMEM, "write %s", mine.path);
+	}
+	json_init(&t->json, t->out);
+	t->json.compact = true;
+	t->json.lines = 1;
+	rc = start_thread(t, e);
+	if (rc < 0)
+		free_all(t);
+	else
+		*ret = t;
+	return rc;
 }
 
 int trace_file_close(struct trace_file *t)
 {
-	struct err e = {0};
+	int rc;
 
 	if (!t)
 		return 0;
 	__atomic_store_n(&t->closing, true, __ATOMIC_RELEASE);
 	sem_post(&t->some);
 	pthread_join(t->thread, NULL);
-	if (t->begun)
-		fputs("\n]\n", t->out);
-	if (fclose(t->out) != 0 && t->error == 0)
-		t->error = errno;
-	t->out = NULL;
-	if (t->error != 0) {
-		err_sys(&e, -t->error, "write %s", t->path);
-		(void)cli_failed(&e);
-	} else if (t->lost > 0) {
-		cli_error("note: %llu steps came faster than they could be written, and are not in "
-			  "%s", (unsigned long long)t->lost, t->path);
+	if (t->json.depth > 0) {
+		json_close(&t->json);
+		(void)json_end(&t->json);
 	}
+	rc = t->error.code;
+	if (rc < 0)
+		(void)cli_failed(&t->error);
+	else if (t->lost > 0)
+		cli_error("note: %llu steps came faster than they could be written, and are not in "
+			  "%s", (unsigned long long)t->lost, t->file.path);
 	sem_destroy(&t->some);
 	free_all(t);
-	return e.code;
+	return rc;
 }

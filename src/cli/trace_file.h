@@ -12,25 +12,25 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "cli/json/json_file.h"
 
 struct trace_file;
 
-/*
- * Takes the place of a file that is there, unless is_used (NULL: nothing is) says that something
- * else of ours is in it. Starts the thread. 0, or -Exxx with text.
- */
-typedef bool trace_file_used(int fd);
 /* The first thing that the thread does; NULL: nothing. */
 typedef void trace_file_begins(void *ctx);
-int trace_file_open(const char *path, trace_file_used *is_used, trace_file_begins *begins,
-		    void *ctx, struct trace_file **ret, struct err *e);
+/*
+ * Starts the thread. file: open; ours from now on, also on failure. What it holds goes once there
+ * is a VM. 0, or -Exxx with text.
+ */
+int trace_file_open(const struct json_file *file, trace_file_begins *begins, void *ctx,
+		    struct trace_file **ret, struct err *e);
 /* What follows is of another VM. name: as long as the file is open. While no VM tells. */
 void trace_file_vm(struct trace_file *t, const char *name);
 /* For apf_config.on_trace; ctx: the trace_file. */
 void trace_file_tell(void *ctx, const struct apf_trace *what);
 /*
  * When nobody tells any more. Says on stderr what is not in it. 0, or -Exxx: it could not be
- * written. NULL is harmless.
+ * written, as by a pipe whose reader does not read. NULL is harmless.
  */
 int trace_file_close(struct trace_file *t);
 

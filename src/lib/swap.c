@@ -120,8 +120,12 @@ static int check_size(int fd, const char *path, uint64_t want, struct err *e)
 static int mark_device(int fd, const char *path, uint64_t bytes, struct err *e)
 {
 	unsigned char head[HEAD_BYTES] = {0};
+	int read_only = 0;
 	int rc;
 
+	if (ioctl(fd, BLKROGET, &read_only) == 0 && read_only)
+		return err_set(e, -EROFS, "swap file %s: the device is read-only; name another "
+			       "one", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return err_set(e, -EBUSY, "swap file %s: another VM uses it; name another one",
 			       path);
@@ -147,7 +151,13 @@ static int open_device(int at, const char *path, struct err *e)
 
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", at);
 	fd = open(self, O_RDWR | O_EXCL | O_CLOEXEC | O_NOCTTY);
-	return fd < 0 ? err_sys(e, -errno, "swap file %s: open the device", path) : fd;
+	if (fd >= 0)
+		return fd;
+	if (errno == EBUSY)
+		return err_set(e, -EBUSY, "swap file %s: in use: the device is mounted, swapped "
+			       "to, part of another device, or a disk of a VM; name another one",
+			       path);
+	return err_sys(e, -errno, "swap file %s: open the device", path);
 }
 
 /* ---- either ---- */

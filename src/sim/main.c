@@ -25,7 +25,8 @@
 #define POLL_US 20000u
 #define HANG_S 20u /* without one more event: the simulated code does not come back */
 
-enum outcome { RUNS, CLEAN, NOT_MADE, BROKEN, CRASHED, HUNG };
+/* KILLED: by the host or its user, which says nothing of what is simulated. */
+enum outcome { RUNS, CLEAN, NOT_MADE, KILLED, BROKEN, CRASHED, HUNG };
 
 /* One child's share of the seeds. */
 struct job {
@@ -142,6 +143,12 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static bool was_killed(int status)
+{
+	return WIFSIGNALED(status) &&
+	       (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGXCPU);
+}
+
 static void look_at(struct job *j)
 {
 	uint64_t events = __atomic_load_n(&j->log.events, __ATOMIC_RELAXED);
@@ -150,7 +157,8 @@ static void look_at(struct job *j)
 	if (j->outcome != RUNS)
 		return;
 	if (waitpid(j->pid, &status, WNOHANG) == j->pid) {
-		j->outcome = WIFSIGNALED(status)       ? CRASHED
+		j->outcome = was_killed(status)	       ? KILLED
+			     : WIFSIGNALED(status)     ? CRASHED
 			     : j->verdict.broken       ? BROKEN
 			     : WEXITSTATUS(status) == ENOMEM ? NOT_MADE
 			     : WEXITSTATUS(status) != 0 ? CRASHED
@@ -375,9 +383,16 @@ static int start_jobs(const struct sim_request *r, struct job *jobs, struct err 
 /* 0, or -ENOMEM: a child had no memory, and so nothing to tell. */
 static int all_were_made(const struct job *jobs, unsigned n, struct err *e)
 {
-	for (unsigned i = 0; i < n; i++)
+	enum outcome worst = CLEAN;
+
+	for (unsigned i = 0; i < n; i++) {
 		if (jobs[i].outcome == NOT_MADE)
 			return err_set(e, -ENOMEM, "cannot start: simulation: no memory");
+		worst = jobs[i].outcome > worst ? jobs[i].outcome : worst;
+	}
+	if (worst == KILLED)
+		return err_set(e, -EINTR, "simulation failed: one of %u processes: it was killed; "
+			       "see whether memory or CPU time (ulimit -t) has run out", n);
 	return 0;
 }
 

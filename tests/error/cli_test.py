@@ -36,6 +36,13 @@ class Usage(unittest.TestCase):
         self.refused(["docter"], "unknown verb: docter: there is no such verb; "
                                  "did you mean 'doctor'?")
 
+    def test_what_is_no_verb_with_suggestion(self):
+        for word, meant in (("hlep", "help"), ("version", "--version"), ("--hepl", "--help"),
+                            ("-help", "--help"), ("--Version", "--version")):
+            what, why = (("option", "a verb comes first") if word[0] == "-" else
+                         ("verb", "there is no such verb"))
+            self.refused([word], f"unknown {what}: {word}: {why}; did you mean '{meant}'?")
+
     def test_unknown_verb_without_suggestion(self):
         self.refused(["frobnicate"], "unknown verb: frobnicate: there is no such verb; "
                                      "see 'asyncpf --help'")

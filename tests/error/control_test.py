@@ -5,8 +5,10 @@ may be found at the end of a path.
 
 usage: control_test.py PATH_OF_ASYNCPF
 """
+import contextlib
 import os
 import socket
+import subprocess
 import sys
 import time
 import unittest
@@ -15,6 +17,7 @@ import control_support
 from control_support import VERBS, ControlTest
 
 HELLO = b"asyncpf-control 1\n"
+POLL = 7  # x86-64
 NOT_OURS = "what answers is no control socket of asyncpf; name the VM's"
 
 
@@ -74,6 +77,36 @@ class Paths(ControlTest):
         leftover.bind(str(self.path))
         leftover.close()
         self.all_fail("nobody answers; the VM has ended without removing it")
+
+    def begins_meanwhile(self):
+        """What the client says of a server that listens once the client has been refused."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(str(self.path))
+            client = subprocess.Popen(
+                [control_support.program(), "status", "--control", str(self.path)],
+                stderr=subprocess.PIPE, text=True)
+            # It waits in poll() before it tries again.
+            while client.poll() is None and not self.in_call(client.pid, POLL):
+                pass
+            s.listen(1)
+            s.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                s.accept()[0].close()
+            _, said = client.communicate(timeout=60)
+        self.path.unlink()
+        return said
+
+    @staticmethod
+    def in_call(pid, number):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/syscall", encoding="ascii") as f:
+                return f.read().split()[0] == str(number)
+        return False
+
+    def test_begins_meanwhile(self):
+        """Between the making of its name and its listening a server refuses, for no long time."""
+        # A busy machine may let us listen too late.
+        self.assertTrue(any("nobody answers" not in self.begins_meanwhile() for _ in range(10)))
 
     def test_plain_file(self):
         self.path.write_bytes(b"data")

@@ -162,6 +162,22 @@ class Json(DemoTest):
                          (1, f"asyncpf: {NO_STDOUT.format('No space left on device')}\n"))
 
 
+class Same(DemoTest):
+    def test_files_that_are_the_same_one(self):
+        """Refused before anything is written."""
+        image = self.folder / "image"
+        image.write_bytes(bytes(16 * 4096))
+        (self.folder / "link").symlink_to("new")
+        for words in (("--image", image, "--json", image), ("--image", image, "--trace", image),
+                      ("--json", self.folder / "new", "--trace", self.folder / "link")):
+            done = self.demo("--pages", "16", "--tasks", "4", *map(str, words))
+            self.assertEqual((done.returncode, done.stdout), (3, ""))
+            self.assertRegex(done.stderr, r"\Aasyncpf: same file: --\w+ \S+ and --\w+ \S+: one "
+                                          r"would destroy the other; name two\n\Z")
+        self.assertEqual(image.read_bytes(), bytes(16 * 4096))
+        self.assertFalse((self.folder / "new").exists())
+
+
 class Stdout(DemoTest):
     def test_within_80_columns(self):
         need(self, *KINDS)

@@ -93,6 +93,44 @@ class Limits(unittest.TestCase):
                         if told and name != "NOFILE" and verb in ("demo", "run"):
                             self.assertTrue(worked, "doctor said that it works")
 
+    def test_a_small_stack(self):
+        """It is raised where that is allowed; a crash would be the alternative."""
+        for verb, words in VERBS.items():
+            for soft, hard in ((16, 256), (64, 64)):
+                with self.subTest(verb=verb, soft=soft, hard=hard):
+                    done = subprocess.run(
+                        ["prlimit", f"--stack={soft * KIB}:{hard * KIB}", ASYNCPF, *words],
+                        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                        timeout=LIMIT_S, cwd=self.folder.name)
+                    if hard == 256:
+                        self.judge(verb, done)
+                        self.assertIn(done.returncode, (OK, FAILED) if verb == "doctor" else
+                                      (REFUSED,) if verb == "status" else (OK,))
+                        continue
+                    self.assertEqual((done.returncode, done.stderr), (
+                        REFUSED, "asyncpf: cannot start: stack: RLIMIT_STACK allows 64K, 256K are "
+                                 "needed; raise it (ulimit -s)\n"))
+
+    def test_no_more_cpu_time(self):
+        """Everything is taken down, as for other signals; a hard limit's SIGKILL is the host's."""
+        def limit(soft, hard):
+            return lambda: resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+        run = subprocess.run([ASYNCPF, *RUN[:-1], "spin", "--control", "s", "--json", "j"],
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                             timeout=LIMIT_S, cwd=self.folder.name, preexec_fn=limit(1, 30))
+        self.assertEqual((run.returncode, run.stderr), (-signal.SIGXCPU, ""))
+        self.assertEqual(os.listdir(self.folder.name), ["j"])
+        self.assertEqual(json.loads(pathlib.Path(self.folder.name, "j").read_text(
+            encoding="utf-8"))["end"], "signal")
+        for soft, hard in ((1, 1), (1, 30)):
+            sim = subprocess.run([ASYNCPF, "sim", "--seeds", "100000000", "--jobs", "2"],
+                                 capture_output=True, text=True, check=False, timeout=LIMIT_S,
+                                 preexec_fn=limit(soft, hard))
+            self.assertEqual(sim.returncode, FAILED)
+            self.assertRegex(sim.stderr, r"\Aasyncpf: simulation failed: [^\n]*ulimit -t[^\n]*\n\Z")
+            self.assertNotIn("seed", sim.stdout)
+
     def test_a_limit_that_is_in_the_way_is_named(self):
         for name, value, words in (("AS", 64 * MIB, "ulimit -v|prlimit .* --as"),
                                    ("FSIZE", MIB, "ulimit -f|prlimit .* --fsize"),

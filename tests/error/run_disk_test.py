@@ -352,6 +352,16 @@ class Devices(DiskTest):
         self.fails(["--kernel", kernel(), "--disk", "image"],
                    "disk image: in use as a loop device; .*")
 
+    def test_it_is_read_only(self):
+        self.detach(self.loop)
+        loop = self.attach("-r")
+        self.sees(f"{loop},ro", 65536)
+        self.fails(["--kernel", kernel(), "--disk", loop],
+                   f"disk {loop}: open for reading and writing: Read-only file system; give ',ro' "
+                   "to read it")
+        self.fails(["--kernel", kernel(), "--swap", loop, "--resident-max", "8M"],
+                   f"swap file {loop}: the device is read-only; name another one")
+
     def test_it_is_mounted(self):
         if subprocess.run(["mke2fs", "-q", self.loop], check=False).returncode != 0:
             self.skipTest("no mke2fs")
@@ -389,7 +399,8 @@ class Devices(DiskTest):
                 with self.subTest(first=first, words=words):
                     self.fails(["--kernel", kernel(), "--cmdline", "off", *words],
                                busy if "--disk" in words else
-                               f"swap file {words[1]}: (open the device: Device or resource busy"
+                               f"swap file {words[1]}: (in use: the device is mounted, swapped to, "
+                               "part of another device, or a disk of a VM; name another one"
                                "|another VM uses it; name another one)")
             self.assertEqual(self.content(), before)
             process.kill()

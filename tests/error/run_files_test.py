@@ -5,13 +5,19 @@ or made.
 
 usage: run_files_test.py PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL
 """
+import fcntl
+import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
+import struct
 import subprocess
+import termios
+import time
 
-from run_support import RunTest, kernel, main
+from run_support import RunTest, asyncpf, kernel, main
 
 CONTENT = bytes(range(256)) * 32
 
@@ -42,7 +48,7 @@ class Pairs(RunTest):
         os.link(self.folder / "d", self.folder / "hard")
         os.symlink("../d", self.folder / "sub/soft")
         for name in ("d", "hard", "sub/soft", "sub/../d", "./d", str(self.folder / "d")):
-            for option in ("json", "swap", "control"):
+            for option in ("json", "trace", "swap", "control"):
                 with self.subTest(name=name, option=option):
                     self.refused(("disk", "d,ro"), (option, name))
                     self.refused(("disk", "d"), (option, name))
@@ -56,7 +62,7 @@ class Pairs(RunTest):
     def test_kernel_and_initrd(self):
         shutil.copy(kernel(), self.folder / "k")
         self.file("i", CONTENT)
-        for option in ("json", "control", "swap", "disk"):
+        for option in ("json", "trace", "control", "swap", "disk"):
             with self.subTest(option=option):
                 self.refused(("kernel", "k"), (option, "./k"))
                 self.refused(("initrd", "i"), (option, "./i"))
@@ -64,8 +70,12 @@ class Pairs(RunTest):
         self.assertEqual((self.folder / "k").read_bytes(), pathlib.Path(kernel()).read_bytes())
 
     def test_names_of_what_is_not_there_yet(self):
-        for one, other in (("json", "control"), ("json", "swap"), ("control", "swap")):
-            for name in ("new", "./new", "sub/../new", str(self.folder / "new")):
+        os.symlink("../new", self.folder / "sub/dangling")
+        os.symlink(self.folder / "sub/dangling", self.folder / "twice")
+        for one, other in (("json", "control"), ("json", "swap"), ("control", "swap"),
+                           ("trace", "json"), ("swap", "trace"), ("control", "trace")):
+            for name in ("new", "./new", "sub/../new", str(self.folder / "new"), "sub/dangling",
+                         "twice"):
                 with self.subTest(one=one, other=other, name=name):
                     self.refused((one, "new"), (other, name))
 
@@ -75,10 +85,34 @@ class Pairs(RunTest):
                            "--control", "other/x")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
+    def test_a_link_to_itself(self):
+        os.symlink("loop", self.folder / "loop")
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--json", "loop")
+        self.assertEqual((done.returncode, done.stderr), (
+            3, "asyncpf: cannot write: loop: Too many levels of symbolic links; give --json a file "
+               "that may be written\n"))
+
     def test_a_stale_socket(self):
         with socket.socket(socket.AF_UNIX) as s:
             s.bind(str(self.folder / "s"))
         self.refused(("json", "s"), ("control", "sub/../s"))
+
+
+class DiskWords(RunTest):
+    """A word that is none is no part of a name where the rest of it is one."""
+
+    def test_words_that_are_none(self):
+        self.file("d", CONTENT)
+        for word, advice in (("rO", "; did you mean 'ro'?"), ("iosp=5", "; did you mean 'iops='?"),
+                             ("werror=stop", ", or given twice; see 'asyncpf run --help'"),
+                             ("", ", or given twice; see 'asyncpf run --help'")):
+            done = self.run_it("--kernel", kernel(), "--disk", f"d,{word}")
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (
+                2, "", f"asyncpf: bad value: --disk d,{word}: '{word}' is no word for a disk"
+                       f"{advice}\n"))
+        self.file("d,werror=stop", CONTENT)
+        done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--disk", "d,werror=stop")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
 class InUse(RunTest):
@@ -95,9 +129,15 @@ class InUse(RunTest):
         self.file("d", CONTENT)
         for words in (["--disk", "d"], ["--disk", "d,ro"]):
             process = self.spin(*words)
-            self.fails(["--kernel", kernel(), "--cmdline", "off", "--json", "d"],
-                       "cannot write: d: in use as a disk, or by another run; give --json "
-                       "another file")
+            for option in ("json", "trace"):
+                self.fails(["--kernel", kernel(), "--cmdline", "off", f"--{option}", "d"],
+                           "cannot write: d: in use as a disk, or by another run; give "
+                           f"--{option} another file")
+                demo = subprocess.run([asyncpf(), "demo", "--pages", "16", f"--{option}", "d"],
+                                      cwd=self.folder, capture_output=True, text=True, check=False)
+                self.assertEqual((demo.returncode, demo.stdout, demo.stderr), (
+                    3, "", "asyncpf: cannot write: d: in use as a disk, or by another run; give "
+                           f"--{option} another file\n"))
             process.kill()
             process.communicate()
             self.assertEqual((self.folder / "d").read_bytes(), CONTENT)
@@ -110,6 +150,42 @@ class InUse(RunTest):
                    "disk j: in use as a disk by another process or VM")
         process.kill()
         process.communicate()
+
+    def test_a_fifo_without_a_reader(self):
+        """Told soon; who reads may come a little later than we."""
+        os.mkfifo(self.folder / "pipe")
+        for option in ("json", "trace"):
+            self.fails(["--kernel", kernel(), "--cmdline", "off", f"--{option}", "pipe"],
+                       "cannot write: pipe: a FIFO that nobody reads; start its reader first, or "
+                       f"give --{option} a file", timeout=20)
+        with subprocess.Popen(["sh", "-c", "sleep 1; cat pipe"], cwd=self.folder, text=True,
+                              stdout=subprocess.PIPE) as cat:
+            done = self.run_it("--kernel", kernel(), "--cmdline", "off", "--trace", "pipe")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertEqual(json.loads(cat.communicate()[0])[0]["name"], "process_name")
+
+    def test_a_reader_that_does_not_read(self):
+        """What it leaves lying ends nothing, nor holds up the end for long."""
+        os.mkfifo(self.folder / "pipe")
+        reader = os.open(self.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+        process = subprocess.Popen(
+            [asyncpf(), "demo", "--quiet", "--runs", "stall", "--pages", "4096", "--delay-us",
+             "20000", "--trace", "pipe"], cwd=self.folder, stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        there = bytearray(4)
+        while struct.unpack("i", there)[0] < 4096:
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+            fcntl.ioctl(reader, termios.FIONREAD, there)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, said), (
+            -signal.SIGTERM, "asyncpf: run stopped: stall: by a signal; its result is left out\n"
+                             "asyncpf: cannot write: pipe: its reader does not read; give "
+                             "--trace one that does, or a file\n"))
 
     def test_json_may_be_no_file(self):
         for name in ("/dev/stdout", "/dev/null"):

@@ -12,35 +12,18 @@ import contextlib
 import json
 import os
 import pathlib
-import struct
 import subprocess
 import sys
 import time
 import unittest
 
-from run_support import LIMIT_S, RunTest, asyncpf, main
+from run_support import LIMIT_S, RunTest, asyncpf, main, toucher
 
-BASE, HEADER_BYTES = 1 << 20, 32
-FIRST, LAST = 16 << 20, 64 << 20
 DONE = 160  # --exit-port, and 0
 SHIM = str(pathlib.Path(sys.argv[3]).resolve())
 SYSCTLS = pathlib.Path("/proc/sys/vm")
 # In kB: more than anybody uses, and a reserve that only few addresses can have.
 LIMIT, RESERVE = 1 << 30, 1 << 31
-
-
-def toucher():
-    """Waits for a key, writes a word to each page of a range, compares them, and ends."""
-    code = bytes.fromhex("66bafd03" "ec" "a801" "74fb")  # in (0x3fd), %al; test $1, %al; jz
-    pages = b"\xbe" + struct.pack("<I", FIRST)            # mov $FIRST, %esi
-    tail = bytes.fromhex("81c600100000") + b"\x81\xfe" + struct.pack("<I", LAST)
-    write = b"\x89\x36" + tail                            # mov %esi, (%esi)
-    code += pages + write + b"\x72" + struct.pack("b", -len(write) - 2)
-    check = b"\x39\x36" + b"\x75\x13" + tail              # cmp %esi, (%esi); jne
-    code += pages + check + b"\x72" + struct.pack("b", -len(check) - 2)
-    code += bytes.fromhex("b000" "e6f4" "f4" "b009" "e6f4" "f4")
-    return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, BASE,
-                       BASE, BASE + HEADER_BYTES + len(code), 0, BASE + HEADER_BYTES) + code
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,24 @@ def kernel():
 
 def has_kvm():
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def toucher():
+    """
+    A multiboot kernel that waits for a key, writes a word to each page from 16 to 64 MiB, compares
+    them, and ends.
+    """
+    base, header_bytes, first, last = 1 << 20, 32, 16 << 20, 64 << 20
+    code = bytes.fromhex("66bafd03" "ec" "a801" "74fb")  # in (0x3fd), %al; test $1, %al; jz
+    pages = b"\xbe" + struct.pack("<I", first)            # mov $first, %esi
+    tail = bytes.fromhex("81c600100000") + b"\x81\xfe" + struct.pack("<I", last)
+    write = b"\x89\x36" + tail                            # mov %esi, (%esi)
+    code += pages + write + b"\x72" + struct.pack("b", -len(write) - 2)
+    check = b"\x39\x36" + b"\x75\x13" + tail              # cmp %esi, (%esi); jne
+    code += pages + check + b"\x72" + struct.pack("b", -len(check) - 2)
+    code += bytes.fromhex("b000" "e6f4" "f4" "b009" "e6f4" "f4")
+    return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, base,
+                       base, base + header_bytes + len(code), 0, base + header_bytes) + code
 
 
 class RunTest(unittest.TestCase):

@@ -92,6 +92,11 @@ class Trace(unittest.TestCase):
                    "/dev/full")
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("/dev/full: No space left on device", done.stderr)
+        for words in (("demo",), ("run", "--kernel", KERNEL)):
+            done = run(*words, "--trace", "-")
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertRegex(done.stderr, r"\Aasyncpf: bad value: --trace -: standard output has "
+                                          r"[^\n]*; give --trace a file\n\Z")
         disk = self.path + ".disk"
         with open(disk, "wb") as f:
             f.truncate(1 << 20)

@@ -165,9 +165,10 @@ class Tool(Bed):
 
 class Run(Bed):
     def test_a_multiboot_kernel(self):
-        out = f"{self.folder}/out.json"
+        out, trace = f"{self.folder}/out.json", f"{self.folder}/trace.json"
         done = subprocess.run([ASYNCPF, "run", "--lab", "--kernel", MULTIBOOT, "--memory=64M",
-                               "--cmdline", "one two exit=7", "--exit-port", "--json", out],
+                               "--cmdline", "one two exit=7", "--exit-port", "--json", out,
+                               "--trace", trace],
                               stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, check=False, timeout=WAIT_S)
         self.assertEqual(done.stderr, "")
@@ -176,6 +177,8 @@ class Run(Bed):
         self.assertIn("argument 2: two", done.stdout)
         self.assertEqual((told["end"], told["exit_port_value"]), ("exit-port", 7))
         self.assertEqual(told["memory_bytes"], 64 << 20)
+        self.assertEqual(json.loads(pathlib.Path(trace).read_text(encoding="utf-8"))[0]["name"],
+                         "process_name")
         self.assertEqual(done.returncode, 160 + 7)
 
 

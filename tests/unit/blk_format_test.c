@@ -34,6 +34,9 @@ static const struct row rows[] = {
 	{0, 2, "\x1f\x9d", "what compress(1) compresses"},
 	{0, 9, "\x89LZO\0\r\n\x1a\n", "what lzop compresses"},
 	{0, 6, "Rar!\x1a\x07", "a RAR archive"},
+	{0, 22, "Bochs Virtual HD Image", "a Bochs image"},
+	{0, 4, "\x3a\xff\x26\xed", "a sparse image of Android"},
+	{0, 5, "\x5d\0\0\x80\0", "what lzma compresses"},
 	{257, 5, "ustar", "a tar archive, as an .ova is"},
 };
 

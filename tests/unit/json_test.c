@@ -65,6 +65,29 @@ static void nesting(void **state)
 	doc_expect(&d, "{\n  \"a\": 1,\n  \"b\": [\n    true,\n    {}\n  ],\n  \"c\": []\n}\n");
 }
 
+static void lines_of_outer_levels(void **state)
+{
+	struct doc d;
+
+	(void)state;
+	doc_begin(&d);
+	d.j.compact = true;
+	d.j.lines = 1;
+	json_array_open(&d.j, NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		json_object_open(&d.j, NULL);
+		json_thousandths(&d.j, "a", i ? 1234567 : 5);
+		json_array_open(&d.j, "b");
+		json_u64(&d.j, NULL, 1);
+		json_u64(&d.j, NULL, 2);
+		json_close(&d.j);
+		json_close(&d.j);
+	}
+	json_close(&d.j);
+	doc_expect(&d, "[\n  {\"a\": 0.005, \"b\": [1, 2]},\n"
+		       "  {\"a\": 1234.567, \"b\": [1, 2]}\n]\n");
+}
+
 static void compact(void **state)
 {
 	struct doc d;
@@ -154,6 +177,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nesting),
 		cmocka_unit_test(compact),
+		cmocka_unit_test(lines_of_outer_levels),
 		cmocka_unit_test(strings_are_escaped),
 		cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
 		cmocka_unit_test(keys_are_escaped_too),

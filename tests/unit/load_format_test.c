@@ -19,6 +19,12 @@ static const struct {
 	{0, 5, "07070", "an initial file system", "--initrd"},
 	{0, 2, "#!", "a script", "an x86 kernel is needed"},
 	{0, 4, "QFI\xfb", "a qcow2 disk image", "--disk"},
+	{0, 4, "KDMV", "a VMDK disk image", "--disk"},
+	{0, 8, "vhdxfile", "a VHDX disk image", "--disk"},
+	{64, 4, "\x7f\x10\xda\xbe", "a VDI disk image", "--disk"},
+	{0, 4, "PK\3\4", "a ZIP archive", "unzip FILE"},
+	{0, 21, "!<arch>\ndebian-binary", "a Debian package", "dpkg -x"},
+	{0, 4, "\xed\xab\xee\xdb", "an RPM package", "rpm2cpio FILE"},
 	{510, 2, "\x55\xaa", "a boot sector or a disk", "--disk"},
 };
 

@@ -15,6 +15,8 @@
 
 /* A full backlog cannot be waited for by poll. */
 #define CONNECT_PAUSE_MS 20
+/* A server's socket refuses for a moment between the making of its name and its listening. */
+#define YOUNG_MS 200u
 
 static uint64_t now_ms(void)
 {
@@ -45,17 +47,23 @@ static int silent(const struct control_client *c, struct err *e)
 
 /* ---- connecting ---- */
 
-static int explain_connect(int code, const char *path, struct err *e)
+/* Or nothing. */
+static bool is_socket(const char *path)
 {
 	struct stat st;
 
+	return stat(path, &st) < 0 || S_ISSOCK(st.st_mode);
+}
+
+static int explain_connect(int code, const char *path, struct err *e)
+{
 	switch (code) {
 	case -ENOENT:
 	case -ENOTDIR:
 		return err_set(e, code, "there is no such socket; is the VM running, with "
 			       "--control?");
 	case -ECONNREFUSED:
-		if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		if (!is_socket(path))
 			return err_set(e, code, "it is not a socket; name the VM's control socket");
 		return err_set(e, code, "nobody answers; the VM has ended without removing it");
 	case -EPROTOTYPE:
@@ -71,7 +79,7 @@ static int explain_connect(int code, const char *path, struct err *e)
 static int dial(struct control_client *c, const char *path, struct err *e)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	uint64_t until = silent_until(c);
+	uint64_t until = silent_until(c), young_until = now_ms() + YOUNG_MS;
 	size_t len = strlen(path);
 
 	if (len >= sizeof(a.sun_path))
@@ -83,8 +91,9 @@ static int dial(struct control_client *c, const char *path, struct err *e)
 		return err_sys(e, -errno, "socket");
 	while (connect(c->fd, (const struct sockaddr *)&a, sizeof(a)) < 0) {
 		int code = -errno;
+		bool begins = code == -ECONNREFUSED && left_ms(young_until) > 0 && is_socket(path);
 
-		if (code != -EAGAIN && code != -EINTR)
+		if (code != -EAGAIN && code != -EINTR && !begins)
 			return explain_connect(code, path, e);
 		if (left_ms(until) == 0)
 			return silent(c, e);

@@ -10,6 +10,8 @@
 #include "base/size.h"
 #include "cli/cli.h"
 #include "cli/demo/demo.h"
+#include "cli/file_roles.h"
+#include "cli/json/json_file.h"
 #include "cli/opts.h"
 
 /* In the order of enum small_pattern. */
@@ -167,10 +169,26 @@ static int check(const struct demo_opts *d, struct err *e)
 	if (!is_pow2(d->block_bytes))
 		return err_set(e, -EINVAL, "bad value: --block-bytes %s: not a power of two; "
 			       "use 4K, 64K, 2M or the like", SIZE_WORD(d->block_bytes));
+	if (json_file_is_stdout(d->trace))
+		return err_set(e, -EINVAL, "bad value: --trace -: standard output has the "
+			       "results; give --trace a file");
 	if (d->pages == 0 && !d->image)
 		return err_set(e, -EINVAL, "bad value: --pages 0: there is no image to take the "
 			       "number from; name one with --image");
 	return 0;
+}
+
+/* Before anything is opened. */
+static int check_files(const struct demo_opts *d, struct err *e)
+{
+	const char *json = json_file_is_stdout(d->json) ? NULL : d->json;
+	struct file_roles f = {.count = 0};
+
+	file_roles_add(&f, "image", d->image, false);
+	if (file_roles_add_words(&f, "json", json, e) < 0 ||
+	    file_roles_add_words(&f, "trace", d->trace, e) < 0)
+		return e->code;
+	return file_roles_check(&f, e);
 }
 
 int cmd_demo(int argc, char **argv)
@@ -202,5 +220,7 @@ int cmd_demo(int argc, char **argv)
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
+	if (check_files(&p.demo, &e) < 0)
+		return cli_refused(&e);
 	return demo_main(&p.demo);
 }

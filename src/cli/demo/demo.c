@@ -19,6 +19,7 @@
 #include "cli/stop_signals.h"
 #include "cli/trace_file.h"
 #include "source/source.h"
+#include "vmm/disk/file_use.h"
 
 #define URI_MAX 8192
 #define READY_VECTOR 0xec
@@ -360,13 +361,16 @@ static int run_collision(struct demo *d)
 static int prepare(struct demo *d)
 {
 	const struct demo_opts *o = d->o;
+	struct json_file trace = {.out = NULL};
 	struct err e = {0};
 	int rc = stop_signals_start(&d->signals, &e);
 
 	if (rc == 0)
-		rc = json_file_open(&d->json, o->json, &e);
-	if (rc == 0 && o->trace)
-		rc = trace_file_open(o->trace, NULL, NULL, NULL, &d->trace, &e);
+		rc = json_file_open(&d->json, o->json, "json", file_use_is_taken, &e);
+	if (rc == 0)
+		rc = json_file_open(&trace, o->trace, "trace", file_use_is_taken, &e);
+	if (rc == 0 && trace.out)
+		rc = trace_file_open(&trace, NULL, NULL, &d->trace, &e);
 	if (rc == 0)
 		rc = demo_image_open(&d->image, o->image, o->pages, o->seed, d->signals.fd, &e);
 	d->stopped = rc == -EINTR;

@@ -49,9 +49,15 @@ static void put_quoted(FILE *out, const char *text)
 	fputc('"', out);
 }
 
-static void put_break(struct json *j)
+static bool has_lines(const struct json *j, unsigned level)
 {
-	if (!j->compact)
+	return !j->compact || level < j->lines;
+}
+
+/* Of a member of the level, or of its end. */
+static void put_break(struct json *j, unsigned level)
+{
+	if (has_lines(j, level))
 		fprintf(j->out, "\n%*s", (int)(2 * j->depth), "");
 }
 
@@ -65,8 +71,8 @@ static void put_lead(struct json *j, const char *key)
 	unsigned top = j->depth - 1;
 	ASSERT(j->in_object[top] == (key != NULL));
 	if (j->has_member[top])
-		fputs(j->compact ? ", " : ",", j->out);
-	put_break(j);
+		fputs(has_lines(j, top) ? "," : ", ", j->out);
+	put_break(j, top);
 	j->has_member[top] = true;
 	if (key) {
 		put_quoted(j->out, key);
@@ -104,7 +110,7 @@ void json_close(struct json *j)
 	ASSERT(j->depth > 0);
 	j->depth--;
 	if (j->has_member[j->depth])
-		put_break(j);
+		put_break(j, j->depth);
 	fputc(j->in_object[j->depth] ? '}' : ']', j->out);
 }
 
@@ -137,6 +143,12 @@ void json_f64(struct json *j, const char *key, double value)
 		fprintf(j->out, "%.9g", value);
 	else
 		fputs("null", j->out);
+}
+
+void json_thousandths(struct json *j, const char *key, uint64_t value)
+{
+	put_lead(j, key);
+	fprintf(j->out, "%" PRIu64 ".%03u", value / 1000, (unsigned)(value % 1000));
 }
 
 void json_bool(struct json *j, const char *key, bool value)

@@ -19,6 +19,7 @@
 struct json {
 	FILE *out;    /* the caller's; not closed here */
 	bool compact; /* all on one line; may be set after json_init */
+	unsigned lines; /* compact: of so many outer levels each member has a line, all the same */
 	unsigned depth;
 	bool in_object[JSON_DEPTH_MAX];
 	bool has_member[JSON_DEPTH_MAX];
@@ -35,6 +36,8 @@ void json_text(struct json *j, const char *key, const char *value); /* NULL: nul
 void json_u64(struct json *j, const char *key, uint64_t value);
 void json_i64(struct json *j, const char *key, int64_t value);
 void json_f64(struct json *j, const char *key, double value); /* NaN, infinity: null */
+/* value / 1000, exactly. */
+void json_thousandths(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 
 /* Ends the document with a newline and flushes. 0, or -EIO when any write failed. */

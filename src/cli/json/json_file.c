@@ -3,23 +3,81 @@
 #include "cli/json/json_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* Who starts a reader and us side by side need not see to the order: 5 s. */
+#define FIFO_TRIES 250u
+#define FIFO_PAUSE_MS 20
 
 bool json_file_is_stdout(const char *path)
 {
 	return path && strcmp(path, "-") == 0;
 }
 
-int json_file_open(struct json_file *f, const char *path, struct err *e)
+/* Without O_NONBLOCK the open itself would wait, without an end. */
+static int open_fifo(const char *path)
 {
-	*f = (struct json_file){.path = path};
+	int fd = -1;
+
+	for (unsigned i = 0; fd < 0 && i < FIFO_TRIES; i++) {
+		if (i > 0)
+			(void)poll(NULL, 0, FIFO_PAUSE_MS);
+		fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0 && errno != ENXIO)
+			return -1;
+	}
+	if (fd >= 0)
+		(void)fcntl(fd, F_SETFL, 0);
+	return fd;
+}
+
+/* Not "w": a file that cannot be written must be found before the work, and kept. */
+static FILE *open_file(const char *path)
+{
+	struct stat st;
+	bool fifo = stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+	int fd = fifo ? open_fifo(path)
+		      : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+	FILE *out = NULL;
+	int error;
+
+	/* Some of /proc can be opened for writing, and nothing else. */
+	if (fd >= 0 && (lseek(fd, 0, SEEK_END) >= 0 || errno == ESPIPE))
+		out = fdopen(fd, "a");
+	error = errno;
+	if (fd >= 0 && !out)
+		(void)close(fd);
+	errno = error;
+	return out;
+}
+
+int json_file_open(struct json_file *f, const char *path, const char *option,
+		   json_file_is_taken *is_taken, struct err *e)
+{
+	struct stat st;
+	int error;
+
+	*f = (struct json_file){.path = path, .option = option};
 	if (!path)
 		return 0;
-	/* Not "w": a file that cannot be written must be found before the work, and kept. */
-	f->out = json_file_is_stdout(path) ? stdout : fopen(path, "ae");
-	return f->out ? 0 : err_set(e, -errno, "cannot write: %.100s: %m; give --json a file that "
-				    "may be written", path);
+	f->out = json_file_is_stdout(path) ? stdout : open_file(path);
+	error = errno;
+	if (f->out && (f->out == stdout || !is_taken(fileno(f->out))))
+		return 0;
+	if (f->out) {
+		json_file_close(f);
+		return err_set(e, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
+			       "run; give --%s another file", path, option);
+	}
+	if (error == ENXIO && stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
+		return err_set(e, -ENXIO, "cannot write: %.100s: a FIFO that nobody reads; start "
+			       "its reader first, or give --%s a file", path, option);
+	return err_set(e, -error, "cannot write: %.100s: %s; give --%s a file that may be written",
+		       path, strerror(error), option);
 }
 
 int json_file_begin(const struct json_file *f, struct err *e)
@@ -27,7 +85,8 @@ int json_file_begin(const struct json_file *f, struct err *e)
 	/* A pipe or a terminal has nothing to cut, and standard output is not ours to cut. */
 	if (f->out == stdout || ftruncate(fileno(f->out), 0) == 0 || errno == EINVAL)
 		return 0;
-	return err_set(e, -errno, "cannot write: %.100s: %m; give --json another file", f->path);
+	return err_set(e, -errno, "cannot write: %.100s: %m; give --%s another file", f->path,
+		       f->option);
 }
 
 int json_file_written(const struct json_file *f, int rc, struct err *e)
@@ -36,7 +95,7 @@ int json_file_written(const struct json_file *f, int rc, struct err *e)
 	if (rc == 0 || f->out == stdout)
 		return 0;
 	return err_set(e, errno ? -errno : -EIO, "cannot write: %.100s: %s; free space or give "
-		       "--json another file", f->path, strerror(errno ? errno : EIO));
+		       "--%s another file", f->path, strerror(errno ? errno : EIO), f->option);
 }
 
 void json_file_close(struct json_file *f)

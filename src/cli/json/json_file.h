@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where `--json FILE` leads: a file, opened before the work so that it is not in vain, and
- * left as it was until there is something better; or "-", standard output.
- * Tests: tests/error/demo_output_test.py, run_test.py.
+ * Where `--json FILE` and `--trace FILE` lead: a file, opened before the work so that it is not in
+ * vain, and left as it was until there is something better; or "-", standard output. A FIFO must
+ * have a reader: it is waited for, shortly.
+ * Tests: tests/error/demo_output_test.py, run_test.py, run_files_test.py.
  */
 #ifndef CLI_JSON_FILE_H
 #define CLI_JSON_FILE_H
@@ -15,11 +16,17 @@
 struct json_file {
 	FILE *out; /* NULL: none was asked for */
 	const char *path;
+	const char *option; /* that names it */
 };
 
 bool json_file_is_stdout(const char *path);
-/* path: NULL for none. 0 or -Exxx; then there is nothing to close. */
-int json_file_open(struct json_file *f, const char *path, struct err *e);
+/* Somebody else has what fd is open for: file_use_is_taken(), but in tests. */
+typedef bool json_file_is_taken(int fd);
+/*
+ * path: NULL for none; it and option ("json") are kept. 0 or -Exxx; then there is nothing to close.
+ */
+int json_file_open(struct json_file *f, const char *path, const char *option,
+		   json_file_is_taken *is_taken, struct err *e);
 /* Before the first write: what the file held goes. 0 or -Exxx. */
 int json_file_begin(const struct json_file *f, struct err *e);
 /* rc: of what wrote it, 0 or -Exxx with errno. Fills e; returns rc. */

@@ -4,10 +4,13 @@
  * Test: tests/unit/run_opts_test.c.
  */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/size.h"
 #include "cli/cli.h"
+#include "cli/json/json_file.h"
 #include "cli/opts.h"
 #include "cli/run/run.h"
 #include "vmm/control/control_status.h"
@@ -184,6 +187,28 @@ static int take_rate(const char *option, const char *given, const char *word,
 	return 0;
 }
 
+/* What stands behind a comma is no part of a name, where only what is before it is one. */
+static int check_disk_words(const char *text, struct err *e)
+{
+	static const char *const words[] = {"ro", "rw", "raw", "werror=report", "werror=pause",
+					    "bw=", "iops=", NULL};
+	const char *comma = strchr(text + 1, ',');
+	const char *meant;
+	char name[PATH_MAX];
+
+	if (!comma || access(text, F_OK) == 0 || (size_t)(comma - text) >= sizeof(name))
+		return 0;
+	snprintf(name, sizeof(name), "%.*s", (int)(comma - text), text);
+	if (access(name, F_OK) < 0)
+		return 0;
+	meant = opts_nearest(comma + 1, words);
+	if (meant && strcmp(meant, comma + 1) != 0)
+		return err_set(e, -EINVAL, "bad value: --disk %.100s: '%.40s' is no word for a "
+			       "disk; did you mean '%s'?", text, comma + 1, meant);
+	return err_set(e, -EINVAL, "bad value: --disk %.100s: '%.40s' is no word for a disk, or "
+		       "given twice; see 'asyncpf run --help'", text, comma + 1);
+}
+
 /* A name that ends in such a word itself can be given with one of the kind behind it. */
 static int take_disk(char *text, struct machine_disk *d, struct err *e)
 {
@@ -208,7 +233,7 @@ static int take_disk(char *text, struct machine_disk *d, struct err *e)
 		.bytes_per_s = number[DISK_BW],
 		.requests_per_s = number[DISK_IOPS],
 	};
-	return 0;
+	return check_disk_words(text, e);
 }
 
 static int take_disks(struct run_line *p, struct err *e)
@@ -288,6 +313,9 @@ static int check(struct run_line *p, struct err *e)
 			       "the sandbox that becomes another user; leave one out");
 	if (p->user && sandbox_user_parse(p->user, &p->run.user, e) < 0)
 		return e->code;
+	if (json_file_is_stdout(p->run.trace))
+		return err_set(e, -EINVAL, "bad value: --trace -: standard output has what the "
+			       "guest prints; give --trace a file");
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -92,24 +91,20 @@ static void on_word(void *ctx, enum machine_word word, const char *text)
 	}
 }
 
-static bool is_used(int fd)
+static void trace_begins(void *ctx)
 {
-	struct stat st;
+	struct run *r = ctx;
 
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return false;
-	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
+	sandbox_thread(r->sandbox, SANDBOX_TRACE);
 }
 
-static int open_json(struct run *r)
+static int open_trace(struct run *r)
 {
-	int rc = json_file_open(&r->json, r->o->json, &r->err);
+	struct json_file file;
+	int rc = json_file_open(&file, r->o->trace, "trace", file_use_is_taken, &r->err);
 
-	if (rc < 0 || !r->json.out || r->json.out == stdout || !is_used(fileno(r->json.out)))
-		return rc;
-	json_file_close(&r->json);
-	return err_set(&r->err, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
-		       "run; give --json another file", r->o->json);
+	return rc < 0 || !file.out ? rc : trace_file_open(&file, trace_begins, r, &r->trace,
+							  &r->err);
 }
 
 static int start_control(struct run *r)
@@ -177,13 +172,6 @@ static void guard_begins(void *ctx)
 	sandbox_thread(r->sandbox, SANDBOX_GUARD);
 }
 
-static void trace_begins(void *ctx)
-{
-	struct run *r = ctx;
-
-	sandbox_thread(r->sandbox, SANDBOX_TRACE);
-}
-
 static void thread_begins(void *ctx, enum machine_thread which)
 {
 	struct run *r = ctx;
@@ -196,10 +184,10 @@ static int start(struct run *r)
 	struct machine_cfg cfg = r->o->machine;
 	int rc = run_sandbox_open(r->o, &r->sandbox, &r->err);
 
-	if (rc == 0 && r->o->trace)
-		rc = trace_file_open(r->o->trace, is_used, trace_begins, r, &r->trace, &r->err);
 	if (rc == 0)
-		rc = open_json(r);
+		rc = open_trace(r);
+	if (rc == 0)
+		rc = json_file_open(&r->json, r->o->json, "json", file_use_is_taken, &r->err);
 	r->guard.begins = guard_begins;
 	r->guard.begins_ctx = r;
 	if (rc == 0)

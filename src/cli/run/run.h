@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `asyncpf run` in its parts: cmd_run.c is the command line, run_net.c what --net says, run.c the
- * run, run_report.c what is told about it afterwards, run_files.c what its files must not be,
+ * run, run_report.c what is told about it afterwards, run_files.c which files it has,
  * run_sandbox.c what it takes away from itself, run_lab.c the same run in the lab.
  */
 #ifndef CLI_RUN_H

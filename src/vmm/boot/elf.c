@@ -31,6 +31,20 @@ bool elf_is_loaded(const struct elf_segment *s)
 }
 
 /* Machines that people have kernels for. */
+static const char *type_name(unsigned type)
+{
+	switch (type) {
+	case ET_REL:
+		return "an object file or a module";
+	case ET_DYN:
+		return "a program or a library of some system";
+	case ET_CORE:
+		return "a core dump";
+	default:
+		return "nothing that is known";
+	}
+}
+
 static const char *machine_name(uint16_t machine)
 {
 	static const struct {
@@ -89,7 +103,8 @@ static int check_header(const struct elf *f, const struct file_header *h, struct
 					 machine_name(h->machine), h->machine);
 	if (h->type != ET_EXEC)
 		return err_set(e, -ENOEXEC, "%s: ELF file of type %u, not a statically placed "
-			       "executable", f->name, h->type);
+			       "executable (this is %s); a kernel is needed, such as vmlinux",
+			       f->name, h->type, type_name(h->type));
 	if (h->phentsize != entry_bytes || h->phnum == 0 || h->phnum > ELF_SEGMENTS_MAX)
 		return err_set(e, -ENOEXEC, "%s: ELF file with %u program headers of %u bytes "
 			       "(1 to %u of %zu are possible)", f->name, h->phnum, h->phentsize,

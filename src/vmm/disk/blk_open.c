@@ -29,6 +29,10 @@ static bool reads_only(const struct opening *o)
 
 static int failed(const struct opening *o, struct err *e)
 {
+	/* It could be read. */
+	if (o->fd >= 0 && !reads_only(o) && (errno == EACCES || errno == EROFS || errno == EPERM))
+		return err_set(e, -errno, "disk %s: open for reading and writing: %s; give ',ro' "
+			       "to read it", o->path, strerror(errno));
 	return err_sys(e, -errno, "disk %s: open for %s", o->path,
 		       reads_only(o) ? "reading" : "reading and writing");
 }
@@ -91,6 +95,7 @@ static int take_file(struct opening *o, struct err *e)
 static int take_device(struct opening *o, struct err *e)
 {
 	int rc = reopen(o, flags_of(o) | O_EXCL);
+	int read_only = 0;
 
 	if (rc == -EBUSY)
 		return err_set(e, rc, "disk %s: in use: the device is mounted, swapped to, part of "
@@ -98,6 +103,9 @@ static int take_device(struct opening *o, struct err *e)
 	if (rc == 0 && reads_only(o))
 		/* Other readers are welcome. */
 		rc = reopen(o, flags_of(o));
+	/* Linux opens it all the same, and refuses each write. */
+	if (rc == 0 && !reads_only(o) && ioctl(o->fd, BLKROGET, &read_only) == 0 && read_only)
+		rc = -EROFS;
 	if (rc < 0) {
 		errno = -rc;
 		return failed(o, e);

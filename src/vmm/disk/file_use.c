@@ -87,3 +87,12 @@ bool file_use_is_loop(const struct stat *st)
 	closedir(dir);
 	return found;
 }
+
+bool file_use_is_taken(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	return file_use_lock(fd, true) < 0 || file_use_is_loop(&st);
+}

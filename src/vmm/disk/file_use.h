@@ -27,6 +27,12 @@ int file_use_lock(int fd, bool write);
  */
 bool file_use_is_written(int fd);
 
+/*
+ * Somebody has it: a VM as its disk, a loop device, another command that writes to it. If not, it
+ * is ours to write until the descriptor is closed. False for what is no regular file.
+ */
+bool file_use_is_taken(int fd);
+
 /* A loop device lies on the regular file. */
 bool file_use_is_loop(const struct stat *st);
 

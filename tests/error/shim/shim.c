@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded by tests/error/demo_host_test.py, run_disk_test.py, run_memory_test.py and
- * sandbox_test.py: lets one call fail, or hides what the host has, so that every refusal can be
- * provoked on a host that refuses nothing.
+ * Preloaded by tests/error/demo_host_test.py, run_disk_test.py, run_lost_test.py,
+ * run_memory_test.py and sandbox_test.py: lets one call fail, or hides what the host has, so that
+ * every refusal can be provoked on a host that refuses nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
  *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
