@@ -157,6 +157,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	setenv("no_proxy", "*", 1);
+	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
 	printf("faults/s    1 task   %u tasks    times\n", TASKS);
 	if (svc_have("nbdkit"))
 		kept &= nbdkit();

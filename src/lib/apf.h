@@ -15,7 +15,7 @@
 #include "io/queue.h"
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
-#include "net/hub.h"
+#include "net/load.h"
 #include "work/workers.h"
 
 struct apf_vcpu {
@@ -61,7 +61,7 @@ struct apf {
 	struct gmem *gmem;
 	struct ioq *ioq;
 	struct workers *workers;
-	struct net_hub *net;
+	struct net_lazy *net;
 	struct kvmp kvmp;
 	/*
 	 * In the order in which the VMM told of them: the last one counts. slot_lock covers it, and

@@ -423,7 +423,7 @@ struct src_env lib_src_env(struct apf *a)
 	return (struct src_env){
 		.io = ioq_io(a->ioq),
 		.work = workers_work(a->workers),
-		.net = net_hub_net(a->net),
+		.net = net_lazy_net(a->net),
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,

@@ -379,7 +379,7 @@ void apf_close(struct apf *a)
 		src_close(a->sources[i]);
 	lib_custom_close(a);
 	lib_swap_close(a);
-	net_hub_close(a->net);
+	net_lazy_close(a->net);
 	workers_close(a->workers);
 	lib_serve_close(a);
 	ioq_close(a->ioq);

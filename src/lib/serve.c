@@ -90,7 +90,7 @@ static void settle(struct apf *a)
 		}
 		more = lib_custom_take(a);
 		more = workers_reap(a->workers) || more;
-		more = net_hub_pump(a->net) || more;
+		more = net_lazy_pump(a->net) || more;
 	} while (more);
 }
 
@@ -146,7 +146,7 @@ void lib_let_go(struct apf *a)
 		wake(a);
 	}
 	if (sleeps(a) && (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a) ||
-			  workers_due(a->workers) || net_hub_due(a->net))) {
+			  workers_due(a->workers) || net_lazy_due(a->net))) {
 		/* On its way: who comes before it has got up need not wake it again. */
 		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
@@ -323,7 +323,7 @@ int lib_net_open(struct apf *a, struct err *e)
 		.ctx = a,
 	};
 
-	return net_hub_open(&cfg, &a->net, e);
+	return net_lazy_open(&cfg, &a->net, e);
 }
 
 int lib_wake_fd(struct apf *a, struct err *e)

@@ -84,7 +84,7 @@ class Limits(DemoTest):
 
     def test_address_space(self):
         need(self, "user")
-        self.refused(self.limited(f"--as={112 << 20}", "--pages", "16384"),
+        self.refused(self.limited(f"--as={64 << 20}", "--pages", "16384"),
                      "run failed: user:int: guest memory: [0-9]+M cannot be set aside twice; use "
                      r"less \(memory_max\), or raise RLIMIT_AS \(ulimit -v\)")
 

@@ -106,16 +106,10 @@ class Codes(unittest.TestCase):
         def few_files():
             resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
 
-        def memory(megabytes):
-            return lambda: resource.setrlimit(resource.RLIMIT_AS, 2 * (megabytes << 20,))
+        def little_memory():
+            # As much as the libraries take, and little more.
+            resource.setrlimit(resource.RLIMIT_AS, (14 << 20, 14 << 20))
 
-
-        def loads(megabytes):
-            return subprocess.run([ASYNCPF, "--version"], capture_output=True, check=False,
-                                  preexec_fn=memory(megabytes)).returncode == 0
-
-        # As little as its libraries can be loaded in.
-        little_memory = memory(next(n for n in range(8, 200, 2) if loads(n)))
         for words, limit in ((("check",), few_files), (("demo", "--image", "/none"), None),
                              (("demo", "--quiet"), few_files), (("sim",), little_memory),
                              (("sim", "--exhaustive"), little_memory),

@@ -478,5 +478,6 @@ int main(void)
 		return 77;
 	/* Whoever runs this may have a proxy. */
 	setenv("no_proxy", "*", 1);
+	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

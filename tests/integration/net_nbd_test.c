@@ -643,5 +643,6 @@ int main(void)
 	fix_need_kvm();
 	if (!svc_have("nbdkit"))
 		return 77;
+	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
