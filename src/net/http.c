@@ -4,11 +4,13 @@
  * request for its first byte, which tells its size, and what it is known by from then on (its
  * ETag, else the time of its last change): every later request names that, and every answer must
  * have it, so that bytes of two versions never come together. Owns a multi handle, and an easy
- * handle for each request under way. Threads: the loop's alone. Test:
- * tests/integration/net_http_test.c.
+ * handle for each request under way. An object of an S3 store is one with another URL, and
+ * headers that are made anew for each request (s3.h). Threads: the loop's alone. Test:
+ * tests/integration/net_http_test.c, net_s3_test.c.
  *
  * What is done about an answer is in finish(); what is done about a connection is libcurl's.
  */
+#include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 #include "base/assert.h"
 #include "net/http_head.h"
 #include "net/peer.h"
+#include "net/s3.h"
 
 #define HTTP_CONNECTIONS 32u
 #define HTTP_DEPTH 64u
@@ -36,6 +39,8 @@
 #define HTTP_TRIES 6u
 /* Of an error's page, which is read so that the connection can be used again. */
 #define HTTP_PAGE_BYTES (64u << 10)
+#define HTTP_PAGE_MAX 511u
+#define HTTP_CODE_MAX 40u
 
 struct http_xfer {
 	struct http_peer *peer;
@@ -47,6 +52,9 @@ struct http_xfer {
 	uint64_t got;         /* bytes of the body */
 	struct http_head head;
 	struct err why;       /* code < 0: we have ended it */
+	struct curl_slist *headers;  /* S3: of this request */
+	char page[HTTP_PAGE_MAX + 1]; /* S3: how an error's begins */
+	size_t page_len;
 	char text[CURL_ERROR_SIZE];
 };
 
@@ -64,6 +72,8 @@ struct http_peer {
 	uint64_t size;
 	struct http_head pin;
 	struct curl_slist *headers; /* what the object is known by */
+	char known_by[HTTP_TAG_MAX + 32]; /* the same for S3; empty: nothing yet */
+	struct s3 *s3;   /* NULL: a plain URL */
 };
 
 static struct http_peer *peer_of(struct net_peer *p)
@@ -146,6 +156,12 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 		return 0;
 	}
 	if (status != 206) {
+		size_t n = min_u64(len, HTTP_PAGE_MAX - x->page_len);
+
+		if (x->peer->s3) {
+			memcpy(x->page + x->page_len, data, n);
+			x->page_len += n;
+		}
 		x->got += len;
 		return x->got <= HTTP_PAGE_BYTES ? len : 0;
 	}
@@ -177,8 +193,45 @@ static enum verdict refused(struct http_xfer *x, int code, const char *why)
 	return REFUSED;
 }
 
+/* S3 says on the page what it is: " SignatureDoesNotMatch". Empty: it does not. */
+static const char *s3_code(struct http_xfer *x, char to[HTTP_CODE_MAX + 2])
+{
+	const char *at;
+	size_t n = 0;
+
+	to[0] = '\0';
+	x->page[x->page_len] = '\0';
+	at = strstr(x->page, "<Code>");
+	if (!at)
+		return to;
+	at += strlen("<Code>");
+	while (n < HTTP_CODE_MAX && isalnum((unsigned char)at[n]))
+		n++;
+	if (n > 0 && at[n] == '<')
+		snprintf(to, HTTP_CODE_MAX + 2, " %.*s", (int)n, at);
+	return to;
+}
+
+/* A status that is none of those that have a meaning for a range. */
+static enum verdict judge_other(struct http_xfer *x, long status)
+{
+	char code[HTTP_CODE_MAX + 2];
+
+	/* Where a bucket is elsewhere, whatever the status is. */
+	if (x->peer->s3 && x->head.region[0] && !x->head.bad)
+		(void)err_set(&x->why, -EIO, "the bucket is in the region %.40s, say "
+			      "region=%.40s (%ld%s)", x->head.region, x->head.region, status,
+			      s3_code(x, code));
+	else
+		(void)err_set(&x->why, -EIO, "the server says status %ld%s, which is none for a "
+			      "range", status, s3_code(x, code));
+	return REFUSED;
+}
+
 static enum verdict judge_status(struct http_xfer *x, long status)
 {
+	char code[HTTP_CODE_MAX + 2];
+
 	switch (status) {
 	case 206:
 		if (x->got == x->len)
@@ -192,11 +245,13 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 	case 401:
 	case 403:
 	case 407:
-		(void)err_set(&x->why, -EACCES, "the server refuses access (%ld)", status);
+		(void)err_set(&x->why, -EACCES, "the server refuses access (%ld%s)", status,
+			      s3_code(x, code));
 		return REFUSED;
 	case 404:
 	case 410:
-		(void)err_set(&x->why, -ENOENT, "the server knows no such object (%ld)", status);
+		(void)err_set(&x->why, -ENOENT, "the server knows no such object (%ld%s)", status,
+			      s3_code(x, code));
 		return REFUSED;
 	case 412:
 		return refused(x, -ESTALE, "the object has changed since it was opened (412)");
@@ -214,9 +269,7 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 		(void)err_set(&x->why, -EIO, "the server says status %ld", status);
 		return AGAIN;
 	default:
-		(void)err_set(&x->why, -EIO, "the server says status %ld, which is none for a "
-			      "range", status);
-		return REFUSED;
+		return judge_other(x, status);
 	}
 }
 
@@ -310,7 +363,9 @@ static bool prepare(struct http_xfer *x)
 	SET(CURLOPT_PROTOCOLS_STR, "http,https");
 	/* What began with TLS does not go on without. */
 	SET(CURLOPT_REDIR_PROTOCOLS_STR, t->tls ? "https" : "http,https");
-	SET(CURLOPT_FOLLOWLOCATION, 1L);
+	/* A signature is for one host; where S3 moves a bucket to it wants another one. */
+	SET(CURLOPT_FOLLOWLOCATION, (long)!p->s3);
+	SET(CURLOPT_PATH_AS_IS, (long)(p->s3 != NULL));
 	SET(CURLOPT_MAXREDIRS, HTTP_REDIRECTS);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -340,6 +395,49 @@ static struct http_xfer *free_xfer(struct http_peer *p)
 	return NULL;
 }
 
+static bool add_header(struct http_xfer *x, const char *name, const char *value)
+{
+	char line[AWS_TOKEN_MAX + 64];
+	struct curl_slist *longer;
+
+	snprintf(line, sizeof(line), "%s: %s", name, value);
+	longer = curl_slist_append(x->headers, line);
+	if (longer)
+		x->headers = longer;
+	explicit_bzero(line, sizeof(line));
+	return longer != NULL;
+}
+
+/* For S3; the list is of the request that begins. */
+static bool make_headers(struct http_xfer *x, const char *range)
+{
+	struct http_peer *p = x->peer;
+	struct aws_signed sig;
+	char bytes[80];
+
+	curl_slist_free_all(x->headers);
+	x->headers = NULL;
+	snprintf(bytes, sizeof(bytes), "bytes=%s", range);
+	if (s3_sign(p->s3, bytes, &sig, NULL) < 0)
+		return false;
+	if (p->known_by[0]) {
+		x->headers = curl_slist_append(NULL, p->known_by);
+		if (!x->headers)
+			return false;
+	}
+	return add_header(x, "x-amz-date", sig.date) &&
+	       add_header(x, "x-amz-content-sha256", AWS_EMPTY_SHA256) &&
+	       add_header(x, "authorization", sig.authorization) &&
+	       (!s3_token(p->s3) || add_header(x, "x-amz-security-token", s3_token(p->s3)));
+}
+
+static const char *url_of(const struct http_peer *p)
+{
+	if (p->s3)
+		return s3_url(p->s3);
+	return p->moved ? p->moved : p->target->url;
+}
+
 static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 {
 	struct http_peer *p = x->peer;
@@ -355,6 +453,7 @@ static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 	x->len = len;
 	x->checked = false;
 	x->got = 0;
+	x->page_len = 0;
 	x->head = (struct http_head){.ranged = false};
 	x->why.code = 0;
 	x->text[0] = '\0';
@@ -363,9 +462,11 @@ static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 	/* Whoever opens waits as long as he likes. */
 	if (!x->req)
 		limit_ms = connect_ms = 2L * NET_MS_MAX;
+	if (p->s3 && !make_headers(x, range))
+		return false;
 	if (curl_easy_setopt(c, CURLOPT_RANGE, range) != CURLE_OK ||
-	    curl_easy_setopt(c, CURLOPT_URL, p->moved ? p->moved : p->target->url) != CURLE_OK ||
-	    curl_easy_setopt(c, CURLOPT_HTTPHEADER, p->headers) != CURLE_OK ||
+	    curl_easy_setopt(c, CURLOPT_URL, url_of(p)) != CURLE_OK ||
+	    curl_easy_setopt(c, CURLOPT_HTTPHEADER, p->s3 ? x->headers : p->headers) != CURLE_OK ||
 	    curl_easy_setopt(c, CURLOPT_PIPEWAIT, (long)p->two) != CURLE_OK ||
 	    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) != CURLE_OK ||
 	    curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, limit_ms) != CURLE_OK ||
@@ -414,6 +515,7 @@ static bool pin(struct http_peer *p, const struct http_head *h)
 			    "takes it all the same");
 		return false;
 	}
+	snprintf(p->known_by, sizeof(p->known_by), "%s", line);
 	p->headers = curl_slist_append(NULL, line);
 	if (!p->headers)
 		open_failed(p, -ENOMEM, "out of memory");
@@ -492,6 +594,9 @@ static void finish(struct http_xfer *x, CURLcode result)
 		p->moved = NULL;
 		v = AGAIN;
 	}
+	/* Credentials are good for a while, too, and whoever renews them writes them anew. */
+	if (v == REFUSED && p->s3 && x->why.code == -EACCES && s3_renew(p->s3))
+		v = AGAIN;
 	if (v == AGAIN && req->tries + 1 >= HTTP_TRIES)
 		v = REFUSED;
 	switch (v) {
@@ -634,12 +739,14 @@ static void http_close(struct net_peer *peer)
 		if (p->xfers[i].busy)
 			leave(&p->xfers[i]);
 		curl_easy_cleanup(p->xfers[i].easy);
+		curl_slist_free_all(p->xfers[i].headers);
 	}
 	(void)curl_multi_cleanup(p->multi);
 	timer_cancel(ts, &p->timer);
 	timer_cancel(ts, &p->again);
 	curl_slist_free_all(p->headers);
 	curl_global_cleanup();
+	s3_close(p->s3);
 	free(p->moved);
 	free(p->xfers);
 	free(p);
@@ -649,9 +756,15 @@ static int http_open(struct net_src *s, const struct net_target *t, struct net_p
 		     struct err *e)
 {
 	struct http_peer *p = calloc(1, sizeof(*p));
+	int rc;
 
 	if (!p)
 		return err_sys(e, -ENOMEM, "HTTP");
+	rc = t->protocol == NET_S3 ? s3_open(t, &p->s3, e) : 0;
+	if (rc < 0) {
+		free(p);
+		return rc;
+	}
 	p->peer = (struct net_peer){s};
 	p->target = t;
 	p->timer.fire = timer_fire;
@@ -660,6 +773,7 @@ static int http_open(struct net_src *s, const struct net_target *t, struct net_p
 	p->xfers = calloc(p->depth, sizeof(*p->xfers));
 	/* Safe beside other threads, and counted: a VMM may use it, too. */
 	if (!p->xfers || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		s3_close(p->s3);
 		free(p->xfers);
 		free(p);
 		return err_sys(e, -ENOMEM, "HTTP");

@@ -92,6 +92,8 @@ void http_head_line(struct http_head *h, const char *line, size_t len)
 		keep(h, h->etag, value, value_len);
 	else if (is_name(line, len, "last-modified", &value, &value_len))
 		keep(h, h->modified, value, value_len);
+	else if (is_name(line, len, "x-amz-bucket-region", &value, &value_len))
+		keep(h, h->region, value, value_len);
 }
 
 bool http_etag_is_strong(const char *etag)

@@ -24,6 +24,7 @@
 static const struct net_peer_ops *const peers[NET_PROTOCOLS] = {
 	[NET_NBD] = &net_nbd_ops,
 	[NET_HTTP] = &net_http_ops,
+	[NET_S3] = &net_http_ops,
 };
 
 /* turn() comes after timers. */
@@ -360,7 +361,8 @@ static bool copy_target(struct net_src *s, const struct net_target *t)
 	const char **strings[] = {
 		&s->target.name, &s->target.url, &s->target.host, &s->target.port,
 		&s->target.socket, &s->target.export, &s->target.user, &s->target.certificates,
-		&s->target.keys, &s->target.ca,
+		&s->target.keys, &s->target.ca, &s->target.bucket, &s->target.object,
+		&s->target.profile, &s->target.region, &s->target.endpoint,
 	};
 	size_t bytes = 0;
 	char *to;

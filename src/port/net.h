@@ -23,7 +23,15 @@ struct src;
 enum net_protocol {
 	NET_NBD,
 	NET_HTTP,
+	NET_S3,
 	NET_PROTOCOLS,
+};
+
+/* Whether S3 has the bucket in the path or in the host's name. ANY: as the endpoint has it. */
+enum net_s3_style {
+	NET_S3_ANY,
+	NET_S3_PATH,
+	NET_S3_HOST,
 };
 
 /* Borrowed strings, valid during the call. NULL or 0: not given, the protocol's own choice. */
@@ -37,9 +45,12 @@ struct net_target {
 	const char *export;     /* never NULL with NBD */
 	const char *user;       /* of TLS with keys that both know */
 	const char *certificates, *keys; /* a folder; a file */
-	const char *ca;         /* HTTP: a file of certificates that are trusted */
+	const char *bucket, *object; /* S3; the object's name not encoded, without a first '/' */
+	const char *profile, *region, *endpoint; /* S3 */
+	enum net_s3_style style;
+	const char *ca;         /* HTTP, S3: a file of certificates that are trusted */
 	bool any_version;       /* HTTP: taken without an ETag or a time of the last change */
-	bool only_1_1;          /* HTTP: never version 2 */
+	bool only_1_1;          /* HTTP, S3: never version 2 */
 	uint32_t connections;   /* at most */
 	uint32_t depth;         /* requests in flight at most */
 	uint32_t connect_ms;    /* a connection, and opening as a whole */

@@ -6,6 +6,7 @@
  *   nbd://HOST[:PORT][/EXPORT], nbds://…        NBD by TCP, with TLS
  *   nbd+unix:///[EXPORT]?socket=PATH, nbds+unix  by a Unix socket
  *   http://…, https://…                          a URL as it is
+ *   s3://BUCKET/KEY                              an object of an S3 store
  */
 #include <errno.h>
 #include <stdio.h>
@@ -318,7 +319,105 @@ static const char *const http_keys[] = {
 HTTP_SCHEME(src_http_scheme, "http");
 HTTP_SCHEME(src_https_scheme, "https");
 
-/* ---- both ---- */
+/* ---- S3 ---- */
+
+static bool is_bucket(const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!strchr("-._", s[i]) && !(s[i] >= '0' && s[i] <= '9') &&
+		    !(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= 'A' && s[i] <= 'Z'))
+			return false;
+	return len > 0;
+}
+
+static int s3_words(const struct uri *u, struct net_target *t, struct err *e)
+{
+	const char *style = uri_value(u, "style"), *version = uri_value(u, "http-version");
+	const struct {
+		const char *key, *value;
+		size_t max;
+	} texts[] = {
+		{"profile", t->profile, 200}, {"region", t->region, 63},
+		{"endpoint", t->endpoint, 255},
+	};
+
+	if (style && strcmp(style, "path") != 0 && strcmp(style, "host") != 0)
+		return err_set(e, -EINVAL, "source URI: style=%.40s: path or host", style);
+	if (version && strcmp(version, "1.1") != 0 && strcmp(version, "2") != 0)
+		return err_set(e, -EINVAL, "source URI: http-version=%.40s: 1.1 or 2", version);
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		if (texts[i].value && strlen(texts[i].value) > texts[i].max)
+			return err_set(e, -EINVAL, "source URI: %s= is longer than %zu bytes",
+				       texts[i].key, texts[i].max);
+	t->only_1_1 = version && strcmp(version, "1.1") == 0;
+	if (style)
+		t->style = strcmp(style, "path") == 0 ? NET_S3_PATH : NET_S3_HOST;
+	return 0;
+}
+
+static int s3_parse(const struct uri *u, struct net_target *t, struct net_text *x, struct err *e)
+{
+	const char *bucket = u->path + 2, *slash;
+	int rc;
+
+	*t = (struct net_target){
+		.protocol = NET_S3,
+		.name = x->name,
+		.bucket = x->host,
+		.profile = uri_value(u, "profile"),
+		.region = uri_value(u, "region"),
+		.endpoint = uri_value(u, "endpoint"),
+		.ca = uri_value(u, "http-ca"),
+	};
+	slash = strncmp(u->path, "//", 2) == 0 ? strchr(bucket, '/') : NULL;
+	if (!slash || !slash[1])
+		return err_set(e, -EINVAL, "source URI: s3 is written s3://bucket/key");
+	/* Not shown: whoever thinks of user:password@ writes it there. */
+	if (!is_bucket(bucket, (size_t)(slash - bucket)))
+		return err_set(e, -EINVAL, "source URI: a bucket's name has letters, digits, '-', "
+			       "'.' and '_'; credentials are not written into the URI");
+	rc = cut(x->host, sizeof(x->host), bucket, (size_t)(slash - bucket), "bucket's name", e);
+	if (rc < 0)
+		return rc;
+	t->object = slash + 1;
+	snprintf(x->name, sizeof(x->name), "s3://%s/%s", t->bucket, t->object);
+	rc = s3_words(u, t, e);
+	return rc < 0 ? rc : net_limits(u, t, e);
+}
+
+static int s3_check(const struct uri *u, struct err *e)
+{
+	struct net_target t;
+	struct net_text x;
+
+	return s3_parse(u, &t, &x, e);
+}
+
+static int s3_open(const struct uri *u, struct src *inner, const struct src_env *env,
+		   struct src **ret, struct err *e)
+{
+	struct net_target t;
+	struct net_text x;
+	int rc = s3_parse(u, &t, &x, e);
+
+	(void)inner;
+	return rc < 0 ? rc : net_open(&t, env, ret, e);
+}
+
+static const char *const s3_keys[] = {
+	"profile", "region", "endpoint", "style", "http-version", "http-ca", "net-connections",
+	"net-depth", "net-connect-ms", "net-stall-ms", NULL,
+};
+
+const struct src_scheme src_s3_scheme = {
+	.name = "s3",
+	.alone = true,
+	.keys = s3_keys,
+	.check = s3_check,
+	.open = s3_open,
+};
+
+/* ---- all ---- */
 
 void src_shown(const struct uri *u, char *to, size_t bytes)
 {
@@ -327,6 +426,8 @@ void src_shown(const struct uri *u, char *to, size_t bytes)
 
 	if (u->url)
 		(void)http_parse(u, &t, &x, NULL);
+	else if (strcmp(last_scheme(u), "s3") == 0)
+		(void)s3_parse(u, &t, &x, NULL);
 	else if (strncmp(last_scheme(u), "nbd", 3) == 0)
 		(void)nbd_parse(u, &t, &x, NULL);
 	snprintf(to, bytes, "%s", t.name);

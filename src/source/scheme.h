@@ -35,5 +35,6 @@ extern const struct src_scheme src_nbd_unix_scheme;
 extern const struct src_scheme src_nbds_unix_scheme;
 extern const struct src_scheme src_http_scheme;
 extern const struct src_scheme src_https_scheme;
+extern const struct src_scheme src_s3_scheme;
 
 #endif

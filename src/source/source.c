@@ -24,6 +24,7 @@ static const struct src_scheme *const schemes[] = {
 	&src_nbds_unix_scheme,
 	&src_http_scheme,
 	&src_https_scheme,
+	&src_s3_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */

@@ -97,7 +97,7 @@ def check_files(source, root, have):
                for path in (source / "docs").rglob("*")
                if path.suffix in (".md", ".svg")}
     wanted |= {doc / "examples" / path.name for path in (source / "examples").glob("*.c")}
-    wanted |= {pathlib.Path("usr/share/man/man1", path.name)
+    wanted |= {pathlib.Path(f"usr/share/man/man{path.suffix[1:]}", path.name)
                for path in (source / "docs/man").iterdir()}
     wanted |= {pathlib.Path("usr/include/asyncpf", path.name)
                for path in (source / "include/asyncpf").iterdir()}

@@ -19,6 +19,7 @@ after which all is well again.
   changed     another ETag
   resized     another total
   weak        neither a strong ETag nor a time
+  elsewhere   301 as S3 has it for a bucket of another region
   404, 500, … that status; "503 N later": with Retry-After: 1
 """
 import http.server
@@ -48,7 +49,9 @@ class Odd(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format, *args):  # pylint: disable=redefined-builtin
-        sys.stderr.write(f"{self.command} {self.path} {self.headers.get('Range')} {args}\n")
+        sys.stderr.write(f"{self.command} {self.path} {self.headers.get('Range')} {args} "
+                         f"{self.headers.get('Authorization')} "
+                         f"{self.headers.get('X-Amz-Security-Token')}\n")
         sys.stderr.flush()
 
     def plain(self, status, *more):
@@ -110,6 +113,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
             self.plain(302, ("Location", self.path))
         elif word == "away":
             self.plain(302, ("Location", "ftp://127.0.0.1/image"))
+        elif word == "elsewhere":
+            self.plain(301, ("X-Amz-Bucket-Region", "eu-north-7"))
         elif word == "mute":
             self.connection.recv(1)  # until the other side gives up
             self.close_connection = True
