@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Seam: page sources that lie behind a network. Who knows the syntax of a URI (source/net.c) says
- * here what it means; who speaks the protocols opens it. The shipped implementation is net/net.c.
+ * here what it means; who speaks the protocols opens it. The shipped implementation is net/hub.c.
  *
  * Threads: open is called under the caller's lock (the VM lock), which it lets go of while it waits
  * for the server. What it opens is a source as port/source.h has it.
