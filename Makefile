@@ -34,7 +34,8 @@ define compile
 endef
 
 .PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
-	valgrind fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test clean help
+	valgrind fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test s3-test clean \
+	help
 all:
 	$(call compile,$(BUILD),)
 
@@ -134,6 +135,11 @@ kvm-unit-tests: ## kernels of that suite, of the folder DIR
 
 lab: ## a shell in a Linux with real kvm_amd, in software emulation: docs/lab.md
 	@tools/lab $(ARGS)
+
+s3-test: ## page sources by S3, against Ceph's object gateway; a minute
+	@tools/setup s3
+	$(call compile,$(BUILD),)
+	@tools/run-tests $(BUILD) --suite s3
 
 lab-test: ## the tests in there: minutes
 	@tools/setup test

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A whole VMM around libasyncpf: a guest whose memory is a file that is read page by page
- * when the guest touches it. Everything that is not KVM as usual is marked "apf".
+ * A whole VMM around libasyncpf: a guest whose memory is a file, or another source, that is
+ * read page by page when the guest touches it. Everything that is not KVM as usual is marked "apf".
  *
- *     minimal FILE        adds up the first byte of each of the file's first 16 pages
+ *     minimal SOURCE      adds up the first byte of each of its first 16 pages
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -44,17 +44,15 @@ static int fail(const char *what, const struct apf_error *e)
 
 int main(int argc, char **argv)
 {
-	char uri[4096];
 	struct apf_config config;
 	struct apf_error error;
 	struct apf *apf;
 	struct apf_vcpu *vcpu;
 
 	if (argc != 2) {
-		fprintf(stderr, "usage: minimal FILE\n");
+		fprintf(stderr, "usage: minimal SOURCE\n");
 		return 2;
 	}
-	snprintf(uri, sizeof(uri), "file:%s", argv[1]);
 
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
@@ -66,7 +64,7 @@ int main(int argc, char **argv)
 	apf_config_init(&config);
 	if (apf_open(vm, &config, &apf, &error) < 0 ||
 	    apf_memory_add(apf, 0, 2 << 20, &error) < 0 ||
-	    apf_source_add(apf, DATA_GPA, DATA_BYTES, uri, 0, NULL, &error) < 0 ||
+	    apf_source_add(apf, DATA_GPA, DATA_BYTES, argv[1], 0, NULL, &error) < 0 ||
 	    apf_start(apf, &error) < 0)
 		return fail("memory", &error);
 	if (apf_write(apf, CODE_GPA, guest, sizeof(guest)) < 0)

@@ -177,11 +177,12 @@ struct apf_config {
 	void *on_write_ctx;
 	/*
 	 * The first thing that each thread of the library's does, with its name: "asyncpf",
-	 * "asyncpf-evict", and where threads read and write (config.io) "asyncpf-read" and
-	 * "asyncpf-write". To name it otherwise, to place it, to give it a seccomp filter. All
-	 * signals are blocked there. All are made by the thread that calls apf_start, before that
-	 * returns. No thread of the library's spins: one that waits for the lock of its VM sleeps
-	 * after a few microseconds. NULL: nothing.
+	 * "asyncpf-evict", where threads read and write (config.io) "asyncpf-read" and
+	 * "asyncpf-write", and where a source needs them "asyncpf-work" and "asyncpf-net". To name
+	 * it otherwise, to place it, to give it a seccomp filter. All signals are blocked there.
+	 * All are made by the thread that calls apf_start, before that returns, but for the last
+	 * two, which apf_source_add makes. No thread of the library's spins: one that waits for the
+	 * lock of its VM sleeps after a few microseconds. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, const char *name);
 	void *on_thread_ctx;

@@ -15,6 +15,7 @@
 #include "io/queue.h"
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
+#include "net/load.h"
 #include "work/workers.h"
 
 struct apf_vcpu {
@@ -60,6 +61,7 @@ struct apf {
 	struct gmem *gmem;
 	struct ioq *ioq;
 	struct workers *workers;
+	struct net_lazy *net;
 	struct kvmp kvmp;
 	/*
 	 * In the order in which the VMM told of them: the last one counts. slot_lock covers it, and
@@ -181,6 +183,8 @@ void lib_thread_begins(struct apf *a, const char *name);
 int lib_wake_fd(struct apf *a, struct err *e);
 /* Who decompresses; no thread is started before a source wants one. */
 int lib_workers_open(struct apf *a, struct err *e);
+/* Sources behind a network; nothing is there before one is opened. */
+int lib_net_open(struct apf *a, struct err *e);
 /* The library's thread. */
 int lib_serve_start(struct apf *a, struct err *e);
 void lib_serve_stop(struct apf *a);

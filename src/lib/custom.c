@@ -145,7 +145,7 @@ static int read_config(const struct apf_source_config *c, struct apf_source_conf
 /* Locked. */
 static int open_source(struct apf_source *s, struct apf *a, struct err *e)
 {
-	const struct src_custom_hooks hooks = {wake, close_it, s};
+	const struct src_custom_hooks hooks = {.wake = wake, .close = close_it, .ctx = s};
 	const struct src_env env = lib_src_env(a);
 	int rc = lib_wake_fd(a, e);
 

@@ -423,6 +423,7 @@ struct src_env lib_src_env(struct apf *a)
 	return (struct src_env){
 		.io = ioq_io(a->ioq),
 		.work = workers_work(a->workers),
+		.net = net_lazy_net(a->net),
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,
@@ -478,10 +479,15 @@ static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *u
 	int rc;
 
 	if (a->source_count == ARRAY_LEN(a->sources))
-		return err_set(e, -ENOSPC, "%s: more than %u sources", uri, RAM_BACKINGS_MAX);
+		return err_set(e, -ENOSPC, "sources: more than %u", RAM_BACKINGS_MAX);
 	rc = src_open(uri, &env, &s, e);
 	if (rc < 0)
 		return rc;
+	/* Opening may have let go of the lock. */
+	if (a->source_count == ARRAY_LEN(a->sources)) {
+		src_close(s);
+		return err_set(e, -ENOSPC, "sources: more than %u", RAM_BACKINGS_MAX);
+	}
 	rc = place(a, gpa, bytes, s, offset, e);
 	if (rc < 0) {
 		src_close(s);

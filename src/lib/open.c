@@ -264,6 +264,8 @@ static int open_parts(struct apf *a, struct err *e)
 		rc = ioq_open(&io, &a->ioq, e);
 	if (rc == 0)
 		rc = lib_workers_open(a, e);
+	if (rc == 0)
+		rc = lib_net_open(a, e);
 	if (rc < 0)
 		return rc;
 	a->hst.io = ioq_io(a->ioq);
@@ -377,6 +379,7 @@ void apf_close(struct apf *a)
 		src_close(a->sources[i]);
 	lib_custom_close(a);
 	lib_swap_close(a);
+	net_lazy_close(a->net);
 	workers_close(a->workers);
 	lib_serve_close(a);
 	ioq_close(a->ioq);

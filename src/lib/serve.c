@@ -90,6 +90,7 @@ static void settle(struct apf *a)
 		}
 		more = lib_custom_take(a);
 		more = workers_reap(a->workers) || more;
+		more = net_lazy_pump(a->net) || more;
 	} while (more);
 }
 
@@ -145,7 +146,7 @@ void lib_let_go(struct apf *a)
 		wake(a);
 	}
 	if (sleeps(a) && (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a) ||
-			  workers_due(a->workers))) {
+			  workers_due(a->workers) || net_lazy_due(a->net))) {
 		/* On its way: who comes before it has got up need not wake it again. */
 		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
@@ -300,6 +301,29 @@ int lib_workers_open(struct apf *a, struct err *e)
 	int rc = lib_wake_fd(a, e);
 
 	return rc < 0 ? rc : workers_open(&cfg, &a->workers, e);
+}
+
+static void unlock_for_net(void *ctx)
+{
+	lib_unlock(ctx);
+}
+
+static void lock_for_net(void *ctx)
+{
+	lib_lock(ctx);
+}
+
+int lib_net_open(struct apf *a, struct err *e)
+{
+	const struct net_hub_cfg cfg = {
+		.begins = worker_begins,
+		.wake = wake_for_work,
+		.unlock = unlock_for_net,
+		.lock = lock_for_net,
+		.ctx = a,
+	};
+
+	return net_lazy_open(&cfg, &a->net, e);
 }
 
 int lib_wake_fd(struct apf *a, struct err *e)

@@ -18,6 +18,7 @@
 #include "base/types.h"
 #include "port/clock.h"
 #include "port/io.h"
+#include "port/net.h"
 #include "port/work.h"
 
 struct src;
@@ -69,6 +70,7 @@ struct src {
 struct src_env {
 	struct io io;
 	struct work work;
+	struct net net;
 	struct clock clock;
 	struct timers *timers; /* at most one armed timer per wrapper instance */
 	bool uncached;         /* files leave nothing in the page cache: port/io.h */

@@ -138,10 +138,10 @@ static void end_answered(struct src_custom *c, struct slot *s)
 		return;
 	}
 	if (s->why[0])
-		(void)err_set(&why, s->code, "%s: read at byte %llu: %s", c->src.ops->name, at,
+		(void)err_set(&why, s->code, "%s: read at byte %llu: %s", c->hooks.name, at,
 			      s->why);
 	else
-		(void)err_sys(&why, s->code, "%s: read at byte %llu", c->src.ops->name, at);
+		(void)err_sys(&why, s->code, "%s: read at byte %llu", c->hooks.name, at);
 	end(c, s, &why);
 }
 
@@ -170,7 +170,7 @@ static void custom_cancel(struct src *src, struct src_read *rd)
 
 	ASSERT(s->rd == rd);
 	if (state_of(load(s)) == SLOT_WAITING) {
-		(void)err_sys(&why, -ECANCELED, "%s: read at byte %llu", src->ops->name,
+		(void)err_sys(&why, -ECANCELED, "%s: read at byte %llu", c->hooks.name,
 			      (unsigned long long)rd->offset);
 		end(c, s, &why);
 		return;
@@ -190,10 +190,30 @@ static void custom_close(struct src *src)
 	c->hooks.close(c->hooks.ctx);
 }
 
+static int custom_load(struct src *src, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	const struct src_custom *c = CONTAINER_OF(src, struct src_custom, src);
+
+	if (offset > src->size || len > src->size - offset)
+		return err_set(e, -EINVAL, "%s: bytes %llu to %llu are not in it", c->hooks.name,
+			       (unsigned long long)offset, (unsigned long long)(offset + len));
+	return c->hooks.load(c->hooks.ctx, offset, buf, len, e);
+}
+
+#define VMMS_NAME "the VMM's source"
+
 static const struct src_ops custom_ops = {
-	.name = "the VMM's source",
+	.name = VMMS_NAME,
 	.read = custom_read,
 	.cancel = custom_cancel,
+	.close = custom_close,
+};
+
+static const struct src_ops loadable_ops = {
+	.name = "custom",
+	.read = custom_read,
+	.cancel = custom_cancel,
+	.load = custom_load,
 	.close = custom_close,
 };
 
@@ -213,8 +233,10 @@ int src_custom_open(uint64_t size, const struct src_custom_hooks *hooks,
 		free(c);
 		return err_set(e, -ENOMEM, "custom source: out of memory");
 	}
-	c->src = (struct src){.ops = &custom_ops, .size = size};
+	c->src = (struct src){.ops = hooks->load ? &loadable_ops : &custom_ops, .size = size};
 	c->hooks = *hooks;
+	if (!c->hooks.name)
+		c->hooks.name = VMMS_NAME;
 	c->slot_count = env->reads_max;
 	for (uint32_t i = c->slot_count; i-- > 0;) {
 		/* No id is 0. */

@@ -28,6 +28,9 @@ struct src_custom_hooks {
 	/* The source is being closed: nothing is outstanding. */
 	void (*close)(void *ctx);
 	void *ctx;
+	/* As port/source.h has it; NULL: it cannot be read while it is opened. */
+	int (*load)(void *ctx, uint64_t offset, void *buf, size_t len, struct err *e);
+	const char *name; /* for messages, valid until close; NULL: it is the VMM's */
 };
 
 /* What the answerer is to be told next. */

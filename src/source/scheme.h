@@ -21,10 +21,20 @@ struct src_scheme {
 		    struct src **ret, struct err *e);
 };
 
+/* How a checked URI is named in messages: of a network without credentials and query. */
+void src_shown(const struct uri *u, char *to, size_t bytes);
+
 extern const struct src_scheme src_file_scheme;
 extern const struct src_scheme src_zero_scheme;
 extern const struct src_scheme src_delay_scheme;
 extern const struct src_scheme src_fault_scheme;
 extern const struct src_scheme src_zst_scheme;
+extern const struct src_scheme src_nbd_scheme;
+extern const struct src_scheme src_nbds_scheme;
+extern const struct src_scheme src_nbd_unix_scheme;
+extern const struct src_scheme src_nbds_unix_scheme;
+extern const struct src_scheme src_http_scheme;
+extern const struct src_scheme src_https_scheme;
+extern const struct src_scheme src_s3_scheme;
 
 #endif

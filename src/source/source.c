@@ -18,6 +18,13 @@ static const struct src_scheme *const schemes[] = {
 	&src_delay_scheme,
 	&src_fault_scheme,
 	&src_zst_scheme,
+	&src_nbd_scheme,
+	&src_nbds_scheme,
+	&src_nbd_unix_scheme,
+	&src_nbds_unix_scheme,
+	&src_http_scheme,
+	&src_https_scheme,
+	&src_s3_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */
@@ -122,6 +129,31 @@ static int src_plan_keys(const struct src_plan *p, struct err *e)
 	return 0;
 }
 
+/*
+ * Behind a URL's '?' stands what is the server's. Where it has the name of a wrapper's key it is
+ * taken for a slip; %XX for one of its letters says that it is none.
+ */
+static int src_plan_query(const struct src_plan *p, struct err *e)
+{
+	const char *at = p->uri.url ? strchr(p->uri.path, '?') : NULL;
+
+	while (at) {
+		const char *word = at + 1;
+		size_t len = strcspn(word, "=&;");
+
+		for (unsigned i = 0; i + 1 < p->uri.schemes; i++) {
+			for (const char *const *k = p->chain[i]->keys; *k; k++) {
+				if (strlen(*k) == len && strncmp(*k, word, len) == 0)
+					return err_set(e, -EINVAL, "source URI: '%s' is a key of "
+						       "'%s': behind a URL keys stand after '#', "
+						       "not '?'", *k, p->chain[i]->name);
+			}
+		}
+		at = strpbrk(word, "&;");
+	}
+	return 0;
+}
+
 static int src_plan_make(const char *uri, struct src_plan *p, struct err *e)
 {
 	int rc = uri_parse(uri, &p->uri, e);
@@ -130,6 +162,8 @@ static int src_plan_make(const char *uri, struct src_plan *p, struct err *e)
 		rc = src_plan_chain(p, e);
 	if (rc == 0)
 		rc = src_plan_keys(p, e);
+	if (rc == 0)
+		rc = src_plan_query(p, e);
 	for (unsigned i = 0; rc == 0 && i < p->uri.schemes; i++)
 		rc = p->chain[i]->check(&p->uri, e);
 	return rc;

@@ -7,6 +7,14 @@
  *   zero:       zeroes; size=64M
  *   zst:PATH    zstd frames with a seek table, decompressed; also zst+file:PATH;
  *               zst-cache=16M, manifest=FILE
+ *   nbd://HOST[:PORT]/EXPORT, nbds://…, nbd+unix:///EXPORT?socket=PATH, nbds+unix:///…
+ *               an NBD server's export; socket=, tls-certificates=, tls-psk-file=
+ *   http://…, https://…
+ *               a URL, with keys behind '#'; http-pin=, http-version=, http-ca=
+ *   s3://BUCKET/KEY
+ *               an object of an S3 store; profile=, region=, endpoint=, style=path or host,
+ *               http-version=, http-ca=
+ *               all of these: net-connections=, net-depth=, net-connect-ms=, net-stall-ms=
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/types.h"
+
 static bool is_digit(char c)
 {
 	return c >= '0' && c <= '9';
@@ -67,6 +69,17 @@ static int uri_decode(char *s, struct err *e)
 	return 0;
 }
 
+/* Of names with a '+' in them, which end the schemes: its length, else 0. */
+static size_t uri_double_name(const char *s)
+{
+	static const char *const names[] = {"nbd+unix", "nbds+unix"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(s, names[i]) == 0)
+			return strlen(s);
+	return 0;
+}
+
 /* Cuts s at each '+'. */
 static int uri_split_schemes(struct uri *u, char *s, struct err *e)
 {
@@ -76,7 +89,7 @@ static int uri_split_schemes(struct uri *u, char *s, struct err *e)
 		return err_set(e, -EINVAL, "source URI: a scheme is missing beside '+' in '%.60s'",
 			       s);
 	for (; s; s = plus) {
-		plus = strchr(s, '+');
+		plus = uri_double_name(s) ? NULL : strchr(s, '+');
 		if (plus)
 			*plus++ = '\0';
 		if (u->schemes == URI_SCHEMES_MAX)
@@ -107,6 +120,14 @@ static int uri_add_param(struct uri *u, char *s, struct err *e)
 	return uri_decode(eq + 1, e);
 }
 
+static bool uri_ends_in_url(const char *schemes)
+{
+	const char *plus = strrchr(schemes, '+');
+	const char *last = plus ? plus + 1 : schemes;
+
+	return strcmp(last, "http") == 0 || strcmp(last, "https") == 0;
+}
+
 static int uri_split_params(struct uri *u, char *s, struct err *e)
 {
 	while (s) {
@@ -133,10 +154,11 @@ int uri_parse(const char *text, struct uri *ret, struct err *e)
 	if (len == 0)
 		return err_set(e, -EINVAL, "source URI: it is empty");
 	if (len > URI_LEN_MAX)
-		return err_set(e, -EINVAL, "source URI: longer than %d bytes: '%.40s...'",
-			       URI_LEN_MAX, text);
+		return err_set(e, -EINVAL, "source URI: longer than %d bytes: '%.*s...'",
+			       URI_LEN_MAX, (int)min_u64(strcspn(text, ":"), 40), text);
 	u->schemes = 0;
 	u->params = 0;
+	u->url = false;
 	memcpy(u->text, text, len + 1);
 	len = uri_schemes_len(u->text);
 	if (len == 0) {
@@ -147,11 +169,12 @@ int uri_parse(const char *text, struct uri *ret, struct err *e)
 	rest = u->text + len + 1;
 	u->text[len] = '\0';
 	u->path = rest;
-	query = strchr(rest, '?');
+	u->url = uri_ends_in_url(u->text);
+	query = strchr(rest, u->url ? '#' : '?');
 	if (query)
 		*query++ = '\0';
 	rc = uri_split_schemes(u, u->text, e);
-	if (rc == 0)
+	if (rc == 0 && !u->url)
 		rc = uri_decode(rest, e);
 	/* "file:x?" is harmless: a script with nothing to add. */
 	if (rc == 0 && query && *query)

@@ -3,15 +3,19 @@
  * The syntax of source URIs, without any meaning: pure, fuzzable, no allocation.
  *
  *   scheme[+scheme...]:path[?key=value[&key=value...]]
+ *   [scheme+...]http[s]:url[#key=value[&key=value...]]
  *   path                       no scheme: a file, taken literally
  *
  * What stands before the first ':' is a scheme if it consists of letters, digits, '+'
  * and '-' only; so a file named a:b is written ./a:b. In path and values of a URI with
- * a scheme %XX stands for a byte. Test: tests/unit/uri_test.c.
+ * a scheme %XX stands for a byte. A URL is taken as it is written, its own query among
+ * it: keys stand where a URL has its fragment, which is for no server. "nbd+unix" and
+ * "nbds+unix" are schemes. Test: tests/unit/uri_test.c.
  */
 #ifndef SOURCE_URI_H
 #define SOURCE_URI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -29,7 +33,8 @@ struct uri_param {
 struct uri {
 	unsigned schemes;
 	const char *scheme[URI_SCHEMES_MAX]; /* as written: the outermost wrapper first */
-	const char *path;                    /* decoded; may be empty */
+	const char *path;                    /* decoded but for URLs; may be empty */
+	bool url;                            /* path is a URL's, behind its scheme's ':' */
 	unsigned params;
 	struct uri_param param[URI_PARAMS_MAX]; /* no key twice, no value empty */
 	char text[URI_LEN_MAX + 1];

@@ -665,13 +665,15 @@ static int zst_scheme_open(const struct uri *u, struct src *inner, const struct 
 {
 	struct src *file = inner;
 	struct src_zst_opts opts;
+	char name[ERR_TEXT_MAX];
 	int rc = zst_parse(u, &opts, e);
 
 	if (rc == 0 && !inner)
 		rc = src_file_open(u->path, env, &file, e);
 	if (rc < 0)
 		return rc;
-	rc = src_zst_open(file, u->path, &opts, env, ret, e);
+	src_shown(u, name, sizeof(name));
+	rc = src_zst_open(file, name, &opts, env, ret, e);
 	if (rc < 0 && !inner)
 		src_close(file);
 	return rc;

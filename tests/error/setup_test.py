@@ -33,7 +33,7 @@ class Setup(unittest.TestCase):
             done = self.run_with({}, *words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertEqual(done.stderr, "asyncpf: wrong usage: tools/setup: which purpose?; "
-                                          "say demo, test, valgrind, model, fuzz "
+                                          "say demo, test, valgrind, model, fuzz, s3 "
                                           "or deb\n")
 
     def test_without_root_it_says_what_to_install(self):
@@ -46,7 +46,8 @@ class Setup(unittest.TestCase):
         self.assertRegex(done.stderr,
                          r"\Aasyncpf: cannot install: packages:[^:]*: not root; run as root: "
                          r"apt-get install -y( libc6-dev)? meson liburing-dev libseccomp-dev"
-                         r"( libslirp-dev)? libzstd-dev libxxhash-dev libssl-dev "
+                         r"( libslirp-dev)? libzstd-dev libxxhash-dev libssl-dev libnbd-dev "
+                         r"libcurl4-openssl-dev "
                          r"libcmocka-dev\n\Z")
 
     def test_with_root_it_installs_what_is_missing_alone(self):
@@ -60,8 +61,8 @@ class Setup(unittest.TestCase):
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
         self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)?( libslirp-dev)? "
-                                   r"iproute2 mandoc acl zstd zsh "
-                                   r"fish( systemtap-sdt-dev)? spin\Z")
+                                   r"iproute2 mandoc nbdkit qemu-utils nginx-light openssl acl "
+                                   r"zstd zsh fish( systemtap-sdt-dev)? spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
         self.assertEqual(done.returncode, 1)
@@ -88,8 +89,8 @@ class Setup(unittest.TestCase):
 
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
-        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "setfacl",
-                 "zstd", "zsh", "fish", "spin", "ip")
+        names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "nbdkit",
+                 "qemu-nbd", "nginx", "openssl", "setfacl", "zstd", "zsh", "fish", "spin", "ip")
         for header in ("stdio.h", "slirp/libslirp.h", "x86_64-linux-gnu/sys/sdt.h"):
             if not os.path.exists(f"/usr/include/{header}"):
                 self.skipTest(f"no {header} here")

@@ -97,7 +97,7 @@ def check_files(source, root, have):
                for path in (source / "docs").rglob("*")
                if path.suffix in (".md", ".svg")}
     wanted |= {doc / "examples" / path.name for path in (source / "examples").glob("*.c")}
-    wanted |= {pathlib.Path("usr/share/man/man1", path.name)
+    wanted |= {pathlib.Path(f"usr/share/man/man{path.suffix[1:]}", path.name)
                for path in (source / "docs/man").iterdir()}
     wanted |= {pathlib.Path("usr/include/asyncpf", path.name)
                for path in (source / "include/asyncpf").iterdir()}
@@ -157,19 +157,29 @@ def check_version(source, root, pkg):
             raise Failure(f"{who}: {what}, not {version}")
 
 
-def check_static(source, folder, compiler, pkg):
-    """A program without any shared library, by pkg-config's word alone."""
-    program = folder / "static"
-    run(*compiler, "-static", source / "examples/minimal.c", "-o", program,
-        *pkg("--static", "--cflags", "--libs").split())
-    if "NEEDED" in run("readelf", "-d", program):
-        raise Failure("a static program needs a shared library")
-    if os.access("/dev/kvm", os.R_OK | os.W_OK):
-        image = folder / "image"
-        image.write_bytes(os.urandom(64 * 4096))
-        want = sum(image.read_bytes()[i * 4096] for i in range(16))
-        if run(program, image) != f"{want}\n":
-            raise Failure("a static program read something else than its image")
+def check_programs(source, folder, compiler, pkg, libdir):
+    """One without any shared library, and one with, by pkg-config's word alone; each reads its
+    image, and the second finds the module for sources over a network beside its library."""
+    image = folder / "image"
+    image.write_bytes(os.urandom(64 * 4096))
+    want = sum(image.read_bytes()[i * 4096] for i in range(16))
+    for kind, words, refusal in (("static", ["-static"], "linked statically"),
+                                 ("shared", [], "onnect")):
+        program = folder / kind
+        run(*compiler, *words, source / "examples/minimal.c", "-o", program,
+            *pkg(*("--" + word[1:] for word in words), "--cflags", "--libs").split())
+        if words and "NEEDED" in run("readelf", "-d", program):
+            raise Failure("a static program needs a shared library")
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            continue
+        env = dict(os.environ, LD_LIBRARY_PATH=str(libdir))
+        env.pop("ASYNCPF_NET_MODULE", None)
+        if run(program, image, env=env) != f"{want}\n":
+            raise Failure(f"a {kind} program read something else than its image")
+        done = subprocess.run([program, "nbd://127.0.0.1:1/x"], capture_output=True, text=True,
+                              check=False, timeout=60, env=env)
+        if done.returncode == 0 or refusal not in done.stderr:
+            raise Failure(f"a {kind} program with a source over a network: {done.stderr}")
 
 
 def check_make(source, made, folder, compiler):
@@ -187,7 +197,7 @@ def check_make(source, made, folder, compiler):
 
     check_library(source, libdir)
     check_version(source, root, pkg)
-    check_static(source, folder, compiler, pkg)
+    check_programs(source, folder, compiler, pkg, libdir)
     run("make", "-s", "uninstall", *where, cwd=made.parent)
     left = [str(path.relative_to(root)) for path in root.rglob("*")]
     if left:

@@ -5,9 +5,9 @@ stands in meson.build says little, it may be overridden, or not reach a target.
 
 usage: hardening_test.py FOLDER... [-- COMPILER [OPTION]...]
 
-Each FOLDER is searched for asyncpf and libasyncpf.so.VERSION, a build folder also for the
-archives of objects. With a compiler, a program is built with everything off, and must fail each
-check: a check that finds nothing wrong there would find nothing wrong anywhere.
+Each FOLDER is searched for asyncpf, asyncpf-net.so and libasyncpf.so.VERSION, a build folder also
+for the archives of objects. With a compiler, a program is built with everything off, and must fail
+each check: a check that finds nothing wrong there would find nothing wrong anywhere.
 """
 import pathlib
 import re
@@ -137,7 +137,7 @@ def check_marks(folder):
 
 
 def found_in(folder):
-    names = re.compile(r"(?:asyncpf|libasyncpf\.so\.\d+\.\d+\.\d+)\Z")
+    names = re.compile(r"(?:asyncpf|asyncpf-net\.so|libasyncpf\.so\.\d+\.\d+\.\d+)\Z")
     return [path for path in sorted(folder.rglob("*"))
             if names.match(path.name) and path.is_file() and not path.is_symlink()
             and path.read_bytes()[:4] == b"\x7fELF"]
@@ -161,8 +161,9 @@ def main():
     bad = check_bare(compiler) if compiler else []
     for folder in folders:
         binaries = found_in(folder)
-        if {path.name.split(".")[0] for path in binaries} != {"asyncpf", "libasyncpf"}:
-            bad.append(f"{folder}: has {[path.name for path in binaries]}, not both of them")
+        if {path.name.split(".")[0] for path in binaries} != {"asyncpf", "asyncpf-net",
+                                                              "libasyncpf"}:
+            bad.append(f"{folder}: has {[path.name for path in binaries]}, not all three")
         for path in binaries:
             binary = Binary(path)
             bad += [f"{path}: {check.__name__.replace('_', ' ')}"

@@ -37,7 +37,8 @@ static void count_close(void *ctx)
 
 static void bed_init(struct bed *b)
 {
-	const struct src_custom_hooks hooks = {count_wake, count_close, b};
+	const struct src_custom_hooks hooks = {.wake = count_wake, .close = count_close,
+					       .ctx = b};
 
 	fixture_init(&b->fx);
 	b->wakes = 0;
@@ -296,7 +297,7 @@ static void done_may_read_again_when_the_pool_was_used_up(void **state)
 
 static void sizes_are_checked(void **state)
 {
-	const struct src_custom_hooks hooks = {count_wake, count_close, NULL};
+	const struct src_custom_hooks hooks = {.wake = count_wake, .close = count_close};
 	struct src_custom *c = NULL;
 	struct fixture fx;
 	struct err e;

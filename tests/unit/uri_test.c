@@ -53,6 +53,26 @@ static void plain_path_is_a_file_taken_literally(void **state)
 	}
 }
 
+static void a_url_is_taken_as_it_is_written(void **state)
+{
+	struct uri u;
+
+	(void)state;
+	assert_int_equal(uri_parse("delay+https://u:p@h:8/a%20b%3F?x=%41&ms=2&y#ms=1%30", &u,
+				   NULL), 0);
+	assert_int_equal(u.schemes, 2);
+	assert_string_equal(u.scheme[1], "https");
+	assert_true(u.url);
+	assert_string_equal(u.path, "//u:p@h:8/a%20b%3F?x=%41&ms=2&y");
+	assert_int_equal(u.params, 1);
+	assert_string_equal(uri_value(&u, "ms"), "10");
+	assert_int_equal(uri_parse("delay+nbd+unix:///a%20b?socket=/s&ms=1", &u, NULL), 0);
+	assert_int_equal(u.schemes, 2);
+	assert_string_equal(u.scheme[1], "nbd+unix");
+	assert_false(u.url);
+	assert_string_equal(u.path, "///a b");
+}
+
 static void numbers_and_sizes(void **state)
 {
 	uint64_t v = 99;
@@ -93,6 +113,12 @@ static void numbers_and_sizes(void **state)
 static void good_uris_pass_the_check(void **state)
 {
 	static const char *const good[] = {
+		"nbd://h", "nbd://h:1/a/b", "nbd://[::1]:10809/x", "nbd+unix:///?socket=/s",
+		"nbds://a@h/x?tls-psk-file=/k", "nbds://h/x?tls-certificates=/c&net-depth=256",
+		"nbds+unix:///x?socket=/s&tls-psk-file=/k", "http://h", "https://u:p@[::1]:8/x?y#",
+		"delay+http://h/x?%75s=1&usa=2#us=3", "zst+https://h/x?y=z#zst-cache=1M",
+		"s3://bucket/key", "zst+s3://b.u-c/a/b%20%3F?profile=x&region=eu-1&net-depth=3",
+		"delay+s3://b/k?ms=1&endpoint=http://localhost:7480&style=path&http-version=1.1",
 		"file:image.raw", "image.raw", "zero:?size=64M", "delay+file:image.raw?us=5000",
 		"delay+fault+file:x?ms=1&fault-error-after=10", "file:x?",
 		"delay+zero:?size=1&us=0",
@@ -111,15 +137,30 @@ static void good_uris_pass_the_check(void **state)
 	}
 }
 
+struct bad_uri {
+	const char *uri;
+	const char *text; /* a part of the message */
+};
+
+static void all_are_bad(const struct bad_uri *bad, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct err e = {.text = ""};
+
+		if (src_check(bad[i].uri, &e) != -EINVAL || e.code != -EINVAL ||
+		    !strstr(e.text, bad[i].text))
+			fail_msg("%s: %d '%s', expected '%s'", bad[i].uri, e.code, e.text,
+				 bad[i].text);
+		assert_int_equal(src_check(bad[i].uri, NULL), -EINVAL);
+	}
+}
+
 static void bad_uris_are_told_what_is_wrong(void **state)
 {
-	static const struct {
-		const char *uri;
-		const char *text; /* a part of the message */
-	} bad[] = {
+	static const struct bad_uri bad[] = {
 		{"", "empty"},
-		{"nbd:host", "no scheme 'nbd'; there are file:, zero:, delay+, fault+"},
-		{"delay+nbd:host?us=1", "no scheme 'nbd'"},
+		{"nbx:host", "no scheme 'nbx'; there are file:, zero:, delay+, fault+"},
+		{"delay+nbx:host?us=1", "no scheme 'nbx'"},
 		{"File:x", "no scheme 'File'"},
 		{"delay++file:x", "missing beside '+' in 'delay++file'"},
 		{"+file:x", "missing beside '+' in '+file'"},
@@ -171,15 +212,50 @@ static void bad_uris_are_told_what_is_wrong(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-		struct err e = {.text = ""};
+	all_are_bad(bad, ARRAY_LEN(bad));
+}
 
-		if (src_check(bad[i].uri, &e) != -EINVAL || e.code != -EINVAL ||
-		    !strstr(e.text, bad[i].text))
-			fail_msg("%s: %d '%s', expected '%s'", bad[i].uri, e.code, e.text,
-				 bad[i].text);
-		assert_int_equal(src_check(bad[i].uri, NULL), -EINVAL);
-	}
+static void bad_uris_of_networks_are_told_what_is_wrong(void **state)
+{
+	static const struct bad_uri bad[] = {
+		{"nbd:host", "a host is missing, as in nbd://host/export"},
+		{"nbd://", "the host is missing"},
+		{"nbd://:1/x", "the host is missing"},
+		{"nbd://h:0/x", "the port is not 1 to 65535"},
+		{"nbd://h:65536/x", "the port is not 1 to 65535"},
+		{"nbd://h:1x/x", "the port is not 1 to 65535"},
+		{"nbd://[::1/x", "a ']' is missing"},
+		{"nbd://[::1]2/x", "a ']' is missing"},
+		{"nbd://h/x?socket=/s", "socket= belongs to nbd+unix"},
+		{"nbd://h/x?tls-psk-file=/s", "belong to nbds"},
+		{"nbds://h/x", "nbds needs tls-certificates=FOLDER"},
+		{"nbds+unix:///x?socket=/s&tls-certificates=/c", "needs tls-psk-file=FILE"},
+		{"nbd+unix:///x", "is written nbd+unix:///export?socket="},
+		{"nbd+unix://h/x?socket=/s", "is written nbd+unix:///export?socket="},
+		{"unix:///x?socket=/s", "no scheme 'unix'"},
+		{"nbd+unix+file:x", "'nbd' wraps nothing"},
+		{"nbd://h/x?net-depth=257", "net-depth=257: not a number from 1 to 256"},
+		{"nbd://h/x?http-pin=no", "takes the key 'http-pin'"},
+		{"s3:bucket/key", "is written s3://bucket/key"},
+		{"s3://bucket", "is written s3://bucket/key"},
+		{"s3://bucket/", "is written s3://bucket/key"},
+		{"s3://AKIA:word@bucket/key", "credentials are not written into the URI"},
+		{"s3://b/k?style=dns", "style=dns: path or host"},
+		{"s3://b/k?http-pin=no", "takes the key 'http-pin'"},
+		{"http:x", "a host is missing, as in https://host/path"},
+		{"http:///x", "the host is missing"},
+		{"https://user:word@h:word/x", "the port is not 1 to 65535"},
+		{"http://h/a b", "a blank is written %20"},
+		{"http://h/x#http-pin=maybe", "http-pin=maybe: yes or no"},
+		{"http://h/x#http-version=3", "http-version=3: 1.1 or 2"},
+		{"http://h/x#us=1", "takes the key 'us'"},
+		{"delay+http://h/x?us=1#us=2", "'us' is a key of 'delay': behind a URL keys stand "
+					       "after '#'"},
+		{"delay+http://h/x?a=b&us=1#us=2", "'us' is a key of 'delay'"},
+	};
+
+	(void)state;
+	all_are_bad(bad, ARRAY_LEN(bad));
 }
 
 static void length_limit_is_exact(void **state)
@@ -257,9 +333,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses_schemes_path_and_keys),
 		cmocka_unit_test(plain_path_is_a_file_taken_literally),
+		cmocka_unit_test(a_url_is_taken_as_it_is_written),
 		cmocka_unit_test(numbers_and_sizes),
 		cmocka_unit_test(good_uris_pass_the_check),
 		cmocka_unit_test(bad_uris_are_told_what_is_wrong),
+		cmocka_unit_test(bad_uris_of_networks_are_told_what_is_wrong),
 		cmocka_unit_test(length_limit_is_exact),
 		cmocka_unit_test(too_many_keys),
 		cmocka_unit_test(random_text_is_harmless),

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See aws_config.h. */
+#include "net/aws_config.h"
+
+#include <string.h>
+
+struct piece {
+	const char *at;
+	size_t len;
+};
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r';
+}
+
+static struct piece trim(struct piece p)
+{
+	while (p.len > 0 && is_blank(*p.at)) {
+		p.at++;
+		p.len--;
+	}
+	while (p.len > 0 && is_blank(p.at[p.len - 1]))
+		p.len--;
+	return p;
+}
+
+static bool is(struct piece p, const char *text)
+{
+	return p.len == strlen(text) && memcmp(p.at, text, p.len) == 0;
+}
+
+/* "profile   x" is "profile x". */
+static bool is_section(struct piece p, const char *section)
+{
+	const char *blank = strchr(section, ' ');
+	size_t first = blank ? (size_t)(blank - section) : 0;
+	struct piece rest;
+
+	if (!blank)
+		return is(p, section);
+	if (p.len <= first || memcmp(p.at, section, first) != 0 || !is_blank(p.at[first]))
+		return false;
+	rest = trim((struct piece){p.at + first, p.len - first});
+	return is(rest, blank + 1);
+}
+
+static void take(struct piece line, struct aws_wanted *w, unsigned count)
+{
+	const char *mark = memchr(line.at, '=', line.len);
+	struct piece key, value;
+
+	if (!mark)
+		return;
+	key = trim((struct piece){line.at, (size_t)(mark - line.at)});
+	value = trim((struct piece){mark + 1, line.len - (size_t)(mark + 1 - line.at)});
+	for (unsigned i = 0; i < count; i++) {
+		bool bad = value.len == 0 || value.len >= w[i].room;
+
+		if (!is(key, w[i].key))
+			continue;
+		for (size_t k = 0; k < value.len && !bad; k++)
+			bad = (unsigned char)value.at[k] < ' ' || value.at[k] == 0x7f;
+		w[i].bad = bad;
+		if (bad)
+			continue;
+		memcpy(w[i].to, value.at, value.len);
+		w[i].to[value.len] = '\0';
+	}
+}
+
+bool aws_config_read(const char *text, size_t len, const char *section, struct aws_wanted *wanted,
+		     unsigned count)
+{
+	bool inside = false, found = false;
+
+	while (len > 0) {
+		const char *end = memchr(text, '\n', len);
+		struct piece line = {text, end ? (size_t)(end - text) : len};
+		bool indented = line.len > 0 && is_blank(*line.at);
+
+		text += line.len + (end != NULL);
+		len -= line.len + (end != NULL);
+		line = trim(line);
+		if (line.len == 0 || indented || *line.at == '#' || *line.at == ';')
+			continue;
+		if (*line.at == '[') {
+			const char *close = memchr(line.at, ']', line.len);
+
+			inside = close && is_section(trim((struct piece){line.at + 1,
+				(size_t)(close - line.at - 1)}), section);
+			found = found || inside;
+		} else if (inside) {
+			take(line, wanted, count);
+		}
+	}
+	return found;
+}

@@ -1,0 +1,765 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * NBD by libnbd's asynchronous calls: a peer of peer.h. Owns up to NBD_CONNS_MAX connections, each
+ * a handle of libnbd, and a buffer for each command: what is given up may still be written to by a
+ * late answer. libnbd checks what the server says; what it means for us is checked here.
+ *
+ * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
+ * what happened, and settle(), after each call, acts. Threads: the loop's, but for name lookups.
+ * Test: tests/integration/net_nbd_test.c.
+ *
+ * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
+ * for again. With several allowed (NBD_FLAG_CAN_MULTI_CONN), one more is made when each has
+ * NBD_BUSY commands under way.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libnbd.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "net/peer.h"
+
+#define NBD_CONNS_MAX 16u
+#define NBD_CONNS 4u
+#define NBD_DEPTH 64u
+#define NBD_BUSY 4u
+#define NBD_REQ_BYTES (256u << 10)
+#define NBD_CONNECT_MS 10000u
+#define NBD_STALL_MS 5000u
+#define NBD_PAUSE_NS (50 * NS_PER_MS)
+#define NBD_PAUSE_MAX_NS (2 * NS_PER_S)
+/* What is known to be zeroes, 16 bytes each; what comes after that many is read. */
+#define NBD_ZEROES_MAX 32768u
+#define NBD_STATUS_BYTES (1ull << 30)
+
+_Static_assert(NBD_CONNS_MAX < NET_TIMERS_MAX, "one for each connection");
+
+enum conn_state { CONN_NONE, CONN_LOOKUP, CONN_CONNECTING, CONN_READY };
+
+struct nbd_conn {
+	struct nbd_peer *peer;
+	enum conn_state state;
+	struct nbd_handle *h;
+	struct net_fd *fd;
+	struct nbd_start *start;  /* while CONN_LOOKUP */
+	struct timer timer;       /* the end of patience */
+	unsigned commands;        /* under way */
+	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
+	struct nbd_command *over; /* answered, and to be looked at by settle() */
+	int code;                 /* -Exxx, and what a call of libnbd's said when it failed */
+	char why[ERR_TEXT_MAX];
+};
+
+struct nbd_command {
+	struct nbd_conn *conn; /* NULL: free */
+	struct net_req *req;   /* NULL: nobody wants it any more, or it is no read */
+	bool status;           /* it asks what is allocated */
+	uint32_t head;         /* bytes before the request's, for the server's alignment */
+	unsigned char *buf;
+	int error;
+	bool is_over;
+	struct nbd_command *next;
+};
+
+/* A connection whose server's name is being looked up, on a thread of its own. */
+struct nbd_start {
+	struct net_errand errand;
+	struct nbd_handle *h;
+	struct nbd_conn *conn; /* the loop's: not for the errand's thread */
+	char *host, *port;
+	int rc, code;
+	char why[ERR_TEXT_MAX];
+};
+
+struct zeroes {
+	uint64_t from, to;
+};
+
+struct nbd_peer {
+	struct net_peer peer;
+	const struct net_target *target;
+	struct nbd_conn conns[NBD_CONNS_MAX];
+	unsigned conns_max;
+	bool multi;          /* the server allows more than one */
+	uint64_t more_at_ns; /* when one more may be tried */
+	unsigned fails;      /* connections, since a read was answered */
+	struct nbd_command *commands;
+	unsigned commands_max;
+	uint64_t block_min;
+	uint32_t depth;
+	/* What is allocated: */
+	bool asking, asked; /* it is under way; it is over */
+	uint64_t status_at, status_next;
+	struct zeroes *zeroes;
+	size_t zeroes_count;
+};
+
+static void settle(struct nbd_conn *c);
+
+static struct nbd_peer *peer_of(struct net_peer *p)
+{
+	return CONTAINER_OF(p, struct nbd_peer, peer);
+}
+
+static struct timers *timers_of(const struct nbd_conn *c)
+{
+	return net_loop_timers(net_src_loop(c->peer->peer.src));
+}
+
+static uint64_t stall_ns(const struct nbd_peer *p)
+{
+	return (p->target->stall_ms ? p->target->stall_ms : NBD_STALL_MS) * NS_PER_MS;
+}
+
+/* ---- what is known to be zeroes ---- */
+
+static bool nbd_zeroes(const struct net_peer *peer, uint64_t offset, uint32_t len)
+{
+	const struct nbd_peer *p = CONTAINER_OF((struct net_peer *)peer, struct nbd_peer, peer);
+	size_t lo = 0, hi = p->zeroes_count;
+
+	/* The first that ends behind offset. */
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (p->zeroes[mid].to <= offset)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->zeroes_count && p->zeroes[lo].from <= offset &&
+	       offset + len <= p->zeroes[lo].to;
+}
+
+static void add_zeroes(struct nbd_peer *p, uint64_t from, uint64_t to)
+{
+	struct zeroes *last = p->zeroes_count ? &p->zeroes[p->zeroes_count - 1] : NULL;
+
+	if (last && last->to == from)
+		last->to = to;
+	else if (p->zeroes_count < NBD_ZEROES_MAX)
+		p->zeroes[p->zeroes_count++] = (struct zeroes){from, to};
+}
+
+/* libnbd's callback: pairs of length and flags, from `offset` on. */
+static int on_extents(void *ctx, const char *context, uint64_t offset, uint32_t *entries,
+		      size_t count, int *error)
+{
+	struct nbd_peer *p = ctx;
+	uint64_t at = offset, size = net_size(p->peer.src);
+
+	(void)error;
+	if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 || offset != p->status_at)
+		return 0;
+	for (size_t i = 0; i + 1 < count && at < size; i += 2) {
+		uint64_t to = min_u64(at + entries[i], size);
+
+		if ((entries[i + 1] & LIBNBD_STATE_ZERO) && to > at)
+			add_zeroes(p, at, to);
+		at = to;
+	}
+	p->status_next = at;
+	return 0;
+}
+
+/* ---- commands ---- */
+
+static struct nbd_command *free_command(struct nbd_peer *p)
+{
+	for (unsigned i = 0; i < p->commands_max; i++)
+		if (!p->commands[i].conn)
+			return &p->commands[i];
+	return NULL;
+}
+
+/* libnbd's callback; 1: it need not be told that we know. */
+static int on_over(void *ctx, int *error)
+{
+	struct nbd_command *cmd = ctx;
+
+	cmd->error = *error;
+	cmd->is_over = true;
+	cmd->next = cmd->conn->over;
+	cmd->conn->over = cmd;
+	return 1;
+}
+
+static void command_free(struct nbd_command *cmd)
+{
+	free(cmd->buf);
+	*cmd = (struct nbd_command){.conn = NULL};
+}
+
+static void command_begins(struct nbd_command *cmd, struct nbd_conn *c)
+{
+	*cmd = (struct nbd_command){.conn = c};
+	if (c->commands++ == 0)
+		c->progress_ns = net_now_ns();
+}
+
+/* True: a call of libnbd's was made. */
+static bool ask_status(struct nbd_conn *c)
+{
+	struct nbd_peer *p = c->peer;
+	uint64_t size = net_size(p->peer.src);
+	struct nbd_command *cmd = free_command(p);
+	nbd_extent_callback extents = {.callback = on_extents, .user_data = p};
+	nbd_completion_callback over = {.callback = on_over, .user_data = cmd};
+
+	if (p->asked || p->asking || !cmd)
+		return false;
+	command_begins(cmd, c);
+	cmd->status = true;
+	p->asking = true;
+	p->status_next = p->status_at;
+	if (nbd_aio_block_status(c->h, min_u64(size - p->status_at, NBD_STATUS_BYTES),
+				 p->status_at, extents, over, 0) >= 0)
+		return true;
+	/* It is good for speed alone. */
+	p->asking = false;
+	p->asked = true;
+	c->commands--;
+	command_free(cmd);
+	return true;
+}
+
+static void status_over(struct nbd_conn *c, const struct nbd_command *cmd)
+{
+	struct nbd_peer *p = c->peer;
+
+	p->asking = false;
+	p->asked = cmd->error != 0 || p->status_next <= p->status_at ||
+		   p->status_next >= net_size(p->peer.src) || p->zeroes_count == NBD_ZEROES_MAX;
+	p->status_at = p->status_next;
+}
+
+static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
+{
+	struct net_src *s = c->peer->peer.src;
+	struct err why;
+
+	if (!cmd->req)
+		return;
+	if (cmd->error == 0) {
+		c->peer->fails = 0;
+		net_req_put(cmd->req, 0, cmd->buf + cmd->head, cmd->req->len);
+		net_req_done(s, cmd->req);
+	} else if (dead || cmd->error == ESHUTDOWN || cmd->error == ENOTCONN) {
+		net_req_again(s, cmd->req, 0);
+	} else {
+		(void)err_sys(&why, -cmd->error, "the server says");
+		net_req_fail(s, cmd->req, -EIO, why.text);
+	}
+}
+
+/* ---- connections ---- */
+
+static unsigned conns_in(const struct nbd_peer *p, enum conn_state state)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->conns_max; i++)
+		n += p->conns[i].state == state;
+	return n;
+}
+
+static void conn_close(struct nbd_conn *c)
+{
+	struct net_loop *l = net_src_loop(c->peer->peer.src);
+
+	timer_cancel(timers_of(c), &c->timer);
+	net_fd_del(l, c->fd);
+	c->fd = NULL;
+	if (c->start) {
+		/* Which owns the handle. */
+		c->start->conn = NULL;
+		net_errand_give_up(&c->start->errand);
+		c->start = NULL;
+		c->h = NULL;
+	}
+	nbd_close(c->h);
+	c->h = NULL;
+	c->state = CONN_NONE;
+	c->over = NULL;
+	c->commands = 0;
+}
+
+/* With all that was asked for on it. c->why says why. */
+static void conn_lost(struct nbd_conn *c)
+{
+	struct nbd_peer *p = c->peer;
+	struct net_src *s = p->peer.src;
+	bool was_ready = c->state == CONN_READY;
+	struct err why = {0};
+
+	conn_close(c);
+	for (unsigned i = 0; i < p->commands_max; i++) {
+		struct nbd_command *cmd = &p->commands[i];
+
+		if (cmd->conn != c)
+			continue;
+		/* It is not tried again: maybe it was that which the server could not take. */
+		p->asking = p->asking && !cmd->status;
+		p->asked = p->asked || cmd->status;
+		if (cmd->req)
+			net_req_again(s, cmd->req, 0);
+		command_free(cmd);
+	}
+	if (!net_is_open(s)) {
+		(void)err_set(&why, c->code < 0 ? c->code : -EIO, "%s", c->why);
+		net_open_failed(s, &why);
+		return;
+	}
+	if (conns_in(p, CONN_READY) > 0)
+		p->more_at_ns = net_now_ns() + NBD_PAUSE_MAX_NS;
+	else if (!was_ready || p->fails > 0)
+		net_src_hold(s, net_now_ns() +
+				net_backoff_ns(p->fails, NBD_PAUSE_NS, NBD_PAUSE_MAX_NS));
+	p->fails++;
+}
+
+/* The last call of libnbd's on this thread has failed. */
+static void note_error(struct nbd_conn *c)
+{
+	const char *text = nbd_get_error();
+	const char *colon = text ? strstr(text, ": ") : NULL;
+
+	/* Its own calls' names are for programmers. */
+	if (colon && strncmp(text, "nbd_", 4) == 0)
+		text = colon + 2;
+	c->code = -nbd_get_errno();
+	snprintf(c->why, sizeof(c->why), "%s", text ? text : "the connection was lost");
+}
+
+static int open_first(struct nbd_conn *c, uint64_t size)
+{
+	struct nbd_peer *p = c->peer;
+	int64_t min = nbd_get_block_size(c->h, LIBNBD_SIZE_MINIMUM);
+	int64_t max = nbd_get_block_size(c->h, LIBNBD_SIZE_MAXIMUM);
+	uint64_t bytes = max > 0 ? min_u64((uint64_t)max, NBD_REQ_BYTES) : NBD_REQ_BYTES;
+
+	p->block_min = min > 0 && is_pow2((uint64_t)min) ? (uint64_t)min : 1;
+	/* A request may grow by a block at both ends. */
+	if (p->block_min > 1 && max > 0)
+		bytes = min_u64(bytes, (uint64_t)max - min_u64((uint64_t)max, 2 * p->block_min));
+	bytes &= ~(PAGE_BYTES - 1);
+	if (bytes == 0 || p->block_min > 65536 || size == 0) {
+		snprintf(c->why, sizeof(c->why), size ? "the server's limits on requests are of no "
+			 "use" : "the export is empty");
+		return -1;
+	}
+	p->multi = nbd_can_multi_conn(c->h) == 1;
+	p->asked = nbd_can_meta_context(c->h, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1;
+	net_opened(p->peer.src, size, (uint32_t)bytes, p->depth);
+	return 0;
+}
+
+/* The handshake is over. -1: it is of no use, c->why says why. */
+static int conn_ready(struct nbd_conn *c)
+{
+	struct net_src *s = c->peer->peer.src;
+	int64_t size = nbd_get_size(c->h);
+
+	if (size < 0) {
+		note_error(c);
+		return -1;
+	}
+	if (!net_is_open(s)) {
+		if (open_first(c, (uint64_t)size) < 0)
+			return -1;
+	} else if ((uint64_t)size != net_size(s)) {
+		snprintf(c->why, sizeof(c->why), "the server announces %lld bytes, and had %llu: "
+			 "it is not the same export any more", (long long)size,
+			 (unsigned long long)net_size(s));
+		net_fail_waiting(s, -ESTALE, c->why);
+		return -1;
+	}
+	c->state = CONN_READY;
+	timer_cancel(timers_of(c), &c->timer);
+	return 0;
+}
+
+static void fd_ready(struct net_fd *f, uint32_t events)
+{
+	struct nbd_conn *c = f->ctx;
+	unsigned direction = nbd_aio_get_direction(c->h);
+	bool in = events & (EPOLLIN | EPOLLHUP | EPOLLERR);
+	bool out = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
+	int rc = 0;
+
+	if (in && (direction & LIBNBD_AIO_DIRECTION_READ))
+		rc = nbd_aio_notify_read(c->h);
+	else if (out && (direction & LIBNBD_AIO_DIRECTION_WRITE))
+		rc = nbd_aio_notify_write(c->h);
+	if (rc < 0)
+		note_error(c);
+	settle(c);
+}
+
+/* False: it cannot be waited for. */
+static bool watch(struct nbd_conn *c)
+{
+	struct net_loop *l = net_src_loop(c->peer->peer.src);
+	unsigned direction = nbd_aio_get_direction(c->h);
+	uint32_t events = 0;
+
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		events |= EPOLLIN;
+	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+		events |= EPOLLOUT;
+	/* While it connects, each address has a socket of its own, maybe of the same number. */
+	if (c->fd && c->state != CONN_READY) {
+		net_fd_del(l, c->fd);
+		c->fd = NULL;
+	}
+	if (c->fd)
+		net_fd_events(l, c->fd, events);
+	else
+		c->fd = net_fd_add(l, nbd_aio_get_fd(c->h), events, fd_ready, c);
+	return c->fd != NULL;
+}
+
+static void set_patience(struct nbd_conn *c)
+{
+	if (c->state != CONN_READY)
+		return;
+	if (c->commands == 0)
+		timer_cancel(timers_of(c), &c->timer);
+	else if (!timer_armed(&c->timer))
+		timer_arm(timers_of(c), &c->timer, c->progress_ns + stall_ns(c->peer));
+}
+
+static void out_of_patience(struct timer *tm, uint64_t now_ns)
+{
+	struct nbd_conn *c = CONTAINER_OF(tm, struct nbd_conn, timer);
+	uint64_t due = c->progress_ns + stall_ns(c->peer);
+
+	if (c->state == CONN_READY && due > now_ns) {
+		timer_arm(timers_of(c), tm, due);
+		return;
+	}
+	snprintf(c->why, sizeof(c->why), c->state == CONN_READY ? "the server does not answer" :
+		 c->state == CONN_LOOKUP ? "the name of the host is being looked up for too long" :
+		 "no connection in the time there is");
+	conn_lost(c);
+}
+
+/* After any call of libnbd's on it: what has come of it? */
+static void settle(struct nbd_conn *c)
+{
+	bool dead = nbd_aio_is_dead(c->h) || nbd_aio_is_closed(c->h);
+	struct nbd_command *cmd;
+
+	while ((cmd = c->over)) {
+		c->over = cmd->next;
+		c->commands--;
+		c->progress_ns = net_now_ns();
+		if (cmd->status)
+			status_over(c, cmd);
+		else
+			read_over(c, cmd, dead);
+		command_free(cmd);
+	}
+	if (!dead && c->state == CONN_CONNECTING && nbd_aio_is_ready(c->h) && conn_ready(c) < 0)
+		dead = true;
+	if (dead && !*c->why)
+		snprintf(c->why, sizeof(c->why), "the server has closed the connection");
+	if (!dead && c->state == CONN_READY && ask_status(c)) {
+		settle(c);
+		return;
+	}
+	if (dead || !watch(c))
+		conn_lost(c);
+	else
+		set_patience(c);
+}
+
+/* ---- connecting ---- */
+
+static bool has_authority(struct nbd_conn *c)
+{
+	const char *folder = c->peer->target->certificates;
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/ca-cert.pem", folder) < (int)sizeof(path) &&
+	    access(path, R_OK) == 0)
+		return true;
+	c->code = -errno;
+	snprintf(c->why, sizeof(c->why), "the folder of certificates has no ca-cert.pem that can "
+		 "be read");
+	return false;
+}
+
+/* NULL: c->why says why. */
+static struct nbd_handle *make_handle(struct nbd_conn *c)
+{
+	const struct net_target *t = c->peer->target;
+	struct nbd_handle *h = nbd_create();
+	bool good = h && nbd_set_export_name(h, t->export) == 0 &&
+		    nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
+		    nbd_set_pread_initialize(h, false) == 0 &&
+		    nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
+
+	/* libnbd would go on without, and trust anybody. */
+	if (good && t->tls && !t->keys && !has_authority(c)) {
+		nbd_close(h);
+		return NULL;
+	}
+	if (good && t->tls)
+		good = nbd_set_tls_verify_peer(h, true) == 0 &&
+		       (!t->user || nbd_set_tls_username(h, t->user) == 0) &&
+		       (!t->certificates || nbd_set_tls_certificates(h, t->certificates) == 0) &&
+		       (!t->keys || nbd_set_tls_psk_file(h, t->keys) == 0);
+	if (good)
+		return h;
+	note_error(c);
+	nbd_close(h);
+	return NULL;
+}
+
+static void lookup_run(struct net_errand *er)
+{
+	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
+	const char *text;
+
+	st->rc = nbd_aio_connect_tcp(st->h, st->host, st->port);
+	text = st->rc < 0 ? nbd_get_error() : NULL;
+	st->code = text ? -nbd_get_errno() : 0;
+	if (text && strncmp(text, "nbd_", 4) == 0 && strstr(text, ": "))
+		text = strstr(text, ": ") + 2;
+	snprintf(st->why, sizeof(st->why), "%s", text ? text : "");
+}
+
+static void start_free(struct nbd_start *st)
+{
+	free(st->host);
+	free(st->port);
+	free(st);
+}
+
+static void lookup_drop(struct net_errand *er)
+{
+	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
+
+	nbd_close(st->h);
+	start_free(st);
+}
+
+static void lookup_done(struct net_errand *er)
+{
+	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
+	struct nbd_conn *c = st->conn;
+
+	c->start = NULL;
+	c->h = st->h;
+	c->state = CONN_CONNECTING;
+	c->code = st->code;
+	snprintf(c->why, sizeof(c->why), "%s", st->why);
+	start_free(st);
+	settle(c);
+}
+
+/* Takes the handle; -1: c->why says why not. */
+static int look_up(struct nbd_conn *c, struct nbd_handle *h)
+{
+	struct nbd_start *st = calloc(1, sizeof(*st));
+	struct err e = {.text = "out of memory"};
+
+	if (st) {
+		st->errand = (struct net_errand){
+			.run = lookup_run, .done = lookup_done, .drop = lookup_drop};
+		st->h = h;
+		st->conn = c;
+		st->host = strdup(c->peer->target->host);
+		st->port = strdup(c->peer->target->port);
+	}
+	if (!st || !st->host || !st->port ||
+	    net_errand_start(net_src_loop(c->peer->peer.src), &st->errand, &e) < 0) {
+		snprintf(c->why, sizeof(c->why), "%s", e.text);
+		if (st)
+			start_free(st);
+		nbd_close(h);
+		return -1;
+	}
+	c->start = st;
+	c->state = CONN_LOOKUP;
+	return 0;
+}
+
+static bool is_address(const char *host)
+{
+	unsigned char room[sizeof(struct in6_addr)];
+
+	return inet_pton(AF_INET, host, room) == 1 || inet_pton(AF_INET6, host, room) == 1;
+}
+
+static void conn_start(struct nbd_conn *c)
+{
+	const struct net_target *t = c->peer->target;
+	uint32_t ms = t->connect_ms ? t->connect_ms : NBD_CONNECT_MS;
+	struct nbd_handle *h;
+	int rc;
+
+	c->why[0] = '\0';
+	c->code = 0;
+	c->state = CONN_CONNECTING;
+	h = make_handle(c);
+	if (!h) {
+		conn_lost(c);
+		return;
+	}
+	/* Whoever opens waits as long as he likes. */
+	if (net_is_open(c->peer->peer.src))
+		timer_arm(timers_of(c), &c->timer, net_now_ns() + ms * NS_PER_MS);
+	if (!t->socket && !is_address(t->host)) {
+		if (look_up(c, h) < 0)
+			conn_lost(c);
+		return;
+	}
+	c->h = h;
+	rc = t->socket ? nbd_aio_connect_unix(h, t->socket)
+		       : nbd_aio_connect_tcp(h, t->host, t->port);
+	if (rc < 0)
+		note_error(c);
+	settle(c);
+}
+
+/* ---- the peer ---- */
+
+static struct nbd_conn *least_busy(struct nbd_peer *p)
+{
+	struct nbd_conn *best = NULL;
+
+	for (struct nbd_conn *c = p->conns; c < p->conns + p->conns_max; c++)
+		if (c->state == CONN_READY && (!best || c->commands < best->commands))
+			best = c;
+	return best;
+}
+
+static void start_one(struct nbd_peer *p)
+{
+	if (conns_in(p, CONN_LOOKUP) + conns_in(p, CONN_CONNECTING) > 0)
+		return;
+	for (struct nbd_conn *c = p->conns; c < p->conns + p->conns_max; c++) {
+		if (c->state != CONN_NONE)
+			continue;
+		conn_start(c);
+		return;
+	}
+}
+
+static bool nbd_room(struct net_peer *peer)
+{
+	struct nbd_peer *p = peer_of(peer);
+	const struct nbd_conn *best = least_busy(p);
+
+	if (!best || (best->commands >= NBD_BUSY && p->multi && net_now_ns() >= p->more_at_ns))
+		start_one(p);
+	return least_busy(p) && free_command(p);
+}
+
+static void nbd_submit(struct net_peer *peer, struct net_req *req)
+{
+	struct nbd_peer *p = peer_of(peer);
+	struct nbd_conn *c = least_busy(p);
+	struct nbd_command *cmd = free_command(p);
+	uint64_t from = req->offset & ~(p->block_min - 1);
+	uint64_t to = min_u64(align_up(req->offset + req->len, p->block_min), net_size(peer->src));
+	nbd_completion_callback over = {.callback = on_over, .user_data = cmd};
+
+	command_begins(cmd, c);
+	cmd->buf = malloc(to - from);
+	cmd->head = (uint32_t)(req->offset - from);
+	cmd->req = req;
+	req->peers = cmd;
+	if (cmd->buf && nbd_aio_pread(c->h, cmd->buf, to - from, from, over, 0) >= 0) {
+		settle(c);
+		return;
+	}
+	if (!cmd->buf)
+		snprintf(c->why, sizeof(c->why), "out of memory");
+	else
+		note_error(c);
+	c->commands--;
+	command_free(cmd);
+	if (nbd_aio_is_dead(c->h) || nbd_aio_is_closed(c->h))
+		net_req_again(peer->src, req, 0);
+	else
+		net_req_fail(peer->src, req, -EIO, c->why);
+	settle(c);
+}
+
+/* The answer comes, and is for nobody. */
+static void nbd_cancel(struct net_peer *peer, struct net_req *req)
+{
+	struct nbd_command *cmd = req->peers;
+
+	(void)peer;
+	cmd->req = NULL;
+}
+
+static void nbd_peer_close(struct net_peer *peer)
+{
+	struct nbd_peer *p = peer_of(peer);
+
+	for (unsigned i = 0; i < p->conns_max; i++) {
+		struct nbd_conn *c = &p->conns[i];
+
+		/* Polite, and not waited for. */
+		if (c->state == CONN_READY)
+			(void)nbd_aio_disconnect(c->h, 0);
+		conn_close(c);
+	}
+	/* No handle is left that could write to these. */
+	for (unsigned i = 0; i < p->commands_max; i++)
+		free(p->commands[i].buf);
+	free(p->commands);
+	free(p->zeroes);
+	free(p);
+}
+
+static int nbd_peer_open(struct net_src *s, const struct net_target *t, struct net_peer **ret,
+			 struct err *e)
+{
+	struct nbd_peer *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return err_sys(e, -ENOMEM, "NBD");
+	p->peer = (struct net_peer){s};
+	p->target = t;
+	p->depth = t->depth ? t->depth : NBD_DEPTH;
+	/* One that asks what is allocated, and late answers for nobody. */
+	p->commands_max = 2 * p->depth + 1;
+	p->commands = calloc(p->commands_max, sizeof(*p->commands));
+	p->zeroes = malloc(NBD_ZEROES_MAX * sizeof(*p->zeroes));
+	p->conns_max = (unsigned)min_u64(t->connections ? t->connections : NBD_CONNS,
+					 NBD_CONNS_MAX);
+	for (unsigned i = 0; i < NBD_CONNS_MAX; i++) {
+		p->conns[i].peer = p;
+		p->conns[i].timer.fire = out_of_patience;
+	}
+	if (!p->commands || !p->zeroes) {
+		free(p->commands);
+		free(p->zeroes);
+		free(p);
+		return err_sys(e, -ENOMEM, "NBD");
+	}
+	*ret = &p->peer;
+	conn_start(&p->conns[0]);
+	return 0;
+}
+
+const struct net_peer_ops net_nbd_ops = {
+	.open = nbd_peer_open,
+	.room = nbd_room,
+	.submit = nbd_submit,
+	.cancel = nbd_cancel,
+	.zeroes = nbd_zeroes,
+	.close = nbd_peer_close,
+};

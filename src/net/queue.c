@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests of the reads that wait: urgent ones first and by themselves, others joined with their
+ * neighbours, large ones cut; and what becomes of them. The loop's thread's, but for the pool.
+ * Tests: tests/integration/net_nbd_test.c, net_http_test.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "net/src.h"
+
+/* On their way at a time, whatever the number of requests. */
+#define FLIGHT_BYTES (4u << 20)
+
+/* False: it is not in it. */
+static bool list_del(struct read_list *l, struct net_read *rd)
+{
+	struct net_read **at = &l->first;
+
+	while (*at && *at != rd)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	*at = rd->next;
+	if (!*at)
+		l->end = at;
+	return true;
+}
+
+/* ---- the end of a read, of a request ---- */
+
+void net_answer(struct net_src *s, struct net_read *rd, enum src_custom_answer how, int code,
+		const char *why)
+{
+	struct net_hub *h = s->hub;
+	struct loader *loader = rd->loader;
+	uint64_t id = rd->id;
+
+	pthread_mutex_lock(&h->lock);
+	if (loader) {
+		if (how == SRC_CUSTOM_ZEROES)
+			memset(rd->buf, 0, rd->len);
+		loader->over = true;
+		loader->code = how == SRC_CUSTOM_FAILED ? code : 0;
+		strncpy(loader->why, why ? why : "", sizeof(loader->why) - 1);
+		pthread_cond_broadcast(&h->changed);
+	}
+	rd->state = READ_FREE;
+	rd->next = s->free;
+	s->free = rd;
+	pthread_mutex_unlock(&h->lock);
+	if (!loader)
+		(void)src_custom_answer(s->custom, id, how, code, why);
+}
+
+static void req_free(struct net_src *s, struct net_req *req)
+{
+	if (req->state == NET_REQ_SENT) {
+		s->flying--;
+		s->flying_bytes -= req->len;
+	}
+	req->state = NET_REQ_FREE;
+}
+
+static bool req_is_wanted(const struct net_req *req)
+{
+	for (unsigned i = 0; i < req->parts; i++)
+		if (req->part[i].rd)
+			return true;
+	return false;
+}
+
+/* The read leaves whatever it is in; what is left for nobody is called off. */
+static void drop(struct net_src *s, struct net_read *rd)
+{
+	if (!list_del(&s->urgent, rd))
+		(void)list_del(&s->other, rd);
+	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
+		bool had = false;
+
+		if (req->state != NET_REQ_SENT && req->state != NET_REQ_AGAIN)
+			continue;
+		for (unsigned i = 0; i < req->parts; i++) {
+			had |= req->part[i].rd == rd;
+			if (req->part[i].rd == rd)
+				req->part[i].rd = NULL;
+		}
+		if (!had || req_is_wanted(req))
+			continue;
+		if (req->state == NET_REQ_SENT)
+			s->ops->cancel(s->peer, req);
+		req_free(s, req);
+	}
+}
+
+void net_read_failed(struct net_src *s, struct net_read *rd, int code, const char *why)
+{
+	drop(s, rd);
+	net_answer(s, rd, SRC_CUSTOM_FAILED, code, why);
+}
+
+void net_req_put(const struct net_req *req, uint64_t at, const void *data, size_t len)
+{
+	const unsigned char *from = data;
+
+	ASSERT(at <= req->len && len <= req->len - at);
+	for (unsigned i = 0; len > 0; i++) {
+		const struct net_part *p = &req->part[i];
+		size_t n;
+
+		if (at >= p->len) {
+			at -= p->len;
+			continue;
+		}
+		n = min_u64(p->len - at, len);
+		if (p->rd)
+			memcpy(p->buf + at, from, n);
+		at = 0;
+		from += n;
+		len -= n;
+	}
+}
+
+void net_req_done(struct net_src *s, struct net_req *req)
+{
+	req_free(s, req);
+	for (unsigned i = 0; i < req->parts; i++) {
+		struct net_read *rd = req->part[i].rd;
+
+		if (!rd)
+			continue;
+		rd->left -= req->part[i].len;
+		if (rd->left == 0)
+			net_answer(s, rd, SRC_CUSTOM_DONE, 0, NULL);
+	}
+}
+
+void net_req_fail(struct net_src *s, struct net_req *req, int code, const char *why)
+{
+	req_free(s, req);
+	req->state = NET_REQ_ENDING;
+	for (unsigned i = 0; i < req->parts; i++)
+		if (req->part[i].rd)
+			net_read_failed(s, req->part[i].rd, code, why);
+	req->state = NET_REQ_FREE;
+}
+
+void net_req_again(struct net_src *s, struct net_req *req, uint64_t wait_ns)
+{
+	req_free(s, req);
+	if (!req_is_wanted(req))
+		return;
+	req->state = NET_REQ_AGAIN;
+	req->tries++;
+	req->due_ns = net_now_ns() + wait_ns;
+}
+
+void net_req_wait(struct net_src *s, struct net_req *req)
+{
+	net_req_again(s, req, 0);
+	req->tries -= req->state == NET_REQ_AGAIN;
+}
+
+void net_src_hold(struct net_src *s, uint64_t until_ns)
+{
+	s->hold_ns = max_u64(s->hold_ns, until_ns);
+}
+
+void net_fail_waiting(struct net_src *s, int code, const char *why)
+{
+	struct net_read *rd;
+
+	while ((rd = s->urgent.first) || (rd = s->other.first))
+		net_read_failed(s, rd, code, why);
+	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
+		if (req->state == NET_REQ_AGAIN)
+			net_req_fail(s, req, code, why);
+}
+
+uint64_t net_backoff_ns(unsigned n, uint64_t from_ns, uint64_t max_ns)
+{
+	uint64_t ns = n < 32 ? min_u64(from_ns << n, max_ns) : max_ns;
+	uint64_t noise = net_now_ns() * 0x9e3779b97f4a7c15ull >> 33;
+
+	return ns / 2 + noise % (ns / 2 + 1);
+}
+
+/* ---- requests ---- */
+
+static void add_part(struct net_req *req, struct net_read *rd, uint32_t len, bool front)
+{
+	struct net_part *p = &req->part[front ? 0 : req->parts];
+
+	if (front)
+		memmove(p + 1, p, req->parts * sizeof(*p));
+	*p = (struct net_part){rd, rd->buf + rd->sent, len};
+	req->parts++;
+	rd->sent += len;
+	req->len += len;
+	if (front)
+		req->offset -= len;
+}
+
+/* One whole neighbour more; false: there is none, or no room. */
+static bool grow(struct net_src *s, struct net_req *req)
+{
+	for (struct net_read *rd = s->other.first; rd; rd = rd->next) {
+		bool front = rd->offset + rd->len == req->offset;
+
+		if (rd->sent > 0 || (!front && rd->offset != req->offset + req->len) ||
+		    rd->len > min_u64(NET_JOIN_BYTES, s->req_bytes) - req->len)
+			continue;
+		(void)list_del(&s->other, rd);
+		add_part(req, rd, rd->len, front);
+		return true;
+	}
+	return false;
+}
+
+static void build(struct net_src *s, struct net_req *req)
+{
+	struct read_list *l = s->urgent.first ? &s->urgent : &s->other;
+	struct net_read *rd = l->first;
+
+	req->offset = rd->offset + rd->sent;
+	req->len = 0;
+	req->parts = 0;
+	req->tries = 0;
+	req->urgent = rd->urgent;
+	req->peers = NULL;
+	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, s->req_bytes), false);
+	if (rd->sent < rd->len)
+		return;
+	(void)list_del(l, rd);
+	while (!rd->urgent && req->parts < NET_PARTS_MAX &&
+	       req->len < min_u64(NET_JOIN_BYTES, s->req_bytes) && grow(s, req))
+		;
+}
+
+/* What comes next: that which failed before, if it is time; urgent reads; others. */
+static struct net_req *next_req(struct net_src *s, uint64_t now_ns)
+{
+	struct net_req *again = NULL, *free = NULL;
+
+	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
+		if (req->state == NET_REQ_FREE && !free)
+			free = req;
+		if (req->state == NET_REQ_AGAIN && req->due_ns <= now_ns &&
+		    (!again || (req->urgent && !again->urgent)))
+			again = req;
+	}
+	if (again && (again->urgent || !s->urgent.first || !free))
+		return again;
+	if (!free || (!s->urgent.first && !s->other.first))
+		return again;
+	build(s, free);
+	return free;
+}
+
+static bool anything_waits(const struct net_src *s)
+{
+	if (s->urgent.first || s->other.first)
+		return true;
+	for (const struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
+		if (req->state == NET_REQ_AGAIN)
+			return true;
+	return false;
+}
+
+static void set_timer(struct net_src *s, uint64_t now_ns)
+{
+	struct timers *ts = net_loop_timers(s->hub->loop);
+	uint64_t due = NS_NEVER;
+
+	for (const struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
+		if (req->state == NET_REQ_AGAIN)
+			due = min_u64(due, req->due_ns);
+	if (s->hold_ns > now_ns && anything_waits(s))
+		due = s->hold_ns;
+	if (due == NS_NEVER || due <= now_ns)
+		timer_cancel(ts, &s->timer);
+	else
+		timer_arm(ts, &s->timer, due);
+}
+
+void net_send_off(struct net_src *s)
+{
+	uint64_t now_ns;
+
+	if (!s->reqs || !anything_waits(s))
+		return;
+	now_ns = net_now_ns();
+	while (s->hold_ns <= now_ns && anything_waits(s) &&
+	       (s->flying == 0 || s->flying_bytes < FLIGHT_BYTES) && s->ops->room(s->peer)) {
+		struct net_req *req = next_req(s, now_ns);
+
+		if (!req)
+			break;
+		req->state = NET_REQ_SENT;
+		s->flying++;
+		s->flying_bytes += req->len;
+		s->ops->submit(s->peer, req);
+	}
+	set_timer(s, now_ns);
+}

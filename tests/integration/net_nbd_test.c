@@ -1,0 +1,648 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sources by NBD, from real servers: every byte is right in each way of serving faults; holes cost
+ * no read; neighbours come together; a server that is gone, hangs, fails, or comes back as another
+ * one; TLS that is right, and TLS that is not.
+ */
+#include "net_hub_fixture.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "zst_make.h"
+
+/* nbdkit with the fixture's image, by a Unix socket. */
+struct nbd {
+	struct svc s;
+	struct fix *f;
+	unsigned char *image;
+	char path[SVC_PATH_MAX], file[SVC_PATH_MAX + 8], socket[SVC_PATH_MAX];
+};
+
+static void nbd_open(struct nbd *n, enum apf_faults faults)
+{
+	svc_open(&n->s);
+	n->f = fix_open(faults, APF_ABI_INT, NET_PAGES);
+	n->image = net_image(n->f);
+	svc_write(&n->s, "image", n->image, NET_BYTES);
+	snprintf(n->file, sizeof(n->file), "file=%s", svc_path(&n->s, "image", n->path));
+	svc_path(&n->s, "sock", n->socket);
+}
+
+static void nbd_close(struct nbd *n)
+{
+	svc_close(&n->s);
+	fix_close(n->f);
+	free(n->image);
+}
+
+/* filter: "--filter=…" or NULL; key: of that filter, or NULL. */
+static void nbdkit(struct nbd *n, const char *filter, const char *key)
+{
+	const char *argv[16] = {"nbdkit", "-f", "-r", "-U", n->socket};
+	unsigned i = 5;
+
+	unlink(n->socket);
+	if (filter)
+		argv[i++] = filter;
+	argv[i++] = "file";
+	argv[i++] = n->file;
+	if (key)
+		argv[i++] = key;
+	svc_start(&n->s, argv);
+	svc_wait_socket(&n->s, n->socket);
+}
+
+static const char *uri_of(const struct nbd *n, const char *wrap, const char *keys)
+{
+	static char uri[256];
+
+	snprintf(uri, sizeof(uri), "%snbd+unix:///?socket=%s%s", wrap, n->socket, keys);
+	return uri;
+}
+
+static void every_byte_is_right(void **state)
+{
+	static const enum apf_faults ways[] = {APF_FAULTS_BLOCK, APF_FAULTS_STALL,
+					       APF_FAULTS_KERNEL, APF_FAULTS_USER};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
+		struct nbd n;
+
+		nbd_open(&n, ways[i]);
+		nbdkit(&n, NULL, NULL);
+		net_run(n.f, uri_of(&n, "", ""), 4096);
+		nbd_close(&n);
+	}
+}
+
+static void shapes_and_wrappers(void **state)
+{
+	static const struct {
+		const char *filter, *key, *wrap, *keys;
+		uint32_t block;
+	} runs[] = {
+		{"--filter=delay", "rdelay=3ms", "", "", 4096},
+		{"--filter=delay", "rdelay=3ms", "", "&net-connections=1&net-depth=2", 65536},
+		{NULL, NULL, "", "", 1 << 20},
+		{NULL, NULL, "delay+", "&us=300&jitter-us=2000", 4096},
+		{NULL, NULL, "delay+fault+", "&us=300&fault-error-at=3&fault-error-count=3", 4096},
+		/* Reads that are cut, by the server's wish. */
+		{"--filter=blocksize-policy", "blocksize-maximum=65536", "", "", 1 << 20},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+		struct nbd n;
+
+		nbd_open(&n, APF_FAULTS_USER);
+		nbdkit(&n, runs[i].filter, runs[i].key);
+		net_run(n.f, uri_of(&n, runs[i].wrap, runs[i].keys), runs[i].block);
+		nbd_close(&n);
+	}
+}
+
+static void by_tcp_name_and_address(void **state)
+{
+	static const char *const hosts[] = {"localhost", "127.0.0.1"};
+	char port[16], uri[128];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(hosts); i++) {
+		struct nbd n;
+		const char *argv[] = {"nbdkit", "-f", "-r", "-p", port, "-i", "127.0.0.1", "file",
+				      n.file, NULL};
+
+		nbd_open(&n, APF_FAULTS_USER);
+		snprintf(port, sizeof(port), "%d", svc_free_port(&n.s));
+		svc_start(&n.s, argv);
+		svc_wait_port(&n.s);
+		snprintf(uri, sizeof(uri), "nbd://%s:%s/", hosts[i], port);
+		net_run(n.f, uri, 4096);
+		nbd_close(&n);
+	}
+}
+
+/* ---- what a read costs ---- */
+
+/* Of the filter that counts: "read: N ops". The server has ended. */
+static unsigned reads_of(const struct nbd *n)
+{
+	char path[SVC_PATH_MAX], line[256];
+	FILE *f = fopen(svc_path(&n->s, "stats", path), "r");
+	unsigned ops = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "read: %u ops", &ops) == 1)
+			break;
+	fclose(f);
+	return ops;
+}
+
+static void neighbours_come_together(void **state)
+{
+	char key[SVC_PATH_MAX + 16], path[SVC_PATH_MAX];
+	static struct hub h;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	snprintf(key, sizeof(key), "statsfile=%s", svc_path(&n.s, "stats", path));
+	nbdkit(&n, "--filter=stats", key);
+	hub_open(&h, uri_of(&n, "", ""));
+	/* Backwards, and one at a time between them: an order of no help. */
+	for (unsigned i = 0; i < NET_PAGES; i += 2)
+		(void)hub_read(&h, NET_BYTES - (i + 1) * PAGE_BYTES, PAGE_BYTES, false);
+	for (unsigned i = 1; i < NET_PAGES; i += 2)
+		(void)hub_read(&h, NET_BYTES - (i + 1) * PAGE_BYTES, PAGE_BYTES, false);
+	hub_wait(&h, NET_PAGES);
+	hub_check(&h, n.image);
+	/* One large one, at an odd place. */
+	(void)hub_read(&h, 1234567, 700001, false);
+	(void)hub_read(&h, NET_BYTES - 1, 1, false);
+	hub_wait(&h, 2);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	svc_stop(&n.s);
+	print_message("%u reads of 4 KiB and two others: %u\n", NET_PAGES, reads_of(&n));
+	assert_in_range(reads_of(&n), 1, NET_BYTES / (256u << 10) + 8);
+	nbd_close(&n);
+}
+
+/* With one request at a time and nothing joined, those that are urgent end first. */
+static void urgent_reads_go_first(void **state)
+{
+	static struct hub h;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, "--filter=delay", "rdelay=2ms");
+	hub_open(&h, uri_of(&n, "", "&net-depth=1"));
+	for (unsigned i = 0; i < 40; i++)
+		(void)hub_read(&h, 3 * i * PAGE_BYTES, PAGE_BYTES, i >= 30);
+	hub_wait(&h, 40);
+	for (unsigned i = 30; i < 40; i++)
+		assert_in_range(h.reads[i].order, 1, 10);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	nbd_close(&n);
+}
+
+/* Some of what was joined, all of what is under way, what waits: each ends at once. */
+static void cancelled_reads_end(void **state)
+{
+	static struct hub h;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, "--filter=delay", "rdelay=50ms");
+	hub_open(&h, uri_of(&n, "", "&net-depth=2"));
+	for (unsigned i = 0; i < 200; i++)
+		(void)hub_read(&h, (i + i / 8) * PAGE_BYTES, PAGE_BYTES, i % 7 == 0);
+	while (net_hub_pump(h.net))
+		;
+	for (unsigned i = 0; i < 200; i++)
+		if (i % 3 != 0 && h.reads[i].order == 0)
+			h.src->ops->cancel(h.src, &h.reads[i].rd);
+	hub_wait(&h, 200);
+	for (unsigned i = 0; i < 200; i += 3)
+		assert_int_equal(h.reads[i].code, 0);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	nbd_close(&n);
+}
+
+/* Descriptors of the server's that are sockets: one listens, the others are connections. */
+static unsigned connections_of(const struct nbd *n)
+{
+	char path[64], link[320], to[64];
+	unsigned sockets = 0;
+	struct dirent *de;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", n->s.pid);
+	d = opendir(path);
+	assert_non_null(d);
+	while ((de = readdir(d))) {
+		ssize_t len;
+
+		snprintf(link, sizeof(link), "%s/%s", path, de->d_name);
+		len = readlink(link, to, sizeof(to) - 1);
+		sockets += len > 7 && strncmp(to, "socket:", 7) == 0;
+	}
+	closedir(d);
+	return sockets - 1;
+}
+
+static void several_connections_where_the_server_allows(void **state)
+{
+	static const struct {
+		const char *keys, *mode;
+		unsigned at_least, at_most;
+	} cases[] = {
+		{"", "multi-conn-mode=auto", 2, 4},
+		{"&net-connections=1", "multi-conn-mode=auto", 1, 1},
+		{"", "multi-conn-mode=disable", 1, 1},
+	};
+	static struct hub h;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		struct nbd n;
+		const char *argv[] = {"nbdkit", "-f", "-r", "-U", n.socket, "--filter=multi-conn",
+				      "--filter=delay", "file", n.file, "rdelay=5ms",
+				      cases[i].mode, NULL};
+
+		nbd_open(&n, APF_FAULTS_USER);
+		svc_start(&n.s, argv);
+		svc_wait_socket(&n.s, n.socket);
+		hub_open(&h, uri_of(&n, "", cases[i].keys));
+		for (unsigned round = 1; round <= 6; round++) {
+			for (unsigned k = 0; k < 64; k++)
+				(void)hub_read(&h, 2 * k * PAGE_BYTES, PAGE_BYTES, false);
+			hub_wait(&h, round * 64);
+		}
+		hub_check(&h, n.image);
+		print_message("%s%s: %u connections\n", cases[i].mode, cases[i].keys,
+			      connections_of(&n));
+		assert_in_range(connections_of(&n), cases[i].at_least, cases[i].at_most);
+		hub_close(&h);
+		nbd_close(&n);
+	}
+}
+
+/* The second half is a hole; what is allocated is known by the time its end is read. */
+static void holes_are_not_read(void **state)
+{
+	char key[SVC_PATH_MAX + 16], path[SVC_PATH_MAX];
+	unsigned char *zeroes = calloc(1, NET_BYTES);
+	struct net_vm v;
+	struct nbd n;
+	unsigned before;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	assert_int_equal(truncate(n.path, NET_BYTES / 2), 0);
+	assert_int_equal(truncate(n.path, NET_BYTES), 0);
+	memcpy(zeroes, n.image, NET_BYTES / 2);
+	snprintf(key, sizeof(key), "statsfile=%s", svc_path(&n.s, "stats", path));
+	{
+		/* One after the other: what is allocated is asked for first. */
+		const char *argv[] = {"nbdkit", "-f", "-r", "-U", n.socket, "--filter=noparallel",
+				      "--filter=stats", "file", n.file, key, NULL};
+
+		svc_start(&n.s, argv);
+		svc_wait_socket(&n.s, n.socket);
+	}
+	net_vm_open(&v);
+	net_vm_start(&v, uri_of(&n, "", ""));
+	net_read(&v, 0, PAGE_BYTES, zeroes);
+	net_read(&v, PAGE_BYTES, PAGE_BYTES, zeroes);
+	net_read(&v, NET_BYTES / 2, NET_BYTES / 2, zeroes);
+	net_vm_close(&v);
+	svc_stop(&n.s);
+	before = reads_of(&n);
+	print_message("%u reads\n", before);
+	assert_int_equal(before, 2);
+	free(zeroes);
+	nbd_close(&n);
+}
+
+static void an_idle_source_wakes_nobody(void **state)
+{
+	static struct hub h;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, NULL, NULL);
+	hub_open(&h, uri_of(&n, "", ""));
+	for (unsigned i = 0; i < 40; i++)
+		(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, false);
+	hub_wait(&h, 40);
+	hub_check(&h, n.image);
+	hub_is_idle();
+	hub_close(&h);
+	nbd_close(&n);
+}
+
+/* ---- trouble ---- */
+
+/* Gone in the middle; the VM is paused, and goes on by itself when the server is back. */
+static void gone_and_back(void **state)
+{
+	struct net_vm v;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, NULL, NULL);
+	net_vm_open(&v);
+	v.v.config.source_timeout_ms = 200;
+	net_vm_start(&v, uri_of(&n, "", ""));
+	net_read(&v, 0, 16 * PAGE_BYTES, n.image);
+	svc_kill(&n.s);
+	net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
+	net_wait_paused(&v);
+	assert_non_null(strstr(v.paused, "has not answered for 200 ms"));
+	nbdkit(&n, NULL, NULL);
+	net_read_end(&v, n.image);
+	net_vm_close(&v);
+	nbd_close(&n);
+}
+
+static void back_with_another_size(void **state)
+{
+	struct net_vm v;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, NULL, NULL);
+	net_vm_open(&v);
+	v.v.config.retries_max = 0;
+	net_vm_start(&v, uri_of(&n, "", ""));
+	svc_kill(&n.s);
+	assert_int_equal(truncate(n.path, NET_BYTES * 2), 0);
+	nbdkit(&n, NULL, NULL);
+	net_read_begin(&v, 0, PAGE_BYTES);
+	net_wait_paused(&v);
+	assert_non_null(strstr(v.paused, "the server announces 4194304 bytes, and had 2097152"));
+	svc_kill(&n.s);
+	assert_int_equal(truncate(n.path, NET_BYTES), 0);
+	nbdkit(&n, NULL, NULL);
+	apf_resume(v.v.apf);
+	net_read_end(&v, n.image);
+	net_vm_close(&v);
+	nbd_close(&n);
+}
+
+/* It stops answering: asked again on another connection, when it goes on. */
+static void hangs_and_goes_on(void **state)
+{
+	struct net_vm v;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, NULL, NULL);
+	net_vm_open(&v);
+	v.v.config.source_timeout_ms = 500;
+	net_vm_start(&v, uri_of(&n, "", "&net-stall-ms=100&net-connect-ms=400"));
+	net_read(&v, 0, PAGE_BYTES, n.image);
+	svc_stand_still(&n.s);
+	net_read_begin(&v, 64 * PAGE_BYTES, 32 * PAGE_BYTES);
+	net_wait_paused(&v);
+	svc_go_on(&n.s);
+	net_read_end(&v, n.image);
+	net_vm_close(&v);
+	nbd_close(&n);
+}
+
+/* Nobody waits for a server that does not answer. */
+static void closing_while_it_hangs(void **state)
+{
+	struct apf_counters c = {0};
+	struct net_vm v;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, NULL, NULL);
+	net_vm_open(&v);
+	net_vm_start(&v, uri_of(&n, "", "&net-stall-ms=600000"));
+	net_read(&v, 0, PAGE_BYTES, n.image);
+	svc_stand_still(&n.s);
+	net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+	do {
+		net_moment();
+		apf_counters_get(v.v.apf, &c, sizeof(c));
+	} while (c.reads_in_flight == 0);
+	apf_stop(v.v.apf);
+	assert_int_equal(pthread_join(v.thread, NULL), 0);
+	assert_int_equal(v.rc, -EINTR);
+	free(v.got);
+	net_vm_close(&v);
+	nbd_close(&n);
+}
+
+static void the_servers_words(void **state)
+{
+	char key[SVC_PATH_MAX + 32], path[SVC_PATH_MAX];
+	struct net_vm v;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	snprintf(key, sizeof(key), "error-file=%s", svc_path(&n.s, "broken", path));
+	{
+		const char *argv[] = {"nbdkit", "-f", "-r", "-U", n.socket, "--filter=error",
+				      "file", n.file, "error-pread=ENOSPC", "error-rate=100%",
+				      key, NULL};
+
+		svc_start(&n.s, argv);
+		svc_wait_socket(&n.s, n.socket);
+	}
+	net_vm_open(&v);
+	net_vm_start(&v, uri_of(&n, "", ""));
+	net_read(&v, 0, PAGE_BYTES, n.image);
+	svc_write(&n.s, "broken", "", 0);
+	net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+	net_wait_paused(&v);
+	assert_non_null(strstr(v.paused, "nbd+unix:///?socket="));
+	assert_non_null(strstr(v.paused, "the server says: No space left on device (tried 2"));
+	assert_int_equal(unlink(path), 0);
+	apf_resume(v.v.apf);
+	net_read_end(&v, n.image);
+	net_vm_close(&v);
+	nbd_close(&n);
+}
+
+/* ---- TLS ---- */
+
+static void start_tls(struct nbd *n, const char *option)
+{
+	static char port[16], certificates[SVC_PATH_MAX + 32];
+	const char *argv[] = {"nbdkit", "-f", "-r", "-p", port, "-i", "127.0.0.1",
+			      "--tls=require", certificates, "file", n->file, NULL};
+
+	snprintf(port, sizeof(port), "%d", svc_free_port(&n->s));
+	snprintf(certificates, sizeof(certificates), "%s", option);
+	svc_start(&n->s, argv);
+	svc_wait_port(&n->s);
+}
+
+static void tls_by_certificates(void **state)
+{
+	char option[SVC_PATH_MAX + 32], uri[256];
+	struct svc other;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	svc_certificates(&n.s, "localhost", 2);
+	snprintf(option, sizeof(option), "--tls-certificates=%s", n.s.dir);
+	start_tls(&n, option);
+	snprintf(uri, sizeof(uri), "nbds://localhost:%d/?tls-certificates=%s", n.s.port, n.s.dir);
+	net_run(n.f, uri, 4096);
+	/* Another name than the certificate's; another authority; none at all; no TLS. */
+	snprintf(uri, sizeof(uri), "nbds://127.0.0.1:%d/?tls-certificates=%s", n.s.port, n.s.dir);
+	net_refused(uri, -EIO, "certificate");
+	svc_open(&other);
+	svc_certificates(&other, "localhost", 2);
+	snprintf(uri, sizeof(uri), "nbds://localhost:%d/?tls-certificates=%s", n.s.port,
+		 other.dir);
+	net_refused(uri, -EIO, "certificate");
+	snprintf(uri, sizeof(uri), "nbds://localhost:%d/", n.s.port);
+	net_refused(uri, -EINVAL, "tls-certificates");
+	snprintf(uri, sizeof(uri), "nbds://localhost:%d/?tls-certificates=/proc", n.s.port);
+	net_refused(uri, -ENOENT, "ca-cert.pem");
+	snprintf(uri, sizeof(uri), "nbd://localhost:%d/", n.s.port);
+	net_refused(uri, -ENOTSUP, "TLS");
+	svc_close(&other);
+	nbd_close(&n);
+}
+
+static void an_expired_certificate(void **state)
+{
+	char option[SVC_PATH_MAX + 32], uri[256];
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	svc_certificates(&n.s, "localhost", -1);
+	snprintf(option, sizeof(option), "--tls-certificates=%s", n.s.dir);
+	start_tls(&n, option);
+	snprintf(uri, sizeof(uri), "nbds://localhost:%d/?tls-certificates=%s", n.s.port, n.s.dir);
+	net_refused(uri, -EIO, "certificate");
+	nbd_close(&n);
+}
+
+static void tls_by_a_key_that_both_know(void **state)
+{
+	static const char keys[] = "alice:00112233445566778899aabbccddeeff\n";
+	static const char wrong[] = "alice:00112233445566778899aabbccddeefe\n";
+	char option[SVC_PATH_MAX + 32], path[SVC_PATH_MAX], uri[256];
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	svc_write(&n.s, "keys", keys, sizeof(keys) - 1);
+	svc_write(&n.s, "wrong", wrong, sizeof(wrong) - 1);
+	snprintf(option, sizeof(option), "--tls-psk=%s", svc_path(&n.s, "keys", path));
+	start_tls(&n, option);
+	snprintf(uri, sizeof(uri), "nbds://alice@localhost:%d/?tls-psk-file=%s", n.s.port, path);
+	net_run(n.f, uri, 4096);
+	snprintf(uri, sizeof(uri), "nbds://alice@localhost:%d/?tls-psk-file=%s", n.s.port,
+		 svc_path(&n.s, "wrong", path));
+	net_refused(uri, -EIO, "TLS");
+	nbd_close(&n);
+}
+
+/* ---- what stands before it, and behind ---- */
+
+static void compressed(void **state)
+{
+	struct zst_made z;
+	struct nbd n;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	zst_begin(&z, true);
+	for (size_t at = 0; at < NET_BYTES; at += 65536)
+		zst_frame(&z, n.image + at, min_u64(65536, NET_BYTES - at));
+	zst_finish(&z);
+	svc_write(&n.s, "image", z.at, z.len);
+	zst_free(&z);
+	nbdkit(&n, NULL, NULL);
+	net_run(n.f, uri_of(&n, "zst+", ""), 4096);
+	nbd_close(&n);
+}
+
+/* qemu-nbd's way of serving a compressed qcow2. */
+static void from_qcow2(void **state)
+{
+	char raw[SVC_PATH_MAX], qcow2[SVC_PATH_MAX], uri[256];
+	struct nbd n;
+	const char *make[] = {"qemu-img", "convert", "-c", "-O", "qcow2", "-f", "raw", raw, qcow2,
+			      NULL};
+	const char *serve[] = {"qemu-nbd", "-r", "-t", "-k", n.socket, "-x", "disk one", "-f",
+			       "qcow2", "-e", "8", qcow2, NULL};
+
+	(void)state;
+	if (!svc_have("qemu-nbd") || !svc_have("qemu-img"))
+		skip();
+	nbd_open(&n, APF_FAULTS_USER);
+	svc_path(&n.s, "image", raw);
+	svc_path(&n.s, "qcow2", qcow2);
+	svc_run(&n.s, make);
+	svc_start(&n.s, serve);
+	svc_wait_socket(&n.s, n.socket);
+	snprintf(uri, sizeof(uri), "nbd+unix:///disk%%20one?socket=%s", n.socket);
+	net_run(n.f, uri, 4096);
+	snprintf(uri, sizeof(uri), "nbd+unix:///disk%%20two?socket=%s", n.socket);
+	net_refused(uri, -ENOENT, "disk two");
+	nbd_close(&n);
+}
+
+/* ---- what is refused before a guest runs ---- */
+
+static void not_opened(void **state)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	char mute[SVC_PATH_MAX], uri[256];
+	struct nbd n;
+	int fd;
+
+	(void)state;
+	nbd_open(&n, APF_FAULTS_USER);
+	net_refused(uri_of(&n, "", ""), -ENOENT, "No such file or directory");
+	net_refused("nbd://127.0.0.1:1/x", -ECONNREFUSED, "Connection refused");
+	net_refused("nbd://nobody.invalid/x", -EIO, "nbd://nobody.invalid:10809/x: ");
+	/* Somebody who listens, and says nothing. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n.s, "mute", mute));
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s&net-connect-ms=200", mute);
+	net_refused(uri, -ETIMEDOUT, "the server has not answered for 200 ms");
+	close(fd);
+	nbd_close(&n);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_byte_is_right),
+		cmocka_unit_test(shapes_and_wrappers),
+		cmocka_unit_test(by_tcp_name_and_address),
+		cmocka_unit_test(neighbours_come_together),
+		cmocka_unit_test(urgent_reads_go_first),
+		cmocka_unit_test(cancelled_reads_end),
+		cmocka_unit_test(several_connections_where_the_server_allows),
+		cmocka_unit_test(holes_are_not_read),
+		cmocka_unit_test(an_idle_source_wakes_nobody),
+		cmocka_unit_test(gone_and_back),
+		cmocka_unit_test(back_with_another_size),
+		cmocka_unit_test(hangs_and_goes_on),
+		cmocka_unit_test(closing_while_it_hangs),
+		cmocka_unit_test(the_servers_words),
+		cmocka_unit_test(tls_by_certificates),
+		cmocka_unit_test(an_expired_certificate),
+		cmocka_unit_test(tls_by_a_key_that_both_know),
+		cmocka_unit_test(compressed),
+		cmocka_unit_test(from_qcow2),
+		cmocka_unit_test(not_opened),
+	};
+
+	fix_need_kvm();
+	if (!svc_have("nbdkit"))
+		return 77;
+	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

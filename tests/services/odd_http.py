@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""An HTTP server for what no good one does: it serves one file, and goes wrong as told.
+
+usage: odd_http.py PORT FILE CONTROL
+
+CONTROL is a file with one word, looked at for each request; "word N": for N requests from then on,
+after which all is well again.
+
+  well        206, as it should be
+  reset       half of the body, then the connection is reset
+  short       half of the body, and a clean end
+  less        a well-formed answer that has half of the range
+  other       the right length, of another place
+  loris       a byte at a time, for ever
+  mute        no answer
+  whole       200 and everything
+  moved       302 to where the same file is; loop: to itself; away: to ftp
+  changed     another ETag
+  resized     another total
+  weak        neither a strong ETag nor a time
+  elsewhere   301 as S3 has it for a bucket of another region
+  404, 500, … that status; "503 N later": with Retry-After: 1
+"""
+import http.server
+import os
+import socket
+import struct
+import sys
+import time
+
+PORT, FILE, CONTROL = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+
+def order():
+    """The word that counts now; a number behind it is counted down."""
+    with open(CONTROL, encoding="ascii") as f:
+        words = f.read().split() or ["well"]
+    if len(words) > 1:
+        left = int(words[1]) - 1
+        text = " ".join([words[0], str(left), *words[2:]]) if left > 0 else "well"
+        with open(CONTROL + ".new", "w", encoding="ascii") as f:
+            f.write(text)
+        os.replace(CONTROL + ".new", CONTROL)
+    return words
+
+
+class Odd(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format, *args):  # pylint: disable=redefined-builtin
+        sys.stderr.write(f"{self.command} {self.path} {self.headers.get('Range')} {args} "
+                         f"{self.headers.get('Authorization')} "
+                         f"{self.headers.get('X-Amz-Security-Token')}\n")
+        sys.stderr.flush()
+
+    def plain(self, status, *more):
+        body = b"no\n"
+        self.send_response(status)
+        for name, value in more:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def partial(self, word, data, first, last):
+        total = len(data) + (1 if word == "resized" else 0)
+        shift = 4096 if word == "other" else 0
+        if word == "less":
+            last = first + (last - first) // 2
+        body = data[first:last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{total}")
+        self.send_header("Content-Length", str(len(body)))
+        if word == "weak":
+            self.send_header("ETag", 'W/"1"')
+        else:
+            self.send_header("ETag", '"two"' if word == "changed" else '"one"')
+        self.end_headers()
+        self.body(word, body)
+
+    def body(self, word, body):
+        if word in ("reset", "short"):
+            self.wfile.write(body[:len(body) // 2])
+            self.wfile.flush()
+            if word == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                           struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+        elif word == "loris":
+            try:
+                for i in range(len(body)):
+                    self.wfile.write(body[i:i + 1])
+                    self.wfile.flush()
+                    time.sleep(0.02)
+            except OSError:
+                self.close_connection = True
+        else:
+            self.wfile.write(body)
+
+    def do_GET(self):  # pylint: disable=invalid-name
+        words = order()
+        word = words[0]
+        with open(FILE, "rb") as f:
+            data = f.read()
+        first, last = (int(n) for n in self.headers["Range"].removeprefix("bytes=").split("-"))
+        if word.isdigit():
+            self.plain(int(word), *([("Retry-After", "1")] if "later" in words else []))
+        elif word == "moved" and self.path == "/moved":
+            self.plain(302, ("Location", "/here?secret=2"))
+        elif word == "loop":
+            self.plain(302, ("Location", self.path))
+        elif word == "away":
+            self.plain(302, ("Location", "ftp://127.0.0.1/image"))
+        elif word == "elsewhere":
+            self.plain(301, ("X-Amz-Bucket-Region", "eu-north-7"))
+        elif word == "mute":
+            self.connection.recv(1)  # until the other side gives up
+            self.close_connection = True
+        elif word == "whole":
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(bytes(65536))
+            except OSError:
+                self.close_connection = True
+        else:
+            self.partial(word, data, first, last)
+
+
+http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Odd).serve_forever()
