@@ -172,20 +172,18 @@ def reflow(text):
     return "\n".join(out)
 
 
+LIKE_ITEM = re.compile(r"(?<=\S) (?=(?:[-+*#]+|\d+[.)]|\||=+)(?: |$))")
+
+
 def broken(block):
     m = ITEM.match(block[0])
     first = m.group("indent") + m.group("mark")
     words = " ".join([m.group("text"), *(line.strip() for line in block[1:])])
-    # What stands in backquotes stays together, so that it can be searched for.
+    # What stands in backquotes stays together, so that it can be searched for; and what would be
+    # an item or a heading at the start of a line stays with the word before it.
     words = re.sub(r"`[^`]{,60}`", lambda m: m.group().replace(" ", "\0"), words)
+    words = LIKE_ITEM.sub("\0", words)
     lines = textwrap.wrap(words, MARKDOWN_COLUMNS_MAX, initial_indent=first,
                           subsequent_indent=" " * len(first), break_long_words=False,
                           break_on_hyphens=False)
-    lines = [line.replace("\0", " ") for line in lines]
-    # A line that begins like an item or a heading would be one.
-    for i in range(1, len(lines)):
-        if re.match(r"\s*(?:[-+*#]+|\d+[.)]|\|.*|=+)(?: |$)", lines[i]):
-            lead, last = lines[i - 1].rsplit(" ", 1)
-            lines[i - 1] = lead
-            lines[i] = " " * len(first) + last + " " + lines[i].strip()
-    return lines
+    return [line.replace("\0", " ") for line in lines]

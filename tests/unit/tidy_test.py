@@ -367,8 +367,9 @@ class Width(TreeTest):
             self.assertEqual(self.reflow(kept), kept)
 
     def test_reflow_makes_no_item(self):
-        text = self.reflow("w " * 59 + "ww - and more\n")
-        self.assertEqual(text, ("w " * 59).strip() + "\nww - and more\n")
+        for word in ("-", "1024.", "#"):
+            text = self.reflow("w " * 59 + f"ww {word} and more\n")
+            self.assertEqual(text, ("w " * 59).strip() + f"\nww {word} and more\n")
 
 
 class Commits(TreeTest):
