@@ -12,6 +12,7 @@
 #include "host/deliver.h"
 #include "host/fetch.h"
 
+#define HXS_PAGES 16u /* the fixture's array need not be larger, nor be cleared each time */
 UNFOLLOWED_BEGIN
 #include "engine_fixture.h"
 #include "host_fixture.h"

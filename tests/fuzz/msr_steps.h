@@ -9,8 +9,7 @@
 
 #include "driver.h"
 
-#define PAGES 16u
-#define HXS_PAGES PAGES /* the fixture's array need not be larger, nor be cleared each time */
+#define PAGES HXS_PAGES
 UNFOLLOWED_BEGIN
 #include "host_swap_fixture.h"
 UNFOLLOWED_END
