@@ -86,7 +86,7 @@ static void what_kernel_mode_wanted_back_goes_last(void **state)
 	kernel_goes_last(HXS_LIMIT);
 }
 
-/* Under a limit, when of the others hardly any are left. */
+/* Under a limit, when few of the others are left. */
 static void kernel_blocks_do_go_when_others_are_few(void **state)
 {
 	struct hx *x = hxs_plain(true, HXS_LIMIT);
