@@ -311,7 +311,7 @@ enum hst_where {
 };
 
 /* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
-#define HST_CAME_MAX 8
+#define HST_ARRIVED_MAX 8
 
 /*
  * What a vCPU needs to stay where it is, an entry each: KVM's areas (enum pv_area), ours, what
@@ -319,8 +319,8 @@ enum hst_where {
  */
 #define HST_KEPT_AREA PV_AREAS
 #define HST_KEPT_WALK (PV_AREAS + 1)
-#define HST_KEPT_CAME (HST_KEPT_WALK + WALK_MAX)
-#define HST_KEPT (HST_KEPT_CAME + HST_CAME_MAX)
+#define HST_KEPT_ARRIVED (HST_KEPT_WALK + WALK_MAX)
+#define HST_KEPT (HST_KEPT_ARRIVED + HST_ARRIVED_MAX)
 
 /*
  * Stores of one instruction to absent RAM: KVM hands out 8 bytes at a time, of at most 64 for
@@ -379,9 +379,9 @@ struct hst_vcpu {
 	bool sync_done;
 	bool left; /* the phase's memory has left since */
 	struct hst_waiter *tokens; /* one per engine fault, same index */
-	roff_t came[HST_CAME_MAX]; /* since it entered: see hst_take_came */
-	uint32_t came_count;
-	uint32_t came_kept; /* of those that the platform was told of */
+	roff_t arrived[HST_ARRIVED_MAX]; /* since it entered: see hst_take_arrived */
+	uint32_t arrived_count;
+	uint32_t arrived_kept; /* of those that the platform was told of */
 	struct cpu_state cpu;      /* at the last exit; valid while where != HST_IN_GUEST */
 	enum hst_where where;
 	bool kicked; /* a kick is on its way */
@@ -547,10 +547,10 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
 enum hst_next hst_next(struct hst_vcpu *v);
 /*
  * After HST_ENTER*: where the guest has faulted, the block has come, and it is about to touch it
- * again, for plat prefault; up to HST_CAME_MAX, how many. These blocks stay while the vCPU counts
- * as being in the guest.
+ * again, for plat prefault; up to HST_ARRIVED_MAX, how many. These blocks stay while the vCPU
+ * counts as being in the guest.
  */
-unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret);
+unsigned hst_take_arrived(struct hst_vcpu *v, roff_t *ret);
 
 /* INIT or reset: events off, and whatever the vCPU thread was in the middle of is dropped. */
 void hst_vcpu_reset(struct hst_vcpu *v);

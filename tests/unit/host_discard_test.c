@@ -276,13 +276,13 @@ static void a_failed_discard_does_not_believe_the_write(void **state)
 static void what_is_mapped_ahead_stays(void **state)
 {
 	struct hx *x = hxs_plain(true, 0);
-	roff_t came[HST_CAME_MAX];
+	roff_t arrived[HST_ARRIVED_MAX];
 
 	(void)state;
 	hx_fault(x, 0, 10);
 	hx_pump(x);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 1);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 1);
 	hx_assert_sound(x);
 	assert_int_equal(discard(x, 10, 1), 0);
 	assert_true(hx_present(x, 10) && hxs_visible(x, 10));

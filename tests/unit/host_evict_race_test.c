@@ -10,7 +10,7 @@
 /* KVM is to map ahead what came for the guest. */
 static void what_came_is_told_once(void **state)
 {
-	roff_t came[HST_CAME_MAX];
+	roff_t arrived[HST_ARRIVED_MAX];
 	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
 	struct hx *x = hx_open(&cfg);
 
@@ -18,9 +18,9 @@ static void what_came_is_told_once(void **state)
 	assert_int_equal(hx_fault_next(x, 0, 5), HST_WAIT);
 	hx_bring(x, 5);
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 1);
-	assert_int_equal(came[0].v, 5 * PAGE_BYTES);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 1);
+	assert_int_equal(arrived[0].v, 5 * PAGE_BYTES);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 0);
 	hx_close(x);
 
 	/* Told "page missing", the guest goes on; the blocks come meanwhile. */
@@ -29,13 +29,13 @@ static void what_came_is_told_once(void **state)
 		assert_int_equal(hx_fault_next(x, 0, page), HST_ENTER);
 		hx_take_pf(x, 0);
 	}
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 0);
 	hx_bring(x, 11);
 	hx_bring(x, 10);
 	assert_int_equal(hx_pass(x, 0), HST_ENTER);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 2);
-	assert_int_equal(came[0].v, 11 * PAGE_BYTES);
-	assert_int_equal(came[1].v, 10 * PAGE_BYTES);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 2);
+	assert_int_equal(arrived[0].v, 11 * PAGE_BYTES);
+	assert_int_equal(arrived[1].v, 10 * PAGE_BYTES);
 	hx_close(x);
 }
 
@@ -43,7 +43,7 @@ static void what_came_is_told_once(void **state)
 static void what_came_and_went_is_not_told(void **state)
 {
 	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 64, true, 0);
-	roff_t came[HST_CAME_MAX];
+	roff_t arrived[HST_ARRIVED_MAX];
 
 	(void)state;
 	hx_fault(x, 0, 5);
@@ -52,7 +52,7 @@ static void what_came_and_went_is_not_told(void **state)
 	hxs_evict_all(x);
 	assert_false(hxs_visible(x, 5));
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 0);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 0);
 	hxs_close(x);
 }
 

@@ -37,7 +37,7 @@ static uint32_t outstanding(struct hx *x)
 static void own_page_ends_it_with_an_event(void **state)
 {
 	struct hx *x = hx_open_on(APF_REV_PF2_STRICT, 1);
-	roff_t came[HST_CAME_MAX];
+	roff_t arrived[HST_ARRIVED_MAX];
 
 	(void)state;
 	halts(x, 5);
@@ -47,7 +47,7 @@ static void own_page_ends_it_with_an_event(void **state)
 	assert_int_equal(x->counts[HX_IRQ], 0); /* S5: not before an exit */
 	assert_int_equal(kicked(x, 0), HST_ENTER_RUNNABLE);
 	assert_int_equal(x->counts[HX_IRQ], 1);
-	assert_int_equal(hst_take_came(hx_v(x, 0), came), 1);
+	assert_int_equal(hst_take_arrived(hx_v(x, 0), arrived), 1);
 	uint32_t token = hx_take_irq(x, 0);
 
 	assert_true(token != 0 && token != APF_TOKEN_WAKE_ALL);

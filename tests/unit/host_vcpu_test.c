@@ -20,7 +20,7 @@ static struct hx *open_grace(uint64_t grace_ns)
 	struct hx *x = hx_open_on(APF_REV_INT, 1);
 
 	x->h.cfg.grace_ns = grace_ns;
-	grace_init(&x->h.ram.few_backings[0].grace);
+	grace_init(&x->h.ram.inline_backings[0].grace);
 	return x;
 }
 
@@ -298,7 +298,7 @@ static void a_fast_answer_is_no_event(void **state)
 	assert_int_equal(hx_v(x, 0)->stats.graced, 1);
 	assert_int_equal(hx_v(x, 0)->stats.blocked + hx_v(x, 0)->stats.missing_events, 0);
 	assert_int_equal(x->counts[HX_INJECT] + x->counts[HX_IRQ], 0);
-	assert_true(x->h.ram.few_backings[0].grace.fast > GRACE_ONE * 5 / 8); /* learnt */
+	assert_true(x->h.ram.inline_backings[0].grace.fast > GRACE_ONE * 5 / 8); /* learnt */
 	hx_close(x);
 }
 
@@ -328,7 +328,7 @@ static void the_end_of_the_window_kicks(void **state)
 static void a_slow_answer_is_an_event_and_is_learnt_once(void **state)
 {
 	struct hx *x = open_grace(HST_GRACE_AUTO);
-	struct grace g = x->h.ram.few_backings[0].grace;
+	struct grace g = x->h.ram.inline_backings[0].grace;
 
 	(void)state;
 	hx_fault_next(x, 0, 5);
@@ -336,13 +336,13 @@ static void a_slow_answer_is_an_event_and_is_learnt_once(void **state)
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	hx_take_pf(x, 0);
 	grace_sample(&g, NS_NEVER);
-	assert_int_equal(x->h.ram.few_backings[0].grace.fast, g.fast);
+	assert_int_equal(x->h.ram.inline_backings[0].grace.fast, g.fast);
 	/* A second task on the same page: that read has had its window. */
 	assert_int_equal(hx_fault_next(x, 0, 5), HST_ENTER);
 	hx_take_pf(x, 0);
 	x->now += 5 * MS;
 	hx_bring(x, 5);
-	assert_int_equal(x->h.ram.few_backings[0].grace.fast, g.fast);
+	assert_int_equal(x->h.ram.inline_backings[0].grace.fast, g.fast);
 	assert_int_equal(hx_v(x, 0)->stats.missing_events, 2);
 	hx_close(x);
 }
@@ -353,7 +353,7 @@ static void the_window_shuts_for_a_slow_source_and_opens_again(void **state)
 	uint64_t page = 5;
 
 	(void)state;
-	for (; x->h.ram.few_backings[0].grace.fast >= GRACE_ONE / 2; page++) {
+	for (; x->h.ram.inline_backings[0].grace.fast >= GRACE_ONE / 2; page++) {
 		assert_int_equal(hx_fault_next(x, 0, page), HST_WAIT);
 		x->now += 10 * MS;
 		assert_int_equal(hx_next(x, 0), HST_ENTER);
@@ -392,7 +392,7 @@ static void an_explicit_window_is_kept(void **state)
 	hx_take_ready(x, 0);
 	assert_int_equal(hx_v(x, 0)->stats.host_wait_ns, 5 * MS);
 	/* However often the source has been slow. */
-	x->h.ram.few_backings[0].grace.fast = 0;
+	x->h.ram.inline_backings[0].grace.fast = 0;
 	assert_int_equal(hx_fault_next(x, 0, 6), HST_WAIT);
 	assert_int_equal(x->until, x->now + 5 * MS);
 	hx_bring(x, 6);
@@ -402,24 +402,24 @@ static void an_explicit_window_is_kept(void **state)
 static void a_window_too_short_to_tell_teaches_nothing(void **state)
 {
 	struct hx *x = open_grace(GRACE_WORTH_NS / 2);
-	struct grace g = x->h.ram.few_backings[0].grace;
+	struct grace g = x->h.ram.inline_backings[0].grace;
 
 	(void)state;
 	hx_fault_next(x, 0, 5);
 	x->now += GRACE_WORTH_NS / 2;
 	assert_int_equal(hx_next(x, 0), HST_ENTER);
 	hx_take_pf(x, 0);
-	assert_int_equal(x->h.ram.few_backings[0].grace.fast, g.fast);
+	assert_int_equal(x->h.ram.inline_backings[0].grace.fast, g.fast);
 	x->now += GRACE_WORTH_NS / 4;
 	hx_bring(x, 5); /* it was fast after all */
-	assert_true(x->h.ram.few_backings[0].grace.fast > g.fast);
+	assert_true(x->h.ram.inline_backings[0].grace.fast > g.fast);
 	hx_close(x);
 }
 
 static void the_read_latency_counts_from_its_own_start(void **state)
 {
 	struct hx *x = open_grace(HST_GRACE_AUTO);
-	struct grace *g = &x->h.ram.few_backings[0].grace;
+	struct grace *g = &x->h.ram.inline_backings[0].grace;
 	struct hst_waiter w = {0};
 	uint32_t before = g->fast;
 
