@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fixtures of tests/unit for the entries that drive the driver: compiled apart, as their memory
- * is smaller here (HXS_PAGES), and as the fuzzer is not to follow them.
+ * is smaller here (RIG_SWAP_PAGES), and as the fuzzer is not to follow them.
  */
 #include "driver.h"
 

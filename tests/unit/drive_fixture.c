@@ -2,32 +2,32 @@
 /* See drive_fixture.h. */
 #include "drive_fixture.h"
 
-struct hst_step dx_pumped(struct hx *x, unsigned vcpu, struct hst_step s)
+struct hst_step dx_pumped(struct rig *x, unsigned vcpu, struct hst_step s)
 {
 	while (s.todo == HST_TODO_PUMP) {
-		hx_pump(x);
-		hst_vcpu_step(hx_v(x, vcpu), HST_DID_PUMP, NULL, false, &s);
+		rig_pump(x);
+		hst_vcpu_step(rig_v(x, vcpu), HST_DID_PUMP, NULL, false, &s);
 	}
-	hx_assert_sound(x);
+	rig_assert_sound(x);
 	return s;
 }
 
-struct hst_step dx_did(struct hx *x, unsigned vcpu, enum hst_did did, bool wanted)
+struct hst_step dx_did(struct rig *x, unsigned vcpu, enum hst_did did, bool wanted)
 {
 	struct hst_step s;
 
-	hst_vcpu_step(hx_v(x, vcpu), did, NULL, wanted, &s);
+	hst_vcpu_step(rig_v(x, vcpu), did, NULL, wanted, &s);
 	return dx_pumped(x, vcpu, s);
 }
 
-struct hst_step dx_call(struct hx *x)
+struct hst_step dx_call(struct rig *x)
 {
 	return dx_did(x, 0, HST_DID_CALL, false);
 }
 
-struct hst_step dx_exit_step(struct hx *x, unsigned vcpu, struct plat_exit e)
+struct hst_step dx_exit_step(struct rig *x, unsigned vcpu, struct plat_exit e)
 {
-	const struct hx_vcpu *g = &x->vcpus[vcpu];
+	const struct rig_vcpu *g = &x->vcpus[vcpu];
 	struct hst_step s;
 
 	e.cpu = g->cpu;
@@ -36,34 +36,34 @@ struct hst_step dx_exit_step(struct hx *x, unsigned vcpu, struct plat_exit e)
 	e.cpu.in_instruction |= e.kind == PLAT_EXIT_RAM_IO || e.kind == PLAT_EXIT_WRMSR ||
 				e.kind == PLAT_EXIT_RDMSR;
 	e.cpu.event_pending |= e.cpu.in_instruction;
-	hst_vcpu_step(hx_v(x, vcpu), HST_DID_RUN, &e, false, &s);
+	hst_vcpu_step(rig_v(x, vcpu), HST_DID_RUN, &e, false, &s);
 	return s;
 }
 
-struct hst_step dx_exit(struct hx *x, struct plat_exit e)
+struct hst_step dx_exit(struct rig *x, struct plat_exit e)
 {
 	return dx_pumped(x, 0, dx_exit_step(x, 0, e));
 }
 
-struct hst_step dx_fault(struct hx *x, uint64_t page)
+struct hst_step dx_fault(struct rig *x, uint64_t page)
 {
 	return dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_FAULT,
 					     .roff = {page << PAGE_SHIFT}});
 }
 
-struct hst_step dx_kicked(struct hx *x)
+struct hst_step dx_kicked(struct rig *x)
 {
 	return dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_KICK});
 }
 
-struct hst_step dx_io(struct hx *x, uint64_t off, void *data, uint32_t len, bool write)
+struct hst_step dx_io(struct rig *x, uint64_t off, void *data, uint32_t len, bool write)
 {
 	return dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
-					     .gpa = {HX_GPA + off},
+					     .gpa = {RIG_GPA + off},
 					     .io = {.data = data, .len = len, .write = write}});
 }
 
-struct hst_step dx_wrmsr(struct hx *x, uint32_t msr, uint64_t value)
+struct hst_step dx_wrmsr(struct rig *x, uint32_t msr, uint64_t value)
 {
 	x->vcpus[0].msr_done = false;
 	return dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_WRMSR, .msr = {msr, value}});
@@ -71,25 +71,25 @@ struct hst_step dx_wrmsr(struct hx *x, uint32_t msr, uint64_t value)
 
 /* ---- set-up ---- */
 
-struct hx *dx_open(enum hst_faults faults)
+struct rig *dx_open(enum hst_faults faults)
 {
-	struct hst_cfg cfg = hx_cfg(faults, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(faults, APF_REV_OFF);
 
-	return hx_open(&cfg);
+	return rig_open(&cfg);
 }
 
-struct hx *dx_open_called(enum apf_rev rev)
+struct rig *dx_open_called(enum apf_rev rev)
 {
-	struct hx *x = hx_open_on(rev, 1);
+	struct rig *x = rig_open_on(rev, 1);
 
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_log_clear(x);
+	rig_log_clear(x);
 	return x;
 }
 
-void dx_must_rest(struct hx *x)
+void dx_must_rest(struct rig *x)
 {
-	const struct hst_vcpu *v = hx_v(x, 0);
+	const struct hst_vcpu *v = rig_v(x, 0);
 
 	assert_true(hst_vcpu_is_at_rest(v));
 	assert_int_equal(v->where, HST_IN_HOST);

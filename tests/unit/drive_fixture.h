@@ -7,17 +7,17 @@
 #include "host_fixture.h"
 
 /* Until the step is none of pumping. */
-struct hst_step dx_pumped(struct hx *x, unsigned vcpu, struct hst_step s);
-struct hst_step dx_did(struct hx *x, unsigned vcpu, enum hst_did did, bool wanted);
-struct hst_step dx_call(struct hx *x);
+struct hst_step dx_pumped(struct rig *x, unsigned vcpu, struct hst_step s);
+struct hst_step dx_did(struct rig *x, unsigned vcpu, enum hst_did did, bool wanted);
+struct hst_step dx_call(struct rig *x);
 
 /* The exit's CPU state is the fixture's. */
-struct hst_step dx_exit_step(struct hx *x, unsigned vcpu, struct plat_exit e);
-struct hst_step dx_exit(struct hx *x, struct plat_exit e);
-struct hst_step dx_fault(struct hx *x, uint64_t page);
-struct hst_step dx_kicked(struct hx *x);
-struct hst_step dx_io(struct hx *x, uint64_t off, void *data, uint32_t len, bool write);
-struct hst_step dx_wrmsr(struct hx *x, uint32_t msr, uint64_t value);
+struct hst_step dx_exit_step(struct rig *x, unsigned vcpu, struct plat_exit e);
+struct hst_step dx_exit(struct rig *x, struct plat_exit e);
+struct hst_step dx_fault(struct rig *x, uint64_t page);
+struct hst_step dx_kicked(struct rig *x);
+struct hst_step dx_io(struct rig *x, uint64_t off, void *data, uint32_t len, bool write);
+struct hst_step dx_wrmsr(struct rig *x, uint32_t msr, uint64_t value);
 
 #define dx_must_enter(s, as)                                       \
 	do {                                                       \
@@ -37,12 +37,12 @@ struct hst_step dx_wrmsr(struct hx *x, uint32_t msr, uint64_t value);
 
 /* ---- set-up ---- */
 
-struct hx *dx_open(enum hst_faults faults);
+struct rig *dx_open(enum hst_faults faults);
 
 /* Events are on, and the VMM has called. */
-struct hx *dx_open_called(enum apf_rev rev);
+struct rig *dx_open_called(enum apf_rev rev);
 
 /* Nothing of ours is left in KVM, and nothing runs for the vCPU. */
-void dx_must_rest(struct hx *x);
+void dx_must_rest(struct rig *x);
 
 #endif

@@ -4,7 +4,7 @@
 
 /* ---- taking memory away ---- */
 
-enum hst_list_id hx_list_of(const struct hst *h, uint32_t b)
+enum hst_list_id rig_list_of(const struct hst *h, uint32_t b)
 {
 	bool written = block_is(h, b, BLOCK_WRITTEN), writing = block_is(h, b, BLOCK_WRITING);
 
@@ -17,18 +17,18 @@ enum hst_list_id hx_list_of(const struct hst *h, uint32_t b)
 	return block_is(h, b, BLOCK_KERNEL) ? HST_LIST_KERNEL : HST_LIST_USER;
 }
 
-const char *hx_lists_broken(const struct hst *h)
+const char *rig_lists_broken(const struct hst *h)
 {
 	uint32_t want[HST_LISTS + 1] = {0};
 
 	for (uint32_t b = 0; b < h->block_count; b++)
-		want[hx_list_of(h, b)]++;
+		want[rig_list_of(h, b)]++;
 	for (unsigned id = 0; id < HST_LISTS; id++) {
 		const struct hst_list *l = &h->evict.lists[id];
 		uint32_t n = 0, prev = BLOCK_NONE;
 
 		for (uint32_t b = l->head; b != BLOCK_NONE; b = h->evict.links[b].next) {
-			if (b >= h->block_count || hx_list_of(h, b) != id)
+			if (b >= h->block_count || rig_list_of(h, b) != id)
 				return "a block is on a list that is not its own";
 			if (h->evict.links[b].prev != prev || n++ == h->block_count)
 				return "links of a list";
@@ -40,7 +40,7 @@ const char *hx_lists_broken(const struct hst *h)
 	return NULL;
 }
 
-const char *hx_writes_broken(const struct hst *h)
+const char *rig_writes_broken(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 	uint32_t used = 0, in_flight = ev->sync.state != HST_SYNC_NONE, covered = 0, flagged = 0;
@@ -69,7 +69,7 @@ const char *hx_writes_broken(const struct hst *h)
 	return used != ev->writes_used || in_flight != ev->writes_in_flight ? "writes" : NULL;
 }
 
-const char *hx_kept_broken(const struct hst *h)
+const char *rig_kept_broken(const struct hst *h)
 {
 	uint32_t pinned = 0, held = 0, keeps;
 
@@ -92,7 +92,7 @@ const char *hx_kept_broken(const struct hst *h)
 	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
 }
 
-bool hx_evict_goes_on(const struct hst *h)
+bool rig_evict_goes_on(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 
@@ -100,12 +100,12 @@ bool hx_evict_goes_on(const struct hst *h)
 	       ev->hold.on || timer_armed(&ev->hold.timer);
 }
 
-bool hx_is_in_run(const struct hst_discard *d, uint32_t b)
+bool rig_is_in_run(const struct hst_discard *d, uint32_t b)
 {
 	return d && b >= d->run.block && b < d->run.block + d->run.count;
 }
 
-const char *hx_evict_broken(const struct hst *h, const struct hst_discard *d)
+const char *rig_evict_broken(const struct hst *h, const struct hst_discard *d)
 {
 	const struct hst_evict *ev = &h->evict;
 	uint32_t resident = 0, taking = 0, behind = 0;
@@ -118,7 +118,7 @@ const char *hx_evict_broken(const struct hst *h, const struct hst_discard *d)
 			return "an absent block would have to be written out";
 		if ((kind == BLOCK_ABSENT || kind == BLOCK_STANDBY) && block_is(h, b, BLOCK_VMM))
 			return "the VMM's view shows what was taken away";
-		if (hx_is_in_run(d, b)) {
+		if (rig_is_in_run(d, b)) {
 			if (kind != BLOCK_DROPPING && kind != BLOCK_FETCHING)
 				return "a block of a discard is not its own";
 			resident += d->was != BLOCK_ABSENT;
@@ -138,15 +138,15 @@ const char *hx_evict_broken(const struct hst *h, const struct hst_discard *d)
 		return "a block is being taken away by nobody";
 	if (ev->working + ev->failed + ev->uncollected > 1)
 		return "a job is out, and one to be done again or next, or both";
-	what = hx_kept_broken(h);
+	what = rig_kept_broken(h);
 	if (!what && ev->links)
-		what = hx_lists_broken(h);
-	return what ? what : hx_writes_broken(h);
+		what = rig_lists_broken(h);
+	return what ? what : rig_writes_broken(h);
 }
 
 /* ---- all of it ---- */
 
-const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f)
+const char *rig_fetch_broken(const struct hst *h, const struct hst_fetch *f)
 {
 	const struct list_link *prev = NULL;
 
@@ -163,7 +163,7 @@ const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f)
 	return NULL;
 }
 
-const char *hx_broken(const struct hst *h, const struct hst_discard *d)
+const char *rig_broken(const struct hst *h, const struct hst_discard *d)
 {
 	uint32_t in_flight = 0, queued = 0, troubled = 0, used = 0, present = 0, fetching = 0;
 	uint32_t free_len = 0, blocks = 0;
@@ -171,7 +171,7 @@ const char *hx_broken(const struct hst *h, const struct hst_discard *d)
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
 		const struct hst_fetch *f = &h->fetches[i];
 		enum hst_fetch_state s = f->state;
-		const char *what = hx_fetch_broken(h, f);
+		const char *what = rig_fetch_broken(h, f);
 
 		if (what)
 			return what;
@@ -208,7 +208,7 @@ const char *hx_broken(const struct hst *h, const struct hst_discard *d)
 		return "in_flight or troubled";
 	if (queued && in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
-	if (queued && !budget_room(h) && queued == used && !hx_evict_goes_on(h))
+	if (queued && !budget_room(h) && queued == used && !rig_evict_goes_on(h))
 		return "reads wait for room, and nobody makes any";
-	return hx_evict_broken(h, d);
+	return rig_evict_broken(h, d);
 }

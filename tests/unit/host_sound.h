@@ -12,21 +12,21 @@
 /* ---- taking memory away ---- */
 
 /* By the rules at the head of evict.c, not by its code. HST_LISTS: on none. */
-enum hst_list_id hx_list_of(const struct hst *h, uint32_t b);
-const char *hx_lists_broken(const struct hst *h);
-const char *hx_writes_broken(const struct hst *h);
-const char *hx_kept_broken(const struct hst *h);
+enum hst_list_id rig_list_of(const struct hst *h, uint32_t b);
+const char *rig_lists_broken(const struct hst *h);
+const char *rig_writes_broken(const struct hst *h);
+const char *rig_kept_broken(const struct hst *h);
 
 /* Memory will be given back, or the VM is paused with a reason. */
-bool hx_evict_goes_on(const struct hst *h);
-bool hx_is_in_run(const struct hst_discard *d, uint32_t b);
-const char *hx_evict_broken(const struct hst *h, const struct hst_discard *d);
+bool rig_evict_goes_on(const struct hst *h);
+bool rig_is_in_run(const struct hst_discard *d, uint32_t b);
+const char *rig_evict_broken(const struct hst *h, const struct hst_discard *d);
 
 /* ---- all of it ---- */
 
-const char *hx_fetch_broken(const struct hst *h, const struct hst_fetch *f);
+const char *rig_fetch_broken(const struct hst *h, const struct hst_fetch *f);
 
 /* NULL, or what is broken. Between calls of the driver only. d: a discard under way, or NULL. */
-const char *hx_broken(const struct hst *h, const struct hst_discard *d);
+const char *rig_broken(const struct hst *h, const struct hst_discard *d);
 
 #endif
