@@ -127,8 +127,8 @@ struct hst_fetch {
 	struct hst *h;
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
 	struct list waiters;    /* who came first is first */
-	struct list_link link;  /* of its queue, or the filled list */
-	struct hst_fetch *next; /* of what becomes visible with it, or the free list */
+	/* Of its queue, the filled list, what becomes visible with it, or the free list. */
+	struct list_link link;
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	/* There are hundreds of fetches for each vCPU: no more bits than are needed. */
@@ -156,6 +156,11 @@ struct hst_fetch {
 static inline struct hst_fetch *hst_fetch_of(struct list_link *link)
 {
 	return LIST_ENTRY(link, struct hst_fetch, link);
+}
+
+static inline struct hst_fetch *hst_fetch_next(const struct hst_fetch *f)
+{
+	return hst_fetch_of(f->link.next);
 }
 
 static inline struct hst_waiter *hst_waiter_of(struct list_link *link)
@@ -461,7 +466,7 @@ struct hst {
 	struct hst_swap swap;
 	struct hst_fetch *fetches;
 	uint32_t fetch_count;
-	struct hst_fetch *free_fetches;
+	struct list free_fetches; /* the one that was used last is first */
 	uint32_t free_count;
 	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	/* The queues that may have something in them, in the order of their turns. */

@@ -424,7 +424,7 @@ unsigned rig_pump(struct rig *x)
 		struct err e = {0};
 		int rc = hst_make_visible(f, &e);
 
-		for (const struct hst_fetch *at = f; at; at = at->next)
+		for (const struct hst_fetch *at = f; at; at = hst_fetch_next(at))
 			n++;
 		hst_shown(f, rc < 0 ? &e : NULL);
 	}

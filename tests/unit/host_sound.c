@@ -191,7 +191,7 @@ const char *rig_broken(const struct hst *h, const struct hst_discard *d)
 		fetching += block_kind(h, b) == BLOCK_FETCHING;
 		present += block_kind(h, b) == BLOCK_PRESENT;
 	}
-	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
+	for (struct list_link *at = h->free_fetches.first; at; at = at->next)
 		if (free_len++ == h->fetch_count)
 			return "list of free fetches has no end";
 	if (free_len != h->free_count)
