@@ -24,6 +24,7 @@ OTHERS = {  # names of files that are not ours and stand without their folder
     "string.h",
 }
 OTHERS_PATHS = {"src/vmm/src"}  # Firecracker's
+FUNCTION = re.compile(r":([a-z]\w*_\w+|[a-z]\w+(?=\(|`))")  # behind a path: file.c:function
 HEADING = re.compile(r"^#{1,6} +(.*?)\s*#*$")
 NAMED_HEADING = re.compile(r'(?P<path>[\w./-]+\.md)[,:]? (?:under |section )?"(?P<heading>[^"]+)"')
 LINK = re.compile(r"\]\((?P<path>[^()\s:#]*)(?:#(?P<anchor>[^()\s]+))?\)")
@@ -115,8 +116,18 @@ class Documents:
                 known = word in self.names if "/" not in word else self.find(path, word)
                 if not known:
                     self.say(path, n, f"{word} is named", "there is no such file or folder")
+                elif FUNCTION.match(line, m.end()):
+                    self.check_function(path, n, word, FUNCTION.match(line, m.end()).group(1))
             for m in NAMED_HEADING.finditer(line):
                 self.check_heading(path, n, m.group("path"), m.group("heading"))
+
+    def check_function(self, path, n, word, function):
+        found = self.find(path, word)
+        places = [found] if found else [p for p in sorted(self.paths) if p.endswith("/" + word)]
+        texts = [(self.root / p).read_text(encoding="utf-8") for p in places
+                 if (self.root / p).is_file()]
+        if not any(re.search(rf"\b{function}\b", text) for text in texts):
+            self.say(path, n, f"{word}:{function} is named", "it has no such function")
 
     def check_heading(self, path, n, document, heading, anchor=False):
         name = self.find(path, document) or next(
@@ -172,20 +183,18 @@ def reflow(text):
     return "\n".join(out)
 
 
+LIKE_ITEM = re.compile(r"(?<=\S) (?=(?:[-+*#]+|\d+[.)]|\||=+)(?: |$))")
+
+
 def broken(block):
     m = ITEM.match(block[0])
     first = m.group("indent") + m.group("mark")
     words = " ".join([m.group("text"), *(line.strip() for line in block[1:])])
-    # What stands in backquotes stays together, so that it can be searched for.
+    # What stands in backquotes stays together, so that it can be searched for; and what would be
+    # an item or a heading at the start of a line stays with the word before it.
     words = re.sub(r"`[^`]{,60}`", lambda m: m.group().replace(" ", "\0"), words)
+    words = LIKE_ITEM.sub("\0", words)
     lines = textwrap.wrap(words, MARKDOWN_COLUMNS_MAX, initial_indent=first,
                           subsequent_indent=" " * len(first), break_long_words=False,
                           break_on_hyphens=False)
-    lines = [line.replace("\0", " ") for line in lines]
-    # A line that begins like an item or a heading would be one.
-    for i in range(1, len(lines)):
-        if re.match(r"\s*(?:[-+*#]+|\d+[.)]|\|.*|=+)(?: |$)", lines[i]):
-            lead, last = lines[i - 1].rsplit(" ", 1)
-            lines[i - 1] = lead
-            lines[i] = " " * len(first) + last + " " + lines[i].strip()
-    return lines
+    return [line.replace("\0", " ") for line in lines]

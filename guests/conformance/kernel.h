@@ -4,7 +4,7 @@
  * about asynchronous page faults, and prints it as TAP on the first serial port. Nothing
  * of the host's is linked in: abi/apf.h is all that both know.
  *
- * Where CPL 0 is emulated an instruction costs a microsecond, so code here is plain.
+ * Where CPL 0 is emulated instructions are dear (guests/README.md), so code here is plain.
  * Interrupts are off unless a check opens a window for them (await, quiet). One processor
  * runs all checks; a second one only serves check_reset.c.
  */

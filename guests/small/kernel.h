@@ -3,9 +3,9 @@
  * The small guest's kernel: its objects and what its files share. entry.S includes the
  * constants at the top; kernel.c checks them against the structs.
  *
- * Why it looks as it does: where the hypervisor emulates CPL 0, each instruction here
- * costs about 2 us, so the two hot paths (page missing, page ready) are counted in
- * instructions (see README.md) and nothing is saved, copied or looked up twice.
+ * Why it looks as it does: where the hypervisor emulates CPL 0 each instruction here is dear
+ * (guests/README.md, "Invariants"), so the two hot paths (page missing, page ready) are counted
+ * in instructions and nothing is saved, copied or looked up twice.
  */
 #ifndef SMALL_KERNEL_H
 #define SMALL_KERNEL_H

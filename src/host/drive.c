@@ -103,13 +103,13 @@ static void enter(struct hst_vcpu *v, enum hst_next how, struct hst_step *ret)
 		[HST_ENTER_HALTED] = PLAT_ENTER_HALTED,
 		[HST_ENTER_RUNNABLE] = PLAT_ENTER_RUNNABLE,
 	};
-	roff_t came[HST_CAME_MAX];
-	unsigned n = hst_take_came(v, came);
+	roff_t arrived[HST_ARRIVED_MAX];
+	unsigned n = hst_take_arrived(v, arrived);
 
 	run(v, enter[how], ret);
 	ret->ahead_count = n;
 	for (unsigned i = 0; i < n; i++)
-		ret->ahead[i] = ram_gpa(&v->h->ram, came[i]);
+		ret->ahead[i] = ram_gpa(&v->h->ram, arrived[i]);
 }
 
 static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)

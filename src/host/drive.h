@@ -50,7 +50,7 @@ struct hst_step {
 	enum hst_todo todo;
 	struct plat_entry entry; /* RUN */
 	unsigned ahead_count;
-	gpa_t ahead[HST_CAME_MAX]; /* pages that the guest is about to touch */
+	gpa_t ahead[HST_ARRIVED_MAX]; /* pages that the guest is about to touch */
 	/*
 	 * Letting go of the lock does not include pumping: what there is to do is the serving
 	 * thread's, which is to be woken for it (hst_pump_due). The guest need not stand still.

@@ -167,9 +167,9 @@ static uint64_t turn_cost(const struct hst_evict *ev)
 /*
  * Now and then the oldest block of the other list is taken, to see who wants it back: the guest's
  * kernel also clears pages for its processes, and what it needed to boot it may never need again.
- * While as many are taken as there are, 1/KERNEL_STAYS of the other list is; all of it where
- * there is hardly a choice, or blocks that nobody wants could stay there for ever while those
- * that one instruction needs displace each other.
+ * While as many are taken as there are, 1/KERNEL_STAYS of the other list is. Where few others are
+ * left all of it is: else blocks that nobody wants could stay there for ever while those that one
+ * instruction needs displace each other.
  */
 static bool turn_due(const struct hst_evict *ev)
 {

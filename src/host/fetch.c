@@ -39,8 +39,7 @@ void fetch_init(struct hst *h)
 {
 	for (uint32_t i = h->fetch_count; i-- > 0;) {
 		h->fetches[i].h = h;
-		h->fetches[i].next = h->free_fetches;
-		h->free_fetches = &h->fetches[i];
+		list_insert(&h->free_fetches, NULL, &h->fetches[i].link);
 	}
 	h->free_count = h->fetch_count;
 }
@@ -99,8 +98,7 @@ static void fetch_free(struct hst_fetch *f)
 
 	h->standing -= f->touched;
 	f->state = HST_FETCH_FREE;
-	f->next = h->free_fetches;
-	h->free_fetches = f;
+	list_insert(&h->free_fetches, NULL, &f->link);
 	h->free_count++;
 }
 
@@ -373,11 +371,10 @@ void fetch_dispatch(struct hst *h)
 
 struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner)
 {
-	struct hst_fetch *f = h->free_fetches;
+	struct hst_fetch *f = fetch_take(&h->free_fetches);
 
 	/* One for every waiter that can exist, fetch_count() in host.c; others ask fetch_room. */
 	ASSERT(f);
-	h->free_fetches = f->next;
 	h->free_count--;
 	*f = (struct hst_fetch){
 		.h = h,
@@ -602,12 +599,12 @@ struct hst_fetch *hst_take_filled(struct hst *h)
 	end = f->first + f->count;
 	most = f->first + (uint32_t)max_u64(SHOW_BYTES_MAX >> h->cfg.block_shift, 1);
 	while (end < most && shows_with(f, end, hst_fetch_of(h->filled.first))) {
-		last->next = fetch_take(&h->filled);
-		last = last->next;
+		/* They are neighbours in the list, and stay so. */
+		last = fetch_take(&h->filled);
 		end += last->count;
 	}
-	last->next = NULL;
-	for (struct hst_fetch *at = f; at; at = at->next)
+	last->link.next = NULL;
+	for (struct hst_fetch *at = f; at; at = hst_fetch_next(at))
 		at->showing = (at->showing & HST_SHOW_WATCHED) | at->views;
 	return f;
 }
@@ -619,7 +616,7 @@ int hst_make_visible(const struct hst_fetch *f, struct err *e)
 	roff_t off;
 
 	hst_block_range(f->h, f->first, &off, &len);
-	for (const struct hst_fetch *at = f; at; at = at->next)
+	for (const struct hst_fetch *at = f; at; at = hst_fetch_next(at))
 		count += at->count;
 	return m->ops->present(m->ctx, off, len * count,
 			       f->showing & (MEM_VIEW_GUEST | MEM_VIEW_VMM),
@@ -662,7 +659,7 @@ void hst_shown(struct hst_fetch *f, const struct err *why)
 	struct hst_fetch *next;
 
 	for (; f; f = next) {
-		next = f->next;
+		next = hst_fetch_next(f);
 		shown(f, why);
 	}
 }

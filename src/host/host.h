@@ -127,8 +127,8 @@ struct hst_fetch {
 	struct hst *h;
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
 	struct list waiters;    /* who came first is first */
-	struct list_link link;  /* of its queue, or the filled list */
-	struct hst_fetch *next; /* of what becomes visible with it, or the free list */
+	/* Of its queue, the filled list, what becomes visible with it, or the free list. */
+	struct list_link link;
 	struct ram_backing *backing;
 	uint64_t issued_ns;
 	/* There are hundreds of fetches for each vCPU: no more bits than are needed. */
@@ -156,6 +156,11 @@ struct hst_fetch {
 static inline struct hst_fetch *hst_fetch_of(struct list_link *link)
 {
 	return LIST_ENTRY(link, struct hst_fetch, link);
+}
+
+static inline struct hst_fetch *hst_fetch_next(const struct hst_fetch *f)
+{
+	return hst_fetch_of(f->link.next);
 }
 
 static inline struct hst_waiter *hst_waiter_of(struct list_link *link)
@@ -311,7 +316,7 @@ enum hst_where {
 };
 
 /* Of blocks that come while the vCPU is in the guest; those beyond are touched like any other. */
-#define HST_CAME_MAX 8
+#define HST_ARRIVED_MAX 8
 
 /*
  * What a vCPU needs to stay where it is, an entry each: KVM's areas (enum pv_area), ours, what
@@ -319,8 +324,8 @@ enum hst_where {
  */
 #define HST_KEPT_AREA PV_AREAS
 #define HST_KEPT_WALK (PV_AREAS + 1)
-#define HST_KEPT_CAME (HST_KEPT_WALK + WALK_MAX)
-#define HST_KEPT (HST_KEPT_CAME + HST_CAME_MAX)
+#define HST_KEPT_ARRIVED (HST_KEPT_WALK + WALK_MAX)
+#define HST_KEPT (HST_KEPT_ARRIVED + HST_ARRIVED_MAX)
 
 /*
  * Stores of one instruction to absent RAM: KVM hands out 8 bytes at a time, of at most 64 for
@@ -379,9 +384,9 @@ struct hst_vcpu {
 	bool sync_done;
 	bool left; /* the phase's memory has left since */
 	struct hst_waiter *tokens; /* one per engine fault, same index */
-	roff_t came[HST_CAME_MAX]; /* since it entered: see hst_take_came */
-	uint32_t came_count;
-	uint32_t came_kept; /* of those that the platform was told of */
+	roff_t arrived[HST_ARRIVED_MAX]; /* since it entered: see hst_take_arrived */
+	uint32_t arrived_count;
+	uint32_t arrived_kept; /* of those that the platform was told of */
 	struct cpu_state cpu;      /* at the last exit; valid while where != HST_IN_GUEST */
 	enum hst_where where;
 	bool kicked; /* a kick is on its way */
@@ -461,7 +466,7 @@ struct hst {
 	struct hst_swap swap;
 	struct hst_fetch *fetches;
 	uint32_t fetch_count;
-	struct hst_fetch *free_fetches;
+	struct list free_fetches; /* the one that was used last is first */
 	uint32_t free_count;
 	struct hst_queue *queues; /* one per vCPU, and one for everybody else */
 	/* The queues that may have something in them, in the order of their turns. */
@@ -547,10 +552,10 @@ void hst_rdmsr(struct hst_vcpu *v, uint32_t msr);
 enum hst_next hst_next(struct hst_vcpu *v);
 /*
  * After HST_ENTER*: where the guest has faulted, the block has come, and it is about to touch it
- * again, for plat prefault; up to HST_CAME_MAX, how many. These blocks stay while the vCPU counts
- * as being in the guest.
+ * again, for plat prefault; up to HST_ARRIVED_MAX, how many. These blocks stay while the vCPU
+ * counts as being in the guest.
  */
-unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret);
+unsigned hst_take_arrived(struct hst_vcpu *v, roff_t *ret);
 
 /* INIT or reset: events off, and whatever the vCPU thread was in the middle of is dropped. */
 void hst_vcpu_reset(struct hst_vcpu *v);

@@ -12,38 +12,38 @@ static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
 
 static struct ram_region *by_gpa(const struct ram *r)
 {
-	return r->more ? r->more->by_gpa : ((struct ram *)r)->few_by_gpa;
+	return r->more ? r->more->by_gpa : ((struct ram *)r)->inline_by_gpa;
 }
 
 static struct ram_region *by_roff(const struct ram *r)
 {
-	return r->more ? r->more->by_roff : ((struct ram *)r)->few_by_roff;
+	return r->more ? r->more->by_roff : ((struct ram *)r)->inline_by_roff;
 }
 
 static uint16_t *backing_order(const struct ram *r)
 {
-	return r->more ? r->more->backing_order : ((struct ram *)r)->few_backing_order;
+	return r->more ? r->more->backing_order : ((struct ram *)r)->inline_backing_order;
 }
 
 static struct ram_backing *entry_at(const struct ram *r, uint16_t entry)
 {
-	if (entry < RAM_BACKINGS_FEW)
-		return &((struct ram *)r)->few_backings[entry];
-	return &r->more->backings[entry - RAM_BACKINGS_FEW];
+	if (entry < RAM_BACKINGS_INLINE)
+		return &((struct ram *)r)->inline_backings[entry];
+	return &r->more->backings[entry - RAM_BACKINGS_INLINE];
 }
 
 bool ram_needs_more(const struct ram *r)
 {
 	return !r->more &&
-	       (r->region_count == RAM_REGIONS_FEW || r->backing_count == RAM_BACKINGS_FEW);
+	       (r->region_count == RAM_REGIONS_INLINE || r->backing_count == RAM_BACKINGS_INLINE);
 }
 
 void ram_more(struct ram *r, struct ram_tables *more)
 {
 	ASSERT(!r->more);
-	memcpy(more->by_gpa, r->few_by_gpa, sizeof(r->few_by_gpa));
-	memcpy(more->by_roff, r->few_by_roff, sizeof(r->few_by_roff));
-	memcpy(more->backing_order, r->few_backing_order, sizeof(r->few_backing_order));
+	memcpy(more->by_gpa, r->inline_by_gpa, sizeof(r->inline_by_gpa));
+	memcpy(more->by_roff, r->inline_by_roff, sizeof(r->inline_by_roff));
+	memcpy(more->backing_order, r->inline_backing_order, sizeof(r->inline_backing_order));
 	r->more = more;
 }
 
@@ -146,7 +146,7 @@ enum ram_add ram_add_region(struct ram *r, gpa_t gpa, uint64_t bytes, uint64_t a
 	struct ram_region region = {gpa, bytes, {0}};
 	unsigned at = up_to_gpa(r, gpa);
 
-	if (r->region_count == (r->more ? RAM_REGIONS_MAX : RAM_REGIONS_FEW))
+	if (r->region_count == (r->more ? RAM_REGIONS_MAX : RAM_REGIONS_INLINE))
 		return RAM_FULL;
 	if (bytes == 0 || gpa.v % align || bytes % align || gpa.v + bytes < gpa.v)
 		return RAM_UNALIGNED;
@@ -216,7 +216,7 @@ enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct sr
 	unsigned at;
 	roff_t off;
 
-	if (r->backing_count == (r->more ? RAM_BACKINGS_MAX : RAM_BACKINGS_FEW))
+	if (r->backing_count == (r->more ? RAM_BACKINGS_MAX : RAM_BACKINGS_INLINE))
 		return RAM_FULL;
 	if (bytes == 0 || gpa.v % align || src_offset + bytes < bytes)
 		return RAM_UNALIGNED;

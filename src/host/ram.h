@@ -15,8 +15,8 @@
 #define RAM_REGIONS_MAX 1024
 #define RAM_BACKINGS_MAX 1024
 /* So many have a place in struct ram; for more, ram_more is called first. */
-#define RAM_REGIONS_FEW 8
-#define RAM_BACKINGS_FEW 16
+#define RAM_REGIONS_INLINE 8
+#define RAM_BACKINGS_INLINE 16
 
 struct ram_region {
 	gpa_t gpa;
@@ -36,16 +36,17 @@ struct ram_backing {
 struct ram_tables {
 	struct ram_region by_gpa[RAM_REGIONS_MAX];
 	struct ram_region by_roff[RAM_REGIONS_MAX];
-	struct ram_backing backings[RAM_BACKINGS_MAX - RAM_BACKINGS_FEW]; /* after the few */
+	/* After the inline ones. */
+	struct ram_backing backings[RAM_BACKINGS_MAX - RAM_BACKINGS_INLINE];
 	uint16_t backing_order[RAM_BACKINGS_MAX];
 };
 
 struct ram {
-	struct ram_region few_by_gpa[RAM_REGIONS_FEW];
-	struct ram_region few_by_roff[RAM_REGIONS_FEW]; /* the same */
+	struct ram_region inline_by_gpa[RAM_REGIONS_INLINE];
+	struct ram_region inline_by_roff[RAM_REGIONS_INLINE]; /* the same */
 	/* An entry stays where it is while its region does: fetches name it. */
-	struct ram_backing few_backings[RAM_BACKINGS_FEW];
-	uint16_t few_backing_order[RAM_BACKINGS_FEW]; /* entries, by RAM offset */
+	struct ram_backing inline_backings[RAM_BACKINGS_INLINE];
+	uint16_t inline_backing_order[RAM_BACKINGS_INLINE]; /* entries, by RAM offset */
 	struct ram_tables *more; /* NULL: none. The caller's */
 	unsigned region_count;
 	unsigned backing_count;
@@ -61,7 +62,7 @@ enum ram_add {
 	RAM_OUTSIDE,   /* a backing that is not within one region */
 };
 
-/* The next region or backing has no place among the few. */
+/* The next region or backing has no place among the inline ones. */
 bool ram_needs_more(const struct ram *r);
 /* Room for all that there can be, once: *more is zeroed, and the caller's until the end. */
 void ram_more(struct ram *r, struct ram_tables *more);

@@ -32,8 +32,8 @@
 static void back_in_host(struct hst_vcpu *v)
 {
 	vcpu_back_in_host(v);
-	while (v->came_kept > 0)
-		vcpu_keep(v, HST_KEPT_CAME + --v->came_kept, BLOCK_NONE);
+	while (v->arrived_kept > 0)
+		vcpu_keep(v, HST_KEPT_ARRIVED + --v->arrived_kept, BLOCK_NONE);
 }
 
 void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
@@ -549,29 +549,29 @@ enum hst_next hst_next(struct hst_vcpu *v)
 	return enter(v, HST_ENTER);
 }
 
-static void note_came(struct hst_vcpu *v, roff_t off)
+static void note_arrived(struct hst_vcpu *v, roff_t off)
 {
-	if (v->came_count < HST_CAME_MAX)
-		v->came[v->came_count++] = off;
+	if (v->arrived_count < HST_ARRIVED_MAX)
+		v->arrived[v->arrived_count++] = off;
 }
 
-unsigned hst_take_came(struct hst_vcpu *v, roff_t *ret)
+unsigned hst_take_arrived(struct hst_vcpu *v, roff_t *ret)
 {
 	const struct hst *h = v->h;
 	unsigned n = 0;
 
 	ASSERT(v->where == HST_IN_GUEST);
-	for (unsigned i = 0; i < v->came_count; i++) {
-		uint32_t block = block_of(h, v->came[i]);
+	for (unsigned i = 0; i < v->arrived_count; i++) {
+		uint32_t block = block_of(h, v->arrived[i]);
 
 		if (block_kind(h, block) != BLOCK_PRESENT)
 			continue;
 		/* No vCPU is held while memory is discarded. */
-		vcpu_keep(v, HST_KEPT_CAME + n, block);
-		ret[n++] = v->came[i];
+		vcpu_keep(v, HST_KEPT_ARRIVED + n, block);
+		ret[n++] = v->arrived[i];
 	}
-	v->came_count = 0;
-	v->came_kept = n;
+	v->arrived_count = 0;
+	v->arrived_kept = n;
 	return n;
 }
 
@@ -584,7 +584,7 @@ static void token_ready(struct hst_vcpu *v, uint32_t ix)
 	/* For one that halted the vCPU, the halt has its own waiter. */
 	if (v->eng.faults[ix].state != ENG_FAULT_HALTED &&
 	    ram_find(&h->ram, (gpa_t){v->eng.faults[ix].gfn << PAGE_SHIFT}, 1, &off))
-		note_came(v, off);
+		note_arrived(v, off);
 	if (!eng_page_ready(&v->eng, ix)) {
 		v->stats.ready_late++;
 		return;
@@ -609,7 +609,7 @@ static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 	v->stats.wait_max_ns = max_u64(v->stats.wait_max_ns, now - w->since_ns);
 	if (w == &v->sync) {
 		if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
-			note_came(v, v->fault_off);
+			note_arrived(v, v->fault_off);
 		v->sync_done = true;
 		timer_cancel(&h->timers, &v->wake);
 		if (v->phase == HST_PHASE_STORE) {

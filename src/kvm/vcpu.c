@@ -337,7 +337,7 @@ static int end_halt(struct kvmp_vcpu *v)
 	return mp.mp_state == KVM_MP_STATE_HALTED ? set_mp_state(v, KVM_MP_STATE_RUNNABLE) : 0;
 }
 
-static int kp_begin(void *ctx, unsigned vcpu)
+static int vcpu_begin(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -364,7 +364,7 @@ static void flush_registers(struct kvmp_vcpu *v)
 	v->run->kvm_dirty_regs = 0;
 }
 
-static void kp_rest(void *ctx, unsigned vcpu, bool interrupted)
+static void vcpu_rest(void *ctx, unsigned vcpu, bool interrupted)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -442,7 +442,7 @@ static bool got_sipi(struct kvmp_vcpu *v)
 	return v->starts++ < STARTS_MAX;
 }
 
-static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, struct plat_exit *x)
+static void vcpu_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, struct plat_exit *x)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -483,14 +483,14 @@ static void kp_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, str
 		kvmp_apic_id_find(k, v);
 }
 
-static void kp_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
+static void vcpu_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
 {
 	struct kvmp *k = ctx;
 
 	kvmp_registers_take(&k->vcpus[vcpu], k->msrs, ret);
 }
 
-static void kp_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
+static void vcpu_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -500,7 +500,7 @@ static void kp_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ct
 	v->show_ctl = ctl;
 }
 
-static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
+static void vcpu_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
 {
 	struct kvmp *k = ctx;
 	struct kvm_pre_fault_memory range = {
@@ -514,7 +514,7 @@ static void kp_prefault(void *ctx, unsigned vcpu, gpa_t gpa)
 		(void)ioctl(k->vcpus[vcpu].fd, KVM_PRE_FAULT_MEMORY, &range);
 }
 
-static bool kp_wait(void *ctx, unsigned vcpu)
+static bool vcpu_wait(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 
@@ -523,7 +523,7 @@ static bool kp_wait(void *ctx, unsigned vcpu)
 
 /* ---- events ---- */
 
-static void kp_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
+static void vcpu_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -548,7 +548,7 @@ static void kp_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
 		(void)end_halt(v);
 }
 
-static void kp_cancel_pf(void *ctx, unsigned vcpu)
+static void vcpu_cancel_pf(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
@@ -562,7 +562,7 @@ static void kp_cancel_pf(void *ctx, unsigned vcpu)
 	v->token = 0;
 }
 
-static void kp_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
+static void vcpu_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 {
 	struct kvmp *k = ctx;
 	struct kvm_run *run = k->vcpus[vcpu].run;
@@ -572,21 +572,21 @@ static void kp_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 	run->msr.error = gp;
 }
 
-static int kp_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
+static int vcpu_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct kvmp *k = ctx;
 
 	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
 }
 
-static void kp_pass_fault(void *ctx, unsigned vcpu)
+static void vcpu_pass_fault(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 
 	kvmp_signal_pass_fault(&k->vcpus[vcpu]);
 }
 
-static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
+static int vcpu_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
 	struct kvmp *k = ctx;
 	uint32_t id = __atomic_load_n(&k->vcpus[vcpu].apic_id, __ATOMIC_ACQUIRE);
@@ -602,7 +602,7 @@ static int kp_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 	return rc < 0 ? -errno : rc > 0;
 }
 
-static void kp_kick(void *ctx, unsigned vcpu)
+static void vcpu_kick(void *ctx, unsigned vcpu)
 {
 	struct kvmp *k = ctx;
 
@@ -611,20 +611,20 @@ static void kp_kick(void *ctx, unsigned vcpu)
 
 static const struct plat_ops kvmp_ops = {
 	.name = "poison",
-	.begin = kp_begin,
-	.rest = kp_rest,
-	.run = kp_run,
-	.wait = kp_wait,
-	.take_registers = kp_take_registers,
-	.show_registers = kp_show_registers,
-	.prefault = kp_prefault,
-	.inject_pf = kp_inject_pf,
-	.cancel_pf = kp_cancel_pf,
-	.finish_msr = kp_finish_msr,
-	.set_msr = kp_set_msr,
-	.pass_fault = kp_pass_fault,
-	.raise_irq = kp_raise_irq,
-	.kick = kp_kick,
+	.begin = vcpu_begin,
+	.rest = vcpu_rest,
+	.run = vcpu_run,
+	.wait = vcpu_wait,
+	.take_registers = vcpu_take_registers,
+	.show_registers = vcpu_show_registers,
+	.prefault = vcpu_prefault,
+	.inject_pf = vcpu_inject_pf,
+	.cancel_pf = vcpu_cancel_pf,
+	.finish_msr = vcpu_finish_msr,
+	.set_msr = vcpu_set_msr,
+	.pass_fault = vcpu_pass_fault,
+	.raise_irq = vcpu_raise_irq,
+	.kick = vcpu_kick,
 };
 
 struct plat kvmp_plat(struct kvmp *k)

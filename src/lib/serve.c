@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The lock and the library's thread. Whoever moved the driver submits, reaps and makes
- * visible before letting go of the lock, so that a read that the page cache answers is
- * finished by the vCPU thread that asked, without waking anybody. The thread is there for
- * what comes later: timers, reads that took time, touches that the kernel reports.
+ * The lock and the library's thread. A thread that has called the driver submits, reaps and makes
+ * visible before it lets go of the lock, so that a read that the page cache answers is finished by
+ * the vCPU thread that asked, without waking anybody. The library's thread is there for what comes
+ * later: timers, reads that took time, touches that the kernel reports.
  */
 #include <errno.h>
 #include <sched.h>

@@ -490,7 +490,7 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 }
 
 /* What the kernel refuses to promise is not for this memfd alone. */
-static int gm_room(void *ctx, struct err *e)
+static int gmem_room(void *ctx, struct err *e)
 {
 	int fd = memfd_new("asyncpf-room"), rc = 0;
 
@@ -504,7 +504,7 @@ static int gm_room(void *ctx, struct err *e)
 }
 
 /* A read of a page that the host has lost fails, where a touch would be a signal. */
-static bool gm_is_broken(void *ctx, roff_t off)
+static bool gmem_is_broken(void *ctx, roff_t off)
 {
 	const struct part *p = part_at(ctx, off);
 	struct gmem *g = ctx;
@@ -523,7 +523,7 @@ uint64_t gmem_whole(struct gmem *g, roff_t off, uint64_t len)
 	if (!__atomic_load_n(&g->lost, __ATOMIC_RELAXED))
 		return len;
 	for (roff_t at = off; at.v < end; at.v = (at.v & ~(PAGE_BYTES - 1)) + PAGE_BYTES)
-		if (gm_is_broken(g, at))
+		if (gmem_is_broken(g, at))
 			return at.v - off.v;
 	return len;
 }
@@ -537,7 +537,7 @@ static int show_around_lost(struct gmem *g, unsigned char *at, roff_t off, uint6
 	for (uint64_t i = 0; rc == 0 && i < len; i += PAGE_BYTES) {
 		roff_t page = {off.v + i};
 
-		rc = gm_is_broken(g, page) ? uffd_poison(g->uffd, at + i, PAGE_BYTES, e)
+		rc = gmem_is_broken(g, page) ? uffd_poison(g->uffd, at + i, PAGE_BYTES, e)
 					   : show_pages(g, at + i, page, PAGE_BYTES, protect, e);
 	}
 	return rc;
@@ -554,8 +554,8 @@ static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, boo
 	return rc;
 }
 
-static int gm_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
-		      struct err *e)
+static int gmem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
+			struct err *e)
 {
 	struct gmem *g = ctx;
 	bool protect = watch_writes && g->protect;
@@ -569,14 +569,14 @@ static int gm_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool 
 	return rc;
 }
 
-static int gm_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int gmem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 
 	return uffd_poison(g->uffd, g->guest + off.v, len, e);
 }
 
-static int gm_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int gmem_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *vmm = vmm_at(g, off);
@@ -596,8 +596,8 @@ static int there(unsigned char *at, uint64_t len, mem_pages ret, struct err *e)
 	return 0;
 }
 
-static int gm_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
-		   mem_pages ret_vmm, struct err *e)
+static int gmem_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
+		     mem_pages ret_vmm, struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *vmm = vmm_at(g, off);
@@ -616,7 +616,7 @@ static int gm_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem
 
 /* ---- taking away ---- */
 
-static int gm_watch_all(void *ctx, struct err *e)
+static int gmem_watch_all(void *ctx, struct err *e)
 {
 	struct gmem *g = ctx;
 	int rc = 0;
@@ -627,7 +627,7 @@ static int gm_watch_all(void *ctx, struct err *e)
 	return rc;
 }
 
-static int gm_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
+static int gmem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
 {
 	struct gmem *g = ctx;
 
@@ -648,7 +648,7 @@ static int take_out(unsigned char *at, uint64_t len, struct err *e)
 	return 0;
 }
 
-static int gm_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int gmem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *vmm = vmm_at(g, off);
@@ -675,8 +675,8 @@ static int collect(const struct gmem *g, unsigned char *at, uint64_t len, mem_pa
 	return rc;
 }
 
-static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest, mem_pages ret_vmm,
-		      struct err *e)
+static int gmem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest, mem_pages ret_vmm,
+			struct err *e)
 {
 	struct gmem *g = ctx;
 	unsigned char *guest = g->guest + off.v, *vmm = vmm_at(g, off);
@@ -687,7 +687,7 @@ static int gm_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest, 
 	return rc == 0 && vmm ? collect(g, vmm, len, ret_vmm, e) : rc;
 }
 
-static int gm_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
+static int gmem_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	const struct part *p = part_at(ctx, off);
 	struct gmem *g = ctx;
@@ -711,7 +711,7 @@ static bool is_counted(const struct gmem *g, const struct part *p)
 }
 
 /* A memfd of the VMM's counts wholly. */
-static uint64_t gm_resident_bytes(void *ctx)
+static uint64_t gmem_resident_bytes(void *ctx)
 {
 	const struct gmem *g = ctx;
 	uint64_t bytes = 0;
@@ -726,18 +726,18 @@ static uint64_t gm_resident_bytes(void *ctx)
 }
 
 static const struct mem_ops gmem_ops = {
-	.present = gm_present,
-	.poison = gm_poison,
-	.refuse = gm_refuse,
-	.is_broken = gm_is_broken,
-	.room = gm_room,
-	.look = gm_look,
-	.watch_all = gm_watch_all,
-	.resident = gm_resident,
-	.unmap = gm_unmap,
-	.collect = gm_collect,
-	.drop = gm_drop,
-	.resident_bytes = gm_resident_bytes,
+	.present = gmem_present,
+	.poison = gmem_poison,
+	.refuse = gmem_refuse,
+	.is_broken = gmem_is_broken,
+	.room = gmem_room,
+	.look = gmem_look,
+	.watch_all = gmem_watch_all,
+	.resident = gmem_resident,
+	.unmap = gmem_unmap,
+	.collect = gmem_collect,
+	.drop = gmem_drop,
+	.resident_bytes = gmem_resident_bytes,
 };
 
 struct mem gmem_mem(struct gmem *g)

@@ -120,7 +120,7 @@ static const char *driver_wrong(const struct sim_host *s)
 		if (block_wrong(s, b))
 			return block_wrong(s, b);
 	}
-	for (const struct hst_fetch *f = h->free_fetches; f; f = f->next)
+	for (struct list_link *at = h->free_fetches.first; at; at = at->next)
 		if (free_len++ == h->fetch_count)
 			return "the list of free fetches has no end";
 	if (free_len != h->free_count || t.used + free_len != h->fetch_count)

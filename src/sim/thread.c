@@ -24,7 +24,7 @@ bool sim_pump_step(struct sim *w, struct sim_pump *s)
 	}
 	sim_chk_enter(w);
 	if (s->pump.why.code == 0)
-		for (const struct hst_fetch *f = s->pump.fetch; f; f = f->next)
+		for (const struct hst_fetch *f = s->pump.fetch; f; f = hst_fetch_next(f))
 			sim_chk_shown(w, f);
 	more = hst_pump(&h->hst, &s->pump);
 	sim_chk_leave(w);

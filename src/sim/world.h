@@ -123,7 +123,7 @@ struct sim_np {
 	uint32_t token; /* 0: free */
 	uint32_t page;
 	bool taken;     /* the handler has seen it */
-	uint64_t ready; /* the page came as the how manieth; 0: not yet */
+	uint64_t ready; /* counts pages as they come: this one; 0: not yet */
 	bool moved;     /* it came on another host: here the task touches it again */
 	bool halted;    /* pf2-strict: nobody was told, the vCPU was halted for it */
 };

@@ -39,7 +39,7 @@ struct guest {
 };
 
 struct story {
-	struct hx *x;
+	struct rig *x;
 	enum kind kind;
 	unsigned at; /* this call fails; 0: none */
 	bool on;     /* and all later ones */
@@ -67,7 +67,7 @@ static bool fails(struct story *s, enum kind kind)
 
 /* ---- the tables, with our hand in between ---- */
 
-static int mem_result(struct hx *x, enum kind kind, struct err *e)
+static int mem_result(struct rig *x, enum kind kind, struct err *e)
 {
 	return fails(x->user, kind) ? err_set(e, -ENOMEM, "%s fails", kind_names[kind]) : 0;
 }
@@ -77,14 +77,14 @@ static int story_present(void *ctx, roff_t off, uint64_t len, unsigned views, bo
 {
 	int rc = mem_result(ctx, PRESENT, e);
 
-	return rc < 0 ? rc : hx_mem_present(ctx, off, len, views, watch_writes, e);
+	return rc < 0 ? rc : rig_mem_present(ctx, off, len, views, watch_writes, e);
 }
 
 static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	int rc = mem_result(ctx, POISON, e);
 
-	return rc < 0 ? rc : hx_mem_poison(ctx, off, len, e);
+	return rc < 0 ? rc : rig_mem_poison(ctx, off, len, e);
 }
 
 static int story_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
@@ -106,7 +106,7 @@ static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written,
 
 static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
-	struct hx *x = ctx;
+	struct rig *x = ctx;
 	int rc = mem_result(ctx, DROP, e);
 
 	if (rc == 0)
@@ -116,43 +116,43 @@ static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 
 static void story_read(struct src *src, struct src_read *rd)
 {
-	struct hx_src *f = CONTAINER_OF(src, struct hx_src, src);
+	struct rig_src *f = CONTAINER_OF(src, struct rig_src, src);
 	struct story *s = f->x->user;
-	enum hx_answers answers = f->answers;
+	enum rig_answers answers = f->answers;
 
 	if (fails(s, READ_FAILS))
-		f->answers = HX_FAILS_AT_ONCE;
+		f->answers = RIG_FAILS_AT_ONCE;
 	else if (fails(s, READ_HANGS))
-		f->answers = HX_LATER;
-	hx_src_read(src, rd);
+		f->answers = RIG_LATER;
+	rig_src_read(src, rd);
 	f->answers = answers;
 }
 
 static int story_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
-	struct hx *x = ctx;
+	struct rig *x = ctx;
 
 	if (fails(x->user, IRQ_REFUSED))
 		return 0;
 	if (fails(x->user, IRQ_FAILS))
 		return -EIO;
-	return hx_raise_irq(ctx, vcpu, vector);
+	return rig_raise_irq(ctx, vcpu, vector);
 }
 
-static struct hx *open_story(struct story *s, const struct hst_cfg *cfg)
+static struct rig *open_story(struct story *s, const struct hst_cfg *cfg)
 {
 	static const struct src_ops src_ops = {
-		.name = "story", .read = story_read, .cancel = hx_src_cancel};
+		.name = "story", .read = story_read, .cancel = rig_src_cancel};
 	static const struct mem_ops mem_ops = {
 		.present = story_present, .poison = story_poison,
 		.unmap = story_unmap, .collect = story_collect, .drop = story_drop};
 	static struct plat_ops plat_ops;
-	struct hx *x = hx_open(cfg);
+	struct rig *x = rig_open(cfg);
 
 	plat_ops = *x->h.plat.ops;
 	plat_ops.raise_irq = story_irq;
 	x->src.src.ops = &src_ops;
-	x->src.answers = HX_AT_ONCE;
+	x->src.answers = RIG_AT_ONCE;
 	x->h.mem.ops = &mem_ops;
 	x->h.plat.ops = &plat_ops;
 	x->user = s;
@@ -164,14 +164,14 @@ static struct hx *open_story(struct story *s, const struct hst_cfg *cfg)
 
 static void go_on(struct story *s, unsigned c)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	struct guest *g = &s->guests[c];
 	enum hst_next next;
 
 	x->vcpus[c].kicked = false;
-	hx_pump(x);
-	next = hx_next(x, c);
-	hx_pump(x);
+	rig_pump(x);
+	next = rig_next(x, c);
+	rig_pump(x);
 	g->waits = next == HST_WAIT;
 	if (next == HST_ENTER_HALTED)
 		g->halted = true;
@@ -182,36 +182,36 @@ static void go_on(struct story *s, unsigned c)
 /* The guest empties its area before it names it, unless it may rely on the host to. */
 static bool area_is_empty(struct story *s, unsigned c)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	if (c == 1 && (x->h.cfg.rev == APF_REV_INT || x->h.cfg.rev == APF_REV_PF2))
 		return true;
-	if (!hx_present(x, HX_AREA_PAGE)) {
-		hx_exit(x, c, false);
-		hst_fault(hx_v(x, c), (roff_t){HX_AREA_PAGE << PAGE_SHIFT});
+	if (!rig_present(x, RIG_AREA_PAGE)) {
+		rig_exit(x, c, false);
+		hst_fault(rig_v(x, c), (roff_t){RIG_AREA_PAGE << PAGE_SHIFT});
 		go_on(s, c);
 		return false;
 	}
-	memset(hx_area(x, c), 0, sizeof(struct apf_area));
+	memset(rig_area(x, c), 0, sizeof(struct apf_area));
 	return true;
 }
 
 static void set_register(struct story *s, unsigned c)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	if (s->guests[c].registers == 0 && !area_is_empty(s, c))
 		return;
 	switch (s->guests[c].registers++) {
 	case 0:
-		hx_wrmsr(x, c, APF_MSR_EN, hx_en(x, c));
+		rig_wrmsr(x, c, APF_MSR_EN, rig_en(x, c));
 		break;
 	case 1:
-		hx_wrmsr(x, c, APF_MSR_CTL, hx_ctl(x));
+		rig_wrmsr(x, c, APF_MSR_CTL, rig_ctl(x));
 		break;
 	default:
 		s->guests[c].registers = 9;
-		hx_exit(x, c, false);
+		rig_exit(x, c, false);
 	}
 	go_on(s, c);
 }
@@ -220,12 +220,12 @@ static void kernel_touch(struct story *s, uint64_t page)
 {
 	struct err e = {0};
 
-	if (hx_kernel_touch(&s->x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0) {
+	if (rig_kernel_touch(&s->x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0) {
 		/* As the library does. */
 		snprintf(s->text, sizeof(s->text), "%s", e.text);
 		hst_pause(&s->x->h);
 	}
-	hx_pump(s->x);
+	rig_pump(s->x);
 }
 
 /* ---- the VMM ---- */
@@ -243,11 +243,11 @@ static void vmm_thread(struct story *s)
 		return;
 	roff_t off = {pages[s->vmm_touches] << PAGE_SHIFT};
 
-	if (hx_present(s->x, pages[s->vmm_touches]) && block_is(h, block_of(h, off), BLOCK_VMM)) {
+	if (rig_present(s->x, pages[s->vmm_touches]) && block_is(h, block_of(h, off), BLOCK_VMM)) {
 		s->vmm_touches++;
 		return;
 	}
-	if (hx_vmm_touch(h, off, &e) < 0) {
+	if (rig_vmm_touch(h, off, &e) < 0) {
 		snprintf(s->text, sizeof(s->text), "%s", e.text);
 		hst_pause(h);
 	}
@@ -256,7 +256,7 @@ static void vmm_thread(struct story *s)
 /* Of what it could not give back nothing is lost. */
 static void balloon(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	enum hst_discarding next;
 
 	if (s->discarded || s->balloon.fetch)
@@ -267,7 +267,7 @@ static void balloon(struct story *s)
 	next = hst_discard_step(&x->h, &s->discard);
 	x->discards = next == HST_DISCARD_WORK ? &s->discard : NULL;
 	if (next == HST_DISCARD_WORK) {
-		hx_pump(x);
+		rig_pump(x);
 		hst_discard_work(&x->h, &s->discard);
 	} else if (next == HST_DISCARD_LATER) {
 		(void)hst_ensure(&x->h, (roff_t){(uint64_t)s->discard.at << PAGE_SHIFT},
@@ -288,7 +288,7 @@ static uint64_t page_of(unsigned c, unsigned n)
 
 static void touch(struct story *s, unsigned c)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	struct guest *g = &s->guests[c];
 	uint64_t page = page_of(c, g->touches);
 	bool kernel = x->h.cfg.faults == HST_FAULTS_KERNEL;
@@ -298,24 +298,24 @@ static void touch(struct story *s, unsigned c)
 		if (!kernel && g->touches != 2)
 			return;
 	}
-	if (hx_present(x, page)) {
+	if (rig_present(x, page)) {
 		g->touches++;
 		return;
 	}
 	if (kernel)
 		return;
-	hx_exit(x, c, false);
+	rig_exit(x, c, false);
 	if (g->touches % 4 == 3)
-		hx_load(hx_v(x, c), (roff_t){page << PAGE_SHIFT});
+		rig_load(rig_v(x, c), (roff_t){page << PAGE_SHIFT});
 	else
-		hst_fault(hx_v(x, c), (roff_t){page << PAGE_SHIFT});
+		hst_fault(rig_v(x, c), (roff_t){page << PAGE_SHIFT});
 	go_on(s, c);
 }
 
 static void take_pf(struct story *s, unsigned c)
 {
-	bool ready = hx_area(s->x, c)->reason == APF_REASON_READY;
-	uint32_t token = hx_take_pf(s->x, c);
+	bool ready = rig_area(s->x, c)->reason == APF_REASON_READY;
+	uint32_t token = rig_take_pf(s->x, c);
 	struct guest *g = &s->guests[c];
 
 	if (!ready) {
@@ -330,7 +330,7 @@ static void take_pf(struct story *s, unsigned c)
 
 static void take_irq(struct story *s, unsigned c)
 {
-	uint32_t token = hx_take_irq(s->x, c);
+	uint32_t token = rig_take_irq(s->x, c);
 	struct guest *g = &s->guests[c];
 
 	g->halted = false;
@@ -339,21 +339,21 @@ static void take_irq(struct story *s, unsigned c)
 	else
 		assert_true(g->asleep-- > 0);
 	if (s->x->h.cfg.rev == APF_REV_INT)
-		hx_wrmsr(s->x, c, APF_MSR_ACK, 1);
+		rig_wrmsr(s->x, c, APF_MSR_ACK, 1);
 	else
-		hx_exit(s->x, c, false);
+		rig_exit(s->x, c, false);
 	go_on(s, c);
 }
 
 static void guest_step(struct story *s, unsigned c)
 {
 	struct guest *g = &s->guests[c];
-	struct hx_vcpu *v = &s->x->vcpus[c];
+	struct rig_vcpu *v = &s->x->vcpus[c];
 
 	if (g->waits) {
 		go_on(s, c);
 	} else if (v->kicked) {
-		hx_exit(s->x, c, true);
+		rig_exit(s->x, c, true);
 		go_on(s, c);
 	} else if (v->untaken) {
 		take_pf(s, c);
@@ -376,7 +376,7 @@ static bool served(const struct story *s)
 		const struct guest *g = &s->guests[c];
 
 		if (g->touches < TOUCHES || g->asleep || g->waits || g->halted ||
-		    hx_v(s->x, c)->eng.outstanding || hx_v(s->x, c)->eng.wake_all_due)
+		    rig_v(s->x, c)->eng.outstanding || rig_v(s->x, c)->eng.wake_all_due)
 			return false;
 	}
 	return s->device_asked && !s->device.fetch && s->vmm_touches == VMM_TOUCHES &&
@@ -386,7 +386,7 @@ static bool served(const struct story *s)
 /* Until everybody is served, the VM is paused, or it has taken too long. */
 static void tell(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	for (unsigned round = 0; round < ROUNDS && !served(s) && !hst_is_paused(&x->h); round++) {
 		uint64_t next;
@@ -401,11 +401,11 @@ static void tell(struct story *s)
 			vmm_thread(s);
 		if (round > 9)
 			balloon(s);
-		hx_pump(x);
+		rig_pump(x);
 		next = timers_next_ns(&x->h.timers);
 		if (round % 4 == 3 && next != NS_NEVER)
-			hx_after(x, next > x->now ? next - x->now : 0);
-		hx_pump(x);
+			rig_after(x, next > x->now ? next - x->now : 0);
+		rig_pump(x);
 	}
 }
 
@@ -417,7 +417,7 @@ static bool paused_with_a_reason(const struct story *s)
 
 	if (s->text[0])
 		return true;
-	return s->x->counts[HX_TROUBLE] > 0 && t->tries > 0 && t->gpa.v >= HX_GPA &&
+	return s->x->counts[RIG_TROUBLE] > 0 && t->tries > 0 && t->gpa.v >= RIG_GPA &&
 	       (t->why.code == 0 ? s->kind == READ_HANGS : t->why.text[0] != 0);
 }
 
@@ -439,7 +439,7 @@ static void repair_and_go_on(struct story *s)
 	s->text[0] = 0;
 	for (unsigned i = 0; i < 20 && !served(s); i++) {
 		hst_resume(&s->x->h);
-		hx_pump(s->x);
+		rig_pump(s->x);
 		for (unsigned c = 0; c < VCPUS; c++)
 			s->x->vcpus[c].kicked = true;
 		tell(s);
@@ -449,13 +449,13 @@ static void repair_and_go_on(struct story *s)
 
 static void stop(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	hst_stop(&x->h);
 	while (x->src.count)
-		hx_answer(x, 0, -ECANCELED);
+		rig_answer(x, 0, -ECANCELED);
 	timers_run(&x->h.timers, x->now + NS_PER_S);
-	hx_pump(x);
+	rig_pump(x);
 	assert_int_equal(x->h.in_flight, 0);
 }
 
@@ -465,7 +465,7 @@ static unsigned one_run(const struct hst_cfg *cfg, enum kind kind, unsigned at, 
 			enum ending ending)
 {
 	struct story s = {.kind = kind, .at = at, .on = on};
-	struct hx *x = open_story(&s, cfg);
+	struct rig *x = open_story(&s, cfg);
 
 	tell(&s);
 	check_soon_or_paused(&s);
@@ -474,7 +474,7 @@ static unsigned one_run(const struct hst_cfg *cfg, enum kind kind, unsigned at, 
 	stop(&s);
 	hst_forget(&s.device);
 	hst_forget(&s.balloon);
-	hx_close(x);
+	rig_close(x);
 	return s.failed;
 }
 
@@ -493,7 +493,7 @@ static void each_call_in_turn(const struct hst_cfg *cfg)
 
 static struct hst_cfg story_cfg(enum hst_faults faults, enum apf_rev rev)
 {
-	struct hst_cfg cfg = hx_cfg(faults, rev);
+	struct hst_cfg cfg = rig_cfg(faults, rev);
 
 	cfg.vcpus = VCPUS;
 	cfg.queue_depth = 2;

@@ -37,7 +37,7 @@ static const char *const kind_names[KINDS] = {
 	"read hangs", "write fails", "write short", "write nothing", "write hangs"};
 
 struct story {
-	struct hx *x;
+	struct rig *x;
 	enum kind kind;
 	unsigned at; /* this call fails; 0: none */
 	bool on;     /* and all later ones */
@@ -66,7 +66,7 @@ static bool fails(struct story *s, enum kind kind)
 
 static struct story *story_of(void *ctx)
 {
-	return ((struct hx *)ctx)->user;
+	return ((struct rig *)ctx)->user;
 }
 
 static int result(void *ctx, enum kind kind, struct err *e)
@@ -77,66 +77,67 @@ static int result(void *ctx, enum kind kind, struct err *e)
 static int story_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch,
 			 struct err *e)
 {
-	return result(ctx, PRESENT, e) < 0 ? -ENOMEM : hxs_present(ctx, off, len, views, watch, e);
+	return result(ctx, PRESENT, e) < 0 ? -ENOMEM :
+		rig_swap_present(ctx, off, len, views, watch, e);
 }
 
 static int story_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
-	return result(ctx, POISON, e) < 0 ? -ENOMEM : hxs_poison(ctx, off, len, e);
+	return result(ctx, POISON, e) < 0 ? -ENOMEM : rig_poison(ctx, off, len, e);
 }
 
 /* Fails in the middle. */
 static int story_unmap(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
-	hxs(ctx)->fail[HX_TAKE_UNMAP] = fails(story_of(ctx), UNMAP);
-	return hxs_unmap(ctx, off, len, e);
+	rig_swap(ctx)->fail[RIG_TAKE_UNMAP] = fails(story_of(ctx), UNMAP);
+	return rig_unmap(ctx, off, len, e);
 }
 
 static int story_collect(void *ctx, roff_t off, uint64_t len, mem_pages written,
 			 mem_pages vmm, struct err *e)
 {
-	hxs(ctx)->fail[HX_TAKE_COLLECT] = fails(story_of(ctx), COLLECT);
-	return hxs_collect(ctx, off, len, written, vmm, e);
+	rig_swap(ctx)->fail[RIG_TAKE_COLLECT] = fails(story_of(ctx), COLLECT);
+	return rig_collect(ctx, off, len, written, vmm, e);
 }
 
 static int story_drop(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
-	hxs(ctx)->fail[HX_TAKE_DROP] = fails(story_of(ctx), DROP);
-	return hxs_drop(ctx, off, len, e);
+	rig_swap(ctx)->fail[RIG_TAKE_DROP] = fails(story_of(ctx), DROP);
+	return rig_drop(ctx, off, len, e);
 }
 
 static int story_watch(void *ctx, struct err *e)
 {
-	return result(ctx, WATCH, e) < 0 ? -ENOMEM : hxs_watch_all(ctx, e);
+	return result(ctx, WATCH, e) < 0 ? -ENOMEM : rig_watch_all(ctx, e);
 }
 
 static int story_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e)
 {
-	return result(ctx, RESIDENT, e) < 0 ? -ENOMEM : hxs_resident(ctx, off, len, ret, e);
+	return result(ctx, RESIDENT, e) < 0 ? -ENOMEM : rig_resident(ctx, off, len, ret, e);
 }
 
 static void story_read(struct src *src, struct src_read *rd)
 {
-	struct hx_src *f = CONTAINER_OF(src, struct hx_src, src);
+	struct rig_src *f = CONTAINER_OF(src, struct rig_src, src);
 
-	f->answers = fails(f->x->user, READ_FAILS)   ? HX_FAILS_AT_ONCE
-		     : fails(f->x->user, READ_HANGS) ? HX_LATER
-						     : HX_AT_ONCE;
-	hx_src_read(src, rd);
+	f->answers = fails(f->x->user, READ_FAILS)   ? RIG_FAILS_AT_ONCE
+		     : fails(f->x->user, READ_HANGS) ? RIG_LATER
+						     : RIG_AT_ONCE;
+	rig_src_read(src, rd);
 }
 
-static struct hx *open_story(struct story *s, enum hst_faults faults)
+static struct rig *open_story(struct story *s, enum hst_faults faults)
 {
 	static const struct src_ops src_ops = {
-		.name = "story", .read = story_read, .cancel = hx_src_cancel};
+		.name = "story", .read = story_read, .cancel = rig_src_cancel};
 	static struct mem_ops mem_ops;
-	struct hst_cfg cfg = hx_cfg(faults, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(faults, APF_REV_OFF);
+	struct rig *x;
 
 	cfg.retries_max = 1;
 	cfg.queue_depth = 4;
 	cfg.source_timeout_ns = 50 * NS_PER_MS;
-	x = hxs_open(&cfg, PAGES, false, LIMIT);
+	x = rig_swap_open(&cfg, PAGES, false, LIMIT);
 	mem_ops = *x->h.mem.ops;
 	mem_ops.present = story_present;
 	mem_ops.poison = story_poison;
@@ -146,9 +147,9 @@ static struct hx *open_story(struct story *s, enum hst_faults faults)
 	mem_ops.watch_all = story_watch;
 	mem_ops.resident = story_resident;
 	x->h.mem.ops = &mem_ops;
-	hxs(x)->src.src.ops = &src_ops;
-	hxs(x)->half = 3;
-	hxs(x)->later = true;
+	rig_swap(x)->src.src.ops = &src_ops;
+	rig_swap(x)->half = 3;
+	rig_swap(x)->later = true;
 	x->user = s;
 	s->x = x;
 	return x;
@@ -159,24 +160,24 @@ static struct hx *open_story(struct story *s, enum hst_faults faults)
 /* The swap file's turn: the oldest write ends, or something happens to it. */
 static void end_a_write(struct story *s)
 {
-	struct hx_swap *f = hxs(s->x);
+	struct rig_swap *f = rig_swap(s->x);
 	int len;
 
 	if (f->count == 0)
 		return;
 	len = (int)f->writes[0].len;
 	if (f->writes[0].cancelled)
-		hxs_write_end(s->x, 0, -ECANCELED);
+		rig_write_end(s->x, 0, -ECANCELED);
 	else if (fails(s, WRITE_FAILS))
-		hxs_write_end(s->x, 0, -EIO);
+		rig_write_end(s->x, 0, -EIO);
 	else if (fails(s, WRITE_SHORT))
-		hxs_write_end(s->x, 0, (len + 1) / 2);
+		rig_write_end(s->x, 0, (len + 1) / 2);
 	else if (fails(s, WRITE_NOTHING))
-		hxs_write_end(s->x, 0, 0);
+		rig_write_end(s->x, 0, 0);
 	else if (fails(s, WRITE_HANGS))
-		hx_after(s->x, 60 * NS_PER_MS);
+		rig_after(s->x, 60 * NS_PER_MS);
 	else
-		hxs_write_ok(s->x, 0);
+		rig_write_ok(s->x, 0);
 }
 
 static void evictor(struct story *s)
@@ -206,42 +207,42 @@ static bool told(const struct story *s)
 
 static void vmm_thread(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	uint64_t page = s->vmm_next * 17 % PAGES;
 	struct err e;
 
 	/* Not all at once. */
 	if (s->vmm_next == VMM_TOUCHES || s->vmm_next * 4 > s->next)
 		return;
-	if (!hxs(x)->vmm[page]) {
-		if (hx_vmm_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
+	if (!rig_swap(x)->vmm[page]) {
+		if (rig_vmm_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
 			hst_pause_for(&x->h, &(struct hst_trouble){.why = e, .tries = 1});
 		return;
 	}
-	assert_true(hxs_right(x, page));
+	assert_true(rig_right(x, page));
 	if (s->vmm_next++ % 2) {
-		hxs(x)->vmm_guarded[page] = false;
-		hxs_put(x, page, 0x2000 + s->vmm_next);
+		rig_swap(x)->vmm_guarded[page] = false;
+		rig_put(x, page, 0x2000 + s->vmm_next);
 	}
 }
 
 /* All of it is zeroes; or, if it has failed, some of it that is in memory may be. */
 static void note_zeroes(struct story *s, uint32_t from, uint32_t end)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	for (uint64_t p = from; p < end; p++) {
-		assert_true(s->discard.why.code != 0 || hxs_words(x, p)[0] == 0);
-		if (hxs_words(x, p)[0] == 0 &&
+		assert_true(s->discard.why.code != 0 || rig_words(x, p)[0] == 0);
+		if (rig_words(x, p)[0] == 0 &&
 		    (s->discard.why.code == 0 || s->discard.was != BLOCK_ABSENT ||
 		     !block_is(&x->h, (uint32_t)p, BLOCK_IN_SWAP)))
-			hxs(x)->want[p] = 1;
+			rig_swap(x)->want[p] = 1;
 	}
 }
 
 static void balloon(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	struct hst_discard *d = &s->discard;
 	enum hst_discarding next;
 	uint32_t at;
@@ -255,7 +256,7 @@ static void balloon(struct story *s)
 	at = d->at;
 	if (block_kind(&x->h, at) == BLOCK_FETCHING &&
 	    block_fetch(&x->h, at)->state == HST_FETCH_FAILED && !block_fetch(&x->h, at)->filled)
-		hxs(x)->want[at] = 1; /* its source is not asked again */
+		rig_swap(x)->want[at] = 1; /* its source is not asked again */
 	next = hst_discard_step(&x->h, d);
 	if (d->why.code == 0)
 		note_zeroes(s, at, next == HST_DISCARD_WORK ? d->run.block : d->at);
@@ -274,33 +275,33 @@ static void balloon(struct story *s)
 
 static void device(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	uint64_t page = page_of(s->next);
 
 	if (s->next == 2 * PAGES || s->w.fetch)
 		return;
 	if (!hst_ensure(&x->h, (roff_t){page << PAGE_SHIFT}, &s->w))
 		return;
-	assert_true(hxs_right(x, page));
+	assert_true(rig_right(x, page));
 	if (s->next % 3) {
 		hst_wrote(&x->h, (roff_t){page << PAGE_SHIFT}, 1);
-		hxs_put(x, page, s->next % 5 ? 0x1000 + s->next : 1);
+		rig_put(x, page, s->next % 5 ? 0x1000 + s->next : 1);
 	}
 	if (s->next++ == PAGES)
 		hst_evict_to(&x->h, 0);
 }
 
-static void to_next_timer(struct hx *x)
+static void to_next_timer(struct rig *x)
 {
 	uint64_t next = timers_next_ns(&x->h.timers);
 
 	if (next != NS_NEVER)
-		hx_after(x, next > x->now ? next - x->now : 0);
+		rig_after(x, next > x->now ? next - x->now : 0);
 }
 
 static void tell(struct story *s, unsigned rounds)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 	struct err e;
 
 	while (rounds-- && !told(s)) {
@@ -310,10 +311,10 @@ static void tell(struct story *s, unsigned rounds)
 			end_a_write(s);
 			vmm_thread(s);
 			balloon(s);
-			hx_pump(x);
+			rig_pump(x);
 		}
 		/* A touch that the kernel reports: poison, or shown again. */
-		if (rounds % 8 == 5 && hx_kernel_touch(&x->h, (roff_t){7 * PAGE_BYTES}, &e) < 0)
+		if (rounds % 8 == 5 && rig_kernel_touch(&x->h, (roff_t){7 * PAGE_BYTES}, &e) < 0)
 			hst_pause_for(&x->h, &(struct hst_trouble){.why = e, .tries = 1});
 		assert_true(x->h.evict.resident <= LIMIT);
 		s->paused_once |= hst_is_paused(&x->h);
@@ -321,13 +322,13 @@ static void tell(struct story *s, unsigned rounds)
 			hst_resume(&x->h);
 		if (rounds % 4 == 3)
 			to_next_timer(x);
-		hx_pump(x);
+		rig_pump(x);
 	}
 }
 
 static void repair(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	s->at = 0;
 	for (unsigned i = 0; i < 20 && !told(s); i++) {
@@ -343,24 +344,24 @@ static void repair(struct story *s)
 		to_next_timer(x);
 	}
 	assert_false(hst_is_paused(&x->h));
-	hxs(x)->later = false;
+	rig_swap(x)->later = false;
 	for (uint64_t p = 0; p < PAGES; p++) {
-		hxs_evict(x);
-		hxs_device(x, p, 0);
+		rig_evict(x);
+		rig_device(x, p, 0);
 	}
 }
 
 static void stop(struct story *s)
 {
-	struct hx *x = s->x;
+	struct rig *x = s->x;
 
 	hst_stop(&x->h);
-	while (hxs(x)->src.count)
-		hx_src_answer(&hxs(x)->src, 0, -ECANCELED);
-	while (hxs(x)->count)
-		hxs_write_end(x, 0, -ECANCELED);
+	while (rig_swap(x)->src.count)
+		rig_src_answer(&rig_swap(x)->src, 0, -ECANCELED);
+	while (rig_swap(x)->count)
+		rig_write_end(x, 0, -ECANCELED);
 	timers_run(&x->h.timers, x->now + NS_PER_S);
-	assert_int_equal(hxs(x)->count, 0);
+	assert_int_equal(rig_swap(x)->count, 0);
 	assert_true(hst_is_idle(&x->h));
 	assert_false(hst_evict_wanted(&x->h));
 	hst_forget(&s->w);
@@ -373,15 +374,15 @@ static unsigned one_run(enum hst_faults faults, enum kind kind, unsigned at, boo
 			enum ending ending)
 {
 	struct story s = {.kind = kind, .at = at, .on = on};
-	struct hx *x = open_story(&s, faults);
+	struct rig *x = open_story(&s, faults);
 
 	tell(&s, on ? 60 + at * 4 : ROUNDS);
 	/* One failure alone is retried, but for those that pause; none may be the end. */
 	if (ending == REPAIR)
 		repair(&s);
 	stop(&s);
-	assert_false(hxs(x)->broken_drop);
-	hx_free(x);
+	assert_false(rig_swap(x)->broken_drop);
+	rig_free(x);
 	return s.failed;
 }
 
@@ -413,12 +414,12 @@ static void every_kind_occurs(void **state)
 		assert_int_equal(one_run(HST_FAULTS_BLOCK, kind, 1, false, REPAIR), 1);
 	for (enum kind kind = UNMAP; kind <= RESIDENT; kind++) {
 		struct story s = {.kind = kind, .at = 1};
-		struct hx *x = open_story(&s, HST_FAULTS_BLOCK);
+		struct rig *x = open_story(&s, HST_FAULTS_BLOCK);
 
 		tell(&s, ROUNDS);
 		assert_true(s.paused_once && x->trouble.why.text[0] != 0);
 		repair(&s);
-		hx_close(x);
+		rig_close(x);
 	}
 }
 

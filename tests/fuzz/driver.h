@@ -12,6 +12,7 @@
 #include "host/deliver.h"
 #include "host/fetch.h"
 
+#define RIG_SWAP_PAGES 16u /* the fixture's array need not be larger, nor be cleared each time */
 UNFOLLOWED_BEGIN
 #include "engine_fixture.h"
 #include "host_fixture.h"
@@ -21,29 +22,29 @@ UNFOLLOWED_END
 
 static inline void driver_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
 {
-	struct eng_slot slot = slot_read(hx_v(ctx, vcpu));
-	struct hx_vcpu *g = &((struct hx *)ctx)->vcpus[vcpu];
+	struct eng_slot slot = slot_read(rig_v(ctx, vcpu));
+	struct rig_vcpu *g = &((struct rig *)ctx)->vcpus[vcpu];
 
 	/* Stored before it is told. */
 	must(slot.readable && slot.reason != 0);
-	must(g->untaken == 0 && hx_v(ctx, vcpu)->where == HST_IN_HOST);
+	must(g->untaken == 0 && rig_v(ctx, vcpu)->where == HST_IN_HOST);
 	g->untaken = token;
 }
 
 static inline void driver_cancel_pf(void *ctx, unsigned vcpu)
 {
-	must(hx_v(ctx, vcpu)->where == HST_IN_HOST);
-	((struct hx *)ctx)->vcpus[vcpu].untaken = 0;
+	must(rig_v(ctx, vcpu)->where == HST_IN_HOST);
+	((struct rig *)ctx)->vcpus[vcpu].untaken = 0;
 }
 
 static inline int driver_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 {
-	struct eng_slot slot = slot_read(hx_v(ctx, vcpu));
-	struct hx *x = ctx;
+	struct eng_slot slot = slot_read(rig_v(ctx, vcpu));
+	struct rig *x = ctx;
 
 	must(slot.readable && (x->h.cfg.rev == APF_REV_INT ? slot.token : slot.reason) != 0);
 	if (!x->vcpus[vcpu].apic_off) {
-		x->vcpus[vcpu].irr |= vector == HX_VECTOR;
+		x->vcpus[vcpu].irr |= vector == RIG_VECTOR;
 		return 1;
 	}
 	if (x->on_refusal)
@@ -51,19 +52,19 @@ static inline int driver_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 	return x->vcpus[vcpu].irq_rc;
 }
 
-static inline void driver_any_area(struct hx *x)
+static inline void driver_any_area(struct rig *x)
 {
 	static const struct plat_ops ops = {
 		.name = "fuzz",
 		.inject_pf = driver_inject_pf,
 		.cancel_pf = driver_cancel_pf,
-		.finish_msr = hx_finish_msr,
-		.set_msr = hx_set_msr,
-		.take_registers = hx_take_registers,
-		.show_registers = hx_show_registers,
-		.pass_fault = hx_pass_fault,
+		.finish_msr = rig_finish_msr,
+		.set_msr = rig_set_msr,
+		.take_registers = rig_take_registers,
+		.show_registers = rig_show_registers,
+		.pass_fault = rig_pass_fault,
 		.raise_irq = driver_raise_irq,
-		.kick = hx_kick,
+		.kick = rig_kick,
 	};
 
 	/* An assertion of the fixture ends the program, and says which. */
@@ -93,11 +94,11 @@ UNFOLLOWED static inline void driver_check_save(const struct hst_vcpu *v)
 	must(eng_save(&other, again) == len && memcmp(again, said, len) == 0);
 }
 
-UNFOLLOWED static inline void driver_check(struct hx *x)
+UNFOLLOWED static inline void driver_check(struct rig *x)
 {
-	hx_assert_sound(x);
+	rig_assert_sound(x);
 	for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
-		must(!fx_broken(&hx_v(x, c)->eng));
+		must(!fx_broken(&rig_v(x, c)->eng));
 }
 
 #endif

@@ -9,8 +9,7 @@
 
 #include "driver.h"
 
-#define PAGES 16u
-#define HXS_PAGES PAGES /* the fixture's array need not be larger, nor be cleared each time */
+#define PAGES RIG_SWAP_PAGES
 UNFOLLOWED_BEGIN
 #include "host_swap_fixture.h"
 UNFOLLOWED_END
@@ -18,10 +17,10 @@ UNFOLLOWED_END
 #define PAGE_WORDS (PAGE_BYTES / 8)
 
 struct world {
-	struct hx *x;
+	struct rig *x;
 	struct bytes in;
 	struct hst_waiter outside[2];
-	bool mid_instruction[HX_VCPUS]; /* at its next exit that is no kick and no touch */
+	bool mid_instruction[RIG_VCPUS]; /* at its next exit that is no kick and no touch */
 	/* What memory holds, word by word; area: the driver writes there. */
 	uint64_t want[PAGES * PAGE_WORDS];
 	bool area[PAGES * PAGE_WORDS];
@@ -30,7 +29,7 @@ struct world {
 static void note_areas(struct world *w)
 {
 	for (unsigned c = 0; c < w->x->h.cfg.vcpus; c++) {
-		const struct eng_vcpu *e = &hx_v(w->x, c)->eng;
+		const struct eng_vcpu *e = &rig_v(w->x, c)->eng;
 		roff_t off;
 
 		/* The address as the protocol has it: 64-byte aligned. */
@@ -43,20 +42,20 @@ static void go_on(struct world *w, unsigned c)
 {
 	struct cpu_state *cpu = &w->x->vcpus[c].cpu;
 
-	hx_pump(w->x);
+	rig_pump(w->x);
 	w->x->vcpus[c].kicked = false;
 	if (w->x->swap)
 		w->x->swap->held[c] = false;
-	if (hx_next(w->x, c) != HST_WAIT)
+	if (rig_next(w->x, c) != HST_WAIT)
 		cpu->event_pending = w->mid_instruction[c] = false;
 }
 
 static bool in_guest(struct world *w, unsigned c)
 {
-	if (hx_v(w->x, c)->where == HST_IN_GUEST)
+	if (rig_v(w->x, c)->where == HST_IN_GUEST)
 		return true;
-	if (hx_v(w->x, c)->where == HST_IN_HOST)
-		hx_exit(w->x, c, true);
+	if (rig_v(w->x, c)->where == HST_IN_HOST)
+		rig_exit(w->x, c, true);
 	go_on(w, c);
 	return false;
 }
@@ -68,7 +67,7 @@ static void leave(struct world *w, unsigned c)
 
 	cpu->in_instruction = w->mid_instruction[c];
 	cpu->event_pending |= w->mid_instruction[c];
-	hx_exit(w->x, c, false);
+	rig_exit(w->x, c, false);
 	*cpu = before;
 }
 
@@ -91,7 +90,7 @@ static uint64_t some_value(struct world *w)
 	if (page & 0x80)
 		return take(&w->in, 8);
 	/* Two of the pages are beyond the end of memory. */
-	return HX_GPA + ((uint64_t)(page % (PAGES + 2)) << PAGE_SHIFT) +
+	return RIG_GPA + ((uint64_t)(page % (PAGES + 2)) << PAGE_SHIFT) +
 	       take(&w->in, 2) % PAGE_BYTES;
 }
 
@@ -100,14 +99,14 @@ static void step_wrmsr(struct world *w, unsigned c)
 	uint32_t msr = some_msr(w);
 
 	leave(w, c);
-	hst_wrmsr(hx_v(w->x, c), msr, some_value(w));
+	hst_wrmsr(rig_v(w->x, c), msr, some_value(w));
 	go_on(w, c);
 }
 
 static void step_rdmsr(struct world *w, unsigned c)
 {
 	leave(w, c);
-	hst_rdmsr(hx_v(w->x, c), some_msr(w));
+	hst_rdmsr(rig_v(w->x, c), some_msr(w));
 	go_on(w, c);
 }
 
@@ -115,26 +114,26 @@ static void step_touch(struct world *w, unsigned c)
 {
 	uint8_t what = take8(&w->in);
 	roff_t off = {(uint64_t)(what % PAGES) << PAGE_SHIFT};
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct err e;
 
-	if (x->swap && !x->swap->watched && x->swap->pages[what % PAGES] == HX_HOLE) {
-		hxs_native(x, what % PAGES);
+	if (x->swap && !x->swap->watched && x->swap->pages[what % PAGES] == RIG_HOLE) {
+		rig_native(x, what % PAGES);
 		return;
 	}
-	if (x->swap ? x->swap->pages[what % PAGES] == HX_HOLE
+	if (x->swap ? x->swap->pages[what % PAGES] == RIG_HOLE
 		    : x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
-		if (hx_kernel_touch(&x->h, off, &e) < 0)
+		if (rig_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h);
-		hx_pump(x);
+		rig_pump(x);
 		return;
 	}
 	if (what & 0x80) {
 		leave(w, c);
-		hx_load(hx_v(x, c), off);
+		rig_load(rig_v(x, c), off);
 	} else {
-		hx_exit(x, c, false);
-		hst_fault(hx_v(x, c), off);
+		rig_exit(x, c, false);
+		hst_fault(rig_v(x, c), off);
 	}
 	go_on(w, c);
 }
@@ -142,16 +141,16 @@ static void step_touch(struct world *w, unsigned c)
 /* Words of the area, aimed or not, with any value. */
 static void step_scribble(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t gpa = some_value(w), page;
 	roff_t off;
 
 	if (gpa % PAGE_BYTES == 1)
-		gpa = eng_area_gpa(hx_v(x, c)->eng.en).v;
+		gpa = eng_area_gpa(rig_v(x, c)->eng.en).v;
 	if (!ram_find(&x->h.ram, (gpa_t){gpa & ~7ull}, 8, &off))
 		return;
 	page = off.v >> PAGE_SHIFT;
-	if (x->swap ? !hxs_visible(x, page) : !hx_present(x, page))
+	if (x->swap ? !rig_visible(x, page) : !rig_present(x, page))
 		return;
 	if (x->swap)
 		x->swap->guarded[page] = false;
@@ -185,19 +184,19 @@ static void step_exit(struct world *w, unsigned c)
 	if (what & 1)
 		w->x->vcpus[c].untaken = 0; /* the exception was taken, the slot not freed */
 	if (what & 2)
-		hx_exit(w->x, c, true);
+		rig_exit(w->x, c, true);
 	else
 		leave(w, c);
 	if (what & 4) {
-		hst_vcpu_reset(hx_v(w->x, c));
+		hst_vcpu_reset(rig_v(w->x, c));
 		w->x->vcpus[c].untaken = 0;
 	}
 	if (what & 8)
-		driver_check_save(hx_v(w->x, c));
+		driver_check_save(rig_v(w->x, c));
 	if (what & 16) {
 		uint32_t msr = some_msr(w);
 
-		(void)hst_vcpu_set_msr(hx_v(w->x, c), msr, some_value(w));
+		(void)hst_vcpu_set_msr(rig_v(w->x, c), msr, some_value(w));
 	}
 	note_areas(w);
 	go_on(w, c);
@@ -205,12 +204,12 @@ static void step_exit(struct world *w, unsigned c)
 
 /* ---- what is around it ---- */
 
-static void refusal(struct hx *x, unsigned c)
+static void refusal(struct rig *x, unsigned c)
 {
 	roff_t off;
 
 	/* The guest empties its slot just then. */
-	if (!ram_find(&x->h.ram, eng_area_gpa(hx_v(x, c)->eng.en), 8, &off))
+	if (!ram_find(&x->h.ram, eng_area_gpa(rig_v(x, c)->eng.en), 8, &off))
 		return;
 	memset(x->alias + off.v, 0, 8);
 	if (x->swap)
@@ -225,7 +224,7 @@ static void step_platform(struct world *w, unsigned c)
 	w->x->vcpus[c].irq_rc = what & 2 ? -EIO : 0;
 	w->x->on_refusal = what & 4 ? refusal : NULL;
 	w->x->set_msr_rc = what & 8 ? -EINVAL : 0;
-	w->x->mem_faults = (struct hx_mem_faults){.at = what >> 4};
+	w->x->mem_faults = (struct rig_mem_faults){.at = what >> 4};
 }
 
 static void step_time(struct world *w, unsigned c)
@@ -235,26 +234,26 @@ static void step_time(struct world *w, unsigned c)
 
 	(void)c;
 	if ((what & 1) && next != NS_NEVER)
-		hx_after(w->x, max_u64(next, now) - now);
+		rig_after(w->x, max_u64(next, now) - now);
 	else
-		hx_after(w->x, 1ull << (what >> 1) % 36);
-	hx_pump(w->x);
+		rig_after(w->x, 1ull << (what >> 1) % 36);
+	rig_pump(w->x);
 }
 
 static void step_source(struct world *w, unsigned c)
 {
 	static const int codes[] = {0, 0, -EIO, -ECANCELED};
 	uint8_t what = take8(&w->in);
-	struct hx_src *s = &w->x->src;
+	struct rig_src *s = &w->x->src;
 
 	(void)c;
 	if (what & 0x80) {
-		s->answers = (enum hx_answers)(what % 3);
-		s->cancels = (enum hx_cancels)(what / 3 % 3);
+		s->answers = (enum rig_answers)(what % 3);
+		s->cancels = (enum rig_cancels)(what / 3 % 3);
 	} else if (s->count) {
-		hx_answer(w->x, (what >> 2) % s->count, codes[what & 3]);
+		rig_answer(w->x, (what >> 2) % s->count, codes[what & 3]);
 		if (what & 0x40)
-			hx_pump(w->x);
+			rig_pump(w->x);
 	}
 }
 
@@ -275,18 +274,18 @@ static void step_pause(struct world *w, unsigned c)
 		(void)hst_pin(&w->x->h, off);
 }
 
-static void end_write(struct hx *x, uint8_t what)
+static void end_write(struct rig *x, uint8_t what)
 {
 	unsigned i = what % x->swap->count;
 	int len = (int)x->swap->writes[i].len;
 
-	hxs_write_end(x, i, what & 4 ? -EIO : what & 8 ? len / 2 : len);
+	rig_write_end(x, i, what & 4 ? -EIO : what & 8 ? len / 2 : len);
 }
 
 static void step_evict(struct world *w, unsigned c)
 {
 	uint8_t what = take8(&w->in);
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	(void)c;
 	if (!x->swap)
@@ -294,12 +293,12 @@ static void step_evict(struct world *w, unsigned c)
 	if (what & 0x80) {
 		hst_evict_to(&x->h, (uint64_t)(what % PAGES) << PAGE_SHIFT);
 	} else if (what & 0x40) {
-		x->swap->fail[what % HX_TAKES] = 1;
+		x->swap->fail[what % RIG_TAKES] = 1;
 	} else if (what & 0x20) {
 		if (x->swap->count)
 			end_write(x, what);
 	} else {
-		(void)hxs_job(x);
+		(void)rig_job(x);
 	}
 }
 

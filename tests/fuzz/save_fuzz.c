@@ -95,20 +95,20 @@ static void check_said(const struct hst_vcpu *v, const unsigned char *bytes, siz
 	must(memcmp(said, bytes, len) == 0);
 }
 
-static void live_on(struct hx *x)
+static void live_on(struct rig *x)
 {
-	struct hst_vcpu *v = hx_v(x, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
 	unsigned rounds = 0;
 
-	x->src.answers = HX_LATER;
-	hx_exit(x, 0, true);
-	(void)hx_next(x, 0);
+	x->src.answers = RIG_LATER;
+	rig_exit(x, 0, true);
+	(void)rig_next(x, 0);
 	while (x->src.count || x->h.free_count != x->h.fetch_count) {
 		must(rounds++ < ROUNDS_MAX);
 		while (x->src.count)
-			hx_answer(x, 0, 0);
-		hx_pump(x);
-		hx_after(x, NS_PER_S);
+			rig_answer(x, 0, 0);
+		rig_pump(x);
+		rig_after(x, NS_PER_S);
 		driver_check(x);
 	}
 	must(eng_first_waiting(&v->eng) == ENG_NIL && v->store_count == 0);
@@ -118,22 +118,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct bytes b = {data, size};
 	uint8_t rev = take8(&b), faults = take8(&b), doing = take8(&b);
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, (enum apf_rev)(rev % (APF_REV_INT + 1)));
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, (enum apf_rev)(rev % (APF_REV_INT + 1)));
 	struct before before;
 	struct hst_vcpu *v;
 	unsigned char *saved;
 	size_t len;
-	struct hx *x;
+	struct rig *x;
 
 	cfg.faults_max = 1 + faults % FAULTS_MAX;
-	x = hx_open_pages(&cfg, 16);
+	x = rig_open_pages(&cfg, 16);
 	driver_any_area(x);
-	v = hx_v(x, 0);
+	v = rig_v(x, 0);
 	if ((doing & ENABLED) && cfg.rev != APF_REV_OFF) {
-		hx_enable(x, 0);
+		rig_enable(x, 0);
 		if (doing & SLEEPER)
-			(void)hx_sleeper(x, 0, 3);
-		hx_exit(x, 0, true);
+			(void)rig_sleeper(x, 0, 3);
+		rig_exit(x, 0, true);
 	}
 	memset(&before, 0, sizeof(before));
 	keep(v, &before);
@@ -151,9 +151,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	hst_stop(&x->h);
 	while (x->src.count)
-		hx_answer(x, 0, -ECANCELED);
+		rig_answer(x, 0, -ECANCELED);
 	must(hst_is_idle(&x->h));
 	free(saved);
-	hx_free(x);
+	rig_free(x);
 	return 0;
 }

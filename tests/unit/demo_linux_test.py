@@ -5,8 +5,6 @@
 usage: demo_linux_test.py SOURCE_FOLDER
 """
 import contextlib
-import importlib.machinery
-import importlib.util
 import io
 import json
 import pathlib
@@ -17,11 +15,8 @@ import unittest
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
+import demo_linux as demo
 from linux_guests import Result
-
-LOADER = importlib.machinery.SourceFileLoader("demo_linux", str(SOURCE / "tools/demo-linux"))
-demo = importlib.util.module_from_spec(importlib.util.spec_from_loader("demo_linux", LOADER))
-LOADER.exec_module(demo)
 
 
 def result_of(boot, visits_per_s=50.0, bad=0, well=True):

@@ -12,86 +12,86 @@
 
 static void a_call_enters_the_guest(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
-	assert_true(hst_vcpu_is_at_rest(hx_v(x, 0)));
+	assert_true(hst_vcpu_is_at_rest(rig_v(x, 0)));
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	assert_false(hst_vcpu_is_at_rest(hx_v(x, 0)));
-	assert_int_equal(hx_v(x, 0)->where, HST_IN_GUEST);
-	hx_close(x);
+	assert_false(hst_vcpu_is_at_rest(rig_v(x, 0)));
+	assert_int_equal(rig_v(x, 0)->where, HST_IN_GUEST);
+	rig_close(x);
 }
 
 static void a_fault_is_pumped_for_before_anything_else(void **state)
 {
 	const struct plat_exit e = {.kind = PLAT_EXIT_FAULT, .roff = {OFF(5)}};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	struct hst_step s;
 
 	(void)state;
 	(void)dx_call(x);
-	x->src.answers = HX_AT_ONCE;
+	x->src.answers = RIG_AT_ONCE;
 	s = dx_exit_step(x, 0, e);
 	assert_int_equal(s.todo, HST_TODO_PUMP);
 	s = dx_pumped(x, 0, s);
 	/* The page cache has answered: it never waits, and is told where to map ahead. */
 	dx_must_enter(s, PLAT_ENTER);
 	assert_int_equal(s.ahead_count, 1);
-	assert_int_equal(s.ahead[0].v, HX_GPA + OFF(5));
-	hx_close(x);
+	assert_int_equal(s.ahead[0].v, RIG_GPA + OFF(5));
+	rig_close(x);
 }
 
 static void a_wait_ends_with_the_block_and_not_before(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_fault(x, 5));
 	dx_must_wait(dx_did(x, 0, HST_DID_WAIT, false));
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	assert_true(x->vcpus[0].kicked);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_stall_halts_and_its_end_makes_runnable(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_STALL);
+	struct rig *x = dx_open(HST_FAULTS_STALL);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER);
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER_RUNNABLE);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void an_exit_for_the_vmm_goes_to_it(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	dx_must_return(dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_VMM}), 0);
 	dx_must_rest(x);
 	/* Nobody saves a vCPU in the middle of that: its registers stay where they are. */
-	assert_int_equal(x->counts[HX_SHOW], 0);
+	assert_int_equal(x->counts[RIG_SHOW], 0);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void an_error_goes_to_the_vmm_with_its_code(void **state)
 {
 	const struct plat_exit e = {.kind = PLAT_EXIT_ERROR, .code = -ENOTTY};
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	dx_must_return(dx_exit(x, e), -ENOTTY);
 	dx_must_rest(x);
-	assert_int_equal(x->counts[HX_SHOW], 1);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_SHOW], 1);
+	rig_close(x);
 }
 
 static bool crowded;
@@ -106,7 +106,7 @@ static int room(void *ctx, struct err *e)
 static void memory_that_the_host_refuses_pauses(void **state)
 {
 	const struct plat_exit e = {.kind = PLAT_EXIT_ERROR, .code = -EFAULT};
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 	struct mem_ops ops = *x->h.mem.ops;
 
 	(void)state;
@@ -125,36 +125,36 @@ static void memory_that_the_host_refuses_pauses(void **state)
 	crowded = false;
 	dx_must_return(dx_exit(x, e), -EFAULT);
 	dx_must_rest(x);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_signal_of_the_vmms_returns(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	dx_must_return(dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_SIGNAL}), -EINTR);
 	dx_must_rest(x);
-	assert_int_equal(hx_entry(x, HX_SHOW, 0)->a, hx_en(x, 0));
-	assert_int_equal(hx_entry(x, HX_SHOW, 0)->b, hx_ctl(x));
-	hx_close(x);
+	assert_int_equal(rig_entry(x, RIG_SHOW, 0)->a, rig_en(x, 0));
+	assert_int_equal(rig_entry(x, RIG_SHOW, 0)->b, rig_ctl(x));
+	rig_close(x);
 }
 
 static void a_signal_that_ended_a_wait_returns(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_fault(x, 5));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
 	dx_must_rest(x);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_wish_found_while_pumping_returns(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	struct hst_step s;
 
 	(void)state;
@@ -162,55 +162,55 @@ static void a_wish_found_while_pumping_returns(void **state)
 	s = dx_exit_step(x, 0, (struct plat_exit){.kind = PLAT_EXIT_KICK});
 	assert_int_equal(s.todo, HST_TODO_PUMP);
 	dx_must_return(dx_did(x, 0, HST_DID_PUMP, true), -EINTR);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void immediate_exit_runs_nothing(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	dx_must_return(dx_did(x, 0, HST_DID_CALL, true), -EINTR);
 	dx_must_rest(x);
-	assert_true(hst_vcpu_is_whole(hx_v(x, 0)));
-	hx_close(x);
+	assert_true(hst_vcpu_is_whole(rig_v(x, 0)));
+	rig_close(x);
 }
 
 static void the_wish_is_fulfilled_once(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	(void)dx_call(x);
-	hst_vcpu_call_back(hx_v(x, 0));
-	hst_vcpu_call_back(hx_v(x, 0));
-	assert_int_equal(x->counts[HX_KICK], 1);
+	hst_vcpu_call_back(rig_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
+	assert_int_equal(x->counts[RIG_KICK], 1);
 	dx_must_return(dx_kicked(x), -EINTR);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	/* At rest: kept for the next call, without a kick. */
 	dx_must_return(dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_VMM}), 0);
-	hst_vcpu_call_back(hx_v(x, 0));
-	assert_int_equal(x->counts[HX_KICK], 1);
+	hst_vcpu_call_back(rig_v(x, 0));
+	assert_int_equal(x->counts[RIG_KICK], 1);
 	dx_must_return(dx_call(x), -EINTR);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* ---- what cannot be served ---- */
 
 static void a_read_only_memslot_pauses_with_a_reason(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_ROM}));
-	assert_int_equal(x->counts[HX_TROUBLE], 1);
+	assert_int_equal(x->counts[RIG_TROUBLE], 1);
 	assert_int_equal(x->trouble.why.code, -EFAULT);
 	assert_non_null(strstr(x->trouble.why.text, "read-only memslot"));
 	hst_resume(&x->h);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static bool is_page_5(void *ctx, roff_t off)
@@ -221,27 +221,27 @@ static bool is_page_5(void *ctx, roff_t off)
 
 static void a_memory_error_is_passed_on_after_faults_for_nothing(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	struct mem_ops ops = *x->h.mem.ops;
 	unsigned shown;
 
 	(void)state;
 	ops.is_broken = is_page_5;
 	x->h.mem.ops = &ops;
-	x->src.answers = HX_AT_ONCE;
-	hx_populate(x, 5);
+	x->src.answers = RIG_AT_ONCE;
+	rig_populate(x, 5);
 	(void)dx_call(x);
-	shown = x->counts[HX_PRESENT];
+	shown = x->counts[RIG_PRESENT];
 	for (unsigned i = 0; i < 15; i++) {
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-		assert_int_equal(x->counts[HX_PASS_FAULT], 0);
+		assert_int_equal(x->counts[RIG_PASS_FAULT], 0);
 	}
 	dx_must_return(dx_fault(x, 5), -EINTR);
-	assert_int_equal(x->counts[HX_PASS_FAULT], 1);
+	assert_int_equal(x->counts[RIG_PASS_FAULT], 1);
 	/* Not shown again before, which fails for such a page. */
-	assert_int_equal(x->counts[HX_PRESENT], shown);
+	assert_int_equal(x->counts[RIG_PRESENT], shown);
 	dx_must_rest(x);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* ---- pumping ---- */
@@ -267,7 +267,7 @@ static void a_pump_reaps_until_nothing_is_left(void **state)
 {
 	static const struct io_ops ops = {.flush = fake_flush, .reap = fake_reap};
 	struct fake_io f = {.completions = 3};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	struct hst_pump p = {.fetch = NULL};
 
 	(void)state;
@@ -275,84 +275,84 @@ static void a_pump_reaps_until_nothing_is_left(void **state)
 	assert_false(hst_pump(&x->h, &p));
 	assert_int_equal(f.reaps, 4);
 	assert_int_equal(f.flushes, 4);
-	x->src.answers = HX_AT_ONCE;
+	x->src.answers = RIG_AT_ONCE;
 	(void)dx_call(x);
 	(void)dx_exit_step(x, 0, (struct plat_exit){.kind = PLAT_EXIT_FAULT, .roff = {OFF(5)}});
 	assert_true(hst_pump(&x->h, &p));
-	assert_false(hx_present(x, 5));
+	assert_false(rig_present(x, 5));
 	hst_pump_show(&p);
-	assert_int_equal(x->counts[HX_PRESENT], 1);
+	assert_int_equal(x->counts[RIG_PRESENT], 1);
 	assert_false(hst_pump(&x->h, &p));
-	assert_true(hx_present(x, 5));
-	hx_close(x);
+	assert_true(rig_present(x, 5));
+	rig_close(x);
 }
 
 static void a_block_that_cannot_be_shown_pauses(void **state)
 {
 	static const struct io_ops ops = {.flush = fake_flush, .reap = fake_reap};
 	struct fake_io f = {.completions = 0};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	struct hst_pump p = {.fetch = NULL};
 
 	(void)state;
 	x->h.io = (struct io){&ops, &f};
 	x->h.cfg.retries_max = 0;
-	x->src.answers = HX_AT_ONCE;
+	x->src.answers = RIG_AT_ONCE;
 	x->mem_faults.at = 1;
 	(void)dx_call(x);
 	(void)dx_exit_step(x, 0, (struct plat_exit){.kind = PLAT_EXIT_FAULT, .roff = {OFF(5)}});
 	assert_true(hst_pump(&x->h, &p));
 	hst_pump_show(&p);
 	assert_false(hst_pump(&x->h, &p));
-	assert_false(hx_present(x, 5));
+	assert_false(rig_present(x, 5));
 	assert_true(hst_is_paused(&x->h));
-	hx_close(x);
+	rig_close(x);
 }
 
 /* ---- the serving thread ---- */
 
 static void the_serving_thread_runs_what_is_due(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	x->h.cfg.grace_ns = 5 * MS;
 	dx_must_wait(dx_fault(x, 5));
 	x->now += 5 * MS - 1;
 	hst_serve_step(&x->h, NULL, 0, NULL);
-	assert_int_equal(x->counts[HX_KICK], 0);
+	assert_int_equal(x->counts[RIG_KICK], 0);
 	x->now++;
 	hst_serve_step(&x->h, NULL, 0, NULL);
-	assert_int_equal(x->counts[HX_KICK], 1);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_KICK], 1);
+	rig_close(x);
 }
 
 static void touches_that_cannot_be_read_pause(void **state)
 {
 	const struct err why = {.code = -EIO, .text = "the file of touches is gone"};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	hst_serve_step(&x->h, NULL, -1, &why);
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -EIO);
 	assert_string_equal(x->trouble.why.text, why.text);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_touch_that_cannot_be_poisoned_pauses_and_the_others_are_served(void **state)
 {
 	const struct mem_touch touches[] = {{{OFF(5)}, MEM_VIEW_GUEST},
 					    {{OFF(6)}, MEM_VIEW_GUEST}};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	x->mem_faults.at = 1;
 	hst_serve_step(&x->h, touches, 2, NULL);
 	assert_true(hst_is_paused(&x->h));
-	assert_int_equal(x->trouble.gpa.v, HX_GPA + OFF(5));
-	assert_int_equal(x->counts[HX_POISON], 2);
-	hx_close(x);
+	assert_int_equal(x->trouble.gpa.v, RIG_GPA + OFF(5));
+	assert_int_equal(x->counts[RIG_POISON], 2);
+	rig_close(x);
 }
 
 /* ---- the evicting thread ---- */
@@ -361,7 +361,7 @@ static void a_touch_that_cannot_be_poisoned_pauses_and_the_others_are_served(voi
 static void the_evicting_thread_looks_sooner_the_fuller_it_is(void **state)
 {
 	struct hst_evicting e = {.working = false};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	uint64_t look = 0;
 
 	(void)state;
@@ -379,7 +379,7 @@ static void the_evicting_thread_looks_sooner_the_fuller_it_is(void **state)
 	x->h.evict.watch = HST_WATCH_ALL;
 	assert_false(hst_evict_step(&x->h, &e, &look));
 	assert_true(look == NS_NEVER);
-	hx_close(x);
+	rig_close(x);
 }
 
 int main(void)

@@ -70,9 +70,9 @@ struct balloon {
 };
 
 struct world {
-	struct hx *x;
+	struct rig *x;
 	struct prng rng;
-	struct cpu cpus[HX_VCPUS];
+	struct cpu cpus[RIG_VCPUS];
 	struct device devices[DEVICES];
 	struct thread threads[THREADS];
 	struct balloon balloon;
@@ -109,7 +109,7 @@ static uint64_t leaving_page(struct world *w)
 	for (uint64_t i = 0; i < PAGES; i++) {
 		uint64_t page = 1 + (from + i) % (PAGES - 1);
 
-		if (block_kind(h, (uint32_t)hx_block(w->x, page)) >= BLOCK_UNMAPPING)
+		if (block_kind(h, (uint32_t)rig_block(w->x, page)) >= BLOCK_UNMAPPING)
 			return page;
 	}
 	return 1 + from % (PAGES - 1);
@@ -128,15 +128,15 @@ static struct wish new_wish(struct world *w)
 
 static void carry_out(struct world *w, const struct wish *wish, bool by_guest)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
-	must(w, hxs_right(x, wish->page), "a page does not hold what was written last");
+	must(w, rig_right(x, wish->page), "a page does not hold what was written last");
 	w->checked++;
 	if (wish->value && by_guest)
-		hxs_guest_writes(x, wish->page, wish->value);
+		rig_guest_writes(x, wish->page, wish->value);
 	else if (wish->value) {
 		hst_wrote(&x->h, (roff_t){wish->page << PAGE_SHIFT}, 1);
-		hxs_put(x, wish->page, wish->value);
+		rig_put(x, wish->page, wish->value);
 	}
 }
 
@@ -162,12 +162,12 @@ static void wake(struct cpu *p, uint32_t token)
 
 static void go_on(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct cpu *p = &w->cpus[c];
 	enum hst_next next;
 
 	x->vcpus[c].kicked = false;
-	next = hx_next(x, c);
+	next = rig_next(x, c);
 	if (next == HST_WAIT) {
 		p->where = IN_WAIT;
 		p->until = x->until;
@@ -180,7 +180,7 @@ static void go_on(struct world *w, unsigned c)
 	if (!p->io)
 		return;
 	/* Half an instruction, under the lock: hst_next said that it may be carried out. */
-	must(w, hx_present(x, p->wish.page), "the host may access what is not there");
+	must(w, rig_present(x, p->wish.page), "the host may access what is not there");
 	if (!w->broken)
 		carry_out(w, &p->wish, false);
 	p->io = false;
@@ -190,7 +190,7 @@ static void go_on(struct world *w, unsigned c)
 static void take_pf(struct world *w, unsigned c)
 {
 	struct cpu *p = &w->cpus[c];
-	uint32_t token = hx_take_pf(w->x, c);
+	uint32_t token = rig_take_pf(w->x, c);
 
 	p->parked[p->parked_len].wish = p->wish;
 	p->parked[p->parked_len++].token = token;
@@ -199,31 +199,31 @@ static void take_pf(struct world *w, unsigned c)
 
 static void take_irq(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	w->cpus[c].halted = false;
-	wake(&w->cpus[c], hx_take_irq(x, c));
-	hx_wrmsr(x, c, APF_MSR_ACK, APF_ACK_READY);
-	hx_pump(x);
+	wake(&w->cpus[c], rig_take_irq(x, c));
+	rig_wrmsr(x, c, APF_MSR_ACK, APF_ACK_READY);
+	rig_pump(x);
 	go_on(w, c);
 }
 
 static void fault(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct cpu *p = &w->cpus[c];
 	struct cpu_state *cpu = &x->vcpus[c].cpu;
 	roff_t off = {p->wish.page << PAGE_SHIFT};
 
 	cpu->cpl = rnd(w, 3) == 0 || p->parked_len == PARKED ? 0 : 3;
-	hx_exit(x, c, false);
+	rig_exit(x, c, false);
 	p->io = p->wish.io;
 	if (p->io)
-		hx_load(hx_v(x, c), off);
+		rig_load(rig_v(x, c), off);
 	else
-		hst_fault(hx_v(x, c), off);
+		hst_fault(rig_v(x, c), off);
 	if (rnd(w, 2))
-		hx_pump(x);
+		rig_pump(x);
 	/* The lock was let go of: anything may happen before hst_next. */
 	p->where = IN_WAIT;
 	p->until = 0;
@@ -231,7 +231,7 @@ static void fault(struct world *w, unsigned c)
 
 static void touch(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct cpu *p = &w->cpus[c];
 	uint64_t page = p->wish.page;
 	struct err e;
@@ -240,11 +240,11 @@ static void touch(struct world *w, unsigned c)
 		schedule(w, p);
 		return;
 	}
-	if (p->sleeps && p->woken == hxs(x)->woken[page])
+	if (p->sleeps && p->woken == rig_swap(x)->woken[page])
 		return;
 	p->sleeps = false;
-	switch (hxs(x)->pages[page]) {
-	case HX_VISIBLE:
+	switch (rig_swap(x)->pages[page]) {
+	case RIG_VISIBLE:
 		if (p->wish.io && x->h.cfg.faults != HST_FAULTS_KERNEL) {
 			fault(w, c); /* it was there when the host looked, or came just now */
 			return;
@@ -252,34 +252,34 @@ static void touch(struct world *w, unsigned c)
 		carry_out(w, &p->wish, true);
 		schedule(w, p);
 		return;
-	case HX_POISONED:
+	case RIG_POISONED:
 		fault(w, c);
 		return;
-	case HX_HOLE:
+	case RIG_HOLE:
 		/* What is in memory is a touch that is reported, watched or not. */
-		if (!hxs(x)->watched && !hxs(x)->allocated[page]) {
-			hxs_native(x, page);
+		if (!rig_swap(x)->watched && !rig_swap(x)->allocated[page]) {
+			rig_native(x, page);
 			return;
 		}
 		p->sleeps = true;
-		p->woken = hxs(x)->woken[page];
-		if (hx_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
+		p->woken = rig_swap(x)->woken[page];
+		if (rig_kernel_touch(&x->h, (roff_t){page << PAGE_SHIFT}, &e) < 0)
 			hst_pause(&x->h);
 	}
 }
 
 static void guest_step(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct cpu *p = &w->cpus[c];
-	struct hx_vcpu *g = &x->vcpus[c];
+	struct rig_vcpu *g = &x->vcpus[c];
 
 	if (p->where == IN_WAIT) {
 		if (g->kicked || x->now >= p->until)
 			go_on(w, c);
 	} else if (g->kicked) {
 		p->sleeps = false; /* a signal ends that */
-		hx_exit(x, c, true);
+		rig_exit(x, c, true);
 		go_on(w, c);
 	} else if (g->untaken) {
 		take_pf(w, c);
@@ -294,37 +294,37 @@ static void guest_step(struct world *w, unsigned c)
 
 static void source_step(struct world *w)
 {
-	struct hx_src *s = rnd(w, 2) ? &w->x->src : &hxs(w->x)->src;
+	struct rig_src *s = rnd(w, 2) ? &w->x->src : &rig_swap(w->x)->src;
 
 	if (s->count) {
 		unsigned i = (unsigned)rnd(w, s->count);
 
-		hx_src_answer(s, i, s->cancelled[i] ? -ECANCELED : rnd(w, 6) == 0 ? -EIO : 0);
+		rig_src_answer(s, i, s->cancelled[i] ? -ECANCELED : rnd(w, 6) == 0 ? -EIO : 0);
 	}
-	s->answers = (enum hx_answers)(rnd(w, 3) ? HX_LATER : rnd(w, 3));
+	s->answers = (enum rig_answers)(rnd(w, 3) ? RIG_LATER : rnd(w, 3));
 }
 
 static void write_step(struct world *w)
 {
-	struct hx_swap *s = hxs(w->x);
+	struct rig_swap *s = rig_swap(w->x);
 	unsigned i;
 
 	if (s->count == 0)
 		return;
 	i = (unsigned)rnd(w, s->count);
 	if (s->writes[i].cancelled)
-		hxs_write_end(w->x, i, -ECANCELED);
+		rig_write_end(w->x, i, -ECANCELED);
 	else if (rnd(w, 6) == 0)
-		hxs_write_end(w->x, i, -(int)rnd(w, 30));
+		rig_write_end(w->x, i, -(int)rnd(w, 30));
 	else if (rnd(w, 6) == 0)
-		hxs_write_end(w->x, i, (int)(1 + rnd(w, s->writes[i].len)));
+		rig_write_end(w->x, i, (int)(1 + rnd(w, s->writes[i].len)));
 	else
-		hxs_write_ok(w->x, i);
+		rig_write_ok(w->x, i);
 }
 
 static void evictor_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	switch (w->evictor) {
 	case NO_JOB:
@@ -337,7 +337,7 @@ static void evictor_step(struct world *w)
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			must(w, w->job.kind != HST_JOB_UNMAP ||
 			     x->h.cfg.faults == HST_FAULTS_KERNEL ||
-			     hx_v(x, c)->where != HST_IN_GUEST,
+			     rig_v(x, c)->where != HST_IN_GUEST,
 			     "memory is taken out of the mapping under a running vCPU");
 		hst_evict_work(&x->h, &w->job);
 		w->evictor = JOB_WORKED;
@@ -375,54 +375,54 @@ static void device_step(struct world *w)
 
 static void thread_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct thread *t = &w->threads[rnd(w, THREADS)];
 	struct err e;
 
 	if (t->wish.page == 0 && !w->fair)
 		t->wish = new_wish(w);
-	if (t->wish.page == 0 || (t->sleeps && t->woken == hxs(x)->woken[t->wish.page]))
+	if (t->wish.page == 0 || (t->sleeps && t->woken == rig_swap(x)->woken[t->wish.page]))
 		return;
-	t->sleeps = !hxs(x)->vmm[t->wish.page];
+	t->sleeps = !rig_swap(x)->vmm[t->wish.page];
 	if (t->sleeps) {
-		t->woken = hxs(x)->woken[t->wish.page];
-		if (hx_vmm_touch(&x->h, (roff_t){t->wish.page << PAGE_SHIFT}, &e) < 0)
+		t->woken = rig_swap(x)->woken[t->wish.page];
+		if (rig_vmm_touch(&x->h, (roff_t){t->wish.page << PAGE_SHIFT}, &e) < 0)
 			hst_pause(&x->h);
 		return;
 	}
-	must(w, hxs_right(x, t->wish.page), "the VMM sees something else than was written last");
+	must(w, rig_right(x, t->wish.page), "the VMM sees something else than was written last");
 	w->checked++;
 	if (t->wish.value) {
-		hxs(x)->vmm_guarded[t->wish.page] = false;
-		hxs_put(x, t->wish.page, t->wish.value);
+		rig_swap(x)->vmm_guarded[t->wish.page] = false;
+		rig_put(x, t->wish.page, t->wish.value);
 	}
 	t->wish.page = 0;
 }
 
 static void zeroes_from_now_on(struct world *w, uint32_t from, uint32_t end)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t per = 1ull << (x->h.cfg.block_shift - PAGE_SHIFT);
 
 	for (uint64_t p = from * per; p < end * per; p++) {
-		must(w, hxs_words(x, p)[0] == 0, "what was discarded is not zeroes");
-		hxs(x)->want[p] = 1;
+		must(w, rig_words(x, p)[0] == 0, "what was discarded is not zeroes");
+		rig_swap(x)->want[p] = 1;
 	}
 }
 
 /* Part of it may have become zeroes, where memory is what counts. */
 static void not_discarded(struct world *w, const struct hst_discard *d)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t per = 1ull << (x->h.cfg.block_shift - PAGE_SHIFT);
 
 	for (uint64_t p = d->run.block * per; p < (d->run.block + d->run.count) * per; p++) {
 		uint32_t block = (uint32_t)(p / per);
 		bool behind = block_is(&x->h, block, BLOCK_IN_SWAP) ||
-			      (hxs(x)->source && !block_is(&x->h, block, BLOCK_ZEROES));
+			      (rig_swap(x)->source && !block_is(&x->h, block, BLOCK_ZEROES));
 
-		if (hxs_words(x, p)[0] == 0 && (d->was != BLOCK_ABSENT || !behind))
-			hxs(x)->want[p] = 1;
+		if (rig_words(x, p)[0] == 0 && (d->was != BLOCK_ABSENT || !behind))
+			rig_swap(x)->want[p] = 1;
 	}
 }
 
@@ -466,9 +466,9 @@ static void balloon_step(struct world *w)
 			return;
 		/* Page 0 holds the areas. */
 		b->d = (struct hst_discard){.at = 1};
-		b->d.at += (uint32_t)rnd(w, hx_block(w->x, PAGES) - 1);
+		b->d.at += (uint32_t)rnd(w, rig_block(w->x, PAGES) - 1);
 		b->d.end = (uint32_t)min_u64(b->d.at + 1 + rnd(w, rnd(w, 2) ? 2 : PAGES),
-					     hx_block(w->x, PAGES));
+					     rig_block(w->x, PAGES));
 		discard_step(w);
 		break;
 	case DISCARDING:
@@ -493,7 +493,7 @@ static void balloon_step(struct world *w)
 /* A device writes to what is held past everything. */
 static void hold_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	roff_t off = {w->held_page << PAGE_SHIFT};
 
 	if (w->held_page == 0 && !w->fair) {
@@ -502,8 +502,8 @@ static void hold_step(struct world *w)
 		if (hst_hold_long(&x->h, (roff_t){page << PAGE_SHIFT}))
 			w->held_page = page;
 	} else if (w->held_page && rnd(w, 2)) {
-		must(w, hxs_right(x, w->held_page), "held memory holds something else");
-		hxs_put(x, w->held_page, 1 + rnd(w, 4));
+		must(w, rig_right(x, w->held_page), "held memory holds something else");
+		rig_put(x, w->held_page, 1 + rnd(w, 4));
 	} else if (w->held_page) {
 		hst_wrote(&x->h, off, 1);
 		hst_release_long(&x->h, off);
@@ -529,11 +529,11 @@ static void visible_step(struct world *w)
 /* The source tells of what lies around, or of all it has; some of it is old by then. */
 static void offer_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t all = PAGES << PAGE_SHIFT;
 
 	if (w->piece.fetch) {
-		hx_copy_piece(&x->src, &w->offer, &w->piece);
+		rig_copy_piece(&x->src, &w->offer, &w->piece);
 		hst_offered(w->piece.fetch);
 		w->piece.fetch = NULL;
 		if (rnd(w, 4) == 0)
@@ -550,7 +550,7 @@ static void offer_step(struct world *w)
 
 static void time_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t next = timers_next_ns(&x->h.timers);
 
 	if (next != NS_NEVER && (w->fair || rnd(w, 2)))
@@ -562,16 +562,16 @@ static void time_step(struct world *w)
 
 static void trouble_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	switch (rnd(w, 9)) {
 	case 8:
 		/* The host reclaims: pages leave the mapping, markers stay. */
 		for (unsigned p = (unsigned)rnd(w, PAGES); p < PAGES; p += 5)
-			if (hxs_visible(x, p) && !hxs(x)->guarded[p])
-				hxs(x)->pages[p] = HX_HOLE;
-			else if (!hxs(x)->vmm_guarded[p])
-				hxs(x)->vmm[p] = false;
+			if (rig_visible(x, p) && !rig_swap(x)->guarded[p])
+				rig_swap(x)->pages[p] = RIG_HOLE;
+			else if (!rig_swap(x)->vmm_guarded[p])
+				rig_swap(x)->vmm[p] = false;
 		break;
 	case 0:
 		hst_pause(&x->h);
@@ -580,15 +580,15 @@ static void trouble_step(struct world *w)
 		hst_evict_to(&x->h, rnd(w, PAGES) << PAGE_SHIFT);
 		break;
 	case 2:
-		hxs(x)->fail[rnd(w, HX_TAKES)] = (unsigned)rnd(w, 3);
-		hxs(x)->half = (unsigned)rnd(w, 64);
+		rig_swap(x)->fail[rnd(w, RIG_TAKES)] = (unsigned)rnd(w, 3);
+		rig_swap(x)->half = (unsigned)rnd(w, 64);
 		break;
 	case 3:
-		x->src.cancels = (enum hx_cancels)rnd(w, 3);
-		hxs(x)->src.cancels = (enum hx_cancels)rnd(w, 3);
+		x->src.cancels = (enum rig_cancels)rnd(w, 3);
+		rig_swap(x)->src.cancels = (enum rig_cancels)rnd(w, 3);
 		break;
 	case 4:
-		x->mem_faults = (struct hx_mem_faults){.at = (unsigned)rnd(w, 3)};
+		x->mem_faults = (struct rig_mem_faults){.at = (unsigned)rnd(w, 3)};
 		break;
 	default:
 		hst_resume(&x->h);
@@ -597,11 +597,11 @@ static void trouble_step(struct world *w)
 
 static void check(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	const struct hst_evict *ev = &x->h.evict;
 
-	must(w, !hx_broken(&x->h, x->discards), hx_broken(&x->h, x->discards));
-	must(w, !hxs(x)->broken_drop, "memory was given back that could be seen");
+	must(w, !rig_broken(&x->h, x->discards), rig_broken(&x->h, x->discards));
+	must(w, !rig_swap(x)->broken_drop, "memory was given back that could be seen");
 	must(w, w->native || ev->resident <= ev->limit, "the limit was not kept");
 	must(w, w->native || hst_resident_bytes(&x->h) >> x->h.cfg.block_shift <= ev->limit,
 	     "memory beyond the limit");
@@ -609,7 +609,7 @@ static void check(struct world *w)
 
 static void step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	switch (rnd(w, 20)) {
 	case 16:
@@ -654,7 +654,7 @@ static void step(struct world *w)
 		guest_step(w, (unsigned)rnd(w, x->h.cfg.vcpus));
 	}
 	if (rnd(w, 4))
-		hx_pump(x);
+		rig_pump(x);
 	check(w);
 }
 
@@ -682,18 +682,18 @@ static bool all_done(const struct world *w)
 
 static void fair_round(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	while (x->src.count)
-		hx_answer(x, 0, 0);
-	while (hxs(x)->src.count)
-		hx_src_answer(&hxs(x)->src, 0, 0);
-	while (hxs(x)->count)
-		hxs_write_ok(x, 0);
+		rig_answer(x, 0, 0);
+	while (rig_swap(x)->src.count)
+		rig_src_answer(&rig_swap(x)->src, 0, 0);
+	while (rig_swap(x)->count)
+		rig_write_ok(x, 0);
 	offer_step(w);
 	for (unsigned i = 0; i < 2 * HELD; i++)
 		visible_step(w);
-	hx_pump(x);
+	rig_pump(x);
 	for (unsigned n = 0; n < 6; n++) {
 		evictor_step(w);
 		device_step(w);
@@ -702,22 +702,22 @@ static void fair_round(struct world *w)
 		hold_step(w);
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			guest_step(w, c);
-		hx_pump(x);
+		rig_pump(x);
 	}
 	time_step(w);
-	hx_pump(x);
+	rig_pump(x);
 }
 
 static void live(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	w->fair = true;
 	w->offers = 40;
-	memset(hxs(x)->fail, 0, sizeof(hxs(x)->fail));
-	x->mem_faults = (struct hx_mem_faults){0};
-	x->src.answers = hxs(x)->src.answers = HX_LATER;
-	x->src.cancels = hxs(x)->src.cancels = HX_CANCEL_ENDS;
+	memset(rig_swap(x)->fail, 0, sizeof(rig_swap(x)->fail));
+	x->mem_faults = (struct rig_mem_faults){0};
+	x->src.answers = rig_swap(x)->src.answers = RIG_LATER;
+	x->src.cancels = rig_swap(x)->src.cancels = RIG_CANCEL_ENDS;
 	for (unsigned rounds = 0; !all_done(w) && !w->broken; rounds++) {
 		if (hst_is_paused(&x->h))
 			hst_resume(&x->h);
@@ -726,14 +726,14 @@ static void live(struct world *w)
 		must(w, rounds < FAIR_ROUNDS, "somebody waits for ever");
 	}
 	must(w, !hst_is_paused(&x->h), "paused for nothing");
-	x->src.answers = hxs(x)->src.answers = HX_AT_ONCE;
+	x->src.answers = rig_swap(x)->src.answers = RIG_AT_ONCE;
 	for (uint64_t p = 1; p < PAGES && !w->broken; p++) {
 		struct hst_waiter o = {.v = NULL};
 
 		while (!hst_ensure(&x->h, (roff_t){p << PAGE_SHIFT}, &o))
 			while (o.fetch)
 				fair_round(w);
-		must(w, hxs_right(x, p), "a page does not hold what was written last");
+		must(w, rig_right(x, p), "a page does not hold what was written last");
 	}
 }
 
@@ -749,7 +749,7 @@ static void begin(struct world *w, uint64_t seed)
 
 	*w = (struct world){0};
 	prng_init(&w->rng, seed);
-	cfg = hx_cfg(modes[rnd(w, ARRAY_LEN(modes))], APF_REV_INT);
+	cfg = rig_cfg(modes[rnd(w, ARRAY_LEN(modes))], APF_REV_INT);
 	cfg.vcpus = (uint32_t)(1 + rnd(w, 3));
 	cfg.block_shift = rnd(w, 4) ? 12 : 13;
 	cfg.faults_max = (uint32_t)(1 + rnd(w, PARKED));
@@ -760,13 +760,13 @@ static void begin(struct world *w, uint64_t seed)
 	source = rnd(w, 2);
 	blocks = PAGES >> (cfg.block_shift - PAGE_SHIFT);
 	w->native = !source && cfg.block_shift == PAGE_SHIFT;
-	w->x = hxs_open(&cfg, PAGES, source,
-			rnd(w, 4) ? hst_blocks_min(cfg.vcpus) + rnd(w, blocks / 4) : 0);
+	w->x = rig_swap_open(&cfg, PAGES, source,
+			     rnd(w, 4) ? hst_blocks_min(cfg.vcpus) + rnd(w, blocks / 4) : 0);
 	for (unsigned c = 0; c < cfg.vcpus; c++) {
 		if (cfg.faults == HST_FAULTS_USER)
-			hx_enable(w->x, c);
+			rig_enable(w->x, c);
 		else
-			hx_pass(w->x, c);
+			rig_pass(w->x, c);
 		schedule(w, &w->cpus[c]);
 	}
 }
@@ -804,7 +804,7 @@ static void random_histories_keep_the_promises(void **state)
 		sum.discarded += s.discarded;
 		sum.vmm_touches += s.vmm_touches;
 		checked += w.checked;
-		hx_free(w.x);
+		rig_free(w.x);
 	}
 	print_message("pages looked at %llu, evicted %llu, written out %llu, rescued %llu, "
 		      "fetched again %llu, offered %llu, discarded %llu, touches of the VMM %llu\n",

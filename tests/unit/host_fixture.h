@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the tests of src/host share: a clock that a test turns, guest memory with an alias
+ * What the tests of src/host share, the rig: a clock that a test turns, guest memory with an alias
  * array, a source that answers when told, a platform that remembers what it was asked, and
  * a guest as small as can be: it takes events, frees its slot and acknowledges when a test
  * says so. Everything that the driver does goes into one log, so that order can be checked.
  *
- * Guest RAM starts at HX_GPA, so that an address and a RAM offset never agree by accident.
+ * Guest RAM starts at RIG_GPA, so that an address and a RAM offset never agree by accident.
  */
 #ifndef HOST_FIXTURE_H
 #define HOST_FIXTURE_H
@@ -26,62 +26,62 @@
 #include "host/keep.h"
 #include "host_sound.h"
 
-#define HX_GPA 0x40000000ull
-#define HX_VECTOR 0xf3u
-#define HX_AREA_PAGE 0u
-#define HX_VCPUS 4u
-#define HX_LOG 1024u
-#define HX_READS 1024u
-#define HX_PAGES 64u
+#define RIG_GPA 0x40000000ull
+#define RIG_VECTOR 0xf3u
+#define RIG_AREA_PAGE 0u
+#define RIG_VCPUS 4u
+#define RIG_LOG 1024u
+#define RIG_READS 1024u
+#define RIG_PAGES 64u
 
-enum hx_op {
-	HX_READ,    /* a: source offset, b: length */
-	HX_CANCEL,  /* a: source offset */
-	HX_PRESENT, /* a: RAM offset, b: length; vcpu: the views */
-	HX_POISON,
-	HX_INJECT,    /* a: token */
-	HX_CANCEL_PF, /* a: token */
-	HX_MSR,       /* a: value, b: #GP */
-	HX_SET_MSR,   /* a: index, b: value */
-	HX_IRQ,       /* a: vector, b: accepted */
-	HX_KICK,
-	HX_TROUBLE, /* a: gpa, b: tries */
-	HX_GOES_ON,
-	HX_OUTSIDE,
-	HX_SHOW, /* a: EN, b: CTL */
-	HX_PASS_FAULT,
-	HX_OPS,
+enum rig_op {
+	RIG_READ,    /* a: source offset, b: length */
+	RIG_CANCEL,  /* a: source offset */
+	RIG_PRESENT, /* a: RAM offset, b: length; vcpu: the views */
+	RIG_POISON,
+	RIG_INJECT,    /* a: token */
+	RIG_CANCEL_PF, /* a: token */
+	RIG_MSR,       /* a: value, b: #GP */
+	RIG_SET_MSR,   /* a: index, b: value */
+	RIG_IRQ,       /* a: vector, b: accepted */
+	RIG_KICK,
+	RIG_TROUBLE, /* a: gpa, b: tries */
+	RIG_GOES_ON,
+	RIG_OUTSIDE,
+	RIG_SHOW, /* a: EN, b: CTL */
+	RIG_PASS_FAULT,
+	RIG_OPS,
 };
 
-struct hx_entry {
-	enum hx_op op;
+struct rig_entry {
+	enum rig_op op;
 	unsigned vcpu;
 	uint64_t a, b;
 };
 
 /* What the fake source does with a read, and with a wish to end it. */
-enum hx_answers { HX_LATER, HX_AT_ONCE, HX_FAILS_AT_ONCE };
-enum hx_cancels { HX_CANCEL_ENDS, HX_CANCEL_ENDS_LATER, HX_CANCEL_DEAF };
+enum rig_answers { RIG_LATER, RIG_AT_ONCE, RIG_FAILS_AT_ONCE };
+enum rig_cancels { RIG_CANCEL_ENDS, RIG_CANCEL_ENDS_LATER, RIG_CANCEL_DEAF };
 
-struct hx;
+struct rig;
 
-struct hx_src {
+struct rig_src {
 	struct src src;
-	struct hx *x;
-	enum hx_answers answers;
-	enum hx_cancels cancels;
-	struct src_read *reads[HX_READS]; /* outstanding, oldest first */
-	bool cancelled[HX_READS];
+	struct rig *x;
+	enum rig_answers answers;
+	enum rig_cancels cancels;
+	struct src_read *reads[RIG_READS]; /* outstanding, oldest first */
+	bool cancelled[RIG_READS];
 	unsigned count, count_max;
 	unsigned nesting; /* of read() within read() */
-	const unsigned char *disk; /* what it holds; NULL: hx_byte */
+	const unsigned char *disk; /* what it holds; NULL: rig_byte */
 	bool *allocated; /* for each page of RAM, that a read came there; NULL: not noted */
 };
 
-struct hx_vcpu {
+struct rig_vcpu {
 	struct cpu_state cpu;
 	uint32_t untaken; /* #PF queued by the driver and not taken */
-	bool irr;	  /* HX_VECTOR is pending */
+	bool irr;	  /* RIG_VECTOR is pending */
 	bool apic_off;	  /* refuses interrupts */
 	int irq_rc;	  /* what refusing answers: 0 or -Exxx */
 	bool kicked;	  /* since a test last looked */
@@ -91,691 +91,165 @@ struct hx_vcpu {
 };
 
 /* Makes call number `at` of mem present, poison and wake fail, and all later ones if `on`. */
-struct hx_mem_faults {
+struct rig_mem_faults {
 	unsigned calls, at;
 	bool on;
 };
 
-struct hx {
+struct rig {
 	struct hst h;
 	void *space;
 	uint64_t now;
 	unsigned char *alias;
-	struct hx_src src;
-	struct hx_vcpu vcpus[HX_VCPUS];
-	struct hx_mem_faults mem_faults;
+	struct rig_src src;
+	struct rig_vcpu vcpus[RIG_VCPUS];
+	struct rig_mem_faults mem_faults;
 	int set_msr_rc;
-	struct hx_entry log[HX_LOG];
+	struct rig_entry log[RIG_LOG];
 	unsigned log_len;
-	unsigned counts[HX_OPS]; /* since hx_open or hx_log_clear */
+	unsigned counts[RIG_OPS]; /* since rig_open or rig_log_clear */
 	struct hst_trouble trouble; /* the last one */
-	uint64_t until;		    /* of the last hx_next that said HST_WAIT */
-	struct hx_swap *swap; /* host_swap_fixture.h */
+	uint64_t until;		    /* of the last rig_next that said HST_WAIT */
+	struct rig_swap *swap; /* host_swap_fixture.h */
 	const struct hst_discard *discards; /* a discard that is under way; NULL: none */
-	void (*on_present)(struct hx *x, roff_t off, uint64_t len);
-	void (*on_refusal)(struct hx *x, unsigned vcpu); /* while the interrupt is refused */
+	void (*on_present)(struct rig *x, roff_t off, uint64_t len);
+	void (*on_refusal)(struct rig *x, unsigned vcpu); /* while the interrupt is refused */
 	void *user;
 };
 
 /* ---- log ---- */
 
-static inline void hx_log(struct hx *x, enum hx_op op, unsigned vcpu, uint64_t a, uint64_t b)
-{
-	x->counts[op]++;
-	if (x->log_len < HX_LOG)
-		x->log[x->log_len++] = (struct hx_entry){op, vcpu, a, b};
-}
+void rig_log(struct rig *x, enum rig_op op, unsigned vcpu, uint64_t a, uint64_t b);
+void rig_log_clear(struct rig *x);
 
-static inline void hx_log_clear(struct hx *x)
-{
-	x->log_len = 0;
-	memset(x->counts, 0, sizeof(x->counts));
-}
-
-/* Place in the log of the nth (from 0) entry of a kind; HX_LOG when there is none. */
-static inline unsigned hx_nth(const struct hx *x, enum hx_op op, unsigned n)
-{
-	for (unsigned i = 0; i < x->log_len; i++)
-		if (x->log[i].op == op && n-- == 0)
-			return i;
-	return HX_LOG;
-}
-
-static inline const struct hx_entry *hx_entry(const struct hx *x, enum hx_op op, unsigned n)
-{
-	unsigned at = hx_nth(x, op, n);
-
-	assert_true(at < HX_LOG);
-	return &x->log[at];
-}
+/* Place in the log of the nth (from 0) entry of a kind; RIG_LOG when there is none. */
+unsigned rig_nth(const struct rig *x, enum rig_op op, unsigned n);
+const struct rig_entry *rig_entry(const struct rig *x, enum rig_op op, unsigned n);
 
 /* ---- clock, memory ---- */
 
-static inline uint64_t hx_now(void *ctx)
-{
-	return ((struct hx *)ctx)->now;
-}
-
-static inline int hx_mem_result(struct hx *x, const char *what, struct err *e)
-{
-	struct hx_mem_faults *f = &x->mem_faults;
-	bool fails = f->at != 0 && (++f->calls == f->at || (f->on && f->calls > f->at));
-
-	return fails ? err_set(e, -ENOMEM, "fake memory: %s", what) : 0;
-}
-
-static inline int hx_mem_present(void *ctx, roff_t off, uint64_t len, unsigned views,
-				 bool watch_writes, struct err *e)
-{
-	struct hx *x = ctx;
-
-	(void)watch_writes;
-	hx_log(x, HX_PRESENT, views, off.v, len);
-	if (x->on_present)
-		x->on_present(x, off, len);
-	return hx_mem_result(x, "present", e);
-}
-
-static inline int hx_mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
-{
-	hx_log(ctx, HX_POISON, 0, off.v, len);
-	return hx_mem_result(ctx, "poison", e);
-}
+uint64_t rig_now(void *ctx);
+int rig_mem_result(struct rig *x, const char *what, struct err *e);
+int rig_mem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
+		    struct err *e);
+int rig_mem_poison(void *ctx, roff_t off, uint64_t len, struct err *e);
 
 /* ---- source ---- */
 
 /* The content of the source: each page has a byte of its own, never 0. */
-static inline unsigned char hx_byte(uint64_t offset)
-{
-	return (unsigned char)(1 + (offset >> PAGE_SHIFT) % 251);
-}
-
-static inline void hx_fill(const struct src_read *rd)
-{
-	unsigned char *p = rd->buf;
-	uint64_t at = rd->offset, end = rd->offset + rd->len;
-
-	while (at < end) {
-		uint64_t n = min_u64(end - at, PAGE_BYTES - at % PAGE_BYTES);
-
-		memset(p, hx_byte(at), n);
-		p += n;
-		at += n;
-	}
-}
+unsigned char rig_byte(uint64_t offset);
+void rig_fill(const struct src_read *rd);
 
 /* What the source holds of an offer's piece, copied. */
-static inline void hx_copy_piece(struct hx_src *s, const struct hst_offer *o,
-				 const struct hst_piece *p)
-{
-	const struct src_read rd = {
-		.offset = o->offset + p->from, .buf = p->to, .len = (uint32_t)p->len};
-	struct hst *h = p->fetch->h;
-
-	hx_fill(&rd);
-	if (s->allocated)
-		for (uint64_t at = 0; at < p->len; at += PAGE_BYTES)
-			s->allocated[((uintptr_t)p->to - (uintptr_t)h->mem.alias + at) >>
-				     PAGE_SHIFT] = true;
-}
+void rig_copy_piece(struct rig_src *s, const struct hst_offer *o, const struct hst_piece *p);
 
 /* Ends outstanding read i; code 0: with its content, else with this failure. */
-static inline void hx_src_answer(struct hx_src *s, unsigned i, int code)
-{
-	struct src_read *rd = s->reads[i];
-	struct err why;
-
-	assert_true(i < s->count);
-	s->count--;
-	if (s->allocated)
-		for (uint64_t at = 0; at < rd->len; at += PAGE_BYTES)
-			s->allocated[((uintptr_t)rd->buf - (uintptr_t)s->x->alias + at) >>
-				     PAGE_SHIFT] = true;
-	memmove(&s->reads[i], &s->reads[i + 1], (s->count - i) * sizeof(s->reads[0]));
-	memmove(&s->cancelled[i], &s->cancelled[i + 1], (s->count - i) * sizeof(bool));
-	if (code == 0) {
-		if (s->disk)
-			memcpy(rd->buf, s->disk + rd->offset, rd->len);
-		else
-			hx_fill(rd);
-		rd->done(rd, NULL);
-		return;
-	}
-	/* What a failed read leaves behind is undefined. */
-	memset(rd->buf, 0xee, rd->len);
-	err_set(&why, code, "fake source: error %d at %llu", -code, (unsigned long long)rd->offset);
-	rd->done(rd, &why);
-}
-
-static inline void hx_answer(struct hx *x, unsigned i, int code)
-{
-	hx_src_answer(&x->src, i, code);
-}
-
-static inline void hx_src_read(struct src *s, struct src_read *rd)
-{
-	struct hx_src *f = CONTAINER_OF(s, struct hx_src, src);
-
-	assert_true(rd->len > 0 && rd->offset + rd->len <= s->size && f->count < HX_READS);
-	hx_log(f->x, HX_READ, 0, rd->offset, rd->len);
-	f->cancelled[f->count] = false;
-	f->reads[f->count++] = rd;
-	assert_true(f->count <= f->x->h.cfg.queue_depth);
-	if (f->count > f->count_max)
-		f->count_max = f->count;
-	assert_int_equal(f->nesting++, 0);
-	if (f->answers != HX_LATER)
-		hx_src_answer(f, f->count - 1, f->answers == HX_AT_ONCE ? 0 : -EIO);
-	f->nesting--;
-}
-
-static inline unsigned hx_src_read_at(const struct hx_src *s, uint64_t offset)
-{
-	for (unsigned i = 0; i < s->count; i++)
-		if (s->reads[i]->offset == offset)
-			return i;
-	fail_msg("no outstanding read at %llu", (unsigned long long)offset);
-	return 0;
-}
-
-static inline unsigned hx_read_at(const struct hx *x, uint64_t offset)
-{
-	return hx_src_read_at(&x->src, offset);
-}
-
-static inline void hx_src_cancel(struct src *s, struct src_read *rd)
-{
-	struct hx_src *f = CONTAINER_OF(s, struct hx_src, src);
-	unsigned i = hx_src_read_at(f, rd->offset);
-
-	assert_ptr_equal(f->reads[i], rd); /* outstanding, as the contract wants it */
-	hx_log(f->x, HX_CANCEL, 0, rd->offset, 0);
-	f->cancelled[i] = true;
-	if (f->cancels == HX_CANCEL_ENDS)
-		hx_src_answer(f, i, -ECANCELED);
-}
+void rig_src_answer(struct rig_src *s, unsigned i, int code);
+void rig_answer(struct rig *x, unsigned i, int code);
+void rig_src_read(struct src *s, struct src_read *rd);
+unsigned rig_src_read_at(const struct rig_src *s, uint64_t offset);
+unsigned rig_read_at(const struct rig *x, uint64_t offset);
+void rig_src_cancel(struct src *s, struct src_read *rd);
 
 /* ---- platform ---- */
 
-static inline struct apf_area *hx_area(struct hx *x, unsigned vcpu)
-{
-	size_t at = HX_AREA_PAGE * PAGE_BYTES + 64u * vcpu;
-
-	return (struct apf_area *)(void *)(x->alias + at);
-}
-
-static inline bool hx_slot_full(struct hx *x, unsigned vcpu)
-{
-	const struct apf_area *a = hx_area(x, vcpu);
-
-	return x->h.cfg.rev == APF_REV_INT ? a->token != 0 : a->reason != 0;
-}
-
-static inline void hx_slot_free(struct hx *x, unsigned vcpu)
-{
-	if (x->h.cfg.rev == APF_REV_INT)
-		hx_area(x, vcpu)->token = 0;
-	else
-		hx_area(x, vcpu)->reason = 0;
-}
-
-static inline void hx_inject_pf(void *ctx, unsigned vcpu, uint32_t token)
-{
-	struct hx *x = ctx;
-
-	assert_int_equal(x->vcpus[vcpu].untaken, 0);
-	assert_int_equal(x->h.vcpus[vcpu].where, HST_IN_HOST);
-	assert_int_not_equal(hx_area(x, vcpu)->reason, 0); /* stored before it is told */
-	x->vcpus[vcpu].untaken = token;
-	hx_log(x, HX_INJECT, vcpu, token, 0);
-}
-
-static inline void hx_cancel_pf(void *ctx, unsigned vcpu)
-{
-	struct hx *x = ctx;
-
-	assert_int_equal(x->h.vcpus[vcpu].where, HST_IN_HOST);
-	hx_log(x, HX_CANCEL_PF, vcpu, x->vcpus[vcpu].untaken, 0);
-	x->vcpus[vcpu].untaken = 0;
-}
-
-static inline void hx_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
-{
-	struct hx *x = ctx;
-
-	x->vcpus[vcpu].msr_done = true;
-	x->vcpus[vcpu].msr_value = value;
-	x->vcpus[vcpu].msr_gp = gp;
-	hx_log(x, HX_MSR, vcpu, value, gp);
-}
-
-static inline int hx_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
-{
-	struct hx *x = ctx;
-
-	hx_log(x, HX_SET_MSR, vcpu, msr, value);
-	return x->set_msr_rc;
-}
-
-static inline void hx_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
-{
-	struct hx *x = ctx;
-
-	*ret = x->vcpus[vcpu].in_kvm;
-}
-
-static inline void hx_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl)
-{
-	hx_log(ctx, HX_SHOW, vcpu, en, ctl);
-}
-
-static inline void hx_pass_fault(void *ctx, unsigned vcpu)
-{
-	hx_log(ctx, HX_PASS_FAULT, vcpu, 0, 0);
-}
-
-static inline int hx_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
-{
-	struct hx *x = ctx;
-	struct hx_vcpu *g = &x->vcpus[vcpu];
-
-	assert_true(hx_slot_full(x, vcpu)); /* stored before it is told */
-	hx_log(x, HX_IRQ, vcpu, vector, !g->apic_off);
-	if (g->apic_off) {
-		if (x->on_refusal)
-			x->on_refusal(x, vcpu);
-		return g->irq_rc;
-	}
-	g->irr |= vector == HX_VECTOR;
-	return 1;
-}
-
-static inline void hx_kick(void *ctx, unsigned vcpu)
-{
-	struct hx *x = ctx;
-
-	x->vcpus[vcpu].kicked = true;
-	hx_log(x, HX_KICK, vcpu, 0, 0);
-}
+struct apf_area *rig_area(struct rig *x, unsigned vcpu);
+bool rig_slot_full(struct rig *x, unsigned vcpu);
+void rig_slot_free(struct rig *x, unsigned vcpu);
+void rig_inject_pf(void *ctx, unsigned vcpu, uint32_t token);
+void rig_cancel_pf(void *ctx, unsigned vcpu);
+void rig_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp);
+int rig_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
+void rig_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret);
+void rig_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl);
+void rig_pass_fault(void *ctx, unsigned vcpu);
+int rig_raise_irq(void *ctx, unsigned vcpu, uint8_t vector);
+void rig_kick(void *ctx, unsigned vcpu);
 
 /* ---- hooks ---- */
 
-static inline void hx_outside_ready(void *ctx)
-{
-	hx_log(ctx, HX_OUTSIDE, 0, 0, 0);
-}
-
-static inline void hx_trouble(void *ctx, const struct hst_trouble *t)
-{
-	struct hx *x = ctx;
-
-	if (t)
-		x->trouble = *t;
-	hx_log(x, t ? HX_TROUBLE : HX_GOES_ON, 0, t ? t->gpa.v : 0, t ? t->tries : 0);
-}
+void rig_outside_ready(void *ctx);
+void rig_trouble(void *ctx, const struct hst_trouble *t);
 
 /* ---- set-up ---- */
 
-static inline struct hst_cfg hx_cfg(enum hst_faults faults, enum apf_rev rev)
-{
-	return (struct hst_cfg){
-		.faults = faults,
-		.rev = rev,
-		.vcpus = 1,
-		.block_shift = PAGE_SHIFT,
-		.faults_max = 8,
-		.queue_depth = 16,
-		.retries_max = 2,
-		.grace_ns = 0,
-		.source_timeout_ns = NS_NEVER,
-	};
-}
+struct hst_cfg rig_cfg(enum hst_faults faults, enum apf_rev rev);
 
 /* One region of `bytes`; the source, as large, stands behind nothing yet. */
-static inline struct hx *hx_prepare(uint64_t bytes)
-{
-	static const struct src_ops src_ops = {
-		.name = "fake", .read = hx_src_read, .cancel = hx_src_cancel};
-	struct hx *x = calloc(1, sizeof(*x));
-
-	assert_non_null(x);
-	x->now = NS_PER_S;
-	x->alias = aligned_alloc(PAGE_BYTES, bytes);
-	assert_non_null(x->alias);
-	memset(x->alias, 0, bytes);
-	x->src.src = (struct src){.ops = &src_ops, .size = bytes};
-	x->src.x = x;
-	for (unsigned i = 0; i < HX_VCPUS; i++)
-		x->vcpus[i].cpu =
-			(struct cpu_state){.cpl = 3, .interrupts_on = true, .paging = true};
-	return x;
-}
+struct rig *rig_prepare(uint64_t bytes);
 
 /* A touch of the guest's, reported by the kernel. */
-static inline int hx_kernel_touch(struct hst *h, roff_t off, struct err *e)
-{
-	const struct mem_touch t = {off, MEM_VIEW_GUEST};
-
-	return hst_kernel_touch(h, &t, e);
-}
-
-static inline int hx_vmm_touch(struct hst *h, roff_t off, struct err *e)
-{
-	const struct mem_touch t = {off, MEM_VIEW_VMM};
-
-	return hst_kernel_touch(h, &t, e);
-}
-
-static inline void hx_start(struct hx *x, const struct hst_cfg *cfg)
-{
-	static const struct clock_ops clock_ops = {.now_ns = hx_now};
-	static const struct mem_ops mem_ops = {
-		.present = hx_mem_present, .poison = hx_mem_poison};
-	static const struct plat_ops plat_ops = {
-		.name = "fake",
-		.inject_pf = hx_inject_pf,
-		.cancel_pf = hx_cancel_pf,
-		.finish_msr = hx_finish_msr,
-		.set_msr = hx_set_msr,
-		.take_registers = hx_take_registers,
-		.show_registers = hx_show_registers,
-		.pass_fault = hx_pass_fault,
-		.raise_irq = hx_raise_irq,
-		.kick = hx_kick,
-	};
-
-	assert_true(cfg->vcpus <= HX_VCPUS);
-	x->h.clock = (struct clock){&clock_ops, x};
-	x->h.mem = (struct mem){&mem_ops, x, x->alias, x->h.ram.bytes};
-	x->h.plat = (struct plat){&plat_ops, x};
-	x->h.hooks = (struct hst_hooks){
-		.outside_ready = hx_outside_ready, .trouble = hx_trouble, .ctx = x};
-	x->space = calloc(1, hst_bytes(cfg, x->h.ram.bytes));
-	assert_non_null(x->space);
-	hst_init(&x->h, cfg, x->space);
-}
+int rig_kernel_touch(struct hst *h, roff_t off, struct err *e);
+int rig_vmm_touch(struct hst *h, roff_t off, struct err *e);
+void rig_start(struct rig *x, const struct hst_cfg *cfg);
 
 /* `pages` of RAM, the source behind all of it. */
-static inline struct hx *hx_open_pages(const struct hst_cfg *cfg, uint64_t pages)
-{
-	uint64_t block = 1ull << cfg->block_shift, bytes = align_up(pages << PAGE_SHIFT, block);
-	struct hx *x = hx_prepare(bytes);
-
-	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, bytes, block), RAM_ADDED);
-	assert_int_equal(
-		ram_add_backing(&x->h.ram, (gpa_t){HX_GPA}, bytes, &x->src.src, 0, block),
-		RAM_ADDED);
-	hx_start(x, cfg);
-	return x;
-}
-
-static inline struct hx *hx_open(const struct hst_cfg *cfg)
-{
-	return hx_open_pages(cfg, HX_PAGES);
-}
-
-static inline void hx_assert_sound(const struct hx *x)
-{
-	const char *what = hx_broken(&x->h, x->discards);
-
-	if (what)
-		fail_msg("driver state: %s", what);
-}
-
-static inline void hx_free(struct hx *x)
-{
-	free(x->space);
-	free(x->alias);
-	free(x->swap);
-	free(x);
-}
-
-static inline void hx_close(struct hx *x)
-{
-	hx_assert_sound(x);
-	hx_free(x);
-}
+struct rig *rig_open_pages(const struct hst_cfg *cfg, uint64_t pages);
+struct rig *rig_open(const struct hst_cfg *cfg);
+void rig_assert_sound(const struct rig *x);
+void rig_free(struct rig *x);
+void rig_close(struct rig *x);
 
 /* ---- driving ---- */
 
 /* What lib_pump does: makes visible whatever is filled. */
-static inline unsigned hx_pump(struct hx *x)
-{
-	struct hst_fetch *f;
-	unsigned n = 0;
+unsigned rig_pump(struct rig *x);
 
-	while ((f = hst_take_filled(&x->h))) {
-		struct err e = {0};
-		int rc = hst_make_visible(f, &e);
-
-		for (const struct hst_fetch *at = f; at; at = at->next)
-			n++;
-		hst_shown(f, rc < 0 ? &e : NULL);
-	}
-	hx_assert_sound(x);
-	return n;
-}
-
-static inline uint64_t hx_block(const struct hx *x, uint64_t page)
-{
-	return page << PAGE_SHIFT >> x->h.cfg.block_shift;
-}
+uint64_t rig_block(const struct rig *x, uint64_t page);
 
 /* The read of the block that page lies in ends well, and the block is made visible. */
-static inline void hx_bring(struct hx *x, uint64_t page)
-{
-	hx_answer(x, hx_read_at(x, hx_block(x, page) << x->h.cfg.block_shift), 0);
-	hx_pump(x);
-}
-
-static inline void hx_after(struct hx *x, uint64_t ns)
-{
-	x->now += ns;
-	timers_run(&x->h.timers, x->now);
-	hx_assert_sound(x);
-}
-
-static inline bool hx_present(const struct hx *x, uint64_t page)
-{
-	return block_kind(&x->h, (uint32_t)hx_block(x, page)) == BLOCK_PRESENT;
-}
+void rig_bring(struct rig *x, uint64_t page);
+void rig_after(struct rig *x, uint64_t ns);
+bool rig_present(const struct rig *x, uint64_t page);
 
 /* Has page fetched by a device, whatever the source does with it. */
-static inline void hx_populate(struct hx *x, uint64_t page)
-{
-	struct hst_waiter w = {.v = NULL};
-
-	if (hst_ensure(&x->h, (roff_t){page << PAGE_SHIFT}, &w))
-		return;
-	if (x->src.answers == HX_LATER && w.fetch->state == HST_FETCH_READING)
-		hx_bring(x, page);
-	hx_pump(x);
-	assert_true(hx_present(x, page));
-}
-
-static inline struct hst_vcpu *hx_v(struct hx *x, unsigned vcpu)
-{
-	return &x->h.vcpus[vcpu];
-}
-
-static inline void hx_exit(struct hx *x, unsigned vcpu, bool kick_only)
-{
-	struct cpu_state cpu = x->vcpus[vcpu].cpu;
-
-	cpu.untaken_token = x->vcpus[vcpu].untaken;
-	cpu.event_pending |= cpu.untaken_token != 0;
-	hst_exit(hx_v(x, vcpu), &cpu, kick_only);
-}
-
-static inline void hx_fault(struct hx *x, unsigned vcpu, uint64_t page)
-{
-	hx_exit(x, vcpu, false);
-	hst_fault(hx_v(x, vcpu), (roff_t){page << PAGE_SHIFT});
-}
-
-static inline enum hst_next hx_next(struct hx *x, unsigned vcpu)
-{
-	struct hst_vcpu *v = hx_v(x, vcpu);
-	enum hst_next next = hst_next(v);
-
-	x->until = next != HST_WAIT ? 0 : timer_armed(&v->wake) ? v->wake.due_ns : NS_NEVER;
-
-	hx_assert_sound(x);
-	return next;
-}
+void rig_populate(struct rig *x, uint64_t page);
+struct hst_vcpu *rig_v(struct rig *x, unsigned vcpu);
+void rig_exit(struct rig *x, unsigned vcpu, bool kick_only);
+void rig_fault(struct rig *x, unsigned vcpu, uint64_t page);
+enum hst_next rig_next(struct rig *x, unsigned vcpu);
 
 /* It enters the guest; in pf2-strict what has become ready ends a HLT on the way. */
-static inline void hx_enters(struct hx *x, unsigned vcpu)
-{
-	enum hst_next next = hx_next(x, vcpu);
-
-	if (x->h.cfg.rev != APF_REV_PF2_STRICT || next != HST_ENTER_RUNNABLE)
-		assert_int_equal(next, HST_ENTER);
-}
+void rig_enters(struct rig *x, unsigned vcpu);
 
 /* The guest faults and goes on as the driver says, with no kick in between. */
-static inline enum hst_next hx_fault_next(struct hx *x, unsigned vcpu, uint64_t page)
-{
-	hx_fault(x, vcpu, page);
-	return hx_next(x, vcpu);
-}
+enum hst_next rig_fault_next(struct rig *x, unsigned vcpu, uint64_t page);
 
 /* An exit for nothing in particular, and on. */
-static inline enum hst_next hx_pass(struct hx *x, unsigned vcpu)
-{
-	hx_exit(x, vcpu, false);
-	return hx_next(x, vcpu);
-}
+enum hst_next rig_pass(struct rig *x, unsigned vcpu);
 
 /* KVM hands out a load of 8 bytes, or as many as are left of the page. */
-static inline void hx_load(struct hst_vcpu *v, roff_t off)
-{
-	static unsigned char data[8];
-	const struct plat_io io = {
-		.data = data, .len = (uint32_t)min_u64(8, PAGE_BYTES - off.v % PAGE_BYTES)};
-
-	hst_ram_io(v, off, &io);
-}
+void rig_load(struct hst_vcpu *v, roff_t off);
 
 /* ---- the guest ---- */
 
-static inline void hx_wrmsr(struct hx *x, unsigned vcpu, uint32_t msr, uint64_t value)
-{
-	x->vcpus[vcpu].msr_done = false;
-	hx_exit(x, vcpu, false);
-	hst_wrmsr(hx_v(x, vcpu), msr, value);
-}
+void rig_wrmsr(struct rig *x, unsigned vcpu, uint32_t msr, uint64_t value);
+void rig_wrmsr_ok(struct rig *x, unsigned vcpu, uint32_t msr, uint64_t value);
 
-static inline void hx_wrmsr_ok(struct hx *x, unsigned vcpu, uint32_t msr, uint64_t value)
-{
-	hx_wrmsr(x, vcpu, msr, value);
-	assert_true(x->vcpus[vcpu].msr_done && !x->vcpus[vcpu].msr_gp);
-	hx_enters(x, vcpu);
-}
-
-static inline uint64_t hx_rdmsr(struct hx *x, unsigned vcpu, uint32_t msr)
-{
-	hx_exit(x, vcpu, false);
-	hst_rdmsr(hx_v(x, vcpu), msr);
-	assert_false(x->vcpus[vcpu].msr_gp);
-	assert_int_equal(hx_next(x, vcpu), HST_ENTER);
-	return x->vcpus[vcpu].msr_value;
-}
+uint64_t rig_rdmsr(struct rig *x, unsigned vcpu, uint32_t msr);
 
 /* Takes the #PF and empties word 0 first of all. Returns CR2. */
-static inline uint32_t hx_take_pf(struct hx *x, unsigned vcpu)
-{
-	uint32_t token = x->vcpus[vcpu].untaken;
-
-	assert_int_not_equal(token, 0);
-	x->vcpus[vcpu].untaken = 0;
-	hx_area(x, vcpu)->reason = 0;
-	return token;
-}
+uint32_t rig_take_pf(struct rig *x, unsigned vcpu);
 
 /* Takes the interrupt and frees the slot, without acknowledging. Returns the token. */
-static inline uint32_t hx_take_irq(struct hx *x, unsigned vcpu)
-{
-	uint32_t token = hx_area(x, vcpu)->token;
+uint32_t rig_take_irq(struct rig *x, unsigned vcpu);
+void rig_ack(struct rig *x, unsigned vcpu);
+bool rig_by_irq(const struct rig *x);
 
-	assert_true(x->vcpus[vcpu].irr);
-	x->vcpus[vcpu].irr = false;
-	hx_slot_free(x, vcpu);
-	return token;
-}
+uint64_t rig_en(const struct rig *x, unsigned vcpu);
 
-static inline void hx_ack(struct hx *x, unsigned vcpu)
-{
-	hx_wrmsr_ok(x, vcpu, APF_MSR_ACK, APF_ACK_READY);
-}
-
-static inline bool hx_by_irq(const struct hx *x)
-{
-	return x->h.cfg.rev != APF_REV_LEGACY;
-}
-
-static inline uint64_t hx_en(const struct hx *x, unsigned vcpu)
-{
-	uint64_t en = (HX_GPA + HX_AREA_PAGE * PAGE_BYTES + 64u * vcpu) | APF_EN_ENABLED;
-
-	return hx_by_irq(x) ? en | APF_EN_INT : en;
-}
-
-static inline uint64_t hx_ctl(const struct hx *x)
-{
-	return HX_VECTOR | (x->h.cfg.rev == APF_REV_INT ? 0 : APF_PF2_ENABLED);
-}
+uint64_t rig_ctl(const struct rig *x);
 
 /* Takes one page-ready event by the rules of the revision. Returns its token. */
-static inline uint32_t hx_take_ready(struct hx *x, unsigned vcpu)
-{
-	uint32_t token;
-
-	if (!hx_by_irq(x)) {
-		token = hx_take_pf(x, vcpu);
-		hx_pass(x, vcpu);
-		return token;
-	}
-	token = hx_take_irq(x, vcpu);
-	if (x->h.cfg.rev == APF_REV_INT)
-		hx_ack(x, vcpu);
-	else
-		hx_pass(x, vcpu);
-	return token;
-}
+uint32_t rig_take_ready(struct rig *x, unsigned vcpu);
 
 /* Events on, the wake-all taken. */
-static inline void hx_enable(struct hx *x, unsigned vcpu)
-{
-	hx_populate(x, HX_AREA_PAGE);
-	memset(hx_area(x, vcpu), 0, sizeof(struct apf_area));
-	if (x->h.cfg.rev == APF_REV_INT)
-		hx_wrmsr_ok(x, vcpu, APF_MSR_CTL, hx_ctl(x));
-	hx_wrmsr_ok(x, vcpu, APF_MSR_EN, hx_en(x, vcpu));
-	if (x->h.cfg.rev != APF_REV_INT && hx_by_irq(x))
-		hx_wrmsr_ok(x, vcpu, APF_MSR_CTL, hx_ctl(x));
-	assert_int_equal(hx_take_ready(x, vcpu), APF_TOKEN_WAKE_ALL);
-	hx_log_clear(x);
-}
+void rig_enable(struct rig *x, unsigned vcpu);
 
 /* user faults, revision rev, events on at every vCPU. */
-static inline struct hx *hx_open_on(enum apf_rev rev, unsigned vcpus)
-{
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, rev);
-	struct hx *x;
-
-	cfg.vcpus = vcpus;
-	x = hx_open(&cfg);
-	for (unsigned i = 0; i < vcpus; i++)
-		hx_enable(x, i);
-	return x;
-}
+struct rig *rig_open_on(enum apf_rev rev, unsigned vcpus);
 
 /* A task of the guest touches page and sleeps under the token that is returned. */
-static inline uint32_t hx_sleeper(struct hx *x, unsigned vcpu, uint64_t page)
-{
-	assert_int_equal(hx_fault_next(x, vcpu, page), HST_ENTER);
-	return hx_take_pf(x, vcpu);
-}
+uint32_t rig_sleeper(struct rig *x, unsigned vcpu, uint64_t page);
 
 #endif

@@ -4,20 +4,20 @@
 
 #define US NS_PER_US
 
-static struct hx *open_with(enum hst_faults faults, unsigned vcpus, uint64_t limit)
+static struct rig *open_with(enum hst_faults faults, unsigned vcpus, uint64_t limit)
 {
-	struct hst_cfg cfg = hx_cfg(faults, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(faults, APF_REV_OFF);
+	struct rig *x;
 
 	cfg.vcpus = vcpus;
-	x = hxs_open(&cfg, 1024, true, limit);
+	x = rig_swap_open(&cfg, 1024, true, limit);
 	for (unsigned i = 0; i < vcpus; i++)
-		assert_int_equal(hx_pass(x, i), HST_ENTER);
+		assert_int_equal(rig_pass(x, i), HST_ENTER);
 	return x;
 }
 
 /* Memory that is there is known, and `keep` pages of it are to stay. */
-static void evict_to(struct hx *x, uint64_t keep)
+static void evict_to(struct rig *x, uint64_t keep)
 {
 	struct hst_job job;
 
@@ -29,33 +29,33 @@ static void evict_to(struct hx *x, uint64_t keep)
 	}
 }
 
-static void populate(struct hx *x, uint64_t pages)
+static void populate(struct rig *x, uint64_t pages)
 {
 	for (uint64_t p = 0; p < pages; p++)
-		hxs_device(x, p, 0);
+		rig_device(x, p, 0);
 }
 
-static void come_out(struct hx *x, unsigned vcpu)
+static void come_out(struct rig *x, unsigned vcpu)
 {
 	assert_true(x->vcpus[vcpu].kicked);
 	x->vcpus[vcpu].kicked = false;
-	hx_exit(x, vcpu, true);
-	assert_int_equal(hx_next(x, vcpu), HST_WAIT);
+	rig_exit(x, vcpu, true);
+	assert_int_equal(rig_next(x, vcpu), HST_WAIT);
 }
 
-static void work(struct hx *x)
+static void work(struct rig *x)
 {
 	struct hst_job job;
 
 	assert_true(hst_evict_next(&x->h, &job));
 	hst_evict_work(&x->h, &job);
 	hst_evict_done(&x->h, &job);
-	hx_pump(x);
+	rig_pump(x);
 }
 
 static void the_last_to_come_out_lets_it_begin(void **state)
 {
-	struct hx *x = open_with(HST_FAULTS_BLOCK, 3, 0);
+	struct rig *x = open_with(HST_FAULTS_BLOCK, 3, 0);
 	struct hst_job job;
 
 	(void)state;
@@ -68,38 +68,38 @@ static void the_last_to_come_out_lets_it_begin(void **state)
 	}
 	assert_true(hst_evict_wanted(&x->h));
 	/* One that would go on by itself meanwhile waits, too. */
-	assert_int_equal(hx_next(x, 1), HST_WAIT);
-	hx_log_clear(x);
+	assert_int_equal(rig_next(x, 1), HST_WAIT);
+	rig_log_clear(x);
 	x->now += 70 * US;
 	work(x);
 	/* Over: they are told, and get as long as they were held for. */
-	assert_int_equal(x->counts[HX_KICK], 3);
+	assert_int_equal(x->counts[RIG_KICK], 3);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(hx_next(x, i), HST_ENTER);
+		assert_int_equal(rig_next(x, i), HST_ENTER);
 	assert_int_equal(x->h.stats.holds, 1);
 	assert_int_equal(x->h.stats.hold_ns, 70 * US);
 	assert_int_equal(x->h.stats.hold_max_ns, 70 * US);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, 10);
-	hxs_device(x, 20, 0);
+	rig_device(x, 20, 0);
 	evict_to(x, 0);
 	while (x->h.evict.lists[HST_LIST_CLEAN].len)
 		work(x);
 	assert_false(hst_evict_next(&x->h, &job));
 	assert_false(x->h.evict.hold.on);
-	hx_after(x, 69 * US);
+	rig_after(x, 69 * US);
 	assert_false(hst_evict_wanted(&x->h));
-	hx_after(x, 1 * US);
+	rig_after(x, 1 * US);
 	assert_true(hst_evict_wanted(&x->h));
 	assert_false(hst_evict_next(&x->h, &job));
 	assert_true(x->h.evict.hold.on);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* One hold takes only so many blocks, and only so many that are scattered. */
 static void a_hold_is_bounded(void **state)
 {
-	struct hx *x = open_with(HST_FAULTS_BLOCK, 1, 0);
+	struct rig *x = open_with(HST_FAULTS_BLOCK, 1, 0);
 	struct hst_job job;
 
 	(void)state;
@@ -112,11 +112,11 @@ static void a_hold_is_bounded(void **state)
 	assert_false(x->h.evict.hold.on);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, 512);
-	hxs_close(x);
+	rig_swap_close(x);
 
 	x = open_with(HST_FAULTS_BLOCK, 1, 0);
 	for (uint64_t p = 0; p < 200; p += 2)
-		hxs_device(x, p, p);
+		rig_device(x, p, p);
 	evict_to(x, 0);
 	assert_false(hst_evict_next(&x->h, &job));
 	come_out(x, 0);
@@ -125,32 +125,32 @@ static void a_hold_is_bounded(void **state)
 	assert_false(x->h.evict.hold.on);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, HST_JOB_RUNS);
-	hxs_evict(x);
+	rig_evict(x);
 	for (uint64_t p = 0; p < 200; p += 2)
-		hxs_device(x, p, 0);
-	hxs_close(x);
+		rig_device(x, p, 0);
+	rig_swap_close(x);
 }
 
 static void ahead_of_demand_a_few_are_not_worth_it(void **state)
 {
-	struct hx *x = open_with(HST_FAULTS_BLOCK, 1, 640);
+	struct rig *x = open_with(HST_FAULTS_BLOCK, 1, 640);
 
 	(void)state;
 	populate(x, 500);
-	hxs_evict(x);
+	rig_evict(x);
 	/* 640: slack 20, goal 80; from 541 on each fetch grants credit for two. */
 	for (uint64_t p = 500; p < 540 + 15; p++) {
-		hxs_device(x, p, 0);
-		hxs_evict(x);
+		rig_device(x, p, 0);
+		rig_evict(x);
 	}
 	assert_true(x->h.evict.unmap_credit > 20 && x->h.evict.unmap_credit < 32);
 	assert_int_equal(x->h.stats.unmapped, 0);
-	hxs_device(x, 600, 0);
-	hxs_device(x, 601, 0);
-	hxs_evict(x);
+	rig_device(x, 600, 0);
+	rig_device(x, 601, 0);
+	rig_evict(x);
 	assert_true(x->h.stats.unmapped >= 32);
 	assert_int_equal(x->h.stats.evicted, 0);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* Also when as much is on standby as there may be, and each drop leaves room for one block. */
@@ -160,19 +160,19 @@ static void ahead_of_demand_in_batches(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
-		struct hx *x = open_with(ways[i], 1, 640);
+		struct rig *x = open_with(ways[i], 1, 640);
 		unsigned unmaps = 0, drops = 0;
 
 		/* Slack 20, goal 80. */
 		for (uint64_t p = 0; p < 760; p++) {
-			hxs_device(x, p, 0);
-			hxs_evict(x);
+			rig_device(x, p, 0);
+			rig_evict(x);
 		}
 		for (uint64_t p = 760; p < 1024; p++) {
 			uint64_t unmapped = x->h.stats.unmapped, evicted = x->h.stats.evicted;
 
-			hxs_device(x, p, 0);
-			hxs_evict(x);
+			rig_device(x, p, 0);
+			rig_evict(x);
 			unmapped = x->h.stats.unmapped - unmapped;
 			evicted = x->h.stats.evicted - evicted;
 			assert_true(unmapped == 0 || unmapped >= 32);
@@ -182,29 +182,29 @@ static void ahead_of_demand_in_batches(void **state)
 		}
 		assert_in_range(unmaps, 4, 264 / 32 + 1);
 		assert_in_range(drops, 4, 264 / 5 + 1);
-		hxs_close(x);
+		rig_swap_close(x);
 	}
 }
 
 static void the_kernels_own_faults_hold_nobody(void **state)
 {
-	struct hx *x = open_with(HST_FAULTS_KERNEL, 2, 0);
+	struct rig *x = open_with(HST_FAULTS_KERNEL, 2, 0);
 
 	(void)state;
 	populate(x, 10);
 	evict_to(x, 0);
-	hx_log_clear(x);
+	rig_log_clear(x);
 	work(x);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, 10);
-	assert_int_equal(x->counts[HX_KICK], 0);
-	hxs_close(x);
+	assert_int_equal(x->counts[RIG_KICK], 0);
+	rig_swap_close(x);
 }
 
 /* A job that fails is done again while they are still out, whatever the VMM does meanwhile. */
 static void a_failed_job_keeps_them_out(void **state)
 {
-	struct hx *x = open_with(HST_FAULTS_BLOCK, 1, 0);
+	struct rig *x = open_with(HST_FAULTS_BLOCK, 1, 0);
 	struct hst_job job;
 
 	(void)state;
@@ -212,53 +212,53 @@ static void a_failed_job_keeps_them_out(void **state)
 	evict_to(x, 0);
 	assert_false(hst_evict_next(&x->h, &job));
 	come_out(x, 0);
-	hxs(x)->fail[HX_TAKE_UNMAP] = 1;
+	rig_swap(x)->fail[RIG_TAKE_UNMAP] = 1;
 	work(x);
 	assert_true(hst_is_paused(&x->h));
 	hst_resume(&x->h);
-	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	assert_int_equal(rig_next(x, 0), HST_WAIT);
 	work(x);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	/* What comes after it does not need them out. */
-	hxs(x)->fail[HX_TAKE_COLLECT] = 1;
+	rig_swap(x)->fail[RIG_TAKE_COLLECT] = 1;
 	work(x);
 	assert_true(hst_is_paused(&x->h));
 	hst_resume(&x->h);
 	assert_false(x->h.evict.hold.on);
 	work(x);
 	assert_int_equal(x->h.stats.unmapped, 10);
-	hxs_evict(x);
-	hxs_close(x);
+	rig_evict(x);
+	rig_swap_close(x);
 }
 
 /* The instruction at page 7, translated by tables at pages 1 to 4. */
 static void what_an_instruction_under_way_needs_stays(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x = hxs_open(&cfg, 64, false, 0);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x = rig_swap_open(&cfg, 64, false, 0);
 	struct cpu_state *cpu = &x->vcpus[0].cpu;
 
 	(void)state;
 	for (uint64_t p = 0; p < 10; p++)
-		hxs_device(x, p, 5);
+		rig_device(x, p, 5);
 	for (uint64_t level = 1; level <= 4; level++)
-		hxs_words(x, level)[0] = (HX_GPA + (level < 4 ? level + 1 : 7) * PAGE_BYTES) | 1;
+		rig_words(x, level)[0] = (RIG_GPA + (level < 4 ? level + 1 : 7) * PAGE_BYTES) | 1;
 	cpu->in_instruction = true;
 	cpu->efer = 1ull << 10;
-	cpu->cr3 = HX_GPA + PAGE_BYTES;
+	cpu->cr3 = RIG_GPA + PAGE_BYTES;
 	cpu->ip = 0x123;
-	hx_exit(x, 0, false);
-	hx_assert_sound(x);
-	hxs_evict_all(x);
+	rig_exit(x, 0, false);
+	rig_assert_sound(x);
+	rig_evict_all(x);
 	for (uint64_t p = 0; p < 10; p++)
-		assert_int_equal(hx_present(x, p), (p >= 1 && p <= 4) || p == 7);
+		assert_int_equal(rig_present(x, p), (p >= 1 && p <= 4) || p == 7);
 	/* Until it has entered: then it is over. */
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	cpu->in_instruction = false;
-	hx_exit(x, 0, false);
-	hxs_evict_all(x);
+	rig_exit(x, 0, false);
+	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 int main(void)

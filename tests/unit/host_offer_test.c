@@ -4,38 +4,38 @@
 
 #define PIECE_PAGES 16u
 
-static struct hst_offer offer(const struct hx *x, uint64_t offset, uint64_t len)
+static struct hst_offer offer(const struct rig *x, uint64_t offset, uint64_t len)
 {
 	return (struct hst_offer){.src = &x->src.src, .offset = offset, .len = len};
 }
 
 /* The next piece, which starts at this byte of the offer and has these pages. */
-static struct hst_piece take(struct hx *x, struct hst_offer *o, uint64_t from, unsigned pages)
+static struct hst_piece take(struct rig *x, struct hst_offer *o, uint64_t from, unsigned pages)
 {
 	struct hst_piece p;
 
 	assert_int_equal(hst_offer_next(&x->h, o, &p), HST_OFFER_PIECE);
 	assert_int_equal(p.from, from);
 	assert_int_equal(p.fetch->count, pages >> (x->h.cfg.block_shift - PAGE_SHIFT));
-	hx_assert_sound(x);
+	rig_assert_sound(x);
 	return p;
 }
 
-static void give(struct hx *x, const struct hst_offer *o, const struct hst_piece *p)
+static void give(struct rig *x, const struct hst_offer *o, const struct hst_piece *p)
 {
-	hx_copy_piece(&x->src, o, p);
+	rig_copy_piece(&x->src, o, p);
 	hst_offered(p->fetch);
-	hx_pump(x);
+	rig_pump(x);
 }
 
-static void no_more(struct hx *x, struct hst_offer *o)
+static void no_more(struct rig *x, struct hst_offer *o)
 {
 	struct hst_piece p;
 
 	assert_int_equal(hst_offer_next(&x->h, o, &p), HST_OFFER_END);
 }
 
-static void taken(struct hx *x, uint64_t offset, uint64_t len, uint64_t from, unsigned pages)
+static void taken(struct rig *x, uint64_t offset, uint64_t len, uint64_t from, unsigned pages)
 {
 	struct hst_offer o = offer(x, offset, len);
 	struct hst_piece p = take(x, &o, from, pages);
@@ -44,30 +44,30 @@ static void taken(struct hx *x, uint64_t offset, uint64_t len, uint64_t from, un
 	no_more(x, &o);
 }
 
-static void refused(struct hx *x, uint64_t offset, uint64_t len)
+static void refused(struct rig *x, uint64_t offset, uint64_t len)
 {
 	struct hst_offer o = offer(x, offset, len);
 
 	no_more(x, &o);
 }
 
-static void right(struct hx *x, uint64_t page)
+static void right(struct rig *x, uint64_t page)
 {
-	assert_int_equal(x->alias[page << PAGE_SHIFT], hx_byte(page << PAGE_SHIFT));
+	assert_int_equal(x->alias[page << PAGE_SHIFT], rig_byte(page << PAGE_SHIFT));
 	assert_int_equal(x->alias[(page << PAGE_SHIFT) + PAGE_BYTES - 1],
-			 hx_byte(page << PAGE_SHIFT));
+			 rig_byte(page << PAGE_SHIFT));
 }
 
-static struct hx *open_plain(void)
+static struct rig *open_plain(void)
 {
-	const struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	const struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
 
-	return hx_open(&cfg);
+	return rig_open(&cfg);
 }
 
 static void adjacent_blocks_are_shown_by_one_call(void **state)
 {
-	struct hx *x = open_plain();
+	struct rig *x = open_plain();
 	struct hst_offer o = offer(x, 2 * PAGE_BYTES, 20 * PAGE_BYTES);
 	struct hst_piece p = take(x, &o, 0, PIECE_PAGES);
 
@@ -78,49 +78,49 @@ static void adjacent_blocks_are_shown_by_one_call(void **state)
 	p = take(x, &o, PIECE_PAGES * PAGE_BYTES, 4);
 	give(x, &o, &p);
 	no_more(x, &o);
-	assert_int_equal(x->counts[HX_PRESENT], 2);
-	assert_int_equal(x->counts[HX_READ], 0);
+	assert_int_equal(x->counts[RIG_PRESENT], 2);
+	assert_int_equal(x->counts[RIG_READ], 0);
 	assert_int_equal(x->h.stats.offered, 20);
 	for (uint64_t page = 0; page < 24; page++) {
-		assert_int_equal(hx_present(x, page), page >= 2 && page < 22);
+		assert_int_equal(rig_present(x, page), page >= 2 && page < 22);
 		if (page >= 2 && page < 22)
 			right(x, page);
 	}
-	hx_close(x);
+	rig_close(x);
 }
 
 static void blocks_that_it_has_in_part_take_nothing(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x;
 
 	(void)state;
 	cfg.block_shift = 14;
-	x = hx_open(&cfg);
+	x = rig_open(&cfg);
 	refused(x, 0, 4 * PAGE_BYTES - 1);
 	refused(x, 1, 8 * PAGE_BYTES - 2);
 	refused(x, 0, 0);
 	refused(x, UINT64_MAX - 5, 5);
-	refused(x, HX_PAGES * PAGE_BYTES, PAGE_BYTES);
+	refused(x, RIG_PAGES * PAGE_BYTES, PAGE_BYTES);
 	taken(x, 1, 8 * PAGE_BYTES, 4 * PAGE_BYTES - 1, 4);
-	assert_true(hx_present(x, 4) && !hx_present(x, 3) && !hx_present(x, 8));
+	assert_true(rig_present(x, 4) && !rig_present(x, 3) && !rig_present(x, 8));
 	/* Large blocks go one by one where two would be too many bytes. */
 	taken(x, 8 * PAGE_BYTES, 16 * PAGE_BYTES, 0, 16);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void what_there_is_already_stays(void **state)
 {
-	struct hx *x = open_plain();
+	struct rig *x = open_plain();
 	struct hst_waiter w = {.v = NULL};
 	struct hst_offer o;
 	struct hst_piece p;
 
 	(void)state;
-	x->src.answers = HX_AT_ONCE;
-	hx_populate(x, 1);
+	x->src.answers = RIG_AT_ONCE;
+	rig_populate(x, 1);
 	x->alias[PAGE_BYTES] = 0x77;
-	x->src.answers = HX_LATER;
+	x->src.answers = RIG_LATER;
 	assert_false(hst_ensure(&x->h, (roff_t){3 * PAGE_BYTES}, &w));
 	o = offer(x, 0, 5 * PAGE_BYTES);
 	for (unsigned page = 0; page < 5; page += 2) {
@@ -129,16 +129,16 @@ static void what_there_is_already_stays(void **state)
 	}
 	no_more(x, &o);
 	assert_int_equal(x->alias[PAGE_BYTES], 0x77);
-	assert_false(hx_present(x, 3));
+	assert_false(rig_present(x, 3));
 	assert_non_null(w.fetch);
-	hx_bring(x, 3);
+	rig_bring(x, 3);
 	assert_null(w.fetch);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void who_touches_it_meanwhile_waits_for_it(void **state)
 {
-	struct hx *x = open_plain();
+	struct rig *x = open_plain();
 	struct hst_offer o = offer(x, 0, 2 * PAGE_BYTES);
 	struct hst_waiter w = {.v = NULL};
 	struct hst_piece p = take(x, &o, 0, 2);
@@ -146,35 +146,35 @@ static void who_touches_it_meanwhile_waits_for_it(void **state)
 	(void)state;
 	refused(x, 0, 2 * PAGE_BYTES); /* another offer of the same */
 	assert_false(hst_ensure(&x->h, (roff_t){PAGE_BYTES}, &w));
-	assert_int_equal(hx_fault_next(x, 0, 0), HST_WAIT);
-	assert_int_equal(hx_pump(x), 0);
-	assert_int_equal(x->counts[HX_READ], 0);
+	assert_int_equal(rig_fault_next(x, 0, 0), HST_WAIT);
+	assert_int_equal(rig_pump(x), 0);
+	assert_int_equal(x->counts[RIG_READ], 0);
 	give(x, &o, &p);
 	assert_null(w.fetch);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 static void another_source_and_its_places(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x = hx_prepare(32 * PAGE_BYTES);
-	struct hx_src other = x->src;
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x = rig_prepare(32 * PAGE_BYTES);
+	struct rig_src other = x->src;
 	struct hst_offer o;
 	struct hst_piece p;
 
 	(void)state;
 	/* Pages 4 to 11: from byte 100 on, 5 pages and a bit; again at 16; 20: another. */
 	x->src.src.size = 100 + 6 * PAGE_BYTES - 50;
-	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, 32 * PAGE_BYTES, PAGE_BYTES),
+	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){RIG_GPA}, 32 * PAGE_BYTES, PAGE_BYTES),
 			 RAM_ADDED);
-	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){HX_GPA + 4 * PAGE_BYTES},
+	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){RIG_GPA + 4 * PAGE_BYTES},
 					 8 * PAGE_BYTES, &x->src.src, 100, PAGE_BYTES), RAM_ADDED);
-	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){HX_GPA + 20 * PAGE_BYTES},
+	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){RIG_GPA + 20 * PAGE_BYTES},
 					 PAGE_BYTES, &other.src, 0, PAGE_BYTES), RAM_ADDED);
-	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){HX_GPA + 16 * PAGE_BYTES}, 10,
+	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){RIG_GPA + 16 * PAGE_BYTES}, 10,
 					 &x->src.src, 100, PAGE_BYTES), RAM_ADDED);
-	hx_start(x, &cfg);
+	rig_start(x, &cfg);
 	refused(x, 101, PAGE_BYTES);
 	o = offer(x, 0, UINT64_MAX);
 	p = take(x, &o, 100, 6);
@@ -188,23 +188,23 @@ static void another_source_and_its_places(void **state)
 	give(x, &o, &p);
 	no_more(x, &o);
 	assert_int_equal(x->alias[16 * PAGE_BYTES + 10], 0);
-	assert_false(hx_present(x, 10) || hx_present(x, 20));
-	hx_close(x);
+	assert_false(rig_present(x, 10) || rig_present(x, 20));
+	rig_close(x);
 }
 
 static void others_get_the_lock_in_between(void **state)
 {
-	const struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x = hx_open_pages(&cfg, 1200);
+	const struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x = rig_open_pages(&cfg, 1200);
 	struct hst_offer o = offer(x, 0, 1200 * PAGE_BYTES);
 	struct hst_piece p;
 	unsigned more = 0;
 	enum hst_offer_next n;
 
 	(void)state;
-	x->src.answers = HX_AT_ONCE;
+	x->src.answers = RIG_AT_ONCE;
 	for (uint64_t page = 0; page < 1199; page++)
-		hx_populate(x, page);
+		rig_populate(x, page);
 	while ((n = hst_offer_next(&x->h, &o, &p)) == HST_OFFER_MORE)
 		more++;
 	assert_int_equal(n, HST_OFFER_PIECE);
@@ -212,12 +212,12 @@ static void others_get_the_lock_in_between(void **state)
 	assert_int_equal(more, 2);
 	give(x, &o, &p);
 	no_more(x, &o);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void nothing_is_taken_at_the_end(void **state)
 {
-	struct hx *x = open_plain();
+	struct rig *x = open_plain();
 	struct hst_offer o = offer(x, 0, 4 * PAGE_BYTES);
 	struct hst_piece p = take(x, &o, 0, 4);
 
@@ -226,54 +226,54 @@ static void nothing_is_taken_at_the_end(void **state)
 	hst_offered(p.fetch);
 	assert_null(hst_take_filled(&x->h));
 	refused(x, 8 * PAGE_BYTES, PAGE_BYTES);
-	hx_free(x);
+	rig_free(x);
 }
 
 /* ---- where memory is taken away ---- */
 
 static void what_nobody_waits_for_is_on_standby(void **state)
 {
-	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	struct rig *x = rig_plain(true, RIG_LIMIT);
 
 	(void)state;
 	taken(x, 4 * PAGE_BYTES, 4 * PAGE_BYTES, 0, 4);
 	for (uint64_t page = 4; page < 8; page++)
-		assert_int_equal(hxs_kind(x, page), BLOCK_STANDBY);
-	assert_int_equal(x->counts[HX_PRESENT], 0);
+		assert_int_equal(rig_kind(x, page), BLOCK_STANDBY);
+	assert_int_equal(x->counts[RIG_PRESENT], 0);
 	assert_int_equal(x->h.evict.resident, 4);
 	x->h.stats.reads = 0;
-	hxs_touch(x, 5, 3);
+	rig_touch(x, 5, 3);
 	assert_int_equal(x->h.stats.reads, 0);
 	/* What is not touched goes first, and unwritten; then it can be offered again. */
 	hst_evict_to(&x->h, PAGE_BYTES);
-	hxs_evict(x);
-	assert_int_equal(hxs_kind(x, 4), BLOCK_ABSENT);
-	assert_int_equal(hxs_kind(x, 5), BLOCK_PRESENT);
+	rig_evict(x);
+	assert_int_equal(rig_kind(x, 4), BLOCK_ABSENT);
+	assert_int_equal(rig_kind(x, 5), BLOCK_PRESENT);
 	assert_int_equal(x->h.stats.swapped, 0);
 	taken(x, 4 * PAGE_BYTES, PAGE_BYTES, 0, 1);
-	hxs_check_pages(x, 4, 4);
-	hxs_close(x);
+	rig_check_pages(x, 4, 4);
+	rig_swap_close(x);
 }
 
 static void what_the_guest_has_written_stays(void **state)
 {
-	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	struct rig *x = rig_plain(true, RIG_LIMIT);
 
 	(void)state;
-	hxs_write_pages(x, 4, 2);
-	hxs_device(x, 6, 1); /* zeroes */
-	hxs_evict_all(x);
+	rig_write_pages(x, 4, 2);
+	rig_device(x, 6, 1); /* zeroes */
+	rig_evict_all(x);
 	for (uint64_t page = 4; page < 7; page++)
-		assert_int_equal(hxs_kind(x, page), BLOCK_ABSENT);
+		assert_int_equal(rig_kind(x, page), BLOCK_ABSENT);
 	refused(x, 4 * PAGE_BYTES, 3 * PAGE_BYTES);
 	taken(x, 0, 7 * PAGE_BYTES, 0, 4);
-	hxs_check_pages(x, 4, 3);
-	hxs_close(x);
+	rig_check_pages(x, 4, 3);
+	rig_swap_close(x);
 }
 
 static void who_sleeps_in_the_kernel_is_woken(void **state)
 {
-	struct hx *x = hxs_sized(HST_FAULTS_KERNEL, HX_PAGES, true, 0);
+	struct rig *x = rig_sized(HST_FAULTS_KERNEL, RIG_PAGES, true, 0);
 	struct hst_offer o = offer(x, 4 * PAGE_BYTES, 2 * PAGE_BYTES);
 	struct hst_piece p = take(x, &o, 0, 2);
 	const struct mem_touch touch = {{5 * PAGE_BYTES}, MEM_VIEW_GUEST};
@@ -282,23 +282,23 @@ static void who_sleeps_in_the_kernel_is_woken(void **state)
 	(void)state;
 	assert_int_equal(hst_kernel_touch(&x->h, &touch, &e), 0);
 	give(x, &o, &p);
-	assert_int_equal(hxs_kind(x, 5), BLOCK_PRESENT);
-	assert_true(hxs_visible(x, 5));
-	hxs_close(x);
+	assert_int_equal(rig_kind(x, 5), BLOCK_PRESENT);
+	assert_true(rig_visible(x, 5));
+	rig_swap_close(x);
 }
 
 static void it_stops_where_room_ends(void **state)
 {
-	struct hx *x = hxs_plain(true, HXS_LIMIT);
-	struct hst_offer o = offer(x, 0, HX_PAGES * PAGE_BYTES * 4);
+	struct rig *x = rig_plain(true, RIG_LIMIT);
+	struct hst_offer o = offer(x, 0, RIG_PAGES * PAGE_BYTES * 4);
 	struct hst_piece p;
 
 	(void)state;
 	while (hst_offer_next(&x->h, &o, &p) == HST_OFFER_PIECE)
 		give(x, &o, &p);
-	assert_in_range(x->h.evict.resident, HXS_LIMIT / 2, HXS_LIMIT - 1);
-	hxs_touch(x, 100, 3); /* what somebody waits for finds some */
-	hxs_close(x);
+	assert_in_range(x->h.evict.resident, RIG_LIMIT / 2, RIG_LIMIT - 1);
+	rig_touch(x, 100, 3); /* what somebody waits for finds some */
+	rig_swap_close(x);
 }
 
 int main(void)

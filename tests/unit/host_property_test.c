@@ -40,9 +40,9 @@ struct cpu {
 };
 
 struct world {
-	struct hx *x;
+	struct rig *x;
 	struct prng rng;
-	struct cpu cpus[HX_VCPUS];
+	struct cpu cpus[RIG_VCPUS];
 	struct hst_waiter outside[4];
 	struct hst_fetch *held[HELD]; /* being made visible by other threads */
 	bool fair;
@@ -102,7 +102,7 @@ static void wake(struct world *w, unsigned c, uint32_t token)
 
 		if (!t->sleeps || t->token != token)
 			continue;
-		must(w, hx_present(w->x, t->page), "page ready, but the page is not there");
+		must(w, rig_present(w->x, t->page), "page ready, but the page is not there");
 		t->sleeps = false;
 		if (p->current == TASKS)
 			schedule(w, c);
@@ -130,8 +130,8 @@ static void sleep_under(struct world *w, unsigned c, uint32_t token)
 
 static void take_pf(struct world *w, unsigned c)
 {
-	struct apf_area *a = hx_area(w->x, c);
-	uint32_t reason = a->reason, token = hx_take_pf(w->x, c);
+	struct apf_area *a = rig_area(w->x, c);
+	uint32_t reason = a->reason, token = rig_take_pf(w->x, c);
 
 	must(w, reason == APF_REASON_MISSING || reason == APF_REASON_READY, "10: no reason");
 	if (reason == APF_REASON_MISSING)
@@ -145,7 +145,7 @@ static void go_on(struct world *w, unsigned c)
 	struct cpu *p = &w->cpus[c];
 
 	w->x->vcpus[c].kicked = false;
-	switch (hx_next(w->x, c)) {
+	switch (rig_next(w->x, c)) {
 	case HST_WAIT:
 		p->where = IN_WAIT;
 		p->until = w->x->until;
@@ -167,22 +167,22 @@ static void go_on(struct world *w, unsigned c)
 
 static void wrmsr(struct world *w, unsigned c, uint32_t msr, uint64_t value)
 {
-	hx_wrmsr(w->x, c, msr, value);
-	hx_pump(w->x);
+	rig_wrmsr(w->x, c, msr, value);
+	rig_pump(w->x);
 	go_on(w, c);
 }
 
 /* Frees the slot and, if it does not forget, acknowledges. */
 static void finish_ready(struct world *w, unsigned c, bool ack)
 {
-	uint32_t token = hx_area(w->x, c)->token;
-	bool full = hx_slot_full(w->x, c);
+	uint32_t token = rig_area(w->x, c)->token;
+	bool full = rig_slot_full(w->x, c);
 
 	if (w->x->h.cfg.rev != APF_REV_INT)
-		full = hx_area(w->x, c)->reason == APF_REASON_READY;
+		full = rig_area(w->x, c)->reason == APF_REASON_READY;
 	w->cpus[c].dawdles = false;
 	if (full) {
-		hx_slot_free(w->x, c);
+		rig_slot_free(w->x, c);
 		wake(w, c, token);
 	}
 	if (ack && w->x->h.cfg.rev == APF_REV_INT)
@@ -200,7 +200,7 @@ static void take_irq(struct world *w, unsigned c)
 }
 
 /* The interrupt was refused, but another one's handler looked into the slot just then. */
-static void take_unasked(struct hx *x, unsigned c)
+static void take_unasked(struct rig *x, unsigned c)
 {
 	struct world *w = x->user;
 
@@ -215,26 +215,26 @@ static void disable(struct world *w, unsigned c)
 	w->cpus[c].dawdles = false;
 	wrmsr(w, c, APF_MSR_EN, 0);
 	w->x->vcpus[c].irr = false;
-	memset(hx_area(w->x, c), 0, 8);
+	memset(rig_area(w->x, c), 0, 8);
 	wake_all(w, c); /* the guest's duty */
 }
 
 static void enable(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	if (!w->cpus[c].enabled)
-		memset(hx_area(x, c), 0, 8);
+		memset(rig_area(x, c), 0, 8);
 	else if (w->cpus[c].dawdles)
 		finish_ready(w, c, true);
 	w->cpus[c].enabled = true;
-	wrmsr(w, c, APF_MSR_EN, hx_en(x, c));
+	wrmsr(w, c, APF_MSR_EN, rig_en(x, c));
 }
 
 static void control(struct world *w, unsigned c, bool on)
 {
-	if (hx_by_irq(w->x))
-		wrmsr(w, c, APF_MSR_CTL, on ? hx_ctl(w->x) : 0);
+	if (rig_by_irq(w->x))
+		wrmsr(w, c, APF_MSR_CTL, on ? rig_ctl(w->x) : 0);
 }
 
 static void registers(struct world *w, unsigned c)
@@ -247,7 +247,7 @@ static void registers(struct world *w, unsigned c)
 		disable(w, c);
 		break;
 	case 1:
-		if (hx_v(w->x, c)->eng.ctl == 0)
+		if (rig_v(w->x, c)->eng.ctl == 0)
 			control(w, c, true);
 		else
 			enable(w, c);
@@ -256,11 +256,11 @@ static void registers(struct world *w, unsigned c)
 		control(w, c, rnd(w, 3) != 0);
 		break;
 	default:
-		hst_vcpu_reset(hx_v(w->x, c));
+		hst_vcpu_reset(rig_v(w->x, c));
 		w->cpus[c].enabled = false;
 		w->x->vcpus[c].irr = false;
 		w->x->vcpus[c].untaken = 0;
-		memset(hx_area(w->x, c), 0, 8);
+		memset(rig_area(w->x, c), 0, 8);
 		wake_all(w, c);
 	}
 }
@@ -273,7 +273,7 @@ static void next_page(struct world *w, struct task *t)
 /* The running task touches its page. */
 static void touch(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct task *t = &w->cpus[c].tasks[w->cpus[c].current];
 	struct cpu_state *cpu = &x->vcpus[c].cpu;
 	roff_t off = {t->page << PAGE_SHIFT};
@@ -283,51 +283,51 @@ static void touch(struct world *w, unsigned c)
 		schedule(w, c);
 		return;
 	}
-	if (hx_present(x, t->page)) {
-		must(w, x->alias[off.v] == hx_byte(off.v), "the page has the wrong content");
+	if (rig_present(x, t->page)) {
+		must(w, x->alias[off.v] == rig_byte(off.v), "the page has the wrong content");
 		if (!w->fair && rnd(w, 8) == 0) {
 			/* Another vCPU was faster: the fault was under way already. */
-			hx_fault(x, c, t->page);
-			hx_pump(x);
+			rig_fault(x, c, t->page);
+			rig_pump(x);
 			go_on(w, c);
 		}
 		next_page(w, t);
 		return;
 	}
 	if (x->h.cfg.faults == HST_FAULTS_KERNEL || !x->h.chunk_poisoned[0]) {
-		if (hx_kernel_touch(&x->h, off, &e) < 0)
+		if (rig_kernel_touch(&x->h, off, &e) < 0)
 			hst_pause(&x->h); /* as the library does */
-		hx_pump(x);
+		rig_pump(x);
 		return;
 	}
 	cpu->cpl = !w->fair && rnd(w, 3) == 0 ? 0 : 3;
 	cpu->interrupts_on = w->fair || rnd(w, 4) != 0;
 	cpu->event_pending = !w->fair && rnd(w, 16) == 0;
-	hx_exit(x, c, false);
+	rig_exit(x, c, false);
 	if (rnd(w, 16) == 0)
-		hx_load(hx_v(x, c), off);
+		rig_load(rig_v(x, c), off);
 	else
-		hst_fault(hx_v(x, c), off);
+		hst_fault(rig_v(x, c), off);
 	if (rnd(w, 2))
-		hx_pump(x);
+		rig_pump(x);
 	go_on(w, c);
 }
 
 static void guest_step(struct world *w, unsigned c)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	struct cpu *p = &w->cpus[c];
-	struct hx_vcpu *g = &x->vcpus[c];
+	struct rig_vcpu *g = &x->vcpus[c];
 
 	if (p->where == NOT_ENTERED) {
-		hx_exit(x, c, true);
+		rig_exit(x, c, true);
 		go_on(w, c);
 	} else if (p->where == IN_WAIT) {
 		if (g->kicked || x->now >= p->until)
 			go_on(w, c);
 	} else if (g->kicked) {
-		hx_exit(x, c, true);
-		hx_pump(x);
+		rig_exit(x, c, true);
+		rig_pump(x);
 		go_on(w, c);
 	} else if (g->untaken) {
 		p->halted = false;
@@ -344,7 +344,7 @@ static void guest_step(struct world *w, unsigned c)
 	} else if (!w->fair && rnd(w, 12) == 0) {
 		registers(w, c);
 	} else if (!w->fair && rnd(w, 12) == 0) {
-		hx_exit(x, c, false);
+		rig_exit(x, c, false);
 		go_on(w, c);
 	} else if (p->current < TASKS) {
 		touch(w, c);
@@ -355,16 +355,16 @@ static void guest_step(struct world *w, unsigned c)
 
 static void source_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	if (x->src.count) {
 		unsigned i = (unsigned)rnd(w, x->src.count);
 
-		hx_answer(x, i, x->src.cancelled[i] && rnd(w, 2) ? -ECANCELED
+		rig_answer(x, i, x->src.cancelled[i] && rnd(w, 2) ? -ECANCELED
 				: rnd(w, 4) == 0		 ? -EIO
 								 : 0);
 	}
-	x->src.answers = (enum hx_answers)(rnd(w, 4) ? HX_LATER : rnd(w, 3));
+	x->src.answers = (enum rig_answers)(rnd(w, 4) ? RIG_LATER : rnd(w, 3));
 }
 
 /* Another thread begins, or ends, to make a block visible. */
@@ -384,7 +384,7 @@ static void visible_step(struct world *w)
 
 static void time_step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t next = timers_next_ns(&x->h.timers);
 
 	if (next != NS_NEVER && rnd(w, 2))
@@ -406,7 +406,7 @@ static void outside_step(struct world *w)
 
 static void step(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	unsigned c = (unsigned)rnd(w, x->h.cfg.vcpus);
 
 	switch (rnd(w, 16)) {
@@ -434,17 +434,17 @@ static void step(struct world *w)
 			hst_resume(&x->h);
 		break;
 	case 7:
-		x->src.cancels = (enum hx_cancels)rnd(w, 3);
+		x->src.cancels = (enum rig_cancels)rnd(w, 3);
 		break;
 	case 8:
-		x->mem_faults = (struct hx_mem_faults){.at = (unsigned)rnd(w, 4)};
+		x->mem_faults = (struct rig_mem_faults){.at = (unsigned)rnd(w, 4)};
 		break;
 	default:
 		guest_step(w, c);
 	}
 	if (rnd(w, 4))
-		hx_pump(x);
-	must(w, !hx_broken(&x->h, NULL), hx_broken(&x->h, NULL));
+		rig_pump(x);
+	must(w, !rig_broken(&x->h, NULL), rig_broken(&x->h, NULL));
 }
 
 /* ---- everybody is fair ---- */
@@ -452,7 +452,7 @@ static void step(struct world *w)
 static bool all_done(const struct world *w)
 {
 	for (unsigned c = 0; c < w->x->h.cfg.vcpus; c++) {
-		const struct eng_vcpu *e = &hx_v(w->x, c)->eng;
+		const struct eng_vcpu *e = &rig_v(w->x, c)->eng;
 
 		if (w->cpus[c].where != IN_GUEST || w->cpus[c].halted || w->cpus[c].dawdles ||
 		    e->outstanding || e->wake_all_due || w->x->vcpus[c].untaken)
@@ -466,11 +466,11 @@ static bool all_done(const struct world *w)
 
 static void fair_round(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	uint64_t next;
 
 	while (x->src.count)
-		hx_answer(x, 0, 0);
+		rig_answer(x, 0, 0);
 	for (unsigned i = 0; i < HELD; i++)
 		if (w->held[i])
 			visible_step(w);
@@ -479,11 +479,11 @@ static void fair_round(struct world *w)
 			hst_shown(w->held[i], NULL);
 		w->held[i] = NULL;
 	}
-	hx_pump(x);
+	rig_pump(x);
 	for (unsigned n = 0; n < 8; n++)
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			guest_step(w, c);
-	hx_pump(x);
+	rig_pump(x);
 	next = timers_next_ns(&x->h.timers);
 	for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 		if (w->cpus[c].where == IN_WAIT)
@@ -495,11 +495,11 @@ static void fair_round(struct world *w)
 
 static void be_fair(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 
 	w->fair = true;
-	x->src.answers = HX_LATER;
-	x->mem_faults = (struct hx_mem_faults){0};
+	x->src.answers = RIG_LATER;
+	x->mem_faults = (struct rig_mem_faults){0};
 	x->on_refusal = NULL;
 	for (unsigned i = 0; i < ARRAY_LEN(w->outside); i++)
 		hst_forget(&w->outside[i]);
@@ -508,7 +508,7 @@ static void be_fair(struct world *w)
 		x->vcpus[c].cpu.interrupts_on = true;
 	}
 	while (x->src.count)
-		hx_answer(x, 0, 0);
+		rig_answer(x, 0, 0);
 	hst_resume(&x->h);
 }
 
@@ -517,19 +517,19 @@ static void restore_control(struct world *w, unsigned c)
 {
 	if (w->cpus[c].where == IN_GUEST && !w->cpus[c].halted && !w->x->vcpus[c].untaken &&
 	    !w->x->vcpus[c].kicked && w->cpus[c].enabled &&
-	    hx_v(w->x, c)->eng.ctl != hx_ctl(w->x))
+	    rig_v(w->x, c)->eng.ctl != rig_ctl(w->x))
 		control(w, c, true);
 }
 
 static void live(struct world *w)
 {
-	struct hx *x = w->x;
+	struct rig *x = w->x;
 	unsigned rounds = 0, fired = 0;
 
 	be_fair(w);
 	while (!all_done(w) && !w->broken) {
 		fair_round(w);
-		must(w, !hx_broken(&x->h, NULL), hx_broken(&x->h, NULL));
+		must(w, !rig_broken(&x->h, NULL), rig_broken(&x->h, NULL));
 		for (unsigned c = 0; c < x->h.cfg.vcpus; c++)
 			restore_control(w, c);
 		if (rounds++ == FAIR_ROUNDS)
@@ -539,7 +539,7 @@ static void live(struct world *w)
 	for (uint64_t end = x->now + 10 * NS_PER_S; timers_next_ns(&x->h.timers) <= end;) {
 		x->now = max_u64(x->now, timers_next_ns(&x->h.timers));
 		fired += timers_run(&x->h.timers, x->now);
-		if (fired > 4 * HX_VCPUS) {
+		if (fired > 4 * RIG_VCPUS) {
 			must(w, false, "timers that never end");
 			break;
 		}
@@ -555,10 +555,10 @@ static struct hst_cfg random_cfg(struct world *w)
 	static const enum hst_faults modes[] = {HST_FAULTS_USER, HST_FAULTS_USER, HST_FAULTS_USER,
 						HST_FAULTS_USER, HST_FAULTS_BLOCK,
 						HST_FAULTS_STALL, HST_FAULTS_KERNEL};
-	struct hst_cfg cfg =
-		hx_cfg(modes[rnd(w, ARRAY_LEN(modes))], (enum apf_rev)(APF_REV_LEGACY + rnd(w, 4)));
+	struct hst_cfg cfg = rig_cfg(modes[rnd(w, ARRAY_LEN(modes))],
+				     (enum apf_rev)(APF_REV_LEGACY + rnd(w, 4)));
 
-	cfg.vcpus = (uint32_t)(1 + rnd(w, HX_VCPUS));
+	cfg.vcpus = (uint32_t)(1 + rnd(w, RIG_VCPUS));
 	cfg.block_shift = (uint32_t)(12 + rnd(w, 3));
 	cfg.faults_max = (uint32_t)(1 + rnd(w, 6));
 	cfg.queue_depth = (uint32_t)(1 + rnd(w, 6));
@@ -575,7 +575,7 @@ static void begin(struct world *w, uint64_t seed)
 	*w = (struct world){.deaf = w->deaf};
 	prng_init(&w->rng, seed);
 	cfg = random_cfg(w);
-	w->x = hx_open_pages(&cfg, PAGES);
+	w->x = rig_open_pages(&cfg, PAGES);
 	w->x->user = w;
 	w->x->on_refusal = take_unasked;
 	for (unsigned c = 0; c < cfg.vcpus; c++) {
@@ -583,7 +583,7 @@ static void begin(struct world *w, uint64_t seed)
 			w->cpus[c].tasks[i].page = 1 + rnd(w, PAGES - 1);
 		if (cfg.faults != HST_FAULTS_USER)
 			continue;
-		hx_populate(w->x, HX_AREA_PAGE);
+		rig_populate(w->x, RIG_AREA_PAGE);
 		enable(w, c);
 		control(w, c, true);
 	}
@@ -595,14 +595,14 @@ static const char *episode(struct world *w, uint64_t seed)
 	begin(w, seed);
 	for (unsigned i = 0; i < STEPS && !w->broken; i++) {
 		step(w);
-		for (unsigned c = 0; w->deaf && c < HX_VCPUS; c++) {
+		for (unsigned c = 0; w->deaf && c < RIG_VCPUS; c++) {
 			w->x->vcpus[c].irr = false;
 			w->x->vcpus[c].kicked = false;
 		}
 	}
 	if (!w->broken)
 		live(w);
-	hx_free(w->x);
+	rig_free(w->x);
 	return w->broken;
 }
 

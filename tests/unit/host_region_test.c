@@ -11,18 +11,18 @@ static roff_t page(uint64_t p)
 }
 
 /* It was in the VMM's memfd before. */
-static void put_found(struct hx *x, uint64_t first, uint64_t count)
+static void put_found(struct rig *x, uint64_t first, uint64_t count)
 {
 	for (uint64_t p = first; p < first + count; p++) {
-		hxs_put(x, p, 0x5000 + p);
-		hxs(x)->allocated[p] = true;
+		rig_put(x, p, 0x5000 + p);
+		rig_swap(x)->allocated[p] = true;
 	}
 	hst_ram_found(&x->h, page(first), count * PAGE_BYTES);
-	hx_assert_sound(x);
+	rig_assert_sound(x);
 }
 
 /* As lib/memory.c does it. */
-static void discard(struct hx *x, struct hst_discard *d)
+static void discard(struct rig *x, struct hst_discard *d)
 {
 	enum hst_discarding next;
 	uint32_t first = d->at;
@@ -32,20 +32,20 @@ static void discard(struct hx *x, struct hst_discard *d)
 		if (next == HST_DISCARD_WORK)
 			hst_discard_work(&x->h, d);
 		else
-			hxs_device(x, d->at, 0);
+			rig_device(x, d->at, 0);
 		x->discards = NULL;
 	}
 	assert_int_equal(d->why.code, 0);
 	for (uint32_t p = first; p < d->end; p++)
-		hxs(x)->want[p] = 1;
-	hx_assert_sound(x);
+		rig_swap(x)->want[p] = 1;
+	rig_assert_sound(x);
 }
 
-static bool leave(struct hx *x)
+static bool leave(struct rig *x)
 {
 	struct hst_discard d;
 
-	if (!hst_ram_leave(&x->h, (gpa_t){HX_GPA}, &d))
+	if (!hst_ram_leave(&x->h, (gpa_t){RIG_GPA}, &d))
 		return false;
 	assert_int_equal(d.at, 0);
 	assert_int_equal(d.end, PAGES);
@@ -53,232 +53,232 @@ static bool leave(struct hx *x)
 	return true;
 }
 
-static void leave_for_good(struct hx *x)
+static void leave_for_good(struct rig *x)
 {
 	assert_true(leave(x));
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
-	hx_assert_sound(x);
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
+	rig_assert_sound(x);
 }
 
 /* Another part comes to its place, with nothing behind it. */
-static void come_again(struct hx *x)
+static void come_again(struct rig *x)
 {
-	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){HX_GPA}, PAGES * PAGE_BYTES,
+	assert_int_equal(ram_add_region(&x->h.ram, (gpa_t){RIG_GPA}, PAGES * PAGE_BYTES,
 					PAGE_BYTES), RAM_ADDED);
 	hst_ram_added(&x->h);
-	memset(hxs(x)->pages, HX_HOLE, sizeof(hxs(x)->pages));
-	memset(hxs(x)->want, 0, sizeof(hxs(x)->want));
-	hxs(x)->source = false;
+	memset(rig_swap(x)->pages, RIG_HOLE, sizeof(rig_swap(x)->pages));
+	memset(rig_swap(x)->want, 0, sizeof(rig_swap(x)->want));
+	rig_swap(x)->source = false;
 }
 
 static void what_is_found_goes_before_the_source(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 
 	(void)state;
 	put_found(x, 10, 4);
 	assert_int_equal(x->h.evict.resident, 4);
-	assert_int_equal(hxs_kind(x, 10), BLOCK_STANDBY);
-	hxs_check_pages(x, 10, 2);
+	assert_int_equal(rig_kind(x, 10), BLOCK_STANDBY);
+	rig_check_pages(x, 10, 2);
 	assert_int_equal(x->h.stats.reads, 0);
 	/* And is lost by nobody. */
-	hxs_evict_all(x);
+	rig_evict_all(x);
 	assert_int_equal(x->h.stats.swapped, 4);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 8, 8);
-	hxs_close(x);
+	rig_check_pages(x, 8, 8);
+	rig_swap_close(x);
 }
 
 /* Also of blocks that are found in part: the rest of them is zeroes, as it is in the memfd. */
 static void a_part_of_a_block_is_a_block(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x;
 
 	(void)state;
 	cfg.block_shift = 14;
-	x = hxs_open(&cfg, PAGES, true, 0);
+	x = rig_swap_open(&cfg, PAGES, true, 0);
 	for (uint64_t p = 8; p < 16; p++)
-		hxs_put(x, p, p == 11 || p == 12 ? 0x5000 + p : 1);
+		rig_put(x, p, p == 11 || p == 12 ? 0x5000 + p : 1);
 	hst_ram_found(&x->h, page(11), 2 * PAGE_BYTES);
-	hx_assert_sound(x);
-	assert_int_equal(hxs_kind(x, 8), BLOCK_STANDBY);
-	assert_int_equal(hxs_kind(x, 15), BLOCK_STANDBY);
-	assert_int_equal(hxs_kind(x, 7), BLOCK_ABSENT);
-	assert_int_equal(hxs_kind(x, 16), BLOCK_ABSENT);
-	hxs_check_pages(x, 8, 8);
-	hxs_close(x);
+	rig_assert_sound(x);
+	assert_int_equal(rig_kind(x, 8), BLOCK_STANDBY);
+	assert_int_equal(rig_kind(x, 15), BLOCK_STANDBY);
+	assert_int_equal(rig_kind(x, 7), BLOCK_ABSENT);
+	assert_int_equal(rig_kind(x, 16), BLOCK_ABSENT);
+	rig_check_pages(x, 8, 8);
+	rig_swap_close(x);
 }
 
 /* More than there may be: it goes to the swap file before anything else comes. */
 static void more_may_be_found_than_may_stay(void **state)
 {
-	struct hx *x = hxs_plain(true, HXS_LIMIT);
+	struct rig *x = rig_plain(true, RIG_LIMIT);
 
 	(void)state;
 	put_found(x, 0, 100);
-	hxs_evict(x);
-	assert_true(x->h.evict.resident <= HXS_LIMIT);
+	rig_evict(x);
+	assert_true(x->h.evict.resident <= RIG_LIMIT);
 	for (uint64_t p = 0; p < 120; p++) {
-		hxs_device(x, p, 0);
-		hxs_evict(x);
+		rig_device(x, p, 0);
+		rig_evict(x);
 	}
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 static void what_has_left_is_forgotten(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	struct err e;
 
 	(void)state;
-	hxs_write_pages(x, 10, 8);
-	hxs_evict_all(x);
-	hxs_write_pages(x, 14, 8);
+	rig_write_pages(x, 10, 8);
+	rig_evict_all(x);
+	rig_write_pages(x, 14, 8);
 	for (uint64_t p = 16; p < 20; p++)
-		hxs_vmm(x, p, 0x2000 + p);
+		rig_vmm(x, p, 0x2000 + p);
 	assert_true(hst_pin(&x->h, page(15)));
-	assert_int_equal(hx_kernel_touch(&x->h, page(100), &e), 0);
+	assert_int_equal(rig_kernel_touch(&x->h, page(100), &e), 0);
 	assert_int_equal(x->h.chunk_poisoned[0], 1);
 	assert_true(leave(x));
 	assert_int_equal(x->h.evict.pinned, 0);
 	assert_int_equal(x->h.evict.resident, 0);
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
 	for (uint32_t b = 0; b < PAGES; b++)
 		assert_int_equal(x->h.blocks[b], 0);
 	assert_int_equal(x->h.chunk_poisoned[0], 0);
 	assert_int_equal(x->h.ram.bytes, 0);
 	/* Reported before, read after. */
-	assert_int_equal(hx_kernel_touch(&x->h, page(16), &e), 0);
-	assert_int_equal(hx_vmm_touch(&x->h, page(16), &e), 0);
-	hx_assert_sound(x);
+	assert_int_equal(rig_kernel_touch(&x->h, page(16), &e), 0);
+	assert_int_equal(rig_vmm_touch(&x->h, page(16), &e), 0);
+	rig_assert_sound(x);
 
 	come_again(x);
-	hxs_check_pages(x, 10, 12);
-	hxs_close(x);
+	rig_check_pages(x, 10, 12);
+	rig_swap_close(x);
 }
 
 /* Refused, it stays as it was: what is pinned and kept there still is. */
 static void what_is_held_does_not_leave(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
-	struct hst_vcpu *v = hx_v(x, 0);
+	struct rig *x = rig_plain(true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
 
 	(void)state;
-	hxs_write_pages(x, 10, 4);
+	rig_write_pages(x, 10, 4);
 	assert_true(hst_pin(&x->h, page(10)));
 	vcpu_keep(v, PV_SYSTEM_TIME, 11);
 	assert_true(hst_hold_long(&x->h, page(12)));
 	assert_false(leave(x));
-	hxs_evict_all(x);
+	rig_evict_all(x);
 	for (uint64_t p = 10; p < 13; p++)
-		assert_int_equal(hxs_kind(x, p), BLOCK_PRESENT);
-	assert_int_equal(hxs_kind(x, 13), BLOCK_ABSENT);
+		assert_int_equal(rig_kind(x, p), BLOCK_PRESENT);
+	assert_int_equal(rig_kind(x, 13), BLOCK_ABSENT);
 	assert_int_equal(v->kept[PV_SYSTEM_TIME], 11);
 	hst_release_long(&x->h, page(12));
 	/* What vCPUs keep is let go of. */
 	assert_true(leave(x));
 	assert_int_equal(v->kept[PV_SYSTEM_TIME], BLOCK_NONE);
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
-	hxs_close(x);
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
+	rig_swap_close(x);
 }
 
 static void what_comes_back_is_discarded_once_more(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	struct hst_job job;
 
 	(void)state;
 	assert_true(leave(x));
 	/* A fetch that was on its way. */
-	hxs_device(x, 20, 0);
-	assert_false(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	rig_device(x, 20, 0);
+	assert_false(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
 	hst_evict_to(&x->h, 0);
-	job = hxs_take_job(x, HST_JOB_UNMAP);
-	assert_false(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
-	hxs_end_job(x, &job);
-	hxs_evict(x);
+	job = rig_take_job(x, HST_JOB_UNMAP);
+	assert_false(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
+	rig_end_job(x, &job);
+	rig_evict(x);
 	assert_true(leave(x));
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
-	hxs_close(x);
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
+	rig_swap_close(x);
 }
 
 /* What the thread is about to import may be of the part that leaves. */
 static void nothing_leaves_while_a_job_is_out(void **state)
 {
-	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, PAGES, false, 0);
+	struct rig *x = rig_sized(HST_FAULTS_BLOCK, PAGES, false, 0);
 	struct hst_job job;
 
 	(void)state;
 	for (uint64_t p = 10; p < 20; p++)
-		hxs_native(x, p);
+		rig_native(x, p);
 	hst_evict_to(&x->h, 0);
 	assert_true(hst_evict_next(&x->h, &job));
-	hxs_end_job(x, &job);
+	rig_end_job(x, &job);
 	assert_true(hst_evict_next(&x->h, &job));
 	assert_int_equal(job.kind, HST_JOB_IMPORT);
 	hst_evict_work(&x->h, &job);
 	assert_true(leave(x));
-	assert_false(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
-	hxs_end_job(x, &job);
+	assert_false(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
+	rig_end_job(x, &job);
 	assert_true(leave(x));
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
 	/* There is nothing left to look at. */
-	while (hxs_job(x))
+	while (rig_job(x))
 		;
 	assert_int_equal(x->h.evict.watch, HST_WATCH_ALL);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* It names memory; the VM stands still, and a region goes: is there one to name? */
 static void a_job_that_fails_again_may_have_no_region(void **state)
 {
-	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, PAGES, false, 0);
+	struct rig *x = rig_sized(HST_FAULTS_BLOCK, PAGES, false, 0);
 
 	(void)state;
-	hxs_native(x, 10);
+	rig_native(x, 10);
 	hst_evict_to(&x->h, 0);
-	assert_true(hxs_job(x));
+	assert_true(rig_job(x));
 	assert_int_equal(x->h.evict.watch, HST_WATCH_IMPORT);
-	hxs(x)->fail[HX_TAKE_RESIDENT] = 2;
-	assert_true(hxs_job(x));
+	rig_swap(x)->fail[RIG_TAKE_RESIDENT] = 2;
+	assert_true(rig_job(x));
 	assert_true(hst_is_paused(&x->h));
 	leave_for_good(x);
 	hst_resume(&x->h);
-	assert_true(hxs_job(x));
+	assert_true(rig_job(x));
 	assert_true(hst_is_paused(&x->h));
 	hst_resume(&x->h);
-	while (hxs_job(x))
+	while (rig_job(x))
 		;
 	assert_int_equal(x->h.evict.watch, HST_WATCH_ALL);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* ---- a guest that touches what leaves ---- */
 
 /* The exit has been told, and what it waits for has come; the thread has yet to go on. */
-static void exit_and_pump(struct hx *x, struct plat_exit e)
+static void exit_and_pump(struct rig *x, struct plat_exit e)
 {
 	assert_int_equal(dx_exit_step(x, 0, e).todo, HST_TODO_PUMP);
-	hx_pump(x);
+	rig_pump(x);
 }
 
 static struct plat_exit io_exit(uint64_t p, void *data, bool write)
 {
 	return (struct plat_exit){.kind = PLAT_EXIT_RAM_IO,
-				  .gpa = {HX_GPA + page(p).v},
+				  .gpa = {RIG_GPA + page(p).v},
 				  .io = {.data = data, .len = 8, .write = write}};
 }
 
 static struct plat_exit clock_exit(uint64_t p)
 {
 	return (struct plat_exit){.kind = PLAT_EXIT_WRMSR,
-				  .msr = {PV_MSR_SYSTEM_TIME, (HX_GPA + page(p).v) | 1}};
+				  .msr = {PV_MSR_SYSTEM_TIME, (RIG_GPA + page(p).v) | 1}};
 }
 
 static void an_access_under_way_finds_no_memory(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	uint64_t data = 0;
 
 	(void)state;
@@ -290,37 +290,37 @@ static void an_access_under_way_finds_no_memory(void **state)
 
 	come_again(x);
 	exit_and_pump(x, io_exit(10, &data, true));
-	assert_int_equal(hx_v(x, 0)->store_count, 1);
+	assert_int_equal(rig_v(x, 0)->store_count, 1);
 	leave_for_good(x);
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
 	come_again(x);
 	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
-	assert_int_equal(hxs_kind(x, 10), BLOCK_ABSENT);
-	hxs_close(x);
+	assert_int_equal(rig_kind(x, 10), BLOCK_ABSENT);
+	rig_swap_close(x);
 }
 
 /* The next life of a load is not the one that has left. */
 static void a_load_that_is_dropped_is_forgotten(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	uint64_t data = 0;
 
 	(void)state;
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	exit_and_pump(x, io_exit(10, &data, false));
 	leave_for_good(x);
-	hst_vcpu_reset(hx_v(x, 0));
+	hst_vcpu_reset(rig_v(x, 0));
 	come_again(x);
-	hxs_write_pages(x, 11, 1);
+	rig_write_pages(x, 11, 1);
 	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
 	dx_must_enter(dx_exit(x, io_exit(11, &data, false)), PLAT_ENTER);
-	assert_int_equal(data, *hxs_words(x, 11));
-	hxs_close(x);
+	assert_int_equal(data, *rig_words(x, 11));
+	rig_swap_close(x);
 }
 
 static void an_exit_that_comes_late_finds_no_memory(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	uint64_t data = 0;
 
 	(void)state;
@@ -332,16 +332,16 @@ static void an_exit_that_comes_late_finds_no_memory(void **state)
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	dx_must_return(dx_exit(x, io_exit(10, &data, true)), 0);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
 	assert_int_equal(x->h.free_count, x->h.fetch_count);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* The kernel is told of memory that is there, if any is. */
 static void a_register_that_names_what_leaves_is_written(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
-	struct hst_vcpu *v = hx_v(x, 0);
+	struct rig *x = rig_plain(true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
 
 	(void)state;
 	dx_must_enter(dx_call(x), PLAT_ENTER);
@@ -359,31 +359,31 @@ static void a_register_that_names_what_leaves_is_written(void **state)
 	assert_false(x->vcpus[0].msr_done);
 	dx_must_wait(dx_did(x, 0, HST_DID_PUMP, false));
 	assert_false(x->vcpus[0].msr_done);
-	hx_pump(x);
+	rig_pump(x);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
 	assert_true(x->vcpus[0].msr_done);
 	assert_int_equal(v->kept[PV_SYSTEM_TIME], 10);
-	assert_int_equal(hxs_kind(x, 10), BLOCK_PRESENT);
-	hxs_close(x);
+	assert_int_equal(rig_kind(x, 10), BLOCK_PRESENT);
+	rig_swap_close(x);
 }
 
 /* The VMM restores registers meanwhile. */
 static void an_area_that_is_named_late_is_let_go_of(void **state)
 {
-	struct hx *x = hxs_sized(HST_FAULTS_USER, PAGES, true, 0);
-	struct hst_vcpu *v = hx_v(x, 0);
+	struct rig *x = rig_sized(HST_FAULTS_USER, PAGES, true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
 
 	(void)state;
 	assert_true(leave(x));
 	assert_true(hst_vcpu_set_msr(v, APF_MSR_EN,
-				     (HX_GPA + page(10).v) | APF_EN_ENABLED | APF_EN_INT));
+				     (RIG_GPA + page(10).v) | APF_EN_ENABLED | APF_EN_INT));
 	assert_int_equal(v->kept[HST_KEPT_AREA], 10);
-	assert_true(hst_ram_remove(&x->h, (gpa_t){HX_GPA}));
+	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
 	assert_int_equal(v->kept[HST_KEPT_AREA], BLOCK_NONE);
-	hx_assert_sound(x);
+	rig_assert_sound(x);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	assert_int_equal(x->h.free_count, x->h.fetch_count);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 int main(void)

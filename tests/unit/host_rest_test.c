@@ -12,111 +12,111 @@
 
 static void a_kick_in_the_grace_window_drops_the_fault(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	x->h.cfg.grace_ns = 5 * MS;
 	dx_must_wait(dx_fault(x, 5));
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_GRACE);
-	hst_vcpu_call_back(hx_v(x, 0));
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_GRACE);
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, false), -EINTR);
 	dx_must_rest(x);
-	assert_null(hx_v(x, 0)->sync.fetch);
+	assert_null(rig_v(x, 0)->sync.fetch);
 	/* The read goes on; the guest touches the page again. */
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-	assert_int_equal(x->counts[HX_READ], 1);
-	assert_int_equal(x->counts[HX_INJECT], 0);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_READ], 1);
+	assert_int_equal(x->counts[RIG_INJECT], 0);
+	rig_close(x);
 }
 
 static void a_kick_in_a_stall_drops_the_fault(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_STALL);
+	struct rig *x = dx_open(HST_FAULTS_STALL);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
-	hst_vcpu_call_back(hx_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_kicked(x), -EINTR);
 	dx_must_rest(x);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_load_waits_through_a_rest_and_is_not_completed_before(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	unsigned char data[8] = {0};
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_io(x, OFF(5) + 16, data, 8, false));
-	hst_vcpu_call_back(hx_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, false), -EINTR);
 	dx_must_rest(x);
-	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_LOAD);
+	assert_false(hst_vcpu_is_whole(rig_v(x, 0)));
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_LOAD);
 	/* Called, and wanted back again at once. */
 	dx_must_return(dx_did(x, 0, HST_DID_CALL, true), -EINTR);
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	assert_int_equal(data[0], 0);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	assert_int_equal(data[0], hx_byte(OFF(5)));
-	hx_close(x);
+	assert_int_equal(data[0], rig_byte(OFF(5)));
+	rig_close(x);
 }
 
 static void a_register_write_waits_through_a_rest_and_takes_effect_once(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
-	struct hx *x = hx_open(&cfg);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct rig *x = rig_open(&cfg);
 
 	(void)state;
 	(void)dx_call(x);
-	dx_must_wait(dx_wrmsr(x, APF_MSR_EN, hx_en(x, 0)));
+	dx_must_wait(dx_wrmsr(x, APF_MSR_EN, rig_en(x, 0)));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
 	dx_must_rest(x);
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_WRMSR);
-	hx_bring(x, HX_AREA_PAGE);
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_WRMSR);
+	rig_bring(x, RIG_AREA_PAGE);
 	assert_false(x->vcpus[0].msr_done);
-	assert_false(eng_enabled(&hx_v(x, 0)->eng));
+	assert_false(eng_enabled(&rig_v(x, 0)->eng));
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	assert_true(x->vcpus[0].msr_done && !x->vcpus[0].msr_gp);
-	assert_int_equal(x->counts[HX_MSR], 1);
-	assert_true(eng_enabled(&hx_v(x, 0)->eng));
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_MSR], 1);
+	assert_true(eng_enabled(&rig_v(x, 0)->eng));
+	rig_close(x);
 }
 
 static void a_store_is_finished_by_kvm_and_carried_out_at_rest(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	uint64_t data = 0x1122334455667788ull;
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_io(x, OFF(5) + 8, &data, 8, true));
 	data = 0;
-	hst_vcpu_call_back(hx_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
 	/* KVM has executed it, and does not know yet. */
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_COMPLETE);
 	dx_must_return(dx_kicked(x), -EINTR);
 	dx_must_rest(x);
-	assert_true(hst_vcpu_is_whole(hx_v(x, 0)));
-	hx_log_clear(x);
-	hx_bring(x, 5);
+	assert_true(hst_vcpu_is_whole(rig_v(x, 0)));
+	rig_log_clear(x);
+	rig_bring(x, 5);
 	memcpy(&data, x->alias + OFF(5) + 8, 8);
 	assert_true(data == 0x1122334455667788ull);
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
-	assert_int_equal(x->counts[HX_KICK], 0);
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
+	assert_int_equal(x->counts[RIG_KICK], 0);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void each_part_of_an_instruction_is_stored_in_its_order(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	unsigned char a[8], b[8], c[8];
 
 	(void)state;
@@ -131,21 +131,21 @@ static void each_part_of_an_instruction_is_stored_in_its_order(void **state)
 	dx_must_enter(dx_io(x, OFF(6) + 4, c, 8, true), PLAT_COMPLETE);
 	dx_must_return(dx_kicked(x), -EINTR);
 	dx_must_rest(x);
-	assert_int_equal(hx_v(x, 0)->store_count, 3);
-	hx_bring(x, 5);
-	assert_int_equal(hx_v(x, 0)->store_count, 2);
-	hx_bring(x, 6);
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
+	assert_int_equal(rig_v(x, 0)->store_count, 3);
+	rig_bring(x, 5);
+	assert_int_equal(rig_v(x, 0)->store_count, 2);
+	rig_bring(x, 6);
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
 	assert_int_equal(x->alias[OFF(6) - 8], 0xa1);
 	assert_int_equal(x->alias[OFF(6) + 3], 0xb2);
 	assert_int_equal(x->alias[OFF(6) + 4], 0xc3);
 	assert_int_equal(x->alias[OFF(6) + 11], 0xc3);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void kvm_is_not_asked_for_more_stores_than_there_is_room_for(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	unsigned char data[8] = {7};
 	struct hst_step s;
 
@@ -159,47 +159,47 @@ static void kvm_is_not_asked_for_more_stores_than_there_is_room_for(void **state
 		s = dx_io(x, OFF(5) + 8ull * i, data, 8, true);
 	}
 	dx_must_return(s, -EINTR);
-	assert_int_equal(hx_v(x, 0)->store_count, HST_STORES_MAX);
-	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
-	hx_close(x);
+	assert_int_equal(rig_v(x, 0)->store_count, HST_STORES_MAX);
+	assert_false(hst_vcpu_is_whole(rig_v(x, 0)));
+	rig_close(x);
 }
 
 static void a_missing_area_is_waited_for_and_can_be_left(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
-	struct hx *x = hx_open(&cfg);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct rig *x = rig_open(&cfg);
 
 	(void)state;
-	assert_true(hst_vcpu_set_msr(hx_v(x, 0), APF_MSR_EN, hx_en(x, 0)));
+	assert_true(hst_vcpu_set_msr(rig_v(x, 0), APF_MSR_EN, rig_en(x, 0)));
 	dx_must_wait(dx_call(x));
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_AREA);
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_AREA);
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
 	dx_must_rest(x);
 	dx_must_wait(dx_call(x));
-	hx_bring(x, HX_AREA_PAGE);
+	rig_bring(x, RIG_AREA_PAGE);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_paused_vm_gives_its_threads_back(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	hst_pause(&x->h);
 	dx_must_wait(dx_kicked(x));
-	hst_vcpu_call_back(hx_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, false), -EINTR);
 	dx_must_rest(x);
 	dx_must_wait(dx_call(x));
 	hst_resume(&x->h);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void so_does_one_that_is_held(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	x->h.evict.hold.on = true;
@@ -208,7 +208,7 @@ static void so_does_one_that_is_held(void **state)
 	dx_must_rest(x);
 	x->h.evict.hold.on = false;
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* ---- events that the guest has not seen ---- */
@@ -219,21 +219,21 @@ static void page_missing_is_taken_back_and_announced_anew(void **state)
 
 	(void)state;
 	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
-		struct hx *x = dx_open_called(revs[r]);
+		struct rig *x = dx_open_called(revs[r]);
 
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
 		assert_int_not_equal(x->vcpus[0].untaken, 0);
-		hst_vcpu_call_back(hx_v(x, 0));
+		hst_vcpu_call_back(rig_v(x, 0));
 		dx_must_return(dx_kicked(x), -EINTR);
 		dx_must_rest(x);
-		assert_int_equal(hx_area(x, 0)->reason, 0);
-		assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
-		assert_int_equal(hx_v(x, 0)->stats.missing_events, 0);
+		assert_int_equal(rig_area(x, 0)->reason, 0);
+		assert_int_equal(rig_v(x, 0)->eng.outstanding, 0);
+		assert_int_equal(rig_v(x, 0)->stats.missing_events, 0);
 		dx_must_enter(dx_call(x), PLAT_ENTER);
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-		assert_int_equal(hx_v(x, 0)->stats.missing_events, 1);
-		(void)hx_take_pf(x, 0);
-		hx_close(x);
+		assert_int_equal(rig_v(x, 0)->stats.missing_events, 1);
+		(void)rig_take_pf(x, 0);
+		rig_close(x);
 	}
 }
 
@@ -243,42 +243,42 @@ static void page_missing_is_taken_back_though_the_page_came(void **state)
 
 	(void)state;
 	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
-		struct hx *x = dx_open_called(revs[r]);
+		struct rig *x = dx_open_called(revs[r]);
 
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-		hx_bring(x, 5);
+		rig_bring(x, 5);
 		/* Not before the guest has found its page missing, which it may never. */
-		assert_int_equal(x->counts[HX_IRQ], 0);
-		hx_after(x, MS);
-		assert_int_equal(x->counts[HX_IRQ], 0);
-		hst_vcpu_call_back(hx_v(x, 0));
+		assert_int_equal(x->counts[RIG_IRQ], 0);
+		rig_after(x, MS);
+		assert_int_equal(x->counts[RIG_IRQ], 0);
+		hst_vcpu_call_back(rig_v(x, 0));
 		dx_must_return(dx_kicked(x), -EINTR);
 		dx_must_rest(x);
-		assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
+		assert_int_equal(rig_v(x, 0)->eng.outstanding, 0);
 		dx_must_enter(dx_call(x), PLAT_ENTER);
-		hx_after(x, 100 * MS);
-		assert_int_equal(x->counts[HX_IRQ], 0);
-		assert_int_equal(hx_v(x, 0)->stats.ready_events, 0);
+		rig_after(x, 100 * MS);
+		assert_int_equal(x->counts[RIG_IRQ], 0);
+		assert_int_equal(rig_v(x, 0)->stats.ready_events, 0);
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-		hx_close(x);
+		rig_close(x);
 	}
 }
 
 static void page_ready_follows_once_page_missing_was_taken(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 	uint32_t token;
 
 	(void)state;
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-	hx_bring(x, 5);
-	assert_int_equal(x->counts[HX_IRQ], 0);
-	token = hx_take_pf(x, 0);
+	rig_bring(x, 5);
+	assert_int_equal(x->counts[RIG_IRQ], 0);
+	token = rig_take_pf(x, 0);
 	/* Between exits a timer looks, soon. */
-	hx_after(x, 60 * NS_PER_US);
-	assert_int_equal(x->counts[HX_IRQ], 1);
-	assert_int_equal(hx_area(x, 0)->token, token);
-	hx_close(x);
+	rig_after(x, 60 * NS_PER_US);
+	assert_int_equal(x->counts[RIG_IRQ], 1);
+	assert_int_equal(rig_area(x, 0)->token, token);
+	rig_close(x);
 }
 
 /* legacy, and pf2 while its register says so, bring page ready by #PF. */
@@ -288,46 +288,46 @@ static void page_ready_by_pf_is_taken_back_and_sent_again(void **state)
 
 	(void)state;
 	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
-		struct hx *x = dx_open_called(revs[r]);
+		struct rig *x = dx_open_called(revs[r]);
 		uint32_t token;
 
 		if (revs[r] == APF_REV_PF2) {
-			(void)dx_wrmsr(x, APF_MSR_EN, hx_en(x, 0) & ~(uint64_t)APF_EN_INT);
+			(void)dx_wrmsr(x, APF_MSR_EN, rig_en(x, 0) & ~(uint64_t)APF_EN_INT);
 			/* Not on top of the instruction that has just exited. */
 			dx_must_enter(dx_kicked(x), PLAT_ENTER);
-			assert_int_equal(hx_take_pf(x, 0), APF_TOKEN_WAKE_ALL);
+			assert_int_equal(rig_take_pf(x, 0), APF_TOKEN_WAKE_ALL);
 		}
 		dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-		token = hx_take_pf(x, 0);
-		hx_bring(x, 5);
+		token = rig_take_pf(x, 0);
+		rig_bring(x, 5);
 		dx_must_enter(dx_kicked(x), PLAT_ENTER);
 		assert_int_equal(x->vcpus[0].untaken, token);
-		assert_int_equal(hx_area(x, 0)->reason, APF_REASON_READY);
-		hst_vcpu_call_back(hx_v(x, 0));
+		assert_int_equal(rig_area(x, 0)->reason, APF_REASON_READY);
+		hst_vcpu_call_back(rig_v(x, 0));
 		dx_must_return(dx_kicked(x), -EINTR);
 		dx_must_rest(x);
-		assert_int_equal(hx_area(x, 0)->reason, 0);
-		assert_int_equal(hx_v(x, 0)->eng.ready_len, 1);
+		assert_int_equal(rig_area(x, 0)->reason, 0);
+		assert_int_equal(rig_v(x, 0)->eng.ready_len, 1);
 		/* The VMM may have changed the CPU state: first that is asked for. */
 		dx_must_enter(dx_call(x), PLAT_COMPLETE);
 		assert_int_equal(x->vcpus[0].untaken, 0);
 		dx_must_enter(dx_kicked(x), PLAT_ENTER);
-		assert_int_equal(hx_take_pf(x, 0), token);
-		hx_close(x);
+		assert_int_equal(rig_take_pf(x, 0), token);
+		rig_close(x);
 	}
 }
 
 static void what_the_vmm_did_to_the_cpu_counts(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_LEGACY);
+	struct rig *x = dx_open_called(APF_REV_LEGACY);
 	uint32_t token;
 
 	(void)state;
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-	token = hx_take_pf(x, 0);
-	hst_vcpu_call_back(hx_v(x, 0));
+	token = rig_take_pf(x, 0);
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_kicked(x), -EINTR);
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	/* Interrupts were on at the last exit; now they are off. */
 	x->vcpus[0].cpu.interrupts_on = false;
 	dx_must_enter(dx_call(x), PLAT_COMPLETE);
@@ -335,159 +335,159 @@ static void what_the_vmm_did_to_the_cpu_counts(void **state)
 	assert_int_equal(x->vcpus[0].untaken, 0);
 	x->vcpus[0].cpu.interrupts_on = true;
 	dx_must_enter(dx_kicked(x), PLAT_ENTER);
-	assert_int_equal(hx_take_pf(x, 0), token);
-	hx_close(x);
+	assert_int_equal(rig_take_pf(x, 0), token);
+	rig_close(x);
 }
 
 static void a_load_is_there_before_kvm_is_asked_for_the_cpu_state(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_LEGACY);
+	struct rig *x = dx_open_called(APF_REV_LEGACY);
 	unsigned char data[8] = {0};
 	uint32_t token;
 
 	(void)state;
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
-	token = hx_take_pf(x, 0);
+	token = rig_take_pf(x, 0);
 	dx_must_wait(dx_io(x, OFF(6), data, 8, false));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	/* Page ready is due and needs the CPU state; KVM would take `data` for the answer. */
 	dx_must_wait(dx_call(x));
-	hx_bring(x, 6);
+	rig_bring(x, 6);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_COMPLETE);
-	assert_int_equal(data[0], hx_byte(OFF(6)));
+	assert_int_equal(data[0], rig_byte(OFF(6)));
 	assert_int_equal(x->vcpus[0].untaken, 0);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER);
-	assert_int_equal(hx_take_pf(x, 0), token);
-	hx_close(x);
+	assert_int_equal(rig_take_pf(x, 0), token);
+	rig_close(x);
 }
 
 /* ---- reset ---- */
 
 static void a_reset_by_another_thread_reaches_one_that_waits(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_fault(x, 5));
-	hst_vcpu_reset(hx_v(x, 0));
-	assert_int_equal(x->counts[HX_KICK], 1);
+	hst_vcpu_reset(rig_v(x, 0));
+	assert_int_equal(x->counts[RIG_KICK], 1);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_bring(x, 5);
-	hx_close(x);
+	rig_bring(x, 5);
+	rig_close(x);
 }
 
 static void a_reset_ends_our_halt(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_STALL);
+	struct rig *x = dx_open(HST_FAULTS_STALL);
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
-	hst_vcpu_reset(hx_v(x, 0));
-	assert_int_equal(x->counts[HX_KICK], 1);
+	hst_vcpu_reset(rig_v(x, 0));
+	assert_int_equal(x->counts[RIG_KICK], 1);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER_RUNNABLE);
 	dx_must_enter(dx_kicked(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_reset_that_nobody_told_of_switches_events_off(void **state)
 {
 	const struct plat_exit e = {
 		.kind = PLAT_EXIT_RDMSR, .msr = {.index = APF_MSR_EN}, .was_reset = true};
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	x->vcpus[0].msr_value = 1;
 	dx_must_enter(dx_exit(x, e), PLAT_ENTER);
 	assert_int_equal(x->vcpus[0].msr_value, 0);
-	assert_false(eng_enabled(&hx_v(x, 0)->eng));
-	hx_close(x);
+	assert_false(eng_enabled(&rig_v(x, 0)->eng));
+	rig_close(x);
 }
 
 static void a_kernel_that_came_by_init_is_not_told(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 	const struct plat_exit e = {
 		.kind = PLAT_EXIT_FAULT, .roff = {5 << PAGE_SHIFT}, .was_reset = true};
 
 	(void)state;
 	dx_must_enter(dx_exit(x, e), PLAT_ENTER_HALTED);
-	assert_int_equal(x->counts[HX_INJECT], 0);
-	assert_int_equal(hx_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
-	assert_int_equal(hx_area(x, 0)->reason, 0);
-	assert_int_equal(hx_rdmsr(x, 0, APF_MSR_EN), 0);
-	hx_bring(x, 5);
-	assert_int_equal(x->counts[HX_IRQ], 0);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_INJECT], 0);
+	assert_int_equal(rig_v(x, 0)->stats.stall_why[ENG_NOT_ENABLED], 1);
+	assert_int_equal(rig_area(x, 0)->reason, 0);
+	assert_int_equal(rig_rdmsr(x, 0, APF_MSR_EN), 0);
+	rig_bring(x, 5);
+	assert_int_equal(x->counts[RIG_IRQ], 0);
+	rig_close(x);
 }
 
 static void an_interrupt_accepted_during_a_stall_is_taken(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
 	x->vcpus[0].cpu.cpl = 0;
 	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
 	x->vcpus[0].cpu.event_pending = true;
 	dx_must_enter(dx_kicked(x), PLAT_ENTER_RUNNABLE);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void a_reset_loses_no_store(void **state)
 {
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	unsigned char data[8] = {0x5a};
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_io(x, OFF(5), data, 1, true));
-	hst_vcpu_reset(hx_v(x, 0));
+	hst_vcpu_reset(rig_v(x, 0));
 	dx_must_wait(dx_did(x, 0, HST_DID_WAIT, false));
-	hx_bring(x, 5);
+	rig_bring(x, 5);
 	assert_int_equal(x->alias[OFF(5)], 0x5a);
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* The rest of it would end in the new life: the platform has KVM finish it, part by part. */
 static void what_a_reset_cuts_off_is_over_when_kvm_says_so(void **state)
 {
 	struct plat_exit part = {.kind = PLAT_EXIT_RAM_IO, .cpu = {.in_instruction = true}};
-	struct hx *x = dx_open(HST_FAULTS_BLOCK);
+	struct rig *x = dx_open(HST_FAULTS_BLOCK);
 	unsigned char data[8];
 
 	(void)state;
 	(void)dx_call(x);
 	dx_must_wait(dx_io(x, OFF(5), data, 8, false));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
-	hst_vcpu_reset(hx_v(x, 0));
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
-	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
-	hst_vcpu_finished(hx_v(x, 0), &part);
-	assert_false(hst_vcpu_is_whole(hx_v(x, 0)));
+	hst_vcpu_reset(rig_v(x, 0));
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_RUN);
+	assert_false(hst_vcpu_is_whole(rig_v(x, 0)));
+	hst_vcpu_finished(rig_v(x, 0), &part);
+	assert_false(hst_vcpu_is_whole(rig_v(x, 0)));
 	part.cpu.in_instruction = false;
-	hst_vcpu_finished(hx_v(x, 0), &part);
-	assert_true(hst_vcpu_is_whole(hx_v(x, 0)));
+	hst_vcpu_finished(rig_v(x, 0), &part);
+	assert_true(hst_vcpu_is_whole(rig_v(x, 0)));
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void one_that_leaves_is_as_new(void **state)
 {
-	struct hx *x = dx_open_called(APF_REV_INT);
+	struct rig *x = dx_open_called(APF_REV_INT);
 
 	(void)state;
-	hst_vcpu_call_back(hx_v(x, 0));
+	hst_vcpu_call_back(rig_v(x, 0));
 	dx_must_return(dx_kicked(x), -EINTR);
-	hst_vcpu_call_back(hx_v(x, 0));
-	hst_vcpu_detach(hx_v(x, 0));
-	assert_false(eng_enabled(&hx_v(x, 0)->eng));
+	hst_vcpu_call_back(rig_v(x, 0));
+	hst_vcpu_detach(rig_v(x, 0));
+	assert_false(eng_enabled(&rig_v(x, 0)->eng));
 	for (unsigned i = 0; i < HST_KEPT; i++)
-		assert_true(hx_v(x, 0)->kept[i] == BLOCK_NONE);
+		assert_true(rig_v(x, 0)->kept[i] == BLOCK_NONE);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
-	hx_close(x);
+	rig_close(x);
 }
 
 int main(void)

@@ -15,18 +15,18 @@ struct saved {
 	size_t len;
 };
 
-static struct hx *open_off(void)
+static struct rig *open_off(void)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_INT);
 
-	return hx_open(&cfg);
+	return rig_open(&cfg);
 }
 
-static void save(struct hx *x, struct saved *ret)
+static void save(struct rig *x, struct saved *ret)
 {
-	assert_true(hst_vcpu_save_bytes(hx_v(x, 0)) <= SAVE_MAX);
-	ret->len = hst_vcpu_save(hx_v(x, 0), ret->bytes);
-	assert_true(ret->len <= hst_vcpu_save_bytes(hx_v(x, 0)));
+	assert_true(hst_vcpu_save_bytes(rig_v(x, 0)) <= SAVE_MAX);
+	ret->len = hst_vcpu_save(rig_v(x, 0), ret->bytes);
+	assert_true(ret->len <= hst_vcpu_save_bytes(rig_v(x, 0)));
 }
 
 static void put(unsigned char *p, uint64_t v, unsigned bytes)
@@ -42,18 +42,18 @@ static unsigned char *store_at(struct saved *s, uint32_t i, uint32_t n)
 }
 
 /* A guest with two sleepers and two stores to pages that are not there, at rest. */
-static struct hx *open_busy(struct saved *ret)
+static struct rig *open_busy(struct saved *ret)
 {
-	struct hx *x = hx_open_on(APF_REV_INT, 1);
+	struct rig *x = rig_open_on(APF_REV_INT, 1);
 	unsigned char a[8], b[8];
 
 	memset(a, 0xa1, 8);
 	memset(b, 0xb2, 8);
 	dx_must_enter(dx_call(x), PLAT_ENTER);
 	dx_must_enter(dx_fault(x, 3), PLAT_ENTER);
-	(void)hx_take_pf(x, 0);
+	(void)rig_take_pf(x, 0);
 	dx_must_enter(dx_fault(x, 4), PLAT_ENTER);
-	(void)hx_take_pf(x, 0);
+	(void)rig_take_pf(x, 0);
 	dx_must_wait(dx_io(x, OFF(5) + 8, a, 8, true));
 	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, true), PLAT_COMPLETE);
 	dx_must_enter(dx_io(x, OFF(5) + 12, b, 3, true), PLAT_COMPLETE);
@@ -63,95 +63,95 @@ static struct hx *open_busy(struct saved *ret)
 }
 
 /* Everything comes, and nothing is left. */
-static void live_on(struct hx *x)
+static void live_on(struct rig *x)
 {
 	struct hst_step s = dx_call(x);
 
 	for (unsigned i = 0; i < 64 && (x->src.count || s.todo == HST_TODO_WAIT); i++) {
 		while (x->src.count)
-			hx_answer(x, 0, 0);
-		hx_pump(x);
-		hx_after(x, NS_PER_S);
+			rig_answer(x, 0, 0);
+		rig_pump(x);
+		rig_after(x, NS_PER_S);
 		s = s.todo == HST_TODO_WAIT ? dx_did(x, 0, HST_DID_WAIT, false) : dx_kicked(x);
 	}
 	dx_must_enter(s, PLAT_ENTER);
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
-	assert_int_equal(eng_first_waiting(&hx_v(x, 0)->eng), ENG_NIL);
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
+	assert_int_equal(eng_first_waiting(&rig_v(x, 0)->eng), ENG_NIL);
 }
 
 static void stores_are_carried_out_where_the_guest_goes_on(void **state)
 {
 	struct saved s;
-	struct hx *x = open_busy(&s), *y = open_off();
+	struct rig *x = open_busy(&s), *y = open_off();
 
 	(void)state;
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
-	assert_int_equal(hx_v(y, 0)->store_count, 2);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(y, 0)->store_count, 2);
 	/* At rest, without the vCPU: whoever copies the memory next finds them. */
-	hx_bring(y, 5);
-	assert_int_equal(hx_v(y, 0)->store_count, 0);
+	rig_bring(y, 5);
+	assert_int_equal(rig_v(y, 0)->store_count, 0);
 	assert_int_equal(y->alias[OFF(5) + 8], 0xa1);
 	assert_int_equal(y->alias[OFF(5) + 11], 0xa1);
 	/* In the order of the program. */
 	assert_int_equal(y->alias[OFF(5) + 12], 0xb2);
 	assert_int_equal(y->alias[OFF(5) + 14], 0xb2);
 	assert_int_equal(y->alias[OFF(5) + 15], 0xa1);
-	assert_int_equal(y->alias[OFF(5) + 16], hx_byte(OFF(5)));
+	assert_int_equal(y->alias[OFF(5) + 16], rig_byte(OFF(5)));
 	live_on(y);
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void the_guest_does_not_run_before_its_stores(void **state)
 {
 	struct saved s;
-	struct hx *x = open_busy(&s), *y = open_off();
+	struct rig *x = open_busy(&s), *y = open_off();
 
 	(void)state;
-	hx_populate(y, HX_AREA_PAGE);
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
+	rig_populate(y, RIG_AREA_PAGE);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
 	dx_must_wait(dx_call(y));
-	hx_bring(y, 5);
+	rig_bring(y, 5);
 	dx_must_enter(dx_did(y, 0, HST_DID_WAIT, false), PLAT_ENTER);
 	assert_int_equal(y->alias[OFF(5) + 12], 0xb2);
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void a_store_to_memory_that_is_there_is_made_at_once(void **state)
 {
 	struct saved s;
-	struct hx *x = open_busy(&s), *y = open_off();
+	struct rig *x = open_busy(&s), *y = open_off();
 
 	(void)state;
-	hx_populate(y, 5);
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
-	assert_int_equal(hx_v(y, 0)->store_count, 0);
-	assert_int_equal(hx_v(y, 0)->phase, HST_PHASE_RUN);
+	rig_populate(y, 5);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(y, 0)->store_count, 0);
+	assert_int_equal(rig_v(y, 0)->phase, HST_PHASE_RUN);
 	assert_int_equal(y->alias[OFF(5) + 12], 0xb2);
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void what_was_awaited_is_fetched_or_ready(void **state)
 {
 	struct saved s;
-	struct hx *x = open_busy(&s), *y = open_off();
+	struct rig *x = open_busy(&s), *y = open_off();
 
 	(void)state;
-	hx_populate(y, 3);
-	hx_log_clear(y);
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
-	assert_int_equal(hx_v(y, 0)->eng.ready_len, 1);
-	(void)hx_read_at(y, OFF(4));
+	rig_populate(y, 3);
+	rig_log_clear(y);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(y, 0)->eng.ready_len, 1);
+	(void)rig_read_at(y, OFF(4));
 	live_on(y);
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void a_load_is_not_saved_the_guest_makes_it_again(void **state)
 {
-	struct hx *x = open_off(), *y = open_off();
+	struct rig *x = open_off(), *y = open_off();
 	unsigned char data[8] = {0};
 	struct saved s;
 
@@ -160,59 +160,59 @@ static void a_load_is_not_saved_the_guest_makes_it_again(void **state)
 	dx_must_wait(dx_io(x, OFF(5), data, 8, false));
 	dx_must_return(dx_did(x, 0, HST_DID_WAIT, true), -EINTR);
 	save(x, &s);
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
-	assert_int_equal(hx_v(y, 0)->phase, HST_PHASE_RUN);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(y, 0)->phase, HST_PHASE_RUN);
 	dx_must_enter(dx_call(y), PLAT_ENTER);
-	assert_int_equal(y->counts[HX_READ], 0);
-	hx_close(x);
-	hx_close(y);
+	assert_int_equal(y->counts[RIG_READ], 0);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void the_same_bytes_come_out_again(void **state)
 {
 	struct saved s, again;
-	struct hx *x = open_busy(&s), *y = open_off();
+	struct rig *x = open_busy(&s), *y = open_off();
 
 	(void)state;
-	assert_true(hst_vcpu_restore(hx_v(y, 0), s.bytes, s.len));
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
 	save(y, &again);
 	assert_int_equal(again.len, s.len);
 	assert_memory_equal(again.bytes, s.bytes, s.len);
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void a_busy_vcpu_is_not_restored_over(void **state)
 {
 	struct saved s;
-	struct hx *x = open_busy(&s);
+	struct rig *x = open_busy(&s);
 
 	(void)state;
-	assert_false(hst_vcpu_restore(hx_v(x, 0), s.bytes, s.len));
-	assert_int_equal(hx_v(x, 0)->store_count, 2);
-	assert_int_equal(hx_v(x, 0)->eng.outstanding, 2);
-	hx_close(x);
+	assert_false(hst_vcpu_restore(rig_v(x, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(x, 0)->store_count, 2);
+	assert_int_equal(rig_v(x, 0)->eng.outstanding, 2);
+	rig_close(x);
 }
 
 /* ---- hostile bytes ---- */
 
 static void must_refuse(const struct saved *s)
 {
-	struct hx *x = open_off();
+	struct rig *x = open_off();
 
-	assert_false(hst_vcpu_restore(hx_v(x, 0), s->bytes, s->len));
-	assert_int_equal(hx_v(x, 0)->store_count, 0);
-	assert_int_equal(hx_v(x, 0)->eng.outstanding, 0);
-	assert_int_equal(hx_v(x, 0)->eng.en, 0);
-	assert_int_equal(hx_v(x, 0)->phase, HST_PHASE_RUN);
-	assert_int_equal(x->counts[HX_READ], 0);
-	hx_close(x);
+	assert_false(hst_vcpu_restore(rig_v(x, 0), s->bytes, s->len));
+	assert_int_equal(rig_v(x, 0)->store_count, 0);
+	assert_int_equal(rig_v(x, 0)->eng.outstanding, 0);
+	assert_int_equal(rig_v(x, 0)->eng.en, 0);
+	assert_int_equal(rig_v(x, 0)->phase, HST_PHASE_RUN);
+	assert_int_equal(x->counts[RIG_READ], 0);
+	rig_close(x);
 }
 
 static void every_truncation_is_refused(void **state)
 {
 	struct saved s, t;
-	struct hx *x = open_busy(&s);
+	struct rig *x = open_busy(&s);
 
 	(void)state;
 	for (size_t len = 0; len < s.len; len++) {
@@ -223,31 +223,31 @@ static void every_truncation_is_refused(void **state)
 		memmove(t.bytes, s.bytes + s.len - len, len);
 		must_refuse(&t);
 	}
-	hx_close(x);
+	rig_close(x);
 }
 
 static void every_flipped_bit_is_refused_or_a_state_like_another(void **state)
 {
 	struct saved s, t;
-	struct hx *x = open_busy(&s);
+	struct rig *x = open_busy(&s);
 	unsigned accepted = 0;
 
 	(void)state;
 	for (size_t bit = 0; bit < 8 * s.len; bit++) {
-		struct hx *y = open_off();
+		struct rig *y = open_off();
 
 		t = s;
 		t.bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
-		if (hst_vcpu_restore(hx_v(y, 0), t.bytes, t.len)) {
+		if (hst_vcpu_restore(rig_v(y, 0), t.bytes, t.len)) {
 			accepted++;
-			hx_assert_sound(y);
+			rig_assert_sound(y);
 			hst_stop(&y->h);
 		}
-		hx_free(y);
+		rig_free(y);
 	}
 	/* Data, addresses within RAM, registers: there are states like that. */
 	assert_in_range(accepted, 1, 8 * s.len / 2);
-	hx_close(x);
+	rig_close(x);
 }
 
 static void stores_that_no_guest_can_have_made_are_refused(void **state)
@@ -256,21 +256,21 @@ static void stores_that_no_guest_can_have_made_are_refused(void **state)
 		uint64_t gpa;
 		uint32_t len;
 	} bad[] = {
-		{HX_GPA - 8, 8},
-		{HX_GPA - 4, 8},                                /* begins before RAM */
-		{HX_GPA + OFF(HX_PAGES), 1},                    /* behind it */
-		{HX_GPA + OFF(HX_PAGES) - 4, 8},                /* ends behind it */
+		{RIG_GPA - 8, 8},
+		{RIG_GPA - 4, 8},                                /* begins before RAM */
+		{RIG_GPA + OFF(RIG_PAGES), 1},                    /* behind it */
+		{RIG_GPA + OFF(RIG_PAGES) - 4, 8},                /* ends behind it */
 		{UINT64_MAX, 8},                                /* wraps */
 		{UINT64_MAX - 7, 8},
 		{0, 8},
-		{HX_GPA + OFF(6) - 1, 2},                       /* of two blocks */
-		{HX_GPA + OFF(6) - 7, 8},
-		{HX_GPA + OFF(5), 0},
-		{HX_GPA + OFF(5), 9},
-		{HX_GPA + OFF(5), UINT32_MAX},
+		{RIG_GPA + OFF(6) - 1, 2},                       /* of two blocks */
+		{RIG_GPA + OFF(6) - 7, 8},
+		{RIG_GPA + OFF(5), 0},
+		{RIG_GPA + OFF(5), 9},
+		{RIG_GPA + OFF(5), UINT32_MAX},
 	};
 	struct saved s, t;
-	struct hx *x = open_busy(&s);
+	struct rig *x = open_busy(&s);
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
@@ -280,12 +280,12 @@ static void stores_that_no_guest_can_have_made_are_refused(void **state)
 			put(store_at(&t, at, 2) + 16, bad[i].len, 4);
 			must_refuse(&t);
 		}
-	hx_close(x);
+	rig_close(x);
 }
 
 static void as_many_stores_as_an_instruction_can_make_and_no_more(void **state)
 {
-	struct hx *x = open_off(), *y = open_off();
+	struct rig *x = open_off(), *y = open_off();
 	struct saved s;
 	unsigned char *p;
 
@@ -293,7 +293,7 @@ static void as_many_stores_as_an_instruction_can_make_and_no_more(void **state)
 	save(x, &s);
 	p = s.bytes + s.len - TRAILER;
 	for (uint32_t i = 0; i <= HST_STORES_MAX; i++, p += STORE_BYTES) {
-		put(p, HX_GPA + OFF(20 + i), 8);
+		put(p, RIG_GPA + OFF(20 + i), 8);
 		put(p + 8, i, 8);
 		put(p + 16, 8, 4);
 		put(p + STORE_BYTES, i + 1, 4);
@@ -307,14 +307,14 @@ static void as_many_stores_as_an_instruction_can_make_and_no_more(void **state)
 			must_refuse(&t);
 			continue;
 		}
-		assert_true(hst_vcpu_restore(hx_v(y, 0), t.bytes, t.len));
-		assert_int_equal(hx_v(y, 0)->store_count, HST_STORES_MAX);
+		assert_true(hst_vcpu_restore(rig_v(y, 0), t.bytes, t.len));
+		assert_int_equal(rig_v(y, 0)->store_count, HST_STORES_MAX);
 		live_on(y);
 		for (uint32_t n = 0; n < HST_STORES_MAX; n++)
 			assert_int_equal(y->alias[OFF(20 + n)], n);
 	}
-	hx_close(x);
-	hx_close(y);
+	rig_close(x);
+	rig_close(y);
 }
 
 static void a_count_that_does_not_fit_is_refused(void **state)
@@ -322,7 +322,7 @@ static void a_count_that_does_not_fit_is_refused(void **state)
 	static const uint32_t counts[] = {0, 1, 3, HST_STORES_MAX, HST_STORES_MAX + 1, UINT32_MAX,
 					  0x0ccccccd /* times 20: wraps around 32 bits */};
 	struct saved s, t;
-	struct hx *x = open_busy(&s);
+	struct rig *x = open_busy(&s);
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(counts); i++) {
@@ -330,7 +330,7 @@ static void a_count_that_does_not_fit_is_refused(void **state)
 		put(t.bytes + t.len - TRAILER, counts[i], 4);
 		must_refuse(&t);
 	}
-	hx_close(x);
+	rig_close(x);
 }
 
 int main(void)

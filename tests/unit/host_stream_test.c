@@ -4,161 +4,161 @@
 
 #include "host_fixture.h"
 
-static struct hx *open_ahead(uint32_t ahead_max, uint32_t depth)
+static struct rig *open_ahead(uint32_t ahead_max, uint32_t depth)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
 
 	cfg.ahead_max = ahead_max;
 	cfg.queue_depth = depth;
-	return hx_open(&cfg);
+	return rig_open(&cfg);
 }
 
 /* Waits for the page, which comes. */
-static void need(struct hx *x, uint64_t page)
+static void need(struct rig *x, uint64_t page)
 {
-	assert_int_equal(hx_fault_next(x, 0, page), HST_WAIT);
-	hx_bring(x, page);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, page), HST_WAIT);
+	rig_bring(x, page);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
 }
 
 /* Pages 10, 11, 12: the third step is even. */
-static struct hx *open_walk(uint32_t depth)
+static struct rig *open_walk(uint32_t depth)
 {
-	struct hx *x = open_ahead(8, depth);
+	struct rig *x = open_ahead(8, depth);
 
 	need(x, 10);
 	need(x, 11);
-	assert_int_equal(x->counts[HX_READ], 2);
-	assert_int_equal(hx_fault_next(x, 0, 12), HST_WAIT);
+	assert_int_equal(x->counts[RIG_READ], 2);
+	assert_int_equal(rig_fault_next(x, 0, 12), HST_WAIT);
 	return x;
 }
 
 static void even_steps_are_read_ahead(void **state)
 {
-	struct hx *x = open_walk(64);
+	struct rig *x = open_walk(64);
 	struct hst_stats s;
 
 	(void)state;
-	assert_int_equal(x->counts[HX_READ], 7);
+	assert_int_equal(x->counts[RIG_READ], 7);
 	hst_stats_sum(&x->h, &s);
 	assert_int_equal(s.read_ahead, 4);
 	/* In any order; and they show without a touch. */
 	for (uint64_t page = 16; page >= 12; page--)
-		hx_bring(x, page);
+		rig_bring(x, page);
 	for (uint64_t page = 10; page <= 16; page++)
-		assert_true(hx_present(x, page));
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
+		assert_true(rig_present(x, page));
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	/* The next that is waited for. */
-	assert_int_equal(hx_fault_next(x, 0, 17), HST_WAIT);
-	assert_int_equal(x->counts[HX_READ], 16);
+	assert_int_equal(rig_fault_next(x, 0, 17), HST_WAIT);
+	assert_int_equal(x->counts[RIG_READ], 16);
 	for (uint64_t page = 17; page <= 25; page++)
-		hx_bring(x, page);
-	hx_close(x);
+		rig_bring(x, page);
+	rig_close(x);
 }
 
 static void nothing_is_without_leave(void **state)
 {
-	struct hx *x = open_ahead(0, 64);
+	struct rig *x = open_ahead(0, 64);
 
 	(void)state;
 	for (uint64_t page = 10; page < 20; page++)
 		need(x, page);
-	assert_int_equal(x->counts[HX_READ], 10);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_READ], 10);
+	rig_close(x);
 }
 
 /* Half of the reads are for those who wait. */
 static void it_leaves_reads_to_others(void **state)
 {
-	struct hx *x = open_walk(6);
+	struct rig *x = open_walk(6);
 
 	(void)state;
 	assert_int_equal(x->h.in_flight, 3);
 	for (uint64_t page = 12; page <= 14; page++)
-		hx_bring(x, page);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+		rig_bring(x, page);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 /* Who comes while it is read waits for that read, and for it the next are read. */
 static void one_that_is_under_way_is_joined(void **state)
 {
-	struct hx *x = open_walk(64);
+	struct rig *x = open_walk(64);
 
 	(void)state;
-	hx_bring(x, 12);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hx_fault_next(x, 0, 14), HST_WAIT);
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, 14), HST_WAIT);
 	/* 13 was not waited for: two of four are used up, and eight are to be. */
-	assert_int_equal(x->counts[HX_READ], 7 + 6);
+	assert_int_equal(x->counts[RIG_READ], 7 + 6);
 	for (uint64_t page = 22; page >= 13; page--)
-		hx_bring(x, page);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+		rig_bring(x, page);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 /* What nobody waits for fails in silence; whoever touches it reads it anew. */
 static void a_failure_is_nobodys_trouble(void **state)
 {
-	struct hx *x = open_walk(64);
+	struct rig *x = open_walk(64);
 
 	(void)state;
-	hx_answer(x, hx_read_at(x, 14 * PAGE_BYTES), -EIO);
-	hx_pump(x);
+	rig_answer(x, rig_read_at(x, 14 * PAGE_BYTES), -EIO);
+	rig_pump(x);
 	assert_false(hst_is_paused(&x->h));
 	for (uint64_t page = 12; page <= 16; page++)
 		if (page != 14)
-			hx_bring(x, page);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_false(hx_present(x, 14));
+			rig_bring(x, page);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_false(rig_present(x, 14));
 	need(x, 14);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* It is somebody's by then. */
 static void a_failure_of_a_joined_one_is_tried_again(void **state)
 {
-	struct hx *x = open_walk(64);
+	struct rig *x = open_walk(64);
 	unsigned reads;
 
 	(void)state;
-	hx_bring(x, 12);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(hx_fault_next(x, 0, 13), HST_WAIT);
-	reads = x->counts[HX_READ];
-	hx_answer(x, hx_read_at(x, 13 * PAGE_BYTES), -EIO);
-	hx_after(x, NS_PER_S);
-	hx_pump(x);
-	assert_int_equal(x->counts[HX_READ], reads + 1);
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, 13), HST_WAIT);
+	reads = x->counts[RIG_READ];
+	rig_answer(x, rig_read_at(x, 13 * PAGE_BYTES), -EIO);
+	rig_after(x, NS_PER_S);
+	rig_pump(x);
+	assert_int_equal(x->counts[RIG_READ], reads + 1);
 	for (uint64_t page = 13; page <= 16; page++)
-		hx_bring(x, page);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+		rig_bring(x, page);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 /* Behind the last page there is nothing to read. */
 static void memory_ends(void **state)
 {
-	struct hx *x = open_ahead(8, 64);
+	struct rig *x = open_ahead(8, 64);
 	uint64_t last = x->h.mem.bytes / PAGE_BYTES - 1;
 
 	(void)state;
 	for (uint64_t page = last - 3; page < last - 1; page++)
 		need(x, page);
-	assert_int_equal(hx_fault_next(x, 0, last - 1), HST_WAIT);
-	assert_int_equal(x->counts[HX_READ], 4);
-	hx_bring(x, last);
-	hx_bring(x, last - 1);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, last - 1), HST_WAIT);
+	assert_int_equal(x->counts[RIG_READ], 4);
+	rig_bring(x, last);
+	rig_bring(x, last - 1);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	/* And backwards, before the first. */
 	for (uint64_t page = 3; page > 1; page--)
 		need(x, page);
-	assert_int_equal(hx_fault_next(x, 0, 1), HST_WAIT);
-	assert_int_equal(x->counts[HX_READ], 8);
-	hx_bring(x, 0);
-	hx_bring(x, 1);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+	assert_int_equal(rig_fault_next(x, 0, 1), HST_WAIT);
+	assert_int_equal(x->counts[RIG_READ], 8);
+	rig_bring(x, 0);
+	rig_bring(x, 1);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 int main(void)

@@ -11,23 +11,23 @@
 
 static void zeroes_and_clean_blocks_cost_no_write(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 
 	(void)state;
-	hxs_check_pages(x, 0, 4);
+	rig_check_pages(x, 0, 4);
 	for (uint64_t p = 4; p < 8; p++)
-		hxs_device(x, p, 1); /* zeroes over the source's content */
-	hxs_evict_all(x);
+		rig_device(x, p, 1); /* zeroes over the source's content */
+	rig_evict_all(x);
 	assert_int_equal(x->h.stats.swap_writes, 0);
 	assert_int_equal(x->h.stats.evicted, 8);
 	assert_int_equal(x->h.stats.unmapped_clean, 4);
 	assert_int_equal(x->h.stats.unmapped_zero, 4);
-	hxs_check_pages(x, 0, 8);
+	rig_check_pages(x, 0, 8);
 	/* And once more, now that zeroes stand behind some. */
-	hxs_evict_all(x);
-	hxs_check_pages(x, 0, 8);
+	rig_evict_all(x);
+	rig_check_pages(x, 0, 8);
 	assert_int_equal(x->h.stats.swap_writes, 0);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 /* Each way from one backing to the other, the content looked at every time. */
@@ -37,117 +37,117 @@ static void what_stands_behind_is_what_was_there(void **state)
 
 	(void)state;
 	for (unsigned source = 0; source < 2; source++) {
-		struct hx *x = hxs_plain(source, 0);
+		struct rig *x = rig_plain(source, 0);
 
 		for (unsigned i = 0; i < ARRAY_LEN(values); i++) {
 			for (uint64_t p = 0; p < 4; p++) {
-				hxs_touch(x, p, 3);
+				rig_touch(x, p, 3);
 				if (values[i] && p % 2)
-					hxs_guest_writes(x, p, values[i]);
+					rig_guest_writes(x, p, values[i]);
 				else
-					hxs_device(x, p, values[i]);
+					rig_device(x, p, values[i]);
 			}
-			hxs_evict_all(x);
+			rig_evict_all(x);
 			assert_int_equal(x->h.evict.resident, 0);
 			assert_int_equal(hst_resident_bytes(&x->h), 0);
 		}
-		hxs_check_pages(x, 0, 4);
-		hxs_close(x);
+		rig_check_pages(x, 0, 4);
+		rig_swap_close(x);
 	}
 }
 
 static void a_clean_block_is_written_once(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 	uint64_t writes;
 
 	(void)state;
-	hxs_write_pages(x, 0, 8);
-	hxs_evict_all(x);
+	rig_write_pages(x, 0, 8);
+	rig_evict_all(x);
 	writes = x->h.stats.swapped;
 	assert_int_equal(writes, 8);
 	for (unsigned i = 0; i < 5; i++) {
-		hxs_check_pages(x, 0, 8);
-		hxs_evict_all(x);
+		rig_check_pages(x, 0, 8);
+		rig_evict_all(x);
 	}
 	assert_int_equal(x->h.stats.swapped, writes);
-	hxs_touch(x, 3, 3);
-	hxs_guest_writes(x, 3, 0x1234);
-	hxs_check_pages(x, 0, 8);
-	hxs_evict_all(x);
+	rig_touch(x, 3, 3);
+	rig_guest_writes(x, 3, 0x1234);
+	rig_check_pages(x, 0, 8);
+	rig_evict_all(x);
 	assert_int_equal(x->h.stats.swapped, writes + 1);
-	hxs_check_pages(x, 0, 8);
-	hxs_close(x);
+	rig_check_pages(x, 0, 8);
+	rig_swap_close(x);
 }
 
 /* To be told of the first write costs the guest a fault. */
 static void what_must_be_written_out_is_not_watched(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_touch(x, 0, 3); /* zeroes: it will write */
-	assert_false(hxs(x)->guarded[0]);
-	hxs_device(x, 1, 5);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hxs_touch(x, 1, 3); /* rescued */
-	assert_false(hxs(x)->guarded[1]);
-	hxs(x)->later = false;
-	hxs_evict_all(x);
-	hxs_touch(x, 1, 3);
-	assert_true(hxs(x)->guarded[1]);
-	hxs_close(x);
+	rig_touch(x, 0, 3); /* zeroes: it will write */
+	assert_false(rig_swap(x)->guarded[0]);
+	rig_device(x, 1, 5);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_touch(x, 1, 3); /* rescued */
+	assert_false(rig_swap(x)->guarded[1]);
+	rig_swap(x)->later = false;
+	rig_evict_all(x);
+	rig_touch(x, 1, 3);
+	assert_true(rig_swap(x)->guarded[1]);
+	rig_swap_close(x);
 }
 
 /* Then it is not known any more what was written to. */
 static void what_the_host_reclaimed_counts_as_written(void **state)
 {
-	struct hx *x = hxs_plain(true, 0);
+	struct rig *x = rig_plain(true, 0);
 	struct err e;
 
 	(void)state;
 	for (unsigned by_fault = 0; by_fault < 2; by_fault++) {
 		uint64_t page = 4 + by_fault;
 
-		hxs_touch(x, page, 3);
-		assert_true(hxs(x)->guarded[page]);
-		hxs_guest_writes(x, page, 0x44 + by_fault);
-		hxs(x)->pages[page] = by_fault ? HX_POISONED : HX_HOLE;
+		rig_touch(x, page, 3);
+		assert_true(rig_swap(x)->guarded[page]);
+		rig_guest_writes(x, page, 0x44 + by_fault);
+		rig_swap(x)->pages[page] = by_fault ? RIG_POISONED : RIG_HOLE;
 		for (unsigned i = 0; by_fault && i < 16; i++) {
-			hx_fault(x, 0, page);
-			hx_pump(x);
-			assert_int_equal(hx_next(x, 0), HST_ENTER);
+			rig_fault(x, 0, page);
+			rig_pump(x);
+			assert_int_equal(rig_next(x, 0), HST_ENTER);
 		}
 		if (!by_fault)
-			assert_int_equal(hx_kernel_touch(&x->h, (roff_t){page * PAGE_BYTES}, &e),
+			assert_int_equal(rig_kernel_touch(&x->h, (roff_t){page * PAGE_BYTES}, &e),
 					 0);
-		assert_true(hxs_visible(x, page));
-		hxs_evict_all(x);
-		hxs_device(x, page, 0);
+		assert_true(rig_visible(x, page));
+		rig_evict_all(x);
+		rig_device(x, page, 0);
 	}
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 static void larger_blocks_are_told_by_their_pages(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x;
 
 	(void)state;
 	for (cfg.block_shift = 13; cfg.block_shift <= CHUNK_SHIFT; cfg.block_shift += 4) {
 		uint64_t per = 1ull << (cfg.block_shift - PAGE_SHIFT);
 
-		x = hxs_open(&cfg, 1024, true, 0);
-		hxs_device(x, 0, 0);
-		hxs_device(x, per, 0);
-		hxs_guest_writes(x, 2 * per - 1, 0x55); /* the last page of the second */
-		hxs_evict_all(x);
+		x = rig_swap_open(&cfg, 1024, true, 0);
+		rig_device(x, 0, 0);
+		rig_device(x, per, 0);
+		rig_guest_writes(x, 2 * per - 1, 0x55); /* the last page of the second */
+		rig_evict_all(x);
 		assert_int_equal(x->h.stats.unmapped_clean, 1);
 		assert_int_equal(x->h.stats.swapped, 1);
 		for (uint64_t p = 0; p < 2 * per; p++)
-			hxs_device(x, p, 0);
-		hxs_close(x);
+			rig_device(x, p, 0);
+		rig_swap_close(x);
 	}
 }
 
@@ -155,303 +155,303 @@ static void larger_blocks_are_told_by_their_pages(void **state)
 
 static void neighbours_go_in_one_write(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs(x)->later = true;
-	hxs_write_pages(x, 0, 70);
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 2); /* 256 KiB, and the rest */
-	assert_int_equal(hxs(x)->writes[0].len, 64 * PAGE_BYTES);
-	assert_int_equal(hxs(x)->writes[0].off, HXS_HEAD);
-	assert_int_equal(hxs(x)->writes[1].len, 6 * PAGE_BYTES);
-	hxs_write_ok(x, 1); /* in any order */
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
+	rig_swap(x)->later = true;
+	rig_write_pages(x, 0, 70);
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, 2); /* 256 KiB, and the rest */
+	assert_int_equal(rig_swap(x)->writes[0].len, 64 * PAGE_BYTES);
+	assert_int_equal(rig_swap(x)->writes[0].off, RIG_SWAP_HEAD);
+	assert_int_equal(rig_swap(x)->writes[1].len, 6 * PAGE_BYTES);
+	rig_write_ok(x, 1); /* in any order */
+	rig_write_ok(x, 0);
+	rig_evict(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 0, 70);
-	hxs_close(x);
+	rig_check_pages(x, 0, 70);
+	rig_swap_close(x);
 }
 
 static void writes_are_bounded(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs(x)->later = true;
+	rig_swap(x)->later = true;
 	for (uint64_t p = 0; p < 160; p += 2)
-		hxs_device(x, p, 7);
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, HST_WRITES_MAX);
-	hxs_write_ok(x, 5);
+		rig_device(x, p, 7);
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, HST_WRITES_MAX);
+	rig_write_ok(x, 5);
 	assert_true(hst_evict_wanted(&x->h));
-	hxs_evict(x);
-	assert_int_equal(hxs(x)->count, HST_WRITES_MAX);
-	hxs(x)->later = false;
-	hxs_evict(x);
+	rig_evict(x);
+	assert_int_equal(rig_swap(x)->count, HST_WRITES_MAX);
+	rig_swap(x)->later = false;
+	rig_evict(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
 static void a_torn_write_is_not_believed(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 8);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 1);
-	hxs_touch(x, 3, 3);
-	hxs_guest_writes(x, 3, 0xabc);
-	hxs_device(x, 4, 0xdef);
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
+	rig_write_pages(x, 0, 8);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	rig_touch(x, 3, 3);
+	rig_guest_writes(x, 3, 0xabc);
+	rig_device(x, 4, 0xdef);
+	rig_write_ok(x, 0);
+	rig_evict(x);
 	assert_int_equal(x->h.stats.swapped, 6);
-	assert_int_equal(hxs_kind(x, 3), BLOCK_PRESENT);
-	hxs(x)->later = false;
-	hxs_evict_all(x);
+	assert_int_equal(rig_kind(x, 3), BLOCK_PRESENT);
+	rig_swap(x)->later = false;
+	rig_evict_all(x);
 	assert_int_equal(x->h.stats.swapped, 8);
-	hxs_check_pages(x, 0, 8);
-	hxs_close(x);
+	rig_check_pages(x, 0, 8);
+	rig_swap_close(x);
 }
 
 /* An older write could overtake the next. */
 static void a_block_has_one_write_at_a_time(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 1);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hxs_touch(x, 0, 3);
-	hxs_guest_writes(x, 0, 0x2222);
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 1);
-	assert_int_equal(hxs_kind(x, 0), BLOCK_PRESENT);
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
-	assert_int_equal(hxs(x)->count, 1);
-	assert_int_equal(hxs_kind(x, 0), BLOCK_STANDBY);
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
-	assert_int_equal(hxs_kind(x, 0), BLOCK_ABSENT);
-	hxs_check_pages(x, 0, 1);
-	hxs_close(x);
+	rig_write_pages(x, 0, 1);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_touch(x, 0, 3);
+	rig_guest_writes(x, 0, 0x2222);
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	assert_int_equal(rig_kind(x, 0), BLOCK_PRESENT);
+	rig_write_ok(x, 0);
+	rig_evict(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	assert_int_equal(rig_kind(x, 0), BLOCK_STANDBY);
+	rig_write_ok(x, 0);
+	rig_evict(x);
+	assert_int_equal(rig_kind(x, 0), BLOCK_ABSENT);
+	rig_check_pages(x, 0, 1);
+	rig_swap_close(x);
 }
 
 /* More of them than one look at the list would pass over. */
 static void many_that_came_back_hide_nobody(void **state)
 {
-	struct hx *x = hxs_sized(HST_FAULTS_BLOCK, 1024, false, 0);
+	struct rig *x = rig_sized(HST_FAULTS_BLOCK, 1024, false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 700);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
+	rig_write_pages(x, 0, 700);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
 	for (uint64_t p = 0; p < 700; p++)
-		hxs_touch(x, p, 3);
-	hxs_write_pages(x, 800, 10);
-	hxs_evict_all(x);
+		rig_touch(x, p, 3);
+	rig_write_pages(x, 800, 10);
+	rig_evict_all(x);
 	for (uint64_t p = 800; p < 810; p++)
-		assert_int_equal(hxs_kind(x, p), BLOCK_STANDBY);
-	hxs(x)->later = false;
-	hxs_evict(x);
-	hxs_check_pages(x, 800, 10);
-	hxs_check_pages(x, 0, 700);
-	hxs_close(x);
+		assert_int_equal(rig_kind(x, p), BLOCK_STANDBY);
+	rig_swap(x)->later = false;
+	rig_evict(x);
+	rig_check_pages(x, 800, 10);
+	rig_check_pages(x, 0, 700);
+	rig_swap_close(x);
 }
 
 static void a_short_write_goes_on(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 8);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hxs_write_end(x, 0, 3 * PAGE_BYTES + 128);
-	assert_int_equal(hxs(x)->count, 1);
-	assert_int_equal(hxs(x)->writes[0].off, HXS_HEAD + 3 * PAGE_BYTES + 128);
-	assert_int_equal(hxs(x)->writes[0].len, 5 * PAGE_BYTES - 128);
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
+	rig_write_pages(x, 0, 8);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_write_end(x, 0, 3 * PAGE_BYTES + 128);
+	assert_int_equal(rig_swap(x)->count, 1);
+	assert_int_equal(rig_swap(x)->writes[0].off, RIG_SWAP_HEAD + 3 * PAGE_BYTES + 128);
+	assert_int_equal(rig_swap(x)->writes[0].len, 5 * PAGE_BYTES - 128);
+	rig_write_ok(x, 0);
+	rig_evict(x);
 	assert_int_equal(x->h.stats.swapped_bytes, 8 * PAGE_BYTES);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 0, 8);
-	hxs_close(x);
+	rig_check_pages(x, 0, 8);
+	rig_swap_close(x);
 }
 
 static void a_failing_write_is_repeated_then_pauses(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 4, 8);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
+	rig_write_pages(x, 4, 8);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
 	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
 		assert_false(hst_is_paused(&x->h));
-		assert_int_equal(hxs(x)->count, 1);
-		hxs_write_end(x, 0, i == 1 ? 0 : -ENOSPC);
-		hx_after(x, NS_PER_S);
+		assert_int_equal(rig_swap(x)->count, 1);
+		rig_write_end(x, 0, i == 1 ? 0 : -ENOSPC);
+		rig_after(x, NS_PER_S);
 	}
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -ENOSPC);
-	assert_int_equal(x->trouble.gpa.v, HX_GPA + 4 * PAGE_BYTES);
+	assert_int_equal(x->trouble.gpa.v, RIG_GPA + 4 * PAGE_BYTES);
 	assert_int_equal(x->trouble.tries, 3);
 	assert_non_null(strstr(x->trouble.why.text, "swap file"));
 	assert_int_equal(x->h.stats.swap_write_errors, 3);
 	/* Nothing is lost meanwhile, nor given back. */
-	hxs_check_pages(x, 5, 1);
+	rig_check_pages(x, 5, 1);
 	hst_resume(&x->h);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(x->counts[HX_GOES_ON], 1);
-	hxs(x)->later = false;
-	hxs_evict_all(x);
+	assert_int_equal(x->counts[RIG_GOES_ON], 1);
+	rig_swap(x)->later = false;
+	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 4, 8);
-	hxs_close(x);
+	rig_check_pages(x, 4, 8);
+	rig_swap_close(x);
 }
 
 /* Something else has the file open, too. */
 static void what_was_changed_in_the_file_is_not_shown(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
-	unsigned char *at = hxs(x)->disk + HXS_HEAD + 5 * PAGE_BYTES + 4001;
+	struct rig *x = rig_plain(false, 0);
+	unsigned char *at = rig_swap(x)->disk + RIG_SWAP_HEAD + 5 * PAGE_BYTES + 4001;
 
 	(void)state;
-	hxs_write_pages(x, 4, 4);
-	hxs_evict_all(x);
+	rig_write_pages(x, 4, 4);
+	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
 	*at ^= 0x10;
-	hx_fault(x, 0, 5);
-	hx_pump(x);
+	rig_fault(x, 0, 5);
+	rig_pump(x);
 	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
-		assert_int_equal(hx_next(x, 0), HST_WAIT);
-		assert_false(hxs_visible(x, 5));
-		hx_after(x, NS_PER_S);
-		hx_pump(x);
+		assert_int_equal(rig_next(x, 0), HST_WAIT);
+		assert_false(rig_visible(x, 5));
+		rig_after(x, NS_PER_S);
+		rig_pump(x);
 	}
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -EIO);
-	assert_int_equal(x->trouble.gpa.v, HX_GPA + 5 * PAGE_BYTES);
+	assert_int_equal(x->trouble.gpa.v, RIG_GPA + 5 * PAGE_BYTES);
 	assert_non_null(strstr(x->trouble.why.text, "swap file"));
 	assert_non_null(strstr(x->trouble.why.text, "something else has changed it"));
 	/* It is looked at again, and no better. */
 	hst_resume(&x->h);
 	for (unsigned i = 0; i < 3; i++) {
-		hx_pump(x);
-		hx_after(x, NS_PER_S);
+		rig_pump(x);
+		rig_after(x, NS_PER_S);
 	}
 	assert_true(hst_is_paused(&x->h));
-	assert_false(hxs_visible(x, 5));
+	assert_false(rig_visible(x, 5));
 	/* Whoever did it has put it right. */
 	*at ^= 0x10;
 	hst_resume(&x->h);
-	hx_pump(x);
+	rig_pump(x);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_true(hxs_visible(x, 5) && hxs_right(x, 5));
-	hxs_check_pages(x, 4, 4);
-	hxs_close(x);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_true(rig_visible(x, 5) && rig_right(x, 5));
+	rig_check_pages(x, 4, 4);
+	rig_swap_close(x);
 }
 
 /* A page that the host has lost, say: the others are not kept from the file for ever. */
 static void what_has_come_back_is_not_written_again(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
 	for (unsigned paused = 0; paused < 2; paused++) {
-		hxs_write_pages(x, 4, 3);
-		hxs(x)->later = true;
-		hxs_evict_all(x);
+		rig_write_pages(x, 4, 3);
+		rig_swap(x)->later = true;
+		rig_evict_all(x);
 		for (unsigned i = 0; i < (paused ? 3 : 1); i++) {
-			hxs_write_end(x, 0, -EFAULT);
+			rig_write_end(x, 0, -EFAULT);
 			if (!paused)
-				hxs_check_pages(x, 5, 1);
-			hx_after(x, NS_PER_S);
+				rig_check_pages(x, 5, 1);
+			rig_after(x, NS_PER_S);
 		}
 		assert_int_equal(hst_is_paused(&x->h), paused);
-		hxs_check_pages(x, 5, 1);
+		rig_check_pages(x, 5, 1);
 		hst_resume(&x->h);
-		hxs_evict(x);
-		assert_int_equal(hxs(x)->count, 2);
-		assert_int_equal(hxs(x)->writes[0].len, PAGE_BYTES);
-		assert_int_equal(hxs(x)->writes[1].off, HXS_HEAD + 6 * PAGE_BYTES);
-		hxs(x)->later = false;
-		hxs_evict_all(x);
+		rig_evict(x);
+		assert_int_equal(rig_swap(x)->count, 2);
+		assert_int_equal(rig_swap(x)->writes[0].len, PAGE_BYTES);
+		assert_int_equal(rig_swap(x)->writes[1].off, RIG_SWAP_HEAD + 6 * PAGE_BYTES);
+		rig_swap(x)->later = false;
+		rig_evict_all(x);
 		assert_int_equal(x->h.evict.resident, 0);
 	}
-	hxs_check_pages(x, 4, 3);
-	hxs_close(x);
+	rig_check_pages(x, 4, 3);
+	rig_swap_close(x);
 }
 
 /* What was under way when there was no room yet may still say so afterwards. */
 static void a_write_that_fails_late_does_not_undo_a_resume(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 3);
-	hxs_write_pages(x, 8, 3);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 2);
+	rig_write_pages(x, 0, 3);
+	rig_write_pages(x, 8, 3);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, 2);
 	for (unsigned i = 0; i < 2; i++) { /* retries_max is 2 */
-		hxs_write_end(x, 0, -ENOSPC);
-		hxs_write_end(x, 0, -ENOSPC);
-		hx_after(x, NS_PER_S);
-		assert_int_equal(hxs(x)->count, 2);
+		rig_write_end(x, 0, -ENOSPC);
+		rig_write_end(x, 0, -ENOSPC);
+		rig_after(x, NS_PER_S);
+		assert_int_equal(rig_swap(x)->count, 2);
 	}
-	hxs_write_end(x, 0, -ENOSPC);
+	rig_write_end(x, 0, -ENOSPC);
 	assert_true(hst_is_paused(&x->h));
 	hst_resume(&x->h);
-	hxs_write_end(x, 0, -ENOSPC);
+	rig_write_end(x, 0, -ENOSPC);
 	assert_false(hst_is_paused(&x->h));
-	hx_after(x, NS_PER_S);
-	hxs(x)->later = false;
-	hxs_write_ok(x, 0);
-	hxs_write_ok(x, 0);
-	hxs_evict_all(x);
+	rig_after(x, NS_PER_S);
+	rig_swap(x)->later = false;
+	rig_write_ok(x, 0);
+	rig_write_ok(x, 0);
+	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 0, 3);
-	hxs_check_pages(x, 8, 3);
-	hxs_close(x);
+	rig_check_pages(x, 0, 3);
+	rig_check_pages(x, 8, 3);
+	rig_swap_close(x);
 }
 
 static void a_failed_write_that_nobody_needs_is_forgotten(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 3);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hxs_check_pages(x, 0, 3);
-	hxs_write_end(x, 0, -EIO);
+	rig_write_pages(x, 0, 3);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_check_pages(x, 0, 3);
+	rig_write_end(x, 0, -EIO);
 	assert_int_equal(x->h.evict.writes_used, 0);
-	hxs(x)->later = false;
-	hxs_evict_all(x);
-	hxs_check_pages(x, 0, 3);
+	rig_swap(x)->later = false;
+	rig_evict_all(x);
+	rig_check_pages(x, 0, 3);
 	assert_false(hst_is_paused(&x->h));
-	hxs_close(x);
+	rig_swap_close(x);
 }
 
-static struct hx *open_stuck(uint32_t retries)
+static struct rig *open_stuck(uint32_t retries)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
-	struct hx *x;
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct rig *x;
 
 	cfg.source_timeout_ns = 50 * MS;
 	cfg.retries_max = retries;
-	x = hxs_open(&cfg, 64, false, 0);
-	hxs_write_pages(x, 0, 4);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hx_after(x, 50 * MS);
+	x = rig_swap_open(&cfg, 64, false, 0);
+	rig_write_pages(x, 0, 4);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_after(x, 50 * MS);
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -ETIMEDOUT);
 	return x;
@@ -459,109 +459,109 @@ static struct hx *open_stuck(uint32_t retries)
 
 static void a_write_that_takes_too_long_pauses_until_it_ends(void **state)
 {
-	struct hx *x = open_stuck(2);
+	struct rig *x = open_stuck(2);
 
 	(void)state;
-	hxs_write_ok(x, 0);
+	rig_write_ok(x, 0);
 	assert_false(hst_is_paused(&x->h));
-	hxs_evict(x);
+	rig_evict(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 0, 4);
-	hxs_close(x);
+	rig_check_pages(x, 0, 4);
+	rig_swap_close(x);
 }
 
 static void resume_begins_a_stuck_write_anew(void **state)
 {
-	struct hx *x = open_stuck(0);
+	struct rig *x = open_stuck(0);
 
 	(void)state;
 	hst_resume(&x->h);
 	hst_resume(&x->h);
-	assert_true(hxs(x)->writes[0].cancelled);
+	assert_true(rig_swap(x)->writes[0].cancelled);
 	assert_true(hst_is_paused(&x->h)); /* until it has ended */
-	hxs_write_end(x, 0, -ECANCELED);
+	rig_write_end(x, 0, -ECANCELED);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(hxs(x)->count, 1);
-	hxs_write_ok(x, 0);
-	hxs_evict(x);
-	hxs_check_pages(x, 0, 4);
-	hxs_close(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	rig_write_ok(x, 0);
+	rig_evict(x);
+	rig_check_pages(x, 0, 4);
+	rig_swap_close(x);
 }
 
 static void stopping_cancels_writes_and_takes_nothing_more(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 	struct hst_job job;
 
 	(void)state;
-	hxs_write_pages(x, 0, 4);
-	hxs(x)->later = true;
+	rig_write_pages(x, 0, 4);
+	rig_swap(x)->later = true;
 	hst_evict_to(&x->h, 0);
-	hxs_evict(x);
-	assert_int_equal(hxs(x)->count, 1);
-	hxs_write_pages(x, 100, 4);
+	rig_evict(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	rig_write_pages(x, 100, 4);
 	hst_evict_to(&x->h, 0);
-	job = hxs_take_job(x, HST_JOB_UNMAP);
+	job = rig_take_job(x, HST_JOB_UNMAP);
 	hst_stop(&x->h);
-	assert_true(hxs(x)->writes[0].cancelled);
+	assert_true(rig_swap(x)->writes[0].cancelled);
 	assert_false(hst_is_idle(&x->h));
-	hxs_end_job(x, &job);
+	rig_end_job(x, &job);
 	assert_false(hst_evict_next(&x->h, &job));
 	assert_false(hst_evict_wanted(&x->h));
 	assert_false(hst_evict_forced(&x->h));
-	hxs_write_end(x, 0, -ECANCELED);
+	rig_write_end(x, 0, -ECANCELED);
 	assert_true(hst_is_idle(&x->h));
 	timers_run(&x->h.timers, x->now + NS_PER_S);
-	assert_int_equal(hxs(x)->count, 0);
-	hx_free(x);
+	assert_int_equal(rig_swap(x)->count, 0);
+	rig_free(x);
 }
 
 /* ---- durability ---- */
 
 /* Eight pages in one write, which has ended; its sync is under way. */
-static struct hx *open_syncing(void)
+static struct rig *open_syncing(void)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
-	hxs_write_pages(x, 0, 8);
-	hxs(x)->later = true;
-	hxs(x)->sync_later = true;
-	hxs_evict_all(x);
-	assert_int_equal(hxs(x)->count, 1);
-	assert_null(hxs(x)->sync);
-	hxs_write_ok(x, 0);
-	assert_non_null(hxs(x)->sync);
+	rig_write_pages(x, 0, 8);
+	rig_swap(x)->later = true;
+	rig_swap(x)->sync_later = true;
+	rig_evict_all(x);
+	assert_int_equal(rig_swap(x)->count, 1);
+	assert_null(rig_swap(x)->sync);
+	rig_write_ok(x, 0);
+	assert_non_null(rig_swap(x)->sync);
 	return x;
 }
 
 /* Lets everything end well, and looks at every page. */
-static void close_synced(struct hx *x, uint64_t pages)
+static void close_synced(struct rig *x, uint64_t pages)
 {
-	struct hx_swap *s = hxs(x);
+	struct rig_swap *s = rig_swap(x);
 
 	s->later = false;
 	s->sync_later = false;
 	if (s->sync)
-		hxs_sync_end(x, 0);
-	hx_after(x, NS_PER_S);
+		rig_sync_end(x, 0);
+	rig_after(x, NS_PER_S);
 	while (s->count)
-		hxs_write_ok(x, 0);
-	hxs_evict_all(x);
+		rig_write_ok(x, 0);
+	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
-	hxs_check_pages(x, 0, pages);
-	hxs_close(x);
+	rig_check_pages(x, 0, pages);
+	rig_swap_close(x);
 }
 
 static void a_block_is_given_up_once_it_is_durable(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
-	hxs_evict(x);
+	rig_evict(x);
 	assert_int_equal(x->h.evict.resident, 8);
 	assert_int_equal(x->h.stats.swapped, 0);
-	hxs_sync_end(x, 0);
-	hxs_evict(x);
+	rig_sync_end(x, 0);
+	rig_evict(x);
 	assert_int_equal(x->h.evict.resident, 0);
 	assert_int_equal(x->h.stats.swapped, 8);
 	close_synced(x, 8);
@@ -569,95 +569,95 @@ static void a_block_is_given_up_once_it_is_durable(void **state)
 
 static void a_sync_covers_what_had_ended_before_it(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
-	hxs_write_pages(x, 100, 3);
-	hxs_evict_all(x);
-	hxs_write_ok(x, 0);
-	assert_int_equal(hxs(x)->syncs, 1);
-	hxs_sync_end(x, 0);
-	hxs_evict(x);
+	rig_write_pages(x, 100, 3);
+	rig_evict_all(x);
+	rig_write_ok(x, 0);
+	assert_int_equal(rig_swap(x)->syncs, 1);
+	rig_sync_end(x, 0);
+	rig_evict(x);
 	assert_int_equal(x->h.stats.swapped, 8);
-	assert_int_equal(hxs_kind(x, 100), BLOCK_STANDBY);
-	assert_int_equal(hxs(x)->syncs, 2);
-	hxs_sync_end(x, -EIO);
-	hxs_evict(x);
-	assert_int_equal(hxs_kind(x, 100), BLOCK_STANDBY);
-	hxs_check_pages(x, 100, 3);
+	assert_int_equal(rig_kind(x, 100), BLOCK_STANDBY);
+	assert_int_equal(rig_swap(x)->syncs, 2);
+	rig_sync_end(x, -EIO);
+	rig_evict(x);
+	assert_int_equal(rig_kind(x, 100), BLOCK_STANDBY);
+	rig_check_pages(x, 100, 3);
 	close_synced(x, 8);
 }
 
 /* Repeating the sync alone would succeed, as the kernel tells of an error once. */
 static void a_failed_sync_has_all_written_again(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
-	hxs_write_pages(x, 100, 3);
-	hxs_evict_all(x);
-	hxs_write_ok(x, 0); /* ended after the sync began, lost with it all the same */
-	hxs_sync_end(x, -EIO);
-	assert_null(hxs(x)->sync);
+	rig_write_pages(x, 100, 3);
+	rig_evict_all(x);
+	rig_write_ok(x, 0); /* ended after the sync began, lost with it all the same */
+	rig_sync_end(x, -EIO);
+	assert_null(rig_swap(x)->sync);
 	assert_int_equal(x->h.stats.swap_write_errors, 1);
 	assert_false(hst_is_paused(&x->h));
-	hx_after(x, NS_PER_S);
-	assert_int_equal(hxs(x)->count, 2);
-	assert_int_equal(hxs(x)->writes[0].len + hxs(x)->writes[1].len, 11 * PAGE_BYTES);
-	hxs_check_pages(x, 100, 3);
+	rig_after(x, NS_PER_S);
+	assert_int_equal(rig_swap(x)->count, 2);
+	assert_int_equal(rig_swap(x)->writes[0].len + rig_swap(x)->writes[1].len, 11 * PAGE_BYTES);
+	rig_check_pages(x, 100, 3);
 	close_synced(x, 8);
 }
 
 /* The kernel may have ended it before it told of the sync. */
 static void a_write_under_way_is_lost_with_a_failed_sync(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
-	hxs_write_pages(x, 100, 3);
-	hxs_evict_all(x);
-	hxs_sync_end(x, -EIO);
-	assert_int_equal(hxs(x)->count, 1);
-	hxs_write_end(x, 0, PAGE_BYTES); /* nor does a part of it count */
-	hx_after(x, NS_PER_S);
-	assert_int_equal(hxs(x)->syncs, 1);
-	assert_int_equal(hxs(x)->count, 2);
+	rig_write_pages(x, 100, 3);
+	rig_evict_all(x);
+	rig_sync_end(x, -EIO);
+	assert_int_equal(rig_swap(x)->count, 1);
+	rig_write_end(x, 0, PAGE_BYTES); /* nor does a part of it count */
+	rig_after(x, NS_PER_S);
+	assert_int_equal(rig_swap(x)->syncs, 1);
+	assert_int_equal(rig_swap(x)->count, 2);
 	for (unsigned i = 0; i < 2; i++)
-		assert_true(hxs(x)->writes[i].len != 2 * PAGE_BYTES);
-	hxs_check_pages(x, 100, 3);
+		assert_true(rig_swap(x)->writes[i].len != 2 * PAGE_BYTES);
+	rig_check_pages(x, 100, 3);
 	close_synced(x, 8);
 }
 
 static void failing_syncs_pause_and_nothing_is_lost(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) { /* retries_max is 2 */
 		assert_false(hst_is_paused(&x->h));
-		hxs_sync_end(x, -EIO);
-		hx_after(x, NS_PER_S);
+		rig_sync_end(x, -EIO);
+		rig_after(x, NS_PER_S);
 		if (i < 2)
-			hxs_write_ok(x, 0);
+			rig_write_ok(x, 0);
 	}
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -EIO);
 	assert_non_null(strstr(x->trouble.why.text, "swap file"));
-	assert_int_equal(hxs(x)->count, 0);
+	assert_int_equal(rig_swap(x)->count, 0);
 	assert_int_equal(x->h.evict.resident, 8);
 	hst_resume(&x->h);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(hxs(x)->count, 1); /* written, not only synced */
+	assert_int_equal(rig_swap(x)->count, 1); /* written, not only synced */
 	close_synced(x, 8);
 }
 
 static void a_failed_sync_that_nobody_needs_is_forgotten(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
-	hxs_check_pages(x, 0, 8);
-	hxs_sync_end(x, -EIO);
+	rig_check_pages(x, 0, 8);
+	rig_sync_end(x, -EIO);
 	assert_int_equal(x->h.evict.writes_used, 0);
 	assert_false(hst_is_paused(&x->h));
 	close_synced(x, 8);
@@ -665,56 +665,56 @@ static void a_failed_sync_that_nobody_needs_is_forgotten(void **state)
 
 static void what_nobody_needs_is_not_synced(void **state)
 {
-	struct hx *x = hxs_plain(false, 0);
+	struct rig *x = rig_plain(false, 0);
 
 	(void)state;
-	hxs_write_pages(x, 0, 3);
-	hxs(x)->later = true;
-	hxs_evict_all(x);
-	hxs_check_pages(x, 0, 3);
-	hxs_write_ok(x, 0);
-	assert_int_equal(hxs(x)->syncs, 0);
+	rig_write_pages(x, 0, 3);
+	rig_swap(x)->later = true;
+	rig_evict_all(x);
+	rig_check_pages(x, 0, 3);
+	rig_write_ok(x, 0);
+	assert_int_equal(rig_swap(x)->syncs, 0);
 	assert_int_equal(x->h.evict.writes_used, 0);
 	close_synced(x, 3);
 }
 
 static void a_sync_that_takes_too_long_pauses(void **state)
 {
-	struct hx *x = open_stuck(0);
+	struct rig *x = open_stuck(0);
 
 	(void)state;
-	hxs(x)->sync_later = true;
-	hxs_write_ok(x, 0);
+	rig_swap(x)->sync_later = true;
+	rig_write_ok(x, 0);
 	assert_false(hst_is_paused(&x->h));
-	hx_after(x, 50 * MS);
+	rig_after(x, 50 * MS);
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->trouble.why.code, -ETIMEDOUT);
 	hst_resume(&x->h);
-	assert_true(hxs(x)->sync_cancelled);
+	assert_true(rig_swap(x)->sync_cancelled);
 	assert_true(hst_is_paused(&x->h));
-	hxs_sync_end(x, -ECANCELED);
+	rig_sync_end(x, -ECANCELED);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(hxs(x)->count, 1);
-	hxs_write_ok(x, 0);
-	hx_after(x, 50 * MS);
+	assert_int_equal(rig_swap(x)->count, 1);
+	rig_write_ok(x, 0);
+	rig_after(x, 50 * MS);
 	assert_true(hst_is_paused(&x->h));
-	hxs_sync_end(x, 0);
+	rig_sync_end(x, 0);
 	assert_false(hst_is_paused(&x->h));
 	close_synced(x, 4);
 }
 
 static void stopping_cancels_the_sync(void **state)
 {
-	struct hx *x = open_syncing();
+	struct rig *x = open_syncing();
 
 	(void)state;
 	hst_stop(&x->h);
-	assert_true(hxs(x)->sync_cancelled);
+	assert_true(rig_swap(x)->sync_cancelled);
 	assert_false(hst_is_idle(&x->h));
-	hxs_sync_end(x, -ECANCELED);
+	rig_sync_end(x, -ECANCELED);
 	assert_true(hst_is_idle(&x->h));
 	timers_run(&x->h.timers, x->now + NS_PER_S);
-	hx_free(x);
+	rig_free(x);
 }
 
 int main(void)

@@ -6,57 +6,57 @@
 
 static void a_pause_holds_every_vcpu_until_resume(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_OFF);
 
 	(void)state;
 	cfg.vcpus = 2;
-	struct hx *x = hx_open(&cfg);
+	struct rig *x = rig_open(&cfg);
 
-	hx_pass(x, 0);
-	hx_pass(x, 1);
+	rig_pass(x, 0);
+	rig_pass(x, 1);
 	hst_pause(&x->h);
 	assert_true(hst_is_paused(&x->h));
-	assert_int_equal(x->counts[HX_KICK], 2);
+	assert_int_equal(x->counts[RIG_KICK], 2);
 	for (unsigned i = 0; i < 2; i++) {
-		hx_exit(x, i, true);
-		assert_int_equal(hx_next(x, i), HST_WAIT);
+		rig_exit(x, i, true);
+		assert_int_equal(rig_next(x, i), HST_WAIT);
 		assert_int_equal(x->until, NS_NEVER);
 	}
 	hst_resume(&x->h);
 	assert_false(hst_is_paused(&x->h));
-	assert_int_equal(x->counts[HX_KICK], 4);
-	assert_int_equal(x->counts[HX_TROUBLE] + x->counts[HX_GOES_ON], 0);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_KICK], 4);
+	assert_int_equal(x->counts[RIG_TROUBLE] + x->counts[RIG_GOES_ON], 0);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 /* A reason that was told is taken back when the VM goes on, and only then. */
 static void a_pause_for_a_reason_ends_with_resume(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
 	struct hst_trouble t = {.why = {.code = -5, .text = "for a test"}, .tries = 1};
 
 	(void)state;
 	cfg.source_timeout_ns = 10 * NS_PER_MS;
-	struct hx *x = hx_open(&cfg);
+	struct rig *x = rig_open(&cfg);
 
 	hst_pause_for(&x->h, &t);
-	assert_int_equal(x->counts[HX_TROUBLE], 1);
+	assert_int_equal(x->counts[RIG_TROUBLE], 1);
 	hst_resume(&x->h);
-	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	assert_int_equal(x->counts[RIG_GOES_ON], 1);
 	hst_resume(&x->h);
-	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	assert_int_equal(x->counts[RIG_GOES_ON], 1);
 	/* The source recovers while the VMM holds the VM: it does not go on yet. */
-	hx_fault_next(x, 0, 5);
-	hx_after(x, 10 * NS_PER_MS);
-	assert_int_equal(x->counts[HX_TROUBLE], 2);
+	rig_fault_next(x, 0, 5);
+	rig_after(x, 10 * NS_PER_MS);
+	assert_int_equal(x->counts[RIG_TROUBLE], 2);
 	hst_pause(&x->h);
-	hx_bring(x, 5);
-	assert_int_equal(x->counts[HX_GOES_ON], 1);
+	rig_bring(x, 5);
+	assert_int_equal(x->counts[RIG_GOES_ON], 1);
 	hst_resume(&x->h);
-	assert_int_equal(x->counts[HX_GOES_ON], 2);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_close(x);
+	assert_int_equal(x->counts[RIG_GOES_ON], 2);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
 }
 
 /* ---- reset ---- */
@@ -64,22 +64,22 @@ static void a_pause_for_a_reason_ends_with_resume(void **state)
 /* A reset while an EN write waits for its area: the write is not carried out afterwards. */
 static void a_reset_drops_what_was_under_way(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
-	struct hx *x = hx_open(&cfg);
-	struct hst_vcpu *v = hx_v(x, 0);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct rig *x = rig_open(&cfg);
+	struct hst_vcpu *v = rig_v(x, 0);
 
 	(void)state;
-	hx_exit(x, 0, false);
-	hst_wrmsr(v, APF_MSR_EN, hx_en(x, 0));
-	assert_int_equal(hx_next(x, 0), HST_WAIT);
+	rig_exit(x, 0, false);
+	hst_wrmsr(v, APF_MSR_EN, rig_en(x, 0));
+	assert_int_equal(rig_next(x, 0), HST_WAIT);
 	hst_vcpu_reset(v);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	hx_bring(x, HX_AREA_PAGE);
-	hx_exit(x, 0, true);
-	assert_int_equal(hx_next(x, 0), HST_ENTER);
-	assert_int_equal(x->counts[HX_MSR], 0);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_bring(x, RIG_AREA_PAGE);
+	rig_exit(x, 0, true);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(x->counts[RIG_MSR], 0);
 	assert_int_equal(v->eng.en, 0);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* ---- memory ---- */
@@ -94,7 +94,7 @@ static void a_reset_drops_what_was_under_way(void **state)
 
 static void memory_is_bounded(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_INT);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_INT);
 
 	(void)state;
 	cfg.faults_max = 256;
@@ -133,16 +133,16 @@ static uint64_t set_to(uint64_t who, uint64_t i)
 /* Every counter of every vCPU and of the rest; peaks are not added up. */
 static void statistics_are_added_up(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_USER, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_OFF);
 
 	(void)state;
 	cfg.vcpus = 3;
-	struct hx *x = hx_open(&cfg);
+	struct rig *x = rig_open(&cfg);
 	uint64_t part[APF_COUNTER_IDS];
 	struct hst_stats s;
 
 	for (uint64_t who = 0; who < 4; who++) {
-		struct hst_stats *to = who < 3 ? &hx_v(x, (unsigned)who)->stats : &x->h.stats;
+		struct hst_stats *to = who < 3 ? &rig_v(x, (unsigned)who)->stats : &x->h.stats;
 
 		for (uint64_t i = 0; i < ARRAY_LEN(part); i++)
 			part[i] = set_to(who, i);
@@ -162,34 +162,34 @@ static void statistics_are_added_up(void **state)
 	APF_COUNTER_TABLE(CHECK)
 	assert_int_equal(s.memory_bytes, x->h.mem.bytes);
 	assert_int_equal(s.faults_outstanding, 0);
-	hx_close(x);
+	rig_close(x);
 }
 
 /* No quantile is above the longest wait, which is exact. */
 static void waits_are_what_they_were(void **state)
 {
-	struct hst_cfg cfg = hx_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
 	/* Its bucket reaches from 1792 to 2047 us. */
 	const uint64_t ns = 1800 * NS_PER_US + 321;
 
 	(void)state;
-	struct hx *x = hx_open(&cfg);
+	struct rig *x = rig_open(&cfg);
 	struct hst_stats all, one;
 
 	for (unsigned i = 0; i < 3; i++) {
-		struct hst_waiter *w = &hx_v(x, 0)->sync;
+		struct hst_waiter *w = &rig_v(x, 0)->sync;
 
 		w->since_ns = x->now;
 		x->now += ns;
 		w->ready(&x->h, w, x->now);
 	}
 	hst_stats_sum(&x->h, &all);
-	hst_vcpu_stats(hx_v(x, 0), &one);
+	hst_vcpu_stats(rig_v(x, 0), &one);
 	assert_int_equal(all.wait_max_ns, ns);
 	assert_int_equal(one.wait_max_ns, ns);
 	assert_in_range(all.wait_p99_ns, 1792 * NS_PER_US, ns);
 	assert_in_range(one.wait_p50_ns, 1792 * NS_PER_US, ns);
-	hx_close(x);
+	rig_close(x);
 }
 
 int main(void)

@@ -111,12 +111,12 @@ static void regions_are_limited(void **state)
 	struct ram r = {0};
 
 	(void)state;
-	for (unsigned i = 0; i < RAM_REGIONS_FEW; i++)
+	for (unsigned i = 0; i < RAM_REGIONS_INLINE; i++)
 		assert_int_equal(region(&r, i * 0x10000, 0x1000), RAM_ADDED);
 	assert_true(ram_needs_more(&r));
 	assert_int_equal(region(&r, 0x9000000, 0x1000), RAM_FULL);
 	ram_more(&r, &more);
-	for (unsigned i = RAM_REGIONS_FEW; i < RAM_REGIONS_MAX; i++)
+	for (unsigned i = RAM_REGIONS_INLINE; i < RAM_REGIONS_MAX; i++)
 		assert_int_equal(region(&r, i * 0x10000, 0x1000), RAM_ADDED);
 	assert_int_equal(region(&r, 0x9000000, 0x1000), RAM_FULL);
 	assert_int_equal(r.bytes, RAM_REGIONS_MAX * 0x1000);
@@ -182,12 +182,12 @@ static void backings_cover_what_they_were_given(void **state)
 	(void)state;
 	assert_int_equal(backing(&r, 0x101000, 0x2800, 0x7000), RAM_ADDED);
 	assert_null(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0xfff}));
-	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x1000}), &r.few_backings[0]);
-	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x37ff}), &r.few_backings[0]);
+	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x1000}), &r.inline_backings[0]);
+	assert_ptr_equal(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x37ff}), &r.inline_backings[0]);
 	assert_null(ram_backing_at(&r, (roff_t){CHUNK_BYTES + 0x3800}));
-	assert_int_equal(r.few_backings[0].roff.v, CHUNK_BYTES + 0x1000);
-	assert_int_equal(r.few_backings[0].src_offset, 0x7000);
-	assert_int_equal(grace_ns(&r.few_backings[0].grace), GRACE_WORTH_NS);
+	assert_int_equal(r.inline_backings[0].roff.v, CHUNK_BYTES + 0x1000);
+	assert_int_equal(r.inline_backings[0].src_offset, 0x7000);
+	assert_int_equal(grace_ns(&r.inline_backings[0].grace), GRACE_WORTH_NS);
 }
 
 static void backing_refusals(void **state)
@@ -226,7 +226,7 @@ static void backings_are_limited(void **state)
 	(void)state;
 	assert_int_equal(region(&r, 0, 0x1000000), RAM_ADDED);
 	for (unsigned i = 0; i < RAM_BACKINGS_MAX; i++) {
-		if (i == RAM_BACKINGS_FEW) {
+		if (i == RAM_BACKINGS_INLINE) {
 			assert_int_equal(backing(&r, i * 0x1000, 0x1000, i), RAM_FULL);
 			ram_more(&r, &more);
 		}

@@ -328,6 +328,13 @@ const char *const name = "docs/none.md";
                     for n, word in enumerate(words, first)])
                 (self.root / name).unlink()
 
+    def test_functions(self):
+        self.write("src/vmm/boot/acpi.c", SPDX + "int acpi_add(void);\n")
+        self.write("src/base/a.c", SPDX + "/* vmm/boot/acpi.c:acpi_add; docs/a.md: this */\n")
+        self.assertEqual(self.tidy(), [])
+        self.fires("src/base/a.c", SPDX + "/* vmm/boot/acpi.c:acpi_put */\n",
+                   ":2: vmm/boot/acpi.c:acpi_put is named, it has no such function")
+
     def test_links(self):
         self.fires("docs/b.md", "[a](none)\n", ":1: link to none,")
         self.fires("docs/b.md", "[a](a.md#three)\n", ':1: "three" of a.md is named')
@@ -367,8 +374,9 @@ class Width(TreeTest):
             self.assertEqual(self.reflow(kept), kept)
 
     def test_reflow_makes_no_item(self):
-        text = self.reflow("w " * 59 + "ww - and more\n")
-        self.assertEqual(text, ("w " * 59).strip() + "\nww - and more\n")
+        for word in ("-", "1024.", "#"):
+            text = self.reflow("w " * 59 + f"ww {word} and more\n")
+            self.assertEqual(text, ("w " * 59).strip() + f"\nww {word} and more\n")
 
 
 class Commits(TreeTest):
