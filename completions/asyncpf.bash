@@ -43,10 +43,13 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
+	restore) words='--source --resident-max --swap --io --control --user --sandbox --stats
+		--trace --json --quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
+	snapshot) words='--control --timeout --help --version' ;;
 	status) words='--control --json --prometheus --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi
@@ -84,7 +87,8 @@ _asyncpf()
 
 	if ((last == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pause
-			report resize resume run sim status stop --help --version' -- "$word")
+			report resize restore resume run sim snapshot status stop --help
+			--version' -- "$word")
 		return
 	fi
 	_asyncpf_options "${said[1]}"

@@ -8,7 +8,7 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor events evict image pause report resize resume run sim status stop
+set -l verbs check demo doctor events evict image pause report resize restore resume run sim snapshot status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
@@ -24,9 +24,11 @@ complete -c asyncpf -n $none -a image -d 'pack guest memory, unpack, verify it'
 complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
 complete -c asyncpf -n $none -a report -d 'a trace as a page with pictures'
 complete -c asyncpf -n $none -a resize -d 'how much of a VM may be resident'
+complete -c asyncpf -n $none -a restore -d 'run a snapshot on'
 complete -c asyncpf -n $none -a resume -d 'let a paused VM go on'
 complete -c asyncpf -n $none -a run -d 'boot a kernel'
 complete -c asyncpf -n $none -a sim -d 'simulation of the shipped code'
+complete -c asyncpf -n $none -a snapshot -d 'write a running VM to a folder'
 complete -c asyncpf -n $none -a status -d 'what a running VM does'
 complete -c asyncpf -n $none -a stop -d 'ask a running VM to end'
 
@@ -163,3 +165,22 @@ complete -c asyncpf -n $of -l scale -d 'a queueing model of 10,240 vCPUs'
 complete -c asyncpf -n $of -l faults -x -d 'for each of its rows'
 complete -c asyncpf -n $of -l no-faults -d 'nothing breaks'
 complete -c asyncpf -n $of -l log -d 'print everything that happens'
+
+set -l of '__fish_seen_subcommand_from restore'
+complete -c asyncpf -n $of -l source -x -d 'where its memory comes from'
+complete -c asyncpf -n $of -l resident-max -x -d 'most of it in host memory'
+complete -c asyncpf -n $of -l swap -r -F -d 'where cold memory goes'
+complete -c asyncpf -n $of -l io -x -a 'auto uring threads' -d 'what reads the pages'
+complete -c asyncpf -n $of -l control -r -F -d 'make a control socket'
+complete -c asyncpf -n $of -l user -x -a '(__fish_complete_users)' -d 'become this user'
+complete -c asyncpf -n $of -l sandbox -x -a 'on strict off' -d 'what it gives up'
+complete -c asyncpf -n $of -l stats -d 'show statistics at the end'
+complete -c asyncpf -n $of -l trace -r -F -d 'write a timeline'
+complete -c asyncpf -n $of -l json -r -F -d 'write the outcome as JSON'
+complete -c asyncpf -n $of -l quiet -d 'say nothing but errors'
+complete -c asyncpf -n $of -r -F
+
+set -l of '__fish_seen_subcommand_from snapshot'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
+complete -c asyncpf -n $of -r -F

@@ -80,6 +80,8 @@ int cmd_doctor(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_evict(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_resize(int argc, char **argv);

@@ -124,12 +124,12 @@ const struct sandbox_call sandbox_calls[] = {
 
 	/* ---- a vCPU ---- */
 	IOCTL(KVM_RUN, NONE, V),
-	IOCTL(KVM_GET_LAPIC, NONE, V),
-	IOCTL(KVM_GET_MP_STATE, V, V),
-	IOCTL(KVM_GET_MSRS, NONE, V),
+	IOCTL(KVM_GET_LAPIC, C, V),
+	IOCTL(KVM_GET_MP_STATE, V | C, V),
+	IOCTL(KVM_GET_MSRS, C, V),
 	IOCTL(KVM_GET_NESTED_STATE, NONE, V),
-	IOCTL(KVM_GET_REGS, V, NONE),
-	IOCTL(KVM_GET_SREGS, V, V),
+	IOCTL(KVM_GET_REGS, V | C, NONE),
+	IOCTL(KVM_GET_SREGS, V | C, V),
 	IOCTL(KVM_KVMCLOCK_CTRL, NONE, V),
 	IOCTL(KVM_PRE_FAULT_MEMORY, NONE, V),
 	IOCTL(KVM_SET_MP_STATE, NONE, V),
@@ -176,7 +176,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(io_uring_enter, NONE, L),
 	CALL_WITH(io_uring_register, NONE, L, 1, UINT64_MAX, IORING_REGISTER_ENABLE_RINGS,
 		  "IORING_REGISTER_ENABLE_RINGS"),
-	CALL(pwrite64, NONE, L),
+	CALL(pwrite64, C, L),
 
 	/* ---- the evictor's, which looks whether the swap file is whole ---- */
 	CALL(newfstatat, M | T | N, API),
@@ -187,7 +187,22 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL_WITH(clone, C, NONE, 0, UINT64_MAX, THREAD_FLAGS, "a thread"),
 	CALL(close, M | C | N, NONE),
 	CALL(recvfrom, C | N, NONE),
+	CALL(recvmsg, C, NONE),
 	CALL(sendto, C | N, NONE),
+
+	/* ---- a snapshot, by a thread of control's ---- */
+	IOCTL(KVM_CHECK_EXTENSION, C, NONE),
+	IOCTL(KVM_GET_CLOCK, C, NONE),
+	IOCTL(KVM_GET_CPUID2, C, NONE),
+	IOCTL(KVM_GET_DEBUGREGS, C, NONE),
+	IOCTL(KVM_GET_IRQCHIP, C, NONE),
+	IOCTL(KVM_GET_MSR_INDEX_LIST, C, NONE),
+	IOCTL(KVM_GET_PIT2, C, NONE),
+	IOCTL(KVM_GET_TSC_KHZ, C, NONE),
+	IOCTL(KVM_GET_VCPU_EVENTS, C, NONE),
+	IOCTL(KVM_GET_XCRS, C, NONE),
+	IOCTL(KVM_GET_XSAVE, C, NONE),
+	IOCTL(KVM_GET_XSAVE2, C, NONE),
 
 	/* ---- the terminal ---- */
 	IOCTL(TCGETS, M | S | G, NONE),
@@ -204,7 +219,7 @@ const struct sandbox_call sandbox_calls[] = {
 	IOCTL(KVM_GET_VCPU_MMAP_SIZE, M, NONE),
 	CALL(fcntl, M | N, NONE),
 	CALL(flock, M, NONE),
-	CALL(ftruncate, M | T, NONE),
+	CALL(ftruncate, M | T | C, NONE),
 	CALL(lseek, M | T | N, NONE),
 	CALL(unlinkat, M, NONE),
 	CALL(wait4, M, NONE),

@@ -60,6 +60,9 @@ static void vm_status(void *ctx, struct control_status *ret)
 	ret->counters.absent_bytes = MEMORY - ret->counters.resident_bytes;
 	ret->vcpu_count = 2;
 	ret->vcpus[1].stalls = 7;
+	ret->device_count = 5;
+	for (unsigned i = 0; i < ret->device_count; i++)
+		snprintf(ret->devices[i].name, sizeof(ret->devices[i].name), "dev%u", i);
 }
 
 static int set_paused(struct vm *vm, bool paused, struct err *e)
@@ -146,7 +149,7 @@ static bool obey(struct vm *vm, char *line)
 int main(int argc, char **argv)
 {
 	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop,
-						 vm_limit};
+						 vm_limit, NULL};
 	struct control_cfg cfg = {.path = argc == 2 ? argv[1] : ""};
 	struct vm vm = {.resident = MEMORY};
 	char line[512];

@@ -118,7 +118,7 @@ static inline int vm_limit(void *ctx, uint64_t bytes, struct err *e)
 }
 
 static const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume,
-					  vm_evict,  vm_stop,  vm_limit};
+					  vm_evict,  vm_stop,  vm_limit, NULL};
 
 /* ---- fixture ---- */
 

@@ -153,7 +153,26 @@ static int read_line(struct control_client *c, char line[static CONTROL_LINE_MAX
  */
 static int say(struct control_client *c, const char *line, size_t len, struct err *e)
 {
-	if (send(c->fd, line, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EPIPE &&
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(CONTROL_SNAPSHOT_FDS * sizeof(int))];
+	} ancillary = {.bytes = {0}};
+	/* It is only read. */
+	struct iovec from = {(void *)(uintptr_t)line, len};
+	struct msghdr msg = {.msg_iov = &from, .msg_iovlen = 1};
+
+	if (c->fds) {
+		msg.msg_control = &ancillary;
+		msg.msg_controllen = sizeof(ancillary);
+		ancillary.head = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(CONTROL_SNAPSHOT_FDS * sizeof(int)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+		};
+		memcpy(CMSG_DATA(&ancillary.head), c->fds, CONTROL_SNAPSHOT_FDS * sizeof(int));
+		c->fds = NULL;
+	}
+	if (sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EPIPE &&
 	    errno != ECONNRESET)
 		return err_sys(e, -errno, "asking");
 	return 0;
@@ -237,8 +256,11 @@ int control_client_ask(struct control_client *c, const struct control_request *r
 		if (starts_with(line, "error "))
 			return err_set(e, -EREMOTEIO, "%s", line + strlen("error "));
 		/* Each status begins with it. */
-		if (progress && starts_with(line, "state ") && *ret->state)
-			progress(ret);
+		if (starts_with(line, "state ") && *ret->state) {
+			if (progress)
+				progress(ret);
+			memset(ret, 0, sizeof(*ret));
+		}
 		rc = control_status_parse(line, ret);
 		if (rc < 0)
 			return err_set(e, -EPROTO, "an answer that makes no sense: %.80s", line);

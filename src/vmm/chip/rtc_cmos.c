@@ -232,3 +232,26 @@ void rtc_fini(struct rtc *r)
 {
 	pthread_mutex_destroy(&r->lock);
 }
+
+/* ---- snapshots ---- */
+
+void rtc_save(struct rtc *r, struct rtc_saved *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&r->lock);
+	ret->offset_s = r->offset_s;
+	ret->flags_s = r->flags_s;
+	ret->index = r->index;
+	memcpy(ret->memory, r->memory, sizeof(ret->memory));
+	pthread_mutex_unlock(&r->lock);
+}
+
+void rtc_restore(struct rtc *r, const struct rtc_saved *from)
+{
+	pthread_mutex_lock(&r->lock);
+	r->offset_s = from->offset_s;
+	r->flags_s = from->flags_s;
+	r->index = from->index % RTC_BYTES;
+	memcpy(r->memory, from->memory, sizeof(r->memory));
+	pthread_mutex_unlock(&r->lock);
+}

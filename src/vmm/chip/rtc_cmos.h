@@ -40,6 +40,17 @@ struct rtc {
 void rtc_init(struct rtc *r, rtc_now now, void *ctx);
 void rtc_fini(struct rtc *r);
 
+/* What a snapshot has of it. Time goes on meanwhile, as in a chip with a battery. */
+struct rtc_saved {
+	int64_t offset_s, flags_s;
+	uint8_t index;
+	uint8_t memory[RTC_BYTES];
+	uint8_t zero[7];
+};
+
+void rtc_save(struct rtc *r, struct rtc_saved *ret);
+void rtc_restore(struct rtc *r, const struct rtc_saved *from);
+
 /* For bus_add() with RTC_PORTS; dev is the struct rtc. */
 extern const struct bus_ops rtc_bus_ops;
 

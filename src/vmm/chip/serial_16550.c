@@ -2,6 +2,7 @@
 /* See serial_16550.h. Names of registers in comments: their sections of the data sheet. */
 #include "vmm/chip/serial_16550.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -59,6 +60,10 @@ enum {
 };
 
 /* ---- interrupts ---- */
+
+/* The registers of struct serial that a snapshot has by the same name. */
+#define SERIAL_SAVED(X) \
+	X(ier) X(lcr) X(mcr) X(scr) X(dll) X(dlm) X(fcr) X(lsr_errors) X(msr_deltas) X(lines)
 
 static unsigned rx_capacity(const struct serial *s)
 {
@@ -424,4 +429,49 @@ void serial_set_modem(struct serial *s, uint8_t lines)
 	modem_changed(s, before);
 	irq_update(s);
 	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- snapshots ---- */
+
+void serial_save(struct serial *s, struct serial_saved *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&s->lock);
+#define SAVE(name) ret->name = s->name;
+	SERIAL_SAVED(SAVE)
+#undef SAVE
+	ret->thre_pending = s->thre_pending;
+	ret->rx_len = s->rx.len;
+	for (unsigned i = 0; i < s->rx.len; i++) {
+		unsigned at = (s->rx.head + i) % SERIAL_FIFO_BYTES;
+
+		ret->rx[i] = s->rx.byte[at];
+		ret->rx_is_break[i] = s->rx.is_break[at];
+	}
+	ret->backlog_len = s->backlog.len;
+	for (unsigned i = 0; i < s->backlog.len; i++)
+		ret->backlog[i] = s->backlog.byte[(s->backlog.head + i) % SERIAL_BACKLOG_BYTES];
+	pthread_mutex_unlock(&s->lock);
+}
+
+int serial_restore(struct serial *s, const struct serial_saved *from)
+{
+	if (from->rx_len > SERIAL_FIFO_BYTES || from->backlog_len > SERIAL_BACKLOG_BYTES)
+		return -EINVAL;
+	pthread_mutex_lock(&s->lock);
+#define RESTORE(name) s->name = from->name;
+	SERIAL_SAVED(RESTORE)
+#undef RESTORE
+	s->thre_pending = from->thre_pending;
+	s->rx.head = s->backlog.head = 0;
+	s->rx.len = from->rx_len;
+	for (unsigned i = 0; i < from->rx_len; i++) {
+		s->rx.byte[i] = from->rx[i];
+		s->rx.is_break[i] = from->rx_is_break[i];
+	}
+	s->backlog.len = from->backlog_len;
+	memcpy(s->backlog.byte, from->backlog, from->backlog_len);
+	irq_update(s);
+	pthread_mutex_unlock(&s->lock);
+	return 0;
 }

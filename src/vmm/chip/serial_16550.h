@@ -82,6 +82,22 @@ void serial_push_break(struct serial *s);
 /* The other side changes its modem lines: a set of enum serial_modem. */
 void serial_set_modem(struct serial *s, uint8_t lines);
 
+/* What a snapshot has of it, input that nobody has read yet included. */
+struct serial_saved {
+	uint8_t ier, lcr, mcr, scr, dll, dlm, fcr, lsr_errors, msr_deltas, lines;
+	uint8_t thre_pending;
+	uint8_t zero;
+	uint32_t rx_len;
+	uint32_t backlog_len;
+	uint8_t rx[SERIAL_FIFO_BYTES], rx_is_break[SERIAL_FIFO_BYTES];
+	uint8_t backlog[SERIAL_BACKLOG_BYTES];
+};
+
+/* The guest stands still. */
+void serial_save(struct serial *s, struct serial_saved *ret);
+/* Into one that was just made. 0, or -EINVAL: no chip is in that state. Drives its line. */
+int serial_restore(struct serial *s, const struct serial_saved *from);
+
 /* For bus_add() with SERIAL_PORTS; dev is the struct serial. */
 extern const struct bus_ops serial_bus_ops;
 

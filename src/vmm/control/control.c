@@ -5,7 +5,9 @@
  * read: a client that does not read can hold up itself alone.
  *
  * Clients and everything else in struct control belong to the server's thread, but for `job`,
- * which the eviction's thread has between its start and its word over wake_fd.
+ * which its thread has between its start and its word over wake_fd.
+ *
+ * longer than 800 lines because events, jobs and requests are three ways to the same peers.
  */
 #include "vmm/control/control.h"
 
@@ -34,7 +36,7 @@ enum peer_state {
 	PEER_FREE,
 	PEER_GREETING, /* has not said which version it speaks */
 	PEER_READY,    /* may ask */
-	PEER_EVICTING, /* has asked for the eviction that is under way */
+	PEER_WAITING, /* has asked for the job that is under way */
 	PEER_STOPPING, /* has been told that the VM will end: waits for us to hang up */
 	PEER_FOLLOWING, /* hears of events, and asks nothing any more */
 	PEER_CLOSING,  /* gets what is in `out`, no more */
@@ -48,17 +50,19 @@ struct peer {
 	unsigned requests;
 	uint64_t lost; /* events that a follower was too slow for */
 	struct control_lines in;
+	int fds[CONTROL_SNAPSHOT_FDS]; /* what has come with its lines; -1: nothing */
 	size_t out_sent, out_len;
 	char out[CONTROL_ANSWER_MAX + CONTROL_LINE_MAX];
 };
 
-/* The eviction. */
+/* An eviction, or a snapshot. */
 struct job {
 	bool running; /* there is a thread to join */
 	pthread_t thread;
 	atomic_bool cancel, done;
-	uint64_t bytes;
-	uint64_t resident; /* valid when done, as are rc and e */
+	struct control_request request;
+	int fds[CONTROL_SNAPSHOT_FDS]; /* of a snapshot; closed when the thread is joined */
+	uint64_t resident; /* of an eviction; valid when done, as are rc and e */
 	int rc;
 	struct err e;
 };
@@ -144,12 +148,22 @@ static void peer_done(struct control *c, struct peer *p)
 	peer_put(p, "ok\n", 3);
 }
 
+static void fds_close(int fds[static CONTROL_SNAPSHOT_FDS])
+{
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
 static void peer_drop(struct control *c, struct peer *p)
 {
-	/* Nobody waits for the eviction any more: Ctrl-C of its client ends it. */
-	if (p->state == PEER_EVICTING)
+	/* Nobody waits for the job any more: Ctrl-C of its client ends it. */
+	if (p->state == PEER_WAITING)
 		atomic_store(&c->job.cancel, true);
 	close(p->fd);
+	fds_close(p->fds);
 	p->state = PEER_FREE;
 }
 
@@ -297,22 +311,31 @@ static void follow(struct control *c, struct peer *p)
 	put_event(p, &ev);
 }
 
-/* ---- the eviction ---- */
+/* ---- the job ---- */
+
+static int run_eviction(struct control *c, struct job *j)
+{
+	uint64_t bytes = j->request.bytes;
+	int rc = c->ops->evict(c->ctx, bytes, &j->cancel, &j->resident, &j->e);
+
+	/* Everything that can be has no goal that could be missed. */
+	if (rc == 0 && bytes > 0 && j->resident > bytes)
+		rc = err_set(&j->e, -EAGAIN,
+			     "%s stay resident, at most %s were asked for: the guest fetched it "
+			     "back meanwhile, or it is pinned; pause the VM first, or leave it "
+			     "more", SIZE_WORD(j->resident), SIZE_WORD(bytes));
+	return rc;
+}
 
 static void *job_thread(void *arg)
 {
 	struct control *c = arg;
 	struct job *j = &c->job;
-	uint64_t resident = 0;
 
-	j->rc = c->ops->evict(c->ctx, j->bytes, &j->cancel, &resident, &j->e);
-	j->resident = resident;
-	/* Everything that can be has no goal that could be missed. */
-	if (j->rc == 0 && j->bytes > 0 && resident > j->bytes)
-		j->rc = err_set(&j->e, -EAGAIN,
-				"%s stay resident, at most %s were asked for: the guest fetched "
-				"it back meanwhile, or it is pinned; pause the VM first, or leave "
-				"it more", SIZE_WORD(resident), SIZE_WORD(j->bytes));
+	if (j->request.verb == CONTROL_EVICT)
+		j->rc = run_eviction(c, j);
+	else
+		j->rc = c->ops->snapshot(c->ctx, j->fds[0], j->fds[1], &j->cancel, &j->e);
 	atomic_store(&j->done, true);
 	wake(c);
 	return NULL;
@@ -331,49 +354,67 @@ static int start_thread(pthread_t *t, void *(*run)(void *), void *arg)
 	return -rc;
 }
 
-static void evict(struct control *c, struct peer *p, uint64_t bytes)
+/* 0, or why not. */
+static int may_begin(const struct control *c, const struct peer *p,
+		     const struct control_request *r, struct err *e)
+{
+	if (r->verb == CONTROL_EVICT && !c->ops->evict)
+		return err_set(e, -EOPNOTSUPP, "this VM cannot evict; run it with --swap");
+	if (r->verb == CONTROL_SNAPSHOT && !c->ops->snapshot)
+		return err_set(e, -EOPNOTSUPP, "this VM cannot be saved");
+	if (r->verb == CONTROL_SNAPSHOT && p->fds[CONTROL_SNAPSHOT_FDS - 1] < 0)
+		return err_set(e, -EINVAL, "a snapshot's files have not come with the request");
+	if (c->job.running)
+		return err_set(e, -EBUSY, "%s is under way; try again when it is done",
+			       c->job.request.verb == CONTROL_EVICT ? "an eviction"
+								    : "a snapshot");
+	return 0;
+}
+
+static void begin_job(struct control *c, struct peer *p, const struct control_request *r)
 {
 	struct job *j = &c->job;
 	struct err e;
-	int rc = 0;
+	int rc = may_begin(c, p, r, &e);
 
-	if (!c->ops->evict)
-		rc = err_set(&e, -EOPNOTSUPP, "this VM cannot evict; run it with --swap");
-	else if (j->running)
-		rc = err_set(&e, -EBUSY, "an eviction is under way; try again when it is done");
 	if (rc == 0) {
 		atomic_store(&j->cancel, false);
 		atomic_store(&j->done, false);
-		j->bytes = bytes;
+		j->request = *r;
+		j->resident = 0;
 		j->e = (struct err){0};
+		memcpy(j->fds, p->fds, sizeof(j->fds));
 		rc = start_thread(&j->thread, job_thread, c);
 		if (rc < 0)
 			(void)err_sys(&e, rc, "starting a thread");
 	}
 	if (rc < 0) {
+		fds_close(p->fds);
 		peer_failed(p, &e);
 		return;
 	}
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
+		p->fds[i] = -1;
 	j->running = true;
-	p->state = PEER_EVICTING;
+	p->state = PEER_WAITING;
 	c->progress_ns = now_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
 }
 
-static struct peer *evicting_peer(struct control *c)
+static struct peer *waiting_peer(struct control *c)
 {
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		if (c->peers[i].state == PEER_EVICTING)
+		if (c->peers[i].state == PEER_WAITING)
 			return &c->peers[i];
 	return NULL;
 }
 
 static void peer_advance(struct control *c, struct peer *p);
 
-/* The eviction's end, and its progress meanwhile: its client is never left in silence. */
+/* The job's end, and its progress meanwhile: its client is never left in silence. */
 static void watch_job(struct control *c)
 {
 	struct job *j = &c->job;
-	struct peer *p = evicting_peer(c);
+	struct peer *p = waiting_peer(c);
 	bool done = j->running && atomic_load(&j->done);
 
 	if (done) {
@@ -381,8 +422,9 @@ static void watch_job(struct control *c)
 						 .resident_bytes = j->resident};
 
 		pthread_join(j->thread, NULL);
+		fds_close(j->fds);
 		j->running = false;
-		if (j->rc == 0)
+		if (j->rc == 0 && j->request.verb == CONTROL_EVICT)
 			tell(c, ev);
 	}
 	if (!p || (!done && now_ns() < c->progress_ns))
@@ -478,7 +520,8 @@ static void serve_request(struct control *c, struct peer *p, const char *line)
 	}
 	switch (r.verb) {
 	case CONTROL_EVICT:
-		evict(c, p, r.bytes);
+	case CONTROL_SNAPSHOT:
+		begin_job(c, p, &r);
 		return;
 	case CONTROL_STOP:
 		serve_stop(c, p);
@@ -525,7 +568,7 @@ static void peer_advance(struct control *c, struct peer *p)
 			peer_drop(c, p);
 			return;
 		}
-		if (p->state == PEER_EVICTING || p->state == PEER_STOPPING)
+		if (p->state == PEER_WAITING || p->state == PEER_STOPPING)
 			return;
 		int rc = control_lines_take(&p->in, line, &e);
 
@@ -541,9 +584,37 @@ static void peer_advance(struct control *c, struct peer *p)
 	}
 }
 
+/* Keeps a whole set of descriptors, the last; others are closed at once. */
+static void take_fds(struct peer *p, struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t bytes = c->cmsg_len - CMSG_LEN(0);
+		int fd;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		if (bytes == sizeof(p->fds) && !(msg->msg_flags & MSG_CTRUNC)) {
+			fds_close(p->fds);
+			memcpy(p->fds, CMSG_DATA(c), sizeof(p->fds));
+			continue;
+		}
+		for (size_t at = 0; at + sizeof(fd) <= bytes; at += sizeof(fd)) {
+			memcpy(&fd, CMSG_DATA(c) + at, sizeof(fd));
+			close(fd);
+		}
+	}
+}
+
 static void peer_read(struct control *c, struct peer *p)
 {
-	ssize_t n = recv(p->fd, p->in.buf + p->in.len, control_lines_room(&p->in), MSG_DONTWAIT);
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(CONTROL_SNAPSHOT_FDS * sizeof(int))];
+	} ancillary;
+	struct iovec to = {p->in.buf + p->in.len, control_lines_room(&p->in)};
+	struct msghdr msg = {.msg_iov = &to, .msg_iovlen = 1, .msg_control = &ancillary,
+			     .msg_controllen = sizeof(ancillary)};
+	ssize_t n = recvmsg(p->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -551,6 +622,7 @@ static void peer_read(struct control *c, struct peer *p)
 		peer_drop(c, p);
 		return;
 	}
+	take_fds(p, &msg);
 	/* It will send no more; half a line is none. */
 	if (n == 0)
 		p->state = PEER_CLOSING;
@@ -600,6 +672,8 @@ static void accept_peer(struct control *c)
 	p->deadline_ns = now_ns() + c->idle_ns;
 	p->requests = 0;
 	p->in.len = 0;
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
+		p->fds[i] = -1;
 	p->out_sent = p->out_len = 0;
 	peer_put(p, hello, (size_t)n);
 	peer_advance(c, p);
@@ -630,7 +704,7 @@ static int timeout_ms(const struct control *c, bool accepting)
 
 		if (has_deadline(p))
 			next = min_u64(next, p->deadline_ns);
-		else if (p->state == PEER_EVICTING)
+		else if (p->state == PEER_WAITING)
 			next = min_u64(next, c->progress_ns);
 	}
 	if (is_followed(c))
@@ -750,6 +824,7 @@ void control_stop(struct control *c)
 	if (c->job.running) {
 		atomic_store(&c->job.cancel, true);
 		pthread_join(c->job.thread, NULL);
+		fds_close(c->job.fds);
 	}
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		if (c->peers[i].state != PEER_FREE)

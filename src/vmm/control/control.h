@@ -5,7 +5,7 @@
  * how long; what is done is behind `struct control_ops`. The language is control_proto.h.
  *
  * Everything a client can make it use is bounded by the numbers below, and no client waits
- * for another: sockets never block, and an eviction has a thread of its own.
+ * for another: sockets never block, and an eviction or a snapshot has a thread of its own.
  *
  * Tests: tests/unit/control_test.c, control_clients_test.c; tests/fault/control_test.c.
  */
@@ -53,6 +53,12 @@ struct control_ops {
 	 * is so. NULL: not possible in this VM.
 	 */
 	int (*limit)(void *ctx, uint64_t bytes, struct err *e);
+	/*
+	 * Writes the VM to two files; by the thread that evictions have, and cancelled as they are.
+	 * The descriptors are the server's. NULL: not possible in this VM.
+	 */
+	int (*snapshot)(void *ctx, int state_fd, int memory_fd, const atomic_bool *cancel,
+			struct err *e);
 };
 
 struct control_cfg {

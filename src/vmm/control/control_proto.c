@@ -20,6 +20,7 @@ static const struct {
 	[CONTROL_STOP] = {"stop", false},
 	[CONTROL_LIMIT] = {"limit", true},
 	[CONTROL_FOLLOW] = {"follow", false},
+	[CONTROL_SNAPSHOT] = {"snapshot", false},
 };
 
 _Static_assert(ARRAY_LEN(verbs) == CONTROL_VERBS, "a word for each");

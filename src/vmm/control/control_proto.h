@@ -30,8 +30,12 @@ enum control_verb {
 	CONTROL_STOP,
 	CONTROL_LIMIT,
 	CONTROL_FOLLOW,
+	CONTROL_SNAPSHOT, /* with it come CONTROL_SNAPSHOT_FDS descriptors (SCM_RIGHTS) */
 	CONTROL_VERBS,
 };
+
+/* The files that the snapshot is written to: state, memory. The VM may open none itself. */
+#define CONTROL_SNAPSHOT_FDS 2u
 
 struct control_request {
 	enum control_verb verb;

@@ -11,12 +11,13 @@
 #include "vmm/boot/load_file.h"
 #include "vmm/chip/cpuid.h"
 #include "vmm/machine/machine_parts.h"
+#include "vmm/machine/machine_snap.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/memory/guest_touch.h"
 
 static int check_cfg(const struct machine_cfg *c, struct err *e)
 {
-	if (!c->kernel)
+	if (!c->kernel == !c->restore)
 		return err_set(e, -EINVAL, "machine: no kernel");
 	if (c->cpus < 1 || c->cpus > MACHINE_CPUS_MAX)
 		return err_set(e, -EINVAL, "machine: %u processors, not 1 to %u", c->cpus,
@@ -48,6 +49,11 @@ static int build_memory(struct machine *m, struct err *e)
 	if (m->cfg.source.uri)
 		rc = apf_source_add(m->apf, m->cfg.source.gpa, m->cfg.source.bytes,
 				    m->cfg.source.uri, 0, NULL, &ae);
+	if (rc == 0 && m->cfg.restore)
+		rc = apf_source_add(m->apf, 0, m->mem.low_bytes, m->cfg.restore_uri, 0, NULL, &ae);
+	if (rc == 0 && m->cfg.restore && m->mem.high_bytes)
+		rc = apf_source_add(m->apf, GUEST_HIGH_GPA, m->mem.high_bytes, m->cfg.restore_uri,
+				    m->mem.low_bytes, NULL, &ae);
 	if (rc == 0)
 		rc = apf_start(m->apf, &ae);
 	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
@@ -92,7 +98,9 @@ static int build_vcpus(struct machine *m, struct err *e)
 	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {
 		rc = open_vcpu(m, i, e);
 		cpuid_set_id(c, i);
-		if (rc == 0)
+		if (rc == 0 && m->cfg.restore)
+			rc = machine_restore_cpuid(m, i, c, e);
+		else if (rc == 0)
 			rc = kvmp_vcpu_set_cpuid(m->vcpus[i].fd, i, c, e);
 	}
 	free(c);
@@ -175,7 +183,7 @@ static int build(struct machine *m, struct err *e)
 	if (rc == 0)
 		rc = machine_devices_open(m, e);
 	if (rc == 0)
-		rc = load(m, e);
+		rc = m->cfg.restore ? machine_restore(m, e) : load(m, e);
 	/* Last: from here on a terminal may be raw. */
 	if (rc == 0)
 		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd,
@@ -199,6 +207,7 @@ int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err
 		m->vcpus[i].fd = -1;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->resumed, NULL);
+	pthread_cond_init(&m->froze, NULL);
 	rc = build(m, e);
 	if (rc < 0) {
 		machine_close(m);
@@ -227,6 +236,7 @@ void machine_close(struct machine *m)
 		close(m->kvm_fd);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
+	pthread_cond_destroy(&m->froze);
 	pthread_cond_destroy(&m->resumed);
 	pthread_mutex_destroy(&m->lock);
 	free(m);

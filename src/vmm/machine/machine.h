@@ -47,6 +47,8 @@
  */
 #define MACHINE_RNG_BYTES_PER_S (1ull << 20)
 
+struct snap_in;
+
 struct machine_disk {
 	const char *path;
 	bool read_only;
@@ -96,6 +98,13 @@ struct machine_cfg {
 		uint64_t bytes;
 		const char *uri;
 	} source;
+	/*
+	 * A snapshot's state (machine_snap.h), and what stands behind its memory: nothing is
+	 * loaded, and kernel is NULL. What it describes is the caller's to have put here. NULL:
+	 * none.
+	 */
+	const struct snap_in *restore;
+	const char *restore_uri;
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;

@@ -10,6 +10,7 @@
 
 #include "vmm/control/control_proto.h"
 #include "vmm/machine/machine_parts.h"
+#include "vmm/machine/machine_snap.h"
 
 /* One command of the library evicts so much, so that it need not be waited for to cancel. */
 #define EVICT_STEP_BYTES (16ull << 20)
@@ -123,6 +124,14 @@ static int evict_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64
 	return 0;
 }
 
+static int snapshot_vm(void *ctx, int state_fd, int memory_fd, const atomic_bool *cancel,
+		       struct err *e)
+{
+	struct machine_control *mc = ctx;
+
+	return machine_snapshot(mc->m, state_fd, memory_fd, cancel, e);
+}
+
 static int stop_vm(void *ctx, struct err *e)
 {
 	struct machine_control *mc = ctx;
@@ -146,6 +155,7 @@ static const struct control_ops ops = {
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.evict = evict_vm,
+	.snapshot = snapshot_vm,
 	.stop = stop_vm,
 	.limit = limit_vm,
 };

@@ -135,6 +135,7 @@ static int open_file(struct machine *m, const struct machine_disk *cfg, struct m
 
 	d->m = m;
 	d->path = cfg->path;
+	d->full_path = realpath(cfg->path, NULL);
 	d->report = cfg->report;
 	rc = blk_file_open(&d->file, cfg->path, flags, &d->backing, e);
 	if (rc < 0)
@@ -353,6 +354,7 @@ void machine_devices_close(struct machine *m)
 		if (m->disks[i].is_open)
 			virtio_blk_close(&m->disks[i].blk);
 		blk_file_close(&m->disks[i].file);
+		free(m->disks[i].full_path);
 	}
 	free(m->disks);
 	m->disks = NULL;

@@ -2,7 +2,8 @@
 /*
  * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
  * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
- * host fails, machine_watch.c for a guest that does not do what one expects.
+ * host fails, machine_watch.c for a guest that does not do what one expects, machine_snap.c for
+ * snapshots.
  */
 #ifndef VMM_MACHINE_PARTS_H
 #define VMM_MACHINE_PARTS_H
@@ -67,6 +68,7 @@ struct machine_watch {
 struct machine_blk {
 	struct machine *m;
 	const char *path;
+	char *full_path; /* absolute, as it was when it was opened; NULL: it cannot be told */
 	struct blk_file file;
 	struct blk_backing backing;
 	struct virtio_blk blk;
@@ -120,6 +122,9 @@ struct machine {
 	char note[ERR_TEXT_MAX]; /* what machine_watch.c has to say; "": nothing */
 	bool running;
 	bool go;    /* vCPUs may run the guest */
+	bool freeze;        /* vCPUs shall stay out of the guest: machine_snap.c */
+	unsigned frozen;    /* so many do */
+	pthread_cond_t froze; /* one more does */
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
 	enum machine_end end;
@@ -143,6 +148,9 @@ void machine_thread_begins(struct machine *m, enum machine_thread which);
 void *machine_vcpu_thread(void *arg);
 /* CPU time of its thread. Any thread; also after machine_run. */
 uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index);
+
+/* machine_snap.c: where a vCPU's run was interrupted, and before it begins. */
+void machine_rest(struct machine_vcpu *v);
 
 /* machine_run.c: the first end or failure counts. Any thread. */
 void machine_end(struct machine *m, enum machine_end end, uint32_t status);

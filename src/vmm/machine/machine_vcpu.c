@@ -174,6 +174,7 @@ void *machine_vcpu_thread(void *arg)
 		int rc = apf_vcpu_run(v->apf);
 
 		if (rc == -EINTR) {
+			machine_rest(v);
 			machine_watch_look(v);
 			continue;
 		}

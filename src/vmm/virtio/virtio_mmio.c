@@ -653,3 +653,95 @@ void virtio_mmio_close(struct virtio_mmio *v)
 	pthread_mutex_destroy(&v->lock);
 	memset(v, 0, sizeof(*v));
 }
+
+/* ---- snapshots ---- */
+
+_Static_assert(VIRTIO_QUEUES_MAX <= VIRTIO_SAVED_QUEUES, "each is saved");
+
+void virtio_mmio_hold(struct virtio_mmio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	quiesce_locked(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void virtio_mmio_release(struct virtio_mmio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	resume_locked(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void virtio_mmio_save(struct virtio_mmio *v, struct virtio_mmio_saved *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&v->lock);
+	ASSERT(v->waiting_idle && !v->busy);
+	ret->status = v->status;
+	ret->interrupts = v->interrupts;
+	ret->generation = v->generation;
+	ret->device_features_sel = v->device_features_sel;
+	ret->driver_features_sel = v->driver_features_sel;
+	ret->queue_sel = v->queue_sel;
+	ret->driver_features = v->driver_features;
+	memcpy(ret->config, v->config, sizeof(ret->config));
+	for (unsigned i = 0; i < v->cfg.ops->queues; i++) {
+		const struct virtio_mmio_queue *q = &v->queues[i];
+
+		ret->queues[i].size = q->ring.size;
+		ret->queues[i].ready = q->ready;
+		ret->queues[i].kicked = q->kicked;
+		ret->queues[i].avail_next = q->ring.avail_next;
+		ret->queues[i].used_next = q->ring.used_next;
+		ret->queues[i].desc = q->ring.desc.v;
+		ret->queues[i].avail = q->ring.avail.v;
+		ret->queues[i].used = q->ring.used.v;
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+static int restore_queue(struct virtio_mmio *v, unsigned i, const struct virtio_mmio_saved *from)
+{
+	struct virtio_mmio_queue *q = &v->queues[i];
+
+	q->ring.size = from->queues[i].size;
+	q->ring.desc.v = from->queues[i].desc;
+	q->ring.avail.v = from->queues[i].avail;
+	q->ring.used.v = from->queues[i].used;
+	if (!from->queues[i].ready)
+		return 0;
+	if (virtq_start(&q->ring, v->cfg.mem, from->driver_features) < 0)
+		return -EINVAL;
+	q->ring.avail_next = from->queues[i].avail_next;
+	q->ring.used_next = from->queues[i].used_next;
+	q->ready = true;
+	/* A look at an empty ring does no harm, and asks to be notified. */
+	q->kicked = true;
+	return 0;
+}
+
+int virtio_mmio_restore(struct virtio_mmio *v, const struct virtio_mmio_saved *from)
+{
+	int rc = 0;
+
+	if (from->status & ~(STATUS_ALL | VIRTIO_NEEDS_RESET) ||
+	    from->driver_features & ~offered(v))
+		return -EINVAL;
+	pthread_mutex_lock(&v->lock);
+	for (unsigned i = 0; rc == 0 && i < v->cfg.ops->queues; i++)
+		rc = restore_queue(v, i, from);
+	if (rc == 0) {
+		v->status = from->status;
+		v->interrupts = from->interrupts & (VIRTIO_INT_USED | VIRTIO_INT_CONFIG);
+		v->generation = from->generation;
+		v->device_features_sel = from->device_features_sel;
+		v->driver_features_sel = from->driver_features_sel;
+		v->queue_sel = from->queue_sel;
+		v->driver_features = from->driver_features;
+		memcpy(v->config, from->config, sizeof(v->config));
+		irq_set(&v->cfg.irq, v->interrupts != 0);
+		pthread_cond_broadcast(&v->changed);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return rc;
+}

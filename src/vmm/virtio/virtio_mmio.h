@@ -31,6 +31,7 @@
 #define VIRTIO_MMIO_BYTES 0x200u /* of the bus: registers, then configuration space */
 #define VIRTIO_CONFIG_BYTES 0x100u
 #define VIRTIO_QUEUES_MAX 2u
+#define VIRTIO_SAVED_QUEUES 8u /* room for devices with more */
 
 /* Device status (2.1). */
 enum virtio_status {
@@ -181,6 +182,36 @@ bool virtio_mmio_work(struct virtio_mmio *v);
 
 /* Changes the configuration space and tells the driver. Any thread. */
 void virtio_mmio_config_set(struct virtio_mmio *v, size_t off, const void *bytes, size_t len);
+
+/*
+ * Until release no request is begun, and none is in hand: one that was is finished, or dropped to
+ * be begun anew. Waits for the backing file, not for guest memory that can be had. Any thread.
+ */
+void virtio_mmio_hold(struct virtio_mmio *v);
+void virtio_mmio_release(struct virtio_mmio *v);
+
+/* What a snapshot has of a device: its registers and where it is in its rings. */
+struct virtio_mmio_saved {
+	uint32_t status, interrupts, generation;
+	uint32_t device_features_sel, driver_features_sel, queue_sel;
+	uint64_t driver_features;
+	uint8_t config[VIRTIO_CONFIG_BYTES];
+	struct {
+		uint32_t size;
+		uint8_t ready, kicked;
+		uint16_t avail_next, used_next;
+		uint8_t zero[6];
+		uint64_t desc, avail, used;
+	} queues[VIRTIO_SAVED_QUEUES];
+};
+
+/* Between hold and release. */
+void virtio_mmio_save(struct virtio_mmio *v, struct virtio_mmio_saved *ret);
+/*
+ * Into one that was just made, of the same kind. 0, or -EINVAL: it offers less than the driver
+ * took, or no device is in that state. Drives its line, and serves what its rings hold.
+ */
+int virtio_mmio_restore(struct virtio_mmio *v, const struct virtio_mmio_saved *from);
 
 /* For bus_add() with VIRTIO_MMIO_BYTES; dev is the struct virtio_mmio. */
 extern const struct bus_ops virtio_mmio_bus_ops;

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf restore`: a snapshot's description becomes what `asyncpf run` is given, and the run is
+ * the same. Test: tests/lab/snapshot_test.py.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/opts.h"
+#include "cli/run/run.h"
+#include "cli/snap/snap_dir.h"
+#include "vmm/machine/machine_snap.h"
+
+struct restore_line {
+	struct run_opts run;
+	const char *source;
+	const char *user;
+	unsigned io;
+	unsigned sandbox;
+};
+
+static const char *const sandbox_names[] = {"on", "strict", "off", NULL};
+
+static const struct opt rows[] = {
+	{OPT_TEXT(struct restore_line, source), .name = "source", .arg = "URI",
+	 .help = "Where its memory comes from; default the file 'memory' in DIR."},
+	{OPT_SIZE(struct restore_line, run.machine.apf.resident_max), .name = "resident-max",
+	 .arg = "SIZE", .min = 4ull << 20, .max = MACHINE_MEMORY_MAX,
+	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
+	{OPT_TEXT(struct restore_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
+	 .help = "Where cold memory goes, as with 'asyncpf run'."},
+	{OPT_CHOICE(struct restore_line, io), .name = "io", .arg = "WORD",
+	 .choices = cli_io_names, .help = CLI_IO_HELP},
+	{OPT_TEXT(struct restore_line, run.control), .name = "control", .arg = "SOCKET",
+	 .help = "Make a control socket there."},
+	{OPT_TEXT(struct restore_line, user), .name = "user", .arg = "USER",
+	 .help = "Become USER once everything is open; for root."},
+	{OPT_CHOICE(struct restore_line, sandbox), .name = "sandbox", .arg = "WORD",
+	 .choices = sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
+	{OPT_FLAG(struct restore_line, run.stats), .name = "stats",
+	 .help = "Show how faults were served at the end, on standard error."},
+	{OPT_TEXT(struct restore_line, run.trace), .name = "trace", .arg = "FILE",
+	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
+	{OPT_TEXT(struct restore_line, run.json), .name = "json", .arg = "FILE",
+	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
+		 "output, as its last line."},
+	{OPT_FLAG(struct restore_line, run.quiet), .name = "quiet",
+	 .help = "Say nothing but what the guest prints and errors."},
+	{.name = NULL},
+};
+
+static const struct opts table = {
+	.verb = "restore",
+	.about = "Runs a snapshot on. Its memory comes as the guest touches it, and disks are\n"
+		 "opened where they were. Exit codes are those of 'asyncpf run'.",
+	.operands = "DIR",
+	.operands_min = 1,
+	.operands_max = 1,
+	.rows = rows,
+};
+
+static int take_disks(struct machine_cfg *m, const struct snap_in *in, struct err *e)
+{
+	for (unsigned i = 0; i < m->disks_count; i++) {
+		struct machine_disk_saved s;
+		const char *path;
+		int rc = machine_disk_saved_get(in, i, &s, &path, e);
+
+		if (rc < 0)
+			return rc;
+		m->disks[i] = (struct machine_disk){
+			.path = path,
+			.read_only = s.read_only,
+			.raw = s.raw,
+			.report = s.report,
+			.bytes_per_s = s.bytes_per_s,
+			.requests_per_s = s.requests_per_s,
+		};
+	}
+	return 0;
+}
+
+/* From the description into what is run. */
+static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
+{
+	struct machine_cfg *m = &l->run.machine;
+	struct machine_saved s;
+	int rc = machine_saved_get(in, &s, e);
+
+	if (rc < 0)
+		return rc;
+	m->restore = in;
+	m->memory_bytes = s.memory_bytes;
+	m->cpus = s.cpus;
+	m->rng_bytes_per_s = s.rng_bytes_per_s;
+	m->exit_port = s.exit_port;
+	m->disks_count = s.disks;
+	m->apf.faults = (enum apf_faults)s.faults;
+	m->apf.abi = (enum apf_abi)s.abi;
+	m->apf.faults_max = s.outstanding;
+	m->apf.io = (enum apf_io)l->io;
+	l->run.sandbox = (enum run_sandbox)l->sandbox;
+	return take_disks(m, in, e);
+}
+
+static int check(struct restore_line *l, struct err *e)
+{
+	const struct apf_config *a = &l->run.machine.apf;
+
+	if (a->resident_max && !a->swap)
+		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
+			       "name a file with --swap");
+	if (l->user && l->sandbox == RUN_SANDBOX_OFF)
+		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
+			       "the sandbox that becomes another user; leave one out");
+	return l->user ? sandbox_user_parse(l->user, &l->run.user, e) : 0;
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT};
+	struct snap_in in;
+	struct err e = {0};
+	char *uri = NULL;
+	int operand, code;
+	int r;
+
+	apf_config_init(&l.run.machine.apf);
+	r = cli_begin(&table, argc, argv, &l, &operand);
+
+	if (r >= 0)
+		return r;
+	l.run.machine.apf.sigbus_handler = 1;
+	if (check(&l, &e) < 0) {
+		cli_error("%s", e.text);
+		return CLI_USAGE;
+	}
+	if (snap_dir_read(argv[operand], &in, &e) < 0)
+		return cli_refused(&e);
+	if (!l.source && asprintf(&uri, "%s/memory", argv[operand]) < 0)
+		uri = NULL;
+	l.run.machine.restore_uri = l.source ? l.source : uri;
+	if (take(&l, &in, &e) < 0 || run_files_check(&l.run, &e) < 0)
+		code = cli_refused(&e);
+	else
+		code = run_main(&l.run);
+	snap_in_free(&in);
+	free(uri);
+	return code;
+}

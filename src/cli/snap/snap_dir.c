@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See snap_dir.h. */
+#include "cli/snap/snap_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/json/json.h"
+#include "vmm/machine/machine_snap.h"
+
+#define FORMAT 1u
+enum { STATE, MEMORY };
+static const char *const names[CONTROL_SNAPSHOT_FDS] = {[STATE] = "state", [MEMORY] = "memory"};
+#define DESCRIPTION "snapshot.json"
+
+/* The folder that `path` is in. */
+static int open_parent(struct snap_dir *d, struct err *e)
+{
+	char *copy = strdup(d->path);
+
+	if (!copy)
+		return err_sys(e, -ENOMEM, "snapshot");
+	d->parent_fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->parent_fd < 0)
+		err_sys(e, -errno, "cannot write %.150s: its folder", d->path);
+	free(copy);
+	return d->parent_fd < 0 ? e->code : 0;
+}
+
+int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
+{
+	struct stat st;
+	int rc;
+
+	*d = (struct snap_dir){.path = path, .parent_fd = -1, .fd = -1, .fds = {-1, -1}};
+	if (lstat(path, &st) == 0)
+		return err_set(e, -EEXIST, "cannot write %.150s: it exists; remove it, or name "
+			       "another folder", path);
+	rc = open_parent(d, e);
+	if (rc < 0)
+		return rc;
+	if (asprintf(&d->temp, "%s.%d.part", path, (int)getpid()) < 0) {
+		d->temp = NULL;
+		rc = err_sys(e, -ENOMEM, "snapshot");
+	} else if (mkdir(d->temp, 0700) < 0) {
+		rc = err_sys(e, -errno, "cannot make %.150s", d->temp);
+		free(d->temp);
+		d->temp = NULL;
+	} else {
+		d->fd = open(d->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	}
+	for (unsigned i = 0; rc == 0 && i < CONTROL_SNAPSHOT_FDS; i++) {
+		d->fds[i] = openat(d->fd, names[i],
+				   O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (d->fds[i] < 0)
+			rc = err_sys(e, -errno, "cannot make %.120s/%s", d->temp, names[i]);
+	}
+	if (rc < 0)
+		snap_dir_end(d);
+	return rc;
+}
+
+static void describe_disks(struct json *j, const struct snap_in *in, unsigned count)
+{
+	json_array_open(j, "disks");
+	for (unsigned i = 0; i < count; i++) {
+		struct machine_disk_saved disk;
+		const char *path;
+
+		if (machine_disk_saved_get(in, i, &disk, &path, NULL) < 0)
+			continue;
+		json_object_open(j, NULL);
+		json_text(j, "path", path);
+		json_u64(j, "bytes", disk.bytes);
+		json_bool(j, "read_only", disk.read_only);
+		json_close(j);
+	}
+	json_close(j);
+}
+
+/* For people and programs; what is restored is in `state`. */
+static int describe(struct snap_dir *d, struct err *e)
+{
+	struct snap_in in;
+	struct machine_saved m;
+	struct stat memory;
+	struct json j;
+	FILE *out = NULL;
+	int fd = -1, rc = lseek(d->fds[STATE], 0, SEEK_SET) < 0 ? -errno : 0;
+
+	if (rc == 0)
+		rc = snap_in_read(&in, d->fds[STATE], e);
+	if (rc < 0)
+		return rc;
+	rc = machine_saved_get(&in, &m, e);
+	if (rc == 0 && fstat(d->fds[MEMORY], &memory) < 0)
+		rc = err_sys(e, -errno, "snapshot: its memory");
+	if (rc == 0) {
+		fd = openat(d->fd, DESCRIPTION, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		out = fd < 0 ? NULL : fdopen(fd, "w");
+		if (!out)
+			rc = err_sys(e, -errno, "cannot write %.120s/" DESCRIPTION, d->temp);
+	}
+	if (rc == 0) {
+		json_init(&j, out);
+		json_object_open(&j, NULL);
+		json_u64(&j, "format", FORMAT);
+		json_text(&j, "version", APF_VERSION_TEXT);
+		json_u64(&j, "cpus", m.cpus);
+		json_u64(&j, "memory_bytes", m.memory_bytes);
+		json_text(&j, "memory", names[MEMORY]);
+		json_u64(&j, "memory_file_bytes", (uint64_t)memory.st_blocks * 512);
+		json_text(&j, "state", names[STATE]);
+		describe_disks(&j, &in, m.disks);
+		json_close(&j);
+		rc = json_end(&j);
+		if (rc < 0 || fsync(fd) < 0)
+			rc = err_sys(e, rc < 0 ? rc : -errno, "cannot write %.120s/" DESCRIPTION,
+				     d->temp);
+	}
+	if (out)
+		(void)fclose(out);
+	else if (fd >= 0)
+		close(fd);
+	snap_in_free(&in);
+	return rc;
+}
+
+int snap_dir_finish(struct snap_dir *d, struct err *e)
+{
+	int rc = describe(d, e);
+
+	for (unsigned i = 0; rc == 0 && i < CONTROL_SNAPSHOT_FDS; i++)
+		if (fsync(d->fds[i]) < 0)
+			rc = err_sys(e, -errno, "cannot write %.120s/%s", d->temp, names[i]);
+	if (rc == 0 && fsync(d->fd) < 0)
+		rc = err_sys(e, -errno, "cannot write %.150s", d->temp);
+	if (rc < 0)
+		return rc;
+	/* Whoever has made something there meanwhile keeps it. */
+	if (renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->path, RENAME_NOREPLACE) < 0)
+		return err_sys(e, -errno, "cannot put it in its place: %.150s", d->path);
+	free(d->temp);
+	d->temp = NULL;
+	if (fsync(d->parent_fd) < 0)
+		return err_sys(e, -errno, "cannot make %.150s durable", d->path);
+	return 0;
+}
+
+void snap_dir_end(struct snap_dir *d)
+{
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++) {
+		if (d->temp && d->fds[i] >= 0)
+			(void)unlinkat(d->fd, names[i], 0);
+		if (d->fds[i] >= 0)
+			close(d->fds[i]);
+		d->fds[i] = -1;
+	}
+	if (d->temp) {
+		(void)unlinkat(d->fd, DESCRIPTION, 0);
+		(void)rmdir(d->temp);
+	}
+	if (d->fd >= 0)
+		close(d->fd);
+	if (d->parent_fd >= 0)
+		close(d->parent_fd);
+	free(d->temp);
+	d->temp = NULL;
+	d->fd = d->parent_fd = -1;
+}
+
+int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
+{
+	struct machine_saved m;
+	struct stat st;
+	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd, rc;
+
+	if (dir < 0)
+		return err_sys(e, -errno, "cannot read the snapshot %.150s", path);
+	fd = openat(dir, names[STATE], O_RDONLY | O_CLOEXEC);
+	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/%s", path, names[STATE])
+		    : snap_in_read(ret, fd, e);
+	if (rc == 0) {
+		rc = machine_saved_get(ret, &m, e);
+		if (rc == 0 && fstatat(dir, names[MEMORY], &st, 0) < 0)
+			rc = err_sys(e, -errno, "cannot read %.150s/%s", path, names[MEMORY]);
+		else if (rc == 0 && (uint64_t)st.st_size != m.memory_bytes)
+			rc = err_set(e, -EBADMSG, "cannot read %.150s/%s: it is not as long as the "
+				     "guest's memory", path, names[MEMORY]);
+		if (rc < 0)
+			snap_in_free(ret);
+	}
+	if (fd >= 0)
+		close(fd);
+	close(dir);
+	return rc;
+}

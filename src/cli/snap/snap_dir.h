@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A snapshot as a folder (docs/snapshot-format.md): `state`, `memory` and `snapshot.json`, which
+ * describes both. It appears whole or not at all: made beside its place under another name, made
+ * durable, then renamed. Nobody but its owner can read it from its first moment on: it is the
+ * guest's memory. One thread.
+ */
+#ifndef CLI_SNAP_DIR_H
+#define CLI_SNAP_DIR_H
+
+#include "base/err.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/snap/snap_state.h"
+
+struct snap_dir {
+	const char *path; /* the place, as the user gave it */
+	char *temp;       /* what it is called until it is whole */
+	int parent_fd, fd;
+	int fds[CONTROL_SNAPSHOT_FDS]; /* state, memory: for the VM */
+};
+
+/* 0 or -Exxx, and then nothing is left behind. -EEXIST: something is there already. */
+int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e);
+/* The VM has written both: describes them and puts the folder in its place. 0 or -Exxx. */
+int snap_dir_finish(struct snap_dir *d, struct err *e);
+/* After begin, whatever came of it: removes what is not in its place. */
+void snap_dir_end(struct snap_dir *d);
+
+/* Reads and checks what is there: its state, and the size of its memory. 0 or -Exxx. */
+int snap_dir_read(const char *path, struct snap_in *ret, struct err *e);
+
+#endif

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A stock Linux, snapshotted while it works and restored: what its processes hold in memory is
+there, byte for byte, its disk and its clock go on, its kernel has nothing to complain of, and of
+its memory only what it touched has been read. In the lab, under the sandbox.
+
+usage: snapshot_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
+"""
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+ASYNCPF, SOURCE = (str(pathlib.Path(sys.argv[n]).resolve()) for n in (1, 2))
+LAB = f"{SOURCE}/tools/lab"
+LAB_S = 500
+MIB = 1 << 20
+CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
+CLOCK_OFF_MAX_S = 5
+SKIPPED = 77
+# Shell functions of the lab's: `ask WORD TEXT` types TEXT into the guest and waits for a line that
+# begins with WORD, on whose console they say which file that is.
+SCRIPT = f"""
+ask() {{
+    echo "$2" >&3
+    left=360
+    until grep -q "^$1" $out; do
+        [ $left -gt 0 ] || {{ echo "no answer: $1"; tail -20 $out; exit 1; }}
+        sleep 0.5
+        left=$((left - 1))
+    done
+}}
+mkfifo keys
+exec 3<>keys
+truncate -s 1M disk
+out=first
+./asyncpf run --local --memory 192M --cmdline '{CMDLINE}' --kernel vmlinuz --initrd initrd.img \\
+    --disk disk --control vm <keys >first 2>&1 &
+pid=$!
+left=240
+until grep -q 'built-in commands' first || [ $left -eq 0 ]; do sleep 0.5; left=$((left - 1)); done
+sleep 2
+ask '@up' 'echo; echo @"up"'
+# Something in memory, of which the sum is known, and a process that counts.
+ask '@fill' 'dd if=/dev/urandom of=/mem bs=256k count=16 2>/dev/null; echo; echo @"fill"'
+ask '@sum' 'echo; echo @"sum" $(md5sum </mem)'
+ask '@counts' '(n=0; while sleep 0.2; do n=$((n+1)); echo $n >/count; done) & echo; echo @"counts"'
+time ./asyncpf snapshot --control vm snap || exit 1
+cp -a snap copy
+# It runs on.
+ask '@on' 'echo; echo @"on" $(md5sum </mem)'
+./asyncpf snapshot --control vm snap; echo "twice $?"
+./asyncpf stop --control vm
+wait $pid; echo "first $?"
+stat -c 'mode %a %n' snap snap/*
+sleep 2
+out=second
+./asyncpf restore --control vm snap <keys >second 2>&1 &
+pid=$!
+until [ -S vm ]; do sleep 0.1; done
+sleep 1
+echo "status $(./asyncpf status --control vm --json)"
+ask '@same' 'echo; echo @"same" $(md5sum </mem)'
+ask '@date' 'echo; echo @"date" $(date +%s)'
+echo "now $(date +%s)"
+ask '@goes' 'a=$(cat /count); sleep 2; echo; echo @"goes" $a $(cat /count)'
+ask '@log' 'echo; echo @"log" $(dmesg | grep -ciE "BUG|soft lockup|rcu.*stall|unable to")'
+# A second generation, of what was partly restored.
+./asyncpf snapshot --control vm third || exit 1
+./asyncpf stop --control vm
+wait $pid; echo "second $?"
+out=last
+./asyncpf restore --control vm third <keys >last 2>&1 &
+pid=$!
+ask '@again' 'echo; echo @"again" $(md5sum </mem)'
+./asyncpf stop --control vm
+wait $pid
+cat snap/snapshot.json | tr -d '\\n'; echo
+# What is changed or cut is refused, with a reason.
+printf x | dd of=copy/state bs=1 seek=5000 conv=notrunc 2>/dev/null
+./asyncpf restore copy; echo "changed $?"
+rm -rf copy/memory; cp snap/state copy/state; truncate -s 1M copy/memory
+./asyncpf restore copy; echo "short $?"
+truncate -s 2M disk
+./asyncpf restore snap; echo "disk $?"
+cat first second last | grep '^@'
+"""
+
+
+def run_lab(folder):
+    script = folder / "script"
+    script.write_text(SCRIPT, encoding="ascii")
+    subprocess.run([LAB, "guest", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    files = [word for f in (ASYNCPF, folder / "vmlinuz", folder / "initrd.img", script)
+             for word in ("--file", str(f))]
+    done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1024", *files, "--",
+                           "sh", "./script"], capture_output=True, text=True, errors="replace",
+                          check=False)
+    print(done.stdout + done.stderr)
+    return done
+
+
+def check(done):
+    """What is wrong, a line each."""
+    lines = {m[1]: m[2] for m in re.finditer(r"^@?(\w+) (.*?)\r?$", done.stdout, re.MULTILINE)}
+    bad = [f"the script ended with {done.returncode}"] if done.returncode else []
+    wanted = ["sum", "on", "same", "again", "date", "now", "goes", "log", "status"]
+    missing = [word for word in wanted if word not in lines]
+    if missing:
+        return bad + [f"not said: {missing}"]
+    for word in ("on", "same", "again"):
+        if lines[word] != lines["sum"]:
+            bad.append(f"{word}: memory has changed: {lines[word]}, not {lines['sum']}")
+    if abs(int(lines["date"]) - int(lines["now"])) > CLOCK_OFF_MAX_S:
+        bad.append(f"its clock says {lines['date']} at {lines['now']}")
+    before, after = (int(n) for n in lines["goes"].split())
+    if after <= before:
+        bad.append(f"what counted before stands still at {before}")
+    if lines["log"] != "0":
+        bad.append(f"its kernel complains, {lines['log']} times")
+    counters = json.loads(lines["status"])
+    if counters["resident_bytes"] > 24 * MIB:
+        bad.append(f"{counters['resident_bytes']} bytes were read although it is idle")
+    for word, code in (("twice", 3), ("first", 5), ("second", 5), ("changed", 3), ("short", 3),
+                       ("disk", 3)):
+        if lines.get(word) != str(code):
+            bad.append(f"{word}: exit code {lines.get(word)}, not {code}")
+    for name, mode in (("snap", "700"), ("snap/memory", "600"), ("snap/state", "600"),
+                       ("snap/snapshot.json", "600")):
+        if f"mode {mode} {name}\n" not in done.stdout:
+            bad.append(f"{name} is not of mode {mode}")
+    return bad
+
+
+def main():
+    fetched = subprocess.run([LAB, "fetch"], capture_output=True, text=True, check=False)
+    if fetched.returncode != 0:
+        print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
+        return SKIPPED
+    with tempfile.TemporaryDirectory() as folder:
+        bad = check(run_lab(pathlib.Path(folder)))
+    for line in bad:
+        print(f"failed: {line}")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
