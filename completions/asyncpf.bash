@@ -7,10 +7,12 @@ _asyncpf_values()
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
-		report--svg | *--control) echo @files ;;
+		report--svg | restore--json | restore--trace | restore--swap | *--control)
+		echo @files
+		;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
-	demo--io | run--io) echo 'auto uring threads' ;;
+	demo--io | restore--io | run--io) echo 'auto uring threads' ;;
 	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
 	demo--grace-us) echo 'auto' ;;
 	demo--runs)
@@ -21,7 +23,7 @@ _asyncpf_values()
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--faults) echo 'user kernel stall block' ;;
-	run--sandbox) echo 'on strict off' ;;
+	restore--sandbox | run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
 	esac

@@ -286,7 +286,7 @@ class Shim(DemoTest):
             with self.subTest(kind=kind), self.running(
                     "--pages", "4096", "--delay-us", "20000", "--runs", kind, terminal=True,
                     env={"LD_PRELOAD": SHIM, "SHIM_LOSE_UFFD": str(fifo)}) as demo:
-                demo.wait_for("[1-9][0-9]* pages fetched")
+                demo.wait_for(" [1-9][0-9]* %")
                 os.close(os.open(fifo, os.O_WRONLY))
                 demo.wait_for(f"paused: {kind}: memory at guest address .*: userfaultfd: .*\r\n")
                 before = demo.cpu_s()

@@ -115,7 +115,7 @@ class Image(DemoTest):
             with self.subTest(kind=kind), self.running(
                     "--image", path, "--pages", "0", "--tasks", "4", "--delay-us", "20000",
                     "--runs", kind, terminal=True) as demo:
-                demo.wait_for("[0-9]+ pages fetched")
+                demo.wait_for(" [0-9]+ %")
                 os.truncate(path, 2 * PAGE)
                 demo.wait_for(rf"asyncpf: paused: {kind}: memory at guest address 0x[0-9a-f]+: "
                               rf"{path} ended at byte [0-9]+ although it had 1048576 when it "

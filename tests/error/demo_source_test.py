@@ -135,7 +135,7 @@ class Stop(DemoTest):
 
     def interrupted(self, kind, *signals, pause_s=0.0):
         with self.running(*SLOW, "--runs", kind, terminal=True) as demo:
-            demo.wait_for(f"{kind}: [0-9]+ pages fetched")
+            demo.wait_for(f"{kind} .* [0-9]+ %")
             for signum in signals:
                 demo.send(signum)
                 time.sleep(pause_s)
@@ -169,7 +169,7 @@ class Stop(DemoTest):
         path = str(self.folder / "json")
         with self.running(*SLOW[:-1], "20000", "--runs", "user:int,block,stall", "--json", path,
                           terminal=True) as demo:
-            demo.wait_for("block: [0-9]+ pages fetched")
+            demo.wait_for("block .* [0-9]+ %")
             demo.send(signal.SIGINT)
             code, out, _ = demo.finish()
         self.assertEqual((code, self.rows(out)), (-signal.SIGINT, ["user:int"]))
