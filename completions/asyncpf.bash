@@ -7,12 +7,13 @@ _asyncpf_values()
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
-		report--svg | restore--json | restore--trace | restore--swap | *--control)
+		report--svg | restore--json | restore--trace | restore--swap | pager--listen | \
+		pager--map | pager--json | *--control)
 		echo @files
 		;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
 	check--faults) echo 'user kernel' ;;
-	demo--io | restore--io | run--io) echo 'auto uring threads' ;;
+	demo--io | pager--io | restore--io | run--io) echo 'auto uring threads' ;;
 	demo--pattern) echo 'sequential random shared compute idle rewrite' ;;
 	demo--grace-us) echo 'auto' ;;
 	demo--runs)
@@ -42,6 +43,8 @@ _asyncpf_options()
 	evict) words='--control --all --to --timeout --help --version' ;;
 	image) words='--threads --manifest --force --quiet --level --frame-bytes --format --block
 		--errors --json --help --version' ;;
+	pager) words='--listen --source --map --control --read-ahead --handshake-timeout --io
+		--stats --json --quiet --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
@@ -88,8 +91,8 @@ _asyncpf()
 	[[ $typed == [=:] ]] && typed=
 
 	if ((last == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pause
-			report resize restore resume run sim snapshot status stop --help
+		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pager
+			pause report resize restore resume run sim snapshot status stop --help
 			--version' -- "$word")
 		return
 	fi

@@ -8,7 +8,7 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor events evict image pause report resize restore resume run sim snapshot status stop
+set -l verbs check demo doctor events evict image pager pause report resize restore resume run sim snapshot status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
@@ -21,6 +21,7 @@ complete -c asyncpf -n $none -a doctor -d 'what works on this host, and why not'
 complete -c asyncpf -n $none -a events -d 'what happens to a running VM'
 complete -c asyncpf -n $none -a evict -d 'take memory away from a running VM'
 complete -c asyncpf -n $none -a image -d 'pack guest memory, unpack, verify it'
+complete -c asyncpf -n $none -a pager -d 'serve the memory of Firecracker\'s VMs'
 complete -c asyncpf -n $none -a pause -d 'stop a running VM\'s processors'
 complete -c asyncpf -n $none -a report -d 'a trace as a page with pictures'
 complete -c asyncpf -n $none -a resize -d 'how much of a VM may be resident'
@@ -92,6 +93,18 @@ complete -c asyncpf -n $of -l json -d 'show it as JSON'
 complete -c asyncpf -n "$of; and not __fish_seen_subcommand_from pack unpack verify info" \
     -a 'pack unpack verify info'
 complete -c asyncpf -n "$of; and __fish_seen_subcommand_from pack unpack verify info" -F
+
+set -l of '__fish_seen_subcommand_from pager'
+complete -c asyncpf -n $of -l listen -r -F -d 'make a socket there for VMMs'
+complete -c asyncpf -n $of -l source -r -F -d 'the page source of VMs that come there'
+complete -c asyncpf -n $of -l map -r -F -d 'more of both'
+complete -c asyncpf -n $of -l control -r -F -d 'make a control socket there'
+complete -c asyncpf -n $of -l read-ahead -x -d 'ahead of even streams'
+complete -c asyncpf -n $of -l handshake-timeout -x -d 'hang up on who says nothing'
+complete -c asyncpf -n $of -l io -x -a 'auto uring threads' -d 'what reads page sources'
+complete -c asyncpf -n $of -l stats -d 'show how touches were served'
+complete -c asyncpf -n $of -l json -r -F -d 'write how it ended as JSON'
+complete -c asyncpf -n $of -l quiet -d 'do not say which VMs come and go'
 
 set -l of '__fish_seen_subcommand_from pause'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'

@@ -80,6 +80,7 @@ int cmd_doctor(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_evict(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_pager(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_pause(int argc, char **argv);

@@ -32,6 +32,7 @@ static const struct verb verbs[] = {
 	{"events", cmd_events, "what happens to a running VM, line by line as it happens"},
 	{"evict", cmd_evict, "take memory away from a running VM"},
 	{"image", cmd_image, "pack guest memory, unpack, verify and describe it"},
+	{"pager", cmd_pager, "serve the memory of Firecracker's VMs from page sources"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
 	{"report", cmd_report, "a trace as a page with pictures"},
 	{"resize", cmd_resize, "change how much of a running VM's memory may be resident"},

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
-#include "image/mapped_ram.h"
+#include "source/mapped_ram.h"
 
 #define CLOUD_FILE "/memory-ranges"
 

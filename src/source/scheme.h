@@ -36,5 +36,7 @@ extern const struct src_scheme src_nbds_unix_scheme;
 extern const struct src_scheme src_http_scheme;
 extern const struct src_scheme src_https_scheme;
 extern const struct src_scheme src_s3_scheme;
+extern const struct src_scheme src_qemu_scheme;
+extern const struct src_scheme src_retry_scheme;
 
 #endif

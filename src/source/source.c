@@ -25,6 +25,8 @@ static const struct src_scheme *const schemes[] = {
 	&src_http_scheme,
 	&src_https_scheme,
 	&src_s3_scheme,
+	&src_qemu_scheme,
+	&src_retry_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */

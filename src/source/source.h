@@ -15,6 +15,9 @@
  *               an object of an S3 store; profile=, region=, endpoint=, style=path or host,
  *               http-version=, http-ca=
  *               all of these: net-connections=, net-depth=, net-connect-ms=, net-stall-ms=
+ *   qemu:PATH   one block of guest RAM of QEMU's migration file with mapped-ram; also
+ *               qemu+file:PATH; block=pc.ram, by default the largest
+ *   retry+      asks again; retries=, retry-ms=, retry-budget=, retry-hedge=, retry-seed=
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
@@ -85,6 +88,24 @@ struct src_zst_opts {
  */
 int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts *opts,
 		 const struct src_env *env, struct src **ret, struct err *e);
+
+/*
+ * The block of guest RAM of that name (NULL: the largest) in a migration file of QEMU's with
+ * mapped-ram, which `inner` is. name: for messages.
+ */
+int src_qemu_open(struct src *inner, const char *name, const char *block,
+		  const struct src_env *env, struct src **ret, struct err *e);
+
+struct src_retry_opts {
+	uint32_t retries;        /* of a read that failed; 0: none */
+	uint64_t pause_ns;       /* before the first, at most; then doubled */
+	uint32_t budget_percent; /* of reads that may be sent again, beside some at first */
+	bool hedge;              /* send a second request after unusually long */
+	uint64_t seed;           /* decides the jitter */
+};
+
+int src_retry_open(struct src *inner, const struct src_env *env,
+		   const struct src_retry_opts *opts, struct src **ret, struct err *e);
 
 /* Each read waits delay_ns plus a random part of jitter_ns before inner sees it. */
 struct src_delay_opts {

@@ -149,7 +149,7 @@ static bool obey(struct vm *vm, char *line)
 int main(int argc, char **argv)
 {
 	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop,
-						 vm_limit, NULL};
+						 vm_limit, NULL, NULL};
 	struct control_cfg cfg = {.path = argc == 2 ? argv[1] : ""};
 	struct vm vm = {.resident = MEMORY};
 	char line[512];

@@ -96,8 +96,8 @@ class Codes(unittest.TestCase):
             self.assertEqual(vm.wait(LIMIT_S), STOPPED)
 
     def test_wrong_usage(self):
-        for verb in ("check", "demo", "doctor", "evict", "image", "pause", "resume", "run", "sim",
-                     "status", "stop"):
+        for verb in ("check", "demo", "doctor", "evict", "image", "pager", "pause", "resume",
+                     "run", "sim", "status", "stop"):
             self.assertEqual(self.code(verb, "--no-such-option"), USAGE, verb)
         self.assertEqual(self.code("no-such-verb"), USAGE)
 

@@ -28,6 +28,7 @@ TOOL = "#!/bin/sh\nexit 0\n"
 ENDS = {"grep": (0, 1)}
 # Another hypervisor's; one that waits for what may never happen; one that goes on for ever.
 LEFT_OUT = {"qemu-system-x86_64": "another hypervisor's", "asyncpf events": "it waits for trouble",
+            "asyncpf pager": "it serves until it is stopped",
             "asyncpf restore": "the guest goes on; lab-snapshot restores one"}
 BASE, HEADER_BYTES = 1 << 20, 32
 

@@ -5,7 +5,7 @@
  * The file has as many zeroes behind the input as its first two bytes say, in units of 64 KiB.
  */
 #include "bytes.h"
-#include "image/mapped_ram.h"
+#include "source/mapped_ram.h"
 
 struct file {
 	const uint8_t *data;

@@ -117,8 +117,8 @@ static inline int vm_limit(void *ctx, uint64_t bytes, struct err *e)
 	return atomic_load(&vm->fail);
 }
 
-static const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume,
-					  vm_evict,  vm_stop,  vm_limit, NULL};
+static const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume, vm_evict,
+					  vm_stop,   vm_limit, NULL,     NULL};
 
 /* ---- fixture ---- */
 

@@ -96,7 +96,7 @@ static void what_happens_is_told(void **state)
 static void refusals(void **state)
 {
 	static const struct control_ops bare = {vm_status, vm_pause, vm_resume, NULL, vm_stop,
-						NULL, NULL};
+						NULL, NULL, NULL};
 	struct fixture *f = *state;
 	struct control_event ev = {0};
 	struct control_status s;

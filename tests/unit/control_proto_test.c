@@ -119,6 +119,7 @@ static void requests_come_back(void **state)
 		{.verb = CONTROL_EVICT},
 		{.verb = CONTROL_EVICT, .bytes = UINT64_MAX},
 		{.verb = CONTROL_STOP},
+		{.verb = CONTROL_SERVE, .rule = "{\"listen\": \"a b\"}"},
 	};
 	char line[CONTROL_LINE_MAX];
 	struct err e;
@@ -134,6 +135,9 @@ static void requests_come_back(void **state)
 		assert_int_equal(control_request_parse(line, &r, &e), 0);
 		assert_int_equal(r.verb, all[i].verb);
 		assert_true(r.bytes == all[i].bytes);
+		assert_true(!r.rule == !all[i].rule);
+		if (r.rule)
+			assert_string_equal(r.rule, all[i].rule);
 	}
 }
 
@@ -147,6 +151,7 @@ static void requests_refused(void **state)
 		{"", unknown},
 		{" status", unknown},
 		{"stat", unknown},
+		{"serve", "bad request: serve takes a rule"},
 		{"statuss", unknown},
 		{"Stop", unknown},
 		{"status ", "bad request: status takes nothing"},

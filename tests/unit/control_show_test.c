@@ -52,6 +52,8 @@ static const struct control_status busy = {
 	},
 	.vcpu_count = 2,
 	.vcpus = {{30, 29, 5, 15, 7000000000, 33}, {20, 20, 3, 10, 1, 1}},
+	.served_count = 1,
+	.served = {{"fc.sock", 4711, 64 * MIB, 5 * MIB, MIB, 12345, 1}},
 	.device_count = 2,
 	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678},
 		    {"rng", 7, 448, 0, 0, 70000}},
@@ -89,7 +91,10 @@ static const char busy_text[] =
 	"\n"
 	"device       requests       read    written    held, s     CPU, s    dropped\n"
 	"blk0             1234      5 MiB      4 KiB      2.500      0.012          0\n"
-	"rng                 7  448 bytes    0 bytes      0.000      0.000          0\n";
+	"rng                 7  448 bytes    0 bytes      0.000      0.000          0\n"
+	"\n"
+	"VM                    process     memory     placed    removed      touches\n"
+	"fc.sock                  4711     64 MiB      5 MiB      1 MiB        12345\n";
 
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
@@ -111,7 +116,10 @@ static const char busy_json_end[] =
 	"\"written_bytes\": 4096, \"throttled_ns\": 2500000000, \"cpu_ns\": 12345678, "
 	"\"dropped\": 0}, "
 	"{\"name\": \"rng\", \"requests\": 7, \"read_bytes\": 448, "
-	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000, \"dropped\": 0}]}\n";
+	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000, \"dropped\": 0}], "
+	"\"served\": [{\"name\": \"fc.sock\", \"pid\": 4711, \"memory_bytes\": 67108864, "
+	"\"placed_bytes\": 5242880, \"removed_bytes\": 1048576, \"faults_total\": 12345, "
+	"\"read_errors\": 1}]}\n";
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);

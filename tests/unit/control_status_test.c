@@ -49,6 +49,10 @@ static void fill(struct control_status *s)
 		s->devices[i] = (struct device_stats){"a-name-of-15-by", v - i, v - 2 * i,
 						      v - 3 * i, v - 4 * i, v - 5 * i,
 						      v - 6 * i};
+	s->served_count = CONTROL_SERVED_MAX;
+	for (unsigned i = 0; i < CONTROL_SERVED_MAX; i++)
+		s->served[i] = (struct control_served){"a-name-of-twenty-three!", v - i, v - 2 * i,
+						       v - 3 * i, v - 4 * i, v - 5 * i, v - 6 * i};
 }
 
 /* Feeds the text line by line, as a client does. */
@@ -107,7 +111,8 @@ static void form(void **state)
 	struct control_status s = {
 		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
 		.vcpus = {{1, 2, 3, 4, 9, 10}, {5, 6, 7, 8, 11, 12}}, .device_count = 2,
-		.devices = {{"net0", 1, 2, 3, 4, 5, 6}, {"rng", 6, 7, 0, 8, 9, 0}}};
+		.devices = {{"net0", 1, 2, 3, 4, 5, 6}, {"rng", 6, 7, 0, 8, 9, 0}},
+		.served_count = 1, .served = {{"fc.sock", 1, 2, 3, 4, 5, 6}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
@@ -124,7 +129,9 @@ static void form(void **state)
 			       "device net0 requests 1 read_bytes 2 written_bytes 3 "
 			       "throttled_ns 4 cpu_ns 5 dropped 6\n"
 			       "device rng requests 6 read_bytes 7 written_bytes 0 "
-			       "throttled_ns 8 cpu_ns 9 dropped 0\n"));
+			       "throttled_ns 8 cpu_ns 9 dropped 0\n"
+			       "served fc.sock pid 1 memory_bytes 2 placed_bytes 3 "
+			       "removed_bytes 4 faults_total 5 read_errors 6\n"));
 }
 
 /* A newer server may say more than we know. */
@@ -208,7 +215,8 @@ static void print_events(void)
 static void every_key_is_explained(void **state)
 {
 	static const struct control_key *const tables[] = {
-		control_status_keys, control_vcpu_keys, control_device_keys, control_event_keys};
+		control_status_keys, control_vcpu_keys, control_device_keys, control_served_keys,
+		control_event_keys};
 
 	(void)state;
 	for (unsigned t = 0; t < 4; t++) {
@@ -242,6 +250,7 @@ int main(int argc, char **argv)
 		print_keys("status", control_status_keys);
 		print_keys("vcpu", control_vcpu_keys);
 		print_keys("device", control_device_keys);
+		print_keys("served", control_served_keys);
 		print_events();
 		return 0;
 	}

@@ -71,7 +71,7 @@ static void failing_verbs(void **state)
 static void no_eviction(void **state)
 {
 	const struct control_ops ops = {vm_status, vm_pause, vm_resume, NULL, vm_stop,
-					NULL, NULL};
+					NULL, NULL, NULL};
 	struct fixture *f = *state;
 	struct client k;
 

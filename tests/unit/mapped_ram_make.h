@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/mapped_ram.h"
+#include "source/mapped_ram.h"
 
 #define MAPPED_ROOM (8u << 20)
 

@@ -129,6 +129,16 @@ void control_show_devices(const struct device_stats *d, uint64_t count, FILE *ou
 	}
 }
 
+void control_show_served(const struct control_served *v, uint64_t count, FILE *out)
+{
+	fprintf(out, "\n%-20s %8s %10s %10s %10s %12s\n", "VM", "process", "memory", "placed",
+		"removed", "touches");
+	for (; count > 0; count--, v++)
+		fprintf(out, "%-20.20s %8" PRIu64 " %10s %10s %10s %12" PRIu64 "\n", v->name,
+			v->pid, SIZE_TEXT(v->memory_bytes), SIZE_TEXT(v->placed_bytes),
+			SIZE_TEXT(v->removed_bytes), v->faults_total);
+}
+
 void control_show_text(const struct control_status *s, FILE *out)
 {
 	if (*s->name)
@@ -149,6 +159,8 @@ void control_show_text(const struct control_status *s, FILE *out)
 		show_vcpus(s, out);
 	if (s->device_count)
 		control_show_devices(s->devices, s->device_count, out);
+	if (s->served_count)
+		control_show_served(s->served, s->served_count, out);
 }
 
 static void put_keys(struct json *j, const struct control_key *k, const void *base)
@@ -206,6 +218,19 @@ int control_show_event_json(const struct control_event *ev, FILE *out)
 	return json_end(&j);
 }
 
+void control_show_served_json(struct json *j, const char *name, const struct control_served *v,
+			      uint64_t count)
+{
+	json_array_open(j, name);
+	for (; count > 0; count--, v++) {
+		json_object_open(j, NULL);
+		json_text(j, "name", v->name);
+		put_keys(j, control_served_keys, v);
+		json_close(j);
+	}
+	json_close(j);
+}
+
 int control_show_json(const struct control_status *s, FILE *out)
 {
 	struct json j;
@@ -216,6 +241,7 @@ int control_show_json(const struct control_status *s, FILE *out)
 	put_keys(&j, control_status_keys, s);
 	control_show_vcpus_json(&j, "vcpus", s->vcpus, s->vcpu_count);
 	control_show_devices_json(&j, "devices", s->devices, s->device_count);
+	control_show_served_json(&j, "served", s->served, s->served_count);
 	json_close(&j);
 	return json_end(&j);
 }

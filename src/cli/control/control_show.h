@@ -16,6 +16,8 @@ void control_show_text(const struct control_status *s, FILE *out);
 /* The parts of it that `asyncpf run --stats` shows, too. */
 void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, FILE *out);
 void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out);
+/* A pager's VMs. */
+void control_show_served(const struct control_served *v, uint64_t count, FILE *out);
 
 /* One object on one line, all keys there are. 0 or -EIO. */
 int control_show_json(const struct control_status *s, FILE *out);
@@ -27,5 +29,7 @@ void control_show_vcpus_json(struct json *j, const char *name, const struct cont
 /* Its array of devices. */
 void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
 			       uint64_t count);
+void control_show_served_json(struct json *j, const char *name, const struct control_served *v,
+			      uint64_t count);
 
 #endif

@@ -542,6 +542,11 @@ static void serve_request(struct control *c, struct peer *p, const char *line)
 	case CONTROL_LIMIT:
 		rc = set_limit(c, r.bytes, &e);
 		break;
+	case CONTROL_SERVE:
+		rc = c->ops->serve ? c->ops->serve(c->ctx, r.rule, &e)
+				   : err_set(&e, -EOPNOTSUPP, "this is a VM; 'asyncpf pager' "
+					     "serves others");
+		break;
 	case CONTROL_STATUS:
 	case CONTROL_VERBS:
 		break;

@@ -59,6 +59,11 @@ struct control_ops {
 	 */
 	int (*snapshot)(void *ctx, int state_fd, int memory_fd, const atomic_bool *cancel,
 			struct err *e);
+	/*
+	 * A rule of a page fault handler's, as src/pager/rule.h has it; may take as long as opening
+	 * a page source does. NULL: this is a VM, and serves nobody.
+	 */
+	int (*serve)(void *ctx, const char *rule, struct err *e);
 };
 
 struct control_cfg {

@@ -12,15 +12,17 @@
 static const struct {
 	const char *word;
 	bool bytes; /* takes a number of bytes */
+	bool rule;  /* takes a text */
 } verbs[] = {
-	[CONTROL_STATUS] = {"status", false},
-	[CONTROL_PAUSE] = {"pause", false},
-	[CONTROL_RESUME] = {"resume", false},
-	[CONTROL_EVICT] = {"evict", true},
-	[CONTROL_STOP] = {"stop", false},
-	[CONTROL_LIMIT] = {"limit", true},
-	[CONTROL_FOLLOW] = {"follow", false},
-	[CONTROL_SNAPSHOT] = {"snapshot", false},
+	[CONTROL_STATUS] = {"status", false, false},
+	[CONTROL_PAUSE] = {"pause", false, false},
+	[CONTROL_RESUME] = {"resume", false, false},
+	[CONTROL_EVICT] = {"evict", true, false},
+	[CONTROL_STOP] = {"stop", false, false},
+	[CONTROL_LIMIT] = {"limit", true, false},
+	[CONTROL_FOLLOW] = {"follow", false, false},
+	[CONTROL_SNAPSHOT] = {"snapshot", false, false},
+	[CONTROL_SERVE] = {"serve", false, true},
 };
 
 _Static_assert(ARRAY_LEN(verbs) == CONTROL_VERBS, "a word for each");
@@ -94,7 +96,10 @@ int control_request_parse(const char *line, struct control_request *ret, struct 
 		return err_set(e, -EINVAL, "unknown request: this VM knows status, pause, resume, "
 			       "evict BYTES, limit BYTES, follow and stop");
 	r.verb = (enum control_verb)i;
-	if (!verbs[i].bytes && *rest)
+	if (verbs[i].rule && *rest != ' ')
+		return err_set(e, -EINVAL, "bad request: %s takes a rule", verbs[i].word);
+	r.rule = verbs[i].rule ? rest + 1 : NULL;
+	if (!verbs[i].bytes && !verbs[i].rule && *rest)
 		return err_set(e, -EINVAL, "bad request: %s takes nothing", verbs[i].word);
 	if (verbs[i].bytes && (*rest != ' ' || control_number_parse(rest + 1, &r.bytes) < 0))
 		return err_set(e, -EINVAL, "bad request: %s takes a number of bytes",
@@ -110,6 +115,9 @@ size_t control_request_format(const struct control_request *r,
 	int n = verbs[r->verb].bytes
 			? snprintf(ret_line, CONTROL_LINE_MAX, "%s %" PRIu64 "\n",
 				   verbs[r->verb].word, r->bytes)
+		: verbs[r->verb].rule
+			? snprintf(ret_line, CONTROL_LINE_MAX, "%s %s\n", verbs[r->verb].word,
+				   r->rule)
 			: snprintf(ret_line, CONTROL_LINE_MAX, "%s\n", verbs[r->verb].word);
 
 	ASSERT(n > 0 && (unsigned)n < CONTROL_LINE_MAX);

@@ -31,6 +31,7 @@ enum control_verb {
 	CONTROL_LIMIT,
 	CONTROL_FOLLOW,
 	CONTROL_SNAPSHOT, /* with it come CONTROL_SNAPSHOT_FDS descriptors (SCM_RIGHTS) */
+	CONTROL_SERVE,
 	CONTROL_VERBS,
 };
 
@@ -41,6 +42,7 @@ struct control_request {
 	enum control_verb verb;
 	/* CONTROL_EVICT: how many may stay resident; CONTROL_LIMIT: from now on, 0: any number */
 	uint64_t bytes;
+	const char *rule; /* CONTROL_SERVE: within the line */
 };
 
 /* What a peer has sent and nobody has read. The owner appends at buf + len and adds to len. */

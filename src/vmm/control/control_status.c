@@ -63,6 +63,19 @@ const struct control_key control_device_keys[] = {
 	{.name = NULL},
 };
 
+#define SERVED_NUMBER(member, unit, kind, help) \
+	NUMBER_OF(control_served, member, unit, kind, help)
+
+const struct control_key control_served_keys[] = {
+	SERVED_NUMBER(pid, COUNT, GAUGE, "The process that runs the VM."),
+	SERVED_NUMBER(memory_bytes, BYTES, GAUGE, "Memory that the VM has handed over."),
+	SERVED_NUMBER(placed_bytes, BYTES, COUNTER, "Bytes that were placed in it."),
+	SERVED_NUMBER(removed_bytes, BYTES, COUNTER, "Bytes that the VM has given back."),
+	SERVED_NUMBER(faults_total, COUNT, COUNTER, "Touches of absent memory."),
+	SERVED_NUMBER(read_errors, COUNT, COUNTER, "Reads that failed."),
+	{.name = NULL},
+};
+
 static const struct control_key *key_by_name(const struct control_key *keys, const char *name)
 {
 	for (; keys->name; keys++)
@@ -145,6 +158,7 @@ size_t control_status_format(const struct control_status *s,
 
 	ASSERT(s->vcpu_count <= CONTROL_VCPUS_MAX);
 	ASSERT(s->device_count <= CONTROL_DEVICES_MAX);
+	ASSERT(s->served_count <= CONTROL_SERVED_MAX);
 	for (const struct control_key *k = control_status_keys; k->name; k++)
 		put_key(&t, k, s);
 	for (unsigned i = 0; i < s->vcpu_count; i++) {
@@ -154,6 +168,10 @@ size_t control_status_format(const struct control_status *s,
 	for (unsigned i = 0; i < s->device_count; i++) {
 		put(&t, "device %s", s->devices[i].name);
 		put_pairs(&t, control_device_keys, &s->devices[i]);
+	}
+	for (unsigned i = 0; i < s->served_count; i++) {
+		put(&t, "served %s", s->served[i].name);
+		put_pairs(&t, control_served_keys, &s->served[i]);
 	}
 	return t.len;
 }
@@ -225,6 +243,21 @@ static int parse_device(char *words, struct control_status *s)
 	return 0;
 }
 
+/* What follows "served": the same. */
+static int parse_served(char *words, struct control_status *s)
+{
+	struct control_served v = {0};
+	char *save = NULL;
+	char *word = strtok_r(words, " ", &save);
+
+	if (!word || strlen(word) >= sizeof(v.name) || s->served_count >= CONTROL_SERVED_MAX ||
+	    parse_pairs(&save, control_served_keys, &v) < 0)
+		return -EINVAL;
+	memcpy(v.name, word, strlen(word));
+	s->served[s->served_count++] = v;
+	return 0;
+}
+
 int control_status_parse(const char *line, struct control_status *s)
 {
 	char words[CONTROL_LINE_MAX];
@@ -242,6 +275,8 @@ int control_status_parse(const char *line, struct control_status *s)
 		return parse_vcpu(value, s);
 	if (strcmp(words, "device") == 0)
 		return parse_device(value, s);
+	if (strcmp(words, "served") == 0)
+		return parse_served(value, s);
 
 	const struct control_key *k = key_by_name(control_status_keys, words);
 

@@ -2,7 +2,7 @@
 /*
  * What a running VM tells about itself over the control socket, and its form there: a line
  * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …",
- * and one per device, "device NAME KEY VALUE …". The
+ * and one per device, "device NAME KEY VALUE …"; a pager has "served NAME KEY VALUE …". The
  * tables of keys are the one place that knows names and types; server, client and the
  * client's --json go by them; counters come from
  * asyncpf/counters.h. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
@@ -18,10 +18,11 @@
 
 #define CONTROL_VCPUS_MAX 64u
 #define CONTROL_DEVICES_MAX 16u
+#define CONTROL_SERVED_MAX 64u
 #define CONTROL_WORD_MAX 16u
 #define CONTROL_NAME_MAX 63u /* bytes of a VM's name */
 /* Room for the text of any status. */
-#define CONTROL_ANSWER_MAX 24576u
+#define CONTROL_ANSWER_MAX 40960u
 
 /* Of the counters that each vCPU has, those that fit into its line. */
 #define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
@@ -32,6 +33,14 @@ struct control_vcpu {
 	CONTROL_VCPU_COUNTERS(CONTROL_VCPU_MEMBER)
 	uint64_t cpu_ns; /* CPU time of its thread */
 	uint64_t exits;  /* accesses to ports and devices that the machine has carried out */
+};
+
+/* A VM of another program's, whose memory a pager serves. */
+struct control_served {
+	char name[24]; /* of the socket that it came to */
+	uint64_t pid;  /* of its VMM */
+	uint64_t memory_bytes, placed_bytes, removed_bytes;
+	uint64_t faults_total, read_errors;
 };
 
 struct control_status {
@@ -56,6 +65,8 @@ struct control_status {
 	struct control_vcpu vcpus[CONTROL_VCPUS_MAX];
 	uint64_t device_count; /* of devices; at most CONTROL_DEVICES_MAX */
 	struct device_stats devices[CONTROL_DEVICES_MAX];
+	uint64_t served_count; /* of served; at most CONTROL_SERVED_MAX */
+	struct control_served served[CONTROL_SERVED_MAX];
 };
 
 struct control_key {
@@ -71,6 +82,7 @@ struct control_key {
 extern const struct control_key control_status_keys[];
 extern const struct control_key control_vcpu_keys[];
 extern const struct control_key control_device_keys[]; /* all but the name */
+extern const struct control_key control_served_keys[]; /* the same */
 
 /* The key that has the help, the unit and the kind of k: itself, or that of the VM's counter. */
 const struct control_key *control_key_about(const struct control_key *k);

@@ -3,7 +3,7 @@
  * See mapped_ram.h. All numbers are big-endian but the bitmap, which is the host's: of a
  * little-endian one, as this program is for.
  */
-#include "image/mapped_ram.h"
+#include "source/mapped_ram.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -4,8 +4,8 @@
  * RAM lies in it, and which of its pages were stored. Read as hostile. The bytes come through a
  * function of the caller's. Test: tests/unit/mapped_ram_test.c, tests/fuzz/mapped_ram_fuzz.c.
  */
-#ifndef IMAGE_MAPPED_RAM_H
-#define IMAGE_MAPPED_RAM_H
+#ifndef SOURCE_MAPPED_RAM_H
+#define SOURCE_MAPPED_RAM_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `asyncpf pager`: the page fault handler of VMs that are other processes (src/pager), with the
+ * control socket that `asyncpf run` has, and what the user sees of it. Test:
+ * tests/integration/pager_test.py.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/control/control_show.h"
+#include "cli/file_roles.h"
+#include "cli/json/json.h"
+#include "cli/json/json_counters.h"
+#include "cli/json/json_file.h"
+#include "cli/opts.h"
+#include "cli/stop_signals.h"
+#include "pager/pager.h"
+#include "pager/rule.h"
+#include "vmm/control/control.h"
+#include "vmm/control/control_proto.h"
+#include "vmm/control/control_socket.h"
+#include "vmm/disk/file_use.h"
+
+#define MAP_FILE_MAX (1u << 20)
+#define READ_AHEAD_PAGES 512u
+
+struct pager_opts {
+	const char *listen, *source, *map, *control, *json;
+	uint32_t read_ahead;
+	uint32_t handshake_s;
+	unsigned io;
+	bool stats, quiet;
+};
+
+struct pager {
+	struct pager_opts o;
+	struct pgr *pgr;
+	struct control *control;
+	struct stop_signals signals;
+	struct json_file json;
+	/* The control socket's thread's, then ours. */
+	struct pgr_vm_status vms[CONTROL_SERVED_MAX];
+	struct control_socket *sockets[RULES_MAX];
+	unsigned socket_count;
+	bool stopped; /* by 'asyncpf stop' */
+};
+
+static const struct opt rows[] = {
+	{OPT_TEXT(struct pager_opts, listen), .name = "listen", .arg = "SOCKET",
+	 .help = "Make a socket there, for VMMs to come to; for you alone."},
+	{OPT_TEXT(struct pager_opts, source), .name = "source", .arg = "URI",
+	 .help = "The page source of VMs that come to --listen: a path, or one of "
+		 "asyncpf-sources(7)."},
+	{OPT_TEXT(struct pager_opts, map), .name = "map", .arg = "FILE",
+	 .help = "More of both: a JSON array of {\"listen\": SOCKET, \"source\": URI}."},
+	{OPT_TEXT(struct pager_opts, control), .name = "control", .arg = "SOCKET",
+	 .help = "Make a control socket there, for 'asyncpf status' and stop, and for rules that "
+		 "come later; for you alone."},
+	{OPT_U32(struct pager_opts, read_ahead), .name = "read-ahead", .arg = "PAGES",
+	 .max = READ_AHEAD_PAGES,
+	 .help = "Read so many pages ahead of even streams at most, 32 of a fast source; 0: none; "
+		 "default 512."},
+	{OPT_U32(struct pager_opts, handshake_s), .name = "handshake-timeout", .arg = "SECONDS",
+	 .min = 1, .max = 3600,
+	 .help = "Hang up on a VMM that has not said what it has to; default 10."},
+	{OPT_CHOICE(struct pager_opts, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
+	 .help = "What reads page sources: uring, threads, or auto, the first of them that the "
+		 "system lets be used; default auto."},
+	{OPT_FLAG(struct pager_opts, stats), .name = "stats",
+	 .help = "Show how touches were served at the end, on standard error."},
+	{OPT_TEXT(struct pager_opts, json), .name = "json", .arg = "FILE",
+	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
+		 "output."},
+	{OPT_FLAG(struct pager_opts, quiet), .name = "quiet",
+	 .help = "Do not say which VMs come and go."},
+	{.name = NULL},
+};
+
+static const struct opts table = {
+	.verb = "pager",
+	.about = "Serves the memory of VMs that other programs run: Firecracker hands it over\n"
+		 "when it loads a snapshot with the memory backend 'Uffd'. Ctrl-C or 'asyncpf\n"
+		 "stop' ends it; VMs that are there then wait for memory for ever.",
+	.rows = rows,
+};
+
+/* ---- what the pager asks for ---- */
+
+static void say(void *ctx, const char *text)
+{
+	const struct pager *p = ctx;
+
+	if (!p->o.quiet)
+		cli_error("%s", text);
+}
+
+/* Under the pager's lock. */
+static int listen_there(void *ctx, const char *path, struct err *e)
+{
+	static const char prefix[] = "control socket: ";
+	struct pager *p = ctx;
+	struct control_socket *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s)
+		return err_set(e, -ENOMEM, "out of memory");
+	rc = control_socket_open(s, path, e);
+	if (rc < 0) {
+		free(s);
+		/* Its maker knows of one kind. */
+		if (strncmp(e->text, prefix, sizeof(prefix) - 1) == 0)
+			(void)err_set(e, rc, "listening socket: %s", e->text + sizeof(prefix) - 1);
+		return rc;
+	}
+	p->sockets[p->socket_count++] = s;
+	return s->fd;
+}
+
+/* ---- control socket ---- */
+
+static void fill_status(struct pager *p, struct control_status *ret)
+{
+	struct pgr_status s;
+	uint32_t count;
+
+	pgr_status(p->pgr, &s, p->vms, CONTROL_SERVED_MAX, &count);
+	(void)snprintf(ret->state, sizeof(ret->state), "serving");
+	(void)snprintf(ret->why, sizeof(ret->why), "%s", s.trouble);
+	(void)snprintf(ret->note, sizeof(ret->note),
+		       "%llu VMs now, %llu in all; %llu connections refused",
+		       (unsigned long long)s.vms, (unsigned long long)s.vms_total,
+		       (unsigned long long)s.refused);
+	(void)snprintf(ret->faults, sizeof(ret->faults), "userfaultfd");
+	(void)snprintf(ret->io, sizeof(ret->io), "%s", s.io);
+	(void)snprintf(ret->version, sizeof(ret->version), "%s", APF_VERSION_TEXT);
+	ret->protocol = CONTROL_VERSION;
+	ret->pid = (uint64_t)getpid();
+	ret->uptime_ns = s.uptime_ns;
+	ret->block_bytes = PAGE_BYTES;
+	ret->counters = s.counters;
+	ret->served_count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct pgr_vm_status *v = &p->vms[i];
+		struct control_served *to = &ret->served[i];
+
+		*to = (struct control_served){
+			.pid = v->pid, .memory_bytes = v->memory_bytes,
+			.placed_bytes = v->placed_bytes, .removed_bytes = v->removed_bytes,
+			.faults_total = v->faults_total, .read_errors = v->read_errors,
+		};
+		(void)snprintf(to->name, sizeof(to->name), "%s", v->name);
+		for (char *c = to->name; *c; c++)
+			if (*c == ' ')
+				*c = '_'; /* words are separated by spaces there */
+	}
+}
+
+static void status(void *ctx, struct control_status *ret)
+{
+	fill_status(ctx, ret);
+}
+
+static int no_pause(void *ctx, struct err *e)
+{
+	(void)ctx;
+	return err_set(e, -EOPNOTSUPP, "a pager pauses nobody; ask the VM's own program");
+}
+
+static int no_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
+		    struct err *e)
+{
+	(void)ctx;
+	(void)bytes;
+	(void)cancel;
+	(void)ret_resident;
+	return err_set(e, -EOPNOTSUPP, "a pager takes no memory away; use the VM's balloon");
+}
+
+static int no_limit(void *ctx, uint64_t bytes, struct err *e)
+{
+	return no_evict(ctx, bytes, NULL, NULL, e);
+}
+
+static int stop(void *ctx, struct err *e)
+{
+	struct pager *p = ctx;
+
+	(void)e;
+	p->stopped = true;
+	pgr_stop(p->pgr);
+	return 0;
+}
+
+static int serve(void *ctx, const char *rule, struct err *e)
+{
+	struct pager *p = ctx;
+	struct rule r;
+	int rc = rule_parse(rule, strlen(rule), &r, e);
+
+	return rc < 0 ? rc : pgr_add_rule(p->pgr, r.socket, r.uri, e);
+}
+
+static const struct control_ops control_ops = {
+	.status = status,
+	.pause = no_pause,
+	.resume = no_pause,
+	.evict = no_evict,
+	.stop = stop,
+	.limit = no_limit,
+	.serve = serve,
+};
+
+/* ---- the map ---- */
+
+static int take_rule(void *ctx, const struct rule *r, struct err *e)
+{
+	struct pager *p = ctx;
+
+	return pgr_add_rule(p->pgr, r->socket, r->uri, e);
+}
+
+static int read_map(struct pager *p, struct err *e)
+{
+	int fd = open(p->o.map, O_RDONLY | O_CLOEXEC);
+	char *text = fd < 0 ? NULL : malloc(MAP_FILE_MAX);
+	size_t len = 0;
+	ssize_t n = 1;
+	int rc;
+
+	if (fd < 0)
+		return err_sys(e, -errno, "cannot read: %.100s", p->o.map);
+	while (text && n > 0 && len < MAP_FILE_MAX) {
+		n = read(fd, text + len, MAP_FILE_MAX - len);
+		len += n > 0 ? (size_t)n : 0;
+	}
+	if (!text)
+		rc = err_set(e, -ENOMEM, "cannot read: %.100s: out of memory", p->o.map);
+	else if (n < 0)
+		rc = err_sys(e, -errno, "cannot read: %.100s", p->o.map);
+	else if (len == MAP_FILE_MAX)
+		rc = err_set(e, -E2BIG, "cannot read: %.100s: larger than 1 MiB", p->o.map);
+	else
+		rc = rules_parse(text, len, take_rule, p, e);
+	close(fd);
+	free(text);
+	return rc;
+}
+
+/* ---- beginning and end ---- */
+
+static int check_files(const struct pager_opts *o, struct err *e)
+{
+	struct file_roles f = {.count = 0};
+
+	file_roles_add(&f, "map", o->map, false);
+	if (file_roles_add_words(&f, "json", json_file_is_stdout(o->json) ? NULL : o->json, e) < 0)
+		return e->code;
+	return file_roles_check(&f, e);
+}
+
+static int begin(struct pager *p, struct err *e)
+{
+	const struct pgr_cfg cfg = {
+		.io = (enum ioq_way)p->o.io,
+		.handshake_ms = p->o.handshake_s * 1000,
+		.read_ahead = p->o.read_ahead,
+		.listen = listen_there,
+		.say = say,
+		.ctx = p,
+	};
+	int rc = check_files(&p->o, e);
+
+	if (rc == 0)
+		rc = json_file_open(&p->json, p->o.json, "json", file_use_is_taken, e);
+	if (rc == 0)
+		rc = stop_signals_start(&p->signals, e);
+	if (rc == 0)
+		rc = pgr_open(&cfg, &p->pgr, e);
+	if (rc == 0 && p->o.listen)
+		rc = pgr_add_rule(p->pgr, p->o.listen, p->o.source, e);
+	if (rc == 0 && p->o.map)
+		rc = read_map(p, e);
+	if (rc == 0 && p->o.control) {
+		const struct control_cfg control = {.path = p->o.control};
+
+		rc = control_start(&control, &control_ops, p, &p->control, e);
+	}
+	return rc;
+}
+
+static int write_json(struct pager *p, const struct control_status *s, struct err *e)
+{
+	struct json j;
+	int rc = json_file_begin(&p->json, e);
+
+	if (rc < 0)
+		return rc;
+	json_init(&j, p->json.out);
+	j.compact = json_file_is_stdout(p->o.json);
+	json_object_open(&j, NULL);
+	json_text(&j, "version", APF_VERSION_TEXT);
+	json_text(&j, "io", s->io);
+	json_text(&j, "end", p->stopped ? "stop" : "signal");
+	json_text(&j, "trouble", *s->why ? s->why : NULL);
+	json_f64(&j, "wall_s", (double)s->uptime_ns / 1e9);
+	json_counters(&j, "stats", &s->counters);
+	control_show_served_json(&j, "served", s->served, s->served_count);
+	json_close(&j);
+	return json_file_written(&p->json, json_end(&j), e);
+}
+
+static int report(struct pager *p, const struct control_status *s)
+{
+	struct err e = {0};
+
+	if (p->o.stats) {
+		control_show_counters(&s->counters, PAGE_BYTES, stderr);
+		if (s->served_count)
+			control_show_served(s->served, s->served_count, stderr);
+	}
+	if (p->json.out && write_json(p, s, &e) < 0)
+		return cli_failed(&e);
+	return CLI_OK;
+}
+
+static void end(struct pager *p)
+{
+	for (unsigned i = 0; i < p->socket_count; i++) {
+		control_socket_close(p->sockets[i]);
+		free(p->sockets[i]);
+	}
+	/* Who waits for the end hears of it now that the sockets are gone; nobody asks any more. */
+	control_stop(p->control);
+	pgr_close(p->pgr);
+	stop_signals_end(&p->signals);
+	json_file_close(&p->json);
+}
+
+static int run(struct pager *p)
+{
+	struct control_status *s = calloc(1, sizeof(*s));
+	struct err e = {0};
+	int r, rc = s ? begin(p, &e) : err_set(&e, -ENOMEM, "out of memory");
+
+	if (rc < 0) {
+		r = cli_refused(&e);
+	} else {
+		if (!p->o.quiet)
+			fprintf(stderr, "asyncpf: serving\n");
+		rc = pgr_run(p->pgr, p->signals.fd, &e);
+		fill_status(p, s);
+		r = rc < 0 ? cli_failed(&e) : report(p, s);
+	}
+	end(p);
+	free(s);
+	if (rc == 0)
+		stop_signals_die(&p->signals);
+	return r;
+}
+
+int cmd_pager(int argc, char **argv)
+{
+	struct pager p = {
+		.o = {.read_ahead = READ_AHEAD_PAGES},
+		.signals = {.fd = -1},
+	};
+	int operand;
+	int r = cli_begin(&table, argc, argv, &p.o, &operand);
+
+	if (r >= 0)
+		return r;
+	if (!p.o.listen != !p.o.source) {
+		cli_error("missing option: --%s: --listen and --source belong together; see "
+			  "'asyncpf pager --help'", p.o.listen ? "source" : "listen");
+		return CLI_USAGE;
+	}
+	if (!p.o.listen && !p.o.map && !p.o.control) {
+		cli_error("missing option: --listen, --map or --control: nobody could come; see "
+			  "'asyncpf pager --help'");
+		return CLI_USAGE;
+	}
+	return run(&p);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Wrapper that shows one block of guest RAM out of a file that QEMU's `migrate` has made with the
+ * capability mapped-ram: the inner source is the file. Which pages were stored is read when it is
+ * opened; the others are zeroes, whatever lies in the file at their place. A read becomes one read
+ * of the file, from its first page that was stored to its last, or none. Owns the inner source, the
+ * bitmap and a pool of requests. Threads: port/source.h. Test: tests/unit/source_qemu_test.c.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "source/mapped_ram.h"
+#include "source/scheme.h"
+#include "source/pool.h"
+
+/* Of 8 TiB of guest memory. */
+#define BITMAP_BYTES_MAX (256ull << 20)
+#define LOAD_BYTES (1u << 20)
+
+struct qemu_src {
+	struct src src;
+	struct src *inner;
+	struct mapped_ram_block block;
+	unsigned char *bitmap; /* set: stored */
+	struct src_pool pool;
+};
+
+static bool is_stored(const struct qemu_src *q, uint64_t offset)
+{
+	uint64_t page = offset / q->block.page_bytes;
+
+	return q->bitmap[page / 8] >> (page % 8) & 1;
+}
+
+/* Where the page that holds the byte ends, or `end` does. */
+static uint64_t page_end(const struct qemu_src *q, uint64_t offset, uint64_t end)
+{
+	return min_u64((offset / q->block.page_bytes + 1) * q->block.page_bytes, end);
+}
+
+/* What of [from, to) lies between the first stored byte and the last. False: none is. */
+static bool stored_span(const struct qemu_src *q, uint64_t from, uint64_t to, uint64_t *ret_from,
+			uint64_t *ret_to)
+{
+	bool any = false;
+
+	for (uint64_t at = from; at < to; at = page_end(q, at, to)) {
+		if (!is_stored(q, at))
+			continue;
+		if (!any)
+			*ret_from = at;
+		*ret_to = page_end(q, at, to);
+		any = true;
+	}
+	return any;
+}
+
+static void zero_the_rest(const struct qemu_src *q, const struct src_read *rd)
+{
+	uint64_t end = rd->offset + rd->len;
+
+	for (uint64_t at = rd->offset; at < end; at = page_end(q, at, end))
+		if (!is_stored(q, at))
+			memset((char *)rd->buf + (at - rd->offset), 0, page_end(q, at, end) - at);
+}
+
+static void qemu_inner_done(struct src_read *inner, const struct err *why)
+{
+	struct pool_read *w = CONTAINER_OF(inner, struct pool_read, inner);
+	struct qemu_src *q = w->owner;
+
+	if (!why)
+		zero_the_rest(q, w->rd);
+	pool_end(&q->pool, w, why);
+}
+
+static void qemu_read(struct src *s, struct src_read *rd)
+{
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	uint64_t from, to;
+	struct pool_read *w;
+
+	if (!stored_span(q, rd->offset, rd->offset + rd->len, &from, &to)) {
+		memset(rd->buf, 0, rd->len);
+		rd->done(rd, NULL);
+		return;
+	}
+	w = pool_take(&q->pool, rd);
+	w->inner.offset = q->block.pages_at + from;
+	w->inner.buf = (char *)rd->buf + (from - rd->offset);
+	w->inner.len = (uint32_t)(to - from);
+	q->inner->ops->read(q->inner, &w->inner);
+}
+
+static void qemu_cancel(struct src *s, struct src_read *rd)
+{
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	struct pool_read *w = rd->held_by;
+
+	ASSERT(w->rd == rd);
+	q->inner->ops->cancel(q->inner, &w->inner);
+}
+
+static int qemu_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	uint64_t end = offset + len;
+
+	for (uint64_t at = offset; at < end;) {
+		uint64_t next = page_end(q, at, end);
+		char *to = (char *)buf + (at - offset);
+		int rc;
+
+		if (is_stored(q, at)) {
+			rc = src_load(q->inner, q->block.pages_at + at, to, next - at, e);
+			if (rc < 0)
+				return rc;
+		} else {
+			memset(to, 0, next - at);
+		}
+		at = next;
+	}
+	return 0;
+}
+
+static void free_parts(struct qemu_src *q)
+{
+	src_pool_close(&q->pool);
+	free(q->bitmap);
+	free(q);
+}
+
+static void qemu_close(struct src *s)
+{
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+
+	src_close(q->inner);
+	free_parts(q);
+}
+
+static const struct src_ops qemu_ops = {
+	.name = "qemu",
+	.read = qemu_read,
+	.cancel = qemu_cancel,
+	.load = qemu_load,
+	.close = qemu_close,
+};
+
+static int load_for_parser(void *ctx, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	return src_load(ctx, offset, buf, len, e);
+}
+
+/* The block of that name, and which of its pages were stored. */
+static int load_block(struct qemu_src *q, const char *name, struct err *e)
+{
+	const struct mapped_ram_file file = {q->inner->size, load_for_parser, q->inner};
+	unsigned char head[MAPPED_RAM_MAGIC_BYTES];
+	const struct mapped_ram_block *b;
+	struct mapped_ram m;
+	int rc = file.size < sizeof(head) ? -EINVAL
+					  : src_load(q->inner, 0, head, sizeof(head), e);
+
+	if (rc == -EINVAL || (rc == 0 && !mapped_ram_magic(head)))
+		return err_set(e, -EINVAL, "no file of QEMU's migration");
+	if (rc == 0)
+		rc = mapped_ram_parse(&file, &m, e);
+	if (rc < 0)
+		return rc;
+	b = mapped_ram_find(&m, name, e);
+	if (b)
+		q->block = *b;
+	mapped_ram_fini(&m);
+	if (!b)
+		return -ENOENT;
+	if (q->block.bitmap_bytes > BITMAP_BYTES_MAX)
+		return err_set(e, -E2BIG, "block %s: too many pages", q->block.name);
+	q->bitmap = malloc(q->block.bitmap_bytes);
+	if (!q->bitmap)
+		return err_set(e, -ENOMEM, "out of memory");
+	for (uint64_t at = 0; rc == 0 && at < q->block.bitmap_bytes; at += LOAD_BYTES)
+		rc = src_load(q->inner, q->block.bitmap_at + at, q->bitmap + at,
+			      min_u64(LOAD_BYTES, q->block.bitmap_bytes - at), e);
+	return rc;
+}
+
+int src_qemu_open(struct src *inner, const char *name, const char *block,
+		  const struct src_env *env, struct src **ret, struct err *e)
+{
+	struct qemu_src *q = calloc(1, sizeof(*q));
+	struct err why = {0};
+	int rc;
+
+	if (!q || src_pool_open(&q->pool, env->reads_max, q, qemu_inner_done) < 0) {
+		free(q);
+		return err_set(e, -ENOMEM, "open %s: out of memory", name);
+	}
+	q->inner = inner;
+	rc = load_block(q, block, &why);
+	if (rc < 0) {
+		free_parts(q);
+		return err_set(e, rc, "open %.100s: %s", name, why.text);
+	}
+	q->src = (struct src){.ops = &qemu_ops, .size = q->block.bytes};
+	*ret = &q->src;
+	return 0;
+}
+
+/* ---- by URI ---- */
+
+static int qemu_scheme_check(const struct uri *u, struct err *e)
+{
+	if (!*u->path)
+		return err_set(e, -EINVAL, "source URI: qemu: needs a path, as in "
+			       "qemu:vm.mig?block=pc.ram");
+	return 0;
+}
+
+static int qemu_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
+			    struct src **ret, struct err *e)
+{
+	struct src *file = inner;
+	int rc = inner ? 0 : src_file_open(u->path, env, &file, e);
+
+	if (rc < 0)
+		return rc;
+	rc = src_qemu_open(file, u->path, uri_value(u, "block"), env, ret, e);
+	if (rc < 0 && !inner)
+		src_close(file);
+	return rc;
+}
+
+static const char *const qemu_keys[] = {"block", NULL};
+
+const struct src_scheme src_qemu_scheme = {
+	.name = "qemu",
+	.wraps = true,
+	.alone = true,
+	.keys = qemu_keys,
+	.check = qemu_scheme_check,
+	.open = qemu_scheme_open,
+};

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Wrapper that asks again. A read that failed for a reason that may pass is tried again after a
+ * pause, which doubles, with jitter; one that takes twice as long as 99 of 100 did is sent a second
+ * time, and whichever ends first counts. Both cost of a budget that reads which end fill up: an
+ * outage is not multiplied, its failures are passed on. Owns the inner source, a pool of requests,
+ * buffers for second requests, one timer. Threads: port/source.h.
+ * Test: tests/unit/source_retry_test.c.
+ *
+ * The second request has a buffer of its own, since the first may still write into the reader's.
+ * When the second wins, the first is cancelled, and the reader has his bytes once it has ended.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hist.h"
+#include "base/prng.h"
+#include "source/scheme.h"
+
+/* Larger reads are not sent twice; buffers for as many as are at a time: 1 MiB. */
+#define HEDGE_BYTES_MAX (128u << 10)
+#define HEDGES_MAX 8u
+/* Reads that have to have ended before anybody knows what is usual. */
+#define SAMPLES_MIN 100u
+/* So many reads old, what was usual counts half. */
+#define SAMPLES_HALF 4096u
+/* Looked up anew after as many reads. */
+#define SAMPLES_STEP 64u
+/* Below, a second request is no faster than the first. */
+#define HEDGE_NS_MIN NS_PER_MS
+#define TOKEN 100u
+#define TOKENS_MAX (20u * TOKEN)
+#define DOUBLINGS_MAX 10u
+#define FULL_NS NS_PER_MS
+
+enum retry_state { RETRY_FREE, RETRY_READING, RETRY_PAUSING };
+
+struct retry_hedge {
+	struct src_read inner;
+	struct retry_read *of; /* NULL: nobody wants it any more, or it is free */
+	struct retry_src *owner;
+	bool busy, won;
+	unsigned char *buf;
+};
+
+struct retry_read {
+	enum retry_state state;
+	struct src_read inner;
+	struct src_read *rd;
+	struct retry_src *owner;
+	struct retry_read *next; /* while free */
+	struct retry_hedge *hedge; /* the second request, until it has ended; or has won */
+	bool first_ended;          /* failed, while the second is under way */
+	bool cancelled;            /* by the reader */
+	uint32_t tries;
+	uint64_t begun_ns, due_ns; /* NS_NEVER: nothing is due */
+	struct err why;            /* of the newest failure */
+};
+
+struct retry_src {
+	struct src src;
+	struct src *inner;
+	struct clock clock;
+	struct timers *timers;
+	struct timer timer;
+	struct src_retry_opts opts;
+	struct prng prng;
+	struct retry_read *pool, *free;
+	uint32_t reads_max, sent; /* to the inner source, at most so many at a time */
+	struct retry_hedge hedges[HEDGES_MAX];
+	unsigned char *room;
+	uint32_t tokens;
+	uint32_t hist[HIST_BUCKETS];
+	uint32_t samples, since_look;
+	uint64_t usual_ns; /* NS_NEVER: not known */
+};
+
+/* ---- budget, and what is usual ---- */
+
+static bool spend(struct retry_src *r)
+{
+	if (r->tokens < TOKEN)
+		return false;
+	r->tokens -= TOKEN;
+	return true;
+}
+
+static void look_at_usual(struct retry_src *r)
+{
+	uint64_t us = hist_quantile(r->hist, 99, 100, UINT64_MAX);
+
+	r->since_look = 0;
+	r->usual_ns = max_u64(2 * us * NS_PER_US, HEDGE_NS_MIN);
+	if (r->samples < SAMPLES_HALF)
+		return;
+	r->samples = 0;
+	for (unsigned b = 0; b < HIST_BUCKETS; b++)
+		r->samples += r->hist[b] /= 2;
+}
+
+static void note_success(struct retry_src *r, uint64_t ns)
+{
+	r->tokens = (uint32_t)min_u64(r->tokens + r->opts.budget_percent, TOKENS_MAX);
+	r->hist[hist_bucket(ns / NS_PER_US)]++;
+	r->samples++;
+	if (++r->since_look >= SAMPLES_STEP && r->samples >= SAMPLES_MIN)
+		look_at_usual(r);
+}
+
+/* ---- requests ---- */
+
+static void unlink_hedge(struct retry_hedge *h)
+{
+	h->of->hedge = NULL;
+	h->of = NULL;
+}
+
+static void rearm(struct retry_src *r, uint64_t due_ns)
+{
+	if (due_ns != NS_NEVER && (!timer_armed(&r->timer) || due_ns < r->timer.due_ns))
+		timer_arm(r->timers, &r->timer, due_ns);
+}
+
+static void retry_end(struct retry_read *rr, const struct err *why)
+{
+	struct retry_src *r = rr->owner;
+	struct src_read *rd = rr->rd;
+	struct err copy;
+
+	if (why)
+		copy = *why;
+	/* Free first: `done` may read again. */
+	rr->state = RETRY_FREE;
+	rr->rd = NULL;
+	rr->next = r->free;
+	r->free = rr;
+	rd->done(rd, why ? &copy : NULL);
+}
+
+static void send_first(struct retry_read *rr)
+{
+	struct retry_src *r = rr->owner;
+
+	rr->begun_ns = clock_now_ns(&r->clock);
+	/* Second requests have places that were ours: soon they have not. */
+	if (r->sent == r->reads_max) {
+		rr->state = RETRY_PAUSING;
+		rr->due_ns = rr->begun_ns + FULL_NS;
+		rearm(r, rr->due_ns);
+		return;
+	}
+	r->sent++;
+	rr->state = RETRY_READING;
+	rr->first_ended = false;
+	rr->due_ns = NS_NEVER;
+	if (r->opts.hedge && r->usual_ns != NS_NEVER && rr->rd->len <= HEDGE_BYTES_MAX)
+		rr->due_ns = rr->begun_ns + r->usual_ns;
+	rearm(r, rr->due_ns);
+	r->inner->ops->read(r->inner, &rr->inner);
+}
+
+static bool may_pass(int code)
+{
+	switch (code) {
+	case -EINVAL:
+	case -ENOENT:
+	case -EACCES:
+	case -EPERM:
+	case -EBADMSG:
+	case -ESTALE:
+	case -ENOTSUP:
+	case -ECANCELED:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* All requests of this try have failed. */
+static void try_failed(struct retry_read *rr)
+{
+	struct retry_src *r = rr->owner;
+	uint64_t ns = r->opts.pause_ns << min_u64(rr->tries, DOUBLINGS_MAX);
+
+	if (rr->cancelled || rr->tries >= r->opts.retries || !may_pass(rr->why.code) || !spend(r)) {
+		retry_end(rr, &rr->why);
+		return;
+	}
+	ns = ns / 2 + prng_below(&r->prng, ns / 2 + 1);
+	rr->tries++;
+	rr->state = RETRY_PAUSING;
+	rr->due_ns = clock_now_ns(&r->clock) + ns;
+	rearm(r, rr->due_ns);
+}
+
+static void first_done(struct src_read *inner, const struct err *why)
+{
+	struct retry_read *rr = CONTAINER_OF(inner, struct retry_read, inner);
+	struct retry_hedge *h = rr->hedge;
+	struct retry_src *r = rr->owner;
+
+	r->sent--;
+	rr->due_ns = NS_NEVER;
+	if (h && h->won) {
+		/* It was only waited for. What it brought would do as well. */
+		memcpy(rr->rd->buf, h->buf, rr->rd->len);
+		h->busy = h->won = false;
+		unlink_hedge(h);
+		retry_end(rr, NULL);
+		return;
+	}
+	if (!why) {
+		note_success(r, clock_now_ns(&r->clock) - rr->begun_ns);
+		if (h) {
+			unlink_hedge(h);
+			r->inner->ops->cancel(r->inner, &h->inner);
+		}
+		retry_end(rr, NULL);
+		return;
+	}
+	rr->why = *why;
+	rr->first_ended = true;
+	if (!h)
+		try_failed(rr);
+}
+
+static void hedge_done(struct src_read *inner, const struct err *why)
+{
+	struct retry_hedge *h = CONTAINER_OF(inner, struct retry_hedge, inner);
+	struct retry_read *rr = h->of;
+	struct retry_src *r = h->owner;
+
+	r->sent--;
+	if (!rr) {
+		h->busy = false;
+		return;
+	}
+	if (!why && !rr->first_ended) {
+		h->won = true;
+		r->inner->ops->cancel(r->inner, &rr->inner);
+		return;
+	}
+	h->busy = false;
+	unlink_hedge(h);
+	if (!why) {
+		memcpy(rr->rd->buf, h->buf, rr->rd->len);
+		retry_end(rr, NULL);
+	} else if (rr->first_ended) {
+		rr->why = *why;
+		try_failed(rr);
+	}
+}
+
+/* It takes longer than usual. */
+static void send_second(struct retry_read *rr)
+{
+	struct retry_src *r = rr->owner;
+	struct retry_hedge *h = r->hedges;
+
+	rr->due_ns = NS_NEVER;
+	while (h < r->hedges + HEDGES_MAX && h->busy)
+		h++;
+	if (h == r->hedges + HEDGES_MAX || r->sent == r->reads_max || !spend(r))
+		return;
+	r->sent++;
+	h->busy = true;
+	h->of = rr;
+	rr->hedge = h;
+	h->inner.offset = rr->rd->offset;
+	h->inner.buf = h->buf;
+	h->inner.len = rr->rd->len;
+	h->inner.urgent = rr->rd->urgent;
+	h->inner.late = rr->rd->late;
+	r->inner->ops->read(r->inner, &h->inner);
+}
+
+static void retry_fire(struct timer *tm, uint64_t now_ns)
+{
+	struct retry_src *r = CONTAINER_OF(tm, struct retry_src, timer);
+	uint64_t next = NS_NEVER;
+
+	/* What a `done` below brings is armed by itself. */
+	for (struct retry_read *rr = r->pool; rr < r->pool + r->reads_max; rr++) {
+		if (rr->state == RETRY_FREE)
+			continue;
+		if (rr->due_ns <= now_ns && rr->state == RETRY_PAUSING)
+			send_first(rr);
+		else if (rr->due_ns <= now_ns)
+			send_second(rr);
+		if (rr->state != RETRY_FREE)
+			next = min_u64(next, rr->due_ns);
+	}
+	rearm(r, next);
+}
+
+static void retry_read(struct src *s, struct src_read *rd)
+{
+	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
+	struct retry_read *rr = r->free;
+
+	ASSERT(rr); /* env->reads_max */
+	r->free = rr->next;
+	rr->rd = rd;
+	rr->inner.offset = rd->offset;
+	rr->inner.buf = rd->buf;
+	rr->inner.len = rd->len;
+	rr->inner.urgent = rd->urgent;
+	rr->inner.late = rd->late;
+	rr->hedge = NULL;
+	rr->cancelled = false;
+	rr->tries = 0;
+	rd->held_by = rr;
+	send_first(rr);
+}
+
+static void retry_cancel(struct src *s, struct src_read *rd)
+{
+	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
+	struct retry_read *rr = rd->held_by;
+	struct retry_hedge *h = rr->hedge;
+
+	ASSERT(rr->rd == rd);
+	rr->cancelled = true;
+	if (rr->state == RETRY_PAUSING) {
+		(void)err_sys(&rr->why, -ECANCELED, "read at byte %llu, to be tried again",
+			      (unsigned long long)rd->offset);
+		retry_end(rr, &rr->why);
+		return;
+	}
+	if (h && !h->won) {
+		/* Nobody waits for the second; the first may have ended already. */
+		bool last = rr->first_ended;
+
+		unlink_hedge(h);
+		r->inner->ops->cancel(r->inner, &h->inner);
+		if (last) {
+			(void)err_sys(&rr->why, -ECANCELED, "read at byte %llu",
+				      (unsigned long long)rd->offset);
+			retry_end(rr, &rr->why);
+			return;
+		}
+	}
+	/* One whose second has won was cancelled then. */
+	if (!rr->hedge)
+		r->inner->ops->cancel(r->inner, &rr->inner);
+}
+
+static int retry_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	return src_load(CONTAINER_OF(s, struct retry_src, src)->inner, offset, buf, len, e);
+}
+
+static void free_parts(struct retry_src *r)
+{
+	free(r->room);
+	free(r->pool);
+	free(r);
+}
+
+static void retry_close(struct src *s)
+{
+	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
+
+	timer_cancel(r->timers, &r->timer);
+	src_close(r->inner);
+	timers_take_back(r->timers);
+	free_parts(r);
+}
+
+static const struct src_ops retry_ops = {
+	.name = "retry",
+	.read = retry_read,
+	.cancel = retry_cancel,
+	.load = retry_load,
+	.close = retry_close,
+};
+
+static void make_requests(struct retry_src *r)
+{
+	for (uint32_t i = r->reads_max; i-- > 0;) {
+		r->pool[i].inner.done = first_done;
+		r->pool[i].owner = r;
+		r->pool[i].next = r->free;
+		r->free = &r->pool[i];
+	}
+	for (unsigned i = 0; i < HEDGES_MAX; i++) {
+		r->hedges[i].inner.done = hedge_done;
+		r->hedges[i].owner = r;
+		r->hedges[i].buf = r->room + i * HEDGE_BYTES_MAX;
+	}
+}
+
+int src_retry_open(struct src *inner, const struct src_env *env,
+		   const struct src_retry_opts *opts, struct src **ret, struct err *e)
+{
+	struct retry_src *r = calloc(1, sizeof(*r));
+
+	if (r) {
+		r->pool = calloc(env->reads_max, sizeof(*r->pool));
+		r->room = malloc((size_t)HEDGES_MAX * HEDGE_BYTES_MAX);
+	}
+	if (!r || !r->pool || !r->room) {
+		if (r)
+			free_parts(r);
+		return err_set(e, -ENOMEM, "retry source: out of memory");
+	}
+	if (!timers_lend(env->timers)) {
+		free_parts(r);
+		return err_set(e, -ENOSPC, "retry source: too many wrappers in one VM");
+	}
+	r->src = (struct src){.ops = &retry_ops, .size = inner->size};
+	r->inner = inner;
+	r->clock = env->clock;
+	r->timers = env->timers;
+	r->timer.fire = retry_fire;
+	r->opts = *opts;
+	r->reads_max = env->reads_max;
+	r->tokens = TOKENS_MAX;
+	r->usual_ns = NS_NEVER;
+	prng_init(&r->prng, opts->seed);
+	make_requests(r);
+	*ret = &r->src;
+	return 0;
+}
+
+/* ---- by URI ---- */
+
+static int retry_parse(const struct uri *u, struct src_retry_opts *o, struct err *e)
+{
+	uint64_t retries = 4, ms = 50, percent = 20, hedge = 1;
+	int rc;
+
+	if ((rc = uri_number(u, "retries", 0, 100, &retries, e)) < 0 ||
+	    (rc = uri_number(u, "retry-ms", 1, 60000, &ms, e)) < 0 ||
+	    (rc = uri_number(u, "retry-budget", 0, 100, &percent, e)) < 0 ||
+	    (rc = uri_number(u, "retry-hedge", 0, 1, &hedge, e)) < 0 ||
+	    (rc = uri_number(u, "retry-seed", 0, UINT64_MAX, &o->seed, e)) < 0)
+		return rc;
+	o->retries = (uint32_t)retries;
+	o->pause_ns = ms * NS_PER_MS;
+	o->budget_percent = (uint32_t)percent;
+	o->hedge = hedge;
+	return 0;
+}
+
+static int retry_scheme_check(const struct uri *u, struct err *e)
+{
+	struct src_retry_opts opts = {.seed = 1};
+
+	return retry_parse(u, &opts, e);
+}
+
+static int retry_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
+			     struct src **ret, struct err *e)
+{
+	struct src_retry_opts opts = {.seed = 1};
+	int rc = retry_parse(u, &opts, e);
+
+	return rc < 0 ? rc : src_retry_open(inner, env, &opts, ret, e);
+}
+
+static const char *const retry_keys[] = {"retries", "retry-ms", "retry-budget", "retry-hedge",
+					 "retry-seed", NULL};
+
+const struct src_scheme src_retry_scheme = {
+	.name = "retry",
+	.wraps = true,
+	.keys = retry_keys,
+	.check = retry_scheme_check,
+	.open = retry_scheme_open,
+};

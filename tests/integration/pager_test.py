@@ -1,0 +1,465 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`asyncpf pager` with a stand-in VMM that does Firecracker's side of the handshake, touches its
+memory by several threads, gives some of it back, and compares each byte.
+
+usage: pager_test.py PATH_OF_ASYNCPF PATH_OF_STANDIN_VMM
+"""
+import array
+import ctypes
+import json
+import os
+import pathlib
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+LIMIT_S = 60
+ASYNCPF, STANDIN = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:3])
+PAGE = 4096
+SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
+
+
+def until(what, condition):
+    """Waits until condition() is true, and returns what it returned."""
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        got = condition()
+        if got:
+            return got
+        time.sleep(0.01)
+    raise AssertionError(f"never: {what}")
+
+
+def make_image(path, pages, seed):
+    """Pages that differ, every fourth of them zeroes."""
+    r = random.Random(seed)
+    with open(path, "wb") as out:
+        for i in range(pages):
+            out.write(bytes(PAGE) if i % 4 == 3 else r.randbytes(PAGE))
+
+
+class Pager:
+    """The command, running."""
+
+    def __init__(self, test, *options):
+        self.log = []
+        self.process = subprocess.Popen([ASYNCPF, "pager", *options], stderr=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+        test.addCleanup(self.end)
+        until("serving", lambda: self.said("serving") or self.process.poll() is not None)
+
+    def read(self):
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
+    def said(self, pattern):
+        return [line for line in list(self.log) if re.search(pattern, line)]
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        code = self.process.wait()
+        self.reader.join()
+        self.process.stderr.close()
+        self.process.stdout.close()
+        return code
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def rss_kib(self):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
+
+
+class PagerCase(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.image = self.folder / "image"
+        make_image(self.image, 2048, 1)
+        self.path = self.folder / "fc.sock"
+        self.control = self.folder / "control.sock"
+
+    def pager(self, source=None, *options):
+        return Pager(self, "--listen", self.path, "--source", source or str(self.image),
+                     "--control", self.control, *options)
+
+    def standin(self, *settings, path=None, image=None):
+        vmm = subprocess.Popen([STANDIN, path or self.path, image or self.image, *settings],
+                               stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        self.addCleanup(self.reap, vmm)
+        return vmm
+
+    @staticmethod
+    def reap(vmm):
+        if vmm.poll() is None:
+            vmm.kill()
+        vmm.wait()
+        vmm.stdout.close()
+        vmm.stdin.close()
+
+    def finish(self, vmm):
+        out, _ = vmm.communicate(timeout=LIMIT_S)
+        if vmm.returncode == 77:
+            self.skipTest(out.strip())
+        self.assertEqual((vmm.returncode, out[:3]), (0, "ok "), out)
+
+    def check(self, *settings, **where):
+        self.finish(self.standin(*settings, **where))
+
+    def status(self):
+        out = subprocess.run([ASYNCPF, "status", "--json", "--control", self.control],
+                             stdout=subprocess.PIPE, check=True, timeout=LIMIT_S)
+        return json.loads(out.stdout)
+
+    def ask(self, request):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(LIMIT_S)
+            s.connect(str(self.control))
+            s.sendall(b"asyncpf-control 1\n" + request.encode() + b"\n")
+            s.shutdown(socket.SHUT_WR)
+            got = b""
+            while piece := s.recv(4096):
+                got += piece
+        return got.decode().splitlines()[-1]
+
+
+class PagerTest(PagerCase):
+    # ---- bytes ----
+    def test_every_version_says_it_its_way(self):
+        self.pager()
+        for version in ("1.5", "1.7", "1.12", "e2b"):
+            for more in (("regions=3",), ("order=even", "pieces=5"), ("balloon=500",)):
+                with self.subTest(version=version, more=more):
+                    self.check(f"version={version}", *more)
+
+    def test_memory_that_is_given_back_is_zeroes(self):
+        self.pager()
+        for seed in range(4):
+            with self.subTest(seed=seed):
+                self.check("balloon=3000", "threads=8", f"seed={seed}", "touches=3000",
+                           "regions=2")
+
+    def test_slow_source(self):
+        self.pager(f"delay+file:{self.image}?ms=3&jitter-us=3000")
+        self.check("balloon=1000", "threads=16", "touches=300")
+
+    def test_threads_in_the_place_of_io_uring(self):
+        self.pager(None, "--io=threads")
+        self.check("balloon=300", "threads=8")
+
+    def test_without_reading_ahead(self):
+        self.pager(None, "--read-ahead=0")
+        self.check("order=even")
+        self.assertEqual(self.status()["read_ahead"], 0)
+
+    def test_reading_ahead_spares_touches(self):
+        self.pager()
+        self.check("order=even", "threads=1")
+        s = self.status()
+        self.assertGreater(s["read_ahead"], 1000)
+        self.assertLess(s["faults_total"], 500)
+
+    def test_huge_pages(self):
+        info = pathlib.Path("/proc/meminfo").read_text(encoding="ascii")
+        if int(re.search(r"HugePages_Free:\s+(\d+)", info).group(1)) < 4:
+            self.skipTest("no four free huge pages of 2 MiB")
+        self.pager()
+        self.check("huge=1", "balloon=20")
+
+    def test_zst_image(self):
+        packed = self.folder / "image.zst"
+        subprocess.run([ASYNCPF, "image", "pack", "--quiet", self.image, packed], check=True,
+                       timeout=LIMIT_S)
+        self.pager(f"zst:{packed}")
+        self.check("balloon=300")
+
+    # ---- a network ----
+    def serve_image(self):
+        """The image at a Unix socket, by NBD; its URI."""
+        if not shutil.which("nbdkit"):
+            self.skipTest("no nbdkit")
+        path = self.folder / "nbd.sock"
+        server = subprocess.Popen(["nbdkit", "-f", "-r", "-U", path, "file", self.image])
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        until("a server", path.exists)
+        return server, f"nbd+unix:///?socket={path}"
+
+    def need_network(self, code, log):
+        if code is not None and any("not built" in line or "there is no" in line for line in log):
+            self.skipTest(log[-1])
+
+    def test_source_over_a_network(self):
+        _, uri = self.serve_image()
+        p = self.pager(uri)
+        self.need_network(p.process.poll(), p.log)
+        self.check("balloon=300", "threads=8")
+        self.assertEqual(self.ask("serve " + json.dumps({"listen": str(self.path),
+                                                         "source": uri})), "ok")
+        self.check("threads=8", "regions=2")
+
+    def test_others_are_served_while_a_server_is_waited_for(self):
+        p = self.pager()
+        # It takes connections and says nothing.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+            silent.bind(str(self.folder / "silent.sock"))
+            silent.listen()
+            rule = {"listen": str(self.folder / "late.sock"),
+                    "source": f"nbd+unix:///?socket={self.folder}/silent.sock"}
+            answers = []
+            asker = threading.Thread(target=lambda: answers.append(
+                self.ask("serve " + json.dumps(rule))))
+            asker.start()
+            self.addCleanup(asker.join)
+            until("a word", lambda: answers or select.select([silent], [], [], 0)[0])
+            if answers:
+                self.skipTest(f"no network: {answers}")
+            connection, _ = silent.accept()
+            with connection:
+                self.check()
+                self.assertEqual(answers, [])
+                p.process.send_signal(signal.SIGTERM)
+                connection.close()
+                p.process.wait(LIMIT_S)
+        asker.join()
+        self.assertFalse((self.folder / "late.sock").exists())
+
+    # ---- many ----
+    def test_each_socket_has_its_source(self):
+        images = []
+        for i in range(3):
+            images.append(self.folder / f"image{i}")
+            make_image(images[i], 512, 10 + i)
+        rules = [{"listen": str(self.folder / f"{i}.sock"), "source": str(images[i])}
+                 for i in range(2)]
+        (self.folder / "map").write_text(json.dumps(rules), encoding="ascii")
+        Pager(self, "--map", self.folder / "map", "--control", self.control)
+        rule = {"listen": str(self.folder / "2.sock"), "source": str(images[2])}
+        self.assertEqual(self.ask("serve " + json.dumps(rule)), "ok")
+        vmms = [self.standin(path=self.folder / f"{i % 3}.sock", image=images[i % 3])
+                for i in range(9)]
+        for vmm in vmms:
+            self.finish(vmm)
+        # Another image from now on; those who came before keep theirs.
+        old = self.standin("go=0", path=self.folder / "2.sock", image=images[2])
+        until("ready", lambda: old.stdout.readline() == "ready\n")
+        until("came", lambda: self.status()["served"])
+        rule["source"] = str(images[0])
+        self.assertEqual(self.ask("serve " + json.dumps(rule)), "ok")
+        self.check(path=self.folder / "2.sock", image=images[0])
+        self.finish(old)
+
+    def test_a_rule_that_makes_no_sense_is_refused(self):
+        self.pager()
+        for rule, why in (
+                ("{", "does not end"), ("[]", "a rule is an object"),
+                ('{"listen": "x"}', "needs listen and source"),
+                ('{"listen": "x", "source": "y", "z": 1}', "no member 'z'"),
+                ('{"listen": "x", "source": "nosuch:y"}', "no scheme 'nosuch'"),
+                ('{"listen": "x", "source": "/nosuch"}', "No such file")):
+            with self.subTest(rule=rule):
+                answer = self.ask("serve " + rule)
+                self.assertTrue(answer.startswith("error "), answer)
+                self.assertIn(why, answer)
+        self.check()
+
+    # ---- trouble ----
+    def test_a_killed_vmm_leaves_nothing(self):
+        p = self.pager(f"delay+file:{self.image}?ms=20")
+        other = self.standin("go=0")
+        until("ready", lambda: other.stdout.readline() == "ready\n")
+        until("came", lambda: self.status()["served"])
+        before = p.fds()
+        # 1.5 hangs up at once: its process is watched.
+        for version in ("1.12", "1.5"):
+            vmm = self.standin("threads=32", f"version={version}")
+            until("touches", lambda: self.status()["reads_in_flight"] > 0)
+            vmm.kill()
+            vmm.wait()
+            until("gone", lambda: len(self.status()["served"]) == 1)
+            until("descriptors", lambda: p.fds() <= before)
+        self.assertEqual(len(p.said(r"ended: \d+ touches")), 2)
+        self.finish(other)
+
+    def test_a_source_that_fails_is_asked_again(self):
+        p = self.pager(f"fault+file:{self.image}?fault-error-at=5&fault-error-count=3")
+        self.check("order=random")
+        self.assertTrue(p.said("cannot read its memory: .*Input/output error.*it waits"))
+        s = self.status()
+        self.assertEqual((s["read_errors"], s["why"]), (3, None))
+        self.assertEqual((s["pid"], s["protocol"]), (p.process.pid, 1))
+
+    def test_what_a_pager_does_not_do_is_refused(self):
+        self.pager()
+        for request in ("pause", "resume", "evict 0", "limit 0"):
+            with self.subTest(request=request):
+                self.assertRegex(self.ask(request), "^error a pager ")
+
+    def test_a_source_that_is_away_is_told(self):
+        self.pager(f"fault+file:{self.image}?fault-error-after=5", "--read-ahead=0")
+        vmm = self.standin()
+        until("told", lambda: "Input/output error" in (self.status()["why"] or ""))
+        self.assertEqual(vmm.poll(), None)
+
+    def test_stop_and_json(self):
+        out = self.folder / "out.json"
+        p = self.pager(None, "--json", out, "--stats")
+        self.check()
+        subprocess.run([ASYNCPF, "stop", "--control", self.control], check=True,
+                       timeout=LIMIT_S, stdout=subprocess.DEVNULL)
+        self.assertEqual(p.end(), 0)
+        told = json.loads(out.read_text(encoding="ascii"))
+        self.assertEqual(told["end"], "stop")
+        self.assertGreaterEqual(told["stats"]["read_bytes"], 2048 * PAGE)
+        self.assertTrue(p.said(r"^fetched "))
+        self.assertFalse(self.path.exists())
+        self.assertFalse(self.control.exists())
+
+    def test_a_signal_ends_it_with_vms_there(self):
+        p = self.pager(f"delay+file:{self.image}?ms=50")
+        self.standin("threads=16")
+        until("touches", lambda: self.status()["reads_in_flight"] > 0)
+        p.process.send_signal(signal.SIGTERM)
+        self.assertEqual(p.process.wait(timeout=LIMIT_S), -signal.SIGTERM)
+        self.assertFalse(self.path.exists())
+
+
+def new_uffd(set_up):
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | 1)
+    if fd < 0:
+        raise unittest.SkipTest("userfaultfd is refused")
+    if set_up:
+        api = array.array("Q", [0xaa, 0, 0])
+        ctypes.CDLL(None).ioctl(fd, ctypes.c_ulong(0xc018aa3f),
+                                ctypes.c_void_p(api.buffer_info()[0]))
+    return fd
+
+
+def region(**change):
+    r = {"base_host_virt_addr": 0x7f0000000000, "size": 2 << 20, "offset": 0, "page_size": 4096,
+         "page_size_kib": 4096}
+    r.update(change)
+    return json.dumps([{k: v for k, v in r.items() if v is not None}]).encode()
+
+
+class HostileTest(PagerCase):
+    """Whatever comes is refused in a line, and the VM beside it is served on."""
+
+    def send(self, text, fds=()):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(s.close)
+        s.connect(str(self.path))
+        s.settimeout(LIMIT_S)
+        if fds:
+            socket.send_fds(s, [text], list(fds))
+        else:
+            s.sendall(text)
+        return s
+
+    def test_what_is_no_handshake(self):
+        p = self.pager()
+        beside = self.standin("go=0")
+        until("ready", lambda: beside.stdout.readline() == "ready\n")
+        until("came", lambda: p.said("came"))
+        uffd = new_uffd(True)
+        self.addCleanup(os.close, uffd)
+        null = os.open("/dev/null", os.O_RDONLY)
+        self.addCleanup(os.close, null)
+        before = p.fds()
+        cases = (
+            (b"GET / HTTP/1.1\r\n\r\n", (uffd,), "does not begin with a JSON array"),
+            (b"[]", (uffd,), "no region"),
+            (b"[1]", (uffd,), "region 0: no JSON object"),
+            (b"[{}]", (uffd,), "base_host_virt_addr, size and offset are needed"),
+            (b"[" * 100, (uffd,), "region 0: no JSON object"),
+            (region(size=0), (uffd,), "not whole pages"),
+            (region(size=4097), (uffd,), "not whole pages"),
+            (region(page_size=3), (uffd,), "page size 3"),
+            (region(page_size=1 << 30), (uffd,), "page size 1073741824"),
+            (region(page_size=None, page_size_kib=8), (uffd,), "page size 8"),
+            (region(base_host_virt_addr=(1 << 64) - 4096), (uffd,), "beyond what there can be"),
+            (region(size=1 << 62), (uffd,), "beyond what there can be"),
+            (region(offset=1 << 63), (uffd,), "beyond what there can be"),
+            (region(offset=4096 * 2048), (uffd,), "it is not this VM's"),
+            (region(size=-4096), (uffd,), "no JSON object of whole numbers"),
+            (region(size=1e3), (uffd,), "no JSON object of whole numbers"),
+            (region(size=1 << 64), (uffd,), "no JSON object of whole numbers"),
+            (region(is_guest_memfd=True), (uffd,), "guest_memfd is not served"),
+            (b'[{"size":4096,"size":8192}]', (uffd,), "each once"),
+            (region()[:-1] + b"," + region()[1:], (uffd,), "regions 0 and 1 overlap"),
+            (b"[" + b",".join([region()[1:-1]] * 200) + b"]", (uffd,), "overlap"),
+            (b"[" + b" " * 20000, (uffd,), "too long"),
+            (region(), (null,), "no userfaultfd"),
+            (region(), (uffd,) * 4, "more than three descriptors"),
+            (region(), (uffd,) * 100, "more than three descriptors"),
+        )
+        for text, fds, why in cases:
+            with self.subTest(why=why, text=text[:60]):
+                count = len(p.said("refused"))
+                s = self.send(text, fds)
+                try:
+                    self.assertEqual(s.recv(1), b"")
+                except ConnectionResetError:
+                    pass  # it did not read all of it
+                line = until("refused", lambda: p.said("refused")[count:])[0]
+                self.assertIn(why, line)
+        until("descriptors", lambda: p.fds() <= before)
+        self.finish(beside)
+
+    def test_who_says_nothing_or_half(self):
+        p = self.pager(None, "--handshake-timeout=1")
+        uffd = new_uffd(True)
+        self.addCleanup(os.close, uffd)
+        silent, half, bare = self.send(b""), self.send(region()[:20], (uffd,)), self.send(region())
+        for s in (silent, half, bare):
+            self.assertEqual(s.recv(1), b"")
+        self.assertEqual(len(until("three", lambda: len(p.said("refused")) == 3 and
+                                   p.said("refused"))), 3)
+        self.assertTrue(p.said("it said nothing"))
+        self.assertTrue(p.said("did not say all of it"))
+        self.assertTrue(p.said("no userfaultfd came"))
+        self.check()
+
+    def test_who_hangs_up(self):
+        p = self.pager()
+        for text in (b"", region()[:20], region()):
+            count = len(p.said("refused"))
+            self.send(text).close()
+            until("refused", lambda: len(p.said("refused")) > count)
+        self.check()
+
+    def test_a_hundred_that_say_nothing_keep_nobody_out(self):
+        p = self.pager()
+        idle = [self.send(b"") for _ in range(100)]
+        self.check()
+        self.assertTrue(p.said("too many that say nothing"))
+        for s in idle:
+            s.close()
+
+    def test_a_userfaultfd_that_is_not_set_up(self):
+        p = self.pager()
+        uffd = new_uffd(False)
+        self.send(region(), (uffd,))
+        until("given up", lambda: p.said("given up: its userfaultfd cannot be read"))
+        os.close(uffd)
+        self.check()
+
+
+if __name__ == "__main__":
+    sys.argv[1:3] = []
+    unittest.main(verbosity=2)

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Firecracker's message about its memory in each form that it has had, in pieces, and broken. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/types.h"
+#include "pager/handshake.h"
+#include "pager/json_in.h"
+#include "pager/rule.h"
+
+static int parse(const char *text, struct handshake *h, struct err *e)
+{
+	return handshake_parse(text, strlen(text), h, e);
+}
+
+/* A guest of 4 GiB as 1.13 tells it. */
+#define TWO_REGIONS \
+	"[{\"base_host_virt_addr\":139637976727552,\"size\":3221225472,\"offset\":0," \
+	"\"page_size\":4096,\"page_size_kib\":4096},{\"base_host_virt_addr\":139641197953024," \
+	"\"size\":1073741824,\"offset\":3221225472,\"page_size\":4096,\"page_size_kib\":4096}]"
+
+static void all_versions(void **state)
+{
+	static const struct {
+		const char *pages;
+		uint32_t bytes;
+	} all[] = {
+		{"", 4096}, /* 1.5 */
+		{",\"page_size_kib\":4096", 4096},
+		{",\"page_size_kib\":2097152", 2097152},
+		{",\"page_size\":2097152,\"page_size_kib\":2097152", 2097152},
+		{",\"page_size_kib\":4096,\"page_size\":2097152", 2097152},
+		{",\"page_size\":4096", 4096}, /* 2.0 */
+		{",\"gpa_start\":0,\"page_size\":4096,\"is_guest_memfd\":false", 4096},
+		{",\"new\":{\"a\":[1,-2.5e3,null,true,\"\\u00e9\\ud83d\\ude00\"]}", 4096},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		struct handshake h;
+		struct err e;
+		char text[512];
+
+		(void)snprintf(text, sizeof(text), "[{\"base_host_virt_addr\":4194304,\"size\":"
+			       "4194304,\"offset\":8192%s}]", all[i].pages);
+		assert_int_equal(parse(text, &h, &e), 0);
+		assert_int_equal(h.count, 1);
+		assert_int_equal(h.regions[0].hva, 4194304);
+		assert_int_equal(h.regions[0].bytes, 4194304);
+		assert_int_equal(h.regions[0].offset, 8192);
+		assert_int_equal(h.regions[0].page_bytes, all[i].bytes);
+		assert_int_equal(handshake_fits(&h, 8192 + 4194304, &e), 0);
+		assert_int_equal(handshake_fits(&h, 8192 + 4194303, &e), -ERANGE);
+	}
+}
+
+/* Whatever is there so far is not whole, and no error. */
+static void in_pieces(void **state)
+{
+	static const char text[] = " [ {\"base_host_virt_addr\": 4096, \"size\":8192,"
+		" \"x\":[{\"y\":\"\\\"\\u0041\", \"z\":{}}, true, null, -1.5],"
+		"\"offset\":0 } ,{\"size\":4096,"
+		"\"base_host_virt_addr\":65536,\"offset\":8192}]";
+	struct handshake h;
+	struct err e;
+
+	(void)state;
+	for (size_t len = 0; len + 1 < sizeof(text) - 1; len++) {
+		int rc = handshake_parse(text, len, &h, &e);
+
+		if (rc != -EAGAIN)
+			print_message("%zu: %d %s\n", len, rc, e.text);
+		assert_int_equal(rc, -EAGAIN);
+	}
+	assert_int_equal(parse(text, &h, &e), 0);
+	assert_int_equal(h.count, 2);
+	assert_int_equal(h.regions[1].offset, 8192);
+	/* What comes behind is somebody else's. */
+	assert_int_equal(parse("[{\"base_host_virt_addr\":4096,\"size\":4096,\"offset\":0}]{", &h,
+			       &e), 0);
+}
+
+static void refused(const char *text, const char *says)
+{
+	struct handshake h;
+	struct err e = {0};
+
+	assert_int_equal(parse(text, &h, &e), -EINVAL);
+	print_message("%s\n", e.text);
+	assert_non_null(strstr(e.text, says));
+}
+
+static void nonsense(void **state)
+{
+	char deep[64];
+
+	(void)state;
+	refused("{}", "does not begin with a JSON array");
+	refused("[]", "no region");
+	refused("[{}]", "are needed");
+	refused("[{\"size\":4096 \"offset\":0}]", "no JSON object");
+	refused("[{\"size\":4096,}]", "no JSON object");
+	refused("[{\"size\":}]", "no JSON object");
+	refused("[{\"size\":0x10}]", "no JSON object");
+	refused("[{\"size\":18446744073709551616}]", "no JSON object");
+	refused("[{\"a\\u0000\":1}]", "no JSON object");
+	refused("[{\"\\ud800x\":1}]", "no JSON object");
+	refused("[{\"x\":tru}]", "no JSON object");
+	refused("[{\"x\":{1:2}}]", "no JSON object");
+	refused("[{\"base_host_virt_addr\":4096,\"size\":4096,\"offset\":0};", "behind region 1");
+	memset(deep, '[', sizeof(deep));
+	memcpy(deep, "[{\"x\":", 6);
+	deep[sizeof(deep) - 1] = '\0';
+	refused(deep, "no JSON object");
+	refused("[{\"base_host_virt_addr\":4096,\"size\":8192,\"offset\":0},"
+		"{\"base_host_virt_addr\":8192,\"size\":4096,\"offset\":0}]", "overlap");
+}
+
+static void vector(void **state)
+{
+	struct handshake h;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(parse(TWO_REGIONS, &h, &e), 0);
+	assert_int_equal(h.count, 2);
+	assert_int_equal(h.regions[1].offset, h.regions[0].bytes);
+	assert_int_equal(handshake_fits(&h, 4ull << 30, &e), 0);
+}
+
+static int count_rules(void *ctx, const struct rule *r, struct err *e)
+{
+	unsigned *n = ctx;
+
+	(void)e;
+	assert_string_equal(r->socket, *n == 0 ? "a.sock" : "b\"\n.sock");
+	return ++*n == 3 ? -EBUSY : 0;
+}
+
+#define RULE_A "{\"listen\": \"a.sock\", \"source\": \"file:a\"}"
+#define RULE_B "{\"source\": \"zero:?size=1M\", \"listen\": \"b\\\"\\n.sock\"}"
+
+static void rules(void **state)
+{
+	static const char two[] = "[" RULE_A "," RULE_B "]\n";
+	static const char three[] = "[" RULE_A "," RULE_B "," RULE_B "]";
+	struct rule r;
+	struct err e;
+	unsigned n = 0;
+
+	(void)state;
+	assert_int_equal(rules_parse(two, strlen(two), count_rules, &n, &e), 0);
+	assert_int_equal(n, 2);
+	n = 0;
+	assert_int_equal(rules_parse(three, strlen(three), count_rules, &n, &e), -EBUSY);
+	assert_int_equal(rule_parse(RULE_A, strlen(RULE_A), &r, &e), 0);
+	assert_string_equal(r.uri, "file:a");
+	for (size_t len = 0; len < strlen(RULE_A); len++)
+		assert_int_equal(rule_parse(RULE_A, len, &r, &e), -EINVAL);
+	assert_int_equal(rule_parse(RULE_A "x", strlen(RULE_A) + 1, &r, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "something follows"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(all_versions), cmocka_unit_test(in_pieces),
+		cmocka_unit_test(nonsense),     cmocka_unit_test(vector),
+		cmocka_unit_test(rules),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
