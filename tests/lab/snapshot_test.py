@@ -66,7 +66,7 @@ ask '@same' 'echo; echo @"same" $(md5sum </mem)'
 ask '@date' 'echo; echo @"date" $(date +%s)'
 echo "now $(date +%s)"
 ask '@goes' 'a=$(cat /count); sleep 2; echo; echo @"goes" $a $(cat /count)'
-ask '@log' 'echo; echo @"log" $(dmesg | grep -ciE "BUG|soft lockup|rcu.*stall|unable to")'
+ask '@log' 'echo; echo @"log" $(dmesg | grep -cE "BUG:|soft lockup|rcu.*stall|nable to handle")'
 # A second generation, of what was partly restored.
 ./asyncpf snapshot --control vm third || exit 1
 ./asyncpf stop --control vm
