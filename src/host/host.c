@@ -16,8 +16,11 @@
 #include "host/trouble.h"
 #include "host/vcpu.h"
 
-/* Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports. */
-#define KERNEL_FETCHES 192u
+/*
+ * Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports, which may
+ * use most of the others as well. 150 bytes each.
+ */
+#define KERNEL_FETCHES 128u
 
 static uint64_t block_count(const struct hst_cfg *cfg, uint64_t ram_end)
 {
