@@ -191,7 +191,7 @@ class Watched(RunTest):
         end = json.loads(report.read_bytes())
         # What it is doing, and how, is over.
         missing = set(s) - set(end) - set(end["stats"])
-        self.assertEqual(missing, {"state", "why", "note", "protocol"})
+        self.assertEqual(missing, {"state", "why", "note", "protocol", "served"})
         for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
             self.assertEqual(end[key], s[key], key)
         self.assertEqual(list(end["vcpus"][0]), list(s["vcpus"][0]))
