@@ -94,9 +94,10 @@ class Limits(unittest.TestCase):
                             self.assertTrue(worked, "doctor said that it works")
 
     def test_a_small_stack(self):
-        """It is raised where that is allowed; a crash would be the alternative."""
+        """It is raised where that is allowed; a crash would be the alternative. With 16 KiB, of
+        which the environment takes some, the loader has crashed before."""
         for verb, words in VERBS.items():
-            for soft, hard in ((16, 256), (64, 64)):
+            for soft, hard in ((64, 256), (64, 64)):
                 with self.subTest(verb=verb, soft=soft, hard=hard):
                     done = subprocess.run(
                         ["prlimit", f"--stack={soft * KIB}:{hard * KIB}", ASYNCPF, *words],
