@@ -22,13 +22,11 @@ struct restore_line {
 	unsigned sandbox;
 };
 
-static const char *const sandbox_names[] = {"on", "strict", "off", NULL};
-
 static const struct opt rows[] = {
 	{OPT_TEXT(struct restore_line, source), .name = "source", .arg = "URI",
 	 .help = "Where its memory comes from; default the file 'memory' in DIR."},
 	{OPT_SIZE(struct restore_line, run.machine.apf.resident_max), .name = "resident-max",
-	 .arg = "SIZE", .min = 4ull << 20, .max = MACHINE_MEMORY_MAX,
+	 .arg = "SIZE", .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
 	{OPT_TEXT(struct restore_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes, as with 'asyncpf run'."},
@@ -39,7 +37,7 @@ static const struct opt rows[] = {
 	{OPT_TEXT(struct restore_line, user), .name = "user", .arg = "USER",
 	 .help = "Become USER once everything is open; for root."},
 	{OPT_CHOICE(struct restore_line, sandbox), .name = "sandbox", .arg = "WORD",
-	 .choices = sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
+	 .choices = run_sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
 	{OPT_FLAG(struct restore_line, run.stats), .name = "stats",
 	 .help = "Show how faults were served at the end, on standard error."},
 	{OPT_TEXT(struct restore_line, run.trace), .name = "trace", .arg = "FILE",

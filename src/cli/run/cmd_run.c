@@ -23,9 +23,10 @@ const char *const run_abi_names[] = {"off", "legacy", "pf2", "pf2-strict", "int"
 
 _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum apf_abi");
 
-static const char *const sandbox_names[] = {"on", "strict", "off", NULL};
+const char *const run_sandbox_names[] = {"on", "strict", "off", NULL};
 
-_Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(sandbox_names) - 2, "one word per enum run_sandbox");
+_Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(run_sandbox_names) - 2,
+	       "one word per enum run_sandbox");
 
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
@@ -105,7 +106,7 @@ static const struct opt rows[] = {
 	 .help = "Become USER (a name or number, with ':GID' another group) once everything is "
 		 "open, before the guest runs; for root."},
 	{OPT_CHOICE(struct run_line, sandbox), .name = "sandbox", .arg = "WORD",
-	 .choices = sandbox_names,
+	 .choices = run_sandbox_names,
 	 .help = "on: give up what the run does not need, as far as the host can take it away; "
 		 "strict: refuse to run where it cannot; off, for debugging; default on."},
 	{OPT_FLAG(struct run_line, run.stats), .name = "stats",

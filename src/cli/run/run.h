@@ -54,6 +54,7 @@ void run_line_init(struct run_line *l); /* the defaults */
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
+extern const char *const run_sandbox_names[]; /* of enum run_sandbox */
 
 /* ---- run_net.c ---- */
 
