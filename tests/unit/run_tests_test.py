@@ -80,6 +80,18 @@ class RunTests(unittest.TestCase):
                              log="testlog-valgrind.json")
         self.assertEqual(done.stdout.splitlines()[-1], "1 passed, 0 failed")
 
+    def test_benchmarks_by_meson(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            (root / "meson.build").write_text(
+                "project('x')\nbenchmark('b', find_program('true'))\n", encoding="utf-8")
+            subprocess.run(["meson", "setup", root / "build", root], capture_output=True,
+                           check=True)
+            done = subprocess.run([SOURCE / "tools/run-tests", root / "build", "--benchmark"],
+                                  capture_output=True, text=True, check=False)
+            self.assertEqual((done.returncode, done.stdout.splitlines()[-1]),
+                             (0, "1 passed, 0 failed"), done.stdout)
+
 
 if __name__ == "__main__":
     unittest.main()
