@@ -438,7 +438,8 @@ int apf_read_failed(struct apf_source *s, apf_read_id id, int code, const char *
  * configured, in memory, to be taken away first if nobody touches them. It ends where
  * resident_max leaves no room. Does not pass `wrap`. data must not change during the call.
  * *ret_taken (may be NULL): bytes that were taken. Any thread, but not a signal handler, nor
- * on_event; never waits for memory. -EINTR: after apf_stop; -ESHUTDOWN: after apf_close.
+ * on_event; never waits for memory. -EDEADLK: called in a signal handler that has interrupted a
+ * call of this library; -EINTR: after apf_stop; -ESHUTDOWN: after apf_close.
  */
 int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, uint64_t len,
 		     uint64_t *ret_taken);

@@ -123,7 +123,7 @@ void lib_leave(struct apf *a)
 	lib_lock(a);
 	if (--a->users == 0 && hst_is_stopping(&a->hst))
 		pthread_cond_broadcast(&a->outside);
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 }
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_POPULATE, ACCESS_PIN, ACCESS_HOLD };

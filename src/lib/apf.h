@@ -111,6 +111,16 @@ struct clock lib_clock(void);
 /* serve.c: the VM lock, and what must happen before it is released. */
 void lib_lock_init(struct apf *a);
 void lib_lock(struct apf *a);
+/* Unlocks, and nothing else. */
+void lib_release(struct apf *a);
+/*
+ * This thread has a VM lock, or waits for one: a signal handler that finds this has interrupted a
+ * call of the library, and would wait for itself. begins and ended bracket other locks that are
+ * taken before the VM lock.
+ */
+bool lib_is_locked_here(void);
+void lib_lock_begins(void);
+void lib_lock_ended(void);
 /*
  * Submits, reaps, makes visible and calls the VMM's own sources until nothing is left; drops and
  * retakes the lock.

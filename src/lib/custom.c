@@ -223,6 +223,7 @@ static struct apf *enter(struct apf_source *s)
 {
 	struct apf *a;
 
+	lib_lock_begins();
 	pthread_mutex_lock(&s->lock);
 	a = s->a;
 	if (a) {
@@ -230,6 +231,7 @@ static struct apf *enter(struct apf_source *s)
 		a->users++;
 	}
 	pthread_mutex_unlock(&s->lock);
+	lib_lock_ended();
 	return a;
 }
 
@@ -303,10 +305,13 @@ int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, ui
 		     uint64_t *ret_taken)
 {
 	struct hst_offer o = {.src = s->src, .offset = offset, .len = len};
-	struct apf *a = enter(s);
 	uint64_t taken = 0;
+	struct apf *a;
 	int rc;
 
+	if (lib_is_locked_here())
+		return -EDEADLK;
+	a = enter(s);
 	if (!a)
 		return -ESHUTDOWN;
 	if (!hst_is_stopping(&a->hst))

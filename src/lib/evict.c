@@ -75,7 +75,7 @@ int lib_evict_start(struct apf *a, struct err *e)
 	lib_lock(a);
 	rc = pthread_create(&a->evict.thread, NULL, evict, a);
 	a->evict.started = rc == 0;
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc != 0)
 		return err_sys(e, -rc, "eviction thread");
@@ -93,7 +93,7 @@ void lib_evict_stop(struct apf *a)
 	pthread_join(a->evict.thread, NULL);
 	lib_lock(a);
 	a->evict.started = false;
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 }
 
 static bool goes_on(const struct apf *a)

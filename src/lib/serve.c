@@ -51,8 +51,27 @@ void lib_lock_init(struct apf *a)
 	pthread_mutexattr_destroy(&attr);
 }
 
+/* VM locks that this thread has or waits for; what a signal handler meets when it calls us. */
+static _Thread_local volatile sig_atomic_t locks;
+
+void lib_lock_begins(void)
+{
+	locks = locks + 1;
+}
+
+void lib_lock_ended(void)
+{
+	locks = locks - 1;
+}
+
+bool lib_is_locked_here(void)
+{
+	return locks > 0;
+}
+
 void lib_lock(struct apf *a)
 {
+	lib_lock_begins();
 	if (pthread_mutex_trylock(&a->lock) == 0)
 		return;
 	__atomic_fetch_add(&a->lock_wanted, 1, __ATOMIC_RELAXED);
@@ -60,6 +79,12 @@ void lib_lock(struct apf *a)
 	__atomic_fetch_sub(&a->lock_wanted, 1, __ATOMIC_RELAXED);
 	if (a->giving_way > 0)
 		pthread_cond_broadcast(&a->given_way);
+}
+
+void lib_release(struct apf *a)
+{
+	pthread_mutex_unlock(&a->lock);
+	lib_lock_ended();
 }
 
 /*
@@ -84,7 +109,7 @@ static void settle(struct apf *a)
 
 	do {
 		while (hst_pump(&a->hst, &pump)) {
-			pthread_mutex_unlock(&a->lock);
+			lib_release(a);
 			hst_pump_show(&pump);
 			lib_lock(a);
 		}
@@ -153,7 +178,7 @@ void lib_let_go(struct apf *a)
 	}
 	arm_timer(a);
 	lib_evict_poke(a);
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 }
 
 void lib_unlock(struct apf *a)
@@ -270,7 +295,7 @@ static void *serve(void *arg)
 	rc = begin_serving(a, &a->serve_error);
 	a->serving = true;
 	pthread_cond_broadcast(&a->outside);
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 	if (rc < 0)
 		return NULL;
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
@@ -281,7 +306,7 @@ static void *serve(void *arg)
 	}
 	lib_lock(a);
 	ioq_drain(a->ioq);
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 	return NULL;
 }
 
@@ -363,7 +388,7 @@ int lib_serve_start(struct apf *a, struct err *e)
 	while (!a->serving)
 		pthread_cond_wait(&a->outside, &a->lock);
 	a->started = a->serve_error.code == 0;
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 	if (a->serve_error.code < 0) {
 		*e = a->serve_error;
 		pthread_join(a->thread, NULL);
@@ -401,7 +426,7 @@ static void end_reads(struct apf *a)
 	/* Nothing to pump any more: the last user leaves with the unlock. */
 	while (!hst_is_idle(&a->hst) || a->users > 0)
 		pthread_cond_wait(&a->outside, &a->lock);
-	pthread_mutex_unlock(&a->lock);
+	lib_release(a);
 }
 
 void lib_serve_stop(struct apf *a)

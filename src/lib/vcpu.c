@@ -134,7 +134,7 @@ void apf_vcpu_kick(struct apf_vcpu *v)
 	hst_vcpu_call_back(v->hv);
 	/* Its thread may be in an access to memory. */
 	pthread_cond_broadcast(&v->a->outside);
-	pthread_mutex_unlock(&v->a->lock);
+	lib_release(v->a);
 }
 
 /*

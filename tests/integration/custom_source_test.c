@@ -465,6 +465,7 @@ static void close_under_threads_that_answer(void **state)
 static struct {
 	struct own *o;
 	unsigned answered, refused; /* atomic */
+	unsigned offered;           /* by the handler's own thread */
 	apf_read_id id;             /* atomic: to be answered; 0: none */
 	bool end;
 } handled;
@@ -483,6 +484,19 @@ static void answer_in_handler(int sig)
 	CHECK(errno == 12345);
 	errno = was;
 	COUNT(handled.answered);
+}
+
+/* May interrupt a call of the library, or none. */
+static void offer_in_handler(int sig)
+{
+	uint64_t word = 0;
+	int rc = apf_source_offer(handled.o->s, 0, &word, sizeof(word), NULL);
+
+	(void)sig;
+	CHECK(rc == 0 || rc == -EDEADLK);
+	if (rc == -EDEADLK)
+		COUNT(handled.refused);
+	COUNT(handled.offered);
 }
 
 /* Is in calls that take the library's lock for most of its time. */
@@ -525,6 +539,31 @@ static void a_signal_handler_answers(void **state)
 	pthread_join(busy, NULL);
 	assert_int_equal(handled.answered, 300);
 	must_read(&o, 0, 300 * PAGE);
+	finish(&o);
+}
+
+/* It is refused where it would wait for the call that it has interrupted. */
+static void a_signal_handler_offers_in_vain(void **state)
+{
+	struct sigaction act = {.sa_handler = offer_in_handler};
+	pthread_t busy;
+	struct own o;
+
+	(void)state;
+	prepare(&o, QUEUED);
+	begin(&o, NULL);
+	memset(&handled, 0, sizeof(handled));
+	handled.o = &o;
+	assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+	assert_int_equal(pthread_create(&busy, NULL, in_and_out, &o), 0);
+	for (unsigned n = 0; n < 100000 && GET(handled.refused) < 10; n++) {
+		pthread_kill(busy, SIGUSR1);
+		while (GET(handled.offered) <= n)
+			sched_yield();
+	}
+	__atomic_store_n(&handled.end, true, __ATOMIC_RELEASE);
+	pthread_join(busy, NULL);
+	assert_int_equal(handled.refused, 10);
 	finish(&o);
 }
 
@@ -618,6 +657,7 @@ int main(void)
 		VM_TEST_ARG("close_cancels_and_is_answered", close_cancels_and_waits, 1),
 		VM_TEST(close_under_threads_that_answer),
 		VM_TEST(a_signal_handler_answers),
+		VM_TEST(a_signal_handler_offers_in_vain),
 		VM_TEST(wrong_uses_say_what_is_wrong),
 		VM_TEST(one_that_is_never_started),
 	};
