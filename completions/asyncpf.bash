@@ -20,7 +20,7 @@ _asyncpf_values()
 		echo '@list block stall kernel user:legacy user:pf2 user:pf2-strict' \
 			'user:int collision'
 		;;
-	run--net) echo 'user tap=' ;;
+	restore--net | run--net) echo 'user tap=' ;;
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--faults) echo 'user kernel stall block' ;;
@@ -48,8 +48,8 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
-	restore) words='--source --resident-max --swap --io --control --user --sandbox --stats
-		--trace --json --quiet --help --version' ;;
+	restore) words='--source --net --resident-max --swap --io --control --user --sandbox
+		--stats --trace --json --quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user

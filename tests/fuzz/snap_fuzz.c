@@ -7,9 +7,10 @@
 #include <xxhash.h>
 
 #include "bytes.h"
-#include "vmm/snap/snap_state.h"
+#include "vmm/machine/machine_saved.h"
 
-static const char *const names[] = {"machine", "machine.disk", "vcpu.regs", "vcpu.msrs", "virtio"};
+static const char *const names[] = {"machine", "machine.disk", "vcpu.regs", "vcpu.msrs", "virtio",
+				    "machine.net"};
 
 static void look(const struct snap_in *in, struct snap_key key, size_t most)
 {
@@ -25,6 +26,26 @@ static void look(const struct snap_in *in, struct snap_key key, size_t most)
 	must(len <= most);
 	must((const unsigned char *)at >= in->bytes);
 	must((const unsigned char *)at + len <= in->bytes + in->len);
+}
+
+static void look_at_machine(const struct snap_in *in)
+{
+	struct machine_saved m;
+	struct machine_disk_saved disk;
+	struct machine_net net;
+	const char *path;
+	struct err e = {0};
+
+	if (machine_saved_get(in, &m, &e) == 0)
+		must(m.cpus > 0 && m.cpus <= MACHINE_CPUS_MAX && m.nets <= MACHINE_NETS_MAX);
+	for (unsigned i = 0; i < 2; i++) {
+		if (machine_disk_saved_get(in, i, &disk, &path, &e) == 0)
+			must(path + strlen(path) < (const char *)in->bytes + in->len);
+		if (machine_net_saved_get(in, i, &net, &e) == 0) {
+			must(net.forwards_count <= NET_USER_FORWARDS_MAX);
+			must(!net.tap || (*net.tap && !strchr(net.tap, '/')));
+		}
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -48,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 			for (uint32_t n = 0; n < 3; n++)
 				look(&in, (struct snap_key){names[i], n, 1}, i * 100);
+		look_at_machine(&in);
 		snap_in_free(&in);
 	} else {
 		must(e.code < 0 && *e.text);

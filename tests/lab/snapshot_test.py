@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stock Linux, snapshotted while it works and restored: what its processes hold in memory is
 there, byte for byte, its disk and its clock go on, its kernel has nothing to complain of, and of
-its memory only what it touched has been read. In the lab, under the sandbox.
+its memory only what it touched has been read. Its nginx answers before and after, by whatever its
+network card is connected to. In the lab, under the sandbox.
 
 usage: snapshot_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
@@ -27,17 +28,28 @@ ask() {{
     echo "$2" >&3
     left=360
     until grep -q "^$1" $out; do
-        [ $left -gt 0 ] || {{ echo "no answer: $1"; tail -20 $out; exit 1; }}
+        [ $left -gt 0 ] && kill -0 $pid || {{ echo "no answer: $1"; tail -20 $out; exit 1; }}
         sleep 0.5
         left=$((left - 1))
     done
 }}
+# web WORD PORT: what its nginx says, of which a busy VM may have to be asked again.
+web() {{
+    left=60
+    until timeout 60 wget -q -O - http://127.0.0.1:$2/ >page 2>/dev/null || [ $left -eq 0 ]; do
+        sleep 0.5
+        left=$((left - 1))
+    done
+    echo "$1 $(cat page)"
+    rm -f page
+}}
+ip link set lo up
 mkfifo keys
 exec 3<>keys
 truncate -s 1M disk
 out=first
 ./asyncpf run --local --memory 192M --cmdline '{CMDLINE}' --kernel vmlinuz --initrd initrd.img \\
-    --disk disk --control vm <keys >first 2>&1 &
+    --disk disk --net user,fwd=tcp:8080:80 --control vm <keys >first 2>&1 &
 pid=$!
 left=240
 until grep -q 'built-in commands' first || [ $left -eq 0 ]; do sleep 0.5; left=$((left - 1)); done
@@ -47,6 +59,7 @@ ask '@up' 'echo; echo @"up"'
 ask '@fill' 'dd if=/dev/urandom of=/mem bs=256k count=16 2>/dev/null; echo; echo @"fill"'
 ask '@sum' 'echo; echo @"sum" $(md5sum </mem)'
 ask '@counts' '(n=0; while sleep 0.2; do n=$((n+1)); echo $n >/count; done) & echo; echo @"counts"'
+web webbefore 8080
 time ./asyncpf snapshot --control vm snap || exit 1
 cp -a snap copy
 # It runs on.
@@ -57,10 +70,11 @@ wait $pid; echo "first $?"
 stat -c 'mode %a %n' snap snap/*
 sleep 2
 out=second
-./asyncpf restore --control vm snap <keys >second 2>&1 &
+./asyncpf restore --control vm --net user,fwd=tcp:8081:80 snap <keys >second 2>&1 &
 pid=$!
 until [ -S vm ]; do sleep 0.1; done
 sleep 1
+web web 8081
 echo "status $(./asyncpf status --control vm --json)"
 ask '@same' 'echo; echo @"same" $(md5sum </mem)'
 ask '@date' 'echo; echo @"date" $(date +%s)'
@@ -75,12 +89,14 @@ out=last
 ./asyncpf restore --control vm third <keys >last 2>&1 &
 pid=$!
 ask '@again' 'echo; echo @"again" $(md5sum </mem)'
+web webagain 8081
 ./asyncpf stop --control vm
 wait $pid
 cat snap/snapshot.json | tr -d '\\n'; echo
 # What is changed or cut is refused, with a reason.
 printf x | dd of=copy/state bs=1 seek=5000 conv=notrunc 2>/dev/null
 ./asyncpf restore copy; echo "changed $?"
+./asyncpf restore --net user --net user snap; echo "cards $?"
 rm -rf copy/memory; cp snap/state copy/state; truncate -s 1M copy/memory
 ./asyncpf restore copy; echo "short $?"
 truncate -s 2M disk
@@ -92,10 +108,11 @@ cat first second last | grep '^@'
 def run_lab(folder):
     script = folder / "script"
     script.write_text(SCRIPT, encoding="ascii")
-    subprocess.run([LAB, "guest", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([LAB, "guest", str(folder), "--web"], check=True, stdout=subprocess.DEVNULL)
     files = [word for f in (ASYNCPF, folder / "vmlinuz", folder / "initrd.img", script)
              for word in ("--file", str(f))]
-    done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1024", *files, "--",
+    done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1024",
+                           "--library", "libslirp.so.0", *files, "--",
                            "sh", "./script"], capture_output=True, text=True, errors="replace",
                           check=False)
     print(done.stdout + done.stderr)
@@ -110,6 +127,9 @@ def check(done):
     missing = [word for word in wanted if word not in lines]
     if missing:
         return bad + [f"not said: {missing}"]
+    for word in ("webbefore", "web", "webagain"):
+        if lines.get(word) != "Hello from a guest of asyncpf.":
+            bad.append(f"{word}: its nginx says {lines.get(word)}")
     for word in ("on", "same", "again"):
         if lines[word] != lines["sum"]:
             bad.append(f"{word}: memory has changed: {lines[word]}, not {lines['sum']}")
@@ -123,8 +143,8 @@ def check(done):
     counters = json.loads(lines["status"])
     if counters["resident_bytes"] > 24 * MIB:
         bad.append(f"{counters['resident_bytes']} bytes were read although it is idle")
-    for word, code in (("twice", 3), ("first", 5), ("second", 5), ("changed", 3), ("short", 3),
-                       ("disk", 3)):
+    for word, code in (("twice", 3), ("first", 5), ("second", 5), ("changed", 3),
+                       ("cards", 3), ("short", 3), ("disk", 3)):
         if lines.get(word) != str(code):
             bad.append(f"{word}: exit code {lines.get(word)}, not {code}")
     for name, mode in (("snap", "700"), ("snap/memory", "600"), ("snap/state", "600"),

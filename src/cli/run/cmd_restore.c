@@ -12,11 +12,13 @@
 #include "cli/opts.h"
 #include "cli/run/run.h"
 #include "cli/snap/snap_dir.h"
-#include "vmm/machine/machine_snap.h"
+#include "vmm/machine/machine_saved.h"
 
 struct restore_line {
 	struct run_opts run;
 	const char *source;
+	struct opts_list nets;
+	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES];
 	const char *user;
 	unsigned io;
 	unsigned sandbox;
@@ -25,6 +27,10 @@ struct restore_line {
 static const struct opt rows[] = {
 	{OPT_TEXT(struct restore_line, source), .name = "source", .arg = "URI",
 	 .help = "Where its memory comes from; default the file 'memory' in DIR."},
+	{OPT_LIST(struct restore_line, nets), .name = "net", .arg = "KIND[,WORD]...",
+	 .max = MACHINE_NETS_MAX,
+	 .help = "What its next network card is connected to, as with 'asyncpf run'; default "
+		 "what it was connected to. Once for each of its cards, or not at all."},
 	{OPT_SIZE(struct restore_line, run.machine.apf.resident_max), .name = "resident-max",
 	 .arg = "SIZE", .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
 	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
@@ -81,6 +87,25 @@ static int take_disks(struct machine_cfg *m, const struct snap_in *in, struct er
 	return 0;
 }
 
+/* The guest keeps the hardware addresses that it knows. */
+static int take_nets(struct restore_line *l, const struct snap_in *in, struct err *e)
+{
+	struct machine_cfg *m = &l->run.machine;
+
+	if (l->nets.count && l->nets.count != m->nets_count)
+		return err_set(e, -EINVAL, "conflicting options: --net: the snapshot has %u "
+			       "network cards, not %u", m->nets_count, l->nets.count);
+	for (unsigned i = 0; i < m->nets_count; i++) {
+		int rc = machine_net_saved_get(in, i, &m->nets[i], e);
+
+		if (rc == 0 && l->nets.count)
+			rc = run_net_parse(l->nets.text[i], l->net_words[i], &m->nets[i], e);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
 /* From the description into what is run. */
 static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 {
@@ -101,7 +126,9 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	m->apf.faults_max = s.outstanding;
 	m->apf.io = (enum apf_io)l->io;
 	l->run.sandbox = (enum run_sandbox)l->sandbox;
-	return take_disks(m, in, e);
+	m->nets_count = s.nets;
+	rc = take_disks(m, in, e);
+	return rc < 0 ? rc : take_nets(l, in, e);
 }
 
 static int check(struct restore_line *l, struct err *e)

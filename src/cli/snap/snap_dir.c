@@ -13,7 +13,7 @@
 
 #include "cli/cli.h"
 #include "cli/json/json.h"
-#include "vmm/machine/machine_snap.h"
+#include "vmm/machine/machine_saved.h"
 
 #define FORMAT 1u
 enum { STATE, MEMORY };
@@ -85,6 +85,22 @@ static void describe_disks(struct json *j, const struct snap_in *in, unsigned co
 	json_close(j);
 }
 
+static void describe_nets(struct json *j, const struct snap_in *in, unsigned count)
+{
+	json_array_open(j, "nets");
+	for (unsigned i = 0; i < count; i++) {
+		struct machine_net net;
+
+		if (machine_net_saved_get(in, i, &net, NULL) < 0)
+			continue;
+		json_object_open(j, NULL);
+		json_text(j, "kind", net.tap ? "tap" : "user");
+		json_text(j, "tap", net.tap);
+		json_close(j);
+	}
+	json_close(j);
+}
+
 /* For people and programs; what is restored is in `state`. */
 static int describe(struct snap_dir *d, struct err *e)
 {
@@ -119,6 +135,7 @@ static int describe(struct snap_dir *d, struct err *e)
 		json_u64(&j, "memory_file_bytes", (uint64_t)memory.st_blocks * 512);
 		json_text(&j, "state", names[STATE]);
 		describe_disks(&j, &in, m.disks);
+		describe_nets(&j, &in, m.nets);
 		json_close(&j);
 		rc = json_end(&j);
 		if (rc < 0 || fsync(fd) < 0)

@@ -16,13 +16,12 @@
 #include "vmm/machine/machine_parts.h"
 #include "vmm/snap/snap_kvm.h"
 
-#define VERSION 1u
 #define REST_S 10 /* for every vCPU to come to rest */
 #define PIECE_BYTES (1u << 20)
 
 static struct snap_key key(const char *name, unsigned index)
 {
-	return (struct snap_key){name, index, VERSION};
+	return (struct snap_key){name, index, MACHINE_SAVED_VERSION};
 }
 
 /* ---- what the machine is ---- */
@@ -47,6 +46,32 @@ static void save_disk(struct machine *m, unsigned i, struct snap_out *o)
 	snap_put(o, key("machine.disk", i), &s, sizeof(s.head) + strlen(s.path) + 1);
 }
 
+static void save_net(struct machine *m, unsigned i, struct snap_out *o)
+{
+	const struct machine_net *n = &m->cfg.nets[i];
+	struct {
+		struct machine_net_saved head;
+		char tap[NET_TAP_NAME_MAX + 1];
+	} s = {.head = {
+		.bytes_per_s = n->bytes_per_s,
+		.has_mac = n->has_mac,
+		.restricted = n->restricted,
+		.host = n->host,
+		.forwards_count = n->forwards_count,
+	}};
+
+	memcpy(s.head.mac, n->mac, sizeof(s.head.mac));
+	for (unsigned k = 0; k < n->forwards_count; k++) {
+		s.head.forwards[k].host_addr = n->forwards[k].host_addr;
+		s.head.forwards[k].host_port = n->forwards[k].host_port;
+		s.head.forwards[k].guest_port = n->forwards[k].guest_port;
+		s.head.forwards[k].udp = n->forwards[k].udp;
+	}
+	if (n->tap)
+		strncpy(s.tap, n->tap, sizeof(s.tap) - 1);
+	snap_put(o, key("machine.net", i), &s, sizeof(s.head) + strlen(s.tap) + 1);
+}
+
 static void save_machine(struct machine *m, struct snap_out *o)
 {
 	const struct machine_saved s = {
@@ -59,42 +84,14 @@ static void save_machine(struct machine *m, struct snap_out *o)
 		.outstanding = m->cfg.apf.faults_max,
 		.disks = m->cfg.disks_count,
 		.exit_port = m->cfg.exit_port,
+		.nets = m->cfg.nets_count,
 	};
 
 	snap_put(o, key("machine", 0), &s, sizeof(s));
 	for (unsigned i = 0; i < m->cfg.disks_count; i++)
 		save_disk(m, i, o);
-}
-
-int machine_saved_get(const struct snap_in *in, struct machine_saved *ret, struct err *e)
-{
-	int rc = snap_take(in, key("machine", 0), ret, sizeof(*ret), e);
-
-	if (rc == 0 && (ret->cpus < 1 || ret->cpus > MACHINE_CPUS_MAX ||
-			ret->memory_bytes < MACHINE_MEMORY_MIN ||
-			ret->memory_bytes > MACHINE_MEMORY_MAX ||
-			ret->memory_bytes % MACHINE_MEMORY_UNIT ||
-			ret->disks > MACHINE_DISKS_MAX || ret->kind > LOAD_MULTIBOOT ||
-			ret->faults > APF_FAULTS_USER || ret->abi > APF_ABI_INT))
-		rc = err_set(e, -EBADMSG, "snapshot: it describes a machine that cannot be");
-	return rc;
-}
-
-int machine_disk_saved_get(const struct snap_in *in, unsigned i, struct machine_disk_saved *ret,
-			   const char **ret_path, struct err *e)
-{
-	const void *bytes;
-	size_t len;
-	int rc = snap_find(in, key("machine.disk", i), sizeof(*ret) + MACHINE_PATH_MAX, &bytes,
-			   &len, e);
-
-	if (rc < 0)
-		return rc;
-	*ret_path = (const char *)bytes + sizeof(*ret);
-	if (len <= sizeof(*ret) || (*ret_path)[len - sizeof(*ret) - 1] != '\0')
-		return err_set(e, -EBADMSG, "snapshot: disk %u has no path", i);
-	memcpy(ret, bytes, sizeof(*ret));
-	return 0;
+	for (unsigned i = 0; i < m->cfg.nets_count; i++)
+		save_net(m, i, o);
 }
 
 /* ---- coming to rest ---- */
@@ -151,12 +148,16 @@ void machine_rest(struct machine_vcpu *v)
 /* Every virtio device with its section. */
 static struct virtio_mmio *device(struct machine *m, unsigned i)
 {
-	return i < m->cfg.disks_count ? &m->disks[i].blk.mmio : &m->rng.mmio;
+	unsigned disks = m->cfg.disks_count, nets = m->cfg.nets_count;
+
+	if (i < disks)
+		return &m->disks[i].blk.mmio;
+	return i < disks + nets ? &m->nics[i - disks].net.mmio : &m->rng.mmio;
 }
 
 static unsigned device_count(const struct machine *m)
 {
-	return m->cfg.disks_count + 1;
+	return m->cfg.disks_count + m->cfg.nets_count + 1;
 }
 
 /* ---- saving ---- */
@@ -308,9 +309,6 @@ int machine_snapshot(struct machine *m, int state_fd, int memory_fd, const atomi
 	if (apf_trouble_get(m->apf, &why) != 0)
 		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
 			       "resume it first", why.text);
-	if (m->cfg.nets_count)
-		return err_set(e, -EOPNOTSUPP, "snapshot: a VM with a network card cannot be "
-			       "saved");
 	rc = stop_vcpus(m, e);
 	if (rc < 0)
 		return rc;
@@ -373,6 +371,9 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 			rc = err_set(e, -EBADMSG, "snapshot: virtio device %u cannot be in this "
 				     "state", i);
 	}
+	/* Whatever they were connected to then. */
+	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
+		virtio_net_link_up(&m->nics[i].net);
 	return rc;
 }
 

@@ -494,6 +494,13 @@ void virtio_net_close(struct virtio_net *n)
 	memset(n, 0, sizeof(*n));
 }
 
+void virtio_net_link_up(struct virtio_net *n)
+{
+	static const uint16_t up = LINK_UP;
+
+	virtio_mmio_config_set(&n->mmio, offsetof(struct wire_config, status), &up, sizeof(up));
+}
+
 void virtio_net_device_stats(struct virtio_net *n, struct device_stats *ret)
 {
 	uint64_t throttled = n->count.throttled_ns, since = n->count.throttled_since_ns;

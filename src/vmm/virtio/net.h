@@ -77,6 +77,8 @@ struct virtio_net {
 int virtio_net_open(struct virtio_net *n, const struct virtio_net_cfg *cfg, struct err *e);
 /* As virtio_mmio_close. The backend stays open. */
 void virtio_net_close(struct virtio_net *n);
+/* For one that was restored from where there was no link any more. Any thread. */
+void virtio_net_link_up(struct virtio_net *n);
 /* Any thread. */
 void virtio_net_device_stats(struct virtio_net *n, struct device_stats *ret);
 

@@ -740,7 +740,7 @@ int virtio_mmio_restore(struct virtio_mmio *v, const struct virtio_mmio_saved *f
 		v->driver_features = from->driver_features;
 		memcpy(v->config, from->config, sizeof(v->config));
 		irq_set(&v->cfg.irq, v->interrupts != 0);
-		pthread_cond_broadcast(&v->changed);
+		tell_locked(v);
 	}
 	pthread_mutex_unlock(&v->lock);
 	return rc;

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The description of a machine in a snapshot: what is right is read back, and what describes no
+ * machine is refused.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "vmm/machine/machine_saved.h"
+
+struct net_section {
+	struct machine_net_saved head;
+	char tap[16];
+};
+
+/* A state that has one section. */
+static void with_section(const char *name, const void *bytes, size_t len, struct snap_in *ret)
+{
+	struct snap_out o = {.bytes = NULL};
+	int fd = memfd_create("state", 0);
+	struct err e;
+
+	snap_put(&o, (struct snap_key){name, 0, MACHINE_SAVED_VERSION}, bytes, len);
+	assert_int_equal(snap_out_write(&o, fd, &e), 0);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	assert_int_equal(snap_in_read(ret, fd, &e), 0);
+	snap_out_free(&o);
+	close(fd);
+}
+
+static int machine_of(struct machine_saved s, struct machine_saved *ret)
+{
+	struct snap_in in;
+	struct err e = {0};
+	int rc;
+
+	with_section("machine", &s, sizeof(s), &in);
+	rc = machine_saved_get(&in, ret, &e);
+	assert_true(rc == 0 || *e.text);
+	snap_in_free(&in);
+	return rc;
+}
+
+static void machines(void **state)
+{
+	const struct machine_saved right = {
+		.memory_bytes = 64 << 20, .cpus = MACHINE_CPUS_MAX, .disks = MACHINE_DISKS_MAX,
+		.nets = MACHINE_NETS_MAX, .faults = APF_FAULTS_USER, .abi = APF_ABI_INT,
+	};
+	struct machine_saved got, wrong;
+
+	(void)state;
+	assert_int_equal(machine_of(right, &got), 0);
+	assert_memory_equal(&got, &right, sizeof(got));
+#define WRONG(member, value)                                                                       \
+	wrong = right;                                                                             \
+	wrong.member = (value);                                                                    \
+	assert_int_equal(machine_of(wrong, &got), -EBADMSG)
+	WRONG(cpus, 0);
+	WRONG(cpus, MACHINE_CPUS_MAX + 1);
+	WRONG(memory_bytes, 0);
+	WRONG(memory_bytes, (64 << 20) + 4096);
+	WRONG(memory_bytes, MACHINE_MEMORY_MAX + MACHINE_MEMORY_UNIT);
+	WRONG(disks, MACHINE_DISKS_MAX + 1);
+	WRONG(nets, MACHINE_NETS_MAX + 1);
+	WRONG(kind, LOAD_MULTIBOOT + 1);
+	WRONG(faults, APF_FAULTS_USER + 1);
+	WRONG(abi, APF_ABI_INT + 1);
+#undef WRONG
+}
+
+static int net_of(const struct net_section *s, size_t len, struct machine_net *ret,
+		  char ret_tap[16])
+{
+	struct snap_in in;
+	struct err e = {0};
+	int rc;
+
+	with_section("machine.net", s, len, &in);
+	rc = machine_net_saved_get(&in, 0, ret, &e);
+	assert_true(rc == 0 || *e.text);
+	if (rc == 0)
+		snprintf(ret_tap, 16, "%s", ret->tap ? ret->tap : "");
+	snap_in_free(&in);
+	return rc;
+}
+
+static void network_cards(void **state)
+{
+	struct net_section s = {
+		.head = {
+			.bytes_per_s = 7, .mac = {2, 3, 4, 5, 6, 7}, .has_mac = 1, .restricted = 1,
+			.forwards_count = 2,
+			.forwards = {{.host_addr = 0x7f000001, .host_port = 8080, .guest_port = 80},
+				     {.host_addr = 0x0a000001, .host_port = 53, .guest_port = 54,
+				      .udp = 1}},
+		},
+	};
+	const size_t head = sizeof(s.head);
+	struct machine_net n;
+	char tap[16];
+
+	(void)state;
+	assert_int_equal(net_of(&s, head + 1, &n, tap), 0);
+	assert_null(n.tap);
+	assert_true(n.restricted && !n.host && n.has_mac);
+	assert_memory_equal(n.mac, s.head.mac, sizeof(n.mac));
+	assert_int_equal(n.bytes_per_s, 7);
+	assert_int_equal(n.forwards_count, 2);
+	assert_int_equal(n.forwards[0].host_addr, 0x7f000001);
+	assert_int_equal(n.forwards[0].host_port, 8080);
+	assert_int_equal(n.forwards[0].guest_port, 80);
+	assert_false(n.forwards[0].udp);
+	assert_true(n.forwards[1].udp);
+	assert_int_equal(n.forwards[1].guest_port, 54);
+	/* A tap has no ports; its name ends with its section. */
+	memcpy(s.tap, "tap0", 5);
+	assert_int_equal(net_of(&s, head + 5, &n, tap), -EBADMSG);
+	s.head.forwards_count = 0;
+	assert_int_equal(net_of(&s, head + 5, &n, tap), 0);
+	assert_string_equal(tap, "tap0");
+	assert_int_equal(net_of(&s, head + 6, &n, tap), -EBADMSG);
+	assert_int_equal(net_of(&s, head + 4, &n, tap), -EBADMSG);
+	assert_int_equal(net_of(&s, head, &n, tap), -EBADMSG);
+	assert_int_equal(net_of(&s, head - 1, &n, tap), -EBADMSG);
+	memcpy(s.tap, "a/b", 4);
+	assert_int_equal(net_of(&s, head + 4, &n, tap), -EBADMSG);
+	s.tap[0] = '\0';
+	s.head.forwards_count = NET_USER_FORWARDS_MAX;
+	assert_int_equal(net_of(&s, head + 1, &n, tap), 0);
+	s.head.forwards_count++;
+	assert_int_equal(net_of(&s, head + 1, &n, tap), -EBADMSG);
+}
+
+static void disks(void **state)
+{
+	struct {
+		struct machine_disk_saved head;
+		char path[8];
+	} s = {.head = {.bytes = 512, .read_only = 1}, .path = "/a/b"};
+	const size_t head = sizeof(s.head);
+	struct machine_disk_saved got;
+	struct snap_in in;
+	const char *path;
+	struct err e;
+
+	(void)state;
+	with_section("machine.disk", &s, head + 5, &in);
+	assert_int_equal(machine_disk_saved_get(&in, 0, &got, &path, &e), 0);
+	assert_string_equal(path, "/a/b");
+	assert_memory_equal(&got, &s.head, sizeof(got));
+	assert_int_equal(machine_disk_saved_get(&in, 1, &got, &path, &e), -ENOENT);
+	snap_in_free(&in);
+	for (size_t len = head - 1; len <= head + 4; len++) {
+		with_section("machine.disk", &s, len, &in);
+		assert_int_equal(machine_disk_saved_get(&in, 0, &got, &path, &e), -EBADMSG);
+		snap_in_free(&in);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(machines),
+		cmocka_unit_test(network_cards),
+		cmocka_unit_test(disks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
