@@ -3,7 +3,8 @@
 """A stock Linux, snapshotted while it works and restored: what its processes hold in memory is
 there, byte for byte, its disk and its clock go on, its kernel has nothing to complain of, and of
 its memory only what it touched has been read. Its nginx answers before and after, by whatever its
-network card is connected to. In the lab, under the sandbox.
+network card is connected to, and each copy seeds its random numbers anew. In the lab, under the
+sandbox.
 
 usage: snapshot_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
@@ -81,6 +82,7 @@ ask '@date' 'echo; echo @"date" $(date +%s)'
 echo "now $(date +%s)"
 ask '@goes' 'a=$(cat /count); sleep 2; echo; echo @"goes" $a $(cat /count)'
 ask '@log' 'echo; echo @"log" $(dmesg | grep -cE "BUG:|soft lockup|rcu.*stall|nable to handle")'
+ask '@fork' 'echo; echo @"fork" $(dmesg | grep -c "crng reseeded due to virtual machine fork")'
 # A second generation, of what was partly restored.
 ./asyncpf snapshot --control vm third || exit 1
 ./asyncpf stop --control vm
@@ -90,6 +92,7 @@ out=last
 pid=$!
 ask '@again' 'echo; echo @"again" $(md5sum </mem)'
 web webagain 8081
+ask '@refork' 'echo; echo @"refork" $(dmesg | grep -c "crng reseeded due to virtual mach")'
 ./asyncpf stop --control vm
 wait $pid
 cat snap/snapshot.json | tr -d '\\n'; echo
@@ -127,6 +130,9 @@ def check(done):
     missing = [word for word in wanted if word not in lines]
     if missing:
         return bad + [f"not said: {missing}"]
+    for word, times in (("fork", "1"), ("refork", "2")):
+        if lines.get(word) != times:
+            bad.append(f"{word}: random numbers were seeded anew {lines.get(word)} times")
     for word in ("webbefore", "web", "webagain"):
         if lines.get(word) != "Hello from a guest of asyncpf.":
             bad.append(f"{word}: its nginx says {lines.get(word)}")

@@ -364,6 +364,47 @@ static uint32_t some_gsi(unsigned i)
 	return 10 + i % 14;
 }
 
+/* The terms byte by byte: ACPI 6.4, 20.2. All lengths are of three bytes. */
+static void test_generation(void **state)
+{
+	static const unsigned char wanted[] =
+		"\x5b\x82\x80\x05\x00" "VGEN"
+		"\x08" "_HID" "\x0d" "ASPF0001\0"
+		"\x08" "_CID" "\x0d" "VM_Gen_Counter\0"
+		"\x08" "_DDN" "\x0d" "VM_Gen_Counter\0"
+		"\x08" "ADDR" "\x12\x8a\x00\x00\x02" "\x0c\x00\x40\x0e\x00" "\x00"
+		"\x5b\x82\x8c\x03\x00" "GED0"
+		"\x08" "_HID" "\x0d" "ACPI0013\0"
+		"\x08" "_CRS" "\x11\x80\x01\x00\x0a\x0b"
+		"\x89\x06\x00\x03\x01\x03\x00\x00\x00" "\x79\x00"
+		"\x14\x8f\x00\x00" "_EVT" "\x09" "\x86" "VGEN" "\x0a\x80";
+	const size_t len = sizeof(wanted) - 1;
+	struct fix *x = *state;
+	size_t without, with;
+	struct device d[ACPI_VIRTIO_MAX + 1];
+
+	assert_int_equal(build(x), 0);
+	without = get32(dsdt(x), 4);
+	x->cfg.generation = true;
+	assert_int_equal(build(x), 0);
+	with = get32(dsdt(x), 4);
+	assert_int_equal(with, without + len);
+	assert_memory_equal(dsdt(x) + with - len, wanted, len);
+	/* Behind what the tables may take, and nobody else's. */
+	assert_int_equal(ACPI_GENERATION_GPA, 0xe4000);
+	x->cfg.cpus = ACPI_CPUS_MAX;
+	x->cfg.virtio_count = ACPI_VIRTIO_MAX;
+	for (unsigned i = 0; i < ACPI_VIRTIO_MAX; i++) {
+		x->cfg.virtio[i] = (struct acpi_virtio){0xd0000000 + i * PAGE_BYTES, PAGE_BYTES,
+							some_gsi(i), true};
+		assert_int_not_equal(some_gsi(i), ACPI_GENERATION_GSI);
+	}
+	assert_int_equal(build(x), 0);
+	x->cfg.generation = false;
+	assert_int_equal(build(x), 0);
+	assert_int_equal(decode_devices(x, d), ACPI_VIRTIO_MAX + 1);
+}
+
 static void test_the_largest(void **state)
 {
 	struct fix *x = *state;
@@ -524,6 +565,7 @@ int main(void)
 		T(test_facs),
 		T(test_madt),
 		T(test_devices),
+		T(test_generation),
 		T(test_the_largest),
 		T(test_the_outermost),
 		T(test_refused),

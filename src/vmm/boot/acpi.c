@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See acpi.h. Facts: ACPI Specification 6.4, chapters 5.2 (tables), 6.4 (resource
- * descriptors), 20.2 (AML grammar); virtio-mmio's identifier LNRO0005 is Linux's
- * (drivers/virtio/virtio_mmio.c). The DSDT is assembled here: it is a list of devices, and
- * its length depends on how many there are.
+ * See acpi.h. Facts: ACPI Specification 6.4, chapters 5.2 (tables), 5.6.9 (generic event device),
+ * 6.4 (resource descriptors), 20.2 (AML grammar). virtio-mmio's identifier LNRO0005 is Linux's
+ * (drivers/virtio/virtio_mmio.c); VM_Gen_Counter and ADDR are of Microsoft's "Virtual Machine
+ * Generation ID" (Linux: drivers/virt/vmgenid.c). The DSDT is assembled here: it is a list of
+ * devices, and its length depends on how many there are.
  */
 #include <errno.h>
 
@@ -207,6 +208,47 @@ static void aml_virtio(struct tables *t, const struct acpi_virtio *v, unsigned i
 	aml_end(t, at);
 }
 
+/* The extended interrupt (6.4.3.6): consumer, edge, active high, not shared. */
+#define CRS_EDGE(gsi) 0x89, 6, 0, 3, 1, (gsi), 0, 0, 0
+
+/* What says where the ID is, and the device whose interrupt tells of another one. */
+static void aml_generation(struct tables *t)
+{
+	static const unsigned char crs[] = {CRS_EDGE(ACPI_GENERATION_GSI)};
+	size_t at = aml_begin(t, "\x5b\x82", 2), inner;
+
+	put_bytes(t, "VGEN", 4);
+	aml_name(t, "_HID");
+	aml_string(t, "ASPF0001");
+	aml_name(t, "_CID");
+	aml_string(t, "VM_Gen_Counter");
+	aml_name(t, "_DDN");
+	aml_string(t, "VM_Gen_Counter");
+	aml_name(t, "ADDR");
+	inner = aml_begin(t, "\x12", 1);
+	put(t, 2, 1);
+	put(t, 0x0c, 1);
+	put(t, ACPI_GENERATION_GPA, 4);
+	put(t, 0x00, 1);
+	aml_end(t, inner);
+	aml_end(t, at);
+
+	at = aml_begin(t, "\x5b\x82", 2);
+	put_bytes(t, "GED0", 4);
+	aml_name(t, "_HID");
+	aml_string(t, "ACPI0013");
+	aml_crs(t, crs, sizeof(crs));
+	/* Method (_EVT, 1, Serialized) {Notify (VGEN, 0x80)} */
+	inner = aml_begin(t, "\x14", 1);
+	put_bytes(t, "_EVT", 4);
+	put(t, 0x09, 1);
+	put(t, 0x86, 1);
+	put_bytes(t, "VGEN", 4);
+	aml_byte(t, 0x80);
+	aml_end(t, inner);
+	aml_end(t, at);
+}
+
 static size_t put_dsdt(struct tables *t, const struct acpi_cfg *cfg)
 {
 	size_t at = table_begin(t, "DSDT", 2);
@@ -229,6 +271,8 @@ static size_t put_dsdt(struct tables *t, const struct acpi_cfg *cfg)
 		aml_serial(t);
 	for (unsigned i = 0; i < cfg->virtio_count; i++)
 		aml_virtio(t, &cfg->virtio[i], i);
+	if (cfg->generation)
+		aml_generation(t);
 	aml_end(t, body);
 	table_end(t, at);
 	return at;

@@ -27,6 +27,14 @@
 #define ACPI_GSI_COUNT 24 /* pins of KVM's IO-APIC */
 #define ACPI_SCI_GSI 9    /* never raised: there is no button and no sleep state but off */
 
+/*
+ * Where the VM generation ID lies, behind the tables: a kernel that finds another one there, told
+ * by an edge of its interrupt, knows that its memory was copied, and seeds its random numbers anew.
+ */
+#define ACPI_GENERATION_GPA (ACPI_GPA + ACPI_BYTES_MAX)
+#define ACPI_GENERATION_BYTES 16u
+#define ACPI_GENERATION_GSI 3 /* a second serial port's, which there is not */
+
 /* A virtio-mmio window: an LNRO0005 device. */
 struct acpi_virtio {
 	uint64_t gpa;   /* in the hole below 4 GiB, page aligned */
@@ -39,6 +47,7 @@ struct acpi_cfg {
 	unsigned cpus; /* local APIC identifiers 0 to cpus - 1 */
 	bool rtc;      /* a CMOS clock at ports 0x70, 0x71, with the century in register 0x32 */
 	bool serial;   /* a 16550 at ports 0x3f8 to 0x3ff, GSI 4 */
+	bool generation; /* a VM generation ID */
 	struct acpi_virtio virtio[ACPI_VIRTIO_MAX];
 	unsigned virtio_count;
 };

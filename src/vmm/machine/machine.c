@@ -184,6 +184,8 @@ static int build(struct machine *m, struct err *e)
 		rc = machine_devices_open(m, e);
 	if (rc == 0)
 		rc = m->cfg.restore ? machine_restore(m, e) : load(m, e);
+	if (rc == 0)
+		rc = machine_generation_set(m, e);
 	/* Last: from here on a terminal may be raw. */
 	if (rc == 0)
 		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd,

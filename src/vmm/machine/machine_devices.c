@@ -72,6 +72,24 @@ static void exit_written(void *ctx, uint32_t status)
 	machine_end(ctx, MACHINE_EXITED, status);
 }
 
+/* ---- VM generation ID ---- */
+
+int machine_generation_set(struct machine *m, struct err *e)
+{
+	struct irq_line line = irq(m, ACPI_GENERATION_GSI);
+	unsigned char id[ACPI_GENERATION_BYTES];
+	int rc;
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return err_sys(e, -errno, "VM generation ID");
+	rc = apf_write(m->apf, ACPI_GENERATION_GPA, id, sizeof(id));
+	if (rc < 0)
+		return err_sys(e, rc, "VM generation ID: guest memory");
+	irq_set(&line, true);
+	irq_set(&line, false);
+	return 0;
+}
+
 /* ---- the bus ---- */
 
 static int add_pc_devices(struct machine *m, struct err *e)
@@ -343,7 +361,8 @@ int machine_devices_open(struct machine *m, struct err *e)
 	int rc;
 
 	bus_init(&m->bus);
-	m->acpi = (struct acpi_cfg){.cpus = m->cfg.cpus, .rtc = true, .serial = true};
+	m->acpi = (struct acpi_cfg){.cpus = m->cfg.cpus, .rtc = true, .serial = true,
+				   .generation = true};
 	rc = add_pc_devices(m, e);
 	return rc < 0 ? rc : add_virtio_devices(m, e);
 }
