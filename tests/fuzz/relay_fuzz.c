@@ -216,7 +216,8 @@ static void take_step(struct world *w, struct bytes *b)
 		send_frame(w, 3, n, 0);
 		break;
 	case STEP_HOST_BYTES:
-		len = min_u64(take8(b), b->left);
+		len = take8(b);
+		len = min_u64(len, b->left);
 		send_bytes(w, b->at, len);
 		b->at += len;
 		b->left -= len;
