@@ -21,7 +21,7 @@
 #define CONTROL_CLIENTS_MAX 16u
 /* Of one connection within a second: far above what a person or a monitor needs. */
 #define CONTROL_REQUESTS_MAX 100u
-/* An evicting client hears this often how far it is. */
+/* A client that waits for an eviction or a snapshot hears this often how far it is. */
 #define CONTROL_PROGRESS_MS 1000u
 /* A client that follows hears no more often than this that memory comes and goes. */
 #define CONTROL_MEMORY_MS 1000u
@@ -29,9 +29,9 @@
 #define CONTROL_IDLE_MS 60000u
 
 /*
- * What a VM does for its clients. All but evict are called by the server's thread, one at a
- * time, and must return soon. `e` becomes the client's error: one line that says what, why
- * and what to do.
+ * What a VM does for its clients. All but evict and snapshot are called by the server's
+ * thread, one at a time, and must return soon. `e` becomes the client's error: one line that says
+ * what, why and what to do.
  */
 struct control_ops {
 	/* *ret is zeroed. */
@@ -91,8 +91,8 @@ int control_start(const struct control_cfg *cfg, const struct control_ops *ops, 
 void control_tell(struct control *c, enum control_event_kind kind, const char *text);
 
 /*
- * Removes the socket, cancels an eviction and waits for it, hangs up. No op is called
- * afterwards. NULL is harmless.
+ * Removes the socket, cancels an eviction or a snapshot and waits for it, hangs up. No op is
+ * called afterwards. NULL is harmless.
  */
 void control_stop(struct control *c);
 
