@@ -7,8 +7,7 @@ tables. What plants the latter is tried on a project of one file.
 
 usage: mutants_test.py SOURCE_FOLDER
 """
-import importlib.machinery
-import importlib.util
+import importlib
 import pathlib
 import re
 import shutil
@@ -41,15 +40,6 @@ int main(void)
 }
 """,
 }
-
-
-def load(path):
-    """tools/mutants as a module; it has no .py at its end."""
-    loader = importlib.machinery.SourceFileLoader("mutants", str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("mutants", loader))
-    sys.dont_write_bytecode = True
-    loader.exec_module(module)
-    return module
 
 
 def check_records(mutants, source, records):
@@ -124,7 +114,9 @@ def check_tree(source):
 
 def main():
     source = pathlib.Path(sys.argv[1])
-    mutants = load(source / "tools/mutants")
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(source / "tools"))
+    mutants = importlib.import_module("mutants")
     lists = {n: mutants.read_list(source / mutants.LISTS[n][0]) for n in mutants.LISTS}
     records = [r for l in lists.values() for r in l]
     bad = check_records(mutants, source, records) + check_tests(source, lists["edges"])

@@ -8,8 +8,6 @@ usage: lab_test.py SOURCE_FOLDER
 """
 import argparse
 import contextlib
-import importlib.machinery
-import importlib.util
 import io
 import math
 import os
@@ -33,11 +31,7 @@ SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
 import lab_parts
-from lab_parts import LabError, cpio, fetch, initramfs, machine, session, terminal, watch
-
-LOADER = importlib.machinery.SourceFileLoader("lab", str(SOURCE / "tools/lab"))
-lab = importlib.util.module_from_spec(importlib.util.spec_from_loader("lab", LOADER))
-LOADER.exec_module(lab)
+from lab_parts import LabError, command, cpio, fetch, initramfs, machine, session, terminal, watch
 
 
 def read_cpio(data):
@@ -531,19 +525,21 @@ class CommandLine(unittest.TestCase):
         self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
 
     def test_words(self):
-        o = lab.parse(["run", "--file", "d/p", "--file", "d/p:q/r", "--get", "a:b:c", "--",
-                       "sh", "-c", "--", "x"])
+        o = command.parse(["run", "--file", "d/p", "--file", "d/p:q/r", "--get", "a:b:c", "--",
+                           "sh", "-c", "--", "x"])
         self.assertEqual(o.file, [("d/p", "p"), ("d/p", "q/r")])
         self.assertEqual(o.get, [("a", "b:c")])
         self.assertEqual(o.command, ["sh", "-c", "--", "x"])
-        self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, lab.TIMEOUT_S))
-        self.assertEqual(lab.parse(["run", "--slow", "/bin/sh:4", "--", "x"]).slow, ("/bin/sh", 4))
-        self.assertTrue(lab.parse(["run", "--vfio", "--", "x"]).vfio)
-        o = lab.parse(["run", "--net", "--forward", "udp:127.0.0.1:5", "--library", "l", "--", "x"])
+        self.assertEqual((o.cpus, o.memory, o.timeout), (1, 1024, command.TIMEOUT_S))
+        self.assertEqual(command.parse(["run", "--slow", "/bin/sh:4", "--", "x"]).slow,
+                         ("/bin/sh", 4))
+        self.assertTrue(command.parse(["run", "--vfio", "--", "x"]).vfio)
+        o = command.parse(["run", "--net", "--forward", "udp:127.0.0.1:5", "--library", "l", "--",
+                           "x"])
         self.assertEqual((o.net, o.forward, o.library), (True, [("udp", "127.0.0.1", 5)], ["l"]))
-        self.assertEqual((lab.parse([]).verb, lab.parse([]).vfio), ("shell", False))
-        o = lab.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
-                       "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])
+        self.assertEqual((command.parse([]).verb, command.parse([]).vfio), ("shell", False))
+        o = command.parse(["run", "--disk", "/dev/null", "--disk", "/dev/zero,ro", "--timeout", "0",
+                           "--file", "x/asyncpf", "--socket", "a:b:/c", "--", "x"])
         self.assertEqual(o.disk, [("/dev/null", False), ("/dev/zero", True)])
         self.assertEqual((o.timeout, o.socket), (0, ("a:b", "/c")))
 
