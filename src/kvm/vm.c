@@ -193,12 +193,22 @@ int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_r
 
 void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run)
 {
-	int bytes = KVMP_IOCTL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int bytes;
 
-	if (run && bytes > 0)
+	if (fd < 0)
+		return;
+	bytes = KVMP_IOCTL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (bytes > 0)
 		munmap(run, (size_t)bytes);
-	if (fd >= 0)
-		close(fd);
+	close(fd);
+}
+
+void kvmp_vm_close(int kvm_fd, int vm_fd)
+{
+	if (vm_fd >= 0)
+		close(vm_fd);
+	if (kvm_fd >= 0)
+		close(kvm_fd);
 }
 
 int kvmp_cpuid_supported(int kvm_fd, struct kvm_cpuid2 **ret, struct err *e)

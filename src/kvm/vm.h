@@ -43,6 +43,8 @@ uint32_t kvmp_cpuid_features(uint32_t eax, uint32_t features);
 
 /* Opens /dev/kvm and makes a VM. The text says what to do. */
 int kvmp_vm_open(int *ret_kvm_fd, int *ret_vm_fd, struct err *e);
+/* After its vCPUs. Of what was not opened the descriptor is -1, here and below. */
+void kvmp_vm_close(int kvm_fd, int vm_fd);
 /*
  * Its interrupt controllers, and what else it needs before its first vCPU. That sets a grace period
  * of the kernel's (SRCU) in motion, for which apf_open and new memslots would wait 10 to 20 ms:

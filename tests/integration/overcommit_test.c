@@ -14,6 +14,15 @@
 
 static uint32_t rounds = 6;
 
+/* A VM that runs, whose first pages have been written. */
+static void vm_written(struct vm *v, uint64_t pages)
+{
+	vm_prepare(v);
+	vm_start(v);
+	for (uint64_t i = 0; i < pages; i++)
+		write_page(v, i, 0);
+}
+
 static void what_was_written_comes_back(void **state)
 {
 	const uint64_t pages = RAM / PAGE_BYTES;
@@ -21,10 +30,7 @@ static void what_was_written_comes_back(void **state)
 	struct vm v;
 
 	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	for (uint64_t i = 0; i < pages; i++)
-		write_page(&v, i, 0);
+	vm_written(&v, pages);
 	assert_int_equal(stats(&v).bytes_resident, RAM);
 	evict_all(&v);
 	s = stats(&v);
@@ -92,10 +98,7 @@ static void the_limit_changes(void **state)
 	struct vm v;
 
 	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	for (uint64_t i = 0; i < pages; i++)
-		write_page(&v, i, 0);
+	vm_written(&v, pages);
 	assert_int_equal(stats(&v).bytes_resident, RAM);
 	assert_int_equal(apf_resident_max_set(v.a, 5 * MIB, &v.e), 0);
 	assert_int_equal(stats(&v).resident_max, 5 * MIB);
@@ -125,10 +128,7 @@ static void a_first_limit_finds_what_there_is(void **state)
 	struct vm v;
 
 	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	for (uint64_t i = 0; i < pages / 2; i++)
-		write_page(&v, i, 0);
+	vm_written(&v, pages / 2);
 	assert_int_equal(apf_resident_max_set(v.a, 4 * MIB, &v.e), 0);
 	for (uint64_t i = pages / 2; i < pages; i++)
 		write_page(&v, i, 0);
@@ -166,10 +166,7 @@ static void pinned_memory_stays(void **state)
 	struct vm v;
 
 	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	for (uint64_t i = 0; i < 1024; i++)
-		write_page(&v, i, 0);
+	vm_written(&v, 1024);
 	assert_int_equal(apf_pin(v.a, 4096, 255 * PAGE_BYTES), 0);
 	assert_int_equal(apf_pin(v.a, RAM, 1), -EFAULT);
 	evict_all(&v);
@@ -185,10 +182,7 @@ static void eviction_to_a_size_keeps_that_much(void **state)
 	struct vm v;
 
 	(void)state;
-	vm_prepare(&v);
-	vm_start(&v);
-	for (uint64_t i = 0; i < 2048; i++)
-		write_page(&v, i, 0);
+	vm_written(&v, 2048);
 	assert_int_equal(apf_evict(v.a, 3 * MIB, &resident, &v.e), 0);
 	assert_int_equal(resident, 3 * MIB);
 	assert_int_equal(apf_evict(v.a, 4 * MIB, &resident, &v.e), 0);

@@ -20,11 +20,18 @@ struct pm_ops {
 	void (*reset)(void *ctx);
 };
 
+/* One of its blocks of ports. */
+struct pm_block {
+	struct pm *pm;
+	uint16_t port;
+};
+
 struct pm {
 	const struct pm_ops *ops;
 	void *ctx;
 	pthread_mutex_t lock; /* covers regs */
 	struct acpi_pm regs;
+	struct pm_block pm1, reset;
 };
 
 void pm_init(struct pm *p, const struct pm_ops *ops, void *ctx);

@@ -17,6 +17,8 @@ void test_dev_init(struct test_dev *t, const struct irq_line *irq)
 	}
 	rc = pthread_mutex_init(&t->lock, NULL);
 	ASSERT(rc == 0);
+	t->value_bytes = (struct test_dev_bytes){&t->lock, t->value};
+	t->memory_bytes = (struct test_dev_bytes){&t->lock, t->memory};
 }
 
 void test_dev_fini(struct test_dev *t)
@@ -25,60 +27,29 @@ void test_dev_fini(struct test_dev *t)
 }
 
 /* The bus keeps an access within its region. */
-static uint64_t load(struct test_dev *t, const uint8_t *from, unsigned width)
+static uint64_t bytes_read(void *dev, uint64_t offset, unsigned width)
 {
+	const struct test_dev_bytes *b = dev;
 	uint64_t value = 0;
 
-	pthread_mutex_lock(&t->lock);
-	memcpy(&value, from, width);
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_lock(b->lock);
+	memcpy(&value, b->at + offset, width);
+	pthread_mutex_unlock(b->lock);
 	return value;
 }
 
-static void store(struct test_dev *t, uint8_t *to, unsigned width, uint64_t value)
+static void bytes_write(void *dev, uint64_t offset, unsigned width, uint64_t value)
 {
-	pthread_mutex_lock(&t->lock);
-	memcpy(to, &value, width);
-	pthread_mutex_unlock(&t->lock);
+	const struct test_dev_bytes *b = dev;
+
+	pthread_mutex_lock(b->lock);
+	memcpy(b->at + offset, &value, width);
+	pthread_mutex_unlock(b->lock);
 }
 
-static uint64_t value_read(void *dev, uint64_t offset, unsigned width)
-{
-	struct test_dev *t = dev;
-
-	return load(t, t->value + offset, width);
-}
-
-static void value_write(void *dev, uint64_t offset, unsigned width, uint64_t value)
-{
-	struct test_dev *t = dev;
-
-	store(t, t->value + offset, width, value);
-}
-
-static const struct bus_ops value_bus_ops = {
-	.read = value_read,
-	.write = value_write,
-	.width_max = 4,
-};
-
-static uint64_t memory_read(void *dev, uint64_t offset, unsigned width)
-{
-	struct test_dev *t = dev;
-
-	return load(t, t->memory + offset, width);
-}
-
-static void memory_write(void *dev, uint64_t offset, unsigned width, uint64_t value)
-{
-	struct test_dev *t = dev;
-
-	store(t, t->memory + offset, width, value);
-}
-
-static const struct bus_ops memory_bus_ops = {
-	.read = memory_read,
-	.write = memory_write,
+static const struct bus_ops bytes_bus_ops = {
+	.read = bytes_read,
+	.write = bytes_write,
 	.width_max = 8,
 };
 
@@ -122,22 +93,27 @@ static const struct bus_ops flush_bus_ops = {
 
 int test_dev_add(struct test_dev *t, struct bus *b, struct err *e)
 {
-	static const struct {
+	const struct {
 		enum bus_space space;
 		uint64_t base, len;
 		const struct bus_ops *ops;
+		void *dev;
 		const char *name;
 	} parts[] = {
-		{BUS_PORTS, TEST_DEV_VALUE_PORT, 4, &value_bus_ops, "test device, value"},
-		{BUS_PORTS, TEST_DEV_FLUSH_PORT, 4, &flush_bus_ops, "test device, flush"},
-		{BUS_PORTS, TEST_DEV_BYTES_PORT, 4, &value_bus_ops, "test device, bytes"},
-		{BUS_PORTS, TEST_DEV_IRQ_PORT, TEST_DEV_IRQS, &irq_bus_ops, "test device, lines"},
-		{BUS_MMIO, TEST_DEV_GPA, TEST_DEV_BYTES, &memory_bus_ops, "test device, memory"},
+		{BUS_PORTS, TEST_DEV_VALUE_PORT, 4, &bytes_bus_ops, &t->value_bytes,
+		 "test device, value"},
+		{BUS_PORTS, TEST_DEV_FLUSH_PORT, 4, &flush_bus_ops, t, "test device, flush"},
+		{BUS_PORTS, TEST_DEV_BYTES_PORT, 4, &bytes_bus_ops, &t->value_bytes,
+		 "test device, bytes"},
+		{BUS_PORTS, TEST_DEV_IRQ_PORT, TEST_DEV_IRQS, &irq_bus_ops, t,
+		 "test device, lines"},
+		{BUS_MMIO, TEST_DEV_GPA, TEST_DEV_BYTES, &bytes_bus_ops, &t->memory_bytes,
+		 "test device, memory"},
 	};
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(parts); i++)
-		rc = bus_add(b, parts[i].space, parts[i].base, parts[i].len, parts[i].ops, t,
-			     parts[i].name, e);
+		rc = bus_add(b, parts[i].space, parts[i].base, parts[i].len, parts[i].ops,
+			     parts[i].dev, parts[i].name, e);
 	return rc;
 }

@@ -27,9 +27,16 @@
 #define TEST_DEV_GPA 0xff000000ull
 #define TEST_DEV_BYTES 65536u
 
+/* What a region of the bus leads to: bytes that are read as they were written. */
+struct test_dev_bytes {
+	pthread_mutex_t *lock;
+	uint8_t *at;
+};
+
 struct test_dev {
 	pthread_mutex_t lock; /* covers the rest */
 	struct irq_line irqs[TEST_DEV_IRQS];
+	struct test_dev_bytes value_bytes, memory_bytes;
 	uint8_t value[4];
 	uint8_t memory[TEST_DEV_BYTES];
 };

@@ -230,12 +230,8 @@ void machine_close(struct machine *m)
 	machine_devices_close(m);
 	apf_close(m->apf);
 	for (unsigned i = 0; i < m->cfg.cpus; i++)
-		if (m->vcpus[i].fd >= 0)
-			kvmp_vcpu_close(m->kvm_fd, m->vcpus[i].fd, m->vcpus[i].run);
-	if (m->vm_fd >= 0)
-		close(m->vm_fd);
-	if (m->kvm_fd >= 0)
-		close(m->kvm_fd);
+		kvmp_vcpu_close(m->kvm_fd, m->vcpus[i].fd, m->vcpus[i].run);
+	kvmp_vm_close(m->kvm_fd, m->vm_fd);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
 	pthread_cond_destroy(&m->froze);

@@ -226,12 +226,8 @@ void small_destroy(struct small_machine *m)
 	 */
 	apf_close(m->apf);
 	for (unsigned i = 0; i < m->vcpu_count; i++)
-		if (m->vcpus[i].fd >= 0)
-			kvmp_vcpu_close(m->kvm_fd, m->vcpus[i].fd, m->vcpus[i].run);
-	if (m->vm_fd >= 0)
-		close(m->vm_fd);
-	if (m->kvm_fd >= 0)
-		close(m->kvm_fd);
+		kvmp_vcpu_close(m->kvm_fd, m->vcpus[i].fd, m->vcpus[i].run);
+	kvmp_vm_close(m->kvm_fd, m->vm_fd);
 	if (m->done_fd >= 0)
 		close(m->done_fd);
 	pthread_mutex_destroy(&m->lock);
