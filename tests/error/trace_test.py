@@ -92,7 +92,7 @@ class Trace(unittest.TestCase):
                    "/dev/full")
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("/dev/full: No space left on device", done.stderr)
-        for words in (("demo",), ("run", "--kernel", KERNEL)):
+        for words in (("demo",), ("run", "--kernel", KERNEL), ("restore", "/nowhere")):
             done = run(*words, "--trace", "-")
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertRegex(done.stderr, r"\Aasyncpf: bad value: --trace -: standard output has "

@@ -31,9 +31,7 @@ static const struct opt rows[] = {
 	 .max = MACHINE_NETS_MAX,
 	 .help = "What its next network card is connected to, as with 'asyncpf run'; default "
 		 "what it was connected to. Once for each of its cards, or not at all."},
-	{OPT_SIZE(struct restore_line, run.machine.apf.resident_max), .name = "resident-max",
-	 .arg = "SIZE", .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
-	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
+	RUN_ROW_RESIDENT_MAX(struct restore_line),
 	{OPT_TEXT(struct restore_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes, as with 'asyncpf run'."},
 	{OPT_CHOICE(struct restore_line, io), .name = "io", .arg = "WORD",
@@ -44,15 +42,7 @@ static const struct opt rows[] = {
 	 .help = "Become USER once everything is open; for root."},
 	{OPT_CHOICE(struct restore_line, sandbox), .name = "sandbox", .arg = "WORD",
 	 .choices = run_sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
-	{OPT_FLAG(struct restore_line, run.stats), .name = "stats",
-	 .help = "Show how faults were served at the end, on standard error."},
-	{OPT_TEXT(struct restore_line, run.trace), .name = "trace", .arg = "FILE",
-	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
-	{OPT_TEXT(struct restore_line, run.json), .name = "json", .arg = "FILE",
-	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
-		 "output, as its last line."},
-	{OPT_FLAG(struct restore_line, run.quiet), .name = "quiet",
-	 .help = "Say nothing but what the guest prints and errors."},
+	RUN_ROWS_OF_OUTPUT(struct restore_line),
 	{.name = NULL},
 };
 
@@ -125,23 +115,9 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	m->apf.abi = (enum apf_abi)s.abi;
 	m->apf.faults_max = s.outstanding;
 	m->apf.io = (enum apf_io)l->io;
-	l->run.sandbox = (enum run_sandbox)l->sandbox;
 	m->nets_count = s.nets;
 	rc = take_disks(m, in, e);
 	return rc < 0 ? rc : take_nets(l, in, e);
-}
-
-static int check(struct restore_line *l, struct err *e)
-{
-	const struct apf_config *a = &l->run.machine.apf;
-
-	if (a->resident_max && !a->swap)
-		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
-			       "name a file with --swap");
-	if (l->user && l->sandbox == RUN_SANDBOX_OFF)
-		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
-			       "the sandbox that becomes another user; leave one out");
-	return l->user ? sandbox_user_parse(l->user, &l->run.user, e) : 0;
 }
 
 int cmd_restore(int argc, char **argv)
@@ -159,7 +135,8 @@ int cmd_restore(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	l.run.machine.apf.sigbus_handler = 1;
-	if (check(&l, &e) < 0) {
+	l.run.sandbox = (enum run_sandbox)l.sandbox;
+	if (run_opts_check(&l.run, l.user, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}

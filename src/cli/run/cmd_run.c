@@ -83,9 +83,7 @@ static const struct opt rows[] = {
 	 .choices = run_abi_names,
 	 .help = "The protocol for --faults user: int, pf2, pf2-strict, legacy or off; "
 		 "default int."},
-	{OPT_SIZE(struct run_line, run.machine.apf.resident_max), .name = "resident-max",
-	 .arg = "SIZE", .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX,
-	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."},
+	RUN_ROW_RESIDENT_MAX(struct run_line),
 	{OPT_TEXT(struct run_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes: a path where nothing is, for a file without a name in "
 		 "its folder, as large as --memory at most; or a block device."},
@@ -109,15 +107,7 @@ static const struct opt rows[] = {
 	 .choices = run_sandbox_names,
 	 .help = "on: give up what the run does not need, as far as the host can take it away; "
 		 "strict: refuse to run where it cannot; off, for debugging; default on."},
-	{OPT_FLAG(struct run_line, run.stats), .name = "stats",
-	 .help = "Show how faults were served at the end, on standard error."},
-	{OPT_TEXT(struct run_line, run.trace), .name = "trace", .arg = "FILE",
-	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."},
-	{OPT_TEXT(struct run_line, run.json), .name = "json", .arg = "FILE",
-	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard "
-		 "output, as its last line."},
-	{OPT_FLAG(struct run_line, run.quiet), .name = "quiet",
-	 .help = "Say nothing but what the guest prints and errors."},
+	RUN_ROWS_OF_OUTPUT(struct run_line),
 	{OPT_FLAG(struct run_line, lab), .name = "lab",
 	 .help = "Run it in the lab, a Linux with KVM in software emulation: slow, and works on "
 		 "any machine. Without --lab and --local that is done where the KVM here cannot "
@@ -285,6 +275,22 @@ static int check_name(const char *name, struct err *e)
 		       "-_.: ; choose another", name, CONTROL_NAME_MAX);
 }
 
+int run_opts_check(struct run_opts *o, const char *user, struct err *e)
+{
+	const struct apf_config *a = &o->machine.apf;
+
+	if (a->resident_max && !a->swap)
+		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
+			       "name a file with --swap");
+	if (user && o->sandbox == RUN_SANDBOX_OFF)
+		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
+			       "the sandbox that becomes another user; leave one out");
+	if (json_file_is_stdout(o->trace))
+		return err_set(e, -EINVAL, "bad value: --trace -: standard output has what the "
+			       "guest prints; give --trace a file");
+	return user ? sandbox_user_parse(user, &o->user, e) : 0;
+}
+
 static int check(struct run_line *p, struct err *e)
 {
 	struct machine_cfg *m = &p->run.machine;
@@ -299,9 +305,6 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --memory %s: not a multiple of 2M; use %s",
 			       SIZE_WORD(m->memory_bytes),
 			       SIZE_WORD(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT)));
-	if (m->apf.resident_max && !m->apf.swap)
-		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
-			       "name a file with --swap");
 	if (m->apf.swap_wrap && !m->apf.swap)
 		return err_set(e, -EINVAL, "bad value: --swap-wrap %.60s: there is no swap file; "
 			       "name one with --swap", m->apf.swap_wrap);
@@ -309,18 +312,11 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
 			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
 			       run_faults_names[p->faults]);
-	if (p->user && p->sandbox == RUN_SANDBOX_OFF)
-		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
-			       "the sandbox that becomes another user; leave one out");
-	if (p->user && sandbox_user_parse(p->user, &p->run.user, e) < 0)
-		return e->code;
-	if (json_file_is_stdout(p->run.trace))
-		return err_set(e, -EINVAL, "bad value: --trace -: standard output has what the "
-			       "guest prints; give --trace a file");
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");
-	return 0;
+	p->run.sandbox = (enum run_sandbox)p->sandbox;
+	return run_opts_check(&p->run, p->user, e);
 }
 
 static int run_here_or_there(const struct run_line *p)
@@ -357,7 +353,6 @@ int cmd_run(int argc, char **argv)
 	m->cpus = p.cpus;
 	for (unsigned i = 0; i < p.initrds.count; i++)
 		m->modules[m->modules_count++] = p.initrds.text[i];
-	p.run.sandbox = (enum run_sandbox)p.sandbox;
 	m->apf.faults = (enum apf_faults)p.faults;
 	m->apf.io = (enum apf_io)p.io;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;

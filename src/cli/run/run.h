@@ -48,8 +48,26 @@ struct run_line {
 	bool local;
 };
 
+/* Rows of the option table that `asyncpf restore` has, too; `line` is what each fills. */
+#define RUN_ROW_RESIDENT_MAX(line) \
+	{OPT_SIZE(line, run.machine.apf.resident_max), .name = "resident-max", .arg = "SIZE", \
+	 .min = MACHINE_RESIDENT_MIN, .max = MACHINE_MEMORY_MAX, \
+	 .help = "Keep at most this much guest memory in host memory; the rest goes to --swap."}
+#define RUN_ROWS_OF_OUTPUT(line) \
+	{OPT_FLAG(line, run.stats), .name = "stats", \
+	 .help = "Show how faults were served at the end, on standard error."}, \
+	{OPT_TEXT(line, run.trace), .name = "trace", .arg = "FILE", \
+	 .help = "Write a timeline of every fault to FILE, for ui.perfetto.dev."}, \
+	{OPT_TEXT(line, run.json), .name = "json", .arg = "FILE", \
+	 .help = "Write how it ended and the statistics to FILE as JSON; with -, to standard " \
+		 "output, as its last line."}, \
+	{OPT_FLAG(line, run.quiet), .name = "quiet", \
+	 .help = "Say nothing but what the guest prints and errors."}
+
 extern const struct opts run_table;
 void run_line_init(struct run_line *l); /* the defaults */
+/* What no table checks, of the words that `asyncpf restore` has, too. `user`: into o->user. */
+int run_opts_check(struct run_opts *o, const char *user, struct err *e);
 
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
