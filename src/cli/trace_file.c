@@ -13,14 +13,17 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/types.h"
 #include "cli/cli.h"
 #include "cli/json/json.h"
+#include "cli/trace_line.h"
 
 #define RING (1u << 16) /* entries; a power of two */
 #define VCPUS_MAX 1024u
@@ -30,6 +33,7 @@
 #define TRACK_OF_VCPUS 2u
 #define WAKE_ALL UINT32_MAX
 #define PATIENCE_S 3u
+#define BUFFER 65536u
 
 struct entry {
 	struct apf_trace what;
@@ -51,6 +55,8 @@ struct trace_file {
 	struct json_file file;
 	FILE *out; /* writes to it, never longer than its reader lets it */
 	struct json json;
+	struct trace_line line;
+	bool is_regular; /* the file: it always has room */
 	trace_file_begins *begins;
 	void *begins_ctx;
 	pthread_t thread;
@@ -65,6 +71,7 @@ struct trace_file {
 	bool paused;
 	struct vcpu_state vcpus[VCPUS_MAX];
 	struct told tolds[TOLD_MAX];
+	char buffer[BUFFER]; /* of `out` */
 	struct entry ring[RING];
 };
 
@@ -119,16 +126,17 @@ static bool has_room(const struct trace_file *t)
 static ssize_t write_some(void *cookie, const char *bytes, size_t len)
 {
 	struct trace_file *t = cookie;
+	const size_t piece = t->is_regular ? SIZE_MAX : PIPE_BUF;
 	size_t done = 0;
 	ssize_t n;
 
 	while (done < len && t->error.code == 0) {
-		if (!has_room(t)) {
+		if (!t->is_regular && !has_room(t)) {
 			err_set(&t->error, -ETIMEDOUT, "cannot write: %.100s: its reader does not "
 				"read; give --trace one that does, or a file", t->file.path);
 			break;
 		}
-		n = write(fileno(t->file.out), bytes + done, min_u64(len - done, PIPE_BUF));
+		n = write(fileno(t->file.out), bytes + done, min_u64(len - done, piece));
 		if (n > 0)
 			done += (size_t)n;
 		else if (errno != EINTR)
@@ -139,57 +147,68 @@ static ssize_t write_some(void *cookie, const char *bytes, size_t len)
 }
 
 /* Until end(). name: NULL for none. */
-static void begin(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns,
-		  const char *name)
+static void begin(struct trace_file *t, char ph, uint32_t track, uint64_t ns, const char *name)
 {
-	struct json *j = &t->json;
+	struct trace_line *l = &t->line;
 
-	if (j->depth == 0)
-		json_array_open(j, NULL);
-	json_object_open(j, NULL);
-	json_text(j, "ph", ph);
-	json_u64(j, "pid", t->vm);
-	json_u64(j, "tid", track);
+	l->len = 0;
+	trace_line_put(l, "{\"ph\":\"", 7);
+	trace_line_put(l, &ph, 1);
+	trace_line_number(l, "\",\"pid\":", t->vm);
+	trace_line_number(l, ",\"tid\":", track);
 	/* Microseconds. */
-	json_thousandths(j, "ts", ns - t->first_ns);
+	trace_line_thousandths(l, ",\"ts\":", ns - t->first_ns);
 	if (name)
-		json_text(j, "name", name);
+		trace_line_text(l, ",\"name\":", name);
 }
 
 static void end(struct trace_file *t)
 {
-	json_close(&t->json);
+	trace_line_put(&t->line, "}", 1);
+	json_raw(&t->json, NULL, t->line.text, t->line.len);
 }
 
 /* The same, of an asynchronous slice. */
-static void begin_slice(struct trace_file *t, const char *ph, uint32_t track, uint64_t ns,
+static void begin_slice(struct trace_file *t, char ph, uint32_t track, uint64_t ns,
 			const char *name, const char *category, uint64_t id)
 {
 	begin(t, ph, track, ns, name);
-	json_text(&t->json, "cat", category);
-	json_u64(&t->json, "id", id);
+	trace_line_text(&t->line, ",\"cat\":", category);
+	trace_line_number(&t->line, ",\"id\":", id);
 }
 
-static void put_gpa(struct trace_file *t, uint64_t gpa)
+/* What belongs to the address: until close_args(). */
+static void open_args(struct trace_file *t, uint64_t gpa)
 {
-	char text[24];
-
-	snprintf(text, sizeof(text), "%#llx", (unsigned long long)gpa);
-	json_text(&t->json, "gpa", text);
+	trace_line_hex(&t->line, ",\"args\":{\"gpa\":", gpa);
 }
 
+static void close_args(struct trace_file *t)
+{
+	trace_line_put(&t->line, "}", 1);
+}
+
+/* A name is anybody's text, unlike what begin() takes. */
 static void name_track(struct trace_file *t, uint32_t track, const char *what, const char *name)
 {
-	begin(t, "M", track, t->first_ns, what);
-	json_object_open(&t->json, "args");
-	json_text(&t->json, "name", name);
-	json_close(&t->json);
-	end(t);
+	struct json *j = &t->json;
+
+	json_object_open(j, NULL);
+	json_text(j, "ph", "M");
+	json_u64(j, "pid", t->vm);
+	json_u64(j, "tid", track);
+	json_u64(j, "ts", 0);
+	json_text(j, "name", what);
+	json_object_open(j, "args");
+	json_text(j, "name", name);
+	json_close(j);
+	json_close(j);
 }
 
 static void new_vm(struct trace_file *t, const char *name)
 {
-	t->vm++;
+	if (t->vm++ == 0)
+		json_array_open(&t->json, NULL);
 	t->paused = false;
 	memset(t->vcpus, 0, sizeof(t->vcpus));
 	memset(t->tolds, 0, sizeof(t->tolds));
@@ -234,14 +253,14 @@ static void forget(struct trace_file *t, struct told *x)
 
 static void fault_ends(struct trace_file *t, uint64_t fault, uint32_t track, uint64_t ns)
 {
-	begin_slice(t, "e", track, ns, "fault", "fault", fault);
+	begin_slice(t, 'e', track, ns, "fault", "fault", fault);
 	end(t);
 }
 
 static void fault_note(struct trace_file *t, const char *what, uint64_t fault, uint32_t track,
 		       uint64_t ns)
 {
-	begin_slice(t, "n", track, ns, what, "fault", fault);
+	begin_slice(t, 'n', track, ns, what, "fault", fault);
 	end(t);
 }
 
@@ -251,16 +270,14 @@ static void touch(struct trace_file *t, const struct apf_trace *x, struct vcpu_s
 
 	v->fault = ++t->faults;
 	v->told = false;
-	begin_slice(t, "b", track, x->ns, "fault", "fault", v->fault);
-	json_object_open(&t->json, "args");
-	put_gpa(t, x->gpa);
-	json_u64(&t->json, "cpl", x->value);
-	json_close(&t->json);
+	begin_slice(t, 'b', track, x->ns, "fault", "fault", v->fault);
+	open_args(t, x->gpa);
+	trace_line_number(&t->line, ",\"cpl\":", x->value);
+	close_args(t);
 	end(t);
-	begin(t, "B", track, x->ns, "stands still");
-	json_object_open(&t->json, "args");
-	put_gpa(t, x->gpa);
-	json_close(&t->json);
+	begin(t, 'B', track, x->ns, "stands still");
+	open_args(t, x->gpa);
+	close_args(t);
 	end(t);
 }
 
@@ -279,7 +296,7 @@ static void goes_on(struct trace_file *t, const struct apf_trace *x, struct vcpu
 {
 	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
 
-	begin(t, "E", track, x->ns, NULL);
+	begin(t, 'E', track, x->ns, NULL);
 	end(t);
 	if (!v->told)
 		fault_ends(t, v->fault, track, x->ns);
@@ -292,8 +309,8 @@ static void ready(struct trace_file *t, const struct apf_trace *x)
 	bool all = x->value == WAKE_ALL;
 	struct told *at;
 
-	begin(t, "i", track, x->ns, all ? "wake all" : "page ready");
-	json_text(&t->json, "s", "t");
+	begin(t, 'i', track, x->ns, all ? "wake all" : "page ready");
+	trace_line_text(&t->line, ",\"s\":", "t");
 	end(t);
 	at = all ? NULL : told_at(t, told_key(x->vcpu, x->value));
 	if (at && at->key) {
@@ -314,10 +331,11 @@ static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 	struct vcpu_state *v = &t->vcpus[x->vcpu];
 	char name[32];
 
-	snprintf(name, sizeof(name), "vCPU %u", x->vcpu);
-	if (!v->named)
+	if (!v->named) {
+		snprintf(name, sizeof(name), "vCPU %u", x->vcpu);
 		name_track(t, TRACK_OF_VCPUS + x->vcpu, "thread_name", name);
-	v->named = true;
+		v->named = true;
+	}
 	if (x->kind == APF_TRACE_TOUCH)
 		touch(t, x, v);
 	else if (x->kind == APF_TRACE_READY)
@@ -334,32 +352,29 @@ static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 
 static void read_begins(struct trace_file *t, const struct apf_trace *x)
 {
-	begin_slice(t, "b", TRACK_OF_LIBRARY, x->ns, x->value ? "read ahead" : "read", "read",
+	begin_slice(t, 'b', TRACK_OF_LIBRARY, x->ns, x->value ? "read ahead" : "read", "read",
 		    x->gpa);
-	json_object_open(&t->json, "args");
-	put_gpa(t, x->gpa);
-	json_u64(&t->json, "bytes", x->bytes);
-	json_close(&t->json);
+	open_args(t, x->gpa);
+	trace_line_number(&t->line, ",\"bytes\":", x->bytes);
+	close_args(t);
 	end(t);
 }
 
 static void read_ends(struct trace_file *t, const struct apf_trace *x)
 {
-	begin_slice(t, "e", TRACK_OF_LIBRARY, x->ns, "read", "read", x->gpa);
-	json_object_open(&t->json, "args");
-	json_u64(&t->json, "error", x->value);
-	json_close(&t->json);
+	begin_slice(t, 'e', TRACK_OF_LIBRARY, x->ns, "read", "read", x->gpa);
+	trace_line_number(&t->line, ",\"args\":{\"error\":", x->value);
+	close_args(t);
 	end(t);
 }
 
 static void memory(struct trace_file *t, const struct apf_trace *x, const char *name)
 {
-	begin(t, "i", TRACK_OF_LIBRARY, x->ns, name);
-	json_text(&t->json, "s", "t");
-	json_object_open(&t->json, "args");
-	put_gpa(t, x->gpa);
-	json_u64(&t->json, "bytes", x->bytes);
-	json_close(&t->json);
+	begin(t, 'i', TRACK_OF_LIBRARY, x->ns, name);
+	trace_line_text(&t->line, ",\"s\":", "t");
+	open_args(t, x->gpa);
+	trace_line_number(&t->line, ",\"bytes\":", x->bytes);
+	close_args(t);
 	end(t);
 }
 
@@ -368,7 +383,7 @@ static void pause_of(struct trace_file *t, const struct apf_trace *x, bool on)
 	if (on == t->paused)
 		return;
 	t->paused = on;
-	begin(t, on ? "B" : "E", TRACK_OF_LIBRARY, x->ns, on ? "paused" : NULL);
+	begin(t, on ? 'B' : 'E', TRACK_OF_LIBRARY, x->ns, on ? "paused" : NULL);
 	end(t);
 }
 
@@ -436,6 +451,8 @@ static void *write_all(void *arg)
 		until.tv_sec++;
 		(void)sem_timedwait(&t->some, &until);
 		drain(t);
+		/* What a run that is killed leaves behind ends here. */
+		(void)fflush(t->out);
 	}
 	drain(t);
 	return NULL;
@@ -470,12 +487,14 @@ int trace_file_open(const struct json_file *file, trace_file_begins *begins, voi
 	const cookie_io_functions_t io = {.write = write_some};
 	struct trace_file *t = calloc(1, sizeof(*t));
 	struct json_file mine = *file;
+	struct stat st;
 	int rc;
 
 	if (t) {
 		t->file = mine;
 		t->begins = begins;
 		t->begins_ctx = ctx;
+		t->is_regular = fstat(fileno(mine.out), &st) == 0 && S_ISREG(st.st_mode);
 		t->out = fopencookie(t, "w", io);
 	}
 	if (!t || !t->out) {
@@ -483,6 +502,8 @@ int trace_file_open(const struct json_file *file, trace_file_begins *begins, voi
 		json_file_close(&mine);
 		return err_sys(e, -ENOMEM, "write %s", mine.path);
 	}
+	(void)setvbuf(t->out, t->buffer, _IOFBF, sizeof(t->buffer));
+	(void)__fsetlocking(t->out, FSETLOCKING_BYCALLER); /* it is the thread's alone */
 	json_init(&t->json, t->out);
 	t->json.compact = true;
 	t->json.lines = 1;

@@ -141,6 +141,22 @@ static void keys_are_escaped_too(void **state)
 	doc_expect(&d, "{\n  \"k\\\"\": \"v\"\n}\n");
 }
 
+static void ready_made_values_stand_as_they_are(void **state)
+{
+	static const char value[] = "{\"a\":1} and more";
+	struct doc d;
+
+	(void)state;
+	doc_begin(&d);
+	json_array_open(&d.j, NULL);
+	json_raw(&d.j, NULL, value, 7);
+	json_object_open(&d.j, NULL);
+	json_raw(&d.j, "k", value, 7);
+	json_close(&d.j);
+	json_close(&d.j);
+	doc_expect(&d, "[\n  {\"a\":1},\n  {\n    \"k\": {\"a\":1}\n  }\n]\n");
+}
+
 static void numbers(void **state)
 {
 	struct doc d;
@@ -181,6 +197,7 @@ int main(void)
 		cmocka_unit_test(strings_are_escaped),
 		cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
 		cmocka_unit_test(keys_are_escaped_too),
+		cmocka_unit_test(ready_made_values_stand_as_they_are),
 		cmocka_unit_test(numbers),
 		cmocka_unit_test(a_failed_write_is_reported),
 	};

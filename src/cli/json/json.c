@@ -57,8 +57,11 @@ static bool has_lines(const struct json *j, unsigned level)
 /* Of a member of the level, or of its end. */
 static void put_break(struct json *j, unsigned level)
 {
+	static const char break_and_spaces[] = "\n                                ";
+
+	_Static_assert(sizeof(break_and_spaces) == 2 + 2 * JSON_DEPTH_MAX, "of each depth");
 	if (has_lines(j, level))
-		fprintf(j->out, "\n%*s", (int)(2 * j->depth), "");
+		fwrite(break_and_spaces, 1, 1 + 2 * j->depth, j->out);
 }
 
 /* Everything that stands before a value: comma, line break, key. */
@@ -155,6 +158,12 @@ void json_bool(struct json *j, const char *key, bool value)
 {
 	put_lead(j, key);
 	fputs(value ? "true" : "false", j->out);
+}
+
+void json_raw(struct json *j, const char *key, const char *value, size_t len)
+{
+	put_lead(j, key);
+	fwrite(value, 1, len, j->out);
 }
 
 int json_end(struct json *j)

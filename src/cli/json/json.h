@@ -40,6 +40,9 @@ void json_f64(struct json *j, const char *key, double value); /* NaN, infinity: 
 void json_thousandths(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 
+/* A value that is JSON already; the writer takes it as it is. */
+void json_raw(struct json *j, const char *key, const char *value, size_t len);
+
 /* Ends the document with a newline and flushes. 0, or -EIO when any write failed. */
 int json_end(struct json *j);
 
