@@ -8,7 +8,7 @@ _asyncpf_values()
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
 		report--svg | restore--json | restore--trace | restore--swap | pager--listen | \
-		pager--map | pager--json | *--control)
+		pager--map | pager--json | *--source | *--control)
 		echo @files
 		;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
@@ -107,7 +107,7 @@ _asyncpf()
 		! _asyncpf_is_flag "${said[last - 1]}"; then
 		option=${said[last - 1]} value=$word
 	fi
-	if [[ -z $option && ${said[1]} == image && $word != -* ]]; then
+	if [[ -z $option && $word != -* && ${said[1]} == @(image|report|restore|snapshot) ]]; then
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return

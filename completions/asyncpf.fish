@@ -180,7 +180,7 @@ complete -c asyncpf -n $of -l no-faults -d 'nothing breaks'
 complete -c asyncpf -n $of -l log -d 'print everything that happens'
 
 set -l of '__fish_seen_subcommand_from restore'
-complete -c asyncpf -n $of -l source -x -d 'where its memory comes from'
+complete -c asyncpf -n $of -l source -r -F -d 'where its memory comes from'
 complete -c asyncpf -n $of -l net -x -a 'user tap=' -d 'what the next network card is connected to'
 complete -c asyncpf -n $of -l resident-max -x -d 'most of it in host memory'
 complete -c asyncpf -n $of -l swap -r -F -d 'where cold memory goes'

@@ -2,21 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trace (docs/trace.md) as one HTML page with pictures: `asyncpf report` becomes this.
 
-usage: trace_report.py [--output FILE] [--svg FOLDER] TRACE
+usage: trace_report.py [--output FILE] [--tell] [--svg FOLDER] TRACE
 
 The page needs nothing else: no network, no script, no font. What the trace says is data: it is
 checked, counted and escaped, and a trace that is none is refused with the place.
---svg writes the pictures as files of their own instead, FOLDER/NAME.svg.
+--svg writes the pictures as files of their own instead, FOLDER/NAME.svg. --tell says FILE when it
+is written.
 Exit codes: those of asyncpf(1). Test: tests/error/report_test.py.
 """
 import argparse
 import array
+import errno
 import html
 import json
 import math
 import os
 import pathlib
+import select
+import stat
 import sys
+import time
 
 EVENTS_MAX = 4_000_000  # about 400 MB here
 VMS_MAX = 32
@@ -25,6 +30,7 @@ EVENT_CHARS_MAX = 1 << 16
 READ_CHARS = 1 << 18
 TS_MAX = 1e12  # microseconds: eleven days
 NAME_MAX = 60
+FIFO_S = 5  # as src/cli/json/json_file.c has it
 TRACK_OF_VCPUS = 2  # src/cli writes vCPU n on track n + 2
 
 
@@ -649,6 +655,28 @@ def write_svgs(folder, vms):
         (folder / f"{name}.svg").write_text(p.svg("viz", STYLE), encoding="utf-8")
 
 
+def open_now(path, flags):
+    """A FIFO is waited for shortly: whoever has its other end may come a little later than we."""
+    end = time.monotonic() + FIFO_S
+    writes = flags & os.O_ACCMODE != os.O_RDONLY
+    while True:
+        try:
+            fd = os.open(path, flags | os.O_NONBLOCK, 0o666)
+            break
+        except OSError as e:
+            if e.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                raise
+            if time.monotonic() > end:
+                raise OSError("a FIFO that nobody reads") from None
+            time.sleep(0.02)
+    if not writes and stat.S_ISFIFO(os.fstat(fd).st_mode) and \
+            not select.select([fd], [], [], FIFO_S)[0]:
+        os.close(fd)
+        raise OSError("a FIFO that nobody writes to")
+    os.set_blocking(fd, True)
+    return fd
+
+
 def fail(code, words):
     words = "".join(c if c.isprintable() else "?" for c in words)
     print(f"asyncpf: {words}", file=sys.stderr)
@@ -659,13 +687,16 @@ def main():
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output")
     parser.add_argument("--svg")
+    parser.add_argument("--tell", action="store_true")
     parser.add_argument("trace")
     options = parser.parse_args()
     try:
-        with open(options.trace, encoding="utf-8") as stream:
+        with open(options.trace, encoding="utf-8", opener=open_now) as stream:
             vms, count = read_trace(stream)
+    except MemoryError:
+        return fail(3, f"cannot read: {options.trace}: out of memory; raise the limit (ulimit -v)")
     except OSError as e:
-        return fail(3, f"cannot read: {options.trace}: {e.strerror}; check the path")
+        return fail(3, f"cannot read: {options.trace}: {e.strerror or e}; check the path")
     except (Bad, UnicodeDecodeError) as e:
         why = str(e) if isinstance(e, Bad) else "it is no text; name a file of --trace"
         return fail(1, f"cannot report: {options.trace}: {why}")
@@ -676,10 +707,12 @@ def main():
             sys.stdout.write(page(os.path.basename(options.trace), vms, count))
             sys.stdout.flush()
         else:
-            pathlib.Path(options.output).write_text(
-                page(os.path.basename(options.trace), vms, count), encoding="utf-8")
+            with open(options.output, "w", encoding="utf-8", opener=open_now) as stream:
+                stream.write(page(os.path.basename(options.trace), vms, count))
+            if options.tell:
+                print(options.output, flush=True)
     except OSError as e:
-        return fail(1, f"cannot write: {options.svg or options.output}: {e.strerror}; "
+        return fail(1, f"cannot write: {options.svg or options.output}: {e.strerror or e}; "
                        "name another place")
     return 0
 

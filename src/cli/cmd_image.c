@@ -12,6 +12,7 @@
 
 #include "base/size.h"
 #include "cli/cli.h"
+#include "cli/file_roles.h"
 #include "cli/json/json.h"
 #include "cli/opts.h"
 #include "cli/progress.h"
@@ -123,7 +124,23 @@ static int end_watch(struct image_job *j, int64_t rc, const struct err *e)
 	stop_signals_end(&j->signals);
 	if (rc == -ECANCELED)
 		stop_signals_die(&j->signals);
-	return rc < 0 ? cli_failed(e) : CLI_OK;
+	if (rc < 0)
+		return j->watch.begun ? cli_failed(e) : cli_refused(e);
+	return CLI_OK;
+}
+
+/*
+ * Before anything is opened. An output is renamed into place, so that it destroys nobody's data
+ * before it is whole; but then what bears its name is gone.
+ */
+static int check_files(const struct image_job *j, bool makes_manifest, struct err *e)
+{
+	struct file_roles f = {.count = 0};
+
+	file_roles_add(&f, "IN", strcmp(j->in, "-") ? j->in : NULL, false);
+	file_roles_add(&f, "OUT", j->out, true);
+	file_roles_add(&f, "manifest", j->o.manifest, makes_manifest);
+	return file_roles_check(&f, e);
 }
 
 /* ---- pack ---- */
@@ -190,11 +207,8 @@ static int image_pack(struct image_job *j)
 			  j->o.frame_bytes, SIZE_WORD(IMG_FRAME_BYTES));
 		return CLI_USAGE;
 	}
-	if (j->o.manifest && strcmp(j->o.manifest, j->out) == 0) {
-		cli_error("bad value: --manifest %.60s: that is OUT; name another file",
-			  j->o.manifest);
-		return CLI_USAGE;
-	}
+	if (check_files(j, true, &e) < 0)
+		return cli_refused(&e);
 	/* Before signals are blocked: opening may wait, for a FIFO's other end. */
 	if (img_in_open(&in, j->in, (enum img_format)j->o.format, j->o.block, &e) < 0)
 		return cli_refused(&e);
@@ -210,8 +224,10 @@ static int image_unpack(struct image_job *j)
 	struct img_out out = {.fd = -1};
 	struct img_file f;
 	struct err e = {0};
-	int rc = img_file_open(&f, j->in, j->o.manifest, &e);
+	int rc = check_files(j, false, &e);
 
+	if (rc == 0)
+		rc = img_file_open(&f, j->in, j->o.manifest, &e);
 	if (rc < 0)
 		return cli_refused(&e);
 	rc = begin_watch(j, "unpacking", &e);
@@ -375,6 +391,20 @@ static int unknown_action(const char *word)
 	return CLI_USAGE;
 }
 
+/* Whole or not at all, and from the end on: no pipe is. */
+static int check_dashes(const struct action *a, const struct image_job *j)
+{
+	const char *what = a->operands == 2 && strcmp(j->out, "-") == 0 ? "OUT" :
+		j->o.manifest && strcmp(j->o.manifest, "-") == 0 ? "--manifest" :
+		a->bit != FOR_PACK && strcmp(j->in, "-") == 0 ? a->usage : NULL;
+
+	if (!what)
+		return CLI_OK;
+	cli_error("bad value: -: 'asyncpf image %s' needs a file for %s, and takes '-' for IN of "
+		  "'pack' alone; name a file", a->name, strcmp(what, "IN OUT") ? what : "IN");
+	return CLI_USAGE;
+}
+
 /* An option that the action does not take. NULL: there is none. */
 static const char *stray_option(const struct image_opts *o, const struct action *a)
 {
@@ -418,7 +448,7 @@ static int run_action(const struct action *a, struct image_job *j, int count, ch
 	}
 	j->in = operands[0];
 	j->out = operands[count - 1];
-	return a->run(j);
+	return check_dashes(a, j) == CLI_OK ? a->run(j) : CLI_USAGE;
 }
 
 int cmd_image(int argc, char **argv)

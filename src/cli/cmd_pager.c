@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@
 
 #define MAP_FILE_MAX (1u << 20)
 #define READ_AHEAD_PAGES 512u
+/* A pipe whose writer is silent for so long is no map. */
+#define MAP_WAIT_MS 5000
 
 struct pager_opts {
 	const char *listen, *source, *map, *control, *json;
@@ -224,10 +227,23 @@ static int take_rule(void *ctx, const struct rule *r, struct err *e)
 	return pgr_add_rule(p->pgr, r->socket, r->uri, e);
 }
 
+/* Not while signals are blocked for longer than MAP_WAIT_MS: nothing could end it. */
+static ssize_t read_soon(int fd, char *buf, size_t len)
+{
+	struct pollfd fds = {.fd = fd, .events = POLLIN};
+	ssize_t n = poll(&fds, 1, MAP_WAIT_MS);
+
+	if (n > 0)
+		return read(fd, buf, len);
+	errno = n == 0 ? ETIMEDOUT : errno;
+	return -1;
+}
+
 static int read_map(struct pager *p, struct err *e)
 {
-	int fd = open(p->o.map, O_RDONLY | O_CLOEXEC);
+	int fd = open(p->o.map, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	char *text = fd < 0 ? NULL : malloc(MAP_FILE_MAX);
+	struct err why = {0};
 	size_t len = 0;
 	ssize_t n = 1;
 	int rc;
@@ -235,17 +251,22 @@ static int read_map(struct pager *p, struct err *e)
 	if (fd < 0)
 		return err_sys(e, -errno, "cannot read: %.100s", p->o.map);
 	while (text && n > 0 && len < MAP_FILE_MAX) {
-		n = read(fd, text + len, MAP_FILE_MAX - len);
+		n = read_soon(fd, text + len, MAP_FILE_MAX - len);
 		len += n > 0 ? (size_t)n : 0;
 	}
-	if (!text)
+	if (n < 0 && errno == ETIMEDOUT)
+		rc = err_set(e, -ENXIO, "cannot read: %.100s: a pipe that nobody writes to; start "
+			     "its writer first, or give --map a file", p->o.map);
+	else if (!text)
 		rc = err_set(e, -ENOMEM, "cannot read: %.100s: out of memory", p->o.map);
 	else if (n < 0)
 		rc = err_sys(e, -errno, "cannot read: %.100s", p->o.map);
 	else if (len == MAP_FILE_MAX)
 		rc = err_set(e, -E2BIG, "cannot read: %.100s: larger than 1 MiB", p->o.map);
 	else
-		rc = rules_parse(text, len, take_rule, p, e);
+		rc = rules_parse(text, len, take_rule, p, &why);
+	if (rc < 0 && why.code != 0)
+		(void)err_set(e, rc, "map %.100s: %s", p->o.map, why.text);
 	close(fd);
 	free(text);
 	return rc;
@@ -258,6 +279,10 @@ static int check_files(const struct pager_opts *o, struct err *e)
 	struct file_roles f = {.count = 0};
 
 	file_roles_add(&f, "map", o->map, false);
+	file_roles_add(&f, "listen", o->listen, true);
+	file_roles_add(&f, "control", o->control, true);
+	if (o->source && o->source[strcspn(o->source, ":+?")] == '\0')
+		file_roles_add(&f, "source", o->source, false);
 	if (file_roles_add_words(&f, "json", json_file_is_stdout(o->json) ? NULL : o->json, e) < 0)
 		return e->code;
 	return file_roles_check(&f, e);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/file_roles.h"
+#include "cli/json/json_file.h"
 #include "cli/lab/lab.h"
 #include "cli/opts.h"
 
@@ -35,14 +37,22 @@ static const struct opts table = {
 	.rows = rows,
 };
 
-/* Says where the page is, so that nobody has to guess. */
 static void page_of(const char *trace, char *ret, size_t room)
 {
 	size_t len = strlen(trace);
 	bool json = len > 5 && strcmp(trace + len - 5, ".json") == 0;
 
 	snprintf(ret, room, "%.*s.html", (int)(json ? len - 5 : len), trace);
-	printf("%s\n", ret);
+}
+
+static int check_files(const char *trace, const char *page, struct err *e)
+{
+	struct file_roles f = {.count = 0};
+
+	file_roles_add(&f, "TRACE", trace, false);
+	if (file_roles_add_words(&f, "output", page, e) < 0)
+		return e->code;
+	return file_roles_check(&f, e);
 }
 
 int cmd_report(int argc, char **argv)
@@ -61,6 +71,10 @@ int cmd_report(int argc, char **argv)
 			  "leave one out");
 		return CLI_USAGE;
 	}
+	page_of(argv[operand], page, sizeof(page));
+	if (!o.svg && !json_file_is_stdout(o.output) &&
+	    check_files(argv[operand], o.output ? o.output : page, &e) < 0)
+		return cli_refused(&e);
 	if (lab_find_tool("trace_report.py", tool, &e) < 0)
 		return cli_refused(&e);
 	words_add(&w, "%s", tool);
@@ -69,7 +83,8 @@ int cmd_report(int argc, char **argv)
 	} else if (o.output) {
 		words_add(&w, "--output=%s", o.output);
 	} else {
-		page_of(argv[operand], page, sizeof(page));
+		/* Says where the page is, so that nobody has to guess. */
+		words_add(&w, "--tell");
 		words_add(&w, "--output=%s", page);
 	}
 	words_add(&w, "--");

@@ -2,6 +2,7 @@
 /* See file_roles.h. */
 #include "cli/file_roles.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,7 +87,12 @@ void file_roles_add(struct file_roles *f, const char *option, const char *path, 
 		return;
 	ASSERT(f->count < FILE_ROLES_MAX);
 	f->count++;
-	*u = (struct file_role){.option = option, .path = path, .writes = writes};
+	*u = (struct file_role){
+		.option = option,
+		.dashes = isupper((unsigned char)*option) ? "" : "--",
+		.path = path,
+		.writes = writes,
+	};
 	identify(path, &u->id);
 }
 
@@ -97,9 +103,10 @@ int file_roles_check(const struct file_roles *f, struct err *e)
 			const struct file_role *a = &f->list[k], *b = &f->list[i];
 
 			if ((a->writes || b->writes) && same(&a->id, &b->id))
-				return err_set(e, -EINVAL, "same file: --%s %.60s and --%s %.60s: "
-					       "one would destroy the other; name two", a->option,
-					       a->path, b->option, b->path);
+				return err_set(e, -EINVAL, "same file: %s%s %.60s and %s%s "
+					       "%.60s: one would destroy the other; name two",
+					       a->dashes, a->option, a->path, b->dashes,
+					       b->option, b->path);
 		}
 	}
 	return 0;

@@ -25,7 +25,7 @@ struct file_identity {
 
 struct file_roles {
 	struct file_role {
-		const char *option;
+		const char *option, *dashes;
 		const char *path;
 		bool writes;
 		struct file_identity id;
@@ -33,7 +33,10 @@ struct file_roles {
 	unsigned count;
 };
 
-/* path: NULL for none. Kept, as option is. */
+/*
+ * option: as it is shown, its dashes left out; an operand's word is in capitals. path: NULL for
+ * none. Both are kept.
+ */
 void file_roles_add(struct file_roles *f, const char *option, const char *path, bool writes);
 /* Of one that is overwritten by words. 0, or -EINVAL: it is a block device. */
 int file_roles_add_words(struct file_roles *f, const char *option, const char *path,

@@ -135,7 +135,7 @@ static int read_manifest(struct img_file *f, int fd, const char *path, struct er
 
 static int open_manifest(struct img_file *f, const char *path, struct err *e)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), rc;
 
 	if (fd < 0)
 		return err_sys(e, -errno, "cannot read %s", path);
@@ -149,7 +149,8 @@ static int open_image(struct img_file *f, struct err *e)
 	struct stat st;
 	off_t size;
 
-	f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	/* O_NONBLOCK: a FIFO must fail below, not wait for its writer. */
+	f->fd = open(f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (f->fd < 0 || fstat(f->fd, &st) < 0)
 		return err_sys(e, -errno, "cannot read %s", f->path);
 	size = lseek(f->fd, 0, SEEK_END);

@@ -23,6 +23,7 @@ struct img_watch {
 	/* Now and then, and at the end; total: IMG_SIZE_UNKNOWN: not known. NULL: nobody looks. */
 	void (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
+	bool begun; /* set once the work has: a failure is no refusal any more */
 };
 
 /* ---- pack ---- */
@@ -44,7 +45,7 @@ struct img_packed {
  * success, and neither is left otherwise. 0, or -Exxx with text.
  */
 int img_pack(struct img_in *in, struct img_out *out, struct img_out *manifest,
-	     const struct img_pack_opts *opts, const struct img_watch *watch,
+	     const struct img_pack_opts *opts, struct img_watch *watch,
 	     struct img_packed *ret, struct err *e);
 
 /* ---- files that were packed ---- */
@@ -70,7 +71,7 @@ void img_file_close(struct img_file *f);
  * -Exxx with text.
  */
 int img_unpack(const struct img_file *f, struct img_out *out, unsigned threads,
-	       const struct img_watch *watch, struct err *e);
+	       struct img_watch *watch, struct err *e);
 
 /* One frame that is not what it should be. Bytes: from, and the first behind. */
 struct img_broken {
@@ -86,7 +87,7 @@ typedef void img_tell(void *ctx, const struct img_broken *b);
  * text.
  */
 int64_t img_verify(const struct img_file *f, unsigned threads, img_tell *tell, void *ctx,
-		   const struct img_watch *watch, struct err *e);
+		   struct img_watch *watch, struct err *e);
 
 #define IMG_COUNT_UNKNOWN UINT32_MAX
 

@@ -16,6 +16,9 @@
 #include "source/mapped_ram.h"
 
 #define CLOUD_FILE "/memory-ranges"
+/* Who starts a writer and us side by side need not see to the order: 5 s. */
+#define FIFO_TRIES 250u
+#define FIFO_PAUSE_MS 20
 
 void img_in_close(struct img_in *in)
 {
@@ -128,9 +131,10 @@ static int read_pages(const struct img_in *in, uint64_t offset, unsigned char *b
 /* The kind and, where it is known, the size. */
 static int look(struct img_in *in, struct err *e)
 {
-	if (fstat(in->fd, &in->begun) < 0)
-		return err_sys(e, -errno, "cannot read %s", in->path);
 	in->size = IMG_SIZE_UNKNOWN;
+	if (S_ISCHR(in->begun.st_mode) && in->fd != STDIN_FILENO)
+		return err_set(e, -EINVAL, "cannot read %s: a character device; name a file, or "
+			       "'-' for standard input", in->path);
 	/* Who handed a file on that he had begun to read means the rest. */
 	if (S_ISREG(in->begun.st_mode) && lseek(in->fd, 0, SEEK_CUR) == 0)
 		in->size = (uint64_t)in->begun.st_size;
@@ -147,6 +151,37 @@ static int look(struct img_in *in, struct err *e)
 	return 0;
 }
 
+/* Somebody has a FIFO open for writing. Takes nothing out of it. 1, 0, or -errno. */
+static int has_writer(int fd)
+{
+	int ends[2], rc;
+	ssize_t n;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	n = tee(fd, ends[1], 1, SPLICE_F_NONBLOCK);
+	rc = n < 0 && errno != EAGAIN ? -errno : n != 0;
+	close(ends[0]);
+	close(ends[1]);
+	return rc;
+}
+
+/* Without O_NONBLOCK opening it would wait, without an end. */
+static int wait_for_writer(const struct img_in *in, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < FIFO_TRIES; i++) {
+		if (i > 0)
+			(void)poll(NULL, 0, FIFO_PAUSE_MS);
+		rc = has_writer(in->fd);
+	}
+	if (rc < 0)
+		return err_sys(e, rc, "cannot read %s", in->path);
+	return rc == 1 ? 0 : err_set(e, -ENXIO, "cannot read %s: a FIFO that nobody writes to; "
+				     "start its writer first, or name a file", in->path);
+}
+
 /* A Cloud Hypervisor snapshot's folder is named for the file in it. */
 static int open_path(struct img_in *in, const char *path, struct err *e)
 {
@@ -155,7 +190,10 @@ static int open_path(struct img_in *in, const char *path, struct err *e)
 	if (strcmp(path, "-") == 0) {
 		in->path = strdup("standard input");
 		in->fd = STDIN_FILENO;
-		return in->path ? 0 : err_sys(e, -ENOMEM, "cannot read standard input");
+		if (!in->path)
+			return err_sys(e, -ENOMEM, "cannot read standard input");
+		return fstat(in->fd, &in->begun) < 0 ? err_sys(e, -errno, "cannot read %s",
+							       in->path) : 0;
 	}
 	if (asprintf(&in->path, "%s" CLOUD_FILE, path) < 0) {
 		in->path = NULL;
@@ -163,8 +201,10 @@ static int open_path(struct img_in *in, const char *path, struct err *e)
 	}
 	if (stat(in->path, &st) < 0)
 		in->path[strlen(path)] = '\0';
-	in->fd = open(in->path, O_RDONLY | O_CLOEXEC);
-	return in->fd < 0 ? err_sys(e, -errno, "cannot read %s", in->path) : 0;
+	in->fd = open(in->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (in->fd < 0 || fstat(in->fd, &in->begun) < 0 || fcntl(in->fd, F_SETFL, 0) < 0)
+		return err_sys(e, -errno, "cannot read %s", in->path);
+	return S_ISFIFO(in->begun.st_mode) ? wait_for_writer(in, e) : 0;
 }
 
 static int open_format(struct img_in *in, enum img_format format, const char *block, struct err *e)

@@ -39,7 +39,7 @@ struct packer {
 	struct img_in *in;
 	struct img_out *out, *manifest;
 	const struct img_pack_opts *opts;
-	const struct img_watch *watch;
+	struct img_watch *watch;
 	ZSTD_CCtx *contexts[PIPE_THREADS_MAX];
 	struct zst_hasher *hashers[PIPE_THREADS_MAX]; /* where a manifest is wanted */
 	size_t bound;
@@ -289,7 +289,7 @@ static int finish(struct packer *k, struct err *e)
 }
 
 int img_pack(struct img_in *in, struct img_out *out, struct img_out *manifest,
-	     const struct img_pack_opts *opts, const struct img_watch *watch,
+	     const struct img_pack_opts *opts, struct img_watch *watch,
 	     struct img_packed *ret, struct err *e)
 {
 	static const struct pipe_ops ops = {pack_feed, pack_work, pack_take, sizeof(struct frame)};

@@ -23,7 +23,7 @@ static void show(const struct img_watch *watch, const uint64_t *done, uint64_t t
 }
 
 int img_run(const struct pipe_ops *ops, void *ctx, unsigned threads, const uint64_t *done,
-	    uint64_t total, const struct img_watch *watch, struct err *e)
+	    uint64_t total, struct img_watch *watch, struct err *e)
 {
 	struct pollfd fds[2];
 	struct pipe *p;
@@ -31,6 +31,7 @@ int img_run(const struct pipe_ops *ops, void *ctx, unsigned threads, const uint6
 
 	if (rc < 0)
 		return rc;
+	watch->begun = true;
 	fds[0] = (struct pollfd){.fd = pipe_fd(p), .events = POLLIN};
 	fds[1] = (struct pollfd){.fd = watch->stop_fd, .events = POLLIN};
 	do {

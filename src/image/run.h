@@ -11,7 +11,7 @@
  * 0, or -Exxx with text; -ECANCELED without.
  */
 int img_run(const struct pipe_ops *ops, void *ctx, unsigned threads, const uint64_t *done,
-	    uint64_t total, const struct img_watch *watch, struct err *e);
+	    uint64_t total, struct img_watch *watch, struct err *e);
 
 static inline void img_run_add(uint64_t *done, uint64_t bytes)
 {

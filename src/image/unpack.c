@@ -231,7 +231,7 @@ static int prepare(struct unpacker *u, unsigned threads, struct err *e)
 	return u->room && u->zeroes ? 0 : err_sys(e, -ENOMEM, "cannot read %s", u->file->path);
 }
 
-static int run(struct unpacker *u, unsigned threads, const struct img_watch *watch, struct err *e)
+static int run(struct unpacker *u, unsigned threads, struct img_watch *watch, struct err *e)
 {
 	static const struct pipe_ops ops = {unpack_feed, unpack_work, unpack_take,
 					    sizeof(struct frame)};
@@ -251,7 +251,7 @@ static int run(struct unpacker *u, unsigned threads, const struct img_watch *wat
 }
 
 int img_unpack(const struct img_file *f, struct img_out *out, unsigned threads,
-	       const struct img_watch *watch, struct err *e)
+	       struct img_watch *watch, struct err *e)
 {
 	struct unpacker u = {.file = f, .out = out};
 	int rc = 0;
@@ -271,7 +271,7 @@ int img_unpack(const struct img_file *f, struct img_out *out, unsigned threads,
 }
 
 int64_t img_verify(const struct img_file *f, unsigned threads, img_tell *tell, void *ctx,
-		   const struct img_watch *watch, struct err *e)
+		   struct img_watch *watch, struct err *e)
 {
 	struct unpacker u = {.file = f, .tell = tell, .ctx = ctx};
 	int rc = run(&u, threads, watch, e);

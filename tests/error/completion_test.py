@@ -40,6 +40,17 @@ def options(verb):
             re.findall(r"^  (?:-h, )?(--[a-z-]+)( [A-Z]\S*)?", told(verb, "--help").stdout, re.M)}
 
 
+def paths(verb):
+    """Those of its options whose value is a file, a socket, a folder, or begins as one may."""
+    return re.findall(r"^  (--[a-z-]+) (?:FILE|SOCKET|FOLDER|DIR|URI)\b",
+                      told(verb, "--help").stdout, re.M)
+
+
+# Verbs that take a path as their operand, and what stands before it.
+OPERANDS = {"image": ("pack", "unpack", "verify", "info"), "report": ("",), "restore": ("",),
+            "snapshot": ("",)}
+
+
 def choices(verb, option):
     """The words that it takes, as it says itself; none if it takes others. Nothing is begun."""
     said = told(verb, option, "?", "--no-such-option").stderr
@@ -139,13 +150,26 @@ class Shell:
             self.becomes(f"demo --runs={typed}", "demo", f"--runs={whole}")
 
     def test_files(self):
-        for verb, option in (("run", "--kernel"), ("run", "--initrd"), ("run", "--disk"),
-                             ("run", "--swap"), ("run", "--json"), ("run", "--control"),
-                             ("demo", "--image"), ("demo", "--json"), ("stop", "--control"),
-                             ("status", "--control"), ("image", "--manifest")):
-            self.becomes(f"{verb} {option} vml", verb, option, "vmlinuz-6")
-            self.becomes(f"{verb} {option}=vml", verb, f"{option}=vmlinuz-6")
-        self.becomes("image pack vml", "image", "pack", "vmlinuz-6")
+        seen = 0
+        for verb in verbs():
+            for option in paths(verb):
+                seen += 1
+                self.becomes(f"{verb} {option} vml", verb, option, "vmlinuz-6")
+                self.becomes(f"{verb} {option}=vml", verb, f"{option}=vmlinuz-6")
+        self.assertGreater(seen, 30)
+
+    def test_operands(self):
+        self.assertEqual(sorted(OPERANDS), [verb for verb in verbs() if re.search(
+            r"usage: .*\.\.\. \S", told(verb, "--help").stdout)])
+        for verb, befores in OPERANDS.items():
+            # A snapshot is a folder: files may be offered, too, or not.
+            start, name = (("dir", f"directory{self.slash}")
+                           if verb in ("restore", "snapshot") else ("vml", "vmlinuz-6"))
+            for before in befores:
+                words = [verb, *filter(None, [before])]
+                self.becomes(f"{' '.join(words)} {start}", *words, name)
+
+    def test_paths(self):
         self.becomes("image pack vmlinuz-6 dir", "image", "pack", "vmlinuz-6",
                      f"directory{self.slash}")
         self.becomes("run --kernel dir", "run", "--kernel", f"directory{self.slash}")

@@ -31,7 +31,22 @@ VERBS = {
                      "--json", "out"),
     "sim": ("sim", "--seeds", "20"),
     "status": ("status", "--control", "none"),
+    "image pack": ("image", "pack", "--quiet", "--force", "memory", "packed"),
+    "image unpack": ("image", "unpack", "--quiet", "--force", "memory.zst", "unpacked"),
+    "image verify": ("image", "verify", "--quiet", "memory.zst"),
+    "image info": ("image", "info", "memory.zst"),
+    "pager": ("pager", "--listen", "pager.sock", "--source", "memory.zst", "--control", "c.sock"),
+    "report": ("report", "trace.json"),
+    "snapshot": ("snapshot", "--control", "none", "folder"),
+    "restore": ("restore", "snapshot"),
+    **{verb: (verb, "--control", "none", *words) for verb, words in
+       {"events": (), "pause": (), "resume": (), "stop": (), "evict": ("--all",),
+        "resize": ("--no-limit",)}.items()},
 }
+# Nobody is there to be asked; restore: nor is what it was made on.
+REFUSES = ("status", "snapshot", "restore", "events", "pause", "resume", "stop", "evict", "resize")
+# They have begun when they meet the limit of what they write.
+WRITES = ("image pack", "image unpack", "report")
 LIMITS = {
     "NOFILE": (4, 6, 8, 10, 12, 16, 24, 48),
     "AS": tuple(n * MIB for n in (8, 16, 32, 64, 96, 128, 192, 512)),
@@ -48,10 +63,42 @@ def works_here():
                           check=False).returncode == 0
 
 
+def tool(*words, **options):
+    subprocess.run([ASYNCPF, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   check=True, timeout=LIMIT_S, **options)
+
+
+def make_inputs(folder):
+    """What the verbs read: an image, a trace, and a VM's snapshot."""
+    pathlib.Path(folder, "memory").write_bytes(os.urandom(MIB))
+    tool("image", "pack", "memory", "memory.zst", cwd=folder)
+    tool("demo", "--quiet", "--pages", "16", "--runs", "user:int", "--trace", "trace.json",
+         cwd=folder)
+    with subprocess.Popen([ASYNCPF, *RUN[:-1], "spin", "--control", "vm"], cwd=folder,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as vm:
+        vm.stdout.readline()
+        tool("snapshot", "--control", "vm", "snapshot", cwd=folder)
+        vm.kill()
+
+
 class Limits(unittest.TestCase):
+    def test_every_verb_is_tried(self):
+        said = subprocess.run([ASYNCPF, "--help"], capture_output=True, text=True, check=True)
+        verbs = [line.split()[0] for line in
+                 said.stdout.split("Verbs:\n")[1].split("\n\n")[0].splitlines()]
+        self.assertEqual(sorted({words[0] for words in VERBS.values()}), sorted(verbs))
+
+    @classmethod
+    def setUpClass(cls):
+        cls.inputs = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.inputs.cleanup)
+        make_inputs(cls.inputs.name)
+
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
+        for name in ("memory", "memory.zst", "trace.json", "snapshot"):
+            os.symlink(f"{self.inputs.name}/{name}", f"{self.folder.name}/{name}")
 
     def limited(self, words, name, value, user=None):
         def limit():
@@ -61,22 +108,52 @@ class Limits(unittest.TestCase):
                 os.setgid(user)
                 os.setuid(user)
 
-        return subprocess.run([ASYNCPF, *words], stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, check=False, timeout=LIMIT_S, cwd=self.folder.name,
-                              preexec_fn=limit)
+        return self.ended([ASYNCPF, *words], preexec_fn=limit)
+
+    def ended(self, words, **options):
+        """The pager works until it is told to end."""
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, cwd=self.folder.name,
+                                   **options)
+        timer = threading.Timer(LIMIT_S, process.kill)
+        timer.start()
+        first = process.stderr.readline() if "pager" in words else ""
+        serves = first == "asyncpf: serving\n"
+        if serves:
+            process.terminate()
+        out, said = process.communicate()
+        timer.cancel()
+        if serves and process.returncode == -signal.SIGTERM:
+            return subprocess.CompletedProcess(words, OK, out, said)
+        return subprocess.CompletedProcess(words, process.returncode, out, first + said)
+
+    def clear(self):
+        """What a pager, a run and others have written; a limit may keep them from tidying."""
+        for name in os.listdir(self.folder.name):
+            if not os.path.islink(f"{self.folder.name}/{name}"):
+                self.assertNotIn(".asyncpf", name)
+                os.unlink(f"{self.folder.name}/{name}")
+
+    def clear_links(self):
+        for name in os.listdir(self.folder.name):
+            if os.path.islink(f"{self.folder.name}/{name}"):
+                os.unlink(f"{self.folder.name}/{name}")
 
     def judge(self, verb, done):
         """Returns whether it worked; None: not even the loader did."""
         if "error while loading shared libraries" in done.stderr or "Sanitizer" in done.stderr:
             return None
+        if verb == "report" and "asyncpf: " not in done.stderr and done.returncode != OK:
+            return None  # nor did Python
         if verb == "doctor":
             self.assertIn(done.returncode, (OK, FAILED))
             self.assertEqual(done.stderr, "")
             self.assertIn("What will work here:", done.stdout)
-        elif verb == "status":
-            self.assertEqual(done.returncode, REFUSED)
-        if done.returncode != OK and verb != "doctor":
+        elif verb in REFUSES:
             self.assertEqual(done.returncode, REFUSED, done)
+        if done.returncode != OK and verb != "doctor":
+            late = verb in WRITES and "File too large" in done.stderr
+            self.assertIn(done.returncode, (FAILED, REFUSED) if late else (REFUSED,), done)
             # One line; a second one where what was to be written about it cannot be, either.
             self.assertRegex(done.stderr, r"\A(asyncpf: [^\n]+: [^\n]+; [^\n]+\n){1,2}\Z")
         return done.returncode == OK
@@ -87,6 +164,7 @@ class Limits(unittest.TestCase):
                 told = None
                 for verb, words in VERBS.items():
                     with self.subTest(limit=name, value=value, verb=verb):
+                        self.clear()
                         worked = self.judge(verb, self.limited(words, name, value))
                         told = worked if verb == "doctor" else told
                         # What a guest takes beside its memory differs by a few descriptors.
@@ -99,14 +177,12 @@ class Limits(unittest.TestCase):
         for verb, words in VERBS.items():
             for soft, hard in ((64, 256), (64, 64)):
                 with self.subTest(verb=verb, soft=soft, hard=hard):
-                    done = subprocess.run(
-                        ["prlimit", f"--stack={soft * KIB}:{hard * KIB}", ASYNCPF, *words],
-                        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                        timeout=LIMIT_S, cwd=self.folder.name)
+                    done = self.ended(
+                        ["prlimit", f"--stack={soft * KIB}:{hard * KIB}", ASYNCPF, *words])
                     if hard == 256:
                         self.judge(verb, done)
                         self.assertIn(done.returncode, (OK, FAILED) if verb == "doctor" else
-                                      (REFUSED,) if verb == "status" else (OK,))
+                                      (REFUSED,) if verb in REFUSES else (OK,))
                         continue
                     self.assertEqual((done.returncode, done.stderr), (
                         REFUSED, "asyncpf: cannot start: stack: RLIMIT_STACK allows 64K, 256K are "
@@ -121,6 +197,7 @@ class Limits(unittest.TestCase):
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                              timeout=LIMIT_S, cwd=self.folder.name, preexec_fn=limit(1, 30))
         self.assertEqual((run.returncode, run.stderr), (-signal.SIGXCPU, ""))
+        self.clear_links()
         self.assertEqual(os.listdir(self.folder.name), ["j"])
         self.assertEqual(json.loads(pathlib.Path(self.folder.name, "j").read_text(
             encoding="utf-8"))["end"], "signal")

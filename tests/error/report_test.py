@@ -130,6 +130,38 @@ class Report(unittest.TestCase):
         done = run("report", "--output", "-", self.trace)
         self.assertEqual((done.returncode, done.stdout), (0, self.page.read_text()))
 
+    def test_a_trace_is_not_overwritten(self):
+        """By whatever name the page goes there."""
+        self.made(fault(1, 0, 5))
+        before = self.trace.read_bytes()
+        self.page.unlink()
+        os.link(self.trace, self.folder / "hard")
+        for page in (self.trace, self.folder / "." / "hard", "/dev/../" + str(self.trace)):
+            done = run("report", "--output", page, self.trace)
+            self.assertEqual(done.returncode, 3)
+            self.assertRegex(done.stderr, r"\Aasyncpf: same file: TRACE \S+ and --output \S+: "
+                                          r"one would destroy the other; name two\n\Z")
+        self.page.symlink_to(self.trace)
+        self.assertEqual(run("report", self.trace).returncode, 3)
+        self.assertEqual(self.trace.read_bytes(), before)
+
+    def test_fifos(self):
+        """None is waited for without an end; whoever has its other end may be late."""
+        self.made(fault(1, 0, 5))
+        fifo = self.folder / "fifo"
+        os.mkfifo(fifo)
+        for words, code, says in (((fifo,), 3, "read: {}: a FIFO that nobody writes to"),
+                                  (("--output", fifo, self.trace), 1,
+                                   "write: {}: a FIFO that nobody reads")):
+            done = run("report", *words)
+            self.assertEqual((done.returncode, done.stdout), (code, ""))
+            self.assertIn(says.format(fifo), done.stderr)
+        for words, other in ((("--output", "-", fifo), f"cat {self.trace} >{fifo}"),
+                             (("--output", fifo, self.trace), f"cat {fifo} >{self.page}")):
+            with subprocess.Popen(["sh", "-c", f"sleep 1; {other}"]):
+                self.assertEqual(run("report", *words).returncode, 0)
+        self.assertIn("</html>", self.page.read_text(encoding="utf-8"))
+
     # ---- what a trace may not do ----
 
     def test_markup_is_text(self):

@@ -496,7 +496,13 @@ class Usage(Bed):
                             (("pack", "a", "b", "--frame-bytes", "2K"), "between 4K and 16M"),
                             (("pack", "a", "b", "--level", "23"), "between 1 and 22"),
                             (("pack", "a", "b", "--threads", "0"), "between 1 and 256"),
-                            (("pack", "a", "b", "--manifest", "b"), "that is OUT"),
+                            (("pack", "a", "-"), "needs a file for OUT"),
+                            (("unpack", "a", "-", "--force"), "needs a file for OUT"),
+                            (("pack", "a", "b", "--manifest", "-"), "a file for --manifest"),
+                            (("verify", "a", "--manifest", "-"), "a file for --manifest"),
+                            (("unpack", "-", "b"), "needs a file for IN,"),
+                            (("verify", "-"), "needs a file for FILE"),
+                            (("info", "-"), "needs a file for FILE"),
                             (("pack", "a", "b", "--format", "raw"), "one of auto, flat,")):
             self.fails(USAGE, says, *words)
         self.left()
@@ -531,6 +537,36 @@ class Trouble(Bed):
         self.fails(FAILED, "standard input: it is empty", "pack", "-", "out")
         self.left("in", "packed", "empty")
 
+    def test_a_file_given_twice(self):
+        """By any name; nothing is written, with --force either."""
+        os.link(self.path("in"), self.path("hard"))
+        os.symlink("packed", self.path("soft"))
+        for words in (("pack", "in", "./in", "--force"), ("pack", "in", "hard", "--force"),
+                      ("pack", "in", "new", "--manifest", "./new"),
+                      ("pack", "in", "new", "--manifest", "in", "--force"),
+                      ("unpack", "packed", "soft", "--force"),
+                      ("unpack", "packed", "in", "--manifest", "hard", "--force")):
+            before = self.read("in"), self.read("packed")
+            self.fails(REFUSED, "one would destroy the other; name two", *words)
+            self.assertEqual((self.read("in"), self.read("packed")), before)
+        self.left("in", "packed", "hard", "soft")
+
+    def test_what_is_neither_file_nor_disk(self):
+        """Nothing waits for ever; a FIFO's writer may come a little later than we."""
+        os.mkfifo(self.path("fifo"))
+        self.fails(REFUSED, "fifo: a FIFO that nobody writes to; start its writer first", "pack",
+                   "fifo", "out")
+        for words in (("unpack", "fifo", "out"), ("verify", "fifo"), ("info", "fifo")):
+            self.fails(REFUSED, "fifo: its end is read first, and it has none", *words)
+        self.fails(REFUSED, "fifo: no manifest", "unpack", "packed", "out", "--manifest", "fifo")
+        self.fails(FAILED, "fifo: no manifest", "verify", "packed", "--manifest", "fifo")
+        self.fails(REFUSED, "/dev/zero: a character device", "pack", "/dev/zero", "out")
+        with subprocess.Popen(["sh", "-c", "sleep 1; cat in >fifo"], cwd=self.folder):
+            self.ok("pack", "fifo", "out")
+        self.ok("unpack", "out", "back")
+        self.assertEqual(self.read("back"), self.read("in"))
+        self.left("in", "packed", "fifo", "out", "back")
+
     def test_somebody_who_may_not(self):
         if os.geteuid() != 0:
             self.skipTest("needs root, to become somebody else")
@@ -548,7 +584,7 @@ class Trouble(Bed):
             resource.setrlimit(resource.RLIMIT_FSIZE, (256 * K, 256 * K))
 
         self.fails(FAILED, "out: File too large", "pack", "in", "out", preexec_fn=small)
-        self.fails(FAILED, "back: File too large", "unpack", "packed", "back", preexec_fn=small)
+        self.fails(REFUSED, "back: File too large", "unpack", "packed", "back", preexec_fn=small)
         self.left("in", "packed")
 
     @unittest.skipIf(SANITIZED, "a sanitizer needs more itself")
@@ -556,7 +592,7 @@ class Trouble(Bed):
         def little():
             resource.setrlimit(resource.RLIMIT_AS, (64 * M, 64 * M))
 
-        self.fails(FAILED, "Cannot allocate memory; free memory", "pack", "in", "out",
+        self.fails(REFUSED, "Cannot allocate memory; free memory", "pack", "in", "out",
                    "--frame-bytes", "16M", "--threads", "16", preexec_fn=little)
         self.left("in", "packed")
 

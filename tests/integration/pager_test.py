@@ -24,6 +24,7 @@ import time
 import unittest
 
 LIMIT_S = 60
+REFUSED = 3
 ASYNCPF, STANDIN = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:3])
 PAGE = 4096
 SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
@@ -237,6 +238,39 @@ class PagerTest(PagerCase):
                 p.process.wait(LIMIT_S)
         asker.join()
         self.assertFalse((self.folder / "late.sock").exists())
+
+    def refused(self, says, *options):
+        done = subprocess.run([ASYNCPF, "pager", *options], cwd=self.folder, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                              timeout=LIMIT_S)
+        self.assertEqual((done.returncode, done.stdout), (REFUSED, ""), done)
+        self.assertRegex(done.stderr, rf"\Aasyncpf: [^\n]*{says}[^\n]*\n\Z")
+
+    def test_a_file_given_twice(self):
+        before = self.image.read_bytes()
+        twice = "one would destroy the other; name two"
+        for options in (("--listen", "s", "--source", "image", "--json", "s"),
+                        ("--listen", "s", "--source", "image", "--control", "./s"),
+                        ("--listen", "s", "--source", "image", "--json", "./image"),
+                        ("--listen", "image", "--source", "image"),
+                        ("--map", "image", "--json", "image")):
+            self.refused(twice, *options)
+        self.assertEqual(self.image.read_bytes(), before)
+        self.assertEqual(os.listdir(self.folder), ["image"])
+
+    def test_maps_that_are_none(self):
+        """Nothing is waited for without an end, least of all with signals blocked."""
+        os.mkfifo(self.folder / "fifo")
+        self.refused("fifo: a pipe that nobody writes to; start its writer first", "--map", "fifo")
+        self.refused("/dev/zero: larger than 1 MiB", "--map", "/dev/zero")
+        self.refused("image: larger than 1 MiB", "--map", "image")
+        (self.folder / "words").write_text("no rules", encoding="ascii")
+        self.refused("map words: it is no JSON array of rules", "--map", "words")
+        self.refused("Is a directory", "--map", ".")
+        rule = json.dumps([{"listen": str(self.path), "source": str(self.image)}])
+        with subprocess.Popen(["sh", "-c", f"sleep 1; echo '{rule}' >{self.folder}/fifo"]):
+            Pager(self, "--map", self.folder / "fifo")
+        self.finish(self.standin())
 
     # ---- many ----
     def test_each_socket_has_its_source(self):

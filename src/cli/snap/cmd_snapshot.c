@@ -46,13 +46,16 @@ static void show_progress(const struct control_status *s)
 		fprintf(stderr, "\r\033[Kwriting the snapshot");
 }
 
-static int ask(const struct snapshot_opts *o, const struct snap_dir *d, struct err *e)
+/* *asked: it was told what is wanted. 0 or -Exxx. */
+static int ask(const struct snapshot_opts *o, const struct snap_dir *d, bool *asked,
+	       struct err *e)
 {
 	static const struct control_request request = {.verb = CONTROL_SNAPSHOT};
 	struct control_client c;
 	struct control_status s;
 	int rc = control_client_open(&c, o->control, o->timeout_s * 1000, 0, e);
 
+	*asked = rc == 0;
 	if (rc < 0)
 		return rc;
 	c.fds = d->fds;
@@ -68,6 +71,7 @@ int cmd_snapshot(int argc, char **argv)
 	struct snapshot_opts o = {.timeout_s = 10};
 	struct snap_dir d;
 	struct err e = {0};
+	bool asked;
 	int operand, rc;
 	int r = cli_begin(&table, argc, argv, &o, &operand);
 
@@ -80,12 +84,14 @@ int cmd_snapshot(int argc, char **argv)
 	}
 	if (snap_dir_begin(&d, argv[operand], &e) < 0)
 		return cli_refused(&e);
-	rc = ask(&o, &d, &e);
-	if (rc == 0)
-		rc = snap_dir_finish(&d, &e);
-	snap_dir_end(&d);
+	rc = ask(&o, &d, &asked, &e);
 	if (rc < 0)
-		return cli_failed(&e);
+		cli_error("cannot write a snapshot: %.107s: %s", o.control, e.text);
+	else if (snap_dir_finish(&d, &e) < 0)
+		rc = cli_failed(&e);
+	snap_dir_end(&d);
+	if (rc != 0)
+		return asked ? CLI_FAILED : CLI_REFUSED;
 	printf("%s\n", argv[operand]);
 	return CLI_OK;
 }

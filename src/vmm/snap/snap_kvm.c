@@ -378,7 +378,8 @@ static int lacks(uint32_t leaf, const char *reg, uint32_t bits, struct err *e)
 {
 	return bits == 0 ? 0
 			 : err_set(e, -ENOTSUP, "snapshot: the guest has processor features that "
-				   "this host does not have: CPUID %#x, %s, bits %#x", leaf, reg,
+				   "this host does not have: CPUID %#x, %s, bits %#x; "
+				   "restore it on one that is like where it was made", leaf, reg,
 				   bits);
 }
 
