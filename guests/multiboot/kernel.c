@@ -10,6 +10,7 @@
  *   off      turns the machine off (ACPI S5)
  *   reset    writes the ACPI reset register
  *   spin     never ends
+ *   touch=N  waits for a key, then writes to each page from 4 MiB up to N MiB
  *   fwcfg    says how many processors and how much memory fw_cfg tells of
  *   testdev  says what the test device's ports and memory give back, and which lines it raised
  *   disk     says what the first disk is like
@@ -149,6 +150,14 @@ static void echo(void)
 	put_char('\n');
 }
 
+static void touch(uint32_t mib)
+{
+	while (!(in8(SERIAL_PORT + SERIAL_LSR) & SERIAL_LSR_DR))
+		__asm__ volatile("pause");
+	for (uint32_t at = 4u << 20; at < mib << 20; at += 4096)
+		*(volatile uint32_t *)(uintptr_t)at = at;
+}
+
 static void flood(uint32_t lines)
 {
 	while (lines--) {
@@ -240,8 +249,11 @@ static void obey(const char *word)
 {
 	const char *lines = behind(word, "flood=");
 	const char *sectors = behind(word, "fill=");
+	const char *mib = behind(word, "touch=");
 
-	if (lines)
+	if (mib)
+		touch(decimal(mib));
+	else if (lines)
 		flood(decimal(lines));
 	else if (sectors)
 		disk_fill(decimal(sectors), decimal(behind_sign(sectors)));

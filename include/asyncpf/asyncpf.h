@@ -101,12 +101,12 @@ enum apf_abi {
 
 /* Why the VM stands still; see apf_config.on_event. */
 enum apf_event_kind {
-	APF_EVENT_PAUSED = 1,  /* memory cannot be had: text says what and why */
+	APF_EVENT_PAUSED = 1,  /* memory cannot be had, or soon: text says what and why */
 	APF_EVENT_RESUMED = 2, /* it can again; the VM goes on */
 };
 struct apf_event {
 	enum apf_event_kind kind;
-	uint64_t gpa;     /* first byte that is missing */
+	uint64_t gpa;     /* first byte that is missing; 0: it is about no address */
 	const char *text; /* valid during the call */
 };
 

@@ -410,7 +410,7 @@ struct hst_vcpu {
 struct hst_trouble {
 	struct err why; /* the source's words; code 0 when it never answered */
 	gpa_t gpa;      /* first byte of the block */
-	uint32_t tries;
+	uint32_t tries; /* 0: it is about no block */
 };
 
 /*

@@ -460,6 +460,9 @@ void apf_resume(struct apf *a)
 {
 	lib_lock(a);
 	hst_resume(&a->hst);
+	/* Before the guest can take what is not there. */
+	if (a->started)
+		lib_room_look(a);
 	lib_unlock(a);
 }
 

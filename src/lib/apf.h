@@ -16,6 +16,7 @@
 #include "kvm/vcpu.h"
 #include "mem/gmem.h"
 #include "net/load.h"
+#include "rights/room.h"
 #include "work/workers.h"
 
 struct apf_vcpu {
@@ -74,6 +75,8 @@ struct apf {
 	unsigned source_count;
 	struct apf_source *customs[LIB_CUSTOMS_MAX]; /* the VMM's own sources */
 	unsigned custom_count;
+	struct room room;        /* count 0: no cgroup has a say, or nobody looks */
+	struct timer room_timer; /* the next look */
 	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
 	struct {
@@ -181,6 +184,11 @@ int lib_swap_open(struct apf *a, struct err *e);
 /* Has room for RAM offsets up to `bytes`. */
 int lib_swap_grow(struct apf *a, uint64_t bytes, struct err *e);
 void lib_swap_close(struct apf *a);
+/* room.c: opens what it looks at; before there may be a sandbox. */
+void lib_room_open(struct apf *a);
+void lib_room_close(struct apf *a);
+/* Locked: pauses the VM if a cgroup's limit is near; sees to the next look. */
+void lib_room_look(struct apf *a);
 /* evict.c: the thread that takes memory away. */
 int lib_evict_start(struct apf *a, struct err *e);
 void lib_evict_stop(struct apf *a);

@@ -172,7 +172,9 @@ static void trouble(void *ctx, const struct hst_trouble *t)
 	} else {
 		ev.kind = APF_EVENT_PAUSED;
 		ev.gpa = t->gpa.v;
-		if (t->why.code == 0)
+		if (t->tries == 0)
+			snprintf(text, sizeof(text), "%s", t->why.text);
+		else if (t->why.code == 0)
 			snprintf(text, sizeof(text),
 				 "memory at guest address %#llx: the source has not answered for "
 				 "%u ms",
@@ -375,6 +377,7 @@ void apf_close(struct apf *a)
 		return;
 	lib_custom_shut(a);
 	lib_serve_stop(a);
+	lib_room_close(a);
 	for (unsigned i = 0; i < a->source_count; i++)
 		src_close(a->sources[i]);
 	lib_custom_close(a);
@@ -429,6 +432,8 @@ static int start(struct apf *a, struct err *e)
 	rc = lib_check_limits(a, a->hst.ram.bytes, e);
 	if (rc == 0)
 		rc = lib_swap_open(a, e);
+	if (rc == 0)
+		lib_room_open(a);
 	if (rc == 0)
 		rc = lib_serve_start(a, e);
 	if (rc < 0)

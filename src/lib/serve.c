@@ -198,7 +198,7 @@ void lib_thread_begins(struct apf *a, const char *name)
 }
 
 /* What ends the thread's sleep, but for the end of a read and its own deadline. */
-enum { TOUCH, TIMER, WAKE };
+enum { TOUCH, TIMER, WAKE, ROOM };
 
 static int open_urgent(struct apf *a, struct err *e)
 {
@@ -227,6 +227,10 @@ static int begin_serving(struct apf *a, struct err *e)
 		rc = ioq_watch(a->ioq, a->timer_fd, e);
 	if (rc == 0)
 		rc = ioq_watch(a->ioq, a->wake_fd, e);
+	if (rc == 0 && a->room.watch_fd >= 0 && a->room.count > 0)
+		rc = ioq_watch(a->ioq, a->room.watch_fd, e);
+	if (rc == 0)
+		lib_room_look(a);
 	return rc;
 }
 
@@ -283,11 +287,21 @@ static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_
 	lib_unlock(a);
 }
 
+/* One was written to. */
+static void look_at_limits(struct apf *a)
+{
+	room_seen(&a->room);
+	lib_lock(a);
+	lib_room_look(a);
+	lib_unlock(a);
+}
+
 static void *serve(void *arg)
 {
 	struct apf *a = arg;
 	uint64_t until_ns = 0, linger_ns = 0;
 	bool touched = false;
+	unsigned bits;
 	int rc;
 
 	lib_thread_begins(a, "asyncpf");
@@ -301,7 +315,10 @@ static void *serve(void *arg)
 	while (!__atomic_load_n(&a->stop, __ATOMIC_ACQUIRE)) {
 		if (linger_ns > 0)
 			touched |= linger(a, linger_ns);
-		touched |= ioq_wait(a->ioq, until_ns) >> TOUCH & 1;
+		bits = ioq_wait(a->ioq, until_ns);
+		touched |= bits >> TOUCH & 1;
+		if (bits >> ROOM & 1)
+			look_at_limits(a);
 		serve_once(a, &touched, &until_ns, &linger_ns);
 	}
 	lib_lock(a);

@@ -18,9 +18,6 @@ struct cgroup_limit {
 	uint64_t bytes; /* LIMITS_NONE: none */
 };
 
-/* What version 1 of cgroups says where there is none: the largest multiple of a page. */
-#define NEVER_REACHED (1ull << 62)
-
 /* A file's only number; "max", and a file that is not there, are no limit. */
 static uint64_t read_limit(const char *path)
 {
@@ -29,25 +26,27 @@ static uint64_t read_limit(const char *path)
 
 	if (!f)
 		return LIMITS_NONE;
-	if (fscanf(f, "%llu", &value) != 1 || value >= NEVER_REACHED)
+	if (fscanf(f, "%llu", &value) != 1 || value >= LIMITS_NEVER_REACHED)
 		value = LIMITS_NONE;
 	fclose(f);
 	return value;
 }
 
+struct groups {
+	limits_group *call;
+	void *ctx;
+};
+
 /* From the group itself to the outermost one: path is cut to nothing on the way. */
-static void look_up(const char *mount, char *path, const char *name, struct cgroup_limit *least)
+static void look_up(const struct groups *to, const char *mount, char *path, bool first_version)
 {
 	for (;;) {
-		char file[PATH_BYTES];
+		char folder[PATH_BYTES];
 		char *slash = strrchr(path, '/');
-		int n = snprintf(file, sizeof(file), "%s%s/%s", mount, path, name);
-		uint64_t bytes = n > 0 && (size_t)n < sizeof(file) ? read_limit(file) : LIMITS_NONE;
+		int n = snprintf(folder, sizeof(folder), "%s%s", mount, path);
 
-		if (bytes < least->bytes) {
-			least->bytes = bytes;
-			memcpy(least->file, file, sizeof(file));
-		}
+		if (n > 0 && (size_t)n < sizeof(folder))
+			to->call(to->ctx, folder, first_version);
 		if (!slash)
 			return;
 		*slash = 0;
@@ -55,7 +54,7 @@ static void look_up(const char *mount, char *path, const char *name, struct cgro
 }
 
 /* A line of /proc/self/cgroup: "4:memory:/path", in version 2 "0::/path". */
-static void look_at_line(const char *root, char *line, struct cgroup_limit *least)
+static void look_at_line(const struct groups *to, const char *root, char *line)
 {
 	static const char *const mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
 	char mount[PATH_BYTES], *names = strchr(line, ':');
@@ -65,12 +64,15 @@ static void look_at_line(const char *root, char *line, struct cgroup_limit *leas
 		return;
 	path++;
 	path[strcspn(path, "\n")] = 0;
+	/* The outermost group's folder is the mount itself. */
+	if (strcmp(path, "/") == 0)
+		*path = 0;
 	if (strncmp(names, "::", 2) != 0) {
 		if (!strstr(names, ":memory:") && !strstr(names, ",memory:") &&
 		    !strstr(names, ":memory,") && !strstr(names, ",memory,"))
 			return;
 		snprintf(mount, sizeof(mount), "%s/sys/fs/cgroup/memory", root);
-		look_up(mount, path, "memory.limit_in_bytes", least);
+		look_up(to, mount, path, true);
 		return;
 	}
 	for (unsigned i = 0; i < ARRAY_LEN(mounts); i++) {
@@ -78,16 +80,14 @@ static void look_at_line(const char *root, char *line, struct cgroup_limit *leas
 
 		snprintf(mount, sizeof(mount), "%s%s", root, mounts[i]);
 		snprintf(copy, sizeof(copy), "%s", path);
-		look_up(mount, copy, "memory.max", least);
+		look_up(to, mount, copy, false);
 	}
 }
 
-static void read_cgroup(const char *root, struct limits *ret)
+void limits_groups(const char *root, limits_group *call, void *ctx)
 {
-	struct cgroup_limit least = {.bytes = LIMITS_NONE};
+	const struct groups to = {call, ctx};
 	char line[PATH_BYTES];
-	struct sysinfo si;
-	uint64_t swap = sysinfo(&si) == 0 ? (uint64_t)si.totalswap * si.mem_unit : 0;
 	FILE *f;
 
 	snprintf(line, sizeof(line), "%s/proc/self/cgroup", root);
@@ -95,8 +95,31 @@ static void read_cgroup(const char *root, struct limits *ret)
 	if (!f)
 		return;
 	while (fgets(line, sizeof(line), f))
-		look_at_line(root, line, &least);
+		look_at_line(&to, root, line);
 	fclose(f);
+}
+
+static void find_least(void *ctx, const char *folder, bool first_version)
+{
+	struct cgroup_limit *least = ctx;
+	char file[PATH_BYTES];
+	int n = snprintf(file, sizeof(file), "%s/%s", folder,
+			 first_version ? "memory.limit_in_bytes" : "memory.max");
+	uint64_t bytes = n > 0 && (size_t)n < sizeof(file) ? read_limit(file) : LIMITS_NONE;
+
+	if (bytes < least->bytes) {
+		least->bytes = bytes;
+		memcpy(least->file, file, sizeof(file));
+	}
+}
+
+static void read_cgroup(const char *root, struct limits *ret)
+{
+	struct cgroup_limit least = {.bytes = LIMITS_NONE};
+	struct sysinfo si;
+	uint64_t swap = sysinfo(&si) == 0 ? (uint64_t)si.totalswap * si.mem_unit : 0;
+
+	limits_groups(root, find_least, &least);
 	if (least.bytes == LIMITS_NONE)
 		return;
 	/* What the kernel can put into its own swap does not count. */

@@ -6,12 +6,15 @@
 #ifndef RIGHTS_LIMITS_H
 #define RIGHTS_LIMITS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
 
 #define LIMITS_NONE UINT64_MAX
 #define LIMITS_PATH_BYTES 1024
+/* What version 1 of cgroups says where there is none: the largest multiple of a page. */
+#define LIMITS_NEVER_REACHED (1ull << 62)
 
 struct limits {
 	/* What guest memory in the host's may take, LIMITS_NONE: as much as there is. */
@@ -22,6 +25,11 @@ struct limits {
 	uint64_t address_bytes_max, file_bytes_max, files_max, processes_max;
 	char cgroup_file[LIMITS_PATH_BYTES]; /* which has cgroup_bytes; "": none */
 };
+
+/* A folder of a cgroup that has a say in the process's memory; it may not be there. */
+typedef void limits_group(void *ctx, const char *folder, bool first_version);
+/* Calls it for the process's own group, and for those around it. */
+void limits_groups(const char *root, limits_group *call, void *ctx);
 
 /* root: what stands before /proc and /sys; "" but for tests. What cannot be read is no limit. */
 void limits_read(const char *root, struct limits *ret);

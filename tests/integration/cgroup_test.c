@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command in a real cgroup whose limit is below what the guest's memory may take: told before
- * the guest runs, nothing is left behind; also when the limit comes later, and the kernel kills.
+ * the guest runs, nothing is left behind. When the limit comes later, the VM is paused before it is
+ * reached; where it is set below what is in use, the kernel kills.
  * Version 2, where it has the memory controller or nothing is mounted yet, or version 1.
  *
  * usage: cgroup_test PATH_OF_ASYNCPF MULTIBOOT_KERNEL
@@ -87,36 +88,45 @@ static void remove_group(const char *path)
 
 struct job {
 	pid_t pid;
-	int err; /* what it says */
+	int keys; /* what is typed goes there */
+	int err;  /* what it says */
 };
 
-/* words: of the command, up to NULL; %K is the kernel. */
-static struct job start(const char *const *words)
+/* words: of the command, up to NULL; %K is the kernel. outside: of the group. */
+static struct job start_at(const char *const *words, bool outside)
 {
 	char *argv[WORDS_MAX] = {command};
 	struct job j;
-	int ends[2];
+	int ends[2], keys[2];
 
 	for (unsigned i = 0; words[i]; i++) {
 		assert_true(i + 2 < WORDS_MAX);
 		argv[i + 1] = strcmp(words[i], "%K") ? (char *)(uintptr_t)words[i] : kernel;
 	}
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(keys, O_CLOEXEC), 0);
 	j.pid = fork();
 	assert_true(j.pid >= 0);
 	if (j.pid == 0) {
 		int null = open("/dev/null", O_RDWR);
 
-		dup2(null, 0);
+		dup2(keys[0], 0);
 		dup2(null, 1);
 		dup2(ends[1], 2);
-		if (put(inner, "cgroup.procs", "0") == 0 && chdir(folder) == 0)
+		if ((outside || put(inner, "cgroup.procs", "0") == 0) && chdir(folder) == 0)
 			execv(command, argv);
 		_exit(99);
 	}
 	close(ends[1]);
+	close(keys[0]);
 	j.err = ends[0];
+	j.keys = keys[1];
 	return j;
+}
+
+static struct job start(const char *const *words)
+{
+	return start_at(words, false);
 }
 
 /* Its wait status; said: what it said. */
@@ -130,6 +140,7 @@ static int finish(struct job j, char *said, size_t bytes)
 		used += (size_t)n;
 	said[used] = '\0';
 	close(j.err);
+	close(j.keys);
 	assert_int_equal(waitpid(j.pid, &status, 0), j.pid);
 	return status;
 }
@@ -212,6 +223,92 @@ static void wait_for_socket(pid_t pid)
 	}
 }
 
+/* Its next line, with the newline. */
+static void read_line(struct job j, char *said, size_t bytes)
+{
+	size_t used = 0;
+
+	do
+		assert_true(used + 1 < bytes && read(j.err, said + used, 1) == 1);
+	while (said[used++] != '\n');
+	said[used] = '\0';
+}
+
+/* A verb for the VM; its exit code, if it says what it should. */
+static int ask(const char *verb, const char *says)
+{
+	const char *const words[] = {verb, "--control", "s", NULL};
+	char said[4096];
+	int status = finish(start_at(words, true), said, sizeof(said));
+
+	if (!WIFEXITED(status) || !strstr(said, says))
+		fail_msg("%s: status %#x: %s", verb, status, said);
+	return WEXITSTATUS(status);
+}
+
+/* 96 MiB fit into 160; then 40 are left, of which the guest would take more. */
+static void a_limit_that_comes_later_pauses(void **state)
+{
+	static const char *const words[] = {"run", "--local", "--kernel", "%K", "--memory", "96M",
+					    "--control", "s", "--cmdline", "touch=64 off", NULL};
+	char said[4096], why[PATH_MAX];
+	struct job j;
+	int status;
+
+	(void)state;
+	assert_int_equal(put(outer, limit_name, "167772160"), 0);
+	j = start(words);
+	wait_for_socket(j.pid);
+	assert_int_equal(put(outer, limit_name, "41943040"), 0);
+	assert_int_equal(write(j.keys, "x", 1), 1);
+	read_line(j, said, sizeof(said));
+	snprintf(why, sizeof(why), "are left of the 40M that %s/%s allows", outer, limit_name);
+	if (!strstr(said, "the VM is paused: ") || !strstr(said, why))
+		fail_msg("not \"%s\": %s", why, said);
+	assert_int_equal(ask("resume", why), 1);
+	assert_int_equal(put(outer, limit_name, "167772160"), 0);
+	assert_int_equal(ask("resume", ""), 0);
+	status = finish(j, said, sizeof(said));
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		fail_msg("status %#x: %s", status, said);
+	assert_int_equal(left(NULL), 0);
+	assert_int_equal(put(outer, limit_name, "33554432"), 0);
+}
+
+/*
+ * Up to its own limit it may come close to the group's, and runs to its end; unless its swap file
+ * is host memory, too, which nobody limits but the group.
+ */
+static void a_vm_at_its_own_limit_runs(void **state)
+{
+	static const char *const words[] = {"run", "--local", "--kernel", "%K", "--memory", "96M",
+					    "--swap", "swap", "--resident-max", "24M", "--control",
+					    "s", "--cmdline", "touch=64 off", NULL};
+	char said[4096];
+	struct job j = start(words);
+	struct statfs fs;
+	int status;
+
+	(void)state;
+	wait_for_socket(j.pid);
+	assert_int_equal(write(j.keys, "x", 1), 1);
+	assert_int_equal(statfs(folder, &fs), 0);
+	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC) {
+		read_line(j, said, sizeof(said));
+		if (!strstr(said, "the VM is paused: ") || !strstr(said, "would kill the VM"))
+			fail_msg("not paused: %s", said);
+		assert_int_equal(ask("stop", ""), 0);
+		(void)finish(j, said, sizeof(said));
+		assert_int_equal(left(NULL), 0);
+		return;
+	}
+	status = finish(j, said, sizeof(said));
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		fail_msg("status %#x: %s", status, said);
+	assert_string_equal(said, "");
+	assert_int_equal(left(NULL), 0);
+}
+
 /* The kernel kills, and asks nobody: what is left is a socket, which the next run replaces. */
 static void a_kill_leaves_nothing_in_the_way(void **state)
 {
@@ -258,6 +355,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(too_much_is_refused),
 		cmocka_unit_test(what_fits_runs),
+		cmocka_unit_test(a_limit_that_comes_later_pauses),
+		cmocka_unit_test(a_vm_at_its_own_limit_runs),
 		cmocka_unit_test(a_kill_leaves_nothing_in_the_way),
 	};
 	struct sysinfo si;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "rights/limits.h"
+#include "rights/room.h"
 #include "root_fixture.h"
 
 static void refused(uint64_t held, const char *words)
@@ -82,6 +83,50 @@ static void a_cgroup_is_told(void **state)
 		put(cases[i].file, "max\n");
 		refused(64 * MIB, NULL);
 	}
+}
+
+static uint64_t room(uint64_t enough, const char *file)
+{
+	struct room_left left;
+	struct room r;
+
+	room_open(&r, root);
+	room_look(&r, enough, &left);
+	if (file)
+		assert_non_null(strstr(left.file, file));
+	room_close(&r);
+	return left.bytes == LIMITS_NONE ? LIMITS_NONE : left.bytes - kernel_swap();
+}
+
+/* By the group that has the least left; page cache is free, where that matters. */
+static void what_is_left_is_told(void **state)
+{
+	(void)state;
+	clear();
+	assert_int_equal(room(0, NULL), LIMITS_NONE);
+	put("/proc/self/cgroup", "0::/a/b\n");
+	put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+	put("/sys/fs/cgroup/a/b/memory.current", "5000\n");
+	assert_int_equal(room(0, NULL), LIMITS_NONE);
+	put("/sys/fs/cgroup/a/memory.max", "90000\n");
+	put("/sys/fs/cgroup/a/memory.current", "80000\n");
+	put("/sys/fs/cgroup/a/memory.stat",
+	    "anon 1\nshmem 2\ninactive_anon 4\nactive_anon 8\ninactive_file 16\nactive_file 32\n"
+	    "unevictable 64\nslab_reclaimable 128\nslab_unreclaimable 256\n");
+	assert_int_equal(room(0, "/a/memory.max"), 10000);
+	assert_int_equal(room(UINT64_MAX, "/a/memory.max"), 10000 + 16 + 32 + 128);
+	put("/sys/fs/cgroup/a/b/memory.max", "6000\n");
+	assert_int_equal(room(0, "/a/b/memory.max"), 1000);
+	put("/sys/fs/cgroup/a/b/memory.current", "7000\n");
+	assert_int_equal(room(0, "/a/b/memory.max"), 0);
+	clear();
+	put("/proc/self/cgroup", "4:memory:/c\n0::/\n");
+	put("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "9223372036854771712\n");
+	put("/sys/fs/cgroup/memory/c/memory.usage_in_bytes", "100\n");
+	assert_int_equal(room(0, NULL), LIMITS_NONE);
+	put("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "4096\n");
+	put("/sys/fs/cgroup/memory/c/memory.stat", "active_file 1\ntotal_active_file 10\n");
+	assert_int_equal(room(UINT64_MAX, "memory.limit_in_bytes"), 4096 - 90);
 }
 
 /* Starts a VM, in a process of its own, whose limits are set. */
@@ -168,6 +213,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_read_is_no_limit),
 		cmocka_unit_test(strict_overcommit_is_told),
 		cmocka_unit_test(a_cgroup_is_told),
+		cmocka_unit_test(what_is_left_is_told),
 		cmocka_unit_test(limits_of_the_process_are_told),
 		cmocka_unit_test(a_real_cgroup_is_told),
 	};
