@@ -19,6 +19,7 @@ import math
 import os
 import pathlib
 import select
+import signal
 import stat
 import sys
 import time
@@ -683,7 +684,33 @@ def fail(code, words):
     return code
 
 
+def write_page(path, text):
+    """Whole, or nothing of it is left."""
+    with open(path, "w", encoding="utf-8", opener=open_now) as stream:
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                os.unlink(path)
+            raise
+
+
+def told(code, name):
+    """Standard output has a name of its own; the page is there whatever becomes of it."""
+    try:
+        if name:
+            print(name, flush=True)
+        return code
+    except OSError as e:
+        sys.stdout = None  # nor is it flushed once more at the end
+        return fail(1, f"cannot write: standard output: {e.strerror}; redirect it elsewhere")
+
+
 def main():
+    # As any program ends; whoever has us ignore it keeps that.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--output")
     parser.add_argument("--svg")
@@ -707,14 +734,12 @@ def main():
             sys.stdout.write(page(os.path.basename(options.trace), vms, count))
             sys.stdout.flush()
         else:
-            with open(options.output, "w", encoding="utf-8", opener=open_now) as stream:
-                stream.write(page(os.path.basename(options.trace), vms, count))
-            if options.tell:
-                print(options.output, flush=True)
+            write_page(options.output, page(os.path.basename(options.trace), vms, count))
     except OSError as e:
-        return fail(1, f"cannot write: {options.svg or options.output}: {e.strerror or e}; "
-                       "name another place")
-    return 0
+        where = "standard output" if options.output == "-" else options.svg or options.output
+        sys.stdout = None
+        return fail(1, f"cannot write: {where}: {e.strerror or e}; name another place")
+    return told(0, options.output if options.tell else None)
 
 
 if __name__ == "__main__":

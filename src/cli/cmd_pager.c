@@ -227,14 +227,19 @@ static int take_rule(void *ctx, const struct rule *r, struct err *e)
 	return pgr_add_rule(p->pgr, r->socket, r->uri, e);
 }
 
-/* Not while signals are blocked for longer than MAP_WAIT_MS: nothing could end it. */
-static ssize_t read_soon(int fd, char *buf, size_t len)
+/* Nor is it worth waiting once a signal has come. */
+static ssize_t read_soon(const struct pager *p, int fd, char *buf, size_t len)
 {
-	struct pollfd fds = {.fd = fd, .events = POLLIN};
-	ssize_t n = poll(&fds, 1, MAP_WAIT_MS);
+	struct pollfd fds[] = {{.fd = fd, .events = POLLIN},
+			       {.fd = p->signals.fd, .events = POLLIN}};
+	ssize_t n = poll(fds, ARRAY_LEN(fds), MAP_WAIT_MS);
 
-	if (n > 0)
+	if (n > 0 && !fds[1].revents)
 		return read(fd, buf, len);
+	if (n > 0) {
+		errno = ECANCELED;
+		return -1;
+	}
 	errno = n == 0 ? ETIMEDOUT : errno;
 	return -1;
 }
@@ -251,7 +256,7 @@ static int read_map(struct pager *p, struct err *e)
 	if (fd < 0)
 		return err_sys(e, -errno, "cannot read: %.100s", p->o.map);
 	while (text && n > 0 && len < MAP_FILE_MAX) {
-		n = read_soon(fd, text + len, MAP_FILE_MAX - len);
+		n = read_soon(p, fd, text + len, MAP_FILE_MAX - len);
 		len += n > 0 ? (size_t)n : 0;
 	}
 	if (n < 0 && errno == ETIMEDOUT)
@@ -372,7 +377,9 @@ static int run(struct pager *p)
 	struct err e = {0};
 	int r, rc = s ? begin(p, &e) : err_set(&e, -ENOMEM, "out of memory");
 
-	if (rc < 0) {
+	if (rc == -ECANCELED) {
+		r = CLI_REFUSED; /* a signal: it ends by that */
+	} else if (rc < 0) {
 		r = cli_refused(&e);
 	} else {
 		if (!p->o.quiet)
@@ -383,7 +390,7 @@ static int run(struct pager *p)
 	}
 	end(p);
 	free(s);
-	if (rc == 0)
+	if (rc == 0 || rc == -ECANCELED)
 		stop_signals_die(&p->signals);
 	return r;
 }

@@ -140,6 +140,9 @@ static int look(struct img_in *in, struct err *e)
 		in->size = (uint64_t)in->begun.st_size;
 	else if (S_ISBLK(in->begun.st_mode) && ioctl(in->fd, BLKGETSIZE64, &in->size) < 0)
 		return err_sys(e, -errno, "cannot read %s: its size", in->path);
+	else if (S_ISDIR(in->begun.st_mode) && in->fd == STDIN_FILENO)
+		return err_set(e, -EISDIR, "cannot read %s: it is closed, or a folder; give it a "
+			       "file or a pipe", in->path);
 	else if (S_ISDIR(in->begun.st_mode))
 		return err_set(e, -EISDIR, "cannot read %s: a folder without memory-ranges; name "
 			       "the "

@@ -10,7 +10,9 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -144,6 +146,42 @@ class Report(unittest.TestCase):
         self.page.symlink_to(self.trace)
         self.assertEqual(run("report", self.trace).returncode, 3)
         self.assertEqual(self.trace.read_bytes(), before)
+
+    def test_standard_streams(self):
+        """Closed ones, and a full one; by a signal it ends as any program, without a word."""
+        self.made(fault(1, 0, 5))
+        shell = f'exec "{ASYNCPF}" report "{self.trace}" '
+        for what, code, says in (
+                ("<&-", 0, r"\A\Z"), ("2>&-", 0, r"\A\Z"),
+                (">&-", 1, r"\Aasyncpf: cannot write: standard output: Bad file desc[^\n]*\n\Z"),
+                (">/dev/full", 1, r"\Aasyncpf: cannot write: standard output: No sp[^\n]*\n\Z"),
+                ("--output - >/dev/full", 1, r"\Aasyncpf: cannot write: standard output: No sp"),
+                ("--output - >&-", 1, r"\Aasyncpf: cannot write: standard output: Bad file d")):
+            with self.subTest(what=what):
+                done = subprocess.run(["sh", "-c", shell + what], stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.PIPE, text=True, check=False,
+                                      timeout=LIMIT_S)
+                self.assertEqual(done.returncode, code, done)
+                self.assertRegex(done.stderr, says)
+        os.mkfifo(self.folder / "fifo")
+        process = subprocess.Popen(
+            [ASYNCPF, "report", self.folder / "fifo"], stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        writer = os.open(self.folder / "fifo", os.O_WRONLY)  # once it has opened its end
+        process.send_signal(signal.SIGINT)
+        self.assertEqual((process.communicate(timeout=LIMIT_S)[1], process.returncode),
+                         (b"", -signal.SIGINT))
+        os.close(writer)
+
+    def test_half_a_page_is_none(self):
+        self.made(fault(1, 0, 5))
+        done = subprocess.run(
+            [ASYNCPF, "report", self.trace], stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False, timeout=LIMIT_S,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (
+            1, "", f"asyncpf: cannot write: {self.page}: File too large; name another place\n"))
+        self.assertFalse(self.page.exists())
 
     def test_fifos(self):
         """None is waited for without an end; whoever has its other end may be late."""

@@ -267,6 +267,13 @@ class PagerTest(PagerCase):
         (self.folder / "words").write_text("no rules", encoding="ascii")
         self.refused("map words: it is no JSON array of rules", "--map", "words")
         self.refused("Is a directory", "--map", ".")
+        process = subprocess.Popen([ASYNCPF, "pager", "--map", self.folder / "fifo"],
+                                   stderr=subprocess.PIPE)
+        writer = os.open(self.folder / "fifo", os.O_WRONLY)  # once it has opened its end
+        process.terminate()
+        self.assertEqual((process.communicate(timeout=LIMIT_S)[1], process.returncode),
+                         (b"", -signal.SIGTERM))
+        os.close(writer)
         rule = json.dumps([{"listen": str(self.path), "source": str(self.image)}])
         with subprocess.Popen(["sh", "-c", f"sleep 1; echo '{rule}' >{self.folder}/fifo"]):
             Pager(self, "--map", self.folder / "fifo")

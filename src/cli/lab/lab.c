@@ -3,9 +3,11 @@
 #include "cli/lab/lab.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int find_self(char ret[static LAB_PATH_BYTES], struct err *e)
@@ -60,9 +62,26 @@ int lab_find_tool(const char *name, char ret_tool[static LAB_PATH_BYTES], struct
 		       ret_tool);
 }
 
+/*
+ * Python does not start with a folder for a standard stream, which main.c has where there was
+ * none. In its place comes one that fails alike when it is used.
+ */
+static void mend_standard_streams(void)
+{
+	struct stat st;
+
+	for (int fd = 0; fd <= 2; fd++) {
+		if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode))
+			continue;
+		(void)close(fd);
+		(void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+	}
+}
+
 int lab_exec(const struct words *w, struct err *e)
 {
 	fflush(NULL);
+	mend_standard_streams();
 	execv(w->list[0], w->list);
 	return err_set(e, -errno, "cannot start: %.100s: %m; it needs Python 3, as python3 in PATH",
 		       w->list[0]);
