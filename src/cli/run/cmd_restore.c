@@ -144,6 +144,7 @@ int cmd_restore(int argc, char **argv)
 		return cli_refused(&e);
 	if (!l.source && asprintf(&uri, "%s/memory", argv[operand]) < 0)
 		uri = NULL;
+	l.run.snapshot = argv[operand];
 	l.run.machine.restore_uri = l.source ? l.source : uri;
 	if (take(&l, &in, &e) < 0 || run_files_check(&l.run, &e) < 0)
 		code = cli_refused(&e);

@@ -19,6 +19,7 @@ enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
 	const char *name;           /* what the user calls the VM; NULL: nothing */
+	const char *snapshot;       /* the folder that is restored; NULL: none */
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	const char *trace;          /* a file for a timeline; NULL: none */

@@ -3,15 +3,24 @@
 #include "cli/file_roles.h"
 #include "cli/json/json_file.h"
 #include "cli/run/run.h"
+#include "cli/snap/snap_dir.h"
 
-_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 5 <= FILE_ROLES_MAX, "room for each");
+_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 6 + SNAP_DIR_FILES <= FILE_ROLES_MAX,
+	       "room for each");
 
 int run_files_check(const struct run_opts *o, struct err *e)
 {
 	const struct machine_cfg *m = &o->machine;
 	const char *json = json_file_is_stdout(o->json) ? NULL : o->json;
+	char snapshot[SNAP_DIR_FILES][PATH_MAX];
 	struct file_roles f = {.count = 0};
 
+	for (unsigned i = 0; o->snapshot && i < SNAP_DIR_FILES; i++) {
+		snap_dir_file(o->snapshot, i, snapshot[i]);
+		file_roles_add(&f, "DIR", snapshot[i], false);
+	}
+	/* Where it is no path, it is no file of ours, whatever is called so. */
+	file_roles_add(&f, "source", m->restore_uri, false);
 	file_roles_add(&f, "kernel", m->kernel, false);
 	for (unsigned i = 0; i < m->modules_count; i++)
 		file_roles_add(&f, "initrd", m->modules[i], false);

@@ -82,6 +82,10 @@ int cmd_snapshot(int argc, char **argv)
 			  "--help'");
 		return CLI_USAGE;
 	}
+	if (strcmp(argv[operand], "-") == 0) {
+		cli_error("bad value: -: a snapshot is a folder, not to be piped; name one");
+		return CLI_USAGE;
+	}
 	if (snap_dir_begin(&d, argv[operand], &e) < 0)
 		return cli_refused(&e);
 	rc = ask(&o, &d, &asked, &e);

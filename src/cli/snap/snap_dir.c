@@ -17,8 +17,9 @@
 
 #define FORMAT 1u
 enum { STATE, MEMORY };
-static const char *const names[CONTROL_SNAPSHOT_FDS] = {[STATE] = "state", [MEMORY] = "memory"};
-#define DESCRIPTION "snapshot.json"
+static const char *const names[CONTROL_SNAPSHOT_FDS] = {
+	[STATE] = SNAP_DIR_STATE, [MEMORY] = SNAP_DIR_MEMORY};
+#define DESCRIPTION SNAP_DIR_DESCRIPTION
 
 /* The folder that `path` is in. */
 static int open_parent(struct snap_dir *d, struct err *e)
@@ -201,7 +202,8 @@ int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
 
 	if (dir < 0)
 		return err_sys(e, -errno, "cannot read the snapshot %.150s", path);
-	fd = openat(dir, names[STATE], O_RDONLY | O_CLOEXEC);
+	/* O_NONBLOCK: a FIFO is cut short, and not waited for. */
+	fd = openat(dir, names[STATE], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/%s", path, names[STATE])
 		    : snap_in_read(ret, fd, e);
 	if (rc == 0) {

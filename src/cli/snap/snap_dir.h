@@ -8,6 +8,9 @@
 #ifndef CLI_SNAP_DIR_H
 #define CLI_SNAP_DIR_H
 
+#include <limits.h>
+#include <stdio.h>
+
 #include "base/err.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/snap/snap_state.h"
@@ -25,6 +28,20 @@ int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e);
 int snap_dir_finish(struct snap_dir *d, struct err *e);
 /* After begin, whatever came of it: removes what is not in its place. */
 void snap_dir_end(struct snap_dir *d);
+
+#define SNAP_DIR_STATE "state"
+#define SNAP_DIR_MEMORY "memory"
+#define SNAP_DIR_DESCRIPTION "snapshot.json"
+#define SNAP_DIR_FILES 3u
+
+/* The path of its file n, 0..SNAP_DIR_FILES - 1, cut where it does not fit. */
+static inline void snap_dir_file(const char *path, unsigned n, char ret[static PATH_MAX])
+{
+	static const char *const all[SNAP_DIR_FILES] = {
+		SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_DESCRIPTION};
+
+	(void)snprintf(ret, PATH_MAX, "%s/%s", path, all[n]);
+}
 
 /* Reads and checks what is there: its state, and the size of its memory. 0 or -Exxx. */
 int snap_dir_read(const char *path, struct snap_in *ret, struct err *e);
