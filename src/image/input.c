@@ -154,35 +154,30 @@ static int look(struct img_in *in, struct err *e)
 	return 0;
 }
 
-/* Somebody has a FIFO open for writing. Takes nothing out of it. 1, 0, or -errno. */
-static int has_writer(int fd)
+/* Somebody has a FIFO open for writing, or that is not to be found out. Takes nothing out of it. */
+static bool has_writer(int fd)
 {
-	int ends[2], rc;
+	int ends[2];
 	ssize_t n;
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -errno;
+		return true;
 	n = tee(fd, ends[1], 1, SPLICE_F_NONBLOCK);
-	rc = n < 0 && errno != EAGAIN ? -errno : n != 0;
 	close(ends[0]);
 	close(ends[1]);
-	return rc;
+	return n != 0;
 }
 
 /* Without O_NONBLOCK opening it would wait, without an end. */
 static int wait_for_writer(const struct img_in *in, struct err *e)
 {
-	int rc = 0;
-
-	for (unsigned i = 0; rc == 0 && i < FIFO_TRIES; i++) {
-		if (i > 0)
-			(void)poll(NULL, 0, FIFO_PAUSE_MS);
-		rc = has_writer(in->fd);
+	for (unsigned i = 0; i < FIFO_TRIES; i++) {
+		if (has_writer(in->fd))
+			return 0;
+		(void)poll(NULL, 0, FIFO_PAUSE_MS);
 	}
-	if (rc < 0)
-		return err_sys(e, rc, "cannot read %s", in->path);
-	return rc == 1 ? 0 : err_set(e, -ENXIO, "cannot read %s: a FIFO that nobody writes to; "
-				     "start its writer first, or name a file", in->path);
+	return err_set(e, -ENXIO, "cannot read %s: a FIFO that nobody writes to; start its writer "
+		       "first, or name a file", in->path);
 }
 
 /* A Cloud Hypervisor snapshot's folder is named for the file in it. */

@@ -152,9 +152,9 @@ static int give_name(const struct img_out *o)
 	/* Nobody's file is replaced that was made meanwhile. */
 	if (renameat2(AT_FDCWD, o->temporary, AT_FDCWD, o->path, RENAME_NOREPLACE) == 0)
 		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
+	if (errno != EINVAL && errno != ENOSYS && errno != EPERM)
 		return -errno;
-	/* A file system that cannot do it in one step. */
+	/* A file system that cannot do it in one step, or a filter that does not let it. */
 	if (link(o->temporary, o->path) == 0)
 		return unlink(o->temporary) < 0 ? -errno : 0;
 	if (errno != EPERM && errno != EOPNOTSUPP)

@@ -42,6 +42,31 @@ def node(name, mode="666"):
     return f"mknod -m {mode} /dev/{name} c {os.major(number)} {os.minor(number)}; "
 
 
+class Names(unittest.TestCase):
+    """Who may not put a file into its place in one step does it in two."""
+
+    def refused(self, folder, call, code, *words, **options):
+        return subprocess.run([REFUSE, str(call), str(code), ASYNCPF, *words], cwd=folder,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False, timeout=60, **options)
+
+    def test_renameat2(self):
+        for code in (errno.ENOSYS, errno.EPERM):
+            with self.subTest(code=code), tempfile.TemporaryDirectory() as folder:
+                pathlib.Path(folder, "mem").write_bytes(bytes(8192))
+                done = self.refused(folder, 316, code, "image", "pack", "mem", "out")
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                with subprocess.Popen(
+                        [ASYNCPF, "run", "--local", "--kernel", KERNEL, "--memory", "16M",
+                         "--cmdline", "spin", "--control", "vm"], cwd=folder,
+                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as vm:
+                    vm.stdout.readline()
+                    done = self.refused(folder, 316, code, "snapshot", "--control", "vm", "snap")
+                    vm.kill()
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertEqual(sorted(os.listdir(folder)), ["mem", "out", "snap", "vm"])
+
+
 class Host(unittest.TestCase):
     """self.dev: what makes the devices; self.around: what stands before the program."""
     maxDiff = None

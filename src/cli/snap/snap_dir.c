@@ -151,6 +151,19 @@ static int describe(struct snap_dir *d, struct err *e)
 	return rc;
 }
 
+/*
+ * Whoever has made something there meanwhile keeps it; but for an empty folder, where a file system
+ * or a filter does not let it be done in one step. 0, or -1 with errno.
+ */
+static int give_name(const struct snap_dir *d)
+{
+	if (renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->path, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS && errno != EPERM)
+		return -1;
+	return rename(d->temp, d->path);
+}
+
 int snap_dir_finish(struct snap_dir *d, struct err *e)
 {
 	int rc = describe(d, e);
@@ -162,8 +175,7 @@ int snap_dir_finish(struct snap_dir *d, struct err *e)
 		rc = err_sys(e, -errno, "cannot write %.150s", d->temp);
 	if (rc < 0)
 		return rc;
-	/* Whoever has made something there meanwhile keeps it. */
-	if (renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->path, RENAME_NOREPLACE) < 0)
+	if (give_name(d) < 0)
 		return err_sys(e, -errno, "cannot put it in its place: %.150s", d->path);
 	free(d->temp);
 	d->temp = NULL;
