@@ -146,14 +146,19 @@ def use_command(root, version, kvm):
     if said != ["asyncpf", version]:
         raise Failure(f"asyncpf --version: {said}, not {version}")
     root.run("/usr/libexec/asyncpf/lab --help")
-    root.run("zcat /usr/share/man/man1/asyncpf-run.1.gz | grep -q resident-max")
+    verbs = re.findall(r"^  (\w+) ", root.run("asyncpf --help"), re.M)
+    for verb in verbs:
+        root.run(f"zcat /usr/share/man/man1/asyncpf-{verb}.1.gz | grep -q 'asyncpf {verb}'")
+    (root.folder / "try/memory").write_bytes(os.urandom(1 << 20))
+    root.run("cd /try && asyncpf image pack memory memory.zst && asyncpf image verify memory.zst")
     completed = root.run("bash -c '. /usr/share/bash-completion/bash_completion; "
                          "_completion_loader asyncpf; complete -p asyncpf'")
     if "asyncpf" not in completed:
         raise Failure(f"completion: {completed}")
-    say("asyncpf --version, its lab, a page of its manual, completion")
+    say(f"asyncpf --version, its lab, image, completion, the manual of {' '.join(verbs)}")
     if kvm:
-        table = root.run("asyncpf demo --runs user:int --pages 256 --tasks 16")
+        table = root.run("cd /try && asyncpf demo --runs user:int --pages 256 --tasks 16 "
+                         "--trace trace.json && asyncpf report trace.json && test -s trace.html")
         row = re.search(r"^user:int .* yes$", table, re.M)
         if not row:
             raise Failure(f"asyncpf demo: no verified row of user:int\n{table}")
