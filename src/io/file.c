@@ -43,6 +43,52 @@ static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct e
 	return 0;
 }
 
+/* All zeroes where the kernel does not tell. */
+static struct ioq_version version_of(int fd)
+{
+	struct statx st;
+
+	/* Never over a network: what is known here has to do. */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+		  STATX_SIZE | STATX_MTIME | STATX_CTIME, &st) != 0)
+		return (struct ioq_version){.size = 0};
+	return (struct ioq_version){
+		.size = st.stx_size,
+		.seconds = {st.stx_mtime.tv_sec, st.stx_ctime.tv_sec},
+		.ns = {st.stx_mtime.tv_nsec, st.stx_ctime.tv_nsec},
+	};
+}
+
+bool ioq_file_unchanged(void *ctx, const struct io_file *file)
+{
+	struct ioq_version now = version_of(file->fd);
+
+	(void)ctx;
+	return now.size == file->version.size && now.seconds[0] == file->version.seconds[0] &&
+	       now.seconds[1] == file->version.seconds[1] && now.ns[0] == file->version.ns[0] &&
+	       now.ns[1] == file->version.ns[1];
+}
+
+int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_from,
+		  uint64_t *ret_to)
+{
+	off_t from = lseek(file->fd, (off_t)off, SEEK_HOLE), to;
+	uint64_t size = file->version.size;
+
+	(void)ctx;
+	if (from < 0)
+		return -errno;
+	/* Behind each file's end there is one. */
+	if ((uint64_t)from >= size)
+		return -ENXIO;
+	to = lseek(file->fd, from, SEEK_DATA);
+	if (to < 0 && errno != ENXIO)
+		return -errno;
+	*ret_from = (uint64_t)from;
+	*ret_to = to < 0 ? size : (uint64_t)to;
+	return 0;
+}
+
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		  struct err *e)
 {
@@ -63,6 +109,8 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 		free(file);
 		return rc;
 	}
+	/* First: a change from here on is noticed. */
+	file->version = version_of(file->fd);
 	rc = ioq_file_check(file->fd, path, ret_size, e);
 	if (rc < 0) {
 		(void)close(file->fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to src/io: an open file. The functions are the entries `open`, `load`,
- * `uncached` and `close` of port/io.h, which says what they do; ctx is not used.
+ * Private to src/io: an open file. The functions are the entries `open`, `load`, `hole`,
+ * `unchanged`, `uncached` and `close` of port/io.h, which says what they do; ctx is not used.
  */
 #ifndef IO_FILE_H
 #define IO_FILE_H
@@ -14,8 +14,16 @@
 
 #define IOQ_HITS_ONE 4096u
 
+/* What changes with a file's content. */
+struct ioq_version {
+	uint64_t size;
+	int64_t seconds[2]; /* of the last change of the content, and of anything */
+	uint32_t ns[2];
+};
+
 struct io_file {
 	int fd;
+	struct ioq_version version; /* when it was opened */
 	int direct_fd;         /* the same file by O_DIRECT; -1: not to be had, or not wanted */
 	uint32_t direct_align; /* of offset, length and address for it; 0: there is none */
 	bool uncached;         /* what goes through fd is dropped from the page cache afterwards */
@@ -30,6 +38,11 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 
 int ioq_file_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
 		  size_t len, struct err *e);
+
+int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_from,
+		  uint64_t *ret_to);
+
+bool ioq_file_unchanged(void *ctx, const struct io_file *file);
 
 /* Blocks. No request on the file may be outstanding. */
 void ioq_file_uncached(void *ctx, struct io_file *file);

@@ -445,6 +445,8 @@ struct io ioq_io(struct ioq *q)
 	static const struct io_ops ops = {
 		.open = ioq_file_open,
 		.load = ioq_file_load,
+		.hole = ioq_file_hole,
+		.unchanged = ioq_file_unchanged,
 		.uncached = ioq_file_uncached,
 		.close = ioq_file_close,
 		.read = ioq_read,

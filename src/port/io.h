@@ -56,6 +56,18 @@ struct io_ops {
 	 * caller's buffers, as far as the file system lets that be arranged. Blocks. Cannot fail.
 	 */
 	void (*uncached)(void *ctx, struct io_file *file);
+	/*
+	 * The first hole at off or behind it, which reads as zeroes: [*ret_from, *ret_to), where
+	 * *ret_to may be the file's end. -Exxx: there is none, or the file system cannot say.
+	 * Blocks. NULL: nobody can.
+	 */
+	int (*hole)(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_from,
+		    uint64_t *ret_to);
+	/*
+	 * By size and times of the last changes, as far as they are known here, the file is what it
+	 * was when it was opened. Never blocks. There is one where there is `hole`.
+	 */
+	bool (*unchanged)(void *ctx, const struct io_file *file);
 	/* Closes; no request on the file may be outstanding. NULL is harmless. */
 	void (*close)(void *ctx, struct io_file *file);
 	/*

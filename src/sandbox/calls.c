@@ -119,6 +119,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(mincore, NONE, API),
 	CALL(pread64, NONE, API),
 	CALL(preadv2, NONE, API),
+	CALL(statx, NONE, API), /* is a sparse file what it was? */
 	CALL(read, M | S | G | C | D | N, API),
 	CALL(timerfd_settime, NONE, API),
 

@@ -2,7 +2,9 @@
 /*
  * Source of a file's own bytes, through port/io.h. Decides what a short read means:
  * the rest is asked for; if there is none, the file has shrunk under us, which is an
- * error and not a page of zeroes. Owns the file, unless it is lent, and a fixed pool of requests.
+ * error and not a page of zeroes. What was a hole when the file was opened is zeroes without a
+ * read, for as long as nobody has changed the file. Owns the file, unless it is lent, the map of
+ * holes and a fixed pool of requests.
  * Threads: port/source.h. Test: tests/unit/source_file_test.c.
  */
 #include <errno.h>
@@ -10,6 +12,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "source/holes.h"
 #include "source/scheme.h"
 
 /* Largest piece that port/io.h takes at once. */
@@ -30,6 +33,7 @@ struct file_src {
 	struct io_file *file;
 	bool lent;  /* the file is its opener's to close */
 	char *path; /* for messages */
+	struct holes holes;
 	struct file_read *pool;
 	struct file_read *free;
 };
@@ -91,6 +95,17 @@ static void file_io_done(struct io_req *io_rd, int res)
 	file_end(fr, &why);
 }
 
+static bool file_has_hole(struct file_src *f, const struct src_read *rd)
+{
+	if (!holes_cover(&f->holes, rd->offset, rd->len))
+		return false;
+	if (f->io.ops->unchanged(f->io.ctx, f->file))
+		return true;
+	/* Something may be there now, or the file may end before: reads tell. */
+	holes_drop(&f->holes);
+	return false;
+}
+
 static void file_read(struct src *s, struct src_read *rd)
 {
 	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
@@ -98,6 +113,11 @@ static void file_read(struct src *s, struct src_read *rd)
 
 	ASSERT(fr); /* env->reads_max */
 	ASSERT(rd->len > 0 && rd->offset <= s->size && rd->len <= s->size - rd->offset);
+	if (file_has_hole(f, rd)) {
+		memset(rd->buf, 0, rd->len);
+		rd->done(rd, NULL);
+		return;
+	}
 	f->free = fr->next_free;
 	fr->rd = rd;
 	fr->got = 0;
@@ -131,6 +151,7 @@ static void file_close(struct src *s)
 
 	if (!f->lent)
 		f->io.ops->close(f->io.ctx, f->file);
+	holes_drop(&f->holes);
 	free(f->pool);
 	free(f->path);
 	free(f);
@@ -184,6 +205,7 @@ int src_file_open(const char *path, const struct src_env *env, struct src **ret,
 	}
 	if (env->uncached)
 		f->io.ops->uncached(f->io.ctx, f->file);
+	holes_find(&f->holes, &f->io, f->file, f->src.size, &env->clock);
 	*ret = &f->src;
 	return 0;
 }
@@ -202,21 +224,36 @@ int src_file_lend(struct io_file *file, uint64_t size, const char *path, const s
 	return 0;
 }
 
+static int file_scheme_direct(const struct uri *u, uint64_t *ret, struct err *e)
+{
+	*ret = 0;
+	return uri_number(u, "direct", 0, 1, ret, e);
+}
+
 static int file_scheme_check(const struct uri *u, struct err *e)
 {
+	uint64_t direct;
+
 	if (!*u->path)
 		return err_set(e, -EINVAL, "source URI: file: needs a path, as in file:image.raw");
-	return 0;
+	return file_scheme_direct(u, &direct, e);
 }
 
 static int file_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
 			    struct src **ret, struct err *e)
 {
+	struct src_env here = *env;
+	uint64_t direct;
+	int rc = file_scheme_direct(u, &direct, e);
+
 	(void)inner;
-	return src_file_open(u->path, env, ret, e);
+	if (rc < 0)
+		return rc;
+	here.uncached |= direct != 0;
+	return src_file_open(u->path, &here, ret, e);
 }
 
-static const char *const file_keys[] = {NULL};
+static const char *const file_keys[] = {"direct", NULL};
 
 const struct src_scheme src_file_scheme = {
 	.name = "file",

@@ -113,8 +113,8 @@ static int src_unknown_key(const struct src_plan *p, const char *key, struct err
 		for (const char *const *k = p->chain[i]->keys; *k; k++)
 			words_add(&w, *k, "");
 	}
-	return err_set(e, -EINVAL, "source URI: nobody here takes the key '%.40s'; %s%s", key,
-		       w.len ? "there are " : "no keys exist for ", w.len ? w.text : "this scheme");
+	return err_set(e, -EINVAL, "source URI: nobody here takes the key '%.40s'; there are %s",
+		       key, w.text);
 }
 
 static int src_plan_keys(const struct src_plan *p, struct err *e)

@@ -3,7 +3,7 @@
  * Page sources: opening one by URI, or part by part. What a source does once it is
  * open is port/source.h. Tests: tests/unit/source_test.c, source_file_test.c.
  *
- *   file:PATH   a raw image
+ *   file:PATH   a raw image; direct=1: past the page cache
  *   zero:       zeroes; size=64M
  *   zst:PATH    zstd frames with a seek table, decompressed; also zst+file:PATH;
  *               zst-cache=16M, manifest=FILE

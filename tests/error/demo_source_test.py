@@ -108,7 +108,7 @@ class Source(DemoTest):
     def test_wrong_wrapper_is_wrong_usage(self):
         for wrap, why in (
                 ("fault?fault-error-when=1", "source URI: nobody here takes the key "
-                 "'fault-error-when'; there are us, .*, fault-hang-ms"),
+                 "'fault-error-when'; there are us, .*, fault-hang-ms, direct"),
                 ("fault?fault-error-at=0", "source URI: fault-error-at=0: not a number from 1 to "
                  "4294967295; see docs/sources.md"),
                 ("fault", "source URI: fault injects nothing: .*; see docs/sources.md"),

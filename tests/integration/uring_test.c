@@ -16,8 +16,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "source/source.h"
-
 /* Interposed. */
 
 static int refuse_submit;      /* this error ... */
@@ -323,57 +321,6 @@ static void block_device_has_its_size(void **state)
 	bed_wait(&b, 1);
 	check_content(&b.rq[0], FILE_BYTES - READ_BYTES);
 	b.io.ops->close(b.io.ctx, file);
-	bed_fini(&b);
-}
-
-/* A read through the page source on top. */
-struct source_request {
-	struct src_read rd;
-	struct bed *bed;
-	struct err why; /* code 0: all is well */
-};
-
-static void source_done(struct src_read *rd, const struct err *why)
-{
-	struct source_request *sr = CONTAINER_OF(rd, struct source_request, rd);
-
-	if (why)
-		sr->why = *why;
-	sr->bed->ends++;
-}
-
-/* The file shrinks between open and read, to the middle of what is read. */
-static void truncated_file_is_an_error(void **state)
-{
-	struct src_env env = {.reads_max = 1};
-	struct source_request sr;
-	char expect[ERR_TEXT_MAX];
-	struct src *src;
-	struct bed b;
-
-	(void)state;
-	bed_init(&b, 4);
-	env.io = b.io;
-	assert_int_equal(src_file_open(b.path, &env, &src, NULL), 0);
-	for (int shrunk = 0; shrunk < 2; shrunk++) {
-		sr = (struct source_request){
-			.rd = {.offset = 4096, .buf = b.bufs, .len = 2 * READ_BYTES,
-			       .done = source_done},
-			.bed = &b,
-		};
-		b.ends = 0;
-		if (shrunk)
-			assert_int_equal(truncate(b.path, 5000), 0);
-		src->ops->read(src, &sr.rd);
-		bed_flush(&b);
-		bed_reap(&b);
-		bed_wait(&b, 1);
-		assert_int_equal(sr.why.code, shrunk ? -EIO : 0);
-	}
-	snprintf(expect, sizeof(expect), "%s ended at byte 5000 although it had %u when it was "
-		 "opened", b.path, FILE_BYTES);
-	assert_string_equal(sr.why.text, expect);
-	src_close(src);
 	bed_fini(&b);
 }
 
@@ -719,7 +666,6 @@ int main(void)
 		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),
 		cmocka_unit_test(what_may_be_opened),
 		cmocka_unit_test(block_device_has_its_size),
-		cmocka_unit_test(truncated_file_is_an_error),
 		cmocka_unit_test(close_ends_what_is_outstanding),
 		cmocka_unit_test(every_depth_opens),
 	};

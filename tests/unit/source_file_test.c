@@ -14,6 +14,11 @@
 
 #include "source_fixture.h"
 
+/* Answers of the fake's hole(); the last has to == 0. */
+struct fake_hole {
+	uint64_t from, to;
+};
+
 struct fake_io {
 	struct fixture fx;
 	struct io_req *rd; /* the one outstanding read */
@@ -21,6 +26,12 @@ struct fake_io {
 	void *buf;
 	size_t len;
 	unsigned reads, cancels, opens, closes;
+	const struct fake_hole *holes; /* NULL: it has none */
+	uint64_t every; /* else: a hole of a page in as many bytes, without end; 0: no */
+	uint64_t look_ns; /* how long each takes then */
+	unsigned looks;
+	bool changed;
+	uint64_t size; /* 0: 1000 */
 };
 
 /* Any address will do: file.c may not look inside. */
@@ -39,7 +50,7 @@ static int fake_open(void *ctx, const char *path, struct io_file **ret_file, uin
 	assert_string_equal(path, "a file");
 	fi->opens++;
 	*ret_file = fake_file(fi);
-	*ret_size = 1000;
+	*ret_size = fi->size ? fi->size : 1000;
 	return 0;
 }
 
@@ -48,6 +59,35 @@ static void fake_close(void *ctx, struct io_file *file)
 	struct fake_io *fi = ctx;
 
 	fi->closes += file != NULL;
+}
+
+static int fake_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_from,
+		     uint64_t *ret_to)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(file, fake_file(fi));
+	fi->looks++;
+	if (fi->every) {
+		*ret_from = align_up(off, fi->every);
+		*ret_to = *ret_from + PAGE_BYTES;
+		fi->fx.now_ns += fi->look_ns;
+		return 0;
+	}
+	if (!fi->holes || !fi->holes->to)
+		return -ENXIO;
+	*ret_from = fi->holes->from;
+	*ret_to = fi->holes->to;
+	fi->holes++;
+	return 0;
+}
+
+static bool fake_unchanged(void *ctx, const struct io_file *file)
+{
+	const struct fake_io *fi = ctx;
+
+	(void)file;
+	return !fi->changed;
 }
 
 static void fake_read(void *ctx, struct io_file *file, struct io_req *rd, uint64_t off, void *buf,
@@ -82,18 +122,32 @@ static void fake_answer(struct fake_io *fi, int res)
 	rd->done(rd, res);
 }
 
-static void fake_init(struct fake_io *fi)
+static void fake_init_again(struct fake_io *fi)
 {
 	static const struct io_ops ops = {
 		.open = fake_open, .close = fake_close, .read = fake_read, .cancel = fake_cancel,
+		.hole = fake_hole, .unchanged = fake_unchanged,
 	};
 
-	memset(fi, 0, sizeof(*fi));
 	fixture_init(&fi->fx);
 	fi->fx.env.io = (struct io){.ops = &ops, .ctx = fi};
 	fi->fx.env.reads_max = 1;
 	assert_int_equal(src_open("file:a%20file", &fi->fx.env, &fi->fx.src, NULL), 0);
-	assert_true(fi->fx.src->size == 1000);
+	assert_true(fi->fx.src->size == (fi->size ? fi->size : 1000));
+}
+
+static void fake_init(struct fake_io *fi)
+{
+	memset(fi, 0, sizeof(*fi));
+	fake_init_again(fi);
+}
+
+static void fake_init_sparse(struct fake_io *fi, uint64_t size, const struct fake_hole *holes)
+{
+	memset(fi, 0, sizeof(*fi));
+	fi->size = size;
+	fi->holes = holes;
+	fake_init_again(fi);
 }
 
 static void fake_fini(struct fake_io *fi)
@@ -274,6 +328,110 @@ static void open_failure_comes_through_a_stack(void **state)
 	fake_fini(&fi);
 }
 
+/* Reads 64 bytes; true: without the file. */
+static bool reads_hole(struct fake_io *fi, uint64_t offset)
+{
+	unsigned reads = fi->reads;
+	struct request rq;
+
+	request_init(&rq, &fi->fx, offset, 64);
+	memset(rq.buf, 0xaa, 64);
+	request_read(&rq);
+	if (fi->reads > reads) {
+		fake_answer(fi, 64);
+		assert_int_equal(rq.done, 1);
+		return false;
+	}
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(rq.code, 0);
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(rq.buf[i], 0);
+	return true;
+}
+
+static void a_hole_needs_no_read(void **state)
+{
+	static const struct fake_hole holes[] = {
+		{0, 4096}, {8192, 8192 + 512}, {16384, 40960}, {65536, 1 << 20}, {0, 0}};
+	struct fake_io fi;
+
+	(void)state;
+	/* The last reaches beyond the size that was told. */
+	fake_init_sparse(&fi, 100000, holes);
+	assert_true(reads_hole(&fi, 0));
+	assert_true(reads_hole(&fi, 4096 - 64));
+	assert_false(reads_hole(&fi, 4096 - 63));
+	assert_false(reads_hole(&fi, 4096));
+	/* Smaller than a page: not worth a place. */
+	assert_false(reads_hole(&fi, 8192));
+	assert_false(reads_hole(&fi, 16383));
+	assert_true(reads_hole(&fi, 16384));
+	assert_true(reads_hole(&fi, 40960 - 64));
+	assert_false(reads_hole(&fi, 40960));
+	assert_true(reads_hole(&fi, 100000 - 64));
+	fake_fini(&fi);
+}
+
+/* What is written into a hole later, and an end that has come nearer, are for the file to tell. */
+static void a_changed_file_is_read(void **state)
+{
+	static const struct fake_hole holes[] = {{0, 8192}, {0, 0}};
+	struct fake_io fi;
+
+	(void)state;
+	fake_init_sparse(&fi, 8192, holes);
+	assert_true(reads_hole(&fi, 100));
+	fi.changed = true;
+	assert_false(reads_hole(&fi, 100));
+	/* For good: its times may be set back. */
+	fi.changed = false;
+	assert_false(reads_hole(&fi, 100));
+	fake_fini(&fi);
+}
+
+static void a_file_system_that_leads_nowhere(void **state)
+{
+	static const struct fake_hole rows[][3] = {
+		{{16384, 32768}, {0, 8192}, {0, 0}},         /* backwards */
+		{{16384, 32768}, {32768, 32768}, {0, 0}},    /* empty: it would never end */
+		{{16384, 32768}, {1 << 20, 2 << 20}, {0, 0}}, /* behind the end */
+	};
+	struct fake_io fi;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		fake_init_sparse(&fi, 100000, rows[i]);
+		assert_int_equal(fi.looks, 2);
+		assert_true(reads_hole(&fi, 16384));
+		assert_false(reads_hole(&fi, 0));
+		assert_false(reads_hole(&fi, 40960));
+		fake_fini(&fi);
+	}
+}
+
+static void there_are_holes_without_end(void **state)
+{
+	struct fake_io fi;
+
+	(void)state;
+	memset(&fi, 0, sizeof(fi));
+	fi.size = 1ull << 50;
+	fi.every = 8192;
+	fi.look_ns = NS_PER_US;
+	fake_init_again(&fi);
+	assert_int_equal(fi.looks, 32768);
+	assert_true(reads_hole(&fi, 32767 * 8192ull));
+	assert_false(reads_hole(&fi, 32768 * 8192ull));
+	fake_fini(&fi);
+	/* A slow file system is not asked for long. */
+	fi.opens = fi.closes = fi.looks = 0;
+	fi.look_ns = 10 * NS_PER_MS;
+	fake_init_again(&fi);
+	assert_int_equal(fi.looks, 20);
+	assert_true(reads_hole(&fi, 0));
+	fake_fini(&fi);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +443,10 @@ int main(void)
 		cmocka_unit_test(cancel_ends_a_read_in_pieces),
 		cmocka_unit_test(done_may_read_again),
 		cmocka_unit_test(open_failure_comes_through_a_stack),
+		cmocka_unit_test(a_hole_needs_no_read),
+		cmocka_unit_test(a_changed_file_is_read),
+		cmocka_unit_test(a_file_system_that_leads_nowhere),
+		cmocka_unit_test(there_are_holes_without_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

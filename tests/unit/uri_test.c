@@ -170,7 +170,7 @@ static void bad_uris_are_told_what_is_wrong(void **state)
 		{"delay+delay+file:x?us=1", "scheme 'delay' stands twice"},
 		{"a+a+a+a+a+a+a+a+a:x", "more than 8 schemes"},
 		{"file:", "needs a path"},
-		{"file:?a=b", "takes the key 'a'; no keys exist for this scheme"},
+		{"file:?a=b", "takes the key 'a'; there are direct"},
 		{"file:x%4", "'%4' is not %XX"},
 		{"file:x%zz", "'%zz' is not %XX"},
 		{"file:x%", "'%' is not %XX"},
