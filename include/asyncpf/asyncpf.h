@@ -195,9 +195,10 @@ struct apf_config {
 	int sigbus_handler;
 	/*
 	 * Who goes through memory in even steps, forwards or backwards, block by block or with
-	 * gaps, is read ahead for: up to so many bytes, of a step's block each, and never with more
-	 * than half of queue_depth. What comes is made visible at once, or, with swap, when it is
-	 * touched. Several at a time are told apart. 0, the default: each fault fetches its block.
+	 * gaps, is read ahead for: up to so many bytes, as far as the source's latency and rate
+	 * make worth while, neighbours in one read of at most 2 MiB, and never with more than half
+	 * of queue_depth. What comes is made visible at once, or, with swap, when it is touched.
+	 * Several at a time are told apart. 0, the default: each fault fetches its block.
 	 */
 	uint32_t read_ahead_bytes;
 	enum apf_io io;

@@ -5,7 +5,8 @@
  * waiters hang on it. Reads in flight are bounded by queue_depth; beyond that they
  * wait in one queue per vCPU, served in turn, so that a vCPU that faults a lot does
  * not starve the others. Before those goes what a vCPU waits for that cannot run another
- * task meanwhile: kernel mode, or KVM in the middle of an instruction.
+ * task meanwhile: kernel mode, or KVM in the middle of an instruction; behind them what nobody
+ * waits for yet (ahead.c), of which neighbours are one read.
  *
  * A failed read is repeated with a growing delay; past the limit, or when a source
  * does not answer in time, the VM is paused and nothing is lost: hst_resume goes on.
@@ -21,7 +22,6 @@
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/fetch.h"
-#include "host/stream.h"
 #include "host/trace.h"
 #include "host/trouble.h"
 
@@ -88,6 +88,10 @@ void fetch_queue(struct hst_fetch *f)
 		list_append(&f->h->urgent.fetches, &f->link);
 		return;
 	}
+	if (f->rank != SRC_DEMAND) {
+		ahead_queue(f);
+		return;
+	}
 	list_append(&f->h->queues[f->owner].fetches, &f->link);
 	turn_append(f->h, &f->h->queues[f->owner]);
 }
@@ -133,7 +137,6 @@ static void read_failed(struct hst_fetch *f, const struct err *why)
 {
 	struct hst *h = f->h;
 
-	h->stats.read_errors++;
 	if (is_unwanted(f)) {
 		fetch_give_up(f);
 		return;
@@ -160,26 +163,23 @@ static bool is_sound(const struct hst_fetch *f, struct err *ret_why)
 	return false;
 }
 
-static void read_done(struct src_read *rd, const struct err *why)
+/* Of several that were read together each ends by itself; a failure may be another's. */
+static void read_ended(struct hst_fetch *f, const struct err *why, bool several)
 {
-	struct hst_fetch *f = CONTAINER_OF(rd, struct hst_fetch, rd);
 	struct hst *h = f->h;
 	enum hst_fetch_state was = f->state;
+	bool follows = f->follows;
 	struct err unsound;
 
 	ASSERT(was == HST_FETCH_READING || was == HST_FETCH_STUCK || was == HST_FETCH_CANCELLED);
-	timer_cancel(&h->timers, &f->timer);
-	h->in_flight--;
-	trace_blocks(h, APF_TRACE_READ_END, f->block, 1, why ? (uint32_t)-why->code : 0);
-	if (h->stopping)
-		return;
-	if (!why && !is_sound(f, &unsound))
+	f->follows = false;
+	if (!why && !is_sound(f, &unsound)) {
+		h->stats.read_errors++;
 		why = &unsound;
+		several = false;
+	}
 	if (!why) {
-		h->stats.read_bytes += rd->len;
-		h->read_ns += (hst_now(h) - f->issued_ns) / 16 - h->read_ns / 16;
-		if (f->backing && !f->sampled)
-			grace_sample(&f->backing->grace, hst_now(h) - f->issued_ns);
+		h->stats.read_bytes += f->rd.len;
 		if (is_unwanted(f) && h->cfg.evict)
 			fetch_to_standby(f);
 		else
@@ -187,11 +187,52 @@ static void read_done(struct src_read *rd, const struct err *why)
 	} else if (was == HST_FETCH_CANCELLED) {
 		f->tries = 0;
 		fetch_queue(f);
+	} else if (several && !is_unwanted(f)) {
+		h->stats.read_retries++;
+		f->rank = SRC_DEMAND;
+		fetch_queue(f);
 	} else {
 		read_failed(f, why);
 	}
-	if (was != HST_FETCH_READING)
+	if (was != HST_FETCH_READING && !follows)
 		trouble_end(h);
+}
+
+static void took(struct hst *h, struct hst_fetch *f, uint64_t bytes, bool several)
+{
+	uint64_t ns = hst_now(h) - f->issued_ns;
+
+	h->read_ns += ns / 16 - h->read_ns / 16;
+	pace_sample(&f->backing->pace, bytes, several, ns);
+	if (!f->sampled && !several)
+		grace_sample(&f->backing->grace, ns);
+}
+
+static void read_done(struct src_read *rd, const struct err *why)
+{
+	struct hst_fetch *f = CONTAINER_OF(rd, struct hst_fetch, rd), *next;
+	struct hst *h = f->h;
+	bool several = hst_fetch_next(f) != NULL;
+	uint64_t bytes = rd->len;
+	uint32_t count = 0;
+
+	timer_cancel(&h->timers, &f->timer);
+	h->in_flight--;
+	for (next = f; next; next = hst_fetch_next(next))
+		count++;
+	trace_blocks(h, APF_TRACE_READ_END, f->block, count, why ? (uint32_t)-why->code : 0);
+	if (h->stopping)
+		return;
+	h->stats.read_errors += why && f->state != HST_FETCH_CANCELLED;
+	if (!why)
+		took(h, f, bytes, several);
+	/* It was all of theirs. */
+	if (several)
+		rd->len = 1u << h->cfg.block_shift;
+	for (; f; f = next) {
+		next = hst_fetch_next(f);
+		read_ended(f, why, several);
+	}
 	fetch_dispatch(h);
 }
 
@@ -207,6 +248,8 @@ static void fetch_timer(struct timer *tm, uint64_t now_ns)
 		fetch_dispatch(f->h);
 	} else if (f->state == HST_FETCH_READING) {
 		f->h->stats.read_timeouts++;
+		for (struct hst_fetch *n = hst_fetch_next(f); n; n = hst_fetch_next(n))
+			n->state = HST_FETCH_STUCK;
 		fetch_trouble(f, HST_FETCH_STUCK, NULL);
 	}
 }
@@ -232,7 +275,7 @@ struct ram_backing *fetch_backing(struct hst *h, uint32_t block)
 	return block_is(h, block, BLOCK_ZEROES) ? NULL : ram_backing_at(&h->ram, off);
 }
 
-static void around(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end)
+void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end)
 {
 	uint32_t count = (uint32_t)max_u64(AROUND_BYTES >> h->cfg.block_shift, 1);
 	const struct ram_region *r;
@@ -273,7 +316,7 @@ static void fill(struct hst_fetch *f)
 	uint32_t start, end;
 	bool alone = block_is(h, f->block, BLOCK_SEEN) || !h->cfg.evict;
 
-	around(h, f->block, &start, &end);
+	fetch_near(h, f->block, &start, &end);
 	fill_one(f, f->block);
 	while (!alone && f->first > start && budget_room(h) && is_untouched(h, f->first - 1)) {
 		fill_one(f, --f->first);
@@ -287,38 +330,67 @@ static void fill(struct hst_fetch *f)
 	fetch_filled(f);
 }
 
-static void fetch_issue(struct hst_fetch *f)
+bool fetch_prepare(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
 	struct ram_backing *b = f->backing = fetch_backing(h, f->block);
 	roff_t off;
 	uint64_t len;
 
-	if (!f->charged)
-		budget_charge(h, f->ahead);
-	f->charged = true;
 	hst_block_range(h, f->block, &off, &len);
 	len = b ? fetch_backed_bytes(b, off, len) : 0;
-	if (len == 0) {
-		fill(f);
-		return;
-	}
+	if (len == 0)
+		return false;
 	f->rd = (struct src_read){
 		.offset = b->src_offset + (off.v - b->roff.v),
 		.buf = h->mem.alias + off.v,
 		.len = (uint32_t)len,
 		.urgent = f->urgent,
-		.late = grace_expects_late(&b->grace),
+		.rank = f->rank,
 		.done = read_done,
 	};
-	f->state = HST_FETCH_READING;
-	f->issued_ns = hst_now(h);
+	return true;
+}
+
+/* All that is to be read with it is the source's from now on; it names the first. */
+static void begin_read(struct hst_fetch *first)
+{
+	struct hst *h = first->h;
+	uint64_t now = hst_now(h), bytes = 0;
+
+	for (struct hst_fetch *f = first; f; f = hst_fetch_next(f)) {
+		f->state = HST_FETCH_READING;
+		f->issued_ns = now;
+		f->follows = f != first;
+		bytes += f->rd.len;
+	}
+	first->rd.len = (uint32_t)bytes;
+}
+
+static void fetch_issue(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+	roff_t off;
+	uint64_t len;
+
+	if (!f->charged)
+		budget_charge(h, f->ahead);
+	f->charged = true;
+	if (!fetch_prepare(f)) {
+		fill(f);
+		return;
+	}
+	f->link.next = NULL;
+	f = ahead_gather(f);
+	begin_read(f);
+	f->rd.late = grace_expects_late(&f->backing->grace);
 	h->in_flight++;
 	h->stats.reads++;
-	trace(h, APF_TRACE_READ, APF_NOBODY, off, len, f->ahead);
+	hst_block_range(h, f->block, &off, &len);
+	trace(h, APF_TRACE_READ, APF_NOBODY, off, f->rd.len, f->ahead);
 	if (h->cfg.source_timeout_ns != NS_NEVER)
 		timer_arm(&h->timers, &f->timer, f->issued_ns + h->cfg.source_timeout_ns);
-	b->src->ops->read(b->src, &f->rd);
+	f->backing->src->ops->read(f->backing->src, &f->rd);
 }
 
 /* One vCPU after the other, of those that wait. */
@@ -359,9 +431,11 @@ void fetch_dispatch(struct hst *h)
 	if (h->dispatching)
 		return; /* the loop below goes on when this read's done() returns to it */
 	h->dispatching = true;
-	while (h->in_flight < h->cfg.queue_depth && budget_room(h)) {
-		struct hst_fetch *f = next_queued(h);
+	while (h->in_flight < h->cfg.queue_depth) {
+		/* What is read ahead has its room already. */
+		struct hst_fetch *f = budget_room(h) ? next_queued(h) : NULL;
 
+		f = f ? f : ahead_next(h);
 		if (!f)
 			break;
 		fetch_issue(f);
@@ -409,43 +483,22 @@ static void make_urgent(struct hst_fetch *f)
 	}
 }
 
-/* For nobody yet. False: there is no room. */
-static bool read_ahead(struct hst *h, uint32_t block)
+/* Somebody waits for what was to be read ahead: he, and not what is read ahead, decides when. */
+static void make_demand(struct hst_fetch *f, unsigned owner, bool urgent)
 {
-	struct hst_fetch *f;
+	bool queued = f->state == HST_FETCH_QUEUED;
 
-	if (!fetch_spare(h) || h->in_flight >= h->cfg.queue_depth)
-		return false;
-	f = fetch_alloc(h, block, h->cfg.vcpus);
-	f->ahead = true;
-	h->stats.read_ahead++;
-	fetch_queue(f);
-	fetch_dispatch(h);
-	return true;
-}
-
-/*
- * Somebody has to wait for the block. If he goes through memory in even steps, what comes next is
- * read before he is there: all of what waits leaves half of the reads to what is waited for.
- */
-static void follow_stream(struct hst *h, uint32_t block)
-{
-	struct stream *s = stream_touch(&h->streams, block, h->cfg.ahead_max);
-
-	if (!s)
+	if (queued)
+		ahead_leave(f);
+	f->rank = SRC_DEMAND;
+	f->owner = (uint16_t)owner;
+	f->urgent |= urgent;
+	if (!queued)
 		return;
-	for (; s->asked < s->window && h->in_flight < h->cfg.queue_depth / 2; s->asked++) {
-		int64_t at = (int64_t)block + (int64_t)s->stride * (s->asked + 1);
-		roff_t off = {(uint64_t)at << h->cfg.block_shift};
-
-		if (at < 0 || off.v >= h->mem.bytes || !ram_region_at(&h->ram, off))
-			return;
-		if (block_kind(h, (uint32_t)at) != BLOCK_ABSENT ||
-		    !fetch_backing(h, (uint32_t)at))
-			continue;
-		if (!read_ahead(h, (uint32_t)at))
-			return;
-	}
+	/* It may be there before the waiter is linked. */
+	f->ahead = false;
+	fetch_queue(f);
+	fetch_dispatch(f->h);
 }
 
 static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner, bool urgent,
@@ -453,17 +506,21 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 {
 	enum block_kind was = block_kind(h, block);
 	struct hst_fetch *f;
+	bool follow;
 
 	*ret_joined = was == BLOCK_FETCHING;
 	if (*ret_joined) {
 		f = block_fetch(h, block);
+		follow = f->ahead && f->state != HST_FETCH_OFFERED;
 		/* Who sleeps in the kernel for it is no waiter of ours. */
 		if (f->state == HST_FETCH_OFFERED)
 			f->ahead = false;
+		if (f->rank != SRC_DEMAND)
+			make_demand(f, owner, urgent);
 		if (urgent)
 			make_urgent(f);
-		if (f->ahead)
-			follow_stream(h, block);
+		if (follow)
+			ahead_follow(h, block);
 		return f;
 	}
 	ASSERT(was != BLOCK_PRESENT);
@@ -478,11 +535,11 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		fetch_queue(f);
 		fetch_dispatch(h);
 		if (f->backing)
-			follow_stream(h, block);
+			ahead_follow(h, block);
 	} else if (was == BLOCK_STANDBY) {
 		h->stats.rescued++;
 		fetch_filled(f);
-		follow_stream(h, block);
+		ahead_follow(h, block);
 	} else {
 		f->state = HST_FETCH_BEHIND;
 	}
@@ -501,23 +558,7 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
 
 bool fetch_spare(const struct hst *h)
 {
-	return budget_spare(h) && h->free_count > h->fetch_count / 2;
-}
-
-/*
- * What lies around a block that kernel mode waits for is likely to be kernel mode's, too: Linux
- * keeps apart what it cannot move. While it waits the vCPU does nothing else, so that is read
- * along, onto standby: a touch takes no read then, and tells whose it is; what nobody touches
- * goes first, without a write.
- */
-void fetch_around(struct hst *h, uint32_t block)
-{
-	uint32_t at, end;
-
-	for (around(h, block, &at, &end); at < end; at++)
-		if (block_kind(h, at) == BLOCK_ABSENT && block_is(h, at, BLOCK_IN_SWAP) &&
-		    !read_ahead(h, at))
-			return;
+	return budget_spare(h) && h->free_count > (h->fetch_count - h->ahead_fetches) / 2;
 }
 
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views)
@@ -681,7 +722,8 @@ void fetch_resume(struct hst *h)
 			trouble_end(h);
 		} else if (f->state == HST_FETCH_STUCK) {
 			f->state = HST_FETCH_CANCELLED;
-			f->backing->src->ops->cancel(f->backing->src, &f->rd);
+			if (!f->follows)
+				f->backing->src->ops->cancel(f->backing->src, &f->rd);
 		}
 	}
 }
@@ -707,8 +749,8 @@ void fetch_stop(struct hst *h)
 		struct hst_fetch *f = &h->fetches[i];
 
 		refuse(f);
-		if (f->state == HST_FETCH_READING || f->state == HST_FETCH_STUCK ||
-		    f->state == HST_FETCH_CANCELLED)
+		if (!f->follows && (f->state == HST_FETCH_READING || f->state == HST_FETCH_STUCK ||
+				    f->state == HST_FETCH_CANCELLED))
 			f->backing->src->ops->cancel(f->backing->src, &f->rd);
 	}
 }

@@ -21,8 +21,26 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
  * accesses, registers, areas and devices, of which each can have only so many.
  */
 bool fetch_room(const struct hst *h);
-/* Reads what lies around a block that kernel mode waits for, to be on standby. */
+/* ahead.c: reads what lies around a block that kernel mode waits for, to be on standby. */
 void fetch_around(struct hst *h, uint32_t block);
+/*
+ * The same: somebody has to wait for the block. If he goes through memory in even steps, what
+ * comes next is read before he is there.
+ */
+void ahead_follow(struct hst *h, uint32_t block);
+/* The same: queues of what nobody waits for yet, by rank. NULL: none, or none for now. */
+void ahead_queue(struct hst_fetch *f);
+void ahead_leave(struct hst_fetch *f);
+struct hst_fetch *ahead_next(struct hst *h);
+/*
+ * The same: f is about to be read. Its neighbours that are queued alike leave the queue, to be
+ * read with it: a list by `next` in the order of their blocks. Returns the first.
+ */
+struct hst_fetch *ahead_gather(struct hst_fetch *f);
+/* f->backing and f->rd, but for how to read it. False: there is nothing but zeroes. */
+bool fetch_prepare(struct hst_fetch *f);
+/* The blocks of 64 KiB around it, of its region. */
+void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end);
 /* Makes a PRESENT block visible once more; in the guest's view, and in these. */
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views);
 /*

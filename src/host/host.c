@@ -27,9 +27,18 @@ static uint64_t block_count(const struct hst_cfg *cfg, uint64_t ram_end)
 	return (ram_end + (1ull << cfg->block_shift) - 1) >> cfg->block_shift;
 }
 
+/* And for what is read ahead: of the largest depth that a pace asks for. */
+#define AHEAD_FETCHES_MAX 4096u
+
+static uint32_t ahead_fetches(const struct hst_cfg *cfg)
+{
+	return (uint32_t)min_u64(cfg->ahead_max, AHEAD_FETCHES_MAX);
+}
+
 static uint32_t fetch_count(const struct hst_cfg *cfg)
 {
-	return cfg->vcpus * (cfg->faults_max + 1) + HST_OUTSIDE_MAX + KERNEL_FETCHES;
+	return cfg->vcpus * (cfg->faults_max + 1) + HST_OUTSIDE_MAX + KERNEL_FETCHES +
+	       ahead_fetches(cfg);
 }
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
@@ -114,6 +123,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	lay_out(h, cfg, h->mem.bytes, space);
 	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
 	h->fetch_count = fetch_count(cfg);
+	h->ahead_fetches = ahead_fetches(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
 	h->timers.to_lend = HST_SOURCE_TIMERS;
 	block_init(h);

@@ -109,7 +109,7 @@ struct hst_waiter {
 enum hst_fetch_state {
 	HST_FETCH_FREE,
 	HST_FETCH_QUEUED,  /* waits for its turn */
-	HST_FETCH_READING, /* with the source */
+	HST_FETCH_READING, /* with the source, alone or with neighbours: see `follows` */
 	HST_FETCH_BACKOFF, /* failed; tried again when the timer fires */
 	HST_FETCH_FAILED,  /* retries used up: the VM is paused */
 	HST_FETCH_STUCK,   /* with the source for too long: the VM is paused */
@@ -127,7 +127,10 @@ struct hst_fetch {
 	struct hst *h;
 	struct timer timer; /* time-out while READING, delay while BACKOFF */
 	struct list waiters;    /* who came first is first */
-	/* Of its queue, the filled list, what becomes visible with it, or the free list. */
+	/*
+	 * Of its queue, the filled list, what becomes visible with it, what is read with it, or
+	 * the free list.
+	 */
 	struct list_link link;
 	struct ram_backing *backing;
 	uint64_t issued_ns;
@@ -149,6 +152,8 @@ struct hst_fetch {
 	bool charged : 1;      /* the block counts as resident */
 	bool urgent : 1;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead : 1;        /* read along: goes to standby unless somebody waits by then */
+	bool follows : 1;      /* the read is its neighbour's, which brings this one as well */
+	uint8_t rank : 2;      /* enum src_rank */
 	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
 	enum hst_fetch_state state : 8;
 };
@@ -473,6 +478,9 @@ struct hst {
 	struct hst_queue *turn_first, *turn_last;
 	struct hst_queue urgent; /* goes before those */
 	unsigned urgent_run;     /* reads from there in a row */
+	struct list ahead[SRC_FILL]; /* behind all of them, by rank: what nobody waits for */
+	uint32_t ahead_queued;  /* in these */
+	uint32_t ahead_fetches; /* of fetch_count: for those alone */
 	struct streams streams;  /* who is read ahead for */
 	uint32_t in_flight;
 	uint64_t read_ns;  /* moving mean of what reads took */

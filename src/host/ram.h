@@ -10,6 +10,7 @@
 
 #include "base/types.h"
 #include "host/grace.h"
+#include "host/pace.h"
 #include "port/source.h"
 
 #define RAM_REGIONS_MAX 1024
@@ -31,6 +32,7 @@ struct ram_backing {
 	struct src *src; /* NULL: the entry is free */
 	uint64_t src_offset;
 	struct grace grace; /* what this source's latencies were so far */
+	struct pace pace;   /* the same, for how to read more than a block of it */
 };
 
 struct ram_tables {

@@ -26,10 +26,11 @@
 struct job {
 	struct io_req *rq; /* never looked at by the threads */
 	struct ioq_call call;
+	uint8_t turn;
 	int res;
 };
 
-/* First in, first out; there is room for all that may be begun. */
+/* First in, first out, but for turns; there is room for all that may be begun. */
 struct line {
 	struct job *at;
 	uint32_t size, head, len;
@@ -70,6 +71,18 @@ static void line_add(struct line *l, const struct job *job)
 {
 	ASSERT(l->len < l->size);
 	l->at[(l->head + l->len++) % l->size] = *job;
+}
+
+/* Behind all whose turn comes before, or with it. */
+static void line_insert(struct line *l, const struct job *job)
+{
+	uint32_t i = l->len;
+
+	line_add(l, job);
+	for (; i > 0 && l->at[(l->head + i - 1) % l->size].turn > job->turn; i--) {
+		l->at[(l->head + i) % l->size] = l->at[(l->head + i - 1) % l->size];
+		l->at[(l->head + i - 1) % l->size] = *job;
+	}
 }
 
 static struct job line_take(struct line *l)
@@ -168,10 +181,10 @@ static bool threads_begin(struct ioq *q, struct io_req *rq)
 {
 	struct threads *t = threads_of(q);
 	struct crew *crew = &t->crews[ioq_kind(rq)];
-	struct job job = {.rq = rq, .call = ioq_call(rq)};
+	struct job job = {.rq = rq, .call = ioq_call(rq), .turn = rq->turn};
 
 	pthread_mutex_lock(&t->lock);
-	line_add(&crew->line, &job);
+	line_insert(&crew->line, &job);
 	pthread_mutex_unlock(&t->lock);
 	pthread_cond_signal(&crew->work);
 	return true;

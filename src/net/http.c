@@ -702,11 +702,11 @@ static void timer_fire(struct timer *tm, uint64_t now_ns)
 
 /* ---- the peer ---- */
 
-static bool http_room(struct net_peer *peer)
+static bool http_room(struct net_peer *peer, enum turn turn)
 {
 	const struct http_peer *p = peer_of(peer);
 
-	return p->busy < p->limit;
+	return p->busy < (turn < TURN_AHEAD ? p->limit : (p->limit + 1) / 2);
 }
 
 static void http_submit(struct net_peer *peer, struct net_req *req)

@@ -124,7 +124,7 @@ static void take(struct net_src *s, struct net_read *rd)
 		if (s->ops->zeroes && s->ops->zeroes(s->peer, rd->offset, rd->len))
 			net_answer(s, rd, SRC_CUSTOM_ZEROES, 0, NULL);
 		else
-			list_add(rd->urgent ? &s->urgent : &s->other, rd);
+			list_add(&s->waiting[rd->turn], rd);
 	}
 }
 
@@ -216,7 +216,7 @@ static void hand_over(struct net_src *s, const struct src_custom_call *call)
 		rd->offset = call->offset;
 		rd->buf = call->buf;
 		rd->len = (uint32_t)call->len;
-		rd->urgent = call->urgent;
+		rd->turn = call->turn;
 		list_add(&s->arrived, rd);
 	}
 	pthread_mutex_unlock(&s->hub->lock);
@@ -321,6 +321,7 @@ static int load_piece(struct net_src *s, uint64_t offset, unsigned char *buf, ui
 	pthread_mutex_lock(&h->lock);
 	rd = new_read(s);
 	rd->loader = &l;
+	rd->turn = TURN_DEMAND;
 	rd->offset = offset;
 	rd->buf = buf;
 	rd->len = len;
@@ -408,8 +409,8 @@ static struct net_src *new_src(struct net_hub *h, const struct net_target *t, ui
 		s->free = &s->pool[i];
 	}
 	list_init(&s->arrived);
-	list_init(&s->urgent);
-	list_init(&s->other);
+	for (unsigned turn = 0; turn < TURNS; turn++)
+		list_init(&s->waiting[turn]);
 	return s;
 }
 

@@ -654,11 +654,12 @@ static void start_one(struct nbd_peer *p)
 	}
 }
 
-static bool nbd_room(struct net_peer *peer)
+static bool nbd_room(struct net_peer *peer, enum turn turn)
 {
 	struct nbd_peer *p = peer_of(peer);
 	const struct nbd_conn *best = least_busy(p);
 
+	(void)turn;
 	if (!best || (best->commands >= NBD_BUSY && p->multi && net_now_ns() >= p->more_at_ns))
 		start_one(p);
 	return least_busy(p) && free_command(p);

@@ -12,6 +12,7 @@
 
 #include "net/loop.h"
 #include "port/net.h"
+#include "port/turn.h"
 
 struct net_peer;
 struct net_src;
@@ -33,7 +34,7 @@ struct net_part {
 struct net_req {
 	uint64_t offset;
 	uint32_t len;
-	bool urgent;
+	enum turn turn;
 	void *peers; /* the peer's own */
 	/* hub.c's: */
 	enum { NET_REQ_FREE, NET_REQ_SENT, NET_REQ_AGAIN, NET_REQ_ENDING } state;
@@ -51,8 +52,11 @@ struct net_peer_ops {
 	 */
 	int (*open)(struct net_src *s, const struct net_target *t, struct net_peer **ret,
 		    struct err *e);
-	/* Whether submit may be called; connects where it has to. */
-	bool (*room)(struct net_peer *p);
+	/*
+	 * Whether submit may be called with a request of that turn; connects where it has to. What
+	 * nobody waits for leaves half of the connections, where each carries one request.
+	 */
+	bool (*room)(struct net_peer *p, enum turn turn);
 	void (*submit)(struct net_peer *p, struct net_req *req);
 	/* Nobody wants it any more. Its buffers may be gone when this returns. */
 	void (*cancel)(struct net_peer *p, struct net_req *req);

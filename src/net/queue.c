@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests of the reads that wait: urgent ones first and by themselves, others joined with their
- * neighbours, large ones cut; and what becomes of them. The loop's thread's, but for the pool.
+ * Requests of the reads that wait: in the order of their turns (port/turn.h), urgent ones by
+ * themselves, others joined with their neighbours of the same turn, large ones cut; and what
+ * becomes of them. What nobody waits for leaves half of the requests, and of the bytes on their
+ * way, to whoever comes. The loop's thread's, but for the pool.
  * Tests: tests/integration/net_nbd_test.c, net_http_test.c.
  */
 #include <stdlib.h>
@@ -10,8 +12,9 @@
 #include "base/assert.h"
 #include "net/src.h"
 
-/* On their way at a time, whatever the number of requests. */
-#define FLIGHT_BYTES (4u << 20)
+/* On their way at a time, whatever the number of requests: of what nobody waits for, of all. */
+#define AHEAD_FLIGHT_BYTES (4u << 20)
+#define FLIGHT_BYTES (8u << 20)
 
 /* False: it is not in it. */
 static bool list_del(struct read_list *l, struct net_read *rd)
@@ -74,8 +77,7 @@ static bool req_is_wanted(const struct net_req *req)
 /* The read leaves whatever it is in; what is left for nobody is called off. */
 static void drop(struct net_src *s, struct net_read *rd)
 {
-	if (!list_del(&s->urgent, rd))
-		(void)list_del(&s->other, rd);
+	(void)list_del(&s->waiting[rd->turn], rd);
 	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
 		bool had = false;
 
@@ -167,12 +169,20 @@ void net_src_hold(struct net_src *s, uint64_t until_ns)
 	s->hold_ns = max_u64(s->hold_ns, until_ns);
 }
 
+/* The turn of the first read that waits; TURNS: none does. */
+static unsigned first_turn(const struct net_src *s)
+{
+	unsigned turn = 0;
+
+	while (turn < TURNS && !s->waiting[turn].first)
+		turn++;
+	return turn;
+}
+
 void net_fail_waiting(struct net_src *s, int code, const char *why)
 {
-	struct net_read *rd;
-
-	while ((rd = s->urgent.first) || (rd = s->other.first))
-		net_read_failed(s, rd, code, why);
+	for (unsigned turn; (turn = first_turn(s)) < TURNS;)
+		net_read_failed(s, s->waiting[turn].first, code, why);
 	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
 		if (req->state == NET_REQ_AGAIN)
 			net_req_fail(s, req, code, why);
@@ -205,13 +215,15 @@ static void add_part(struct net_req *req, struct net_read *rd, uint32_t len, boo
 /* One whole neighbour more; false: there is none, or no room. */
 static bool grow(struct net_src *s, struct net_req *req)
 {
-	for (struct net_read *rd = s->other.first; rd; rd = rd->next) {
+	struct read_list *l = &s->waiting[req->turn];
+
+	for (struct net_read *rd = l->first; rd; rd = rd->next) {
 		bool front = rd->offset + rd->len == req->offset;
 
 		if (rd->sent > 0 || (!front && rd->offset != req->offset + req->len) ||
 		    rd->len > min_u64(NET_JOIN_BYTES, s->req_bytes) - req->len)
 			continue;
-		(void)list_del(&s->other, rd);
+		(void)list_del(l, rd);
 		add_part(req, rd, rd->len, front);
 		return true;
 	}
@@ -220,47 +232,60 @@ static bool grow(struct net_src *s, struct net_req *req)
 
 static void build(struct net_src *s, struct net_req *req)
 {
-	struct read_list *l = s->urgent.first ? &s->urgent : &s->other;
+	struct read_list *l = &s->waiting[first_turn(s)];
 	struct net_read *rd = l->first;
 
 	req->offset = rd->offset + rd->sent;
 	req->len = 0;
 	req->parts = 0;
 	req->tries = 0;
-	req->urgent = rd->urgent;
+	req->turn = rd->turn;
 	req->peers = NULL;
 	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, s->req_bytes), false);
 	if (rd->sent < rd->len)
 		return;
 	(void)list_del(l, rd);
-	while (!rd->urgent && req->parts < NET_PARTS_MAX &&
+	while (rd->turn != TURN_URGENT && req->parts < NET_PARTS_MAX &&
 	       req->len < min_u64(NET_JOIN_BYTES, s->req_bytes) && grow(s, req))
 		;
 }
 
-/* What comes next: that which failed before, if it is time; urgent reads; others. */
+/* There is room on the way to the server for one of that turn. */
+static bool may_fly(struct net_src *s, unsigned turn)
+{
+	bool ahead = turn >= TURN_AHEAD;
+
+	if (s->flying > 0 && s->flying_bytes >= (ahead ? AHEAD_FLIGHT_BYTES : FLIGHT_BYTES))
+		return false;
+	if (ahead && s->flying > 0 && s->flying >= s->depth / 2)
+		return false;
+	return s->ops->room(s->peer, (enum turn)turn);
+}
+
+/* What comes next: of a turn, that which failed before, if it is time. NULL: nothing for now. */
 static struct net_req *next_req(struct net_src *s, uint64_t now_ns)
 {
 	struct net_req *again = NULL, *free = NULL;
+	unsigned turn = first_turn(s);
 
 	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
 		if (req->state == NET_REQ_FREE && !free)
 			free = req;
 		if (req->state == NET_REQ_AGAIN && req->due_ns <= now_ns &&
-		    (!again || (req->urgent && !again->urgent)))
+		    (!again || req->turn < again->turn))
 			again = req;
 	}
-	if (again && (again->urgent || !s->urgent.first || !free))
-		return again;
-	if (!free || (!s->urgent.first && !s->other.first))
-		return again;
+	if (again && (again->turn <= turn || !free))
+		return may_fly(s, again->turn) ? again : NULL;
+	if (!free || turn == TURNS || !may_fly(s, turn))
+		return NULL;
 	build(s, free);
 	return free;
 }
 
 static bool anything_waits(const struct net_src *s)
 {
-	if (s->urgent.first || s->other.first)
+	if (first_turn(s) < TURNS)
 		return true;
 	for (const struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
 		if (req->state == NET_REQ_AGAIN)
@@ -291,8 +316,7 @@ void net_send_off(struct net_src *s)
 	if (!s->reqs || !anything_waits(s))
 		return;
 	now_ns = net_now_ns();
-	while (s->hold_ns <= now_ns && anything_waits(s) &&
-	       (s->flying == 0 || s->flying_bytes < FLIGHT_BYTES) && s->ops->room(s->peer)) {
+	while (s->hold_ns <= now_ns && anything_waits(s)) {
 		struct net_req *req = next_req(s, now_ns);
 
 		if (!req)

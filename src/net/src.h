@@ -31,7 +31,7 @@ struct net_read {
 	uint64_t offset;
 	unsigned char *buf;
 	uint32_t len;
-	bool urgent;
+	enum turn turn;
 	/* The loop's: */
 	uint32_t sent, left; /* bytes that are in requests; that are not there yet */
 };
@@ -62,7 +62,7 @@ struct net_src {
 	const struct net_peer_ops *ops;
 	struct net_peer *peer;
 	bool begun;
-	struct read_list urgent, other;
+	struct read_list waiting[TURNS];
 	struct net_req *reqs;
 	uint32_t depth, req_bytes;
 	uint32_t flying, flying_bytes;

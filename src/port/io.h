@@ -22,7 +22,9 @@ struct io_file; /* opened by the implementation */
 #define IO_WRITES_MAX 64u
 
 struct io_req {
-	bool late; /* of a read, set by the caller before: not worth a try without the device */
+	/* Of a read, set by the caller before: */
+	bool late; /* not worth a try without the device */
+	uint8_t turn; /* enum turn */
 	/* res: bytes moved (may be short), or -Exxx. Called exactly once per request. */
 	void (*done)(struct io_req *rq, int res);
 	/* Scratch of the implementation until done; nobody else looks at it. */

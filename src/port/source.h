@@ -19,9 +19,17 @@
 #include "port/clock.h"
 #include "port/io.h"
 #include "port/net.h"
+#include "port/turn.h"
 #include "port/work.h"
 
 struct src;
+
+/* Who wants a read; of SRC_DEMAND what is `urgent` goes before all others. */
+enum src_rank {
+	SRC_DEMAND,
+	SRC_AHEAD,
+	SRC_FILL,
+};
 
 /*
  * One read. The caller owns it, fills offset, buf, len and done, and must keep it
@@ -32,6 +40,7 @@ struct src_read {
 	void *buf;
 	uint32_t len; /* bytes; > 0, at most 2 MiB */
 	bool urgent; /* somebody can do nothing else until it is there; sources may ignore it */
+	uint8_t rank; /* enum src_rank */
 	bool late;   /* it is not likely to be answered at once: not worth a try; the same */
 	/*
 	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the
@@ -43,6 +52,22 @@ struct src_read {
 	struct src_read *next;
 	void *held_by;
 };
+
+static inline enum turn src_turn(const struct src_read *rd)
+{
+	return rd->urgent ? TURN_URGENT : (enum turn)(TURN_DEMAND + rd->rank);
+}
+
+/* What a source asks another for on behalf of rd: the same, until somebody changes it. */
+static inline void src_read_like(struct src_read *inner, const struct src_read *rd)
+{
+	inner->offset = rd->offset;
+	inner->buf = rd->buf;
+	inner->len = rd->len;
+	inner->urgent = rd->urgent;
+	inner->rank = rd->rank;
+	inner->late = rd->late;
+}
 
 struct src_ops {
 	const char *name;

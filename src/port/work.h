@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "port/turn.h"
 
 #define WORK_THREADS_MAX 16u
 
@@ -21,22 +22,21 @@ struct work_job {
 	 * same one meanwhile. Owns what the job refers to until done. Must not wait for other jobs.
 	 */
 	void (*run)(struct work_job *job, unsigned thread);
-	/* It is over; exactly once. May submit again, and free the job. */
+	/* It is over; exactly once. May queue again, and free the job. */
 	void (*done)(struct work_job *job);
 	struct work_job *next; /* of the implementation, until done */
 };
 
 struct work_ops {
 	/*
-	 * To be called before the first submit; later calls do nothing. Blocks. Returns how many
+	 * To be called before the first queue(); later calls do nothing. Blocks. Returns how many
 	 * jobs run at a time at most, 1..WORK_THREADS_MAX, or -Exxx with text.
 	 */
 	int (*threads)(void *ctx, struct err *e);
 	/*
-	 * Queues the job; urgent ones go before all others. Never fails. It cannot be cancelled: a
-	 * job is short, a few milliseconds.
+	 * Queues the job. Never fails. It cannot be cancelled: a job is short, a few milliseconds.
 	 */
-	void (*submit)(void *ctx, struct work_job *job, bool urgent);
+	void (*queue)(void *ctx, struct work_job *job, enum turn turn);
 };
 
 struct work {

@@ -11,7 +11,7 @@
 /* ---- the driver: true for a hostile guest too ---- */
 
 struct tally {
-	uint32_t in_flight, queued, troubled, used, blocks;
+	uint32_t in_flight, queued, ahead_in_flight, ahead_queued, troubled, used, blocks;
 };
 
 static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, struct tally *t)
@@ -22,9 +22,22 @@ static const char *fetch_wrong(const struct hst *h, const struct hst_fetch *f, s
 	if (s == HST_FETCH_FREE)
 		return f->waiters.first ? "somebody waits for a free fetch" : NULL;
 	t->used++;
-	t->queued += s == HST_FETCH_QUEUED;
-	t->in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
-	t->troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK || s == HST_FETCH_CANCELLED;
+	if (s == HST_FETCH_QUEUED && f->rank != SRC_DEMAND && f->waiters.first)
+		return "somebody waits for what is queued as if nobody did";
+	if (s == HST_FETCH_QUEUED && f->follows)
+		return "a read is neither its own nor a neighbour's";
+	t->queued += s == HST_FETCH_QUEUED && f->rank == SRC_DEMAND;
+	t->ahead_queued += s == HST_FETCH_QUEUED && f->rank != SRC_DEMAND;
+	/* Of neighbours that are read together the first counts. */
+	if (!f->follows) {
+		bool reads = s == HST_FETCH_READING || s == HST_FETCH_STUCK ||
+			     s == HST_FETCH_CANCELLED;
+
+		t->in_flight += reads;
+		t->ahead_in_flight += reads && f->rank != SRC_DEMAND;
+		t->troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK ||
+			       s == HST_FETCH_CANCELLED;
+	}
 	t->blocks += f->count;
 	for (uint32_t b = f->first; b < f->first + f->count; b++)
 		if (block_kind(h, b) != BLOCK_FETCHING || block_fetch(h, b) != f)
@@ -141,6 +154,10 @@ static const char *driver_wrong(const struct sim_host *s)
 		return "more is resident than allowed";
 	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
 		return "a read waits although there is room";
+	if (t.ahead_queued && t.in_flight < h->cfg.queue_depth / 2)
+		return "what is read ahead waits although there is room";
+	if (t.ahead_in_flight > h->cfg.queue_depth / 2)
+		return "what is read ahead takes the reads of whoever waits";
 	return kernel_mode_waits_in_turn(h);
 }
 

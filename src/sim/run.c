@@ -337,6 +337,7 @@ static size_t space_bytes(void)
 		.block_shift = PAGE_SHIFT,
 		.faults_max = SIM_FAULTS_MAX,
 		.queue_depth = SIM_QUEUE_MAX,
+		.ahead_max = SIM_AHEAD_MAX,
 		.evict = true,
 	};
 

@@ -160,6 +160,8 @@ static void mix_driver(uint64_t *h, const struct sim *w)
 	for (unsigned i = 0; i <= d->cfg.vcpus; i++)
 		mix_queue(h, &d->queues[i].fetches);
 	mix_queue(h, &d->urgent.fetches);
+	for (unsigned i = 0; i < ARRAY_LEN(d->ahead); i++)
+		mix_queue(h, &d->ahead[i]);
 	mix(h, d->urgent_run);
 	mix_queue(h, &d->filled);
 	mix(h, (d->turn_first ? (uint64_t)(d->turn_first - d->queues) : 255) |

@@ -118,7 +118,7 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->parts = once_in(p, 3);
 	c->rude = once_in(p, 2);
 	c->offers = once_in(p, 4);
-	c->ahead_max = PICK32(p, 0, 0, 2, 8, 64);
+	c->ahead_max = PICK32(p, 0, 0, 2, 8, SIM_AHEAD_MAX);
 	sim_cfg_set_rev(c, c->rev);
 }
 

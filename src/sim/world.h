@@ -26,6 +26,7 @@
 #define SIM_TASKS_MAX 8u  /* per vCPU */
 #define SIM_NODES_MAX 64u /* of the guest's table of sleepers */
 #define SIM_QUEUE_MAX 32u /* reads of sources in flight */
+#define SIM_AHEAD_MAX 64u /* blocks that are read ahead */
 #define SIM_READS_MAX (SIM_QUEUE_MAX + HST_WRITES_MAX + 1)
 #define SIM_TOUCHES_MAX 16u
 #define SIM_WRITERS_MAX 3u

@@ -280,6 +280,7 @@ bool src_custom_next(struct src_custom *c, struct src_custom_call *ret)
 		.buf = s->rd->buf,
 		.len = s->rd->len,
 		.urgent = s->rd->urgent,
+		.turn = src_turn(s->rd),
 	};
 	/* From here on it can be answered. */
 	if (!ret->cancel)

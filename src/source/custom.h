@@ -41,6 +41,7 @@ struct src_custom_call {
 	void *buf;
 	size_t len;
 	bool urgent;
+	enum turn turn;
 };
 
 enum src_custom_answer {

@@ -57,6 +57,7 @@ static void file_next_piece(struct file_read *fr)
 	if (len > FILE_PIECE_MAX)
 		len = FILE_PIECE_MAX;
 	fr->io.late = fr->rd->late;
+	fr->io.turn = (uint8_t)src_turn(fr->rd);
 	io->ops->read(io->ctx, fr->owner->file, &fr->io, fr->rd->offset + fr->got,
 		      (char *)fr->rd->buf + fr->got, len);
 }

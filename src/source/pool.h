@@ -52,11 +52,7 @@ static inline struct pool_read *pool_take(struct src_pool *p, struct src_read *r
 	ASSERT(w);
 	p->free = w->next;
 	w->rd = rd;
-	w->inner.offset = rd->offset;
-	w->inner.buf = rd->buf;
-	w->inner.len = rd->len;
-	w->inner.urgent = rd->urgent;
-	w->inner.late = rd->late;
+	src_read_like(&w->inner, rd);
 	rd->held_by = w;
 	return w;
 }

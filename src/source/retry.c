@@ -268,11 +268,8 @@ static void send_second(struct retry_read *rr)
 	h->busy = true;
 	h->of = rr;
 	rr->hedge = h;
-	h->inner.offset = rr->rd->offset;
+	src_read_like(&h->inner, rr->rd);
 	h->inner.buf = h->buf;
-	h->inner.len = rr->rd->len;
-	h->inner.urgent = rr->rd->urgent;
-	h->inner.late = rr->rd->late;
 	r->inner->ops->read(r->inner, &h->inner);
 }
 
@@ -303,11 +300,7 @@ static void retry_read(struct src *s, struct src_read *rd)
 	ASSERT(rr); /* env->reads_max */
 	r->free = rr->next;
 	rr->rd = rd;
-	rr->inner.offset = rd->offset;
-	rr->inner.buf = rd->buf;
-	rr->inner.len = rd->len;
-	rr->inner.urgent = rd->urgent;
-	rr->inner.late = rd->late;
+	src_read_like(&rr->inner, rd);
 	rr->hedge = NULL;
 	rr->cancelled = false;
 	rr->tries = 0;

@@ -93,11 +93,7 @@ struct wrap_read *wrap_begin(struct wrap *w, struct src_read *rd)
 	ASSERT(wr); /* env->reads_max */
 	w->free = wr->next;
 	wr->rd = rd;
-	wr->inner.offset = rd->offset;
-	wr->inner.buf = rd->buf;
-	wr->inner.len = rd->len;
-	wr->inner.urgent = rd->urgent;
-	wr->inner.late = rd->late;
+	src_read_like(&wr->inner, rd);
 	rd->held_by = wr;
 	return wr;
 }

@@ -87,16 +87,17 @@ static void list_init(struct zst_list *l)
 	l->end = &l->first;
 }
 
+/* Whose turn comes first is first. */
 static void list_add(struct zst_list *l, struct zst_read *zr)
 {
-	if (zr->rd->urgent && l->first) {
-		zr->next = l->first;
-		l->first = zr;
-		return;
-	}
-	zr->next = NULL;
-	*l->end = zr;
-	l->end = &zr->next;
+	struct zst_read **at = &l->first;
+
+	while (*at && src_turn((*at)->rd) <= src_turn(zr->rd))
+		at = &(*at)->next;
+	zr->next = *at;
+	*at = zr;
+	if (!zr->next)
+		l->end = &zr->next;
 }
 
 static void list_del(struct zst_list *l, struct zst_read *zr)
@@ -188,18 +189,13 @@ static void read_piece(struct zst_slot *s)
 	z->inner->ops->read(z->inner, &s->inner);
 }
 
-static bool anybody_urgent(const struct zst_slot *s)
-{
-	for (const struct zst_read *zr = s->waiting.first; zr; zr = zr->next)
-		if (zr->rd->urgent)
-			return true;
-	return false;
-}
-
 static void start_decoding(struct zst_slot *s)
 {
+	const struct zst_read *first = s->waiting.first;
+
 	s->state = ZST_DECODING;
-	s->owner->work.ops->submit(s->owner->work.ctx, &s->job, anybody_urgent(s));
+	s->owner->work.ops->queue(s->owner->work.ctx, &s->job,
+				  first ? src_turn(first->rd) : TURN_FILL);
 }
 
 /* For the frame, from the start. The slot is empty. */
@@ -209,8 +205,7 @@ static void start_reading(struct zst_slot *s, uint32_t frame, const struct src_r
 	s->frame = frame;
 	s->got = 0;
 	s->cancelled = false;
-	s->inner.urgent = rd->urgent;
-	s->inner.late = rd->late;
+	src_read_like(&s->inner, rd);
 	/* A frame of content has bytes in the file. If not, the decoder says so. */
 	if (packed_bytes(s) > 0)
 		read_piece(s);
@@ -272,7 +267,7 @@ static bool take_piece(struct zst_read *zr)
 	zr->slot->used_at = ++zr->owner->clock_hand;
 	if (zr->piece > ZST_COPY_BYTES) {
 		zr->slot->users++;
-		z->work.ops->submit(z->work.ctx, &zr->job, zr->rd->urgent);
+		z->work.ops->queue(z->work.ctx, &zr->job, src_turn(zr->rd));
 		return false;
 	}
 	memcpy((char *)zr->rd->buf + zr->got, source_of(zr), zr->piece);

@@ -30,7 +30,7 @@ struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	/* Under the lock: */
-	struct queue urgent, other, ended;
+	struct queue waiting[TURNS], ended;
 	bool closing;
 	bool any_ended; /* atomic: whether ended has any, for who looks often */
 };
@@ -60,6 +60,15 @@ static struct work_job *queue_take(struct queue *q)
 	return job;
 }
 
+static struct work_job *next_job(struct workers *w)
+{
+	struct work_job *job = NULL;
+
+	for (unsigned turn = 0; !job && turn < TURNS; turn++)
+		job = queue_take(&w->waiting[turn]);
+	return job;
+}
+
 static void *work(void *arg)
 {
 	struct worker *me = arg;
@@ -70,9 +79,7 @@ static void *work(void *arg)
 		w->cfg.begins(w->cfg.ctx, "asyncpf-work");
 	pthread_mutex_lock(&w->lock);
 	while (!w->closing) {
-		job = queue_take(&w->urgent);
-		if (!job)
-			job = queue_take(&w->other);
+		job = next_job(w);
 		if (!job) {
 			pthread_cond_wait(&w->more, &w->lock);
 			continue;
@@ -129,13 +136,13 @@ static int threads(void *ctx, struct err *e)
 	return w->started > 0 ? (int)w->started : err_sys(e, -rc, "threads for decompression");
 }
 
-static void submit(void *ctx, struct work_job *job, bool urgent)
+static void queue(void *ctx, struct work_job *job, enum turn turn)
 {
 	struct workers *w = ctx;
 
 	ASSERT(w->started > 0);
 	pthread_mutex_lock(&w->lock);
-	queue_add(urgent ? &w->urgent : &w->other, job);
+	queue_add(&w->waiting[turn], job);
 	pthread_mutex_unlock(&w->lock);
 	pthread_cond_signal(&w->more);
 }
@@ -148,8 +155,8 @@ int workers_open(const struct workers_cfg *cfg, struct workers **ret, struct err
 	if (!w)
 		return err_sys(e, -ENOMEM, "threads for decompression");
 	w->cfg = *cfg;
-	queue_init(&w->urgent);
-	queue_init(&w->other);
+	for (unsigned turn = 0; turn < TURNS; turn++)
+		queue_init(&w->waiting[turn]);
 	queue_init(&w->ended);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->more, NULL);
@@ -159,7 +166,7 @@ int workers_open(const struct workers_cfg *cfg, struct workers **ret, struct err
 
 struct work workers_work(struct workers *w)
 {
-	static const struct work_ops ops = {.threads = threads, .submit = submit};
+	static const struct work_ops ops = {.threads = threads, .queue = queue};
 
 	return (struct work){&ops, w};
 }
@@ -192,7 +199,9 @@ void workers_close(struct workers *w)
 	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	ASSERT(!w->urgent.first && !w->other.first && !w->ended.first);
+	for (unsigned turn = 0; turn < TURNS; turn++)
+		ASSERT(!w->waiting[turn].first);
+	ASSERT(!w->ended.first);
 	w->closing = true;
 	pthread_mutex_unlock(&w->lock);
 	pthread_cond_broadcast(&w->more);

@@ -172,8 +172,8 @@ static void neighbours_come_together(void **state)
 	nbd_close(&n);
 }
 
-/* With one request at a time and nothing joined, those that are urgent end first. */
-static void urgent_reads_go_first(void **state)
+/* With one request at a time and nothing joined, each has its turn. */
+static void each_read_has_its_turn(void **state)
 {
 	static struct hub h;
 	struct nbd n;
@@ -182,11 +182,13 @@ static void urgent_reads_go_first(void **state)
 	nbd_open(&n, APF_FAULTS_USER);
 	nbdkit(&n, "--filter=delay", "rdelay=2ms");
 	hub_open(&h, uri_of(&n, "", "&net-depth=1"));
+	/* Handed over together, the last turn first. */
 	for (unsigned i = 0; i < 40; i++)
-		(void)hub_read(&h, 3 * i * PAGE_BYTES, PAGE_BYTES, i >= 30);
+		hub_read(&h, 3 * i * PAGE_BYTES, PAGE_BYTES, i >= 30)->rd.rank =
+			i < 10 ? SRC_FILL : i < 20 ? SRC_AHEAD : SRC_DEMAND;
 	hub_wait(&h, 40);
-	for (unsigned i = 30; i < 40; i++)
-		assert_in_range(h.reads[i].order, 1, 10);
+	for (unsigned i = 0; i < 40; i++)
+		assert_in_range(h.reads[i].order, 31 - i / 10 * 10, 40 - i / 10 * 10);
 	hub_check(&h, n.image);
 	hub_close(&h);
 	nbd_close(&n);
@@ -622,7 +624,7 @@ int main(void)
 		cmocka_unit_test(shapes_and_wrappers),
 		cmocka_unit_test(by_tcp_name_and_address),
 		cmocka_unit_test(neighbours_come_together),
-		cmocka_unit_test(urgent_reads_go_first),
+		cmocka_unit_test(each_read_has_its_turn),
 		cmocka_unit_test(cancelled_reads_end),
 		cmocka_unit_test(several_connections_where_the_server_allows),
 		cmocka_unit_test(holes_are_not_read),

@@ -21,6 +21,7 @@
 #include "base/types.h"
 #include "io/file.h"
 #include "io/queue.h"
+#include "port/turn.h"
 
 #define FILE_BYTES (4u << 20)
 #define READ_BYTES 4096u
@@ -37,7 +38,7 @@ static enum ioq_way bed_way = IOQ_URING;
 struct request {
 	struct io_req rd;
 	struct bed *bed;
-	unsigned done;
+	unsigned done, order; /* how often; as which of all it was over last */
 	int res;
 	unsigned char *buf;
 	unsigned again; /* read once more from within done, that many times */
@@ -67,7 +68,7 @@ static inline void request_done(struct io_req *rd, int res)
 
 	rq->done++;
 	rq->res = res;
-	rq->bed->ends++;
+	rq->order = ++rq->bed->ends;
 	if (rq->again) {
 		rq->again--;
 		request_read(rq, rq->bed->file, rq->off + READ_BYTES, READ_BYTES);

@@ -399,6 +399,37 @@ static void threads_end_what_they_have_begun(void **state)
 	bed_fini(&b);
 }
 
+/* All threads but one are held up: that one takes what is in line in the order of turns. */
+static void threads_take_what_is_first_in_turn(void **state)
+{
+	const unsigned last = IOQ_READERS_MAX + TURNS;
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, last);
+	pipe = pipe_open(&write_fd);
+	for (unsigned i = 0; i < IOQ_READERS_MAX; i++)
+		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
+	bed_pump(&b);
+	for (unsigned i = IOQ_READERS_MAX; i < last; i++) {
+		b.rq[i].rd.turn = (uint8_t)(last - 1 - i);
+		b.rq[i].rd.late = true;
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	}
+	bed_pump(&b);
+	assert_int_equal(b.ends, 0);
+	assert_int_equal(write(write_fd, "x", 1), 1);
+	bed_wait(&b, 1 + TURNS);
+	for (unsigned i = IOQ_READERS_MAX; i < last; i++)
+		assert_int_equal(b.rq[i].order, 1 + last - i);
+	(void)close(write_fd);
+	bed_wait(&b, last);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
 static void close_ends_what_is_outstanding(void **state)
 {
 	struct io_file pipe;
@@ -678,6 +709,7 @@ int main(void)
 	};
 	const struct CMUnitTest threads[] = {
 		cmocka_unit_test(threads_end_what_they_have_begun),
+		cmocka_unit_test(threads_take_what_is_first_in_turn),
 		cmocka_unit_test(an_owner_may_end_before),
 		cmocka_unit_test(threads_are_few_and_have_names),
 	};

@@ -177,7 +177,10 @@ const char *rig_broken(const struct hst *h, const struct hst_discard *d)
 			return what;
 		used += s != HST_FETCH_FREE;
 		blocks += s != HST_FETCH_FREE ? f->count : 0;
-		queued += s == HST_FETCH_QUEUED;
+		queued += s == HST_FETCH_QUEUED && f->rank == SRC_DEMAND;
+		/* Of neighbours that are read together the first counts. */
+		if (f->follows)
+			continue;
 		in_flight += s == HST_FETCH_READING || s == HST_FETCH_STUCK ||
 			     s == HST_FETCH_CANCELLED;
 		troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK ||

@@ -4,6 +4,8 @@
 
 #include "host_fixture.h"
 
+#define MS NS_PER_MS
+
 static struct rig *open_ahead(uint32_t ahead_max, uint32_t depth)
 {
 	struct hst_cfg cfg = rig_cfg(HST_FAULTS_BLOCK, APF_REV_OFF);
@@ -161,6 +163,157 @@ static void memory_ends(void **state)
 	rig_close(x);
 }
 
+/* A source 21 ms away, whose reads are wanted in requests of 2 MiB; pages 10 to 12 as above. */
+static struct rig *open_far(uint32_t depth)
+{
+	struct rig *x = open_ahead(1024, depth);
+
+	x->h.cfg.source_timeout_ns = 100 * MS;
+	for (uint64_t page = 10; page <= 12; page++) {
+		assert_int_equal(rig_fault_next(x, 0, page), HST_WAIT);
+		if (page == 12)
+			break;
+		rig_after(x, 21 * MS);
+		rig_bring(x, page);
+		assert_int_equal(rig_next(x, 0), HST_ENTER);
+	}
+	return x;
+}
+
+static void of_a_far_source_neighbours_are_one_read(void **state)
+{
+	struct rig *x = open_far(64);
+
+	(void)state;
+	assert_int_equal(x->counts[RIG_READ], 3 + 1);
+	assert_int_equal(x->h.in_flight, 2);
+	assert_int_equal(x->src.reads[1]->offset, 13 * PAGE_BYTES);
+	assert_int_equal(x->src.reads[1]->len, 4 * PAGE_BYTES);
+	assert_int_equal(x->src.reads[1]->rank, SRC_AHEAD);
+	assert_int_equal(x->src.reads[0]->rank, SRC_DEMAND);
+	rig_bring(x, 13);
+	rig_bring(x, 12);
+	for (uint64_t page = 12; page <= 16; page++)
+		assert_true(rig_present(x, page));
+	assert_int_equal(x->h.stats.read_bytes, 7 * PAGE_BYTES);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rig_close(x);
+}
+
+/* And backwards, to the first page of memory. */
+static void backwards_they_are_as_well(void **state)
+{
+	struct rig *x = open_ahead(1024, 64);
+
+	(void)state;
+	for (uint64_t page = 5; page >= 3; page--) {
+		assert_int_equal(rig_fault_next(x, 0, page), HST_WAIT);
+		rig_after(x, 21 * MS);
+		rig_bring(x, page);
+		assert_int_equal(rig_next(x, 0), HST_ENTER);
+	}
+	assert_int_equal(x->h.in_flight, 1);
+	assert_int_equal(x->src.reads[0]->offset, 0);
+	assert_int_equal(x->src.reads[0]->len, 3 * PAGE_BYTES);
+	rig_bring(x, 0);
+	assert_true(rig_present(x, 0) && rig_present(x, 1) && rig_present(x, 2));
+	rig_close(x);
+}
+
+/* That it was asked for together is nobody's fault who waits for one of them. */
+static void what_was_read_together_fails_alone(void **state)
+{
+	struct rig *x = open_far(64);
+
+	(void)state;
+	x->h.cfg.retries_max = 0;
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, 14), HST_WAIT);
+	rig_answer(x, rig_read_at(x, 13 * PAGE_BYTES), -EIO);
+	rig_pump(x);
+	rig_assert_sound(x);
+	assert_int_equal(x->h.stats.read_errors, 1);
+	assert_false(hst_is_paused(&x->h));
+	/* At once, by itself, as what is waited for. */
+	assert_int_equal(x->src.reads[rig_read_at(x, 14 * PAGE_BYTES)]->len, PAGE_BYTES);
+	assert_int_equal(x->src.reads[rig_read_at(x, 14 * PAGE_BYTES)]->rank, SRC_DEMAND);
+	assert_false(rig_present(x, 13) || rig_present(x, 15));
+	rig_answer(x, rig_read_at(x, 14 * PAGE_BYTES), -EIO);
+	assert_true(hst_is_paused(&x->h));
+	hst_resume(&x->h);
+	rig_bring(x, 14);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	while (x->src.count > 0)
+		rig_answer(x, 0, 0);
+	rig_pump(x);
+	rig_close(x);
+}
+
+/* One read, one trouble, one cancellation, however many it was for. */
+static void what_was_read_together_is_stuck_together(void **state)
+{
+	struct rig *x = open_far(64);
+
+	(void)state;
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_fault_next(x, 0, 14), HST_WAIT);
+	/* 13 to 16, and 17 to 22. */
+	assert_int_equal(x->src.count, 2);
+	rig_after(x, 100 * MS);
+	assert_true(hst_is_paused(&x->h));
+	assert_int_equal(x->counts[RIG_TROUBLE], 2);
+	assert_true(hst_is_stuck(&x->h, (roff_t){14 * PAGE_BYTES}));
+	x->src.cancels = RIG_CANCEL_ENDS;
+	hst_resume(&x->h);
+	rig_assert_sound(x);
+	assert_int_equal(x->counts[RIG_CANCEL], 2);
+	assert_false(hst_is_paused(&x->h));
+	assert_int_equal(x->src.reads[rig_read_at(x, 14 * PAGE_BYTES)]->rank, SRC_DEMAND);
+	rig_bring(x, 14);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	while (x->src.count > 0)
+		rig_answer(x, 0, 0);
+	rig_pump(x);
+	rig_close(x);
+}
+
+/* What waits for its turn goes at once when somebody comes to wait for it. */
+static void what_is_wanted_leaves_the_queue(void **state)
+{
+	/* One read ahead at a time, beside that for which somebody waits. */
+	struct rig *x = open_ahead(1024, 4);
+	struct hst_waiter device = {.v = NULL};
+
+	(void)state;
+	for (uint64_t page = 10; page <= 12; page++) {
+		if (page == 10)
+			need(x, 14);
+		assert_int_equal(rig_fault_next(x, 0, page), HST_WAIT);
+		if (page == 12)
+			break;
+		rig_after(x, 21 * MS);
+		rig_bring(x, page);
+		assert_int_equal(rig_next(x, 0), HST_ENTER);
+	}
+	/* 13, and, as 14 is there, 15 and 16 by themselves. */
+	assert_int_equal(x->src.count, 2);
+	assert_int_equal(x->src.reads[1]->offset, 13 * PAGE_BYTES);
+	assert_int_equal(x->h.ahead_queued, 2);
+	assert_false(hst_ensure(&x->h, (roff_t){16 * PAGE_BYTES}, &device));
+	rig_assert_sound(x);
+	assert_int_equal(x->h.ahead_queued, 1);
+	assert_int_equal(x->src.reads[2]->offset, 16 * PAGE_BYTES);
+	assert_int_equal(x->src.reads[2]->rank, SRC_DEMAND);
+	while (x->src.count > 0)
+		rig_answer(x, 0, 0);
+	rig_pump(x);
+	for (uint64_t page = 12; page <= 16; page++)
+		assert_true(rig_present(x, page));
+	rig_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -171,6 +324,11 @@ int main(void)
 		cmocka_unit_test(a_failure_is_nobodys_trouble),
 		cmocka_unit_test(a_failure_of_a_joined_one_is_tried_again),
 		cmocka_unit_test(memory_ends),
+		cmocka_unit_test(of_a_far_source_neighbours_are_one_read),
+		cmocka_unit_test(backwards_they_are_as_well),
+		cmocka_unit_test(what_was_read_together_fails_alone),
+		cmocka_unit_test(what_was_read_together_is_stuck_together),
+		cmocka_unit_test(what_is_wanted_leaves_the_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,12 +115,12 @@ static int fake_threads(void *ctx, struct err *e)
 	return 3;
 }
 
-static void fake_submit(void *ctx, struct work_job *job, bool urgent)
+static void fake_queue(void *ctx, struct work_job *job, enum turn turn)
 {
 	struct bed *b = ctx;
 
 	assert_true(b->job_count < PENDING_MAX);
-	b->urgent[b->job_count] = urgent;
+	b->urgent[b->job_count] = turn == TURN_URGENT;
 	b->jobs[b->job_count++] = job;
 }
 
@@ -176,7 +176,7 @@ static int bed_open(struct bed *b, const char *manifest, struct err *e)
 
 static struct bed *bed_make(void)
 {
-	static const struct work_ops work_ops = {fake_threads, fake_submit};
+	static const struct work_ops work_ops = {fake_threads, fake_queue};
 	static const struct io_ops io_ops = {.open = io_open, .close = io_close, .load = io_load};
 	struct bed *b = calloc(1, sizeof(*b));
 	struct prng p;

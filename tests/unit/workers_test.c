@@ -89,7 +89,7 @@ static void done(struct work_job *job)
 	assert_int_equal(j->runs, j->dones);
 	j->bed->done++;
 	if (j->again-- > 0)
-		j->bed->work.ops->submit(j->bed->work.ctx, job, false);
+		j->bed->work.ops->queue(j->bed->work.ctx, job, TURN_DEMAND);
 }
 
 static void bed_init(struct bed *b, unsigned threads)
@@ -112,9 +112,9 @@ static int start(struct bed *b)
 	return b->work.ops->threads(b->work.ctx, &e);
 }
 
-static void submit(struct bed *b, unsigned i, bool urgent)
+static void submit(struct bed *b, unsigned i, enum turn turn)
 {
-	b->work.ops->submit(b->work.ctx, &b->jobs[i].job, urgent);
+	b->work.ops->queue(b->work.ctx, &b->jobs[i].job, turn);
 }
 
 /* Until so many have ended; only when woken. */
@@ -146,7 +146,7 @@ static void every_job_once(void **state)
 	assert_int_equal(start(&b), THREADS);
 	assert_int_equal(start(&b), THREADS);
 	for (unsigned i = 0; i < JOBS; i++)
-		submit(&b, i, i % 7 == 0);
+		submit(&b, i, i % TURNS);
 	reap(&b, JOBS);
 	for (unsigned i = 0; i < JOBS; i++)
 		assert_int_equal(b.jobs[i].dones, 1);
@@ -163,14 +163,16 @@ static void done_may_submit_again(void **state)
 	start(&b);
 	for (unsigned i = 0; i < 10; i++) {
 		b.jobs[i].again = 20;
-		submit(&b, i, false);
+		submit(&b, i, TURN_DEMAND);
 	}
 	reap(&b, 210);
 	bed_fini(&b);
 }
 
-static void urgent_ones_go_first(void **state)
+static void each_has_its_turn(void **state)
 {
+	static const enum turn turns[] = {TURN_URGENT, TURN_FILL, TURN_DEMAND, TURN_URGENT,
+					  TURN_AHEAD, TURN_URGENT, TURN_DEMAND};
 	static struct bed b;
 	sem_t gate;
 
@@ -182,12 +184,12 @@ static void urgent_ones_go_first(void **state)
 		b.jobs[i].job.run = run_in_order;
 	/* Busy with job 0 at the latest once it is let go; it is submitted as the others are. */
 	b.jobs[0].waits = &gate;
-	submit(&b, 0, true);
+	submit(&b, 0, TURN_URGENT);
 	for (unsigned i = 1; i < 7; i++)
-		submit(&b, i, i == 3 || i == 5);
+		submit(&b, i, turns[i]);
 	sem_post(&gate);
 	reap(&b, 7);
-	static const unsigned want[] = {0, 3, 5, 1, 2, 4, 6};
+	static const unsigned want[] = {0, 3, 5, 2, 6, 4, 1};
 	assert_memory_equal(b.order, want, sizeof(want));
 	bed_fini(&b);
 	sem_destroy(&gate);
@@ -204,7 +206,7 @@ static void so_many_threads_by_itself(void **state)
 	count = start(&b);
 	assert_true(count >= 1 && count <= 4);
 	for (unsigned i = 0; i < 20; i++)
-		submit(&b, i, false);
+		submit(&b, i, TURN_DEMAND);
 	reap(&b, 20);
 	bed_fini(&b);
 }
@@ -225,7 +227,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_job_once),
 		cmocka_unit_test(done_may_submit_again),
-		cmocka_unit_test(urgent_ones_go_first),
+		cmocka_unit_test(each_has_its_turn),
 		cmocka_unit_test(so_many_threads_by_itself),
 		cmocka_unit_test(nobody_ever_asked),
 	};

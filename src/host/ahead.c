@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reads for which nobody waits yet: what an even stream comes to next, and then what lies around a
+ * block that kernel mode has waited for. They stand in queues of their own, of which a read is
+ * issued only when nobody waits for one, and which leave half of the reads in flight to those who
+ * will. Neighbours go together, as many as the source's pace makes worth while (pace.h); each
+ * stays a fetch of its own, so that a failure, a discard or a touch is of one block.
+ * Test: tests/unit/host_stream_test.c, host_ahead_test.c.
+ */
+#include "base/assert.h"
+#include "host/block.h"
+#include "host/budget.h"
+#include "host/fetch.h"
+#include "host/stream.h"
+
+/* Of what even the fastest source brings: made visible by one call. */
+#define DEPTH_BYTES_MIN (64u << 10)
+/* So many requests of a stream: the reader waits for one in nine of what it takes to bring them. */
+#define DEPTH_REQUESTS 8u
+
+static struct list *queue_of(struct hst *h, const struct hst_fetch *f)
+{
+	ASSERT(f->rank >= SRC_AHEAD && f->rank <= SRC_FILL);
+	return &h->ahead[f->rank - SRC_AHEAD];
+}
+
+void ahead_queue(struct hst_fetch *f)
+{
+	f->h->ahead_queued++;
+	list_append(queue_of(f->h, f), &f->link);
+}
+
+void ahead_leave(struct hst_fetch *f)
+{
+	f->h->ahead_queued--;
+	list_remove(queue_of(f->h, f), &f->link);
+}
+
+struct hst_fetch *ahead_next(struct hst *h)
+{
+	struct hst_fetch *f = NULL;
+
+	if (h->in_flight >= h->cfg.queue_depth / 2)
+		return NULL;
+	for (unsigned i = 0; !f && i < ARRAY_LEN(h->ahead); i++)
+		f = hst_fetch_of(h->ahead[i].first);
+	if (f)
+		ahead_leave(f);
+	return f;
+}
+
+/* The block's fetch stands in f's queue, and its bytes lie beside f's in the same source. */
+static struct hst_fetch *neighbour(struct hst *h, const struct hst_fetch *f, uint32_t block)
+{
+	struct hst_fetch *n;
+
+	if (block >= h->block_count || block_kind(h, block) != BLOCK_FETCHING)
+		return NULL;
+	n = block_fetch(h, block);
+	return n->state == HST_FETCH_QUEUED && n->rank == f->rank && !n->urgent &&
+			       fetch_backing(h, block) == f->backing
+		       ? n
+		       : NULL;
+}
+
+struct hst_fetch *ahead_gather(struct hst_fetch *f)
+{
+	struct hst *h = f->h;
+	uint32_t room = pace_bytes(&f->backing->pace) >> h->cfg.block_shift;
+	struct hst_fetch *first = f, *last = f, *n;
+
+	if (f->rank == SRC_DEMAND || f->urgent)
+		return f;
+	for (uint32_t count = 1; count < room; count++) {
+		/* The last block of a source may be cut short, and has no neighbour behind it. */
+		if ((n = neighbour(h, f, last->block + 1)) && fetch_prepare(n)) {
+			ahead_leave(n);
+			n->link.next = NULL;
+			last->link.next = &n->link;
+			last = n;
+		} else if (first->block > 0 && (n = neighbour(h, f, first->block - 1)) &&
+			   fetch_prepare(n)) {
+			ahead_leave(n);
+			n->link.next = &first->link;
+			first = n;
+		} else {
+			break;
+		}
+	}
+	return first;
+}
+
+/*
+ * No more is queued than there are reads for now, `together` blocks in each: what waits has its
+ * room already, and that would be taken from what is in use.
+ */
+static bool has_reads(const struct hst *h, uint32_t together)
+{
+	uint32_t half = h->cfg.queue_depth / 2;
+	uint32_t left = half > h->in_flight ? half - h->in_flight : 0;
+
+	return h->ahead_queued < (uint64_t)left * together;
+}
+
+/* For nobody yet. False: there is no room. */
+static bool read_ahead(struct hst *h, uint32_t block, enum src_rank rank, uint32_t together)
+{
+	struct hst_fetch *f;
+
+	if (!fetch_spare(h) || !has_reads(h, together))
+		return false;
+	f = fetch_alloc(h, block, h->cfg.vcpus);
+	f->ahead = true;
+	f->rank = rank;
+	/* Before it is issued, or what waits in the queue would be more than there is room for. */
+	f->charged = true;
+	budget_charge(h, true);
+	h->stats.read_ahead++;
+	fetch_queue(f);
+	return true;
+}
+
+static uint32_t request_blocks(const struct hst *h, const struct ram_backing *b)
+{
+	return (uint32_t)max_u64(pace_bytes(&b->pace) >> h->cfg.block_shift, 1);
+}
+
+/* Blocks that are read ahead of a stream at most. */
+static uint32_t depth(const struct hst *h, const struct ram_backing *b)
+{
+	uint64_t bytes = max_u64(DEPTH_REQUESTS * (uint64_t)pace_bytes(&b->pace), DEPTH_BYTES_MIN);
+
+	return (uint32_t)min_u64(max_u64(bytes >> h->cfg.block_shift, 1), h->cfg.ahead_max);
+}
+
+static void follow(struct hst *h, uint32_t block, struct stream *s, const struct ram_backing *b)
+{
+	uint32_t together = s->stride == 1 || s->stride == -1 ? request_blocks(h, b) : 1;
+
+	for (; s->asked < s->window; s->asked++) {
+		int64_t at = (int64_t)block + (int64_t)s->stride * (s->asked + 1);
+		roff_t off = {(uint64_t)at << h->cfg.block_shift};
+
+		if (at < 0 || off.v >= h->mem.bytes || !ram_region_at(&h->ram, off))
+			return;
+		if (block_kind(h, (uint32_t)at) != BLOCK_ABSENT ||
+		    !fetch_backing(h, (uint32_t)at))
+			continue;
+		if (!read_ahead(h, (uint32_t)at, SRC_AHEAD, together))
+			return;
+	}
+}
+
+void ahead_follow(struct hst *h, uint32_t block)
+{
+	const struct ram_backing *b = fetch_backing(h, block);
+	struct stream *s = b ? stream_touch(&h->streams, block, depth(h, b)) : NULL;
+
+	if (!s)
+		return;
+	follow(h, block, s, b);
+	fetch_dispatch(h);
+}
+
+/*
+ * What lies around a block that kernel mode waits for is likely to be kernel mode's, too: Linux
+ * keeps apart what it cannot move. While it waits the vCPU does nothing else, so that is read
+ * along, onto standby: a touch takes no read then, and tells whose it is; what nobody touches
+ * goes first, without a write.
+ */
+void fetch_around(struct hst *h, uint32_t block)
+{
+	uint32_t at, end, together = request_blocks(h, &h->swap.backing);
+
+	for (fetch_near(h, block, &at, &end); at < end; at++)
+		if (block_kind(h, at) == BLOCK_ABSENT && block_is(h, at, BLOCK_IN_SWAP) &&
+		    !read_ahead(h, at, SRC_FILL, together))
+			break;
+	fetch_dispatch(h);
+}

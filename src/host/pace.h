@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a source is best read by whoever wants more than a block: in requests for which the way there
+ * and back takes as long as the bytes do. Smaller ones waste the way, larger ones keep what stands
+ * first waiting for what stands last. By the time that small reads have taken, and what large ones
+ * have taken beside it: 2 MiB of a store that is 21 ms away, a block of what the page cache has.
+ * Pure. Test: tests/unit/pace_test.c.
+ */
+#ifndef HOST_PACE_H
+#define HOST_PACE_H
+
+#include "base/types.h"
+
+#define PACE_BYTES_MAX (2u << 20)
+/* Until a large read tells: 100 MB a second. */
+#define PACE_BYTE_PS 10000u
+
+/* Zeroes: nothing is known. */
+struct pace {
+	uint64_t block_ns; /* moving mean of what a read of a block took; 0: there was none */
+	uint64_t byte_ps;  /* the same of a byte more; 0: not known */
+};
+
+static inline uint64_t pace_mean(uint64_t mean, uint64_t now)
+{
+	return mean ? mean - mean / 8 + now / 8 : now;
+}
+
+/* A read of so many bytes, of one block or of several, took ns. */
+static inline void pace_sample(struct pace *p, uint64_t bytes, bool several, uint64_t ns)
+{
+	/* One stray of a second must not count for a thousand. */
+	uint64_t most = 2 * p->block_ns + 100 * NS_PER_US;
+
+	if (!several) {
+		p->block_ns = pace_mean(p->block_ns, p->block_ns ? min_u64(ns, most) : ns);
+		return;
+	}
+	/* What a block takes varies: what is left is something in any case. */
+	ns = max_u64(ns > p->block_ns ? ns - p->block_ns : 0, ns / 8);
+	p->byte_ps = max_u64(pace_mean(p->byte_ps ? p->byte_ps : PACE_BYTE_PS, ns * 1000 / bytes),
+			     1);
+}
+
+/* Bytes of a request, at most PACE_BYTES_MAX. 0: a block is enough. */
+static inline uint32_t pace_bytes(const struct pace *p)
+{
+	uint64_t ps = p->byte_ps ? p->byte_ps : PACE_BYTE_PS;
+
+	return (uint32_t)min_u64(min_u64(p->block_ns, NS_PER_S) * 1000 / ps, PACE_BYTES_MAX);
+}
+
+#endif
