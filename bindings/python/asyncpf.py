@@ -243,6 +243,8 @@ FUNCTIONS = {
     "apf_readv": (c_int64, [_APF, POINTER(apf_range), c_uint, POINTER(apf_wait)]),
     "apf_writev": (c_int64, [_APF, POINTER(apf_range), c_uint, POINTER(apf_wait)]),
     "apf_populate": (c_int, [_APF, c_uint64, c_uint64]),
+    "apf_prefetch": (c_int, [_APF, POINTER(apf_range), c_uint]),
+    "apf_fill": (c_int, [_APF]),
     "apf_pin": (c_int, [_APF, c_uint64, c_uint64]),
     "apf_unpin": (c_int, [_APF, c_uint64, c_uint64]),
     "apf_hold": (c_int, [_APF, c_uint64, c_uint64]),

@@ -558,9 +558,24 @@ int apf_sigbus(const void *info, void *context);
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
- * The same, and it is never evicted. -ENOSPC: resident_max would leave too little for
- * the rest; -EBUSY: the VM is paused (above). Not needed for what the guest has the kernel write
- * (kvmclock, steal time, PV EOI): the library sees to that.
+ * What somebody is likely to touch, in this order: it is read before anybody does, while nobody
+ * waits for a read's turn and with half of queue_depth at most, and waits for its first touch,
+ * which takes no read then; the counters prefetched_* tell how many came in time. Only what a
+ * source stands behind. Returns at once; a later call replaces the list. Any thread, after
+ * apf_start. v: gpa and len of each, copied; buf is not looked at. -EFAULT: not all of it is RAM.
+ */
+int apf_prefetch(struct apf *a, const struct apf_range *v, unsigned count);
+/*
+ * After that list all else that a source stands behind, from now on. Returns at once. When all is
+ * there the sources are closed, and the kernel serves that memory alone; what stands behind it
+ * after that, with apf_source_add, is served as ever. With a swap file there is no such end, and
+ * no more is read than there is room for. -EINVAL: before apf_start.
+ */
+int apf_fill(struct apf *a);
+/*
+ * The same as apf_populate, and it is never evicted. -ENOSPC: resident_max would leave too little
+ * for the rest; -EBUSY: the VM is paused (above). Not needed for what the guest has the kernel
+ * write (kvmclock, steal time, PV EOI): the library sees to that.
  */
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
 /* What was pinned of it may be evicted again. -EFAULT: not all of it is RAM. */

@@ -98,7 +98,15 @@
 	  "Touches of the VMM's view of memory that was not there yet.") \
 	X(discarded, BLOCKS, COUNTER, VM, "Discarded on the VMM's command.") \
 	/* sources of the VMM's own */ \
-	X(offered, BLOCKS, COUNTER, VM, "Taken from what the VMM offered unasked.")
+	X(offered, BLOCKS, COUNTER, VM, "Taken from what the VMM offered unasked.") \
+	/* prefetched by a list */ \
+	X(prefetched, BLOCKS, COUNTER, VM, "Reads begun because a list asked for them.") \
+	X(prefetched_used, BLOCKS, COUNTER, VM, \
+	  "Of prefetched: in memory when they were touched for the first time.") \
+	X(prefetched_late, BLOCKS, COUNTER, VM, \
+	  "Of prefetched: still on their way when somebody needed them.") \
+	X(prefetched_unused, BLOCKS, GAUGE, VM, \
+	  "Of prefetched: not touched so far, or filled in before they were.")
 
 #define APF_COUNTER_MEMBER(name, unit, kind, scope, help) uint64_t name;
 #define APF_COUNTER_ID(name, unit, kind, scope, help) APF_COUNTER_ID_##name,

@@ -34,6 +34,8 @@ enum block_kind {
 #define BLOCK_KEPT (1u << 10)  /* somebody needs it where it is: keep.c */
 #define BLOCK_VMM (1u << 11)   /* the VMM's view shows it, as PRESENT says of the guest's */
 #define BLOCK_FETCH_SHIFT 12
+/* Of STANDBY: read ahead by the list of hst_plan, and not touched since. */
+#define BLOCK_PLANNED (1u << BLOCK_FETCH_SHIFT)
 #define BLOCK_FETCHES_MAX (1u << (32 - BLOCK_FETCH_SHIFT))
 
 #define BLOCK_NONE UINT32_MAX

@@ -13,7 +13,7 @@
  *
  * Order of publication: content into the alias (the source), visible in the guest
  * mapping (hst_take_filled's caller), PRESENT in the map, and only then the waiters.
- * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c.
+ * Tests: tests/unit/host_fetch_test.c, host_ahead_test.c, host_plan_test.c.
  */
 #include <errno.h>
 
@@ -106,6 +106,12 @@ static void fetch_free(struct hst_fetch *f)
 	h->free_count++;
 }
 
+void fetch_plan_on(struct hst *h)
+{
+	if (h->plan.on && !h->stopping)
+		timer_arm(&h->timers, &h->plan.timer, hst_now(h));
+}
+
 /* Read along, and nobody has asked for it until now. */
 static bool is_unwanted(const struct hst_fetch *f)
 {
@@ -118,6 +124,8 @@ void fetch_to_standby(struct hst_fetch *f)
 
 	for (uint32_t block = f->first; block < f->first + f->count; block++) {
 		block_set_kind(h, block, BLOCK_STANDBY);
+		if (f->planned)
+			h->blocks[block] |= BLOCK_PLANNED;
 		block_enlist(h, block);
 	}
 	fetch_free(f);
@@ -180,7 +188,7 @@ static void read_ended(struct hst_fetch *f, const struct err *why, bool several)
 	}
 	if (!why) {
 		h->stats.read_bytes += f->rd.len;
-		if (is_unwanted(f) && h->cfg.evict)
+		if (is_unwanted(f) && (h->cfg.evict || f->planned))
 			fetch_to_standby(f);
 		else
 			fetch_filled(f);
@@ -194,6 +202,9 @@ static void read_ended(struct hst_fetch *f, const struct err *why, bool several)
 	} else {
 		read_failed(f, why);
 	}
+	/* What fails is not tried again at once. */
+	if (!why)
+		fetch_plan_on(h);
 	if (was != HST_FETCH_READING && !follows)
 		trouble_end(h);
 }
@@ -501,10 +512,44 @@ static void make_demand(struct hst_fetch *f, unsigned owner, bool urgent)
 	fetch_dispatch(f->h);
 }
 
+void fetch_ahead(struct hst *h, uint32_t block, bool listed)
+{
+	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
+
+	f->ahead = true;
+	f->planned = listed;
+	h->stats.prefetched += listed;
+	/* Of reads that leave half to demand there is none where only one is made at a time. */
+	if (h->cfg.queue_depth > 1) {
+		f->rank = listed ? SRC_AHEAD : SRC_FILL;
+		f->charged = true;
+		budget_charge(h, true);
+	}
+	fetch_queue(f);
+	fetch_dispatch(h);
+}
+
+void fetch_show(struct hst *h, uint32_t block)
+{
+	struct hst_fetch *f;
+
+	block_delist(h, block);
+	f = fetch_alloc(h, block, h->cfg.vcpus);
+	f->charged = true;
+	fetch_filled(f);
+}
+
+bool fetch_is_quiet(const struct hst *h)
+{
+	return !h->urgent.fetches.first && !h->turn_first && fetch_spare(h) &&
+	       h->in_flight < max_u64(h->cfg.queue_depth / 2, 1);
+}
+
 static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner, bool urgent,
 				   bool *ret_joined)
 {
 	enum block_kind was = block_kind(h, block);
+	bool planned = false;
 	struct hst_fetch *f;
 	bool follow;
 
@@ -515,6 +560,8 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		/* Who sleeps in the kernel for it is no waiter of ours. */
 		if (f->state == HST_FETCH_OFFERED)
 			f->ahead = false;
+		h->stats.prefetched_late += f->planned;
+		f->planned = false;
 		if (f->rank != SRC_DEMAND)
 			make_demand(f, owner, urgent);
 		if (urgent)
@@ -524,8 +571,10 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		return f;
 	}
 	ASSERT(was != BLOCK_PRESENT);
-	if (was == BLOCK_STANDBY)
+	if (was == BLOCK_STANDBY) {
+		planned = block_is(h, block, BLOCK_PLANNED);
 		block_delist(h, block);
+	}
 	f = fetch_alloc(h, block, owner);
 	f->urgent = urgent;
 	f->backing = fetch_backing(h, block);
@@ -537,7 +586,8 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		if (f->backing)
 			ahead_follow(h, block);
 	} else if (was == BLOCK_STANDBY) {
-		h->stats.rescued++;
+		h->stats.prefetched_used += planned;
+		h->stats.rescued += !planned;
 		fetch_filled(f);
 		ahead_follow(h, block);
 	} else {
@@ -693,11 +743,13 @@ static void shown(struct hst_fetch *f, const struct err *why)
 		w->ready(h, w, now);
 	}
 	fetch_free(f);
+	fetch_plan_on(h);
 }
 
 void hst_shown(struct hst_fetch *f, const struct err *why)
 {
 	struct hst_fetch *next;
+
 
 	for (; f; f = next) {
 		next = hst_fetch_next(f);

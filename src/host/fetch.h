@@ -41,6 +41,14 @@ struct hst_fetch *ahead_gather(struct hst_fetch *f);
 bool fetch_prepare(struct hst_fetch *f);
 /* The blocks of 64 KiB around it, of its region. */
 void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end);
+/* Reads an ABSENT block for nobody; listed: by the list of hst_plan. There is a spare fetch. */
+void fetch_ahead(struct hst *h, uint32_t block, bool listed);
+/* Makes one on standby visible although nobody has touched it. There is a spare fetch. */
+void fetch_show(struct hst *h, uint32_t block);
+/* A place for a read, and nobody waits for one. */
+bool fetch_is_quiet(const struct hst *h);
+/* Has the plan go on, if there is one. */
+void fetch_plan_on(struct hst *h);
 /* Makes a PRESENT block visible once more; in the guest's view, and in these. */
 void fetch_present_again(struct hst *h, uint32_t block, unsigned views);
 /*

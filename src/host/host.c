@@ -11,6 +11,7 @@
 #include "host/fetch.h"
 #include "host/hold.h"
 #include "host/kick.h"
+#include "host/plan.h"
 #include "host/swap.h"
 #include "host/trace.h"
 #include "host/trouble.h"
@@ -43,7 +44,7 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 2 + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 3 + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */
@@ -129,6 +130,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	block_init(h);
 	budget_limit(h);
 	fetch_init(h);
+	plan_init(h);
 	hold_init(h);
 	evict_init(h);
 	for (unsigned i = 0; i < cfg->vcpus; i++)

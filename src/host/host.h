@@ -154,6 +154,7 @@ struct hst_fetch {
 	bool ahead : 1;        /* read along: goes to standby unless somebody waits by then */
 	bool follows : 1;      /* the read is its neighbour's, which brings this one as well */
 	uint8_t rank : 2;      /* enum src_rank */
+	bool planned : 1;      /* the same, by the list of hst_plan */
 	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
 	enum hst_fetch_state state : 8;
 };
@@ -311,6 +312,19 @@ struct hst_evict {
 	struct hst_sync sync;
 	uint32_t writes_in_flight; /* with the kernel, and the sync */
 	uint32_t writes_used;      /* not FREE */
+};
+
+/* What is read before anybody waits for it: hst_plan, hst_fill. */
+struct hst_plan {
+	const struct hst_run *runs; /* in the order in which they are wanted; the caller's */
+	uint32_t count;
+	uint32_t run, in_run; /* the next block of them */
+	bool on;
+	bool fill;      /* after the runs: all that a source stands behind */
+	uint32_t block; /* of that, the next to look at */
+	bool missed;    /* in this round some was not there yet */
+	bool filled;    /* all of it is there */
+	struct timer timer;
 };
 
 /* Where the vCPU thread is; decides whether it must be kicked to notice something. */
@@ -482,6 +496,7 @@ struct hst {
 	uint32_t ahead_queued;  /* in these */
 	uint32_t ahead_fetches; /* of fetch_count: for those alone */
 	struct streams streams;  /* who is read ahead for */
+	struct hst_plan plan;
 	uint32_t in_flight;
 	uint64_t read_ns;  /* moving mean of what reads took */
 	uint32_t standing; /* who stand still: waiters that are no tokens, and touches */
@@ -648,6 +663,25 @@ enum hst_offer_next {
 
 enum hst_offer_next hst_offer_next(struct hst *h, struct hst_offer *o, struct hst_piece *ret);
 void hst_offered(struct hst_fetch *f);
+
+/*
+ * Blocks that somebody is likely to need, in this order, instead of those of an earlier call: read
+ * while nobody waits for a read's turn, with half of queue_depth at most. What is there already, or
+ * has no source behind it, is passed over. They wait on standby for their first touch, which counts
+ * them as used. runs: stay until the next call or the end.
+ */
+void hst_plan(struct hst *h, const struct hst_run *runs, uint32_t count);
+/*
+ * After those all that a source stands behind; made visible at once, unless memory may be taken
+ * away again: then what there is room for is read, onto standby.
+ */
+void hst_fill(struct hst *h);
+/*
+ * When all of it is there, and nothing is on its way: no source stands behind anything any more.
+ * False: not yet; asked again after each hst_serve_step, of which there is one soon. Never where
+ * memory may be taken away. ret_whole: nothing was ever discarded, so that all has memory.
+ */
+bool hst_let_go(struct hst *h, bool *ret_whole);
 
 /*
  * Taking memory away: what is to be done next, by one thread at a time. False: nothing, until

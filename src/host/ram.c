@@ -179,6 +179,13 @@ static void remove_backings(struct ram *r, const struct ram_region *region)
 	r->backing_count = n;
 }
 
+void ram_drop_backings(struct ram *r)
+{
+	for (unsigned i = 0; i < r->backing_count; i++)
+		entry_at(r, backing_order(r)[i])->src = NULL;
+	r->backing_count = 0;
+}
+
 bool ram_remove_region(struct ram *r, gpa_t gpa)
 {
 	unsigned at = up_to_gpa(r, gpa);

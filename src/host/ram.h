@@ -78,6 +78,8 @@ const struct ram_backing *ram_backing(const struct ram *r, unsigned i);
 enum ram_add ram_add_region(struct ram *r, gpa_t gpa, uint64_t bytes, uint64_t align);
 /* Takes the region that begins at gpa away, and its backings. False: none does. */
 bool ram_remove_region(struct ram *r, gpa_t gpa);
+/* Nothing stands behind any of it any more. */
+void ram_drop_backings(struct ram *r);
 /* Puts a source behind [gpa, gpa + bytes); the start must be aligned, the length need not. */
 enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct src *src,
 			     uint64_t src_offset, uint64_t align);

@@ -60,6 +60,7 @@ void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
 	ret->absent_bytes = ret->memory_bytes - ret->resident_bytes;
 	ret->resident_max_bytes = h->cfg.resident_max;
 	ret->reads_in_flight = h->in_flight;
+	ret->prefetched_unused = ret->prefetched - ret->prefetched_used - ret->prefetched_late;
 	ret->swap_writes_in_flight = h->evict.writes_in_flight;
 }
 

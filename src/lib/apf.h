@@ -77,6 +77,7 @@ struct apf {
 	unsigned custom_count;
 	struct room room;        /* count 0: no cgroup has a say, or nobody looks */
 	struct timer room_timer; /* the next look */
+	struct hst_run *plan; /* of apf_prefetch; the driver reads it */
 	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */
 	struct {
@@ -150,6 +151,8 @@ void lib_memory_close(struct apf *a);
 int lib_check_limits(const struct apf *a, uint64_t ram, struct err *e);
 /* ram_find without the VM lock. */
 bool lib_find(struct apf *a, gpa_t gpa, uint64_t len, roff_t *ret);
+/* Locked. Those that nothing uses any more. */
+void lib_close_unused_sources(struct apf *a);
 /* What a page source may use. */
 struct src_env lib_src_env(struct apf *a);
 /* Locked. Puts s behind that memory; it stays the caller's. */
@@ -179,6 +182,8 @@ int lib_write(struct apf *a, uint64_t gpa, const void *buf, uint64_t len);
  * library: a->users was raised at its start. Settles and unlocks; a may be gone then.
  */
 void lib_leave(struct apf *a);
+/* ahead.c, locked: once all of its memory is there, lets go of the sources. */
+void lib_let_go_of_sources(struct apf *a);
 /* swap.c: opens cfg.swap and hands it to the driver; harmless without one. */
 int lib_swap_open(struct apf *a, struct err *e);
 /* Has room for RAM offsets up to `bytes`. */

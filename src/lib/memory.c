@@ -338,8 +338,7 @@ int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
 	return rc;
 }
 
-/* Locked. Of the sources, those that nothing uses any more. */
-static void close_unused_sources(struct apf *a)
+void lib_close_unused_sources(struct apf *a)
 {
 	unsigned n = 0;
 
@@ -400,7 +399,7 @@ static int leave(struct apf *a, gpa_t gpa, struct err *e)
 		(void)nanosleep(&moment, NULL);
 		lib_lock(a);
 	}
-	close_unused_sources(a);
+	lib_close_unused_sources(a);
 	return 0;
 }
 

@@ -387,6 +387,7 @@ void apf_close(struct apf *a)
 	lib_serve_close(a);
 	ioq_close(a->ioq);
 	lib_memory_close(a);
+	free(a->plan);
 	free(a->vcpus);
 	kvmp_fini(&a->kvmp);
 	lib_slots_free(a);

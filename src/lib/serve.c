@@ -275,6 +275,7 @@ static void serve_once(struct apf *a, bool *touched, uint64_t *until_ns, uint64_
 	a->lingers = false;
 	hst_serve_step(&a->hst, at, touches, &e);
 	lib_pump(a);
+	lib_let_go_of_sources(a);
 	if (hst_is_stopping(&a->hst))
 		pthread_cond_broadcast(&a->outside);
 	more = *touched && hst_touch_room(&a->hst) > 0;

@@ -29,6 +29,7 @@ struct part {
 	uint64_t offset;
 	unsigned char *vmm; /* NULL: none. Atomic: whoever looks for a touch's part takes no lock */
 	bool vmm_ours;
+	bool unwatched; /* atomic: the kernel shows its pages by itself */
 	dev_t dev; /* of the memfd */
 	ino_t ino;
 };
@@ -396,6 +397,7 @@ static uint64_t watch_modes(const struct gmem *g, bool first)
 
 int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e)
 {
+	__atomic_store_n(&part_at(g, off)->unwatched, false, __ATOMIC_RELAXED);
 	return uffd_register(g->uffd, g->guest + off.v, len, watch_modes(g, first), e);
 }
 
@@ -419,6 +421,17 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
 		rc = err_sys(e, -errno, "guest memory: taking %s out of the VMM's mapping",
 			     SIZE_WORD(len));
 	return rc;
+}
+
+void gmem_unwatch(struct gmem *g, roff_t roff)
+{
+	struct part *p = part_at(g, roff);
+
+	/* First: who shows a page afterwards finds nothing to do. */
+	__atomic_store_n(&p->unwatched, true, __ATOMIC_SEQ_CST);
+	uffd_unregister(g->uffd, g->guest + roff.v, p->bytes);
+	if (p->vmm)
+		uffd_unregister(g->uffd, p->vmm, p->bytes);
 }
 
 int gmem_event_fd(const struct gmem *g)
@@ -554,6 +567,11 @@ static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, boo
 	return rc;
 }
 
+static bool is_unwatched(const struct gmem *g, roff_t off)
+{
+	return __atomic_load_n(&part_at(g, off)->unwatched, __ATOMIC_SEQ_CST);
+}
+
 static int gmem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
 			struct err *e)
 {
@@ -562,6 +580,8 @@ static int gmem_present(void *ctx, roff_t off, uint64_t len, unsigned views, boo
 	unsigned char *vmm = views & MEM_VIEW_VMM ? vmm_at(g, off) : NULL;
 	int rc = 0;
 
+	if (is_unwatched(g, off))
+		return 0;
 	if (views & MEM_VIEW_GUEST)
 		rc = show(g, g->guest + off.v, off, len, protect, e);
 	if (rc == 0 && vmm)
@@ -573,13 +593,13 @@ static int gmem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 
-	return uffd_poison(g->uffd, g->guest + off.v, len, e);
+	return is_unwatched(g, off) ? 0 : uffd_poison(g->uffd, g->guest + off.v, len, e);
 }
 
 static int gmem_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
-	unsigned char *vmm = vmm_at(g, off);
+	unsigned char *vmm = is_unwatched(g, off) ? NULL : vmm_at(g, off);
 
 	return vmm ? uffd_poison(g->uffd, vmm, len, e) : 0;
 }
@@ -683,7 +703,7 @@ static int gmem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_guest
 	int rc = collect(g, guest, len, ret_guest, e);
 
 	if (rc == 0 && g->poison)
-		rc = uffd_poison(g->uffd, guest, len, e);
+		rc = gmem_poison(ctx, off, len, e);
 	return rc == 0 && vmm ? collect(g, vmm, len, ret_vmm, e) : rc;
 }
 

@@ -60,6 +60,12 @@ int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err 
 int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e);
 
 /*
+ * No touch in the part at roff is reported any more: the kernel shows what is in memory, and fills
+ * the rest. No page of it may be marked (poison) then.
+ */
+void gmem_unwatch(struct gmem *g, roff_t roff);
+
+/*
  * Becomes readable when touches wait. Whoever keeps it open, a ring for one, does not keep the
  * userfaultfd open.
  */

@@ -72,8 +72,12 @@ pub const APF_COUNTER_ID_hold_max_ns: usize = 50;
 pub const APF_COUNTER_ID_vmm_touches: usize = 51;
 pub const APF_COUNTER_ID_discarded: usize = 52;
 pub const APF_COUNTER_ID_offered: usize = 53;
+pub const APF_COUNTER_ID_prefetched: usize = 54;
+pub const APF_COUNTER_ID_prefetched_used: usize = 55;
+pub const APF_COUNTER_ID_prefetched_late: usize = 56;
+pub const APF_COUNTER_ID_prefetched_unused: usize = 57;
 /// Rows of this crate's table; a newer library may have more.
-pub const APF_COUNTER_IDS: usize = 54;
+pub const APF_COUNTER_IDS: usize = 58;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,4 +136,8 @@ pub struct apf_counters {
     pub vmm_touches: u64,
     pub discarded: u64,
     pub offered: u64,
+    pub prefetched: u64,
+    pub prefetched_used: u64,
+    pub prefetched_late: u64,
+    pub prefetched_unused: u64,
 }

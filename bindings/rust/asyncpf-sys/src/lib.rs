@@ -409,6 +409,8 @@ extern "C" {
         wait: *const apf_wait,
     ) -> i64;
     pub fn apf_populate(a: *mut apf, gpa: u64, len: u64) -> c_int;
+    pub fn apf_prefetch(a: *mut apf, v: *const apf_range, count: c_uint) -> c_int;
+    pub fn apf_fill(a: *mut apf) -> c_int;
     pub fn apf_pin(a: *mut apf, gpa: u64, len: u64) -> c_int;
     pub fn apf_unpin(a: *mut apf, gpa: u64, len: u64) -> c_int;
     pub fn apf_hold(a: *mut apf, gpa: u64, len: u64) -> c_int;
