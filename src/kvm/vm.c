@@ -229,7 +229,7 @@ int kvmp_cpuid_supported(int kvm_fd, struct kvm_cpuid2 **ret, struct err *e)
 	return 0;
 }
 
-int kvmp_vcpu_set_cpuid(int fd, unsigned id, struct kvm_cpuid2 *c, struct err *e)
+int kvmp_vcpu_set_cpuid(int fd, unsigned id, const struct kvm_cpuid2 *c, struct err *e)
 {
 	if (KVMP_IOCTL(fd, KVM_SET_CPUID2, c) < 0)
 		return err_sys(e, -errno, "kvm: CPUID of vCPU %u", id);

@@ -62,7 +62,7 @@ void kvmp_vcpu_close(int kvm_fd, int fd, struct kvm_run *run);
  */
 #define KVMP_CPUID_ENTRIES_MAX 256
 int kvmp_cpuid_supported(int kvm_fd, struct kvm_cpuid2 **ret, struct err *e);
-int kvmp_vcpu_set_cpuid(int fd, unsigned id, struct kvm_cpuid2 *c, struct err *e);
+int kvmp_vcpu_set_cpuid(int fd, unsigned id, const struct kvm_cpuid2 *c, struct err *e);
 /* KVM's local APICs can tell time by the TSC (CPUID 1 ECX bit 24, which KVM does not set). */
 bool kvmp_has_tsc_deadline(int kvm_fd);
 /* MSR 0x1a0 as firmware leaves it: string operations are fast. */

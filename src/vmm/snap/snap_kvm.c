@@ -259,17 +259,28 @@ static int restore_apf(const struct snap_vcpu *v, const struct snap_in *in, stru
 	return rc;
 }
 
+/* What the vCPU shows. *ret: the caller's to free; NULL after a failure. */
+static int get_cpuid(const struct snap_vcpu *v, struct kvm_cpuid2 **ret, struct err *e)
+{
+	*ret = calloc(1, sizeof(**ret) +
+			 KVMP_CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+	if (!*ret)
+		return err_sys(e, -ENOMEM, "snapshot: CPUID of vCPU %u", v->index);
+	(*ret)->nent = KVMP_CPUID_ENTRIES_MAX;
+	if (KVMP_IOCTL(v->fd, KVM_GET_CPUID2, *ret) == 0)
+		return 0;
+	(void)err_sys(e, -errno, "snapshot: CPUID of vCPU %u", v->index);
+	free(*ret);
+	*ret = NULL;
+	return e->code;
+}
+
 static int save_cpuid(const struct snap_vcpu *v, struct snap_out *o, struct err *e)
 {
-	size_t len = KVMP_CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2);
-	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + len);
-	int rc = 0;
+	struct kvm_cpuid2 *c;
+	int rc = get_cpuid(v, &c, e);
 
-	if (c)
-		c->nent = KVMP_CPUID_ENTRIES_MAX;
-	if (!c || KVMP_IOCTL(v->fd, KVM_GET_CPUID2, c) < 0)
-		rc = err_sys(e, c ? -errno : -ENOMEM, "snapshot: CPUID of vCPU %u", v->index);
-	else
+	if (rc == 0)
 		snap_put(o, key("vcpu.cpuid", v->index), c->entries,
 			 c->nent * sizeof(c->entries[0]));
 	free(c);
@@ -415,9 +426,9 @@ static int check_features(const struct kvm_cpuid_entry2 *guest, size_t count,
 int snap_cpuid_restore(const struct snap_vcpu *v, const struct snap_in *in,
 		       const struct kvm_cpuid2 *host, struct err *e)
 {
+	struct kvm_cpuid2 *c, *shown = NULL;
 	const void *bytes;
 	size_t len, count;
-	struct kvm_cpuid2 *c;
 	int rc = snap_find(in, key("vcpu.cpuid", v->index),
 			   KVMP_CPUID_ENTRIES_MAX * sizeof(c->entries[0]), &bytes, &len, e);
 
@@ -429,9 +440,15 @@ int snap_cpuid_restore(const struct snap_vcpu *v, const struct snap_in *in,
 	count = len / sizeof(c->entries[0]);
 	c->nent = (uint32_t)count;
 	memcpy(c->entries, bytes, count * sizeof(c->entries[0]));
-	rc = check_features(c->entries, count, host, e);
+	/* Some KVM shows more than it was told to: what the guest has seen is what came of that. */
+	rc = kvmp_vcpu_set_cpuid(v->fd, v->index, host, e);
+	if (rc == 0)
+		rc = get_cpuid(v, &shown, e);
+	if (rc == 0)
+		rc = check_features(c->entries, count, shown, e);
 	if (rc == 0)
 		rc = kvmp_vcpu_set_cpuid(v->fd, v->index, c, e);
+	free(shown);
 	free(c);
 	return rc;
 }
