@@ -7,8 +7,8 @@ _asyncpf_values()
 	case $1$2 in
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
-		report--svg | restore--json | restore--trace | restore--swap | pager--listen | \
-		pager--map | pager--json | *--source | *--control)
+		report--svg | restore--json | restore--trace | restore--swap | restore--record | \
+		restore--prefetch | pager--listen | pager--map | pager--json | *--source | *--control)
 		echo @files
 		;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;
@@ -48,8 +48,9 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
-	restore) words='--source --net --resident-max --swap --io --control --user --sandbox
-		--stats --trace --json --quiet --help --version' ;;
+	restore) words='--source --record --record-time --prefetch --fill --net --resident-max
+		--swap --io --control --user --sandbox --stats --trace --json
+		--quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user

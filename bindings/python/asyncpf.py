@@ -87,6 +87,7 @@ class Trace(enum.IntEnum):
     DROPPED = 10
     PAUSED = 11
     RESUMED = 12
+    USED = 13
 
 
 APF_NOBODY = 0xffffffff  # a step of no vCPU's

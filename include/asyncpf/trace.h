@@ -33,6 +33,8 @@ enum apf_trace_kind {
 	/* The whole VM stands still, and goes on. */
 	APF_TRACE_PAUSED = 11,
 	APF_TRACE_RESUMED = 12,
+	/* What a list had brought (apf_prefetch) is needed; value 1: and is still on its way. */
+	APF_TRACE_USED = 13,
 };
 
 #define APF_NOBODY 0xffffffffu /* vcpu: of no vCPU's */

@@ -560,7 +560,10 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 		/* Who sleeps in the kernel for it is no waiter of ours. */
 		if (f->state == HST_FETCH_OFFERED)
 			f->ahead = false;
-		h->stats.prefetched_late += f->planned;
+		if (f->planned) {
+			h->stats.prefetched_late++;
+			trace_blocks(h, APF_TRACE_USED, block, 1, 1);
+		}
 		f->planned = false;
 		if (f->rank != SRC_DEMAND)
 			make_demand(f, owner, urgent);
@@ -588,6 +591,8 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 	} else if (was == BLOCK_STANDBY) {
 		h->stats.prefetched_used += planned;
 		h->stats.rescued += !planned;
+		if (planned)
+			trace_blocks(h, APF_TRACE_USED, block, 1, 0);
 		fetch_filled(f);
 		ahead_follow(h, block);
 	} else {

@@ -186,7 +186,7 @@ const struct sandbox_call sandbox_calls[] = {
 	/* ---- control ---- */
 	CALL(accept4, C, NONE),
 	CALL_WITH(clone, C, NONE, 0, UINT64_MAX, THREAD_FLAGS, "a thread"),
-	CALL(close, M | C | N, NONE),
+	CALL(close, M | C | N, L),
 	CALL(recvfrom, C | N, NONE),
 	CALL(recvmsg, C, NONE),
 	CALL(sendto, C | N, NONE),
@@ -216,7 +216,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL_TO_SELF(kill, M | S, NONE),
 
 	/* ---- the end ---- */
-	IOCTL(UFFDIO_UNREGISTER, NONE, M),
+	IOCTL(UFFDIO_UNREGISTER, NONE, M | L),
 	IOCTL(KVM_GET_VCPU_MMAP_SIZE, M, NONE),
 	CALL(fcntl, M | N, NONE),
 	CALL(flock, M, NONE),

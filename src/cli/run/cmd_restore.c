@@ -4,19 +4,27 @@
  * the same. Test: tests/lab/snapshot_test.py.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/json/json_file.h"
 #include "cli/opts.h"
 #include "cli/run/run.h"
 #include "cli/snap/snap_dir.h"
 #include "vmm/machine/machine_saved.h"
+#include "vmm/snap/work_set.h"
+
+#define RECORD_S 30u
 
 struct restore_line {
 	struct run_opts run;
 	const char *source;
+	const char *prefetch;
+	struct work_set set; /* what is in it */
 	struct opts_list nets;
 	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES];
 	const char *user;
@@ -31,6 +39,14 @@ static const struct opt rows[] = {
 	 .max = MACHINE_NETS_MAX,
 	 .help = "What its next network card is connected to, as with 'asyncpf run'; default "
 		 "what it was connected to. Once for each of its cards, or not at all."},
+	{OPT_TEXT(struct restore_line, run.record), .name = "record", .arg = "FILE",
+	 .help = "Note which memory the VM touches first, in that order, in FILE when it ends."},
+	{OPT_U32(struct restore_line, run.record_s), .name = "record-time", .arg = "SECONDS",
+	 .min = 1, .max = 86400, .help = "With --record: from the first touch on; default 30."},
+	{OPT_TEXT(struct restore_line, prefetch), .name = "prefetch", .arg = "FILE",
+	 .help = "Bring what was noted in FILE ahead of the guest, in that order."},
+	{OPT_FLAG(struct restore_line, run.machine.fill), .name = "fill",
+	 .help = "Bring all memory, below what the guest waits for, and then close its source."},
 	RUN_ROW_RESIDENT_MAX(struct restore_line),
 	{OPT_TEXT(struct restore_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes, as with 'asyncpf run'."},
@@ -120,9 +136,41 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	return rc < 0 ? rc : take_nets(l, in, e);
 }
 
+/* Before the run: it may be written anew at its end. */
+static int take_set(struct restore_line *l, struct err *e)
+{
+	struct machine_cfg *m = &l->run.machine;
+	struct err why;
+	int fd, rc;
+
+	if (!l->prefetch)
+		return 0;
+	fd = open(l->prefetch, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return err_sys(e, -errno, "cannot read: %.150s", l->prefetch);
+	rc = work_set_read(&l->set, fd, m->memory_bytes, &why);
+	close(fd);
+	if (rc < 0)
+		return err_set(e, rc, "cannot read: %.100s: %.150s", l->prefetch, why.text);
+	m->prefetch = l->set.ranges;
+	m->prefetch_count = l->set.count;
+	return 0;
+}
+
+static int check(struct restore_line *l, struct err *e)
+{
+	if (json_file_is_stdout(l->run.record))
+		return err_set(e, -EINVAL, "bad value: --record -: standard output has what the "
+			       "guest prints; give --record a file");
+	if (l->run.machine.fill && l->run.machine.apf.swap)
+		return err_set(e, -EINVAL, "conflicting options: --fill and --swap: what is taken "
+			       "away again may need its source; leave one out");
+	return run_opts_check(&l->run, l->user, e);
+}
+
 int cmd_restore(int argc, char **argv)
 {
-	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT};
+	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S};
 	struct snap_in in;
 	struct err e = {0};
 	char *uri = NULL;
@@ -136,7 +184,7 @@ int cmd_restore(int argc, char **argv)
 		return r;
 	l.run.machine.apf.sigbus_handler = 1;
 	l.run.sandbox = (enum run_sandbox)l.sandbox;
-	if (run_opts_check(&l.run, l.user, &e) < 0) {
+	if (check(&l, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
@@ -146,11 +194,12 @@ int cmd_restore(int argc, char **argv)
 		uri = NULL;
 	l.run.snapshot = argv[operand];
 	l.run.machine.restore_uri = l.source ? l.source : uri;
-	if (take(&l, &in, &e) < 0 || run_files_check(&l.run, &e) < 0)
+	if (take(&l, &in, &e) < 0 || take_set(&l, &e) < 0 || run_files_check(&l.run, &e) < 0)
 		code = cli_refused(&e);
 	else
 		code = run_main(&l.run);
 	snap_in_free(&in);
+	work_set_free(&l.set);
 	free(uri);
 	return code;
 }

@@ -14,6 +14,7 @@
 #include "cli/trace_file.h"
 #include "vmm/disk/file_use.h"
 #include "vmm/machine/machine_control.h"
+#include "vmm/snap/work_set.h"
 
 struct run {
 	const struct run_opts *o;
@@ -26,6 +27,8 @@ struct run {
 	struct sandbox *sandbox; /* NULL: there is none */
 	struct json_file json;
 	struct trace_file *trace;
+	struct json_file record;
+	struct work_recorder *recorder;
 	struct err err; /* why it failed; code 0: it did not */
 	atomic_bool paused; /* for trouble, and that was told */
 	struct machine_outcome out;
@@ -105,6 +108,48 @@ static int open_trace(struct run *r)
 
 	return rc < 0 || !file.out ? rc : trace_file_open(&file, trace_begins, r, &r->trace,
 							  &r->err);
+}
+
+static int open_record(struct run *r)
+{
+	const struct machine_cfg *m = &r->o->machine;
+	int rc = json_file_open(&r->record, r->o->record, "record", file_use_is_taken, &r->err);
+
+	return rc < 0 || !r->record.out
+		       ? rc
+		       : work_recorder_new(m->memory_bytes, m->apf.block_bytes,
+					   r->o->record_s * NS_PER_S, &r->recorder, &r->err);
+}
+
+static void on_trace(void *ctx, const struct apf_trace *t)
+{
+	const struct run *r = ctx;
+
+	if (r->trace)
+		trace_file_tell(r->trace, t);
+	if (r->recorder)
+		work_recorder_tell(r->recorder, t);
+}
+
+/* Nobody tells it anything any more. Returns the exit code. */
+static int write_record(struct run *r, bool ran, int code)
+{
+	struct err e = {0};
+	int rc = 0;
+
+	if (r->recorder && ran) {
+		rc = json_file_begin(&r->record, &e);
+		errno = 0;
+		if (rc == 0)
+			rc = json_file_written(&r->record,
+					       work_recorder_write(r->recorder, r->record.out), &e);
+	}
+	work_recorder_free(r->recorder);
+	json_file_close(&r->record);
+	if (rc == 0)
+		return code;
+	(void)cli_failed(&e);
+	return code == CLI_OK ? CLI_FAILED : code;
 }
 
 static int start_control(struct run *r)
@@ -187,6 +232,8 @@ static int start(struct run *r)
 	if (rc == 0)
 		rc = open_trace(r);
 	if (rc == 0)
+		rc = open_record(r);
+	if (rc == 0)
 		rc = json_file_open(&r->json, r->o->json, "json", file_use_is_taken, &r->err);
 	r->guard.begins = guard_begins;
 	r->guard.begins_ctx = r;
@@ -203,8 +250,8 @@ static int start(struct run *r)
 	cfg.stop_fd = r->signals.fd;
 	cfg.apf.on_event = on_event;
 	cfg.apf.on_event_ctx = r;
-	cfg.apf.on_trace = r->trace ? trace_file_tell : NULL;
-	cfg.apf.on_trace_ctx = r->trace;
+	cfg.apf.on_trace = r->trace || r->recorder ? on_trace : NULL;
+	cfg.apf.on_trace_ctx = r;
 	cfg.say = on_word;
 	cfg.say_ctx = r;
 	cfg.on_thread = thread_begins;
@@ -294,6 +341,7 @@ int run_main(const struct run_opts *o)
 	machine_close(r.m);
 	if (trace_file_close(r.trace) < 0 && code == CLI_OK)
 		code = CLI_FAILED;
+	code = write_record(&r, ran, code);
 	stop_signals_end(&r.signals);
 	terminal_fini(&r.terminal);
 	tty_guard_end(&r.guard);

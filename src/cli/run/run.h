@@ -23,6 +23,8 @@ struct run_opts {
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	const char *trace;          /* a file for a timeline; NULL: none */
+	const char *record;         /* a file for the working set; NULL: none */
+	uint32_t record_s;          /* of the time from the first touch on */
 	enum run_sandbox sandbox;
 	struct sandbox_user user;   /* whose rights it has once everything is open */
 	bool stats;

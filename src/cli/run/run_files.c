@@ -5,7 +5,7 @@
 #include "cli/run/run.h"
 #include "cli/snap/snap_dir.h"
 
-_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 6 + SNAP_DIR_FILES <= FILE_ROLES_MAX,
+_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 7 + SNAP_DIR_FILES <= FILE_ROLES_MAX,
 	       "room for each");
 
 int run_files_check(const struct run_opts *o, struct err *e)
@@ -28,8 +28,10 @@ int run_files_check(const struct run_opts *o, struct err *e)
 		file_roles_add(&f, "disk", m->disks[i].path, !m->disks[i].read_only);
 	file_roles_add(&f, "swap", m->apf.swap, true);
 	file_roles_add(&f, "control", o->control, true);
+	file_roles_add(&f, "source", m->restore_uri, false);
 	if (file_roles_add_words(&f, "json", json, e) < 0 ||
-	    file_roles_add_words(&f, "trace", o->trace, e) < 0)
+	    file_roles_add_words(&f, "trace", o->trace, e) < 0 ||
+	    file_roles_add_words(&f, "record", o->record, e) < 0)
 		return e->code;
 	return file_roles_check(&f, e);
 }

@@ -16,7 +16,7 @@
 
 /* Beside control's clients: what a library opens for a moment. */
 #define FILES_SPARE 8u
-#define NAMED_MAX (LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 5)
+#define NAMED_MAX (LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 6)
 
 /* ---- descriptors that we were started with ---- */
 
@@ -71,6 +71,7 @@ static void named_by(const struct run_opts *o, struct named *ret)
 	add(ret, m->apf.swap);
 	add(ret, o->json);
 	add(ret, o->trace);
+	add(ret, o->record);
 }
 
 /* One that is not open would come to be one of ours. */

@@ -147,6 +147,20 @@ static int load(struct machine *m, struct err *e)
 	return rc;
 }
 
+/* What is to come before anybody touches it. Behind what restores: that would wait for it. */
+static int come_ahead(struct machine *m, struct err *e)
+{
+	const struct machine_cfg *c = &m->cfg;
+	int rc = c->prefetch_count ? apf_prefetch(m->apf, c->prefetch, c->prefetch_count) : 0;
+
+	if (rc == 0 && c->fill)
+		rc = apf_fill(m->apf);
+	if (rc == -EFAULT)
+		return err_set(e, -EINVAL, "working set: it names memory that this VM does not "
+			       "have; record one of this VM");
+	return rc < 0 ? err_sys(e, rc, "working set") : 0;
+}
+
 /* ---- up and down ---- */
 
 static int build(struct machine *m, struct err *e)
@@ -186,6 +200,8 @@ static int build(struct machine *m, struct err *e)
 		rc = m->cfg.restore ? machine_restore(m, e) : load(m, e);
 	if (rc == 0)
 		rc = machine_generation_set(m, e);
+	if (rc == 0)
+		rc = come_ahead(m, e);
 	/* Last: from here on a terminal may be raw. */
 	if (rc == 0)
 		rc = console_open(&m->console, m->cfg.in_fd, m->cfg.out_fd, m->wake_fd,

@@ -105,6 +105,10 @@ struct machine_cfg {
 	 */
 	const struct snap_in *restore;
 	const char *restore_uri;
+	/* What comes before it is touched, in this order, and then all the rest. */
+	const struct apf_range *prefetch;
+	unsigned prefetch_count;
+	bool fill;
 	unsigned cpus;         /* 1..MACHINE_CPUS_MAX */
 	struct machine_disk disks[MACHINE_DISKS_MAX]; /* vda, vdb, … */
 	unsigned disks_count;

@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`asyncpf snapshot` and `restore` on a guest that counts in memory, in an order that a test can
+compute: each snapshot must hold exactly what so many steps leave, whichever generation it is of,
+and whoever was killed. And working sets: what was recorded on one run is there in the next.
+
+usage: snapshot_run_test.py PATH_OF_ASYNCPF [GENERATIONS]
+"""
+import collections
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+LIMIT_S = 60
+ASYNCPF = str(pathlib.Path(sys.argv[1]).resolve())
+BASE = 1 << 20  # where the kernel is loaded
+PAGE = 4096
+FIRST = 8 << 20   # the pages that it counts in
+PAGES = 1024
+STEPS = 2000      # of a round; after each it prints R
+SEED, FACTOR, SUM = 0x2545f491, 1664525, 1013904223
+GENERATIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+KILLS = 4
+CODE = (b"\xb8" + struct.pack("<I", SEED) +   # again: mov SEED, %eax
+        b"\xb9" + struct.pack("<I", STEPS) +  #        mov STEPS, %ecx
+        b"\x69\xc0" + struct.pack("<I", FACTOR) +  # 1: imul FACTOR, %eax
+        b"\x05" + struct.pack("<I", SUM) +         #    add SUM, %eax
+        bytes.fromhex("89c3c1eb1081e3ff030000"  # mov %eax, %ebx; shr $16; and $1023, %ebx
+                      "c1e30c81c300008000"      # shl $12; add FIRST, %ebx
+                      "ff034975dc"              # incl (%ebx); dec %ecx; jnz 1b
+                      "66baf803b052eeb00aee"    # 'R' and a newline to COM1
+                      "e9c3ffffff"))            # jmp again
+HEADER_BYTES = 32
+KERNEL = struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, BASE,
+                     BASE, BASE + HEADER_BYTES + len(CODE), 0, BASE + HEADER_BYTES) + CODE
+
+
+def steps():
+    """The page of each step of a round."""
+    x = SEED
+    for _ in range(STEPS):
+        x = (x * FACTOR + SUM) & 0xffffffff
+        yield x >> 16 & (PAGES - 1)
+
+
+ROUND = list(steps())
+
+
+def state(files):
+    """What KVM's own sections are made of: name and index to bytes."""
+    data = (files / "state").read_bytes()
+    at, ret = 32, {}
+    while at < len(data):
+        name, index, _, length = struct.unpack_from("<16sIIQ", data, at)
+        ret[name.rstrip(b"\0").decode(), index] = data[at + 32:at + 32 + length]
+        at += 32 + (length + 7) // 8 * 8
+    return ret
+
+
+class SnapshotTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.kernel = self.folder / "kernel"
+        self.kernel.write_bytes(KERNEL)
+        self.sockets = itertools.count()
+
+    def spawn(self, *words):
+        """A VM whose guest has made a round."""
+        path = self.folder / f"vm{next(self.sockets)}"
+        vm = subprocess.Popen([ASYNCPF, *words, "--control", str(path)],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (vm.kill(), vm.communicate()))
+        vm.path = str(path)
+        self.rounds(vm, 1)
+        return vm
+
+    def run_vm(self, *words):
+        return self.spawn("run", "--local", "--kernel", str(self.kernel), "--memory", "64M",
+                          "--faults", "kernel", *words)
+
+    def restore(self, files, *words):
+        return self.spawn("restore", str(files), *words)
+
+    def rounds(self, vm, count):
+        for _ in range(count):
+            line = vm.stdout.readline()
+            # The first may be the end of one that was printed before.
+            if line not in ("R\n", "\n"):
+                self.fail(f"the guest says {line!r}: {vm.stderr.read()}")
+
+    def verb(self, vm, name, *words):
+        return subprocess.run([ASYNCPF, name, "--control", vm.path, *words], timeout=LIMIT_S,
+                              capture_output=True, text=True, check=False)
+
+    def snapshot(self, vm, name):
+        files = self.folder / name
+        until = time.monotonic() + LIMIT_S
+        done = self.verb(vm, "snapshot", str(files))
+        # One whose client was killed is not over at once.
+        while "is under way" in done.stderr and time.monotonic() < until:
+            done = self.verb(vm, "snapshot", str(files))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return files
+
+    def stop(self, vm):
+        self.verb(vm, "stop")
+        _, err = vm.communicate(timeout=LIMIT_S)
+        self.assertEqual((vm.returncode, err), (5, ""))
+
+    def status(self, vm):
+        return json.loads(self.verb(vm, "status", "--json").stdout)
+
+    def steps_of(self, files):
+        """How many steps its memory has seen: all of it must be what so many leave."""
+        with open(files / "memory", "rb") as f:
+            f.seek(FIRST)
+            memory = f.read(PAGES * PAGE)
+        got = [struct.unpack_from("<I", memory, page * PAGE)[0] for page in range(PAGES)]
+        whole, part = divmod(sum(got), STEPS)
+        want = collections.Counter({p: n * whole for p, n in collections.Counter(ROUND).items()})
+        want.update(ROUND[:part])
+        self.assertEqual(got, [want[page] for page in range(PAGES)])
+        for page in range(PAGES):
+            self.assertFalse(any(memory[page * PAGE + 4:(page + 1) * PAGE]), page)
+        # And the registers are of that very step: ECX counts down, by the next instruction.
+        ecx = struct.unpack_from("<Q", state(files)["vcpu.regs", 0], 16)[0]
+        self.assertIn(ecx, {STEPS - part, STEPS - part + 1, 0} if part else {STEPS, 0, 1}, part)
+        return sum(got)
+
+    def test_generations(self):
+        vm = self.run_vm()
+        before = 0
+        for n in range(GENERATIONS):
+            files = self.snapshot(vm, f"snap{n}")
+            self.stop(vm)
+            seen = self.steps_of(files)
+            self.assertGreater(seen, before)
+            before = seen
+            vm = self.restore(files)
+            # The one before it is not needed any more, but by who may have failed here.
+            shutil.rmtree(self.folder / f"snap{n - 1}", ignore_errors=True)
+        self.stop(vm)
+
+    def test_two_at_once_leave_it_as_it_was(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        before = {f.name: f.read_bytes() for f in files.iterdir()}
+        both = [self.restore(files), self.restore(files)]
+        for n, vm in enumerate(both):
+            self.rounds(vm, 2)
+            self.steps_of(self.snapshot(vm, f"own{n}"))
+        for vm in both:
+            self.stop(vm)
+        self.assertEqual(before, {f.name: f.read_bytes() for f in files.iterdir()})
+
+    def test_killed_at_any_moment_it_is_whole_or_not_there(self):
+        vm = self.run_vm()
+        for n in range(KILLS):
+            files = self.folder / f"snap{n}"
+            client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path, str(files)],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(0.001 * 4 ** n)
+            client.kill()
+            client.wait()
+            if files.exists():
+                self.steps_of(files)
+            # The VM runs on, and can be saved.
+            self.rounds(vm, 2)
+            self.steps_of(self.snapshot(vm, f"after{n}"))
+        # The other end.
+        client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path,
+                                   str(self.folder / "last")], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True)
+        vm.kill()
+        _, err = client.communicate(timeout=LIMIT_S)
+        if client.returncode == 0:
+            self.steps_of(self.folder / "last")
+        else:
+            self.assertNotEqual(err, "")
+            self.assertEqual([f for f in os.listdir(self.folder) if f.startswith("last")], [])
+
+    def test_a_full_disk_leaves_nothing(self):
+        small = self.folder / "small"
+        small.mkdir()
+        script = ('mount -t tmpfs -o size=256k none "$1" || exit 77; '
+                  '"$2" snapshot --control "$3" "$1/snap"; echo $?; ls -A "$1"')
+        vm = self.run_vm()
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", str(small), ASYNCPF,
+                               vm.path], capture_output=True, text=True, timeout=LIMIT_S,
+                              check=False)
+        if done.returncode == 77 or "unshare" in done.stderr:
+            self.skipTest(f"no file system may be mounted here: {done.stderr}")
+        self.assertEqual(done.stdout, "1\n")
+        self.assertIn("No space left", done.stderr)
+        self.rounds(vm, 1)
+        self.steps_of(self.snapshot(vm, "snap"))
+        self.stop(vm)
+
+    def refused(self, words, text):
+        done = subprocess.run([ASYNCPF, "restore", *words], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(text, done.stderr)
+
+    def test_what_cannot_be_restored_is_refused(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        good = (files / "state").read_bytes()
+        (files / "state").write_bytes(good[:8] + struct.pack("<I", 2) + good[12:])
+        self.refused([str(files)], "format 2")
+        (files / "state").write_bytes(good[:200] + bytes([good[200] ^ 1]) + good[201:])
+        self.refused([str(files)], "has changed")
+        (files / "state").write_bytes(good)
+        odd = self.folder / "odd"
+        odd.write_bytes(b"no set")
+        self.refused([str(files), "--prefetch", str(odd)], "cut short")
+        self.refused([str(files), "--prefetch", str(self.folder / "none")], "none")
+        self.refused([str(files), "--record", str(files / "memory")], "memory")
+        (files / "memory").unlink()
+        self.refused([str(files)], "memory")
+
+    def test_a_recorded_set_removes_the_reads_of_the_next_run(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        found = self.folder / "set"
+        vm = self.restore(files, "--record", str(found))
+        self.rounds(vm, 2)
+        first = self.status(vm)
+        self.stop(vm)
+        self.assertGreater(first["reads"], len(set(ROUND)))
+        vm = self.restore(files, "--prefetch", str(found), "--record", str(found))
+        self.rounds(vm, 2)
+        second = self.status(vm)
+        self.steps_of(self.snapshot(vm, "next"))
+        self.stop(vm)
+        self.assertEqual(first["prefetched"], 0)
+        self.assertLessEqual(second["reads"] - second["prefetched"], first["reads"] * 0.05)
+        self.assertLessEqual(second["read_bytes"], first["read_bytes"] * 1.3)
+        self.assertGreaterEqual(second["prefetched_used"] + second["prefetched_late"],
+                                second["prefetched"] * 0.9)
+        self.assertEqual(second["prefetched_unused"], second["prefetched"] -
+                         second["prefetched_used"] - second["prefetched_late"])
+        # What was recorded with it is as good.
+        vm = self.restore(files, "--prefetch", str(found))
+        self.rounds(vm, 2)
+        third = self.status(vm)
+        self.stop(vm)
+        self.assertLessEqual(third["reads"] - third["prefetched"], first["reads"] * 0.05)
+
+    def test_a_filled_vm_needs_its_snapshot_no_longer(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        vm = self.restore(files, "--fill")
+        until = time.monotonic() + LIMIT_S
+        opened = [str(files / "memory")]
+        while opened and time.monotonic() < until:
+            time.sleep(0.01)
+            opened = [p for fd in os.listdir(f"/proc/{vm.pid}/fd")
+                      for p in [self.link(vm.pid, fd)] if p == str(files / "memory")]
+        self.assertEqual(opened, [])
+        os.truncate(files / "memory", 0)
+        self.rounds(vm, 2)
+        self.assertEqual(self.status(vm)["absent_bytes"], 0)
+        next_files = self.snapshot(vm, "next")
+        self.stop(vm)
+        self.steps_of(next_files)
+        vm = self.restore(next_files)
+        self.rounds(vm, 2)
+        self.stop(vm)
+
+    @staticmethod
+    def link(pid, fd):
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/{pid}/fd/{fd}")
+        return ""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    unittest.main(argv=sys.argv[:1])
