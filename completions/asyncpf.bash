@@ -8,7 +8,8 @@ _asyncpf_values()
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
 		report--svg | restore--json | restore--trace | restore--swap | restore--record | \
-		restore--prefetch | pager--listen | pager--map | pager--json | *--source | *--control)
+		restore--prefetch | pager--listen | pager--map | pager--json | \
+		*--source | *--control)
 		echo @files
 		;;
 	check--abi) echo 'int pf2 pf2-strict legacy' ;;

@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "base/types.h"
 
-#define FILE_ROLES_MAX 40u
+#define FILE_ROLES_MAX 44u
 
 struct file_identity {
 	enum { ID_NONE, ID_FILE, ID_DEVICE, ID_NAME } kind;

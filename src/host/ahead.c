@@ -178,3 +178,38 @@ void fetch_around(struct hst *h, uint32_t block)
 			break;
 	fetch_dispatch(h);
 }
+
+/* ---- what a list says, plan.c ---- */
+
+void fetch_ahead(struct hst *h, uint32_t block, bool listed)
+{
+	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
+
+	f->ahead = true;
+	f->planned = listed;
+	h->stats.prefetched += listed;
+	/* Of reads that leave half to demand there is none where only one is made at a time. */
+	if (h->cfg.queue_depth > 1) {
+		f->rank = listed ? SRC_AHEAD : SRC_FILL;
+		f->charged = true;
+		budget_charge(h, true);
+	}
+	fetch_queue(f);
+	fetch_dispatch(h);
+}
+
+void fetch_show(struct hst *h, uint32_t block)
+{
+	struct hst_fetch *f;
+
+	block_delist(h, block);
+	f = fetch_alloc(h, block, h->cfg.vcpus);
+	f->charged = true;
+	fetch_filled(f);
+}
+
+bool fetch_is_quiet(const struct hst *h)
+{
+	return !h->urgent.fetches.first && !h->turn_first && fetch_spare(h) &&
+	       h->in_flight < max_u64(h->cfg.queue_depth / 2, 1);
+}

@@ -41,11 +41,11 @@ struct hst_fetch *ahead_gather(struct hst_fetch *f);
 bool fetch_prepare(struct hst_fetch *f);
 /* The blocks of 64 KiB around it, of its region. */
 void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end);
-/* Reads an ABSENT block for nobody; listed: by the list of hst_plan. There is a spare fetch. */
+/* ahead.c: reads an ABSENT block for nobody; listed: by hst_plan's list. A fetch is spare. */
 void fetch_ahead(struct hst *h, uint32_t block, bool listed);
-/* Makes one on standby visible although nobody has touched it. There is a spare fetch. */
+/* The same: makes one on standby visible although nobody has touched it. A fetch is spare. */
 void fetch_show(struct hst *h, uint32_t block);
-/* A place for a read, and nobody waits for one. */
+/* The same: a place for a read, and nobody waits for one. */
 bool fetch_is_quiet(const struct hst *h);
 /* Has the plan go on, if there is one. */
 void fetch_plan_on(struct hst *h);
