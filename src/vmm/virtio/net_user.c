@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "vmm/memory/guest_mem.h"
+#include "vmm/virtio/rate.h"
 
 #define FRAME_BYTES 2048u /* a slot's: Ethernet of the MTU below, with a tag */
 #define MTU 1500u
@@ -25,11 +26,20 @@
 /* Ethernet and IPv4, as far as they tell whether a frame would begin something. */
 #define ETHERTYPE_AT 12u
 #define IP_AT 14u
+#define IP_FRAGMENT_AT (IP_AT + 6)
+#define IP_FRAGMENT 0x3fffu /* there is more of it, or it is not the first */
 #define IP_PROTOCOL_AT (IP_AT + 9)
 #define IP_TCP 6u
 #define TCP_FLAGS 13u
 #define TCP_SYN 2u
 #define TCP_ACK 16u
+
+/*
+ * Parts of datagrams, which libslirp keeps for 30 s each until the rest comes, however many: so
+ * many at once, and so many per second.
+ */
+#define FRAGMENTS_BURST 2048u
+#define FRAGMENTS_PER_S 64u
 
 /* The library, loaded once and for good. */
 #define FUNCTIONS(X) \
@@ -57,6 +67,7 @@ struct net_user {
 	int listening[NET_USER_FORWARDS_MAX];
 	unsigned listening_count;
 	bool has_input; /* the guest has sent something since libslirp's turn */
+	struct rate fragments;
 	bool is_open; /* ports are forwarded: sockets from now on are the guest's */
 	struct pollfd fds[FDS_MAX];
 	unsigned fds_count;
@@ -292,13 +303,30 @@ static ssize_t user_receive(void *ctx, const struct iovec *v, unsigned count)
 	return (ssize_t)len;
 }
 
+static bool is_ip(const unsigned char *frame, size_t len)
+{
+	return len > IP_PROTOCOL_AT && frame[ETHERTYPE_AT] == 0x08 && frame[ETHERTYPE_AT + 1] == 0;
+}
+
+/* Part of a datagram, and one more than may be? */
+static bool is_part_too_many(struct net_user *u, const unsigned char *frame, size_t len)
+{
+	if (!is_ip(frame, len) ||
+	    !((frame[IP_FRAGMENT_AT] << 8 | frame[IP_FRAGMENT_AT + 1]) & IP_FRAGMENT))
+		return false;
+	if (rate_wait_ns(&u->fragments, now_ns()) > 0)
+		return true;
+	rate_take(&u->fragments, 1, now_ns());
+	return false;
+}
+
 /* Would it need a socket that is not there yet? Streams of datagrams may have theirs. */
 static bool begins(const unsigned char *frame, size_t len)
 {
 	size_t ip_bytes;
 	unsigned flags;
 
-	if (len <= IP_PROTOCOL_AT || frame[ETHERTYPE_AT] != 0x08 || frame[ETHERTYPE_AT + 1] != 0)
+	if (!is_ip(frame, len))
 		return false;
 	if (frame[IP_PROTOCOL_AT] != IP_TCP)
 		return true;
@@ -326,6 +354,8 @@ static int user_send(void *ctx, const struct iovec *v, unsigned count, size_t le
 		return -EPROTO;
 	if (is_full(u) && begins(u->out + NET_HEADER_BYTES, len))
 		return -EMFILE;
+	if (is_part_too_many(u, u->out + NET_HEADER_BYTES, len))
+		return -ENOBUFS;
 	u->has_input = true;
 	u->lib.slirp_input(u->slirp, u->out + NET_HEADER_BYTES, (int)len);
 	return 0;
@@ -409,6 +439,7 @@ int net_user_open(const struct net_user_cfg *cfg, struct net_user **ret,
 		free(u);
 		return rc;
 	}
+	rate_init(&u->fragments, FRAGMENTS_PER_S, FRAGMENTS_BURST);
 	u->frames = calloc(NET_USER_FRAMES_MAX, sizeof(*u->frames));
 	u->slirp = u->frames ? u->lib.slirp_new(&sc, &callbacks, u) : NULL;
 	if (!u->slirp)

@@ -5,8 +5,8 @@
  * this process, and ports of the host can be forwarded to it. IPv4 alone.
  *
  * Bounded: NET_USER_SOCKETS_MAX connections and streams of datagrams, NET_USER_FRAMES_MAX frames
- * that the guest has not taken. What is above that is not begun, or waits in the host's kernel,
- * or is lost as on any network.
+ * that the guest has not taken, some MiB of datagrams of the guest's that came in part. What is
+ * above that is not begun, or waits in the host's kernel, or is lost as on any network.
  *
  * The library is loaded when the first of these is opened. Test: tests/unit/net_user_test.c.
  */
