@@ -302,6 +302,37 @@ static void old_frames_are_dropped(void **state)
 	fini(f);
 }
 
+/* In the middle of a flood both ways, and again and again. */
+static void reset_in_flight(void **state)
+{
+	struct fixture *f = init(0);
+	unsigned char back[8];
+	unsigned len;
+
+	(void)state;
+	for (unsigned round = 0; round < 20; round++) {
+		for (unsigned i = 0; i < 30; i++) {
+			send_udp(f, "flood", 5, false);
+			host_sends(f, "flood", 5);
+		}
+		nx_up(&f->n, NX_MRG, 256);
+		for (uint16_t i = 0; i < 256; i++)
+			nx_post(&f->n, i);
+		/* The socket's queue is shorter than the flood. */
+		while (recv(f->fd, back, sizeof(back), MSG_DONTWAIT) > 0)
+			;
+	}
+	send_udp(f, "last", 4, false);
+	while (recv(f->fd, back, sizeof(back), 0) != 4)
+		;
+	assert_memory_equal(back, "last", 4);
+	host_sends(f, "last", 4);
+	while (memcmp(next_udp(f, &len), "last", 4) != 0)
+		;
+	assert_int_equal(len, 4);
+	fini(f);
+}
+
 static void removed(void **state)
 {
 	struct fixture *f = init(0);
@@ -339,6 +370,7 @@ int main(void)
 		cmocka_unit_test(flood_to_the_guest),
 		cmocka_unit_test(wrong_headers),
 		cmocka_unit_test(old_frames_are_dropped),
+		cmocka_unit_test(reset_in_flight),
 		cmocka_unit_test(removed),
 		cmocka_unit_test(is_in_use),
 	};
