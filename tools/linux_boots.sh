@@ -20,30 +20,70 @@ idle() {
 	done
 }
 
-# Has guest $1, process $2, stand still for 8 s: by the control socket, or with all of its process.
-stand() {
-	sleep 1
+# Who asks guest $1, process $2, of words $3: `in` is where, `at` whom. A tap is in a network
+# namespace, that of the process: there is who asks.
+who_asks() {
+	in= at=127.0.0.1:$(echo "$3" | sed -n 's/.*fwd=tcp:\([0-9]*\):.*/\1/p')
 	case $3 in
-	*'"how":"signal"'*) kill -STOP $2 && sleep 8 && kill -CONT $2 ;;
-	*)
-		./asyncpf pause --control control.$1 >/dev/null
-		sleep 8
-		./asyncpf resume --control control.$1 >/dev/null
-		;;
+	*"--net tap="*) in="nsenter -t $2 -n" at=192.0.2.2 ;;
 	esac
 }
 
-# Asks guest $1, process $2, for /data until its load has ended, and tells how often the answer
-# was right, wrong or none. A tap is in a network namespace, that of the process: there is who asks.
-ask() {
-	in= at=127.0.0.1:8080 right=0 wrong=0 none=0
+# Has guest $1, process $2, stand still: by the control socket, with all of its process, or a
+# minute with connections that are open. Those have a file on the way, slowly.
+HELD=8
+stand() {
+	sleep 1
 	case $3 in
-	*'"how":"192.'*)
-		in="nsenter -t $2 -n" at=192.0.2.2
-		$in ip address add 192.0.2.1/24 dev tap0
-		$in ip link set tap0 up
+	*'"how":"signal"'*) kill -STOP $2 && sleep 8 && kill -CONT $2 && return ;;
+	*'"how":"minute"'*) seconds=60 ;;
+	*) seconds=8 ;;
+	esac
+	case $seconds in 60)
+		who_asks $1 $2 "$4"
+		i=0 held=
+		while [ $i -lt $HELD ]; do
+			$in wget -O held.$1.$i http://$at/slow/data 2>/dev/null &
+			held="$held $!"
+			i=$((i + 1))
+		done
+		# Each has some of its file, and none all.
+		until [ $(find . -name "held.$1.*" -size +0 | wc -l) -eq $HELD ]; do
+			kill -0 $2 2>/dev/null || break
+			sleep 1
+		done
 		;;
 	esac
+	./asyncpf pause --control control.$1 >/dev/null
+	under_way=$(find . -name "held.$1.*" -size -64k | wc -l)
+	sleep $seconds
+	./asyncpf resume --control control.$1 >/dev/null
+	[ $seconds -eq 60 ] || return 0
+	wait $held
+	i=0 right=0
+	while [ $i -lt $HELD ]; do
+		cmp -s held.$1.$i data && right=$((right + 1))
+		i=$((i + 1))
+	done
+	echo "@@ $1 held $right $under_way $HELD"
+	rm -f held.$1.*
+}
+
+# Takes guest $1's tap away, process $2, while it is in use.
+cut_off() {
+	in="nsenter -t $2 -n"
+	while $in timeout 20 wget -O - http://192.0.2.2/data; do :; done >/dev/null 2>&1 &
+	sleep 1
+	$in ip link delete tap0
+}
+
+# Asks guest $1, process $2, of words $3, for /data until its load has ended, and tells how often
+# the answer was right, wrong or none.
+ask() {
+	right=0 wrong=0 none=0
+	who_asks $1 $2 "$3"
+	[ -z "$in" ] || $in ip address add 192.0.2.1/24 dev tap0
+	[ -z "$in" ] || $in ip link set tap0 up
 	while [ ! -e asked.$1 ]; do
 		from=$(date +%s)
 		# busybox's own limit of time, wget -T, crashes it.
@@ -112,10 +152,14 @@ boot() {
 		*'"step":"boot",'*) spread $pid ;;
 		*'"step":"idle",'*) idle $n $pid 4<&- & ;;
 		*'"step":"serve",'*)
-			ask $n $pid "$line" 4<&- &
+			ask $n $pid "$*" 4<&- &
 			asker=$!
 			;;
-		*'"step":"stand",'*) stand $n $pid "$line" 4<&- & ;;
+		*'"step":"stand",'*)
+			stand $n $pid "$line" "$*" 4<&- &
+			asker="$asker $!"
+			;;
+		*'"step":"cut"'*) cut_off $n $pid 4<&- & ;;
 		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"

@@ -24,7 +24,7 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # so does watching the TSC, which is this machine's own.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|asked|counters|date|idle|end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|asked|held|counters|date|idle|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -48,6 +48,7 @@ class Boot:
     limit_s: int = 120
     about_s: int = 12    # that it takes, to share boots among labs
     first: bool = False  # before all others, beside what is first in the other labs
+    beside: bool = False # those after it in its lab need not wait for it: it stands still
 
     def kernel_name(self):
         return f"{'vmlinux' if self.elf else 'vmlinuz'}-{self.kernel}"
@@ -77,6 +78,7 @@ class Result:
     counters: list = dataclasses.field(default_factory=list) # before and after each load
     dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"
     asked: tuple = None       # answers from outside that were right, wrong, or did not come
+    held: tuple = None        # files: right at last, under way in a minute's pause, all
     idle_share: float = None  # of one CPU, while the guest idled: the least of several looks
 
     def report(self, step):
@@ -102,8 +104,8 @@ class Result:
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
             self.idle_share = share if self.idle_share is None else min(share, self.idle_share)
-        elif kind == "asked":
-            self.asked = tuple(map(int, rest.split()))
+        elif kind in ("asked", "held"):
+            setattr(self, kind, tuple(map(int, rest.split())))
         elif kind == "date":
             self.dates.append(int(rest))
         elif kind == "counters" and rest:
@@ -117,7 +119,8 @@ class Result:
 def script_of(numbered):
     """The script that runs the boots of [(number, boot), …] one after the other."""
     return SCRIPT.read_text(encoding="utf-8") + "".join(
-        f"boot {n} {b.limit_s} {shlex.join(b.words(n))}\n" for n, b in numbered)
+        f"boot {n} {b.limit_s} {shlex.join(b.words(n))}{' &' if b.beside else ''}\n"
+        for n, b in numbered) + "wait\n"
 
 
 def shares(boots, labs):

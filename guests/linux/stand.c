@@ -15,7 +15,8 @@
 #define LOOK_NS 10000000ull
 /* Twice what the watchdog allows at the least that it can be set to. */
 #define LONG_NS 4000000000ull
-#define PATIENCE_NS 60000000000ull
+/* Before it stands still and meanwhile, together: a minute is asked for. */
+#define PATIENCE_NS 180000000000ull
 
 static void say_date(const char *step, const char *how)
 {

@@ -18,10 +18,12 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
-from lab_parts.fetch import only_file
+from lab_parts import LabError
+from lab_parts.fetch import fetch, only_file
+from lab_parts.guest import NGINX_CONF, web_files
 from lab_parts.initramfs import load_modules
 from lab_parts.watch import COMPLAINT
-from linux_guests import LAB, Boot, kernel_path, run_boots
+from linux_guests import Boot, kernel_path, run_boots
 
 LAB_S = 1500
 LABS = 2  # of one emulated CPU each
@@ -88,21 +90,24 @@ def boots_of_evictions():
 
 def boots_of_networks():
     """
-    A guest that somebody outside asks all the time, by a forwarded port and by a tap, while its
-    load runs and three quarters of its memory are elsewhere; and while it stands still.
+    A guest whose nginx somebody outside asks all the time, by a forwarded port and by a tap, while
+    its load runs and three quarters of its memory are elsewhere, and while the CPU that has the
+    card's interrupt goes off and comes again. A tap that is taken away. A guest with two cards
+    that stands still for a minute while connections to it are open.
     """
-    def served(name, net, how, **more):
-        return evicted(name, [f"serve={how}", LOAD], net=net, initrd="net-6.12.cpio",
-                       swap_wrap="delay?ms=1", **more)
+    def served(name, net, steps, **more):
+        return evicted(name, steps, net=net, initrd="net-6.12.cpio", swap_wrap="delay?ms=1",
+                       **more)
 
     return [
-        served(name_of("6.12", 2, "user", "evicted, network"), "user,fwd=tcp:8080:80", "dhcp",
-               cpus=2),
-        served(name_of("6.12", 1, "user", "evicted, network by tap"), "tap=tap0", "192.0.2.2"),
-        Boot(name_of("6.1", 1, "user", "network"),
-             ["serve=dhcp", "stand=pause", SMALL_LOAD], kernel="6.1", elf=True,
-             net="user,restrict,fwd=tcp:8080:80", initrd="net-6.1.cpio", about_s=40,
-             limit_s=300),
+        served(name_of("6.12", 2, "user", "evicted, network, plug"), "user,fwd=tcp:8080:80",
+               ["serve=dhcp", LOAD + ",plug:1"], cpus=2),
+        served(name_of("6.12", 1, "user", "evicted, network by tap"), "tap=tap0",
+               ["serve=192.0.2.2", LOAD, "cut"]),
+        Boot(name_of("6.1", 1, "user", "network, standstill"),
+             ["serve=dhcp", "stand=minute", "load=seconds:6,processes:4,pages:64"], kernel="6.1",
+             elf=True, net="user,restrict,fwd=tcp:8081:80", options=["--net", "user,restrict"],
+             initrd="net-6.1.cpio", about_s=40, limit_s=400, beside=True),
     ]
 
 
@@ -201,14 +206,24 @@ def check_eviction(result, problems):
         problems.append("the load ran without one page-missing event")
 
 
-def check_asked(result, problems):
-    """No wrong byte, no lost connection; and the card was there."""
+def check_net(result, problems):
+    """No wrong byte, no lost connection; and the cards were there."""
+    boot = result.boot
     right, wrong, none = result.asked or (0, 0, 0)
     devices = {d["name"]: d for d in (result.stats or {}).get("devices", [])}
     if right < 2 or wrong or none:
         problems.append(f"asked from outside: {right} right answers, {wrong} wrong, {none} lost")
     if devices.get("net0", {}).get("written_bytes", 0) < right * DATA_BYTES:
         problems.append(f"its network card has carried less than that: {devices.get('net0')}")
+    if "--net" in boot.options and not devices.get("net1", {}).get("read_bytes"):
+        problems.append(f"its second card got nothing: {devices.get('net1')}")
+    if any("plug:" in s for s in boot.steps) and not (
+            result.report("plug") or {}).get("moved"):
+        problems.append("no CPU went that had the card's interrupt, or it never came again")
+    if "stand=minute" in boot.steps and len(set(result.held or (0, 1))) != 1:
+        problems.append(f"files that were right, under way in the pause, all: {result.held}")
+    if "cut" in boot.steps and not any("tap tap0 has gone" in line for line in result.lines):
+        problems.append("nothing was said of the tap that has gone")
 
 
 def check_log(result, problems):
@@ -246,7 +261,7 @@ def check(result):
     if boot.resident:
         check_eviction(result, problems)
     if boot.net:
-        check_asked(result, problems)
+        check_net(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]
     if len([r for r in result.reports if r["step"] == "load"]) != len(loads):
         problems.append("not every load came to its end")
@@ -307,19 +322,27 @@ if [ $1 = dhcp ]; then
 else
     ip address add $1/24 dev eth0 || exit 1
 fi
-httpd -h /www
+if [ -e /sys/class/net/eth1 ]; then
+    ip link set eth1 up && udhcpc -q -n -t 10 -i eth1 -s /leased || exit 1
+fi
+mkdir -p /var/lib/nginx /var/log/nginx /tmp
+nginx
 """.encode()
 LEASED = """#!/bin/busybox sh
 [ $1 != bound ] || ip address add $ip/24 dev $interface
 """.encode()
 DATA_BYTES = 65536
+# With a way to be so slow that a file of DATA_BYTES takes half a minute.
+SLOW_CONF = NGINX_CONF.replace("root /www;", "root /www; location /slow/ { alias /www/; "
+                               "limit_rate 2k; }")
 
 
 def net_initrd(build, folder, kernel):
     """The initramfs of a guest that has a network card and serves the file `data`."""
     busybox = only_file("busybox/**/busybox", "busybox")
     modules = load_modules(kernel, ["virtio-mmio", "virtio-net"])
-    files = {"serve": SERVE, "leased": LEASED, "bin/busybox": busybox.read_bytes(),
+    files = {**web_files(), "etc/nginx/nginx.conf": SLOW_CONF.encode(),
+             "serve": SERVE, "leased": LEASED, "bin/busybox": busybox.read_bytes(),
              "www/data": random.Random(1).randbytes(DATA_BYTES),
              "modules/order": "\n".join(modules).encode(),
              **{f"modules/{name}": image for name, image in modules.items()}}
@@ -345,9 +368,10 @@ def net_files(build, folder):
 def main():
     build = pathlib.Path(sys.argv[1])
     only = sys.argv[3] if sys.argv[2:3] == ["--only"] else ""
-    fetched = subprocess.run([LAB, "fetch"], capture_output=True, text=True, check=False)
-    if fetched.returncode != 0:
-        print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
+    try:
+        fetch("6.12", web=True)
+    except LabError as e:
+        print(f"SKIP: there is no lab here: {e}")
         return SKIPPED
     boots = [b for b in boots_of_idleness() + boots_of_networks() + boots_of_evictions() +
              boots_of_matrix() + boots_of_abis() + boots_of_events() if only in b.name]

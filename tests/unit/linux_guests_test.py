@@ -74,6 +74,14 @@ class Script(unittest.TestCase):
         self.assertEqual([r.stats for r in results[:2]], [None, None])
         self.assertIn("ended by force after 1 s; its threads:", results[0].lines)
 
+    def test_those_after_it_need_not_wait_for_it(self):
+        began = time.monotonic()
+        results, shown = self.run_script(Boot("a", ["hangs"], limit_s=2, beside=True),
+                                         Boot("b", ["good"]))
+        self.assertEqual([r.status for r in results], [137, 4])
+        self.assertEqual(shown[-1], ("a", 137))
+        self.assertGreaterEqual(time.monotonic() - began, 1)
+
     def test_words(self):
         boot = Boot("a", ["load=x:1", "good"], cpus=4, kernel="6.1", faults="stall",
                     resident="64M", swap_wrap="delay?ms=20", options=["--abi", "off"])
@@ -151,6 +159,37 @@ class Checks(unittest.TestCase):
         for asked, written in (("3 1 0", enough), ("3 0 1", enough), ("1 0 0", enough),
                                ("3 0 0", enough - 1), (None, enough)):
             self.assertEqual(len(result(asked, written)), 1, (asked, written))
+
+    def test_what_else_a_network_must_have_done(self):
+        def result(steps=(), options=(), card=1, moved=1, held="8 8 8", line="tap tap0 has gone"):
+            r = self.healthy(net="user")
+            r.boot.options = list(options)
+            r.boot.steps += [s for s in steps if not s.startswith("load")]
+            r.boot.steps[0] += "".join(s for s in steps if s.startswith("load"))
+            r.stats = {"devices": [
+                {"name": "net0", "written_bytes": 3 * linux_test.DATA_BYTES},
+                {"name": "net1", "read_bytes": card}]}
+            r.reports.insert(1, {"step": "plug", "moved": moved})
+            r.reports.insert(1, {"step": "stood", "epoch": 1000})
+            r.take_mark("date", "1000")
+            if not any(s.startswith("stand") for s in steps):
+                r.reports.pop(1)
+            r.take_mark("asked", "3 0 0")
+            if held:
+                r.take_mark("held", held)
+            r.take_line(line)
+            return linux_test.check(r)
+
+        rows = (({"options": ["--net", "user"]}, {"card": 0}),
+                ({"steps": ["load,plug:1"]}, {"moved": 0}),
+                ({"steps": ["stand=minute"]}, {"held": "7 8 8"}),
+                ({"steps": ["stand=minute"]}, {"held": "8 7 8"}),
+                ({"steps": ["stand=minute"]}, {"held": None}),
+                ({"steps": ["cut"]}, {"line": "tap tap1 has gone"}))
+        for asked_for, breach in rows:
+            self.assertEqual(result(**asked_for), [], asked_for)
+            self.assertEqual(len(result(**asked_for, **breach)), 1, breach)
+            self.assertEqual(result(**breach), [], breach)
 
     def test_each_breach_is_found(self):
         def status(r):

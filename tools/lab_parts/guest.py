@@ -74,8 +74,8 @@ grep HYP /proc/interrupts
 """
 
 
-def add_web(cpio):
-    """nginx, its libraries, a page of its own."""
+def web_files():
+    """name -> content: nginx and its libraries, what it needs to know."""
     unpacked = CACHE / "nginx"
     libraries = {p.name: p for p in unpacked.rglob("*.so*") if p.is_file()}
     wanted = ["ld-linux-x86-64.so.2", "libc.so.6", "libcrypt.so.1", "libpcre2-8.so.0",
@@ -85,17 +85,21 @@ def add_web(cpio):
     if missing or not program.is_file():
         raise LabError(f"cannot start: {unpacked}: {' '.join(missing) or program.name} is not "
                        "there; remove the folder and run again")
-    cpio.file("bin/nginx", program.read_bytes())
+    files = {"bin/nginx": program.read_bytes(), "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n",
+             "etc/group": b"root:x:0:\n", "etc/nginx/nginx.conf": NGINX_CONF.encode()}
     for name in wanted:
         folder = "lib64" if name.startswith("ld-") else "lib/x86_64-linux-gnu"
-        cpio.file(f"{folder}/{name}", libraries[name].read_bytes())
+        files[f"{folder}/{name}"] = libraries[name].read_bytes()
+    return files
+
+
+def add_web(cpio):
+    """nginx, a page of its own, what it takes to get an address."""
     for folder in ("var/lib/nginx", "var/log/nginx"):
         cpio.folder(folder)
-    for name, text in {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
-                       "etc/group": "root:x:0:\n", "etc/nginx/nginx.conf": NGINX_CONF,
-                       "etc/leased": LEASED,
-                       "www/index.html": "Hello from a guest of asyncpf.\n"}.items():
-        cpio.file(name, text.encode())
+    for name, content in {**web_files(), "etc/leased": LEASED.encode(),
+                          "www/index.html": b"Hello from a guest of asyncpf.\n"}.items():
+        cpio.file(name, content)
 
 
 def initrd(kernel, web=False):
