@@ -34,7 +34,8 @@ define compile
 endef
 
 .PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
-	valgrind fuzz-smoke sim mutants model tidy bench kvm-unit-tests lab lab-test s3-test clean \
+	valgrind fuzz-smoke sim mutants model tidy bench bench-qemu kvm-unit-tests lab lab-test \
+	s3-test clean \
 	help
 all:
 	$(call compile,$(BUILD),)
@@ -127,6 +128,11 @@ tidy: ## the rules of the source tree
 bench: ## the benchmarks of bench/, with the promises they assert
 	$(call compile,$(BUILD),)
 	@tools/run-tests $(BUILD) --benchmark
+
+bench-qemu: ## --net user beside QEMU's user network, in one lab: minutes
+	@tools/setup qemu
+	$(call compile,$(BUILD),)
+	@bench/qemu_net --check $(ARGS) $(BUILD)
 
 kvm-unit-tests: ## kernels of that suite, of the folder DIR
 	$(call compile,$(BUILD),)
