@@ -6,7 +6,7 @@
  * have it, so that bytes of two versions never come together. Owns a multi handle, and an easy
  * handle for each request under way. An object of an S3 store is one with another URL, and
  * headers that are made anew for each request (s3.h). Threads: the loop's alone. Test:
- * tests/integration/net_http_test.c, net_s3_test.c.
+ * tests/integration/net_{servers,http,s3}_test.c.
  *
  * What is done about an answer is in finish(); what is done about a connection is libcurl's.
  */
@@ -353,6 +353,7 @@ static bool prepare(struct http_xfer *x)
 #define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(c, option, value) : rc)
 	SET(CURLOPT_PRIVATE, x);
 	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L); /* its name may lead elsewhere by the next connection */
 	SET(CURLOPT_ERRORBUFFER, x->text);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
 	SET(CURLOPT_HEADERDATA, x);
@@ -378,8 +379,7 @@ static bool prepare(struct http_xfer *x)
 	SET(CURLOPT_HTTP_VERSION, (long)(t->only_1_1 ? CURL_HTTP_VERSION_1_1
 						      : CURL_HTTP_VERSION_2TLS));
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
-	/* A name server that does not answer would hold up the loop, and whoever closes. */
-	SET(CURLOPT_QUICK_EXIT, 1L);
+	SET(CURLOPT_QUICK_EXIT, 1L); /* a name server that does not answer holds up nobody */
 	if (rc == CURLE_OK)
 		return true;
 	curl_easy_cleanup(c);

@@ -6,7 +6,7 @@
  *
  * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
  * what happened, and settle(), after each call, acts. Threads: the loop's, but for name lookups.
- * Test: tests/integration/net_nbd_test.c.
+ * Tests: tests/integration/net_{servers,nbd}_test.c.
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
  * for again. With several allowed (NBD_FLAG_CAN_MULTI_CONN), one more is made when each has

@@ -161,13 +161,17 @@ static void wait_for(const struct svc *s, const struct sockaddr *at, socklen_t l
 	fail();
 }
 
+void svc_wait_addr(const struct svc *s, const char *addr)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)s->port)};
+
+	assert_int_equal(inet_pton(AF_INET, addr, &at.sin_addr), 1);
+	wait_for(s, (const struct sockaddr *)&at, sizeof(at));
+}
+
 void svc_wait_port(const struct svc *s)
 {
-	const struct sockaddr_in at = {.sin_family = AF_INET,
-				       .sin_port = htons((uint16_t)s->port),
-				       .sin_addr = {htonl(INADDR_LOOPBACK)}};
-
-	wait_for(s, (const struct sockaddr *)&at, sizeof(at));
+	svc_wait_addr(s, "127.0.0.1");
 }
 
 void svc_wait_socket(const struct svc *s, const char *path)

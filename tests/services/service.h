@@ -31,8 +31,9 @@ int svc_free_port(struct svc *s);
 
 /* argv as of execvp; its output goes to dir/log. It dies with this process. */
 void svc_start(struct svc *s, const char *const argv[]);
-/* Waits until somebody listens on s->port, or on that socket. */
+/* Waits until somebody listens on s->port of 127.0.0.1 or of that address, or on that socket. */
 void svc_wait_port(const struct svc *s);
+void svc_wait_addr(const struct svc *s, const char *addr);
 void svc_wait_socket(const struct svc *s, const char *path);
 /* What it has written so far, to be freed. */
 char *svc_log(const struct svc *s);

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is true of every network source, from each server of the table: every byte is right, an idle
+ * one wakes nobody, a server that is gone, hangs, moves or has lost its name is waited for, and
+ * nobody is trusted whose certificate is not good.
+ */
+#include "net_servers_fixture.h"
+
+#include <arpa/inet.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+
+#define NAME "store.test"
+#define OTHER_ADDR "127.0.0.2"
+
+static void every_byte_is_right(void **state)
+{
+	static const enum apf_faults ways[] = {APF_FAULTS_USER, APF_FAULTS_BLOCK,
+					       APF_FAULTS_STALL, APF_FAULTS_KERNEL};
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++)
+		for (unsigned k = 0; k < (servers[i].is_plain ? ARRAY_LEN(ways) : 1); k++) {
+			if (!site_start(&w, &servers[i], ways[k]))
+				continue;
+			net_run(w.f, site_uri(&w, "", ""), 4096);
+			site_close(&w);
+		}
+}
+
+static void shapes_and_wrappers(void **state)
+{
+	static const struct {
+		const char *wrap, *keys;
+		uint32_t block;
+	} runs[] = {
+		{"", "net-connections=2&net-depth=3", 65536},
+		{"", "net-connections=1&net-depth=1", 1 << 20},
+		{"delay+", "us=300&jitter-us=2000", 4096},
+		{"delay+fault+", "us=300&fault-error-at=3&fault-error-count=3", 4096},
+	};
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++)
+		for (unsigned k = 0; k < (servers[i].is_plain ? ARRAY_LEN(runs) : 0); k++) {
+			if (!site_start(&w, &servers[i], APF_FAULTS_USER))
+				continue;
+			net_run(w.f, site_uri(&w, runs[k].wrap, runs[k].keys), runs[k].block);
+			site_close(&w);
+		}
+}
+
+static void compressed(void **state)
+{
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		/* nbdkit has looked at the file's size. */
+		svc_kill(&w.s);
+		site_pack(&w);
+		w.server->start(&w);
+		net_run(w.f, site_uri(&w, "zst+", ""), 4096);
+		site_close(&w);
+	}
+}
+
+static void an_idle_source_wakes_nobody(void **state)
+{
+	static struct hub h;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!servers[i].is_plain || !site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		hub_open(&h, site_uri(&w, "", ""));
+		for (unsigned k = 0; k < 40; k++)
+			(void)hub_read(&h, 2 * k * PAGE_BYTES, PAGE_BYTES, false);
+		hub_wait(&h, 40);
+		hub_check(&h, w.image);
+		hub_is_idle();
+		hub_close(&h);
+		site_close(&w);
+	}
+}
+
+/* ---- trouble ---- */
+
+/* Gone in the middle; the VM is paused, and goes on by itself when the server is back. */
+static void gone_and_back(void **state)
+{
+	struct net_vm v;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		net_vm_open(&v);
+		v.v.config.source_timeout_ms = 200;
+		net_vm_start(&v, site_uri(&w, "", ""));
+		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
+		svc_kill(&w.s);
+		net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
+		net_wait_paused(&v);
+		assert_non_null(strstr(v.paused, "has not answered for 200 ms"));
+		w.server->start(&w);
+		net_read_end(&v, w.image);
+		net_vm_close(&v);
+		site_close(&w);
+	}
+}
+
+/* It stops answering: asked again on another connection, when it goes on. */
+static void hangs_and_goes_on(void **state)
+{
+	struct net_vm v;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		net_vm_open(&v);
+		v.v.config.source_timeout_ms = 500;
+		net_vm_start(&v, site_uri(&w, "", "net-stall-ms=100&net-connect-ms=2000"));
+		net_read(&v, 0, PAGE_BYTES, w.image);
+		svc_stand_still(&w.s);
+		net_read_begin(&v, 64 * PAGE_BYTES, 32 * PAGE_BYTES);
+		net_wait_paused(&v);
+		svc_go_on(&w.s);
+		net_read_end(&v, w.image);
+		net_vm_close(&v);
+		site_close(&w);
+	}
+}
+
+/* Nobody waits for a server that does not answer. */
+static void closing_while_it_hangs(void **state)
+{
+	struct apf_counters c = {0};
+	struct net_vm v;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		net_vm_open(&v);
+		net_vm_start(&v, site_uri(&w, "", "net-stall-ms=600000"));
+		net_read(&v, 0, PAGE_BYTES, w.image);
+		svc_stand_still(&w.s);
+		net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+		do {
+			net_moment();
+			apf_counters_get(v.v.apf, &c, sizeof(c));
+		} while (c.reads_in_flight == 0);
+		apf_stop(v.v.apf);
+		assert_int_equal(pthread_join(v.thread, NULL), 0);
+		assert_int_equal(v.rc, -EINTR);
+		free(v.got);
+		net_vm_close(&v);
+		site_close(&w);
+	}
+}
+
+/* ---- names ---- */
+
+/* Names as a file of the site's has them, for this thread and those that it makes. */
+static bool own_names(struct site *w, const char *names)
+{
+	static const char files[] = "hosts: files\n";
+	char path[SVC_PATH_MAX];
+
+	svc_write(&w->s, "hosts", names, strlen(names));
+	svc_write(&w->s, "nsswitch", files, sizeof(files) - 1);
+	if (unshare(CLONE_NEWNS) == 0 &&
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	    mount(svc_path(&w->s, "hosts", path), "/etc/hosts", NULL, MS_BIND, NULL) == 0 &&
+	    mount(svc_path(&w->s, "nsswitch", path), "/etc/nsswitch.conf", NULL, MS_BIND,
+		  NULL) == 0)
+		return true;
+	print_message("no names of our own here, so not tried: %s\n", strerror(errno));
+	return false;
+}
+
+static void give_names_back(void)
+{
+	assert_int_equal(umount2("/etc/hosts", MNT_DETACH), 0);
+	assert_int_equal(umount2("/etc/nsswitch.conf", MNT_DETACH), 0);
+}
+
+static int listen_at(const char *addr, int port)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+
+	assert_int_equal(inet_pton(AF_INET, addr, &at.sin_addr), 1);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	return fd;
+}
+
+/*
+ * The server's name vanishes, and with it the server; somebody else has its address by then. It
+ * comes back, with its name, at another one.
+ */
+static void a_name_that_vanishes(void **state)
+{
+	static const char none[] = SITE_ADDR " " SITE_HOST "\n";
+	static const char before[] = SITE_ADDR " " SITE_HOST " " NAME "\n";
+	static const char after[] = SITE_ADDR " " SITE_HOST "\n" OTHER_ADDR " " NAME "\n";
+	struct net_vm v;
+	struct site w;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!servers[i].by_tcp || servers[i].is_tls ||
+		    !site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		if (!own_names(&w, before)) {
+			site_close(&w);
+			continue;
+		}
+		net_vm_open(&v);
+		v.v.config.source_timeout_ms = 200;
+		net_vm_start(&v, site_uri_at(&w, "", NAME, "", &w.s));
+		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
+		svc_write(&w.s, "hosts", none, sizeof(none) - 1);
+		svc_kill(&w.s);
+		fd = listen_at(SITE_ADDR, w.s.port);
+		net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
+		net_wait_paused(&v);
+		w.addr = OTHER_ADDR;
+		w.server->start(&w);
+		svc_write(&w.s, "hosts", after, sizeof(after) - 1);
+		net_read_end(&v, w.image);
+		/* Whoever has the old address was not asked. */
+		assert_int_equal(accept(fd, NULL, NULL), -1);
+		net_vm_close(&v);
+		close(fd);
+		give_names_back();
+		site_close(&w);
+	}
+}
+
+/* ---- certificates ---- */
+
+/* For another name; of another authority; of none that is known; expired. */
+static void certificates_that_are_wrong(void **state)
+{
+	struct svc other;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		net_refused(site_uri_at(&w, "", SITE_ADDR, "", &w.s), -EIO, w.server->of_another);
+		svc_open(&other);
+		svc_certificates(&other, SITE_HOST, 2);
+		net_refused(site_uri_at(&w, "", SITE_HOST, "", &other), -EIO, "certificate");
+		svc_close(&other);
+		svc_kill(&w.s);
+		svc_certificates(&w.s, SITE_HOST, -1);
+		w.server->start(&w);
+		net_refused(site_uri(&w, "", ""), -EIO,
+			    w.server->is_http ? "certificate has expired" : "certificate");
+		site_close(&w);
+	}
+}
+
+/* The site's certificates aside, or back. */
+static void move_certificates(const struct site *w, bool back)
+{
+	static const char *const names[] = {"ca-cert.pem", "server-cert.pem", "server-key.pem"};
+	char name[SVC_PATH_MAX], path[SVC_PATH_MAX], aside[SVC_PATH_MAX];
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(name, sizeof(name), "good-%s", names[i]);
+		svc_path(&w->s, names[i], path);
+		svc_path(&w->s, name, aside);
+		assert_int_equal(rename(back ? aside : path, back ? path : aside), 0);
+	}
+}
+
+/*
+ * The server comes back with a certificate that has expired, and later with its good one. By NBD it
+ * is waited for as one that is gone.
+ */
+static void a_certificate_that_expires(void **state)
+{
+	struct net_vm v;
+	struct site w;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		net_vm_open(&v);
+		v.v.config.retries_max = 0;
+		v.v.config.source_timeout_ms = w.server->is_http ? 0 : 500;
+		net_vm_start(&v, site_uri(&w, "", ""));
+		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
+		svc_kill(&w.s);
+		move_certificates(&w, false);
+		svc_certificates(&w.s, SITE_HOST, -1);
+		w.server->start(&w);
+		net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+		net_wait_paused(&v);
+		assert_non_null(strstr(v.paused, w.server->is_http ? "certificate"
+								   : "has not answered"));
+		svc_kill(&w.s);
+		move_certificates(&w, true);
+		w.server->start(&w);
+		apf_resume(v.v.apf);
+		net_read_end(&v, w.image);
+		net_vm_close(&v);
+		site_close(&w);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_byte_is_right),
+		cmocka_unit_test(shapes_and_wrappers),
+		cmocka_unit_test(compressed),
+		cmocka_unit_test(an_idle_source_wakes_nobody),
+		cmocka_unit_test(gone_and_back),
+		cmocka_unit_test(hangs_and_goes_on),
+		cmocka_unit_test(closing_while_it_hangs),
+		cmocka_unit_test(a_name_that_vanishes),
+		cmocka_unit_test(certificates_that_are_wrong),
+		cmocka_unit_test(a_certificate_that_expires),
+	};
+
+	fix_need_kvm();
+	/* Whoever runs this may have a proxy. */
+	setenv("no_proxy", "*", 1);
+	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
