@@ -200,6 +200,17 @@ bool virtio_mmio_work(struct virtio_mmio *v)
 	return vq != NULL;
 }
 
+bool virtio_mmio_is_driven(struct virtio_mmio *v)
+{
+	const uint32_t mask = VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET | VIRTIO_FAILED;
+	bool driven;
+
+	pthread_mutex_lock(&v->lock);
+	driven = (v->status & mask) == VIRTIO_DRIVER_OK;
+	pthread_mutex_unlock(&v->lock);
+	return driven;
+}
+
 static void *worker(void *arg)
 {
 	struct virtio_mmio *v = arg;
@@ -241,6 +252,12 @@ static void resume_locked(struct virtio_mmio *v)
 	if (--v->waiting_idle == 0)
 		atomic_store(&v->cancelled, false);
 	tell_locked(v);
+}
+
+static void stopped_locked(struct virtio_mmio *v, unsigned queue)
+{
+	if (v->cfg.ops->stopped)
+		v->cfg.ops->stopped(v->cfg.dev, queue);
 }
 
 /* ---- limits ---- */
@@ -330,6 +347,8 @@ static void reset_locked(struct virtio_mmio *v)
 	v->driver_features = 0;
 	v->device_features_sel = v->driver_features_sel = v->queue_sel = 0;
 	memset(v->queues, 0, sizeof(v->queues));
+	for (unsigned i = 0; i < v->cfg.ops->queues; i++)
+		stopped_locked(v, i);
 	resume_locked(v);
 }
 
@@ -387,6 +406,7 @@ static void queue_ready_write_locked(struct virtio_mmio *v, uint32_t value)
 	if (!(value & 1)) {
 		quiesce_locked(v);
 		vq->ready = false;
+		stopped_locked(v, v->queue_sel);
 		resume_locked(v);
 		return;
 	}
@@ -522,6 +542,13 @@ static void reg_write_locked(struct virtio_mmio *v, uint64_t reg, uint32_t value
 	}
 }
 
+static void config_write_locked(struct virtio_mmio *v, uint64_t off, unsigned width,
+				uint32_t value)
+{
+	if (v->cfg.ops->config_write && v->cfg.ops->config_write(v->cfg.dev, off, width, value))
+		memcpy(v->config + off, &value, width);
+}
+
 /* 4.2.2.2: registers are 32 bits wide and aligned; the configuration space may be cut up. */
 static uint64_t mmio_read(void *dev, uint64_t offset, unsigned width)
 {
@@ -543,10 +570,13 @@ static void mmio_write(void *dev, uint64_t offset, unsigned width, uint64_t valu
 {
 	struct virtio_mmio *v = dev;
 
-	if (offset >= REG_CONFIG || width != 4 || offset % 4) /* no field of ours is writable */
+	if (offset < REG_CONFIG && (width != 4 || offset % 4))
 		return;
 	pthread_mutex_lock(&v->lock);
-	reg_write_locked(v, offset, (uint32_t)value);
+	if (offset >= REG_CONFIG)
+		config_write_locked(v, offset - REG_CONFIG, width, (uint32_t)value);
+	else
+		reg_write_locked(v, offset, (uint32_t)value);
 	pthread_mutex_unlock(&v->lock);
 }
 

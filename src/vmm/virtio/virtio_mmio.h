@@ -30,8 +30,8 @@
 
 #define VIRTIO_MMIO_BYTES 0x200u /* of the bus: registers, then configuration space */
 #define VIRTIO_CONFIG_BYTES 0x100u
-#define VIRTIO_QUEUES_MAX 2u
-#define VIRTIO_SAVED_QUEUES 8u /* room for devices with more */
+#define VIRTIO_QUEUES_MAX 5u
+#define VIRTIO_SAVED_QUEUES 8u /* of devices to come, too */
 
 /* Device status (2.1). */
 enum virtio_status {
@@ -82,6 +82,18 @@ struct virtio_dev_ops {
 	 */
 	void (*wait)(void *dev);
 	void (*wake)(void *dev);
+	/*
+	 * The driver has taken a queue away, or reset the device: what the device holds of that
+	 * queue's buffers is void. No request is in hand. Any vCPU's thread, under the device's
+	 * lock. NULL: the device holds nothing.
+	 */
+	void (*stopped)(void *dev, unsigned queue);
+	/*
+	 * The driver writes [off, off + width) of the configuration space. True: that is kept, and
+	 * can be read there. Any vCPU's thread, under the device's lock. NULL: no field is the
+	 * driver's to write.
+	 */
+	bool (*config_write)(void *dev, uint64_t off, unsigned width, uint32_t value);
 };
 
 /* What the device's driver may have; 0: as much as it can. */
@@ -176,6 +188,9 @@ void virtio_mmio_stats_get(struct virtio_mmio *v, struct device_stats *ret);
 
 /* As if the driver had notified of that queue: its device has something for it. Any thread. */
 void virtio_mmio_kick(struct virtio_mmio *v, unsigned queue);
+
+/* The driver has set the device up, and neither side has given it up. Any thread. */
+bool virtio_mmio_is_driven(struct virtio_mmio *v);
 
 /* Without a worker thread: serves what is pending. True: there was something. */
 bool virtio_mmio_work(struct virtio_mmio *v);
