@@ -10,6 +10,7 @@
 
 #include "virtio_fixture.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/virtio/virtio_balloon.h"
 #include "vmm/virtio/virtio_blk.h"
 #include "vmm/virtio/virtio_rng.h"
 
@@ -33,6 +34,7 @@ struct world {
 	struct blk_file file;
 	struct virtio_blk blk;
 	struct virtio_rng rng;
+	struct virtio_balloon balloon;
 };
 
 static unsigned char content(uint64_t gpa)
@@ -104,6 +106,7 @@ static void close_world(struct world *w)
 {
 	virtio_blk_close(&w->blk);
 	virtio_rng_close(&w->rng);
+	virtio_balloon_close(&w->balloon);
 	blk_file_close(&w->file);
 	apf_close(w->a);
 	close(w->vm);
@@ -286,6 +289,117 @@ static void entropy_waits_for_ever(void **state)
 	end_it(&w);
 }
 
+/* ---- a balloon ---- */
+
+static int discard(void *ctx, gpa_t gpa, uint64_t len)
+{
+	return apf_discard(ctx, gpa.v, len);
+}
+
+static void open_balloon(struct world *w)
+{
+	const struct virtio_balloon_cfg cfg = {
+		.discard = discard, .ctx = w->a, .mem = &w->x.mem, .threaded = true};
+
+	assert_int_equal(virtio_balloon_open(&w->balloon, &cfg, NULL), 0);
+	vx_attach(&w->x, &w->balloon.mmio);
+	vx_bring_up(&w->x, 0x3e, 8);
+}
+
+static void inflate(struct world *w, uint64_t list, const uint32_t *pages, unsigned count)
+{
+	uint32_t head, len;
+
+	vx_put(&w->x, list, pages, count * sizeof(*pages));
+	vx_desc(&w->x, 0, list, count * (uint32_t)sizeof(*pages), 0, 0);
+	vx_offer(&w->x, 0);
+	vx_kick(&w->x);
+	while (!vx_take(&w->x, &head, &len))
+		sched_yield();
+}
+
+static uint64_t discarded(const struct world *w)
+{
+	uint64_t all[APF_COUNTER_IDS];
+
+	apf_counters_get(w->a, all, sizeof(all));
+	return all[APF_COUNTER_ID_discarded];
+}
+
+/*
+ * Absent and present pages, a source behind them or none, in any order and twice: all of them are
+ * zeroes, nothing else is, also where the guest writes there again. Of a driver's lies, nothing
+ * happens; and when it gives back the rings, the device stops or goes on.
+ */
+static void a_balloon_gives_zeroes(void **state)
+{
+	static const uint32_t pages[] = {0x90, 0x91, 0x40, 0xa0, 0x92, 0x90, 0x40, 0x100, 0xfee00,
+					 0xffffffff, 0xff, 0x99};
+	static const unsigned char zeroes[PAGE_BYTES];
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	uint32_t all[VX_LOW_BYTES / PAGE_BYTES];
+	struct balloon_stats stats;
+	struct world w;
+	char uri[80];
+	int source = source_file(uri);
+
+	(void)state;
+	open_memory(&w, uri);
+	open_balloon(&w);
+	vx_get(&w.x, 0x91000, page, sizeof(page)); /* present */
+	memset(page, 7, sizeof(page));
+	vx_put(&w.x, 0x40000, page, sizeof(page));
+	for (unsigned round = 0; round < 2; round++) {
+		inflate(&w, 0x9000, pages, ARRAY_LEN(pages));
+		for (unsigned i = 0; i < ARRAY_LEN(pages); i++) {
+			if (pages[i] >= VX_LOW_BYTES / PAGE_BYTES)
+				continue;
+			vx_get(&w.x, (uint64_t)pages[i] * PAGE_BYTES, page, sizeof(page));
+			assert_memory_equal(page, zeroes, sizeof(page));
+		}
+		memset(page, 9, sizeof(page));
+		for (unsigned i = 0; i < ARRAY_LEN(pages); i++)
+			if (pages[i] < VX_LOW_BYTES / PAGE_BYTES)
+				vx_put(&w.x, (uint64_t)pages[i] * PAGE_BYTES, page, sizeof(page));
+	}
+	virtio_balloon_stats_get(&w.balloon, &stats);
+	assert_int_equal(stats.balloon_refused, 2 * 3);
+	assert_int_equal(stats.balloon_inflated_bytes, 2 * 7 * PAGE_BYTES);
+	assert_int_equal(discarded(&w), 2 * 7);
+	vx_get(&w.x, 0x93000, page, sizeof(page));
+	for (uint64_t i = 0; i < PAGE_BYTES; i++)
+		want[i] = content(0x93000 + i);
+	assert_memory_equal(page, want, sizeof(page));
+	/* The list itself is in absent memory. */
+	inflate(&w, 0xb0000, pages, 3);
+	/* Everything, rings included: an end without an answer, or none. */
+	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+		all[i] = i;
+	vx_put(&w.x, 0x9000, all, sizeof(all));
+	vx_desc(&w.x, 0, 0x9000, sizeof(all), 0, 0);
+	vx_offer(&w.x, 0);
+	vx_kick(&w.x);
+	while (discarded(&w) < 2 * 7 + 3 + ARRAY_LEN(all))
+		sched_yield();
+	vx_bring_up(&w.x, 0x3e, 8);
+	inflate(&w, 0x9000, pages, 1);
+	close_world(&w);
+	close(source);
+}
+
+static void a_balloon_waits_for_ever(void **state)
+{
+	struct world w;
+
+	(void)state;
+	open_memory(&w, NEVER);
+	open_balloon(&w);
+	vx_desc(&w.x, 0, DATA, 64, 0, 0);
+	vx_offer(&w.x, 0);
+	vx_kick(&w.x);
+	end_it(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,6 +407,8 @@ int main(void)
 		cmocka_unit_test(a_request_waits_for_ever),
 		cmocka_unit_test(a_ring_waits_for_ever),
 		cmocka_unit_test(entropy_waits_for_ever),
+		cmocka_unit_test(a_balloon_gives_zeroes),
+		cmocka_unit_test(a_balloon_waits_for_ever),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,6 +54,16 @@ static inline void *guest_mem_at(const struct guest_mem *m, gpa_t gpa, uint64_t 
 	return (high ? m->high : m->low) + off;
 }
 
+/* The inverse, for a pointer that guest_mem_at() gave. */
+static inline gpa_t guest_mem_gpa(const struct guest_mem *m, const void *at)
+{
+	uintptr_t p = (uintptr_t)at, low = (uintptr_t)m->low, high = (uintptr_t)m->high;
+
+	if (p >= low && p - low < m->low_bytes)
+		return (gpa_t){p - low};
+	return (gpa_t){GUEST_HIGH_GPA + (p - high)};
+}
+
 /* Copies what the guest may be writing to; the compiler does not look there again. */
 static inline void guest_mem_once(void *to, const void *from, size_t len)
 {

@@ -18,4 +18,43 @@ struct device_stats {
 	uint64_t dropped;           /* frames of a network device's that were lost, either way */
 };
 
+/*
+ * Of a balloon: what the VMM asks for, what the driver says, what was discarded; and the guest's
+ * own statistics, as old as they are (0: it has told none).
+ */
+#define BALLOON_STATS(X) \
+	X(balloon_target_bytes)     /* the guest is asked to give this much */ \
+	X(balloon_bytes)            /* it says that it has given this much */ \
+	X(balloon_inflated_bytes)   /* discarded as pages of the balloon, ever */ \
+	X(balloon_reported_bytes)   /* discarded as pages that are free in the guest, ever */ \
+	X(balloon_refused)          /* pages that are no RAM, or could not be discarded */ \
+	X(guest_memory_bytes)       /* as the guest counts it, for its programs */ \
+	X(guest_free_bytes)         /* unused */ \
+	X(guest_available_bytes)    /* unused, or cheap to have back */ \
+	X(guest_cache_bytes)        /* of files */ \
+	X(guest_major_faults) \
+	X(guest_minor_faults) \
+	X(guest_swap_in_bytes) \
+	X(guest_swap_out_bytes) \
+	X(guest_stats_age_ns)
+
+#define BALLOON_STATS_MEMBER(name) uint64_t name;
+
+struct balloon_stats {
+	BALLOON_STATS(BALLOON_STATS_MEMBER)
+};
+
+/* Of a socket device's connections. */
+#define VSOCK_STATS(X) \
+	X(vsock_connections) /* now */ \
+	X(vsock_opened)      /* ever */ \
+	X(vsock_refused)     /* nobody took them, or there was no room */ \
+	X(vsock_resets)      /* about which the guest broke the rules */
+
+#define VSOCK_STATS_MEMBER(name) uint64_t name;
+
+struct vsock_stats {
+	VSOCK_STATS(VSOCK_STATS_MEMBER)
+};
+
 #endif
