@@ -24,6 +24,8 @@ _asyncpf_values()
 	restore--net | run--net) echo 'user tap=' ;;
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
+	run--balloon) echo 'off on follow' ;;
+	run--vsock) echo 'uds=' ;;
 	run--faults) echo 'user kernel stall block' ;;
 	restore--sandbox | run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
@@ -34,6 +36,7 @@ _asyncpf_values()
 _asyncpf_options()
 {
 	case $1 in
+	balloon) words='--control --to --no-wait --timeout --help --version' ;;
 	check) words='--abi --faults --only --cpus --delay-us --help --version' ;;
 	demo) words='--runs --vcpus --tasks --pages --pattern --delay-us
 		--grace-us --block-bytes --read-ahead --image --source-wrap
@@ -53,7 +56,8 @@ _asyncpf_options()
 		--swap --io --control --user --sandbox --stats --trace --json
 		--quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
-	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --faults
+	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --balloon
+		--vsock --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
 	snapshot) words='--control --timeout --help --version' ;;
@@ -69,7 +73,7 @@ _asyncpf_options()
 	doctor | status) flags='--json --prometheus --help --version' ;;
 	image) flags='--force --quiet --json --help --version' ;;
 	*) flags='--quiet --stats --exit-port --lab --local --all --cold --plot --no-limit
-		--exhaustive --scale --no-faults --log --help --version' ;;
+		--no-wait --exhaustive --scale --no-faults --log --help --version' ;;
 	esac
 }
 
@@ -93,9 +97,9 @@ _asyncpf()
 	[[ $typed == [=:] ]] && typed=
 
 	if ((last == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'check demo doctor events evict image pager
-			pause report resize restore resume run sim snapshot status stop --help
-			--version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'balloon check demo doctor events evict image
+			pager pause report resize restore resume run sim snapshot status stop
+			--help --version' -- "$word")
 		return
 	fi
 	_asyncpf_options "${said[1]}"

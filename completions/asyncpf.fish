@@ -8,13 +8,14 @@ function __asyncpf_runs
     printf "$before%s\n" block stall kernel user:legacy user:pf2 user:pf2-strict user:int collision
 end
 
-set -l verbs check demo doctor events evict image pager pause report resize restore resume run sim snapshot status stop
+set -l verbs balloon check demo doctor events evict image pager pause report resize restore resume run sim snapshot status stop
 set -l none "not __fish_seen_subcommand_from $verbs"
 
 complete -c asyncpf -f
 complete -c asyncpf -s h -l help -d 'show the options and exit'
 complete -c asyncpf -l version -d 'show the version and exit'
 
+complete -c asyncpf -n $none -a balloon -d 'ask a guest for memory'
 complete -c asyncpf -n $none -a check -d 'a host\'s promises, checked by a guest'
 complete -c asyncpf -n $none -a demo -d 'the main job in one minute'
 complete -c asyncpf -n $none -a doctor -d 'what works on this host, and why not'
@@ -32,6 +33,12 @@ complete -c asyncpf -n $none -a sim -d 'simulation of the shipped code'
 complete -c asyncpf -n $none -a snapshot -d 'write a running VM to a folder'
 complete -c asyncpf -n $none -a status -d 'what a running VM does'
 complete -c asyncpf -n $none -a stop -d 'ask a running VM to end'
+
+set -l of '__fish_seen_subcommand_from balloon'
+complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l to -x -d 'what the guest keeps'
+complete -c asyncpf -n $of -l no-wait -d 'only ask the guest'
+complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
 
 set -l of '__fish_seen_subcommand_from check'
 complete -c asyncpf -n $of -l abi -x -a 'int pf2 pf2-strict legacy' -d 'the protocol'
@@ -134,6 +141,8 @@ complete -c asyncpf -n $of -l cpus -x -d 'the guest\'s processors'
 complete -c asyncpf -n $of -l disk -r -F -d 'the next disk'
 complete -c asyncpf -n $of -l net -x -a 'user tap=' -d 'the next network card'
 complete -c asyncpf -n $of -l rng -x -a 'bw=' -d 'entropy per second'
+complete -c asyncpf -n $of -l balloon -x -a 'off on follow' -d 'memory that comes back'
+complete -c asyncpf -n $of -l vsock -x -a 'uds=' -d 'a socket device'
 complete -c asyncpf -n $of -l faults -x -a 'user kernel stall block' \
     -d 'how a touch of absent memory is served'
 complete -c asyncpf -n $of -l abi -x -a 'int pf2 pf2-strict legacy off' -d 'the protocol'

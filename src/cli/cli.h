@@ -77,6 +77,7 @@ int cli_begin(const struct opts *o, int argc, char **argv, void *into, int *ret_
 int cmd_check(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_evict(int argc, char **argv);
 int cmd_image(int argc, char **argv);

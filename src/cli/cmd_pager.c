@@ -105,19 +105,15 @@ static void say(void *ctx, const char *text)
 /* Under the pager's lock. */
 static int listen_there(void *ctx, const char *path, struct err *e)
 {
-	static const char prefix[] = "control socket: ";
 	struct pager *p = ctx;
 	struct control_socket *s = calloc(1, sizeof(*s));
 	int rc;
 
 	if (!s)
 		return err_set(e, -ENOMEM, "out of memory");
-	rc = control_socket_open(s, path, e);
+	rc = control_socket_open(s, "listening socket", path, e);
 	if (rc < 0) {
 		free(s);
-		/* Its maker knows of one kind. */
-		if (strncmp(e->text, prefix, sizeof(prefix) - 1) == 0)
-			(void)err_set(e, rc, "listening socket: %s", e->text + sizeof(prefix) - 1);
 		return rc;
 	}
 	p->sockets[p->socket_count++] = s;

@@ -26,6 +26,7 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
+	{"balloon", cmd_balloon, "ask a running VM's guest for memory, or give it back"},
 	{"check", cmd_check, "what a host promises about page fault events, checked by a guest"},
 	{"demo", cmd_demo, "the main job in one minute: ways of serving faults compared"},
 	{"doctor", cmd_doctor, "what this host can do, what will work here, and why not"},

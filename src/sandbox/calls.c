@@ -29,6 +29,7 @@ static const char *const role_names[] = {
 	[SANDBOX_EVICTOR] = "evictor",	   [SANDBOX_CONTROL] = "control",
 	[SANDBOX_SIGNALS] = "signals",	   [SANDBOX_TRACE] = "trace",
 	[SANDBOX_NET] = "network",	   [SANDBOX_GUARD] = "terminal",
+	[SANDBOX_VSOCK] = "vsock",
 };
 
 _Static_assert(ARRAY_LEN(role_names) == SANDBOX_ROLES, "a name for each");
@@ -54,7 +55,8 @@ enum {
 	T = 1 << SANDBOX_TRACE,
 	N = 1 << SANDBOX_NET,
 	G = 1 << SANDBOX_GUARD,
-	ALL = M | V | D | L | E | C | S | T | N | G,
+	U = 1 << SANDBOX_VSOCK,
+	ALL = M | V | D | L | E | C | S | T | N | G | U,
 	/* Whoever calls the library may move its driver: shows pages, raises interrupts, kicks. */
 	API = M | V | D | L | E | C,
 	NONE = 0,
@@ -120,7 +122,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(pread64, NONE, API),
 	CALL(preadv2, NONE, API),
 	CALL(statx, NONE, API), /* is a sparse file what it was? */
-	CALL(read, M | S | G | C | D | N, API),
+	CALL(read, M | S | G | C | D | N | U, API),
 	CALL(timerfd_settime, NONE, API),
 
 	/* ---- a vCPU ---- */
@@ -146,8 +148,8 @@ const struct sandbox_call sandbox_calls[] = {
 	/* It looks whether the handler is the one that it knows; for others, before an end. */
 	CALL_WITH(rt_sigaction, API, V, 0, UINT32_MAX, SIGBUS, "of SIGBUS"),
 
-	/* ---- devices; their interrupts come from vCPUs and the console, too ---- */
-	IOCTL(KVM_IRQ_LINE, M | V | D | N, NONE),
+	/* ---- devices; their interrupts come from vCPUs, the console and clients, too ---- */
+	IOCTL(KVM_IRQ_LINE, M | V | D | C | N | U, NONE),
 	CALL(fdatasync, M | D, L),
 	CALL(getrandom, D | M, NONE),
 	CALL(preadv, D, NONE),
@@ -155,16 +157,17 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(readv, D, NONE),
 	IOCTL(TUNSETOFFLOAD, D, NONE),
 
-	/* ---- sockets, where the guest has a network in user space ---- */
+	/* ---- sockets, where the guest has a network in user space, or vsock ---- */
 	CALL(accept, N, NONE),
-	CALL(connect, N, NONE),
+	CALL(connect, N | U, NONE),
 	CALL(getpeername, N, NONE),
 	CALL(getsockname, N, NONE),
 	CALL(getsockopt, N, NONE),
 	CALL(recvmsg, N, NONE),
 	CALL(setsockopt, N | M, NONE),
-	CALL(shutdown, N | M, NONE),
+	CALL(shutdown, N | M | U, NONE),
 	CALL_WITH(socket, N, NONE, 0, UINT32_MAX, AF_INET, "IPv4"),
+	CALL_WITH(socket, U, NONE, 0, UINT32_MAX, AF_UNIX, "AF_UNIX"),
 	IOCTL(FIONREAD, N, NONE),
 	/* The host's resolver may change. */
 	CALL_WITH(openat, N, NONE, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY, "to read"),
@@ -183,13 +186,13 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(newfstatat, M | T | N, API),
 	CALL(fstat, M | T | N, API),
 
-	/* ---- control ---- */
-	CALL(accept4, C, NONE),
+	/* ---- Unix sockets: control, vsock ---- */
+	CALL(accept4, C | U, NONE),
 	CALL_WITH(clone, C, NONE, 0, UINT64_MAX, THREAD_FLAGS, "a thread"),
-	CALL(close, M | C | N, L),
-	CALL(recvfrom, C | N, NONE),
+	CALL(close, M | C | N | U, L),
+	CALL(recvfrom, C | N | U, NONE),
 	CALL(recvmsg, C, NONE),
-	CALL(sendto, C | N, NONE),
+	CALL(sendto, C | N | U, NONE),
 
 	/* ---- a snapshot, by a thread of control's ---- */
 	IOCTL(KVM_CHECK_EXTENSION, C, NONE),

@@ -55,11 +55,12 @@ int landlock_rules(int version, const struct landlock_allowed *allowed)
 		.files = files_of[known - 1], .net = allowed->tcp ? 0 : NET_ALL};
 	size_t bytes = version < NET_VERSION ? offsetof(struct rules_attr, net) : sizeof(attr);
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, bytes, 0);
-	int rc;
+	int rc = 0;
 
 	if (fd < 0)
 		return -errno;
-	rc = allow(fd, LANDLOCK_ACCESS_FS_REMOVE_FILE, allowed->removal);
+	for (unsigned i = 0; rc == 0 && i < LANDLOCK_FOLDERS_MAX; i++)
+		rc = allow(fd, LANDLOCK_ACCESS_FS_REMOVE_FILE, allowed->removal[i]);
 	if (rc == 0)
 		rc = allow(fd, LANDLOCK_ACCESS_FS_READ_FILE, allowed->reading);
 	if (rc == 0)

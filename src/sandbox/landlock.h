@@ -11,9 +11,12 @@
 /* The version of its interface, or -ENOSYS (not there, or filtered), -EOPNOTSUPP (switched off). */
 int landlock_version(void);
 
+#define LANDLOCK_FOLDERS_MAX 2u
+
 /* What stays allowed. */
 struct landlock_allowed {
-	int removal; /* a descriptor of a folder below which files may be removed; -1: none */
+	/* Descriptors of folders below which files may be removed; -1: none. */
+	int removal[LANDLOCK_FOLDERS_MAX];
 	int reading; /* one of a file that may be opened to be read; -1: none */
 	bool tcp;    /* ports may be used */
 };

@@ -11,6 +11,7 @@ enum sandbox_role {
 	SANDBOX_EVICTOR,
 	SANDBOX_CONTROL, /* the control socket's server, and its eviction */
 	SANDBOX_SIGNALS, /* waits for SIGTERM and the like */
+	SANDBOX_VSOCK,   /* the socket device's worker: Unix sockets */
 	SANDBOX_TRACE,   /* writes the timeline */
 	SANDBOX_NET,     /* a network in user space: a device's worker that has sockets */
 	SANDBOX_GUARD,   /* the process that puts the terminal back */

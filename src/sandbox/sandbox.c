@@ -103,21 +103,25 @@ static int folder_of(const char *path)
 	return fd;
 }
 
+_Static_assert(SANDBOX_REMOVES_MAX == LANDLOCK_FOLDERS_MAX, "a folder for each");
+
 /* 0 or -Exxx, whatever stands in its way. */
 static int open_rules(struct sandbox *s, int version)
 {
-	const struct landlock_allowed none = {.removal = -1, .reading = -1};
+	const struct landlock_allowed none = {.removal = {-1, -1}, .reading = -1};
 	struct landlock_allowed main = none, net = none;
 
-	if (s->cfg.removes)
-		main.removal = folder_of(s->cfg.removes);
+	for (unsigned i = 0; i < SANDBOX_REMOVES_MAX; i++)
+		if (s->cfg.removes[i])
+			main.removal[i] = folder_of(s->cfg.removes[i]);
 	net.reading = open(RESOLVER, O_PATH | O_CLOEXEC);
 	net.tcp = true;
 	s->rules = landlock_rules(version, &none);
 	s->main_rules = landlock_rules(version, &main);
 	s->net_rules = landlock_rules(version, &net);
-	if (main.removal >= 0)
-		close(main.removal);
+	for (unsigned i = 0; i < SANDBOX_REMOVES_MAX; i++)
+		if (main.removal[i] >= 0)
+			close(main.removal[i]);
 	if (net.reading >= 0)
 		close(net.reading);
 	if (s->rules < 0 || s->main_rules < 0)
@@ -211,7 +215,8 @@ static int become(const struct sandbox_user *u)
  */
 static int drop_capabilities(const struct sandbox *s, enum sandbox_role role)
 {
-	uint32_t keep = role == SANDBOX_MAIN && s->cfg.removes ? 1u << CAP_DAC_OVERRIDE : 0;
+	bool removes = role == SANDBOX_MAIN && (s->cfg.removes[0] || s->cfg.removes[1]);
+	uint32_t keep = removes ? 1u << CAP_DAC_OVERRIDE : 0;
 	struct capabilities c;
 	int rc = s->capabilities ? read_capabilities(&c) : 0;
 

@@ -32,10 +32,13 @@ struct sandbox_user {
 	gid_t gid;
 };
 
+#define SANDBOX_REMOVES_MAX 2u
+
 struct sandbox_cfg {
 	struct sandbox_user user; /* not given: nobody else */
 	bool strict;              /* the host must have all of it */
-	const char *removes;      /* a path that the main thread unlinks in the end; NULL: none */
+	/* Paths that the main thread unlinks in the end; NULL: none. */
+	const char *removes[SANDBOX_REMOVES_MAX];
 	int exit_code;            /* for a forbidden call */
 	int start_code;           /* where a thread cannot be bound, which was tried before */
 };

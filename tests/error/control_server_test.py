@@ -79,10 +79,24 @@ class Verbs(ServerTest):
                     "leave it more")
         self.answers(self.ask("evict"), "resident: 69 MiB of 512 MiB\n")
 
+    def test_balloon(self):
+        self.answers(self.ask("balloon"), "the guest has 64 MiB of 512 MiB\n")
+        self.assertEqual(self.status()["balloon_bytes"], 448 << 20)
+        self.assertIn("balloon   448 MiB of 448 MiB;", self.ask("status").stdout)
+        done = self.run_verb("balloon", "--control", str(self.path), "--to", "1T")
+        self.answers(done, "the guest has 512 MiB of 512 MiB\n")
+
+    def test_balloon_without_waiting(self):
+        self.vm.order("hold")
+        done = self.run_verb("balloon", "--control", str(self.path), "--to", "64M", "--no-wait")
+        self.answers(done, "the guest has 512 MiB of 512 MiB\n")
+        self.assertEqual(self.status()["balloon_target_bytes"], 448 << 20)
+
     def test_failures(self):
         self.vm.order("fail it is broken; mend it")
-        for verb in ("pause", "resume", "evict", "stop"):
-            self.failed(self.ask(verb), f"cannot {verb}: {self.path}: it is broken; mend it")
+        for verb in ("pause", "resume", "evict", "balloon", "stop"):
+            self.failed(self.ask(verb), f"cannot {control_support.WHAT[verb]}: {self.path}: "
+                                        "it is broken; mend it")
         self.assertEqual(self.status()["state"], "running")
 
     def test_longer_than_the_silence_allowed(self):

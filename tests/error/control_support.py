@@ -13,8 +13,9 @@ import unittest
 
 LIMIT_S = 60  # for one call of the command, on a slow and busy machine
 VERBS = {"status": (), "events": (), "pause": (), "resume": (), "evict": ("--all",),
-         "resize": ("--no-limit",), "stop": ()}
-WHAT = {verb: {"status": "show the status", "events": "follow"}.get(verb, verb) for verb in VERBS}
+         "resize": ("--no-limit",), "balloon": ("--to", "64M"), "stop": ()}
+WHAT = {verb: {"status": "show the status", "events": "follow",
+               "balloon": "change the balloon"}.get(verb, verb) for verb in VERBS}
 
 
 def program():

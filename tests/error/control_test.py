@@ -55,6 +55,11 @@ class Usage(ControlTest):
                         f"conflicting options: --prometheus and {other[0]}: it is one text, for "
                         "a scraper; leave one out", 2)
 
+    def test_balloon_how_much(self):
+        self.failed(self.run_verb("balloon", "--control", "x", "--no-wait"),
+                    "missing option: --to: how much the guest keeps is not said; "
+                    "see 'asyncpf balloon --help'", 2)
+
     def test_bad_values(self):
         self.failed(self.run_verb("status", "--control", ""),
                     "bad value: --control '': it must not be empty; see 'asyncpf status --help'", 2)
@@ -185,6 +190,14 @@ class Peers(ControlTest):
         self.path.unlink()
         self.peer(HELLO + b"state running\n", lines=None)
         self.all_fail(why, "--timeout", "1", verbs=["resume", "evict"], code=1)
+
+    def test_progress_for_long(self):
+        """Each status that comes is a whole one, however many came before it."""
+        devices = b"".join(b"device d%d requests %d\n" % (i, i) for i in range(4))
+        self.peer(HELLO + (b"state running\nmemory_bytes 4096\n" + devices) * 30 + b"ok\n")
+        for verb in ("evict", "balloon"):
+            done = self.ask(verb)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_nonsense(self):
         for answer, line in ((b"uptime_ns soon\nok\n", "uptime_ns soon"), (b"\nok\n", ""),

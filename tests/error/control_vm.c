@@ -27,6 +27,7 @@
 struct vm {
 	atomic_bool paused, hold, failing, troubled;
 	_Atomic uint64_t resident, pinned, limit, evicted;
+	_Atomic uint64_t target, given; /* of the balloon */
 	struct control *c;
 	struct err fail; /* written before `failing` */
 	char why[ERR_TEXT_MAX]; /* and before `troubled` */
@@ -58,6 +59,13 @@ static void vm_status(void *ctx, struct control_status *ret)
 	ret->counters.evicted = atomic_load(&vm->evicted);
 	ret->counters.resident_max_bytes = atomic_load(&vm->limit);
 	ret->counters.absent_bytes = MEMORY - ret->counters.resident_bytes;
+	ret->has_balloon = 1;
+	ret->balloon.balloon_target_bytes = atomic_load(&vm->target);
+	ret->balloon.balloon_bytes = atomic_load(&vm->given);
+	ret->device_count = 3;
+	snprintf(ret->devices[0].name, sizeof(ret->devices[0].name), "blk0");
+	snprintf(ret->devices[1].name, sizeof(ret->devices[1].name), "rng");
+	snprintf(ret->devices[2].name, sizeof(ret->devices[2].name), "balloon");
 	ret->vcpu_count = 2;
 	ret->vcpus[1].stalls = 7;
 	ret->device_count = 5;
@@ -100,6 +108,28 @@ static int vm_evict(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64
 	*ret_resident = min_u64(max_u64(bytes, atomic_load(&vm->pinned)), MEMORY);
 	atomic_store(&vm->resident, *ret_resident);
 	return outcome(vm, e);
+}
+
+static int vm_balloon_set(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct vm *vm = ctx;
+
+	atomic_store(&vm->target, bytes < MEMORY ? MEMORY - bytes : 0);
+	return outcome(vm, e);
+}
+
+/* The guest has given it all when it is not held. */
+static int vm_balloon(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+{
+	struct vm *vm = ctx;
+	uint64_t resident;
+	int rc = vm_balloon_set(ctx, bytes, e);
+
+	if (rc == 0)
+		rc = vm_evict(ctx, bytes, cancel, &resident, e);
+	if (rc == 0)
+		atomic_store(&vm->given, atomic_load(&vm->target));
+	return rc;
 }
 
 static int vm_stop(void *ctx, struct err *e)
@@ -148,8 +178,16 @@ static bool obey(struct vm *vm, char *line)
 
 int main(int argc, char **argv)
 {
-	static const struct control_ops ops = {vm_status, vm_pause, vm_resume, vm_evict, vm_stop,
-						 vm_limit, NULL, NULL};
+	static const struct control_ops ops = {
+		.status = vm_status,
+		.pause = vm_pause,
+		.resume = vm_resume,
+		.evict = vm_evict,
+		.balloon_set = vm_balloon_set,
+		.balloon = vm_balloon,
+		.stop = vm_stop,
+		.limit = vm_limit,
+	};
 	struct control_cfg cfg = {.path = argc == 2 ? argv[1] : ""};
 	struct vm vm = {.resident = MEMORY};
 	char line[512];

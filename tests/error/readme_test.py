@@ -111,7 +111,8 @@ def running_vm(asyncpf, kernel, folder):
     """For the verbs that speak to one: vm.sock in the folder."""
     with subprocess.Popen(
             [asyncpf, "run", "--local", "--kernel", kernel, "--memory", "16M", "--cmdline",
-             "spin", "--control", "vm.sock", "--resident-max", "16M", "--swap", "vm.swap"],
+             "spin", "--control", "vm.sock", "--resident-max", "16M", "--swap", "vm.swap",
+             "--balloon", "on"],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as vm:
         try:
             while (line := vm.stdout.readline()) and "spin" not in line:

@@ -30,12 +30,14 @@ static void look(const struct snap_in *in, struct snap_key key, size_t most)
 
 static void look_at_machine(const struct snap_in *in)
 {
+	struct machine_balloon_saved balloon;
 	struct machine_saved m;
 	struct machine_disk_saved disk;
 	struct machine_net net;
 	const char *path;
 	struct err e = {0};
 
+	(void)machine_balloon_saved_get(in, &balloon, &e);
 	if (machine_saved_get(in, &m, &e) == 0)
 		must(m.cpus > 0 && m.cpus <= MACHINE_CPUS_MAX && m.nets <= MACHINE_NETS_MAX);
 	for (unsigned i = 0; i < 2; i++) {

@@ -58,7 +58,8 @@ static int source_file(char uri[80])
 	return fd;
 }
 
-static void open_memory(struct world *w, const char *uri)
+/* swap: a path, or NULL. */
+static void open_swapped_memory(struct world *w, const char *uri, const char *swap)
 {
 	struct apf_config c;
 	struct err e;
@@ -68,6 +69,7 @@ static void open_memory(struct world *w, const char *uri)
 	w->x.mem.low_bytes = VX_LOW_BYTES;
 	bus_init(&w->x.bus);
 	apf_config_init(&c);
+	c.swap = swap;
 	guest_ram_config(&w->x.mem, &c);
 	if (apf_open(w->vm, &c, &w->a, &error) < 0)
 		fail_msg("%s", error.text);
@@ -77,6 +79,11 @@ static void open_memory(struct world *w, const char *uri)
 	    apf_start(w->a, &error) < 0)
 		fail_msg("%s", error.text);
 	w->x.low = w->x.mem.low;
+}
+
+static void open_memory(struct world *w, const char *uri)
+{
+	open_swapped_memory(w, uri, NULL);
 }
 
 static void open_disk(struct world *w)
@@ -387,6 +394,121 @@ static void a_balloon_gives_zeroes(void **state)
 	close(source);
 }
 
+/* The swap file in /tmp, which never had a name (O_TMPFILE). */
+static int open_nameless(void)
+{
+	char link[32], to[128];
+	int found = -1;
+
+	for (int fd = 0; fd < 256 && found < 0; fd++) {
+		ssize_t n;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n = readlink(link, to, sizeof(to) - 1);
+		to[n < 0 ? 0 : n] = '\0';
+		if (strncmp(to, "/tmp/#", 6) == 0)
+			found = open(link, O_RDONLY | O_CLOEXEC);
+	}
+	return found;
+}
+
+/* How many pages of the swap file hold `byte` all over. */
+static unsigned pages_in_swap(unsigned char byte)
+{
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	int fd = open_nameless();
+	unsigned n = 0;
+
+	assert_true(fd >= 0);
+	memset(want, byte, sizeof(want));
+	while (read(fd, page, sizeof(page)) == sizeof(page))
+		n += memcmp(page, want, sizeof(page)) == 0;
+	close(fd);
+	return n;
+}
+
+/* What was given back does not go to the swap file, whether it was in memory or there already. */
+static void given_pages_are_not_swapped(void **state)
+{
+	enum { FIRST = 0x20, PAGES = 8, KEPT = 0x11, GIVEN = 0x22 };
+	static const unsigned char zeroes[PAGE_BYTES];
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	uint32_t given[PAGES];
+	struct world w;
+
+	(void)state;
+	open_swapped_memory(&w, "zero:?size=512K", "/tmp/devices_test.swap");
+	open_balloon(&w);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < 2 * PAGES; i++) {
+			memset(page, i % 2 ? GIVEN : KEPT, sizeof(page));
+			vx_put(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, page, sizeof(page));
+			if (i % 2)
+				given[i / 2] = FIRST + i;
+		}
+		if (round == 1) /* the second time what is given is elsewhere */
+			assert_int_equal(apf_evict(w.a, 0, NULL, &error), 0);
+		inflate(&w, 0x9000, given, PAGES);
+		assert_int_equal(apf_evict(w.a, 0, NULL, &error), 0);
+		assert_int_equal(pages_in_swap(KEPT), PAGES);
+		if (round == 0)
+			assert_int_equal(pages_in_swap(GIVEN), 0);
+		memset(want, KEPT, sizeof(want));
+		for (unsigned i = 0; i < 2 * PAGES; i++) {
+			vx_get(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, page, sizeof(page));
+			assert_memory_equal(page, i % 2 ? zeroes : want, sizeof(page));
+		}
+	}
+	close_world(&w);
+}
+
+/*
+ * The driver resets its device while the worker waits for a list in absent memory, or goes through
+ * it: each page is what it was, or zeroes, and the next driver has a device that works.
+ */
+static void a_reset_takes_a_balloon_from_its_worker(void **state)
+{
+	enum { FIRST = 0x20, PAGES = 32, ROUNDS = 64, LISTS = 0xa0 };
+	static const unsigned char zeroes[PAGE_BYTES];
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	uint32_t given[PAGES];
+	struct world w;
+	char uri[80];
+	int source = source_file(uri);
+
+	(void)state;
+	open_memory(&w, uri);
+	open_balloon(&w);
+	for (unsigned i = 0; i < PAGES; i++)
+		given[i] = FIRST + 2 * i;
+	memset(want, 0x33, sizeof(want));
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		/* Every second list is one that the source has: of page numbers that are no RAM. */
+		uint64_t list = round % 2 ? (uint64_t)(LISTS + round) * PAGE_BYTES : 0x9000;
+
+		for (unsigned i = 0; i < 2 * PAGES; i++)
+			vx_put(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, want, sizeof(want));
+		if (list == 0x9000)
+			vx_put(&w.x, list, given, sizeof(given));
+		vx_desc(&w.x, 0, list, sizeof(given), 0, 0);
+		vx_offer(&w.x, 0);
+		vx_kick(&w.x);
+		for (unsigned i = 0; i < round * 4; i++)
+			sched_yield();
+		vx_bring_up(&w.x, 0x3e, 8);
+		for (unsigned i = 0; i < 2 * PAGES; i++) {
+			vx_get(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, page, sizeof(page));
+			if (i % 2 || memcmp(page, zeroes, sizeof(page)) != 0)
+				assert_memory_equal(page, want, sizeof(page));
+		}
+	}
+	inflate(&w, 0x9000, given, 1);
+	vx_get(&w.x, FIRST * PAGE_BYTES, page, sizeof(page));
+	assert_memory_equal(page, zeroes, sizeof(page));
+	close_world(&w);
+	close(source);
+}
+
 static void a_balloon_waits_for_ever(void **state)
 {
 	struct world w;
@@ -408,6 +530,8 @@ int main(void)
 		cmocka_unit_test(a_ring_waits_for_ever),
 		cmocka_unit_test(entropy_waits_for_ever),
 		cmocka_unit_test(a_balloon_gives_zeroes),
+		cmocka_unit_test(given_pages_are_not_swapped),
+		cmocka_unit_test(a_reset_takes_a_balloon_from_its_worker),
 		cmocka_unit_test(a_balloon_waits_for_ever),
 	};
 

@@ -185,12 +185,15 @@ class Watched(RunTest):
 
     def test_the_same_names_at_the_end(self):
         report = self.folder / "report"
-        self.start("--name", "a", "--json", str(report))
+        self.start("--name", "a", "--json", str(report), "--balloon", "on", "--vsock",
+                   f"uds={self.folder / 'vsock'}")
         s = self.status()
+        self.assertEqual((s["has_balloon"], s["has_vsock"]), (1, 1))
         self.answers("stop", "ended\n")
         end = json.loads(report.read_bytes())
         # What it is doing, and how, is over.
-        missing = set(s) - set(end) - set(end["stats"])
+        devices = {"has_balloon", "has_vsock", *end["balloon"], *end["vsock"]}
+        missing = set(s) - set(end) - set(end["stats"]) - devices
         self.assertEqual(missing, {"state", "why", "note", "protocol", "served"})
         for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
             self.assertEqual(end[key], s[key], key)
@@ -223,6 +226,62 @@ class Watched(RunTest):
                                   text=True, check=False, timeout=LIMIT_S)
             self.assertEqual(done.returncode, 2)
             self.assertIn("bad value: --name", done.stderr)
+
+
+class Devices(RunTest):
+    """What can be seen of them where the guest has no driver."""
+
+    def start_with_vsock(self):
+        self.vsock = self.folder / "vm.vsock"
+        return self.start("--vsock", f"uds={self.vsock}")
+
+    def test_the_balloon_follows_the_limit(self):
+        self.start("--balloon", "follow", "--swap", str(self.swap), "--resident-max", "32M")
+        self.assertEqual(self.status()["balloon_target_bytes"], 32 << 20)
+        for word, target in ("--resident-max=16M", 48), ("--no-limit", 0):
+            self.assertEqual(self.ask("resize", word).returncode, 0)
+            self.assertEqual(self.status()["balloon_target_bytes"], target << 20)
+
+    def test_a_limit_does_not_move_a_balloon_that_is_only_on(self):
+        self.start("--balloon", "on", "--swap", str(self.swap))
+        self.answers("balloon", "the guest has 64 MiB of 64 MiB\n", "--to", "60M", "--no-wait")
+        self.assertEqual(self.ask("resize", "--resident-max", "16M").returncode, 0)
+        self.assertEqual(self.status()["balloon_target_bytes"], 4 << 20)
+
+    def test_there_is_no_balloon(self):
+        self.start()
+        done = self.ask("balloon", "--to", "32M")
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, "asyncpf: cannot change the balloon: vm.sock: this VM has no balloon; "
+                             "run it with --balloon on\n".replace("vm.sock", str(self.path))))
+
+    def test_nobody_listens_in_the_guest(self):
+        vm = self.start_with_vsock()
+        self.assertEqual(self.vsock.stat().st_mode & 0o7777, 0o600)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.vsock))
+            s.sendall(b"CONNECT 1024\n")
+            self.assertEqual(s.recv(1), b"")
+        self.assertEqual(self.status()["vsock_refused"], 1)
+        self.answers("stop", "ended\n")
+        self.assertEqual(self.end(vm), (5, ""))
+        self.assertFalse(self.vsock.exists())
+        self.assertFalse(self.path.exists())
+
+    def test_a_socket_that_is_in_use(self):
+        self.start_with_vsock()
+        done = subprocess.run(self.command(self.folder / "b", "--vsock", f"uds={self.vsock}"),
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False, timeout=LIMIT_S)
+        self.assertIn(f"vsock: {self.vsock}: a running server answers there; stop it, or name "
+                      "another", done.stderr)
+        self.assertEqual((done.returncode, done.stdout), (3, ""))
+
+    def test_a_snapshot_cannot_have_connections(self):
+        self.start_with_vsock()
+        done = self.ask("snapshot", str(self.folder / "snap"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("a VM with a socket device (--vsock) cannot be saved", done.stderr)
 
 
 class Evict(RunTest):

@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,7 +47,7 @@
 static struct sandbox *open_sandbox(const char *removes)
 {
 	const struct sandbox_cfg cfg = {
-		.removes = removes, .exit_code = EXIT_FORBIDDEN, .start_code = EXIT_START};
+		.removes = {removes}, .exit_code = EXIT_FORBIDDEN, .start_code = EXIT_START};
 	struct sandbox *s = NULL;
 	struct err e = {0};
 	int missing = 0;
@@ -136,15 +137,17 @@ struct forbidden {
 
 #define RESOLVER "/etc/resolv.conf"
 #define BUT_NET (1u << SANDBOX_NET)
+#define BUT_VSOCK (1u << SANDBOX_VSOCK)
 
 static const char *const no_words[] = {"/bin/true", NULL};
 
 /* What somebody who has taken a thread over would want. */
 static const struct forbidden forbidden[] = {
 	{"socket", SYS_socket, {AF_INET, SOCK_STREAM}, BUT_NET},
-	{"socket", SYS_socket, {AF_UNIX, SOCK_STREAM}, 0},
+	{"socket", SYS_socket, {AF_UNIX, SOCK_STREAM}, BUT_VSOCK},
 	{"socket", SYS_socket, {AF_NETLINK, SOCK_RAW}, 0},
-	{"connect", SYS_connect, {0}, BUT_NET},
+	/* To a Unix socket: it can make no other. */
+	{"connect", SYS_connect, {0}, BUT_NET | BUT_VSOCK},
 	{"bind", SYS_bind, {0}, 0},
 	{"listen", SYS_listen, {0}, 0},
 	{"open", SYS_open, {(long)"/etc/passwd", O_RDONLY}, 0},
@@ -487,7 +490,7 @@ static __attribute__((noreturn)) void use_files(const struct files *f, int versi
 {
 	int folder = open(f->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int opened = open(f->other, O_RDWR | O_CLOEXEC);
-	const struct landlock_allowed allowed = {.removal = folder, .reading = -1};
+	const struct landlock_allowed allowed = {.removal = {folder, -1}, .reading = -1};
 	int rules = landlock_rules(version, &allowed);
 
 	CHECK(rules >= 0 && opened >= 0);
@@ -525,6 +528,36 @@ static void a_network_has_sockets_and_its_resolver(void **state)
 	(void)state;
 	run(SANDBOX_NET, use_resolver, &bound, &end);
 	expect_exit(&end, EXIT_WENT_THROUGH);
+}
+
+/* All that the socket device does with a program of the host's. */
+static void use_unix_socket(void *ctx)
+{
+	const struct sockaddr_un *at = ctx;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	char c;
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)at, sizeof(*at)) < 0 ||
+	    send(fd, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 ||
+	    recv(fd, &c, 1, MSG_DONTWAIT) != -1 || shutdown(fd, SHUT_WR) < 0 || close(fd) < 0)
+		exit(EXIT_WRONG);
+	(void)accept4(-1, NULL, NULL, SOCK_CLOEXEC);
+}
+
+static void a_socket_device_reaches_programs_of_the_host(void **state)
+{
+	const struct files *f = *state;
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct end end;
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%.80s/s", f->folder);
+	assert_int_equal(bind(listening, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(listening, 1), 0);
+	run(SANDBOX_VSOCK, use_unix_socket, &at, &end);
+	expect_exit(&end, EXIT_WENT_THROUGH);
+	close(listening);
+	unlink(at.sun_path);
 }
 
 /* Each version that this kernel's includes is asked for as an older kernel would be. */
@@ -714,6 +747,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_failed_assertion_is_told),
 		cmocka_unit_test(control_makes_threads_and_nothing_else),
 		cmocka_unit_test(a_network_has_sockets_and_its_resolver),
+		cmocka_unit_test_setup_teardown(a_socket_device_reaches_programs_of_the_host,
+						setup_files, teardown_files),
 		cmocka_unit_test_setup_teardown(files_are_out_of_reach, setup_files,
 						teardown_files),
 		cmocka_unit_test_setup_teardown(the_main_thread_removes_its_socket, setup_files,

@@ -9,7 +9,7 @@
 
 #define UNKNOWN \
 	"error unknown request: this VM knows status, pause, resume, evict BYTES, limit BYTES, " \
-	"follow and stop"
+	"balloon BYTES, balloon-set BYTES, follow and stop"
 
 static void refused_after_hello(const struct fixture *f, const char *bytes, size_t len,
 				const char *want)

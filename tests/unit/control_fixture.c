@@ -75,8 +75,33 @@ int vm_limit(void *ctx, uint64_t bytes, struct err *e)
 	return atomic_load(&vm->fail);
 }
 
-const struct control_ops vm_ops = {vm_status, vm_pause, vm_resume, vm_evict,
-				   vm_stop,   vm_limit, NULL,      NULL};
+static int vm_balloon_set(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct vm *vm = ctx;
+
+	if (failure(vm, e) == 0)
+		atomic_store(&vm->balloon, bytes);
+	return atomic_load(&vm->fail);
+}
+
+static int vm_balloon(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+{
+	uint64_t resident;
+	int rc = vm_evict(ctx, bytes, cancel, &resident, e);
+
+	return rc < 0 ? rc : vm_balloon_set(ctx, bytes, e);
+}
+
+const struct control_ops vm_ops = {
+	.status = vm_status,
+	.pause = vm_pause,
+	.resume = vm_resume,
+	.evict = vm_evict,
+	.balloon_set = vm_balloon_set,
+	.balloon = vm_balloon,
+	.stop = vm_stop,
+	.limit = vm_limit,
+};
 
 void start(struct fixture *f, const struct control_ops *ops, uint32_t idle_ms)
 {

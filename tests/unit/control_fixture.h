@@ -38,6 +38,7 @@
 struct vm {
 	atomic_bool paused, hold; /* hold: evict goes on only when it is cancelled or released */
 	atomic_uint evicting, evictions, cancelled, stops;
+	_Atomic uint64_t balloon; /* what was asked for last */
 	_Atomic uint64_t resident, pinned; /* pinned: evict leaves so many bytes */
 	_Atomic uint64_t limit, evicted;
 	atomic_int fail; /* what pause, resume, evict and stop return, if not 0 */

@@ -95,8 +95,8 @@ static void what_happens_is_told(void **state)
 /* A failure tells nobody anything; without evictions there is no limit. */
 static void refusals(void **state)
 {
-	static const struct control_ops bare = {vm_status, vm_pause, vm_resume, NULL, vm_stop,
-						NULL, NULL, NULL};
+	static const struct control_ops bare = {
+		.status = vm_status, .pause = vm_pause, .resume = vm_resume, .stop = vm_stop};
 	struct fixture *f = *state;
 	struct control_event ev = {0};
 	struct control_status s;

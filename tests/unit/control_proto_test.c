@@ -120,6 +120,8 @@ static void requests_come_back(void **state)
 		{.verb = CONTROL_EVICT, .bytes = UINT64_MAX},
 		{.verb = CONTROL_STOP},
 		{.verb = CONTROL_SERVE, .rule = "{\"listen\": \"a b\"}"},
+		{.verb = CONTROL_BALLOON, .bytes = 1},
+		{.verb = CONTROL_BALLOON_SET, .bytes = UINT64_MAX},
 	};
 	char line[CONTROL_LINE_MAX];
 	struct err e;
@@ -144,7 +146,8 @@ static void requests_come_back(void **state)
 static void requests_refused(void **state)
 {
 	static const char unknown[] = "unknown request: this VM knows status, pause, resume, evict "
-				      "BYTES, limit BYTES, follow and stop";
+				      "BYTES, limit BYTES, balloon BYTES, balloon-set BYTES, "
+				      "follow and stop";
 	static const struct {
 		const char *line, *text;
 	} bad[] = {
@@ -160,6 +163,9 @@ static void requests_refused(void **state)
 		{"evict ", "bad request: evict takes a number of bytes"},
 		{"evict  1", "bad request: evict takes a number of bytes"},
 		{"evict 1 ", "bad request: evict takes a number of bytes"},
+		{"balloon", "bad request: balloon takes a number of bytes"},
+		{"balloon-set x", "bad request: balloon-set takes a number of bytes"},
+		{"balloons 1", unknown},
 		{"evict 1M", "bad request: evict takes a number of bytes"},
 		{"evict -1", "bad request: evict takes a number of bytes"},
 		{"evict 18446744073709551616", "bad request: evict takes a number of bytes"},

@@ -104,7 +104,7 @@ static const char busy_json_start[] =
 	"\"protocol\": 1, \"pid\": 42, "
 	"\"uptime_ns\": 3723000000000, "
 	"\"block_bytes\": 4096, \"disk_errors\": 7, "
-	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, ";
+	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, \"has_balloon\": 0, \"has_vsock\": 0, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15, "
@@ -123,6 +123,40 @@ static const char busy_json_end[] =
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);
+
+#define JSON_ZERO(name, unit, kind, help) fprintf(want, "\"%s\": 0, ", #name);
+
+/* What is only told where there is such a device. */
+static void devices(void **state)
+{
+	static const struct balloon_stats b = {
+		.balloon_target_bytes = 64 * MIB, .balloon_bytes = 32 * MIB,
+		.balloon_inflated_bytes = 40 * MIB, .balloon_reported_bytes = 100 * MIB,
+		.guest_memory_bytes = 400 * MIB, .guest_free_bytes = 200 * MIB,
+		.guest_available_bytes = 300 * MIB, .guest_cache_bytes = 50 * MIB,
+		.guest_stats_age_ns = 2 * NS_PER_MS};
+	static const struct balloon_stats untold = {.balloon_refused = 3};
+	static const struct vsock_stats v = {1, 20, 3, 4};
+	char *out = NULL;
+	size_t len;
+	FILE *f = open_memstream(&out, &len);
+
+	(void)state;
+	control_show_balloon(&b, f);
+	control_show_balloon(&untold, f);
+	control_show_vsock(&v, f);
+	fclose(f);
+	assert_string_equal(out,
+			    "balloon   32 MiB of 64 MiB;\n"
+			    "          discarded 40 MiB, reported free 100 MiB\n"
+			    "guest     has 400 MiB: free 200 MiB, available 300 MiB,\n"
+			    "          files 50 MiB; as of 2.00 ms ago\n"
+			    "balloon   0 bytes of 0 bytes;\n"
+			    "          discarded 0 bytes, reported free 0 bytes;\n"
+			    "          3 pages were no memory, or could not be discarded\n"
+			    "vsock     1 open, 20 ever; 3 refused, 4 reset\n");
+	free(out);
+}
 
 static void text(void **state)
 {
@@ -155,6 +189,12 @@ static void within_80_columns(void **state)
 	_Static_assert(sizeof(s.counters) % sizeof(uint64_t) == 0, "counters only");
 	for (size_t i = 0; i < sizeof(s.counters) / sizeof(uint64_t); i++)
 		counter[i] = 9999999999;
+	counter = (uint64_t *)(void *)&s.balloon;
+	for (size_t i = 0; i < sizeof(s.balloon) / sizeof(uint64_t); i++)
+		counter[i] = (1000ull << 40) + 1;
+	s.balloon.guest_stats_age_ns = UINT64_MAX;
+	s.has_balloon = s.has_vsock = 1;
+	s.vsock = (struct vsock_stats){256, 9999999999, 9999999999, 9999999999};
 	s.uptime_ns = UINT64_MAX;
 	control_show_text(&s, f);
 	fclose(f);
@@ -173,6 +213,8 @@ static void json(void **state)
 	assert_int_equal(control_show_json(&busy, f), 0);
 	fclose(f);
 	fputs(busy_json_start, want);
+	BALLOON_STATS(JSON_ZERO)
+	VSOCK_STATS(JSON_ZERO)
 	APF_COUNTER_TABLE(JSON_ROW)
 	fputs(busy_json_end, want);
 	fclose(want);
@@ -184,6 +226,7 @@ static void json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(devices),
 		cmocka_unit_test(text),
 		cmocka_unit_test(within_80_columns),
 		cmocka_unit_test(json),

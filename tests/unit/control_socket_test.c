@@ -88,7 +88,7 @@ static void expect_refused(const char *path, int code, const char *text)
 	struct err e;
 
 	snprintf(want, sizeof(want), "control socket: %.80s: %s", path, text);
-	assert_int_equal(control_socket_open(&s, path, &e), code);
+	assert_int_equal(control_socket_open(&s, "control socket", path, &e), code);
 	assert_int_equal(e.code, code);
 	assert_string_equal(e.text, want);
 }
@@ -100,7 +100,7 @@ static void made_and_removed(void **state)
 	struct stat st;
 	struct err e;
 
-	assert_int_equal(control_socket_open(&s, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&s, "control socket", f->path, &e), 0);
 	assert_int_equal(stat(f->path, &st), 0);
 	assert_int_equal(st.st_mode, S_IFSOCK | 0600);
 	assert_int_equal(try_connect(f->path), 0);
@@ -143,7 +143,7 @@ static void never_open_to_others(void **state)
 		struct control_socket s;
 		struct err e;
 
-		assert_int_equal(control_socket_open(&s, f->path, &e), 0);
+		assert_int_equal(control_socket_open(&s, "control socket", f->path, &e), 0);
 		control_socket_close(&s);
 	}
 	atomic_store(&w.end, true);
@@ -161,7 +161,7 @@ static void dead_one_is_replaced(void **state)
 
 	leave_socket(f->path, SOCK_STREAM, NULL);
 	assert_int_equal(try_connect(f->path), -ECONNREFUSED);
-	assert_int_equal(control_socket_open(&s, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&s, "control socket", f->path, &e), 0);
 	assert_int_equal(try_connect(f->path), 0);
 	control_socket_close(&s);
 }
@@ -172,7 +172,7 @@ static void living_one_stays(void **state)
 	struct control_socket s;
 	struct err e;
 
-	assert_int_equal(control_socket_open(&s, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&s, "control socket", f->path, &e), 0);
 	expect_refused(f->path, -EADDRINUSE, "a running server answers there; stop it, or name "
 		       "another");
 	assert_int_equal(try_connect(f->path), 0);
@@ -263,9 +263,9 @@ static void anothers_file_stays(void **state)
 	struct control_socket a, b;
 	struct err e;
 
-	assert_int_equal(control_socket_open(&a, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&a, "control socket", f->path, &e), 0);
 	assert_int_equal(unlink(f->path), 0);
-	assert_int_equal(control_socket_open(&b, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&b, "control socket", f->path, &e), 0);
 	control_socket_close(&a);
 	assert_int_equal(try_connect(f->path), 0);
 	control_socket_close(&b);
@@ -284,7 +284,7 @@ static void locked_folder(void **state)
 	expect_refused(f->path, -EWOULDBLOCK, "cannot lock its folder: Resource temporarily "
 		       "unavailable; use a folder of your own");
 	assert_int_equal(flock(fd, LOCK_UN), 0);
-	assert_int_equal(control_socket_open(&s, f->path, &e), 0);
+	assert_int_equal(control_socket_open(&s, "control socket", f->path, &e), 0);
 	assert_int_equal(flock(fd, LOCK_EX), 0);
 	control_socket_close(&s);
 	assert_int_equal(stat(f->path, &st), 0);
@@ -306,7 +306,7 @@ static void *race(void *arg)
 	struct err e;
 
 	pthread_barrier_wait(r->line);
-	r->rc = control_socket_open(&r->s, r->path, &e);
+	r->rc = control_socket_open(&r->s, "control socket", r->path, &e);
 	return NULL;
 }
 

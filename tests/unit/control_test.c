@@ -70,8 +70,8 @@ static void failing_verbs(void **state)
 
 static void no_eviction(void **state)
 {
-	const struct control_ops ops = {vm_status, vm_pause, vm_resume, NULL, vm_stop,
-					NULL, NULL, NULL};
+	const struct control_ops ops = {
+		.status = vm_status, .pause = vm_pause, .resume = vm_resume, .stop = vm_stop};
 	struct fixture *f = *state;
 	struct client k;
 
@@ -164,6 +164,43 @@ static void answers_keep_their_order(void **state)
 	close(k.fd);
 }
 
+/* One waits, as an eviction does, the other does not; neither without a balloon. */
+static void balloon(void **state)
+{
+	struct fixture *f = *state;
+	struct control_ops ops = vm_ops;
+	struct control_status s;
+	struct client k;
+
+	client_hello(&k, f);
+	ask_ok(&k, "balloon-set 8192\n", &s);
+	assert_int_equal(f->vm.balloon, 8192);
+	assert_int_equal(f->vm.evictions, 0);
+	ask_ok(&k, "balloon 4096\n", &s);
+	assert_int_equal(f->vm.balloon, 4096);
+	atomic_store(&f->vm.hold, true);
+	client_say(&k, "balloon 0\n");
+	wait_evicting(&f->vm, 1);
+	close(k.fd);
+	wait_evicting(&f->vm, 0);
+	client_hello(&k, f);
+	atomic_store(&f->vm.hold, false);
+	atomic_store(&f->vm.fail, -ENOSPC);
+	ask_error(&k, "balloon 0\n", "error it failed: No space left on device");
+	ask_error(&k, "balloon-set 0\n", "error it failed: No space left on device");
+	close(k.fd);
+	ops.balloon = NULL;
+	ops.balloon_set = NULL;
+	atomic_store(&f->vm.fail, 0);
+	restart(f, &ops, 0);
+	client_hello(&k, f);
+	ask_error(&k, "balloon 0\n", "error this VM has no balloon; run it with --balloon on");
+	ask_error(&k, "balloon-set 0\n", "error this VM has no balloon; run it with --balloon on");
+	close(k.fd);
+	control_stop(f->c); /* before ops is gone */
+	f->c = NULL;
+}
+
 static void client_leaves_its_eviction(void **state)
 {
 	struct fixture *f = *state;
@@ -235,6 +272,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(failing_verbs, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_eviction_that_falls_short, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_eviction, setup, teardown),
+		cmocka_unit_test_setup_teardown(balloon, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_in_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(eviction_holds_up_nobody, setup, teardown),
 		cmocka_unit_test_setup_teardown(answers_keep_their_order, setup, teardown),

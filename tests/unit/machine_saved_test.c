@@ -168,12 +168,44 @@ static void disks(void **state)
 	}
 }
 
+static int balloon_of(const struct machine_balloon_saved *s, size_t len,
+		      struct machine_balloon_saved *ret)
+{
+	struct snap_in in;
+	struct err e = {0};
+	int rc;
+
+	with_section(len ? "machine.balloon" : "other", s, len, &in);
+	rc = machine_balloon_saved_get(&in, ret, &e);
+	assert_true(rc == 0 ? !*e.text : *e.text != 0);
+	snap_in_free(&in);
+	return rc;
+}
+
+static void balloons(void **state)
+{
+	struct machine_balloon_saved s = {MACHINE_BALLOON_FOLLOW, {100, 77, 0xaa, 3}}, got;
+
+	(void)state;
+	assert_int_equal(balloon_of(&s, sizeof(s), &got), 0);
+	assert_memory_equal(&got, &s, sizeof(s));
+	/* None is no failure: such a machine has none. */
+	assert_int_equal(balloon_of(&s, 0, &got), 0);
+	assert_int_equal(got.kind, MACHINE_BALLOON_OFF);
+	assert_int_equal(balloon_of(&s, sizeof(s) - 1, &got), -EMSGSIZE);
+	s.kind = MACHINE_BALLOON_OFF;
+	assert_int_equal(balloon_of(&s, sizeof(s), &got), -EBADMSG);
+	s.kind = MACHINE_BALLOON_FOLLOW + 1;
+	assert_int_equal(balloon_of(&s, sizeof(s), &got), -EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(machines),
 		cmocka_unit_test(network_cards),
 		cmocka_unit_test(disks),
+		cmocka_unit_test(balloons),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

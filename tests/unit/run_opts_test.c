@@ -228,6 +228,36 @@ static void no_networks(void **state)
 	expect_usage(many);
 }
 
+static void balloons(void **state)
+{
+	(void)state;
+	assert_int_equal(run((char *const[]){NULL}), CLI_OK);
+	assert_int_equal(seen.machine.balloon, MACHINE_BALLOON_OFF);
+	assert_int_equal(RUN(W("--balloon"), W("on")), CLI_OK);
+	assert_int_equal(seen.machine.balloon, MACHINE_BALLOON_ON);
+	expect_usage((char *const[]){W("--balloon"), W("follow"), NULL});
+	assert_int_equal(RUN(W("--balloon"), W("follow"), W("--resident-max"), W("64M"),
+			     W("--swap"), W("s")), CLI_OK);
+	assert_int_equal(seen.machine.balloon, MACHINE_BALLOON_FOLLOW);
+}
+
+static void sockets(void **state)
+{
+	static char bad[][40] = {"", "v", "uds=", "uds=,cid=3", "uds=v,cid=2", "uds=v,cid=x",
+				 "uds=v,cid=", "uds=v,cid=4294967295", "cid=3"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		expect_usage((char *const[]){W("--vsock"), bad[i], NULL});
+	assert_int_equal(RUN(W("--vsock"), W("uds=v")), CLI_OK);
+	assert_string_equal(seen.machine.vsock.path, "v");
+	assert_int_equal(seen.machine.vsock.cid, 3);
+	assert_int_equal(RUN(W("--vsock"), W("uds=a,b,cid=4294967294")), CLI_OK);
+	assert_string_equal(seen.machine.vsock.path, "a,b");
+	assert_int_equal(seen.machine.vsock.cid, 4294967294);
+	expect_usage((char *const[]){W("--vsock"), W("uds=v"), W("--lab"), NULL});
+}
+
 static void file_ways(void **state)
 {
 	static char words[][8] = {"auto", "uring", "threads"};
@@ -292,6 +322,8 @@ int main(void)
 		cmocka_unit_test(rates),
 		cmocka_unit_test(networks),
 		cmocka_unit_test(no_networks),
+		cmocka_unit_test(balloons),
+		cmocka_unit_test(sockets),
 		cmocka_unit_test(file_ways),
 		cmocka_unit_test(sandboxes),
 		cmocka_unit_test(an_empty_command_line),

@@ -401,6 +401,55 @@ static void reset_with_statistics(void **state)
 	fini(&f);
 }
 
+/* In a snapshot and out of it: the kept buffer is given back by the one that was restored. */
+static void comes_back(void **state)
+{
+	struct virtio_mmio_saved mmio;
+	struct balloon_saved saved;
+	struct fixture f, g;
+	uint32_t head, len;
+
+	(void)state;
+	init(&f, 0);
+	init(&g, 0);
+	bring_up(&f, F_ALL, STATS);
+	put_stat(&f, 0, 4, 1000);
+	vx_desc(&f.x, 3, VX_DATA, STATS_BYTES, 0, 0);
+	vx_offer(&f.x, 3);
+	work(&f, STATS);
+	virtio_balloon_target_set(&f.b, 100 * 4096);
+	vx_set(&f.x, 0x104, 77);
+	vx_set(&f.x, 0x10c, 0xaa);
+	virtio_mmio_hold(&f.b.mmio);
+	virtio_balloon_save(&f.b, &saved);
+	virtio_mmio_save(&f.b.mmio, &mmio);
+	virtio_mmio_release(&f.b.mmio);
+	assert_int_equal(saved.held, 3);
+	memcpy(vx_at(&g.x, 0, VX_LOW_BYTES), vx_at(&f.x, 0, VX_LOW_BYTES), VX_LOW_BYTES);
+	virtio_balloon_restore(&g.b, &saved);
+	assert_int_equal(virtio_mmio_restore(&g.b.mmio, &mmio), 0);
+	assert_int_equal(virtio_balloon_target(&g.b), 100 * 4096);
+	assert_int_equal(virtio_balloon_actual(&g.b), 77 * 4096);
+	assert_int_equal(vx_reg(&g.x, 0x10c), 0xaa);
+	virtio_balloon_save(&g.b, &saved);
+	assert_int_equal(saved.poison, 0xaa);
+	virtio_balloon_refresh(&g.b, 0);
+	while (virtio_mmio_work(&g.b.mmio))
+		;
+	g.x.size = f.x.size; /* its driver is the same */
+	assert_true(vx_take(&g.x, &head, &len));
+	assert_int_equal(head, 3);
+	/* Its ring has no such buffer. */
+	saved.held = 8;
+	virtio_balloon_restore(&g.b, &saved);
+	virtio_balloon_refresh(&g.b, 0);
+	while (virtio_mmio_work(&g.b.mmio))
+		;
+	assert_false(vx_take(&g.x, &head, &len));
+	fini(&f);
+	fini(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +462,7 @@ int main(void)
 		cmocka_unit_test(config),
 		cmocka_unit_test(statistics),
 		cmocka_unit_test(reset_with_statistics),
+		cmocka_unit_test(comes_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verbs that speak to a running VM: `asyncpf status`, events, pause, resume, evict, resize
- * and stop.
+ * The verbs that speak to a running VM: `asyncpf status`, events, pause, resume, evict, resize,
+ * balloon and stop.
  * They differ in one request and in what is said at the end, so they are one file.
  * Tests: tests/error/control_test.py, control_server_test.py.
  */
@@ -33,7 +33,8 @@ struct control_opts {
 	bool prometheus;  /* status */
 	bool all;         /* evict */
 	bool none;        /* resize */
-	uint64_t to;      /* evict, resize; TO_NOT_GIVEN: without */
+	bool no_wait;     /* balloon */
+	uint64_t to;      /* evict, resize, balloon; TO_NOT_GIVEN: without */
 };
 
 #define TO_NOT_GIVEN UINT64_MAX
@@ -86,6 +87,16 @@ static const struct opt resize_rows[] = {
 	{.name = NULL},
 };
 
+static const struct opt balloon_rows[] = {
+	ROW_CONTROL,
+	{OPT_SIZE(struct control_opts, to), .name = "to", .arg = "SIZE", .max = UINT64_MAX - 1,
+	 .help = "Memory that the guest keeps; as much as it has or more: all of it."},
+	{OPT_FLAG(struct control_opts, no_wait), .name = "no-wait",
+	 .help = "Only ask the guest; 'asyncpf status' shows how far it is."},
+	ROW_TIMEOUT(HELP_SILENCE),
+	{.name = NULL},
+};
+
 static const struct opt stop_rows[] = {
 	ROW_CONTROL,
 	ROW_TIMEOUT("Give up when the VM has not ended after this time; default 60."),
@@ -133,6 +144,15 @@ static const struct opts events_table = {
 	.about = "Tells what happens to a running VM as it happens, one JSON object on a line,\n"
 		 "until the VM has ended, or Ctrl-C.",
 	.rows = plain_rows,
+};
+
+static const struct opts balloon_table = {
+	.verb = "balloon",
+	.about = "Asks a running VM's guest to give memory back, or to have it again, and waits\n"
+		 "until it has. What it gives back is discarded: it takes up no memory and no\n"
+		 "place in the swap file. Ctrl-C ends the waiting; what was asked for stays so.\n"
+		 "Exit code 1: the guest keeps more. The VM must run with --balloon.",
+	.rows = balloon_rows,
 };
 
 static const struct opts stop_table = {
@@ -401,6 +421,45 @@ int cmd_events(int argc, char **argv)
 	r = control_client_follow(&c, hear, NULL, &e);
 	control_client_close(&c);
 	return r < 0 ? failed("follow", &o, &e) : CLI_OK;
+}
+
+/* ---- balloon ---- */
+
+/* What is left to the guest. */
+static uint64_t left_bytes(const struct control_status *s)
+{
+	return s->counters.memory_bytes -
+	       min_u64(s->balloon.balloon_bytes, s->counters.memory_bytes);
+}
+
+static void show_balloon_progress(const struct control_status *s)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r\033[Kthe guest has %s", SIZE_TEXT(left_bytes(s)));
+}
+
+int cmd_balloon(int argc, char **argv)
+{
+	struct control_opts o = {.timeout_s = TIMEOUT_S, .to = TO_NOT_GIVEN};
+	struct control_request request = {.verb = CONTROL_BALLOON};
+	struct control_status s;
+	int r = begin(&balloon_table, argc, argv, &o);
+
+	if (r >= 0)
+		return r;
+	if (o.to == TO_NOT_GIVEN) {
+		cli_error("missing option: --to: how much the guest keeps is not said; see "
+			  "'asyncpf balloon --help'");
+		return CLI_USAGE;
+	}
+	request.bytes = o.to;
+	if (o.no_wait)
+		request.verb = CONTROL_BALLOON_SET;
+	r = ask("change the balloon", &o, &request, show_balloon_progress, &s);
+	if (r == CLI_OK)
+		printf("the guest has %s of %s\n", SIZE_TEXT(left_bytes(&s)),
+		       SIZE_TEXT(s.counters.memory_bytes));
+	return r;
 }
 
 /* ---- stop ---- */

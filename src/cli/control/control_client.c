@@ -255,7 +255,7 @@ int control_client_ask(struct control_client *c, const struct control_request *r
 			return 0;
 		if (starts_with(line, "error "))
 			return err_set(e, -EREMOTEIO, "%s", line + strlen("error "));
-		/* Each status begins with it. */
+		/* Each status begins with it, and is whole: its lists do not go on. */
 		if (starts_with(line, "state ") && *ret->state) {
 			if (progress)
 				progress(ret);

@@ -139,6 +139,64 @@ void control_show_served(const struct control_served *v, uint64_t count, FILE *o
 			SIZE_TEXT(v->removed_bytes), v->faults_total);
 }
 
+void control_show_balloon(const struct balloon_stats *b, FILE *out)
+{
+	fputs("balloon   ", out);
+	put_size(out, b->balloon_bytes);
+	fputs(" of ", out);
+	put_size(out, b->balloon_target_bytes);
+	fputs(";\n          discarded ", out);
+	put_size(out, b->balloon_inflated_bytes);
+	fputs(", reported free ", out);
+	put_size(out, b->balloon_reported_bytes);
+	if (b->balloon_refused)
+		fprintf(out, ";\n          " N " pages were no memory, or could not be discarded",
+			b->balloon_refused);
+	if (b->guest_stats_age_ns) {
+		fputs("\nguest     has ", out);
+		put_size(out, b->guest_memory_bytes);
+		fputs(": free ", out);
+		put_size(out, b->guest_free_bytes);
+		fputs(", available ", out);
+		put_size(out, b->guest_available_bytes);
+		fputs(",\n          files ", out);
+		put_size(out, b->guest_cache_bytes);
+		put_wait(out, "; as of", b->guest_stats_age_ns);
+		fputs(" ago", out);
+	}
+	fputc('\n', out);
+}
+
+void control_show_balloon_json(struct json *j, const char *name, const struct balloon_stats *b)
+{
+	if (!b) {
+		json_text(j, name, NULL);
+		return;
+	}
+	json_object_open(j, name);
+#define PUT_BALLOON(member, unit, kind, help) json_u64(j, #member, b->member);
+	BALLOON_STATS(PUT_BALLOON)
+	json_close(j);
+}
+
+void control_show_vsock(const struct vsock_stats *v, FILE *out)
+{
+	fprintf(out, "vsock     " N " open, " N " ever; " N " refused, " N " reset\n",
+		v->vsock_connections, v->vsock_opened, v->vsock_refused, v->vsock_resets);
+}
+
+void control_show_vsock_json(struct json *j, const char *name, const struct vsock_stats *v)
+{
+	if (!v) {
+		json_text(j, name, NULL);
+		return;
+	}
+	json_object_open(j, name);
+#define PUT_VSOCK(member, unit, kind, help) json_u64(j, #member, v->member);
+	VSOCK_STATS(PUT_VSOCK)
+	json_close(j);
+}
+
 void control_show_text(const struct control_status *s, FILE *out)
 {
 	if (*s->name)
@@ -155,6 +213,10 @@ void control_show_text(const struct control_status *s, FILE *out)
 	if (s->disk_errors)
 		fprintf(out, "disks     %" PRIu64 " times the host failed to read or write\n",
 			s->disk_errors);
+	if (s->has_balloon)
+		control_show_balloon(&s->balloon, out);
+	if (s->has_vsock)
+		control_show_vsock(&s->vsock, out);
 	if (s->vcpu_count)
 		show_vcpus(s, out);
 	if (s->device_count)

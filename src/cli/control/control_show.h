@@ -19,6 +19,9 @@ void control_show_devices(const struct device_stats *d, uint64_t count, FILE *ou
 /* A pager's VMs. */
 void control_show_served(const struct control_served *v, uint64_t count, FILE *out);
 
+void control_show_balloon(const struct balloon_stats *b, FILE *out);
+void control_show_vsock(const struct vsock_stats *v, FILE *out);
+
 /* One object on one line, all keys there are. 0 or -EIO. */
 int control_show_json(const struct control_status *s, FILE *out);
 /* One object on one line: the event's name, its numbers, its text. 0 or -EIO. */
@@ -31,5 +34,8 @@ void control_show_devices_json(struct json *j, const char *name, const struct de
 			       uint64_t count);
 void control_show_served_json(struct json *j, const char *name, const struct control_served *v,
 			      uint64_t count);
+/* A device as one object; NULL: null. */
+void control_show_vsock_json(struct json *j, const char *name, const struct vsock_stats *v);
+void control_show_balloon_json(struct json *j, const char *name, const struct balloon_stats *b);
 
 #endif

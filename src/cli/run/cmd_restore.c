@@ -116,9 +116,12 @@ static int take_nets(struct restore_line *l, const struct snap_in *in, struct er
 static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 {
 	struct machine_cfg *m = &l->run.machine;
+	struct machine_balloon_saved balloon;
 	struct machine_saved s;
 	int rc = machine_saved_get(in, &s, e);
 
+	if (rc == 0)
+		rc = machine_balloon_saved_get(in, &balloon, e);
 	if (rc < 0)
 		return rc;
 	m->restore = in;
@@ -126,6 +129,7 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	m->cpus = s.cpus;
 	m->rng_bytes_per_s = s.rng_bytes_per_s;
 	m->exit_port = s.exit_port;
+	m->balloon = (enum machine_balloon)balloon.kind;
 	m->disks_count = s.disks;
 	m->apf.faults = (enum apf_faults)s.faults;
 	m->apf.abi = (enum apf_abi)s.abi;

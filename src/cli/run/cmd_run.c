@@ -14,6 +14,7 @@
 #include "cli/opts.h"
 #include "cli/run/run.h"
 #include "vmm/control/control_status.h"
+#include "vmm/virtio/vsock_mux.h"
 
 const char *const run_faults_names[] = {"block", "stall", "kernel", "user", NULL};
 
@@ -27,6 +28,10 @@ const char *const run_sandbox_names[] = {"on", "strict", "off", NULL};
 
 _Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(run_sandbox_names) - 2,
 	       "one word per enum run_sandbox");
+
+static const char *const balloon_names[] = {"off", "on", "follow", NULL};
+
+_Static_assert(MACHINE_BALLOON_FOLLOW == ARRAY_LEN(balloon_names) - 2, "one word for each");
 
 #define ABI_NOT_GIVEN UINT32_MAX
 #define MIB (1ull << 20)
@@ -75,6 +80,15 @@ static const struct opt rows[] = {
 		 "per second. May be repeated."},
 	{OPT_TEXT(struct run_line, rng), .name = "rng", .arg = "bw=SIZE",
 	 .help = "Entropy that the guest gets per second; default 1M."},
+	{OPT_CHOICE(struct run_line, balloon), .name = "balloon", .arg = "WORD",
+	 .choices = balloon_names,
+	 .help = "on: a balloon, by which the guest gives back memory that it does not use, and "
+		 "what 'asyncpf balloon' asks for; follow: and from the start what is above "
+		 "--resident-max; default off."},
+	{OPT_TEXT(struct run_line, vsock), .name = "vsock", .arg = "uds=PATH[,cid=N]",
+	 .help = "A socket device: who connects to PATH and writes 'CONNECT PORT' meets who "
+		 "listens at that port in the guest, whose own connections to port N go to "
+		 "PATH_N; the guest's address is 3 if not given."},
 	{OPT_CHOICE(struct run_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served: user (the guest is told), kernel (KVM's "
@@ -275,6 +289,31 @@ static int check_name(const char *name, struct err *e)
 		       "-_.: ; choose another", name, CONTROL_NAME_MAX);
 }
 
+static int take_vsock(struct run_line *p, struct err *e)
+{
+	struct machine_cfg *m = &p->run.machine;
+	/* It points into argv, whose strings are the program's to change. */
+	char *text = (char *)(uintptr_t)p->vsock, *at;
+	uint64_t cid = VSOCK_CID_MIN;
+
+	if (!text)
+		return 0;
+	if (strncmp(text, "uds=", 4) != 0 || text[4] == '\0' || text[4] == ',')
+		return err_set(e, -EINVAL, "bad value: --vsock %.60s: write uds=PATH or "
+			       "uds=PATH,cid=N", text);
+	at = strrchr(text, ',');
+	if (at && strncmp(at, ",cid=", 5) == 0) {
+		if (opts_number(at + 5, &cid) < 0 || cid < VSOCK_CID_MIN || cid > VSOCK_CID_MAX)
+			return err_set(e, -EINVAL, "bad value: --vsock %.60s: '%.20s' is no "
+				       "guest's address; give a number from %u to %u", text,
+				       at + 5, VSOCK_CID_MIN, VSOCK_CID_MAX);
+		*at = '\0';
+	}
+	m->vsock.path = text + 4;
+	m->vsock.cid = (uint32_t)cid;
+	return 0;
+}
+
 int run_opts_check(struct run_opts *o, const char *user, struct err *e)
 {
 	const struct apf_config *a = &o->machine.apf;
@@ -305,6 +344,9 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --memory %s: not a multiple of 2M; use %s",
 			       SIZE_WORD(m->memory_bytes),
 			       SIZE_WORD(align_up(m->memory_bytes, MACHINE_MEMORY_UNIT)));
+	if (p->balloon == MACHINE_BALLOON_FOLLOW && !m->apf.resident_max)
+		return err_set(e, -EINVAL, "bad value: --balloon follow: there is nothing to "
+			       "follow; give --resident-max and --swap, or use --balloon on");
 	if (m->apf.swap_wrap && !m->apf.swap)
 		return err_set(e, -EINVAL, "bad value: --swap-wrap %.60s: there is no swap file; "
 			       "name one with --swap", m->apf.swap_wrap);
@@ -312,6 +354,9 @@ static int check(struct run_line *p, struct err *e)
 		return err_set(e, -EINVAL, "bad value: --abi %s: --faults %s speaks no protocol of "
 			       "ours; leave --abi out or use --faults user", run_abi_names[p->abi],
 			       run_faults_names[p->faults]);
+	if (p->lab && p->vsock)
+		return err_set(e, -EINVAL, "conflicting options: --vsock and --lab: the lab hands "
+			       "out no sockets but the control socket's; leave one out");
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");
@@ -330,6 +375,11 @@ static int run_here_or_there(const struct run_line *p)
 		return run_lab_main(p, NULL);
 	if (p->local || !run_lab_needed(p, why, sizeof(why)))
 		return run_main(&p->run);
+	if (p->vsock) {
+		err_set(&e, -EOPNOTSUPP, "--vsock: this would have to run in the lab, which hands "
+			"out no such socket (%.60s)", why);
+		return cli_refused(&e);
+	}
 	return run_lab_main(p, why);
 }
 
@@ -346,13 +396,14 @@ int cmd_run(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_nets(&p, &e) < 0 ||
-	    take_rng(&p, &e) < 0) {
+	    take_rng(&p, &e) < 0 || take_vsock(&p, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
 	m->cpus = p.cpus;
 	for (unsigned i = 0; i < p.initrds.count; i++)
 		m->modules[m->modules_count++] = p.initrds.text[i];
+	m->balloon = (enum machine_balloon)p.balloon;
 	m->apf.faults = (enum apf_faults)p.faults;
 	m->apf.io = (enum apf_io)p.io;
 	m->apf.abi = p.abi == ABI_NOT_GIVEN ? APF_ABI_INT : (enum apf_abi)p.abi;

@@ -46,6 +46,8 @@ struct run_line {
 	unsigned abi;
 	unsigned io;
 	unsigned sandbox;
+	unsigned balloon;
+	const char *vsock; /* "uds=PATH[,cid=N]"; run.machine.vsock once checked */
 	const char *user; /* "NAME[:GID]" or "UID[:GID]"; run.user once checked */
 	bool lab;
 	bool local;

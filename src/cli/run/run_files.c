@@ -5,7 +5,7 @@
 #include "cli/run/run.h"
 #include "cli/snap/snap_dir.h"
 
-_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 7 + SNAP_DIR_FILES <= FILE_ROLES_MAX,
+_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 8 + SNAP_DIR_FILES <= FILE_ROLES_MAX,
 	       "room for each");
 
 int run_files_check(const struct run_opts *o, struct err *e)
@@ -29,6 +29,7 @@ int run_files_check(const struct run_opts *o, struct err *e)
 	file_roles_add(&f, "swap", m->apf.swap, true);
 	file_roles_add(&f, "control", o->control, true);
 	file_roles_add(&f, "source", m->restore_uri, false);
+	file_roles_add(&f, "vsock", m->vsock.path, true);
 	if (file_roles_add_words(&f, "json", json, e) < 0 ||
 	    file_roles_add_words(&f, "trace", o->trace, e) < 0 ||
 	    file_roles_add_words(&f, "record", o->record, e) < 0)

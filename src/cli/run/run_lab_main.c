@@ -117,7 +117,7 @@ static int check_disks(const struct machine_cfg *m, struct err *e)
 static int check_control(const char *path, struct err *e)
 {
 	struct control_socket s;
-	int rc = path ? control_socket_open(&s, path, e) : 0;
+	int rc = path ? control_socket_open(&s, "control socket", path, e) : 0;
 
 	if (path && rc == 0)
 		control_socket_close(&s);

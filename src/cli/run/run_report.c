@@ -27,6 +27,10 @@ void run_report_stats(const struct run_opts *o, const struct machine_outcome *ou
 {
 	fprintf(to, "ran %.3f s, vCPUs %.3f s of CPU time\n", out->wall_s, out->vcpu_cpu_s);
 	control_show_counters(&out->stats, o->machine.apf.block_bytes, to);
+	if (out->has_balloon)
+		control_show_balloon(&out->balloon, to);
+	if (out->has_vsock)
+		control_show_vsock(&out->vsock, to);
 	control_show_devices(out->devices, out->devices_count, to);
 }
 
@@ -76,6 +80,8 @@ int run_report_json(const struct run_opts *o, const struct machine_outcome *out,
 	json_u64(&j, "disk_errors", out->disk_errors);
 	put_vcpus(&j, out->vcpus, o->machine.cpus);
 	json_counters(&j, "stats", &out->stats);
+	control_show_balloon_json(&j, "balloon", out->has_balloon ? &out->balloon : NULL);
+	control_show_vsock_json(&j, "vsock", out->has_vsock ? &out->vsock : NULL);
 	control_show_devices_json(&j, "devices", out->devices, out->devices_count);
 	json_close(&j);
 	return json_end(&j);

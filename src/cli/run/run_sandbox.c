@@ -13,6 +13,7 @@
 #include "cli/cli.h"
 #include "cli/run/run.h"
 #include "vmm/control/control.h"
+#include "vmm/virtio/vsock_mux.h"
 
 /* Beside control's clients: what a library opens for a moment. */
 #define FILES_SPARE 8u
@@ -101,7 +102,7 @@ int run_sandbox_open(const struct run_opts *o, struct sandbox **ret, struct err 
 	const struct sandbox_cfg cfg = {
 		.user = o->user,
 		.strict = o->sandbox == RUN_SANDBOX_STRICT,
-		.removes = o->control,
+		.removes = {o->control, o->machine.vsock.path},
 		.exit_code = CLI_SANDBOX,
 		.start_code = CLI_REFUSED,
 	};
@@ -137,7 +138,7 @@ void run_sandbox_opened(const struct run_opts *o)
 /* Those that guests' connections may come to. */
 static unsigned sockets_of(const struct run_opts *o)
 {
-	unsigned count = 0;
+	unsigned count = o->machine.vsock.path ? VSOCK_CONNECTIONS_MAX + 1 : 0;
 
 	for (unsigned i = 0; i < o->machine.nets_count; i++)
 		if (!o->machine.nets[i].tap)
@@ -157,6 +158,9 @@ void run_sandbox_machine_thread(struct sandbox *s, enum machine_thread which,
 		break;
 	case MACHINE_THREAD_NET_USER:
 		sandbox_thread(s, SANDBOX_NET);
+		break;
+	case MACHINE_THREAD_VSOCK:
+		sandbox_thread(s, SANDBOX_VSOCK);
 		break;
 	case MACHINE_THREAD_CONTROL:
 		sandbox_thread(s, SANDBOX_CONTROL);

@@ -95,6 +95,7 @@ static void serve_request(struct control *c, struct control_peer *p, const char 
 	switch (r.verb) {
 	case CONTROL_EVICT:
 	case CONTROL_SNAPSHOT:
+	case CONTROL_BALLOON:
 		control_job_begin(c, p, &r);
 		return;
 	case CONTROL_STOP:
@@ -120,6 +121,10 @@ static void serve_request(struct control *c, struct control_peer *p, const char 
 		rc = c->ops->serve ? c->ops->serve(c->ctx, r.rule, &e)
 				   : err_set(&e, -EOPNOTSUPP, "this is a VM; 'asyncpf pager' "
 					     "serves others");
+		break;
+	case CONTROL_BALLOON_SET:
+		rc = c->ops->balloon_set ? c->ops->balloon_set(c->ctx, r.bytes, &e)
+					 : control_no_balloon(&e);
 		break;
 	case CONTROL_STATUS:
 	case CONTROL_VERBS:
@@ -396,7 +401,7 @@ int control_start(const struct control_cfg *cfg, const struct control_ops *ops, 
 	control_told_init(&c->told);
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = c->wake_fd < 0 ? err_sys(e, -errno, "control socket: %.80s: eventfd", cfg->path)
-			    : control_socket_open(&c->socket, cfg->path, e);
+			    : control_socket_open(&c->socket, "control socket", cfg->path, e);
 	if (rc == 0) {
 		rc = control_thread_start(&c->thread, control_thread, c);
 		if (rc < 0) {

@@ -5,7 +5,8 @@
  * how long; what is done is behind `struct control_ops`. The language is control_proto.h.
  *
  * Everything a client can make it use is bounded by the numbers below, and no client waits
- * for another: sockets never block, and an eviction or a snapshot has a thread of its own.
+ * for another: sockets never block, and what takes long (an eviction, a snapshot, a balloon) has
+ * a thread of its own.
  *
  * Tests: tests/unit/control_test.c, control_clients_test.c; tests/fault/control_test.c.
  */
@@ -21,7 +22,7 @@
 #define CONTROL_CLIENTS_MAX 16u
 /* Of one connection within a second: far above what a person or a monitor needs. */
 #define CONTROL_REQUESTS_MAX 100u
-/* A client that waits for an eviction or a snapshot hears this often how far it is. */
+/* A client that waits for such a thing hears this often how far it is. */
 #define CONTROL_PROGRESS_MS 1000u
 /* A client that follows hears no more often than this that memory comes and goes. */
 #define CONTROL_MEMORY_MS 1000u
@@ -29,7 +30,7 @@
 #define CONTROL_IDLE_MS 60000u
 
 /*
- * What a VM does for its clients. All but evict and snapshot are called by the server's
+ * What a VM does for its clients. All but evict, snapshot and balloon are called by the server's
  * thread, one at a time, and must return soon. `e` becomes the client's error: one line that says
  * what, why and what to do.
  */
@@ -46,6 +47,13 @@ struct control_ops {
 	 */
 	int (*evict)(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64_t *ret_resident,
 		     struct err *e);
+	/*
+	 * The guest is asked to make do with `bytes` of memory. balloon_set just asks, as the
+	 * others do; balloon returns when the guest has given the rest back, or gives no more, and
+	 * is called and cancelled as evict is. NULL, both: there is no balloon.
+	 */
+	int (*balloon_set)(void *ctx, uint64_t bytes, struct err *e);
+	int (*balloon)(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e);
 	/* Asks for an orderly end and does not wait for it; control_stop() belongs to that end. */
 	int (*stop)(void *ctx, struct err *e);
 	/*

@@ -31,11 +31,25 @@ static void *job_thread(void *arg)
 
 	if (j->request.verb == CONTROL_EVICT)
 		j->rc = run_eviction(c, j);
+	else if (j->request.verb == CONTROL_BALLOON)
+		j->rc = c->ops->balloon(c->ctx, j->request.bytes, &j->cancel, &j->e);
 	else
 		j->rc = c->ops->snapshot(c->ctx, j->fds[0], j->fds[1], &j->cancel, &j->e);
 	atomic_store(&j->done, true);
 	control_wake(c);
 	return NULL;
+}
+
+int control_no_balloon(struct err *e)
+{
+	return err_set(e, -EOPNOTSUPP, "this VM has no balloon; run it with --balloon on");
+}
+
+static const char *job_word(enum control_verb verb)
+{
+	return verb == CONTROL_EVICT     ? "an eviction"
+	       : verb == CONTROL_BALLOON ? "a change of the balloon"
+					 : "a snapshot";
 }
 
 /* 0, or why not. */
@@ -44,14 +58,15 @@ static int may_begin(const struct control *c, const struct control_peer *p,
 {
 	if (r->verb == CONTROL_EVICT && !c->ops->evict)
 		return err_set(e, -EOPNOTSUPP, "this VM cannot evict; run it with --swap");
+	if (r->verb == CONTROL_BALLOON && !c->ops->balloon)
+		return control_no_balloon(e);
 	if (r->verb == CONTROL_SNAPSHOT && !c->ops->snapshot)
 		return err_set(e, -EOPNOTSUPP, "this VM cannot be saved");
 	if (r->verb == CONTROL_SNAPSHOT && p->fds[CONTROL_SNAPSHOT_FDS - 1] < 0)
 		return err_set(e, -EINVAL, "a snapshot's files have not come with the request");
 	if (c->job.running)
 		return err_set(e, -EBUSY, "%s is under way; try again when it is done",
-			       c->job.request.verb == CONTROL_EVICT ? "an eviction"
-								    : "a snapshot");
+			       job_word(c->job.request.verb));
 	return 0;
 }
 

@@ -41,7 +41,7 @@ struct control_peer {
 	char out[CONTROL_ANSWER_MAX + CONTROL_LINE_MAX];
 };
 
-/* An eviction, or a snapshot. */
+/* What takes long: an eviction, a snapshot, or a balloon that fills. */
 struct control_job {
 	bool running; /* there is a thread to join */
 	pthread_t thread;
@@ -119,6 +119,8 @@ void control_tell_all(struct control *c);
 
 /* ---- control_job.c: all by the server's thread ---- */
 
+/* -EOPNOTSUPP, with the text. */
+int control_no_balloon(struct err *e);
 /* The client waits for it, or has its error. */
 void control_job_begin(struct control *c, struct control_peer *p,
 		       const struct control_request *r);

@@ -23,6 +23,8 @@ static const struct {
 	[CONTROL_FOLLOW] = {"follow", false, false},
 	[CONTROL_SNAPSHOT] = {"snapshot", false, false},
 	[CONTROL_SERVE] = {"serve", false, true},
+	[CONTROL_BALLOON] = {"balloon", true, false},
+	[CONTROL_BALLOON_SET] = {"balloon-set", true, false},
 };
 
 _Static_assert(ARRAY_LEN(verbs) == CONTROL_VERBS, "a word for each");
@@ -94,7 +96,8 @@ int control_request_parse(const char *line, struct control_request *ret, struct 
 		i++;
 	if (i == ARRAY_LEN(verbs))
 		return err_set(e, -EINVAL, "unknown request: this VM knows status, pause, resume, "
-			       "evict BYTES, limit BYTES, follow and stop");
+			       "evict BYTES, limit BYTES, balloon BYTES, balloon-set BYTES, "
+			       "follow and stop");
 	r.verb = (enum control_verb)i;
 	if (verbs[i].rule && *rest != ' ')
 		return err_set(e, -EINVAL, "bad request: %s takes a rule", verbs[i].word);

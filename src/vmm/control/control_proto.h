@@ -32,6 +32,8 @@ enum control_verb {
 	CONTROL_FOLLOW,
 	CONTROL_SNAPSHOT, /* with it come CONTROL_SNAPSHOT_FDS descriptors (SCM_RIGHTS) */
 	CONTROL_SERVE,
+	CONTROL_BALLOON,     /* answered when the guest has given what is asked for */
+	CONTROL_BALLOON_SET, /* answered at once */
 	CONTROL_VERBS,
 };
 
@@ -40,7 +42,10 @@ enum control_verb {
 
 struct control_request {
 	enum control_verb verb;
-	/* CONTROL_EVICT: how many may stay resident; CONTROL_LIMIT: from now on, 0: any number */
+	/*
+	 * CONTROL_EVICT: how many may stay resident; CONTROL_LIMIT: from now on, 0: any number;
+	 * CONTROL_BALLOON, CONTROL_BALLOON_SET: how many are left to the guest
+	 */
 	uint64_t bytes;
 	const char *rule; /* CONTROL_SERVE: within the line */
 };

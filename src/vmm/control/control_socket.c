@@ -36,8 +36,8 @@ static int lock_folder(const struct control_socket *s, struct err *e)
 	}
 	if (rc == 0)
 		return 0;
-	return err_set(e, -errno, "control socket: %.80s: cannot lock its folder: %m; "
-		       "use a folder of your own", s->path);
+	return err_set(e, -errno, "%s: %.80s: cannot lock its folder: %m; "
+		       "use a folder of your own", s->what, s->path);
 }
 
 static void unlock_folder(const struct control_socket *s)
@@ -56,8 +56,8 @@ static int open_folder(struct control_socket *s, struct err *e)
 			       slash == s->path ? 1 : (int)(slash - s->path), s->path);
 	s->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dir_fd < 0)
-		return err_set(e, -errno, "control socket: %.80s: its folder: %m; make it, or name "
-			       "another", s->path);
+		return err_set(e, -errno, "%s: %.80s: its folder: %m; make it, or name "
+			       "another", s->what, s->path);
 	return 0;
 }
 
@@ -77,23 +77,23 @@ static int check_stale(const struct control_socket *s, struct err *e)
 	int fd, rc;
 
 	if (fstatat(s->dir_fd, s->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return err_set(e, -errno, "control socket: %.80s: %m; name another", s->path);
+		return err_set(e, -errno, "%s: %.80s: %m; name another", s->what, s->path);
 	/* First: connecting to a plain file is refused just as a dead socket refuses. */
 	if (!S_ISSOCK(st.st_mode))
-		return err_set(e, -EEXIST, "control socket: %.80s: something is there that is no "
-			       "socket; remove it, or name another", s->path);
+		return err_set(e, -EEXIST, "%s: %.80s: something is there that is no "
+			       "socket; remove it, or name another", s->what, s->path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return err_sys(e, -errno, "control socket: %.80s", s->path);
+		return err_sys(e, -errno, "%s: %.80s", s->what, s->path);
 	rc = connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
 	close(fd);
 	if (rc == -ECONNREFUSED)
 		return 0;
 	if (rc == 0 || rc == -EAGAIN)
-		return err_set(e, -EADDRINUSE, "control socket: %.80s: a running server answers "
-			       "there; stop it, or name another", s->path);
-	return err_set(e, rc, "control socket: %.80s: a socket is there, and whose cannot be told: "
-		       "%s; remove it, or name another", s->path, strerror(-rc));
+		return err_set(e, -EADDRINUSE, "%s: %.80s: a running server answers "
+			       "there; stop it, or name another", s->what, s->path);
+	return err_set(e, rc, "%s: %.80s: a socket is there, and whose cannot be told: "
+		       "%s; remove it, or name another", s->what, s->path, strerror(-rc));
 }
 
 static int bind_path(const struct control_socket *s)
@@ -112,12 +112,12 @@ static int bind_locked(struct control_socket *s, struct err *e)
 		if (rc < 0)
 			return rc;
 		if (unlinkat(s->dir_fd, s->name, 0) < 0)
-			return err_set(e, -errno, "control socket: %.80s: removing the one of a "
-				       "dead server: %m; remove it", s->path);
+			return err_set(e, -errno, "%s: %.80s: removing the one of a "
+				       "dead server: %m; remove it", s->what, s->path);
 		rc = bind_path(s);
 	}
 	if (rc < 0)
-		return err_sys(e, rc, "control socket: %.80s", s->path);
+		return err_sys(e, rc, "%s: %.80s", s->what, s->path);
 	return 0;
 }
 
@@ -131,7 +131,7 @@ static int publish_locked(struct control_socket *s, struct err *e)
 		return rc;
 	if (listen(s->fd, BACKLOG) < 0 ||
 	    fstatat(s->dir_fd, s->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		rc = err_sys(e, -errno, "control socket: %.80s", s->path);
+		rc = err_sys(e, -errno, "%s: %.80s", s->what, s->path);
 		(void)unlinkat(s->dir_fd, s->name, 0);
 		return rc;
 	}
@@ -146,12 +146,12 @@ static int publish(struct control_socket *s, struct err *e)
 
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd < 0)
-		return err_sys(e, -errno, "control socket: %.80s", s->path);
+		return err_sys(e, -errno, "%s: %.80s", s->what, s->path);
 	/*
 	 * Before bind: Linux gives the file the socket's own mode, so there is no moment in
 	 * which others may connect. A umask would do, but it is every thread's.
 	 */
-	rc = fchmod(s->fd, 0600) < 0 ? err_sys(e, -errno, "control socket: %.80s: mode", s->path)
+	rc = fchmod(s->fd, 0600) < 0 ? err_sys(e, -errno, "%s: %.80s: mode", s->what, s->path)
 				     : lock_folder(s, e);
 	if (rc == 0) {
 		rc = publish_locked(s, e);
@@ -162,15 +162,17 @@ static int publish(struct control_socket *s, struct err *e)
 	return rc;
 }
 
-int control_socket_open(struct control_socket *s, const char *path, struct err *e)
+int control_socket_open(struct control_socket *s, const char *what, const char *path,
+			struct err *e)
 {
 	size_t len = strlen(path);
 	int rc;
 
 	memset(s, 0, sizeof(*s));
+	s->what = what;
 	if (len == 0 || len >= sizeof(s->path))
-		return err_set(e, -ENAMETOOLONG, "control socket: %.80s: a path of %zu bytes; at "
-			       "most %zu are possible, use a shorter one", path, len,
+		return err_set(e, -ENAMETOOLONG, "%s: %.80s: a path of %zu bytes; at "
+			       "most %zu are possible, use a shorter one", s->what, path, len,
 			       sizeof(s->path) - 1);
 	memcpy(s->path, path, len + 1);
 	rc = open_folder(s, e);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket as a file: made so that nobody but its owner can ever connect, put in
- * the place of one that a dead server left, never in the place of anything else, and taken
- * away at the end if it is still ours. No protocol. Test: tests/unit/control_socket_test.c.
+ * The control socket, or another one for the VM's user, as a file: made so that nobody but its
+ * owner can ever connect, put in the place of one that a dead server left, never in the place of
+ * anything else, and taken away at the end if it is still ours. No protocol.
+ * Test: tests/unit/control_socket_test.c.
  */
 #ifndef VMM_CONTROL_SOCKET_H
 #define VMM_CONTROL_SOCKET_H
@@ -13,6 +14,7 @@
 #include "base/types.h"
 
 struct control_socket {
+	const char *what; /* for texts */
 	int fd;     /* listens; non-blocking; the caller polls and accepts */
 	int dir_fd; /* the socket's folder, so that a chdir does not matter */
 	const char *name; /* in that folder: within path */
@@ -21,8 +23,12 @@ struct control_socket {
 	ino_t ino;
 };
 
-/* 0 or -Exxx. On failure there is nothing to close, and no file was changed. */
-int control_socket_open(struct control_socket *s, const char *path, struct err *e);
+/*
+ * what: "control socket", for texts; stays until close. 0 or -Exxx. On failure there is nothing to
+ * close, and no file was changed.
+ */
+int control_socket_open(struct control_socket *s, const char *what, const char *path,
+			struct err *e);
 
 /* Removes the file, closes the descriptors. Only after control_socket_open() succeeded. */
 void control_socket_close(struct control_socket *s);

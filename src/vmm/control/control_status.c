@@ -21,6 +21,11 @@
 #define COUNTER(name_, unit_, kind_, scope, help_) \
 	{.name = #name_, .offset = offsetof(struct control_status, counters.name_), \
 	 .unit = APF_UNIT_##unit_, .kind = APF_KIND_##kind_, .help = help_},
+#define STAT_OF(member, name_, unit_, kind_, help_) \
+	{.name = #name_, .offset = offsetof(struct control_status, member.name_), \
+	 .unit = APF_UNIT_##unit_, .kind = APF_KIND_##kind_, .help = help_},
+#define BALLOON_NUMBER(name, unit, kind, help) STAT_OF(balloon, name, unit, kind, help)
+#define VSOCK_NUMBER(name, unit, kind, help) STAT_OF(vsock, name, unit, kind, help)
 #define VCPU_COUNTER(name_) {.name = #name_, .offset = offsetof(struct control_vcpu, name_)},
 
 const struct control_key control_status_keys[] = {
@@ -39,6 +44,10 @@ const struct control_key control_status_keys[] = {
 	NUMBER(disk_errors, COUNT, COUNTER, "Times that the host failed a request to a disk."),
 	NUMBER(vcpus_cpu_ns, NS, COUNTER, "CPU time of all vCPU threads."),
 	NUMBER(exits, COUNT, COUNTER, "Accesses to ports and devices that vCPUs carried out."),
+	NUMBER(has_balloon, COUNT, GAUGE, "1: there is a balloon; without one its numbers are 0."),
+	NUMBER(has_vsock, COUNT, GAUGE, "1: there is a socket device; without one, likewise."),
+	BALLOON_STATS(BALLOON_NUMBER)
+	VSOCK_STATS(VSOCK_NUMBER)
 	APF_COUNTER_TABLE(COUNTER)
 	{.name = NULL},
 };

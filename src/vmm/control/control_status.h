@@ -59,6 +59,10 @@ struct control_status {
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
 	uint64_t vcpus_cpu_ns; /* of all vCPUs, as is the next */
 	uint64_t exits;
+	struct balloon_stats balloon;   /* all 0 where there is none: see has_balloon */
+	uint64_t has_balloon;
+	struct vsock_stats vsock;       /* in the same way */
+	uint64_t has_vsock;
 	struct apf_counters counters;
 
 	uint64_t vcpu_count; /* of vcpus; at most CONTROL_VCPUS_MAX */

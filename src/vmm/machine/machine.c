@@ -15,6 +15,13 @@
 #include "vmm/memory/guest_ram.h"
 #include "vmm/memory/guest_touch.h"
 
+/* The source of entropy is always there. */
+static unsigned devices(const struct machine_cfg *c)
+{
+	return c->disks_count + c->nets_count + 1 + (c->balloon != MACHINE_BALLOON_OFF) +
+	       (c->vsock.path != NULL);
+}
+
 static int check_cfg(const struct machine_cfg *c, struct err *e)
 {
 	if (!c->kernel == !c->restore)
@@ -30,12 +37,16 @@ static int check_cfg(const struct machine_cfg *c, struct err *e)
 		return err_set(e, -EINVAL, "machine: %u modules and %u disks, more than %u or %u",
 			       c->modules_count, c->disks_count, LOAD_MODULES_MAX,
 			       MACHINE_DISKS_MAX);
-	/* The source of entropy is always there. */
-	if (c->nets_count > MACHINE_NETS_MAX ||
-	    c->disks_count + c->nets_count + 1 > MACHINE_DEVICES_MAX)
-		return err_set(e, -EINVAL, "machine: %u disks and %u network devices: %u and %u at "
-			       "most, and %u together", c->disks_count, c->nets_count,
-			       MACHINE_DISKS_MAX, MACHINE_NETS_MAX, MACHINE_DEVICES_MAX - 1);
+	if (c->nets_count > MACHINE_NETS_MAX || devices(c) > MACHINE_DEVICES_MAX)
+		return err_set(e, -EINVAL, "machine: %u disks, %u network devices, and %u devices "
+			       "together with entropy and what else is asked for: %u, %u and %u "
+			       "at most: there are no more interrupts", c->disks_count,
+			       c->nets_count, devices(c), MACHINE_DISKS_MAX, MACHINE_NETS_MAX,
+			       MACHINE_DEVICES_MAX);
+	if (c->vsock.path && strlen(c->vsock.path) >= VSOCK_PATH_MAX)
+		return err_set(e, -ENAMETOOLONG, "vsock: %.80s: a path of %zu bytes; at most %u "
+			       "are possible, use a shorter one", c->vsock.path,
+			       strlen(c->vsock.path), VSOCK_PATH_MAX - 1);
 	return 0;
 }
 

@@ -2,9 +2,9 @@
 /*
  * A machine for any kernel: a PC as far as stock Linux needs one, whose memory is
  * libasyncpf's. It has processors with local APICs, an IO-APIC and a PIT (KVM's own), ACPI
- * tables, a serial console, a clock, virtio-mmio disks, network cards and entropy, and for test
- * kernels an exit port if asked for. It uses libasyncpf through its public header like any other
- * VMM.
+ * tables, a serial console, a clock, virtio-mmio disks, network cards, entropy and what else is
+ * asked for, and for test kernels an exit port. It uses libasyncpf through its public header like
+ * any other VMM.
  *
  *     machine_open(&cfg, &m, &e);
  *     machine_run(m, &outcome, &e);
@@ -69,6 +69,12 @@ struct machine_net {
 	uint64_t bytes_per_s;       /* 0: no limit */
 };
 
+enum machine_balloon {
+	MACHINE_BALLOON_OFF,
+	MACHINE_BALLOON_ON,
+	MACHINE_BALLOON_FOLLOW, /* what is above apf.resident_max is wanted from the start */
+};
+
 /* What a user should know of a machine that runs. */
 enum machine_word {
 	MACHINE_NOTE,    /* something is otherwise than one may expect */
@@ -82,6 +88,7 @@ enum machine_thread {
 	MACHINE_THREAD_VCPU,
 	MACHINE_THREAD_DEVICE,
 	MACHINE_THREAD_NET_USER, /* a device's that has sockets */
+	MACHINE_THREAD_VSOCK, /* a device's that has sockets of its own */
 	MACHINE_THREAD_CONTROL,
 };
 
@@ -115,6 +122,11 @@ struct machine_cfg {
 	struct machine_net nets[MACHINE_NETS_MAX];
 	unsigned nets_count;
 	uint64_t rng_bytes_per_s; /* of entropy; 0: MACHINE_RNG_BYTES_PER_S */
+	enum machine_balloon balloon;
+	struct {
+		const char *path; /* of its socket; NULL: there is none */
+		uint32_t cid;
+	} vsock;
 	bool exit_port; /* there is a port by which a guest ends the run (vmm/chip/reset.h) */
 	struct apf_config apf; /* vcpus_max is taken from cpus */
 	int in_fd;             /* the console's keyboard; -1: none */
@@ -159,6 +171,10 @@ struct machine_outcome {
 	struct device_stats devices[MACHINE_DEVICES_MAX];
 	unsigned devices_count;
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
+	bool has_balloon;
+	struct balloon_stats balloon;
+	bool has_vsock;
+	struct vsock_stats vsock;
 };
 
 struct machine;
@@ -194,6 +210,10 @@ void machine_note_get(struct machine *m, char ret[static ERR_TEXT_MAX]);
 /* Of each device with a worker; returns how many. Any thread. */
 unsigned machine_device_stats(struct machine *m,
 			      struct device_stats ret[static MACHINE_DEVICES_MAX]);
+/* What the balloon says; false: there is none. Any thread. */
+bool machine_balloon_stats(struct machine *m, struct balloon_stats *ret);
+/* The same of the socket device. */
+bool machine_vsock_stats(struct machine *m, struct vsock_stats *ret);
 /* How often the host has failed a disk. Any thread. */
 uint64_t machine_disk_errors(struct machine *m);
 /* The library's objects, for statistics, pause, resume and eviction. Any thread. */

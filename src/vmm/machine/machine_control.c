@@ -8,12 +8,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/machine/machine_parts.h"
 #include "vmm/machine/machine_snap.h"
 
 /* One command of the library evicts so much, so that it need not be waited for to cancel. */
 #define EVICT_STEP_BYTES (16ull << 20)
+/* A balloon that fills is looked at so often; one that has not come closer for so long, stands. */
+#define BALLOON_STEP_MS 20u
+#define BALLOON_STANDS_S 30u
 
 _Static_assert(CONTROL_DEVICES_MAX >= MACHINE_DEVICES_MAX, "each has a line");
 
@@ -75,6 +79,10 @@ static void status(void *ctx, struct control_status *ret)
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	fill_vcpus(mc, ret);
+	if (machine_is_running(mc->m) && !apf_is_paused(machine_apf(mc->m)))
+		machine_balloon_refresh(mc->m);
+	ret->has_balloon = machine_balloon_stats(mc->m, &ret->balloon);
+	ret->has_vsock = machine_vsock_stats(mc->m, &ret->vsock);
 	ret->device_count = machine_device_stats(mc->m, ret->devices);
 }
 
@@ -132,6 +140,66 @@ static int snapshot_vm(void *ctx, int state_fd, int memory_fd, const atomic_bool
 	return machine_snapshot(mc->m, state_fd, memory_fd, cancel, e);
 }
 
+/* ---- the balloon ---- */
+
+static int balloon_set(void *ctx, uint64_t bytes, struct err *e)
+{
+	struct machine_control *mc = ctx;
+	uint64_t has = mc->m->cfg.memory_bytes;
+
+	(void)e;
+	virtio_balloon_target_set(&mc->m->balloon, bytes < has ? has - bytes : 0);
+	return 0;
+}
+
+/* How far it is to what the guest was asked for. */
+static uint64_t balloon_missing(struct virtio_balloon *b)
+{
+	uint64_t target = virtio_balloon_target(b), actual = virtio_balloon_actual(b);
+
+	return target > actual ? target - actual : actual - target;
+}
+
+static int balloon_stopped(struct machine_control *mc, uint64_t missing, struct err *e)
+{
+	struct virtio_balloon *b = &mc->m->balloon;
+	bool fills = virtio_balloon_target(b) > virtio_balloon_actual(b);
+	const uint64_t left = mc->m->cfg.memory_bytes -
+			      min_u64(virtio_balloon_actual(b), mc->m->cfg.memory_bytes);
+
+	if (!virtio_mmio_is_driven(&b->mmio))
+		return err_set(e, -ENODEV, "the guest has no driver for its balloon: load "
+			       "virtio_balloon there; it stays asked for");
+	return err_set(e, -EAGAIN, "the guest has %s, and %s %s, for %u s now: %s; it stays "
+		       "asked for",
+		       SIZE_WORD(left), fills ? "keeps" : "has not taken back",
+		       SIZE_WORD(missing), BALLOON_STANDS_S,
+		       fills ? "it needs them, or it hangs; leave it more" : "does it hang?");
+}
+
+/* Time in which the VM stands still does not count. */
+static int balloon_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+{
+	static const struct timespec step = {.tv_nsec = BALLOON_STEP_MS * (long)NS_PER_MS};
+	struct machine_control *mc = ctx;
+	uint64_t missing, before = UINT64_MAX, stood_ms = 0;
+
+	(void)balloon_set(ctx, bytes, e);
+	while ((missing = balloon_missing(&mc->m->balloon)) > 0) {
+		if (missing < before)
+			stood_ms = 0;
+		before = min_u64(before, missing);
+		if (atomic_load(cancel))
+			return err_set(e, -ECANCELED, "nobody waits for it any more");
+		if (stood_ms > BALLOON_STANDS_S * 1000)
+			return balloon_stopped(mc, missing, e);
+		(void)nanosleep(&step, NULL);
+		if (!apf_is_paused(machine_apf(mc->m)))
+			stood_ms += BALLOON_STEP_MS;
+	}
+	return 0;
+}
+
 static int stop_vm(void *ctx, struct err *e)
 {
 	struct machine_control *mc = ctx;
@@ -147,7 +215,12 @@ static int limit_vm(void *ctx, uint64_t bytes, struct err *e)
 	struct apf_error ae;
 	int rc = apf_resident_max_set(machine_apf(mc->m), bytes, &ae);
 
-	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;
+	if (rc < 0)
+		return err_set(e, rc, "%s", ae.text);
+	/* No limit: the guest may have all of it. */
+	if (mc->m->cfg.balloon == MACHINE_BALLOON_FOLLOW)
+		return balloon_set(ctx, bytes ? bytes : UINT64_MAX, e);
+	return 0;
 }
 
 static const struct control_ops ops = {
@@ -156,6 +229,8 @@ static const struct control_ops ops = {
 	.resume = resume_vm,
 	.evict = evict_vm,
 	.snapshot = snapshot_vm,
+	.balloon_set = balloon_set,
+	.balloon = balloon_vm,
 	.stop = stop_vm,
 	.limit = limit_vm,
 };
@@ -181,6 +256,10 @@ int machine_control_start(struct machine *m, const struct machine_control_cfg *c
 	if (!m->cfg.apf.swap) {
 		mc->ops.evict = NULL;
 		mc->ops.limit = NULL;
+	}
+	if (m->cfg.balloon == MACHINE_BALLOON_OFF) {
+		mc->ops.balloon_set = NULL;
+		mc->ops.balloon = NULL;
 	}
 	mc->start_ns = now_ns();
 	mc->pid = (uint64_t)getpid();

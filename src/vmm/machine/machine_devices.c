@@ -15,6 +15,8 @@
 
 #define VIRTIO_GPA 0xd0000000ull /* in the hole; a page for each device */
 #define DISK_ID_BYTES 24
+/* A client waits for the guest's answer, and no longer: it may be busy. */
+#define BALLOON_REFRESH_NS (100 * NS_PER_MS)
 
 _Static_assert(VIRTIO_GPA >= GUEST_HOLE_GPA, "no RAM there");
 
@@ -318,6 +320,62 @@ static void close_net(struct machine_nic *nic)
 	net_user_close(nic->user);
 }
 
+/* Of the library, by the worker: while it is not known where a page is, it waits. */
+static int discard(void *ctx, gpa_t gpa, uint64_t len)
+{
+	struct machine *m = ctx;
+
+	return apf_discard(m->apf, gpa.v, len);
+}
+
+static int open_balloon(struct machine *m, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	uint64_t keeps = m->cfg.apf.resident_max, has = m->cfg.memory_bytes;
+	const struct virtio_balloon_cfg cfg = {
+		.discard = discard,
+		.ctx = m,
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.name = "balloon",
+		.target_bytes = m->cfg.balloon == MACHINE_BALLOON_FOLLOW && keeps && keeps < has
+					? has - keeps : 0,
+	};
+	int rc = virtio_balloon_open(&m->balloon, &cfg, e);
+
+	if (rc == 0)
+		rc = virtio_mmio_start(&m->balloon.mmio, worker_begins, m, e);
+	return rc < 0 ? rc : add_virtio(m, at, &m->balloon.mmio, "virtio-balloon", e);
+}
+
+static void vsock_begins(void *ctx)
+{
+	machine_thread_begins(ctx, MACHINE_THREAD_VSOCK);
+}
+
+static int open_vsock(struct machine *m, struct err *e)
+{
+	const struct acpi_virtio *at = virtio_place(m);
+	struct virtio_vsock_cfg cfg = {
+		.cid = m->cfg.vsock.cid,
+		.path = m->cfg.vsock.path,
+		.mem = &m->mem,
+		.irq = irq(m, at->gsi),
+		.name = "vsock",
+	};
+	int rc = control_socket_open(&m->vsock_socket, "vsock", cfg.path, e);
+
+	if (rc < 0) {
+		m->vsock_socket.fd = 0;
+		return rc;
+	}
+	cfg.listen_fd = m->vsock_socket.fd;
+	rc = virtio_vsock_open(&m->vsock, &cfg, e);
+	if (rc == 0)
+		rc = virtio_mmio_start(&m->vsock.mmio, vsock_begins, m, e);
+	return rc < 0 ? rc : add_virtio(m, at, &m->vsock.mmio, "virtio-vsock", e);
+}
+
 static int add_virtio_devices(struct machine *m, struct err *e)
 {
 	unsigned count = m->cfg.disks_count;
@@ -327,7 +385,13 @@ static int add_virtio_devices(struct machine *m, struct err *e)
 		rc = open_disk(m, i, e);
 	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
 		rc = open_net(m, i, e);
-	return rc < 0 ? rc : open_rng(m, e);
+	if (rc == 0)
+		rc = open_rng(m, e);
+	if (rc == 0 && m->cfg.balloon != MACHINE_BALLOON_OFF)
+		rc = open_balloon(m, e);
+	if (rc == 0 && m->cfg.vsock.path)
+		rc = open_vsock(m, e);
+	return rc;
 }
 
 unsigned machine_device_stats(struct machine *m,
@@ -342,7 +406,33 @@ unsigned machine_device_stats(struct machine *m,
 	for (unsigned i = 0; i < m->cfg.nets_count; i++)
 		virtio_net_device_stats(&m->nics[i].net, &ret[count++]);
 	virtio_rng_device_stats(&m->rng, &ret[count++]);
+	if (m->cfg.balloon != MACHINE_BALLOON_OFF)
+		virtio_balloon_device_stats(&m->balloon, &ret[count++]);
+	if (m->cfg.vsock.path)
+		virtio_vsock_device_stats(&m->vsock, &ret[count++]);
 	return count;
+}
+
+void machine_balloon_refresh(struct machine *m)
+{
+	if (m->cfg.balloon != MACHINE_BALLOON_OFF)
+		virtio_balloon_refresh(&m->balloon, BALLOON_REFRESH_NS);
+}
+
+bool machine_balloon_stats(struct machine *m, struct balloon_stats *ret)
+{
+	if (m->cfg.balloon == MACHINE_BALLOON_OFF)
+		return false;
+	virtio_balloon_stats_get(&m->balloon, ret);
+	return true;
+}
+
+bool machine_vsock_stats(struct machine *m, struct vsock_stats *ret)
+{
+	if (!m->cfg.vsock.path)
+		return false;
+	virtio_vsock_stats_get(&m->vsock, ret);
+	return true;
 }
 
 int machine_test_devices_open(struct machine *m, struct err *e)
@@ -380,6 +470,11 @@ void machine_devices_close(struct machine *m)
 	for (unsigned i = 0; i < m->cfg.nets_count; i++)
 		close_net(&m->nics[i]);
 	virtio_rng_close(&m->rng);
+	virtio_balloon_close(&m->balloon);
+	virtio_vsock_close(&m->vsock);
+	if (m->vsock_socket.fd > 0)
+		control_socket_close(&m->vsock_socket);
+	m->vsock_socket.fd = 0;
 	if (!m->has_devices)
 		return;
 	serial_fini(&m->serial);

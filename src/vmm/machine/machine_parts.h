@@ -19,11 +19,14 @@
 #include "vmm/chip/rtc_cmos.h"
 #include "vmm/chip/test_dev.h"
 #include "vmm/console/console.h"
+#include "vmm/control/control_socket.h"
 #include "vmm/machine/machine.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/net_tap.h"
+#include "vmm/virtio/virtio_balloon.h"
 #include "vmm/virtio/virtio_blk.h"
 #include "vmm/virtio/virtio_rng.h"
+#include "vmm/virtio/virtio_vsock.h"
 
 /* Where a vCPU was at an exit. */
 struct machine_seen {
@@ -108,6 +111,9 @@ struct machine {
 	struct fw_cfg fw_cfg;
 	struct test_dev test_dev;
 	struct virtio_rng rng;
+	struct control_socket vsock_socket; /* fd 0: it is not open */
+	struct virtio_vsock vsock;     /* where cfg.vsock has a path */
+	struct virtio_balloon balloon; /* unless cfg.balloon is off */
 	struct machine_blk *disks; /* cfg.disks_count of them */
 	struct machine_nic nics[MACHINE_NETS_MAX];
 	struct acpi_cfg acpi;
@@ -142,6 +148,8 @@ int machine_generation_set(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
+/* Has the guest tell what its memory is used for; waits for it a moment. Any thread. */
+void machine_balloon_refresh(struct machine *m);
 
 /* machine.c: the hook of machine_cfg. */
 void machine_thread_begins(struct machine *m, enum machine_thread which);

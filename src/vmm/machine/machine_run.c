@@ -195,6 +195,8 @@ static void collect(struct machine *m, uint64_t start_ns, struct machine_outcome
 	o->disk_errors = machine_disk_errors(m);
 	o->io = apf_io_used(m->apf);
 	o->devices_count = machine_device_stats(m, o->devices);
+	o->has_vsock = machine_vsock_stats(m, &o->vsock);
+	o->has_balloon = machine_balloon_stats(m, &o->balloon);
 	apf_counters_get(m->apf, &o->stats, sizeof(o->stats));
 }
 

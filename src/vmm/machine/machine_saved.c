@@ -81,3 +81,20 @@ int machine_net_saved_get(const struct snap_in *in, unsigned i, struct machine_n
 		};
 	return 0;
 }
+
+int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
+			      struct err *e)
+{
+	struct err none = {0};
+	int rc = snap_take(in, key_of("machine.balloon", 0), ret, sizeof(*ret), &none);
+
+	if (rc == -ENOENT) {
+		*ret = (struct machine_balloon_saved){.kind = MACHINE_BALLOON_OFF};
+		return 0;
+	}
+	if (rc == 0 && ret->kind != MACHINE_BALLOON_ON && ret->kind != MACHINE_BALLOON_FOLLOW)
+		rc = err_set(&none, -EBADMSG, "snapshot: it has a balloon that cannot be");
+	if (rc < 0)
+		*e = none;
+	return rc;
+}

@@ -9,6 +9,7 @@
 
 #include "vmm/machine/machine.h"
 #include "vmm/snap/snap_state.h"
+#include "vmm/virtio/virtio_balloon.h"
 
 #define MACHINE_SAVED_VERSION 1u
 #define MACHINE_PATH_MAX 4096u
@@ -51,6 +52,12 @@ struct machine_net_saved {
 	} forwards[NET_USER_FORWARDS_MAX];
 };
 
+/* Section "machine.balloon", which is there where it has one. */
+struct machine_balloon_saved {
+	uint32_t kind; /* enum machine_balloon */
+	struct balloon_saved device;
+};
+
 /* The sections that describe it, checked. *ret_path lies in `in`, ends in NUL. 0 or -Exxx. */
 int machine_saved_get(const struct snap_in *in, struct machine_saved *ret, struct err *e);
 int machine_disk_saved_get(const struct snap_in *in, unsigned i, struct machine_disk_saved *ret,
@@ -58,5 +65,8 @@ int machine_disk_saved_get(const struct snap_in *in, unsigned i, struct machine_
 /* ret->tap lies in `in`. */
 int machine_net_saved_get(const struct snap_in *in, unsigned i, struct machine_net *ret,
 			  struct err *e);
+/* All zeroes, which is MACHINE_BALLOON_OFF, where there is none. */
+int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
+			      struct err *e);
 
 #endif

@@ -92,6 +92,12 @@ static void save_machine(struct machine *m, struct snap_out *o)
 		save_disk(m, i, o);
 	for (unsigned i = 0; i < m->cfg.nets_count; i++)
 		save_net(m, i, o);
+	if (m->cfg.balloon != MACHINE_BALLOON_OFF) {
+		struct machine_balloon_saved b = {.kind = m->cfg.balloon};
+
+		virtio_balloon_save(&m->balloon, &b.device);
+		snap_put(o, key("machine.balloon", 0), &b, sizeof(b));
+	}
 }
 
 /* ---- coming to rest ---- */
@@ -152,12 +158,15 @@ static struct virtio_mmio *device(struct machine *m, unsigned i)
 
 	if (i < disks)
 		return &m->disks[i].blk.mmio;
-	return i < disks + nets ? &m->nics[i - disks].net.mmio : &m->rng.mmio;
+	if (i < disks + nets)
+		return &m->nics[i - disks].net.mmio;
+	return i == disks + nets ? &m->rng.mmio : &m->balloon.mmio;
 }
 
 static unsigned device_count(const struct machine *m)
 {
-	return m->cfg.disks_count + m->cfg.nets_count + 1;
+	return m->cfg.disks_count + m->cfg.nets_count + 1 +
+	       (m->cfg.balloon != MACHINE_BALLOON_OFF);
 }
 
 /* ---- saving ---- */
@@ -309,6 +318,9 @@ int machine_snapshot(struct machine *m, int state_fd, int memory_fd, const atomi
 	if (apf_trouble_get(m->apf, &why) != 0)
 		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
 			       "resume it first", why.text);
+	if (m->cfg.vsock.path)
+		return err_set(e, -EOPNOTSUPP, "snapshot: a VM with a socket device (--vsock) "
+			       "cannot be saved: the host's ends of its connections cannot");
 	rc = stop_vcpus(m, e);
 	if (rc < 0)
 		return rc;
@@ -353,6 +365,7 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 {
 	struct serial_saved serial;
 	struct rtc_saved rtc;
+	struct machine_balloon_saved balloon;
 	int rc = snap_take(in, key("rtc", 0), &rtc, sizeof(rtc), e);
 
 	if (rc == 0) {
@@ -363,6 +376,10 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 		rc = snap_take(in, key("serial", 0), &serial, sizeof(serial), e);
 	if (rc == 0 && serial_restore(&m->serial, &serial) < 0)
 		rc = err_set(e, -EBADMSG, "snapshot: a serial port cannot be in this state");
+	if (rc == 0)
+		rc = machine_balloon_saved_get(in, &balloon, e);
+	if (rc == 0 && m->cfg.balloon != MACHINE_BALLOON_OFF)
+		virtio_balloon_restore(&m->balloon, &balloon.device);
 	for (unsigned i = 0; rc == 0 && i < device_count(m); i++) {
 		struct virtio_mmio_saved s;
 

@@ -20,41 +20,39 @@ struct device_stats {
 
 /*
  * Of a balloon: what the VMM asks for, what the driver says, what was discarded; and the guest's
- * own statistics, as old as they are (0: it has told none).
+ * own statistics, as old as they are. X(name, unit, kind, help), as APF_COUNTER_TABLE has it.
  */
 #define BALLOON_STATS(X) \
-	X(balloon_target_bytes)     /* the guest is asked to give this much */ \
-	X(balloon_bytes)            /* it says that it has given this much */ \
-	X(balloon_inflated_bytes)   /* discarded as pages of the balloon, ever */ \
-	X(balloon_reported_bytes)   /* discarded as pages that are free in the guest, ever */ \
-	X(balloon_refused)          /* pages that are no RAM, or could not be discarded */ \
-	X(guest_memory_bytes)       /* as the guest counts it, for its programs */ \
-	X(guest_free_bytes)         /* unused */ \
-	X(guest_available_bytes)    /* unused, or cheap to have back */ \
-	X(guest_cache_bytes)        /* of files */ \
-	X(guest_major_faults) \
-	X(guest_minor_faults) \
-	X(guest_swap_in_bytes) \
-	X(guest_swap_out_bytes) \
-	X(guest_stats_age_ns)
+	X(balloon_target_bytes, BYTES, GAUGE, "Memory that the guest is asked to give.") \
+	X(balloon_bytes, BYTES, GAUGE, "Memory that it says it has given.") \
+	X(balloon_inflated_bytes, BYTES, COUNTER, "Discarded as pages of the balloon.") \
+	X(balloon_reported_bytes, BYTES, COUNTER, "Discarded as pages free in the guest.") \
+	X(balloon_refused, COUNT, COUNTER, "Pages that are no RAM, or could not be discarded.") \
+	X(guest_memory_bytes, BYTES, GAUGE, "The guest's memory, as it counts it.") \
+	X(guest_free_bytes, BYTES, GAUGE, "Of that: unused.") \
+	X(guest_available_bytes, BYTES, GAUGE, "Of that: unused, or cheap to have back.") \
+	X(guest_cache_bytes, BYTES, GAUGE, "Of that: of files.") \
+	X(guest_major_faults, COUNT, COUNTER, "The guest's own page faults that read.") \
+	X(guest_minor_faults, COUNT, COUNTER, "The guest's own page faults that did not.") \
+	X(guest_swap_in_bytes, BYTES, COUNTER, "Read from the guest's own swap.") \
+	X(guest_swap_out_bytes, BYTES, COUNTER, "Written to the guest's own swap.") \
+	X(guest_stats_age_ns, NS, GAUGE, "How old the guest's numbers are; 0: it has told none.")
 
-#define BALLOON_STATS_MEMBER(name) uint64_t name;
+#define DEVICE_STATS_MEMBER(name, unit, kind, help) uint64_t name;
 
 struct balloon_stats {
-	BALLOON_STATS(BALLOON_STATS_MEMBER)
+	BALLOON_STATS(DEVICE_STATS_MEMBER)
 };
 
 /* Of a socket device's connections. */
 #define VSOCK_STATS(X) \
-	X(vsock_connections) /* now */ \
-	X(vsock_opened)      /* ever */ \
-	X(vsock_refused)     /* nobody took them, or there was no room */ \
-	X(vsock_resets)      /* about which the guest broke the rules */
-
-#define VSOCK_STATS_MEMBER(name) uint64_t name;
+	X(vsock_connections, COUNT, GAUGE, "Connections between host and guest now.") \
+	X(vsock_opened, COUNT, COUNTER, "Connections that both sides took.") \
+	X(vsock_refused, COUNT, COUNTER, "Nobody took them, or there was no room.") \
+	X(vsock_resets, COUNT, COUNTER, "Connections about which the guest broke the rules.")
 
 struct vsock_stats {
-	VSOCK_STATS(VSOCK_STATS_MEMBER)
+	VSOCK_STATS(DEVICE_STATS_MEMBER)
 };
 
 #endif

@@ -202,7 +202,8 @@ static int serve_stats(struct virtio_balloon *b, struct virtq *ring, bool *ret_t
 			give_back = b->held;
 		b->held = b->chain.head;
 	}
-	if (give_back != BALLOON_NO_HEAD)
+	/* Or no head; or, out of a snapshot, one that no ring of the driver's has. */
+	if (give_back < ring->size)
 		*ret_tell = virtq_push(ring, (uint16_t)give_back, 0);
 	return rc == 0 ? virtq_rearm(ring) : rc;
 }
@@ -343,6 +344,19 @@ void virtio_balloon_device_stats(struct virtio_balloon *b, struct device_stats *
 {
 	virtio_mmio_stats_get(&b->mmio, ret);
 	ret->written_bytes = b->inflated + b->reported;
+}
+
+void virtio_balloon_save(const struct virtio_balloon *b, struct balloon_saved *ret)
+{
+	*ret = (struct balloon_saved){b->target, b->actual, b->poison, b->held};
+}
+
+void virtio_balloon_restore(struct virtio_balloon *b, const struct balloon_saved *from)
+{
+	b->target = from->target;
+	b->actual = from->actual;
+	b->poison = from->poison;
+	b->held = from->held;
 }
 
 static int init_told(struct virtio_balloon *b)

@@ -76,6 +76,20 @@ uint64_t virtio_balloon_actual(struct virtio_balloon *b);
 /* Asks the guest for new statistics and waits for them no longer than wait_ns. Any thread. */
 void virtio_balloon_refresh(struct virtio_balloon *b, uint64_t wait_ns);
 
+/* What a snapshot has of it beside its virtio_mmio. The guest's statistics are asked for anew. */
+struct balloon_saved {
+	uint32_t target, actual, poison; /* pages, pages, the driver's pattern */
+	uint32_t held; /* the buffer that the next statistics come in; BALLOON_NO_HEAD: none */
+};
+
+/* Between virtio_mmio_hold and release. */
+void virtio_balloon_save(const struct virtio_balloon *b, struct balloon_saved *ret);
+/*
+ * Into one that was just made, before its virtio_mmio is restored. Whatever is in it: it is the
+ * driver's word, or names a buffer, and a false name harms the guest alone.
+ */
+void virtio_balloon_restore(struct virtio_balloon *b, const struct balloon_saved *from);
+
 /* Any thread. */
 void virtio_balloon_stats_get(struct virtio_balloon *b, struct balloon_stats *ret);
 void virtio_balloon_device_stats(struct virtio_balloon *b, struct device_stats *ret);
