@@ -18,7 +18,7 @@
 #include "base/types.h"
 #include "io/queue.h"
 
-static int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
+int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
 {
 	struct stat st;
 	uint64_t size;

@@ -36,6 +36,13 @@ struct io_file {
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,
 		  struct err *e);
 
+/* Refuses what is neither a regular file nor a block device; takes O_NONBLOCK away. */
+int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e);
+
+/* shared.c: `open_shared` of port/io.h. */
+int ioq_file_share(void *ctx, const struct io_shared *want, struct io_file **ret,
+		   bool *ret_read_only, struct err *e);
+
 int ioq_file_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
 		  size_t len, struct err *e);
 

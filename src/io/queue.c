@@ -456,6 +456,7 @@ struct io ioq_io(struct ioq *q)
 		.flush = ioq_flush,
 		.reap = ioq_reap,
 		.due = ioq_due,
+		.open_shared = ioq_file_share,
 	};
 
 	return (struct io){.ops = &ops, .ctx = q};

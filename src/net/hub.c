@@ -46,15 +46,17 @@ static void end_opening(struct net_src *s, enum src_state state)
 	pthread_mutex_unlock(&s->hub->lock);
 }
 
-void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t depth)
+void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t depth,
+		const char *version)
 {
 	struct err e = {0};
 
 	s->depth = depth;
 	s->req_bytes = bytes;
 	s->size = size;
+	s->version = strdup(version);
 	s->reqs = calloc(depth, sizeof(*s->reqs));
-	if (s->reqs) {
+	if (s->version && s->reqs) {
 		end_opening(s, SRC_OPEN);
 		return;
 	}
@@ -270,6 +272,7 @@ static void src_free(struct net_src *s)
 	if (s->custom)
 		src_custom_free(s->custom);
 	h->sources--;
+	free(s->version);
 	free(s->reqs);
 	free(s->pool);
 	free(s->text);
@@ -490,6 +493,7 @@ static int open_src(void *ctx, const struct net_target *t, uint32_t reads_max, s
 	s->next_open = h->opened;
 	h->opened = s;
 	*ret = src_custom_src(s->custom);
+	(*ret)->version = *s->version ? s->version : NULL;
 	return 0;
 }
 

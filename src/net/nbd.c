@@ -356,7 +356,7 @@ static int open_first(struct nbd_conn *c, uint64_t size)
 	}
 	p->multi = nbd_can_multi_conn(c->h) == 1;
 	p->asked = nbd_can_meta_context(c->h, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1;
-	net_opened(p->peer.src, size, (uint32_t)bytes, p->depth);
+	net_opened(p->peer.src, size, (uint32_t)bytes, p->depth, "");
 	return 0;
 }
 

@@ -46,6 +46,7 @@ struct net_src {
 	struct net_hub *hub;
 	struct net_target target;
 	char *text; /* what target points to */
+	char *version; /* "": not known. The loop's while it opens, constant then */
 	/* The VM lock: */
 	struct src_custom *custom;
 	struct net_src *next_open;

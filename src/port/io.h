@@ -46,6 +46,16 @@ struct io_req {
 	} priv;
 };
 
+/* A file that several processes read and write at a time. */
+struct io_shared {
+	const char *path;
+	/* Where there is none, and with `anew` in place of what is there, it is made so: */
+	const void *head; /* what it begins with */
+	size_t head_len;
+	uint64_t bytes; /* its size; the rest reads as zeroes, and takes no room yet */
+	bool anew;
+};
+
 struct io_ops {
 	/*
 	 * Opens a regular file or block device for reading. Blocks. *ret_size is its
@@ -115,6 +125,14 @@ struct io_ops {
 	unsigned (*reap)(void *ctx);
 	/* There is something for the thread that waits for the ends, which it does not know of. */
 	bool (*due)(void *ctx);
+	/*
+	 * Opens for reading and writing; where only that is allowed, for reading (*ret_read_only).
+	 * A file that is made is its user's alone, and so is its folder, which is made as well;
+	 * others find all of what it begins with, or no file. Blocks. 0, or -Exxx with text. NULL:
+	 * there are no such files.
+	 */
+	int (*open_shared)(void *ctx, const struct io_shared *want, struct io_file **ret,
+			   bool *ret_read_only, struct err *e);
 };
 
 struct io {

@@ -89,6 +89,21 @@ struct src_ops {
 struct src {
 	const struct src_ops *ops;
 	uint64_t size; /* bytes; fixed while open */
+	/*
+	 * What its content is known by besides its name: never the same for another content of the
+	 * same name. NULL: there is no such thing. Lives as long as the source.
+	 */
+	const char *version;
+};
+
+/* What sources count, for whoever shows it. */
+struct src_counts {
+	uint64_t cache_hits;   /* pieces of reads, of a chunk at most each, that a cache had */
+	uint64_t cache_misses; /* chunks that it had not, and asked its origin for */
+	uint64_t cache_filled_bytes;
+	uint64_t cache_evictions;    /* chunks that were overwritten by others */
+	uint64_t cache_mismatches;   /* chunks that did not hold what they should */
+	uint64_t cache_write_errors;
 };
 
 /* What a source may use, valid as long as the source is open. */
@@ -100,6 +115,7 @@ struct src_env {
 	struct timers *timers; /* at most one armed timer per wrapper instance */
 	bool uncached;         /* files leave nothing in the page cache: port/io.h */
 	uint32_t reads_max;    /* the caller never has more reads outstanding than this */
+	struct src_counts *counts;
 };
 
 #endif

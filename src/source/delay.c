@@ -101,6 +101,7 @@ static const char *const delay_keys[] = {"us", "ms", "jitter-us", "seed", NULL};
 const struct src_scheme src_delay_scheme = {
 	.name = "delay",
 	.wraps = true,
+	.same = true,
 	.keys = delay_keys,
 	.check = delay_scheme_check,
 	.open = delay_scheme_open,

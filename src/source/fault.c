@@ -188,6 +188,7 @@ static const char *const fault_keys[] = {
 const struct src_scheme src_fault_scheme = {
 	.name = "fault",
 	.wraps = true,
+	.same = true,
 	.keys = fault_keys,
 	.check = fault_scheme_check,
 	.open = fault_scheme_open,

@@ -203,7 +203,7 @@ int src_qemu_open(struct src *inner, const char *name, const char *block,
 		free_parts(q);
 		return err_set(e, rc, "open %.100s: %s", name, why.text);
 	}
-	q->src = (struct src){.ops = &qemu_ops, .size = q->block.bytes};
+	q->src = (struct src){.ops = &qemu_ops, .size = q->block.bytes, .version = inner->version};
 	*ret = &q->src;
 	return 0;
 }

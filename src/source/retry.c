@@ -403,7 +403,8 @@ int src_retry_open(struct src *inner, const struct src_env *env,
 		free_parts(r);
 		return err_set(e, -ENOSPC, "retry source: too many wrappers in one VM");
 	}
-	r->src = (struct src){.ops = &retry_ops, .size = inner->size};
+	r->src = (struct src){.ops = &retry_ops, .size = inner->size,
+			     .version = inner->version};
 	r->inner = inner;
 	r->clock = env->clock;
 	r->timers = env->timers;
@@ -460,6 +461,7 @@ static const char *const retry_keys[] = {"retries", "retry-ms", "retry-budget", 
 const struct src_scheme src_retry_scheme = {
 	.name = "retry",
 	.wraps = true,
+	.same = true,
 	.keys = retry_keys,
 	.check = retry_scheme_check,
 	.open = retry_scheme_open,

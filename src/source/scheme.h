@@ -13,6 +13,7 @@ struct src_scheme {
 	const char *name;
 	bool wraps;              /* may stand before '+', and gets an inner source then */
 	bool alone;              /* may stand before ':', and opens the path itself then */
+	bool same;               /* has the bytes of what it wraps, and the version */
 	const char *const *keys; /* NULL-terminated: the URI keys it takes */
 	/* Checks path and own keys. Pure. The schemes and key names are checked already. */
 	int (*check)(const struct uri *u, struct err *e);
@@ -23,6 +24,9 @@ struct src_scheme {
 
 /* How a checked URI is named in messages: of a network without credentials and query. */
 void src_shown(const struct uri *u, char *to, size_t bytes);
+
+/* The scheme of that name; NULL: there is none. */
+const struct src_scheme *src_scheme_find(const char *name);
 
 extern const struct src_scheme src_file_scheme;
 extern const struct src_scheme src_zero_scheme;
@@ -38,5 +42,6 @@ extern const struct src_scheme src_https_scheme;
 extern const struct src_scheme src_s3_scheme;
 extern const struct src_scheme src_qemu_scheme;
 extern const struct src_scheme src_retry_scheme;
+extern const struct src_scheme src_cache_scheme;
 
 #endif

@@ -27,6 +27,7 @@ static const struct src_scheme *const schemes[] = {
 	&src_s3_scheme,
 	&src_qemu_scheme,
 	&src_retry_scheme,
+	&src_cache_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */
@@ -50,7 +51,7 @@ static void words_add(struct words *w, const char *word, const char *mark)
 		w->len += min_u64((uint64_t)n, room - 1);
 }
 
-static const struct src_scheme *src_scheme_find(const char *name)
+const struct src_scheme *src_scheme_find(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
 		if (strcmp(schemes[i]->name, name) == 0)

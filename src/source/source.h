@@ -18,6 +18,8 @@
  *   qemu:PATH   one block of guest RAM of QEMU's migration file with mapped-ram; also
  *               qemu+file:PATH; block=pc.ram, by default the largest
  *   retry+      asks again; retries=, retry-ms=, retry-budget=, retry-hedge=, retry-seed=
+ *   cache+      keeps what was read in a file that others share: cache-dir=, cache-size=,
+ *               cache-key=, cache-manifest=, cache-memory=
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
@@ -95,6 +97,25 @@ int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts 
  */
 int src_qemu_open(struct src *inner, const char *name, const char *block,
 		  const struct src_env *env, struct src **ret, struct err *e);
+
+struct src_cache_opts {
+	const char *dir;      /* the folder of the cache's file */
+	uint64_t bytes;       /* of that file at most; 0: as it is, or CACHE's default */
+	uint64_t memory;      /* for chunks on their way, and what is known of others */
+	const char *key;      /* what inner's content is known by, beside its version; or NULL */
+	const char *manifest; /* file of the hashes that inner's content must have; or NULL */
+};
+
+#define SRC_CACHE_BYTES (10ull << 30)
+#define SRC_CACHE_MEMORY (12ull << 20)
+
+/*
+ * The bytes of inner, kept in a file. name: for messages; identity: inner's name, which two sources
+ * share if, with the same version or key, they have the same content. Takes threads from env->work.
+ */
+int src_cache_open(struct src *inner, const char *name, const char *identity,
+		   const struct src_cache_opts *opts, const struct src_env *env, struct src **ret,
+		   struct err *e);
 
 struct src_retry_opts {
 	uint32_t retries;        /* of a read that failed; 0: none */

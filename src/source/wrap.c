@@ -71,7 +71,7 @@ struct wrap *wrap_open(size_t bytes, const struct src_ops *ops, struct src *inne
 				    what);
 		return NULL;
 	}
-	w->src = (struct src){.ops = ops, .size = inner->size};
+	w->src = (struct src){.ops = ops, .size = inner->size, .version = inner->version};
 	w->inner = inner;
 	w->clock = env->clock;
 	w->cancelled = cancelled;

@@ -630,7 +630,8 @@ int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts 
 		free_parts(z);
 		return rc;
 	}
-	z->src = (struct src){.ops = &zst_ops, .size = z->table.plain[z->table.frames]};
+	z->src = (struct src){.ops = &zst_ops, .size = z->table.plain[z->table.frames],
+			     .version = inner->version};
 	*ret = &z->src;
 	return 0;
 }

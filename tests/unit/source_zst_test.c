@@ -193,7 +193,7 @@ static struct bed *bed_make(void)
 		zst_frame(&b->file, b->content + i * FRAME_BYTES,
 			  min_u64(FRAME_BYTES, CONTENT_BYTES - i * FRAME_BYTES));
 	zst_finish(&b->file);
-	b->inner = (struct src){&inner_ops, b->file.len};
+	b->inner = (struct src){.ops = &inner_ops, .size = b->file.len};
 	for (unsigned i = 0; i < READS_MAX; i++)
 		request_init(&b->big[i].rq, &b->fx, 0, 1);
 	return b;

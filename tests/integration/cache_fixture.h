@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source by URI on the real queue of reads and the real workers, driven by one thread, and an
+ * image and a folder for a cache. Whatever goes wrong here is the test's end.
+ */
+#ifndef TESTS_INTEGRATION_CACHE_FIXTURE_H
+#define TESTS_INTEGRATION_CACHE_FIXTURE_H
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/prng.h"
+#include "io/queue.h"
+#include "io_way.h"
+#include "source/source.h"
+#include "work/workers.h"
+
+#define RIG_READS 64u
+#define RIG_TIMERS 4u
+
+struct rig {
+	struct ioq *q;
+	struct workers *workers;
+	int wake_fd;
+	struct timers timers;
+	struct timer *heap[RIG_TIMERS];
+	struct src_counts counts;
+	struct src_env env;
+	struct src *src;
+};
+
+struct rig_read {
+	struct src_read rd;
+	bool over;
+	struct err why; /* code 0: it went well */
+};
+
+static inline uint64_t rig_now_ns(void *ctx)
+{
+	struct timespec t;
+
+	(void)ctx;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static inline void rig_wake(void *ctx)
+{
+	eventfd_write(((struct rig *)ctx)->wake_fd, 1);
+}
+
+static inline void rig_open(struct rig *r)
+{
+	static const struct clock_ops clock = {.now_ns = rig_now_ns};
+	const struct ioq_config io = {.depth = RIG_READS,
+				      .way = io_way() == APF_IO_THREADS ? IOQ_THREADS : IOQ_AUTO};
+	const struct workers_cfg work = {.threads = 2, .wake = rig_wake, .ctx = r};
+
+	memset(r, 0, sizeof(*r));
+	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ASSERT(r->wake_fd >= 0);
+	ASSERT(ioq_open(&io, &r->q, NULL) == 0);
+	ASSERT(ioq_start(r->q, NULL) == 0);
+	ASSERT(ioq_own(r->q, NULL) == 0);
+	ASSERT(ioq_watch(r->q, r->wake_fd, NULL) == 0);
+	ASSERT(workers_open(&work, &r->workers, NULL) == 0);
+	timers_init(&r->timers, r->heap, RIG_TIMERS);
+	r->env = (struct src_env){
+		.io = ioq_io(r->q),
+		.work = workers_work(r->workers),
+		.clock = {.ops = &clock},
+		.timers = &r->timers,
+		.reads_max = RIG_READS,
+		.counts = &r->counts,
+	};
+}
+
+/* One turn of a loop as the library's thread has it. */
+static inline void rig_turn(struct rig *r)
+{
+	eventfd_t n;
+
+	r->env.io.ops->flush(r->env.io.ctx);
+	if (r->env.io.ops->reap(r->env.io.ctx) > 0 || workers_reap(r->workers) ||
+	    timers_run(&r->timers, rig_now_ns(NULL)) > 0)
+		return;
+	if (!r->env.io.ops->due(r->env.io.ctx))
+		(void)ioq_wait(r->q, min_u64(timers_next_ns(&r->timers),
+					     rig_now_ns(NULL) + 100 * NS_PER_MS));
+	(void)eventfd_read(r->wake_fd, &n);
+}
+
+static inline void rig_done(struct src_read *rd, const struct err *why)
+{
+	struct rig_read *rr = CONTAINER_OF(rd, struct rig_read, rd);
+
+	rr->over = true;
+	rr->why = why ? *why : (struct err){0};
+}
+
+static inline void rig_begin(struct rig *r, struct rig_read *rr, uint64_t offset, void *buf,
+			     size_t len)
+{
+	*rr = (struct rig_read){.rd = {.offset = offset, .buf = buf, .len = (uint32_t)len,
+				       .done = rig_done}};
+	r->src->ops->read(r->src, &rr->rd);
+}
+
+static inline void rig_wait(struct rig *r, const struct rig_read *rr)
+{
+	while (!rr->over)
+		rig_turn(r);
+}
+
+/* 0, or -Exxx with *e. */
+static inline int rig_read(struct rig *r, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	struct rig_read rr;
+
+	rig_begin(r, &rr, offset, buf, len);
+	rig_wait(r, &rr);
+	if (e)
+		*e = rr.why;
+	return rr.why.code;
+}
+
+/* As the library does: the queue first, so that writes under way are over. */
+static inline void rig_close(struct rig *r)
+{
+	ioq_drain(r->q);
+	src_close(r->src);
+	workers_close(r->workers);
+	ioq_close(r->q);
+	close(r->wake_fd);
+}
+
+/* Until what was to be written is. */
+static inline void rig_settle(struct rig *r, uint64_t filled)
+{
+	while (r->counts.cache_filled_bytes < filled && !r->counts.cache_write_errors)
+		rig_turn(r);
+}
+
+#endif
