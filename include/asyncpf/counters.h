@@ -106,7 +106,22 @@
 	X(prefetched_late, BLOCKS, COUNTER, VM, \
 	  "Of prefetched: still on their way when somebody needed them.") \
 	X(prefetched_unused, BLOCKS, GAUGE, VM, \
-	  "Of prefetched: not touched so far, or filled in before they were.")
+	  "Of prefetched: not touched so far, or filled in before they were.") \
+	/* wrappers of sources */ \
+	X(cache_hits, COUNT, COUNTER, VM, \
+	  "Pieces of reads, of 64 KiB at most each, that a cache had.") \
+	X(cache_misses, COUNT, COUNTER, VM, \
+	  "Chunks of 64 KiB that a cache had not, or not right, and asked its origin for.") \
+	X(cache_filled_bytes, BYTES, COUNTER, VM, "Bytes that were written to a cache.") \
+	X(cache_evictions, COUNT, COUNTER, VM, \
+	  "Chunks of a cache that others were written over.") \
+	X(cache_mismatches, COUNT, COUNTER, VM, \
+	  "Chunks of a cache that did not have the hash that they should.") \
+	X(cache_write_errors, COUNT, COUNTER, VM, "Writes to a cache that failed.") \
+	X(source_retries, COUNT, COUNTER, VM, \
+	  "Reads that retry+ asked for again after a failure.") \
+	X(source_hedges, COUNT, COUNTER, VM, \
+	  "Reads that retry+ sent a second time as they took long.")
 
 #define APF_COUNTER_MEMBER(name, unit, kind, scope, help) uint64_t name;
 #define APF_COUNTER_ID(name, unit, kind, scope, help) APF_COUNTER_ID_##name,

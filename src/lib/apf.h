@@ -73,6 +73,7 @@ struct apf {
 	pthread_rwlock_t slot_lock;
 	struct src *sources[RAM_BACKINGS_MAX];
 	unsigned source_count;
+	struct src_counts source_counts;
 	struct apf_source *customs[LIB_CUSTOMS_MAX]; /* the VMM's own sources */
 	unsigned custom_count;
 	struct room room;        /* count 0: no cgroup has a say, or nobody looks */

@@ -426,6 +426,7 @@ struct src_env lib_src_env(struct apf *a)
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,
 		.reads_max = a->cfg.queue_depth,
+		.counts = &a->source_counts,
 		/* Who wants memory taken away does not want it in the page cache instead. */
 		.uncached = a->cfg.swap != NULL,
 	};

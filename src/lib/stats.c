@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/apf.h"
+#include "source/source.h"
 
 #define ROW(name_, unit_, kind_, scope_, help_) \
 	{.name = #name_, \
@@ -33,6 +34,7 @@ static void sum(struct apf *a, struct apf_counters *ret)
 	if (a->started) {
 		lib_lock(a);
 		hst_stats_sum(&a->hst, &h);
+		src_counts_get(&a->source_counts, &h.all);
 		lib_unlock(a);
 	}
 	*ret = h.all;

@@ -137,6 +137,7 @@ struct pgr {
 	struct net_lazy *net;
 	struct timers timers;
 	struct timer **heap;
+	struct src_counts source_counts;
 	struct src_env env;
 	int epoll_fd;
 	struct pgr_watch wake, stop;

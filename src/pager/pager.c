@@ -403,6 +403,7 @@ static void fill_counters(const struct pgr *p, struct apf_counters *c)
 		c->faults_outstanding += vm->waiting_count + vm->fetches;
 	}
 	c->absent_bytes = c->memory_bytes - min_u64(c->resident_bytes, c->memory_bytes);
+	src_counts_get(&p->source_counts, c);
 	c->wait_max_ns = p->wait_max_ns;
 	c->wait_p50_ns = hist_quantile(p->hist, 50, 100, p->wait_max_ns / NS_PER_US) * NS_PER_US;
 	c->wait_p99_ns = hist_quantile(p->hist, 99, 100, p->wait_max_ns / NS_PER_US) * NS_PER_US;
@@ -514,7 +515,7 @@ static int make_parts(struct pgr *p, struct err *e)
 	p->env = (struct src_env){.io = ioq_io(p->ioq), .work = workers_work(p->workers),
 				  .net = net_lazy_net(p->net),
 				  .clock = {.ops = &clock}, .timers = &p->timers,
-				  .reads_max = PGR_FETCHES};
+				  .reads_max = PGR_FETCHES, .counts = &p->source_counts};
 	return 0;
 }
 

@@ -104,6 +104,8 @@ struct src_counts {
 	uint64_t cache_evictions;    /* chunks that were overwritten by others */
 	uint64_t cache_mismatches;   /* chunks that did not hold what they should */
 	uint64_t cache_write_errors;
+	uint64_t source_retries; /* after a failure */
+	uint64_t source_hedges;  /* beside one that takes long */
 };
 
 /* What a source may use, valid as long as the source is open. */
@@ -115,7 +117,7 @@ struct src_env {
 	struct timers *timers; /* at most one armed timer per wrapper instance */
 	bool uncached;         /* files leave nothing in the page cache: port/io.h */
 	uint32_t reads_max;    /* the caller never has more reads outstanding than this */
-	struct src_counts *counts;
+	struct src_counts *counts; /* NULL: nobody wants to know */
 };
 
 #endif

@@ -195,9 +195,12 @@ static int mismatch(struct cache_fill *f, uint64_t offset, const unsigned char *
 
 	zst_hash_text(is, have);
 	zst_hash_text(want, known);
-	/* The end of a name tells more than its beginning. */
-	return err_set(&f->why, CODE_BAD, "%s%s: byte %llu: the origin's SHA-256 is %s, the %s's "
-		       "%s", len > 40 ? "..." : "", len > 40 ? name + len - 37 : name,
+	/*
+	 * The end of a name tells more than its beginning, and so much of it leaves room for both
+	 * hashes and for where in the guest it is.
+	 */
+	return err_set(&f->why, CODE_BAD, "%s%s: byte %llu: SHA-256 is %s, the %s's %s",
+		       len > 28 ? "..." : "", len > 28 ? name + len - 25 : name,
 		       (unsigned long long)offset, have, who, known);
 }
 

@@ -66,6 +66,7 @@ struct retry_src {
 	struct timers *timers;
 	struct timer timer;
 	struct src_retry_opts opts;
+	struct src_counts *counts, own_counts; /* the own: where nobody asks */
 	struct prng prng;
 	struct retry_read *pool, *free;
 	uint32_t reads_max, sent; /* to the inner source, at most so many at a time */
@@ -190,6 +191,7 @@ static void try_failed(struct retry_read *rr)
 	}
 	ns = ns / 2 + prng_below(&r->prng, ns / 2 + 1);
 	rr->tries++;
+	r->counts->source_retries++;
 	rr->state = RETRY_PAUSING;
 	rr->due_ns = clock_now_ns(&r->clock) + ns;
 	rearm(r, rr->due_ns);
@@ -265,6 +267,7 @@ static void send_second(struct retry_read *rr)
 	if (h == r->hedges + HEDGES_MAX || r->sent == r->reads_max || !spend(r))
 		return;
 	r->sent++;
+	r->counts->source_hedges++;
 	h->busy = true;
 	h->of = rr;
 	rr->hedge = h;
@@ -410,6 +413,7 @@ int src_retry_open(struct src *inner, const struct src_env *env,
 	r->timers = env->timers;
 	r->timer.fire = retry_fire;
 	r->opts = *opts;
+	r->counts = env->counts ? env->counts : &r->own_counts;
 	r->reads_max = env->reads_max;
 	r->tokens = TOKENS_MAX;
 	r->usual_ns = NS_NEVER;

@@ -33,6 +33,7 @@
 #ifndef SOURCE_SOURCE_H
 #define SOURCE_SOURCE_H
 
+#include <asyncpf/counters.h>
 #include <errno.h>
 
 #include "port/source.h"
@@ -49,6 +50,19 @@ int src_open(const char *uri, const struct src_env *env, struct src **ret, struc
  */
 int src_wrap(const char *wrappers, struct src *inner, const struct src_env *env, struct src **ret,
 	     struct err *e);
+
+/* The counters of sources; the others of *to stay. */
+static inline void src_counts_get(const struct src_counts *c, struct apf_counters *to)
+{
+	to->cache_hits = c->cache_hits;
+	to->cache_misses = c->cache_misses;
+	to->cache_filled_bytes = c->cache_filled_bytes;
+	to->cache_evictions = c->cache_evictions;
+	to->cache_mismatches = c->cache_mismatches;
+	to->cache_write_errors = c->cache_write_errors;
+	to->source_retries = c->source_retries;
+	to->source_hedges = c->source_hedges;
+}
 
 /* No read may be outstanding. NULL is harmless. */
 static inline void src_close(struct src *s)

@@ -76,8 +76,16 @@ pub const APF_COUNTER_ID_prefetched: usize = 54;
 pub const APF_COUNTER_ID_prefetched_used: usize = 55;
 pub const APF_COUNTER_ID_prefetched_late: usize = 56;
 pub const APF_COUNTER_ID_prefetched_unused: usize = 57;
+pub const APF_COUNTER_ID_cache_hits: usize = 58;
+pub const APF_COUNTER_ID_cache_misses: usize = 59;
+pub const APF_COUNTER_ID_cache_filled_bytes: usize = 60;
+pub const APF_COUNTER_ID_cache_evictions: usize = 61;
+pub const APF_COUNTER_ID_cache_mismatches: usize = 62;
+pub const APF_COUNTER_ID_cache_write_errors: usize = 63;
+pub const APF_COUNTER_ID_source_retries: usize = 64;
+pub const APF_COUNTER_ID_source_hedges: usize = 65;
 /// Rows of this crate's table; a newer library may have more.
-pub const APF_COUNTER_IDS: usize = 58;
+pub const APF_COUNTER_IDS: usize = 66;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,4 +148,12 @@ pub struct apf_counters {
     pub prefetched_used: u64,
     pub prefetched_late: u64,
     pub prefetched_unused: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub cache_filled_bytes: u64,
+    pub cache_evictions: u64,
+    pub cache_mismatches: u64,
+    pub cache_write_errors: u64,
+    pub source_retries: u64,
+    pub source_hedges: u64,
 }
