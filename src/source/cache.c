@@ -97,6 +97,7 @@ static void touch(struct cache_src *c, const struct cache_piece *p)
 	for (unsigned i = 0; i < sizeof(t->used); i++)
 		t->used[i] = (unsigned char)(now_ms >> (8 * i));
 	c->writes++;
+	t->io.turn = TURN_FILL;
 	c->io.ops->write(c->io.ctx, c->file, &t->io,
 			 cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk),
 					k->way) + CACHE_ENTRY_USED_AT, t->used, sizeof(t->used));
@@ -168,7 +169,7 @@ static void data_done(struct io_req *io, int res)
 	} else {
 		p->state = PIECE_CHECKS;
 		p->job = (struct work_job){.run = run_check, .done = check_done};
-		c->work.ops->submit(c->work.ctx, &p->job, p->of->rd->urgent);
+		c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->rd));
 	}
 }
 
@@ -193,6 +194,7 @@ static void use_known(struct cache_piece *p)
 	p->state = PIECE_READS;
 	p->io.done = data_done;
 	p->io.late = false;
+	p->io.turn = src_turn(p->of->rd);
 	c->io.ops->read(c->io.ctx, c->data, &p->io,
 			cache_slot_at(&c->layout, bucket, p->known.way) + p->at, p->buf, p->len);
 }
@@ -213,6 +215,7 @@ static void look(struct cache_piece *p)
 	l->of = p;
 	p->state = PIECE_LOOKS;
 	l->io.late = false;
+	l->io.turn = src_turn(p->of->rd);
 	c->io.ops->read(c->io.ctx, c->file, &l->io,
 			cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk), 0),
 			l->bucket, sizeof(l->bucket));

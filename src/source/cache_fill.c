@@ -77,7 +77,7 @@ static void give(struct cache_fill *f, struct cache_piece *p)
 	p->fill = f;
 	f->users++;
 	p->job = (struct work_job){.run = run_copy, .done = copy_done};
-	c->work.ops->submit(c->work.ctx, &p->job, p->of->rd->urgent);
+	c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->rd));
 }
 
 void cache_join(struct cache_fill *f, struct cache_piece *p)
@@ -180,6 +180,7 @@ static void write_if_wanted(struct cache_fill *f)
 	c->fills_writing++;
 	c->writes++;
 	f->io.done = slot_written;
+	f->io.turn = TURN_FILL;
 	c->io.ops->write(c->io.ctx, c->file, &f->io, cache_slot_at(&c->layout, bucket, f->way),
 			 f->buf, f->entry.len);
 }
@@ -273,13 +274,16 @@ static void check_done(struct work_job *job)
 static void start_check(struct cache_fill *f)
 {
 	struct cache_src *c = f->owner;
-	bool urgent = false;
+	enum turn turn = TURN_FILL;
 
-	for (struct list_link *l = f->joined.first; l; l = l->next)
-		urgent |= CONTAINER_OF(l, struct cache_piece, link)->of->rd->urgent;
+	for (struct list_link *l = f->joined.first; l; l = l->next) {
+		enum turn t = src_turn(CONTAINER_OF(l, struct cache_piece, link)->of->rd);
+
+		turn = t < turn ? t : turn;
+	}
 	f->state = FILL_CHECKS;
 	f->job = (struct work_job){.run = run_check, .done = check_done};
-	c->work.ops->submit(c->work.ctx, &f->job, urgent);
+	c->work.ops->queue(c->work.ctx, &f->job, turn);
 }
 
 /* ---- reading ---- */
@@ -323,17 +327,17 @@ static void start(struct cache_fill *f, struct cache_piece *p)
 	if (!f->origin) {
 		f->io.done = loaded;
 		f->io.late = false;
+		f->io.turn = src_turn(p->of->rd);
 		c->io.ops->read(c->io.ctx, c->data, &f->io,
 				cache_slot_at(&c->layout, bucket, p->known.way), f->buf,
 				f->entry.len);
 		return;
 	}
 	c->counts->cache_misses++;
+	src_read_like(&f->inner, p->of->rd);
 	f->inner.offset = p->chunk * CACHE_CHUNK_BYTES;
 	f->inner.buf = f->buf;
 	f->inner.len = f->entry.len;
-	f->inner.urgent = p->of->rd->urgent;
-	f->inner.late = p->of->rd->late;
 	c->inner->ops->read(c->inner, &f->inner);
 }
 
