@@ -87,8 +87,11 @@ int machine_generation_set(struct machine *m, struct err *e)
 	rc = apf_write(m->apf, ACPI_GENERATION_GPA, id, sizeof(id));
 	if (rc < 0)
 		return err_sys(e, rc, "VM generation ID: guest memory");
-	irq_set(&line, true);
-	irq_set(&line, false);
+	/* To a kernel that has just been loaded it is not another one. */
+	if (m->cfg.restore) {
+		irq_set(&line, true);
+		irq_set(&line, false);
+	}
 	return 0;
 }
 

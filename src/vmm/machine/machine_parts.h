@@ -143,7 +143,7 @@ struct machine {
 int machine_disks_open(struct machine *m, struct err *e);
 /* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
 int machine_devices_open(struct machine *m, struct err *e);
-/* A new VM generation ID, of which the guest is told; memory is there, or comes. */
+/* A new VM generation ID, of which a restored guest is told; memory is there, or comes. */
 int machine_generation_set(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);
