@@ -73,7 +73,7 @@ static void a_hole_needs_no_read(void **state)
 	fd = open(b.path, O_WRONLY | O_CLOEXEC);
 	assert_int_equal(pwrite(fd, "content", 7, FILE_BYTES / 2), 7);
 	assert_int_equal(fsync(fd), 0);
-	if (b.io.ops->hole(b.io.ctx, b.file, 0, &from, &to) < 0) {
+	if (b.io.ops->hole(b.io.ctx, b.file, 0, &from, &to) < 0 || from > 0) {
 		print_message("SKIP: the file system of /var/tmp does not tell of holes\n");
 		close(fd);
 		bed_fini(&b);
