@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/types.h"
@@ -59,6 +60,29 @@ static struct ioq_version version_of(int fd)
 	};
 }
 
+static uint64_t ns_of(struct timespec ts)
+{
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Changed so lately that another change may leave the same time behind: within two ticks of the
+ * kernel's, or within two seconds where the file system keeps whole ones.
+ */
+static bool is_recent(const struct ioq_version *v)
+{
+	bool later = v->seconds[1] > v->seconds[0] ||
+		     (v->seconds[1] == v->seconds[0] && v->ns[1] > v->ns[0]);
+	uint64_t changed = (uint64_t)v->seconds[later] * NS_PER_S + v->ns[later], apart;
+	struct timespec now, tick;
+
+	if (clock_gettime(CLOCK_REALTIME_COARSE, &now) != 0 ||
+	    clock_getres(CLOCK_REALTIME_COARSE, &tick) != 0)
+		return true;
+	apart = v->ns[0] == 0 && v->ns[1] == 0 ? 2 * NS_PER_S : 2 * ns_of(tick);
+	return changed + apart > ns_of(now);
+}
+
 bool ioq_file_unchanged(void *ctx, const struct io_file *file)
 {
 	struct ioq_version now = version_of(file->fd);
@@ -78,6 +102,9 @@ int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_f
 	(void)ctx;
 	if (from < 0)
 		return -errno;
+	/* A later change could not be told from that one: ioq_file_unchanged. */
+	if (is_recent(&file->version))
+		return -EAGAIN;
 	/* Behind each file's end there is one. */
 	if ((uint64_t)from >= size)
 		return -ENXIO;
