@@ -102,21 +102,28 @@ static bool has_reads(const struct hst *h, uint32_t together)
 	return h->ahead_queued < (uint64_t)left * together;
 }
 
-/* For nobody yet. False: there is no room. */
-static bool read_ahead(struct hst *h, uint32_t block, enum src_rank rank, uint32_t together)
+/*
+ * A fetch for nobody yet, charged before it is issued, or what waits in the queue would be more
+ * than there is room for.
+ */
+static struct hst_fetch *take_ahead(struct hst *h, uint32_t block, enum src_rank rank)
 {
-	struct hst_fetch *f;
+	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
 
-	if (!fetch_spare(h) || !has_reads(h, together))
-		return false;
-	f = fetch_alloc(h, block, h->cfg.vcpus);
 	f->ahead = true;
 	f->rank = rank;
-	/* Before it is issued, or what waits in the queue would be more than there is room for. */
 	f->charged = true;
 	budget_charge(h, true);
+	return f;
+}
+
+/* False: there is no room. */
+static bool read_ahead(struct hst *h, uint32_t block, enum src_rank rank, uint32_t together)
+{
+	if (!fetch_spare(h) || !has_reads(h, together))
+		return false;
 	h->stats.read_ahead++;
-	fetch_queue(f);
+	fetch_queue(take_ahead(h, block, rank));
 	return true;
 }
 
@@ -183,17 +190,13 @@ void fetch_around(struct hst *h, uint32_t block)
 
 void fetch_ahead(struct hst *h, uint32_t block, bool listed)
 {
-	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
+	struct hst_fetch *f = take_ahead(h, block, listed ? SRC_AHEAD : SRC_FILL);
 
-	f->ahead = true;
 	f->planned = listed;
 	h->stats.prefetched += listed;
 	/* Of reads that leave half to demand there is none where only one is made at a time. */
-	if (h->cfg.queue_depth > 1) {
-		f->rank = listed ? SRC_AHEAD : SRC_FILL;
-		f->charged = true;
-		budget_charge(h, true);
-	}
+	if (h->cfg.queue_depth == 1)
+		f->rank = SRC_DEMAND;
 	fetch_queue(f);
 	fetch_dispatch(h);
 }
