@@ -20,18 +20,6 @@
 #define LOADED 6u /* pages: page 0, three of tables, the code, the guest's result */
 #define DEVICE (FIRST + 5 * PAGE)
 
-/* The first word of a page is its number, in the source. */
-static int make_image(char *uri, size_t len)
-{
-	int fd = memfd_create("image", MFD_CLOEXEC);
-
-	assert_true(fd >= 0 && ftruncate(fd, RAM) == 0);
-	for (uint32_t page = 0; page < PAGES; page++)
-		assert_int_equal(pwrite(fd, &page, sizeof(page), (off_t)page * PAGE), sizeof(page));
-	snprintf(uri, len, "file:/proc/self/fd/%d", fd);
-	return fd;
-}
-
 static void adopt(struct vm *v, struct apf_memory *m, const char *uri)
 {
 	apf_memory_init(m);
@@ -87,7 +75,7 @@ static void only_what_is_touched_is_fetched(void **state)
 	int image;
 
 	(void)state;
-	image = make_image(uri, sizeof(uri));
+	image = vm_numbered_image(RAM, uri, sizeof(uri));
 	vm_open(&v);
 	adopt(&v, &m, uri);
 	VM_USER(&v, 0xbb, 0x00, 0x00, 0x20, 0x00, /*        mov ebx, FIRST      */

@@ -21,22 +21,10 @@
 #define TOUCHED ((RAM - FIRST) / STEP)
 #define WAIT_S 20
 
-/* The first word of a page is its number, in the source. */
-static int make_image(char *uri, size_t len)
-{
-	int fd = memfd_create("image", MFD_CLOEXEC);
-
-	assert_true(fd >= 0 && ftruncate(fd, RAM) == 0);
-	for (uint32_t page = 0; page < PAGES; page++)
-		assert_int_equal(pwrite(fd, &page, sizeof(page), (off_t)page * PAGE), sizeof(page));
-	snprintf(uri, len, "file:/proc/self/fd/%d", fd);
-	return fd;
-}
-
 static int begin(struct vm *v, struct apf_memory *m)
 {
 	char uri[64];
-	int image = make_image(uri, sizeof(uri));
+	int image = vm_numbered_image(RAM, uri, sizeof(uri));
 
 	vm_open(v);
 	v->config.faults = APF_FAULTS_STALL;

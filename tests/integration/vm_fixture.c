@@ -376,3 +376,14 @@ void vm_need_kvm(void)
 	}
 	close(fd);
 }
+
+int vm_numbered_image(uint64_t bytes, char *uri, size_t len)
+{
+	int fd = memfd_create("image", MFD_CLOEXEC);
+
+	assert_true(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
+	for (uint32_t page = 0; page < bytes / 4096; page++)
+		assert_int_equal(pwrite(fd, &page, sizeof(page), (off_t)page * 4096), sizeof(page));
+	snprintf(uri, len, "file:/proc/self/fd/%d", fd);
+	return fd;
+}

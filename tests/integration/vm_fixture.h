@@ -97,6 +97,12 @@ uint64_t vm_get_msr(const struct vm *v, uint32_t msr);
 /* `to` is an open VM that was configured as `from`: started with uri, and given its state. */
 void vm_move(struct vm *from, struct vm *to, const char *uri);
 
+/*
+ * A source of `bytes` in memory, whose pages begin with their number as a word. Its URI, and the
+ * descriptor behind it, which the caller closes.
+ */
+int vm_numbered_image(uint64_t bytes, char *uri, size_t len);
+
 struct vm_case {
 	void (*run)(void **state);
 	void *arg;
