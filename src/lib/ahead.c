@@ -92,8 +92,9 @@ void lib_let_go_of_sources(struct apf *a)
 	pthread_rwlock_unlock(&a->slot_lock);
 	if (!gone)
 		return;
-	lib_close_unused_sources(a);
 	/* What was discarded is marked in the guest's view. */
 	for (unsigned i = 0; whole && i < a->hst.ram.region_count; i++)
 		gmem_unwatch(a->gmem, ram_region(&a->hst.ram, i)->roff);
+	/* Last, as it can be seen from outside: a closed source says that all of it is done. */
+	lib_close_unused_sources(a);
 }

@@ -78,6 +78,7 @@ struct apf {
 	unsigned custom_count;
 	struct room room;        /* count 0: no cgroup has a say, or nobody looks */
 	struct timer room_timer; /* the next look */
+	bool room_short;         /* paused for want of it, and has not gone on since */
 	struct hst_run *plan; /* of apf_prefetch; the driver reads it */
 	struct apf_vcpu *vcpus;
 	struct apf_error trouble; /* why the driver has paused the VM; code 0: it has not */

@@ -25,6 +25,11 @@
  */
 #define FLOOR (1ull << 20)
 #define LOOK_MS_FULL 20u
+/*
+ * A VM that was paused goes on only where so much more is left, as a share of the margin: what the
+ * kernel has charged ahead for each CPU (64 pages) comes back by itself, and is soon gone again.
+ */
+#define AGAIN_SHARE 2u
 
 static void look_in(struct apf *a, uint64_t ms)
 {
@@ -56,6 +61,15 @@ static void pause_for(struct apf *a, const struct room_left *left)
 		"kernel would kill the VM; raise it, or evict", SIZE_TEXT(left->bytes),
 		SIZE_WORD(left->limit_bytes), left->file);
 	hst_pause_for(&a->hst, &t);
+	a->room_short = true;
+}
+
+/* What must be left for the VM to run. */
+static uint64_t needed(const struct apf *a, uint64_t margin, uint64_t grow)
+{
+	uint64_t bytes = max_u64(min_u64(margin, grow), FLOOR);
+
+	return a->room_short ? bytes + bytes / AGAIN_SHARE : bytes;
 }
 
 void lib_room_look(struct apf *a)
@@ -68,14 +82,19 @@ void lib_room_look(struct apf *a)
 	grow = may_grow(a);
 	room_look(&a->room, max_u64(grow, MARGIN_MAX), &left);
 	if (left.bytes == LIMITS_NONE) {
+		a->room_short = false;
 		/* Until it is written to. */
 		if (a->room.watch_fd < 0)
 			look_in(a, LOOK_MS_MAX);
 		return;
 	}
 	margin = min_u64(MARGIN_MAX, left.limit_bytes / MARGIN_SHARE);
-	if (left.bytes < max_u64(min_u64(margin, grow), FLOOR) && !hst_is_paused(&a->hst))
-		pause_for(a, &left);
+	if (!hst_is_paused(&a->hst)) {
+		if (left.bytes < needed(a, margin, grow))
+			pause_for(a, &left);
+		else
+			a->room_short = false;
+	}
 	if (left.bytes >= grow && left.bytes < MARGIN_MAX)
 		ms = LOOK_MS_FULL;
 	else if (left.bytes < grow && !hst_is_paused(&a->hst))

@@ -266,6 +266,9 @@ static void a_limit_that_comes_later_pauses(void **state)
 	if (!strstr(said, "the VM is paused: ") || !strstr(said, why))
 		fail_msg("not \"%s\": %s", why, said);
 	assert_int_equal(ask("resume", why), 1);
+	/* What little may come back by itself is no reason to go on, either. */
+	assert_int_equal(put(outer, limit_name, "42991616"), 0);
+	assert_int_equal(ask("resume", "are left of the 41M that "), 1);
 	assert_int_equal(put(outer, limit_name, "167772160"), 0);
 	assert_int_equal(ask("resume", ""), 0);
 	status = finish(j, said, sizeof(said));
@@ -303,6 +306,9 @@ static void a_vm_at_its_own_limit_runs(void **state)
 		return;
 	}
 	status = finish(j, said, sizeof(said));
+	/* Its code was evicted, which such a KVM does not fetch again (docs/caveats.md). */
+	if (strstr(said, "an instruction that it cannot emulate"))
+		skip();
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		fail_msg("status %#x: %s", status, said);
 	assert_string_equal(said, "");
