@@ -10,8 +10,8 @@
 
 #include "vm_fixture.h"
 
-static volatile sig_atomic_t vmm_count;
-static void *volatile vmm_address;
+static _Atomic int vmm_count;
+static void *_Atomic vmm_address;
 
 static void of_the_vmm(int sig, siginfo_t *si, void *ctx)
 {
