@@ -165,13 +165,14 @@ static bool is_over(struct storm *s)
 static void kick(struct storm_vcpu *v, uint64_t way)
 {
 	pid_t tid = __atomic_load_n(&v->tid, __ATOMIC_ACQUIRE);
+	struct kvm_run *run = __atomic_load_n(&v->run, __ATOMIC_ACQUIRE);
 
 	if (tid == 0 || way == 0) {
 		apf_vcpu_kick(v->vcpu);
 		return;
 	}
 	if (way == 1)
-		__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELEASE);
 	(void)syscall(SYS_tgkill, getpid(), tid, SIGUSR1);
 }
 
