@@ -74,27 +74,6 @@ static void exit_written(void *ctx, uint32_t status)
 	machine_end(ctx, MACHINE_EXITED, status);
 }
 
-/* ---- VM generation ID ---- */
-
-int machine_generation_set(struct machine *m, struct err *e)
-{
-	struct irq_line line = irq(m, ACPI_GENERATION_GSI);
-	unsigned char id[ACPI_GENERATION_BYTES];
-	int rc;
-
-	if (getrandom(id, sizeof(id), 0) != sizeof(id))
-		return err_sys(e, -errno, "VM generation ID");
-	rc = apf_write(m->apf, ACPI_GENERATION_GPA, id, sizeof(id));
-	if (rc < 0)
-		return err_sys(e, rc, "VM generation ID: guest memory");
-	/* To a kernel that has just been loaded it is not another one. */
-	if (m->cfg.restore) {
-		irq_set(&line, true);
-		irq_set(&line, false);
-	}
-	return 0;
-}
-
 /* ---- the bus ---- */
 
 static int add_pc_devices(struct machine *m, struct err *e)

@@ -143,13 +143,14 @@ struct machine {
 int machine_disks_open(struct machine *m, struct err *e);
 /* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
 int machine_devices_open(struct machine *m, struct err *e);
-/* A new VM generation ID, of which a restored guest is told; memory is there, or comes. */
-int machine_generation_set(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
 /* Has the guest tell what its memory is used for; waits for it a moment. Any thread. */
 void machine_balloon_refresh(struct machine *m);
+
+/* machine_generation.c: a new VM generation ID, of which a restored guest is told. */
+int machine_generation_set(struct machine *m, struct err *e);
 
 /* machine.c: the hook of machine_cfg. */
 void machine_thread_begins(struct machine *m, enum machine_thread which);
