@@ -6,14 +6,12 @@
  * What must hold: only whole pages of RAM are discarded, nothing else is touched, there is an end,
  * and the device works again after a reset.
  */
-#include "bytes.h"
+#include "rings.h"
 #include "vmm/virtio/virtio_balloon.h"
 
 #define SETUP_BYTES 4u
 #define RAM_BYTES 0x10000u
-#define DESC 0u
-#define AVAIL 0x400u
-#define USED 0x500u
+#define RINGS 0u
 
 struct world {
 	unsigned char *ram; /* an allocation of exactly its size */
@@ -33,35 +31,11 @@ static int discard(void *ctx, gpa_t gpa, uint64_t len)
 	return len == 3 * PAGE_BYTES ? -5 : 0;
 }
 
-static void set(struct world *w, uint64_t reg, uint32_t value)
-{
-	virtio_mmio_bus_ops.write(&w->b.mmio, reg, 4, value);
-}
-
 static void bring_up(struct world *w, uint32_t features, uint32_t size, uint32_t queue)
 {
-	set(w, 0x070, 0);
-	set(w, 0x070, 3);
-	set(w, 0x024, 0);
-	set(w, 0x020, features);
-	set(w, 0x024, 1);
-	set(w, 0x020, 1);
-	set(w, 0x070, 11);
-	set(w, 0x030, queue);
-	set(w, 0x038, size);
-	set(w, 0x080, DESC);
-	set(w, 0x090, AVAIL);
-	set(w, 0x0a0, USED);
-	set(w, 0x044, 1);
-	set(w, 0x070, 15);
-}
-
-static void work(struct world *w, uint32_t queue)
-{
-	set(w, 0x050, queue);
-	/* One call serves at most a queue's worth; a guest could go on for ever. */
-	for (unsigned i = 0; i < 8 && virtio_mmio_work(&w->b.mmio); i++)
-		;
+	ring_begin(&w->b.mmio, features);
+	ring_queue(&w->b.mmio, queue, RINGS, size);
+	ring_go(&w->b.mmio);
 }
 
 static void check_alive(struct world *w)
@@ -71,13 +45,13 @@ static void check_alive(struct world *w)
 	static const uint32_t page = 8;
 
 	memset(w->ram, 0, RAM_BYTES);
-	memcpy(w->ram + DESC, ring, sizeof(ring));
-	memcpy(w->ram + AVAIL, avail, sizeof(avail));
+	memcpy(w->ram + RINGS, ring, sizeof(ring));
+	memcpy(w->ram + RINGS + RING_AVAIL, avail, sizeof(avail));
 	memcpy(w->ram + 0x1000, &page, sizeof(page));
 	w->ram[0x8000] = 1;
 	bring_up(w, 0, 4, 0);
-	work(w, 0);
-	must(w->ram[USED + 2] == 1 && w->ram[0x8000] == 0);
+	ring_work(&w->b.mmio, 0);
+	must(w->ram[RINGS + RING_USED + 2] == 1 && w->ram[0x8000] == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -100,17 +74,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		bring_up(w, (data[0] & 0x3eu) | (uint32_t)(data[0] >> 6) << 28, data[1],
 			 data[2] % 8u);
 		if (data[3] & 0x80)
-			set(w, 0x10c, 0xaa);
+			ring_set(&w->b.mmio, 0x10c, 0xaa);
 		do {
-			work(w, data[2] % 8u);
+			ring_work(&w->b.mmio, data[2] % 8u);
 			virtio_balloon_refresh(&w->b, 0);
 		} while (rounds-- > 0);
 		if (data[3] & 0x40) { /* a smaller queue, with what is held of the last one */
-			set(w, 0x044, 0);
-			set(w, 0x038, 1);
-			set(w, 0x044, 1);
+			ring_set(&w->b.mmio, 0x044, 0);
+			ring_set(&w->b.mmio, 0x038, 1);
+			ring_set(&w->b.mmio, 0x044, 1);
 			virtio_balloon_refresh(&w->b, 0);
-			work(w, data[2] % 8u);
+			ring_work(&w->b.mmio, data[2] % 8u);
 		}
 	}
 	check_alive(w);

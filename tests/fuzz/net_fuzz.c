@@ -9,15 +9,13 @@
  */
 #include <errno.h>
 
-#include "bytes.h"
+#include "rings.h"
 #include "vmm/virtio/net.h"
 
 #define SETUP_BYTES 6u
 #define RAM_BYTES 16384u
 #define RX 0u
 #define TX 0x800u
-#define AVAIL 0x400u
-#define USED 0x500u
 #define FRAMES_MAX 64u
 
 struct world {
@@ -89,40 +87,19 @@ static const struct net_backend_ops ops = {
 	.wait = wait_for,
 };
 
-static void set(struct world *w, uint64_t reg, uint32_t value)
-{
-	virtio_mmio_bus_ops.write(&w->net.mmio, reg, 4, value);
-}
-
-static void queue_up(struct world *w, uint32_t queue, uint32_t at, uint32_t size)
-{
-	set(w, 0x030, queue);
-	set(w, 0x038, size);
-	set(w, 0x080, at);
-	set(w, 0x090, at + AVAIL);
-	set(w, 0x0a0, at + USED);
-	set(w, 0x044, 1);
-}
-
 static void bring_up(struct world *w, uint32_t features_low, uint32_t queue_size)
 {
-	set(w, 0x070, 0);
-	set(w, 0x070, 3);
-	set(w, 0x024, 0);
-	set(w, 0x020, features_low);
-	set(w, 0x024, 1);
-	set(w, 0x020, 1);
-	set(w, 0x070, 11);
-	queue_up(w, VIRTIO_NET_RX, RX, queue_size);
-	queue_up(w, VIRTIO_NET_TX, TX, queue_size);
-	set(w, 0x070, 15);
+	ring_begin(&w->net.mmio, features_low);
+	ring_queue(&w->net.mmio, VIRTIO_NET_RX, RX, queue_size);
+	ring_queue(&w->net.mmio, VIRTIO_NET_TX, TX, queue_size);
+	ring_go(&w->net.mmio);
 }
 
 /* A guest could go on for ever: no more than so much at once. */
 static void work(struct world *w)
 {
-	set(w, 0x050, VIRTIO_NET_RX);
-	set(w, 0x050, VIRTIO_NET_TX);
+	ring_set(&w->net.mmio, 0x050, VIRTIO_NET_RX);
+	ring_set(&w->net.mmio, 0x050, VIRTIO_NET_TX);
 	for (unsigned i = 0; i < 8; i++) {
 		(void)virtio_mmio_work(&w->net.mmio);
 		w->net.mmio.cfg.ops->wait(&w->net);
@@ -140,16 +117,16 @@ static void check_alive(struct world *w)
 	memset(w->ram, 0, RAM_BYTES);
 	memcpy(w->ram + RX, in, sizeof(in));
 	memcpy(w->ram + TX, out, sizeof(out));
-	memcpy(w->ram + RX + AVAIL, avail, sizeof(avail));
-	memcpy(w->ram + TX + AVAIL, avail, sizeof(avail));
+	memcpy(w->ram + RX + RING_AVAIL, avail, sizeof(avail));
+	memcpy(w->ram + TX + RING_AVAIL, avail, sizeof(avail));
 	w->len = 80;
 	w->left = 1;
 	sent = w->sent = 0;
 	bring_up(w, 0, 4);
 	work(w);
-	must(virtio_mmio_bus_ops.read(&w->net.mmio, 0x070, 4) == 15);
-	must(w->sent == sent + 1 && w->ram[TX + USED + 2] == 1);
-	must(w->ram[RX + USED + 2] == 1 && w->ram[RX + USED + 8] == 80);
+	must(ring_status(&w->net.mmio) == 15);
+	must(w->sent == sent + 1 && w->ram[TX + RING_USED + 2] == 1);
+	must(w->ram[RX + RING_USED + 2] == 1 && w->ram[RX + RING_USED + 8] == 80);
 	must(w->ram[0x1000] == 0x5a && w->ram[0x1000 + 79] == 0x5a && w->ram[0x1000 + 80] == 0);
 	must(w->ram[0x100a] == 1 && w->ram[0x100b] == 0);
 }
