@@ -21,33 +21,32 @@
  * the library and with it. docs/embedding.md is about what a VMM has besides: vhost, hot-plug,
  * dirty logs.
  *
- * Structs that begin with their size grow at the end. Where a VMM fills one in, the function of its
- * name with _init makes it empty first, and sets the size; members have the meaning that is said
- * for 0 or NULL then, if nothing else is.
+ * Structs that begin with their size get new members at their end. Before a VMM fills one in, it
+ * calls the function of its name with _init, which sets the size and the defaults: a default that
+ * is not named is 0 or NULL, and means what the member's comment says of that.
  *
  * Return values: 0 (or a count) on success, -errno on failure; where an apf_error is passed, it
  * holds one line that says what failed, on what, and why. NULL is allowed for it.
  *
- * Threads: open, start and close belong to one thread; each vCPU runs on a thread of its
- * own; everything else may be called from any thread. The
- * library has one thread of its own per VM, beside it those that config.on_thread names, and no
- * global state; several VMs fit in one process.
+ * Threads: open, start and close belong to one thread; each vCPU runs on a thread of its own;
+ * everything else may be called from any thread. The library has one thread of its own per VM, and
+ * those that config.on_thread names. It has no global state: several VMs fit in one process.
  *
  * Paused: while memory cannot be had (a source or the swap file fails, or there is no room) the VM
  * stands still, until apf_resume or until the reason is gone; config.on_event and apf_trouble_get
  * say why. apf_read, apf_write and apf_populate wait meanwhile, as a touch does; apf_readv and
  * apf_writev no longer than they are told. The VMM may have to give memory up before the VM can go
- * on: apf_discard, apf_memory_remove, apf_hold, apf_pin and apf_slot_set never wait for that. What
- * they cannot have before is refused with -EBUSY, and may be asked for again after
- * APF_EVENT_RESUMED. apf_release and apf_unpin wait for nothing.
+ * on: apf_discard, apf_memory_remove, apf_hold, apf_pin and apf_slot_set never wait for that. Where
+ * one of them would need memory that cannot be had before, it fails with -EBUSY, and may be called
+ * again after APF_EVENT_RESUMED. apf_release and apf_unpin wait for nothing.
  *
- * Signals: the library installs no handler, but where config.sigbus_handler wants one. While a
+ * Signals: the library installs no handler, unless config.sigbus_handler asks for one. While a
  * thread is in apf_vcpu_run(), its signals are blocked; inside KVM_RUN, and while it waits, those
  * that the thread had let through before end the call with -EINTR, as they end KVM_RUN, and are
- * delivered when it returns, with the thread's mask as it was. The library's own,
- * config.kick_signal (SIGURG where that is refused, as RLIMIT_SIGPENDING is used up), is sent only
- * to a thread that is in the call.
- * KVM_SET_SIGNAL_MASK belongs to the library: a VMM uses apf_vcpu_signal_mask() for it.
+ * delivered when it returns, with the thread's mask as it was. The library's own signal is
+ * config.kick_signal, or SIGURG where the kernel refuses that because RLIMIT_SIGPENDING is used up.
+ * It is sent only to a thread that is in the call. KVM_SET_SIGNAL_MASK belongs to the library: a
+ * VMM uses apf_vcpu_signal_mask() for it.
  */
 #ifndef ASYNCPF_ASYNCPF_H
 #define ASYNCPF_ASYNCPF_H
@@ -113,8 +112,9 @@ struct apf_event {
 /* apf_config_init() fills in the defaults; change what you need. */
 struct apf_config {
 	/*
-	 * Set by apf_config_init. What a smaller struct, of an older header, has not takes its
-	 * default; a larger one, of a newer header, is accepted if what we do not know is 0.
+	 * Set by apf_config_init. Members that a smaller struct, of an older header, does not have
+	 * take their defaults; a larger one, of a newer header, is accepted if the members that
+	 * this library does not know are 0.
 	 */
 	size_t size;
 	enum apf_faults faults;
@@ -128,14 +128,14 @@ struct apf_config {
 	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
 				       10000 */
 	/*
-	 * Overcommit. swap: where content that the guest wrote goes when its memory is taken
-	 * away: a path where nothing is, in whose folder the library makes a file without a name
-	 * (so nothing is left, however the process ends), or a block device that starts with
-	 * zeroes. What exists there otherwise is refused with -EEXIST and left alone. Memory is
-	 * given back once what was written is durable. Without it nothing is ever taken away.
-	 * Needs Linux 6.7. It and `file:` sources then leave nothing in the page cache. swap_wrap:
-	 * what stands around its reads, as in "delay?ms=20"; NULL: nothing. Strings are used by
-	 * apf_start only.
+	 * Overcommit. swap: where content that the guest wrote goes when its memory is taken away.
+	 * It is a path at which nothing exists: the library makes a file without a name in its
+	 * folder, so that nothing is left however the process ends. Or it is a block device that
+	 * starts with zeroes. Anything else that exists there is refused with -EEXIST and left
+	 * alone. Memory is given back once what was written is durable. Without it nothing is ever
+	 * taken away. Needs Linux 6.7. With it, swap file and `file:` sources leave nothing in the
+	 * page cache. swap_wrap: what stands around its reads, as in "delay?ms=20"; NULL: nothing.
+	 * Strings are used by apf_start only.
 	 */
 	const char *swap;
 	const char *swap_wrap;
@@ -169,36 +169,38 @@ struct apf_config {
 	int pins_are_held;
 	/*
 	 * The library has written to guest memory by itself, which KVM's dirty log does not show:
-	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. Told
-	 * after it: whoever takes note here, and copies after he has taken note of that, misses
-	 * nothing. Any thread; must return soon and must not call the library. NULL: not told.
+	 * an event's slot, a store of the guest's that KVM handed out, apf_write, apf_discard. The
+	 * call comes after the write: a VMM that notes the range here, and copies what is noted
+	 * only afterwards, misses nothing. Any thread; must return soon and must not call the
+	 * library. NULL: not told.
 	 */
 	void (*on_write)(void *ctx, uint64_t gpa, uint64_t bytes);
 	void *on_write_ctx;
 	/*
 	 * The first thing that each thread of the library's does, with its name: "asyncpf",
 	 * "asyncpf-evict", where threads read and write (config.io) "asyncpf-read" and
-	 * "asyncpf-write", and where a source needs them "asyncpf-work" and "asyncpf-net". To name
-	 * it otherwise, to place it, to give it a seccomp filter. All signals are blocked there.
-	 * All are made by the thread that calls apf_start, before that returns, but for the last
-	 * two, which apf_source_add makes. No thread of the library's spins: one that waits for the
-	 * lock of its VM sleeps after a few microseconds. NULL: nothing.
+	 * "asyncpf-write", and where a source needs them "asyncpf-work" and "asyncpf-net". A VMM
+	 * may give the thread another name, a CPU or a seccomp filter here. All signals are blocked
+	 * there. All are made by the thread that calls apf_start, before that returns, but for the
+	 * last two, which apf_source_add makes. No thread of the library's spins: one that waits
+	 * for the lock of its VM sleeps after a few microseconds. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, const char *name);
 	void *on_thread_ctx;
 	/*
 	 * The library may have a handler for SIGBUS, from apf_open to apf_close: a fault then costs
 	 * one system call less, though no less time, and apf_sigbus is asked by it. Every other
-	 * SIGBUS goes to the handler that was there before. Where somebody installs one later,
-	 * faults are taken without, from the next apf_vcpu_run on. 0: no handler.
+	 * SIGBUS goes to the handler that was there before. If somebody installs a handler later,
+	 * the library takes faults without its own from the next apf_vcpu_run on. 0: no handler.
 	 */
 	int sigbus_handler;
 	/*
-	 * Who goes through memory in even steps, forwards or backwards, block by block or with
-	 * gaps, is read ahead for: up to so many bytes, as far as the source's latency and rate
-	 * make worth while, neighbours in one read of at most 2 MiB, and never with more than half
-	 * of queue_depth. What comes is made visible at once, or, with swap, when it is touched.
-	 * Several at a time are told apart. 0, the default: each fault fetches its block.
+	 * So many bytes are read ahead, at most, of a guest that goes through memory in even steps,
+	 * forwards or backwards, block by block or with gaps; no more than the source's latency and
+	 * rate make worth while, neighbours in one read of at most 2 MiB, and never with more than
+	 * half of queue_depth. What was read is made visible at once or, with swap, when it is
+	 * touched. Several such walks at a time are told apart. 0, the default: each fault fetches
+	 * its block.
 	 */
 	uint32_t read_ahead_bytes;
 	enum apf_io io;
@@ -213,9 +215,10 @@ struct apf_config {
 
 void apf_config_init(struct apf_config *c);
 /*
- * The same for a struct of `size` bytes: what the call above is in a program, which tells by
- * that which header it was built with. The function of that name, for programs that were built
- * with the first header, knows the members of that one alone.
+ * The same for a struct of `size` bytes. The macro below makes every call of apf_config_init one of
+ * this function, by which a program tells which header it was built with. The function
+ * apf_config_init itself is for programs that were built with the first header, and sets the
+ * members of that one alone.
  */
 void apf_config_init_sized(struct apf_config *c, size_t size);
 #define apf_config_init(c) apf_config_init_sized((c), sizeof(*(c)))
@@ -259,14 +262,14 @@ int apf_memory_add(struct apf *a, uint64_t gpa, uint64_t bytes, struct apf_error
 
 /*
  * The same with memory of the VMM's own, or that the VMM is to have a mapping of. Three views of it
- * exist: the guest's, for KVM's memslot and nobody else; the VMM's, which its devices and threads
- * touch by pointers, by system calls, by io_uring or vhost: who touches what is absent there waits
- * until it is there, and one read serves both; and the library's.
+ * exist. The guest's is for KVM's memslot and nobody else. The VMM's is what its devices and
+ * threads touch, by pointers, system calls, io_uring or vhost: a touch of what is absent there
+ * waits until it is there, and one read serves guest and VMM. The third is the library's.
  *
  * fd, offset, vmm: a memfd, and a MAP_SHARED mapping of [offset, offset + bytes) of it, which the
  * library watches (userfaultfd) from then on; both stay the VMM's. vmm NULL: the library maps it.
- * fd -1: the memfd is the library's, too; fd, offset and vmm are set and stay the library's.
- * What the memfd holds already is guest memory, and goes before what a source has. hugetlb,
+ * fd -1: the memfd is the library's, too; fd, offset and vmm are set and stay the library's. What
+ * the memfd holds already is guest memory, and counts instead of what a source has. hugetlb,
  * MAP_PRIVATE, what is no memfd and what is guest memory already are refused with -EINVAL and the
  * reason.
  *
@@ -303,9 +306,9 @@ int apf_memory_adopt(struct apf *a, struct apf_memory *m, struct apf_error *e);
  * deleted its memslot, and nobody touches its view any more; a mapping of the VMM's own is watched
  * no longer and reads as zeroes. What was on its way is waited for; apf_read and other calls that
  * are in the middle of it fail with -EFAULT. -ENOENT: none begins there; -EBUSY: some of it is
- * held, or just being copied by such a call, and all is as it was; or the VM is paused, and what a
- * source or the swap file has in hand is not back: what it held is zeroes then, and it leaves by
- * another call. -EINTR: the library is being closed.
+ * held, or such a call is just copying it, and nothing has changed; or the VM is paused, and a
+ * source or the swap file still has some of it in hand: the part reads as zeroes then, and is to be
+ * removed by another call. -EINTR: the library is being closed.
  */
 int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
 
@@ -314,9 +317,9 @@ int apf_memory_remove(struct apf *a, uint64_t gpa, struct apf_error *e);
  * no memory: a balloon's, or what a guest reports as free. Nothing of it goes to the swap file.
  * What is pinned or held, and what is no whole block, is overwritten instead. Blocks; any thread.
  *
- * It is also the way out where content is gone: a page that the host has lost to a memory error,
- * pinned or not, and what its source cannot give, or the swap file not take. The VM goes on by
- * itself when nothing else keeps it paused.
+ * It is also the way out where content is gone: for a page that the host has lost to a memory
+ * error, pinned or not, for what its source cannot give, and for what the swap file cannot take.
+ * The VM goes on by itself when nothing else keeps it paused.
  *
  * -EFAULT: not all of it is RAM; -EBUSY: the VM is paused, and a source that does not answer, or
  * the swap file, has some of it in hand; -EINTR: the library is being closed; else what the kernel
@@ -346,8 +349,8 @@ struct apf_source;            /* below: the source */
 typedef uint64_t apf_read_id; /* of one read: never 0, and not the same again in 2^32 reads */
 
 /*
- * What the VMM is to read: bytes [offset, offset + len) of its source, to buf, which is the VMM's
- * alone until it answers, and not its to touch any more from then on.
+ * What the VMM is to read: bytes [offset, offset + len) of its source, into buf. buf is the VMM's
+ * alone until it answers; from then on it must not touch it.
  */
 struct apf_read_request {
 	size_t size; /* sizeof of it in the library: members are added at the end */
@@ -361,11 +364,11 @@ struct apf_read_request {
 /*
  * The VMM's callbacks are called without any lock, by a thread that waits for absent memory (a
  * vCPU's in apf_vcpu_run(), where all signals are blocked; one in apf_read or another call that
- * blocks), by the library's, or by the one in apf_close; several at once. While a callback runs
- * its thread does nothing else, and the library's serves all of the VM: one that has to wait has
- * other threads do that. It may call what is described here, apf_pause, apf_resume,
- * apf_trouble_get, apf_counters_get and apf_vcpu_kick; nothing that waits for memory, and it must
- * not touch guest memory by the VMM's view.
+ * blocks), by the library's, or by the one in apf_close; several at once. While a callback runs,
+ * its thread does nothing else, and the library's thread serves all of the VM: a callback that
+ * would have to wait leaves that to other threads. It may call what is described here, apf_pause,
+ * apf_resume, apf_trouble_get, apf_counters_get and apf_vcpu_kick; nothing that waits for memory,
+ * and it must not touch guest memory by the VMM's view.
  */
 struct apf_source_config {
 	size_t size;    /* sizeof: apf_source_config_init; what a smaller one has not is 0 */
@@ -382,9 +385,9 @@ struct apf_source_config {
 	/*
 	 * The read is not wanted any more: apf_resume reads anew what took longer than
 	 * source_timeout_ms, and apf_close and apf_stop end everything. It still has to be
-	 * answered, as buf is the VMM's until then; with what does not matter, and soon, as that
-	 * is waited for. Called once, after the call of read for it has returned; perhaps just
-	 * after it was answered. NULL: every read is answered soon in any case.
+	 * answered, as buf is the VMM's until then: any answer does, but soon, as the library waits
+	 * for it. Called once, after the call of read for it has returned; perhaps just after it
+	 * was answered. NULL: every read is answered soon in any case.
 	 */
 	void (*cancel)(void *ctx, apf_read_id id);
 	/* The last call: from apf_close, when nothing is outstanding any more. May be NULL. */
@@ -404,8 +407,8 @@ static inline void apf_source_config_init(struct apf_source_config *c)
 int apf_source_custom(struct apf *a, const struct apf_source_config *c, struct apf_source **ret,
 		      struct apf_error *e);
 /*
- * Puts it behind [gpa, gpa + bytes), from `offset` of the source on, as apf_source_add does, and
- * when; at any number of places. -ESHUTDOWN: after apf_close.
+ * Puts it behind [gpa, gpa + bytes), from `offset` of the source on, when apf_source_add may be
+ * called. A source may stand at any number of places. -ESHUTDOWN: after apf_close.
  */
 int apf_source_place(struct apf_source *s, uint64_t gpa, uint64_t bytes, uint64_t offset,
 		     struct apf_error *e);
@@ -417,9 +420,10 @@ int apf_source_free(struct apf_source *s);
 
 /*
  * The answers. Any thread, with any lock held, in a signal handler, too: they take no lock,
- * allocate nothing and do not wait. 0: it counts, and the library may have done with the read
- * before the call returns. -ESTALE: the read has been answered already, or there is no such read;
- * nothing has changed, but the buffer is not the VMM's. -ESHUTDOWN: apf_close has ended it all.
+ * allocate nothing and do not wait. 0: the answer counts, and the library may have finished the
+ * read before the call returns. -ESTALE: the read has been answered already, or there is no such
+ * read; nothing has changed, but the buffer is not the VMM's. -ESHUTDOWN: apf_close has ended it
+ * all.
  */
 /* All of the content is in buf. */
 int apf_read_done(struct apf_source *s, apf_read_id id);
@@ -433,12 +437,12 @@ int apf_read_zeroes(struct apf_source *s, apf_read_id id);
 int apf_read_failed(struct apf_source *s, apf_read_id id, int code, const char *why);
 
 /*
- * Bytes [offset, offset + len) of the source came along, and are copied to the blocks that
- * are wholly among them, would be read from there now, and are not being read: nothing is
- * overwritten, whatever the guest does meanwhile. They are in the guest then, or, where swap is
- * configured, in memory, to be taken away first if nobody touches them. It ends where
- * resident_max leaves no room. Does not pass `wrap`. data must not change during the call.
- * *ret_taken (may be NULL): bytes that were taken. Any thread, but not a signal handler, nor
+ * Offers bytes [offset, offset + len) of the source, which nobody has asked for. They are copied to
+ * the blocks that are wholly among them, would be read from there now, and are not being read:
+ * nothing is overwritten, whatever the guest does meanwhile. Such a block is visible to the guest
+ * then or, where swap is configured, in memory, and taken away first if nobody touches it. Copying
+ * ends where resident_max leaves no room. Does not pass `wrap`. data must not change during the
+ * call. *ret_taken (may be NULL): bytes that were taken. Any thread, but not a signal handler, nor
  * on_event; never waits for memory. -EDEADLK: called in a signal handler that has interrupted a
  * call of this library; -EINTR: after apf_stop; -ESHUTDOWN: after apf_close.
  */
@@ -448,15 +452,15 @@ int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, ui
 /* ---- more about memory ---- */
 
 /*
- * What the VMM's memslots are, where they are not simply all of RAM: a hole, whose accesses are
- * the VMM's, or a read-only memslot (KVM_MEM_READONLY), whose stores are. gpa and bytes:
+ * What the VMM's memslots are, where they are not simply all of RAM: a hole, whose accesses are the
+ * VMM's, or a read-only memslot (KVM_MEM_READONLY), whose stores are the VMM's. gpa and bytes:
  * multiples of 4096. The last call for an address counts. Any time after apf_open; any thread.
  * Without it (AUTO) the library asks KVM at each access that is handed out, which costs three
- * system calls. A read-only memslot must be told: KVM does not say which of its pages is absent,
- * so all of them are fetched when it is told (from apf_start on, this blocks) and stay; a touch
- * of an absent one that was not told pauses the VM. -EINVAL: not such a range; -ENOSPC, -ENOMEM:
- * too many of them, or resident_max leaves no room; -EBUSY: the VM is paused (above), and it counts
- * as told.
+ * system calls. The library must be told of a read-only memslot: KVM does not say which of its
+ * pages is absent, so all of them are fetched when it is told (from apf_start on, this blocks) and
+ * stay; a touch of an absent one that was not told pauses the VM. -EINVAL: not such a range;
+ * -ENOSPC, -ENOMEM: too many of them, or resident_max leaves no room; -EBUSY: the VM is paused
+ * (above), and it counts as told.
  */
 enum apf_slot {
 	APF_SLOT_AUTO = 0,
@@ -535,10 +539,11 @@ static inline void apf_wait_init(struct apf_wait *w)
 	w->timeout_ns = -1;
 }
 /*
- * The same for several ranges in their order, with an end to the waiting; wait NULL: none. Bytes
- * that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick stays for the next
- * apf_vcpu_run; or the library is being closed), -EFAULT, -EHWPOISON: the page of the first byte is
- * lost. So whoever goes on where a call has ended learns which page it is.
+ * The same for several ranges in their order, with a limit to the waiting (wait NULL: no limit).
+ * Returns the bytes that were copied; if there are none: 0, -ETIMEDOUT, -EINTR (kicked, the kick
+ * stays for the next apf_vcpu_run; or the library is being closed), -EFAULT, -EHWPOISON: the page
+ * of the first byte is lost. A caller that goes on where a call has ended thus learns which page it
+ * is.
  */
 int64_t apf_readv(struct apf *a, const struct apf_range *v, unsigned count,
 		  const struct apf_wait *wait);
@@ -558,18 +563,19 @@ int apf_sigbus(const void *info, void *context);
 /* Makes [gpa, gpa + len) present; it may be evicted again. Blocks. */
 int apf_populate(struct apf *a, uint64_t gpa, uint64_t len);
 /*
- * What somebody is likely to touch, in this order: it is read before anybody does, while nobody
- * waits for a read's turn and with half of queue_depth at most, and waits for its first touch,
- * which takes no read then; the counters prefetched_* tell how many came in time. Only what a
- * source stands behind. Returns at once; a later call replaces the list. Any thread, after
- * apf_start. v: gpa and len of each, copied; buf is not looked at. -EFAULT: not all of it is RAM.
+ * Names what somebody is likely to touch, in this order. It is read before that, while no other
+ * read waits for its turn and with half of queue_depth at most, and is kept for its first touch,
+ * which takes no read then; the counters prefetched_* tell how many blocks came in time. What no
+ * source stands behind is passed over. Returns at once; a later call replaces the list. Any thread,
+ * after apf_start. v: gpa and len of each, copied; buf is not looked at. -EFAULT: not all of it is
+ * RAM.
  */
 int apf_prefetch(struct apf *a, const struct apf_range *v, unsigned count);
 /*
- * After that list all else that a source stands behind, from now on. Returns at once. When all is
- * there the sources are closed, and the kernel serves that memory alone; what stands behind it
- * after that, with apf_source_add, is served as ever. With a swap file there is no such end, and
- * no more is read than there is room for. -EINVAL: before apf_start.
+ * After that list, reads all else that a source stands behind. Returns at once. When all is there
+ * the sources are closed, and the kernel serves that memory alone; what stands behind it after
+ * that, with apf_source_add, is served as ever. With a swap file there is no such end, and no more
+ * is read than there is room for. -EINVAL: before apf_start.
  */
 int apf_fill(struct apf *a);
 /*
@@ -609,9 +615,9 @@ int apf_evict(struct apf *a, uint64_t bytes, uint64_t *ret_resident, struct apf_
 int apf_resident_max_set(struct apf *a, uint64_t bytes, struct apf_error *e);
 
 /*
- * Where the content of guest memory is, for who copies it: a byte for each block of
- * [gpa, gpa + len), which are multiples of block_bytes. As it is at that moment; a VM that is
- * paused keeps it. -EFAULT: not all of it is RAM; -EINVAL: no such multiples.
+ * Where the content of guest memory is, for whoever copies it: a byte for each block of [gpa, gpa +
+ * len), which are multiples of block_bytes. As it is at that moment; a VM that is paused keeps it.
+ * -EFAULT: not all of it is RAM; -EINVAL: no such multiples.
  */
 #define APF_BLOCK_PRESENT 1u /* in host memory: to be read without waiting */
 #define APF_BLOCK_CHANGED 2u /* may differ from the source behind it */
