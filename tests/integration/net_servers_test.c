@@ -21,7 +21,7 @@ static void every_byte_is_right(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++)
+	for (unsigned i = 0; i < servers_count; i++)
 		for (unsigned k = 0; k < (servers[i].is_plain ? ARRAY_LEN(ways) : 1); k++) {
 			if (!site_start(&w, &servers[i], ways[k]))
 				continue;
@@ -44,7 +44,7 @@ static void shapes_and_wrappers(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++)
+	for (unsigned i = 0; i < servers_count; i++)
 		for (unsigned k = 0; k < (servers[i].is_plain ? ARRAY_LEN(runs) : 0); k++) {
 			if (!site_start(&w, &servers[i], APF_FAULTS_USER))
 				continue;
@@ -58,7 +58,7 @@ static void compressed(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		/* nbdkit has looked at the file's size. */
@@ -76,7 +76,7 @@ static void an_idle_source_wakes_nobody(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!servers[i].is_plain || !site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		hub_open(&h, site_uri(&w, "", ""));
@@ -99,7 +99,7 @@ static void gone_and_back(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		net_vm_open(&v);
@@ -124,7 +124,7 @@ static void hangs_and_goes_on(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		net_vm_open(&v);
@@ -149,7 +149,7 @@ static void closing_while_it_hangs(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		net_vm_open(&v);
@@ -222,7 +222,7 @@ static void a_name_that_vanishes(void **state)
 	int fd;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!servers[i].by_tcp || servers[i].is_tls ||
 		    !site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
@@ -261,7 +261,7 @@ static void certificates_that_are_wrong(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		net_refused(site_uri_at(&w, "", SITE_ADDR, "", &w.s), -EIO, w.server->of_another);
@@ -302,7 +302,7 @@ static void a_certificate_that_expires(void **state)
 	struct site w;
 
 	(void)state;
-	for (unsigned i = 0; i < ARRAY_LEN(servers); i++) {
+	for (unsigned i = 0; i < servers_count; i++) {
 		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
 			continue;
 		net_vm_open(&v);
