@@ -344,6 +344,16 @@ class PagerTest(PagerCase):
         self.assertEqual((s["read_errors"], s["why"]), (3, None))
         self.assertEqual((s["pid"], s["protocol"]), (p.process.pid, 1))
 
+    def test_the_longest_wait_stays(self):
+        """That of the first touch, whose read fails, is no less than the pause after that; those
+        that come later are shorter."""
+        self.pager(f"fault+file:{self.image}?fault-error-at=1")
+        self.check("threads=1", "order=even")
+        s = self.status()
+        self.assertEqual(s["read_errors"], 1)
+        self.assertGreaterEqual(s["wait_max_ns"], 100e6)
+        self.assertGreater(s["wait_max_ns"], s["wait_p50_ns"])
+
     def test_what_a_pager_does_not_do_is_refused(self):
         self.pager()
         for request in ("pause", "resume", "evict 0", "limit 0"):

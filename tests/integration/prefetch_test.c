@@ -120,6 +120,29 @@ static void what_a_list_names_takes_no_read(void **state)
 	end(&v, &m, image);
 }
 
+/* A range takes the blocks that it touches, wherever in them it begins and ends. */
+static void a_range_of_parts_of_blocks(void **state)
+{
+	const struct apf_range list[] = {
+		{.gpa = FIRST, .len = PAGE},                      /* one block, and not the next */
+		{.gpa = FIRST + 4 * PAGE + PAGE / 2, .len = PAGE}, /* halves of two */
+		{.gpa = FIRST + 8 * PAGE + 1, .len = PAGE - 1},    /* one but for its first byte */
+		{.gpa = FIRST + 12 * PAGE - 1, .len = 2},          /* a byte of each of two */
+	};
+	struct apf_memory m;
+	struct vm v;
+	int image = begin(&v, &m);
+
+	(void)state;
+	assert_int_equal(apf_prefetch(v.apf, list, 4), 0);
+	wait_until(&v, APF_COUNTER_ID_prefetched, 6);
+	wait_until(&v, APF_COUNTER_ID_read_bytes, 6 * PAGE);
+	assert_int_equal(counter(&v, APF_COUNTER_ID_prefetched), 6);
+	assert_int_equal(apf_prefetch(v.apf, NULL, 0), 0);
+	assert_int_equal(counter(&v, APF_COUNTER_ID_read_bytes), 6 * PAGE);
+	end(&v, &m, image);
+}
+
 static void no_list_of_what_is_no_ram(void **state)
 {
 	struct apf_range bad[] = {
@@ -246,6 +269,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_a_list_names_takes_no_read),
+		cmocka_unit_test(a_range_of_parts_of_blocks),
 		cmocka_unit_test(no_list_of_what_is_no_ram),
 		cmocka_unit_test(a_filled_vm_has_neither_source_nor_userfaultfd),
 		cmocka_unit_test(what_was_discarded_keeps_userfaultfd),

@@ -135,7 +135,7 @@ static void devices(void **state)
 		.guest_memory_bytes = 400 * MIB, .guest_free_bytes = 200 * MIB,
 		.guest_available_bytes = 300 * MIB, .guest_cache_bytes = 50 * MIB,
 		.guest_stats_age_ns = 2 * NS_PER_MS};
-	static const struct balloon_stats untold = {.balloon_refused = 3};
+	static const struct balloon_stats untold = {.balloon_bytes = 8192, .balloon_refused = 3};
 	static const struct vsock_stats v = {1, 20, 3, 4};
 	char *out = NULL;
 	size_t len;
@@ -151,7 +151,7 @@ static void devices(void **state)
 			    "          discarded 40 MiB, reported free 100 MiB\n"
 			    "guest     has 400 MiB: free 200 MiB, available 300 MiB,\n"
 			    "          files 50 MiB; as of 2.00 ms ago\n"
-			    "balloon   0 bytes of 0 bytes;\n"
+			    "balloon   8 KiB of 0 bytes;\n"
 			    "          discarded 0 bytes, reported free 0 bytes;\n"
 			    "          3 pages were no memory, or could not be discarded\n"
 			    "vsock     1 open, 20 ever; 3 refused, 4 reset\n");

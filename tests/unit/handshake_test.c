@@ -135,6 +135,54 @@ static void vector(void **state)
 	assert_int_equal(handshake_fits(&h, 4ull << 30, &e), 0);
 }
 
+/* The last page of user memory, and the last bytes that an offset can name. */
+static void the_highest_there_are(void **state)
+{
+	struct handshake h;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(parse("[{\"base_host_virt_addr\":72057594037923840,\"size\":4096,"
+			       "\"offset\":9223372036854771711}]", &h, &e), 0);
+	assert_true(h.regions[0].hva + h.regions[0].bytes == 1ull << 56);
+	assert_true(h.regions[0].offset + h.regions[0].bytes == INT64_MAX);
+	refused("[{\"base_host_virt_addr\":72057594037923840,\"size\":8192,\"offset\":0}]",
+		"beyond");
+	refused("[{\"base_host_virt_addr\":72057594037927936,\"size\":4096,\"offset\":0}]",
+		"beyond");
+	refused("[{\"base_host_virt_addr\":4096,\"size\":4096,"
+		"\"offset\":9223372036854771712}]", "beyond");
+}
+
+/* So many regions, one behind the other. */
+static int parse_many(unsigned count, struct handshake *h, struct err *e)
+{
+	static char text[(HANDSHAKE_REGIONS_MAX + 1) * 80];
+	size_t len = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len,
+					"%s{\"base_host_virt_addr\":%u,\"size\":4096,"
+					"\"offset\":%u}", i ? "," : "[",
+					(i + 1) * 4096, i * 4096);
+	assert_true(len + 2 < sizeof(text));
+	memcpy(text + len, "]", 2);
+	return parse(text, h, e);
+}
+
+static void as_many_regions_as_there_may_be(void **state)
+{
+	struct handshake h;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(parse_many(HANDSHAKE_REGIONS_MAX, &h, &e), 0);
+	assert_int_equal(h.count, 64);
+	assert_int_equal(h.regions[63].offset, 63 * 4096);
+	assert_int_equal(parse_many(HANDSHAKE_REGIONS_MAX + 1, &h, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "more than 64 regions"));
+}
+
 static int count_rules(void *ctx, const struct rule *r, struct err *e)
 {
 	unsigned *n = ctx;
@@ -168,12 +216,37 @@ static void rules(void **state)
 	assert_non_null(strstr(e.text, "something follows"));
 }
 
+static void rule_refused(const char *text, const char *says)
+{
+	struct rule r;
+	struct err e = {0};
+
+	assert_int_equal(rule_parse(text, strlen(text), &r, &e), -EINVAL);
+	if (!strstr(e.text, says))
+		fail_msg("%s: %s", text, e.text);
+}
+
+static void no_rules(void **state)
+{
+	(void)state;
+	rule_refused("{\"listen\": \"a\", \"source\": \"b\", \"listen\": \"a\"}",
+		     "'listen' stands twice");
+	rule_refused("{\"source\": \"b\", \"source\": \"b\", \"listen\": \"a\"}",
+		     "'source' stands twice");
+	rule_refused("{\"listen\": \"a\"}", "needs listen and source");
+	rule_refused("{\"source\": \"a\"}", "needs listen and source");
+	rule_refused("{\"listen\": \"a\", \"sauce\": \"b\"}", "no member 'sauce'");
+	rule_refused("[]", "a rule is an object");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_versions), cmocka_unit_test(in_pieces),
 		cmocka_unit_test(nonsense),     cmocka_unit_test(vector),
-		cmocka_unit_test(rules),
+		cmocka_unit_test(rules),        cmocka_unit_test(the_highest_there_are),
+		cmocka_unit_test(no_rules),
+		cmocka_unit_test(as_many_regions_as_there_may_be),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

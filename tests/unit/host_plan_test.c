@@ -182,6 +182,34 @@ static void a_second_list_replaces_the_first(void **state)
 	rig_close(x);
 }
 
+/* While the VM is paused for a read that fails, nothing is read for nobody. */
+static void nothing_is_read_ahead_in_trouble(void **state)
+{
+	static const struct hst_run runs[] = {{20, 3}};
+	struct rig *x = open_depth(RIG_LATER);
+	struct hst_waiter w;
+
+	(void)state;
+	x->h.cfg.retries_max = 0;
+	assert_false(ensure(x, 1, &w));
+	rig_answer(x, 0, -EIO);
+	assert_int_equal(x->h.troubled, 1);
+	hst_plan(&x->h, runs, 1);
+	for (unsigned i = 0; i < 5; i++) {
+		serve(x);
+		rig_after(x, 10 * MS);
+	}
+	assert_int_equal(x->src.count, 0);
+	assert_int_equal(stats(x).prefetched, 0);
+	hst_resume(&x->h);
+	rig_bring(x, 1);
+	assert_int_equal(x->h.troubled, 0);
+	rig_after(x, 10 * MS);
+	serve(x);
+	assert_int_equal(stats(x).prefetched, 3);
+	rig_close(x);
+}
+
 /* ---- the rest, and the end of the source ---- */
 
 static bool let_go(struct rig *x)
@@ -215,6 +243,38 @@ static void all_comes_and_the_source_is_let_go_of(void **state)
 	assert_int_equal(x->counts[RIG_READ], RIG_PAGES);
 	assert_null(fetch_backing(&x->h, 7));
 	assert_int_equal(hst_next_timer_ns(&x->h), NS_NEVER);
+	rig_close(x);
+}
+
+/* Each source is read to its end, and what none stands behind is left out. */
+static void all_of_each_source_comes(void **state)
+{
+	static const struct {
+		uint64_t page, pages;
+	} parts[] = {{5, 3}, {8, 1}, {30, 4}};
+	struct rig *x = open_depth(RIG_AT_ONCE);
+
+	(void)state;
+	ram_drop_backings(&x->h.ram);
+	for (unsigned i = 0; i < ARRAY_LEN(parts); i++)
+		assert_int_equal(ram_add_backing(&x->h.ram,
+						 (gpa_t){RIG_GPA + parts[i].page * PAGE_BYTES},
+						 parts[i].pages * PAGE_BYTES, &x->src.src,
+						 parts[i].page * PAGE_BYTES, PAGE_BYTES),
+				 RAM_ADDED);
+	hst_fill(&x->h);
+	for (unsigned i = 0; i < 3; i++) {
+		serve(x);
+		rig_after(x, 10 * MS);
+	}
+	assert_true(let_go(x));
+	assert_int_equal(x->counts[RIG_READ], 8);
+	for (unsigned i = 0; i < ARRAY_LEN(parts); i++)
+		for (uint64_t page = 0; page < parts[i].pages; page++)
+			assert_true(rig_present(x, parts[i].page + page));
+	assert_int_equal(rig_kind(x, 4), BLOCK_ABSENT);
+	assert_int_equal(rig_kind(x, 9), BLOCK_ABSENT);
+	assert_int_equal(rig_kind(x, 34), BLOCK_ABSENT);
 	rig_close(x);
 }
 
@@ -296,7 +356,9 @@ int main(void)
 		cmocka_unit_test(what_fails_is_left_to_who_touches_it),
 		cmocka_unit_test(what_is_there_or_is_no_ram_is_passed_over),
 		cmocka_unit_test(a_second_list_replaces_the_first),
+		cmocka_unit_test(nothing_is_read_ahead_in_trouble),
 		cmocka_unit_test(all_comes_and_the_source_is_let_go_of),
+		cmocka_unit_test(all_of_each_source_comes),
 		cmocka_unit_test(a_source_that_fails_is_asked_again_and_not_at_once),
 		cmocka_unit_test(nothing_is_let_go_of_while_a_fetch_is_under_way),
 		cmocka_unit_test(with_a_limit_only_what_there_is_room_for_comes),

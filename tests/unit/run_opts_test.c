@@ -196,6 +196,24 @@ static void networks(void **state)
 	assert_true(n[3].host && n[3].forwards[0].udp);
 }
 
+/* As many ports as the text of the option says, and not one more. */
+static void as_many_forwards_as_there_may_be(void **state)
+{
+	char text[RUN_NET_BYTES] = "user";
+	size_t len = strlen(text);
+
+	(void)state;
+	for (unsigned i = 1; i <= NET_USER_FORWARDS_MAX + 1; i++) {
+		len += (size_t)snprintf(text + len, sizeof(text) - len, ",fwd=tcp:%u:1", i);
+		assert_true(len < sizeof(text));
+		if (i == NET_USER_FORWARDS_MAX) {
+			assert_int_equal(RUN(W("--net"), text), CLI_OK);
+			assert_int_equal(seen.machine.nets[0].forwards_count, 16);
+		}
+	}
+	expect_usage((char *const[]){W("--net"), text, NULL});
+}
+
 static void no_networks(void **state)
 {
 	static char words[][80] = {
@@ -321,6 +339,7 @@ int main(void)
 		cmocka_unit_test(ways),
 		cmocka_unit_test(rates),
 		cmocka_unit_test(networks),
+		cmocka_unit_test(as_many_forwards_as_there_may_be),
 		cmocka_unit_test(no_networks),
 		cmocka_unit_test(balloons),
 		cmocka_unit_test(sockets),

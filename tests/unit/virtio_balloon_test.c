@@ -329,6 +329,36 @@ static void put_stat(struct fixture *f, unsigned i, uint16_t tag, uint64_t value
 	vx_put(&f->x, VX_DATA + STATS_BYTES * i + 2, &value, 8);
 }
 
+/* Each tag of the driver's is told under its own name, and the device counts what it gave back. */
+static void each_statistic_has_its_place(void **state)
+{
+	struct device_stats d;
+	struct balloon_stats s;
+	struct fixture f;
+
+	(void)state;
+	init(&f, 0);
+	bring_up(&f, F_ALL, STATS);
+	for (unsigned tag = 0; tag < 8; tag++)
+		put_stat(&f, tag, (uint16_t)tag, 100 + tag);
+	vx_desc(&f.x, 0, VX_DATA, 8 * STATS_BYTES, 0, 0);
+	vx_offer(&f.x, 0);
+	work(&f, STATS);
+	virtio_balloon_stats_get(&f.b, &s);
+	assert_int_equal(s.guest_swap_in_bytes, 100);
+	assert_int_equal(s.guest_swap_out_bytes, 101);
+	assert_int_equal(s.guest_major_faults, 102);
+	assert_int_equal(s.guest_minor_faults, 103);
+	assert_int_equal(s.guest_free_bytes, 104);
+	assert_int_equal(s.guest_memory_bytes, 105);
+	assert_int_equal(s.guest_available_bytes, 106);
+	assert_int_equal(s.guest_cache_bytes, 107);
+	virtio_balloon_device_stats(&f.b, &d);
+	assert_int_equal(d.requests, 1);
+	assert_int_equal(d.written_bytes, 0);
+	fini(&f);
+}
+
 static void statistics(void **state)
 {
 	struct balloon_stats s;
@@ -398,6 +428,16 @@ static void reset_with_statistics(void **state)
 			;
 		assert_int_equal(vx_used_idx(&f.x), 0);
 	}
+	/* Nor is a head that the next queue has, too, its driver's. */
+	bring_up(&f, F_ALL, STATS);
+	vx_desc(&f.x, 1, VX_DATA, STATS_BYTES, 0, 0);
+	vx_offer(&f.x, 1);
+	work(&f, STATS);
+	bring_up(&f, F_ALL, STATS);
+	virtio_balloon_refresh(&f.b, 0);
+	while (virtio_mmio_work(&f.b.mmio))
+		;
+	assert_int_equal(vx_used_idx(&f.x), 0);
 	fini(&f);
 }
 
@@ -460,6 +500,7 @@ int main(void)
 		cmocka_unit_test(reports),
 		cmocka_unit_test(poison),
 		cmocka_unit_test(config),
+		cmocka_unit_test(each_statistic_has_its_place),
 		cmocka_unit_test(statistics),
 		cmocka_unit_test(reset_with_statistics),
 		cmocka_unit_test(comes_back),

@@ -175,6 +175,53 @@ static void odd_ranges_are_refused(void **state)
 	free(bytes);
 }
 
+/* RAM of 64 GiB ends there, behind the hole below 4 GiB. */
+static void the_highest_page_is_noted_and_taken(void **state)
+{
+	struct work_recorder *r;
+	unsigned char *bytes;
+	struct work_set s;
+	struct err e;
+	size_t len;
+
+	(void)state;
+	assert_int_equal(work_recorder_new(MEMORY, PAGE, 1000, &r, &e), 0);
+	touch(r, 10, (68ull << 30) - 1);
+	touch(r, 10, 68ull << 30);
+	bytes = written(r, &len);
+	work_recorder_free(r);
+	assert_int_equal(work_set_take(&s, bytes, len, MEMORY, &e), 0);
+	assert_int_equal(s.count, 1);
+	assert_int_equal(s.ranges[0].gpa, (68ull << 30) - PAGE);
+	assert_int_equal(s.ranges[0].len, PAGE);
+	work_set_free(&s);
+	free(bytes);
+}
+
+/* As many ranges as a file may have. What is beyond is not noted, what joins the last one is. */
+static void a_full_set(void **state)
+{
+	struct work_recorder *r;
+	unsigned char *bytes;
+	struct work_set s;
+	struct err e;
+	size_t len;
+
+	(void)state;
+	assert_int_equal(work_recorder_new(MEMORY, PAGE, 1000, &r, &e), 0);
+	for (uint64_t i = 0; i <= WORK_SET_RANGES_MAX; i++)
+		touch(r, 10, 2 * i * PAGE);
+	touch(r, 10, (2ull * WORK_SET_RANGES_MAX - 1) * PAGE);
+	bytes = written(r, &len);
+	work_recorder_free(r);
+	assert_int_equal(work_set_take(&s, bytes, len, MEMORY, &e), 0);
+	assert_int_equal(s.count, WORK_SET_RANGES_MAX);
+	assert_int_equal(s.ranges[s.count - 1].gpa, 2ull * (WORK_SET_RANGES_MAX - 1) * PAGE);
+	assert_int_equal(s.ranges[s.count - 1].len, 2 * PAGE);
+	work_set_free(&s);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -183,6 +230,8 @@ int main(void)
 		cmocka_unit_test(nothing_was_touched),
 		cmocka_unit_test(what_is_cut_or_changed_is_refused),
 		cmocka_unit_test(odd_ranges_are_refused),
+		cmocka_unit_test(the_highest_page_is_noted_and_taken),
+		cmocka_unit_test(a_full_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

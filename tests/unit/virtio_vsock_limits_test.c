@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm/virtio/vsock_mux.c where it is at its limits: a buffer that is full to the last byte, the
+ * last port, who waits for ever unless a deadline ends it, and what is counted then. Deadlines are
+ * put into the past, so that no test waits for one.
+ */
+#include "virtio_vsock_fixture.h"
+
+/* Half a minute that has passed for connection 0. */
+static void let_expire(struct fixture *f)
+{
+	struct vsock_connection *c = &f->s.mux.connections[0];
+
+	assert_true(c->deadline_ns != NS_NEVER);
+	c->deadline_ns = 1;
+	virtio_vsock_look(&f->s, 0);
+}
+
+static uint32_t waits(const struct fixture *f)
+{
+	return f->s.mux.connections[0].received - f->s.mux.connections[0].forwarded;
+}
+
+/* As much as the guest was told it may send, while the host's program reads nothing. */
+static void fill(struct fixture *f, uint32_t port)
+{
+	static const unsigned char page[4000];
+
+	for (uint32_t n; (n = VSOCK_BUFFER_BYTES - waits(f)) > 0;) {
+		send_data(f, GUEST_PORT, port, page, n < sizeof(page) ? n : sizeof(page));
+		while (hear(f))
+			assert_int_equal(f->h.op, VSOCK_CREDIT_UPDATE);
+	}
+}
+
+/* The room that was promised is to be had to the last byte, and not one more. */
+static void full_to_the_last_byte(void **state)
+{
+	struct vsock_stats s;
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	fill(&f, port);
+	assert_int_equal(waits(&f), VSOCK_BUFFER_BYTES);
+	virtio_vsock_stats_get(&f.s, &s);
+	assert_int_equal(s.vsock_resets, 0);
+	assert_int_equal(s.vsock_connections, 1);
+	send_data(&f, GUEST_PORT, port, "x", 1);
+	expect(&f, VSOCK_RST, GUEST_PORT, port);
+	virtio_vsock_stats_get(&f.s, &s);
+	assert_int_equal(s.vsock_resets, 1);
+	assert_int_equal(s.vsock_connections, 0);
+	close(fd);
+	fini(&f);
+}
+
+/* The guest has closed; the program that was to read the rest never does. */
+static void guest_closed_and_nobody_reads(void **state)
+{
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	fill(&f, port);
+	say(&f, VSOCK_SHUTDOWN, GUEST_PORT, port, VSOCK_NO_SEND);
+	assert_true(f.s.mux.connections[0].deadline_ns == NS_NEVER); /* it may still hear */
+	say(&f, VSOCK_SHUTDOWN, GUEST_PORT, port, VSOCK_NO_RECEIVE);
+	expect_nothing(&f);
+	let_expire(&f);
+	expect(&f, VSOCK_RST, GUEST_PORT, port);
+	assert_int_equal(f.s.mux.count.open, 0);
+	close(fd);
+	fini(&f);
+}
+
+/* The program has gone, and the guest never answers to that. */
+static void host_gone_and_guest_silent(void **state)
+{
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	close(fd);
+	expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+	expect_nothing(&f);
+	let_expire(&f);
+	expect(&f, VSOCK_RST, GUEST_PORT, port);
+	assert_int_equal(f.s.mux.count.open, 0);
+	assert_int_equal(f.s.mux.count.refused, 0);
+	fini(&f);
+}
+
+/* A request that the guest never answers is refused, and so is a greeting that never ends. */
+static void nobody_answers(void **state)
+{
+	struct vsock_stats s;
+	struct fixture f;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 1024\n");
+	expect(&f, VSOCK_REQUEST, GUEST_PORT, 0x40000000);
+	let_expire(&f);
+	expect(&f, VSOCK_RST, GUEST_PORT, 0x40000000);
+	expect_end(fd);
+	close(fd);
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 10");
+	expect_nothing(&f);
+	let_expire(&f);
+	expect_nothing(&f);
+	expect_gone(fd);
+	close(fd);
+	virtio_vsock_stats_get(&f.s, &s);
+	assert_int_equal(s.vsock_refused, 2);
+	assert_int_equal(s.vsock_opened, 0);
+	assert_int_equal(s.vsock_resets, 0);
+	assert_int_equal(s.vsock_connections, 0);
+	fini(&f);
+}
+
+/* Behind the last port of ours comes the first, and one that is in use is passed over. */
+static void ports_begin_again(void **state)
+{
+	struct fixture f;
+	uint32_t port;
+	int fds[3];
+
+	(void)state;
+	init(&f, BUFFERS);
+	fds[0] = open_from_host(&f, &port);
+	assert_int_equal(port, 0x40000000);
+	f.s.mux.next_port = 0x7fffffff;
+	fds[1] = open_from_host(&f, &port);
+	assert_int_equal(port, 0x7fffffff);
+	fds[2] = open_from_host(&f, &port);
+	assert_int_equal(port, 0x40000001);
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
+		close(fds[i]);
+	fini(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(full_to_the_last_byte),
+		cmocka_unit_test(guest_closed_and_nobody_reads),
+		cmocka_unit_test(host_gone_and_guest_silent),
+		cmocka_unit_test(nobody_answers),
+		cmocka_unit_test(ports_begin_again),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
