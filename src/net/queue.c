@@ -4,7 +4,7 @@
  * themselves, others joined with their neighbours of the same turn, large ones cut; and what
  * becomes of them. What nobody waits for leaves half of the requests, and of the bytes on their
  * way, to whoever comes. The loop's thread's, but for the pool.
- * Tests: tests/integration/net_{servers,nbd,http}_test.c.
+ * Tests: tests/unit/net_queue_test.c, tests/integration/net_{servers,nbd,http}_test.c.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -69,6 +69,9 @@ class TreeTest(unittest.TestCase):
             if not readme.exists():
                 readme.write_text("\n".join(["x", *(f"`{name}/`" for name in room)]) + "\n",
                                   encoding="utf-8")
+            if path.suffix in (".c", ".h"):
+                with readme.open("a", encoding="utf-8") as out:
+                    out.write(f"`{path.stem}`\n")
 
     def tidy(self):
         done = subprocess.run([SOURCE / "tools/tidy", "--root", self.root], capture_output=True,
@@ -127,9 +130,17 @@ class Lines(TreeTest):
 
     def test_readme(self):
         self.write("src/engine/a.c", SPDX)
-        self.fires("src/engine/README.md", "x\n" * 41, "41 lines")
+        self.fires("src/engine/README.md", "x\n" * 40 + "`a.c`\n", "41 lines")
         (self.root / "src/engine/README.md").unlink()
         self.assertIn("src/engine/README.md:1: missing", self.tidy()[0])
+
+    def test_file_without_a_word(self):
+        self.write("src/engine/a.c", SPDX)
+        for text in ("`a.c` what it is", "`a` and more", "`a*`", "`../engine/a.c` `b`"):
+            self.write("src/engine/README.md", text + "\n")
+            self.assertEqual(self.tidy(), [], text)
+        for text in ("a.c", "`b`", "`ab` `ba`", "`*`"):
+            self.fires("src/engine/README.md", text + "\n", ":1: a.c is not named")
 
 
 class Code(TreeTest):
@@ -230,7 +241,7 @@ class Includes(TreeTest):
 
     def test_rooms(self):
         readme = self.root / "src/vmm/README.md"
-        readme.write_text("`boot/` `disk/` `memory/`\n", encoding="utf-8")
+        readme.write_text("`boot/` `disk/` `memory/` `vmm`\n", encoding="utf-8")
         for room in ("boot", "disk", "memory"):
             self.write(f"src/vmm/{room}/{room}.h", SPDX)
         self.write("src/vmm/boot/a.c", SPDX + '#include "vmm/memory/memory.h"\n')
@@ -242,13 +253,14 @@ class Includes(TreeTest):
                    ":2: vmm/boot includes vmm/vmm.h")
         self.fires("src/vmm/boot/a.c", SPDX + '#include "cli/cli.h"\n', ":2: vmm includes cli")
         (self.root / "src/vmm/boot/a.c").unlink()
-        readme.write_text("`boot/` `disk/` `memory/` `new/`\n", encoding="utf-8")
+        readme.write_text("`vmm` `boot/` `boot.h` `disk/` `disk.h` `memory/` `memory.h` `new/`\n",
+                          encoding="utf-8")
         self.fires("src/vmm/new/a.c", SPDX + '#include "vmm/disk/disk.h"\n',
                    ":2: room vmm/new is unknown")
 
     def test_room_without_a_word(self):
         self.write("src/vmm/boot/a.c", SPDX)
-        (self.root / "src/vmm/README.md").write_text("x\n", encoding="utf-8")
+        (self.root / "src/vmm/README.md").write_text("`a` `vmm`\n", encoding="utf-8")
         self.assertEqual(self.tidy(), ["src/vmm/README.md:1: `boot/` is missing, "
                                        "a folder says what its rooms are"])
 
