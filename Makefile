@@ -132,7 +132,7 @@ bench: ## the benchmarks of bench/, with the promises they assert
 bench-qemu: ## --net user beside QEMU's user network, in one lab: minutes
 	@tools/setup qemu
 	$(call compile,$(BUILD),)
-	@bench/qemu_net --check $(ARGS) $(BUILD)
+	@bench/qemu_net.py --check $(ARGS) $(BUILD)
 
 kvm-unit-tests: ## kernels of that suite, of the folder DIR
 	$(call compile,$(BUILD),)

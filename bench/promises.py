@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures what docs/numbers.md promises of `asyncpf demo`, and fails when one is broken.
 
-usage: promises PATH_OF_ASYNCPF [--rounds N] [--only WORD] [--markdown]
+usage: bench/promises.py PATH_OF_ASYNCPF [--rounds N] [--only WORD] [--markdown]
 
 Each promise is a ratio within one run of the demo, so that a slow or noisy machine is
 slow for both sides; the median of N rounds (default 5) counts. Absolute times are never

@@ -8,7 +8,7 @@ turns. It is judged by the CPU time that both take; by the clock as well, unless
 than a tenth of the machine meanwhile: the tool has a thread more than it says, and gets more of a
 busy machine for it. --frames shows what a random 4 KiB costs by frame size.
 
-usage: bench/image [--check] [--mib N] [--rounds N] [--threads N] [--frames] [FILE] ASYNCPF
+usage: bench/image.py [--check] [--mib N] [--rounds N] [--threads N] [--frames] [FILE] ASYNCPF
 """
 import argparse
 import os

@@ -14,7 +14,7 @@ costs tens of microseconds and a byte that is copied next to nothing. It therefo
 exits, interrupts, wake-ups and system calls a packet costs; it tells nothing of any hardware's
 throughput.
 
-usage: bench/qemu_net [--check] [--rounds N] [--seconds S] BUILD_FOLDER
+usage: bench/qemu_net.py [--check] [--rounds N] [--seconds S] BUILD_FOLDER
 """
 import argparse
 import os
@@ -149,7 +149,7 @@ def run(o):
                 _, who, kind, *figures = line.split()
                 found.setdefault((who, int(kind)), []).append(tuple(map(float, figures)))
     if lab.returncode != 0:
-        sys.exit(f"bench/qemu_net: the lab ended with exit code {lab.returncode}")
+        sys.exit(f"bench/qemu_net.py: the lab ended with exit code {lab.returncode}")
     return found
 
 

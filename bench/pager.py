@@ -9,7 +9,7 @@ times; beside buffers with a stated limit, at most 1 MiB of memory for each of 6
 touch at random get from a file is shown as well, and not promised: there each page costs both
 handlers the same system calls.
 
-usage: bench/pager [--check] [--rounds N] ASYNCPF PLAIN_PAGER STANDIN_VMM
+usage: bench/pager.py [--check] [--rounds N] ASYNCPF PLAIN_PAGER STANDIN_VMM
 """
 import argparse
 import os
@@ -32,7 +32,7 @@ class Handler:
         self.process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
         while not socket.exists():
             if self.process.poll() is not None:
-                sys.exit(f"bench/pager: it ended: {words}")
+                sys.exit(f"bench/pager.py: it ended: {words}")
             time.sleep(0.01)
 
     def rss_kib(self):
@@ -55,7 +55,7 @@ def come(standin, handler, image, vms, settings):
                for _ in range(vms)]
     for vm in all_vms:
         if vm.stdout.readline() != "ready\n":
-            sys.exit("bench/pager: a VM did not begin: " + vm.stdout.read())
+            sys.exit("bench/pager.py: a VM did not begin: " + vm.stdout.read())
     return all_vms
 
 
@@ -68,7 +68,7 @@ def go(vms):
     for vm in vms:
         said = vm.stdout.read()
         if vm.wait() != 0:
-            sys.exit("bench/pager: a VM failed: " + said)
+            sys.exit("bench/pager.py: a VM failed: " + said)
         pages += int(re.search(r"touched (\d+)", said).group(1))
     return pages / (time.monotonic() - start), pages
 
