@@ -11,6 +11,8 @@ import tempfile
 import threading
 import unittest
 
+import foreground
+
 LIMIT_S = 60  # for one call of the command, on a slow and busy machine
 VERBS = {"status": (), "events": (), "pause": (), "resume": (), "evict": ("--all",),
          "resize": ("--no-limit",), "balloon": ("--to", "64M"), "stop": ()}
@@ -136,6 +138,7 @@ class Vm:
 
 
 def main():
+    foreground.restore()
     run = unittest.main(module="__main__", argv=sys.argv[:1], exit=False)
     for case, reason in run.result.skipped:
         print(f"SKIP: {case.id().rsplit('.', 1)[1]}: {reason}")

@@ -16,6 +16,8 @@ import tempfile
 import time
 import unittest
 
+import foreground
+
 LIMIT_S = 30  # for one call of the command, on a slow and busy machine
 STOP_S = 3    # promised: from the signal to the end
 PAGE = 4096
@@ -179,8 +181,7 @@ class DemoTest(unittest.TestCase):
 
 def main():
     """Runs the tests of the calling module; 77 if every one of them was skipped."""
-    # A job in the background may have been started with SIGINT ignored; the demo must not.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    foreground.restore()
     run = unittest.main(module="__main__", argv=sys.argv[:1], exit=False)
     for case, reason in run.result.skipped:
         print(f"SKIP: {case.id().rsplit('.', 1)[1]}: {reason}")

@@ -17,6 +17,8 @@ import tempfile
 import threading
 import unittest
 
+import foreground
+
 ASYNCPF, KERNEL = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:3])
 LIMIT_S = 60
 KIB, MIB = 1 << 10, 1 << 20
@@ -351,8 +353,7 @@ class Limits(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    # A shell has what it puts into the background ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    foreground.restore()
     if not works_here():
         print("SKIP: this host cannot serve guests itself")
         sys.exit(77)

@@ -11,6 +11,8 @@ import sys
 import tempfile
 import unittest
 
+import foreground
+
 LIMIT_S = 60  # for one run, on a slow and busy machine
 
 
@@ -85,4 +87,5 @@ def main():
     if not has_kvm():
         print("SKIP: /dev/kvm may not be used")
         sys.exit(77)
+    foreground.restore()
     unittest.main(argv=sys.argv[:1])
