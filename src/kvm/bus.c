@@ -8,6 +8,7 @@
 
 #include "kvm/bus.h"
 #include "kvm/kvm_uapi.h"
+#include "kvm/pass_on.h"
 
 static struct {
 	pthread_mutex_t lock;
@@ -25,24 +26,14 @@ static _Thread_local struct {
 
 static void on_sigbus(int sig, siginfo_t *si, void *ctx)
 {
-	const struct sigaction *before = &process.before;
-
 	if (catching.on && si->si_code == BUS_MCEERR_AR) {
 		catching.on = 0;
 		catching.fault = *si;
 		/* The mask is as it was (SA_NODEFER, no sa_mask). */
 		_longjmp(catching.env, 1);
 	}
-	if (process.other(si, ctx))
-		return;
-	if (before->sa_flags & SA_SIGINFO) {
-		before->sa_sigaction(sig, si, ctx);
-	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
-		before->sa_handler(sig);
-	} else if (before->sa_handler == SIG_DFL || si->si_code > 0) {
-		(void)signal(sig, SIG_DFL);
-		(void)raise(sig);
-	}
+	if (!process.other(si, ctx))
+		kvmp_signal_pass_on(sig, si, ctx, &process.before);
 }
 
 bool kvmp_bus_is_ours(void)

@@ -74,26 +74,11 @@ static void write_manifest(const char *path, const unsigned char *content, size_
 	zst_hasher_close(h);
 }
 
-struct reading {
-	struct vm v;
-	unsigned char got[VM_DATA_BYTES];
-	int rc;
-	pthread_t thread;
-};
-
-static void *read_all(void *arg)
-{
-	struct reading *r = arg;
-
-	r->rc = apf_read(r->v.apf, VM_DATA, r->got, sizeof(r->got));
-	return NULL;
-}
-
 static void other_content_than_known_pauses(void **state)
 {
 	char folder[] = "/var/tmp/asyncpf-cache-XXXXXX", image[80], manifest[80], uri[400];
 	static unsigned char content[VM_DATA_BYTES];
-	static struct reading r;
+	static struct vm_reading r;
 	struct apf_counters c;
 	struct apf_error e;
 	int fd;
@@ -113,7 +98,7 @@ static void other_content_than_known_pauses(void **state)
 	snprintf(uri, sizeof(uri), "cache+file:%s?cache-dir=%s&cache-size=16M&cache-manifest=%s",
 		 image, folder, manifest);
 	vm_start(&r.v, uri);
-	assert_int_equal(pthread_create(&r.thread, NULL, read_all, &r), 0);
+	vm_read_begin(&r);
 	while (apf_trouble_get(r.v.apf, &e) == 0)
 		usleep(1000);
 	print_message("%s\n", e.text);
@@ -124,7 +109,7 @@ static void other_content_than_known_pauses(void **state)
 			 ZST_HASH_CHARS);
 	flip(fd, 5000);
 	apf_resume(r.v.apf);
-	assert_int_equal(pthread_join(r.thread, NULL), 0);
+	vm_read_end(&r);
 	assert_int_equal(r.rc, 0);
 	assert_memory_equal(r.got, content, sizeof(content));
 	apf_counters_get(r.v.apf, &c, sizeof(c));

@@ -123,11 +123,7 @@ static void not_opened(void **state)
 
 static void say(const struct site *w, const char *order)
 {
-	char to[SVC_PATH_MAX];
-
-	/* Never half of it. */
-	svc_write(&w->s, "next", order, strlen(order));
-	assert_int_equal(rename(svc_path(&w->s, "next", to), w->control), 0);
+	svc_order(&w->s, w->control, order);
 }
 
 static void odd(struct site *w)

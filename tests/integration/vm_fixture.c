@@ -251,6 +251,24 @@ void vm_until_stall(struct vm *v)
 	usleep(20000);
 }
 
+static void *read_data(void *arg)
+{
+	struct vm_reading *r = arg;
+
+	r->rc = apf_read(r->v.apf, VM_DATA, r->got, sizeof(r->got));
+	return NULL;
+}
+
+void vm_read_begin(struct vm_reading *r)
+{
+	assert_int_equal(pthread_create(&r->thread, NULL, read_data, r), 0);
+}
+
+void vm_read_end(struct vm_reading *r)
+{
+	assert_int_equal(pthread_join(r->thread, NULL), 0);
+}
+
 uint32_t vm_word(struct vm *v)
 {
 	uint32_t w;

@@ -88,6 +88,16 @@ void vm_until_counting(struct vm *v); /* VM_SPIN runs */
 void vm_until_fault(struct vm *v);    /* it waits for absent memory */
 void vm_until_stall(struct vm *v);
 
+/* All of VM_DATA, by a thread of the VMM's. */
+struct vm_reading {
+	struct vm v;
+	unsigned char got[VM_DATA_BYTES];
+	int rc; /* of apf_read, once it has ended */
+	pthread_t thread;
+};
+void vm_read_begin(struct vm_reading *r);
+void vm_read_end(struct vm_reading *r);
+
 uint32_t vm_word(struct vm *v);
 struct kvm_regs vm_regs(const struct vm *v);
 uint32_t vm_mp_state(const struct vm *v);

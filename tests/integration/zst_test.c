@@ -111,21 +111,6 @@ static void every_byte_is_right(void **state)
 
 /* ---- trouble ---- */
 
-struct reading {
-	struct vm v;
-	unsigned char got[VM_DATA_BYTES];
-	int rc;
-	pthread_t thread;
-};
-
-static void *read_all(void *arg)
-{
-	struct reading *r = arg;
-
-	r->rc = apf_read(r->v.apf, VM_DATA, r->got, sizeof(r->got));
-	return NULL;
-}
-
 static void flip(int fd, off_t at)
 {
 	unsigned char byte;
@@ -139,7 +124,7 @@ static void flip(int fd, off_t at)
 static void broken(bool sums, bool hashes, off_t at, const char *says)
 {
 	struct fix *f = fix_open(APF_FAULTS_USER, APF_ABI_INT, PAGES);
-	static struct reading r;
+	static struct vm_reading r;
 	unsigned char want[VM_DATA_BYTES];
 	struct apf_error e;
 	char name[40];
@@ -156,7 +141,7 @@ static void broken(bool sums, bool hashes, off_t at, const char *says)
 	else
 		snprintf(f->uri, sizeof(f->uri), "zst:/proc/self/fd/%d", fd);
 	vm_start(&r.v, f->uri);
-	assert_int_equal(pthread_create(&r.thread, NULL, read_all, &r), 0);
+	vm_read_begin(&r);
 	while (apf_trouble_get(r.v.apf, &e) == 0)
 		usleep(1000);
 	print_message("%s\n", e.text);
@@ -164,7 +149,7 @@ static void broken(bool sums, bool hashes, off_t at, const char *says)
 	assert_non_null(strstr(e.text, says));
 	flip(fd, at);
 	apf_resume(r.v.apf);
-	assert_int_equal(pthread_join(r.thread, NULL), 0);
+	vm_read_end(&r);
 	assert_int_equal(r.rc, 0);
 	assert_memory_equal(r.got, want, sizeof(want));
 }

@@ -68,6 +68,14 @@ void svc_write(const struct svc *s, const char *name, const void *data, size_t l
 	close(fd);
 }
 
+void svc_order(const struct svc *s, const char *control, const char *order)
+{
+	char to[SVC_PATH_MAX];
+
+	svc_write(s, "next", order, strlen(order));
+	assert_int_equal(rename(svc_path(s, "next", to), control), 0);
+}
+
 int svc_free_port(struct svc *s)
 {
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};

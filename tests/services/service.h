@@ -26,6 +26,8 @@ void svc_open(struct svc *s);
 /* dir/name, in to[SVC_PATH_MAX]. */
 const char *svc_path(const struct svc *s, const char *name, char *to);
 void svc_write(const struct svc *s, const char *name, const void *data, size_t len);
+/* What odd_http.py is to do next, into the file `control`, which is never half of it. */
+void svc_order(const struct svc *s, const char *control, const char *order);
 /* A port that nobody listens on; into s->port. */
 int svc_free_port(struct svc *s);
 

@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "kvm/pass_on.h"
+
 /* A signal handler is the process's: it has no other way to these. */
 static struct {
 	pthread_mutex_t lock;
@@ -29,23 +31,13 @@ static bool is_guarded(const siginfo_t *si)
 
 static void on_sigbus(int sig, siginfo_t *si, void *ctx)
 {
-	const struct sigaction *before = &process.before;
-
 	if (is_guarded(si)) {
 		struct guest_touch *t = guard;
 
 		guard = NULL;
 		siglongjmp(t->env, 1);
 	}
-	if (before->sa_flags & SA_SIGINFO) {
-		before->sa_sigaction(sig, si, ctx);
-	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
-		before->sa_handler(sig);
-	} else if (before->sa_handler == SIG_DFL || si->si_code > 0) {
-		/* On return, where it is blocked no more; who sent it does not send it again. */
-		(void)signal(sig, SIG_DFL);
-		(void)raise(sig);
-	}
+	kvmp_signal_pass_on(sig, si, ctx, &process.before);
 }
 
 void guest_touch_init(void)
