@@ -6,8 +6,8 @@
  *
  * What the calls return besides: -EAGAIN, the owner takes memory away at this moment, to be tried
  * again after its messages have been read; -EEXIST, something is there already, and whoever waits
- * must be woken; -ENOENT, no memory is registered there, or of several mappings; -ESRCH, the owner
- * is gone; -ENOMEM, -ENOSPC, the host has none.
+ * must be woken; -ENOENT, no memory is registered there, or the range lies in several mappings;
+ * -ESRCH, the owner is gone; -ENOMEM, -ENOSPC, the host has none.
  */
 #ifndef MEM_REMOTE_H
 #define MEM_REMOTE_H
@@ -29,8 +29,8 @@ struct remote_event {
 #define REMOTE_EVENTS_MAX 64u
 
 /*
- * Is it a userfaultfd? Makes it non-blocking. 0, or -EINVAL. /proc is asked: no call tells that is
- * harmless to what else it may be.
+ * Is it a userfaultfd? Makes it non-blocking. 0, or -EINVAL. It asks /proc, since no system call
+ * that tells is harmless to every other kind of descriptor.
  */
 int remote_check(int fd);
 

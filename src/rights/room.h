@@ -39,12 +39,12 @@ struct room_left {
  * limit. root: what stands before /proc and /sys. Ended by room_close.
  */
 void room_open(struct room *r, const char *root);
-/* Harmless for all zeroes that room_open never saw. */
+/* Harmless where room_open was never called, and all is zeroes. */
 void room_close(struct room *r);
 /*
  * What can be taken until the first limit; `enough`: the caller does not care how much more than
- * that it is. What the kernel would give back first (page cache) counts as free. System calls
- * alone that read; any thread, one at a time.
+ * that it is. What the kernel would give back first (page cache) counts as free. It only reads
+ * files; any thread, one at a time.
  */
 void room_look(const struct room *r, uint64_t enough, struct room_left *ret);
 /* watch_fd is not readable any more, until the next time. */

@@ -42,8 +42,8 @@
 #define MACHINE_LINUX_CMDLINE "console=ttyS0 panic=-1"
 
 /*
- * Entropy comes from the host's generator, at no less than its CPU time: more than any guest needs,
- * and some per cent of a CPU.
+ * Entropy comes from the host's generator and costs its CPU time. So much is more than any guest
+ * needs, and costs some per cent of a CPU.
  */
 #define MACHINE_RNG_BYTES_PER_S (1ull << 20)
 
@@ -65,7 +65,7 @@ struct machine_net {
 	struct net_forward forwards[NET_USER_FORWARDS_MAX];
 	unsigned forwards_count;
 	bool has_mac;
-	uint8_t mac[NET_MAC_BYTES]; /* not given: one of its own, a tap's by chance */
+	uint8_t mac[NET_MAC_BYTES]; /* not given: from its number; with a tap, at random */
 	uint64_t bytes_per_s;       /* 0: no limit */
 };
 
@@ -107,8 +107,8 @@ struct machine_cfg {
 	} source;
 	/*
 	 * A snapshot's state (machine_snap.h), and what stands behind its memory: nothing is
-	 * loaded, and kernel is NULL. What it describes is the caller's to have put here. NULL:
-	 * none.
+	 * loaded, and kernel is NULL. The caller has set the other members to what it describes.
+	 * NULL: none.
 	 */
 	const struct snap_in *restore;
 	const char *restore_uri;
@@ -143,7 +143,7 @@ struct machine_cfg {
 	int stop_fd;           /* readable: end the run; -1: none. Not read. */
 	/*
 	 * The first thing that each thread of the machine's does: to bind it to what it needs. The
-	 * main thread does it in machine_run, once there are all others and before any vCPU runs
+	 * main thread does it in machine_run, when all others are there and before any vCPU runs
 	 * the guest. NULL: nothing.
 	 */
 	void (*on_thread)(void *ctx, enum machine_thread which);
