@@ -8,7 +8,9 @@ import os
 import pathlib
 import re
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,16 @@ OK, FAILED, USAGE, REFUSED, RESET, STOPPED, GUEST = 0, 1, 2, 3, 4, 5, 160
 GUEST_WORDS = ("run", "--kernel", str(KERNEL), "--memory", "16M", "--cmdline")
 HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 NEEDS_KVM = unittest.skipUnless(HAS_KVM, "/dev/kvm may not be used")
+
+
+# The verbs that ask a running VM.
+ASKS = {"status": (), "events": (), "pause": (), "resume": (), "stop": (), "evict": ("--all",),
+        "resize": ("--no-limit",), "balloon": ("--to", "8M"), "snapshot": ("snap",)}
+
+
+def verbs():
+    said = subprocess.run([ASYNCPF, "--help"], capture_output=True, text=True, check=True).stdout
+    return [line.split()[0] for line in said.split("Verbs:\n")[1].split("\n\n")[0].splitlines()]
 
 
 def tasks(pid):
@@ -55,6 +67,61 @@ def is_gone(pid):
             encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
         return True
+
+
+def reads(pid, path):
+    """Whether it has the file open, itself or a child of its."""
+    for process in (pid, *children(pid)):
+        try:
+            for fd in os.listdir(f"/proc/{process}/fd"):
+                if os.readlink(f"/proc/{process}/fd/{fd}") == path:
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+class SilentVm:
+    """Takes what it is told at the socket `s` of the folder, and does not answer."""
+
+    def __init__(self, folder):
+        self.peer = None
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(f"{folder}/s")
+        self.server.listen()
+
+    def is_asked(self, _):
+        """Once by each who connects."""
+        if not select.select([self.server], [], [], 0)[0]:
+            return False
+        if self.peer:
+            self.peer.close()
+        self.peer, _ = self.server.accept()
+        self.peer.settimeout(LIMIT_S)
+        self.peer.sendall(b"asyncpf-control 1\n")
+        heard = b""
+        while heard.count(b"\n") < 2:
+            heard += self.peer.recv(4096) or b"\n\n"
+        return True
+
+    def close(self):
+        self.peer.close()
+        self.server.close()
+
+
+def saved_guest(folder, cmdline, sign):
+    """The snapshot `snap` of a guest that has printed the sign. KVM may emulate its kernel."""
+    with subprocess.Popen([ASYNCPF, *GUEST_WORDS, cmdline, "--local", "--faults", "kernel",
+                           "--control", "s"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          cwd=folder) as vm:
+        try:
+            while (line := vm.stdout.readline()) and sign not in line:
+                pass
+            subprocess.run([ASYNCPF, "snapshot", "--control", "s", "snap"], check=True,
+                           stdout=subprocess.DEVNULL, cwd=folder, timeout=LIMIT_S)
+        finally:
+            vm.terminate()
+            vm.wait(LIMIT_S)
 
 
 class Codes(unittest.TestCase):
@@ -96,8 +163,7 @@ class Codes(unittest.TestCase):
             self.assertEqual(vm.wait(LIMIT_S), STOPPED)
 
     def test_wrong_usage(self):
-        for verb in ("check", "demo", "doctor", "evict", "image", "pager", "pause", "resume",
-                     "run", "sim", "status", "stop"):
+        for verb in verbs():
             self.assertEqual(self.code(verb, "--no-such-option"), USAGE, verb)
         self.assertEqual(self.code("no-such-verb"), USAGE)
 
@@ -116,16 +182,20 @@ class Codes(unittest.TestCase):
                              (("image", "info", "/none"), None),
                              (("run", "--kernel", "/none", "--local"), None)):
             self.assertEqual(self.code(*words, preexec_fn=limit), REFUSED, words)
-        for verb in ("evict", "pause", "resume", "status", "stop"):
-            words = ("--all",) if verb == "evict" else ()
+        for verb, words in ASKS.items():
             self.assertEqual(self.code(verb, "--control", "none", *words), REFUSED, verb)
+        for words in (("restore", "none"), ("pager", "--listen", "s", "--source", "none"),
+                      ("image", "pack", "none", "out"), ("image", "verify", "none"),
+                      ("report", "none")):
+            self.assertEqual(self.code(*words), REFUSED, words)
+        self.assertEqual(os.listdir(self.folder.name), [])
 
 
 class Signals(unittest.TestCase):
     """What a signal ends has taken everything down, and ends by that signal."""
 
-    def ended_by(self, number, words, begun):
-        with subprocess.Popen([ASYNCPF, *words], stdin=subprocess.DEVNULL,
+    def ended_by(self, number, words, begun, **options):
+        with subprocess.Popen([ASYNCPF, *words], stdin=subprocess.DEVNULL, **options,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                               # A shell has what it puts into the background ignore SIGINT.
                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
@@ -145,6 +215,47 @@ class Signals(unittest.TestCase):
                           ("sim", "--exhaustive", "--states", "1000000000")):
                 self.ended_by(number, words, children)
             self.ended_by(number, ("sim", "--scale", "--faults", "10000000000"), tasks)
+
+    def test_verbs_that_read_what_does_not_come(self):
+        """Of what they began to write nothing is left."""
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkfifo(f"{folder}/fifo")
+            # It is open for reading and writing, so that who reads it waits for more.
+            fifo = os.open(f"{folder}/fifo", os.O_RDWR)
+            self.addCleanup(os.close, fifo)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                for words in (("image", "pack", "fifo", "out"), ("report", "fifo")):
+                    self.ended_by(number, words, lambda pid: reads(pid, f"{folder}/fifo"),
+                                  cwd=folder)
+                self.assertEqual(os.listdir(folder), ["fifo"])
+
+    def test_verbs_that_wait_for_a_vm(self):
+        """One that takes what it is told, and is silent."""
+        with tempfile.TemporaryDirectory() as folder:
+            vm = SilentVm(folder)
+            self.addCleanup(vm.close)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                for verb, words in ASKS.items():
+                    self.ended_by(number, (verb, "--control", "s", *words), vm.is_asked,
+                                  cwd=folder)
+                    self.assertEqual(os.listdir(folder), ["s"], verb)
+
+    def test_the_pager(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "memory").write_bytes(bytes(1 << 20))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self.ended_by(number, ("pager", "--listen", "s", "--source", "memory"),
+                              lambda _: os.path.exists(f"{folder}/s"), cwd=folder)
+                self.assertEqual(os.listdir(folder), ["memory"])
+
+    @NEEDS_KVM
+    def test_a_restored_guest(self):
+        with tempfile.TemporaryDirectory() as folder:
+            saved_guest(folder, "spin", b"spin")
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self.ended_by(number, ("restore", "snap", "--control", "s"),
+                              lambda _: os.path.exists(f"{folder}/s"), cwd=folder)
+                self.assertEqual(os.listdir(folder), ["snap"])
 
     @NEEDS_KVM
     def test_verbs_with_a_guest(self):

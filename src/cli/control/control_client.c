@@ -123,11 +123,16 @@ static int read_line_until(struct control_client *c, uint64_t until,
 	int rc;
 
 	while ((rc = control_lines_take(&c->in, line, e)) == 0) {
-		struct pollfd p = {.fd = c->fd, .events = POLLIN};
+		struct pollfd p[] = {
+			{.fd = c->fd, .events = POLLIN},
+			{.fd = c->stop_fd, .events = POLLIN},
+		};
 		int left = left_ms(until);
 
-		if (poll(&p, 1, left) == 0 && left == 0)
+		if (poll(p, ARRAY_LEN(p), left) == 0 && left == 0)
 			return silent(c, e);
+		if (p[1].revents)
+			return err_set(e, -EINTR, "interrupted");
 		ssize_t n = recv(c->fd, c->in.buf + c->in.len, control_lines_room(&c->in),
 				 MSG_DONTWAIT);
 
@@ -207,6 +212,7 @@ int control_client_open(struct control_client *c, const char *path, uint32_t tim
 	*c = (struct control_client){
 		.fd = -1,
 		.pid_fd = -1,
+		.stop_fd = -1,
 		.timeout_ms = timeout_ms,
 		.limit_ms = limit_ms,
 		.until_ms = limit_ms ? now_ms() + limit_ms : UINT64_MAX,

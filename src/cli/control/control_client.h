@@ -19,6 +19,7 @@ struct control_client {
 	int pid_fd; /* the server's process; -1: it cannot be had */
 	uint32_t timeout_ms;
 	uint64_t limit_ms; /* 0: none */
+	int stop_fd; /* once readable, waits for a line end with -EINTR; -1, as at first: none */
 	const int *fds; /* CONTROL_SNAPSHOT_FDS that go with the next request; NULL: none */
 	uint64_t until_ms; /* its end: nothing is waited for beyond it; by CLOCK_MONOTONIC */
 	struct control_lines in;

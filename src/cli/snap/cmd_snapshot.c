@@ -2,8 +2,9 @@
 /*
  * `asyncpf snapshot`: makes the folder, has the VM write it, puts it in its place. The VM itself
  * may open no files (its sandbox): they are opened here and passed.
- * Test: tests/lab/snapshot_test.py.
+ * Tests: tests/integration/snapshot_run_test.py, tests/error/exit_codes_test.py.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,32 +47,50 @@ static void show_progress(const struct control_status *s)
 		fprintf(stderr, "\r\033[Kwriting the snapshot");
 }
 
-/* *asked: it was told what is wanted. 0 or -Exxx. */
-static int ask(const struct snapshot_opts *o, const struct snap_dir *d, bool *asked,
-	       struct err *e)
+/* A signal ends the wait; what the VM writes then is nobody's. 0 or -Exxx. */
+static int ask(struct control_client *c, const struct snap_dir *d, int stop_fd, struct err *e)
 {
 	static const struct control_request request = {.verb = CONTROL_SNAPSHOT};
-	struct control_client c;
 	struct control_status s;
-	int rc = control_client_open(&c, o->control, o->timeout_s * 1000, 0, e);
+	int rc;
 
-	*asked = rc == 0;
-	if (rc < 0)
-		return rc;
-	c.fds = d->fds;
-	rc = control_client_ask(&c, &request, show_progress, &s, e);
-	control_client_close(&c);
+	c->fds = d->fds;
+	c->stop_fd = stop_fd;
+	rc = control_client_ask(c, &request, show_progress, &s, e);
 	if (isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
+	return rc;
+}
+
+/* The VM is there. Leaves nothing behind unless all is well. Returns an enum cli_exit. */
+static int write_snapshot(struct control_client *c, const struct snapshot_opts *o, const char *path,
+			  const struct stop_signals *signals)
+{
+	struct snap_dir d;
+	struct err e = {0};
+	int rc;
+
+	if (snap_dir_begin(&d, path, &e) < 0)
+		return cli_refused(&e);
+	rc = ask(c, &d, signals->fd, &e);
+	if (rc == -EINTR)
+		rc = CLI_FAILED;
+	else if (rc < 0)
+		rc = cli_error("cannot write a snapshot: %.107s: %s", o->control, e.text);
+	else if (snap_dir_finish(&d, &e) < 0)
+		rc = cli_failed(&e);
+	snap_dir_end(&d);
+	if (rc == CLI_OK)
+		printf("%s\n", path);
 	return rc;
 }
 
 int cmd_snapshot(int argc, char **argv)
 {
 	struct snapshot_opts o = {.timeout_s = 10};
-	struct snap_dir d;
+	struct stop_signals signals = {.fd = -1};
+	struct control_client c;
 	struct err e = {0};
-	bool asked;
 	int operand, rc;
 	int r = cli_begin(&table, argc, argv, &o, &operand);
 
@@ -86,16 +105,17 @@ int cmd_snapshot(int argc, char **argv)
 		cli_error("bad value: -: a snapshot is a folder, not to be piped; name one");
 		return CLI_USAGE;
 	}
-	if (snap_dir_begin(&d, argv[operand], &e) < 0)
-		return cli_refused(&e);
-	rc = ask(&o, &d, &asked, &e);
-	if (rc < 0)
+	if (control_client_open(&c, o.control, o.timeout_s * 1000, 0, &e) < 0) {
 		cli_error("cannot write a snapshot: %.107s: %s", o.control, e.text);
-	else if (snap_dir_finish(&d, &e) < 0)
-		rc = cli_failed(&e);
-	snap_dir_end(&d);
-	if (rc != 0)
-		return asked ? CLI_FAILED : CLI_REFUSED;
-	printf("%s\n", argv[operand]);
-	return CLI_OK;
+		return CLI_REFUSED;
+	}
+	if (stop_signals_start(&signals, &e) < 0)
+		rc = cli_refused(&e);
+	else
+		rc = write_snapshot(&c, &o, argv[operand], &signals);
+	control_client_close(&c);
+	stop_signals_end(&signals);
+	if (rc != CLI_OK)
+		stop_signals_die(&signals);
+	return rc;
 }
