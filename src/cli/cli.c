@@ -77,9 +77,18 @@ const char *cli_advice(const struct err *e)
 		return "; check the path";
 	case -EACCES:
 		return "; use it as somebody who may";
-	case -EIO: /* the guest's end, or a device's */
+	case -ENOEXEC:
+		return "; name a whole bzImage (vmlinuz) or ELF file (vmlinux) for x86";
+	case -EBADMSG:
+		return "; it is damaged, or something else: name another copy";
+	case -ECONNREFUSED:
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+	case -ETIMEDOUT:
+		return "; check the address, and whether the server runs";
+	case -EIO: /* the guest's end, a device's, or a server's */
 	case -EPIPE:
-		return "";
+		return strncmp(e->text, "open ", 5) == 0 ? "; see asyncpf-sources(7)" : "";
 	default:
 		return is_of_the_host(e->text) ? "; see 'asyncpf doctor'" : "";
 	}

@@ -34,8 +34,8 @@ int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
 		if (ioctl(fd, BLKGETSIZE64, &size) != 0)
 			return err_sys(e, -errno, "size of block device %s", path);
 	} else {
-		return err_set(e, -EINVAL, "open %s: neither a regular file nor a block device",
-			       path);
+		return err_set(e, -EINVAL, "open %s: neither a regular file nor a block device; "
+			       "name one", path);
 	}
 	/* Drops O_NONBLOCK: with it io_uring may fail cold reads with EAGAIN. */
 	if (fcntl(fd, F_SETFL, 0) != 0)

@@ -139,11 +139,11 @@ class Refusals(RunTest):
         image = pathlib.Path(kernel()).read_bytes()
         for name, pattern in (
                 ("missing", "kernel missing: No such file or directory; check the path"),
-                ("folder", "kernel folder: not a regular file"),
-                ("pipe", "kernel pipe: not a regular file"),
-                (self.file("empty", b""), "kernel empty: an empty file"),
+                ("folder", "kernel folder: not a regular file; name one"),
+                ("pipe", "kernel pipe: not a regular file; name one"),
+                (self.file("empty", b""), "kernel empty: an empty file; name a whole one"),
                 (self.file("text", b"some words\n"), r"text: not a kernel that can be loaded "
-                                                     r"\(11 bytes; neither .*\)"),
+                                                     r"\(11 bytes, neither .*\); .*"),
                 (self.file("script", b"#!/bin/sh\n"), "script: this is a script, which cannot be "
                                                        "loaded; an x86 kernel is needed: .*"),
                 (self.file("packed", b"\x1f\x8b" + bytes(50)),
@@ -188,7 +188,7 @@ class Refusals(RunTest):
                             "directory; check the path"),
                 ("missing,ro", "disk missing: open for reading: No such file or directory; "
                                "check the path"),
-                ("folder,ro", "disk folder: neither a regular file nor a block device"),
+                ("folder,ro", "disk folder: neither a regular file nor a block device; name one"),
                 (self.file("odd", b"x" * 700), "disk odd: 700 bytes are no whole number of .*")):
             with self.subTest(disk=name):
                 self.fails(["--kernel", kernel(), "--disk", name], pattern)

@@ -248,7 +248,7 @@ static void what_may_be_opened(void **state)
 	assert_non_null(strstr(e.text, "is a directory"));
 	assert_int_equal(b.io.ops->open(b.io.ctx, "/dev/null", &file, &size, &e), -EINVAL);
 	assert_string_equal(e.text,
-			    "open /dev/null: neither a regular file nor a block device");
+			    "open /dev/null: neither a regular file nor a block device; name one");
 	snprintf(path, sizeof(path), "%s/fifo", b.dir);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	assert_int_equal(b.io.ops->open(b.io.ctx, path, &file, &size, &e), -EINVAL);

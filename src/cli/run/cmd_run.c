@@ -299,7 +299,7 @@ static int take_vsock(struct run_line *p, struct err *e)
 	if (!text)
 		return 0;
 	if (strncmp(text, "uds=", 4) != 0 || text[4] == '\0' || text[4] == ',')
-		return err_set(e, -EINVAL, "bad value: --vsock %.60s: write uds=PATH or "
+		return err_set(e, -EINVAL, "bad value: --vsock %.60s: no path; write uds=PATH or "
 			       "uds=PATH,cid=N", text);
 	at = strrchr(text, ',');
 	if (at && strncmp(at, ",cid=", 5) == 0) {

@@ -130,13 +130,13 @@ int run_net_parse(const char *text, char words[static RUN_NET_BYTES], struct mac
 
 	*ret = (struct machine_net){.tap = NULL};
 	if (strlen(text) >= RUN_NET_BYTES)
-		return bad(text, "", "it is too long", e);
+		return bad(text, "", "it is too long; use fewer words", e);
 	memcpy(words, text, strlen(text) + 1);
 	word = strtok_r(words, ",", &save);
 	if (word && strncmp(word, "tap=", 4) == 0) {
 		ret->tap = word + 4;
 		if (!*ret->tap || strlen(ret->tap) > NET_TAP_NAME_MAX || strchr(ret->tap, '/'))
-			return bad(text, word, "no name of an interface", e);
+			return bad(text, word, "no name of an interface; write tap=NAME", e);
 	} else if (!word || strcmp(word, "user") != 0) {
 		return bad(text, word ? word : "", "there is no such network; write user or "
 			   "tap=NAME", e);

@@ -170,7 +170,7 @@ static int load_other(const struct load_cfg *c, struct load_result *ret, struct 
 	if (f)
 		return err_set(e, -ENOEXEC, "%s: this is %s, which cannot be loaded; %s", k->name,
 			       f->name, f->advice);
-	return err_set(e, -ENOEXEC, "%s: not a kernel that can be loaded (%zu bytes; neither a "
+	return err_set(e, -ENOEXEC, "%s: not a kernel that can be loaded (%zu bytes, neither a "
 		       "bzImage, nor an ELF file, nor a multiboot kernel)", k->name, k->len);
 }
 

@@ -38,9 +38,10 @@ static int read_fd(int fd, const char *path, const char *what, uint64_t bytes_ma
 	if (fstat(fd, &st) < 0)
 		return err_sys(e, -errno, "%s %s", what, path);
 	if (!S_ISREG(st.st_mode))
-		return err_set(e, -EINVAL, "%s %s: not a regular file", what, path);
+		return err_set(e, -EINVAL, "%s %s: not a regular file; name one", what, path);
 	if (st.st_size == 0)
-		return err_set(e, -ENOEXEC, "%s %s: an empty file", what, path);
+		return err_set(e, -EINVAL, "%s %s: an empty file; name a whole one", what,
+			       path);
 	if ((uint64_t)st.st_size > bytes_max)
 		return err_set(e, -EFBIG, "%s %s: %lld bytes; at most %llu are possible", what,
 			       path, (long long)st.st_size, (unsigned long long)bytes_max);

@@ -126,7 +126,8 @@ static int take(struct opening *o, struct err *e)
 		return take_file(o, e);
 	if (S_ISBLK(o->st.st_mode))
 		return take_device(o, e);
-	return err_set(e, -EINVAL, "disk %s: neither a regular file nor a block device", o->path);
+	return err_set(e, -EINVAL, "disk %s: neither a regular file nor a block device; name one",
+		       o->path);
 }
 
 /* ---- its size, and what is in it ---- */
