@@ -130,6 +130,9 @@ class Devices(Host):
                      "/dev/kvm: No such file or directory: this kernel has KVM, but its device is "
                      "not here", "give the container the device: docker run --device /dev/kvm", "")
         self.assertEqual(checks["kvm.irqchip"]["fix"], "see kvm.device")
+        # As asyncpf-run(1) has it.
+        said = " ".join(self.sh("doctor", "").stdout.split())
+        self.assertIn("stock Linux guest misses kvm.device; 'asyncpf run' uses the lab", said)
 
     def test_kvm_without_a_driver(self):
         """The node is there, and nothing behind it."""

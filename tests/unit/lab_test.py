@@ -524,6 +524,17 @@ class CommandLine(unittest.TestCase):
                                                        "--", "x"))
         self.assertIn("--fast", self.refused("run", "--fast", "--", "x"))
 
+    def test_a_system_without_apt(self):
+        """One line says where the lab can be had."""
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([sys.executable, SOURCE / "tools/lab", "kernel"], text=True,
+                                  capture_output=True, check=False, timeout=30,
+                                  env={"PATH": folder, "ASYNCPF_LAB_CACHE": f"{folder}/cache"})
+            self.assertEqual(done.returncode, 125)
+            self.assertRegex(done.stderr, r"\Afetching for the lab: .*\nasyncpf: [^\n]*apt-get: No "
+                                          r"such file or directory; [^\n]*Debian 12[^\n]*\n\Z")
+            self.assertEqual(os.listdir(f"{folder}/cache"), ["lock"])
+
     def test_words(self):
         o = command.parse(["run", "--file", "d/p", "--file", "d/p:q/r", "--get", "a:b:c", "--",
                            "sh", "-c", "--", "x"])

@@ -35,14 +35,17 @@ class Apt:
         for name in ("lists/partial", "archives/archives/partial", "debs"):
             (folder / name).mkdir(parents=True)
 
-    def call(self, *command, what):
-        command = [command[0], *self.options, *command[1:]] if what else list(command)
+    def run(self, *command):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False,
+            return subprocess.run(command, capture_output=True, text=True, check=False,
                                   cwd=self.folder / "debs", env={**os.environ, "LC_ALL": "C"})
         except OSError as e:
-            raise LabError(f"cannot fetch: {command[0]}: {e.strerror}; the lab needs Debian's "
-                           "apt and dpkg") from e
+            raise LabError(f"cannot fetch: {command[0]}: {e.strerror}; the lab is fetched by "
+                           "Debian 12's apt and dpkg: run it there, or in a container of "
+                           "Debian 12") from e
+
+    def call(self, *command, what):
+        done = self.run(command[0], *self.options, *command[1:])
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise LabError(f"cannot fetch: {what}: {last}; check the network and the machine's "
@@ -50,9 +53,8 @@ class Apt:
         return done.stdout
 
     def write_sources(self):
-        targets = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)",
-             "Created-By: Packages"], capture_output=True, text=True, check=False).stdout
+        targets = self.run("apt-get", "indextargets", "--format",
+                           "$(REPO_URI)|$(RELEASE)|$(COMPONENT)", "Created-By: Packages").stdout
         uri = archive_of(targets)
         keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
         signed = f"[signed-by={keys}] " if os.path.exists(keys) else ""
@@ -65,7 +67,10 @@ class Apt:
         """Downloads "name=version" or "name/suite", and extracts them into the folder `to`."""
         self.call("apt-get", "download", *packages, what=what)
         for deb in sorted((self.folder / "debs").glob("*.deb")):
-            subprocess.run(["dpkg", "-x", str(deb), str(to)], check=True)
+            done = self.run("dpkg", "-x", str(deb), str(to))
+            if done.returncode != 0:
+                raise LabError(f"cannot fetch: {what}: {done.stderr.strip()[-200:]}; make room "
+                               f"in {CACHE}")
             deb.unlink()
 
 
@@ -76,7 +81,7 @@ def archive_of(targets):
         if rest == "bookworm|main":
             return uri
     raise LabError("cannot fetch: package sources: apt knows no archive with Debian 12's main "
-                   f"component; run it on Debian 12, or copy {CACHE} from such a machine")
+                   "component; run it on Debian 12, or in a container of Debian 12")
 
 
 def installs_of(simulation):

@@ -83,6 +83,8 @@ static void json_missing(struct json *j, const char *key, uint32_t missing)
 
 static void print_text(const struct probes *p)
 {
+	bool no_kvm = p->list[PROBE_KVM].verdict == VERDICT_NO;
+
 	for (enum probe_id i = 0; i < PROBE_COUNT; i++) {
 		const struct probe *pr = &p->list[i];
 
@@ -98,10 +100,12 @@ static void print_text(const struct probes *p)
 		print_way(name, probe_way_missing(p, w), "");
 	}
 	print_way("--resident-max, evict", probe_evict_missing(p),
-		  p->cpl0_per_s && !p->linux_guest
+		  no_kvm ? "; 'asyncpf run' uses the lab"
+		  : p->cpl0_per_s && !p->linux_guest
 			  ? ", which is emulated; 'asyncpf run' uses the lab" : "");
 	print_line(p->linux_guest ? "ok" : "no", "stock Linux guest",
-		   p->linux_guest   ? "fast enough at CPL 0"
+		   p->linux_guest  ? "fast enough at CPL 0"
+		   : no_kvm	   ? "misses kvm.device; 'asyncpf run' uses the lab"
 		   : p->cpl0_per_s ? "too slow at CPL 0; 'asyncpf run' uses the lab"
 				   : "guest code could not be timed (guest.cpl0)");
 }
