@@ -40,6 +40,20 @@ def options_of_fish(text, verb):
     return {*own, "help", "version"}
 
 
+def wrong_references(pages):
+    """Each names pages that there are; asyncpf(1) all of them."""
+    bad, names = [], {page.name for page in pages}
+    for page in pages:
+        named = {f"{name}.{section}" for name, section in
+                 re.findall(r"^\.Xr (asyncpf\S*) (\d)", page.read_text(encoding="utf-8"), re.M)}
+        bad += [f"{page.name}: there is no {name}" for name in sorted(named - names)]
+        if page.name == "asyncpf.1":
+            also = page.read_text(encoding="utf-8").split(".Sh SEE ALSO\n")[1]
+            bad += [f"asyncpf.1: SEE ALSO lacks {name}" for name in sorted(names - {page.name})
+                    if f".Xr {name[:-2]} {name[-1]}" not in also]
+    return bad
+
+
 def main():
     asyncpf, source = sys.argv[1], pathlib.Path(sys.argv[2])
     bad = []
@@ -60,6 +74,7 @@ def main():
                  "fish": options_of_fish(completions["asyncpf.fish"], verb)}
         bad += [f"{verb}: {where} and --help differ in: {' '.join(sorted(have ^ options))}"
                 for where, options in there.items() if have != options]
+    bad += wrong_references(pages)
     if subprocess.run(["bash", "-n", source / "completions/asyncpf.bash"],
                       check=False).returncode != 0:
         bad.append("completions/asyncpf.bash: bash does not parse it")
