@@ -202,6 +202,26 @@ class ByItself(Bed):
                 self.assertIn(f": an instruction that it cannot emulate{words}): rip=0x200000 ",
                               done.stderr)
 
+    def test_a_restored_guest_is_told_what_may_have_ended_it(self):
+        """None of its code is there when it goes on."""
+        if self.kvm_is() != "slow":
+            print("SKIP: this KVM waits for instructions, too")
+            return
+        folder = self.folder.name
+        with subprocess.Popen([ASYNCPF, "run", "--local", "--kernel", MULTIBOOT, "--memory=16M",
+                               "--cmdline=spin", "--control=vm"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, cwd=folder) as vm:
+            while b"spin" not in vm.stdout.readline():
+                pass
+            subprocess.run([ASYNCPF, "snapshot", "--control=vm", "snap"], check=True, cwd=folder,
+                           stdout=subprocess.DEVNULL)
+            vm.kill()
+        done = subprocess.run([ASYNCPF, "restore", "snap"], stdin=subprocess.DEVNULL, text=True,
+                              capture_output=True, check=False, cwd=folder, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(": an instruction that it cannot emulate, or that has not come yet: save a "
+                      "VM of run --faults kernel): rip=", done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

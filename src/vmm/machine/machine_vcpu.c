@@ -69,11 +69,32 @@ static void ports(struct machine_vcpu *v)
 			   r->io.direction == KVM_EXIT_IO_OUT);
 }
 
+/* A KVM that emulates kernel mode cannot wait for its instructions: what may have ended it. */
+static const char *why_absent(const struct machine_cfg *cfg)
+{
+	if (cfg->apf.swap)
+		return ", or that was swapped out: use --lab";
+	if (cfg->restore_uri && cfg->apf.faults != APF_FAULTS_KERNEL)
+		return ", or that has not come yet: save a VM of run --faults kernel";
+	return "";
+}
+
+static void internal_error(struct machine_vcpu *v)
+{
+	bool emulation = v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
+	char what[160];
+
+	snprintf(what, sizeof(what), "KVM gave up (internal error, suberror %u%s%s)",
+		 v->run->internal.suberror,
+		 emulation ? ": an instruction that it cannot emulate" : "",
+		 emulation ? why_absent(&v->m->cfg) : "");
+	last_words(v, -EIO, what);
+}
+
 /* False: the vCPU cannot go on. */
 static bool serve_exit(struct machine_vcpu *v)
 {
 	struct kvm_run *r = v->run;
-	bool emulation;
 	char what[128];
 
 	switch (r->exit_reason) {
@@ -90,13 +111,7 @@ static bool serve_exit(struct machine_vcpu *v)
 		last_words(v, -EIO, "the guest triple-faulted");
 		return false;
 	case KVM_EXIT_INTERNAL_ERROR:
-		emulation = r->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
-		snprintf(what, sizeof(what), "KVM gave up (internal error, suberror %u%s%s)",
-			 r->internal.suberror,
-			 emulation ? ": an instruction that it cannot emulate" : "",
-			 emulation && v->m->cfg.apf.swap
-				 ? ", or that was swapped out: use --lab" : "");
-		last_words(v, -EIO, what);
+		internal_error(v);
 		return false;
 	case KVM_EXIT_FAIL_ENTRY:
 		snprintf(what, sizeof(what), "the processor refused to enter the guest (%#llx)",
