@@ -22,6 +22,8 @@ import unittest
 ASYNCPF, KERNEL = (pathlib.Path(word).resolve() for word in sys.argv[1:3])
 LIMIT_S = 60
 USAGE, REFUSED = 2, 3
+NEEDS_KVM = unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK),
+                                "/dev/kvm may not be used")
 LINE = re.compile(r"asyncpf: [^\n;]+: [^\n]+; [^\n;]+\n")
 MACHINE_ARM64, MACHINE_RISCV, MACHINE_X86_64, MACHINE_I386 = 183, 243, 0x8664, 0x14c
 
@@ -163,29 +165,37 @@ statsu
 """
 
 
-class Advice(unittest.TestCase):
+class Refusals(unittest.TestCase):
+    """Tried in a folder that has a file of some words."""
+
     @classmethod
     def setUpClass(cls):
         cls.holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.holder.cleanup)
         cls.folder = pathlib.Path(cls.holder.name)
-        for name, (content, _) in kernels().items():
-            (cls.folder / name).write_bytes(content)
         (cls.folder / "x").write_bytes(b"some words\n" * 100)
-        for name in ("d", "damaged"):
-            (cls.folder / name).mkdir()
-        (cls.folder / "damaged/state").write_bytes(b"words")
-        os.mkfifo(cls.folder / "fifo")
-        cls.names = sorted(os.listdir(cls.folder))
 
     def refused(self, *words):
         """The line; nothing is made or changed."""
+        names = sorted(os.listdir(self.folder))
         done = subprocess.run([ASYNCPF, *words], stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False, timeout=LIMIT_S, cwd=self.folder)
         self.assertIn(done.returncode, (USAGE, REFUSED), done)
         self.assertRegex(done.stderr, r"\A" + LINE.pattern + r"\Z")
-        self.assertEqual(sorted(os.listdir(self.folder)), self.names)
+        self.assertEqual(sorted(os.listdir(self.folder)), names)
         return done.stderr
+
+
+class Files(Refusals):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for name, (content, _) in kernels().items():
+            (cls.folder / name).write_bytes(content)
+        for name in ("d", "damaged"):
+            (cls.folder / name).mkdir()
+        (cls.folder / "damaged/state").write_bytes(b"words")
+        os.mkfifo(cls.folder / "fifo")
 
     def test_kernels(self):
         for name, (content, says) in kernels().items():
@@ -198,7 +208,7 @@ class Advice(unittest.TestCase):
             with self.subTest(line):
                 self.refused(*(str(KERNEL) if word == "K" else word for word in line.split()))
 
-    @unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "/dev/kvm may not be used")
+    @NEEDS_KVM
     def test_a_kernel_whose_last_paragraph_is_not_full(self):
         """It runs, and does nothing: its code is HLT, with interrupts off."""
         (self.folder / "memtest").write_bytes(bzimage())
@@ -210,6 +220,35 @@ class Advice(unittest.TestCase):
                 self.assertIn("halted", run.stderr.readline())
             finally:
                 run.kill()
+
+
+@NEEDS_KVM
+class Snapshots(Refusals):
+    def test_what_is_not_as_it_was(self):
+        """Of a VM that has a disk and a network card, and goes on with them."""
+        (self.folder / "disk").write_bytes(bytes(4096))
+        vm = subprocess.Popen([ASYNCPF, "run", "--local", "--kernel", KERNEL, "--memory", "16M",
+                               "--cmdline", "spin", "--disk", "disk", "--net", "user",
+                               "--control", "vm"], stdin=subprocess.DEVNULL, cwd=self.folder,
+                              stdout=subprocess.PIPE)
+        try:
+            while b"spin" not in vm.stdout.readline():
+                pass
+            subprocess.run([ASYNCPF, "snapshot", "--control", "vm", "snap"], cwd=self.folder,
+                           stdout=subprocess.DEVNULL, check=True, timeout=LIMIT_S)
+            self.refused("snapshot", "--control", "vm", "snap")
+            self.refused("restore", "snap")
+        finally:
+            vm.terminate()
+            vm.communicate(timeout=LIMIT_S)
+        for words in (("--net", "user", "--net", "user"), ("--record", "disk"),
+                      ("--prefetch", "x"), ("--json", "snap/memory"), ("--source", "x")):
+            self.refused("restore", "snap", *words)
+        for length in (4096 + 512, 100):
+            os.truncate(self.folder / "disk", length)
+            self.refused("restore", "snap")
+        (self.folder / "disk").unlink()
+        self.refused("restore", "snap")
 
 
 if __name__ == "__main__":

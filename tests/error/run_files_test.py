@@ -147,7 +147,7 @@ class InUse(RunTest):
         self.fails(["--kernel", kernel(), "--cmdline", "off", "--json", "j"],
                    "cannot write: j: in use as a disk, or by another run; .*")
         self.fails(["--kernel", kernel(), "--cmdline", "off", "--disk", "j"],
-                   "disk j: in use as a disk by another process or VM")
+                   "disk j: in use as a disk by another process or VM; .*")
         process.kill()
         process.communicate()
 

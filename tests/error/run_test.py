@@ -200,7 +200,7 @@ class Refusals(RunTest):
         while "spin" not in process.stdout.readline():
             pass
         self.fails(["--kernel", kernel(), "--disk", "disk,ro"],
-                   "disk disk: in use as a disk by another process or VM")
+                   "disk disk: in use as a disk by another process or VM; .*")
         process.terminate()
         process.communicate(timeout=LIMIT_S)
         self.assertEqual(self.run_it("--kernel", kernel(), "--disk", "disk", "--cmdline",

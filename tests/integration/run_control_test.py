@@ -283,6 +283,19 @@ class Devices(RunTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn("a VM with a socket device (--vsock) cannot be saved", done.stderr)
 
+    def test_a_snapshot_needs_its_files(self):
+        """The lab's relay hands on lines, and no descriptors."""
+        self.start()
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(LIMIT_S)
+            s.connect(str(self.path))
+            s.sendall(b"asyncpf-control 1\nsnapshot\n")
+            with s.makefile() as said:
+                self.assertEqual([said.readline() for _ in range(2)], [
+                    "asyncpf-control 1\n",
+                    "error a snapshot's files have not come with the request; a VM in the lab "
+                    "cannot be saved\n"])
+
 
 class Evict(RunTest):
     """Paused: a KVM that emulates kernel mode does not fetch its code again (docs/caveats.md)."""

@@ -99,8 +99,9 @@ static int take_nets(struct restore_line *l, const struct snap_in *in, struct er
 	struct machine_cfg *m = &l->run.machine;
 
 	if (l->nets.count && l->nets.count != m->nets_count)
-		return err_set(e, -EINVAL, "conflicting options: --net: the snapshot has %u "
-			       "network cards, not %u", m->nets_count, l->nets.count);
+		return err_set(e, -EINVAL, "conflicting options: --net: the snapshot has "
+			       "network cards: %u, not %u; give one for each, or none",
+			       m->nets_count, l->nets.count);
 	for (unsigned i = 0; i < m->nets_count; i++) {
 		int rc = machine_net_saved_get(in, i, &m->nets[i], e);
 

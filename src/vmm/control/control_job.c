@@ -63,7 +63,8 @@ static int may_begin(const struct control *c, const struct control_peer *p,
 	if (r->verb == CONTROL_SNAPSHOT && !c->ops->snapshot)
 		return err_set(e, -EOPNOTSUPP, "this VM cannot be saved");
 	if (r->verb == CONTROL_SNAPSHOT && p->fds[CONTROL_SNAPSHOT_FDS - 1] < 0)
-		return err_set(e, -EINVAL, "a snapshot's files have not come with the request");
+		return err_set(e, -EINVAL, "a snapshot's files have not come with the request; a "
+			       "VM in the lab cannot be saved");
 	if (c->job.running)
 		return err_set(e, -EBUSY, "%s is under way; try again when it is done",
 			       job_word(c->job.request.verb));

@@ -60,7 +60,8 @@ static int reopen(struct opening *o, int flags)
 
 static int busy(const struct opening *o, struct err *e)
 {
-	return err_set(e, -EBUSY, "disk %s: in use as a disk by another process or VM", o->path);
+	return err_set(e, -EBUSY, "disk %s: in use as a disk by another process or VM; end that, "
+		       "or name another disk", o->path);
 }
 
 static int lock(const struct opening *o, bool write, struct err *e)

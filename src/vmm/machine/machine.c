@@ -50,6 +50,26 @@ static int check_cfg(const struct machine_cfg *c, struct err *e)
 	return 0;
 }
 
+/* What a snapshot's memory comes from. What is shorter would be zeroes behind its end. */
+static int add_saved_memory(struct machine *m, struct apf_error *ae)
+{
+	const char *uri = m->cfg.restore_uri;
+	uint64_t size = 0;
+	int rc = apf_source_add(m->apf, 0, m->mem.low_bytes, uri, 0, &size, ae);
+
+	if (rc == 0 && size < m->cfg.memory_bytes) {
+		rc = -EINVAL;
+		(void)snprintf(ae->text, sizeof(ae->text), "snapshot: the source of its memory, "
+			       "%.100s, has %llu bytes, and the guest %llu; name that of the same "
+			       "memory", uri, (unsigned long long)size,
+			       (unsigned long long)m->cfg.memory_bytes);
+	}
+	if (rc == 0 && m->mem.high_bytes)
+		rc = apf_source_add(m->apf, GUEST_HIGH_GPA, m->mem.high_bytes, uri,
+				    m->mem.low_bytes, NULL, ae);
+	return rc;
+}
+
 static int build_memory(struct machine *m, struct err *e)
 {
 	struct apf_error ae;
@@ -61,10 +81,7 @@ static int build_memory(struct machine *m, struct err *e)
 		rc = apf_source_add(m->apf, m->cfg.source.gpa, m->cfg.source.bytes,
 				    m->cfg.source.uri, 0, NULL, &ae);
 	if (rc == 0 && m->cfg.restore)
-		rc = apf_source_add(m->apf, 0, m->mem.low_bytes, m->cfg.restore_uri, 0, NULL, &ae);
-	if (rc == 0 && m->cfg.restore && m->mem.high_bytes)
-		rc = apf_source_add(m->apf, GUEST_HIGH_GPA, m->mem.high_bytes, m->cfg.restore_uri,
-				    m->mem.low_bytes, NULL, &ae);
+		rc = add_saved_memory(m, &ae);
 	if (rc == 0)
 		rc = apf_start(m->apf, &ae);
 	return rc < 0 ? err_set(e, rc, "%s", ae.text) : 0;

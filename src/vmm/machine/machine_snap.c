@@ -356,7 +356,7 @@ static int check_disks(struct machine *m, struct err *e)
 			return rc;
 		if (s.bytes != m->disks[i].backing.bytes)
 			return err_set(e, -EINVAL, "snapshot: disk %u, %.100s, has another size "
-				       "now", i, m->cfg.disks[i].path);
+				       "now; make it as it was", i, m->cfg.disks[i].path);
 	}
 	return 0;
 }
