@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""README.md is true: every command block of it does what it says, its tables have the form that
-the commands print, its numbers of lines are right, and it fits a terminal.
+"""README.md is true: every command block of it does what it says, its program compiles, its tables
+have the form that the commands print, its numbers of lines are right, and it fits a terminal.
 
 usage: readme_test.py PATH_OF_ASYNCPF SOURCE_FOLDER MULTIBOOT_KERNEL
        readme_test.py --boot PATH_OF_ASYNCPF SOURCE_FOLDER
@@ -59,7 +59,36 @@ def check_text(text, source):
     pictures, first = blocks(screen, "text"), blocks(screen, "sh")
     if len(pictures) != 1 or [len(list(commands(f"```sh\n{b}```"))) for b in first] != [3]:
         wrong.append("the first screen has not one picture and three commands")
-    return wrong + check_lines_of_examples(text, source)
+    return wrong + check_program(text, source) + check_lines_of_examples(text, source)
+
+
+def check_program(text, source):
+    """What is shown of a VMM compiles, in a function that has what a VMM has."""
+    shown, = blocks(text, "c")
+    program = f"""#include <errno.h>
+#include <linux/kvm.h>
+#include "asyncpf/asyncpf.h"
+void vmm(int vm_fd, int vcpu_fd, int memfd, void *ram, uint64_t ram_bytes, struct kvm_run *run,
+         struct kvm_cpuid2 *cpuid, unsigned cpuid_room);
+void vmm(int vm_fd, int vcpu_fd, int memfd, void *ram, uint64_t ram_bytes, struct kvm_run *run,
+         struct kvm_cpuid2 *cpuid, unsigned cpuid_room)
+{{
+struct apf_config config;
+struct apf_memory memory;
+struct apf_error error;
+struct kvm_userspace_memory_region slot;
+struct apf *apf;
+struct apf_vcpu *vcpu;
+{shown.replace("...", ";")}
+(void)slot;
+}}
+"""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    done = subprocess.run([*compiler, "-std=gnu11", "-Wall", "-Wextra",
+                           "-Werror", "-Wno-unused-but-set-variable", "-fsyntax-only",
+                           f"-I{source}/include", "-xc", "-"], input=program, capture_output=True,
+                          text=True, check=False)
+    return [f"the program: {line}" for line in done.stderr.splitlines()]
 
 
 def check_lines_of_examples(text, source):
