@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/virtio/rate.c: what goes at once, what goes in the long run, and numbers at their ends. */
+/* base/rate.c: what goes at once, what goes in the long run, and numbers at their ends. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/prng.h"
-#include "vmm/virtio/rate.h"
+#include "base/rate.h"
 
 #define START_NS (1000 * NS_PER_S)
 

@@ -16,8 +16,8 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/rate.h"
 #include "vmm/memory/guest_mem.h"
-#include "vmm/virtio/rate.h"
 
 #define FRAME_BYTES 2048u /* a slot's: Ethernet of the MTU below, with a tag */
 #define MTU 1500u

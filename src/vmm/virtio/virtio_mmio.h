@@ -21,11 +21,11 @@
 #include <stdatomic.h>
 
 #include "base/err.h"
+#include "base/rate.h"
 #include "vmm/chip/bus.h"
 #include "vmm/chip/irq.h"
 #include "vmm/memory/guest_mem.h"
 #include "vmm/virtio/device_stats.h"
-#include "vmm/virtio/rate.h"
 #include "vmm/virtio/virtio_queue.h"
 
 #define VIRTIO_MMIO_BYTES 0x200u /* of the bus: registers, then configuration space */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A token bucket: how much of something a guest may have per second, and what it may have at once
+ * A token bucket: how much of something may be had per second, and what it may have at once
  * after a rest. Pure: time is the caller's.
  *
  * What is wanted may go as long as the bucket is not in debt, however much it is: it is taken off
  * afterwards, and what comes next waits. So nothing is too large to ever go, and on the average no
  * more than the rate does, to the unit. Test: tests/unit/rate_test.c.
  */
-#ifndef VMM_RATE_H
-#define VMM_RATE_H
+#ifndef BASE_RATE_H
+#define BASE_RATE_H
 
 #include "base/types.h"
 

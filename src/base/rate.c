@@ -1,16 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See rate.h. The bucket is kept as a time, so that what cannot be divided is not lost. */
-#include "vmm/virtio/rate.h"
+#include "base/rate.h"
 
-/* units * NS_PER_S + rest, divided by per_s: saturated. */
+_Static_assert(NS_PER_S < 1ull << 30, "its digits");
+
+/* Adds, modulo `of`, which both are below. Returns the carry. */
+static uint64_t add_modulo(uint64_t *to, uint64_t by, uint64_t of)
+{
+	if (*to < of - by) {
+		*to += by;
+		return 0;
+	}
+	*to -= of - by;
+	return 1;
+}
+
+/*
+ * units * NS_PER_S + rest, divided by per_s: saturated. Digit by digit, as division of 128 bits is
+ * a function of libgcc's, which base's freestanding part does without.
+ */
 static uint64_t worth_ns(uint64_t units, uint64_t per_s, uint64_t *rest)
 {
-	__extension__ typedef unsigned __int128 wide;
-	wide all = (wide)units * NS_PER_S + *rest;
-	wide ns = all / per_s;
+	uint64_t part = units % per_s, over = 0, ns = 0, all;
 
-	*rest = (uint64_t)(all % per_s);
-	return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
+	for (uint64_t digit = 1ull << 29; digit; digit >>= 1) {
+		ns = 2 * ns + add_modulo(&over, over, per_s);
+		if (NS_PER_S & digit)
+			ns += add_modulo(&over, part, per_s);
+	}
+	ns += add_modulo(&over, *rest, per_s);
+	*rest = over;
+	if (__builtin_mul_overflow(units / per_s, NS_PER_S, &all) ||
+	    __builtin_add_overflow(all, ns, &all))
+		return UINT64_MAX;
+	return all;
 }
 
 static uint64_t later(uint64_t ns, uint64_t by)
