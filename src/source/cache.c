@@ -38,25 +38,20 @@ void cache_forget(struct cache_src *c, uint64_t chunk)
 
 static void read_end(struct cache_read *cr)
 {
-	struct cache_src *c = cr->owner;
-	struct src_read *rd = cr->rd;
+	const struct src_read *rd = cr->wr.rd;
 	struct err why = cr->why;
 	bool bad = cr->failed || (cr->cancelled && cr->begun < rd->offset + rd->len);
 
 	if (bad && !cr->failed)
-		(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", c->name,
+		(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", cache_of(cr)->name,
 			      (unsigned long long)rd->offset);
-	/* Free first: `done` may read again. */
-	cr->rd = NULL;
-	cr->next = c->free_reads;
-	c->free_reads = cr;
-	rd->done(rd, bad ? &why : NULL);
+	wrap_end(&cr->wr, bad ? &why : NULL);
 }
 
 void cache_piece_end(struct cache_piece *p, const struct err *why)
 {
 	struct cache_read *cr = p->of;
-	struct cache_src *c = cr->owner;
+	struct cache_src *c = cache_of(cr);
 
 	if (why && !cr->failed) {
 		cr->failed = true;
@@ -74,8 +69,8 @@ static void piece_cancelled(struct cache_piece *p)
 {
 	struct err why;
 
-	(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", p->of->owner->name,
-		      (unsigned long long)p->of->rd->offset);
+	(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", cache_of(p->of)->name,
+		      (unsigned long long)p->of->wr.rd->offset);
 	cache_piece_end(p, &why);
 }
 
@@ -90,7 +85,7 @@ static void touch(struct cache_src *c, const struct cache_piece *p)
 
 	if (c->read_only || !t || !k->valid || k->entry.chunk != p->chunk ||
 	    now_ms - k->entry.used_ms < CACHE_USED_STEP_MS ||
-	    clock_now_ns(&c->clock) < c->paused_until_ns)
+	    clock_now_ns(&c->wrap.clock) < c->paused_until_ns)
 		return;
 	c->free_touches = t->next;
 	k->entry.used_ms = now_ms;
@@ -109,7 +104,7 @@ static void touched(struct io_req *io, int res)
 	struct cache_src *c = t->owner;
 
 	if (res < 0 && res != -ECANCELED)
-		c->paused_until_ns = clock_now_ns(&c->clock) + CACHE_PAUSE_NS;
+		c->paused_until_ns = clock_now_ns(&c->wrap.clock) + CACHE_PAUSE_NS;
 	t->next = c->free_touches;
 	c->free_touches = t;
 	cache_wrote(c);
@@ -131,7 +126,7 @@ static bool hashes_match(struct zst_hasher *h, const struct cache_piece *p)
 
 static void checked(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 
 	if (!p->good) {
 		cache_piece_bad(p);
@@ -146,7 +141,7 @@ static void run_check(struct work_job *job, unsigned thread)
 {
 	struct cache_piece *p = CONTAINER_OF(job, struct cache_piece, job);
 
-	p->good = hashes_match(p->of->owner->hashers[thread], p);
+	p->good = hashes_match(cache_of(p->of)->hashers[thread], p);
 }
 
 static void check_done(struct work_job *job)
@@ -157,7 +152,7 @@ static void check_done(struct work_job *job)
 static void data_done(struct io_req *io, int res)
 {
 	struct cache_piece *p = CONTAINER_OF(io, struct cache_piece, io);
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 
 	if (p->of->cancelled) {
 		piece_cancelled(p);
@@ -169,7 +164,7 @@ static void data_done(struct io_req *io, int res)
 	} else {
 		p->state = PIECE_CHECKS;
 		p->job = (struct work_job){.run = run_check, .done = check_done};
-		c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->rd));
+		c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->wr.rd));
 	}
 }
 
@@ -184,7 +179,7 @@ static bool whole_pages(const struct cache_src *c, const struct cache_piece *p)
 
 static void use_known(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 	uint64_t bucket = cache_bucket(&c->layout, c->image, p->chunk);
 
 	if (!whole_pages(c, p)) {
@@ -194,7 +189,7 @@ static void use_known(struct cache_piece *p)
 	p->state = PIECE_READS;
 	p->io.done = data_done;
 	p->io.late = false;
-	p->io.turn = src_turn(p->of->rd);
+	p->io.turn = src_turn(p->of->wr.rd);
 	c->io.ops->read(c->io.ctx, c->data, &p->io,
 			cache_slot_at(&c->layout, bucket, p->known.way) + p->at, p->buf, p->len);
 }
@@ -203,7 +198,7 @@ static void use_known(struct cache_piece *p)
 
 static void look(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 	struct cache_lookup *l = c->free_lookups;
 
 	if (!l) {
@@ -215,7 +210,7 @@ static void look(struct cache_piece *p)
 	l->of = p;
 	p->state = PIECE_LOOKS;
 	l->io.late = false;
-	l->io.turn = src_turn(p->of->rd);
+	l->io.turn = src_turn(p->of->wr.rd);
 	c->io.ops->read(c->io.ctx, c->file, &l->io,
 			cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk), 0),
 			l->bucket, sizeof(l->bucket));
@@ -224,7 +219,7 @@ static void look(struct cache_piece *p)
 /* The bucket, as it is now. */
 static void looked(struct cache_piece *p, const unsigned char *bucket)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 	struct cache_known now = {.valid = false};
 	int way = cache_bucket_find(c->hasher, bucket, c->image, p->chunk, cache_now_ms(c),
 				    &now.entry, &p->victim, &p->evicts);
@@ -277,7 +272,7 @@ static void look_done(struct io_req *io, int res)
 
 void cache_piece_bad(struct cache_piece *p)
 {
-	cache_forget(p->of->owner, p->chunk);
+	cache_forget(cache_of(p->of), p->chunk);
 	p->suspect = true;
 	p->tries++;
 	look(p);
@@ -285,7 +280,7 @@ void cache_piece_bad(struct cache_piece *p)
 
 static void piece_go(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 	struct cache_fill *f = cache_fill_of(c, p->chunk);
 	const struct cache_known *k = record_of(c, p->chunk);
 
@@ -303,11 +298,11 @@ static void piece_go(struct cache_piece *p)
 static struct cache_piece *piece_take(struct cache_read *cr)
 {
 	struct cache_piece *p = &cr->first;
-	uint64_t end = cr->rd->offset + cr->rd->len;
+	uint64_t end = cr->wr.rd->offset + cr->wr.rd->len;
 
 	if (p->state != PIECE_FREE)
 		p = cr->count >= CACHE_PIECES_MAX ? NULL :
-		    LIST_ENTRY(list_take(&cr->owner->free_pieces), struct cache_piece, link);
+		    LIST_ENTRY(list_take(&cache_of(cr)->free_pieces), struct cache_piece, link);
 	if (!p)
 		return NULL;
 	p->of = cr;
@@ -315,7 +310,7 @@ static struct cache_piece *piece_take(struct cache_read *cr)
 	p->chunk = cr->begun / CACHE_CHUNK_BYTES;
 	p->at = (uint32_t)(cr->begun % CACHE_CHUNK_BYTES);
 	p->len = (uint32_t)min_u64(CACHE_CHUNK_BYTES - p->at, end - cr->begun);
-	p->buf = (unsigned char *)cr->rd->buf + (cr->begun - cr->rd->offset);
+	p->buf = (unsigned char *)cr->wr.rd->buf + (cr->begun - cr->wr.rd->offset);
 	p->known.valid = p->suspect = p->told = false;
 	p->tries = 0;
 	p->state = PIECE_LOOKS;
@@ -334,7 +329,7 @@ static void read_on(struct cache_read *cr)
 	if (cr->busy)
 		return;
 	cr->busy = true;
-	while (!cr->cancelled && !cr->failed && cr->begun < cr->rd->offset + cr->rd->len &&
+	while (!cr->cancelled && !cr->failed && cr->begun < cr->wr.rd->offset + cr->wr.rd->len &&
 	       (p = piece_take(cr)))
 		piece_go(p);
 	cr->busy = false;
@@ -351,22 +346,19 @@ void cache_piece_init(struct cache_piece *p)
 
 static void cache_read(struct src *s, struct src_read *rd)
 {
-	struct cache_src *c = CONTAINER_OF(s, struct cache_src, src);
-	struct cache_read *cr = c->free_reads;
+	struct cache_src *c = CONTAINER_OF(s, struct cache_src, wrap.src);
+	struct cache_read *cr;
 
-	ASSERT(cr); /* env->reads_max */
 	ASSERT(rd->len > 0 && rd->offset <= s->size && rd->len <= s->size - rd->offset);
-	c->free_reads = cr->next;
-	cr->rd = rd;
+	cr = CONTAINER_OF(wrap_begin(&c->wrap, rd), struct cache_read, wr);
 	cr->begun = rd->offset;
 	cr->cancelled = cr->failed = false;
-	rd->held_by = cr;
 	read_on(cr);
 }
 
 static void cancel_piece(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 
 	switch (p->state) {
 	case PIECE_WAITS_LOOKUP:
@@ -403,11 +395,12 @@ static struct cache_piece *not_told(const struct cache_read *cr)
 
 static void cache_cancel(struct src *s, struct src_read *rd)
 {
-	struct cache_read *cr = rd->held_by;
+	struct wrap_read *wr = rd->held_by;
+	struct cache_read *cr = CONTAINER_OF(wr, struct cache_read, wr);
 	struct cache_piece *p;
 
 	(void)s;
-	ASSERT(cr->rd == rd);
+	ASSERT(cr->wr.rd == rd);
 	if (cr->cancelled)
 		return;
 	cr->cancelled = true;
@@ -422,35 +415,29 @@ static void cache_cancel(struct src *s, struct src_read *rd)
 		read_end(cr);
 }
 
-static int cache_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
-{
-	return src_load(CONTAINER_OF(s, struct cache_src, src)->inner, offset, buf, len, e);
-}
-
 static void cache_close(struct src *s)
 {
-	struct cache_src *c = CONTAINER_OF(s, struct cache_src, src);
+	struct cache_src *c = CONTAINER_OF(s, struct cache_src, wrap.src);
 
-	src_close(c->inner);
+	src_close(c->wrap.inner);
 	c->closed = true;
 	if (c->writes == 0)
 		cache_free(c);
 }
 
-const struct src_ops cache_ops = {
+static const struct src_ops cache_ops = {
 	.name = "cache",
 	.read = cache_read,
 	.cancel = cache_cancel,
-	.load = cache_load,
+	.load = wrap_load,
 	.close = cache_close,
 };
 
-void cache_read_init(struct cache_src *c, struct cache_read *cr)
-{
-	cr->owner = c;
-	cr->next = c->free_reads;
-	c->free_reads = cr;
-}
+const struct wrap_kind cache_kind = {
+	.ops = &cache_ops,
+	.bytes = sizeof(struct cache_src),
+	.read_bytes = sizeof(struct cache_read),
+};
 
 void cache_lookup_init(struct cache_src *c, struct cache_lookup *l)
 {

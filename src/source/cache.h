@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "source/cache_format.h"
 #include "source/source.h"
+#include "source/wrap.h"
 #include "source/zst_manifest.h"
 
 #define CACHE_FILLS_MAX 64u
@@ -68,10 +69,8 @@ struct cache_piece {
 };
 
 struct cache_read {
-	struct src_read *rd; /* NULL while free */
-	struct cache_src *owner;
-	struct cache_read *next; /* while free */
-	uint64_t begun;          /* up to here pieces were made */
+	struct wrap_read wr; /* its inner read is not used: chunks are asked for by fills */
+	uint64_t begun;      /* up to here pieces were made */
 	struct list pieces;
 	unsigned count;
 	bool cancelled, failed;
@@ -126,11 +125,9 @@ struct cache_touch {
 };
 
 struct cache_src {
-	struct src src;
-	struct src *inner;
+	struct wrap wrap;
 	struct io io;
 	struct work work;
-	struct clock clock;
 	struct src_counts *counts, own_counts; /* the own: where nobody asks */
 	char *name; /* for messages */
 	struct io_file *file, *data; /* the same; data: past the page cache where env says so */
@@ -145,7 +142,6 @@ struct cache_src {
 	struct zst_manifest manifest; /* hashes NULL: there is none */
 	struct zst_hasher *hasher;    /* under the lock */
 	struct zst_hasher *hashers[WORK_THREADS_MAX];
-	struct cache_read *reads, *free_reads;
 	struct cache_piece *spare;
 	struct list free_pieces, wait_lookup, wait_fill;
 	struct cache_lookup *lookups, *free_lookups;
@@ -158,7 +154,6 @@ struct cache_src {
 };
 
 /* cache.c */
-void cache_read_init(struct cache_src *c, struct cache_read *cr);
 void cache_lookup_init(struct cache_src *c, struct cache_lookup *l);
 void cache_touch_init(struct cache_src *c, struct cache_touch *t);
 void cache_piece_init(struct cache_piece *p);
@@ -167,7 +162,7 @@ void cache_piece_end(struct cache_piece *p, const struct err *why);
 void cache_piece_bad(struct cache_piece *p);
 void cache_remember(struct cache_src *c, const struct cache_known *k);
 void cache_forget(struct cache_src *c, uint64_t chunk);
-extern const struct src_ops cache_ops;
+extern const struct wrap_kind cache_kind;
 
 /* cache_fill.c */
 void cache_fill_init(struct cache_src *c, struct cache_fill *f, unsigned char *buf);
@@ -182,14 +177,19 @@ void cache_leave(struct cache_piece *p);
 /* cache_open.c: of all but the inner source, when no write is under way any more. */
 void cache_free(struct cache_src *c);
 
+static inline struct cache_src *cache_of(const struct cache_read *cr)
+{
+	return CONTAINER_OF(cr->wr.owner, struct cache_src, wrap);
+}
+
 static inline uint64_t cache_now_ms(const struct cache_src *c)
 {
-	return clock_now_ns(&c->clock) / NS_PER_MS;
+	return clock_now_ns(&c->wrap.clock) / NS_PER_MS;
 }
 
 static inline uint32_t cache_chunk_len(const struct cache_src *c, uint64_t chunk)
 {
-	return (uint32_t)min_u64(c->src.size - chunk * CACHE_CHUNK_BYTES, CACHE_CHUNK_BYTES);
+	return (uint32_t)min_u64(c->wrap.src.size - chunk * CACHE_CHUNK_BYTES, CACHE_CHUNK_BYTES);
 }
 
 /* A write is over; the last one after the end frees c. */

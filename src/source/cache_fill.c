@@ -77,7 +77,7 @@ static void give(struct cache_fill *f, struct cache_piece *p)
 	p->fill = f;
 	f->users++;
 	p->job = (struct work_job){.run = run_copy, .done = copy_done};
-	c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->rd));
+	c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->wr.rd));
 }
 
 void cache_join(struct cache_fill *f, struct cache_piece *p)
@@ -107,7 +107,7 @@ static void give_up(struct cache_fill *f, const struct err *why)
 	while ((p = take_joined(f))) {
 		if (p->of->cancelled) {
 			(void)err_sys(&text, -ECANCELED, "read of %s at byte %llu", c->name,
-				      (unsigned long long)p->of->rd->offset);
+				      (unsigned long long)p->of->wr.rd->offset);
 			cache_piece_end(p, &text);
 		} else if (f->cancelled) {
 			/* Who has come since it was cancelled wants it still. */
@@ -136,7 +136,7 @@ static void write_over(struct cache_fill *f, int res, uint32_t want)
 		c->counts->cache_evictions += f->evicts;
 	} else if (res != -ECANCELED) {
 		c->counts->cache_write_errors++;
-		c->paused_until_ns = clock_now_ns(&c->clock) + CACHE_PAUSE_NS;
+		c->paused_until_ns = clock_now_ns(&c->wrap.clock) + CACHE_PAUSE_NS;
 	}
 	f->state = FILL_READY;
 	c->fills_writing--;
@@ -173,7 +173,7 @@ static void write_if_wanted(struct cache_fill *f)
 	memcpy(f->entry.image, c->image, sizeof(f->entry.image));
 	f->entry.used_ms = cache_now_ms(c);
 	if (!f->origin || c->read_only || c->fills_writing >= c->fill_count / 2 ||
-	    clock_now_ns(&c->clock) < c->paused_until_ns ||
+	    clock_now_ns(&c->wrap.clock) < c->paused_until_ns ||
 	    cache_entry_write(c->hasher, &f->entry, f->packed) < 0)
 		return;
 	f->state = FILL_WRITES;
@@ -277,7 +277,7 @@ static void start_check(struct cache_fill *f)
 	enum turn turn = TURN_FILL;
 
 	for (struct list_link *l = f->joined.first; l; l = l->next) {
-		enum turn t = src_turn(CONTAINER_OF(l, struct cache_piece, link)->of->rd);
+		enum turn t = src_turn(CONTAINER_OF(l, struct cache_piece, link)->of->wr.rd);
 
 		turn = t < turn ? t : turn;
 	}
@@ -327,23 +327,23 @@ static void start(struct cache_fill *f, struct cache_piece *p)
 	if (!f->origin) {
 		f->io.done = loaded;
 		f->io.late = false;
-		f->io.turn = src_turn(p->of->rd);
+		f->io.turn = src_turn(p->of->wr.rd);
 		c->io.ops->read(c->io.ctx, c->data, &f->io,
 				cache_slot_at(&c->layout, bucket, p->known.way), f->buf,
 				f->entry.len);
 		return;
 	}
 	c->counts->cache_misses++;
-	src_read_like(&f->inner, p->of->rd);
+	src_read_like(&f->inner, p->of->wr.rd);
 	f->inner.offset = p->chunk * CACHE_CHUNK_BYTES;
 	f->inner.buf = f->buf;
 	f->inner.len = f->entry.len;
-	c->inner->ops->read(c->inner, &f->inner);
+	c->wrap.inner->ops->read(c->wrap.inner, &f->inner);
 }
 
 void cache_fill_for(struct cache_piece *p)
 {
-	struct cache_src *c = p->of->owner;
+	struct cache_src *c = cache_of(p->of);
 	struct cache_fill *f = cache_fill_of(c, p->chunk);
 
 	if (f) {
@@ -357,7 +357,7 @@ void cache_fill_for(struct cache_piece *p)
 		}
 	}
 	p->state = PIECE_WAITS_FILL;
-	if (p->of->rd->urgent)
+	if (p->of->wr.rd->urgent)
 		list_insert(&c->wait_fill, NULL, &p->link);
 	else
 		list_append(&c->wait_fill, &p->link);
@@ -376,11 +376,11 @@ void cache_leave(struct cache_piece *p)
 		c->io.ops->cancel(c->io.ctx, &f->io);
 	} else if (last && f->state == FILL_READS && !f->cancelled) {
 		f->cancelled = true;
-		c->inner->ops->cancel(c->inner, &f->inner);
+		c->wrap.inner->ops->cancel(c->wrap.inner, &f->inner);
 	} else if (!last) {
 		list_remove(&f->joined, &p->link);
 		(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", c->name,
-			      (unsigned long long)p->of->rd->offset);
+			      (unsigned long long)p->of->wr.rd->offset);
 		cache_piece_end(p, &why);
 	}
 }

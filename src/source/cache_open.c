@@ -23,7 +23,6 @@ void cache_free(struct cache_src *c)
 		zst_hasher_close(c->hashers[i]);
 	zst_hasher_close(c->hasher);
 	zst_manifest_fini(&c->manifest);
-	free(c->reads);
 	free(c->spare);
 	free(c->lookups);
 	free(c->fills);
@@ -31,7 +30,7 @@ void cache_free(struct cache_src *c)
 	free(c->records);
 	free(c->path);
 	free(c->name);
-	free(c);
+	wrap_free(&c->wrap);
 }
 
 static int out_of_memory(const struct cache_src *c, struct err *e)
@@ -136,10 +135,10 @@ static int load_manifest(struct cache_src *c, const char *path, const struct src
 	free(text);
 	if (rc < 0)
 		return err_set(e, rc, "open %s: %s", path, why.text);
-	if (c->manifest.size != c->src.size)
+	if (c->manifest.size != c->wrap.src.size)
 		return err_set(e, -EINVAL, "open %s: it is of %llu bytes, and %s has %llu", path,
 			       (unsigned long long)c->manifest.size, c->name,
-			       (unsigned long long)c->src.size);
+			       (unsigned long long)c->wrap.src.size);
 	if (CACHE_CHUNK_BYTES % c->manifest.frame_bytes != 0)
 		return err_set(e, -ENOTSUP, "open %s: its pieces have %llu bytes, and a cache "
 			       "takes those of which 65536 is a multiple ('asyncpf image pack "
@@ -152,7 +151,7 @@ static int identify(struct cache_src *c, const char *identity, const struct src_
 		    const struct src_env *env, struct err *e)
 {
 	unsigned char hash[ZST_HASH_BYTES] = {0};
-	const char *version = c->inner->version ? c->inner->version : "";
+	const char *version = c->wrap.inner->version ? c->wrap.inner->version : "";
 	char text[IDENTITY_MAX + 1000], of_manifest[ZST_HASH_CHARS + 1];
 	int rc = 0;
 
@@ -169,8 +168,9 @@ static int identify(struct cache_src *c, const char *identity, const struct src_
 	}
 	if (rc < 0)
 		return rc;
-	rc = snprintf(text, sizeof(text), "%llu %s\n%s\n%s\n%s", (unsigned long long)c->src.size,
-		      o->manifest ? "manifest" : "name", version, o->key ? o->key : "", identity);
+	rc = snprintf(text, sizeof(text), "%llu %s\n%s\n%s\n%s",
+		      (unsigned long long)c->wrap.src.size, o->manifest ? "manifest" : "name",
+		      version, o->key ? o->key : "", identity);
 	if (rc < 0 || (size_t)rc >= sizeof(text))
 		return err_set(e, -ENAMETOOLONG, "cache of %s: its name is too long", c->name);
 	rc = zst_hash(c->hasher, text, (size_t)rc, hash, e);
@@ -180,23 +180,20 @@ static int identify(struct cache_src *c, const char *identity, const struct src_
 
 /* ---- memory ---- */
 
-static int get_memory(struct cache_src *c, uint64_t bytes, uint32_t reads_max, struct err *e)
+static int get_memory(struct cache_src *c, uint64_t bytes, struct err *e)
 {
 	uint64_t fills = min_u64(max_u64(bytes / 3 / CACHE_CHUNK_BYTES, CACHE_FILLS_MIN),
 				 CACHE_FILLS_MAX);
 
-	c->fill_count = (uint32_t)min_u64(fills, reads_max);
+	c->fill_count = (uint32_t)min_u64(fills, c->wrap.reads_max);
 	c->record_count = max_u64((bytes - bytes / 3) / sizeof(*c->records), 1);
-	c->reads = calloc(reads_max, sizeof(*c->reads));
 	c->spare = calloc(CACHE_PIECES_SPARE, sizeof(*c->spare));
 	c->lookups = calloc(CACHE_LOOKUPS, sizeof(*c->lookups));
 	c->fills = calloc(c->fill_count, sizeof(*c->fills));
 	c->room = malloc((size_t)c->fill_count * CACHE_CHUNK_BYTES);
 	c->records = calloc(c->record_count, sizeof(*c->records));
-	if (!c->reads || !c->spare || !c->lookups || !c->fills || !c->room || !c->records)
+	if (!c->spare || !c->lookups || !c->fills || !c->room || !c->records)
 		return out_of_memory(c, e);
-	for (uint32_t i = reads_max; i-- > 0;)
-		cache_read_init(c, &c->reads[i]);
 	for (uint32_t i = 0; i < CACHE_PIECES_SPARE; i++)
 		list_append(&c->free_pieces, &c->spare[i].link);
 	for (uint32_t i = 0; i < CACHE_LOOKUPS; i++)
@@ -239,21 +236,19 @@ int src_cache_open(struct src *inner, const char *name, const char *identity,
 		   const struct src_cache_opts *o, const struct src_env *env, struct src **ret,
 		   struct err *e)
 {
-	struct cache_src *c = calloc(1, sizeof(*c));
 	struct err why = {0};
+	struct cache_src *c;
+	struct wrap *w;
 	int rc;
 
-	if (!env->io.ops || !env->io.ops->open_shared) {
-		free(c);
+	if (!env->io.ops || !env->io.ops->open_shared)
 		return err_set(e, -ENOTSUP, "cache of %s: files cannot be shared here", name);
-	}
-	if (!c)
-		return err_set(e, -ENOMEM, "cache of %s: out of memory", name);
-	c->src = (struct src){.ops = &cache_ops, .size = inner->size, .version = inner->version};
-	c->inner = inner;
+	w = wrap_open(&cache_kind, inner, env, &rc, e);
+	if (!w)
+		return rc;
+	c = CONTAINER_OF(w, struct cache_src, wrap);
 	c->io = env->io;
 	c->work = env->work;
-	c->clock = env->clock;
 	c->counts = env->counts ? env->counts : &c->own_counts;
 	rc = get_names(c, name, o->dir) < 0 ? err_set(&why, -ENOMEM, "out of memory") : 0;
 	if (rc == 0)
@@ -261,14 +256,14 @@ int src_cache_open(struct src *inner, const char *name, const char *identity,
 	if (rc == 0)
 		rc = get_file(c, o, env->uncached, &why);
 	if (rc == 0)
-		rc = get_memory(c, o->memory, env->reads_max, &why);
+		rc = get_memory(c, o->memory, &why);
 	if (rc == 0)
 		rc = get_workers(c, &why);
 	if (rc < 0) {
 		cache_free(c);
 		return err_set(e, rc, "%s", why.text);
 	}
-	*ret = &c->src;
+	*ret = &w->src;
 	return 0;
 }
 

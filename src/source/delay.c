@@ -35,6 +35,14 @@ static const struct src_ops delay_ops = {
 	.close = wrap_close,
 };
 
+static const struct wrap_kind delay_kind = {
+	.ops = &delay_ops,
+	.bytes = sizeof(struct delay_src),
+	.read_bytes = sizeof(struct wrap_read),
+	.cancelled = "delayed read",
+	.fire = wrap_fire,
+};
+
 int src_delay_open(struct src *inner, const struct src_env *env,
 		   const struct src_delay_opts *opts, struct src **ret, struct err *e)
 {
@@ -44,7 +52,7 @@ int src_delay_open(struct src *inner, const struct src_env *env,
 
 	if (opts->delay_ns > WRAP_WAIT_NS_MAX || opts->jitter_ns > WRAP_WAIT_NS_MAX)
 		return err_set(e, -EINVAL, "delay source: more than an hour");
-	w = wrap_open(sizeof(*d), &delay_ops, inner, env, "delay", "delayed read", &rc, e);
+	w = wrap_open(&delay_kind, inner, env, &rc, e);
 	if (!w)
 		return rc;
 	d = CONTAINER_OF(w, struct delay_src, wrap);

@@ -70,6 +70,14 @@ static const struct src_ops fault_ops = {
 	.close = wrap_close,
 };
 
+static const struct wrap_kind fault_kind = {
+	.ops = &fault_ops,
+	.bytes = sizeof(struct fault_src),
+	.read_bytes = sizeof(struct wrap_read),
+	.cancelled = "injected fault: hung read",
+	.fire = wrap_fire,
+};
+
 int src_fault_open(struct src *inner, const struct src_env *env,
 		   const struct src_fault_opts *opts, struct src **ret, struct err *e)
 {
@@ -80,8 +88,7 @@ int src_fault_open(struct src *inner, const struct src_env *env,
 	if (opts->error_code > 0 || opts->hang_ns > WRAP_WAIT_NS_MAX)
 		return err_set(e, -EINVAL, "fault source: an error code above 0, or a hang above "
 			       "an hour");
-	w = wrap_open(sizeof(*f), &fault_ops, inner, env, "fault", "injected fault: hung read",
-		      &rc, e);
+	w = wrap_open(&fault_kind, inner, env, &rc, e);
 	if (!w)
 		return rc;
 	f = CONTAINER_OF(w, struct fault_src, wrap);

@@ -10,21 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/assert.h"
 #include "source/mapped_ram.h"
 #include "source/scheme.h"
-#include "source/pool.h"
+#include "source/wrap.h"
 
 /* Of 8 TiB of guest memory. */
 #define BITMAP_BYTES_MAX (256ull << 20)
 #define LOAD_BYTES (1u << 20)
 
 struct qemu_src {
-	struct src src;
-	struct src *inner;
+	struct wrap wrap;
 	struct mapped_ram_block block;
 	unsigned char *bitmap; /* set: stored */
-	struct src_pool pool;
 };
 
 static bool is_stored(const struct qemu_src *q, uint64_t offset)
@@ -66,46 +63,34 @@ static void zero_the_rest(const struct qemu_src *q, const struct src_read *rd)
 			memset((char *)rd->buf + (at - rd->offset), 0, page_end(q, at, end) - at);
 }
 
-static void qemu_inner_done(struct src_read *inner, const struct err *why)
+static void qemu_inner_done(struct wrap_read *wr, const struct err *why)
 {
-	struct pool_read *w = CONTAINER_OF(inner, struct pool_read, inner);
-	struct qemu_src *q = w->owner;
-
 	if (!why)
-		zero_the_rest(q, w->rd);
-	pool_end(&q->pool, w, why);
+		zero_the_rest(CONTAINER_OF(wr->owner, struct qemu_src, wrap), wr->rd);
+	wrap_end(wr, why);
 }
 
 static void qemu_read(struct src *s, struct src_read *rd)
 {
-	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, wrap.src);
+	struct wrap_read *wr;
 	uint64_t from, to;
-	struct pool_read *w;
 
 	if (!stored_span(q, rd->offset, rd->offset + rd->len, &from, &to)) {
 		memset(rd->buf, 0, rd->len);
 		rd->done(rd, NULL);
 		return;
 	}
-	w = pool_take(&q->pool, rd);
-	w->inner.offset = q->block.pages_at + from;
-	w->inner.buf = (char *)rd->buf + (from - rd->offset);
-	w->inner.len = (uint32_t)(to - from);
-	q->inner->ops->read(q->inner, &w->inner);
-}
-
-static void qemu_cancel(struct src *s, struct src_read *rd)
-{
-	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
-	struct pool_read *w = rd->held_by;
-
-	ASSERT(w->rd == rd);
-	q->inner->ops->cancel(q->inner, &w->inner);
+	wr = wrap_begin(&q->wrap, rd);
+	wr->inner.offset = q->block.pages_at + from;
+	wr->inner.buf = (char *)rd->buf + (from - rd->offset);
+	wr->inner.len = (uint32_t)(to - from);
+	wrap_pass(wr);
 }
 
 static int qemu_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
 {
-	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, wrap.src);
 	uint64_t end = offset + len;
 
 	for (uint64_t at = offset; at < end;) {
@@ -114,7 +99,7 @@ static int qemu_load(struct src *s, uint64_t offset, void *buf, size_t len, stru
 		int rc;
 
 		if (is_stored(q, at)) {
-			rc = src_load(q->inner, q->block.pages_at + at, to, next - at, e);
+			rc = src_load(q->wrap.inner, q->block.pages_at + at, to, next - at, e);
 			if (rc < 0)
 				return rc;
 		} else {
@@ -125,27 +110,27 @@ static int qemu_load(struct src *s, uint64_t offset, void *buf, size_t len, stru
 	return 0;
 }
 
-static void free_parts(struct qemu_src *q)
-{
-	src_pool_close(&q->pool);
-	free(q->bitmap);
-	free(q);
-}
-
 static void qemu_close(struct src *s)
 {
-	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, src);
+	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, wrap.src);
 
-	src_close(q->inner);
-	free_parts(q);
+	free(q->bitmap);
+	wrap_close(s);
 }
 
 static const struct src_ops qemu_ops = {
 	.name = "qemu",
 	.read = qemu_read,
-	.cancel = qemu_cancel,
+	.cancel = wrap_cancel,
 	.load = qemu_load,
 	.close = qemu_close,
+};
+
+static const struct wrap_kind qemu_kind = {
+	.ops = &qemu_ops,
+	.bytes = sizeof(struct qemu_src),
+	.read_bytes = sizeof(struct wrap_read),
+	.done = qemu_inner_done,
 };
 
 static int load_for_parser(void *ctx, uint64_t offset, void *buf, size_t len, struct err *e)
@@ -156,12 +141,12 @@ static int load_for_parser(void *ctx, uint64_t offset, void *buf, size_t len, st
 /* The block of that name, and which of its pages were stored. */
 static int load_block(struct qemu_src *q, const char *name, struct err *e)
 {
-	const struct mapped_ram_file file = {q->inner->size, load_for_parser, q->inner};
+	const struct mapped_ram_file file = {q->wrap.inner->size, load_for_parser, q->wrap.inner};
 	unsigned char head[MAPPED_RAM_MAGIC_BYTES];
 	const struct mapped_ram_block *b;
 	struct mapped_ram m;
 	int rc = file.size < sizeof(head) ? -EINVAL
-					  : src_load(q->inner, 0, head, sizeof(head), e);
+					  : src_load(q->wrap.inner, 0, head, sizeof(head), e);
 
 	if (rc == -EINVAL || (rc == 0 && !mapped_ram_magic(head)))
 		return err_set(e, -EINVAL, "no file of QEMU's migration");
@@ -181,7 +166,7 @@ static int load_block(struct qemu_src *q, const char *name, struct err *e)
 	if (!q->bitmap)
 		return err_set(e, -ENOMEM, "out of memory");
 	for (uint64_t at = 0; rc == 0 && at < q->block.bitmap_bytes; at += LOAD_BYTES)
-		rc = src_load(q->inner, q->block.bitmap_at + at, q->bitmap + at,
+		rc = src_load(q->wrap.inner, q->block.bitmap_at + at, q->bitmap + at,
 			      min_u64(LOAD_BYTES, q->block.bitmap_bytes - at), e);
 	return rc;
 }
@@ -189,22 +174,23 @@ static int load_block(struct qemu_src *q, const char *name, struct err *e)
 int src_qemu_open(struct src *inner, const char *name, const char *block,
 		  const struct src_env *env, struct src **ret, struct err *e)
 {
-	struct qemu_src *q = calloc(1, sizeof(*q));
 	struct err why = {0};
+	struct qemu_src *q;
+	struct wrap *w;
 	int rc;
 
-	if (!q || src_pool_open(&q->pool, env->reads_max, q, qemu_inner_done) < 0) {
-		free(q);
-		return err_set(e, -ENOMEM, "open %s: out of memory", name);
-	}
-	q->inner = inner;
+	w = wrap_open(&qemu_kind, inner, env, &rc, e);
+	if (!w)
+		return rc;
+	q = CONTAINER_OF(w, struct qemu_src, wrap);
 	rc = load_block(q, block, &why);
 	if (rc < 0) {
-		free_parts(q);
+		free(q->bitmap);
+		wrap_free(w);
 		return err_set(e, rc, "open %.100s: %s", name, why.text);
 	}
-	q->src = (struct src){.ops = &qemu_ops, .size = q->block.bytes, .version = inner->version};
-	*ret = &q->src;
+	w->src.size = q->block.bytes;
+	*ret = &w->src;
 	return 0;
 }
 

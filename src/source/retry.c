@@ -3,9 +3,8 @@
  * Wrapper that asks again. A read that failed for a reason that may pass is tried again after a
  * pause, which doubles, with jitter; one that takes twice as long as 99 of 100 did is sent a second
  * time, and whichever ends first counts. Both cost of a budget that reads which end fill up: an
- * outage is not multiplied, its failures are passed on. Owns the inner source, a pool of requests,
- * buffers for second requests, one timer. Threads: port/source.h.
- * Test: tests/unit/source_retry_test.c.
+ * outage is not multiplied, its failures are passed on. See wrap.h: what waits there is a pause, or
+ * the time of a second request, whose buffers are owned here. Test: tests/unit/source_retry_test.c.
  *
  * The second request has a buffer of its own, since the first may still write into the reader's.
  * When the second wins, the first is cancelled, and the reader has his bytes once it has ended.
@@ -18,6 +17,7 @@
 #include "base/hist.h"
 #include "base/prng.h"
 #include "source/scheme.h"
+#include "source/wrap.h"
 
 /* Larger reads are not sent twice; buffers for as many as are at a time: 1 MiB. */
 #define HEDGE_BYTES_MAX (128u << 10)
@@ -46,30 +46,22 @@ struct retry_hedge {
 };
 
 struct retry_read {
+	struct wrap_read wr;
 	enum retry_state state;
-	struct src_read inner;
-	struct src_read *rd;
-	struct retry_src *owner;
-	struct retry_read *next; /* while free */
 	struct retry_hedge *hedge; /* the second request, until it has ended; or has won */
 	bool first_ended;          /* failed, while the second is under way */
 	bool cancelled;            /* by the reader */
 	uint32_t tries;
-	uint64_t begun_ns, due_ns; /* NS_NEVER: nothing is due */
-	struct err why;            /* of the newest failure */
+	uint64_t begun_ns;
+	struct err why; /* of the newest failure */
 };
 
 struct retry_src {
-	struct src src;
-	struct src *inner;
-	struct clock clock;
-	struct timers *timers;
-	struct timer timer;
+	struct wrap wrap;
 	struct src_retry_opts opts;
 	struct src_counts *counts, own_counts; /* the own: where nobody asks */
 	struct prng prng;
-	struct retry_read *pool, *free;
-	uint32_t reads_max, sent; /* to the inner source, at most so many at a time */
+	uint32_t sent; /* to the inner source, at most wrap.reads_max at a time */
 	struct retry_hedge hedges[HEDGES_MAX];
 	unsigned char *room;
 	uint32_t tokens;
@@ -77,6 +69,11 @@ struct retry_src {
 	uint32_t samples, since_look;
 	uint64_t usual_ns; /* NS_NEVER: not known */
 };
+
+static struct retry_src *retry_of(const struct retry_read *rr)
+{
+	return CONTAINER_OF(rr->wr.owner, struct retry_src, wrap);
+}
 
 /* ---- budget, and what is usual ---- */
 
@@ -118,48 +115,33 @@ static void unlink_hedge(struct retry_hedge *h)
 	h->of = NULL;
 }
 
-static void rearm(struct retry_src *r, uint64_t due_ns)
-{
-	if (due_ns != NS_NEVER && (!timer_armed(&r->timer) || due_ns < r->timer.due_ns))
-		timer_arm(r->timers, &r->timer, due_ns);
-}
-
 static void retry_end(struct retry_read *rr, const struct err *why)
 {
-	struct retry_src *r = rr->owner;
-	struct src_read *rd = rr->rd;
 	struct err copy;
 
 	if (why)
 		copy = *why;
-	/* Free first: `done` may read again. */
 	rr->state = RETRY_FREE;
-	rr->rd = NULL;
-	rr->next = r->free;
-	r->free = rr;
-	rd->done(rd, why ? &copy : NULL);
+	wrap_end(&rr->wr, why ? &copy : NULL);
 }
 
 static void send_first(struct retry_read *rr)
 {
-	struct retry_src *r = rr->owner;
+	struct retry_src *r = retry_of(rr);
 
-	rr->begun_ns = clock_now_ns(&r->clock);
+	rr->begun_ns = clock_now_ns(&r->wrap.clock);
 	/* Second requests have places that were ours: soon they have not. */
-	if (r->sent == r->reads_max) {
+	if (r->sent == r->wrap.reads_max) {
 		rr->state = RETRY_PAUSING;
-		rr->due_ns = rr->begun_ns + FULL_NS;
-		rearm(r, rr->due_ns);
+		wrap_wait(&rr->wr, rr->begun_ns + FULL_NS);
 		return;
 	}
 	r->sent++;
 	rr->state = RETRY_READING;
 	rr->first_ended = false;
-	rr->due_ns = NS_NEVER;
-	if (r->opts.hedge && r->usual_ns != NS_NEVER && rr->rd->len <= HEDGE_BYTES_MAX)
-		rr->due_ns = rr->begun_ns + r->usual_ns;
-	rearm(r, rr->due_ns);
-	r->inner->ops->read(r->inner, &rr->inner);
+	if (r->opts.hedge && r->usual_ns != NS_NEVER && rr->wr.rd->len <= HEDGE_BYTES_MAX)
+		wrap_wait(&rr->wr, rr->begun_ns + r->usual_ns);
+	wrap_pass(&rr->wr);
 }
 
 static bool may_pass(int code)
@@ -182,7 +164,7 @@ static bool may_pass(int code)
 /* All requests of this try have failed. */
 static void try_failed(struct retry_read *rr)
 {
-	struct retry_src *r = rr->owner;
+	struct retry_src *r = retry_of(rr);
 	uint64_t ns = r->opts.pause_ns << min_u64(rr->tries, DOUBLINGS_MAX);
 
 	if (rr->cancelled || rr->tries >= r->opts.retries || !may_pass(rr->why.code) || !spend(r)) {
@@ -193,31 +175,30 @@ static void try_failed(struct retry_read *rr)
 	rr->tries++;
 	r->counts->source_retries++;
 	rr->state = RETRY_PAUSING;
-	rr->due_ns = clock_now_ns(&r->clock) + ns;
-	rearm(r, rr->due_ns);
+	wrap_wait(&rr->wr, clock_now_ns(&r->wrap.clock) + ns);
 }
 
-static void first_done(struct src_read *inner, const struct err *why)
+static void first_done(struct wrap_read *wr, const struct err *why)
 {
-	struct retry_read *rr = CONTAINER_OF(inner, struct retry_read, inner);
+	struct retry_read *rr = CONTAINER_OF(wr, struct retry_read, wr);
 	struct retry_hedge *h = rr->hedge;
-	struct retry_src *r = rr->owner;
+	struct retry_src *r = retry_of(rr);
 
 	r->sent--;
-	rr->due_ns = NS_NEVER;
+	wrap_unwait(wr);
 	if (h && h->won) {
 		/* It was only waited for. What it brought would do as well. */
-		memcpy(rr->rd->buf, h->buf, rr->rd->len);
+		memcpy(rr->wr.rd->buf, h->buf, rr->wr.rd->len);
 		h->busy = h->won = false;
 		unlink_hedge(h);
 		retry_end(rr, NULL);
 		return;
 	}
 	if (!why) {
-		note_success(r, clock_now_ns(&r->clock) - rr->begun_ns);
+		note_success(r, clock_now_ns(&r->wrap.clock) - rr->begun_ns);
 		if (h) {
 			unlink_hedge(h);
-			r->inner->ops->cancel(r->inner, &h->inner);
+			r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);
 		}
 		retry_end(rr, NULL);
 		return;
@@ -241,13 +222,13 @@ static void hedge_done(struct src_read *inner, const struct err *why)
 	}
 	if (!why && !rr->first_ended) {
 		h->won = true;
-		r->inner->ops->cancel(r->inner, &rr->inner);
+		r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
 		return;
 	}
 	h->busy = false;
 	unlink_hedge(h);
 	if (!why) {
-		memcpy(rr->rd->buf, h->buf, rr->rd->len);
+		memcpy(rr->wr.rd->buf, h->buf, rr->wr.rd->len);
 		retry_end(rr, NULL);
 	} else if (rr->first_ended) {
 		rr->why = *why;
@@ -258,66 +239,52 @@ static void hedge_done(struct src_read *inner, const struct err *why)
 /* It takes longer than usual. */
 static void send_second(struct retry_read *rr)
 {
-	struct retry_src *r = rr->owner;
+	struct retry_src *r = retry_of(rr);
 	struct retry_hedge *h = r->hedges;
 
-	rr->due_ns = NS_NEVER;
 	while (h < r->hedges + HEDGES_MAX && h->busy)
 		h++;
-	if (h == r->hedges + HEDGES_MAX || r->sent == r->reads_max || !spend(r))
+	if (h == r->hedges + HEDGES_MAX || r->sent == r->wrap.reads_max || !spend(r))
 		return;
 	r->sent++;
 	r->counts->source_hedges++;
 	h->busy = true;
 	h->of = rr;
 	rr->hedge = h;
-	src_read_like(&h->inner, rr->rd);
+	src_read_like(&h->inner, rr->wr.rd);
 	h->inner.buf = h->buf;
-	r->inner->ops->read(r->inner, &h->inner);
+	r->wrap.inner->ops->read(r->wrap.inner, &h->inner);
 }
 
-static void retry_fire(struct timer *tm, uint64_t now_ns)
+static void retry_due(struct wrap_read *wr)
 {
-	struct retry_src *r = CONTAINER_OF(tm, struct retry_src, timer);
-	uint64_t next = NS_NEVER;
+	struct retry_read *rr = CONTAINER_OF(wr, struct retry_read, wr);
 
-	/* What a `done` below brings is armed by itself. */
-	for (struct retry_read *rr = r->pool; rr < r->pool + r->reads_max; rr++) {
-		if (rr->state == RETRY_FREE)
-			continue;
-		if (rr->due_ns <= now_ns && rr->state == RETRY_PAUSING)
-			send_first(rr);
-		else if (rr->due_ns <= now_ns)
-			send_second(rr);
-		if (rr->state != RETRY_FREE)
-			next = min_u64(next, rr->due_ns);
-	}
-	rearm(r, next);
+	if (rr->state == RETRY_PAUSING)
+		send_first(rr);
+	else
+		send_second(rr);
 }
 
 static void retry_read(struct src *s, struct src_read *rd)
 {
-	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
-	struct retry_read *rr = r->free;
+	struct retry_src *r = CONTAINER_OF(s, struct retry_src, wrap.src);
+	struct retry_read *rr = CONTAINER_OF(wrap_begin(&r->wrap, rd), struct retry_read, wr);
 
-	ASSERT(rr); /* env->reads_max */
-	r->free = rr->next;
-	rr->rd = rd;
-	src_read_like(&rr->inner, rd);
 	rr->hedge = NULL;
 	rr->cancelled = false;
 	rr->tries = 0;
-	rd->held_by = rr;
 	send_first(rr);
 }
 
 static void retry_cancel(struct src *s, struct src_read *rd)
 {
-	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
-	struct retry_read *rr = rd->held_by;
+	struct retry_src *r = CONTAINER_OF(s, struct retry_src, wrap.src);
+	struct wrap_read *wr = rd->held_by;
+	struct retry_read *rr = CONTAINER_OF(wr, struct retry_read, wr);
 	struct retry_hedge *h = rr->hedge;
 
-	ASSERT(rr->rd == rd);
+	ASSERT(wr->rd == rd);
 	rr->cancelled = true;
 	if (rr->state == RETRY_PAUSING) {
 		(void)err_sys(&rr->why, -ECANCELED, "read at byte %llu, to be tried again",
@@ -325,12 +292,13 @@ static void retry_cancel(struct src *s, struct src_read *rd)
 		retry_end(rr, &rr->why);
 		return;
 	}
+	wrap_unwait(wr);
 	if (h && !h->won) {
 		/* Nobody waits for the second; the first may have ended already. */
 		bool last = rr->first_ended;
 
 		unlink_hedge(h);
-		r->inner->ops->cancel(r->inner, &h->inner);
+		r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);
 		if (last) {
 			(void)err_sys(&rr->why, -ECANCELED, "read at byte %llu",
 				      (unsigned long long)rd->offset);
@@ -340,47 +308,34 @@ static void retry_cancel(struct src *s, struct src_read *rd)
 	}
 	/* One whose second has won was cancelled then. */
 	if (!rr->hedge)
-		r->inner->ops->cancel(r->inner, &rr->inner);
-}
-
-static int retry_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
-{
-	return src_load(CONTAINER_OF(s, struct retry_src, src)->inner, offset, buf, len, e);
-}
-
-static void free_parts(struct retry_src *r)
-{
-	free(r->room);
-	free(r->pool);
-	free(r);
+		r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
 }
 
 static void retry_close(struct src *s)
 {
-	struct retry_src *r = CONTAINER_OF(s, struct retry_src, src);
-
-	timer_cancel(r->timers, &r->timer);
-	src_close(r->inner);
-	timers_take_back(r->timers);
-	free_parts(r);
+	free(CONTAINER_OF(s, struct retry_src, wrap.src)->room);
+	wrap_close(s);
 }
 
 static const struct src_ops retry_ops = {
 	.name = "retry",
 	.read = retry_read,
 	.cancel = retry_cancel,
-	.load = retry_load,
+	.load = wrap_load,
 	.close = retry_close,
 };
 
-static void make_requests(struct retry_src *r)
+static const struct wrap_kind retry_kind = {
+	.ops = &retry_ops,
+	.bytes = sizeof(struct retry_src),
+	.read_bytes = sizeof(struct retry_read),
+	.done = first_done,
+	.due = retry_due,
+	.fire = wrap_fire,
+};
+
+static void make_hedges(struct retry_src *r)
 {
-	for (uint32_t i = r->reads_max; i-- > 0;) {
-		r->pool[i].inner.done = first_done;
-		r->pool[i].owner = r;
-		r->pool[i].next = r->free;
-		r->free = &r->pool[i];
-	}
 	for (unsigned i = 0; i < HEDGES_MAX; i++) {
 		r->hedges[i].inner.done = hedge_done;
 		r->hedges[i].owner = r;
@@ -391,35 +346,26 @@ static void make_requests(struct retry_src *r)
 int src_retry_open(struct src *inner, const struct src_env *env,
 		   const struct src_retry_opts *opts, struct src **ret, struct err *e)
 {
-	struct retry_src *r = calloc(1, sizeof(*r));
+	struct retry_src *r;
+	struct wrap *w;
+	int rc;
 
-	if (r) {
-		r->pool = calloc(env->reads_max, sizeof(*r->pool));
-		r->room = malloc((size_t)HEDGES_MAX * HEDGE_BYTES_MAX);
-	}
-	if (!r || !r->pool || !r->room) {
-		if (r)
-			free_parts(r);
+	w = wrap_open(&retry_kind, inner, env, &rc, e);
+	if (!w)
+		return rc;
+	r = CONTAINER_OF(w, struct retry_src, wrap);
+	r->room = malloc((size_t)HEDGES_MAX * HEDGE_BYTES_MAX);
+	if (!r->room) {
+		wrap_free(w);
 		return err_set(e, -ENOMEM, "retry source: out of memory");
 	}
-	if (!timers_lend(env->timers)) {
-		free_parts(r);
-		return err_set(e, -ENOSPC, "retry source: too many wrappers in one VM");
-	}
-	r->src = (struct src){.ops = &retry_ops, .size = inner->size,
-			     .version = inner->version};
-	r->inner = inner;
-	r->clock = env->clock;
-	r->timers = env->timers;
-	r->timer.fire = retry_fire;
 	r->opts = *opts;
 	r->counts = env->counts ? env->counts : &r->own_counts;
-	r->reads_max = env->reads_max;
 	r->tokens = TOKENS_MAX;
 	r->usual_ns = NS_NEVER;
 	prng_init(&r->prng, opts->seed);
-	make_requests(r);
-	*ret = &r->src;
+	make_hedges(r);
+	*ret = &w->src;
 	return 0;
 }
 

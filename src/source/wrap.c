@@ -25,14 +25,29 @@ static void rearm(struct wrap *w)
 		timer_arm(w->timers, &w->timer, first->due_ns);
 }
 
-static void unwait(struct wrap_read *wr)
+static void leave_list(struct wrap_read *wr)
 {
-	list_remove(&wr->owner->waiting, &wr->link);
-	wr->waiting = false;
-	wr->owner->waiting_count--;
+	struct wrap *w = wr->owner;
+
+	list_remove(wr->in, &wr->link);
+	if (wr->in == &w->waiting)
+		w->waiting_count--;
+	wr->in = NULL;
 }
 
-static void fire(struct timer *tm, uint64_t now_ns)
+void wrap_unwait(struct wrap_read *wr)
+{
+	struct wrap *w = wr->owner;
+	bool by_time = wr->in == &w->waiting;
+
+	if (!wr->in)
+		return;
+	leave_list(wr);
+	if (by_time)
+		rearm(w);
+}
+
+void wrap_fire(struct timer *tm, uint64_t now_ns)
 {
 	struct wrap *w = CONTAINER_OF(tm, struct wrap, timer);
 	struct wrap_read *wr;
@@ -40,48 +55,63 @@ static void fire(struct timer *tm, uint64_t now_ns)
 	/* Counted: a `done` below may bring new reads, which are for the next time. */
 	for (uint32_t n = w->waiting_count;
 	     n && (wr = first_waiting(w)) && wr->due_ns <= now_ns; n--) {
-		unwait(wr);
-		wrap_pass(wr);
+		leave_list(wr);
+		if (w->kind->due)
+			w->kind->due(wr);
+		else
+			wrap_pass(wr);
 	}
 	rearm(w);
 }
 
 static void inner_done(struct src_read *inner, const struct err *why)
 {
-	wrap_end(CONTAINER_OF(inner, struct wrap_read, inner), why);
+	struct wrap_read *wr = CONTAINER_OF(inner, struct wrap_read, inner);
+
+	if (wr->owner->kind->done)
+		wr->owner->kind->done(wr, why);
+	else
+		wrap_end(wr, why);
 }
 
-struct wrap *wrap_open(size_t bytes, const struct src_ops *ops, struct src *inner,
-		       const struct src_env *env, const char *what, const char *cancelled,
+struct wrap_read *wrap_at(struct wrap *w, uint32_t i)
+{
+	return (void *)((char *)w->pool + i * w->kind->read_bytes);
+}
+
+struct wrap *wrap_open(const struct wrap_kind *kind, struct src *inner, const struct src_env *env,
 		       int *ret_code, struct err *e)
 {
-	struct wrap *w = calloc(1, bytes);
+	struct wrap *w = calloc(1, kind->bytes);
 
 	if (w)
-		w->pool = calloc(env->reads_max, sizeof(*w->pool));
+		w->pool = calloc(env->reads_max, kind->read_bytes);
 	if (!w || !w->pool) {
 		free(w);
-		*ret_code = err_set(e, -ENOMEM, "%s source: out of memory", what);
+		*ret_code = err_set(e, -ENOMEM, "%s source: out of memory", kind->ops->name);
 		return NULL;
 	}
-	if (!timers_lend(env->timers)) {
+	if (kind->fire && !timers_lend(env->timers)) {
 		free(w->pool);
 		free(w);
-		*ret_code = err_set(e, -ENOSPC, "%s source: too many delays and faults in one VM",
-				    what);
+		*ret_code = err_set(e, -ENOSPC, "%s source: too many wrappers in one VM",
+				    kind->ops->name);
 		return NULL;
 	}
-	w->src = (struct src){.ops = ops, .size = inner->size, .version = inner->version};
+	w->src = (struct src){.ops = kind->ops, .size = inner->size, .version = inner->version};
 	w->inner = inner;
 	w->clock = env->clock;
-	w->cancelled = cancelled;
+	w->kind = kind;
 	w->timers = env->timers;
-	w->timer.fire = fire;
+	w->timer.fire = kind->fire;
+	w->reads_max = env->reads_max;
 	for (uint32_t i = env->reads_max; i-- > 0;) {
-		w->pool[i].inner.done = inner_done;
-		w->pool[i].owner = w;
-		w->pool[i].next = w->free;
-		w->free = &w->pool[i];
+		struct wrap_read *wr = wrap_at(w, i);
+
+		wr->inner.done = inner_done;
+		wr->owner = w;
+		wr->next = w->free;
+		w->free = wr;
 	}
 	return w;
 }
@@ -110,11 +140,12 @@ void wrap_wait(struct wrap_read *wr, uint64_t due_ns)
 	struct wrap *w = wr->owner;
 	struct list_link *behind = w->waiting.last;
 
+	ASSERT(!wr->in);
 	while (behind && CONTAINER_OF(behind, struct wrap_read, link)->due_ns > due_ns)
 		behind = behind->prev;
 	wr->due_ns = due_ns;
 	list_insert(&w->waiting, behind, &wr->link);
-	wr->waiting = true;
+	wr->in = &w->waiting;
 	w->waiting_count++;
 	rearm(w);
 }
@@ -123,6 +154,7 @@ void wrap_end(struct wrap_read *wr, const struct err *why)
 {
 	struct src_read *rd = wr->rd;
 
+	wrap_unwait(wr);
 	/* Free first: `done` may read again. */
 	wr->rd = NULL;
 	wr->next = wr->owner->free;
@@ -137,13 +169,11 @@ void wrap_cancel(struct src *s, struct src_read *rd)
 	struct err why;
 
 	ASSERT(wr->rd == rd);
-	if (!wr->waiting) {
+	if (!wr->in) {
 		w->inner->ops->cancel(w->inner, &wr->inner);
 		return;
 	}
-	unwait(wr);
-	rearm(w);
-	(void)err_sys(&why, -ECANCELED, "%s at byte %llu", w->cancelled,
+	(void)err_sys(&why, -ECANCELED, "%s at byte %llu", w->kind->cancelled,
 		      (unsigned long long)rd->offset);
 	wrap_end(wr, &why);
 }
@@ -153,13 +183,21 @@ int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err 
 	return src_load(CONTAINER_OF(s, struct wrap, src)->inner, offset, buf, len, e);
 }
 
+void wrap_free(struct wrap *w)
+{
+	if (w->kind->fire) {
+		timer_cancel(w->timers, &w->timer);
+		timers_take_back(w->timers);
+	}
+	free(w->pool);
+	free(w);
+}
+
 void wrap_close(struct src *s)
 {
 	struct wrap *w = CONTAINER_OF(s, struct wrap, src);
 
 	ASSERT(!w->waiting.first);
 	src_close(w->inner);
-	timers_take_back(w->timers);
-	free(w->pool);
-	free(w);
+	wrap_free(w);
 }

@@ -164,7 +164,7 @@ static void memory_and_sources_say_what_is_wrong(void **state)
 		assert_int_equal(apf_source_add(v.a, MIB + i * 4096ull, 4096,
 						"delay+zero:?size=4K&us=1", 0, NULL, &v.e), 0);
 	says(&v, apf_source_add(v.a, MIB + 128 * 4096ull, 4096, "delay+zero:?size=4K&us=1", 0, NULL,
-				&v.e), -ENOSPC, "too many delays");
+				&v.e), -ENOSPC, "too many wrappers");
 	assert_int_equal(apf_source_add(v.a, 0, MIB, "zero:?size=1M", 0, NULL, &v.e), 0);
 	says(&v, apf_source_add(v.a, 4096, 4096, "zero:?size=1M", 0, NULL, &v.e), -EINVAL,
 	     "overlaps");
