@@ -416,7 +416,7 @@ static uint64_t now(void *ctx)
 	return ((struct sim *)ctx)->now_ns;
 }
 
-/* As a seed has it: with or without a wrapper. */
+/* As a seed has it: with or without wrappers. */
 static int open_stack(struct sim *w, struct sim_host *h, enum sim_file file, struct src **ret,
 		      struct err *e)
 {
@@ -430,14 +430,17 @@ static int open_stack(struct sim *w, struct sim_host *h, enum sim_file file, str
 	};
 	const struct src_delay_opts delay = {
 		.delay_ns = c->latency_ns / 2, .jitter_ns = c->jitter_ns / 2, .seed = c->seed};
-	struct src *inner;
+	const struct src_rate_opts rate = {.bytes_per_s = c->rate_bytes_per_s};
 	int rc = src_file_open(paths[file], &env, ret, e);
 
 	h->hst.clock = env.clock;
-	if (rc < 0 || !c->delay_wrapper || file == SIM_FILE_SWAP)
+	if (file == SIM_FILE_SWAP)
 		return rc;
-	inner = *ret;
-	return src_delay_open(inner, &env, &delay, ret, e);
+	if (rc == 0 && c->rate_bytes_per_s)
+		rc = src_rate_open(*ret, &env, &rate, ret, e);
+	if (rc == 0 && c->delay_wrapper)
+		rc = src_delay_open(*ret, &env, &delay, ret, e);
+	return rc;
 }
 
 int sim_part_source_open(struct sim *w, struct sim_host *h, unsigned part, struct err *e)

@@ -56,6 +56,7 @@ struct sim_cfg {
 	uint32_t source_pages; /* it ends there; what is behind reads as zeroes */
 	uint64_t latency_ns, jitter_ns;
 	bool delay_wrapper;
+	uint64_t rate_bytes_per_s; /* 0: no wrapper that keeps to a rate */
 	/* of the guest */
 	uint64_t step_ns;      /* a piece of guest code takes up to that */
 	uint64_t tick_ns;      /* 0: no timer interrupt */

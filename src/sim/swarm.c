@@ -119,6 +119,10 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->rude = once_in(p, 2);
 	c->offers = once_in(p, 4);
 	c->ahead_max = PICK32(p, 0, 0, 2, 8, SIM_AHEAD_MAX);
+	/* Late for the rate's sake would be too late. */
+	c->rate_bytes_per_s = PICK(p, 0, 0, 0, 256 << 10, 1 << 20, 8 << 20);
+	if (c->source_timeout_ns != NS_NEVER)
+		c->rate_bytes_per_s = 0;
 	sim_cfg_set_rev(c, c->rev);
 }
 

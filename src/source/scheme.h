@@ -43,5 +43,6 @@ extern const struct src_scheme src_s3_scheme;
 extern const struct src_scheme src_qemu_scheme;
 extern const struct src_scheme src_retry_scheme;
 extern const struct src_scheme src_cache_scheme;
+extern const struct src_scheme src_rate_scheme;
 
 #endif

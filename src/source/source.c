@@ -28,6 +28,7 @@ static const struct src_scheme *const schemes[] = {
 	&src_qemu_scheme,
 	&src_retry_scheme,
 	&src_cache_scheme,
+	&src_rate_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */

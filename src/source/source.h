@@ -20,6 +20,7 @@
  *   retry+      asks again; retries=, retry-ms=, retry-budget=, retry-hedge=, retry-seed=
  *   cache+      keeps what was read in a file that others share: cache-dir=, cache-size=,
  *               cache-key=, cache-manifest=, cache-memory=
+ *   rate+       no more than so much per second; bw=, iops=
  *   delay+      answers later: us= or ms=; jitter-us=, seed=
  *   fault+      fails on request: fault-error-after=, fault-error-at=,
  *               fault-error-count=, errno=, fault-short-at=, fault-hang-at=,
@@ -141,6 +142,17 @@ struct src_retry_opts {
 
 int src_retry_open(struct src *inner, const struct src_env *env,
 		   const struct src_retry_opts *opts, struct src **ret, struct err *e);
+
+/* At most so much per second, and a tenth of it at once after a rest. 0: as much as there is. */
+struct src_rate_opts {
+	uint64_t bytes_per_s;    /* at most SRC_RATE_MAX, and 64 KiB at once at least */
+	uint64_t requests_per_s; /* the same, and one at once at least */
+};
+
+#define SRC_RATE_MAX (1ull << 50)
+
+int src_rate_open(struct src *inner, const struct src_env *env, const struct src_rate_opts *opts,
+		  struct src **ret, struct err *e);
 
 /* Each read waits delay_ns plus a random part of jitter_ns before inner sees it. */
 struct src_delay_opts {

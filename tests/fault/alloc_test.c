@@ -127,7 +127,7 @@ static int add_sources(struct apf *a, struct apf_error *e)
 {
 	static const char *const uris[] = {
 		"file:/proc/self/exe",
-		"delay+fault+zero:?size=1M&us=1&fault-error-at=2",
+		"rate+retry+delay+fault+zero:?size=1M&us=1&fault-error-at=2&iops=9",
 		"fault+delay+file:/proc/self/exe?us=1&seed=3&fault-hang-at=9999",
 	};
 	int rc = 0;
