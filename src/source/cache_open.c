@@ -340,6 +340,7 @@ static int cache_scheme_open(const struct uri *u, struct src *inner, const struc
 	return src_cache_open(inner, shown, identity, &opts, env, ret, e);
 }
 
+static const char *const cache_file_keys[] = {"cache-manifest", NULL};
 static const char *const cache_keys[] = {"cache-dir", "cache-size", "cache-key", "cache-manifest",
 					 "cache-memory", NULL};
 
@@ -347,6 +348,8 @@ const struct src_scheme src_cache_scheme = {
 	.name = "cache",
 	.wraps = true,
 	.same = true,
+	.file_keys = cache_file_keys,
+	.folder_key = "cache-dir",
 	.keys = cache_keys,
 	.check = cache_scheme_check,
 	.open = cache_scheme_open,

@@ -259,6 +259,7 @@ static const char *const file_keys[] = {"direct", NULL};
 const struct src_scheme src_file_scheme = {
 	.name = "file",
 	.alone = true,
+	.path_is_file = true,
 	.keys = file_keys,
 	.check = file_scheme_check,
 	.open = file_scheme_open,

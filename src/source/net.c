@@ -223,6 +223,7 @@ static int nbd_open(const struct uri *u, struct src *inner, const struct src_env
 	return rc < 0 ? rc : net_open(&t, env, ret, e);
 }
 
+static const char *const nbd_file_keys[] = {"tls-certificates", "tls-psk-file", NULL};
 static const char *const nbd_keys[] = {
 	"socket", "tls-certificates", "tls-psk-file", "net-connections", "net-depth",
 	"net-connect-ms", "net-stall-ms", NULL,
@@ -232,6 +233,8 @@ static const char *const nbd_keys[] = {
 	const struct src_scheme variable = {                                                       \
 		.name = word,                                                                      \
 		.alone = true,                                                                     \
+		.network = true,                                                                   \
+		.file_keys = nbd_file_keys,                                                        \
 		.keys = nbd_keys,                                                                  \
 		.check = nbd_check,                                                                \
 		.open = nbd_open,                                                                  \
@@ -302,6 +305,7 @@ static int http_open(const struct uri *u, struct src *inner, const struct src_en
 	return rc < 0 ? rc : net_open(&t, env, ret, e);
 }
 
+static const char *const http_file_keys[] = {"http-ca", NULL};
 static const char *const http_keys[] = {
 	"http-pin", "http-version", "http-ca", "net-connections", "net-depth", "net-connect-ms",
 	"net-stall-ms", NULL,
@@ -311,6 +315,8 @@ static const char *const http_keys[] = {
 	const struct src_scheme variable = {                                                       \
 		.name = word,                                                                      \
 		.alone = true,                                                                     \
+		.network = true,                                                                   \
+		.file_keys = http_file_keys,                                                       \
 		.keys = http_keys,                                                                 \
 		.check = http_check,                                                               \
 		.open = http_open,                                                                 \
@@ -412,6 +418,8 @@ static const char *const s3_keys[] = {
 const struct src_scheme src_s3_scheme = {
 	.name = "s3",
 	.alone = true,
+	.network = true,
+	.file_keys = http_file_keys,
 	.keys = s3_keys,
 	.check = s3_check,
 	.open = s3_open,

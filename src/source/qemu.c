@@ -224,6 +224,7 @@ const struct src_scheme src_qemu_scheme = {
 	.name = "qemu",
 	.wraps = true,
 	.alone = true,
+	.path_is_file = true,
 	.keys = qemu_keys,
 	.check = qemu_scheme_check,
 	.open = qemu_scheme_open,

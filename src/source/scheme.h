@@ -15,6 +15,11 @@ struct src_scheme {
 	bool alone;              /* may stand before ':', and opens the path itself then */
 	bool same;               /* has the bytes of what it wraps, and the version */
 	const char *const *keys; /* NULL-terminated: the URI keys it takes */
+	bool network;            /* its content comes from a server */
+	bool path_is_file;       /* where it stands alone */
+	/* Keys whose values name a file, and one of a folder that is written to; NULL: none. */
+	const char *const *file_keys;
+	const char *folder_key;
 	/* Checks path and own keys. Pure. The schemes and key names are checked already. */
 	int (*check)(const struct uri *u, struct err *e);
 	/* Opens; u has passed check(). inner: NULL where it stands alone; owned on success only. */

@@ -180,6 +180,35 @@ int src_check(const char *uri, struct err *e)
 	return src_plan_make(uri, &plan, e);
 }
 
+/* Those of one scheme; last: what stands behind it is a path, if it is that kind. */
+static int src_uses_of(const struct src_scheme *s, const struct uri *u, bool last,
+		       src_uses_fn *uses, void *ctx, struct err *e)
+{
+	enum src_use of_keys = s->network ? SRC_USES_TRUST : SRC_USES_FILE;
+	const char *folder = s->folder_key ? uri_value(u, s->folder_key) : NULL;
+	int rc = s->network ? uses(ctx, SRC_USES_NETWORK, NULL, e) : 0;
+
+	if (rc == 0 && last && s->path_is_file)
+		rc = uses(ctx, SRC_USES_FILE, u->path, e);
+	for (const char *const *k = s->file_keys; k && *k && rc == 0; k++)
+		if (uri_value(u, *k))
+			rc = uses(ctx, of_keys, uri_value(u, *k), e);
+	if (rc == 0 && folder)
+		rc = uses(ctx, SRC_USES_FOLDER, folder, e);
+	return rc;
+}
+
+int src_uses(const char *uri, src_uses_fn *uses, void *ctx, struct err *e)
+{
+	struct src_plan plan;
+	int rc = src_plan_make(uri, &plan, e);
+
+	for (unsigned i = 0; rc == 0 && i < plan.uri.schemes; i++)
+		rc = src_uses_of(plan.chain[i], &plan.uri, i + 1 == plan.uri.schemes, uses, ctx,
+				 e);
+	return rc;
+}
+
 /*
  * Opens the outer `count` schemes around *s, from the inside out; each wrapper owns what it was
  * given once it is open. *s is the outermost that is open, whatever comes of it.

@@ -42,6 +42,21 @@
 /* Checks a URI as src_open would, without touching any file. Pure; any thread. */
 int src_check(const char *uri, struct err *e);
 
+/* What opening a source takes, beside memory. */
+enum src_use {
+	SRC_USES_FILE,    /* read while it is opened, or for as long as it is open */
+	SRC_USES_FOLDER,  /* files in it are made, read and written */
+	SRC_USES_NETWORK, /* servers, and what says who and where they are; path: NULL */
+	SRC_USES_TRUST,   /* a file, or a folder, that is read to know a server by */
+};
+typedef int src_uses_fn(void *ctx, enum src_use use, const char *path, struct err *e);
+
+/*
+ * Calls `uses` for each that the URI names, without touching any file. The first failure of the
+ * URI's or of `uses` is returned.
+ */
+int src_uses(const char *uri, src_uses_fn *uses, void *ctx, struct err *e);
+
 /* Opens what the URI describes. The caller ends it with src_close(). */
 int src_open(const char *uri, const struct src_env *env, struct src **ret, struct err *e);
 

@@ -675,12 +675,15 @@ static int zst_scheme_open(const struct uri *u, struct src *inner, const struct 
 	return rc;
 }
 
+static const char *const zst_file_keys[] = {"manifest", NULL};
 static const char *const zst_keys[] = {"zst-cache", "manifest", NULL};
 
 const struct src_scheme src_zst_scheme = {
 	.name = "zst",
 	.wraps = true,
 	.alone = true,
+	.path_is_file = true,
+	.file_keys = zst_file_keys,
 	.keys = zst_keys,
 	.check = zst_scheme_check,
 	.open = zst_scheme_open,

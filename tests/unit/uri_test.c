@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/prng.h"
@@ -328,6 +329,58 @@ static void random_text_is_harmless(void **state)
 	assert_in_range(good, 1000, 150000);
 }
 
+/* Each use as "kind path", in the order in which they are told. */
+struct told {
+	char text[256];
+};
+
+static int tell(void *ctx, enum src_use use, const char *path, struct err *e)
+{
+	static const char *const words[] = {"file", "folder", "network", "trust"};
+	struct told *t = ctx;
+	size_t len = strlen(t->text);
+
+	if (path && strcmp(path, "no") == 0)
+		return err_set(e, -EACCES, "not this one");
+	(void)snprintf(t->text + len, sizeof(t->text) - len, "%s %s;", words[use],
+		       path ? path : "-");
+	return 0;
+}
+
+static void what_a_uri_uses_is_told(void **state)
+{
+	static const struct {
+		const char *uri, *uses;
+	} rows[] = {
+		{"image", "file image;"},
+		{"zero:?size=1M", ""},
+		{"delay+file:a%20b?ms=1", "file a b;"},
+		{"zst:a?manifest=m", "file a;file m;"},
+		{"zst+file:a?manifest=m", "file m;file a;"},
+		{"qemu:vm.mig?block=pc.ram", "file vm.mig;"},
+		{"qemu+zst:a", "file a;"},
+		{"cache+zst:a?cache-dir=d&cache-manifest=c", "file c;folder d;file a;"},
+		{"nbd://host/", "network -;"},
+		{"nbds://host/?tls-certificates=d", "network -;trust d;"},
+		{"nbd+unix:///?socket=s", "network -;"},
+		{"cache+https://h/x?manifest=q#http-ca=c&cache-dir=d",
+		 "folder d;network -;trust c;"},
+		{"s3://bucket/key?http-ca=c", "network -;trust c;"},
+	};
+	struct err e;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct told t = {""};
+
+		assert_int_equal(src_uses(rows[i].uri, tell, &t, &e), 0);
+		assert_string_equal(t.text, rows[i].uses);
+	}
+	assert_int_equal(src_uses("zst:a?manifest=no", tell, &(struct told){""}, &e), -EACCES);
+	assert_string_equal(e.text, "not this one");
+	assert_int_equal(src_uses("nosuch:a", tell, &(struct told){""}, &e), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -341,6 +394,7 @@ int main(void)
 		cmocka_unit_test(length_limit_is_exact),
 		cmocka_unit_test(too_many_keys),
 		cmocka_unit_test(random_text_is_harmless),
+		cmocka_unit_test(what_a_uri_uses_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
