@@ -8,7 +8,7 @@ _asyncpf_values()
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
 		report--svg | restore--json | restore--trace | restore--swap | restore--record | \
-		restore--prefetch | pager--listen | pager--map | pager--json | \
+		restore--prefetch | pager--listen | pager--map | pager--json | pager--allow | \
 		*--source | *--control)
 		echo @files
 		;;
@@ -27,7 +27,7 @@ _asyncpf_values()
 	run--balloon) echo 'off on follow' ;;
 	run--vsock) echo 'uds=' ;;
 	run--faults) echo 'user kernel stall block' ;;
-	restore--sandbox | run--sandbox) echo 'on strict off' ;;
+	pager--sandbox | restore--sandbox | run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
 	esac
@@ -47,8 +47,8 @@ _asyncpf_options()
 	evict) words='--control --all --to --timeout --help --version' ;;
 	image) words='--threads --manifest --force --quiet --level --frame-bytes --format --block
 		--errors --json --help --version' ;;
-	pager) words='--listen --source --map --control --read-ahead --handshake-timeout --io
-		--stats --json --quiet --help --version' ;;
+	pager) words='--listen --source --map --control --allow --read-ahead --handshake-timeout
+		--io --user --sandbox --stats --json --quiet --help --version' ;;
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;

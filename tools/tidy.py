@@ -68,6 +68,7 @@ ROOMS = {
         "control": {"", "json"},
         "lab": {""},
         "snap": {"", "json", "control"},
+        "pager": {"", "json", "control"},
         "run": {"", "json", "probe", "control", "lab", "snap"},
     },
 }

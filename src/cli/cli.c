@@ -16,6 +16,10 @@ const char *const cli_io_names[] = {"auto", "uring", "threads", NULL};
 
 _Static_assert(APF_IO_THREADS == ARRAY_LEN(cli_io_names) - 2, "one word per enum apf_io");
 
+const char *const cli_sandbox_names[] = {"on", "strict", "off", NULL};
+
+_Static_assert(CLI_SANDBOX_OFF == ARRAY_LEN(cli_sandbox_names) - 2, "one word for each");
+
 int cli_error(const char *fmt, ...)
 {
 	char text[512];

@@ -22,7 +22,7 @@ enum cli_exit {
 	CLI_REFUSED = 3, /* it could not begin: what it needs is missing, refused or in use */
 	CLI_RESET = 4,   /* run: the guest reset the machine */
 	CLI_STOPPED = 5, /* run: its user ended it, by Ctrl-A x or `asyncpf stop` */
-	CLI_SANDBOX = 6, /* run: a thread made a system call that is forbidden to it */
+	CLI_SANDBOX = 6, /* run, pager: a thread made a system call that is forbidden to it */
 	CLI_LAB = 125,   /* run: the lab itself failed; tools/lab has it, too */
 	CLI_GUEST = 160, /* run --exit-port: this plus what the guest wrote, 255 at most */
 };
@@ -53,6 +53,13 @@ extern const char *const cli_io_names[];
 #define CLI_IO_HELP \
 	"What reads and writes page source and swap file: uring, threads, or auto, the first of " \
 	"them that the system lets be used; default auto."
+
+/* --sandbox, in the order of cli_sandbox_names, which has NULL at the end. */
+enum cli_sandbox { CLI_SANDBOX_ON, CLI_SANDBOX_STRICT, CLI_SANDBOX_OFF };
+extern const char *const cli_sandbox_names[];
+#define CLI_USER_NEEDS_SANDBOX \
+	"conflicting options: --user and --sandbox off: it is the sandbox that becomes another " \
+	"user; leave one out"
 
 #define CLI_COLUMNS 80 /* of a terminal; tables, help and verdicts fit in it */
 

@@ -59,7 +59,8 @@ static void *wait_for_signal(void *arg)
 int stop_signals_start(struct stop_signals *s, struct err *e)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGTSTP};
-	size_t count = ARRAY_LEN(signals) - (s->job ? 0 : 1);
+	bool stops = s->job && s->job->away;
+	size_t count = ARRAY_LEN(signals) - (stops ? 0 : 1);
 	sigset_t blocked;
 	int rc;
 
@@ -71,7 +72,7 @@ int stop_signals_start(struct stop_signals *s, struct err *e)
 		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
 			sigaddset(&s->set, signals[i]);
 	}
-	if (s->job)
+	if (stops)
 		sigaddset(&s->set, SIGCONT);
 	sigaddset(&s->set, END_SIGNAL);
 	blocked = s->set;

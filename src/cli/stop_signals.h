@@ -18,7 +18,8 @@
 /* By the thread that waits for signals. */
 struct stop_signals_job {
 	void (*begins)(void *ctx); /* the first thing that it does; NULL: nothing */
-	void (*away)(void *ctx); /* the process is about to be stopped */
+	/* The process is about to be stopped. NULL: there is nothing to do then, nor for back. */
+	void (*away)(void *ctx);
 	void (*back)(void *ctx); /* it goes on; also after SIGSTOP, which nobody hears of before */
 	void *ctx;
 };
@@ -34,8 +35,8 @@ struct stop_signals {
 };
 
 /*
- * Blocks them, SIGPIPE and SIGXFSZ, and with a job SIGTSTP and SIGCONT, in this thread and all that
- * it starts from now on: before any other thread is made.
+ * Blocks them, SIGPIPE and SIGXFSZ, and with a job's away SIGTSTP and SIGCONT, in this thread and
+ * all that it starts from now on: before any other thread is made.
  */
 int stop_signals_start(struct stop_signals *s, struct err *e);
 /* Harmless if it was not started, with fd -1. The signals stay blocked. */

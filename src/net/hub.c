@@ -458,6 +458,11 @@ static int start_loop(struct net_hub *h, struct err *e)
 	return rc < 0 ? rc : net_loop_start(h->loop, e);
 }
 
+int net_hub_start(struct net_hub *h, struct err *e)
+{
+	return start_loop(h, e);
+}
+
 static int open_src(void *ctx, const struct net_target *t, uint32_t reads_max, struct src **ret,
 		    struct err *e)
 {

@@ -27,6 +27,8 @@ struct net_hub_cfg {
 /* No thread is started before a source is opened. 0, or -ENOMEM. */
 int net_hub_open(const struct net_hub_cfg *cfg, struct net_hub **ret, struct err *e);
 struct net net_hub_net(struct net_hub *h);
+/* The thread, now: whoever opens sources later may start none that may do more than he. */
+int net_hub_start(struct net_hub *h, struct err *e);
 /* Hands over new reads, and ends those that were answered. False: there was nothing. */
 bool net_hub_pump(struct net_hub *h);
 /* There is something to hand over. */

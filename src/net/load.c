@@ -178,6 +178,13 @@ struct net net_lazy_net(struct net_lazy *l)
 	return (struct net){&ops, l};
 }
 
+int net_lazy_start(struct net_lazy *l, struct err *e)
+{
+	int rc = need_hub(l, "sources over a network", e);
+
+	return rc < 0 ? rc : l->module->start(l->hub, e);
+}
+
 bool net_lazy_pump(struct net_lazy *l)
 {
 	return l->hub && l->module->pump(l->hub);

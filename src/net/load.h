@@ -17,6 +17,8 @@ struct net_lazy;
 int net_lazy_open(const struct net_hub_cfg *cfg, struct net_lazy **ret, struct err *e);
 /* Opening fails with -ENOTSUP where there is no module that fits. */
 struct net net_lazy_net(struct net_lazy *l);
+/* Loads it, and starts its thread: net_hub_start. Under the lock. 0 or -Exxx with text. */
+int net_lazy_start(struct net_lazy *l, struct err *e);
 bool net_lazy_pump(struct net_lazy *l);
 bool net_lazy_due(const struct net_lazy *l);
 /* All its sources are closed. NULL is harmless. The module stays in the process. */

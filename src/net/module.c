@@ -6,6 +6,7 @@ const struct net_module asyncpf_net_module = {
 	.stamp = NET_STAMP,
 	.open = net_hub_open,
 	.net = net_hub_net,
+	.start = net_hub_start,
 	.pump = net_hub_pump,
 	.due = net_hub_due,
 	.close = net_hub_close,

@@ -30,6 +30,7 @@ struct net_module {
 	struct net_stamp stamp; /* first in every version */
 	int (*open)(const struct net_hub_cfg *cfg, struct net_hub **ret, struct err *e);
 	struct net (*net)(struct net_hub *h);
+	int (*start)(struct net_hub *h, struct err *e);
 	bool (*pump)(struct net_hub *h);
 	bool (*due)(const struct net_hub *h);
 	void (*close)(struct net_hub *h);

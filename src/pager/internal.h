@@ -35,6 +35,8 @@
 #define PGR_PEERS_MAX 64u
 /* What a forker may hand over besides the userfaultfd. */
 #define PGR_FDS_MAX 3u
+_Static_assert(PGR_PEERS_MAX * (1 + PGR_FDS_MAX) <= PGR_DESCRIPTORS_MAX - 3 * PGR_VMS_MAX,
+	       "of connections that have not said what they are");
 
 enum pgr_watch_kind { PGR_WATCH_WAKE, PGR_WATCH_STOP, PGR_WATCH_LISTENER, PGR_WATCH_PEER,
 		      PGR_WATCH_VM_CONNECTION, PGR_WATCH_VM_UFFD, PGR_WATCH_VM_PROCESS };

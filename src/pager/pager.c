@@ -86,6 +86,12 @@ static void wake(void *ctx)
 	(void)!write(p->wake.fd, &one, sizeof(one));
 }
 
+static void begins(struct pgr *p, enum pgr_thread which, const char *name)
+{
+	if (p->cfg.begins)
+		p->cfg.begins(p->cfg.ctx, which, name);
+}
+
 /* ---- the loop ---- */
 
 static void drain_wake(const struct pgr *p)
@@ -264,6 +270,8 @@ int pgr_run(struct pgr *p, int stop_fd, struct err *e)
 	if (rc == 0 && (pgr_watch_add(p, &p->wake) < 0 ||
 			(stop_fd >= 0 && pgr_watch_add(p, &p->stop) < 0)))
 		rc = err_sys(e, -errno, "pager: epoll");
+	if (rc == 0)
+		begins(p, PGR_THREAD_LOOP, "asyncpf");
 	while (rc == 0 && !__atomic_load_n(&p->stopping, __ATOMIC_RELAXED)) {
 		pthread_mutex_lock(&p->lock);
 		until_ns = step(p);
@@ -489,11 +497,23 @@ static void lock(void *ctx)
 	pthread_mutex_lock(&p->lock);
 }
 
+static void work_begins(void *ctx, const char *name)
+{
+	begins(ctx, PGR_THREAD_WORK, name);
+}
+
+static void net_begins(void *ctx, const char *name)
+{
+	begins(ctx, PGR_THREAD_SOURCES, name);
+}
+
 static int make_parts(struct pgr *p, struct err *e)
 {
-	const struct ioq_config io = {.depth = IO_DEPTH, .way = p->cfg.io};
-	const struct workers_cfg work = {.wake = wake, .ctx = p};
-	const struct net_hub_cfg net = {.wake = wake, .unlock = unlock, .lock = lock, .ctx = p};
+	const struct ioq_config io = {.depth = IO_DEPTH, .way = p->cfg.io,
+				      .thread_begins = work_begins, .ctx = p};
+	const struct workers_cfg work = {.begins = work_begins, .wake = wake, .ctx = p};
+	const struct net_hub_cfg net = {.begins = net_begins, .wake = wake, .unlock = unlock,
+					.lock = lock, .ctx = p};
 	static const struct clock_ops clock = {.now_ns = monotonic_ns};
 	int rc = make_fetches(p, e);
 
@@ -537,6 +557,19 @@ int pgr_open(const struct pgr_cfg *cfg, struct pgr **ret, struct err *e)
 	}
 	*ret = p;
 	return 0;
+}
+
+int pgr_start(struct pgr *p, bool network, struct err *e)
+{
+	const struct work *work = &p->env.work;
+	int rc = work->ops->threads(work->ctx, e);
+
+	if (rc < 0 || !network)
+		return rc < 0 ? rc : 0;
+	pthread_mutex_lock(&p->lock);
+	rc = net_lazy_start(p->net, e);
+	pthread_mutex_unlock(&p->lock);
+	return rc;
 }
 
 static void end_all(struct pgr *p)

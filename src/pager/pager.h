@@ -19,8 +19,17 @@
 /* VMs at a time; each costs a few descriptors and two bits for each page. */
 #define PGR_VMS_MAX 1024u
 #define PGR_NAME_MAX 24u
+/* Descriptors that VMs and connections have at a time. */
+#define PGR_DESCRIPTORS_MAX (3u * PGR_VMS_MAX + 256u)
 /* A VMM that has connected says what it has to within this time. */
 #define PGR_HANDSHAKE_MS 10000u
+
+/* Which thread has begun. */
+enum pgr_thread {
+	PGR_THREAD_LOOP,    /* pgr_run's, once all is made that it needs */
+	PGR_THREAD_WORK,    /* decompresses and compares; reads, where there is no io_uring */
+	PGR_THREAD_SOURCES, /* speaks to servers; it starts others, that look up names */
+};
 
 struct pgr_cfg {
 	enum ioq_way io;
@@ -33,6 +42,8 @@ struct pgr_cfg {
 	int (*listen)(void *ctx, const char *path, struct err *e);
 	/* One line for whoever runs it: a VM came, went, was refused. By pgr_run's thread. */
 	void (*say)(void *ctx, const char *text);
+	/* The first thing on a thread, with a name for it. NULL: nothing. */
+	void (*begins)(void *ctx, enum pgr_thread which, const char *name);
 	void *ctx;
 };
 
@@ -61,6 +72,12 @@ struct pgr;
 
 /* 0 or -Exxx; then there is nothing to close. */
 int pgr_open(const struct pgr_cfg *cfg, struct pgr **ret, struct err *e);
+/*
+ * Starts the threads that sources may need, before pgr_run; otherwise they are started with the
+ * first source that does. For who has later rules added by a thread that may do less than they.
+ * 0 or -Exxx.
+ */
+int pgr_start(struct pgr *p, bool network, struct err *e);
 /*
  * Listens there, mode 0600, and serves who comes from that source, which is opened here. A socket
  * that is listened on already gets another source for those who come from now on. 0 or -Exxx.

@@ -27,6 +27,7 @@ struct sandbox_call {
 	unsigned arg;
 	uint64_t mask, value;
 	const char *what;    /* the condition in words; NULL: none */
+	int refusal;         /* it is not made, and fails with this -Exxx; 0: it is made */
 };
 
 extern const struct sandbox_call sandbox_calls[];

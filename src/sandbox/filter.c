@@ -23,11 +23,12 @@
 
 static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 {
+	uint32_t action = c->refusal ? SCMP_ACT_ERRNO(-c->refusal) : SCMP_ACT_ALLOW;
 	struct scmp_arg_cmp cmp = {.arg = c->arg, .op = SCMP_CMP_MASKED_EQ};
 
 	switch (c->when) {
 	case CALL_ALWAYS:
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, c->nr, 0);
+		return seccomp_rule_add(ctx, action, c->nr, 0);
 	case CALL_IF_OWN_PID:
 		cmp.datum_a = UINT32_MAX;
 		cmp.datum_b = (scmp_datum_t)getpid();
@@ -37,7 +38,7 @@ static int add_call(scmp_filter_ctx ctx, const struct sandbox_call *c)
 		cmp.datum_b = c->value;
 		break;
 	}
-	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 1, &cmp);
+	return seccomp_rule_add_array(ctx, action, c->nr, 1, &cmp);
 }
 
 static int add_role(scmp_filter_ctx ctx, enum sandbox_role role)

@@ -6,6 +6,7 @@
 #include <linux/landlock.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -35,38 +36,61 @@ int landlock_version(void)
 	return rc < 0 ? -errno : (int)rc;
 }
 
-static int allow(int rules, uint64_t access, int fd)
-{
-	const struct landlock_path_beneath_attr beneath = {
-		.allowed_access = access,
-		.parent_fd = fd,
-	};
-
-	if (fd < 0)
-		return 0;
-	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0
-		       ? -errno : 0;
-}
-
-int landlock_rules(int version, const struct landlock_allowed *allowed)
+static uint64_t all_of(int version)
 {
 	size_t known = version < (int)ARRAY_LEN(files_of) ? (size_t)version : ARRAY_LEN(files_of);
-	const struct rules_attr attr = {
-		.files = files_of[known - 1], .net = allowed->tcp ? 0 : NET_ALL};
+
+	return files_of[known - 1];
+}
+
+int landlock_rules(int version, bool tcp)
+{
+	const struct rules_attr attr = {.files = all_of(version), .net = tcp ? 0 : NET_ALL};
 	size_t bytes = version < NET_VERSION ? offsetof(struct rules_attr, net) : sizeof(attr);
 	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, bytes, 0);
-	int rc = 0;
 
-	if (fd < 0)
+	return fd < 0 ? -errno : fd;
+}
+
+/* Newer than the header. */
+#define TRUNCATE (1ull << 14)
+#define IOCTL_DEV (1ull << 15)
+#define OF_FILES \
+	(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | TRUNCATE | IOCTL_DEV)
+
+static uint64_t access_of(enum landlock_access access)
+{
+	const uint64_t reads = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
+
+	switch (access) {
+	case LANDLOCK_REMOVES:
+		return LANDLOCK_ACCESS_FS_REMOVE_FILE;
+	case LANDLOCK_READS:
+		return reads | IOCTL_DEV;
+	case LANDLOCK_SOCKETS:
+		return LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE |
+		       LANDLOCK_ACCESS_FS_READ_DIR;
+	case LANDLOCK_SHARES:
+		return reads | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
+		       LANDLOCK_ACCESS_FS_REMOVE_FILE | TRUNCATE;
+	}
+	return 0;
+}
+
+int landlock_allow(int version, int rules, enum landlock_access access, int fd)
+{
+	struct landlock_path_beneath_attr beneath = {
+		.allowed_access = access_of(access) & all_of(version),
+		.parent_fd = fd,
+	};
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
 		return -errno;
-	for (unsigned i = 0; rc == 0 && i < LANDLOCK_FOLDERS_MAX; i++)
-		rc = allow(fd, LANDLOCK_ACCESS_FS_REMOVE_FILE, allowed->removal[i]);
-	if (rc == 0)
-		rc = allow(fd, LANDLOCK_ACCESS_FS_READ_FILE, allowed->reading);
-	if (rc == 0)
-		return fd;
-	close(fd);
-	return rc;
+	if (!S_ISDIR(st.st_mode))
+		beneath.allowed_access &= OF_FILES;
+	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0
+		       ? -errno : 0;
 }
 
 int landlock_enter(int rules)

@@ -11,21 +11,21 @@
 /* The version of its interface, or -ENOSYS (not there, or filtered), -EOPNOTSUPP (switched off). */
 int landlock_version(void);
 
-#define LANDLOCK_FOLDERS_MAX 2u
-
-/* What stays allowed. */
-struct landlock_allowed {
-	/* Descriptors of folders below which files may be removed; -1: none. */
-	int removal[LANDLOCK_FOLDERS_MAX];
-	int reading; /* one of a file that may be opened to be read; -1: none */
-	bool tcp;    /* ports may be used */
+/* What may be done below a folder, or with a file. */
+enum landlock_access {
+	LANDLOCK_REMOVES, /* files of a folder are removed */
+	LANDLOCK_READS,   /* opened to be read; devices are asked how large they are */
+	LANDLOCK_SOCKETS, /* sockets are made in a folder, and removed */
+	LANDLOCK_SHARES,  /* files of a folder are made, read, written and removed */
 };
 
 /*
- * No file may be opened, made or removed, and no TCP port used, but for what is allowed. A
- * descriptor for landlock_enter, or -Exxx.
+ * No file may be opened, made or removed, and no TCP port used but where `tcp`. A descriptor for
+ * landlock_allow and landlock_enter, or -Exxx.
  */
-int landlock_rules(int version, const struct landlock_allowed *allowed);
+int landlock_rules(int version, bool tcp);
+/* An exception; fd may be O_PATH, and closed afterwards. 0 or -Exxx. */
+int landlock_allow(int version, int rules, enum landlock_access access, int fd);
 
 /* The calling thread, which has no_new_privs, for good. 0 or -Exxx. */
 int landlock_enter(int rules);

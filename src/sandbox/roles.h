@@ -15,6 +15,10 @@ enum sandbox_role {
 	SANDBOX_TRACE,   /* writes the timeline */
 	SANDBOX_NET,     /* a network in user space: a device's worker that has sockets */
 	SANDBOX_GUARD,   /* the process that puts the terminal back */
+	SANDBOX_PAGER,   /* the pager's loop: VMs' memory, and the pager's end */
+	SANDBOX_RULES,   /* its control socket's: opens sources and sockets that are named later */
+	SANDBOX_WORKER,  /* decompresses, compares, reads and writes what is open */
+	SANDBOX_SOURCES, /* sources over a network, and names */
 	SANDBOX_ROLES,
 };
 

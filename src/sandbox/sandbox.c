@@ -24,18 +24,12 @@
 #include "sandbox/landlock.h"
 #include "sandbox/trap.h"
 
-#define RESOLVER "/etc/resolv.conf"
-
 struct sandbox {
 	struct sandbox_cfg cfg;
 	bool filters; /* seccomp works here */
 	bool capabilities; /* they can be given up */
 	struct sandbox_filter filter[SANDBOX_ROLES];
-	/*
-	 * Landlock's, -1: none. The main thread may remove a file where the others may not; a
-	 * network in user space uses ports, and reads who the host's resolver is.
-	 */
-	int rules, main_rules, net_rules;
+	int rules[SANDBOX_ROLES]; /* Landlock's; -1: none */
 };
 
 struct capabilities {
@@ -84,14 +78,14 @@ static int check_user(const struct sandbox_user *u, struct err *e)
 
 static int open_filters(struct sandbox *s, struct err *e)
 {
-	int rc = sandbox_trap_start(s->cfg.exit_code, e);
+	int rc = sandbox_trap_start(s->cfg.loss, s->cfg.exit_code, e);
 
 	for (unsigned i = 0; rc == 0 && i < SANDBOX_ROLES; i++)
 		rc = sandbox_filter_make((enum sandbox_role)i, &s->filter[i], e);
 	return rc;
 }
 
-/* The folder of a path, of which nothing need be there. */
+/* The folder of a path that is none itself; the file need not be there. */
 static int folder_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -103,30 +97,44 @@ static int folder_of(const char *path)
 	return fd;
 }
 
-_Static_assert(SANDBOX_REMOVES_MAX == LANDLOCK_FOLDERS_MAX, "a folder for each");
+static void close_rules(struct sandbox *s)
+{
+	for (unsigned i = 0; i < SANDBOX_ROLES; i++) {
+		if (s->rules[i] >= 0)
+			close(s->rules[i]);
+		s->rules[i] = -1;
+	}
+}
+
+static int allow(const struct sandbox *s, int version, const struct sandbox_path *p)
+{
+	bool removes = p->access == LANDLOCK_REMOVES;
+	int fd = open(p->path, O_PATH | O_CLOEXEC | (removes ? O_DIRECTORY : 0)), rc;
+
+	if (fd < 0 && removes)
+		fd = folder_of(p->path);
+	if (fd < 0)
+		return 0;
+	rc = landlock_allow(version, s->rules[p->role], p->access, fd);
+	close(fd);
+	return rc;
+}
 
 /* 0 or -Exxx, whatever stands in its way. */
 static int open_rules(struct sandbox *s, int version)
 {
-	const struct landlock_allowed none = {.removal = {-1, -1}, .reading = -1};
-	struct landlock_allowed main = none, net = none;
+	int rc = 0;
 
-	for (unsigned i = 0; i < SANDBOX_REMOVES_MAX; i++)
-		if (s->cfg.removes[i])
-			main.removal[i] = folder_of(s->cfg.removes[i]);
-	net.reading = open(RESOLVER, O_PATH | O_CLOEXEC);
-	net.tcp = true;
-	s->rules = landlock_rules(version, &none);
-	s->main_rules = landlock_rules(version, &main);
-	s->net_rules = landlock_rules(version, &net);
-	for (unsigned i = 0; i < SANDBOX_REMOVES_MAX; i++)
-		if (main.removal[i] >= 0)
-			close(main.removal[i]);
-	if (net.reading >= 0)
-		close(net.reading);
-	if (s->rules < 0 || s->main_rules < 0)
-		return s->rules < 0 ? s->rules : s->main_rules;
-	return s->net_rules < 0 ? s->net_rules : 0;
+	for (unsigned i = 0; i < SANDBOX_ROLES && rc == 0; i++) {
+		s->rules[i] = landlock_rules(version, i == SANDBOX_NET || i == SANDBOX_SOURCES);
+		rc = s->rules[i] < 0 ? s->rules[i] : 0;
+	}
+	for (unsigned i = 0; i < s->cfg.paths_count && rc == 0; i++)
+		rc = allow(s, version, &s->cfg.paths[i]);
+	/* Half of it would be in the way. */
+	if (rc < 0)
+		close_rules(s);
+	return rc;
 }
 
 static int missing(const struct sandbox *s, const char *what, int code, struct err *e)
@@ -165,12 +173,7 @@ static void close_parts(struct sandbox *s)
 {
 	for (unsigned i = 0; i < SANDBOX_ROLES; i++)
 		sandbox_filter_free(&s->filter[i]);
-	if (s->rules >= 0)
-		close(s->rules);
-	if (s->main_rules >= 0)
-		close(s->main_rules);
-	if (s->net_rules >= 0)
-		close(s->net_rules);
+	close_rules(s);
 	free(s);
 }
 
@@ -186,8 +189,11 @@ int sandbox_open(const struct sandbox_cfg *cfg, struct sandbox **ret, int *ret_m
 	if (!s)
 		return err_sys(e, -ENOMEM, "sandbox");
 	s->cfg = *cfg;
-	s->rules = s->main_rules = s->net_rules = -1;
+	for (unsigned i = 0; i < SANDBOX_ROLES; i++)
+		s->rules[i] = -1;
 	rc = open_parts(s, ret_missing, e);
+	s->cfg.paths = NULL;
+	s->cfg.paths_count = 0;
 	if (rc < 0)
 		close_parts(s);
 	else
@@ -209,14 +215,10 @@ static int become(const struct sandbox_user *u)
 	return 0;
 }
 
-/*
- * Root without them is a user who owns what is root's. To remove a socket from somebody's folder,
- * which was made with them, the main thread keeps one.
- */
+/* Root without them is a user who owns what is root's. */
 static int drop_capabilities(const struct sandbox *s, enum sandbox_role role)
 {
-	bool removes = role == SANDBOX_MAIN && (s->cfg.removes[0] || s->cfg.removes[1]);
-	uint32_t keep = removes ? 1u << CAP_DAC_OVERRIDE : 0;
+	uint32_t keep = s->cfg.overrides >> role & 1 ? 1u << CAP_DAC_OVERRIDE : 0;
 	struct capabilities c;
 	int rc = s->capabilities ? read_capabilities(&c) : 0;
 
@@ -231,10 +233,7 @@ static int drop_capabilities(const struct sandbox *s, enum sandbox_role role)
 
 static int bind_files(const struct sandbox *s, enum sandbox_role role)
 {
-	int rules = role == SANDBOX_MAIN ? s->main_rules
-		    : role == SANDBOX_NET ? s->net_rules : s->rules;
-
-	return rules >= 0 ? landlock_enter(rules) : 0;
+	return s->rules[role] >= 0 ? landlock_enter(s->rules[role]) : 0;
 }
 
 /* A line is to come of it, also where all signals are blocked. */

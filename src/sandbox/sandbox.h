@@ -24,6 +24,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "sandbox/landlock.h"
 #include "sandbox/roles.h"
 
 struct sandbox_user {
@@ -32,13 +33,25 @@ struct sandbox_user {
 	gid_t gid;
 };
 
-#define SANDBOX_REMOVES_MAX 2u
+/* What a role may still do with files that are not open. */
+struct sandbox_path {
+	enum sandbox_role role;
+	enum landlock_access access;
+	const char *path; /* of LANDLOCK_REMOVES a folder, or a file in it */
+};
 
 struct sandbox_cfg {
 	struct sandbox_user user; /* not given: nobody else */
 	bool strict;              /* the host must have all of it */
-	/* Paths that the main thread unlinks in the end; NULL: none. */
-	const char *removes[SANDBOX_REMOVES_MAX];
+	/* What is not there is left out. Borrowed by sandbox_open. */
+	const struct sandbox_path *paths;
+	unsigned paths_count;
+	/*
+	 * A bit for each role that, as root, keeps CAP_DAC_OVERRIDE: what it may do with files, it
+	 * may do in folders of others. Landlock is what bounds it.
+	 */
+	unsigned overrides;
+	const char *loss;         /* what a forbidden call ends: "the guest is ended" */
 	int exit_code;            /* for a forbidden call */
 	int start_code;           /* where a thread cannot be bound, which was tried before */
 };

@@ -29,6 +29,7 @@
 /* A signal handler is the process's: it has no other way to these. */
 static struct {
 	char *names[CALLS_MAX]; /* of system calls, by number; NULL: it has none */
+	const char *loss;
 	int exit_code;
 } process;
 
@@ -76,8 +77,8 @@ static void on_sigsys(int sig, siginfo_t *si, void *ctx)
 		" thread made system call ", number(nr, 10, call), ", ", name, "(0x",
 		number((uint64_t)regs[REG_RDI], 16, first), ", 0x",
 		number((uint64_t)regs[REG_RSI], 16, second),
-		", ...), which it may not; the guest is ended, by a fault of asyncpf's or an "
-		"attack: report it",
+		", ...), which it may not; ", process.loss,
+		", by a fault of asyncpf's or an attack: report it",
 	};
 
 	if (si->si_code == SYS_SECCOMP)
@@ -87,10 +88,11 @@ static void on_sigsys(int sig, siginfo_t *si, void *ctx)
 	(void)raise(sig);
 }
 
-int sandbox_trap_start(int exit_code, struct err *e)
+int sandbox_trap_start(const char *loss, int exit_code, struct err *e)
 {
 	const struct sigaction ours = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO};
 
+	process.loss = loss;
 	process.exit_code = exit_code;
 	for (int nr = 0; nr < CALLS_MAX; nr++)
 		if (!process.names[nr])

@@ -5,8 +5,8 @@
 
 #include "base/err.h"
 
-/* For the rest of the process's life; allocates. 0 or -Exxx. */
-int sandbox_trap_start(int exit_code, struct err *e);
+/* For the rest of the process's life, as `loss` is needed; allocates. 0 or -Exxx. */
+int sandbox_trap_start(const char *loss, int exit_code, struct err *e);
 
 /* A line on standard error, without stdio, unless it cannot be written at once; then the end. */
 __attribute__((noreturn)) void sandbox_end(int exit_code, const char *const words[],

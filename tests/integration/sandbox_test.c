@@ -1,130 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/sandbox: every call of the table goes through in every role that has it, forbidden calls
- * end the process with a line that names role and call, and files are out of reach. Each case has a
- * process of its own, since nobody leaves a sandbox.
+ * src/sandbox: every call of the table goes through in every role that has it, and forbidden calls
+ * end the process with a line that names role and call. Each case has a process of its own, since
+ * nobody leaves a sandbox.
  *
  * usage: sandbox_test [--markdown]    prints the lists of docs/embedding.md instead
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "base/assert.h"
-#include "base/types.h"
 #include "sandbox/calls.h"
-#include "sandbox/landlock.h"
-#include "sandbox/sandbox.h"
+#include "sandbox_fixture.h"
 #include "vmm/chip/rtc_cmos.h"
-
-#define EXIT_FORBIDDEN 77
-#define EXIT_START 78
-#define EXIT_WENT_THROUGH 79
-#define EXIT_WRONG 80
-
-/* ---- a process that is bound ---- */
-
-static struct sandbox *open_sandbox(const char *removes)
-{
-	const struct sandbox_cfg cfg = {
-		.removes = {removes}, .exit_code = EXIT_FORBIDDEN, .start_code = EXIT_START};
-	struct sandbox *s = NULL;
-	struct err e = {0};
-	int missing = 0;
-
-	if (sandbox_open(&cfg, &s, &missing, &e) < 0 || missing != 0) {
-		dprintf(STDERR_FILENO, "no sandbox: %s (%d)", e.text, missing);
-		_exit(EXIT_WRONG);
-	}
-	return s;
-}
-
-struct in_thread {
-	struct sandbox *s;
-	enum sandbox_role role;
-	void (*work)(void *ctx);
-	void *ctx;
-};
-
-static void *in_thread(void *arg)
-{
-	const struct in_thread *t = arg;
-
-	sandbox_thread(t->s, t->role);
-	t->work(t->ctx);
-	return NULL;
-}
-
-/* By a thread that has all signals blocked, as most of ours. */
-static __attribute__((noreturn)) void child(enum sandbox_role role, void (*work)(void *),
-					     void *ctx)
-{
-	struct in_thread t = {open_sandbox(NULL), role, work, ctx};
-	pthread_t thread;
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	if (pthread_create(&thread, NULL, in_thread, &t) != 0)
-		_exit(EXIT_WRONG);
-	pthread_join(thread, NULL);
-	_exit(EXIT_WENT_THROUGH);
-}
-
-struct end {
-	int status;
-	char said[512];
-};
-
-static void run(enum sandbox_role role, void (*work)(void *), void *ctx, struct end *ret)
-{
-	size_t used = 0;
-	int ends[2];
-	ssize_t n;
-	pid_t pid;
-
-	assert_int_equal(pipe(ends), 0);
-	pid = fork();
-	if (pid == 0) {
-		dup2(ends[1], STDERR_FILENO);
-		close(ends[0]);
-		close(ends[1]);
-		child(role, work, ctx);
-	}
-	assert_true(pid > 0);
-	close(ends[1]);
-	while ((n = read(ends[0], ret->said + used, sizeof(ret->said) - 1 - used)) > 0)
-		used += (size_t)n;
-	ret->said[used] = '\0';
-	close(ends[0]);
-	assert_int_equal(waitpid(pid, &ret->status, 0), pid);
-}
-
-static void expect_exit(const struct end *end, int code)
-{
-	if (!WIFEXITED(end->status) || WEXITSTATUS(end->status) != code)
-		fail_msg("status %#x, not exit code %d; it said: %s", end->status, code, end->said);
-}
 
 /* ---- what is forbidden ---- */
 
@@ -135,24 +30,29 @@ struct forbidden {
 	unsigned but; /* roles that may make it */
 };
 
-#define RESOLVER "/etc/resolv.conf"
 #define BUT_NET (1u << SANDBOX_NET)
 #define BUT_VSOCK (1u << SANDBOX_VSOCK)
+#define BUT_RULES (1u << SANDBOX_RULES)
+#define BUT_SOURCES (1u << SANDBOX_SOURCES)
 
 static const char *const no_words[] = {"/bin/true", NULL};
 
 /* What somebody who has taken a thread over would want. */
 static const struct forbidden forbidden[] = {
-	{"socket", SYS_socket, {AF_INET, SOCK_STREAM}, BUT_NET},
-	{"socket", SYS_socket, {AF_UNIX, SOCK_STREAM}, BUT_VSOCK},
-	{"socket", SYS_socket, {AF_NETLINK, SOCK_RAW}, 0},
+	{"socket", SYS_socket, {AF_INET, SOCK_STREAM}, BUT_NET | BUT_SOURCES},
+	{"socket", SYS_socket, {AF_UNIX, SOCK_STREAM}, BUT_VSOCK | BUT_RULES | BUT_SOURCES},
+	{"socket", SYS_socket, {AF_NETLINK, SOCK_RAW}, BUT_SOURCES},
+	{"socket", SYS_socket, {AF_PACKET, SOCK_RAW}, 0},
 	/* To a Unix socket: it can make no other. */
-	{"connect", SYS_connect, {0}, BUT_NET | BUT_VSOCK},
-	{"bind", SYS_bind, {0}, 0},
-	{"listen", SYS_listen, {0}, 0},
+	{"connect", SYS_connect, {0}, BUT_NET | BUT_VSOCK | BUT_RULES | BUT_SOURCES},
+	{"bind", SYS_bind, {0}, BUT_RULES},
+	{"listen", SYS_listen, {0}, BUT_RULES},
 	{"open", SYS_open, {(long)"/etc/passwd", O_RDONLY}, 0},
-	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDONLY}, BUT_NET},
-	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDWR}, 0},
+	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDONLY},
+	 BUT_NET | BUT_RULES | BUT_SOURCES},
+	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDWR}, BUT_RULES},
+	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_WRONLY}, 0},
+	{"openat", SYS_openat, {AT_FDCWD, (long)"/etc/passwd", O_RDWR | O_TRUNC}, 0},
 	{"openat2", SYS_openat2, {AT_FDCWD, (long)"/etc/passwd"}, 0},
 	{"execve", SYS_execve, {(long)"/bin/true", (long)no_words}, 0},
 	{"execveat", SYS_execveat, {AT_FDCWD, (long)"/bin/true", (long)no_words}, 0},
@@ -164,7 +64,8 @@ static const struct forbidden forbidden[] = {
 	{"kill", SYS_kill, {1, 0}, 0},
 	{"tgkill", SYS_tgkill, {1, 1, 0}, 0},
 	{"mprotect", SYS_mprotect, {0, 0, PROT_READ | PROT_EXEC}, 0},
-	{"mmap", SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1}, 0},
+	{"mmap", SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1},
+	 BUT_SOURCES},
 	{"ioctl", SYS_ioctl, {0, 0x5412 /* TIOCSTI */, (long)"x"}, 0},
 	{"ioctl", SYS_ioctl, {0, 0xae01 /* KVM_CREATE_VM */, 0}, 0},
 	{"io_uring_setup", SYS_io_uring_setup, {8, 0}, 0},
@@ -175,9 +76,12 @@ static const struct forbidden forbidden[] = {
 	{"bpf", SYS_bpf, {0}, 0},
 	{"userfaultfd", SYS_userfaultfd, {0}, 0},
 	{"memfd_create", SYS_memfd_create, {(long)"x", 0}, 0},
-	{"unlink", SYS_unlink, {(long)"/nowhere"}, 0},
+	{"unlink", SYS_unlink, {(long)"/nowhere"}, BUT_RULES},
+	{"symlink", SYS_symlink, {(long)"/nowhere", (long)"/nowhere"}, 0},
+	{"chmod", SYS_chmod, {(long)"/nowhere", 0777}, 0},
+	{"pidfd_getfd", SYS_pidfd_getfd, {0}, 0},
 	{"mount", SYS_mount, {0}, 0},
-	{"sendmsg", SYS_sendmsg, {0}, 0}, /* descriptors to somebody else */
+	{"sendmsg", SYS_sendmsg, {0}, BUT_SOURCES}, /* descriptors to somebody else */
 	{"unknown", 500, {0}, 0},
 };
 
@@ -342,10 +246,39 @@ static void make_thread(void *ctx)
 
 static void control_makes_threads_and_nothing_else(void **state)
 {
+	static const enum sandbox_role roles[] = {SANDBOX_CONTROL, SANDBOX_RULES, SANDBOX_SOURCES};
 	struct end end;
 
 	(void)state;
-	run(SANDBOX_CONTROL, make_thread, NULL, &end);
+	for (unsigned i = 0; i < ARRAY_LEN(roles); i++) {
+		run(roles[i], make_thread, NULL, &end);
+		expect_exit(&end, EXIT_WENT_THROUGH);
+	}
+}
+
+/* What the C library tries on the way to a name, and does without. */
+static void look_a_name_up(void *ctx)
+{
+	(void)ctx;
+	if (socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0) >= 0 || errno != EAFNOSUPPORT)
+		exit(EXIT_WRONG);
+	if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+		    MAP_FAILED ||
+	    errno != EACCES)
+		exit(EXIT_WRONG);
+	struct addrinfo *found;
+
+	/* Whatever comes of it: nothing is said of the network that the test has. */
+	if (getaddrinfo("localhost", "80", NULL, &found) == 0)
+		freeaddrinfo(found);
+}
+
+static void sources_look_names_up(void **state)
+{
+	struct end end;
+
+	(void)state;
+	run(SANDBOX_SOURCES, look_a_name_up, NULL, &end);
 	expect_exit(&end, EXIT_WENT_THROUGH);
 }
 
@@ -448,212 +381,6 @@ static void unknown_threads_are_the_librarys(void **state)
 	assert_int_equal(sandbox_role_of_library("asyncpf-later"), SANDBOX_LIBRARY);
 }
 
-/* ---- files ---- */
-
-struct files {
-	char folder[64], file[80], other[80];
-};
-
-static int setup_files(void **state)
-{
-	struct files *f = calloc(1, sizeof(*f));
-
-	snprintf(f->folder, sizeof(f->folder), "/tmp/asyncpf-sandbox-XXXXXX");
-	assert_non_null(mkdtemp(f->folder));
-	snprintf(f->file, sizeof(f->file), "%s/socket", f->folder);
-	snprintf(f->other, sizeof(f->other), "/tmp/asyncpf-sandbox-other-%d", getpid());
-	assert_true(close(open(f->file, O_CREAT | O_WRONLY, 0600)) == 0);
-	assert_true(close(open(f->other, O_CREAT | O_WRONLY, 0600)) == 0);
-	*state = f;
-	return 0;
-}
-
-static int teardown_files(void **state)
-{
-	struct files *f = *state;
-
-	(void)unlink(f->file);
-	(void)unlink(f->other);
-	(void)rmdir(f->folder);
-	free(f);
-	return 0;
-}
-
-/* Exit code 0: all is as it should be; else the line of it. */
-#define CHECK(condition) \
-	do { \
-		if (!(condition)) \
-			_exit(__LINE__ % 200 + 1); \
-	} while (0)
-
-static __attribute__((noreturn)) void use_files(const struct files *f, int version)
-{
-	int folder = open(f->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int opened = open(f->other, O_RDWR | O_CLOEXEC);
-	const struct landlock_allowed allowed = {.removal = {folder, -1}, .reading = -1};
-	int rules = landlock_rules(version, &allowed);
-
-	CHECK(rules >= 0 && opened >= 0);
-	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	CHECK(landlock_enter(rules) == 0);
-	CHECK(open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES);
-	CHECK(open(f->file, O_RDWR | O_CLOEXEC) < 0 && errno == EACCES);
-	CHECK(mkdirat(folder, "new", 0700) < 0 && errno == EACCES);
-	CHECK(unlink(f->other) < 0 && errno == EACCES);
-	CHECK(unlink(f->file) == 0);
-	/* What was open stays open. */
-	CHECK(write(opened, "1", 1) == 1 && ftruncate(opened, 0) == 0);
-	_exit(0);
-}
-
-/* A network in user space reads who the resolver is, and nothing else. */
-static void use_resolver(void *ctx)
-{
-	const bool *bound = ctx;
-	struct stat st;
-
-	if (stat(RESOLVER, &st) == 0 && open(RESOLVER, O_RDONLY | O_CLOEXEC) < 0)
-		exit(EXIT_WRONG);
-	if (*bound && open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0)
-		exit(EXIT_WRONG);
-	if (socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0)
-		exit(EXIT_WRONG);
-}
-
-static void a_network_has_sockets_and_its_resolver(void **state)
-{
-	bool bound = landlock_version() > 0;
-	struct end end;
-
-	(void)state;
-	run(SANDBOX_NET, use_resolver, &bound, &end);
-	expect_exit(&end, EXIT_WENT_THROUGH);
-}
-
-/* All that the socket device does with a program of the host's. */
-static void use_unix_socket(void *ctx)
-{
-	const struct sockaddr_un *at = ctx;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	char c;
-
-	if (fd < 0 || connect(fd, (const struct sockaddr *)at, sizeof(*at)) < 0 ||
-	    send(fd, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 ||
-	    recv(fd, &c, 1, MSG_DONTWAIT) != -1 || shutdown(fd, SHUT_WR) < 0 || close(fd) < 0)
-		exit(EXIT_WRONG);
-	(void)accept4(-1, NULL, NULL, SOCK_CLOEXEC);
-}
-
-static void a_socket_device_reaches_programs_of_the_host(void **state)
-{
-	const struct files *f = *state;
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct end end;
-
-	snprintf(at.sun_path, sizeof(at.sun_path), "%.80s/s", f->folder);
-	assert_int_equal(bind(listening, (struct sockaddr *)&at, sizeof(at)), 0);
-	assert_int_equal(listen(listening, 1), 0);
-	run(SANDBOX_VSOCK, use_unix_socket, &at, &end);
-	expect_exit(&end, EXIT_WENT_THROUGH);
-	close(listening);
-	unlink(at.sun_path);
-}
-
-/* Each version that this kernel's includes is asked for as an older kernel would be. */
-static void files_are_out_of_reach(void **state)
-{
-	int version = landlock_version();
-
-	if (version < 0) {
-		print_message("SKIP: no Landlock here: %s\n", strerror(-version));
-		skip();
-	}
-	for (int v = 1; v <= version; v++) {
-		const struct files *f = *state;
-		int status;
-		pid_t pid = fork();
-
-		if (pid == 0)
-			use_files(f, v);
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (status != 0)
-			fail_msg("version %d: line %d", v, WEXITSTATUS(status) - 1);
-		assert_true(close(open(f->file, O_CREAT | O_WRONLY, 0600)) == 0);
-	}
-}
-
-static void remove_it(const struct files *f)
-{
-	/* Without it, nothing but a file's mode stands before it. */
-	bool bound = landlock_version() > 0;
-
-	sandbox_thread(open_sandbox(f->file), SANDBOX_MAIN);
-	if (unlinkat(AT_FDCWD, f->file, 0) < 0)
-		_exit(EXIT_WRONG);
-	if (bound && (unlinkat(AT_FDCWD, f->other, 0) == 0 || errno != EACCES))
-		_exit(EXIT_WRONG);
-	_exit(0);
-}
-
-static void the_main_thread_removes_its_socket(void **state)
-{
-	const struct files *f = *state;
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0)
-		remove_it(f);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
-	assert_int_equal(access(f->file, F_OK), -1);
-}
-
-/* ---- the process ---- */
-
-static __attribute__((noreturn)) void bind_process(const char *path)
-{
-	/* Whatever the test was started with. */
-	int closed = close_range(3, ~0u, 0);
-	struct sandbox *s = open_sandbox(NULL);
-	struct rlimit r;
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-
-	CHECK(closed == 0 && fd >= 0 && ftruncate(fd, 8192) == 0);
-	(void)signal(SIGXFSZ, SIG_IGN);
-	sandbox_process(s, 3, false);
-	CHECK(prctl(PR_GET_DUMPABLE) == 0);
-	CHECK(getrlimit(RLIMIT_CORE, &r) == 0 && r.rlim_cur == 0);
-	CHECK(getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < 100);
-	CHECK(pwrite(fd, "x", 1, 8191) == 1);
-	CHECK(pwrite(fd, "x", 1, 8192) < 0 && errno == EFBIG);
-	for (unsigned i = 0; i < 3; i++)
-		CHECK(dup(fd) >= 0);
-	/* The one that looked for the others is free again. */
-	CHECK(dup(fd) >= 0);
-	CHECK(dup(fd) < 0 && errno == EMFILE);
-	_exit(0);
-}
-
-static void the_process_is_limited(void **state)
-{
-	const struct files *f = *state;
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY);
-
-		/* Neither is a file that grows. */
-		dup2(null, STDOUT_FILENO);
-		dup2(null, STDERR_FILENO);
-		bind_process(f->other);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (status != 0)
-		fail_msg("line %d", WEXITSTATUS(status) - 1);
-}
-
 /* ---- users ---- */
 
 static void users(void **state)
@@ -746,15 +473,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(memory_can_be_had),
 		cmocka_unit_test(a_failed_assertion_is_told),
 		cmocka_unit_test(control_makes_threads_and_nothing_else),
-		cmocka_unit_test(a_network_has_sockets_and_its_resolver),
-		cmocka_unit_test_setup_teardown(a_socket_device_reaches_programs_of_the_host,
-						setup_files, teardown_files),
-		cmocka_unit_test_setup_teardown(files_are_out_of_reach, setup_files,
-						teardown_files),
-		cmocka_unit_test_setup_teardown(the_main_thread_removes_its_socket, setup_files,
-						teardown_files),
-		cmocka_unit_test_setup_teardown(the_process_is_limited, setup_files,
-						teardown_files),
+		cmocka_unit_test(sources_look_names_up),
 	};
 	struct sandbox_host host;
 

@@ -296,12 +296,12 @@ static void sandboxes(void **state)
 	assert_int_equal(seen.sandbox, APF_SANDBOX_DEFAULT);
 	assert_false(seen.user.given);
 	assert_int_equal(RUN(W("--sandbox"), W("on")), CLI_OK);
-	assert_int_equal(seen.sandbox, RUN_SANDBOX_ON);
+	assert_int_equal(seen.sandbox, CLI_SANDBOX_ON);
 	assert_int_equal(RUN(W("--sandbox"), W("strict"), W("--user"), W("12:34")), CLI_OK);
-	assert_int_equal(seen.sandbox, RUN_SANDBOX_STRICT);
+	assert_int_equal(seen.sandbox, CLI_SANDBOX_STRICT);
 	assert_true(seen.user.given && seen.user.uid == 12 && seen.user.gid == 34);
 	assert_int_equal(RUN(W("--sandbox"), W("off")), CLI_OK);
-	assert_int_equal(seen.sandbox, RUN_SANDBOX_OFF);
+	assert_int_equal(seen.sandbox, CLI_SANDBOX_OFF);
 	expect_usage((char *const[]){W("--sandbox"), W("off"), W("--user"), W("12:34"), NULL});
 	expect_usage((char *const[]){W("--sandbox"), W("on"), W("--user"), W("12:x"), NULL});
 }

@@ -5,7 +5,6 @@
  * tests/integration/pager_test.py.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,33 +17,24 @@
 #include "cli/json/json.h"
 #include "cli/json/json_counters.h"
 #include "cli/json/json_file.h"
-#include "cli/opts.h"
+#include "cli/pager/pager_cmd.h"
 #include "cli/stop_signals.h"
-#include "pager/pager.h"
-#include "pager/rule.h"
 #include "vmm/control/control.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_socket.h"
 #include "vmm/disk/file_use.h"
 
-#define MAP_FILE_MAX (1u << 20)
 #define READ_AHEAD_PAGES 512u
-/* A pipe whose writer is silent for so long is no map. */
-#define MAP_WAIT_MS 5000
-
-struct pager_opts {
-	const char *listen, *source, *map, *control, *json;
-	uint32_t read_ahead;
-	uint32_t handshake_s;
-	unsigned io;
-	bool stats, quiet;
-};
 
 struct pager {
 	struct pager_opts o;
+	struct pager_rules rules; /* the map's */
+	struct pager_files files; /* that later rules may name; not changed once they may come */
+	struct sandbox *sandbox;  /* NULL: there is none */
 	struct pgr *pgr;
 	struct control *control;
 	struct stop_signals signals;
+	struct stop_signals_job on_signal;
 	struct json_file json;
 	/* The control socket's thread's, then ours. */
 	struct pgr_vm_status vms[CONTROL_SERVED_MAX];
@@ -74,6 +64,16 @@ static const struct opt rows[] = {
 	{OPT_CHOICE(struct pager_opts, io), .name = "io", .arg = "WORD", .choices = cli_io_names,
 	 .help = "What reads page sources: uring, threads, or auto, the first of them that the "
 		 "system lets be used; default auto."},
+	{OPT_LIST(struct pager_opts, allow), .name = "allow", .arg = "WHAT", .max = OPTS_LIST_MAX,
+	 .help = "What rules that come later may name, besides the folders of what is named now: a "
+		 "folder for sources, 'socket:DIR', 'cache:DIR', or 'network'. May be repeated."},
+	{OPT_TEXT(struct pager_opts, user), .name = "user", .arg = "USER",
+	 .help = "Become USER (a name or number, with ':GID' another group) once everything is "
+		 "open; for root."},
+	{OPT_CHOICE(struct pager_opts, sandbox), .name = "sandbox", .arg = "WORD",
+	 .choices = cli_sandbox_names,
+	 .help = "on: give up what the pager does not need, as far as the host can take it away; "
+		 "strict: refuse to run where it cannot; off, for debugging; default on."},
 	{OPT_FLAG(struct pager_opts, stats), .name = "stats",
 	 .help = "Show how touches were served at the end, on standard error."},
 	{OPT_TEXT(struct pager_opts, json), .name = "json", .arg = "FILE",
@@ -195,12 +195,14 @@ static int stop(void *ctx, struct err *e)
 	return 0;
 }
 
-static int serve(void *ctx, const char *rule, struct err *e)
+static int serve(void *ctx, const char *text, struct err *e)
 {
 	struct pager *p = ctx;
 	struct rule r;
-	int rc = rule_parse(rule, strlen(rule), &r, e);
+	int rc = rule_parse(text, strlen(text), &r, e);
 
+	if (rc == 0 && p->sandbox)
+		rc = pager_files_check(&p->files, r.socket, r.uri, e);
 	return rc < 0 ? rc : pgr_add_rule(p->pgr, r.socket, r.uri, e);
 }
 
@@ -214,63 +216,27 @@ static const struct control_ops control_ops = {
 	.serve = serve,
 };
 
-/* ---- the map ---- */
+/* ---- threads ---- */
 
-static int take_rule(void *ctx, const struct rule *r, struct err *e)
+static void thread_begins(void *ctx, enum pgr_thread which, const char *name)
 {
-	struct pager *p = ctx;
+	const struct pager *p = ctx;
 
-	return pgr_add_rule(p->pgr, r->socket, r->uri, e);
+	pager_sandbox_thread(p->sandbox, which, name);
 }
 
-/* Nor is it worth waiting once a signal has come. */
-static ssize_t read_soon(const struct pager *p, int fd, char *buf, size_t len)
+static void signals_begin(void *ctx)
 {
-	struct pollfd fds[] = {{.fd = fd, .events = POLLIN},
-			       {.fd = p->signals.fd, .events = POLLIN}};
-	ssize_t n = poll(fds, ARRAY_LEN(fds), MAP_WAIT_MS);
+	const struct pager *p = ctx;
 
-	if (n > 0 && !fds[1].revents)
-		return read(fd, buf, len);
-	if (n > 0) {
-		errno = ECANCELED;
-		return -1;
-	}
-	errno = n == 0 ? ETIMEDOUT : errno;
-	return -1;
+	sandbox_thread(p->sandbox, SANDBOX_SIGNALS);
 }
 
-static int read_map(struct pager *p, struct err *e)
+static void control_begins(void *ctx)
 {
-	int fd = open(p->o.map, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	char *text = fd < 0 ? NULL : malloc(MAP_FILE_MAX);
-	struct err why = {0};
-	size_t len = 0;
-	ssize_t n = 1;
-	int rc;
+	const struct pager *p = ctx;
 
-	if (fd < 0)
-		return err_sys(e, -errno, "cannot read: %.100s", p->o.map);
-	while (text && n > 0 && len < MAP_FILE_MAX) {
-		n = read_soon(p, fd, text + len, MAP_FILE_MAX - len);
-		len += n > 0 ? (size_t)n : 0;
-	}
-	if (n < 0 && errno == ETIMEDOUT)
-		rc = err_set(e, -ENXIO, "cannot read: %.100s: a pipe that nobody writes to; start "
-			     "its writer first, or give --map a file", p->o.map);
-	else if (!text)
-		rc = err_set(e, -ENOMEM, "cannot read: %.100s: out of memory", p->o.map);
-	else if (n < 0)
-		rc = err_sys(e, -errno, "cannot read: %.100s", p->o.map);
-	else if (len == MAP_FILE_MAX)
-		rc = err_set(e, -E2BIG, "cannot read: %.100s: larger than 1 MiB", p->o.map);
-	else
-		rc = rules_parse(text, len, take_rule, p, &why);
-	if (rc < 0 && why.code != 0)
-		(void)err_set(e, rc, "map %.100s: %s", p->o.map, why.text);
-	close(fd);
-	free(text);
-	return rc;
+	sandbox_thread(p->sandbox, SANDBOX_RULES);
 }
 
 /* ---- beginning and end ---- */
@@ -289,6 +255,76 @@ static int check_files(const struct pager_opts *o, struct err *e)
 	return file_roles_check(&f, e);
 }
 
+static int say_which(const struct pager *p, struct err *e)
+{
+	const struct err why = *e;
+
+	return err_set(e, why.code, "map %.100s: %s", p->o.map, why.text);
+}
+
+/* What is opened now, and what may be named later. */
+static int look_at_files(struct pager *p, struct err *e)
+{
+	const struct pager_opts *o = &p->o;
+	int rc = pager_files_given(&p->files, o->control, NULL, e);
+
+	for (unsigned i = 0; rc == 0 && i < o->allow.count; i++)
+		rc = pager_files_allow(&p->files, o->allow.text[i], e);
+	if (rc == 0)
+		rc = pager_files_given(&p->files, o->listen, o->source, e);
+	for (unsigned i = 0; rc == 0 && i < p->rules.count; i++) {
+		const struct rule *r = &p->rules.list[i];
+
+		rc = pager_files_given(&p->files, r->socket, r->uri, e);
+		/* As opening it would say. */
+		if (rc < 0)
+			return say_which(p, e);
+	}
+	return rc;
+}
+
+static int begin_itself(struct pager *p, struct err *e)
+{
+	int rc = check_files(&p->o, e);
+
+	if (rc == 0 && p->o.map)
+		rc = pager_map_read(p->o.map, &p->rules, e);
+	if (rc == 0)
+		rc = look_at_files(p, e);
+	if (rc == 0)
+		rc = pager_sandbox_open(&p->o, &p->rules, &p->files, &p->sandbox, e);
+	if (rc == 0)
+		rc = json_file_open(&p->json, p->o.json, "json", file_use_is_taken, e);
+	if (rc < 0)
+		return rc;
+	p->on_signal = (struct stop_signals_job){.begins = signals_begin, .ctx = p};
+	p->signals.job = &p->on_signal;
+	return stop_signals_start(&p->signals, e);
+}
+
+static bool is_told_to_end(const struct pager *p)
+{
+	struct pollfd fd = {.fd = p->signals.fd, .events = POLLIN};
+
+	return poll(&fd, 1, 0) > 0;
+}
+
+static int add_rules(struct pager *p, struct err *e)
+{
+	int rc = p->o.listen ? pgr_add_rule(p->pgr, p->o.listen, p->o.source, e) : 0;
+
+	for (unsigned i = 0; rc == 0 && i < p->rules.count; i++) {
+		const struct rule *r = &p->rules.list[i];
+
+		if (is_told_to_end(p))
+			return -ECANCELED;
+		rc = pgr_add_rule(p->pgr, r->socket, r->uri, e);
+		if (rc < 0)
+			return say_which(p, e);
+	}
+	return rc;
+}
+
 static int begin(struct pager *p, struct err *e)
 {
 	const struct pgr_cfg cfg = {
@@ -297,25 +333,26 @@ static int begin(struct pager *p, struct err *e)
 		.read_ahead = p->o.read_ahead,
 		.listen = listen_there,
 		.say = say,
+		.begins = thread_begins,
 		.ctx = p,
 	};
-	int rc = check_files(&p->o, e);
+	int rc = begin_itself(p, e);
 
 	if (rc == 0)
-		rc = json_file_open(&p->json, p->o.json, "json", file_use_is_taken, e);
-	if (rc == 0)
-		rc = stop_signals_start(&p->signals, e);
-	if (rc == 0)
 		rc = pgr_open(&cfg, &p->pgr, e);
-	if (rc == 0 && p->o.listen)
-		rc = pgr_add_rule(p->pgr, p->o.listen, p->o.source, e);
-	if (rc == 0 && p->o.map)
-		rc = read_map(p, e);
+	if (rc == 0)
+		rc = add_rules(p, e);
+	/* Whoever adds rules later is bound by then. */
+	if (rc == 0 && p->sandbox && p->o.control)
+		rc = pgr_start(p->pgr, p->files.network, e);
 	if (rc == 0 && p->o.control) {
-		const struct control_cfg control = {.path = p->o.control};
+		const struct control_cfg control = {.path = p->o.control, .begins = control_begins,
+						    .begins_ctx = p};
 
 		rc = control_start(&control, &control_ops, p, &p->control, e);
 	}
+	if (rc == 0)
+		pager_sandbox_opened(&p->o, &p->rules, &p->files, p->sandbox);
 	return rc;
 }
 
@@ -365,6 +402,8 @@ static void end(struct pager *p)
 	pgr_close(p->pgr);
 	stop_signals_end(&p->signals);
 	json_file_close(&p->json);
+	pager_files_free(&p->files);
+	free(p->rules.list);
 }
 
 static int run(struct pager *p)
@@ -394,9 +433,11 @@ static int run(struct pager *p)
 int cmd_pager(int argc, char **argv)
 {
 	struct pager p = {
-		.o = {.read_ahead = READ_AHEAD_PAGES},
+		.o = {.read_ahead = READ_AHEAD_PAGES, .sandbox = APF_SANDBOX_DEFAULT},
 		.signals = {.fd = -1},
 	};
+	struct sandbox_user user;
+	struct err e;
 	int operand;
 	int r = cli_begin(&table, argc, argv, &p.o, &operand);
 
@@ -410,6 +451,14 @@ int cmd_pager(int argc, char **argv)
 	if (!p.o.listen && !p.o.map && !p.o.control) {
 		cli_error("missing option: --listen, --map or --control: nobody could come; see "
 			  "'asyncpf pager --help'");
+		return CLI_USAGE;
+	}
+	if (p.o.user && p.o.sandbox == CLI_SANDBOX_OFF) {
+		cli_error(CLI_USER_NEEDS_SANDBOX);
+		return CLI_USAGE;
+	}
+	if (p.o.user && sandbox_user_parse(p.o.user, &user, &e) < 0) {
+		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
 	return run(&p);

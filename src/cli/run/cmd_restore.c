@@ -57,7 +57,7 @@ static const struct opt rows[] = {
 	{OPT_TEXT(struct restore_line, user), .name = "user", .arg = "USER",
 	 .help = "Become USER once everything is open; for root."},
 	{OPT_CHOICE(struct restore_line, sandbox), .name = "sandbox", .arg = "WORD",
-	 .choices = run_sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
+	 .choices = cli_sandbox_names, .help = "on, strict or off, as with 'asyncpf run'."},
 	RUN_ROWS_OF_OUTPUT(struct restore_line),
 	{.name = NULL},
 };
@@ -188,7 +188,7 @@ int cmd_restore(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	l.run.machine.apf.sigbus_handler = 1;
-	l.run.sandbox = (enum run_sandbox)l.sandbox;
+	l.run.sandbox = (enum cli_sandbox)l.sandbox;
 	if (check(&l, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;

@@ -24,11 +24,6 @@ const char *const run_abi_names[] = {"off", "legacy", "pf2", "pf2-strict", "int"
 
 _Static_assert(APF_ABI_INT == ARRAY_LEN(run_abi_names) - 2, "one word per enum apf_abi");
 
-const char *const run_sandbox_names[] = {"on", "strict", "off", NULL};
-
-_Static_assert(RUN_SANDBOX_OFF == ARRAY_LEN(run_sandbox_names) - 2,
-	       "one word per enum run_sandbox");
-
 static const char *const balloon_names[] = {"off", "on", "follow", NULL};
 
 _Static_assert(MACHINE_BALLOON_FOLLOW == ARRAY_LEN(balloon_names) - 2, "one word for each");
@@ -118,7 +113,7 @@ static const struct opt rows[] = {
 	 .help = "Become USER (a name or number, with ':GID' another group) once everything is "
 		 "open, before the guest runs; for root."},
 	{OPT_CHOICE(struct run_line, sandbox), .name = "sandbox", .arg = "WORD",
-	 .choices = run_sandbox_names,
+	 .choices = cli_sandbox_names,
 	 .help = "on: give up what the run does not need, as far as the host can take it away; "
 		 "strict: refuse to run where it cannot; off, for debugging; default on."},
 	RUN_ROWS_OF_OUTPUT(struct run_line),
@@ -321,9 +316,8 @@ int run_opts_check(struct run_opts *o, const char *user, struct err *e)
 	if (a->resident_max && !a->swap)
 		return err_set(e, -EINVAL, "bad value: --resident-max: cold memory needs a place; "
 			       "name a file with --swap");
-	if (user && o->sandbox == RUN_SANDBOX_OFF)
-		return err_set(e, -EINVAL, "conflicting options: --user and --sandbox off: it is "
-			       "the sandbox that becomes another user; leave one out");
+	if (user && o->sandbox == CLI_SANDBOX_OFF)
+		return err_set(e, -EINVAL, CLI_USER_NEEDS_SANDBOX);
 	if (json_file_is_stdout(o->trace))
 		return err_set(e, -EINVAL, "bad value: --trace -: standard output has what the "
 			       "guest prints; give --trace a file");
@@ -360,7 +354,7 @@ static int check(struct run_line *p, struct err *e)
 	if (p->lab && p->local)
 		return err_set(e, -EINVAL, "conflicting options: --lab and --local: it runs in one "
 			       "place; leave one out");
-	p->run.sandbox = (enum run_sandbox)p->sandbox;
+	p->run.sandbox = (enum cli_sandbox)p->sandbox;
 	return run_opts_check(&p->run, p->user, e);
 }
 

@@ -9,12 +9,10 @@
 
 #include <stdio.h>
 
+#include "cli/cli.h"
 #include "cli/opts.h"
 #include "sandbox/sandbox.h"
 #include "vmm/machine/machine.h"
-
-/* --sandbox, in the order of run_sandbox_names. */
-enum run_sandbox { RUN_SANDBOX_ON, RUN_SANDBOX_STRICT, RUN_SANDBOX_OFF };
 
 struct run_opts {
 	struct machine_cfg machine; /* all but the descriptors */
@@ -25,7 +23,7 @@ struct run_opts {
 	const char *trace;          /* a file for a timeline; NULL: none */
 	const char *record;         /* a file for the working set; NULL: none */
 	uint32_t record_s;          /* of the time from the first touch on */
-	enum run_sandbox sandbox;
+	enum cli_sandbox sandbox;
 	struct sandbox_user user;   /* whose rights it has once everything is open */
 	bool stats;
 	bool quiet;
@@ -77,7 +75,6 @@ int run_opts_check(struct run_opts *o, const char *user, struct err *e);
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];
-extern const char *const run_sandbox_names[]; /* of enum run_sandbox */
 
 /* ---- run_net.c ---- */
 

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See bounds.h. */
+#include "cli/bounds.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/types.h"
+
+static void insert(struct bounds_fds *f, unsigned fd)
+{
+	unsigned at = f->count;
+
+	for (unsigned i = 0; i < f->count; i++)
+		if (f->fds[i] == fd)
+			return;
+	ASSERT(f->count < BOUNDS_FDS_MAX);
+	for (; at > 0 && f->fds[at - 1] > fd; at--)
+		f->fds[at] = f->fds[at - 1];
+	f->fds[at] = fd;
+	f->count++;
+}
+
+void bounds_add(struct bounds_fds *f, const char *path)
+{
+	static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
+
+	for (unsigned i = 0; path && i < ARRAY_LEN(folders); i++) {
+		size_t len = strlen(folders[i]);
+		char *end;
+		unsigned long fd;
+
+		if (strncmp(path, folders[i], len) != 0)
+			continue;
+		errno = 0;
+		fd = strtoul(path + len, &end, 10);
+		if (errno == 0 && end > path + len && *end == '\0' && fd > STDERR_FILENO &&
+		    fd <= INT32_MAX)
+			insert(f, (unsigned)fd);
+	}
+}
+
+/* One that is not open would come to be one of ours. */
+static int close_others(const struct bounds_fds *keep, struct err *e)
+{
+	unsigned from = STDERR_FILENO + 1;
+
+	for (unsigned i = 0; i < keep->count; i++) {
+		if (fcntl((int)keep->fds[i], F_GETFD) < 0)
+			return err_set(e, -EBADF, "descriptor %u: an option names it, and it was "
+				       "not open when the command was started; check the option",
+				       keep->fds[i]);
+		if (keep->fds[i] > from)
+			(void)close_range(from, keep->fds[i] - 1, 0);
+		from = keep->fds[i] + 1;
+	}
+	(void)close_range(from, ~0u, 0);
+	return 0;
+}
+
+int bounds_open(enum cli_sandbox word, const struct bounds_fds *keep,
+		const struct sandbox_cfg *cfg, bool quiet, struct sandbox **ret, struct err *e)
+{
+	int missing = 0, rc;
+
+	*ret = NULL;
+	if (word == CLI_SANDBOX_OFF)
+		return 0;
+	rc = close_others(keep, e);
+	if (rc < 0)
+		return rc;
+	rc = sandbox_open(cfg, ret, &missing, e);
+	if (rc == 0 && missing < 0 && !quiet)
+		cli_error("note: the sandbox is weak: system calls cannot be filtered here (%s); "
+			  "see 'asyncpf doctor'", strerror(-missing));
+	return rc;
+}
+
+void bounds_opened(enum cli_sandbox word, const struct bounds_fds *named)
+{
+	for (unsigned i = 0; word != CLI_SANDBOX_OFF && i < named->count; i++)
+		(void)close((int)named->fds[i]);
+}
