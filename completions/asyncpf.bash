@@ -26,7 +26,7 @@ _asyncpf_values()
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--balloon) echo 'off on follow' ;;
 	run--vsock) echo 'uds=' ;;
-	run--faults) echo 'user kernel stall block' ;;
+	restore--faults | run--faults) echo 'user kernel stall block' ;;
 	pager--sandbox | restore--sandbox | run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
 	sim--abi) echo 'legacy pf2 pf2-strict int' ;;
@@ -52,8 +52,8 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
-	restore) words='--source --record --record-time --prefetch --fill --net --resident-max
-		--swap --io --control --user --sandbox --stats --trace --json
+	restore) words='--source --record --record-time --prefetch --fill --net --faults
+		--resident-max --swap --io --control --user --sandbox --stats --trace --json
 		--quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;
 	run) words='--kernel --initrd --cmdline --memory --cpus --disk --net --rng --balloon

@@ -171,6 +171,7 @@ class apf_config(ctypes.Structure):
         ("io", c_uint),
         ("on_trace", CFUNCTYPE(None, c_void_p, POINTER(apf_trace))),
         ("on_trace_ctx", c_void_p),
+        ("told_before", c_int),
     ]
 
 

@@ -211,6 +211,12 @@ struct apf_config {
 	 */
 	void (*on_trace)(void *ctx, const struct apf_trace *t);
 	void *on_trace_ctx;
+	/*
+	 * With APF_FAULTS_STALL and APF_FAULTS_BLOCK, for a guest that is restored: it speaks `abi`
+	 * since it ran with APF_FAULTS_USER. It is told of no page any more, but those who wait
+	 * there are told of theirs, and its registers stay. 0: it is offered no events.
+	 */
+	int told_before;
 };
 
 void apf_config_init(struct apf_config *c);
@@ -700,6 +706,10 @@ int apf_vcpu_set_msr(struct apf_vcpu *v, uint32_t msr, uint64_t value);
  * together. The vCPU must not be in apf_vcpu_run(). Save with too small a buffer writes
  * nothing and returns the most that it may need; otherwise it returns what it wrote, which is
  * what restore wants. Restore (0 or -EINVAL) into a vCPU that has not run.
+ *
+ * Where it was saved with other faults than it is restored with, the stores come along always; of
+ * the protocol nothing where it had none, nor with APF_FAULTS_KERNEL what is of abi int: the
+ * kernel releases everybody who waits when the VMM sets its registers. Others are refused.
  */
 size_t apf_vcpu_save(struct apf_vcpu *v, void *buf, size_t len);
 int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);

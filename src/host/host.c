@@ -97,8 +97,10 @@ size_t hst_bytes(const struct hst_cfg *cfg, uint64_t ram_end)
 static void init_vcpu(struct hst *h, unsigned index)
 {
 	struct hst_vcpu *v = &h->vcpus[index];
+	bool speaks = h->cfg.faults == HST_FAULTS_USER ||
+		      (h->cfg.faults != HST_FAULTS_KERNEL && h->cfg.told_before);
 	struct eng_cfg eng = {
-		.rev = h->cfg.faults == HST_FAULTS_USER ? h->cfg.rev : APF_REV_OFF,
+		.rev = speaks ? h->cfg.rev : APF_REV_OFF,
 		.vcpu_id = index,
 		.features = eng_features(h->cfg.rev),
 		.has_lapic = true,

@@ -54,6 +54,7 @@ enum hst_faults {
 struct hst_cfg {
 	enum hst_faults faults;
 	enum apf_rev rev;
+	bool told_before;           /* with BLOCK and STALL: the guest speaks `rev` already */
 	uint32_t vcpus;             /* 1..HST_VCPUS_MAX */
 	uint32_t block_shift;       /* 12..21: what is fetched as one */
 	uint32_t faults_max;        /* outstanding faults per vCPU, 1..ENG_FAULTS_MAX */

@@ -115,14 +115,40 @@ static bool area_valid(const struct hst_vcpu *v, const unsigned char *buf, size_
 	       ram_find(&v->h->ram, gpa, 8, &off);
 }
 
+/*
+ * The engine's part is of another revision than ours, and none of it is taken over: the guest had
+ * no protocol, or the kernel has it from now on, and wakes all when its registers are set.
+ */
+static bool other_revision(struct hst_vcpu *v, const unsigned char *buf, size_t len)
+{
+	const struct eng_vcpu ours = v->eng;
+	struct eng_cfg cfg = ours.cfg;
+	struct eng_vcpu theirs;
+	bool ok;
+
+	if (ours.outstanding != 0 || ours.next_id != 1)
+		return false;
+	cfg.rev = v->h->cfg.faults == HST_FAULTS_KERNEL ? APF_REV_INT : APF_REV_OFF;
+	cfg.features = eng_features(cfg.rev);
+	/* Faults are checked in our pool, which nobody has used, and is as new afterwards. */
+	eng_init(&theirs, &cfg, ours.faults);
+	ok = eng_restore(&theirs, buf, len);
+	eng_init(&v->eng, &ours.cfg, ours.faults);
+	v->eng = ours;
+	return ok;
+}
+
 bool hst_vcpu_restore(struct hst_vcpu *v, const unsigned char *buf, size_t len)
 {
 	struct hst_store stores[HST_STORES_MAX];
 	uint32_t count;
+	size_t engine;
 
 	if (v->phase != HST_PHASE_RUN || v->store_count > 0 || !area_valid(v, buf, len) ||
-	    !stores_read(v, buf, len, stores, &count) ||
-	    !eng_restore(&v->eng, buf, len - TRAILER_BYTES - count * STORE_BYTES))
+	    !stores_read(v, buf, len, stores, &count))
+		return false;
+	engine = len - TRAILER_BYTES - count * STORE_BYTES;
+	if (!eng_restore(&v->eng, buf, engine) && !other_revision(v, buf, engine))
 		return false;
 	vcpu_keep_area(v);
 	for (uint32_t i = 0; i < count; i++)

@@ -86,6 +86,11 @@ int kvmp_vm_check(int vm_fd, struct err *e)
 		       vm_fd);
 }
 
+int kvmp_vm_exception_payload(int vm_fd, struct err *e)
+{
+	return enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
+}
+
 int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e)
 {
 	int rc;
@@ -95,7 +100,7 @@ int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e)
 		return err_set(
 			e, -EOPNOTSUPP,
 			"kvm: this host lacks SYNC_REGS or SIGNAL_MSI; see `asyncpf doctor`");
-	rc = enable_cap(vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1, "EXCEPTION_PAYLOAD", e);
+	rc = kvmp_vm_exception_payload(vm_fd, e);
 	if (rc < 0)
 		return rc;
 	rc = kvmp_vm_msr_exits(vm_fd, 0, e);

@@ -27,6 +27,8 @@ int kvmp_vm_check(int vm_fd, struct err *e);
  * (docs/decisions/0002).
  */
 int kvmp_vm_prepare(int vm_fd, bool ack_to_kvm, struct err *e);
+/* KVM takes no events of a vCPU's with payloads (KVM_SET_VCPU_EVENTS) before it. */
+int kvmp_vm_exception_payload(int vm_fd, struct err *e);
 /* KVM_X86_SET_MSR_FILTER with ours put before the VMM's; filter: NULL, or what the VMM wants. */
 int kvmp_vm_msr_filter(int vm_fd, bool ack_to_kvm, const struct kvm_msr_filter *filter,
 		       struct err *e);

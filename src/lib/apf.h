@@ -96,6 +96,13 @@ struct apf {
 	} evict;
 };
 
+/* The guest may speak cfg.abi with us. */
+static inline bool lib_speaks(const struct apf_config *c)
+{
+	return c->faults == APF_FAULTS_USER ||
+	       (c->faults != APF_FAULTS_KERNEL && c->told_before);
+}
+
 /* Copies an inner error to the caller's; returns its code. */
 int lib_error(struct apf_error *to, const struct err *from);
 

@@ -14,20 +14,23 @@
  */
 #define CPUID_PV_UNHALT (1u << 7)
 
+static uint32_t features_of(const struct apf *a)
+{
+	return lib_speaks(&a->cfg) ? eng_features((enum apf_rev)a->cfg.abi) : 0;
+}
+
 uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax)
 {
 	switch (a->cfg.faults) {
 	case APF_FAULTS_KERNEL:
 		return eax;
 	case APF_FAULTS_USER:
-		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT,
-					   eng_features((enum apf_rev)a->cfg.abi));
 	case APF_FAULTS_STALL:
-		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT, 0);
+		return kvmp_cpuid_features(eax & ~CPUID_PV_UNHALT, features_of(a));
 	case APF_FAULTS_BLOCK:
 		break;
 	}
-	return kvmp_cpuid_features(eax, 0);
+	return kvmp_cpuid_features(eax, features_of(a));
 }
 
 _Static_assert(APF_CPUID_FIRST == APF_CPUID_PF2_BASE, "the public name of the same leaf");
@@ -36,7 +39,7 @@ int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4])
 {
 	bool strict = a->cfg.abi == APF_ABI_PF2_STRICT;
 
-	if (a->cfg.faults != APF_FAULTS_USER || (a->cfg.abi != APF_ABI_PF2 && !strict))
+	if (!lib_speaks(&a->cfg) || (a->cfg.abi != APF_ABI_PF2 && !strict))
 		return -ENOENT;
 	memset(ret, 0, 4 * sizeof(ret[0]));
 	switch (leaf) {

@@ -307,7 +307,8 @@ static struct hst_cfg driver_config(const struct apf_config *c)
 {
 	return (struct hst_cfg){
 		.faults = (enum hst_faults)c->faults,
-		.rev = c->faults == APF_FAULTS_USER ? (enum apf_rev)c->abi : APF_REV_OFF,
+		.rev = lib_speaks(c) ? (enum apf_rev)c->abi : APF_REV_OFF,
+		.told_before = c->told_before,
 		.vcpus = c->vcpus_max,
 		.block_shift = (uint32_t)__builtin_ctz(c->block_bytes),
 		.faults_max = c->faults_max,

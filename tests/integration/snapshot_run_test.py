@@ -88,7 +88,7 @@ class SnapshotTest(unittest.TestCase):
 
     def run_vm(self, *words):
         return self.spawn("run", "--local", "--kernel", str(self.kernel), "--memory", "64M",
-                          "--faults", "kernel", *words)
+                          *(words or ("--faults", "kernel")))
 
     def restore(self, files, *words):
         return self.spawn("restore", str(files), *words)
@@ -152,6 +152,23 @@ class SnapshotTest(unittest.TestCase):
             # The one before it is not needed any more, but by who may have failed here.
             shutil.rmtree(self.folder / f"snap{n - 1}", ignore_errors=True)
         self.stop(vm)
+
+    def test_the_kernel_takes_over_what_was_served_by_us(self):
+        """The other ways round need a KVM that does not emulate kernel mode: the lab's test."""
+        for way in (["--faults", "user"], ["--faults", "stall"], ["--faults", "block"]):
+            vm = self.run_vm(*way)
+            files = self.snapshot(vm, f"of-{way[1]}")
+            self.stop(vm)
+            seen = self.steps_of(files)
+            vm = self.restore(files, "--faults", "kernel")
+            self.assertEqual(self.status(vm)["faults"], "kernel")
+            self.rounds(vm, 2)
+            self.assertGreater(self.steps_of(self.snapshot(vm, f"by-{way[1]}")), seen)
+            self.stop(vm)
+        vm = self.run_vm("--faults", "user", "--abi", "pf2")
+        files = self.snapshot(vm, "pf2")
+        self.stop(vm)
+        self.refused([str(files), "--faults", "kernel"], "speaks pf2")
 
     def test_two_at_once_leave_it_as_it_was(self):
         vm = self.run_vm()

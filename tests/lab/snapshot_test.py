@@ -17,7 +17,7 @@ import tempfile
 
 ASYNCPF, SOURCE = (str(pathlib.Path(sys.argv[n]).resolve()) for n in (1, 2))
 LAB = f"{SOURCE}/tools/lab"
-LAB_S = 500
+LAB_S = 800
 MIB = 1 << 20
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 CLOCK_OFF_MAX_S = 5
@@ -95,6 +95,15 @@ web webagain 8081
 ask '@refork' 'echo; echo @"refork" $(dmesg | grep -c "crng reseeded due to virtual mach")'
 ./asyncpf stop --control vm
 wait $pid
+# And by each other way of serving: who slept for a page there is woken here.
+for way in stall kernel block; do
+    out=by-$way
+    ./asyncpf restore --control vm --faults $way snap <keys >by-$way 2>&1 &
+    pid=$!
+    ask "@$way" 'echo; echo @"'$way'" $(md5sum </mem)'
+    ./asyncpf stop --control vm
+    wait $pid
+done
 cat snap/snapshot.json | tr -d '\\n'; echo
 # What is changed or cut is refused, with a reason.
 printf x | dd of=copy/state bs=1 seek=5000 conv=notrunc 2>/dev/null
@@ -104,7 +113,7 @@ rm -rf copy/memory; cp snap/state copy/state; truncate -s 1M copy/memory
 ./asyncpf restore copy; echo "short $?"
 truncate -s 2M disk
 ./asyncpf restore snap; echo "disk $?"
-cat first second last | grep '^@'
+cat first second last by-* | grep '^@'
 """
 
 
@@ -126,7 +135,8 @@ def check(done):
     """What is wrong, a line each."""
     lines = {m[1]: m[2] for m in re.finditer(r"^@?(\w+) (.*?)\r?$", done.stdout, re.MULTILINE)}
     bad = [f"the script ended with {done.returncode}"] if done.returncode else []
-    wanted = ["sum", "on", "same", "again", "date", "now", "goes", "log", "status"]
+    ways = ["stall", "kernel", "block"]
+    wanted = ["sum", "on", "same", "again", *ways, "date", "now", "goes", "log", "status"]
     missing = [word for word in wanted if word not in lines]
     if missing:
         return bad + [f"not said: {missing}"]
@@ -136,7 +146,7 @@ def check(done):
     for word in ("webbefore", "web", "webagain"):
         if lines.get(word) != "Hello from a guest of asyncpf.":
             bad.append(f"{word}: its nginx says {lines.get(word)}")
-    for word in ("on", "same", "again"):
+    for word in ("on", "same", "again", *ways):
         if lines[word] != lines["sum"]:
             bad.append(f"{word}: memory has changed: {lines[word]}, not {lines['sum']}")
     if abs(int(lines["date"]) - int(lines["now"])) > CLOCK_OFF_MAX_S:

@@ -194,6 +194,90 @@ static void a_busy_vcpu_is_not_restored_over(void **state)
 	rig_close(x);
 }
 
+/* ---- other faults than before ---- */
+
+static struct rig *open_as(enum hst_faults faults, bool told_before)
+{
+	struct hst_cfg cfg = rig_cfg(faults, APF_REV_INT);
+
+	cfg.told_before = told_before;
+	return rig_open(&cfg);
+}
+
+static void who_waits_is_told_by_a_host_that_tells_of_nothing_new(void **state)
+{
+	static const enum hst_faults ways[] = {HST_FAULTS_STALL, HST_FAULTS_BLOCK};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(ways); i++) {
+		struct saved s;
+		struct rig *x = open_busy(&s), *y = open_as(ways[i], true);
+
+		assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+		assert_int_equal(rig_v(y, 0)->eng.outstanding, 2);
+		live_on(y);
+		/* Its slot, which the memory here has as busy. */
+		memset(y->alias + OFF(RIG_AREA_PAGE), 0, 8);
+		dx_must_enter(dx_kicked(y), PLAT_ENTER);
+		assert_int_equal(rig_v(y, 0)->stats.all.ready_events, 1);
+		(void)rig_take_irq(y, 0);
+		(void)dx_fault(y, 7);
+		assert_int_equal(rig_v(y, 0)->stats.all.missing_events, 0);
+		rig_close(x);
+		rig_close(y);
+	}
+}
+
+static void the_kernel_takes_over_who_waits_and_gets_the_stores(void **state)
+{
+	struct saved s, t;
+	struct rig *x = open_busy(&s), *y = open_as(HST_FAULTS_KERNEL, false);
+
+	(void)state;
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	assert_int_equal(rig_v(y, 0)->eng.outstanding, 0);
+	assert_int_equal(rig_v(y, 0)->store_count, 2);
+	live_on(y);
+	assert_int_equal(y->alias[OFF(5) + 12], 0xb2);
+	rig_close(y);
+	/* Its tokens are checked all the same. */
+	t = s;
+	t.bytes[56 + 8] ^= 1;
+	y = open_as(HST_FAULTS_KERNEL, false);
+	assert_false(hst_vcpu_restore(rig_v(y, 0), t.bytes, t.len));
+	rig_close(y);
+	rig_close(x);
+}
+
+static void a_guest_without_a_protocol_goes_to_any(void **state)
+{
+	struct rig *x = open_as(HST_FAULTS_STALL, false), *y = open_off();
+	struct saved s;
+
+	(void)state;
+	save(x, &s);
+	assert_true(hst_vcpu_set_msr(rig_v(y, 0), APF_MSR_CTL, 0xf3));
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	/* What the VMM has set stays. */
+	assert_int_equal(rig_v(y, 0)->eng.ctl, 0xf3);
+	rig_close(y);
+	y = open_as(HST_FAULTS_KERNEL, false);
+	assert_true(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	rig_close(y);
+	rig_close(x);
+}
+
+static void who_waits_is_not_forgotten_where_nobody_would_tell(void **state)
+{
+	struct saved s;
+	struct rig *x = open_busy(&s), *y = open_as(HST_FAULTS_STALL, false);
+
+	(void)state;
+	assert_false(hst_vcpu_restore(rig_v(y, 0), s.bytes, s.len));
+	rig_close(x);
+	rig_close(y);
+}
+
 /* ---- hostile bytes ---- */
 
 static void must_refuse(const struct saved *s)
@@ -343,6 +427,10 @@ int main(void)
 		cmocka_unit_test(a_load_is_not_saved_the_guest_makes_it_again),
 		cmocka_unit_test(the_same_bytes_come_out_again),
 		cmocka_unit_test(a_busy_vcpu_is_not_restored_over),
+		cmocka_unit_test(who_waits_is_told_by_a_host_that_tells_of_nothing_new),
+		cmocka_unit_test(the_kernel_takes_over_who_waits_and_gets_the_stores),
+		cmocka_unit_test(a_guest_without_a_protocol_goes_to_any),
+		cmocka_unit_test(who_waits_is_not_forgotten_where_nobody_would_tell),
 		cmocka_unit_test(every_truncation_is_refused),
 		cmocka_unit_test(every_flipped_bit_is_refused_or_a_state_like_another),
 		cmocka_unit_test(stores_that_no_guest_can_have_made_are_refused),

@@ -19,6 +19,7 @@
 #include "vmm/snap/work_set.h"
 
 #define RECORD_S 30u
+#define FAULTS_NOT_GIVEN UINT32_MAX
 
 struct restore_line {
 	struct run_opts run;
@@ -28,6 +29,7 @@ struct restore_line {
 	struct opts_list nets;
 	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES];
 	const char *user;
+	unsigned faults;
 	unsigned io;
 	unsigned sandbox;
 };
@@ -47,6 +49,10 @@ static const struct opt rows[] = {
 	 .help = "Bring what was noted in FILE ahead of the guest, in that order."},
 	{OPT_FLAG(struct restore_line, run.machine.fill), .name = "fill",
 	 .help = "Bring all memory, below what the guest waits for, and then close its source."},
+	{OPT_CHOICE(struct restore_line, faults), .name = "faults", .arg = "WORD",
+	 .choices = run_faults_names,
+	 .help = "How a touch of absent memory is served, as with 'asyncpf run'; default as "
+		 "before. Events reach a guest that has had them since its boot."},
 	RUN_ROW_RESIDENT_MAX(struct restore_line),
 	{OPT_TEXT(struct restore_line, run.machine.apf.swap), .name = "swap", .arg = "FILE",
 	 .help = "Where cold memory goes, as with 'asyncpf run'."},
@@ -113,6 +119,23 @@ static int take_nets(struct restore_line *l, const struct snap_in *in, struct er
 	return 0;
 }
 
+/* A guest keeps the protocol that it has found when it booted. */
+static int take_faults(struct restore_line *l, const struct machine_saved *s, struct err *e)
+{
+	struct apf_config *apf = &l->run.machine.apf;
+	uint32_t faults = l->faults == FAULTS_NOT_GIVEN ? s->faults : l->faults;
+
+	if (faults == APF_FAULTS_KERNEL && s->faults != APF_FAULTS_KERNEL &&
+	    s->abi != APF_ABI_INT && s->abi != APF_ABI_OFF)
+		return err_set(e, -EINVAL, "conflicting options: --faults kernel: the guest "
+			       "speaks %s, and the kernel int alone; use user, stall or block",
+			       run_abi_names[s->abi]);
+	apf->faults = (enum apf_faults)faults;
+	apf->abi = (enum apf_abi)s->abi;
+	apf->told_before = 1;
+	return 0;
+}
+
 /* From the description into what is run. */
 static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 {
@@ -132,12 +155,12 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	m->exit_port = s.exit_port;
 	m->balloon = (enum machine_balloon)balloon.kind;
 	m->disks_count = s.disks;
-	m->apf.faults = (enum apf_faults)s.faults;
-	m->apf.abi = (enum apf_abi)s.abi;
 	m->apf.faults_max = s.outstanding;
 	m->apf.io = (enum apf_io)l->io;
 	m->nets_count = s.nets;
-	rc = take_disks(m, in, e);
+	rc = take_faults(l, &s, e);
+	if (rc == 0)
+		rc = take_disks(m, in, e);
 	return rc < 0 ? rc : take_nets(l, in, e);
 }
 
@@ -175,7 +198,8 @@ static int check(struct restore_line *l, struct err *e)
 
 int cmd_restore(int argc, char **argv)
 {
-	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S};
+	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S,
+				 .faults = FAULTS_NOT_GIVEN};
 	struct snap_in in;
 	struct err e = {0};
 	char *uri = NULL;

@@ -254,8 +254,8 @@ static int restore_apf(const struct snap_vcpu *v, const struct snap_in *in, stru
 	int rc = snap_find(in, key("vcpu.apf", v->index), APF_BYTES_MAX, &bytes, &len, e);
 
 	if (rc == 0 && apf_vcpu_restore(v->v, bytes, len) < 0)
-		rc = err_set(e, -EINVAL, "snapshot: the faults of vCPU %u are not this VM's: it "
-			     "was made with other --faults, --abi or --memory", v->index);
+		rc = err_set(e, -EINVAL, "snapshot: the faults of vCPU %u are not those "
+			     "of a VM with this protocol and memory", v->index);
 	return rc;
 }
 
@@ -488,6 +488,9 @@ int snap_vm_restore(int vm_fd, const struct snap_in *in, struct err *e)
 	uint64_t ns;
 	int rc = slept_ns(in, &t, &ns, e);
 
+	/* Where the library has no use for them (`kernel`), the vCPUs' saved events may still. */
+	if (rc == 0)
+		rc = kvmp_vm_exception_payload(vm_fd, e);
 	for (uint32_t i = 0; rc == 0 && i < IRQCHIPS; i++) {
 		struct kvm_irqchip chip;
 

@@ -153,6 +153,7 @@ pub struct apf_config {
     pub io: apf_io,
     pub on_trace: Option<unsafe extern "C" fn(*mut c_void, *const apf_trace)>,
     pub on_trace_ctx: *mut c_void,
+    pub told_before: c_int,
 }
 
 #[repr(C)]
