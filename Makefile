@@ -9,6 +9,7 @@ endif
 BUILD ?= build
 SEEDS ?= 100000
 FUZZ_S ?= 60
+CYCLES ?= 10000
 WERROR := $(if $(filter true,$(CI)),true,false)
 SANITIZED := -Db_lundef=false -Dbuildtype=debugoptimized
 # GCC 12's thread sanitizer cannot cope with the address layout of newer kernels; a
@@ -34,9 +35,8 @@ define compile
 endef
 
 .PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
-	valgrind fuzz-smoke sim mutants model tidy bench bench-qemu kvm-unit-tests lab lab-test \
-	s3-test clean \
-	help
+	valgrind soak fuzz-smoke sim mutants model tidy bench bench-qemu kvm-unit-tests lab \
+	lab-test s3-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -96,6 +96,11 @@ tsan: ## tests of the suites unit and integration with the thread sanitizer
 	$(call compile,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
 	@$(NO_ASLR) tools/run-tests $(BUILD)-tsan --suite unit --suite integration \
 		--timeout-multiplier 8
+
+soak: ## a guest moved CYCLES times (10,000), snapshots of snapshots; half an hour
+	$(call compile,$(BUILD),)
+	@$(BUILD)/tests/integration/migrate_test $(CYCLES)
+	@tests/integration/snapshot_run_test.py $(BUILD)/asyncpf 1000
 
 valgrind: ## unit tests under valgrind
 	@tools/setup valgrind

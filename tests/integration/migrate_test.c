@@ -4,6 +4,8 @@
  * memory is absent again: every task that waited runs, every page verifies. Saved are KVM's
  * state, the guest's low memory, and the library's state, either as a whole
  * (apf_vcpu_save) or as the MSRs that a VMM knows of, in both orders.
+ *
+ * usage: migrate_test [CYCLES]    of the test that moves at random moments; default 300
  */
 #include <pthread.h>
 #include <time.h>
@@ -218,13 +220,128 @@ static void only_the_registers_in_both_orders(void **state)
 	migrate(APF_ABI_LEGACY, MSR_EN_FIRST, 4);
 }
 
-int main(void)
+/* ---- at random moments, under eviction ---- */
+
+/* A guest's lives, one after the other, until it ends or `moves` are used up. */
+struct lives {
+	struct fix *f;
+	struct small_machine m[2];
+	struct prng rng;
+	char swap[64];
+	unsigned at;
+	uint64_t told, in_flight; /* events of all lives; how many waited at a move */
+};
+
+/* A few events later, or a few microseconds, and sometimes with memory gone that was there. */
+static void live(struct lives *l, const struct runner *r)
+{
+	struct small_machine *m = &l->m[l->at];
+	uint64_t events = prng_below(&l->rng, 6), before = stats_of(m).ready_events;
+	struct timespec some = {0, (long)prng_below(&l->rng, 100000)};
+
+	for (unsigned i = 0; stats_of(m).ready_events - before < events &&
+			     !__atomic_load_n(&r->ended, __ATOMIC_ACQUIRE) && i < 60000; i++)
+		sleep_ms(1);
+	nanosleep(&some, NULL);
+	if (prng_below(&l->rng, 4) == 0)
+		assert_int_equal(apf_evict(m->apf, 0, NULL, NULL), 0);
+}
+
+static void build(struct lives *l, unsigned i)
+{
+	struct small_machine *m = &l->m[i];
+
+	l->f->cfg.apf.swap = l->swap;
+	assert_int_equal(small_build(m, &l->f->cfg, &l->f->err), 0);
+}
+
+/* Returns how often it was moved. */
+static unsigned one_guest(struct lives *l, unsigned moves)
+{
+	struct small_results *out = calloc(1, sizeof(*out));
+	struct runner r;
+	unsigned i = 0;
+
+	l->told = 0;
+	build(l, l->at);
+	go(&r, &l->m[l->at]);
+	while (i < moves) {
+		struct apf_counters all;
+		struct saved s;
+
+		live(l, &r);
+		apf_pause(l->m[l->at].apf);
+		halt(&r);
+		if (r.ended)
+			break;
+		l->told += stats_of(&l->m[l->at]).missing_events;
+		apf_counters_get(l->m[l->at].apf, &all, sizeof(all));
+		l->in_flight += all.faults_outstanding;
+		save(&l->m[l->at], &s);
+		small_destroy(&l->m[l->at]);
+		l->at ^= 1;
+		build(l, l->at);
+		restore(&l->m[l->at], &s, WHOLE);
+		free(s.apf);
+		free(s.low);
+		go(&r, &l->m[l->at]);
+		i++;
+	}
+	if (!r.ended)
+		pthread_join(r.thread, NULL);
+	assert_true(r.ended);
+	assert_int_equal(r.status, 0);
+	l->told += stats_of(&l->m[l->at]).missing_events;
+	assert_int_equal(apf_read(l->m[l->at].apf, SMALL_RESULTS_GPA, out, sizeof(*out)), 0);
+	l->f->out.results = *out;
+	assert_int_equal(fix_pages_done(l->f), l->f->cfg.boot.pages);
+	/* Each event came once, and nobody was woken but by his own. */
+	assert_int_equal(out->cpu[0].missing, l->told);
+	assert_int_equal(out->cpu[0].ready, l->told);
+	/* That of its registering, in its first life. */
+	assert_in_range(out->cpu[0].wake_all, 0, 1);
+	assert_int_equal(out->cpu[0].early, 0);
+	small_destroy(&l->m[l->at]);
+	free(out);
+	return i;
+}
+
+static unsigned cycles = 300;
+
+static void at_random_moments_under_eviction(void **state)
+{
+	struct lives *l = calloc(1, sizeof(*l));
+	unsigned done = 0;
+
+	(void)state;
+	prng_init(&l->rng, 22);
+	snprintf(l->swap, sizeof(l->swap), "/tmp/asyncpf-test-%d", (int)getpid());
+	l->f = fix_open(APF_FAULTS_USER, APF_ABI_INT, 256);
+	l->f->cfg.boot.tasks = 16;
+	fix_source(l->f, "delay+", "us=2000&jitter-us=1000");
+	while (done < cycles) {
+		unsigned n = one_guest(l, cycles - done);
+
+		assert_true(n > 0);
+		done += n;
+	}
+	assert_true(l->in_flight > cycles / 2); /* or nothing was tested */
+	print_message("%u moves, %llu faults in flight\n", done,
+		      (unsigned long long)l->in_flight);
+	fix_close(l->f);
+	free(l);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_whole_state),
 		cmocka_unit_test(only_the_registers_in_both_orders),
+		cmocka_unit_test(at_random_moments_under_eviction),
 	};
 
+	if (argc > 1)
+		cycles = (unsigned)strtoul(argv[1], NULL, 10);
 	fix_need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
