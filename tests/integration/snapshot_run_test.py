@@ -8,6 +8,7 @@ usage: snapshot_run_test.py PATH_OF_ASYNCPF [GENERATIONS]
 """
 import collections
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -209,6 +210,35 @@ class SnapshotTest(unittest.TestCase):
         else:
             self.assertNotEqual(err, "")
             self.assertEqual([f for f in os.listdir(self.folder) if f.startswith("last")], [])
+
+    def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(self):
+        vm = self.run_vm()
+        for name in ("snap.17.part", "snap.18.part", "snap.19.part", "other.17.part"):
+            (self.folder / name).mkdir()
+            (self.folder / name / "memory").write_bytes(bytes(4096))
+        (self.folder / "snap.19.part" / "mine").touch()
+        held = os.open(self.folder / "snap.18.part", os.O_RDONLY)
+        self.addCleanup(os.close, held)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        self.steps_of(self.snapshot(vm, "snap"))
+        left = {p.name: sorted(f.name for f in p.iterdir())
+                for p in self.folder.glob("*.part")}
+        # One that somebody makes just now, what is not ours, and another's.
+        self.assertEqual(left, {"snap.18.part": ["memory"], "snap.19.part": ["mine"],
+                                "other.17.part": ["memory"]})
+        # And a client that is really killed, as soon as there is something to leave.
+        client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path,
+                                   str(self.folder / "late")], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        until = time.monotonic() + LIMIT_S
+        while not list(self.folder.glob("late*")) and time.monotonic() < until:
+            time.sleep(0.0005)
+        client.kill()
+        client.wait()
+        if not (self.folder / "late").exists():
+            self.snapshot(vm, "late")
+        self.assertEqual(list(self.folder.glob("late.*")), [])
+        self.stop(vm)
 
     def test_a_full_disk_leaves_nothing(self):
         small = self.folder / "small"

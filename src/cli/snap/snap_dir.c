@@ -2,12 +2,14 @@
 /* See snap_dir.h. */
 #include "cli/snap/snap_dir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,6 +37,71 @@ static int open_parent(struct snap_dir *d, struct err *e)
 	return d->parent_fd < 0 ? e->code : 0;
 }
 
+/* name is BASE.DIGITS.part. */
+static bool is_temp(const char *name, const char *base)
+{
+	size_t len = strlen(base);
+
+	if (strncmp(name, base, len) != 0 || name[len] != '.')
+		return false;
+	name += len + 1;
+	len = strspn(name, "0123456789");
+	return len > 0 && strcmp(name + len, ".part") == 0;
+}
+
+static void remove_files(int fd)
+{
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
+		(void)unlinkat(fd, names[i], 0);
+	(void)unlinkat(fd, DESCRIPTION, 0);
+}
+
+/*
+ * Who makes a snapshot holds a lock on its folder, which goes with him: one that can be had is of
+ * somebody who was killed. The VM may still write to its files, and stops when it is done.
+ */
+static void remove_left_behind(const struct snap_dir *d)
+{
+	char *copy = strdup(d->path);
+	const char *base = copy ? basename(copy) : NULL;
+	int fd = base ? openat(d->parent_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		int at;
+
+		if (!is_temp(entry->d_name, base))
+			continue;
+		at = openat(d->parent_fd, entry->d_name,
+			    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (at >= 0 && flock(at, LOCK_EX | LOCK_NB) == 0) {
+			remove_files(at);
+			(void)unlinkat(d->parent_fd, entry->d_name, AT_REMOVEDIR);
+		}
+		if (at >= 0)
+			close(at);
+	}
+	if (dir)
+		(void)closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+	free(copy);
+}
+
+/* Somebody who removes what is left behind may have been here before the lock. */
+static int hold(const struct snap_dir *d, struct err *e)
+{
+	struct stat st;
+
+	/* Where a file system has no locks nobody removes it either. */
+	if ((flock(d->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) ||
+	    fstat(d->fd, &st) < 0 || st.st_nlink == 0)
+		return err_set(e, -EAGAIN, "cannot make %.150s: another snapshot of that name has "
+			       "begun; try again", d->temp);
+	return 0;
+}
+
 int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
 {
 	struct stat st;
@@ -47,6 +114,7 @@ int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
 	rc = open_parent(d, e);
 	if (rc < 0)
 		return rc;
+	remove_left_behind(d);
 	if (asprintf(&d->temp, "%s.%d.part", path, (int)getpid()) < 0) {
 		d->temp = NULL;
 		rc = err_sys(e, -ENOMEM, "snapshot");
@@ -56,6 +124,7 @@ int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
 		d->temp = NULL;
 	} else {
 		d->fd = open(d->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		rc = d->fd < 0 ? err_sys(e, -errno, "cannot make %.150s", d->temp) : hold(d, e);
 	}
 	for (unsigned i = 0; rc == 0 && i < CONTROL_SNAPSHOT_FDS; i++) {
 		d->fds[i] = openat(d->fd, names[i],
@@ -187,14 +256,13 @@ int snap_dir_finish(struct snap_dir *d, struct err *e)
 void snap_dir_end(struct snap_dir *d)
 {
 	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++) {
-		if (d->temp && d->fds[i] >= 0)
-			(void)unlinkat(d->fd, names[i], 0);
 		if (d->fds[i] >= 0)
 			close(d->fds[i]);
 		d->fds[i] = -1;
 	}
 	if (d->temp) {
-		(void)unlinkat(d->fd, DESCRIPTION, 0);
+		if (d->fd >= 0)
+			remove_files(d->fd);
 		(void)rmdir(d->temp);
 	}
 	if (d->fd >= 0)
