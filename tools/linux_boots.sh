@@ -29,6 +29,14 @@ who_asks() {
 	esac
 }
 
+# Asks guest $1 for file $2 of those that come slowly, and says what is wrong with it.
+hold() {
+	code=0
+	$in wget -O held.$1.$2 http://$at/slow/data 2>said.$1.$2 || code=$?
+	cmp -s held.$1.$2 data || echo "$1| file $2: $(wc -c <held.$1.$2) bytes, exit code $code" \
+		"of wget: $(tail -n 1 said.$1.$2)"
+}
+
 # Has guest $1, process $2, stand still: by the control socket, with all of its process, or a
 # minute with connections that are open. Those have a file on the way, slowly.
 HELD=8
@@ -43,7 +51,7 @@ stand() {
 		who_asks $1 $2 "$4"
 		i=0 held=
 		while [ $i -lt $HELD ]; do
-			$in wget -O held.$1.$i http://$at/slow/data 2>/dev/null &
+			hold $1 $i &
 			held="$held $!"
 			i=$((i + 1))
 		done
@@ -66,7 +74,7 @@ stand() {
 		i=$((i + 1))
 	done
 	echo "@@ $1 held $right $under_way $HELD"
-	rm -f held.$1.*
+	rm -f held.$1.* said.$1.*
 }
 
 # Takes guest $1's tap away, process $2, while it is in use.

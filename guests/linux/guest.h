@@ -81,6 +81,7 @@ enum outcome step_idle(const char *text);
 /* Says when it begins, so that who stops the machine knows when; `text` goes with that. */
 enum outcome step_stand(const char *text);
 enum outcome step_serve(const char *text);
+enum outcome step_served(const char *text);
 enum outcome step_cut(const char *text);
 enum outcome step_plug(const char *text);
 

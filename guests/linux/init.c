@@ -30,6 +30,7 @@ static const struct {
 	{"idle", step_idle},
 	{"stand", step_stand},
 	{"serve", step_serve},
+	{"served", step_served},
 	{"cut", step_cut},
 	{"plug", step_plug},
 	{"stick", step_stick},

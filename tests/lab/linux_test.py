@@ -105,9 +105,10 @@ def boots_of_networks():
         served(name_of("6.12", 1, "user", "evicted, network by tap"), "tap=tap0",
                ["serve=192.0.2.2", LOAD, "cut"]),
         Boot(name_of("6.1", 1, "user", "network, standstill"),
-             ["serve=dhcp", "stand=minute", "load=seconds:6,processes:4,pages:64"], kernel="6.1",
-             elf=True, net="user,restrict,fwd=tcp:8081:80", options=["--net", "user,restrict"],
-             initrd="net-6.1.cpio", about_s=40, limit_s=400, beside=True),
+             ["serve=dhcp", "stand=minute", "load=seconds:6,processes:4,pages:64", "served"],
+             kernel="6.1", elf=True, net="user,restrict,fwd=tcp:8081:80",
+             options=["--net", "user,restrict"], initrd="net-6.1.cpio", about_s=60, limit_s=400,
+             beside=True),
     ]
 
 
@@ -222,6 +223,7 @@ def check_net(result, problems):
         problems.append("no CPU went that had the card's interrupt, or it never came again")
     if "stand=minute" in boot.steps and len(set(result.held or (0, 1))) != 1:
         problems.append(f"files that were right, under way in the pause, all: {result.held}")
+        problems += [line for line in result.lines if line.startswith("file ")]
     if "cut" in boot.steps and not any("tap tap0 has gone" in line for line in result.lines):
         problems.append("nothing was said of the tap that has gone")
 
