@@ -137,6 +137,36 @@ limit() {
 	done
 }
 
+# Runs the rest in the background, as nobody's child here: busybox's `read` forgets what it has of a
+# line when a child ends. `$1` is guest and number; asking.$1 is there until it is done.
+beside() {
+	mark=asking.$1
+	shift
+	touch $mark
+	({ "$@"; rm -f $mark; } 4<&- &)
+}
+
+# What guest $n, process $pid, of words $*, says on its console, and what that is the time for.
+listen() {
+	jobs=0
+	while IFS= read -r line; do
+		echo "$n| $line"
+		jobs=$((jobs + 1))
+		case $line in
+		*'"step":"boot",'*) spread $pid ;;
+		*'"step":"idle",'*) beside $n.$jobs idle $n $pid ;;
+		*'"step":"serve",'*) beside $n.$jobs ask $n $pid "$*" ;;
+		*'"step":"stand",'*) beside $n.$jobs stand $n $pid "$line" "$*" ;;
+		*'"step":"cut"'*) beside $n.$jobs cut_off $n $pid ;;
+		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
+		*'"step":"visits"'* | *'"step":"visited"'*)
+			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
+			;;
+		*'"step":"load",'*) touch asked.$n ;;
+		esac
+	done
+}
+
 # boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line. What
 # the command counts is asked when the guest's load begins to count, and when it ends that.
 boot() {
@@ -147,39 +177,20 @@ boot() {
 	# Opened at both ends at once: who waits for the other end is interrupted by the end of any
 	# child, and the shell does not try again.
 	exec 3<>console.$n 4<console.$n 5>console.$n 3>&-
-	enter= asker=
+	enter=
 	case " $* " in *" --net tap="*) enter="unshare -n" ;; esac
 	$enter ./asyncpf run --json stats.$n --control control.$n "$@" </dev/null \
 		>&5 2>&1 4<&- 5>&- &
 	pid=$!
 	exec 5>&-
 	limit $n $pid $limit 4<&- &
-	while IFS= read -r line; do
-		echo "$n| $line"
-		case $line in
-		*'"step":"boot",'*) spread $pid ;;
-		*'"step":"idle",'*) idle $n $pid 4<&- & ;;
-		*'"step":"serve",'*)
-			ask $n $pid "$*" 4<&- &
-			asker=$!
-			;;
-		*'"step":"stand",'*)
-			stand $n $pid "$line" "$*" 4<&- &
-			asker="$asker $!"
-			;;
-		*'"step":"cut"'*) cut_off $n $pid 4<&- & ;;
-		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
-		*'"step":"visits"'* | *'"step":"visited"'*)
-			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
-			;;
-		*'"step":"load",'*) touch asked.$n ;;
-		esac
-	done <&4
+	# Whose child the command is not.
+	(listen "$@") <&4
 	exec 4<&-
 	wait $pid
 	status=$?
 	touch asked.$n
-	[ -z "$asker" ] || wait $asker
+	while ls asking.$n.* >/dev/null 2>&1; do sleep 1; done
 	echo "@@ $n end $status $(cat stats.$n 2>/dev/null | tr -d '\n')"
 	rm -f console.$n stats.$n swap.$n asked.$n
 }

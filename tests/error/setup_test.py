@@ -61,8 +61,8 @@ class Setup(unittest.TestCase):
         self.assertEqual([line.split()[:2] for line in lines[1:]],
                          [["apt-get", "update"], ["apt-get", "install"]])
         self.assertRegex(lines[2], r"--no-install-recommends( libc6-dev)?( libslirp-dev)? "
-                                   r"iproute2 mandoc nbdkit qemu-utils nginx-light openssl acl "
-                                   r"zstd zsh fish( systemtap-sdt-dev)? spin\Z")
+                                   r"iproute2 busybox mandoc nbdkit qemu-utils nginx-light "
+                                   r"openssl acl zstd zsh fish( systemtap-sdt-dev)? spin\Z")
         names["apt-get"] = fail
         done = self.run_with(names, "test")
         self.assertEqual(done.returncode, 1)
@@ -90,7 +90,8 @@ class Setup(unittest.TestCase):
     def test_nothing_missing_nothing_done(self):
         true = "#!/bin/sh\nexit 0\n"
         names = ("gcc", "meson", "ninja", "pkg-config", "python3", "nm", "mandoc", "nbdkit",
-                 "qemu-nbd", "nginx", "openssl", "setfacl", "zstd", "zsh", "fish", "spin", "ip")
+                 "qemu-nbd", "nginx", "openssl", "setfacl", "zstd", "zsh", "fish", "spin", "ip",
+                 "busybox")
         for header in ("stdio.h", "slirp/libslirp.h", "x86_64-linux-gnu/sys/sdt.h"):
             if not os.path.exists(f"/usr/include/{header}"):
                 self.skipTest(f"no {header} here")
