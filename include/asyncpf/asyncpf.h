@@ -112,9 +112,8 @@ struct apf_event {
 /* apf_config_init() fills in the defaults; change what you need. */
 struct apf_config {
 	/*
-	 * Set by apf_config_init. Members that a smaller struct, of an older header, does not have
-	 * take their defaults; a larger one, of a newer header, is accepted if the members that
-	 * this library does not know are 0.
+	 * Set by apf_config_init. Members that an older header's struct does not have take their
+	 * defaults; a newer one's is accepted if the members that this library does not know are 0.
 	 */
 	size_t size;
 	enum apf_faults faults;
@@ -125,8 +124,7 @@ struct apf_config {
 	uint32_t queue_depth;       /* reads in flight per VM, 1..4096; default 256 */
 	int64_t grace_us; /* wait this long before telling the guest; default APF_GRACE_AUTO */
 	uint32_t retries_max;       /* of a failing read before the VM is paused; default 4 */
-	uint32_t source_timeout_ms; /* a read that takes longer pauses the VM; 0: none; default
-				       10000 */
+	uint32_t source_timeout_ms; /* a longer read pauses the VM; 0: never; default 10000 */
 	/*
 	 * Overcommit. swap: where content that the guest wrote goes when its memory is taken away.
 	 * It is a path at which nothing exists: the library makes a file without a name in its
