@@ -51,13 +51,14 @@ const char *cli_limit_advice(int code)
 {
 	switch (code) {
 	case -ENOMEM:
-		return "; free memory, or raise the limit (ulimit -v)";
+		return "; free memory, or raise the limits (ulimit -v, ulimit -d)";
 	case -EMFILE:
 		return "; raise the limit of open files (ulimit -n)";
 	case -ENFILE:
 		return "; raise sysctl fs.file-max";
 	case -EAGAIN: /* a thread or a process */
-		return "; raise the limits of memory and processes (ulimit -v, ulimit -u)";
+		return "; raise the limits of memory and processes (ulimit -v, "
+		       "ulimit -d, ulimit -u)";
 	case -EFBIG:
 		return "; raise the limit of file sizes (ulimit -f)";
 	default:

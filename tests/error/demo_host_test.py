@@ -198,7 +198,7 @@ class Shim(DemoTest):
 
     def test_making_the_vm(self):
         other = "; end the other hypervisor that uses the processor's virtualisation"
-        memory = r"; free memory, or raise the limit \(ulimit -v\)"
+        memory = r"; free memory, or raise the limits \(ulimit -v, ulimit -d\)"
         for call, code, text in (
                 (KVM_CREATE_VM, errno.EBUSY, "kvm: creating a virtual machine: Device or "
                  "resource busy" + other),
@@ -242,7 +242,7 @@ class Shim(DemoTest):
         """As where KVM cannot make its thread for the VM (RLIMIT_NPROC)."""
         self.refused(self.fail(KVM_RUN, errno.EAGAIN, "--runs", "user:int", times=1000000),
                      "run failed: user:int: vCPU 0: running the guest: Resource temporarily "
-                     r"unavailable; raise the limits .*\(ulimit -v, ulimit -u\)", code=1)
+                     r"unavailable; raise the limits .*\(ulimit -v, ulimit -d, ulimit -u\)", code=1)
 
     def test_kvm_run_interrupted(self):
         """EINTR without a signal of ours, and EAGAIN, are nothing."""

@@ -163,25 +163,46 @@ int snap_in_take(struct snap_in *in, const void *bytes, size_t len, struct err *
 	return rc;
 }
 
-int snap_in_read(struct snap_in *in, int fd, struct err *e)
+/* To its end, or a byte beyond what is allowed; with as much memory as that takes. */
+static int read_all(int fd, unsigned char **ret_bytes, size_t *ret_len, struct err *e)
 {
-	unsigned char *bytes = malloc(SNAP_STATE_MAX + 1);
-	size_t len = 0;
+	unsigned char *bytes = NULL;
+	size_t len = 0, room = 0;
 	ssize_t n = 1;
-	int rc;
 
-	*in = (struct snap_in){.len = 0};
-	if (!bytes)
-		return err_sys(e, -ENOMEM, "snapshot: reading its state");
 	while (n != 0 && len <= SNAP_STATE_MAX) {
-		n = read(fd, bytes + len, SNAP_STATE_MAX + 1 - len);
+		if (len == room) {
+			unsigned char *more = realloc(bytes, room += room ? room : ROOM_FIRST);
+
+			if (!more) {
+				free(bytes);
+				return err_sys(e, -ENOMEM, "snapshot: reading its state");
+			}
+			bytes = more;
+		}
+		n = read(fd, bytes + len, room - len);
 		if (n < 0 && errno != EINTR) {
-			rc = err_sys(e, -errno, "snapshot: reading its state");
+			int rc = err_sys(e, -errno, "snapshot: reading its state");
+
 			free(bytes);
 			return rc;
 		}
 		len += n > 0 ? (size_t)n : 0;
 	}
+	*ret_bytes = bytes;
+	*ret_len = len;
+	return 0;
+}
+
+int snap_in_read(struct snap_in *in, int fd, struct err *e)
+{
+	unsigned char *bytes;
+	size_t len;
+	int rc = read_all(fd, &bytes, &len, e);
+
+	*in = (struct snap_in){.len = 0};
+	if (rc < 0)
+		return rc;
 	rc = snap_in_take(in, bytes, len, e);
 	free(bytes);
 	return rc;
