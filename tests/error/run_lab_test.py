@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 ASYNCPF = str(pathlib.Path(sys.argv.pop(1)).resolve())
@@ -219,8 +220,18 @@ class ByItself(Bed):
         done = subprocess.run([ASYNCPF, "restore", "snap"], stdin=subprocess.DEVNULL, text=True,
                               capture_output=True, check=False, cwd=folder, timeout=60)
         self.assertEqual(done.returncode, 1)
-        self.assertIn(": an instruction that it cannot emulate, or that has not come yet: save a "
-                      "VM of run --faults kernel): rip=", done.stderr)
+        self.assertIn(": an instruction that it cannot emulate, or that has not come yet: use "
+                      "--faults kernel): rip=", done.stderr)
+        advised = subprocess.Popen([ASYNCPF, "restore", "snap", "--faults", "kernel", "--control",
+                                    "vm"], stdin=subprocess.DEVNULL, cwd=folder)
+        self.addCleanup(advised.wait)
+        self.addCleanup(advised.kill)
+        end = time.monotonic() + 60
+        while (status := subprocess.run([ASYNCPF, "status", "--control", "vm"], cwd=folder,
+                                        capture_output=True, text=True, check=False)).returncode:
+            self.assertIsNone(advised.poll())
+            self.assertLess(time.monotonic(), end)
+        self.assertIn("state     running", status.stdout)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ static const char *why_absent(const struct machine_cfg *cfg)
 	if (cfg->apf.swap)
 		return ", or that was swapped out: use --lab";
 	if (cfg->restore_uri && cfg->apf.faults != APF_FAULTS_KERNEL)
-		return ", or that has not come yet: save a VM of run --faults kernel";
+		return ", or that has not come yet: use --faults kernel";
 	return "";
 }
 
