@@ -219,14 +219,41 @@ class PagerTest(PagerCase):
         self.assertEqual((s["pid"], s["protocol"]), (p.process.pid, 1))
 
     def test_the_longest_wait_stays(self):
-        """That of the first touch, whose read fails, is no less than the pause after that; those
-        that come later are shorter."""
-        self.pager(f"fault+file:{self.image}?fault-error-at=1")
+        """That of the first touch, whose read fails three times, is no less than the pauses of
+        100, 200 and 400 ms after that; those that come later are shorter."""
+        self.pager(f"fault+file:{self.image}?fault-error-at=1&fault-error-count=3")
         self.check("threads=1", "order=even")
         s = self.status()
-        self.assertEqual(s["read_errors"], 1)
-        self.assertGreaterEqual(s["wait_max_ns"], 100e6)
+        self.assertEqual(s["read_errors"], 3)
+        self.assertGreaterEqual(s["wait_max_ns"], 700e6)
         self.assertGreater(s["wait_max_ns"], s["wait_p50_ns"])
+
+    def test_what_is_counted(self):
+        self.pager(f"fault+file:{self.image}?fault-hang-at=1", "--read-ahead=0")
+        vmm = self.standin("threads=1")
+        until("a read", lambda: self.status()["reads_in_flight"] == 1)
+        self.assertEqual(self.status()["faults_outstanding"], 1)
+        vmm.kill()
+        until("gone", lambda: not self.status()["served"])
+        vmm = self.standin("hold=1", "balloon=500")
+        self.assertEqual(vmm.stdout.readline()[:3], "ok ")
+        s = self.status()
+        served, = s["served"]
+        self.assertGreater(served["removed_bytes"], 0)
+        self.assertEqual(s["memory_bytes"], served["memory_bytes"])
+        self.assertEqual(s["resident_bytes"], served["placed_bytes"] - served["removed_bytes"])
+        self.assertEqual(s["absent_bytes"], s["memory_bytes"] - s["resident_bytes"])
+
+    def test_as_many_sockets_as_there_may_be(self):
+        rules = [{"listen": str(self.folder / f"{i}.sock"), "source": "zero:?size=1M"}
+                 for i in range(257)]
+        (self.folder / "map").write_text(json.dumps(rules[:256]), encoding="ascii")
+        Pager(self, "--map", self.folder / "map", "--control", self.control)
+        self.assertTrue((self.folder / "255.sock").is_socket())
+        self.assertEqual(self.ask("serve " + json.dumps(rules[256])),
+                         "error more than 256 sockets")
+        # Another source for one of them is no other socket.
+        self.assertEqual(self.ask("serve " + json.dumps(rules[0])), "ok")
 
     def test_what_a_pager_does_not_do_is_refused(self):
         self.pager()

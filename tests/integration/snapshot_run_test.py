@@ -278,6 +278,10 @@ class SnapshotTest(unittest.TestCase):
         self.refused([str(files), "--prefetch", str(odd)], "cut short")
         self.refused([str(files), "--prefetch", str(self.folder / "none")], "none")
         self.refused([str(files), "--record", str(files / "memory")], "memory")
+        size = (files / "memory").stat().st_size
+        for other in (size - 4096, size + 4096, 0):
+            os.truncate(files / "memory", other)
+            self.refused([str(files)], "it is not as long as the guest's memory")
         (files / "memory").unlink()
         self.refused([str(files)], "memory")
 

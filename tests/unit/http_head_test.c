@@ -135,12 +135,30 @@ static void random_lines_are_harmless(void **state)
 	}
 }
 
+/* A version as long as there is room for, and one byte longer, of which nothing is kept. */
+static void the_longest_version(void **state)
+{
+	char line[sizeof("ETag: ") + HTTP_TAG_MAX] = "ETag: ";
+	struct http_head h = {.ranged = false};
+
+	(void)state;
+	memset(line + 6, 'v', HTTP_TAG_MAX);
+	http_head_line(&h, line, 6 + HTTP_TAG_MAX - 1);
+	assert_false(h.bad);
+	assert_int_equal(strlen(h.etag), HTTP_TAG_MAX - 1);
+	h = (struct http_head){.ranged = false};
+	http_head_line(&h, line, 6 + HTTP_TAG_MAX);
+	assert_true(h.bad);
+	assert_string_equal(h.etag, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_head),
 		cmocka_unit_test(ranges),
 		cmocka_unit_test(what_stands_twice_is_bad),
+		cmocka_unit_test(the_longest_version),
 		cmocka_unit_test(random_lines_are_harmless),
 	};
 

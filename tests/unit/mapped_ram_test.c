@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "mapped_ram_make.h"
 
@@ -159,6 +160,81 @@ static void sums_and_names(void **state)
 	free(m.at);
 }
 
+/* A block of one page, right behind its header: QEMU leaves more room. */
+static void small_block(struct mapped_made *m, unsigned i)
+{
+	char name[8];
+	uint64_t pages_at;
+
+	(void)snprintf(name, sizeof(name), "b%u", i);
+	mapped_text(m, name);
+	mapped_put(m, 4096, 8);
+	pages_at = (m->len + 28 + 8 + 4095) & ~4095ull;
+	mapped_put(m, 1, 4);
+	mapped_put(m, 4096, 8);
+	mapped_put(m, m->len + 16, 8);
+	mapped_put(m, pages_at, 8);
+	m->len = pages_at + 4096;
+}
+
+static void make_many(struct mapped_made *m, unsigned count)
+{
+	mapped_begin(m, count * 4096ull);
+	for (unsigned i = 0; i < count; i++)
+		small_block(m, i);
+	mapped_end(m);
+}
+
+static void as_many_blocks_as_there_may_be(void **state)
+{
+	struct mapped_made m;
+	struct mapped_ram r;
+	struct err e = {0};
+
+	(void)state;
+	make_many(&m, MAPPED_RAM_BLOCKS_MAX);
+	if (mapped_parse(&m, &r, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(r.count, 256);
+	assert_string_equal(r.blocks[255].name, "b255");
+	mapped_ram_fini(&r);
+	free(m.at);
+	make_many(&m, MAPPED_RAM_BLOCKS_MAX + 1);
+	refused(&m, "more than 256 RAM blocks");
+	free(m.at);
+}
+
+/* A block's pages may be larger, as on huge pages, up to 1 MiB, and no smaller than 1 KiB. */
+static void pages_of_other_sizes(void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		bool is_good;
+	} all[] = {{512, false}, {1024, true}, {65536, true}, {1 << 20, true}, {2 << 20, false},
+		   {3 * 4096, false}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		struct mapped_made m;
+		struct mapped_ram r;
+		struct err e;
+
+		mapped_begin(&m, 2 << 20);
+		mapped_block(&m, "pc.ram", 2 << 20, 0);
+		for (unsigned k = 0; k < 8; k++)
+			m.at[m.header + 4 + k] = (unsigned char)(all[i].bytes >> (8 * (7 - k)));
+		mapped_end(&m);
+		if (all[i].is_good) {
+			assert_int_equal(mapped_parse(&m, &r, &e), 0);
+			assert_int_equal(r.blocks[0].page_bytes, all[i].bytes);
+			mapped_ram_fini(&r);
+		} else {
+			refused(&m, "no place in the file of its own");
+		}
+		free(m.at);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -168,6 +244,8 @@ int main(void)
 		cmocka_unit_test(headers_that_cannot_be),
 		cmocka_unit_test(cut_anywhere),
 		cmocka_unit_test(sums_and_names),
+		cmocka_unit_test(as_many_blocks_as_there_may_be),
+		cmocka_unit_test(pages_of_other_sizes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,8 @@
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <poll.h>
@@ -362,6 +364,79 @@ static void is_in_use(void **state)
 	net_tap_close(&one);
 }
 
+/* ---- what the guest is sent ---- */
+
+#define FEATURES_MAX 128u
+
+static int ask_kernel(int fd, void *question)
+{
+	struct ifreq r = {.ifr_name = NAME, .ifr_data = question};
+
+	return ioctl(fd, SIOCETHTOOL, &r);
+}
+
+/* Whether the interface has a feature, by the kernel's name of it: ethtool -k. */
+static bool is_on(int fd, const char *name)
+{
+	struct {
+		struct ethtool_sset_info head;
+		uint32_t count;
+	} set = {.head = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES}};
+	struct {
+		struct ethtool_gstrings head;
+		char names[FEATURES_MAX][ETH_GSTRING_LEN];
+	} strings = {.head = {.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES}};
+	struct {
+		struct ethtool_gfeatures head;
+		struct ethtool_get_features_block block[FEATURES_MAX / 32];
+	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = FEATURES_MAX / 32}};
+
+	assert_int_equal(ask_kernel(fd, &set), 0);
+	assert_true(set.count <= FEATURES_MAX);
+	strings.head.len = set.count; /* newer kernels want the very number */
+	assert_int_equal(ask_kernel(fd, &strings), 0);
+	assert_int_equal(ask_kernel(fd, &features), 0);
+	for (unsigned i = 0; i < strings.head.len; i++)
+		if (strncmp(strings.names[i], name, ETH_GSTRING_LEN) == 0)
+			return features.block[i / 32].active >> i % 32 & 1;
+	fail_msg("the kernel has no feature %s", name);
+	return false;
+}
+
+/* The kernel sends just what the guest's driver takes; and no segments without checksums. */
+static void offloads(void **state)
+{
+	static const struct {
+		uint64_t features;
+		bool checksums, tso4, tso6, ecn;
+	} all[] = {
+		{0, false, false, false, false},
+		{NET_F_GUEST_CSUM, true, false, false, false},
+		{NET_F_GUEST_CSUM | NET_F_GUEST_TSO4, true, true, false, false},
+		{NET_F_GUEST_CSUM | NET_F_GUEST_TSO6, true, false, true, false},
+		{NET_F_GUEST_CSUM | NET_F_GUEST_TSO4 | NET_F_GUEST_ECN, true, true, false, true},
+		{NET_F_GUEST_TSO4 | NET_F_GUEST_TSO6 | NET_F_GUEST_ECN, false, false, false,
+		 false},
+	};
+	struct net_backend b;
+	struct net_tap tap;
+	struct err e = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(net_tap_open(&tap, NAME, &b, &e), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
+		assert_int_equal(b.ops->features_set(b.ctx, all[i].features), 0);
+		assert_int_equal(is_on(fd, "tx-checksum-ip-generic"), all[i].checksums);
+		assert_int_equal(is_on(fd, "tx-tcp-segmentation"), all[i].tso4);
+		assert_int_equal(is_on(fd, "tx-tcp6-segmentation"), all[i].tso6);
+		assert_int_equal(is_on(fd, "tx-tcp-ecn-segmentation"), all[i].ecn);
+	}
+	net_tap_close(&tap);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -373,6 +448,7 @@ int main(void)
 		cmocka_unit_test(reset_in_flight),
 		cmocka_unit_test(removed),
 		cmocka_unit_test(is_in_use),
+		cmocka_unit_test(offloads),
 	};
 
 	if (unshare(CLONE_NEWNET) < 0 || access("/dev/net/tun", R_OK | W_OK) < 0) {

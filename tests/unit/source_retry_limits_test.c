@@ -174,6 +174,27 @@ static void what_no_second_try_mends(void **state)
 	bed_close(b);
 }
 
+/* However well a source has done: of an outage no more is tried again than the budget holds. */
+static void a_full_budget(void **state)
+{
+	struct bed *b = bed_open();
+
+	(void)state;
+	learn(b, 1000, NS_PER_MS);
+	for (unsigned i = 0; i < 40; i++) {
+		begin(b, 4096);
+		while (b->r.done == 0) {
+			/* At once, so that no second request costs of it. */
+			while (b->inner.count == 0)
+				fixture_advance(&b->fx, NS_PER_MS / 10);
+			answer(&b->inner, 0, -EIO);
+		}
+		assert_int_equal(b->r.code, -EIO);
+	}
+	assert_int_equal(b->counts.source_retries, 20);
+	bed_close(b);
+}
+
 static void the_largest_that_is_sent_twice(void **state)
 {
 	struct bed *b = bed_open();
@@ -204,6 +225,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_no_second_try_mends),
+		cmocka_unit_test(a_full_budget),
 		cmocka_unit_test(the_largest_that_is_sent_twice),
 		cmocka_unit_test(what_is_usual_changes),
 	};

@@ -152,6 +152,82 @@ static void ports_begin_again(void **state)
 	fini(&f);
 }
 
+/* A buffer for a header alone does for what has no data. */
+static void a_buffer_for_a_header(void **state)
+{
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	bring_up(&f, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		vx_desc_at(&f.x, f.q[RX].desc, i, VX_DATA + i * BUFFER_BYTES,
+			   sizeof(struct vsock_header), DESC_WRITE, 0);
+		offer_at(&f, RX, (uint16_t)i);
+	}
+	notify(&f, RX);
+	say(&f, VSOCK_RW, 7, 8, 0); /* of no connection */
+	expect(&f, VSOCK_RST, 7, 8);
+	assert_int_equal(vx_reg(&f.x, 0x070), 15);
+	close(fd);
+	fini(&f);
+}
+
+/* However much the guest sends, the host's programs have their turn. */
+static void a_guest_that_never_stops(void **state)
+{
+	struct vsock_header h;
+	struct fixture f;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 1024\n");
+	h = header(&f, VSOCK_RST, 1, 2); /* which needs no answer */
+	for (unsigned i = 0; i < 40; i++) {
+		vx_put(&f.x, TX_DATA, &h, sizeof(h));
+		vx_desc_at(&f.x, f.q[TX].desc, i, TX_DATA, sizeof(h), 0, 0);
+		offer_at(&f, TX, (uint16_t)i);
+	}
+	notify(&f, TX);
+	assert_int_equal(f.s.mux.count.open, 0);
+	while (virtio_mmio_work(&f.s.mmio))
+		;
+	assert_int_equal(f.s.mux.count.open, 1);
+	close(fd);
+	fini(&f);
+}
+
+/* Bytes each way, without headers; packets of both. */
+static void what_the_device_counts(void **state)
+{
+	struct device_stats before, after;
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	virtio_vsock_device_stats(&f.s, &before);
+	assert_int_equal(before.read_bytes, 0);
+	assert_int_equal(before.written_bytes, 0);
+	put_text(fd, "to the guest");
+	expect(&f, VSOCK_RW, GUEST_PORT, port);
+	send_data(&f, GUEST_PORT, port, "to the host", 11);
+	expect_text(fd, "to the host");
+	virtio_vsock_device_stats(&f.s, &after);
+	assert_int_equal(after.read_bytes, 12);
+	assert_int_equal(after.written_bytes, 11);
+	assert_int_equal(after.requests - before.requests, 2);
+	close(fd);
+	fini(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -160,6 +236,9 @@ int main(void)
 		cmocka_unit_test(host_gone_and_guest_silent),
 		cmocka_unit_test(nobody_answers),
 		cmocka_unit_test(ports_begin_again),
+		cmocka_unit_test(a_buffer_for_a_header),
+		cmocka_unit_test(a_guest_that_never_stops),
+		cmocka_unit_test(what_the_device_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
