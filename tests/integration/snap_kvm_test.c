@@ -68,7 +68,7 @@ static void bed_close(struct bed *b)
 static struct snap_in read_back(struct snap_out *o)
 {
 	int fd = memfd_create("state", MFD_CLOEXEC);
-	struct snap_in in;
+	struct snap_in in = {.len = 0};
 	struct err e = {0};
 
 	assert_true(fd >= 0);

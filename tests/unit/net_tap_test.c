@@ -378,27 +378,26 @@ static int ask_kernel(int fd, void *question)
 /* Whether the interface has a feature, by the kernel's name of it: ethtool -k. */
 static bool is_on(int fd, const char *name)
 {
-	struct {
-		struct ethtool_sset_info head;
-		uint32_t count;
-	} set = {.head = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES}};
-	struct {
-		struct ethtool_gstrings head;
-		char names[FEATURES_MAX][ETH_GSTRING_LEN];
-	} strings = {.head = {.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES}};
-	struct {
-		struct ethtool_gfeatures head;
-		struct ethtool_get_features_block block[FEATURES_MAX / 32];
-	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = FEATURES_MAX / 32}};
+	/* Each is a head and what the kernel puts behind it. */
+	uint64_t room[3][(FEATURES_MAX * ETH_GSTRING_LEN + 64) / 8] = {0};
+	struct ethtool_sset_info *set = (void *)room[0];
+	struct ethtool_gstrings *names = (void *)room[1];
+	struct ethtool_gfeatures *features = (void *)room[2];
 
-	assert_int_equal(ask_kernel(fd, &set), 0);
-	assert_true(set.count <= FEATURES_MAX);
-	strings.head.len = set.count; /* newer kernels want the very number */
-	assert_int_equal(ask_kernel(fd, &strings), 0);
-	assert_int_equal(ask_kernel(fd, &features), 0);
-	for (unsigned i = 0; i < strings.head.len; i++)
-		if (strncmp(strings.names[i], name, ETH_GSTRING_LEN) == 0)
-			return features.block[i / 32].active >> i % 32 & 1;
+	*set = (struct ethtool_sset_info){.cmd = ETHTOOL_GSSET_INFO,
+					  .sset_mask = 1ull << ETH_SS_FEATURES};
+	assert_int_equal(ask_kernel(fd, set), 0);
+	assert_true(set->data[0] <= FEATURES_MAX);
+	/* Newer kernels want the very number. */
+	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES,
+					   .len = set->data[0]};
+	assert_int_equal(ask_kernel(fd, names), 0);
+	*features = (struct ethtool_gfeatures){.cmd = ETHTOOL_GFEATURES, .size = FEATURES_MAX / 32};
+	assert_int_equal(ask_kernel(fd, features), 0);
+	for (unsigned i = 0; i < names->len; i++)
+		if (strncmp((const char *)names->data + i * ETH_GSTRING_LEN, name,
+			    ETH_GSTRING_LEN) == 0)
+			return features->features[i / 32].active >> i % 32 & 1;
 	fail_msg("the kernel has no feature %s", name);
 	return false;
 }

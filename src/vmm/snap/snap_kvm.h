@@ -5,7 +5,7 @@
  * be given back is refused by name.
  *
  * Threads: every vCPU is at rest (asyncpf.h, apf_vcpu_run), the VM paused; one caller.
- * Test: tests/lab/snapshot_test.py.
+ * Tests: tests/lab/snapshot_test.py, tests/integration/snap_kvm_test.c.
  */
 #ifndef VMM_SNAP_KVM_H
 #define VMM_SNAP_KVM_H
