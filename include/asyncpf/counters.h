@@ -121,7 +121,14 @@
 	X(source_retries, COUNT, COUNTER, VM, \
 	  "Reads that retry+ asked for again after a failure.") \
 	X(source_hedges, COUNT, COUNTER, VM, \
-	  "Reads that retry+ sent a second time as they took long.")
+	  "Reads that retry+ sent a second time as they took long.") \
+	/* what sources are like */ \
+	X(source_reads, COUNT, COUNTER, VM, \
+	  "Of reads: of sources, and answered well. Blocks that are read together are one.") \
+	X(source_read_bytes, BYTES, COUNTER, VM, "Bytes that source_reads brought.") \
+	X(source_read_ns, NS, COUNTER, VM, \
+	  "How long source_reads took, each from its beginning to its end, all together.") \
+	X(source_read_max_ns, NS, PEAK, VM, "The longest of source_reads.")
 
 #define APF_COUNTER_MEMBER(name, unit, kind, scope, help) uint64_t name;
 #define APF_COUNTER_ID(name, unit, kind, scope, help) APF_COUNTER_ID_##name,

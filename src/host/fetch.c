@@ -213,6 +213,12 @@ static void took(struct hst *h, struct hst_fetch *f, uint64_t bytes, bool severa
 {
 	uint64_t ns = hst_now(h) - f->issued_ns;
 
+	if (f->backing != &h->swap.backing) {
+		h->stats.source_reads++;
+		h->stats.source_read_bytes += bytes;
+		h->stats.source_read_ns += ns;
+		h->stats.source_read_max_ns = max_u64(h->stats.source_read_max_ns, ns);
+	}
 	h->read_ns += ns / 16 - h->read_ns / 16;
 	pace_sample(&f->backing->pace, bytes, several, ns);
 	if (!f->sampled && !several)

@@ -441,6 +441,11 @@ void pgr_fetch_read_done(struct src_read *rd, const struct err *why)
 		return;
 	}
 	p->status.counters.read_bytes += rd->len;
+	p->status.counters.source_reads++;
+	p->status.counters.source_read_bytes += rd->len;
+	p->status.counters.source_read_ns += ns;
+	p->status.counters.source_read_max_ns =
+		max_u64(p->status.counters.source_read_max_ns, ns);
 	f->image->latency_ns += ns / 8 - f->image->latency_ns / 8;
 	place(f);
 }

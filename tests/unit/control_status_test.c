@@ -121,7 +121,7 @@ static void form(void **state)
 	static const char start[] = "state paused\nwhy no room\nprotocol 0\npid 0\nuptime_ns 5\n";
 
 	assert_memory_equal(text, start, sizeof(start) - 1);
-	assert_non_null(strstr(text, "\nsource_hedges 0\n"
+	assert_non_null(strstr(text, "\nsource_read_max_ns 0\n"
 			       "vcpu 0 missing_events 1 ready_events 2 wake_alls 3 stalls 4 "
 			       "cpu_ns 9 exits 10\n"
 			       "vcpu 1 missing_events 5 ready_events 6 wake_alls 7 stalls 8 "

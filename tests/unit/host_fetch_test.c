@@ -35,6 +35,7 @@ static void one_read_however_many_wait(void **state)
 	for (unsigned i = 0; i < 5; i++)
 		assert_false(ensure(x, 7, &w[i]));
 	assert_int_equal(x->counts[RIG_READ], 1);
+	x->now += 700;
 	rig_bring(x, 7);
 	assert_int_equal(x->counts[RIG_READ], 1);
 	assert_int_equal(x->counts[RIG_PRESENT], 1);
@@ -51,6 +52,10 @@ static void one_read_however_many_wait(void **state)
 	assert_int_equal(s.blocked, 4);
 	assert_int_equal(s.reads, 1);
 	assert_int_equal(s.read_bytes, PAGE_BYTES);
+	assert_int_equal(s.source_reads, 1);
+	assert_int_equal(s.source_read_bytes, PAGE_BYTES);
+	assert_int_equal(s.source_read_ns, 700);
+	assert_int_equal(s.source_read_max_ns, 700);
 	rig_close(x);
 }
 

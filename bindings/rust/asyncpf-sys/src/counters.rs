@@ -84,8 +84,12 @@ pub const APF_COUNTER_ID_cache_mismatches: usize = 62;
 pub const APF_COUNTER_ID_cache_write_errors: usize = 63;
 pub const APF_COUNTER_ID_source_retries: usize = 64;
 pub const APF_COUNTER_ID_source_hedges: usize = 65;
+pub const APF_COUNTER_ID_source_reads: usize = 66;
+pub const APF_COUNTER_ID_source_read_bytes: usize = 67;
+pub const APF_COUNTER_ID_source_read_ns: usize = 68;
+pub const APF_COUNTER_ID_source_read_max_ns: usize = 69;
 /// Rows of this crate's table; a newer library may have more.
-pub const APF_COUNTER_IDS: usize = 66;
+pub const APF_COUNTER_IDS: usize = 70;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,4 +160,8 @@ pub struct apf_counters {
     pub cache_write_errors: u64,
     pub source_retries: u64,
     pub source_hedges: u64,
+    pub source_reads: u64,
+    pub source_read_bytes: u64,
+    pub source_read_ns: u64,
+    pub source_read_max_ns: u64,
 }
