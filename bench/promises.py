@@ -104,6 +104,25 @@ def trace(asyncpf, key):
     return statistics.median(ratios)
 
 
+CACHED_PAIRS = 5  # in each round: it is near its bound
+
+
+def cached(asyncpf):
+    """Faults on what a cache has, and on the page cache's file itself, by turns: CPU time."""
+    plain = ["--runs", "user:int", "--delay-us", "0", "--pages", "16384"]
+    ratios = []
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        wrap = ["--source-wrap", f"cache?cache-dir={folder}&cache-size=512M&cache-key=1"]
+        demo(asyncpf, *plain, *wrap)
+        for i in range(CACHED_PAIRS):
+            took = {}
+            for more in ([], wrap) if i % 2 else (wrap, []):
+                run = demo(asyncpf, *plain, *more)["user:int"]
+                took[bool(more)] = run["process_cpu_s"]
+            ratios.append(took[True] / took[False])
+    return statistics.median(ratios)
+
+
 def measured(asyncpf, rounds, only):
     """(group, what, median, all values, kind, bound) for each promise."""
     for name, options, promises in PROMISES:
@@ -117,6 +136,10 @@ def measured(asyncpf, rounds, only):
         values = sorted(compute(asyncpf) for _ in range(rounds))
         yield ("compute", "rate of a counting task beside a faulting one, over its rate alone",
                statistics.median(values), values, "min", 0.95)
+    if not only or only in "cached":
+        values = sorted(cached(asyncpf) for _ in range(rounds))
+        yield ("cached", "CPU time of the process, user:int from a cache over from the file",
+               statistics.median(values), values, "max", 1.1)
     if not only or only in "trace":
         values = sorted(trace(asyncpf, "wall_s") for _ in range(rounds))
         yield ("trace", "wall, user:int with --trace over without", statistics.median(values),

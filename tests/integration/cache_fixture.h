@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A source by URI on the real queue of reads and the real workers, driven by one thread, and an
- * image and a folder for a cache. Whatever goes wrong here is the test's end.
+ * A source by URI on the real queue of reads, workers and network, driven by one thread as the
+ * library's is. Whatever goes wrong here is the test's end.
  */
 #ifndef TESTS_INTEGRATION_CACHE_FIXTURE_H
 #define TESTS_INTEGRATION_CACHE_FIXTURE_H
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +21,18 @@
 #include "base/prng.h"
 #include "io/queue.h"
 #include "io_way.h"
+#include "net/load.h"
 #include "source/source.h"
 #include "work/workers.h"
 
 #define RIG_READS 64u
-#define RIG_TIMERS 4u
+#define RIG_TIMERS 40u
 
 struct rig {
 	struct ioq *q;
 	struct workers *workers;
+	struct net_lazy *net;
+	pthread_mutex_t lock;
 	int wake_fd;
 	struct timers timers;
 	struct timer *heap[RIG_TIMERS];
@@ -57,12 +61,31 @@ static inline void rig_wake(void *ctx)
 	eventfd_write(((struct rig *)ctx)->wake_fd, 1);
 }
 
+static inline void rig_begins(void *ctx, const char *name)
+{
+	(void)ctx;
+	(void)pthread_setname_np(pthread_self(), name);
+}
+
+static inline void rig_lock(void *ctx)
+{
+	pthread_mutex_lock(&((struct rig *)ctx)->lock);
+}
+
+static inline void rig_unlock(void *ctx)
+{
+	pthread_mutex_unlock(&((struct rig *)ctx)->lock);
+}
+
 static inline void rig_open(struct rig *r)
 {
 	static const struct clock_ops clock = {.now_ns = rig_now_ns};
 	const struct ioq_config io = {.depth = RIG_READS,
 				      .way = io_way() == APF_IO_THREADS ? IOQ_THREADS : IOQ_AUTO};
-	const struct workers_cfg work = {.threads = 2, .wake = rig_wake, .ctx = r};
+	const struct workers_cfg work = {.threads = 2, .begins = rig_begins, .wake = rig_wake,
+					 .ctx = r};
+	const struct net_hub_cfg net = {.begins = rig_begins, .wake = rig_wake,
+					.unlock = rig_unlock, .lock = rig_lock, .ctx = r};
 
 	memset(r, 0, sizeof(*r));
 	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -72,10 +95,14 @@ static inline void rig_open(struct rig *r)
 	ASSERT(ioq_own(r->q, NULL) == 0);
 	ASSERT(ioq_watch(r->q, r->wake_fd, NULL) == 0);
 	ASSERT(workers_open(&work, &r->workers, NULL) == 0);
+	ASSERT(net_lazy_open(&net, &r->net, NULL) == 0);
+	pthread_mutex_init(&r->lock, NULL);
+	rig_lock(r);
 	timers_init(&r->timers, r->heap, RIG_TIMERS);
 	r->env = (struct src_env){
 		.io = ioq_io(r->q),
 		.work = workers_work(r->workers),
+		.net = net_lazy_net(r->net),
 		.clock = {.ops = &clock},
 		.timers = &r->timers,
 		.reads_max = RIG_READS,
@@ -90,11 +117,14 @@ static inline void rig_turn(struct rig *r)
 
 	r->env.io.ops->flush(r->env.io.ctx);
 	if (r->env.io.ops->reap(r->env.io.ctx) > 0 || workers_reap(r->workers) ||
-	    timers_run(&r->timers, rig_now_ns(NULL)) > 0)
+	    net_lazy_pump(r->net) || timers_run(&r->timers, rig_now_ns(NULL)) > 0)
 		return;
-	if (!r->env.io.ops->due(r->env.io.ctx))
+	if (!r->env.io.ops->due(r->env.io.ctx)) {
+		rig_unlock(r);
 		(void)ioq_wait(r->q, min_u64(timers_next_ns(&r->timers),
 					     rig_now_ns(NULL) + 100 * NS_PER_MS));
+		rig_lock(r);
+	}
 	(void)eventfd_read(r->wake_fd, &n);
 }
 
@@ -137,6 +167,8 @@ static inline void rig_close(struct rig *r)
 {
 	ioq_drain(r->q);
 	src_close(r->src);
+	rig_unlock(r);
+	net_lazy_close(r->net);
 	workers_close(r->workers);
 	ioq_close(r->q);
 	close(r->wake_fd);
