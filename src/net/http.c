@@ -312,16 +312,16 @@ static uint64_t retry_after_ns(const struct http_xfer *x)
 	return (uint64_t)(s < HTTP_RETRY_AFTER_MAX_S ? s : HTTP_RETRY_AFTER_MAX_S) * NS_PER_S;
 }
 
-/* Until when nothing is to be asked for; one failure of many at once counts. */
+/* Until when nothing is to be asked for. 0: one of many says nothing of the others. */
 static uint64_t later(struct http_xfer *x)
 {
 	struct http_peer *p = x->peer;
 	uint64_t wait = retry_after_ns(x);
 
-	if (wait == 0)
-		wait = net_backoff_ns(p->fails, HTTP_PAUSE_NS, HTTP_PAUSE_MAX_NS);
+	if (wait == 0 && p->fails > 0)
+		wait = net_backoff_ns(p->fails - 1, HTTP_PAUSE_NS, HTTP_PAUSE_MAX_NS);
 	p->fails += p->fails < 32;
-	return net_now_ns() + wait;
+	return wait ? net_now_ns() + wait : 0;
 }
 
 /* ---- requests ---- */
@@ -612,7 +612,7 @@ static void finish(struct http_xfer *x, CURLcode result)
 		net_req_wait(s, req);
 		break;
 	case AGAIN:
-		net_req_again(s, req, net_backoff_ns(req->tries, HTTP_PAUSE_NS / 4,
+		net_req_again(s, req, net_backoff_ns(req->tries, req->tries ? HTTP_PAUSE_NS / 8 : 0,
 						     HTTP_PAUSE_MAX_NS));
 		break;
 	}

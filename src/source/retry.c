@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Wrapper that asks again. A read that failed for a reason that may pass is tried again after a
- * pause, which doubles, with jitter; one that takes twice as long as 99 of 100 did is sent a second
- * time, and whichever ends first counts. Both cost of a budget that reads which end fill up: an
- * outage is not multiplied, its failures are passed on. See wrap.h: what waits there is a pause, or
- * the time of a second request, whose buffers are owned here. Test: tests/unit/source_retry_test.c.
+ * Wrapper that asks again. A read that failed for a reason that may pass is tried again, at once
+ * and then after pauses that double, with jitter; one that takes longer than 99 of 100 did is sent
+ * a second time, and whichever ends first counts. Both cost of a budget that reads which end fill
+ * up: an outage is not multiplied, its failures are passed on. See wrap.h: what waits there is a
+ * pause, or the time of a second request, whose buffers are owned here.
+ * Test: tests/unit/source_retry_test.c.
  *
  * The second request has a buffer of its own, since the first may still write into the reader's.
  * When the second wins, the first is cancelled, and the reader has his bytes once it has ended.
@@ -39,9 +40,11 @@ enum retry_state { RETRY_FREE, RETRY_READING, RETRY_PAUSING };
 
 struct retry_hedge {
 	struct src_read inner;
-	struct retry_read *of; /* NULL: nobody wants it any more, or it is free */
+	struct retry_read *of; /* NULL: it is free */
 	struct retry_src *owner;
-	bool busy, won;
+	bool busy;
+	bool won;  /* the first is waited for */
+	bool lost; /* and cancelled: waited for, too */
 	unsigned char *buf;
 };
 
@@ -87,10 +90,12 @@ static bool spend(struct retry_src *r)
 
 static void look_at_usual(struct retry_src *r)
 {
-	uint64_t us = hist_quantile(r->hist, 99, 100, UINT64_MAX);
+	unsigned bucket = hist_bucket(hist_quantile(r->hist, 99, 100, UINT64_MAX));
+	/* Its end: some of what is in it took as long. */
+	uint64_t us = hist_bucket_lo((unsigned)min_u64(bucket + 1, HIST_BUCKETS - 1));
 
 	r->since_look = 0;
-	r->usual_ns = max_u64(2 * us * NS_PER_US, HEDGE_NS_MIN);
+	r->usual_ns = max_u64(us * NS_PER_US, HEDGE_NS_MIN);
 	if (r->samples < SAMPLES_HALF)
 		return;
 	r->samples = 0;
@@ -165,15 +170,20 @@ static bool may_pass(int code)
 static void try_failed(struct retry_read *rr)
 {
 	struct retry_src *r = retry_of(rr);
-	uint64_t ns = r->opts.pause_ns << min_u64(rr->tries, DOUBLINGS_MAX);
+	uint64_t ns;
 
 	if (rr->cancelled || rr->tries >= r->opts.retries || !may_pass(rr->why.code) || !spend(r)) {
 		retry_end(rr, &rr->why);
 		return;
 	}
-	ns = ns / 2 + prng_below(&r->prng, ns / 2 + 1);
-	rr->tries++;
 	r->counts->source_retries++;
+	/* One failure among many is over at once; the budget is for when it is not. */
+	if (rr->tries++ == 0) {
+		send_first(rr);
+		return;
+	}
+	ns = r->opts.pause_ns << min_u64(rr->tries - 2, DOUBLINGS_MAX);
+	ns = ns / 2 + prng_below(&r->prng, ns / 2 + 1);
 	rr->state = RETRY_PAUSING;
 	wrap_wait(&rr->wr, clock_now_ns(&r->wrap.clock) + ns);
 }
@@ -196,11 +206,14 @@ static void first_done(struct wrap_read *wr, const struct err *why)
 	}
 	if (!why) {
 		note_success(r, clock_now_ns(&r->wrap.clock) - rr->begun_ns);
-		if (h) {
-			unlink_hedge(h);
-			r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);
+		if (!h) {
+			retry_end(rr, NULL);
+			return;
 		}
-		retry_end(rr, NULL);
+		/* Who has no read under way may close us: then the inner source has none. */
+		h->lost = true;
+		if (!rr->cancelled)
+			r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);
 		return;
 	}
 	rr->why = *why;
@@ -216,18 +229,18 @@ static void hedge_done(struct src_read *inner, const struct err *why)
 	struct retry_src *r = h->owner;
 
 	r->sent--;
-	if (!rr) {
-		h->busy = false;
-		return;
-	}
-	if (!why && !rr->first_ended) {
+	if (!why && !rr->first_ended && !h->lost) {
 		h->won = true;
-		r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
+		if (!rr->cancelled)
+			r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
 		return;
 	}
 	h->busy = false;
 	unlink_hedge(h);
-	if (!why) {
+	if (h->lost) {
+		h->lost = false;
+		retry_end(rr, NULL);
+	} else if (!why) {
 		memcpy(rr->wr.rd->buf, h->buf, rr->wr.rd->len);
 		retry_end(rr, NULL);
 	} else if (rr->first_ended) {
@@ -293,22 +306,17 @@ static void retry_cancel(struct src *s, struct src_read *rd)
 		return;
 	}
 	wrap_unwait(wr);
-	if (h && !h->won) {
-		/* Nobody waits for the second; the first may have ended already. */
+	/* What is left of it was cancelled then. */
+	if (h && (h->won || h->lost))
+		return;
+	if (h) {
 		bool last = rr->first_ended;
 
-		unlink_hedge(h);
 		r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);
-		if (last) {
-			(void)err_sys(&rr->why, -ECANCELED, "read at byte %llu",
-				      (unsigned long long)rd->offset);
-			retry_end(rr, &rr->why);
+		if (last)
 			return;
-		}
 	}
-	/* One whose second has won was cancelled then. */
-	if (!rr->hedge)
-		r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
+	r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
 }
 
 static void retry_close(struct src *s)

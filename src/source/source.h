@@ -149,7 +149,7 @@ int src_cache_open(struct src *inner, const char *name, const char *identity,
 
 struct src_retry_opts {
 	uint32_t retries;        /* of a read that failed; 0: none */
-	uint64_t pause_ns;       /* before the first, at most; then doubled */
+	uint64_t pause_ns;       /* before the second, at most; then doubled */
 	uint32_t budget_percent; /* of reads that may be sent again, beside some at first */
 	bool hedge;              /* send a second request after unusually long */
 	uint64_t seed;           /* decides the jitter */
