@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -84,4 +86,56 @@ void bounds_opened(enum cli_sandbox word, const struct bounds_fds *named)
 {
 	for (unsigned i = 0; word != CLI_SANDBOX_OFF && i < named->count; i++)
 		(void)close((int)named->fds[i]);
+}
+
+/* ---- sources over a network ---- */
+
+/*
+ * Who servers are: names and certificates. S3's credentials besides. What is not there is left
+ * out; those that are links lead to others.
+ */
+static const char *const of_network[] = {
+	"/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/nsswitch.conf",
+	"/etc/services", "/etc/passwd", "/etc/localtime", "/etc/ssl", "/etc/pki", "/etc/gnutls",
+	"/etc/crypto-policies", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+	"/usr/lib/ssl", "/usr/share/zoneinfo", "/dev/urandom",
+};
+static const char *const of_environment[] = {
+	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR",
+};
+
+/* The folder of S3's files; "" where it is not known. */
+static void home_aws(char path[static PATH_MAX])
+{
+	const char *home = secure_getenv("HOME");
+	struct passwd entry, *found = NULL;
+	char text[1024];
+
+	if ((!home || !*home) && getpwuid_r(geteuid(), &entry, text, sizeof(text), &found) == 0 &&
+	    found)
+		home = found->pw_dir;
+	if (!home || snprintf(path, PATH_MAX, "%s/.aws", home) >= PATH_MAX)
+		*path = '\0';
+}
+
+_Static_assert(ARRAY_LEN(of_network) + ARRAY_LEN(of_environment) + 1 <= BOUNDS_NETWORK_MAX,
+	       "room for all");
+
+unsigned bounds_network(struct sandbox_path to[static BOUNDS_NETWORK_MAX],
+			char aws[static PATH_MAX])
+{
+	const enum sandbox_role role = SANDBOX_SOURCES;
+	unsigned count = 0;
+
+	home_aws(aws);
+	for (unsigned i = 0; i < ARRAY_LEN(of_network); i++)
+		to[count++] = (struct sandbox_path){role, LANDLOCK_READS, of_network[i]};
+	for (unsigned i = 0; i < ARRAY_LEN(of_environment); i++) {
+		const char *path = secure_getenv(of_environment[i]);
+
+		if (path)
+			to[count++] = (struct sandbox_path){role, LANDLOCK_READS, path};
+	}
+	to[count++] = (struct sandbox_path){role, LANDLOCK_READS, aws};
+	return count;
 }

@@ -8,6 +8,8 @@
 #ifndef CLI_BOUNDS_H
 #define CLI_BOUNDS_H
 
+#include <limits.h>
+
 #include "cli/cli.h"
 #include "sandbox/sandbox.h"
 
@@ -29,6 +31,14 @@ void bounds_add(struct bounds_fds *f, const char *path);
  */
 int bounds_open(enum cli_sandbox word, const struct bounds_fds *keep,
 		const struct sandbox_cfg *cfg, bool quiet, struct sandbox **ret, struct err *e);
+
+/*
+ * Paths that the thread of network sources reads. The last is in aws, the others live for ever; how
+ * many there are.
+ */
+#define BOUNDS_NETWORK_MAX 24u
+unsigned bounds_network(struct sandbox_path to[static BOUNDS_NETWORK_MAX],
+			char aws[static PATH_MAX]);
 
 /* When everything is open: those that were named. */
 void bounds_opened(enum cli_sandbox word, const struct bounds_fds *named);

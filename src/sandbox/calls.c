@@ -45,7 +45,9 @@ const char *sandbox_role_name(enum sandbox_role role)
 
 enum sandbox_role sandbox_role_of_library(const char *name)
 {
-	return strcmp(name, "asyncpf-evict") == 0 ? SANDBOX_EVICTOR : SANDBOX_LIBRARY;
+	if (strcmp(name, "asyncpf-evict") == 0)
+		return SANDBOX_EVICTOR;
+	return strcmp(name, "asyncpf-net") == 0 ? SANDBOX_SOURCES : SANDBOX_LIBRARY;
 }
 
 enum {

@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import time
 import unittest
 
 LIMIT_S = 60
+NET_MODULE = os.environ.get("ASYNCPF_NET_MODULE")
 ASYNCPF = str(pathlib.Path(sys.argv[1]).resolve())
 BASE = 1 << 20  # where the kernel is loaded
 PAGE = 4096
@@ -334,6 +336,94 @@ class SnapshotTest(unittest.TestCase):
         self.steps_of(next_files)
         vm = self.restore(next_files)
         self.rounds(vm, 2)
+        self.stop(vm)
+
+    @staticmethod
+    def listens(port):
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    @contextlib.contextmanager
+    def nginx(self, port):
+        """Serves the folder, until it is killed in the middle of whatever it does."""
+        places = "".join(f"{name}_temp_path {self.folder}/t-{name};" for name in
+                         ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        (self.folder / "nginx.conf").write_text(
+            f"daemon off; master_process off; pid {self.folder}/pid; events {{}}"
+            f"http {{ access_log off; {places} keepalive_requests 20;"
+            f"server {{ listen 127.0.0.1:{port}; root {self.folder}; }} }}")
+        self.folder.chmod(0o755)
+        with subprocess.Popen(["nginx", "-p", str(self.folder), "-e", "stderr", "-c",
+                               str(self.folder / "nginx.conf")]) as server:
+            try:
+                until = time.monotonic() + LIMIT_S
+                while not self.listens(port):
+                    self.assertLess(time.monotonic(), until)
+                    time.sleep(0.01)
+                yield
+            finally:
+                server.kill()
+
+    @unittest.skipUnless(NET_MODULE and shutil.which("nginx"), "no nginx, or no network sources")
+    def test_memory_from_a_server_through_a_cache(self):
+        """Two VMs at once, in their sandboxes; what the cache has, it has without the server."""
+        vm = self.run_vm()
+        files = self.snapshot(vm, "first")
+        self.stop(vm)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        source = (f"cache+http://localhost:{port}/first/memory#cache-dir={self.folder}/cache"
+                  "&cache-size=256M&net-stall-ms=1000")
+        with self.nginx(port):
+            both = [self.restore(files, "--source", source) for _ in range(2)]
+            for n, vm in enumerate(both):
+                self.rounds(vm, 2)
+                self.steps_of(self.snapshot(vm, f"own{n}"))
+                told = self.status(vm)
+                self.assertGreater(told["cache_hits"], 0)
+                self.assertEqual(told["cache_mismatches"], 0)
+                self.stop(vm)
+            # All of it was read for the snapshots. What came too fast was not kept.
+            for n in range(10):
+                vm = self.restore(files, "--source", source)
+                self.snapshot(vm, f"warm{n}")
+                misses = self.status(vm)["cache_misses"]
+                self.stop(vm)
+                if misses == 0:
+                    break
+            vm = self.restore(files, "--source", source)
+        self.rounds(vm, 2)
+        gone = self.snapshot(vm, "gone")
+        self.steps_of(gone)
+        self.assertEqual(self.status(vm)["cache_misses"], 0)
+        with self.nginx(port):
+            self.rounds(vm, 2)
+            self.steps_of(self.snapshot(vm, "back"))
+            self.stop(vm)
+
+    @unittest.skipUnless(NET_MODULE and shutil.which("nginx"), "no nginx, or no network sources")
+    def test_a_server_that_is_gone_for_a_while(self):
+        """What the cache has not is waited for; the VM goes on when the server is back."""
+        vm = self.run_vm()
+        files = self.snapshot(vm, "first")
+        self.stop(vm)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        with self.nginx(port):
+            vm = self.restore(files, "--source", f"cache+http://127.0.0.1:{port}/first/memory"
+                              f"#cache-dir={self.folder}/cache&cache-size=256M")
+        with subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path, self.folder / "own"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
+            until = time.monotonic() + LIMIT_S
+            while self.status(vm)["reads_in_flight"] == 0:
+                self.assertLess(time.monotonic(), until)
+                time.sleep(0.01)
+            with self.nginx(port):
+                self.assertEqual((client.communicate(timeout=LIMIT_S)[1], client.returncode),
+                                 (b"", 0))
+        self.steps_of(self.folder / "own")
         self.stop(vm)
 
     @staticmethod

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,20 +22,6 @@
 #define FILES_OF_RULE 6u
 /* Sources over a network, and the connections of each. */
 #define FILES_OF_NETWORK (64u * NET_CONNECTIONS_MAX)
-
-/*
- * Who servers are: names and certificates. S3's credentials besides. What is not there is left
- * out; those that are links lead to others.
- */
-static const char *const of_network[] = {
-	"/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/nsswitch.conf",
-	"/etc/services", "/etc/passwd", "/etc/localtime", "/etc/ssl", "/etc/pki", "/etc/gnutls",
-	"/etc/crypto-policies", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
-	"/usr/lib/ssl", "/usr/share/zoneinfo", "/dev/urandom",
-};
-static const char *const of_environment[] = {
-	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR",
-};
 
 struct paths {
 	struct sandbox_path *list;
@@ -74,30 +59,6 @@ static void add_file(struct paths *p, const struct pager_opts *o, bool network,
 	}
 }
 
-/* The folder of S3's files; "" where it is not known. */
-static void home_aws(char path[static PATH_MAX])
-{
-	const char *home = secure_getenv("HOME");
-	struct passwd entry, *found = NULL;
-	char text[1024];
-
-	if ((!home || !*home) && getpwuid_r(geteuid(), &entry, text, sizeof(text), &found) == 0 &&
-	    found)
-		home = found->pw_dir;
-	if (!home || snprintf(path, PATH_MAX, "%s/.aws", home) >= PATH_MAX)
-		*path = '\0';
-}
-
-static void add_network(struct paths *p, const char *aws)
-{
-	for (unsigned i = 0; i < ARRAY_LEN(of_network); i++)
-		add(p, SANDBOX_SOURCES, LANDLOCK_READS, of_network[i]);
-	for (unsigned i = 0; i < ARRAY_LEN(of_environment); i++)
-		if (secure_getenv(of_environment[i]))
-			add(p, SANDBOX_SOURCES, LANDLOCK_READS, secure_getenv(of_environment[i]));
-	add(p, SANDBOX_SOURCES, LANDLOCK_READS, aws);
-}
-
 /* ---- descriptors that we were started with ---- */
 
 static int name_it(void *ctx, enum src_use use, const char *path, struct err *e)
@@ -125,7 +86,7 @@ static void named_by(const struct pager_opts *o, const struct pager_rules *rules
 int pager_sandbox_open(const struct pager_opts *o, const struct pager_rules *rules,
 		       const struct pager_files *files, struct sandbox **ret, struct err *e)
 {
-	size_t room = 2 * files->count + ARRAY_LEN(of_network) + ARRAY_LEN(of_environment) + 1;
+	size_t room = 2 * files->count + BOUNDS_NETWORK_MAX;
 	struct paths paths = {calloc(room, sizeof(*paths.list)), 0};
 	struct sandbox_cfg cfg = {
 		.strict = o->sandbox == CLI_SANDBOX_STRICT,
@@ -143,9 +104,8 @@ int pager_sandbox_open(const struct pager_opts *o, const struct pager_rules *rul
 		return err_set(e, -ENOMEM, "out of memory");
 	for (unsigned i = 0; i < files->count; i++)
 		add_file(&paths, o, files->network, &files->list[i]);
-	home_aws(aws);
 	if (files->network)
-		add_network(&paths, aws);
+		paths.count += bounds_network(paths.list + paths.count, aws);
 	cfg.paths = paths.list;
 	cfg.paths_count = paths.count;
 	rc = o->user ? sandbox_user_parse(o->user, &cfg.user, e) : 0;

@@ -3,10 +3,13 @@
  * What `asyncpf run` takes away from itself, and from which thread. See run.h, sandbox/sandbox.h.
  * Test: tests/error/sandbox_test.py.
  */
+#include <stdio.h>
 #include <sys/prctl.h>
 
 #include "cli/bounds.h"
 #include "cli/run/run.h"
+#include "port/net.h"
+#include "source/source.h"
 #include "vmm/control/control.h"
 #include "vmm/virtio/vsock_mux.h"
 
@@ -34,10 +37,42 @@ static void named_by(const struct run_opts *o, struct bounds_fds *ret)
 	bounds_add(ret, o->record);
 }
 
+/* Of a saved guest's memory: whether servers have it, and what they are known by. */
+#define TRUST_MAX 4u
+
+struct source_uses {
+	bool network;
+	unsigned count;
+	char trust[TRUST_MAX][PATH_MAX];
+};
+
+static int note_use(void *ctx, enum src_use use, const char *path, struct err *e)
+{
+	struct source_uses *u = ctx;
+
+	(void)e;
+	u->network |= use == SRC_USES_NETWORK;
+	if (use == SRC_USES_TRUST && u->count < TRUST_MAX)
+		(void)snprintf(u->trust[u->count++], PATH_MAX, "%s", path);
+	return 0;
+}
+
+static struct source_uses uses_of(const struct run_opts *o)
+{
+	struct source_uses u = {.network = false};
+
+	/* What is wrong with it is said when it is opened. */
+	if (o->machine.restore_uri)
+		(void)src_uses(o->machine.restore_uri, note_use, &u, NULL);
+	return u;
+}
+
 int run_sandbox_open(const struct run_opts *o, struct sandbox **ret, struct err *e)
 {
 	const char *const sockets[] = {o->control, o->machine.vsock.path};
-	struct sandbox_path paths[ARRAY_LEN(sockets) + 1];
+	struct sandbox_path paths[ARRAY_LEN(sockets) + 1 + BOUNDS_NETWORK_MAX + TRUST_MAX];
+	const struct source_uses uses = uses_of(o);
+	char aws[PATH_MAX];
 	struct sandbox_cfg cfg = {
 		.user = o->user,
 		.strict = o->sandbox == CLI_SANDBOX_STRICT,
@@ -57,6 +92,11 @@ int run_sandbox_open(const struct run_opts *o, struct sandbox **ret, struct err 
 		cfg.overrides = 1u << SANDBOX_MAIN;
 	}
 	paths[cfg.paths_count++] = (struct sandbox_path){SANDBOX_NET, LANDLOCK_READS, RESOLVER};
+	if (uses.network)
+		cfg.paths_count += bounds_network(paths + cfg.paths_count, aws);
+	for (unsigned i = 0; i < uses.count; i++)
+		paths[cfg.paths_count++] = (struct sandbox_path){SANDBOX_SOURCES, LANDLOCK_READS,
+								 uses.trust[i]};
 	named_by(o, &named);
 	return bounds_open(o->sandbox, &named, &cfg, o->quiet, ret, e);
 }
@@ -71,7 +111,7 @@ void run_sandbox_opened(const struct run_opts *o)
 
 /* ---- threads ---- */
 
-/* Those that guests' connections may come to. */
+/* Those that guests' connections may come to, and a source's. */
 static unsigned sockets_of(const struct run_opts *o)
 {
 	unsigned count = o->machine.vsock.path ? VSOCK_CONNECTIONS_MAX + 1 : 0;
@@ -79,6 +119,9 @@ static unsigned sockets_of(const struct run_opts *o)
 	for (unsigned i = 0; i < o->machine.nets_count; i++)
 		if (!o->machine.nets[i].tap)
 			count += NET_USER_SOCKETS_MAX;
+	/* A source of a network: its connections, and a file of certificates for each. */
+	if (uses_of(o).network)
+		count += 2 * NET_CONNECTIONS_MAX;
 	return count;
 }
 
