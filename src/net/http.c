@@ -354,6 +354,7 @@ static bool prepare(struct http_xfer *x)
 	SET(CURLOPT_PRIVATE, x);
 	SET(CURLOPT_NOSIGNAL, 1L);
 	SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L); /* its name may lead elsewhere by the next connection */
+	SET(CURLOPT_BUFFERSIZE, 65536L); /* a quarter of a request, while it is under way */
 	SET(CURLOPT_ERRORBUFFER, x->text);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
 	SET(CURLOPT_HEADERDATA, x);
@@ -362,8 +363,7 @@ static bool prepare(struct http_xfer *x)
 	SET(CURLOPT_USERAGENT, "asyncpf/" ASYNCPF_VERSION);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	SET(CURLOPT_PROTOCOLS_STR, "http,https");
-	/* What began with TLS does not go on without. */
-	SET(CURLOPT_REDIR_PROTOCOLS_STR, t->tls ? "https" : "http,https");
+	SET(CURLOPT_REDIR_PROTOCOLS_STR, t->tls ? "https" : "http,https"); /* TLS does not end */
 	/* A signature is for one host; where S3 moves a bucket to it wants another one. */
 	SET(CURLOPT_FOLLOWLOCATION, (long)!p->s3);
 	SET(CURLOPT_PATH_AS_IS, (long)(p->s3 != NULL));
