@@ -102,8 +102,7 @@ int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_f
 	(void)ctx;
 	if (from < 0)
 		return -errno;
-	/* A later change could not be told from that one: ioq_file_unchanged. */
-	if (is_recent(&file->version))
+	if (file->just_changed)
 		return -EAGAIN;
 	/* Behind each file's end there is one. */
 	if ((uint64_t)from >= size)
@@ -138,6 +137,7 @@ int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64
 	}
 	/* First: a change from here on is noticed. */
 	file->version = version_of(file->fd);
+	file->just_changed = is_recent(&file->version);
 	rc = ioq_file_check(file->fd, path, ret_size, e);
 	if (rc < 0) {
 		(void)close(file->fd);

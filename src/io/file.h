@@ -24,6 +24,7 @@ struct ioq_version {
 struct io_file {
 	int fd;
 	struct ioq_version version; /* when it was opened */
+	bool just_changed; /* then; a later change could not be told from that: no holes */
 	int direct_fd;         /* the same file by O_DIRECT; -1: not to be had, or not wanted */
 	uint32_t direct_align; /* of offset, length and address for it; 0: there is none */
 	bool uncached;         /* what goes through fd is dropped from the page cache afterwards */
