@@ -14,6 +14,49 @@
 #define NAME "store.test"
 #define OTHER_ADDR "127.0.0.2"
 
+/* Which servers a test is for, and what it does with each, started with the image. */
+struct of_each {
+	bool (*takes)(const struct server *server);
+	void (*run)(struct site *w);
+};
+
+static bool any(const struct server *server)
+{
+	return server != NULL;
+}
+
+static bool is_plain(const struct server *server)
+{
+	return server->is_plain;
+}
+
+static bool is_tls(const struct server *server)
+{
+	return server->is_tls;
+}
+
+static bool is_named(const struct server *server)
+{
+	return server->by_tcp && !server->is_tls;
+}
+
+static void on_each(void **state)
+{
+	const struct of_each *each = *state;
+	struct site w;
+
+	for (unsigned i = 0; i < servers_count; i++) {
+		if (!each->takes(&servers[i]) || !site_start(&w, &servers[i], APF_FAULTS_USER))
+			continue;
+		each->run(&w);
+		site_close(&w);
+	}
+}
+
+#define ON_EACH(takes_, run_) \
+	{.name = #run_, .test_func = on_each, \
+	 .initial_state = &(struct of_each){.takes = (takes_), .run = (run_)}}
+
 static void every_byte_is_right(void **state)
 {
 	static const enum apf_faults ways[] = {APF_FAULTS_USER, APF_FAULTS_BLOCK,
@@ -53,121 +96,85 @@ static void shapes_and_wrappers(void **state)
 		}
 }
 
-static void compressed(void **state)
+static void compressed(struct site *w)
 {
-	struct site w;
-
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		/* nbdkit has looked at the file's size. */
-		svc_kill(&w.s);
-		site_pack(&w);
-		w.server->start(&w);
-		net_run(w.f, site_uri(&w, "zst+", ""), 4096);
-		site_close(&w);
-	}
+	/* nbdkit has looked at the file's size. */
+	svc_kill(&w->s);
+	site_pack(w);
+	w->server->start(w);
+	net_run(w->f, site_uri(w, "zst+", ""), 4096);
 }
 
-static void an_idle_source_wakes_nobody(void **state)
+static void an_idle_source_wakes_nobody(struct site *w)
 {
 	static struct hub h;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!servers[i].is_plain || !site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		hub_open(&h, site_uri(&w, "", ""));
-		for (unsigned k = 0; k < 40; k++)
-			(void)hub_read(&h, 2 * k * PAGE_BYTES, PAGE_BYTES, false);
-		hub_wait(&h, 40);
-		hub_check(&h, w.image);
-		hub_is_idle();
-		hub_close(&h);
-		site_close(&w);
-	}
+	hub_open(&h, site_uri(w, "", ""));
+	for (unsigned k = 0; k < 40; k++)
+		(void)hub_read(&h, 2 * k * PAGE_BYTES, PAGE_BYTES, false);
+	hub_wait(&h, 40);
+	hub_check(&h, w->image);
+	hub_is_idle();
+	hub_close(&h);
 }
 
 /* ---- trouble ---- */
 
 /* Gone in the middle; the VM is paused, and goes on by itself when the server is back. */
-static void gone_and_back(void **state)
+static void gone_and_back(struct site *w)
 {
 	struct net_vm v;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		net_vm_open(&v);
-		v.v.config.source_timeout_ms = 200;
-		net_vm_start(&v, site_uri(&w, "", ""));
-		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
-		svc_kill(&w.s);
-		net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
-		net_wait_paused(&v);
-		assert_non_null(strstr(v.paused, "has not answered for 200 ms"));
-		w.server->start(&w);
-		net_read_end(&v, w.image);
-		net_vm_close(&v);
-		site_close(&w);
-	}
+	net_vm_open(&v);
+	v.v.config.source_timeout_ms = 200;
+	net_vm_start(&v, site_uri(w, "", ""));
+	net_read(&v, 0, 16 * PAGE_BYTES, w->image);
+	svc_kill(&w->s);
+	net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
+	net_wait_paused(&v);
+	assert_non_null(strstr(v.paused, "has not answered for 200 ms"));
+	w->server->start(w);
+	net_read_end(&v, w->image);
+	net_vm_close(&v);
 }
 
 /* It stops answering: asked again on another connection, when it goes on. */
-static void hangs_and_goes_on(void **state)
+static void hangs_and_goes_on(struct site *w)
 {
 	struct net_vm v;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		net_vm_open(&v);
-		v.v.config.source_timeout_ms = 500;
-		net_vm_start(&v, site_uri(&w, "", "net-stall-ms=100&net-connect-ms=2000"));
-		net_read(&v, 0, PAGE_BYTES, w.image);
-		svc_stand_still(&w.s);
-		net_read_begin(&v, 64 * PAGE_BYTES, 32 * PAGE_BYTES);
-		net_wait_paused(&v);
-		svc_go_on(&w.s);
-		net_read_end(&v, w.image);
-		net_vm_close(&v);
-		site_close(&w);
-	}
+	net_vm_open(&v);
+	v.v.config.source_timeout_ms = 500;
+	net_vm_start(&v, site_uri(w, "", "net-stall-ms=100&net-connect-ms=2000"));
+	net_read(&v, 0, PAGE_BYTES, w->image);
+	svc_stand_still(&w->s);
+	net_read_begin(&v, 64 * PAGE_BYTES, 32 * PAGE_BYTES);
+	net_wait_paused(&v);
+	svc_go_on(&w->s);
+	net_read_end(&v, w->image);
+	net_vm_close(&v);
 }
 
 /* Nobody waits for a server that does not answer. */
-static void closing_while_it_hangs(void **state)
+static void closing_while_it_hangs(struct site *w)
 {
 	struct apf_counters c = {0};
 	struct net_vm v;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		net_vm_open(&v);
-		net_vm_start(&v, site_uri(&w, "", "net-stall-ms=600000"));
-		net_read(&v, 0, PAGE_BYTES, w.image);
-		svc_stand_still(&w.s);
-		net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
-		do {
-			net_moment();
-			apf_counters_get(v.v.apf, &c, sizeof(c));
-		} while (c.reads_in_flight == 0);
-		apf_stop(v.v.apf);
-		assert_int_equal(pthread_join(v.thread, NULL), 0);
-		assert_int_equal(v.rc, -EINTR);
-		free(v.got);
-		net_vm_close(&v);
-		site_close(&w);
-	}
+	net_vm_open(&v);
+	net_vm_start(&v, site_uri(w, "", "net-stall-ms=600000"));
+	net_read(&v, 0, PAGE_BYTES, w->image);
+	svc_stand_still(&w->s);
+	net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+	do {
+		net_moment();
+		apf_counters_get(v.v.apf, &c, sizeof(c));
+	} while (c.reads_in_flight == 0);
+	apf_stop(v.v.apf);
+	assert_int_equal(pthread_join(v.thread, NULL), 0);
+	assert_int_equal(v.rc, -EINTR);
+	free(v.got);
+	net_vm_close(&v);
 }
 
 /* ---- names ---- */
@@ -212,70 +219,53 @@ static int listen_at(const char *addr, int port)
  * The server's name vanishes, and with it the server; somebody else has its address by then. It
  * comes back, with its name, at another one.
  */
-static void a_name_that_vanishes(void **state)
+static void a_name_that_vanishes(struct site *w)
 {
 	static const char none[] = SITE_ADDR " " SITE_HOST "\n";
 	static const char before[] = SITE_ADDR " " SITE_HOST " " NAME "\n";
 	static const char after[] = SITE_ADDR " " SITE_HOST "\n" OTHER_ADDR " " NAME "\n";
 	struct net_vm v;
-	struct site w;
 	int fd;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!servers[i].by_tcp || servers[i].is_tls ||
-		    !site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		if (!own_names(&w, before)) {
-			site_close(&w);
-			continue;
-		}
-		net_vm_open(&v);
-		v.v.config.source_timeout_ms = 200;
-		net_vm_start(&v, site_uri_at(&w, "", NAME, "", &w.s));
-		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
-		svc_write(&w.s, "hosts", none, sizeof(none) - 1);
-		svc_kill(&w.s);
-		fd = listen_at(SITE_ADDR, w.s.port);
-		net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
-		net_wait_paused(&v);
-		w.addr = OTHER_ADDR;
-		w.server->start(&w);
-		svc_write(&w.s, "hosts", after, sizeof(after) - 1);
-		net_read_end(&v, w.image);
-		/* Whoever has the old address was not asked. */
-		assert_int_equal(accept(fd, NULL, NULL), -1);
-		net_vm_close(&v);
-		close(fd);
-		give_names_back();
-		site_close(&w);
-	}
+	if (!own_names(w, before))
+		return;
+	net_vm_open(&v);
+	v.v.config.source_timeout_ms = 200;
+	net_vm_start(&v, site_uri_at(w, "", NAME, "", &w->s));
+	net_read(&v, 0, 16 * PAGE_BYTES, w->image);
+	svc_write(&w->s, "hosts", none, sizeof(none) - 1);
+	svc_kill(&w->s);
+	fd = listen_at(SITE_ADDR, w->s.port);
+	net_read_begin(&v, 64 * PAGE_BYTES, 64 * PAGE_BYTES);
+	net_wait_paused(&v);
+	w->addr = OTHER_ADDR;
+	w->server->start(w);
+	svc_write(&w->s, "hosts", after, sizeof(after) - 1);
+	net_read_end(&v, w->image);
+	/* Whoever has the old address was not asked. */
+	assert_int_equal(accept(fd, NULL, NULL), -1);
+	net_vm_close(&v);
+	close(fd);
+	give_names_back();
 }
 
 /* ---- certificates ---- */
 
 /* For another name; of another authority; of none that is known; expired. */
-static void certificates_that_are_wrong(void **state)
+static void certificates_that_are_wrong(struct site *w)
 {
 	struct svc other;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		net_refused(site_uri_at(&w, "", SITE_ADDR, "", &w.s), -EIO, w.server->of_another);
-		svc_open(&other);
-		svc_certificates(&other, SITE_HOST, 2);
-		net_refused(site_uri_at(&w, "", SITE_HOST, "", &other), -EIO, "certificate");
-		svc_close(&other);
-		svc_kill(&w.s);
-		svc_certificates(&w.s, SITE_HOST, -1);
-		w.server->start(&w);
-		net_refused(site_uri(&w, "", ""), -EIO,
-			    w.server->is_http ? "certificate has expired" : "certificate");
-		site_close(&w);
-	}
+	net_refused(site_uri_at(w, "", SITE_ADDR, "", &w->s), -EIO, w->server->of_another);
+	svc_open(&other);
+	svc_certificates(&other, SITE_HOST, 2);
+	net_refused(site_uri_at(w, "", SITE_HOST, "", &other), -EIO, "certificate");
+	svc_close(&other);
+	svc_kill(&w->s);
+	svc_certificates(&w->s, SITE_HOST, -1);
+	w->server->start(w);
+	net_refused(site_uri(w, "", ""), -EIO,
+		    w->server->is_http ? "certificate has expired" : "certificate");
 }
 
 /* The site's certificates aside, or back. */
@@ -296,36 +286,29 @@ static void move_certificates(const struct site *w, bool back)
  * The server comes back with a certificate that has expired, and later with its good one. By NBD it
  * is waited for as one that is gone.
  */
-static void a_certificate_that_expires(void **state)
+static void a_certificate_that_expires(struct site *w)
 {
 	struct net_vm v;
-	struct site w;
 
-	(void)state;
-	for (unsigned i = 0; i < servers_count; i++) {
-		if (!servers[i].is_tls || !site_start(&w, &servers[i], APF_FAULTS_USER))
-			continue;
-		net_vm_open(&v);
-		v.v.config.retries_max = 0;
-		v.v.config.source_timeout_ms = w.server->is_http ? 0 : 500;
-		net_vm_start(&v, site_uri(&w, "", ""));
-		net_read(&v, 0, 16 * PAGE_BYTES, w.image);
-		svc_kill(&w.s);
-		move_certificates(&w, false);
-		svc_certificates(&w.s, SITE_HOST, -1);
-		w.server->start(&w);
-		net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
-		net_wait_paused(&v);
-		assert_non_null(strstr(v.paused, w.server->is_http ? "certificate"
-								   : "has not answered"));
-		svc_kill(&w.s);
-		move_certificates(&w, true);
-		w.server->start(&w);
-		apf_resume(v.v.apf);
-		net_read_end(&v, w.image);
-		net_vm_close(&v);
-		site_close(&w);
-	}
+	net_vm_open(&v);
+	v.v.config.retries_max = 0;
+	v.v.config.source_timeout_ms = w->server->is_http ? 0 : 500;
+	net_vm_start(&v, site_uri(w, "", ""));
+	net_read(&v, 0, 16 * PAGE_BYTES, w->image);
+	svc_kill(&w->s);
+	move_certificates(w, false);
+	svc_certificates(&w->s, SITE_HOST, -1);
+	w->server->start(w);
+	net_read_begin(&v, 64 * PAGE_BYTES, PAGE_BYTES);
+	net_wait_paused(&v);
+	assert_non_null(strstr(v.paused, w->server->is_http ? "certificate"
+							   : "has not answered"));
+	svc_kill(&w->s);
+	move_certificates(w, true);
+	w->server->start(w);
+	apf_resume(v.v.apf);
+	net_read_end(&v, w->image);
+	net_vm_close(&v);
 }
 
 int main(void)
@@ -333,14 +316,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_byte_is_right),
 		cmocka_unit_test(shapes_and_wrappers),
-		cmocka_unit_test(compressed),
-		cmocka_unit_test(an_idle_source_wakes_nobody),
-		cmocka_unit_test(gone_and_back),
-		cmocka_unit_test(hangs_and_goes_on),
-		cmocka_unit_test(closing_while_it_hangs),
-		cmocka_unit_test(a_name_that_vanishes),
-		cmocka_unit_test(certificates_that_are_wrong),
-		cmocka_unit_test(a_certificate_that_expires),
+		ON_EACH(any, compressed),
+		ON_EACH(is_plain, an_idle_source_wakes_nobody),
+		ON_EACH(any, gone_and_back),
+		ON_EACH(any, hangs_and_goes_on),
+		ON_EACH(any, closing_while_it_hangs),
+		ON_EACH(is_named, a_name_that_vanishes),
+		ON_EACH(is_tls, certificates_that_are_wrong),
+		ON_EACH(is_tls, a_certificate_that_expires),
 	};
 
 	fix_need_kvm();
