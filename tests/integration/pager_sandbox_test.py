@@ -31,8 +31,11 @@ def tasks(pid):
     """{name of a thread: [its status]}, without those of the kernel's own."""
     found = {}
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        name = (task / "comm").read_text(encoding="ascii").strip()
-        lines = (task / "status").read_text(encoding="ascii").splitlines()
+        try:
+            name = (task / "comm").read_text(encoding="ascii").strip()
+            lines = (task / "status").read_text(encoding="ascii").splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
         if not name.startswith("iou-"):
             found.setdefault(name, []).append(
                 {key: value.split() for key, _, value in (line.partition(":") for line in lines)})
@@ -51,6 +54,13 @@ class SandboxCase(PagerCase):
     def refuses(self, name, source, why):
         self.assertRegex(self.ask(self.rule(name, source)), f"^error {why}$")
 
+    def seen(self, process):
+        """Each thread's, after it has begun: those that wait for work have bound themselves."""
+        until("all are bound", lambda: all(
+            status["Seccomp"] == ["2"] for list_ in tasks(process.pid).values()
+            for status in list_))
+        return tasks(process.pid)
+
     def folder_of(self, name, mode=0o700):
         folder = self.folder / name
         folder.mkdir()
@@ -60,13 +70,6 @@ class SandboxCase(PagerCase):
 
 @NEEDS_ROOT
 class Threads(SandboxCase):
-    def seen(self, process):
-        """Each thread's, after it has begun: those that wait for work have bound themselves."""
-        until("all are bound", lambda: all(
-            status["Seccomp"] == ["2"] for list_ in tasks(process.pid).values()
-            for status in list_))
-        return tasks(process.pid)
-
     def test_what_each_has_left(self):
         _, uri = self.serve_image()
         p = self.pager(uri, "--sandbox", "strict")
@@ -310,7 +313,7 @@ class Users(SandboxCase):
         out = self.folder / "json"
         p = self.pager(None, "--user", "nobody", "--allow", his, "--allow", f"socket:{his}",
                        "--json", out)
-        for list_ in tasks(p.process.pid).values():
+        for list_ in self.seen(p.process).values():
             for status in list_:
                 self.assertEqual(status["Uid"], [str(NOBODY)] * 4)
                 self.assertEqual((status["Groups"], int(status["CapPrm"][0], 16)), ([], 0))

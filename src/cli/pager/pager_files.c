@@ -156,9 +156,13 @@ static int refuse(const char *what, const char *path, const char *word, struct e
 		       "started with; start it with --allow %s", what, path, word);
 }
 
+struct checked {
+	const struct pager_files *by;
+};
+
 static int check(void *ctx, enum src_use use, const char *path, struct err *e)
 {
-	const struct pager_files *f = ctx;
+	const struct pager_files *f = ((const struct checked *)ctx)->by;
 	char real[PATH_MAX];
 
 	if (use == SRC_USES_NETWORK)
@@ -184,7 +188,8 @@ static int check(void *ctx, enum src_use use, const char *path, struct err *e)
 int pager_files_check(const struct pager_files *f, const char *socket, const char *uri,
 		      struct err *e)
 {
-	int rc = src_uses(uri, check, (void *)f, e);
+	struct checked c = {f};
+	int rc = src_uses(uri, check, &c, e);
 	char *folder = rc < 0 ? NULL : folder_of(socket);
 
 	if (folder && !has(f, PAGER_SOCKETS, folder))
