@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a touch of an absent page to the page: which pages are read together, placing them in the
- * VM's memory, and what is done when either does not work. See internal.h for what it owns.
+ * From a touch of an absent page to the page: reading it, placing it in the VM's memory, and what
+ * is done when either does not work. See internal.h for what it owns.
  *
  * A page's life is two bits. Neither: it is the source's. flying: a fetch has it. spent: it was
  * placed, or the VM has given it back; what was read for it is not placed any more. A touch of a
@@ -24,11 +24,8 @@
 /* A source that fails is asked again: 100 ms, 200 ms, … 6.4 s. */
 #define FAILED_FIRST_NS (100 * NS_PER_MS)
 #define FAILED_DOUBLINGS_MAX 6u
-/* A source that takes longer is read far ahead. */
-#define FAR_NS NS_PER_MS
-#define READ_AHEAD_NEAR 32u
-/* Small fetches that reading ahead leaves for demand. */
-#define DEMAND_RESERVE (PGR_SMALL_COUNT / 4)
+/* Fetches of a kind that reading ahead leaves for demand. */
+#define DEMAND_RESERVE(count) ((count) / 4)
 
 static const struct handshake_region *region_of(const struct pgr_fetch *f)
 {
@@ -49,9 +46,10 @@ static struct pgr_fetch *fetch_take(struct pgr_vm *vm, bool large, bool demand)
 	uint32_t *count = large ? &p->free_large_count : &p->free_small_count;
 	struct pgr_fetch *f = *list;
 
-	if (!f || vm->fetches >= PGR_FETCHES / PGR_VM_SHARE)
+	if (!f || vm->fetches >= PGR_FETCHES / PGR_VM_SHARE ||
+	    (large && vm->large >= PGR_LARGE_COUNT / PGR_VM_SHARE))
 		return NULL;
-	if (!demand && *count <= (large ? PGR_LARGE_COUNT / 4 : DEMAND_RESERVE))
+	if (!demand && *count <= DEMAND_RESERVE(large ? PGR_LARGE_COUNT : PGR_SMALL_COUNT))
 		return NULL;
 	*list = f->next;
 	(*count)--;
@@ -62,6 +60,7 @@ static struct pgr_fetch *fetch_take(struct pgr_vm *vm, bool large, bool demand)
 	f->skipped = false;
 	f->demand = demand;
 	vm->fetches++;
+	vm->large += large;
 	return f;
 }
 
@@ -71,6 +70,7 @@ static void fetch_release(struct pgr_fetch *f)
 	struct pgr_fetch **list = f->large ? &p->free_large : &p->free_small;
 
 	f->vm->fetches--;
+	f->vm->large -= f->large;
 	f->image->users--;
 	f->state = PGR_FREE;
 	f->vm = NULL;
@@ -88,8 +88,8 @@ static void read_now(struct pgr_fetch *f)
 	f->begun_ns = p->now_ns;
 	f->read.offset = r->offset + (uint64_t)f->page * r->page_bytes;
 	f->read.len = f->count * r->page_bytes;
-	f->read.urgent = f->demand;
-	f->read.late = f->image->latency_ns > FAR_NS;
+	f->read.rank = f->demand ? SRC_DEMAND : SRC_AHEAD;
+	f->read.late = grace_expects_late(&f->image->grace);
 	p->status.counters.reads++;
 	p->status.counters.reads_in_flight++;
 	if (!f->demand)
@@ -98,9 +98,8 @@ static void read_now(struct pgr_fetch *f)
 	f->image->src->ops->read(f->image->src, &f->read);
 }
 
-/* Pages from..from+count-1, which are the source's. False: there is no place for now. */
-static bool fetch_begin(struct pgr_vm *vm, uint32_t region, uint32_t from, uint32_t count,
-			bool demand)
+bool pgr_fetch_begin(struct pgr_vm *vm, uint32_t region, uint32_t from, uint32_t count,
+		     bool demand)
 {
 	uint64_t bytes = (uint64_t)count * vm->h.regions[region].page_bytes;
 	struct pgr_fetch *f = fetch_take(vm, bytes > PGR_SMALL_BYTES, demand);
@@ -184,72 +183,6 @@ static bool place_zeroes(struct pgr_vm *vm, struct pgr_waiting *w)
 	return false;
 }
 
-struct run {
-	uint32_t from, to; /* pages, `to` included */
-	bool any;
-};
-
-static bool run_send(struct pgr_vm *vm, uint32_t region, struct run *run)
-{
-	bool sent = !run->any ||
-		    fetch_begin(vm, region, run->from, run->to - run->from + 1, false);
-
-	run->any = false;
-	return sent;
-}
-
-static bool run_takes(struct run *run, uint32_t page, uint32_t max)
-{
-	if (!run->any || run->to - run->from + 1 >= max)
-		return false;
-	if (page == run->to + 1)
-		run->to = page;
-	else if (run->from > 0 && page == run->from - 1)
-		run->from = page;
-	else
-		return false;
-	return true;
-}
-
-/* Steps of the stream that nobody has asked for yet, neighbours in one read. */
-static void read_ahead(struct pgr_vm *vm, const struct pgr_waiting *w, struct stream *s)
-{
-	const struct handshake_region *r = &vm->h.regions[w->region];
-	uint32_t first = vm->first[w->region], pages = (uint32_t)(r->bytes / r->page_bytes);
-	bool far = vm->image->latency_ns > FAR_NS;
-	uint32_t max = (far ? PGR_LARGE_BYTES : PGR_SMALL_BYTES) / r->page_bytes;
-	struct run run = {.any = false};
-
-	for (; s->asked < s->window; s->asked++) {
-		int64_t at = (int64_t)s->last + (int64_t)s->stride * (s->asked + 1) - first;
-		uint32_t page = (uint32_t)at;
-
-		if (at < 0 || at >= pages)
-			break;
-		if (pgr_bit(vm->spent, first + page) || pgr_bit(vm->flying, first + page))
-			continue;
-		if (run_takes(&run, page, max))
-			continue;
-		if (!run_send(vm, w->region, &run))
-			return;
-		run = (struct run){.from = page, .to = page, .any = true};
-	}
-	(void)run_send(vm, w->region, &run);
-}
-
-static void note_touch(struct pgr_vm *vm, const struct pgr_waiting *w)
-{
-	uint32_t max = vm->pager->cfg.read_ahead;
-	struct stream *s;
-
-	if (vm->image->latency_ns <= FAR_NS)
-		max = (uint32_t)min_u64(max, READ_AHEAD_NEAR);
-	max /= (uint32_t)(vm->h.regions[w->region].page_bytes / PAGE_BYTES);
-	s = stream_touch(&vm->streams, vm->first[w->region] + w->page, max);
-	if (s)
-		read_ahead(vm, w, s);
-}
-
 bool pgr_answer(struct pgr_vm *vm, struct pgr_waiting *w)
 {
 	uint32_t bit = vm->first[w->region] + w->page;
@@ -260,11 +193,11 @@ bool pgr_answer(struct pgr_vm *vm, struct pgr_waiting *w)
 		return place_zeroes(vm, w);
 	if (pgr_bit(vm->flying, bit))
 		vm->pager->status.counters.joined++;
-	else if (!fetch_begin(vm, w->region, w->page, 1, true))
+	else if (!pgr_fetch_begin(vm, w->region, w->page, 1, true))
 		return false;
 	/* What the page cache has was placed meanwhile, and that may have shown that it is gone. */
 	if (!vm->dead)
-		note_touch(vm, w);
+		pgr_ahead_note(vm, w);
 	return true;
 }
 
@@ -422,6 +355,17 @@ static void failed(struct pgr_fetch *f, const struct err *why)
 	arm(vm, f->due_ns);
 }
 
+/* A few pages take what one takes: they would tell of a slow way, not of slow bytes. */
+static void took(struct pgr_fetch *f, uint64_t ns)
+{
+	bool several = f->count > 1;
+
+	if (!several)
+		grace_sample(&f->image->grace, ns);
+	if (!several || f->read.len >= PGR_SMALL_BYTES)
+		pace_sample(&f->image->pace, f->read.len, several, ns);
+}
+
 void pgr_fetch_read_done(struct src_read *rd, const struct err *why)
 {
 	struct pgr_fetch *f = CONTAINER_OF(rd, struct pgr_fetch, read);
@@ -446,7 +390,7 @@ void pgr_fetch_read_done(struct src_read *rd, const struct err *why)
 	p->status.counters.source_read_ns += ns;
 	p->status.counters.source_read_max_ns =
 		max_u64(p->status.counters.source_read_max_ns, ns);
-	f->image->latency_ns += ns / 8 - f->image->latency_ns / 8;
+	took(f, ns);
 	place(f);
 }
 

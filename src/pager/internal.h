@@ -10,6 +10,8 @@
 
 #include "base/hist.h"
 #include "base/timer.h"
+#include "host/grace.h"
+#include "host/pace.h"
 #include "host/stream.h"
 #include "net/load.h"
 #include "pager/handshake.h"
@@ -53,8 +55,10 @@ struct pgr_watch {
  */
 struct pgr_image {
 	struct src *src;
-	uint32_t users;      /* VMs, fetches and the listener */
-	uint64_t latency_ns; /* of its reads, smoothed */
+	uint32_t users; /* VMs, fetches and the listener */
+	/* What is known of its reads: how to read more than a page; is a try worth it? */
+	struct pace pace;
+	struct grace grace;
 	struct pgr_image *next;
 };
 
@@ -104,6 +108,12 @@ struct pgr_waiting {
 	uint64_t due_ns; /* not to be answered before */
 };
 
+/* A stream that is to be read ahead. */
+struct pgr_due {
+	struct stream *stream;
+	uint32_t region;
+};
+
 struct pgr_vm {
 	struct pgr_watch connection, uffd, process;
 	struct pgr *pager;
@@ -120,11 +130,13 @@ struct pgr_vm {
 	uint64_t *spent, *flying;
 	size_t map_bytes; /* of both */
 	struct streams streams;
+	struct pgr_due due[STREAMS_MAX];
+	uint32_t due_count;
 	struct pgr_waiting waiting[PGR_WAITING_MAX];
 	uint32_t waiting_count;
 	bool overflow; /* touches were read and forgotten: all are woken when there is room */
 	bool dead;
-	uint32_t fetches;
+	uint32_t fetches, large; /* large: of them, those with a large buffer */
 	struct timer retry;
 	uint32_t fruitless; /* touches in a row of what is there already */
 	uint32_t again; /* times in a row that the VM was taking memory away */
@@ -201,8 +213,19 @@ bool pgr_answer(struct pgr_vm *vm, struct pgr_waiting *w);
 void pgr_fetch_cancel_all(struct pgr_vm *vm);
 /* What is due to be tried again. */
 void pgr_fetch_retry(struct pgr_vm *vm);
+/*
+ * Pages from..from+count-1 of a region, which are the source's. False: there is no place for now.
+ */
+bool pgr_fetch_begin(struct pgr_vm *vm, uint32_t region, uint32_t from, uint32_t count,
+		     bool demand);
 /* A fetch's read has ended. */
 void pgr_fetch_read_done(struct src_read *rd, const struct err *why);
+
+/* ---- ahead.c ---- */
+/* The page had to be waited for: its stream may be due. */
+void pgr_ahead_note(struct pgr_vm *vm, const struct pgr_waiting *w);
+/* Streams that are due are read ahead. Nobody waits for a fetch. */
+void pgr_ahead_go(struct pgr_vm *vm);
 
 static inline bool pgr_bit(const uint64_t *map, uint32_t i)
 {

@@ -219,6 +219,22 @@ static bool anybody_waits(const struct pgr *p)
 	return false;
 }
 
+/* Once all who wait have their reads. True: some were begun. */
+static bool go_ahead(struct pgr *p)
+{
+	bool any = false;
+
+	if (anybody_waits(p))
+		return false;
+	for (struct pgr_vm *vm = p->vms; vm; vm = vm->next) {
+		any |= vm->due_count > 0;
+		pgr_ahead_go(vm);
+	}
+	if (any)
+		settle(p);
+	return any;
+}
+
 /* Until nothing more is to be done at once. Returns until when it may sleep. */
 static uint64_t step(struct pgr *p)
 {
@@ -236,6 +252,7 @@ static uint64_t step(struct pgr *p)
 			share_out(p);
 			settle(p);
 		}
+		more = go_ahead(p) || more;
 		bury(p);
 	}
 	return more ? 0 : timers_next_ns(&p->timers);
@@ -305,6 +322,7 @@ static int open_image(struct pgr *p, const char *uri, struct pgr_image **ret, st
 		free(i);
 		return rc;
 	}
+	grace_init(&i->grace);
 	i->next = p->images;
 	p->images = i;
 	*ret = i;

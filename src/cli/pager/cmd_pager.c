@@ -24,7 +24,7 @@
 #include "vmm/control/control_socket.h"
 #include "vmm/disk/file_use.h"
 
-#define READ_AHEAD_PAGES 512u
+#define READ_AHEAD_PAGES 4096u
 
 struct pager {
 	struct pager_opts o;
@@ -56,8 +56,8 @@ static const struct opt rows[] = {
 		 "come later; for you alone."},
 	{OPT_U32(struct pager_opts, read_ahead), .name = "read-ahead", .arg = "PAGES",
 	 .max = READ_AHEAD_PAGES,
-	 .help = "Read so many pages ahead of even streams at most, 32 of a fast source; 0: none; "
-		 "default 512."},
+	 .help = "Read so many pages ahead of even streams at most; fewer of a source that is "
+		 "near; 0: none; default 4096."},
 	{OPT_U32(struct pager_opts, handshake_s), .name = "handshake-timeout", .arg = "SECONDS",
 	 .min = 1, .max = 3600,
 	 .help = "Hang up on a VMM that has not said what it has to; default 10."},
