@@ -5,10 +5,7 @@ nbdkit with a delay, which logs each request.
 
 usage: pager_pace_test.py PATH_OF_ASYNCPF PATH_OF_STANDIN_VMM
 """
-import re
-import shutil
 import signal
-import subprocess
 import sys
 import unittest
 
@@ -21,27 +18,13 @@ DEPTH = 4
 class PaceTest(PagerCase):
     def setUp(self):
         super().setUp()
-        if not shutil.which("nbdkit"):
-            self.skipTest("no nbdkit")
         make_image(self.image, PAGES, 1)
 
     def serve(self, delay_ms, more=""):
         """The pager's source is the image, so far away."""
-        path = self.folder / "nbd.sock"
-        self.server = subprocess.Popen(
-            ["nbdkit", "-f", "-r", "-U", path, "--filter=log", "--filter=delay", "file",
-             self.image, f"rdelay={delay_ms}ms", f"logfile={self.folder}/log"])
-        self.addCleanup(self.server.wait)
-        self.addCleanup(self.server.kill)
-        until("a server", path.exists)
-        p = self.pager(f"nbd+unix:///?socket={path}&net-connections=1{more}")
+        self.server, uri = self.serve_image(delay_ms)
+        p = self.pager(f"{uri}&net-connections=1{more}")
         self.need_network(p.process.poll(), p.log)
-
-    def events(self):
-        """Of each line about a read: (id, bytes); bytes is None for an answer."""
-        text = (self.folder / "log").read_text(encoding="ascii")
-        found = re.findall(r"Read id=(\d+) (?:offset=\S+ count=(0x[0-9a-f]+)|return=0)", text)
-        return [(int(number), int(count, 16) if count else None) for number, count in found]
 
     def test_requests_are_as_large_as_the_way_is_long(self):
         self.serve(100)
@@ -55,7 +38,7 @@ class PaceTest(PagerCase):
         self.serve(2, f"&net-depth={DEPTH}")
         self.check("order=even", "threads=1")
         flying, most = {}, 0
-        for number, count in self.events():
+        for number, count in self.served_reads():
             if count is None:
                 flying.pop(number)
             else:
@@ -68,17 +51,17 @@ class PaceTest(PagerCase):
         # Slow enough that most of it is still to come when the server is stopped.
         self.serve(50, f"&net-depth={DEPTH}")
         stream = self.standin("order=even", "threads=1")
-        until("a stream", lambda: len(self.events()) >= 50)
+        until("a stream", lambda: len(self.served_reads()) >= 50)
         self.server.send_signal(signal.SIGSTOP)
         self.addCleanup(self.server.send_signal, signal.SIGCONT)
-        seen = len(self.events())
+        seen = len(self.served_reads())
         other = self.standin("order=random", "threads=8", "touches=1", "seed=7")
         until("touches", lambda: any(vm["pid"] == other.pid and vm["faults_total"] >= 8
                                      for vm in self.status()["served"]))
         self.server.send_signal(signal.SIGCONT)
         self.finish(other)
         self.finish(stream)
-        sizes = [count for _, count in self.events()[seen:] if count is not None]
+        sizes = [count for _, count in self.served_reads()[seen:] if count is not None]
         small = [i for i, count in enumerate(sizes) if count == PAGE][:8]
         self.assertEqual(len(small), 8, sizes)
         # What was on its way already, and what the answers to it let go before it was seen.

@@ -129,16 +129,25 @@ class PagerCase(unittest.TestCase):
                 got += piece
         return got.decode().splitlines()[-1]
 
-    def serve_image(self):
-        """The image at a Unix socket, by NBD; its URI."""
+    def serve_image(self, delay_ms=0):
+        """The image at a Unix socket, by NBD, so far away; its URI."""
         if not shutil.which("nbdkit"):
             self.skipTest("no nbdkit")
         path = self.folder / "nbd.sock"
-        server = subprocess.Popen(["nbdkit", "-f", "-r", "-U", path, "file", self.image])
+        server = subprocess.Popen(
+            ["nbdkit", "-f", "-r", "-U", path, "--filter=log", "--filter=delay", "file",
+             self.image, f"rdelay={delay_ms}ms", f"logfile={self.folder}/log"],
+            stderr=subprocess.DEVNULL)
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
         until("a server", path.exists)
         return server, f"nbd+unix:///?socket={path}"
+
+    def served_reads(self):
+        """Of each line of that server's about a read: (id, bytes); None for an answer."""
+        text = (self.folder / "log").read_text(encoding="ascii")
+        found = re.findall(r"Read id=(\d+) (?:offset=\S+ count=(0x[0-9a-f]+)|return=0)", text)
+        return [(int(number), int(count, 16) if count else None) for number, count in found]
 
     def need_network(self, code, log):
         if code is not None and any("not built" in line or "there is no" in line for line in log):
