@@ -265,6 +265,60 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn(text, done.stderr)
 
+    def serve(self, files):
+        """nbdkit, and the source's words."""
+        if not shutil.which("nbdkit") or not pathlib.Path(ASYNCPF).with_name(
+                "asyncpf-net.so").exists():
+            self.skipTest("there is no nbdkit here, or no network sources in this build")
+        socket = self.folder / "nbd"
+        socket.unlink(missing_ok=True)
+        server = subprocess.Popen(["nbdkit", "-f", "-r", "-U", str(socket), "file",
+                                   str(files / "memory")])
+        self.addCleanup(lambda: (server.kill(), server.wait()))
+        until = time.monotonic() + LIMIT_S
+        while not socket.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return server, ["--source", f"nbd+unix:///?socket={socket}"]
+
+    def test_a_server_that_goes_and_comes_back_under_the_sandbox(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        server, words = self.serve(files)
+        vm = self.spawn("restore", str(files), *words, "--quiet")
+        server.kill()
+        server.wait()
+        # What it touches next is nowhere to be had; what it has, it goes on with.
+        done = self.verb(vm, "snapshot", "--timeout", str(LIMIT_S), str(self.folder / "none"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertFalse((self.folder / "none").exists())
+        self.serve(files)
+        # The source looks for its server now and then.
+        until = time.monotonic() + LIMIT_S
+        done = self.verb(vm, "resume")
+        while done.returncode != 0 and time.monotonic() < until:
+            time.sleep(0.1)
+            done = self.verb(vm, "resume")
+        self.assertEqual(done.stderr, "")
+        self.rounds(vm, 2)
+        self.steps_of(self.snapshot(vm, "next"))
+        self.verb(vm, "stop")
+        vm.communicate(timeout=LIMIT_S)
+        self.assertEqual(vm.returncode, 5)
+
+    def test_a_paused_vm_is_saved_and_stays_paused(self):
+        vm = self.run_vm()
+        self.verb(vm, "pause")
+        files = self.snapshot(vm, "snap")
+        self.assertEqual(self.steps_of(files), self.steps_of(self.snapshot(vm, "again")))
+        self.assertEqual(self.status(vm)["state"], "paused")
+        self.verb(vm, "resume")
+        self.rounds(vm, 2)
+        self.stop(vm)
+        vm = self.restore(files)
+        self.rounds(vm, 2)
+        self.stop(vm)
+
     def test_what_cannot_be_restored_is_refused(self):
         vm = self.run_vm()
         files = self.snapshot(vm, "snap")
