@@ -34,9 +34,9 @@ define compile
 	@ninja -C $(1) $(3)
 endef
 
-.PHONY: all boot install uninstall deb deb-test demo demo-linux pictures test check asan tsan \
-	valgrind soak fuzz-smoke sim mutants model tidy bench bench-qemu kvm-unit-tests lab \
-	lab-test s3-test clean help
+.PHONY: all boot install uninstall deb deb-test demo demo-linux demo-restore pictures test check \
+	asan tsan valgrind soak fuzz-smoke sim mutants model tidy bench bench-qemu \
+	kvm-unit-tests lab lab-test s3-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -71,6 +71,12 @@ demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 	@tools/setup demo
 	$(call compile,$(BUILD),)
 	@tools/demo-linux $(BUILD) $(ARGS)
+
+demo-restore: ## a restored Redis, its memory far away, in the lab; hours, less with ARGS
+	@tools/setup restore
+	$(call compile,$(BUILD),)
+	@ninja -C $(BUILD) bench/late-relay >/dev/null
+	@tools/demo-restore $(BUILD) $(ARGS)
 
 pictures: ## those of docs/trace.md anew; ARGS=demo for those that need no lab; minutes
 	@tools/setup demo

@@ -33,8 +33,8 @@ class Setup(unittest.TestCase):
             done = self.run_with({}, *words)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertEqual(done.stderr, "asyncpf: wrong usage: tools/setup: which purpose?; "
-                                          "say demo, test, valgrind, model, fuzz, s3, qemu "
-                                          "or deb\n")
+                                          "say demo, test, valgrind, model, fuzz, s3, qemu, "
+                                          "restore or deb\n")
 
     def test_without_root_it_says_what_to_install(self):
         fail = "#!/bin/sh\nexit 1\n"

@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
 from lab_parts import LabError
 from lab_parts.fetch import fetch, only_file
-from lab_parts.guest import NGINX_CONF, web_files
+from lab_parts.guest import NGINX_CONF, service_files
 from lab_parts.initramfs import load_modules
 from lab_parts.watch import COMPLAINT
 from linux_guests import Boot, kernel_path, run_boots
@@ -343,7 +343,7 @@ def net_initrd(build, folder, kernel):
     """The initramfs of a guest that has a network card and serves the file `data`."""
     busybox = only_file("busybox/**/busybox", "busybox")
     modules = load_modules(kernel, ["virtio-mmio", "virtio-net"])
-    files = {**web_files(), "etc/nginx/nginx.conf": SLOW_CONF.encode(),
+    files = {**service_files("nginx"), "etc/nginx/nginx.conf": SLOW_CONF.encode(),
              "serve": SERVE, "leased": LEASED, "bin/busybox": busybox.read_bytes(),
              "www/data": random.Random(1).randbytes(DATA_BYTES),
              "modules/order": "\n".join(modules).encode(),
@@ -371,7 +371,7 @@ def main():
     build = pathlib.Path(sys.argv[1])
     only = sys.argv[3] if sys.argv[2:3] == ["--only"] else ""
     try:
-        fetch("6.12", web=True)
+        fetch("6.12", "nginx")
     except LabError as e:
         print(f"SKIP: there is no lab here: {e}")
         return SKIPPED

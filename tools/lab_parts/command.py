@@ -11,7 +11,8 @@ usage: tools/lab [shell]   [--cpus N] [--memory M] [--kernel V] [--file LOCAL[:N
        tools/lab fetch     only fetches what is missing
        tools/lab kernel    prints where the kernel (--kernel V) is, to boot it as a guest
        tools/lab guest FOLDER  writes a Linux to boot there: vmlinuz and initrd.img, a shell;
-                               with --web, nginx answers on its network card
+                               with --web, nginx answers on its network card, with --redis
+                               redis-server
 
 `run` gives back COMMAND's output and exit status; the lab's own failures are 125, the
 time limit is 124, wrong usage is 2. What Ctrl-C or another signal ends ends by that signal;
@@ -137,7 +138,8 @@ def parse(argv):
     parser.add_argument("--stdin", action="store_true")
     parser.add_argument("--module", action="append", default=[])
     parser.add_argument("--library", action="append", default=[])
-    parser.add_argument("--web", action="store_true")
+    parser.add_argument("--web", dest="service", action="store_const", const="nginx", default="")
+    parser.add_argument("--redis", dest="service", action="store_const", const="redis")
     parser.add_argument("--net", action="store_true")
     parser.add_argument("--forward", type=split_forward, action="append", default=[])
     parser.add_argument("--log", type=pathlib.Path, default=KERNEL_LOG)
@@ -154,8 +156,8 @@ def parse(argv):
         wrong_usage(f"{o.verb}: a command, --get, --socket, --stdin and --timeout are for run")
     if o.socket and "asyncpf" not in [name for _, name in o.file]:
         wrong_usage("--socket: asyncpf relays it; give --file asyncpf")
-    if o.web and o.verb != "guest":
-        wrong_usage(f"{o.verb}: --web is for guest")
+    if o.service and o.verb != "guest":
+        wrong_usage(f"{o.verb}: --web and --redis are for guest")
     if o.forward and not o.net:
         wrong_usage("--forward: the lab has no network; give --net")
     if o.verb == "run" and o.timeout is None:
@@ -170,7 +172,7 @@ def main():
         print(__doc__.strip())
         return 0
     try:
-        fetch(o.kernel, o.web)
+        fetch(o.kernel, o.service)
         if o.verb == "run":
             return run(o)
         if o.verb == "shell":
@@ -178,7 +180,7 @@ def main():
         if o.verb == "kernel":
             print(kernel_image(o.kernel))
         if o.verb == "guest":
-            write_guest(o.kernel, o.folder, o.web)
+            write_guest(o.kernel, o.folder, o.service)
         return 0
     except LabError as e:
         print(f"asyncpf: {e}", file=sys.stderr)

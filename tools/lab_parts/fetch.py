@@ -19,7 +19,12 @@ KERNELS = {"6.12": BACKPORTS, "6.1": "bookworm"}
 
 
 # What answers in a guest, and what that needs: nothing of the machine's goes into it.
-NGINX_PACKAGES = ["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"]
+SERVICES = {
+    "nginx": ["nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"],
+    "redis": ["redis-tools", "libatomic1", "libc6", "libcap2", "libgcc-s1", "libgcrypt20",
+              "libgpg-error0", "libjemalloc2", "liblz4-1", "liblzf1", "liblzma5", "libssl3",
+              "libstdc++6", "libsystemd0", "libzstd1"],
+}
 
 
 class Apt:
@@ -111,21 +116,21 @@ def fetch_kernel(apt, to, version):
     apt.unpack([found.group(1)], to, f"Linux {version}")
 
 
-def parts_of(kernel, web):
+def parts_of(kernel, service):
     parts = {
         "qemu": fetch_qemu,
         f"linux-{kernel}": lambda apt, to: fetch_kernel(apt, to, kernel),
         "busybox": lambda apt, to: apt.unpack(["busybox-static"], to, "busybox"),
     }
-    if web:
-        parts["nginx"] = lambda apt, to: apt.unpack(
-            [f"{name}/bookworm" for name in NGINX_PACKAGES], to, "nginx")
+    if service:
+        parts[service] = lambda apt, to: apt.unpack(
+            [f"{name}/bookworm" for name in SERVICES[service]], to, service)
     return parts
 
 
-def fetch(kernel, web=False):
+def fetch(kernel, service=""):
     """Makes everything be in cache/lab. A folder that is there is complete."""
-    parts = parts_of(kernel, web)
+    parts = parts_of(kernel, service)
     if all((CACHE / name).is_dir() for name in parts):
         return
     try:
