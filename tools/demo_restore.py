@@ -18,7 +18,7 @@ the other. Its memory's servers, where it has some, and the client run on this m
   --servers N     redis-servers of the guest; default 8
   --mib N         of data in each; default 8
   --memory MIB    of the guest; default 256
-  --seconds N     of each run, from when the guest goes on, or until it has answered, 60 s later
+  --seconds N     of each run, from when the guest goes on, or until it has answered, 120 s later
                   at most; default 40
   --slow N        that the lab's clock runs so many times slower than this machine's
                   (docs/decisions/0010); default 4. All times are by it
@@ -70,7 +70,7 @@ BIN_S = 0.5  # of the picture
 MARK = re.compile(r"^@@ (\d+) (begin|goes|status|end)(?: (.*))?$")
 BOOT_S = 240  # at most, of the guest until its servers hold their data
 EAGER_S = 120 # at most, of filling
-PATIENCE_S = 60 # at most, that a run goes on for its first answer
+PATIENCE_S = 120 # at most, that a run goes on for its first answer
 MIB = 1 << 20
 
 
