@@ -49,5 +49,6 @@ extern const struct src_scheme src_qemu_scheme;
 extern const struct src_scheme src_retry_scheme;
 extern const struct src_scheme src_cache_scheme;
 extern const struct src_scheme src_rate_scheme;
+extern const struct src_scheme src_layers_scheme;
 
 #endif

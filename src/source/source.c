@@ -29,6 +29,7 @@ static const struct src_scheme *const schemes[] = {
 	&src_retry_scheme,
 	&src_cache_scheme,
 	&src_rate_scheme,
+	&src_layers_scheme,
 };
 
 /* A checked URI. chain[i] belongs to uri.scheme[i]. */

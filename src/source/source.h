@@ -17,6 +17,7 @@
  *               all of these: net-connections=, net-depth=, net-connect-ms=, net-stall-ms=
  *   qemu:PATH   one block of guest RAM of QEMU's migration file with mapped-ram; also
  *               qemu+file:PATH; block=pc.ram, by default the largest
+ *   layers:PATH a snapshot that has only what changed, with those that it builds upon
  *   retry+      asks again; retries=, retry-ms=, retry-budget=, retry-hedge=, retry-seed=
  *   cache+      keeps what was read in a file that others share: cache-dir=, cache-size=,
  *               cache-key=, cache-manifest=, cache-memory=
@@ -127,6 +128,9 @@ int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts 
  */
 int src_qemu_open(struct src *inner, const char *name, const char *block,
 		  const struct src_env *env, struct src **ret, struct err *e);
+
+/* Memory that lies in several files, by the list of the path. */
+int src_layers_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
 
 struct src_cache_opts {
 	const char *dir;      /* the folder of the cache's file */
