@@ -8,7 +8,8 @@ _asyncpf_values()
 	demo--json | demo--trace | demo--image | run--kernel | run--initrd | run--disk | \
 		run--json | run--trace | run--swap | image--manifest | report--output | \
 		report--svg | restore--json | restore--trace | restore--swap | restore--record | \
-		restore--prefetch | pager--listen | pager--map | pager--json | pager--allow | \
+		restore--prefetch | snapshot--base | pager--listen | pager--map | pager--json | \
+		pager--allow | \
 		*--source | *--control)
 		echo @files
 		;;
@@ -60,7 +61,7 @@ _asyncpf_options()
 		--vsock --faults
 		--abi --resident-max --swap --swap-wrap --io --name --control --exit-port --user
 		--sandbox --stats --json --trace --quiet --lab --local --help --version' ;;
-	snapshot) words='--control --timeout --help --version' ;;
+	snapshot) words='--base --control --keep-running --timeout --help --version' ;;
 	status) words='--control --json --prometheus --watch --timeout --help --version' ;;
 	stop) words='--control --timeout --help --version' ;;
 	sim) words='--seed --seeds --jobs --vcpus --tasks --faults-per-task --abi

@@ -214,5 +214,7 @@ complete -c asyncpf -n $of -r -F
 
 set -l of '__fish_seen_subcommand_from snapshot'
 complete -c asyncpf -n $of -l control -r -F -d 'the VM\'s control socket'
+complete -c asyncpf -n $of -l base -r -F -d 'write what changed since'
+complete -c asyncpf -n $of -l keep-running -d 'stop the guest for a moment only'
 complete -c asyncpf -n $of -l timeout -x -d 'give up when the VM is silent'
 complete -c asyncpf -n $of -r -F

@@ -157,10 +157,12 @@ int kvmp_vm_irqchip(int vm_fd, struct err *e)
 	return 0;
 }
 
-int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e)
+int kvmp_vm_memory_log(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, bool log,
+		       struct err *e)
 {
 	struct kvm_userspace_memory_region r = {
 		.slot = slot,
+		.flags = log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
 		.guest_phys_addr = gpa.v,
 		.memory_size = bytes,
 		.userspace_addr = hva.v,
@@ -169,6 +171,20 @@ int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hv
 	if (KVMP_IOCTL(vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
 		return err_sys(e, -errno, "kvm: memory slot %u (%s at %#llx)", slot,
 			       SIZE_WORD(bytes), (unsigned long long)gpa.v);
+	return 0;
+}
+
+int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e)
+{
+	return kvmp_vm_memory_log(vm_fd, slot, gpa, bytes, hva, false, e);
+}
+
+int kvmp_vm_log_take(int vm_fd, unsigned slot, uint64_t *ret, struct err *e)
+{
+	struct kvm_dirty_log l = {.slot = slot, .dirty_bitmap = ret};
+
+	if (KVMP_IOCTL(vm_fd, KVM_GET_DIRTY_LOG, &l) < 0)
+		return err_sys(e, -errno, "kvm: the log of writes to memory slot %u", slot);
 	return 0;
 }
 

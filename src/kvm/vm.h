@@ -54,6 +54,11 @@ void kvmp_vm_close(int kvm_fd, int vm_fd);
  */
 int kvmp_vm_irqchip(int vm_fd, struct err *e);
 int kvmp_vm_memory(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, struct err *e);
+/* The same slot, or a new one, with KVM's log of writes on or off; on, it starts empty. */
+int kvmp_vm_memory_log(int vm_fd, unsigned slot, gpa_t gpa, uint64_t bytes, hva_t hva, bool log,
+		       struct err *e);
+/* Reads the log, a bit per page, and empties it. */
+int kvmp_vm_log_take(int vm_fd, unsigned slot, uint64_t *ret, struct err *e);
 /* Creates a vCPU and maps its kvm_run (unmap: kvmp_vcpu_close). */
 int kvmp_vcpu_open(int kvm_fd, int vm_fd, unsigned id, int *ret_fd, struct kvm_run **ret_run,
 		   struct err *e);

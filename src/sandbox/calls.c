@@ -167,7 +167,7 @@ const struct sandbox_call sandbox_calls[] = {
 	/* ---- devices; their interrupts come from vCPUs, the console and clients, too ---- */
 	IOCTL(KVM_IRQ_LINE, M | V | D | C | N | U, NONE),
 	CALL(fdatasync, M | D | W, L),
-	CALL(getrandom, D | M | P | R | O, NONE),
+	CALL(getrandom, D | M | C | P | R | O, NONE),
 	CALL(preadv, D, NONE),
 	CALL(pwritev, D, NONE),
 	CALL(readv, D | O, NONE),
@@ -260,6 +260,7 @@ const struct sandbox_call sandbox_calls[] = {
 	IOCTL(KVM_GET_CLOCK, C, NONE),
 	IOCTL(KVM_GET_CPUID2, C, NONE),
 	IOCTL(KVM_GET_DEBUGREGS, C, NONE),
+	IOCTL(KVM_GET_DIRTY_LOG, C, NONE),
 	IOCTL(KVM_GET_IRQCHIP, C, NONE),
 	IOCTL(KVM_GET_MSR_INDEX_LIST, C, NONE),
 	IOCTL(KVM_GET_PIT2, C, NONE),
@@ -268,6 +269,8 @@ const struct sandbox_call sandbox_calls[] = {
 	IOCTL(KVM_GET_XCRS, C, NONE),
 	IOCTL(KVM_GET_XSAVE, C, NONE),
 	IOCTL(KVM_GET_XSAVE2, C, NONE),
+	/* Its log of writes, on and off. */
+	IOCTL(KVM_SET_USER_MEMORY_REGION, C, NONE),
 
 	/* ---- the terminal ---- */
 	IOCTL(TCGETS, M | S | G, NONE),

@@ -34,10 +34,16 @@ static void look_at_machine(const struct snap_in *in)
 	struct machine_saved m;
 	struct machine_disk_saved disk;
 	struct machine_net net;
+	struct machine_snap_id id;
+	const uint64_t *pages;
 	const char *path;
 	struct err e = {0};
 
 	(void)machine_balloon_saved_get(in, &balloon, &e);
+	(void)machine_snap_id_get(in, &id, &e);
+	if (machine_snap_pages_get(in, CHUNK_BYTES, &pages, &e) == 0)
+		must((const unsigned char *)(pages + CHUNK_BYTES / PAGE_BYTES / 64) <=
+		     in->bytes + in->len);
 	if (machine_saved_get(in, &m, &e) == 0)
 		must(m.cpus > 0 && m.cpus <= MACHINE_CPUS_MAX && m.nets <= MACHINE_NETS_MAX);
 	for (unsigned i = 0; i < 2; i++) {

@@ -193,7 +193,8 @@ class Watched(RunTest):
         end = json.loads(report.read_bytes())
         # What it is doing, and how, is over.
         devices = {"has_balloon", "has_vsock", *end["balloon"], *end["vsock"]}
-        missing = set(s) - set(end) - set(end["stats"]) - devices
+        snapshot = {key for key in s if key.startswith("snapshot_")}
+        missing = set(s) - set(end) - set(end["stats"]) - devices - snapshot
         self.assertEqual(missing, {"state", "why", "note", "protocol", "served"})
         for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
             self.assertEqual(end[key], s[key], key)

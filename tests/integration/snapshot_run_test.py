@@ -34,6 +34,7 @@ STEPS = 2000      # of a round; after each it prints R
 SEED, FACTOR, SUM = 0x2545f491, 1664525, 1013904223
 GENERATIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 10
 KILLS = 4
+RUNNING = "--keep-running"
 CODE = (b"\xb8" + struct.pack("<I", SEED) +   # again: mov SEED, %eax
         b"\xb9" + struct.pack("<I", STEPS) +  #        mov STEPS, %ecx
         b"\x69\xc0" + struct.pack("<I", FACTOR) +  # 1: imul FACTOR, %eax
@@ -70,6 +71,30 @@ def state(files):
     return ret
 
 
+def memory_of(files, first, count):
+    """Pages of its memory, by whichever file of whichever snapshot has each."""
+    layers = [(files / "memory", None)]
+    if (files / "layers").exists():
+        data = (files / "layers").read_bytes()
+        magic, form, _, memory, many = struct.unpack_from("<8sIIQQ", data)
+        assert (magic, form) == (b"APFLAYER", 1)
+        maps = 32 + many * 4128
+        layers = []
+        for n in range(many):
+            path = data[32 + n * 4128 + 16:32 + (n + 1) * 4128].split(b"\0")[0].decode()
+            at = maps + n * (memory // PAGE // 8)
+            layers.append((files / path, data[at:at + memory // PAGE // 8]
+                           if n < many - 1 else None))
+    ret = []
+    with contextlib.ExitStack() as stack:
+        opened = [(stack.enter_context(open(path, "rb")), pages) for path, pages in layers]
+        for page in range(first, first + count):
+            file = next(f for f, pages in opened
+                        if pages is None or pages[page // 8] >> page % 8 & 1)
+            ret.append(os.pread(file.fileno(), PAGE, page * PAGE))
+    return b"".join(ret)
+
+
 class SnapshotTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
@@ -89,9 +114,9 @@ class SnapshotTest(unittest.TestCase):
         self.rounds(vm, 1)
         return vm
 
-    def run_vm(self, *words):
+    def run_vm(self, *words, faults="kernel"):
         return self.spawn("run", "--local", "--kernel", str(self.kernel), "--memory", "64M",
-                          *(words or ("--faults", "kernel")))
+                          *(words or ("--faults", faults)))
 
     def restore(self, files, *words):
         return self.spawn("restore", str(files), *words)
@@ -107,13 +132,13 @@ class SnapshotTest(unittest.TestCase):
         return subprocess.run([ASYNCPF, name, "--control", vm.path, *words], timeout=LIMIT_S,
                               capture_output=True, text=True, check=False)
 
-    def snapshot(self, vm, name):
+    def snapshot(self, vm, name, *words):
         files = self.folder / name
         until = time.monotonic() + LIMIT_S
-        done = self.verb(vm, "snapshot", str(files))
+        done = self.verb(vm, "snapshot", *words, str(files))
         # One whose client was killed is not over at once.
         while "is under way" in done.stderr and time.monotonic() < until:
-            done = self.verb(vm, "snapshot", str(files))
+            done = self.verb(vm, "snapshot", *words, str(files))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return files
 
@@ -127,9 +152,7 @@ class SnapshotTest(unittest.TestCase):
 
     def steps_of(self, files):
         """How many steps its memory has seen: all of it must be what so many leave."""
-        with open(files / "memory", "rb") as f:
-            f.seek(FIRST)
-            memory = f.read(PAGES * PAGE)
+        memory = memory_of(files, FIRST // PAGE, PAGES)
         got = [struct.unpack_from("<I", memory, page * PAGE)[0] for page in range(PAGES)]
         whole, part = divmod(sum(got), STEPS)
         want = collections.Counter({p: n * whole for p, n in collections.Counter(ROUND).items()})
@@ -173,6 +196,138 @@ class SnapshotTest(unittest.TestCase):
         self.stop(vm)
         self.refused([str(files), "--faults", "kernel"], "speaks pf2")
 
+    def check_while_it_runs(self, vm):
+        """Snapshots of a guest that goes on: each is of one moment, registers and all."""
+        before = 0
+        for n in range(3):
+            files = self.snapshot(vm, f"live{n}", RUNNING)
+            seen = self.steps_of(files)
+            self.assertGreater(seen, before)
+            before = seen
+            told = self.status(vm)
+            self.assertEqual((told["snapshot_running"], told["snapshot_left_bytes"]), (0, 0))
+            self.assertGreater(told["snapshot_paused_ns"], 0)
+            self.assertEqual(told["state"], "running")
+            self.rounds(vm, 1)
+        self.stop(vm)
+        return files, before
+
+    def check_goes_on(self, files, before):
+        vm = self.restore(files)
+        self.rounds(vm, 2)
+        self.assertGreater(self.steps_of(self.snapshot(vm, "on", RUNNING)), before)
+        self.stop(vm)
+
+    def test_while_it_runs(self):
+        # A KVM that emulates kernel mode cannot have its code come by the other ways.
+        for faults in ("user", "stall", "block"):
+            with self.subTest(faults):
+                self.check_while_it_runs(self.run_vm(faults=faults))
+                for files in self.folder.glob("live*"):
+                    shutil.rmtree(files)
+        self.check_goes_on(*self.check_while_it_runs(self.run_vm()))
+
+    def test_while_it_runs_and_is_evicted(self):
+        vm = self.run_vm("--faults", "kernel", "--resident-max", "4M", "--swap",
+                         str(self.folder / "swap"))
+        self.check_goes_on(*self.check_while_it_runs(vm))
+
+    def test_while_it_runs_and_is_restored(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        vm = self.restore(files, "--source", f"delay+file:{files}/memory?ms=2")
+        self.check_while_it_runs(vm)
+
+    def test_only_what_changed(self):
+        vm = self.run_vm()
+        chain, _ = self.make_chain(vm, "run")
+        self.check_chain(vm, chain)
+
+    def test_only_what_changed_of_an_evicted_one(self):
+        vm = self.run_vm("--faults", "kernel", "--resident-max", "4M", "--swap",
+                         str(self.folder / "swap"))
+        chain, before = self.make_chain(vm, "evicted")
+        self.stop(vm)
+        self.check_goes_on(chain[-1], before)
+
+    def make_chain(self, vm, name):
+        before = 0
+        chain = []
+        for n, words in enumerate(([], [RUNNING], [])):
+            base = ["--base", str(chain[-1])] if chain else []
+            files = self.snapshot(vm, f"{name}{n}", *words, *base)
+            chain.append(files)
+            seen = self.steps_of(files)
+            self.assertGreater(seen, before)
+            before = seen
+        return chain, before
+
+    def check_chain(self, vm, chain):
+        self.assertEqual(sorted(os.listdir(chain[-1])),
+                         ["changed", "layers", "snapshot.json", "state"])
+        self.assertEqual({f.stat().st_mode & 0o777 for f in chain[-1].iterdir()}, {0o600})
+        described = json.loads((chain[-1] / "snapshot.json").read_text())
+        self.assertEqual(described["base"], "../run1")
+        self.assertNotEqual(described["id"], json.loads(
+            (chain[0] / "snapshot.json").read_text())["id"])
+        # Only of the one before it.
+        done = self.verb(vm, "snapshot", "--base", str(chain[0]), str(self.folder / "none"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--base is not the last snapshot", done.stderr)
+        # A failure of one leaves the last what it was.
+        files = self.snapshot(vm, "last", RUNNING, "--base", str(chain[-1]))
+        before = self.steps_of(files)
+        self.stop(vm)
+        # All of them together elsewhere, too.
+        moved = self.folder / "moved"
+        moved.mkdir()
+        for f in [*chain, files]:
+            f.rename(moved / f.name)
+        files = moved / files.name
+        vm = self.restore(files)
+        self.rounds(vm, 2)
+        next_files = self.snapshot(vm, "next", RUNNING)
+        self.assertGreater(self.steps_of(next_files), before)
+        done = self.verb(vm, "snapshot", "--base", str(files), str(self.folder / "none"))
+        self.assertIn("--base is not the last snapshot", done.stderr)
+        self.stop(vm)
+        # Without one of those below, or with another there, there is nothing to restore.
+        (moved / "run1").rename(moved / "away")
+        self.refused([str(files)], "builds upon another, which cannot be read")
+        shutil.copytree(next_files, moved / "run1")
+        self.refused([str(files)], "builds upon another snapshot than the one that is there")
+        shutil.rmtree(moved / "run1")
+        (moved / "away").rename(moved / "run1")
+        good = (files / "layers").read_bytes()
+        (files / "layers").write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
+        self.refused([str(files)], "has changed")
+        (files / "layers").write_bytes(good[:-8])
+        self.refused([str(files)], "is cut short")
+        (files / "layers").unlink()
+        self.refused([str(files)], "layers")
+        shutil.rmtree(moved)
+
+    def test_what_is_small_when_little_changed(self):
+        vm = self.run_vm()
+        first = self.snapshot(vm, "first")
+        self.verb(vm, "pause")
+        second = self.snapshot(vm, "second", "--base", str(first))
+        third = self.snapshot(vm, "third", "--base", str(second))
+        self.steps_of(third)
+        self.assertLess((third / "changed").stat().st_blocks * 16,
+                        (first / "memory").stat().st_blocks)
+        self.stop(vm)
+
+    def test_a_paused_one_stays_paused(self):
+        vm = self.run_vm()
+        self.verb(vm, "pause")
+        self.steps_of(self.snapshot(vm, "live", RUNNING))
+        self.assertEqual(self.status(vm)["state"], "paused")
+        self.verb(vm, "resume")
+        self.rounds(vm, 1)
+        self.stop(vm)
+
     def test_two_at_once_leave_it_as_it_was(self):
         vm = self.run_vm()
         files = self.snapshot(vm, "snap")
@@ -187,22 +342,31 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(before, {f.name: f.read_bytes() for f in files.iterdir()})
 
     def test_killed_at_any_moment_it_is_whole_or_not_there(self):
+        for words in ([], [RUNNING]):
+            with self.subTest(words=words):
+                self.check_kills(words)
+
+    def check_kills(self, words):
         vm = self.run_vm()
         for n in range(KILLS):
             files = self.folder / f"snap{n}"
-            client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path, str(files)],
+            client = subprocess.Popen([ASYNCPF, "snapshot", *words, "--control", vm.path,
+                                       str(files)],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 client.wait(0.001 * 4 ** n)
-            client.kill()
+            client.send_signal(signal.SIGINT if n % 2 else signal.SIGKILL)
             client.wait()
+            if n % 2:
+                self.assertEqual(list(self.folder.glob("*.part")), [])
+            shutil.rmtree(next(self.folder.glob("*.part"), self.folder / "none"), True)
             if files.exists():
                 self.steps_of(files)
             # The VM runs on, and can be saved.
             self.rounds(vm, 2)
-            self.steps_of(self.snapshot(vm, f"after{n}"))
+            self.steps_of(self.snapshot(vm, f"after{n}", *words))
         # The other end.
-        client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path,
+        client = subprocess.Popen([ASYNCPF, "snapshot", *words, "--control", vm.path,
                                    str(self.folder / "last")], stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True)
         vm.kill()
@@ -212,6 +376,9 @@ class SnapshotTest(unittest.TestCase):
         else:
             self.assertNotEqual(err, "")
             self.assertEqual([f for f in os.listdir(self.folder) if f.startswith("last")], [])
+        for pattern in ("snap*", "after*", "last*"):
+            for files in self.folder.glob(pattern):
+                shutil.rmtree(files)
 
     def test_what_a_killed_one_left_is_removed_by_the_next_of_its_name(self):
         vm = self.run_vm()
@@ -246,18 +413,19 @@ class SnapshotTest(unittest.TestCase):
         small = self.folder / "small"
         small.mkdir()
         script = ('mount -t tmpfs -o size=256k none "$1" || exit 77; '
-                  '"$2" snapshot --control "$3" "$1/snap"; echo $?; ls -A "$1"')
-        vm = self.run_vm()
-        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", str(small), ASYNCPF,
-                               vm.path], capture_output=True, text=True, timeout=LIMIT_S,
-                              check=False)
-        if done.returncode == 77 or "unshare" in done.stderr:
-            self.skipTest(f"no file system may be mounted here: {done.stderr}")
-        self.assertEqual(done.stdout, "1\n")
-        self.assertIn("No space left", done.stderr)
-        self.rounds(vm, 1)
-        self.steps_of(self.snapshot(vm, "snap"))
-        self.stop(vm)
+                  '"$2" snapshot $4 --control "$3" "$1/snap"; echo $?; ls -A "$1"')
+        for word in ("", RUNNING):
+            vm = self.run_vm()
+            done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", str(small), ASYNCPF,
+                                   vm.path, word], capture_output=True, text=True, timeout=LIMIT_S,
+                                  check=False)
+            if done.returncode == 77 or "unshare" in done.stderr:
+                self.skipTest(f"no file system may be mounted here: {done.stderr}")
+            self.assertEqual(done.stdout, "1\n")
+            self.assertIn("No space left", done.stderr)
+            self.rounds(vm, 1)
+            self.steps_of(self.snapshot(vm, "snap" + word, *word.split()))
+            self.stop(vm)
 
     def refused(self, words, text):
         done = subprocess.run([ASYNCPF, "restore", *words], stdin=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ LAB_S = 800
 MIB = 1 << 20
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 CLOCK_OFF_MAX_S = 5
+STOOD_MAX_NS = 5_000_000_000  # of a slow emulation; more, and it was not a moment
 SKIPPED = 77
 FORMAT1_COUNT = 0x101000  # where its guest counts
 # Shell functions of the lab's: `ask WORD TEXT` types TEXT into the guest and waits for a line that
@@ -86,8 +87,10 @@ echo "now $(date +%s)"
 ask '@goes' 'a=$(cat /count); sleep 2; echo; echo @"goes" $a $(cat /count)'
 ask '@log' 'echo; echo @"log" $(dmesg | grep -cE "BUG:|soft lockup|rcu.*stall|nable to handle")'
 ask '@fork' 'echo; echo @"fork" $(dmesg | grep -c "crng reseeded due to virtual machine fork")'
-# A second generation, of what was partly restored.
-./asyncpf snapshot --control vm third || exit 1
+# A second generation, of what was partly restored, while it runs on.
+./asyncpf snapshot --keep-running --control vm third || exit 1
+echo "stood $(./asyncpf status --control vm --json)"
+ask '@after' 'echo; echo @"after" $(md5sum </mem)'
 ./asyncpf stop --control vm
 wait $pid; echo "second $?"
 out=last
@@ -162,7 +165,8 @@ def check(done, letters):
     lines = {m[1]: m[2] for m in re.finditer(r"^@?(\w+) (.*?)\r?$", done.stdout, re.MULTILINE)}
     bad = [f"the script ended with {done.returncode}"] if done.returncode else []
     ways = ["stall", "kernel", "block"]
-    wanted = ["sum", "on", "same", "again", *ways, "date", "now", "goes", "log", "status"]
+    wanted = ["sum", "on", "same", "after", "again", *ways, "date", "now", "goes", "log",
+              "status", "stood"]
     missing = [word for word in wanted if word not in lines]
     if missing:
         return bad + [f"not said: {missing}"]
@@ -172,7 +176,11 @@ def check(done, letters):
     for word in ("webbefore", "web", "webagain"):
         if lines.get(word) != "Hello from a guest of asyncpf.":
             bad.append(f"{word}: its nginx says {lines.get(word)}")
-    for word in ("on", "same", "again", *ways):
+    stood = json.loads(lines["stood"])["snapshot_paused_ns"]
+    print(f"it stood still for {stood / 1e6:.1f} ms")
+    if not 0 < stood < STOOD_MAX_NS:
+        bad.append(f"it stood still for {stood} ns")
+    for word in ("on", "same", "after", "again", *ways):
         if lines[word] != lines["sum"]:
             bad.append(f"{word}: memory has changed: {lines[word]}, not {lines['sum']}")
     if abs(int(lines["date"]) - int(lines["now"])) > CLOCK_OFF_MAX_S:

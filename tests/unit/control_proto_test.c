@@ -119,6 +119,10 @@ static void requests_come_back(void **state)
 		{.verb = CONTROL_EVICT},
 		{.verb = CONTROL_EVICT, .bytes = UINT64_MAX},
 		{.verb = CONTROL_STOP},
+		{.verb = CONTROL_SNAPSHOT},
+		{.verb = CONTROL_SNAPSHOT, .keep_running = true},
+		{.verb = CONTROL_SNAPSHOT, .has_base = true, .base = {0xf0, 0x1e, [15] = 0x9a}},
+		{.verb = CONTROL_SNAPSHOT, .keep_running = true, .has_base = true, .base = {1}},
 		{.verb = CONTROL_SERVE, .rule = "{\"listen\": \"a b\"}"},
 		{.verb = CONTROL_BALLOON, .bytes = 1},
 		{.verb = CONTROL_BALLOON_SET, .bytes = UINT64_MAX},
@@ -137,6 +141,9 @@ static void requests_come_back(void **state)
 		assert_int_equal(control_request_parse(line, &r, &e), 0);
 		assert_int_equal(r.verb, all[i].verb);
 		assert_true(r.bytes == all[i].bytes);
+		assert_int_equal(r.keep_running, all[i].keep_running);
+		assert_int_equal(r.has_base, all[i].has_base);
+		assert_memory_equal(r.base, all[i].base, sizeof(r.base));
 		assert_true(!r.rule == !all[i].rule);
 		if (r.rule)
 			assert_string_equal(r.rule, all[i].rule);
@@ -145,6 +152,8 @@ static void requests_come_back(void **state)
 
 static void requests_refused(void **state)
 {
+	static const char snapshot[] = "bad request: snapshot takes running, or base ID, or both "
+				       "in this order, or nothing";
 	static const char unknown[] = "unknown request: this VM knows status, pause, resume, evict "
 				      "BYTES, limit BYTES, balloon BYTES, balloon-set BYTES, "
 				      "follow and stop";
@@ -159,6 +168,14 @@ static void requests_refused(void **state)
 		{"Stop", unknown},
 		{"status ", "bad request: status takes nothing"},
 		{"stop now", "bad request: stop takes nothing"},
+		{"snapshot now", snapshot},
+		{"snapshot running ", snapshot},
+		{"snapshot base ", snapshot},
+		{"snapshot base 0123456789abcdef0123456789abcde", snapshot},
+		{"snapshot base 0123456789abcdef0123456789abcdef0", snapshot},
+		{"snapshot base 0123456789abcdef0123456789abcdeF", snapshot},
+		{"snapshot base 0123456789abcdef0123456789abcdef running", snapshot},
+		{"status running", "bad request: status takes nothing"},
 		{"evict", "bad request: evict takes a number of bytes"},
 		{"evict ", "bad request: evict takes a number of bytes"},
 		{"evict  1", "bad request: evict takes a number of bytes"},

@@ -18,6 +18,10 @@ static const struct control_status busy = {
 	.state = "paused",
 	.why = "cannot write: a\"b: No space left on device",
 	.note = "the guest is odd",
+	.snapshot_running = 1,
+	.snapshot_written_bytes = 96 * MIB,
+	.snapshot_left_bytes = 32 * MIB,
+	.snapshot_paused_ns = 5,
 	.disk_errors = 7,
 	.faults = "user",
 	.abi = "int",
@@ -83,6 +87,7 @@ static const char busy_text[] =
 	"          for 5.12 ms in kernel mode, 3.00 s else\n"
 	"holds     18 to unmap, for 7.65 ms, the longest 800 us\n"
 	"events    missing 50, ready 49, wake-all 8\n"
+	"snapshot  96 MiB written, 32 MiB of this pass are left\n"
 	"disks     7 times the host failed to read or write\n"
 	"\n"
 	"vCPU          missing        ready     wake-all       stalls\n"
@@ -103,7 +108,9 @@ static const char busy_json_start[] =
 	"\"io\": \"threads\", \"name\": \"web-1\", \"version\": \"1.2.3\", "
 	"\"protocol\": 1, \"pid\": 42, "
 	"\"uptime_ns\": 3723000000000, "
-	"\"block_bytes\": 4096, \"disk_errors\": 7, "
+	"\"block_bytes\": 4096, \"snapshot_running\": 1, "
+	"\"snapshot_written_bytes\": 100663296, \"snapshot_left_bytes\": 33554432, "
+	"\"snapshot_paused_ns\": 5, \"disk_errors\": 7, "
 	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, \"has_balloon\": 0, \"has_vsock\": 0, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["

@@ -372,6 +372,55 @@ static void indices_wrap(void **state)
 	}
 }
 
+/* ---- who asks what a device wrote ---- */
+
+#define MAP_PAGES ((VX_LOW_BYTES + VX_HIGH_BYTES) / PAGE_BYTES)
+#define MAP_WORDS (MAP_PAGES / DIRTY_WORD_PAGES + 1)
+
+static bool is_marked(struct dirty_map *d, uint64_t page)
+{
+	uint64_t bits[MAP_WORDS] = {0};
+
+	dirty_map_take(d, bits);
+	/* As if nobody had looked. */
+	for (unsigned w = 0; w < MAP_WORDS; w++)
+		atomic_fetch_or(&d->bits[w], bits[w]);
+	return bits[page / DIRTY_WORD_PAGES] >> page % DIRTY_WORD_PAGES & 1;
+}
+
+/* What it is given to write to, and the used ring; not what it reads, nor while nobody asks. */
+static void writes_are_marked(void **state)
+{
+	struct fixture *f = *state;
+	_Atomic uint64_t bits[MAP_WORDS] = {0};
+	uint64_t low_pages = VX_LOW_BYTES / PAGE_BYTES, none[MAP_WORDS] = {0};
+	struct dirty_map map = {
+		.low_pages = low_pages,
+		.high_gpa = GUEST_HIGH_GPA,
+		.pages = MAP_WORDS * DIRTY_WORD_PAGES,
+		.bits = bits,
+	};
+
+	f->x.mem.dirty = &map;
+	vx_desc(&f->x, 0, VX_DATA, 1, DESC_NEXT, 1);
+	vx_desc(&f->x, 1, GUEST_HIGH_GPA, 1, DESC_WRITE, 0);
+	assert_int_equal(pop_one(f, 0), 1);
+	(void)virtq_push(&f->q, 0, 1);
+	for (unsigned w = 0; w < MAP_WORDS; w++)
+		assert_int_equal(bits[w], 0);
+	atomic_store(&map.on, true);
+	assert_int_equal(pop_one(f, 0), 1);
+	assert_false(is_marked(&map, VX_DATA / PAGE_BYTES));
+	assert_true(is_marked(&map, low_pages));
+	assert_false(is_marked(&map, VX_USED / PAGE_BYTES));
+	(void)virtq_push(&f->q, 0, 1);
+	assert_true(is_marked(&map, VX_USED / PAGE_BYTES));
+	assert_false(is_marked(&map, VX_AVAIL / PAGE_BYTES));
+	dirty_map_take(&map, none);
+	for (unsigned w = 0; w < MAP_WORDS; w++)
+		assert_int_equal(bits[w], 0);
+}
+
 static void suppression_by_flag(void **state)
 {
 	struct fixture *f = *state;
@@ -470,6 +519,7 @@ int main(void)
 		TEST(unpop_gives_it_again),
 		TEST(read_once),
 		TEST(indices_wrap),
+		TEST(writes_are_marked),
 		TEST(suppression_by_flag),
 		TEST(suppression_by_event),
 		TEST(mutated_rings),

@@ -210,6 +210,9 @@ void control_show_text(const struct control_status *s, FILE *out)
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
 	control_show_counters(&s->counters, s->block_bytes, out);
+	if (s->snapshot_running)
+		fprintf(out, "snapshot  %s written, %s of this pass are left\n",
+			SIZE_TEXT(s->snapshot_written_bytes), SIZE_TEXT(s->snapshot_left_bytes));
 	if (s->disk_errors)
 		fprintf(out, "disks     %" PRIu64 " times the host failed to read or write\n",
 			s->disk_errors);

@@ -36,7 +36,7 @@ struct restore_line {
 
 static const struct opt rows[] = {
 	{OPT_TEXT(struct restore_line, source), .name = "source", .arg = "URI",
-	 .help = "Where its memory comes from; default the file 'memory' in DIR."},
+	 .help = "Where its memory comes from; default DIR, and what it builds upon."},
 	{OPT_LIST(struct restore_line, nets), .name = "net", .arg = "KIND[,WORD]...",
 	 .max = MACHINE_NETS_MAX,
 	 .help = "What its next network card is connected to, as with 'asyncpf run'; default "
@@ -219,8 +219,8 @@ int cmd_restore(int argc, char **argv)
 	}
 	if (snap_dir_read(argv[operand], &in, &e) < 0)
 		return cli_refused(&e);
-	if (!l.source && asprintf(&uri, "%s/memory", argv[operand]) < 0)
-		uri = NULL;
+	if (!l.source)
+		uri = snap_dir_source(argv[operand], &in);
 	l.run.snapshot = argv[operand];
 	l.run.machine.restore_uri = l.source ? l.source : uri;
 	if (take(&l, &in, &e) < 0 || take_set(&l, &e) < 0 || run_files_check(&l.run, &e) < 0)

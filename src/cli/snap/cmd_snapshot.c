@@ -13,17 +13,25 @@
 #include "cli/cli.h"
 #include "cli/control/control_client.h"
 #include "cli/opts.h"
+#include "cli/snap/snap_base.h"
 #include "cli/snap/snap_dir.h"
 #include "cli/stop_signals.h"
 
 struct snapshot_opts {
 	const char *control;
 	uint32_t timeout_s;
+	bool keep_running;
+	const char *base;
 };
 
 static const struct opt rows[] = {
 	{OPT_TEXT(struct snapshot_opts, control), .name = "control", .arg = "SOCKET",
 	 .help = "The VM's control socket, as 'asyncpf run --control' made it."},
+	{OPT_FLAG(struct snapshot_opts, keep_running), .name = "keep-running",
+	 .help = "The guest stands still for a moment only, and runs while its memory is written."},
+	{OPT_TEXT(struct snapshot_opts, base), .name = "base", .arg = "DIR",
+	 .help = "Write only memory that changed since the snapshot DIR, the last of this VM; both "
+		 "are needed from then on."},
 	{OPT_U32(struct snapshot_opts, timeout_s), .name = "timeout", .arg = "SECONDS", .min = 1,
 	 .max = 86400, .help = "Give up when the VM is silent for this long; default 10."},
 	{.name = NULL},
@@ -48,12 +56,17 @@ static void show_progress(const struct control_status *s)
 }
 
 /* A signal ends the wait; what the VM writes then is nobody's. 0 or -Exxx. */
-static int ask(struct control_client *c, const struct snap_dir *d, int stop_fd, struct err *e)
+static int ask(struct control_client *c, const struct snapshot_opts *o, const struct snap_dir *d,
+	       int stop_fd, struct err *e)
 {
-	static const struct control_request request = {.verb = CONTROL_SNAPSHOT};
+	struct control_request request = {.verb = CONTROL_SNAPSHOT,
+					  .keep_running = o->keep_running,
+					  .has_base = d->base != NULL};
 	struct control_status s;
 	int rc;
 
+	if (d->base)
+		memcpy(request.base, d->base->id.id, sizeof(request.base));
 	c->fds = d->fds;
 	c->stop_fd = stop_fd;
 	rc = control_client_ask(c, &request, show_progress, &s, e);
@@ -66,13 +79,17 @@ static int ask(struct control_client *c, const struct snap_dir *d, int stop_fd, 
 static int write_snapshot(struct control_client *c, const struct snapshot_opts *o, const char *path,
 			  const struct stop_signals *signals)
 {
+	struct snap_base base = {.relative = NULL};
 	struct snap_dir d;
 	struct err e = {0};
 	int rc;
 
-	if (snap_dir_begin(&d, path, &e) < 0)
+	if ((o->base && snap_base_open(&base, o->base, path, &e) < 0) ||
+	    snap_dir_begin(&d, path, o->base ? &base : NULL, &e) < 0) {
+		snap_base_close(&base);
 		return cli_refused(&e);
-	rc = ask(c, &d, signals->fd, &e);
+	}
+	rc = ask(c, o, &d, signals->fd, &e);
 	if (rc == -EINTR)
 		rc = CLI_FAILED;
 	else if (rc < 0)
@@ -80,6 +97,7 @@ static int write_snapshot(struct control_client *c, const struct snapshot_opts *
 	else if (snap_dir_finish(&d, &e) < 0)
 		rc = cli_failed(&e);
 	snap_dir_end(&d);
+	snap_base_close(&base);
 	if (rc == CLI_OK)
 		printf("%s\n", path);
 	return rc;

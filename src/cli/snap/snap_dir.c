@@ -15,13 +15,17 @@
 
 #include "cli/cli.h"
 #include "cli/json/json.h"
+#include "cli/snap/snap_base.h"
 #include "vmm/machine/machine_saved.h"
 
 #define FORMAT 1u
 enum { STATE, MEMORY };
-static const char *const names[CONTROL_SNAPSHOT_FDS] = {
-	[STATE] = SNAP_DIR_STATE, [MEMORY] = SNAP_DIR_MEMORY};
 #define DESCRIPTION SNAP_DIR_DESCRIPTION
+
+static const char *name(unsigned i, bool whole)
+{
+	return i == STATE ? SNAP_DIR_STATE : whole ? SNAP_DIR_MEMORY : SNAP_DIR_CHANGED;
+}
 
 /* The folder that `path` is in. */
 static int open_parent(struct snap_dir *d, struct err *e)
@@ -51,9 +55,11 @@ static bool is_temp(const char *name, const char *base)
 
 static void remove_files(int fd)
 {
-	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
-		(void)unlinkat(fd, names[i], 0);
-	(void)unlinkat(fd, DESCRIPTION, 0);
+	static const char *const all[] = {SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_CHANGED,
+					  SNAP_DIR_LAYERS, DESCRIPTION};
+
+	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+		(void)unlinkat(fd, all[i], 0);
 }
 
 /*
@@ -102,12 +108,14 @@ static int hold(const struct snap_dir *d, struct err *e)
 	return 0;
 }
 
-int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
+int snap_dir_begin(struct snap_dir *d, const char *path, const struct snap_base *base,
+		   struct err *e)
 {
 	struct stat st;
 	int rc;
 
-	*d = (struct snap_dir){.path = path, .parent_fd = -1, .fd = -1, .fds = {-1, -1}};
+	*d = (struct snap_dir){
+		.path = path, .base = base, .parent_fd = -1, .fd = -1, .fds = {-1, -1}};
 	if (lstat(path, &st) == 0)
 		return err_set(e, -EEXIST, "cannot write %.150s: it exists; remove it, or name "
 			       "another folder", path);
@@ -127,10 +135,10 @@ int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e)
 		rc = d->fd < 0 ? err_sys(e, -errno, "cannot make %.150s", d->temp) : hold(d, e);
 	}
 	for (unsigned i = 0; rc == 0 && i < CONTROL_SNAPSHOT_FDS; i++) {
-		d->fds[i] = openat(d->fd, names[i],
+		d->fds[i] = openat(d->fd, name(i, !base),
 				   O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (d->fds[i] < 0)
-			rc = err_sys(e, -errno, "cannot make %.120s/%s", d->temp, names[i]);
+			rc = err_sys(e, -errno, "cannot make %.120s/%s", d->temp, name(i, !base));
 	}
 	if (rc < 0)
 		snap_dir_end(d);
@@ -171,10 +179,33 @@ static void describe_nets(struct json *j, const struct snap_in *in, unsigned cou
 	json_close(j);
 }
 
+static void describe_id(struct json *j, const struct machine_snap_id *id)
+{
+	char text[SNAP_ID_BYTES * 2 + 1];
+
+	for (unsigned i = 0; i < SNAP_ID_BYTES; i++)
+		(void)snprintf(text + 2 * i, 3, "%02x", id->id[i]);
+	json_text(j, "id", text);
+}
+
+static int list_layers(const struct snap_dir *d, const struct snap_in *in, uint64_t memory_bytes,
+		       struct err *e)
+{
+	int fd = openat(d->fd, SNAP_DIR_LAYERS, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int rc = fd < 0 ? -errno : snap_base_write(d->base, in, memory_bytes, fd, e);
+
+	if (fd < 0 || (rc == 0 && fsync(fd) < 0))
+		rc = err_sys(e, -errno, "cannot write %.120s/" SNAP_DIR_LAYERS, d->temp);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
 /* For people and programs; what is restored is in `state`. */
 static int describe(struct snap_dir *d, struct err *e)
 {
 	struct snap_in in;
+	struct machine_snap_id id;
 	struct machine_saved m;
 	struct stat memory;
 	struct json j;
@@ -186,6 +217,10 @@ static int describe(struct snap_dir *d, struct err *e)
 	if (rc < 0)
 		return rc;
 	rc = machine_saved_get(&in, &m, e);
+	if (rc == 0)
+		rc = machine_snap_id_get(&in, &id, e);
+	if (rc == 0 && d->base)
+		rc = list_layers(d, &in, m.memory_bytes, e);
 	if (rc == 0 && fstat(d->fds[MEMORY], &memory) < 0)
 		rc = err_sys(e, -errno, "snapshot: its memory");
 	if (rc == 0) {
@@ -201,9 +236,11 @@ static int describe(struct snap_dir *d, struct err *e)
 		json_text(&j, "version", APF_VERSION_TEXT);
 		json_u64(&j, "cpus", m.cpus);
 		json_u64(&j, "memory_bytes", m.memory_bytes);
-		json_text(&j, "memory", names[MEMORY]);
+		json_text(&j, "memory", name(MEMORY, !d->base));
 		json_u64(&j, "memory_file_bytes", (uint64_t)memory.st_blocks * 512);
-		json_text(&j, "state", names[STATE]);
+		json_text(&j, "state", SNAP_DIR_STATE);
+		describe_id(&j, &id);
+		json_text(&j, "base", d->base ? d->base->relative : NULL);
 		describe_disks(&j, &in, m.disks);
 		describe_nets(&j, &in, m.nets);
 		json_close(&j);
@@ -239,7 +276,8 @@ int snap_dir_finish(struct snap_dir *d, struct err *e)
 
 	for (unsigned i = 0; rc == 0 && i < CONTROL_SNAPSHOT_FDS; i++)
 		if (fsync(d->fds[i]) < 0)
-			rc = err_sys(e, -errno, "cannot write %.120s/%s", d->temp, names[i]);
+			rc = err_sys(e, -errno, "cannot write %.120s/%s", d->temp,
+				     name(i, !d->base));
 	if (rc == 0 && fsync(d->fd) < 0)
 		rc = err_sys(e, -errno, "cannot write %.150s", d->temp);
 	if (rc < 0)
@@ -274,25 +312,49 @@ void snap_dir_end(struct snap_dir *d)
 	d->fd = d->parent_fd = -1;
 }
 
+/* Its own file of memory, and that what it builds upon is there. */
+static int check_memory(int dir, const char *path, const struct snap_in *in, struct err *e)
+{
+	struct machine_snap_id id;
+	struct machine_saved m;
+	struct layers layers;
+	const char *file;
+	struct stat st;
+	void *bytes;
+	int rc = machine_saved_get(in, &m, e);
+
+	if (rc == 0)
+		rc = machine_snap_id_get(in, &id, e);
+	if (rc < 0)
+		return rc;
+	file = name(MEMORY, !snap_id_is_set(id.base));
+	if (fstatat(dir, file, &st, 0) < 0)
+		return err_sys(e, -errno, "cannot read %.150s/%s", path, file);
+	if ((uint64_t)st.st_size != m.memory_bytes)
+		return err_set(e, -EBADMSG, "cannot read %.150s/%s: it is not as long as the "
+			       "guest's memory", path, file);
+	if (!snap_id_is_set(id.base))
+		return 0;
+	rc = snap_base_check(path, in, &layers, &bytes, e);
+	if (rc < 0)
+		return rc;
+	layers_free(&layers);
+	free(bytes);
+	return 0;
+}
+
 int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
 {
-	struct machine_saved m;
-	struct stat st;
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd, rc;
 
 	if (dir < 0)
 		return err_sys(e, -errno, "cannot read the snapshot %.150s", path);
 	/* O_NONBLOCK: a FIFO is cut short, and not waited for. */
-	fd = openat(dir, names[STATE], O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/%s", path, names[STATE])
+	fd = openat(dir, SNAP_DIR_STATE, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/" SNAP_DIR_STATE, path)
 		    : snap_in_read(ret, fd, e);
 	if (rc == 0) {
-		rc = machine_saved_get(ret, &m, e);
-		if (rc == 0 && fstatat(dir, names[MEMORY], &st, 0) < 0)
-			rc = err_sys(e, -errno, "cannot read %.150s/%s", path, names[MEMORY]);
-		else if (rc == 0 && (uint64_t)st.st_size != m.memory_bytes)
-			rc = err_set(e, -EBADMSG, "cannot read %.150s/%s: it is not as long as the "
-				     "guest's memory", path, names[MEMORY]);
+		rc = check_memory(dir, path, ret, e);
 		if (rc < 0)
 			snap_in_free(ret);
 	}
@@ -300,4 +362,26 @@ int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
 		close(fd);
 	close(dir);
 	return rc;
+}
+
+char *snap_dir_source(const char *path, const struct snap_in *in)
+{
+	struct machine_snap_id id = {.id = {0}};
+	struct err e;
+	size_t len, at;
+	char *uri;
+
+	if (machine_snap_id_get(in, &id, &e) < 0 || !snap_id_is_set(id.base))
+		return asprintf(&uri, "%s/" SNAP_DIR_MEMORY, path) < 0 ? NULL : uri;
+	len = sizeof("layers:/" SNAP_DIR_LAYERS) + 3 * strlen(path);
+	uri = malloc(len);
+	if (!uri)
+		return NULL;
+	at = (size_t)snprintf(uri, len, "layers:");
+	/* What a URI has a meaning of its own for. */
+	for (; *path; path++)
+		at += (size_t)snprintf(uri + at, len - at, strchr("%?#", *path) ? "%%%02X" : "%c",
+				       (unsigned char)*path);
+	(void)snprintf(uri + at, len - at, "/" SNAP_DIR_LAYERS);
+	return uri;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A snapshot as a folder (docs/snapshot-format.md): `state`, `memory` and `snapshot.json`, which
- * describes both. It appears whole or not at all: made beside its place under another name, made
- * durable, then renamed. Nobody but its owner can read it from its first moment on: it is the
- * guest's memory. One thread.
+ * describes both; one that has only what changed has `changed` and `layers` for `memory`. It
+ * appears whole or not at all: made beside its place under another name, made durable, then
+ * renamed. Nobody but its owner can read it from its first moment on: it is the guest's memory. One
+ * thread.
  */
 #ifndef CLI_SNAP_DIR_H
 #define CLI_SNAP_DIR_H
@@ -18,12 +19,19 @@
 struct snap_dir {
 	const char *path; /* the place, as the user gave it */
 	char *temp;       /* what it is called until it is whole */
+	const struct snap_base *base; /* NULL: it is whole */
 	int parent_fd, fd;
 	int fds[CONTROL_SNAPSHOT_FDS]; /* state, memory: for the VM */
 };
 
-/* 0 or -Exxx, and then nothing is left behind. -EEXIST: something is there already. */
-int snap_dir_begin(struct snap_dir *d, const char *path, struct err *e);
+struct snap_base;
+
+/*
+ * base: NULL, or what it is to build upon, until the end. 0 or -Exxx, and then nothing is left
+ * behind. -EEXIST: something is there already.
+ */
+int snap_dir_begin(struct snap_dir *d, const char *path, const struct snap_base *base,
+		   struct err *e);
 /* The VM has written both: describes them and puts the folder in its place. 0 or -Exxx. */
 int snap_dir_finish(struct snap_dir *d, struct err *e);
 /* After begin, whatever came of it: removes what is not in its place. */
@@ -31,19 +39,27 @@ void snap_dir_end(struct snap_dir *d);
 
 #define SNAP_DIR_STATE "state"
 #define SNAP_DIR_MEMORY "memory"
+#define SNAP_DIR_CHANGED "changed"
+#define SNAP_DIR_LAYERS "layers"
 #define SNAP_DIR_DESCRIPTION "snapshot.json"
-#define SNAP_DIR_FILES 3u
+#define SNAP_DIR_FILES 5u
 
 /* The path of its file n, 0..SNAP_DIR_FILES - 1, cut where it does not fit. */
 static inline void snap_dir_file(const char *path, unsigned n, char ret[static PATH_MAX])
 {
 	static const char *const all[SNAP_DIR_FILES] = {
-		SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_DESCRIPTION};
+		SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_CHANGED, SNAP_DIR_LAYERS,
+		SNAP_DIR_DESCRIPTION};
 
 	(void)snprintf(ret, PATH_MAX, "%s/%s", path, all[n]);
 }
 
-/* Reads and checks what is there: its state, and the size of its memory. 0 or -Exxx. */
+/*
+ * Reads and checks what is there: its state, the size of its memory, and that what it builds upon
+ * is there. 0 or -Exxx.
+ */
 int snap_dir_read(const char *path, struct snap_in *ret, struct err *e);
+/* The page source of its memory, freed with free(). NULL: no memory. */
+char *snap_dir_source(const char *path, const struct snap_in *in);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "vmm/control/control_event.h"
+#include "vmm/control/control_proto.h"
 #include "vmm/control/control_status.h"
 
 #define CONTROL_CLIENTS_MAX 16u
@@ -62,11 +63,12 @@ struct control_ops {
 	 */
 	int (*limit)(void *ctx, uint64_t bytes, struct err *e);
 	/*
-	 * Writes the VM to two files; by the thread that evictions have, and cancelled as they are.
-	 * The descriptors are the server's. NULL: not possible in this VM.
+	 * Writes the VM to two files, state and memory, as r says; by the thread that evictions
+	 * have, and cancelled as they are. The descriptors are the server's. NULL: not possible in
+	 * this VM.
 	 */
-	int (*snapshot)(void *ctx, int state_fd, int memory_fd, const atomic_bool *cancel,
-			struct err *e);
+	int (*snapshot)(void *ctx, const struct control_request *r, const int *fds,
+			const atomic_bool *cancel, struct err *e);
 	/*
 	 * A rule of a page fault handler's, as src/pager/rule.h has it; may take as long as opening
 	 * a page source does. NULL: this is a VM, and serves nobody.

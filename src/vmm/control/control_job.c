@@ -34,7 +34,7 @@ static void *job_thread(void *arg)
 	else if (j->request.verb == CONTROL_BALLOON)
 		j->rc = c->ops->balloon(c->ctx, j->request.bytes, &j->cancel, &j->e);
 	else
-		j->rc = c->ops->snapshot(c->ctx, j->fds[0], j->fds[1], &j->cancel, &j->e);
+		j->rc = c->ops->snapshot(c->ctx, &j->request, j->fds, &j->cancel, &j->e);
 	atomic_store(&j->done, true);
 	control_wake(c);
 	return NULL;

@@ -84,6 +84,46 @@ int control_hello_parse(const char *line, uint64_t *ret_version)
 	return control_number_parse(line + len, ret_version);
 }
 
+static const char running_word[] = " running", base_word[] = " base ";
+static const char digits[] = "0123456789abcdef";
+
+static int id_parse(const char *text, unsigned char ret[static CONTROL_ID_BYTES])
+{
+	if (strlen(text) != CONTROL_ID_BYTES * 2 || strspn(text, digits) != CONTROL_ID_BYTES * 2)
+		return -EINVAL;
+	for (unsigned i = 0; i < CONTROL_ID_BYTES; i++)
+		ret[i] = (unsigned char)((strchr(digits, text[2 * i]) - digits) * 16 +
+					 (strchr(digits, text[2 * i + 1]) - digits));
+	return 0;
+}
+
+/* What follows "snapshot". */
+static int snapshot_parse(const char *rest, struct control_request *r)
+{
+	size_t len = strlen(running_word);
+
+	r->keep_running = strncmp(rest, running_word, len) == 0;
+	if (r->keep_running)
+		rest += len;
+	len = strlen(base_word);
+	r->has_base = strncmp(rest, base_word, len) == 0;
+	if (r->has_base)
+		return id_parse(rest + len, r->base);
+	return *rest ? -EINVAL : 0;
+}
+
+static int snapshot_format(const struct control_request *r, char ret_line[static CONTROL_LINE_MAX])
+{
+	char id[CONTROL_ID_BYTES * 2 + 1] = "";
+
+	for (unsigned i = 0; r->has_base && i < CONTROL_ID_BYTES; i++) {
+		id[2 * i] = digits[r->base[i] >> 4];
+		id[2 * i + 1] = digits[r->base[i] & 15];
+	}
+	return snprintf(ret_line, CONTROL_LINE_MAX, "snapshot%s%s%s\n",
+			r->keep_running ? running_word : "", r->has_base ? base_word : "", id);
+}
+
 int control_request_parse(const char *line, struct control_request *ret, struct err *e)
 {
 	size_t len = strcspn(line, " ");
@@ -102,6 +142,11 @@ int control_request_parse(const char *line, struct control_request *ret, struct 
 	if (verbs[i].rule && *rest != ' ')
 		return err_set(e, -EINVAL, "bad request: %s takes a rule", verbs[i].word);
 	r.rule = verbs[i].rule ? rest + 1 : NULL;
+	if (r.verb == CONTROL_SNAPSHOT && snapshot_parse(rest, &r) < 0)
+		return err_set(e, -EINVAL, "bad request: snapshot takes running, or base ID, or "
+			       "both in this order, or nothing");
+	if (r.verb == CONTROL_SNAPSHOT)
+		rest += strlen(rest);
 	if (!verbs[i].bytes && !verbs[i].rule && *rest)
 		return err_set(e, -EINVAL, "bad request: %s takes nothing", verbs[i].word);
 	if (verbs[i].bytes && (*rest != ' ' || control_number_parse(rest + 1, &r.bytes) < 0))
@@ -115,7 +160,9 @@ size_t control_request_format(const struct control_request *r,
 			      char ret_line[static CONTROL_LINE_MAX])
 {
 	ASSERT(r->verb < ARRAY_LEN(verbs));
-	int n = verbs[r->verb].bytes
+	int n = r->verb == CONTROL_SNAPSHOT
+			? snapshot_format(r, ret_line)
+		: verbs[r->verb].bytes
 			? snprintf(ret_line, CONTROL_LINE_MAX, "%s %" PRIu64 "\n",
 				   verbs[r->verb].word, r->bytes)
 		: verbs[r->verb].rule

@@ -40,6 +40,9 @@ enum control_verb {
 /* The files that the snapshot is written to: state, memory. The VM may open none itself. */
 #define CONTROL_SNAPSHOT_FDS 2u
 
+/* Which snapshot: in hexadecimal digits of small letters. */
+#define CONTROL_ID_BYTES 16u
+
 struct control_request {
 	enum control_verb verb;
 	/*
@@ -48,6 +51,9 @@ struct control_request {
 	 */
 	uint64_t bytes;
 	const char *rule; /* CONTROL_SERVE: within the line */
+	/* CONTROL_SNAPSHOT: the guest stands still for a moment only; what changed since `base` */
+	bool keep_running, has_base;
+	unsigned char base[CONTROL_ID_BYTES];
 };
 
 /* What a peer has sent and nobody has read. The owner appends at buf + len and adds to len. */

@@ -56,6 +56,9 @@ struct control_status {
 	uint64_t pid;
 	uint64_t uptime_ns;
 	uint64_t block_bytes;
+	uint64_t snapshot_running; /* 1: one is being made; the others are of the last, too */
+	uint64_t snapshot_written_bytes, snapshot_left_bytes;
+	uint64_t snapshot_paused_ns; /* the longest that the guest stood still for it */
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
 	uint64_t vcpus_cpu_ns; /* of all vCPUs, as is the next */
 	uint64_t exits;

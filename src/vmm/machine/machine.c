@@ -211,6 +211,9 @@ static int build(struct machine *m, struct err *e)
 	guest_mem_split(&m->mem, m->cfg.memory_bytes);
 	ac.vcpus_max = m->cfg.cpus;
 	guest_ram_config(&m->mem, &ac);
+	rc = machine_dirty_prepare(m, &ac, e);
+	if (rc < 0)
+		return rc;
 	/* Before the library's own handler: a later one would take it away. */
 	guest_touch_init();
 	rc = apf_open(m->vm_fd, &ac, &m->apf, &ae);
@@ -279,6 +282,7 @@ void machine_close(struct machine *m)
 	kvmp_vm_close(m->kvm_fd, m->vm_fd);
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);
+	machine_dirty_free(m);
 	pthread_cond_destroy(&m->froze);
 	pthread_cond_destroy(&m->resumed);
 	pthread_mutex_destroy(&m->lock);

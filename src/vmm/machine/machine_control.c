@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,6 +79,10 @@ static void status(void *ctx, struct control_status *ret)
 	ret->pid = mc->pid;
 	ret->uptime_ns = now_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
+	ret->snapshot_running = atomic_load(&mc->m->snap.running);
+	ret->snapshot_written_bytes = atomic_load(&mc->m->snap.written_bytes);
+	ret->snapshot_left_bytes = atomic_load(&mc->m->snap.left_bytes);
+	ret->snapshot_paused_ns = atomic_load(&mc->m->snap.paused_ns);
 	fill_vcpus(mc, ret);
 	if (machine_is_running(mc->m) && !apf_is_paused(machine_apf(mc->m)))
 		machine_balloon_refresh(mc->m);
@@ -132,12 +137,16 @@ static int evict_vm(void *ctx, uint64_t bytes, const atomic_bool *cancel, uint64
 	return 0;
 }
 
-static int snapshot_vm(void *ctx, int state_fd, int memory_fd, const atomic_bool *cancel,
-		       struct err *e)
+static int snapshot_vm(void *ctx, const struct control_request *r, const int *fds,
+		       const atomic_bool *cancel, struct err *e)
 {
+	struct machine_snapshot how = {.keep_running = r->keep_running, .changes = r->has_base};
 	struct machine_control *mc = ctx;
 
-	return machine_snapshot(mc->m, state_fd, memory_fd, cancel, e);
+	_Static_assert(sizeof(how.base) == sizeof(r->base), "the same");
+	memcpy(how.base, r->base, sizeof(how.base));
+
+	return machine_snapshot(mc->m, &how, fds[0], fds[1], cancel, e);
 }
 
 /* ---- the balloon ---- */

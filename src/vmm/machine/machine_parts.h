@@ -3,7 +3,8 @@
  * The machine inside: machine.c builds it and takes it down, machine_devices.c is what is on
  * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
  * host fails, machine_watch.c for a guest that does not do what one expects, machine_snap.c for
- * snapshots.
+ * snapshots, with machine_rest.c for the coming to rest, machine_dirty.c for who writes meanwhile
+ * and machine_copy.c for the file of memory.
  */
 #ifndef VMM_MACHINE_PARTS_H
 #define VMM_MACHINE_PARTS_H
@@ -21,6 +22,7 @@
 #include "vmm/console/console.h"
 #include "vmm/control/control_socket.h"
 #include "vmm/machine/machine.h"
+#include "vmm/snap/snap_state.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/net_tap.h"
 #include "vmm/virtio/virtio_balloon.h"
@@ -92,6 +94,24 @@ struct machine_nic {
 	char name[DEVICE_NAME_MAX]; /* of its worker */
 };
 
+/* Who writes to guest memory: machine_dirty.c. Belongs to the thread of a snapshot. */
+struct machine_dirty {
+	struct dirty_map map; /* the library's writes, and devices' */
+	uint64_t *scratch;
+	/* A bit per page that was written to since the snapshot `id`, as far as was looked. */
+	uint64_t *since;
+	bool on;
+	bool has_id;
+	unsigned char id[SNAP_ID_BYTES];
+};
+
+/* What `status` tells of a snapshot: by its thread, read by any. */
+struct machine_snap_told {
+	_Atomic uint64_t running;
+	_Atomic uint64_t written_bytes, left_bytes;
+	_Atomic uint64_t paused_ns; /* the longest that the guest stood still for it */
+};
+
 struct machine {
 	struct machine_cfg cfg;
 	int kvm_fd;
@@ -101,6 +121,8 @@ struct machine {
 	struct machine_vcpu vcpus[MACHINE_CPUS_MAX];
 
 	struct guest_mem mem;
+	struct machine_dirty dirty;
+	struct machine_snap_told snap;
 	struct bus bus;
 	struct console console;
 	struct serial serial;
@@ -160,8 +182,32 @@ void *machine_vcpu_thread(void *arg);
 /* CPU time of its thread. Any thread; also after machine_run. */
 uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index);
 
-/* machine_snap.c: where a vCPU's run was interrupted, and before it begins. */
+/* machine_rest.c: where a vCPU's run was interrupted, and before it begins. */
 void machine_rest(struct machine_vcpu *v);
+/*
+ * No vCPU runs the guest until machine_go_on(). -EBUSY: one did not come to rest within limit_ms,
+ * -EINTR: the VM has ended; then they go on.
+ */
+int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e);
+void machine_go_on(struct machine *m);
+/* No device has a request in hand until machine_devices_release(). */
+void machine_devices_hold(struct machine *m);
+void machine_devices_release(struct machine *m);
+/* Every virtio device that a snapshot has a section of. */
+struct virtio_mmio *machine_device(struct machine *m, unsigned i);
+unsigned machine_device_count(const struct machine *m);
+
+/*
+ * machine_dirty.c, by a snapshot's thread. prepare: before the library is opened, which is to tell.
+ * begin: from now on everybody's writes are noted. take: adds the pages that were written to since
+ * the last take to `to` and to dirty.since; devices are held meanwhile.
+ */
+int machine_dirty_prepare(struct machine *m, struct apf_config *c, struct err *e);
+int machine_dirty_begin(struct machine *m, struct err *e);
+int machine_dirty_take(struct machine *m, uint64_t *to, struct err *e);
+/* Nobody asks any more: no snapshot of before can be a base. */
+void machine_dirty_end(struct machine *m);
+void machine_dirty_free(struct machine *m);
 
 /* machine_run.c: the first end or failure counts. Any thread. */
 void machine_end(struct machine *m, enum machine_end end, uint32_t status);

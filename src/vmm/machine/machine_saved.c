@@ -82,6 +82,36 @@ int machine_net_saved_get(const struct snap_in *in, unsigned i, struct machine_n
 	return 0;
 }
 
+int machine_snap_id_get(const struct snap_in *in, struct machine_snap_id *ret, struct err *e)
+{
+	struct err none = {0};
+	int rc = snap_take(in, key_of("snapshot", 0), ret, sizeof(*ret), &none);
+
+	if (rc == -ENOENT) {
+		*ret = (struct machine_snap_id){.id = {0}};
+		return 0;
+	}
+	if (rc < 0)
+		*e = none;
+	return rc;
+}
+
+int machine_snap_pages_get(const struct snap_in *in, uint64_t memory_bytes, const uint64_t **ret,
+			   struct err *e)
+{
+	size_t want = (memory_bytes >> PAGE_SHIFT) / 8, len;
+	const void *bytes;
+	int rc = snap_find(in, key_of("memory.pages", 0), want, &bytes, &len, e);
+
+	if (rc < 0)
+		return rc;
+	if (len != want)
+		return err_set(e, -EBADMSG, "snapshot: 'memory.pages' is too short");
+	/* Sections begin at multiples of 8. */
+	*ret = bytes;
+	return 0;
+}
+
 int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
 			      struct err *e)
 {

@@ -14,6 +14,15 @@
 #define MACHINE_SAVED_VERSION 1u
 #define MACHINE_PATH_MAX 4096u
 
+/*
+ * Section "snapshot": which it is, by chance, and which it builds upon, all zeroes for none. Then
+ * the section "memory.pages" has a bit per page, in the order of the file, that is in its own file.
+ */
+struct machine_snap_id {
+	unsigned char id[SNAP_ID_BYTES];
+	unsigned char base[SNAP_ID_BYTES];
+};
+
 /* Section "machine": what the machine is made with. */
 struct machine_saved {
 	uint64_t memory_bytes;
@@ -65,6 +74,11 @@ int machine_disk_saved_get(const struct snap_in *in, unsigned i, struct machine_
 /* ret->tap lies in `in`. */
 int machine_net_saved_get(const struct snap_in *in, unsigned i, struct machine_net *ret,
 			  struct err *e);
+/* All zeroes where there is none: of an older version. */
+int machine_snap_id_get(const struct snap_in *in, struct machine_snap_id *ret, struct err *e);
+/* Of memory_bytes; *ret lies in `in`. */
+int machine_snap_pages_get(const struct snap_in *in, uint64_t memory_bytes, const uint64_t **ret,
+			   struct err *e);
 /* All zeroes, which is MACHINE_BALLOON_OFF, where there is none. */
 int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
 			      struct err *e);

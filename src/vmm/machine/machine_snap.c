@@ -7,17 +7,25 @@
 #include "vmm/machine/machine_snap.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "vmm/machine/machine_parts.h"
+#include "vmm/machine/machine_copy.h"
 #include "vmm/snap/snap_kvm.h"
 
-#define REST_S 10 /* for every vCPU to come to rest */
-#define PIECE_BYTES (1u << 20)
+#define REST_MS 10000u /* for every vCPU to come to rest */
+/*
+ * With --keep-running: so much of what was written to last is kept at the cut, in so much time, or
+ * the cut is tried anew, up to so many times; the last time it takes what it needs.
+ */
+#define CUT_PAGES ((16u << 20) / PAGE_BYTES)
+#define CUT_MS 40u
+#define CUTS_MAX 8u
+#define PASSES_MAX 64u
+/* Of 100 parts of the time that the guest stands still in a pass, after each that gained little. */
+#define SLOWER 30u
+#define SLOW_MAX 98u
 
 static struct snap_key key(const char *name, unsigned index)
 {
@@ -100,75 +108,6 @@ static void save_machine(struct machine *m, struct snap_out *o)
 	}
 }
 
-/* ---- coming to rest ---- */
-
-static void let_go(struct machine *m)
-{
-	pthread_mutex_lock(&m->lock);
-	m->freeze = false;
-	pthread_cond_broadcast(&m->resumed);
-	pthread_mutex_unlock(&m->lock);
-}
-
-static int stop_vcpus(struct machine *m, struct err *e)
-{
-	struct timespec until;
-	int rc = 0;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += REST_S;
-	pthread_mutex_lock(&m->lock);
-	m->freeze = true;
-	pthread_mutex_unlock(&m->lock);
-	for (unsigned i = 0; i < m->cfg.cpus; i++)
-		apf_vcpu_kick(m->vcpus[i].apf);
-	pthread_mutex_lock(&m->lock);
-	while (rc == 0 && m->frozen < m->cfg.cpus && !m->stop && !m->ended)
-		rc = -pthread_cond_timedwait(&m->froze, &m->lock, &until);
-	if (rc == 0 && (m->stop || m->ended))
-		rc = err_set(e, -EINTR, "snapshot: the VM has ended");
-	else if (rc < 0)
-		rc = err_set(e, -EBUSY, "snapshot: a vCPU does not come to rest within %u s; "
-			     "'asyncpf status' tells what the VM waits for", REST_S);
-	pthread_mutex_unlock(&m->lock);
-	if (rc < 0)
-		let_go(m);
-	return rc;
-}
-
-void machine_rest(struct machine_vcpu *v)
-{
-	struct machine *m = v->m;
-
-	pthread_mutex_lock(&m->lock);
-	if (m->freeze) {
-		m->frozen++;
-		pthread_cond_signal(&m->froze);
-		while (m->freeze && !m->stop && !m->ended)
-			pthread_cond_wait(&m->resumed, &m->lock);
-		m->frozen--;
-	}
-	pthread_mutex_unlock(&m->lock);
-}
-
-/* Every virtio device with its section. */
-static struct virtio_mmio *device(struct machine *m, unsigned i)
-{
-	unsigned disks = m->cfg.disks_count, nets = m->cfg.nets_count;
-
-	if (i < disks)
-		return &m->disks[i].blk.mmio;
-	if (i < disks + nets)
-		return &m->nics[i - disks].net.mmio;
-	return i == disks + nets ? &m->rng.mmio : &m->balloon.mmio;
-}
-
-static unsigned device_count(const struct machine *m)
-{
-	return m->cfg.disks_count + m->cfg.nets_count + 1 +
-	       (m->cfg.balloon != MACHINE_BALLOON_OFF);
-}
-
 /* ---- saving ---- */
 
 static struct snap_vcpu vcpu_of(struct machine *m, unsigned i)
@@ -191,10 +130,10 @@ static int save_state(struct machine *m, struct snap_out *o, struct err *e)
 	}
 	if (rc == 0)
 		rc = snap_vm_save(m->vm_fd, o, e);
-	for (unsigned i = 0; i < device_count(m); i++) {
+	for (unsigned i = 0; i < machine_device_count(m); i++) {
 		struct virtio_mmio_saved s;
 
-		virtio_mmio_save(device(m, i), &s);
+		virtio_mmio_save(machine_device(m, i), &s);
 		snap_put(o, key("virtio", i), &s, sizeof(s));
 	}
 	serial_save(&m->serial, &serial);
@@ -205,112 +144,29 @@ static int save_state(struct machine *m, struct snap_out *o, struct err *e)
 	return rc;
 }
 
-static bool is_zero(const unsigned char *p, size_t len)
+/* A snapshot that is being made. */
+struct job {
+	struct machine *m;
+	struct machine_snap_id id;
+	bool changes; /* only what changed since id.base */
+	struct machine_copy copy;
+	struct snap_out state;
+	uint64_t stood_ns; /* since when the guest stands */
+	bool was_paused;
+};
+
+static uint64_t now_ns(void)
 {
-	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-static int put_at(int fd, const unsigned char *p, size_t len, uint64_t off, struct err *e)
+static int check_trouble(struct machine *m, struct err *e)
 {
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, -errno, "snapshot: writing guest memory");
-		if (n > 0) {
-			p += n;
-			off += (uint64_t)n;
-			len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
-/* Runs of pages that are not zero; the rest stays a hole. */
-static int put_piece(int fd, const unsigned char *p, size_t len, uint64_t off, struct err *e)
-{
-	size_t from = 0, at;
-	int rc = 0;
-
-	for (at = 0; rc == 0 && at < len; at += PAGE_BYTES) {
-		if (!is_zero(p + at, PAGE_BYTES))
-			continue;
-		if (at > from)
-			rc = put_at(fd, p + from, at - from, off + from, e);
-		from = at + PAGE_BYTES;
-	}
-	return rc == 0 && at > from ? put_at(fd, p + from, at - from, off + from, e) : rc;
-}
-
-static bool holds_anything(struct machine *m, uint64_t gpa, size_t len)
-{
-	unsigned char *map = malloc(len / m->cfg.apf.block_bytes);
-	bool holds = !map || apf_residency(m->apf, gpa, len, map) < 0;
-
-	for (size_t i = 0; !holds && i < len / m->cfg.apf.block_bytes; i++)
-		holds = !(map[i] & APF_BLOCK_ZEROES);
-	free(map);
-	return holds;
-}
-
-/* [gpa, gpa + bytes) to `off` of the file on. */
-static int save_range(struct machine *m, uint64_t gpa, uint64_t bytes, uint64_t off, int fd,
-		      unsigned char *buf, const atomic_bool *cancel, struct err *e)
-{
-	int rc = 0;
-
-	for (uint64_t at = 0; rc == 0 && at < bytes; at += PIECE_BYTES) {
-		size_t len = min_u64(PIECE_BYTES, bytes - at);
-
-		if (atomic_load(cancel))
-			return err_set(e, -ECANCELED, "snapshot: nobody waits for it any more");
-		if (!holds_anything(m, gpa + at, len))
-			continue;
-		rc = apf_read(m->apf, gpa + at, buf, len);
-		if (rc < 0)
-			return err_sys(e, rc, "snapshot: reading guest memory");
-		rc = put_piece(fd, buf, len, off + at, e);
-	}
-	return rc;
-}
-
-static int save_memory(struct machine *m, int fd, const atomic_bool *cancel, struct err *e)
-{
-	unsigned char *buf = malloc(PIECE_BYTES);
-	int rc = buf ? 0 : err_sys(e, -ENOMEM, "snapshot");
-
-	if (rc == 0 && (ftruncate(fd, 0) < 0 ||
-			ftruncate(fd, (off_t)m->cfg.memory_bytes) < 0))
-		rc = err_sys(e, -errno, "snapshot: size of the memory file");
-	if (rc == 0)
-		rc = save_range(m, 0, m->mem.low_bytes, 0, fd, buf, cancel, e);
-	if (rc == 0 && m->mem.high_bytes)
-		rc = save_range(m, GUEST_HIGH_GPA, m->mem.high_bytes, m->mem.low_bytes, fd, buf,
-				cancel, e);
-	free(buf);
-	return rc;
-}
-
-static int save_at_rest(struct machine *m, int state_fd, int memory_fd, const atomic_bool *cancel,
-			struct err *e)
-{
-	struct snap_out o = {.bytes = NULL};
-	int rc = save_state(m, &o, e);
-
-	if (rc == 0)
-		rc = snap_out_write(&o, state_fd, e);
-	snap_out_free(&o);
-	/* Last: a store that waited for its page lands in it. */
-	return rc < 0 ? rc : save_memory(m, memory_fd, cancel, e);
-}
-
-int machine_snapshot(struct machine *m, int state_fd, int memory_fd, const atomic_bool *cancel,
-		     struct err *e)
-{
-	bool was_paused = apf_is_paused(m->apf);
 	struct apf_error why;
 	struct err disk;
-	int rc;
 
 	if (machine_trouble_get(m, &disk) != 0)
 		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
@@ -318,21 +174,204 @@ int machine_snapshot(struct machine *m, int state_fd, int memory_fd, const atomi
 	if (apf_trouble_get(m->apf, &why) != 0)
 		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
 			       "resume it first", why.text);
-	if (m->cfg.vsock.path)
-		return err_set(e, -EOPNOTSUPP, "snapshot: a VM with a socket device (--vsock) "
-			       "cannot be saved: the host's ends of its connections cannot");
-	rc = stop_vcpus(m, e);
+	return 0;
+}
+
+static int stand(struct job *j, uint32_t limit_ms, struct err *e)
+{
+	struct machine *m = j->m;
+	int rc = check_trouble(m, e);
+
+	j->stood_ns = now_ns();
+	j->was_paused = apf_is_paused(m->apf);
+	if (rc == 0)
+		rc = machine_stand(m, limit_ms, e);
 	if (rc < 0)
 		return rc;
-	for (unsigned i = 0; i < device_count(m); i++)
-		virtio_mmio_hold(device(m, i));
+	machine_devices_hold(m);
 	apf_pause(m->apf);
-	rc = save_at_rest(m, state_fd, memory_fd, cancel, e);
-	if (!was_paused)
+	return 0;
+}
+
+static void go_on(struct job *j)
+{
+	struct machine *m = j->m;
+	uint64_t stood;
+
+	if (!j->was_paused)
 		apf_resume(m->apf);
-	for (unsigned i = 0; i < device_count(m); i++)
-		virtio_mmio_release(device(m, i));
-	let_go(m);
+	machine_devices_release(m);
+	machine_go_on(m);
+	stood = now_ns() - j->stood_ns;
+	atomic_store(&m->snap.paused_ns, max_u64(stood, atomic_load(&m->snap.paused_ns)));
+}
+
+static uint64_t map_bytes(const struct machine *m)
+{
+	return m->dirty.map.pages / 8;
+}
+
+/* From now on is noted who writes; pending: what is to be written so far. */
+static int begin(struct job *j, struct err *e)
+{
+	struct machine *m = j->m;
+	int rc = machine_dirty_begin(m, e);
+
+	if (rc < 0)
+		return rc;
+	if (!j->changes) {
+		machine_copy_all(&j->copy);
+		return 0;
+	}
+	rc = machine_dirty_take(m, j->copy.pending, e);
+	for (uint64_t w = 0; w < map_bytes(m) / sizeof(uint64_t); w++)
+		j->copy.pending[w] |= m->dirty.since[w];
+	return rc;
+}
+
+/* Behind the last look at who wrote: which snapshot it is, and what of memory is in it. */
+static void save_id(struct job *j)
+{
+	snap_put(&j->state, key("snapshot", 0), &j->id, sizeof(j->id));
+	if (j->changes)
+		snap_put(&j->state, key("memory.pages", 0), j->m->dirty.since, map_bytes(j->m));
+}
+
+/* The guest stands still until all is written. */
+static int save_standing(struct job *j, struct err *e)
+{
+	int rc = stand(j, REST_MS, e);
+
+	if (rc < 0)
+		return rc;
+	rc = save_state(j->m, &j->state, e);
+	/* Behind the state: KVM notes in guest memory that a vCPU does not run. */
+	if (rc == 0)
+		rc = begin(j, e);
+	if (rc == 0 && !j->changes)
+		rc = machine_dirty_take(j->m, j->copy.pending, e);
+	save_id(j);
+	/* Last: a store that waited for its page lands in it. */
+	if (rc == 0)
+		rc = machine_copy_write(&j->copy, e);
+	go_on(j);
+	return rc;
+}
+
+/*
+ * The cut: the state, and the content of what was written to since it was last looked, kept.
+ * -ETIME or -EBUSY: it would have taken too long, and the guest goes on; what is pending stays so.
+ */
+static int cut(struct job *j, bool patient, struct err *e)
+{
+	uint64_t until = patient ? NS_NEVER : now_ns() + CUT_MS * NS_PER_MS;
+	int rc = stand(j, patient ? REST_MS : CUT_MS, e);
+
+	if (rc < 0)
+		return rc;
+	snap_out_free(&j->state);
+	rc = save_state(j->m, &j->state, e);
+	/* As above. */
+	if (rc == 0)
+		rc = machine_dirty_take(j->m, j->copy.pending, e);
+	save_id(j);
+	if (rc == 0)
+		rc = machine_copy_keep(&j->copy, until, e);
+	go_on(j);
+	return rc;
+}
+
+/*
+ * Passes over what is pending, each shorter than the one before it as less was written to
+ * meanwhile, until the rest can be kept while the guest stands still. Where that does not happen by
+ * itself, the guest is slowed down.
+ */
+static int save_running(struct job *j, struct err *e)
+{
+	struct machine_copy *c = &j->copy;
+	uint64_t before = UINT64_MAX, left;
+	unsigned cuts = 0;
+	int rc = begin(j, e);
+
+	for (unsigned pass = 0; rc == 0; pass++) {
+		if (pass == PASSES_MAX)
+			return err_set(e, -EAGAIN, "snapshot: the guest writes to its memory "
+				       "faster than that can be written; without --keep-running "
+				       "it can");
+		rc = machine_copy_write(c, e);
+		if (rc == 0)
+			rc = machine_dirty_take(j->m, c->pending, e);
+		left = machine_copy_count(c);
+		if (rc == 0 && left <= CUT_PAGES) {
+			rc = cut(j, ++cuts == CUTS_MAX, e);
+			if (rc != -ETIME && (rc != -EBUSY || cuts == CUTS_MAX))
+				break;
+			rc = 0;
+		} else if (left > before / 4 * 3) {
+			c->slow = (unsigned)min_u64(c->slow + SLOWER, SLOW_MAX);
+		}
+		before = left;
+	}
+	return rc == 0 ? machine_copy_write_kept(c, e) : rc;
+}
+
+/* A new one; -ESTALE: that which it is to build upon is not known here. */
+static int identify(struct job *j, const struct machine_snapshot *how, struct err *e)
+{
+	const struct machine_dirty *d = &j->m->dirty;
+
+	if (getrandom(j->id.id, sizeof(j->id.id), 0) != sizeof(j->id.id))
+		return err_sys(e, -errno, "snapshot: its identity");
+	j->changes = how->changes;
+	if (!how->changes)
+		return 0;
+	memcpy(j->id.base, how->base, sizeof(j->id.base));
+	if (!d->has_id || memcmp(d->id, how->base, sizeof(d->id)) != 0)
+		return err_set(e, -ESTALE, "snapshot: --base is not the last snapshot that was "
+			       "made of this VM since it was started; name that, or leave --base "
+			       "out");
+	return 0;
+}
+
+/* What changes from the cut on is what the next one is made of. */
+static void made(struct job *j)
+{
+	struct machine_dirty *d = &j->m->dirty;
+
+	memset(d->since, 0, map_bytes(j->m));
+	memcpy(d->id, j->id.id, sizeof(d->id));
+	d->has_id = true;
+}
+
+int machine_snapshot(struct machine *m, const struct machine_snapshot *how, int state_fd,
+		     int memory_fd, const atomic_bool *cancel, struct err *e)
+{
+	struct job j = {.m = m};
+	int rc = check_trouble(m, e);
+
+	if (rc == 0 && m->cfg.vsock.path)
+		rc = err_set(e, -EOPNOTSUPP, "snapshot: a VM with a socket device (--vsock) cannot "
+			     "be saved: the host's ends of its connections cannot");
+	if (rc == 0)
+		rc = identify(&j, how, e);
+	if (rc < 0)
+		return rc;
+	atomic_store(&m->snap.paused_ns, 0);
+	atomic_store(&m->snap.written_bytes, 0);
+	atomic_store(&m->snap.running, 1);
+	rc = machine_copy_open(&j.copy, m, memory_fd, cancel, e);
+	if (rc == 0)
+		rc = how->keep_running ? save_running(&j, e) : save_standing(&j, e);
+	if (rc == 0)
+		rc = snap_out_write(&j.state, state_fd, e);
+	if (rc == 0)
+		made(&j);
+	else if (!m->dirty.has_id)
+		machine_dirty_end(m);
+	machine_copy_close(&j.copy);
+	snap_out_free(&j.state);
+	atomic_store(&m->snap.left_bytes, 0);
+	atomic_store(&m->snap.running, 0);
 	return rc;
 }
 
@@ -380,11 +419,11 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 		rc = machine_balloon_saved_get(in, &balloon, e);
 	if (rc == 0 && m->cfg.balloon != MACHINE_BALLOON_OFF)
 		virtio_balloon_restore(&m->balloon, &balloon.device);
-	for (unsigned i = 0; rc == 0 && i < device_count(m); i++) {
+	for (unsigned i = 0; rc == 0 && i < machine_device_count(m); i++) {
 		struct virtio_mmio_saved s;
 
 		rc = snap_take(in, key("virtio", i), &s, sizeof(s), e);
-		if (rc == 0 && virtio_mmio_restore(device(m, i), &s) < 0)
+		if (rc == 0 && virtio_mmio_restore(machine_device(m, i), &s) < 0)
 			rc = err_set(e, -EBADMSG, "snapshot: virtio device %u cannot be in this "
 				     "state", i);
 	}

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/types.h"
+#include "vmm/memory/dirty_map.h"
 
 /* Device addresses start here (interrupt controllers, virtio-mmio): RAM must end below. */
 #define GUEST_HOLE_GPA 0xc0000000ull
@@ -30,6 +31,8 @@ struct guest_mem {
 	unsigned char *high; /* RAM from GUEST_HIGH_GPA */
 	uint64_t low_bytes;  /* at most GUEST_HOLE_GPA */
 	uint64_t high_bytes; /* may be 0 */
+	hva_t low_hva, high_hva;  /* KVM's view of them */
+	struct dirty_map *dirty;  /* NULL: nobody ever asks what devices wrote */
 };
 
 /* Splits a size of memory into the two ranges; the pointers are left as they are. */
@@ -62,6 +65,13 @@ static inline gpa_t guest_mem_gpa(const struct guest_mem *m, const void *at)
 	if (p >= low && p - low < m->low_bytes)
 		return (gpa_t){p - low};
 	return (gpa_t){GUEST_HIGH_GPA + (p - high)};
+}
+
+/* A device writes, or has written, [at, at + len): dirty_map.h says when. */
+static inline void guest_mem_wrote(const struct guest_mem *m, const void *at, uint64_t len)
+{
+	if (m->dirty)
+		dirty_map_mark(m->dirty, guest_mem_gpa(m, at).v, len);
 }
 
 /* Copies what the guest may be writing to; the compiler does not look there again. */

@@ -20,4 +20,14 @@ void guest_ram_config(const struct guest_mem *m, struct apf_config *c);
  */
 int guest_ram_open(struct guest_mem *m, struct apf *a, int vm_fd, struct err *e);
 
+/*
+ * KVM's log of what the guest, and KVM for it, writes. On: it is empty, and misses nothing that is
+ * written once this has returned. take: adds its bits to `to`, a bit per page as in dirty_map.h,
+ * and empties it; `scratch` is as long. After a failure some may have been taken. Any thread, not
+ * twice at a time.
+ */
+int guest_ram_log(const struct guest_mem *m, int vm_fd, bool on, struct err *e);
+int guest_ram_log_take(const struct guest_mem *m, int vm_fd, uint64_t *to, uint64_t *scratch,
+		       struct err *e);
+
 #endif

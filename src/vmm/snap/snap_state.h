@@ -13,6 +13,7 @@
 #include "base/types.h"
 
 #define SNAP_NAME_MAX 16u /* with the NUL */
+#define SNAP_ID_BYTES 16u /* random: which snapshot this is */
 #define SNAP_STATE_MAX (64u << 20) /* of the whole file, bytes */
 
 /* A section: "vcpu.regs" of vCPU 3, in its first version. */

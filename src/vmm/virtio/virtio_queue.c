@@ -92,6 +92,8 @@ static int chain_add(const struct virtq *q, struct virtq_chain *c, const struct 
 		return VIRTQ_MALFORMED;
 	if (d->len == 0) /* nowhere forbidden, and of no use */
 		return 0;
+	if (in)
+		guest_mem_wrote(q->mem, at, d->len);
 	if (n == VIRTQ_SEGS_MAX)
 		return VIRTQ_MALFORMED;
 	c->segs[n] = (struct iovec){.iov_base = at, .iov_len = d->len};
@@ -169,6 +171,14 @@ void virtq_unpop(struct virtq *q)
 
 /* ---- giving back ---- */
 
+/* Who gives a buffer back, or asks for more, writes there. */
+static void used_written(const struct virtq *q)
+{
+	guest_mem_wrote(q->mem, q->used_at,
+			sizeof(*q->used_at) + q->size * sizeof(struct wire_used) +
+				sizeof(uint16_t));
+}
+
 /* 2.7.7: does moving the index to `now` pass what the driver waits for? */
 static bool passes_event(uint16_t event, uint16_t now, uint16_t before)
 {
@@ -181,6 +191,7 @@ void virtq_fill(struct virtq *q, uint16_t nth, uint16_t head, uint32_t written)
 
 	ASSERT(head < q->size && nth < q->size);
 	q->used_at->ring[at] = (struct wire_used){.id = head, .len = written};
+	used_written(q);
 }
 
 bool virtq_publish(struct virtq *q, uint16_t count)
@@ -196,6 +207,7 @@ bool virtq_publish(struct virtq *q, uint16_t count)
 	 * (or flags) and looking at idx once more, so one of us sees the other.
 	 */
 	__atomic_store_n(&q->used_at->idx, q->used_next, __ATOMIC_SEQ_CST);
+	used_written(q);
 	said = __atomic_load_n(wish, __ATOMIC_SEQ_CST);
 	return q->event_idx ? passes_event(said, q->used_next, before)
 			    : !(said & AVAIL_NO_INTERRUPT);
@@ -213,9 +225,11 @@ bool virtq_rearm(struct virtq *q)
 	 * avail_event before idx is read; pairs with the driver's barrier in 2.7.13.4. Without
 	 * event indices our flags stay 0, as the driver left them: always notify.
 	 */
-	if (q->event_idx)
+	if (q->event_idx) {
 		__atomic_store_n((uint16_t *)&q->used_at->ring[q->size], q->avail_next,
 				 __ATOMIC_SEQ_CST);
+		used_written(q);
+	}
 	return __atomic_load_n(&q->avail_at->idx, __ATOMIC_SEQ_CST) != q->avail_next;
 }
 

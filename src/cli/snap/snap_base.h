@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots that have only what changed, and those that they build upon: the file `layers` of such
+ * a one (docs/snapshot-format.md), which names every file of memory that it needs and the snapshot
+ * that each belongs to. One thread. Test: tests/integration/snapshot_run_test.py.
+ */
+#ifndef CLI_SNAP_BASE_H
+#define CLI_SNAP_BASE_H
+
+#include "base/err.h"
+#include "source/layers_format.h"
+#include "vmm/machine/machine_saved.h"
+
+/* A snapshot that another is to build upon. */
+struct snap_base {
+	char *relative; /* its folder, from the new one on */
+	struct machine_snap_id id;
+	struct layers layers; /* what it consists of, itself first; paths from its folder on */
+	void *bytes;          /* that layers points into; NULL: none */
+};
+
+/*
+ * path: its folder; it and what it builds upon are checked. new_path: where the other will be, in
+ * a folder that exists. After a failure, too, close is to follow. All zeroes is closed.
+ */
+int snap_base_open(struct snap_base *b, const char *path, const char *new_path, struct err *e);
+void snap_base_close(struct snap_base *b);
+
+/* The list of a new one, `in`, which builds upon b: to fd. */
+int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_t memory_bytes,
+		    int fd, struct err *e);
+
+/*
+ * The list that the snapshot at `path` has, whose state is `in`: every snapshot that it names must
+ * be there, and be the one. *ret_bytes is freed behind layers_free(ret).
+ */
+int snap_base_check(const char *path, const struct snap_in *in, struct layers *ret,
+		    void **ret_bytes, struct err *e);
+
+static inline bool snap_id_is_set(const unsigned char id[static SNAP_ID_BYTES])
+{
+	unsigned char any = 0;
+
+	for (unsigned i = 0; i < SNAP_ID_BYTES; i++)
+		any |= id[i];
+	return any != 0;
+}
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine comes to rest, wholly or in part, and goes on. vCPUs leave apf_vcpu_run (at rest) and
+ * wait here; devices finish what they have in hand, or drop it to begin it anew.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "vmm/machine/machine_parts.h"
+
+void machine_go_on(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->freeze = false;
+	pthread_cond_broadcast(&m->resumed);
+	pthread_mutex_unlock(&m->lock);
+}
+
+int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e)
+{
+	struct timespec until;
+	uint64_t ns;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	ns = (uint64_t)until.tv_nsec + limit_ms * NS_PER_MS;
+	until.tv_sec += (time_t)(ns / NS_PER_S);
+	until.tv_nsec = (long)(ns % NS_PER_S);
+	pthread_mutex_lock(&m->lock);
+	m->freeze = true;
+	pthread_mutex_unlock(&m->lock);
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		apf_vcpu_kick(m->vcpus[i].apf);
+	pthread_mutex_lock(&m->lock);
+	while (rc == 0 && m->frozen < m->cfg.cpus && !m->stop && !m->ended)
+		rc = -pthread_cond_timedwait(&m->froze, &m->lock, &until);
+	if (m->stop || m->ended)
+		rc = err_set(e, -EINTR, "snapshot: the VM has ended");
+	else if (rc < 0)
+		rc = err_set(e, -EBUSY, "snapshot: a vCPU does not come to rest within %u ms; "
+			     "'asyncpf status' tells what the VM waits for", limit_ms);
+	pthread_mutex_unlock(&m->lock);
+	if (rc < 0)
+		machine_go_on(m);
+	return rc;
+}
+
+void machine_rest(struct machine_vcpu *v)
+{
+	struct machine *m = v->m;
+
+	pthread_mutex_lock(&m->lock);
+	if (m->freeze) {
+		m->frozen++;
+		pthread_cond_signal(&m->froze);
+		while (m->freeze && !m->stop && !m->ended)
+			pthread_cond_wait(&m->resumed, &m->lock);
+		m->frozen--;
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+struct virtio_mmio *machine_device(struct machine *m, unsigned i)
+{
+	unsigned disks = m->cfg.disks_count, nets = m->cfg.nets_count;
+
+	if (i < disks)
+		return &m->disks[i].blk.mmio;
+	if (i < disks + nets)
+		return &m->nics[i - disks].net.mmio;
+	return i == disks + nets ? &m->rng.mmio : &m->balloon.mmio;
+}
+
+unsigned machine_device_count(const struct machine *m)
+{
+	return m->cfg.disks_count + m->cfg.nets_count + 1 +
+	       (m->cfg.balloon != MACHINE_BALLOON_OFF);
+}
+
+void machine_devices_hold(struct machine *m)
+{
+	for (unsigned i = 0; i < machine_device_count(m); i++)
+		virtio_mmio_hold(machine_device(m, i));
+}
+
+void machine_devices_release(struct machine *m)
+{
+	for (unsigned i = 0; i < machine_device_count(m); i++)
+		virtio_mmio_release(machine_device(m, i));
+}
