@@ -26,7 +26,7 @@ _asyncpf_values()
 	run--rng) echo 'bw=' ;;
 	image--format) echo 'auto flat firecracker cloud-hypervisor qemu' ;;
 	run--balloon) echo 'off on follow' ;;
-	run--vsock) echo 'uds=' ;;
+	restore--vsock | run--vsock) echo 'uds=' ;;
 	restore--faults | run--faults) echo 'user kernel stall block' ;;
 	pager--sandbox | restore--sandbox | run--sandbox) echo 'on strict off' ;;
 	run--abi) echo 'int pf2 pf2-strict legacy off' ;;
@@ -53,7 +53,8 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
-	restore) words='--source --record --record-time --prefetch --fill --net --faults
+	restore) words='--source --record --record-time --prefetch --fill --net --vsock
+		--faults
 		--resident-max --swap --io --control --user --sandbox --stats --trace --json
 		--quiet --help --version' ;;
 	resume) words='--control --timeout --help --version' ;;

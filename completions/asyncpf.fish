@@ -198,6 +198,7 @@ complete -c asyncpf -n $of -l record-time -x -d 'for how long'
 complete -c asyncpf -n $of -l prefetch -r -F -d 'bring what was noted ahead of the guest'
 complete -c asyncpf -n $of -l fill -d 'bring all memory, then close its source'
 complete -c asyncpf -n $of -l net -x -a 'user tap=' -d 'what the next network card is connected to'
+complete -c asyncpf -n $of -l vsock -x -a 'uds=' -d 'where its socket device is'
 complete -c asyncpf -n $of -l faults -x -a 'user kernel stall block' \
 	-d 'how a touch of absent memory is served'
 complete -c asyncpf -n $of -l resident-max -x -d 'most of it in host memory'

@@ -31,6 +31,7 @@ static void look(const struct snap_in *in, struct snap_key key, size_t most)
 static void look_at_machine(const struct snap_in *in)
 {
 	struct machine_balloon_saved balloon;
+	struct machine_vsock_saved vsock;
 	struct machine_saved m;
 	struct machine_disk_saved disk;
 	struct machine_net net;
@@ -44,6 +45,8 @@ static void look_at_machine(const struct snap_in *in)
 	if (machine_snap_pages_get(in, CHUNK_BYTES, &pages, &e) == 0)
 		must((const unsigned char *)(pages + CHUNK_BYTES / PAGE_BYTES / 64) <=
 		     in->bytes + in->len);
+	if (machine_vsock_saved_get(in, &vsock, &path, &e) == 0 && path)
+		must(*path && strlen(path) < VSOCK_PATH_MAX && vsock.device.next_port);
 	if (machine_saved_get(in, &m, &e) == 0)
 		must(m.cpus > 0 && m.cpus <= MACHINE_CPUS_MAX && m.nets <= MACHINE_NETS_MAX);
 	for (unsigned i = 0; i < 2; i++) {

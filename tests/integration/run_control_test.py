@@ -278,12 +278,6 @@ class Devices(RunTest):
                       "another", done.stderr)
         self.assertEqual((done.returncode, done.stdout), (3, ""))
 
-    def test_a_snapshot_cannot_have_connections(self):
-        self.start_with_vsock()
-        done = self.ask("snapshot", str(self.folder / "snap"))
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("a VM with a socket device (--vsock) cannot be saved", done.stderr)
-
     def test_a_snapshot_needs_its_files(self):
         """The lab's relay hands on lines, and no descriptors."""
         self.start()

@@ -560,6 +560,37 @@ class SnapshotTest(unittest.TestCase):
         self.rounds(vm, 2)
         self.stop(vm)
 
+    def test_a_socket_device_comes_along(self):
+        where = [self.folder / name for name in ("a.vsock", "b.vsock")]
+        vm = self.run_vm("--faults", "kernel", "--vsock", f"uds={where[0]},cid=7", "--balloon",
+                         "on")
+        files = self.snapshot(vm, "snap")
+        self.assertEqual(json.loads((files / "snapshot.json").read_text())["vsock"],
+                         {"path": str(where[0]), "cid": 7})
+        # Its place is taken as long as the VM that was saved is there; another one is not.
+        self.refused([str(files)], f"vsock: {where[0]}: a running server answers there")
+        both = [vm, self.restore(files, "--vsock", f"uds={where[1]}")]
+        for one, path in zip(both, where):
+            self.assertEqual(self.status(one)["has_vsock"], 1)
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(path))
+                s.sendall(b"CONNECT 1024\n")
+                self.assertEqual(s.recv(1), b"")
+        self.steps_of(self.snapshot(both[1], "next"))
+        for one in both:
+            self.stop(one)
+        vm = self.restore(files)
+        self.assertTrue(where[0].exists())
+        self.stop(vm)
+
+    def test_a_socket_device_that_is_not_there(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        self.assertNotIn("vsock", json.loads((files / "snapshot.json").read_text()))
+        self.refused([str(files), "--vsock", f"uds={self.folder}/v"],
+                     "the snapshot has no socket device")
+
     @staticmethod
     def listens(port):
         with socket.socket() as s:

@@ -199,6 +199,60 @@ static void balloons(void **state)
 	assert_int_equal(balloon_of(&s, sizeof(s), &got), -EBADMSG);
 }
 
+static int sockets_of(const void *s, size_t len, struct machine_vsock_saved *ret,
+		      char path[static VSOCK_PATH_MAX])
+{
+	struct snap_in in;
+	struct err e = {0};
+	const char *got;
+	int rc;
+
+	with_section(len ? "machine.vsock" : "other", s, len, &in);
+	rc = machine_vsock_saved_get(&in, ret, &got, &e);
+	assert_true(rc == 0 ? !*e.text : *e.text != 0);
+	assert_true(rc == 0 || !got);
+	assert_int_equal(machine_vsock_saved_get(&in, ret, &got, NULL), rc);
+	snprintf(path, VSOCK_PATH_MAX, "%s", got ? got : "");
+	snap_in_free(&in);
+	return rc;
+}
+
+static void sockets(void **state)
+{
+	struct {
+		struct machine_vsock_saved head;
+		char path[VSOCK_PATH_MAX + 1];
+	} s = {{{7, VSOCK_FIRST_PORT + 3}}, "vm.vsock"};
+	const size_t head = sizeof(s.head), len = head + sizeof("vm.vsock");
+	struct machine_vsock_saved got;
+	char path[VSOCK_PATH_MAX];
+
+	(void)state;
+	assert_int_equal(sockets_of(&s, len, &got, path), 0);
+	assert_memory_equal(&got, &s.head, head);
+	assert_string_equal(path, "vm.vsock");
+	/* None is no failure. */
+	assert_int_equal(sockets_of(&s, 0, &got, path), 0);
+	assert_string_equal(path, "");
+	for (size_t l = head - 1; l < len; l++)
+		assert_int_equal(sockets_of(&s, l, &got, path), -EBADMSG);
+	assert_int_equal(sockets_of(&s, len + 1, &got, path), -EBADMSG);
+	assert_int_equal(sockets_of(&s, sizeof(s), &got, path), -EMSGSIZE);
+	s.head.device.cid = VSOCK_HOST_CID;
+	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
+	s.head.device = (struct vsock_saved){7, VSOCK_FIRST_PORT - 1};
+	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
+	s.head.device = (struct vsock_saved){7, VSOCK_LAST_PORT + 1};
+	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
+	/* The longest path, and one without an end. */
+	s.head.device = (struct vsock_saved){VSOCK_CID_MAX, VSOCK_LAST_PORT};
+	memset(s.path, 'x', VSOCK_PATH_MAX);
+	assert_int_equal(sockets_of(&s, head + VSOCK_PATH_MAX, &got, path), -EBADMSG);
+	s.path[VSOCK_PATH_MAX - 1] = '\0';
+	assert_int_equal(sockets_of(&s, head + VSOCK_PATH_MAX, &got, path), 0);
+	assert_int_equal(strlen(path), VSOCK_PATH_MAX - 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +260,7 @@ int main(void)
 		cmocka_unit_test(network_cards),
 		cmocka_unit_test(disks),
 		cmocka_unit_test(balloons),
+		cmocka_unit_test(sockets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

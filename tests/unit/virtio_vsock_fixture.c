@@ -77,10 +77,18 @@ void bring_up(struct fixture *f, unsigned buffers)
 	work(f);
 }
 
+void open_device(struct fixture *f, uint32_t cid)
+{
+	const struct virtio_vsock_cfg cfg = {
+		.cid = cid, .mem = &f->x.mem, .name = "vsock", .path = f->path,
+		.listen_fd = f->listen_fd, .irq = fake_irq_line(&f->x.irq, VX_GSI)};
+
+	assert_int_equal(virtio_vsock_open(&f->s, &cfg, NULL), 0);
+	vx_attach(&f->x, &f->s.mmio);
+}
+
 void init(struct fixture *f, unsigned buffers)
 {
-	struct virtio_vsock_cfg cfg = {.cid = CID, .mem = &f->x.mem, .name = "vsock"};
-
 	memset(f, 0, sizeof(*f));
 	vx_init(&f->x);
 	snprintf(f->folder, sizeof(f->folder), "/tmp/asyncpf-vsock-XXXXXX");
@@ -89,11 +97,7 @@ void init(struct fixture *f, unsigned buffers)
 	f->listen_fd = listen_at(f->path);
 	f->q[RX] = (struct queue){VX_DESC, VX_AVAIL, VX_USED, 0, 0};
 	f->q[TX] = (struct queue){0x4000, 0x5000, 0x6000, 0, 0};
-	cfg.path = f->path;
-	cfg.listen_fd = f->listen_fd;
-	cfg.irq = fake_irq_line(&f->x.irq, VX_GSI);
-	assert_int_equal(virtio_vsock_open(&f->s, &cfg, NULL), 0);
-	vx_attach(&f->x, &f->s.mmio);
+	open_device(f, CID);
 	bring_up(f, buffers);
 }
 

@@ -52,6 +52,7 @@ void offer_at(struct fixture *f, unsigned queue, uint16_t head);
 void offer_buffers(struct fixture *f, unsigned count);
 /* Buffers at RX: `buffers` of them. */
 void bring_up(struct fixture *f, unsigned buffers);
+void open_device(struct fixture *f, uint32_t cid);
 void init(struct fixture *f, unsigned buffers);
 void fini(struct fixture *f);
 /* A packet of the guest's as it stands; what is behind the header is `data`. */

@@ -456,6 +456,129 @@ static void resets(void **state)
 	fini(&f);
 }
 
+/* ---- out of a snapshot ---- */
+
+#define EVENT 2u
+#define EVENT_DESC 0x7000u
+#define EVENT_AVAIL 0x9000u
+#define EVENT_USED 0xa000u
+#define EVENT_AT 0xb000u
+#define NO_EVENT 0x55555555u
+
+/* Events that the guest has, and what it makes of its buffer. */
+static uint16_t events(struct fixture *f, uint32_t *ret)
+{
+	work(f);
+	vx_get(&f->x, EVENT_AT, ret, sizeof(*ret));
+	return vx_get16(&f->x, EVENT_USED + 2);
+}
+
+static void offer_event(struct fixture *f, uint32_t bytes)
+{
+	static const uint32_t none = NO_EVENT;
+
+	vx_put(&f->x, EVENT_AT, &none, sizeof(none));
+	vx_desc_at(&f->x, EVENT_DESC, 0, EVENT_AT, bytes, DESC_WRITE, 0);
+	vx_put16(&f->x, EVENT_AVAIL + 4, 0);
+	vx_put16(&f->x, EVENT_AVAIL + 2, 1);
+	notify(f, EVENT);
+}
+
+/* As a snapshot does it: another device takes the place of this one, in the same memory. */
+static void restore(struct fixture *f, uint32_t cid)
+{
+	struct virtio_mmio_saved mmio;
+	struct vsock_saved saved;
+
+	virtio_mmio_hold(&f->s.mmio);
+	virtio_mmio_save(&f->s.mmio, &mmio);
+	virtio_vsock_save(&f->s, &saved);
+	virtio_mmio_release(&f->s.mmio);
+	virtio_vsock_close(&f->s);
+	bus_init(&f->x.bus);
+	open_device(f, cid);
+	virtio_vsock_restore(&f->s, &saved);
+	assert_int_equal(virtio_mmio_restore(&f->s.mmio, &mmio), 0);
+	virtio_vsock_restored(&f->s, &saved);
+}
+
+/* The driver is told, once, when it has a buffer for that; old connections meet a reset. */
+static void restored(void **state)
+{
+	uint32_t port, next, event;
+	struct fixture f;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	vx_queue(&f.x, EVENT, SIZE, EVENT_DESC, EVENT_AVAIL, EVENT_USED);
+	fd = open_from_host(&f, &port);
+	restore(&f, CID);
+	expect_gone(fd);
+	close(fd);
+	assert_int_equal(events(&f, &event), 0);
+	offer_event(&f, sizeof(event));
+	assert_int_equal(events(&f, &event), 1);
+	assert_int_equal(event, 0);
+	say(&f, VSOCK_RW, GUEST_PORT, port, 0);
+	expect(&f, VSOCK_RST, GUEST_PORT, port);
+	/* A port that the guest cannot take for that of an old one. */
+	fd = open_from_host(&f, &next);
+	assert_int_equal(next, port + 1);
+	put_text(fd, "new");
+	expect(&f, VSOCK_RW, GUEST_PORT, next);
+	assert_int_equal(f.s.mux.count.resets, 0);
+	assert_int_equal(vx_get16(&f.x, EVENT_USED + 2), 1);
+	close(fd);
+	fini(&f);
+}
+
+/* It reads its address anew: it may be another one. */
+static void restored_elsewhere(void **state)
+{
+	uint32_t event, generation;
+	struct fixture f;
+
+	(void)state;
+	init(&f, BUFFERS);
+	vx_queue(&f.x, EVENT, SIZE, EVENT_DESC, EVENT_AVAIL, EVENT_USED);
+	generation = vx_reg(&f.x, 0x0fc);
+	offer_event(&f, sizeof(event));
+	assert_int_equal(events(&f, &event), 0);
+	restore(&f, CID + 1);
+	assert_int_equal(events(&f, &event), 1);
+	assert_int_equal(event, 0);
+	assert_int_equal(vx_reg(&f.x, 0x100), CID + 1);
+	assert_int_not_equal(vx_reg(&f.x, 0x0fc), generation);
+	fini(&f);
+}
+
+/* A driver that begins anew has nothing to be told; and none may have too small a buffer. */
+static void restored_and_reset(void **state)
+{
+	struct fixture f;
+	uint32_t event;
+
+	(void)state;
+	init(&f, BUFFERS);
+	restore(&f, CID);
+	bring_up(&f, BUFFERS);
+	vx_queue(&f.x, EVENT, SIZE, EVENT_DESC, EVENT_AVAIL, EVENT_USED);
+	offer_event(&f, sizeof(event));
+	assert_int_equal(events(&f, &event), 0);
+	assert_int_equal(event, NO_EVENT);
+	restore(&f, CID);
+	assert_int_equal(events(&f, &event), 1);
+	bring_up(&f, BUFFERS);
+	vx_queue(&f.x, EVENT, SIZE, EVENT_DESC, EVENT_AVAIL, EVENT_USED);
+	vx_put16(&f.x, EVENT_USED + 2, 0);
+	offer_event(&f, sizeof(event) - 1);
+	restore(&f, CID);
+	assert_int_equal(events(&f, &event), 0);
+	assert_true(vx_reg(&f.x, 0x070) & VIRTIO_NEEDS_RESET);
+	fini(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -470,6 +593,9 @@ int main(void)
 		cmocka_unit_test(guest_takes_nothing),
 		cmocka_unit_test(host_goes),
 		cmocka_unit_test(resets),
+		cmocka_unit_test(restored),
+		cmocka_unit_test(restored_elsewhere),
+		cmocka_unit_test(restored_and_reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

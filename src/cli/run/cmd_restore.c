@@ -28,6 +28,7 @@ struct restore_line {
 	struct work_set set; /* what is in it */
 	struct opts_list nets;
 	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES];
+	const char *vsock;
 	const char *user;
 	unsigned faults;
 	unsigned io;
@@ -41,6 +42,8 @@ static const struct opt rows[] = {
 	 .max = MACHINE_NETS_MAX,
 	 .help = "What its next network card is connected to, as with 'asyncpf run'; default "
 		 "what it was connected to. Once for each of its cards, or not at all."},
+	{OPT_TEXT(struct restore_line, vsock), .name = "vsock", .arg = "uds=PATH[,cid=N]",
+	 .help = "Where its socket device is, as with 'asyncpf run'; default where it was."},
 	{OPT_TEXT(struct restore_line, run.record), .name = "record", .arg = "FILE",
 	 .help = "Note which memory the VM touches first, in that order, in FILE when it ends."},
 	{OPT_U32(struct restore_line, run.record_s), .name = "record-time", .arg = "SECONDS",
@@ -136,6 +139,22 @@ static int take_faults(struct restore_line *l, const struct machine_saved *s, st
 	return 0;
 }
 
+/* In the place of a path that the original may still use. */
+static int take_vsock(struct restore_line *l, const struct snap_in *in, struct err *e)
+{
+	struct machine_cfg *m = &l->run.machine;
+	struct machine_vsock_saved vsock;
+	int rc = machine_vsock_saved_get(in, &vsock, &m->vsock.path, e);
+
+	if (rc < 0)
+		return rc;
+	m->vsock.cid = vsock.device.cid;
+	if (l->vsock && !m->vsock.path)
+		return err_set(e, -EINVAL, "conflicting options: --vsock: the snapshot has no "
+			       "socket device");
+	return run_vsock_parse(l->vsock, m, e);
+}
+
 /* From the description into what is run. */
 static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 {
@@ -161,6 +180,8 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	rc = take_faults(l, &s, e);
 	if (rc == 0)
 		rc = take_disks(m, in, e);
+	if (rc == 0)
+		rc = take_vsock(l, in, e);
 	return rc < 0 ? rc : take_nets(l, in, e);
 }
 

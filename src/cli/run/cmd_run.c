@@ -284,12 +284,11 @@ static int check_name(const char *name, struct err *e)
 		       "-_.: ; choose another", name, CONTROL_NAME_MAX);
 }
 
-static int take_vsock(struct run_line *p, struct err *e)
+int run_vsock_parse(const char *words, struct machine_cfg *m, struct err *e)
 {
-	struct machine_cfg *m = &p->run.machine;
 	/* It points into argv, whose strings are the program's to change. */
-	char *text = (char *)(uintptr_t)p->vsock, *at;
-	uint64_t cid = VSOCK_CID_MIN;
+	char *text = (char *)(uintptr_t)words, *at;
+	uint64_t cid = m->vsock.cid ? m->vsock.cid : VSOCK_CID_MIN;
 
 	if (!text)
 		return 0;
@@ -390,7 +389,7 @@ int cmd_run(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	if (check(&p, &e) < 0 || take_disks(&p, &e) < 0 || take_nets(&p, &e) < 0 ||
-	    take_rng(&p, &e) < 0 || take_vsock(&p, &e) < 0) {
+	    take_rng(&p, &e) < 0 || run_vsock_parse(p.vsock, &p.run.machine, &e) < 0) {
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}

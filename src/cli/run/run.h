@@ -72,6 +72,12 @@ void run_line_init(struct run_line *l); /* the defaults */
 /* What no table checks, of the words that `asyncpf restore` has, too. `user`: into o->user. */
 int run_opts_check(struct run_opts *o, const char *user, struct err *e);
 
+/*
+ * What stands behind --vsock, which is changed; NULL changes nothing. Without an address the guest
+ * keeps that of m->vsock, if it has one. 0, or -EINVAL with the text.
+ */
+int run_vsock_parse(const char *words, struct machine_cfg *m, struct err *e);
+
 /* In the order of enum apf_faults and enum apf_abi, NULL at the end. */
 extern const char *const run_faults_names[];
 extern const char *const run_abi_names[];

@@ -201,6 +201,19 @@ static int list_layers(const struct snap_dir *d, const struct snap_in *in, uint6
 	return rc;
 }
 
+static void describe_vsock(struct json *j, const struct snap_in *in)
+{
+	struct machine_vsock_saved vsock;
+	const char *path;
+
+	if (machine_vsock_saved_get(in, &vsock, &path, NULL) < 0 || !path)
+		return;
+	json_object_open(j, "vsock");
+	json_text(j, "path", path);
+	json_u64(j, "cid", vsock.device.cid);
+	json_close(j);
+}
+
 /* For people and programs; what is restored is in `state`. */
 static int describe(struct snap_dir *d, struct err *e)
 {
@@ -243,6 +256,7 @@ static int describe(struct snap_dir *d, struct err *e)
 		json_text(&j, "base", d->base ? d->base->relative : NULL);
 		describe_disks(&j, &in, m.disks);
 		describe_nets(&j, &in, m.nets);
+		describe_vsock(&j, &in);
 		json_close(&j);
 		rc = json_end(&j);
 		if (rc < 0 || fsync(fd) < 0)

@@ -63,18 +63,21 @@ void machine_rest(struct machine_vcpu *v)
 struct virtio_mmio *machine_device(struct machine *m, unsigned i)
 {
 	unsigned disks = m->cfg.disks_count, nets = m->cfg.nets_count;
+	bool has_balloon = m->cfg.balloon != MACHINE_BALLOON_OFF;
 
 	if (i < disks)
 		return &m->disks[i].blk.mmio;
 	if (i < disks + nets)
 		return &m->nics[i - disks].net.mmio;
-	return i == disks + nets ? &m->rng.mmio : &m->balloon.mmio;
+	if (i == disks + nets)
+		return &m->rng.mmio;
+	return has_balloon && i == disks + nets + 1 ? &m->balloon.mmio : &m->vsock.mmio;
 }
 
 unsigned machine_device_count(const struct machine *m)
 {
 	return m->cfg.disks_count + m->cfg.nets_count + 1 +
-	       (m->cfg.balloon != MACHINE_BALLOON_OFF);
+	       (m->cfg.balloon != MACHINE_BALLOON_OFF) + (m->cfg.vsock.path != NULL);
 }
 
 void machine_devices_hold(struct machine *m)

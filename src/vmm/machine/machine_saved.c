@@ -128,3 +128,33 @@ int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_s
 		*e = none;
 	return rc;
 }
+
+int machine_vsock_saved_get(const struct snap_in *in, struct machine_vsock_saved *ret,
+			    const char **ret_path, struct err *e)
+{
+	struct err none = {0};
+	const char *path;
+	const void *bytes;
+	size_t len;
+	int rc = snap_find(in, key_of("machine.vsock", 0), sizeof(*ret) + VSOCK_PATH_MAX, &bytes,
+			   &len, &none);
+
+	*ret_path = NULL;
+	*ret = (struct machine_vsock_saved){.device.cid = 0};
+	if (rc == -ENOENT)
+		return 0;
+	if (rc < 0 && e)
+		*e = none;
+	if (rc < 0)
+		return rc;
+	path = (const char *)bytes + sizeof(*ret);
+	/* A NUL at its end and nowhere else, and something before that. */
+	if (len <= sizeof(*ret) + 1 || strnlen(path, len - sizeof(*ret)) != len - sizeof(*ret) - 1)
+		return err_set(e, -EBADMSG, "snapshot: its socket device has no path");
+	memcpy(ret, bytes, sizeof(*ret));
+	if (ret->device.cid < VSOCK_CID_MIN || ret->device.cid > VSOCK_CID_MAX ||
+	    ret->device.next_port < VSOCK_FIRST_PORT || ret->device.next_port > VSOCK_LAST_PORT)
+		return err_set(e, -EBADMSG, "snapshot: it has a socket device that cannot be");
+	*ret_path = path;
+	return 0;
+}

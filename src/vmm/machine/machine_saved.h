@@ -10,6 +10,7 @@
 #include "vmm/machine/machine.h"
 #include "vmm/snap/snap_state.h"
 #include "vmm/virtio/virtio_balloon.h"
+#include "vmm/virtio/virtio_vsock.h"
 
 #define MACHINE_SAVED_VERSION 1u
 #define MACHINE_PATH_MAX 4096u
@@ -67,6 +68,11 @@ struct machine_balloon_saved {
 	struct balloon_saved device;
 };
 
+/* Section "machine.vsock", which is there where it has one; its socket's path follows. */
+struct machine_vsock_saved {
+	struct vsock_saved device;
+};
+
 /* The sections that describe it, checked. *ret_path lies in `in`, ends in NUL. 0 or -Exxx. */
 int machine_saved_get(const struct snap_in *in, struct machine_saved *ret, struct err *e);
 int machine_disk_saved_get(const struct snap_in *in, unsigned i, struct machine_disk_saved *ret,
@@ -82,5 +88,8 @@ int machine_snap_pages_get(const struct snap_in *in, uint64_t memory_bytes, cons
 /* All zeroes, which is MACHINE_BALLOON_OFF, where there is none. */
 int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
 			      struct err *e);
+/* *ret_path is NULL where there is none. */
+int machine_vsock_saved_get(const struct snap_in *in, struct machine_vsock_saved *ret,
+			    const char **ret_path, struct err *e);
 
 #endif

@@ -80,6 +80,18 @@ static void save_net(struct machine *m, unsigned i, struct snap_out *o)
 	snap_put(o, key("machine.net", i), &s, sizeof(s.head) + strlen(s.tap) + 1);
 }
 
+static void save_vsock(struct machine *m, struct snap_out *o)
+{
+	struct {
+		struct machine_vsock_saved head;
+		char path[VSOCK_PATH_MAX];
+	} s = {.head.device.cid = 0};
+
+	virtio_vsock_save(&m->vsock, &s.head.device);
+	strncpy(s.path, m->cfg.vsock.path, sizeof(s.path) - 1);
+	snap_put(o, key("machine.vsock", 0), &s, sizeof(s.head) + strlen(s.path) + 1);
+}
+
 static void save_machine(struct machine *m, struct snap_out *o)
 {
 	const struct machine_saved s = {
@@ -106,6 +118,8 @@ static void save_machine(struct machine *m, struct snap_out *o)
 		virtio_balloon_save(&m->balloon, &b.device);
 		snap_put(o, key("machine.balloon", 0), &b, sizeof(b));
 	}
+	if (m->cfg.vsock.path)
+		save_vsock(m, o);
 }
 
 /* ---- saving ---- */
@@ -349,9 +363,6 @@ int machine_snapshot(struct machine *m, const struct machine_snapshot *how, int 
 	struct job j = {.m = m};
 	int rc = check_trouble(m, e);
 
-	if (rc == 0 && m->cfg.vsock.path)
-		rc = err_set(e, -EOPNOTSUPP, "snapshot: a VM with a socket device (--vsock) cannot "
-			     "be saved: the host's ends of its connections cannot");
 	if (rc == 0)
 		rc = identify(&j, how, e);
 	if (rc < 0)
@@ -405,6 +416,8 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 	struct serial_saved serial;
 	struct rtc_saved rtc;
 	struct machine_balloon_saved balloon;
+	struct machine_vsock_saved vsock;
+	const char *path;
 	int rc = snap_take(in, key("rtc", 0), &rtc, sizeof(rtc), e);
 
 	if (rc == 0) {
@@ -419,6 +432,10 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 		rc = machine_balloon_saved_get(in, &balloon, e);
 	if (rc == 0 && m->cfg.balloon != MACHINE_BALLOON_OFF)
 		virtio_balloon_restore(&m->balloon, &balloon.device);
+	if (rc == 0)
+		rc = machine_vsock_saved_get(in, &vsock, &path, e);
+	if (rc == 0 && m->cfg.vsock.path)
+		virtio_vsock_restore(&m->vsock, &vsock.device);
 	for (unsigned i = 0; rc == 0 && i < machine_device_count(m); i++) {
 		struct virtio_mmio_saved s;
 
@@ -430,6 +447,8 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 	/* Whatever they were connected to then. */
 	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
 		virtio_net_link_up(&m->nics[i].net);
+	if (rc == 0 && m->cfg.vsock.path)
+		virtio_vsock_restored(&m->vsock, &vsock.device);
 	return rc;
 }
 

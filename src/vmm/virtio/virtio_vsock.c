@@ -14,25 +14,35 @@
 enum {
 	VSOCK_DEVICE_ID = 19, /* 5.10.1 */
 
-	/* 5.10.2; on the last one nothing is ever told: it is for a guest that was moved. */
+	/* 5.10.2; the last one is for a guest that was restored. */
 	QUEUE_RX = 0,
 	QUEUE_TX = 1,
 	QUEUE_EVENT = 2,
 	QUEUES = 3,
+
+	EVENT_TRANSPORT_RESET = 0, /* 5.10.6.7 */
 };
 
-static void hear_of_reset(struct virtio_vsock *s)
+static void hear(struct virtio_vsock *s)
 {
-	if (atomic_exchange(&s->was_reset, false))
+	uint32_t next_port = atomic_exchange(&s->restored, 0);
+
+	if (next_port) {
+		s->mux.next_port = next_port;
+		s->says_lost = true;
+	}
+	if (atomic_exchange(&s->was_reset, false)) {
 		vsock_mux_reset(&s->mux);
+		s->says_lost = false;
+	}
 }
 
 void virtio_vsock_look(struct virtio_vsock *s, int timeout_ms)
 {
-	hear_of_reset(s);
+	hear(s);
 	s->served = 0;
 	vsock_mux_poll(&s->mux, s->wake_fd, timeout_ms);
-	hear_of_reset(s);
+	hear(s);
 	if (!s->mux.no_room && vsock_mux_pending(&s->mux))
 		virtio_mmio_kick(&s->mmio, QUEUE_RX);
 }
@@ -94,6 +104,27 @@ static int serve_tx(struct virtio_vsock *s, struct virtq *ring, bool *ret_tell)
 	return 1;
 }
 
+/* An event takes a buffer, which is there sooner or later. */
+static int serve_event(struct virtio_vsock *s, struct virtq *ring, bool *ret_tell)
+{
+	static const uint32_t event = EVENT_TRANSPORT_RESET;
+	int rc;
+
+	if (!s->says_lost)
+		return 0;
+	rc = virtq_pop(ring, &s->chain);
+	if (rc == 0)
+		return virtq_rearm(ring);
+	if (rc < 0)
+		return rc;
+	if (s->chain.in_len < sizeof(event) || s->chain.out_len)
+		return VIRTQ_MALFORMED;
+	virtq_chain_write(&s->chain, 0, &event, sizeof(event));
+	*ret_tell = virtq_push(ring, s->chain.head, sizeof(event));
+	s->says_lost = false;
+	return 0;
+}
+
 static int vsock_serve(void *dev, unsigned queue, struct virtq *ring,
 		       const struct virtio_request *rq, bool *ret_tell)
 {
@@ -101,7 +132,7 @@ static int vsock_serve(void *dev, unsigned queue, struct virtq *ring,
 	int rc = 0;
 
 	(void)rq;
-	hear_of_reset(s);
+	hear(s);
 	/* Its driver is there, even if it has sent nothing yet. */
 	s->mux.driven = true;
 	if (++s->served >= LOOK_AFTER)
@@ -110,6 +141,8 @@ static int vsock_serve(void *dev, unsigned queue, struct virtq *ring,
 		rc = serve_rx(s, ring, ret_tell);
 	else if (queue == QUEUE_TX)
 		rc = serve_tx(s, ring, ret_tell);
+	else
+		rc = serve_event(s, ring, ret_tell);
 	/* An answer to what was just taken. */
 	if (queue == QUEUE_TX && rc >= 0 && !s->mux.no_room && vsock_mux_pending(&s->mux))
 		virtio_mmio_kick(&s->mmio, QUEUE_RX);
@@ -165,6 +198,24 @@ void virtio_vsock_device_stats(struct virtio_vsock *s, struct device_stats *ret)
 	virtio_mmio_stats_get(&s->mmio, ret);
 	ret->read_bytes = s->mux.count.to_guest;
 	ret->written_bytes = s->mux.count.from_guest;
+}
+
+void virtio_vsock_save(const struct virtio_vsock *s, struct vsock_saved *ret)
+{
+	*ret = (struct vsock_saved){s->mux.cid, s->mux.next_port};
+}
+
+void virtio_vsock_restore(struct virtio_vsock *s, const struct vsock_saved *from)
+{
+	atomic_store(&s->restored, from->next_port);
+}
+
+void virtio_vsock_restored(struct virtio_vsock *s, const struct vsock_saved *from)
+{
+	const uint64_t config = s->mux.cid;
+
+	if (from->cid != s->mux.cid)
+		virtio_mmio_config_set(&s->mmio, 0, &config, sizeof(config));
 }
 
 int virtio_vsock_open(struct virtio_vsock *s, const struct virtio_vsock_cfg *c, struct err *e)

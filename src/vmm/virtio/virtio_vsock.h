@@ -27,9 +27,12 @@ struct virtio_vsock_cfg {
 struct virtio_vsock {
 	struct virtio_mmio mmio;
 	int wake_fd;
-	atomic_bool was_reset; /* of the mux the worker has not heard of */
+	/* Of the mux the worker has not heard of. */
+	atomic_bool was_reset;
+	_Atomic uint32_t restored; /* its next port; 0: it was not */
 	/* Of the worker. */
 	unsigned served; /* packets since the sockets were looked at */
+	bool says_lost;  /* the driver is to hear that its connections are gone */
 	struct virtq_chain chain;
 	struct vsock_mux mux;
 };
@@ -40,6 +43,22 @@ void virtio_vsock_close(struct virtio_vsock *s);
 
 /* Without a worker thread: looks at the sockets for no longer than that. */
 void virtio_vsock_look(struct virtio_vsock *s, int timeout_ms);
+
+/* What a snapshot has of it beside its mmio: connections do not come along. */
+struct vsock_saved {
+	uint32_t cid;
+	uint32_t next_port; /* of the host, for a connection to the guest */
+};
+
+/* Any thread. */
+void virtio_vsock_save(const struct virtio_vsock *s, struct vsock_saved *ret);
+/*
+ * Before its mmio's, into one that was just made, with whatever address; `after` it: both sides of
+ * virtio_mmio_restore. Its driver is told that its connections are gone (5.10.6.7), and reads its
+ * address anew.
+ */
+void virtio_vsock_restore(struct virtio_vsock *s, const struct vsock_saved *from);
+void virtio_vsock_restored(struct virtio_vsock *s, const struct vsock_saved *from);
 
 /* Any thread. */
 void virtio_vsock_stats_get(struct virtio_vsock *s, struct vsock_stats *ret);

@@ -15,9 +15,6 @@
 
 /* "CONNECT 4294967295\n" and some blanks. */
 #define GREETING_BYTES 32u
-/* Ports of the host that we hand out: above those that programs listen at. */
-#define FIRST_PORT 0x40000000u
-#define LAST_PORT 0x7fffffffu
 /* The guest is told of its room when it has grown by so much. */
 #define CREDIT_STEP (VSOCK_BUFFER_BYTES / 4)
 #define BOTH (VSOCK_NO_RECEIVE | VSOCK_NO_SEND)
@@ -108,7 +105,7 @@ static uint32_t fresh_port(struct vsock_mux *m)
 
 	do {
 		port = m->next_port;
-		m->next_port = port == LAST_PORT ? FIRST_PORT : port + 1;
+		m->next_port = port == VSOCK_LAST_PORT ? VSOCK_FIRST_PORT : port + 1;
 	} while (port_is_used(m, port));
 	return port;
 }
@@ -674,7 +671,7 @@ void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int lis
 	memcpy(m->path, path, strlen(path));
 	m->cid = cid;
 	m->listen_fd = listen_fd;
-	m->next_port = FIRST_PORT;
+	m->next_port = VSOCK_FIRST_PORT;
 	m->no_room = true;
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
 		m->connections[i].fd = -1;

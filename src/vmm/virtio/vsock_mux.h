@@ -31,6 +31,9 @@
 #define VSOCK_PATH_MAX 96u        /* with its NUL: "_4294967295" fits behind it, too */
 /* A greeting, a guest's answer to it, and a guest's farewell take no longer. */
 #define VSOCK_PATIENCE_MS 30000u
+/* Ports of the host that we hand out: above those that programs listen at. */
+#define VSOCK_FIRST_PORT 0x40000000u
+#define VSOCK_LAST_PORT 0x7fffffffu
 #define VSOCK_HOST_CID 2u
 #define VSOCK_CID_MIN 3u
 #define VSOCK_CID_MAX 0xfffffffeu
@@ -111,7 +114,7 @@ struct vsock_mux {
 	bool driven;    /* the guest has a driver */
 	bool no_room;   /* it has no buffer for what it is to be sent */
 	unsigned turn;  /* whose packet is next */
-	uint32_t next_port;
+	_Atomic uint32_t next_port; /* any thread reads it */
 	struct vsock_connection connections[VSOCK_CONNECTIONS_MAX];
 	struct vsock_ports resets[VSOCK_RESETS_MAX];
 	unsigned resets_count;
