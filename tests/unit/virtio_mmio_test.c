@@ -449,6 +449,52 @@ static int serve_without_end(void *dev, unsigned queue, struct virtq *ring,
 	return 1;
 }
 
+#define MANY 40u
+
+struct counts {
+	struct fake_irq *irq;
+	unsigned served;
+	unsigned told[MANY]; /* interrupts before each was served */
+};
+
+static int serve_many(void *dev, unsigned queue, struct virtq *ring,
+		      const struct virtio_request *rq, bool *ret_tell)
+{
+	struct counts *c = dev;
+
+	(void)queue;
+	(void)ring;
+	(void)rq;
+	c->told[c->served++] = c->irq->rises;
+	*ret_tell = true;
+	return c->served < MANY;
+}
+
+/* The driver hears of many buffers before all are done, and not of each. */
+static void many_are_told_of_meanwhile(void **state)
+{
+	static const struct virtio_dev_ops ops = {
+		.device_id = 42, .queues = 1, .serve = serve_many};
+	struct virtio_mmio v;
+	struct vx x;
+	struct counts c = {.irq = &x.irq};
+	struct virtio_mmio_cfg cfg = {.ops = &ops, .dev = &c, .mem = &x.mem};
+
+	(void)state;
+	vx_init(&x);
+	cfg.irq = fake_irq_line(&x.irq, VX_GSI);
+	assert_int_equal(virtio_mmio_open(&v, &cfg, NULL), 0);
+	vx_attach(&x, &v);
+	vx_bring_up(&x, 0, 64);
+	vx_kick(&x);
+	assert_true(virtio_mmio_work(&v));
+	assert_int_equal(c.served, MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(c.told[i], i >= 16);
+	virtio_mmio_close(&v);
+	vx_fini(&x);
+}
+
 /* A first queue that always has more does not keep the second one waiting. */
 static void queues_take_turns(void **state)
 {
@@ -482,6 +528,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(queues_take_turns),
+		cmocka_unit_test(many_are_told_of_meanwhile),
 		TEST(register_table),
 		TEST(access_widths),
 		TEST(queue_select),

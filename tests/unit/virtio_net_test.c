@@ -17,6 +17,7 @@ struct fake {
 	unsigned char last[NET_FRAME_MAX];
 	int fail;          /* what every frame meets; 0: nothing */
 	bool busy;         /* cannot send now */
+	bool echoes;       /* what goes comes again */
 	uint64_t features; /* that were told */
 	unsigned told, waits;
 	ssize_t room;      /* in the last call */
@@ -53,6 +54,8 @@ static int fake_send(void *ctx, const struct iovec *v, unsigned count, size_t le
 	assert_int_equal(done, len);
 	assert_true(k->out_count < FRAMES_MAX);
 	k->out[k->out_count++] = (uint32_t)len;
+	if (k->echoes && k->in_count < FRAMES_MAX)
+		k->in[k->in_count++] = (uint32_t)len;
 	return 0;
 }
 
@@ -417,6 +420,34 @@ static void send_waits(void **state)
 	fini(f);
 }
 
+/* A network in user space: the answer is there by the time that the worker would wait. */
+static void answers_come_at_once(void **state)
+{
+	struct fixture *f = init(0, 8, 2048, 0);
+	const unsigned char frame[60] = {1};
+
+	(void)state;
+	f->n.n.backend.answers = true;
+	f->k.echoes = true;
+	post(f, 0, 4);
+	assert_int_equal(f->n.n.want, NET_CAN_RECEIVE);
+	f->k.waits = 0;
+	nx_send(&f->n, frame, 50);
+	nx_send(&f->n, frame, 60);
+	while (virtio_mmio_work(&f->n.n.mmio))
+		;
+	/* One turn for both. */
+	assert_int_equal(f->k.waits, 1);
+	assert_int_equal(f->k.out_count, 2);
+	check_frame(f, 0, 62, 1);
+	check_frame(f, 1, 72, 1);
+	/* Nothing has gone since: no turn. */
+	virtio_mmio_kick(&f->n.n.mmio, VIRTIO_NET_TX);
+	assert_true(virtio_mmio_work(&f->n.n.mmio));
+	assert_int_equal(f->k.waits, 1);
+	fini(f);
+}
+
 /* However much the guest sends, the backend's own work is done between. */
 static void flood_lets_the_backend_work(void **state)
 {
@@ -609,6 +640,7 @@ int main(void)
 		cmocka_unit_test(sends),
 		cmocka_unit_test(send_is_dropped),
 		cmocka_unit_test(send_waits),
+		cmocka_unit_test(answers_come_at_once),
 		cmocka_unit_test(flood_lets_the_backend_work),
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(longest_that_goes),

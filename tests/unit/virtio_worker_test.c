@@ -135,6 +135,52 @@ static void two_vcpus(void **state)
 	expect_echo(&f->x, 0, 5);
 }
 
+/* ---- interrupts ---- */
+
+struct pair {
+	struct virtio_mmio v;
+	struct vx x;
+	unsigned told_before; /* interrupts, when the first queue's turn came */
+};
+
+/* What the second queue is served brings work for the first. */
+static int serve_both(void *dev, unsigned queue, struct virtq *ring,
+		      const struct virtio_request *rq, bool *ret_tell)
+{
+	struct pair *p = dev;
+
+	(void)ring;
+	(void)rq;
+	*ret_tell = true;
+	if (queue == 1)
+		virtio_mmio_kick(&p->v, 0);
+	else
+		p->told_before = p->x.irq.rises;
+	return 0;
+}
+
+static void one_interrupt_for_both(void **state)
+{
+	static const struct virtio_dev_ops ops = {
+		.device_id = 42, .queues = 2, .serve = serve_both};
+	struct pair p = {.told_before = 7};
+	struct virtio_mmio_cfg cfg = {.ops = &ops, .dev = &p, .mem = &p.x.mem, .threaded = true};
+
+	(void)state;
+	vx_init(&p.x);
+	cfg.irq = fake_irq_line(&p.x.irq, VX_GSI);
+	assert_int_equal(virtio_mmio_open(&p.v, &cfg, NULL), 0);
+	vx_attach(&p.x, &p.v);
+	vx_bring_up(&p.x, 0, 4);
+	vx_queue(&p.x, 1, 4, VX_DESC, VX_AVAIL, VX_USED);
+	virtio_mmio_kick(&p.v, 1);
+	while (!vx_reg(&p.x, 0x060))
+		sched_yield();
+	assert_int_equal(p.told_before, 0);
+	virtio_mmio_close(&p.v);
+	vx_fini(&p.x);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -145,6 +191,7 @@ int main(void)
 		TEST(other_queue_goes_on),
 		TEST(close_drops_the_request),
 		TEST(two_vcpus),
+		cmocka_unit_test(one_interrupt_for_both),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

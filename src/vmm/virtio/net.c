@@ -119,8 +119,8 @@ static void take_features(struct virtio_net *n, uint64_t features)
 		lose(n, rc);
 }
 
-/* The backend's turn. What comes of it makes a queue one to be served. */
-static void backend_turn(struct virtio_net *n, uint64_t until_ns)
+/* The backend's turn. What comes of it makes a queue one to be served. True: we are woken. */
+static bool backend_turn(struct virtio_net *n, uint64_t until_ns)
 {
 	unsigned ready = n->backend.ops->wait(n->backend.ctx, n->wake_fd, n->want, until_ns);
 	uint64_t now = n->again_ns[VIRTIO_NET_RX] || n->again_ns[VIRTIO_NET_TX] ? now_ns() : 0;
@@ -131,6 +131,7 @@ static void backend_turn(struct virtio_net *n, uint64_t until_ns)
 
 	n->want &= ~ready;
 	n->busy_count = 0;
+	n->has_sent = false;
 	for (unsigned i = 0; i < VIRTIO_NET_QUEUES; i++) {
 		if (n->again_ns[i] && n->again_ns[i] <= now) {
 			n->again_ns[i] = 0;
@@ -139,6 +140,7 @@ static void backend_turn(struct virtio_net *n, uint64_t until_ns)
 		if (goes[i])
 			virtio_mmio_kick(&n->mmio, i);
 	}
+	return ready & NET_WOKEN;
 }
 
 static void net_wait(void *dev)
@@ -149,8 +151,8 @@ static void net_wait(void *dev)
 	for (unsigned i = 0; i < VIRTIO_NET_QUEUES; i++)
 		if (n->again_ns[i])
 			until = min_u64(until, n->again_ns[i]);
-	backend_turn(n, until);
-	(void)!read(n->wake_fd, &count, sizeof(count));
+	if (backend_turn(n, until))
+		(void)!read(n->wake_fd, &count, sizeof(count));
 }
 
 static void net_wake(void *dev)
@@ -415,6 +417,7 @@ static int serve_tx(struct virtio_net *n, struct virtq *ring, bool *ret_tell)
 	if (rc < 0) {
 		n->count.dropped++;
 	} else {
+		n->has_sent = true;
 		n->count.sent++;
 		n->count.sent_bytes += c->out_len - NET_HEADER_BYTES;
 	}
@@ -427,13 +430,19 @@ static int net_serve(void *dev, unsigned queue, struct virtq *ring,
 		     const struct virtio_request *rq, bool *ret_tell)
 {
 	struct virtio_net *n = dev;
+	int rc;
 
 	take_features(n, rq->features);
 	if (++n->busy_count > BUSY_MAX)
 		backend_turn(n, 0);
 	n->again_ns[queue] = 0;
-	if (queue == VIRTIO_NET_TX)
-		return serve_tx(n, ring, ret_tell);
+	if (queue == VIRTIO_NET_TX) {
+		rc = serve_tx(n, ring, ret_tell);
+		/* What comes of it goes with the same interrupt. */
+		if (rc == 0 && n->has_sent && n->backend.answers)
+			backend_turn(n, 0);
+		return rc;
+	}
 	n->want &= ~(unsigned)NET_CAN_RECEIVE;
 	return serve_rx(n, ring, ret_tell);
 }

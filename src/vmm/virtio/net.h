@@ -62,6 +62,7 @@ struct virtio_net {
 	bool is_lost;
 	unsigned want;       /* of enum net_ready: what a queue waits for */
 	unsigned busy_count; /* frames since the backend's turn */
+	bool has_sent;       /* … some of them the guest's */
 	struct rate rate;
 	uint64_t again_ns[VIRTIO_NET_QUEUES]; /* when the limit lets it go on; 0: it does */
 	struct { /* written by the worker, read by anybody */

@@ -33,6 +33,7 @@
 enum net_ready {
 	NET_CAN_RECEIVE = 1,
 	NET_CAN_SEND = 2,
+	NET_WOKEN = 4,
 };
 
 struct net_backend_ops {
@@ -55,7 +56,7 @@ struct net_backend_ops {
 	/*
 	 * Does what else there is to do, until wake_fd (an eventfd, which is left as it is) is
 	 * readable, one of `want` is true or the time has come (CLOCK_MONOTONIC). Returns what is
-	 * true, of enum net_ready.
+	 * true, of enum net_ready; NET_WOKEN: wake_fd is readable.
 	 */
 	unsigned (*wait)(void *ctx, int wake_fd, unsigned want, uint64_t until_ns);
 };
@@ -65,6 +66,7 @@ struct net_backend {
 	void *ctx;
 	uint64_t features;       /* that the device may offer */
 	uint32_t frame_max;      /* without header; few that come in are longer, segments aside */
+	bool answers;            /* a turn of its own brings what comes of what was sent */
 };
 
 #endif

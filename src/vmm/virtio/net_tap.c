@@ -106,9 +106,9 @@ static unsigned tap_wait(void *ctx, int wake_fd, unsigned want, uint64_t until_n
 		return 0;
 	/* Of an error, whoever reads or writes next will learn. */
 	if (fds[1].revents & (POLLERR | POLLHUP | POLLNVAL))
-		return want;
+		return want | (fds[0].revents ? NET_WOKEN : 0);
 	return (fds[1].revents & POLLIN ? NET_CAN_RECEIVE : 0) |
-	       (fds[1].revents & POLLOUT ? NET_CAN_SEND : 0);
+	       (fds[1].revents & POLLOUT ? NET_CAN_SEND : 0) | (fds[0].revents ? NET_WOKEN : 0);
 }
 
 static const struct net_backend_ops tap_ops = {

@@ -257,7 +257,7 @@ static unsigned user_wait(void *ctx, int wake_fd, unsigned want, uint64_t until_
 	u->lib.slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
 	rc = poll(u->fds, u->fds_count, ms > INT32_MAX ? -1 : (int)ms);
 	u->lib.slirp_pollfds_poll(u->slirp, rc < 0, get_revents, u);
-	return ready(u);
+	return ready(u) | (rc > 0 && u->fds[0].revents ? NET_WOKEN : 0);
 }
 
 /* ---- frames ---- */
@@ -457,6 +457,7 @@ int net_user_open(const struct net_user_cfg *cfg, struct net_user **ret,
 		.ctx = u,
 		.features = NET_F_GUEST_CSUM,
 		.frame_max = FRAME_BYTES,
+		.answers = true,
 	};
 	return 0;
 }

@@ -71,7 +71,8 @@ struct virtio_dev_ops {
 	 * Instead of `request`, for a device that decides by itself what it takes from a queue and
 	 * when (rq->chain is NULL): does some of what there is. 1: there may be more to do; 0:
 	 * nothing now, until the driver notifies (virtq_rearm) or virtio_mmio_kick() is called.
-	 * *ret_tell: the driver wants an interrupt for what was pushed. Otherwise as `request`.
+	 * *ret_tell: the driver wants an interrupt for what was pushed, which it has when there is
+	 * nothing else to do at once, or there are many. Otherwise as `request`.
 	 */
 	int (*serve)(void *dev, unsigned queue, struct virtq *ring,
 		     const struct virtio_request *rq, bool *ret_tell);
@@ -141,6 +142,7 @@ struct virtio_mmio {
 	pthread_mutex_t lock; /* covers the rest */
 	pthread_cond_t changed; /* work for the worker, or `busy` has ended */
 	bool busy;    /* a queue is being served: rings and chain belong to the server */
+	unsigned untold; /* pushed, and the driver wants to hear of it; the server's, while busy */
 	bool closing;
 	unsigned turn; /* whose it is first, of queues that wait to be served */
 	bool waits;   /* the worker is in ops->wait, or about to be */
