@@ -80,6 +80,16 @@ static int set_run_mask(struct kvmp *k, struct kvmp_vcpu *v)
 	return 0;
 }
 
+/* The kernel's number for the calling thread, which it keeps: asked once, not at each exit. */
+static pid_t own_tid(void)
+{
+	static _Thread_local pid_t tid;
+
+	if (tid == 0)
+		tid = (pid_t)syscall(SYS_gettid);
+	return tid;
+}
+
 int kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
 {
 	sigset_t all;
@@ -98,14 +108,14 @@ int kvmp_signals_begin(struct kvmp *k, struct kvmp_vcpu *v)
 		return rc;
 	}
 	pthread_mutex_lock(&v->kick_lock);
-	v->tid = (pid_t)syscall(SYS_gettid);
+	v->tid = own_tid();
 	pthread_mutex_unlock(&v->kick_lock);
 	return 0;
 }
 
 static void to_self(int sig)
 {
-	(void)syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), sig);
+	(void)syscall(SYS_tgkill, getpid(), own_tid(), sig);
 }
 
 /* Signals that were sent to the thread and are not needed any more. */
