@@ -85,6 +85,13 @@ enum outcome step_served(const char *text);
 enum outcome step_cut(const char *text);
 enum outcome step_plug(const char *text);
 
+/* ---- vsock.c ---- */
+
+/* An echo server in a process of its own, which stays. */
+enum outcome vsock_server_start(void);
+/* To that of the host, which may not be there yet; -1: it did not come. */
+int vsock_connect_to_host(void);
+
 /* Something wrong on purpose, for the test of those who watch: a task that stays in state D,
    a complaint in the kernel's log. What these steps return is WELL. */
 enum outcome step_stick(const char *text);

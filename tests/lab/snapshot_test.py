@@ -3,11 +3,13 @@
 """A stock Linux, snapshotted while it works and restored: what its processes hold in memory is
 there, byte for byte, its disk and its clock go on, its kernel has nothing to complain of, and of
 its memory only what it touched has been read. Its nginx answers before and after, by whatever its
-network card is connected to, and each copy seeds its random numbers anew. In the lab, under the
-sandbox.
+network card is connected to, and each copy seeds its random numbers anew. Its balloon is as full as
+it was, and empties when asked; its sockets' connections have ended, which it is told, and new ones
+are made both ways, under another address. In the lab, under the sandbox.
 
-usage: snapshot_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
+usage: snapshot_test.py PATH_OF_ASYNCPF SOURCE_FOLDER LINUX_TALK VSOCK_PEER
 """
+import errno
 import json
 import lzma
 import pathlib
@@ -17,7 +19,15 @@ import subprocess
 import sys
 import tempfile
 
-ASYNCPF, SOURCE = (str(pathlib.Path(sys.argv[n]).resolve()) for n in (1, 2))
+ASYNCPF, SOURCE, TALK, PEER = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:])
+sys.dont_write_bytecode = True
+sys.path.insert(0, SOURCE + "/tools")
+from lab_parts.cpio import Cpio
+from lab_parts.initramfs import load_modules
+
+KERNEL = "6.12"
+# In the order of loading, with what they need.
+MODULES = ["virtio-balloon", "vmw-vsock-virtio-transport"]
 LAB = f"{SOURCE}/tools/lab"
 LAB_S = 800
 MIB = 1 << 20
@@ -54,8 +64,10 @@ exec 3<>keys
 truncate -s 1M disk
 out=first
 ./asyncpf run --local --memory 192M --cmdline '{CMDLINE}' --kernel vmlinuz --initrd initrd.img \\
-    --disk disk --net user,fwd=tcp:8080:80 --control vm <keys >first 2>&1 &
+    --disk disk --net user,fwd=tcp:8080:80 --balloon on --vsock uds=talk --control vm \\
+    <keys >first 2>&1 &
 pid=$!
+./vsock_peer talk 0 >/dev/null & peer=$!
 left=240
 until grep -q 'built-in commands' first || [ $left -eq 0 ]; do sleep 0.5; left=$((left - 1)); done
 sleep 2
@@ -65,17 +77,23 @@ ask '@fill' 'dd if=/dev/urandom of=/mem bs=256k count=16 2>/dev/null; echo; echo
 ask '@sum' 'echo; echo @"sum" $(md5sum </mem)'
 ask '@counts' '(n=0; while sleep 0.2; do n=$((n+1)); echo $n >/count; done) & echo; echo @"counts"'
 web webbefore 8080
+ask '@talks 1' 'for m in $(cat /more/order); do insmod /more/$m; done; /more/talk &'
+./asyncpf balloon --control vm --to 160M; echo "inflated $?"
 time ./asyncpf snapshot --control vm snap || exit 1
 cp -a snap copy
 # It runs on.
 ask '@on' 'echo; echo @"on" $(md5sum </mem)'
 ./asyncpf snapshot --control vm snap; echo "twice $?"
+# Its own connections are what they were.
+echo "kept $(grep -c '^@lost' first)"
 ./asyncpf stop --control vm
 wait $pid; echo "first $?"
+kill $peer
 stat -c 'mode %a %n' snap snap/*
 sleep 2
 out=second
-./asyncpf restore --control vm --net user,fwd=tcp:8081:80 snap <keys >second 2>&1 &
+./asyncpf restore --control vm --net user,fwd=tcp:8081:80 --vsock uds=other,cid=9 snap \\
+    <keys >second 2>&1 &
 pid=$!
 until [ -S vm ]; do sleep 0.1; done
 sleep 1
@@ -87,6 +105,16 @@ echo "now $(date +%s)"
 ask '@goes' 'a=$(cat /count); sleep 2; echo; echo @"goes" $a $(cat /count)'
 ask '@log' 'echo; echo @"log" $(dmesg | grep -cE "BUG:|soft lockup|rcu.*stall|nable to handle")'
 ask '@fork' 'echo; echo @"fork" $(dmesg | grep -c "crng reseeded due to virtual machine fork")'
+ask '@lost' ''
+./vsock_peer other 1 >said & peer=$!
+ask '@talks 2' ''
+until grep -q . said || ! kill -0 $peer; do sleep 0.5; done
+echo "sockets $(cat said)"
+kill $peer
+# The first of them is that of the snapshot.
+echo "parted $(sed -n 's/^@lost \\([0-9]*\\).*/\\1/p' second | head -n 1)"
+./asyncpf balloon --control vm --to 192M; echo "deflated $?"
+echo "emptied $(./asyncpf status --control vm --json)"
 # A second generation, of what was partly restored, while it runs on.
 ./asyncpf snapshot --keep-running --control vm third || exit 1
 echo "stood $(./asyncpf status --control vm --json)"
@@ -145,11 +173,27 @@ def unpack_format1(folder):
     return "".join(chr(ord("A") + (count + n) % 16) for n in range(21))
 
 
+def more_modules():
+    """What goes behind the guest's own initramfs."""
+    cpio = Cpio()
+    cpio.folder("more")
+    cpio.file("more/talk", pathlib.Path(TALK).read_bytes())
+    modules = load_modules(KERNEL, MODULES)
+    # The guest has loaded what its other devices need.
+    loaded = load_modules(KERNEL, ["virtio-mmio"])
+    for name, image in modules.items():
+        cpio.file(f"more/{name}", image)
+    cpio.file("more/order", "\n".join(n for n in modules if n not in loaded).encode())
+    return cpio.finish()
+
+
 def run_lab(folder):
     script = folder / "script"
     script.write_text(SCRIPT, encoding="ascii")
     subprocess.run([LAB, "guest", str(folder), "--web"], check=True, stdout=subprocess.DEVNULL)
-    files = [word for f in (ASYNCPF, folder / "vmlinuz", folder / "initrd.img", script,
+    with open(folder / "initrd.img", "ab") as initrd:
+        initrd.write(bytes(-initrd.tell() % 4) + more_modules())
+    files = [word for f in (ASYNCPF, PEER, folder / "vmlinuz", folder / "initrd.img", script,
                             folder / "format1")
              for word in ("--file", str(f))]
     done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1024",
@@ -158,6 +202,23 @@ def run_lab(folder):
                           check=False)
     print(done.stdout + done.stderr)
     return done
+
+
+def check_devices(lines):
+    """Of the balloon and the sockets, a line each."""
+    status, emptied, sockets = (json.loads(lines[w]) for w in ("status", "emptied", "sockets"))
+    bad = []
+    if status["balloon_bytes"] != 32 * MIB or emptied["balloon_bytes"] != 0:
+        bad.append(f"balloon: {status['balloon_bytes']} bytes, {emptied['balloon_bytes']} at last")
+    if lines["kept"] != "0":
+        bad.append("a guest that was saved and runs on lost its connection")
+    if lines["parted"] != str(errno.ECONNRESET):
+        bad.append(f"a restored guest's connection ended with errno {lines['parted']}")
+    if sockets.get("failed") != 0 or not sockets.get("connections"):
+        bad.append(f"sockets of a restored guest: {sockets}")
+    if emptied["vsock_resets"]:
+        bad.append(f"{emptied['vsock_resets']} connections broke the rules")
+    return bad
 
 
 def check(done, letters):
@@ -193,11 +254,13 @@ def check(done, letters):
     # It may have been stopped between printing one and counting it.
     if lines.get("format1") not in (letters[:20], letters[1:]):
         bad.append(f"format1: it prints {lines.get('format1')}, not {letters}")
+    bad += check_devices(lines)
     counters = json.loads(lines["status"])
     if counters["resident_bytes"] > 24 * MIB:
         bad.append(f"{counters['resident_bytes']} bytes were read although it is idle")
     for word, code in (("twice", 3), ("first", 5), ("second", 5), ("changed", 3),
-                       ("cards", 3), ("short", 3), ("disk", 3)):
+                       ("cards", 3), ("short", 3), ("disk", 3), ("inflated", 0),
+                       ("deflated", 0)):
         if lines.get(word) != str(code):
             bad.append(f"{word}: exit code {lines.get(word)}, not {code}")
     for name, mode in (("snap", "700"), ("snap/memory", "600"), ("snap/state", "600"),
