@@ -196,8 +196,8 @@ static int read_all(int fd, unsigned char **ret_bytes, size_t *ret_len, struct e
 
 int snap_in_read(struct snap_in *in, int fd, struct err *e)
 {
-	unsigned char *bytes;
-	size_t len;
+	unsigned char *bytes = NULL;
+	size_t len = 0;
 	int rc = read_all(fd, &bytes, &len, e);
 
 	*in = (struct snap_in){.len = 0};
