@@ -215,7 +215,7 @@ static void what_is_usual_changes(void **state)
 
 	(void)state;
 	learn(b, 5000, 100 * NS_PER_MS);
-	assert_in_range(hedged_after_ns(b, 4096), 150 * NS_PER_MS, 300 * NS_PER_MS);
+	assert_in_range(hedged_after_ns(b, 4096), 100 * NS_PER_MS, 150 * NS_PER_MS);
 	learn(b, 30000, NS_PER_MS);
 	assert_in_range(hedged_after_ns(b, 4096), NS_PER_MS, 5 * NS_PER_MS);
 	bed_close(b);
