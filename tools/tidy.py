@@ -141,6 +141,7 @@ C_SUFFIXES = {".c", ".h"}
 GENERATED = {"net/module_folder.h"}  # by meson, in the build folder
 # What comments and documents cite by a name that docs/abi.md explains, one row each.
 NAMES_FILE = "docs/abi.md"
+SUBJECTS_ONCE = {"docs/caveats.md"}  # a list of points, each about something else
 NAMES_HEADING = "## Names that the code cites"
 NAME_ROW = re.compile(r"^\| ([BS]?\d+) \|")
 NAME = re.compile(r"(?<![\w.#/`\"-])[BS]\d{1,2}(?![\w.`\"-])")
@@ -421,6 +422,8 @@ class Tidy:
             self.documents.check_paths(path, lines)
             self.documents.check_links(path, lines)
             self.documents.check_width(path, lines)
+            if path.as_posix() in SUBJECTS_ONCE:
+                self.documents.check_subjects(path, lines)
             return
         if path.suffix in C_SUFFIXES | {".S", ".pml"}:
             comments = only_comments(text).splitlines()

@@ -28,6 +28,7 @@ FUNCTION = re.compile(r":([a-z]\w*_\w+|[a-z]\w+(?=\(|`))")  # behind a path: fil
 HEADING = re.compile(r"^#{1,6} +(.*?)\s*#*$")
 NAMED_HEADING = re.compile(r'(?P<path>[\w./-]+\.md)[,:]? (?:under |section )?"(?P<heading>[^"]+)"')
 LINK = re.compile(r"\]\((?P<path>[^()\s:#]*)(?:#(?P<anchor>[^()\s]+))?\)")
+SUBJECT = re.compile(r"^- (\*\*[^*]+\*\*)")
 UNBREAKABLE = re.compile(r"^(\||    |\t|```|<)")
 ITEM = re.compile(r"^(?P<indent> *)(?P<mark>(?:[-*]|\d+\.) +|)(?P<text>.*)$")
 
@@ -154,6 +155,15 @@ class Documents:
                     " " in line.strip():
                 self.say(path, n, f"{len(line)} columns",
                          f"the limit is {MARKDOWN_COLUMNS_MAX}: tools/tidy --reflow mends it")
+
+    def check_subjects(self, path, lines):
+        """Of a list whose points begin with what they are about: each is there once."""
+        seen = {}
+        for n, line in enumerate(lines, 1):
+            m = SUBJECT.match(line)
+            if m and seen.setdefault(m[1], n) != n:
+                self.say(path, n, f"{m[1]} once more",
+                         f"line {seen[m[1]]} is about that: make one point of them")
 
 
 def reflow(text):

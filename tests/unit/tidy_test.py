@@ -371,6 +371,10 @@ class Width(TreeTest):
         self.fires("docs/a.md", "x " * 60 + "y\n", ":1: 121 columns")
         self.fires("docs/a.md", "    " + "x " * 60 + "y\n", ":1: 125 columns")
 
+    def test_a_subject_once(self):
+        self.fires("docs/caveats.md", "- **A** is.\n- **B** is.\n- **A** is not.\n",
+                   ":3: **A** once more")
+
     def test_what_cannot_be_broken(self):
         self.write("docs/a.md", "x " * 59 + "yz\n\n| " + "x " * 100 + "|\n" + "y" * 130 + "\n")
         self.assertEqual(self.tidy(), [])
