@@ -196,7 +196,7 @@ def run_lab(folder):
     files = [word for f in (ASYNCPF, PEER, folder / "vmlinuz", folder / "initrd.img", script,
                             folder / "format1")
              for word in ("--file", str(f))]
-    done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1024",
+    done = subprocess.run([LAB, "run", "--timeout", str(LAB_S), "--memory", "1536",
                            "--library", "libslirp.so.0", *files, "--",
                            "sh", "./script"], capture_output=True, text=True, errors="replace",
                           check=False)
