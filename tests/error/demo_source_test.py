@@ -113,7 +113,7 @@ class Source(DemoTest):
                  "4294967295; see docs/sources.md"),
                 ("fault", "source URI: fault injects nothing: .*; see docs/sources.md"),
                 ("tape", r"source URI: no scheme 'tape'; there are file:, zero:, delay\+, "
-                 r"fault\+, zst:, .* qemu:, retry\+, cache\+, rate\+ "
+                 r"fault\+, zst:, .* qemu:, retry\+, cache\+, rate\+, layers: "
                  r"\(a file with ':' in its name is written "
                  r"\./NAME\)"),
                 ("delay?ms=1", "the demo delays every fetch itself; use --delay-us 0 with a "
