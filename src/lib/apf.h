@@ -87,6 +87,7 @@ struct apf {
 		struct io_file *file; /* the swap file; NULL: none */
 		int fd;               /* of it */
 		bool device;
+		bool in_memory; /* a file of a tmpfs: host memory, as what it is to save */
 		bool started;
 		bool stop;
 		pthread_t thread;

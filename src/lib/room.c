@@ -8,6 +8,7 @@
  * Test: tests/integration/cgroup_test.c.
  */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "base/size.h"
 #include "lib/apf.h"
@@ -20,8 +21,8 @@
 #define MARGIN_MAX (32ull << 20)
 #define MARGIN_SHARE 8u
 /*
- * What is not guest memory grows as well: a swap file in a tmpfs, a neighbour. A VM that takes no
- * more itself is left alone until so little is left.
+ * What is not guest memory grows as well: the heap, a neighbour. A VM that takes no more itself is
+ * left alone until so little is left.
  */
 #define FLOOR (1ull << 20)
 #define LOOK_MS_FULL 20u
@@ -43,14 +44,39 @@ static struct apf *apf_of(struct timer *tm)
 	return (struct apf *)((char *)tm - offsetof(struct apf, room_timer));
 }
 
-/* What the guest may still make resident. */
+/* What the swap file takes of host memory. */
+static uint64_t swap_bytes(const struct apf *a)
+{
+	struct stat st;
+
+	return a->evict.in_memory && fstat(a->evict.fd, &st) == 0 ? (uint64_t)st.st_blocks * 512
+								  : 0;
+}
+
+/*
+ * What the guest may still make resident. Where the swap file is host memory as well, there is
+ * room in there for all that the guest has.
+ */
 static uint64_t may_grow(const struct apf *a)
 {
 	uint64_t have = hst_resident_bytes(&a->hst), most = a->hst.ram.bytes;
 
 	if (a->hst.cfg.resident_max)
 		most = min_u64(most, a->hst.cfg.resident_max);
+	if (a->evict.in_memory) {
+		most += a->hst.ram.bytes;
+		have += swap_bytes(a);
+	}
 	return most > have ? most - have : 0;
+}
+
+/* So near to the limit the kernel may already be where we cannot follow. */
+static uint64_t margin_of(const struct apf *a, uint64_t limit)
+{
+	uint64_t margin = min_u64(MARGIN_MAX, limit / MARGIN_SHARE);
+
+	/* Writes that are under way take memory before they give any back. */
+	return a->evict.in_memory ? margin + HST_WRITES_MAX * HST_WRITE_BYTES_MAX : margin;
 }
 
 static void pause_for(struct apf *a, const struct room_left *left)
@@ -80,7 +106,7 @@ void lib_room_look(struct apf *a)
 	if (a->room.count == 0 || hst_is_stopping(&a->hst))
 		return;
 	grow = may_grow(a);
-	room_look(&a->room, max_u64(grow, MARGIN_MAX), &left);
+	room_look(&a->room, max_u64(grow, 2 * MARGIN_MAX), &left);
 	if (left.bytes == LIMITS_NONE) {
 		a->room_short = false;
 		/* Until it is written to. */
@@ -88,7 +114,7 @@ void lib_room_look(struct apf *a)
 			look_in(a, LOOK_MS_MAX);
 		return;
 	}
-	margin = min_u64(MARGIN_MAX, left.limit_bytes / MARGIN_SHARE);
+	margin = margin_of(a, left.limit_bytes);
 	if (!hst_is_paused(&a->hst)) {
 		if (left.bytes < needed(a, margin, grow))
 			pause_for(a, &left);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/size.h"
@@ -79,6 +81,13 @@ static int size_file(int fd, const char *path, uint64_t bytes, struct err *e)
 		return err_sys(e, -errno, "swap file %s: make it %s long", path,
 			       SIZE_WORD(bytes));
 	return 0;
+}
+
+static bool is_memory(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
 /* ---- a block device ---- */
@@ -242,6 +251,7 @@ int lib_swap_open(struct apf *a, struct err *e)
 		return rc;
 	a->evict.fd = fd;
 	a->evict.device = device;
+	a->evict.in_memory = !device && is_memory(fd);
 	a->hst.swap = (struct hst_swap){
 		.io = a->hst.io,
 		.file = a->evict.file,

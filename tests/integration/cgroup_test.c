@@ -278,33 +278,37 @@ static void a_limit_that_comes_later_pauses(void **state)
 	assert_int_equal(put(outer, limit_name, "33554432"), 0);
 }
 
-/*
- * Up to its own limit it may come close to the group's, and runs to its end; unless its swap file
- * is host memory, too, which nobody limits but the group.
- */
+static bool is_memory(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+/* Of 96 MiB, 24 at a time; its swap file is at `swap`. */
+static struct job start_limited(const char *swap)
+{
+	const char *const words[] = {"run", "--local", "--kernel", "%K", "--memory", "96M",
+				     "--swap", swap, "--resident-max", "24M", "--control",
+				     "s", "--cmdline", "touch=64 off", NULL};
+	struct job j = start(words);
+
+	wait_for_socket(j.pid);
+	assert_int_equal(write(j.keys, "x", 1), 1);
+	return j;
+}
+
+/* Up to its own limit it may come close to the group's, and runs to its end. */
 static void a_vm_at_its_own_limit_runs(void **state)
 {
-	static const char *const words[] = {"run", "--local", "--kernel", "%K", "--memory", "96M",
-					    "--swap", "swap", "--resident-max", "24M", "--control",
-					    "s", "--cmdline", "touch=64 off", NULL};
 	char said[4096];
-	struct job j = start(words);
-	struct statfs fs;
+	struct job j;
 	int status;
 
 	(void)state;
-	wait_for_socket(j.pid);
-	assert_int_equal(write(j.keys, "x", 1), 1);
-	assert_int_equal(statfs(folder, &fs), 0);
-	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC) {
-		read_line(j, said, sizeof(said));
-		if (!strstr(said, "the VM is paused: ") || !strstr(said, "would kill the VM"))
-			fail_msg("not paused: %s", said);
-		assert_int_equal(ask("stop", ""), 0);
-		(void)finish(j, said, sizeof(said));
-		assert_int_equal(left(NULL), 0);
-		return;
-	}
+	if (is_memory(folder))
+		skip();
+	j = start_limited("swap");
 	status = finish(j, said, sizeof(said));
 	/* Its code was evicted, which such a KVM does not fetch again (docs/caveats.md). */
 	if (strstr(said, "an instruction that it cannot emulate"))
@@ -312,6 +316,24 @@ static void a_vm_at_its_own_limit_runs(void **state)
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		fail_msg("status %#x: %s", status, said);
 	assert_string_equal(said, "");
+	assert_int_equal(left(NULL), 0);
+}
+
+/* A swap file in a tmpfs is the group's memory, too, and nobody limits it but the group. */
+static void a_swap_file_in_memory_pauses(void **state)
+{
+	char said[4096];
+	struct job j;
+
+	(void)state;
+	if (!is_memory("/dev/shm"))
+		skip();
+	j = start_limited("/dev/shm/asyncpf-cgroup-swap");
+	read_line(j, said, sizeof(said));
+	if (!strstr(said, "the VM is paused: ") || !strstr(said, "would kill the VM"))
+		fail_msg("not paused: %s", said);
+	assert_int_equal(ask("stop", ""), 0);
+	(void)finish(j, said, sizeof(said));
 	assert_int_equal(left(NULL), 0);
 }
 
@@ -363,6 +385,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_fits_runs),
 		cmocka_unit_test(a_limit_that_comes_later_pauses),
 		cmocka_unit_test(a_vm_at_its_own_limit_runs),
+		cmocka_unit_test(a_swap_file_in_memory_pauses),
 		cmocka_unit_test(a_kill_leaves_nothing_in_the_way),
 	};
 	struct sysinfo si;
