@@ -5,7 +5,7 @@
  * state, the guest's low memory, and the library's state, either as a whole
  * (apf_vcpu_save) or as the MSRs that a VMM knows of, in both orders.
  *
- * usage: migrate_test [CYCLES]    of the test that moves at random moments; default 300
+ * usage: migrate_test [CYCLES]    of the test that moves at random moments; default 1000
  */
 #include <pthread.h>
 #include <time.h>
@@ -306,7 +306,7 @@ static unsigned one_guest(struct lives *l, unsigned moves)
 	return i;
 }
 
-static unsigned cycles = 300;
+static unsigned cycles = 1000;
 
 static void at_random_moments_under_eviction(void **state)
 {
