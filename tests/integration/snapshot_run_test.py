@@ -328,6 +328,27 @@ class SnapshotTest(unittest.TestCase):
         self.rounds(vm, 1)
         self.stop(vm)
 
+    def test_who_pauses_meanwhile_has_the_last_word(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        for last in ("paused", "running"):
+            # All that is not there yet is read while it stands.
+            vm = self.restore(files, "--source", f"delay+file:{files}/memory?ms=5")
+            client = subprocess.Popen([ASYNCPF, "snapshot", "--control", vm.path,
+                                       str(self.folder / last)], stdout=subprocess.DEVNULL)
+            while client.poll() is None and not self.status(vm)["snapshot_running"]:
+                pass
+            self.verb(vm, "pause")
+            if last == "running":
+                self.verb(vm, "resume")
+            self.assertEqual(self.status(vm)["snapshot_running"], 1)
+            self.assertEqual(client.wait(), 0)
+            self.assertEqual(self.status(vm)["state"], last)
+            self.verb(vm, "resume")
+            self.rounds(vm, 1)
+            self.stop(vm)
+
     def test_two_at_once_leave_it_as_it_was(self):
         vm = self.run_vm()
         files = self.snapshot(vm, "snap")

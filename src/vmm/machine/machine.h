@@ -201,7 +201,12 @@ void machine_close(struct machine *m);
 void machine_stop(struct machine *m);
 /* Between the start of the first vCPU and the end of the run. Any thread. */
 bool machine_is_running(struct machine *m);
-/* As apf_resume(), and lets disks try again what the host had failed to do. Any thread. */
+/* As apf_pause(). Any thread. */
+void machine_pause(struct machine *m);
+/*
+ * As apf_resume(), and lets disks try again what the host had failed to do. While a snapshot has
+ * the guest stand, the last word of this and of machine_pause is what comes after it. Any thread.
+ */
 void machine_resume(struct machine *m);
 /* Why a disk has paused the machine: -Exxx and *ret, or 0. Any thread. */
 int machine_trouble_get(struct machine *m, struct err *ret);

@@ -96,7 +96,7 @@ static int pause_vm(void *ctx, struct err *e)
 	struct machine_control *mc = ctx;
 
 	(void)e;
-	apf_pause(machine_apf(mc->m));
+	machine_pause(mc->m);
 	return 0;
 }
 

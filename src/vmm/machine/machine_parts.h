@@ -153,6 +153,8 @@ struct machine {
 	bool freeze;        /* vCPUs shall stay out of the guest: machine_snap.c */
 	unsigned frozen;    /* so many do */
 	pthread_cond_t froze; /* one more does */
+	bool stands;        /* for a snapshot's moment, paused or not before: machine_rest.c */
+	bool stays_paused;  /* after it */
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
 	enum machine_end end;
@@ -190,6 +192,12 @@ void machine_rest(struct machine_vcpu *v);
  */
 int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e);
 void machine_go_on(struct machine *m);
+/*
+ * While vCPUs stand and devices are held: the library delivers nothing. Who pauses or resumes
+ * meanwhile decides what comes after it.
+ */
+void machine_begin_moment(struct machine *m);
+void machine_end_moment(struct machine *m);
 /* No device has a request in hand until machine_devices_release(). */
 void machine_devices_hold(struct machine *m);
 void machine_devices_release(struct machine *m);

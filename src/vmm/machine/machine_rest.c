@@ -60,6 +60,32 @@ void machine_rest(struct machine_vcpu *v)
 	pthread_mutex_unlock(&m->lock);
 }
 
+void machine_begin_moment(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->stands = true;
+	m->stays_paused = apf_is_paused(m->apf);
+	apf_pause(m->apf);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void machine_end_moment(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->stands = false;
+	if (!m->stays_paused)
+		apf_resume(m->apf);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void machine_pause(struct machine *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->stays_paused = true;
+	apf_pause(m->apf);
+	pthread_mutex_unlock(&m->lock);
+}
+
 struct virtio_mmio *machine_device(struct machine *m, unsigned i)
 {
 	unsigned disks = m->cfg.disks_count, nets = m->cfg.nets_count;

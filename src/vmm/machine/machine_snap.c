@@ -166,7 +166,6 @@ struct job {
 	struct machine_copy copy;
 	struct snap_out state;
 	uint64_t stood_ns; /* since when the guest stands */
-	bool was_paused;
 };
 
 static uint64_t now_ns(void)
@@ -197,13 +196,12 @@ static int stand(struct job *j, uint32_t limit_ms, struct err *e)
 	int rc = check_trouble(m, e);
 
 	j->stood_ns = now_ns();
-	j->was_paused = apf_is_paused(m->apf);
 	if (rc == 0)
 		rc = machine_stand(m, limit_ms, e);
 	if (rc < 0)
 		return rc;
 	machine_devices_hold(m);
-	apf_pause(m->apf);
+	machine_begin_moment(m);
 	return 0;
 }
 
@@ -212,8 +210,7 @@ static void go_on(struct job *j)
 	struct machine *m = j->m;
 	uint64_t stood;
 
-	if (!j->was_paused)
-		apf_resume(m->apf);
+	machine_end_moment(m);
 	machine_devices_release(m);
 	machine_go_on(m);
 	stood = now_ns() - j->stood_ns;

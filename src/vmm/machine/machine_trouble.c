@@ -86,7 +86,10 @@ void machine_resume(struct machine *m)
 	if (m->trouble.code != 0)
 		machine_say(m, MACHINE_RESUMED, "what the host failed to do is tried again");
 	m->trouble.code = 0;
-	apf_resume(m->apf);
+	m->stays_paused = false;
+	/* A snapshot's moment is not cut short: it goes on after that. */
+	if (!m->stands)
+		apf_resume(m->apf);
 	pthread_cond_broadcast(&m->resumed);
 	pthread_mutex_unlock(&m->lock);
 }
