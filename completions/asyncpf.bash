@@ -53,7 +53,7 @@ _asyncpf_options()
 	pause) words='--control --timeout --help --version' ;;
 	report) words='--output --svg --help --version' ;;
 	resize) words='--control --resident-max --no-limit --timeout --help --version' ;;
-	restore) words='--source --record --record-time --prefetch --fill --net --vsock
+	restore) words='--source --record --record-time --prefetch --fill --read-ahead --net --vsock
 		--faults
 		--resident-max --swap --io --control --user --sandbox --stats --trace --json
 		--quiet --help --version' ;;

@@ -45,8 +45,21 @@ CODE = (b"\xb8" + struct.pack("<I", SEED) +   # again: mov SEED, %eax
                       "66baf803b052eeb00aee"    # 'R' and a newline to COM1
                       "e9c3ffffff"))            # jmp again
 HEADER_BYTES = 32
-KERNEL = struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, BASE,
-                     BASE, BASE + HEADER_BYTES + len(CODE), 0, BASE + HEADER_BYTES) + CODE
+
+
+# One that goes through its pages in order, and counts in each.
+IN_ORDER = (b"\xbb" + struct.pack("<I", FIRST) +  # again: mov FIRST, %ebx
+            b"\xb9" + struct.pack("<I", PAGES) +  #        mov PAGES, %ecx
+            bytes.fromhex("ff0381c3001000004975f5"  # 1: incl (%ebx); add $4096, %ebx; dec %ecx;
+                                                    #    jnz 1b
+                          "66baf803b052eeb00aee"    # 'R' and a newline to COM1
+                          "e9dcffffff"))            # jmp again
+
+
+def kernel_of(code):
+    """A multiboot kernel of that code alone."""
+    return struct.pack("<8I", 0x1badb002, 1 << 16, -(0x1badb002 + (1 << 16)) & 0xffffffff, BASE,
+                       BASE, BASE + HEADER_BYTES + len(code), 0, BASE + HEADER_BYTES) + code
 
 
 def steps():
@@ -100,7 +113,7 @@ class SnapshotTest(unittest.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="asyncpf-test-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.kernel = self.folder / "kernel"
-        self.kernel.write_bytes(KERNEL)
+        self.kernel.write_bytes(kernel_of(CODE))
         self.sockets = itertools.count()
 
     def spawn(self, *words):
@@ -348,6 +361,23 @@ class SnapshotTest(unittest.TestCase):
             self.verb(vm, "resume")
             self.rounds(vm, 1)
             self.stop(vm)
+
+    def test_read_ahead_of_a_guest_that_goes_in_order(self):
+        self.kernel.write_bytes(kernel_of(IN_ORDER))
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        vm = self.restore(files, "--source", f"delay+file:{files}/memory?ms=2",
+                          "--read-ahead", "1M")
+        self.rounds(vm, 1)
+        self.assertGreater(self.status(vm)["read_ahead"], PAGES / 2)
+        files = self.snapshot(vm, "next")
+        counts = [struct.unpack_from("<I", memory_of(files, FIRST // PAGE + page, 1))[0]
+                  for page in range(PAGES)]
+        # Each page as often as the one before it, or once less: behind where the guest is.
+        self.assertIn(counts[0] - counts[-1], (0, 1))
+        self.assertEqual(counts, sorted(counts, reverse=True))
+        self.stop(vm)
 
     def test_two_at_once_leave_it_as_it_was(self):
         vm = self.run_vm()

@@ -19,6 +19,7 @@
 #include "vmm/snap/work_set.h"
 
 #define RECORD_S 30u
+#define READ_AHEAD_MAX (1u << 30)
 #define FAULTS_NOT_GIVEN UINT32_MAX
 
 struct restore_line {
@@ -26,6 +27,7 @@ struct restore_line {
 	const char *source;
 	const char *prefetch;
 	struct work_set set; /* what is in it */
+	uint64_t read_ahead;
 	struct opts_list nets;
 	char net_words[MACHINE_NETS_MAX][RUN_NET_BYTES];
 	const char *vsock;
@@ -52,6 +54,10 @@ static const struct opt rows[] = {
 	 .help = "Bring what was noted in FILE ahead of the guest, in that order."},
 	{OPT_FLAG(struct restore_line, run.machine.fill), .name = "fill",
 	 .help = "Bring all memory, below what the guest waits for, and then close its source."},
+	{OPT_SIZE(struct restore_line, read_ahead), .name = "read-ahead", .arg = "SIZE", .min = 0,
+	 .max = READ_AHEAD_MAX,
+	 .help = "Read up to so much ahead of whoever goes through memory in even steps; "
+		 "default 0: each touch brings its page."},
 	{OPT_CHOICE(struct restore_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served, as with 'asyncpf run'; default as "
@@ -176,6 +182,7 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	m->disks_count = s.disks;
 	m->apf.faults_max = s.outstanding;
 	m->apf.io = (enum apf_io)l->io;
+	m->apf.read_ahead_bytes = (uint32_t)l->read_ahead;
 	m->nets_count = s.nets;
 	rc = take_faults(l, &s, e);
 	if (rc == 0)
@@ -214,6 +221,10 @@ static int check(struct restore_line *l, struct err *e)
 	if (l->run.machine.fill && l->run.machine.apf.swap)
 		return err_set(e, -EINVAL, "conflicting options: --fill and --swap: what is taken "
 			       "away again may need its source; leave one out");
+	/* Nobody sees the first touch of what is there already. */
+	if (l->run.record && l->read_ahead)
+		return err_set(e, -EINVAL, "conflicting options: --record and --read-ahead: what "
+			       "is read ahead is not seen to be touched; leave one out");
 	return run_opts_check(&l->run, l->user, e);
 }
 
