@@ -37,12 +37,13 @@ STOOD_MAX_NS = 5_000_000_000  # of a slow emulation; more, and it was not a mome
 SKIPPED = 77
 FORMAT1_COUNT = 0x101000  # where its guest counts
 # Shell functions of the lab's: `ask WORD TEXT` types TEXT into the guest and waits for a line that
-# begins with WORD, on whose console they say which file that is.
+# begins with WORD, to its end (the VM may be stopped next), on the console that is written to $out.
 SCRIPT = f"""
+cr=$(printf '\\r')
 ask() {{
     echo "$2" >&3
     left=360
-    until grep -q "^$1" $out; do
+    until grep -q "^$1.*$cr" $out; do
         [ $left -gt 0 ] && kill -0 $pid || {{ echo "no answer: $1"; tail -20 $out; exit 1; }}
         sleep 0.5
         left=$((left - 1))
