@@ -320,8 +320,9 @@ static const char *disable_in_flight(uint64_t arg)
 	(void)arg;
 	TRY(apf_on(&areas[0]));
 	TRY(task_miss(&t));
-	areas[0] = (struct apf_area){0}; /* pf2 leaves the token there */
 	EXPECT(!wrmsr_safe(APF_MSR_EN, 0), "#GP on disabling");
+	/* Until then it may have been written; and pf2 leaves the token there. */
+	areas[0] = (struct apf_area){0};
 	quiet(true);
 	EXPECT(load(&areas[0].reason) == 0 && load(&areas[0].token) == 0,
 	       "the area was written: %x %x", U(areas[0].reason), U(areas[0].token));
@@ -343,9 +344,10 @@ static const char *move_in_flight(uint64_t arg)
 	(void)arg;
 	TRY(apf_on(&areas[0]));
 	TRY(task_miss(&t));
-	areas[0] = (struct apf_area){0};
 	apf.area = &areas[1];
 	EXPECT(!wrmsr_safe(APF_MSR_EN, apf_en(&areas[1])), "#GP on writing EN");
+	/* Until then it may have been written. */
+	areas[0] = (struct apf_area){0};
 	EXPECT(await(EVENT_WAKE_ALL, 2), "no wake-all came in the new area");
 	quiet(true);
 	EXPECT(ledger_waiting() == 0, "the task was not released");

@@ -351,6 +351,7 @@ class Limits(unittest.TestCase):
                         elif "\nnot ok " in done.stdout:
                             # A guest that counts on its page's coming is told in its report.
                             self.assertEqual((verb, done.returncode), ("check", FAILED))
+                            self.assertIn("a promise is not kept", done.stderr)
                         else:
                             self.assertRegex(done.stderr, r"\A(asyncpf: [^\n]+\n){1,2}\Z")
                             self.assertIn("ulimit -u", done.stderr)

@@ -106,7 +106,7 @@ class Host(unittest.TestCase):
         self.assertTrue(all(way["works"] for way in ways.values()), ways)
         for verb, words in VERBS.items():
             done = self.sh(words.format(kernel=self.kernel), dev, around, before)
-            self.assertEqual((done.returncode, done.stderr), (0, ""), verb)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), (verb, done.stdout))
 
     def refused(self, probe, kind, means, fix, dev, around="", before=""):
         """By doctor under that name, and with the same words by every verb."""

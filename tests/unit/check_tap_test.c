@@ -31,6 +31,14 @@ static void feed(struct check_tap *t, const char *const *lines)
 	fclose(out);
 }
 
+static void fails(const struct check_tap *t, const char *why)
+{
+	const char *said = check_tap_fault(t);
+
+	assert_non_null(said);
+	assert_non_null(strstr(said, why));
+}
+
 #define LINES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static int teardown(void **state)
@@ -50,7 +58,7 @@ static void all_pass(void **state)
 		       "1..2"));
 	assert_int_equal(t.passed, 1);
 	assert_int_equal(t.skipped, 1);
-	assert_true(check_tap_ok(&t));
+	assert_null(check_tap_fault(&t));
 	assert_string_equal(shown, "TAP version 13\nok 1 - a.b: text\n"
 				   "ok 2 - a.c: text # SKIP why\n1..2\n");
 }
@@ -64,7 +72,7 @@ static void a_failure(void **state)
 	feed(&t, LINES("ok 1 - a: text", "not ok 2 - enable.dirty: text", "1..2"));
 	assert_int_equal(t.failed, 1);
 	assert_int_equal(t.expected, 0);
-	assert_false(check_tap_ok(&t));
+	fails(&t, "a promise is not kept");
 	assert_non_null(strstr(shown, "not ok 2 - enable.dirty: text\n"));
 }
 
@@ -77,7 +85,7 @@ static void a_known_difference(void **state)
 	feed(&t, LINES("not ok 1 - enable.dirty: text", "# enable.dirty: why", "1..1"));
 	assert_int_equal(t.failed, 0);
 	assert_int_equal(t.expected, 1);
-	assert_true(check_tap_ok(&t));
+	assert_null(check_tap_fault(&t));
 	mark = strchr(shown, '#');
 	assert_non_null(mark);
 	assert_int_equal(strncmp(mark + 2, "TO" "DO KVM does not empty", 22), 0);
@@ -100,23 +108,23 @@ static void cut_short(void **state)
 
 	(void)state;
 	feed(&t, LINES("ok 1 - a: text"));
-	assert_false(check_tap_ok(&t)); /* no plan */
+	fails(&t, "its end");
 	teardown(NULL);
 	t = fresh;
 	feed(&t, LINES("ok 1 - a: text", "1..2"));
-	assert_false(check_tap_ok(&t)); /* one is missing */
+	fails(&t, "another number of checks");
 	teardown(NULL);
 	t = fresh;
 	feed(&t, LINES("ok 1 - a: text", "Bail out! why", "1..1"));
-	assert_false(check_tap_ok(&t));
+	fails(&t, "its end");
 	teardown(NULL);
 	t = fresh;
 	feed(&t, LINES("1..0"));
-	assert_false(check_tap_ok(&t)); /* nothing was checked */
+	fails(&t, "nothing was checked");
 	teardown(NULL);
 	t = fresh;
 	feed(&t, LINES("ok 1 - a: text # SKIP why", "1..1"));
-	assert_false(check_tap_ok(&t));
+	fails(&t, "every check was skipped");
 }
 
 static void names_of_differences(void **state)

@@ -171,6 +171,7 @@ static int run_machine(struct check_run *r, bool *begun)
 static int verdict(const struct check_run *r)
 {
 	const struct check_tap *t = &r->tap;
+	const char *fault;
 
 	if (r->out.end == MACHINE_INTERRUPTED)
 		return cli_error("run stopped: check: by a signal; the guest was not done");
@@ -181,7 +182,8 @@ static int verdict(const struct check_run *r)
 	if (t->planned == 0)
 		return cli_error("nothing was checked: --only %s: no check's name starts so; see "
 				 "docs/conformance.md", r->o->only ? r->o->only : "");
-	return check_tap_ok(t) ? CLI_OK : CLI_FAILED;
+	fault = check_tap_fault(t);
+	return fault ? cli_error("%s", fault) : CLI_OK;
 }
 
 int check_main(const struct check_opts *o)

@@ -44,7 +44,10 @@ struct check_tap {
  */
 void check_tap_line(struct check_tap *t, const char *line, FILE *out);
 
-/* Every check that was planned ran, not all were skipped, and each failure is a known one. */
-bool check_tap_ok(const struct check_tap *t);
+/*
+ * NULL: every check that was planned ran, not all were skipped, and each failure is a known one.
+ * Otherwise what is wrong, as cli_error() takes it.
+ */
+const char *check_tap_fault(const struct check_tap *t);
 
 #endif

@@ -101,10 +101,19 @@ void check_tap_line(struct check_tap *t, const char *line, FILE *out)
 	fprintf(out, "%s%s%s\n", line, why ? KNOWN_FAILURE : "", why ? why : "");
 }
 
-bool check_tap_ok(const struct check_tap *t)
+const char *check_tap_fault(const struct check_tap *t)
 {
 	unsigned ran = t->passed + t->skipped + t->expected + t->failed;
 
-	return t->has_plan && !t->bailed_out && t->failed == 0 && ran == t->planned &&
-	       t->passed + t->expected > 0;
+	if (!t->has_plan || t->bailed_out)
+		return "check failed: guest: it did not come to its end; see above";
+	if (t->failed > 0)
+		return "check failed: guest: a promise is not kept; see the lines 'not ok' above, "
+		       "and docs/conformance.md";
+	if (ran != t->planned)
+		return "check failed: guest: it planned another number of checks than it ran; see "
+		       "above";
+	if (t->passed + t->expected == 0)
+		return "nothing was checked: guest: every check was skipped; see why above";
+	return NULL;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Preloaded by tests/error/demo_host_test.py, run_disk_test.py, run_lost_test.py,
- * run_memory_test.py and sandbox_test.py: lets one call fail, or hides what the host has, so that
- * every refusal can be provoked on a host that refuses nothing.
+ * run_memory_test.py and sandbox_test.py, and by tests/integration/check_test.py: lets one call
+ * fail, or hides what the host has, so that every refusal can be provoked on a host that refuses
+ * nothing.
  *
  *   SHIM_FAIL="CALL FIRST TIMES ERRNO"  calls FIRST..FIRST+TIMES-1 of CALL fail (from 1).
  *             CALL: calloc, mmap, memfd_create, eventfd, timerfd_create,
@@ -13,6 +14,7 @@
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
  *   SHIM_ADDRESSES=1 takes half of all addresses, and no memory
+ *   SHIM_LATE_US=N   KVM_RUN returns that much later, as if its thread had not had a CPU
  *   SHIM_LOSE_UFFD=FIFO  once somebody opens it for writing, every userfaultfd of the process is
  *             closed
  *
@@ -74,6 +76,7 @@ static struct {
 	int code;
 	unsigned seen; /* atomic */
 	unsigned cap;
+	unsigned late_us;
 	bool hide_cap, hide_poison, forbidden;
 	const char *hit;
 } shim;
@@ -82,11 +85,14 @@ __attribute__((constructor)) static void shim_start(void)
 {
 	const char *fail = getenv("SHIM_FAIL");
 	const char *cap = getenv("SHIM_CAP");
+	const char *late = getenv("SHIM_LATE_US");
 
 	if (fail && sscanf(fail, "%31s %u %u %d", shim.call, &shim.first, &shim.times,
 			   &shim.code) != 4)
 		abort();
 	shim.hide_cap = cap && sscanf(cap, "%u", &shim.cap) == 1;
+	if (late && sscanf(late, "%u", &shim.late_us) != 1)
+		abort();
 	shim.hide_poison = getenv("SHIM_NO_POISON") != NULL;
 	shim.forbidden = getenv("SHIM_FORBIDDEN") != NULL;
 	shim.hit = getenv("SHIM_HIT");
@@ -205,6 +211,12 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	if (request == KVM_CHECK_EXTENSION && shim.hide_cap && (uintptr_t)arg == shim.cap)
 		return 0;
 	rc = (int)syscall(SYS_ioctl, fd, request, arg);
+	if (request == KVM_RUN && shim.late_us) {
+		int code = errno;
+
+		(void)usleep(shim.late_us);
+		errno = code;
+	}
 	if (rc == 0 && request == SHIM_UFFDIO_API && shim.hide_poison)
 		((struct shim_uffdio_api *)arg)->features &= ~SHIM_FEATURE_POISON;
 	return rc;
