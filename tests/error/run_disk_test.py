@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+import unittest
 
 from run_support import LIMIT_S, RunTest, asyncpf, kernel, main
 
@@ -102,6 +103,21 @@ class Files(DiskTest):
         # Nor is one whose size is odd blamed for that.
         self.file("g", GZIP + bytes(777))
         self.fails(["--kernel", kernel(), "--disk", "g"], "disk g: it looks like .*")
+
+    @unittest.skipUnless(shutil.which("qemu-img"), "no qemu-img here")
+    def test_images_as_their_own_tool_makes_them(self):
+        """Told as a disk, and as a kernel."""
+        for kind, name in (("vpc", "VHD"), ("vhdx", "VHDX"), ("vdi", "VDI"), ("qed", "QED"),
+                           ("parallels", "Parallels"), ("vmdk", "VMDK"), ("qcow2", "qcow2")):
+            with self.subTest(kind=kind):
+                subprocess.run(["qemu-img", "create", "-q", "-f", kind, kind, "1M"], check=True,
+                               cwd=self.folder)
+                self.fails(["--kernel", kernel(), "--disk", kind],
+                           f"disk {kind}: it looks like an? {name} image, and only raw disks are "
+                           "known; convert it with 'qemu-img convert -O raw', .*")
+                self.fails(["--kernel", kind],
+                           f"{kind}: this is an? {name} disk image, which cannot be loaded; a disk "
+                           "is given with --disk, .*")
 
     def test_somebody_writes_to_it(self):
         self.file("d", bytes(4096))

@@ -35,6 +35,7 @@ static const struct {
 	{0, 4, "\x28\xb5\x2f\xfd", {"what zstd compresses", "unpack it with unzstd"}},
 	{0, 3, "BZh", {"what bzip2 compresses", "unpack it with bunzip2"}},
 	{0, 4, "\x04\x22\x4d\x18", {"what lz4 compresses", "unpack it with unlz4"}},
+	{0, 4, "\x02\x21\x4c\x18", {"what lz4 compresses", "unpack it with unlz4"}},
 	{0, 4, "LZIP", {"what lzip compresses", "unpack it with lzip -d"}},
 	{0, 4, "PK\3\4", {"a ZIP archive", "unpack it with unzip"}},
 	{0, 6, "7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", "unpack it with 7z x"}},
