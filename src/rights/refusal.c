@@ -95,21 +95,24 @@ static void by_module(const struct rights *r, struct refusal *ret)
 {
 	char why[sizeof(r->module) + 32];
 
-	if (*r->module)
+	if (r->confined)
 		snprintf(why, sizeof(why), "%s, refuses it", r->module);
 	else
 		snprintf(why, sizeof(why), "a security module refuses it");
 	means(ret, REFUSAL_MODULE, why);
-	if (strncmp(r->module, "SELinux", 7) == 0)
+	if (r->confined && strncmp(r->module, "SELinux", 7) == 0)
 		fix(ret, "as root: ausearch -m avc -ts recent; it shows the rule that is missing");
 	else
 		fix(ret, "as root: dmesg; it shows the rule that is missing");
 }
 
-/* A filter answers as it likes; without one, somebody else stands before the kernel. */
-static void by_filter(const struct rights *r, const char *call, struct refusal *ret)
+/*
+ * A filter answers as it likes, EPERM where nobody has chosen; without one, somebody else stands
+ * before the kernel. SELinux and AppArmor answer EACCES.
+ */
+static void by_filter(const struct rights *r, const char *call, int code, struct refusal *ret)
 {
-	if (r->filtered) {
+	if (r->filtered && !(code == -EACCES && r->confined)) {
 		means(ret, REFUSAL_FILTERED, "a seccomp filter refuses it");
 		fix(ret, "allow %s in the seccomp profile of the container or service", call);
 	} else {
@@ -207,14 +210,24 @@ static void give_device(const char *root, const char *path, const struct rights 
 		fix(ret, "%ssetfacl -m u:%s:rw %s", as_root(r), r->user, path);
 }
 
-static void mode_refuses(const char *root, const char *path, const struct rights *r,
-			 struct refusal *ret)
+/* EACCES, and its mode is not why. In a namespace: what everybody may, whoever owns it. */
+static bool mode_is_no_reason(const char *root, const char *path, const struct rights *r)
 {
 	char full[PATH_BYTES];
 	struct stat st;
 
 	snprintf(full, sizeof(full), "%s%s", root, path);
-	if (stat(full, &st) == 0 && mode_allows(r, &st) && !r->namespaced) {
+	if (stat(full, &st) < 0)
+		return false;
+	if (r->namespaced)
+		return r->confined && (st.st_mode & 0666) == 0666;
+	return mode_allows(r, &st);
+}
+
+static void mode_refuses(const char *root, const char *path, const struct rights *r,
+			 struct refusal *ret)
+{
+	if (mode_is_no_reason(root, path, r)) {
 		by_module(r, ret);
 		return;
 	}
@@ -315,6 +328,10 @@ static bool uffd_by_device(const char *root, int device, const struct rights *r,
 static void uffd_needs_right(const char *root, int device, const struct rights *r,
 			     struct refusal *ret)
 {
+	if (device == -EACCES && r->confined && mode_is_no_reason(root, UFFD_DEVICE, r)) {
+		by_module(r, ret);
+		return;
+	}
 	if (r->namespaced)
 		means(ret, REFUSAL_IN_NAMESPACE, "no capability in here counts for it");
 	else
@@ -350,7 +367,7 @@ void refusal_userfaultfd(const char *root, const struct refusal_userfaultfd *tri
 		uffd_needs_right(root, tried->device, &r, ret);
 	} else {
 		/* The kernel itself would not have refused. */
-		by_filter(&r, "userfaultfd", ret);
+		by_filter(&r, "userfaultfd", tried->call, ret);
 	}
 }
 
@@ -393,7 +410,7 @@ void refusal_io_uring(const char *root, const char *call, int code, struct refus
 						       !rights_has(&r, RIGHTS_SYS_ADMIN))))
 		uring_is_off(root, &r, disabled, ret);
 	else if (code == -EPERM || code == -EACCES)
-		by_filter(&r, calls, ret);
+		by_filter(&r, calls, code, ret);
 	else
 		fix(ret, "use Linux 6.6 or later");
 }
@@ -417,7 +434,7 @@ void refusal_memfd(const char *root, int code, struct refusal *ret)
 		means(ret, REFUSAL_SWITCHED_OFF, "vm.memfd_noexec is 2");
 		fix(ret, "%ssysctl -w vm.memfd_noexec=1", as_root(&r));
 	} else if (code == -EPERM || code == -EACCES) {
-		by_filter(&r, "memfd_create", ret);
+		by_filter(&r, "memfd_create", code, ret);
 	} else {
 		fix(ret, "as root: dmesg; the kernel says more there");
 	}
@@ -451,7 +468,7 @@ void refusal_seccomp(const char *root, int code, struct refusal *ret)
 		by_kernel(&r, "seccomp", "CONFIG_SECCOMP_FILTER",
 			  says(root, "/proc/sys/kernel/seccomp/actions_avail", "trap"), ret);
 	else if (code == -EPERM || code == -EACCES)
-		by_filter(&r, "seccomp", ret);
+		by_filter(&r, "seccomp", code, ret);
 	else
 		fix(ret, "use Linux 4.14 or later");
 }
@@ -472,7 +489,7 @@ void refusal_landlock(const char *root, int code, struct refusal *ret)
 		fix(ret, "boot with lsm=landlock, and after a comma what /sys/kernel/security/lsm "
 			 "has now");
 	} else if (code == -EPERM || code == -EACCES) {
-		by_filter(&r, calls, ret);
+		by_filter(&r, calls, code, ret);
 	} else {
 		fix(ret, "as root: dmesg; the kernel says more there");
 	}
@@ -485,7 +502,7 @@ void refusal_capabilities(const char *root, int code, struct refusal *ret)
 	/* Every kernel has it, and everybody may have less. */
 	rights_read(root, &r);
 	refused(ret, "capset: %s", strerror(-code));
-	by_filter(&r, "capget and capset", ret);
+	by_filter(&r, "capget and capset", code, ret);
 }
 
 int refusal_err(const struct refusal *r, int code, struct err *e)

@@ -95,20 +95,51 @@ static void name_user(unsigned uid, struct rights *r)
 		snprintf(r->user, sizeof(r->user), "%u", uid);
 }
 
+static bool ends_in(const char *text, const char *end)
+{
+	size_t len = strlen(text), end_len = strlen(end);
+
+	return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
+static void by_apparmor(const char *profile, struct rights *r)
+{
+	r->confined = !ends_in(profile, "(complain)") && !ends_in(profile, "unconfined") &&
+		      !ends_in(profile, "(unconfined)");
+	snprintf(r->module, sizeof(r->module), "AppArmor, as %.60s", profile);
+}
+
+/* "user:role:type:level"; AppArmor's words are one, or end in their mode: "name (enforce)". */
+static bool is_selinux_label(const char *line)
+{
+	const char *colon = strchr(line, ':');
+
+	return colon && colon != line && strchr(colon + 1, ':') && !ends_in(line, ")");
+}
+
 static void read_module(const char *root, struct rights *r)
 {
-	char line[LINE_BYTES];
+	char line[LINE_BYTES], own[LINE_BYTES];
 	long long enforcing = 0;
 
+	read_line(root, "/proc/self/attr/current", line);
 	if (rights_number(root, "/sys/fs/selinux/enforce", &enforcing)) {
-		read_line(root, "/proc/self/attr/current", line);
+		r->confined = enforcing != 0;
 		snprintf(r->module, sizeof(r->module), "SELinux, %s, as %.60s",
 			 enforcing ? "enforcing" : "permissive", *line ? line : "unlabelled");
 		return;
 	}
-	read_line(root, "/proc/self/attr/apparmor/current", line);
-	if (*line)
-		snprintf(r->module, sizeof(r->module), "AppArmor, as %.60s", line);
+	/* attr/current is one module's of several; its own folder is AppArmor's alone. */
+	read_line(root, "/proc/self/attr/apparmor/current", own);
+	if (*own) {
+		by_apparmor(own, r);
+	} else if (is_selinux_label(line)) {
+		/* Containers hide its file system. */
+		r->confined = true;
+		snprintf(r->module, sizeof(r->module), "SELinux, as %.60s", line);
+	} else if (ends_in(line, ")") || strcmp(line, "unconfined") == 0) {
+		by_apparmor(line, r);
+	}
 }
 
 void rights_read(const char *root, struct rights *ret)

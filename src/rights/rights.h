@@ -16,7 +16,9 @@ struct rights {
 	bool filtered;       /* a seccomp filter looks at our system calls */
 	bool namespaced;     /* in a user namespace: no capability counts outside of it */
 	char user[48];       /* as usermod and setfacl take it, outside of the namespace */
-	char module[120];    /* "SELinux, enforcing, as LABEL", "AppArmor, as PROFILE"; "": none */
+	/* "SELinux, enforcing, as LABEL", "SELinux, as LABEL", "AppArmor, as PROFILE"; "": none */
+	char module[120];
+	bool confined; /* by that module: it refuses things to us, and does not only note them */
 };
 
 enum {

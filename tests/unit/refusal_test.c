@@ -121,6 +121,80 @@ static void userfaultfd_is_refused_by_others(void **state)
 	     "as root: ausearch -m avc -ts recent; it shows the rule that is missing");
 }
 
+/* A module that lets things through is not blamed; one whose files are hidden is known. */
+static void modules(void **state)
+{
+	static const struct {
+		const char *file, *text, *module;
+		bool confined;
+	} rows[] = {
+		{"current", "unconfined\n", "AppArmor, as unconfined", false},
+		{"current", "snap.x (complain)\n", "AppArmor, as snap.x (complain)", false},
+		{"current", "vm (unconfined)\n", "AppArmor, as vm (unconfined)", false},
+		{"current", "docker-default (enforce)\n", "AppArmor, as docker-default (enforce)",
+		 true},
+		{"current", ":ns://in:side:x (enforce)\n",
+		 "AppArmor, as :ns://in:side:x (enforce)", true},
+		{"apparmor/current", "unconfined\n", "AppArmor, as unconfined", false},
+		{"apparmor/current", "vm (kill)\n", "AppArmor, as vm (kill)", true},
+		{"current", "system_u:system_r:container_t:s0:c1,c2",
+		 "SELinux, as system_u:system_r:container_t:s0:c1,c2", true},
+		{"current", "kernel", "", false},
+		{"current", "_", "", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct rights r;
+		char path[100];
+
+		host(ROOT FREE, FIRST_NAMESPACE);
+		snprintf(path, sizeof(path), "/proc/self/attr/%s", rows[i].file);
+		put(path, rows[i].text);
+		rights_read(root, &r);
+		assert_string_equal(r.module, rows[i].module);
+		assert_int_equal(r.confined, rows[i].confined);
+		if (!r.confined)
+			uffd(-EACCES, -EACCES, -EACCES, REFUSAL_MODULE,
+			     "a security module refuses it",
+			     "as root: dmesg; it shows the rule that is missing");
+	}
+	host(ROOT FREE, FIRST_NAMESPACE);
+	put("/sys/fs/selinux/enforce", "0");
+	put("/proc/self/attr/current", "a:b:c:s0");
+	uffd(-EACCES, -EACCES, -EACCES, REFUSAL_MODULE, "a security module refuses it",
+	     "as root: dmesg; it shows the rule that is missing");
+}
+
+/* As containers have both, each is known by its answer. */
+static void a_module_and_a_filter(void **state)
+{
+	static const char rule[] = "as root: dmesg; it shows the rule that is missing";
+	static const char why[] = "AppArmor, as docker-default (enforce), refuses it";
+	char node[100];
+
+	(void)state;
+	host(ROOT FILTERED, FIRST_NAMESPACE);
+	put("/proc/self/attr/current", "docker-default (enforce)\n");
+	uffd(-EACCES, -ENOENT, -EACCES, REFUSAL_MODULE, why, rule);
+	uffd(-EPERM, -ENOENT, -EPERM, REFUSAL_FILTERED, "a seccomp filter refuses it",
+	     "allow userfaultfd " PROFILE);
+	put("/proc/self/attr/current", "unconfined\n");
+	uffd(-EACCES, -ENOENT, -EACCES, REFUSAL_FILTERED, "a seccomp filter refuses it",
+	     "allow userfaultfd " PROFILE);
+	/* A device that everybody may use, and that the module closes. */
+	host(USER FILTERED, INNER_NAMESPACE);
+	put(SYSCTL, "0\n");
+	put("/proc/self/attr/current", "docker-default (enforce)\n");
+	put("/dev/userfaultfd", "");
+	snprintf(node, sizeof(node), "%s/dev/userfaultfd", root);
+	assert_int_equal(chmod(node, 0666), 0);
+	uffd(-EPERM, -EACCES, 0, REFUSAL_MODULE, why, rule);
+	assert_int_equal(chmod(node, 0660), 0);
+	uffd(-EPERM, -EACCES, 0, REFUSAL_IN_NAMESPACE, "no capability in here counts for it",
+	     "outside of this user namespace, as root: setfacl -m u:4242:rw /dev/userfaultfd");
+}
+
 /* ---- io_uring ---- */
 
 static void uring(const char *call, int code, enum refusal_kind kind, const char *means,
@@ -320,6 +394,12 @@ static void kvm_is_closed(void **state)
 	    "as root: dmesg; it shows the rule that is missing");
 	host(ROOT FREE, INNER_NAMESPACE);
 	put("/dev/kvm", "");
+	assert_int_equal(chmod(node, 0666), 0);
+	put("/proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2");
+	kvm(-EACCES, REFUSAL_MODULE,
+	    "SELinux, as system_u:system_r:container_t:s0:c1,c2, refuses it",
+	    "as root: ausearch -m avc -ts recent; it shows the rule that is missing");
+	put("/proc/self/attr/current", "");
 	kvm(-EACCES, REFUSAL_IN_NAMESPACE, "root of a user namespace is not the device's",
 	    "outside of this user namespace, as root: setfacl -m u:4242:rw /dev/kvm");
 }
@@ -362,6 +442,8 @@ int main(void)
 		cmocka_unit_test(userfaultfd_is_not_there),
 		cmocka_unit_test(userfaultfd_needs_a_right),
 		cmocka_unit_test(userfaultfd_is_refused_by_others),
+		cmocka_unit_test(modules),
+		cmocka_unit_test(a_module_and_a_filter),
 		cmocka_unit_test(io_uring),
 		cmocka_unit_test(memfd),
 		cmocka_unit_test(seccomp),
