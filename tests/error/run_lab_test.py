@@ -18,6 +18,11 @@ import unittest
 
 ASYNCPF = str(pathlib.Path(sys.argv.pop(1)).resolve())
 MULTIBOOT = str(pathlib.Path(sys.argv.pop(1)).resolve())
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from lab_parts import EXIT_REFUSED, Refused
+from lab_parts.relay import listening
+
 HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 TOOL = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 42\n'
 
@@ -124,7 +129,11 @@ class Asked(Bed):
                         done = self.run_it(place, "--kernel", MULTIBOOT, "--memory", "16M",
                                            *words)
                         self.assertEqual((done.returncode, done.stdout, done.stderr),
-                                         (3, "", f"asyncpf: {text}\n"))
+                                         (EXIT_REFUSED, "", f"asyncpf: {text}\n"))
+                if words[0] == "--control":  # taken while the lab boots
+                    with self.assertRaises(Refused) as said, listening(words[1]):
+                        pass
+                    self.assertEqual(str(said.exception), text)
         self.assertEqual(os.listdir(locked), [])
 
     def test_nothing_is_left_of_the_look(self):

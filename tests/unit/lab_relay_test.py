@@ -7,6 +7,7 @@ usage: lab_relay_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
 import contextlib
 import fcntl
+import io
 import os
 import pathlib
 import select
@@ -18,14 +19,15 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 ASYNCPF = str(pathlib.Path(sys.argv.pop(1)).resolve())
 SOURCE = pathlib.Path(sys.argv.pop(1)).resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SOURCE / "tools"))
-from lab_parts import LabError
+from lab_parts import EXIT_REFUSED, Refused, command
 from lab_parts.relay import (CONNECTIONS_MAX, DATA, END, FRAME_MAX, HEAD, OPEN, PENDING_MAX,
-                             READY, Relay, is_dead_socket, listening)
+                             READY, Relay, check_stale, listening)
 
 WAIT_S = 30  # a hang is a failure, whatever the machine's speed
 
@@ -199,7 +201,9 @@ class Trouble(Bed):
             thread.join(WAIT_S)
             self.assertFalse(thread.is_alive())
             self.assertTrue(os.path.exists(taken))
-        self.assertRegex(str(failures[0]), "^control socket: .*/taken: Address already in use; ")
+        self.assertIsInstance(failures[0], Refused)
+        self.assertEqual(str(failures[0]), f"control socket: {taken}: a running server answers "
+                                           "there; stop it, or name another")
 
     def test_a_client_that_does_not_read_is_dropped_and_others_go_on(self):
         lazy, inside = self.pair()
@@ -284,14 +288,24 @@ class Files(unittest.TestCase):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(self.path)
         with listening(self.path):
-            with self.assertRaisesRegex(LabError, "^control socket: .*/s: "):
+            with self.assertRaisesRegex(Refused, "^control socket: .*/s: a running server answers"):
                 with listening(self.path):
                     pass
             self.assertTrue(os.path.exists(self.path))
 
+    def test_the_command_that_finds_one_in_use_ends_as_without_a_lab(self):
+        words = ["lab", "run", f"--socket={self.path}:/s", "--file=/dev/null:asyncpf", "--", "true"]
+        said = io.StringIO()
+        with listening(self.path), mock.patch.object(command, "fetch"), \
+                mock.patch.object(command, "stop_on_signals"), \
+                mock.patch.object(sys, "argv", words), contextlib.redirect_stderr(said):
+            self.assertEqual(command.main(), EXIT_REFUSED)
+        self.assertEqual(said.getvalue(), f"asyncpf: control socket: {self.path}: a running server "
+                                          "answers there; stop it, or name another\n")
+
     def test_no_file_of_another_kind_is_touched(self):
         pathlib.Path(self.path).write_text("kept", encoding="utf-8")
-        with self.assertRaisesRegex(LabError, "^control socket: "):
+        with self.assertRaisesRegex(Refused, "^control socket: "):
             with listening(self.path):
                 pass
         self.assertEqual(pathlib.Path(self.path).read_text(encoding="utf-8"), "kept")
@@ -302,11 +316,11 @@ class Files(unittest.TestCase):
         self.addCleanup(os.close, fd)
         with listening(self.path):
             fcntl.flock(fd, fcntl.LOCK_EX)
-            with self.assertRaisesRegex(LabError, "cannot lock its folder: .*; use a folder of "
+            with self.assertRaisesRegex(Refused, "cannot lock its folder: .*; use a folder of "
                                                   "your own"):
                 with listening(f"{self.folder.name}/other"):
                     pass
-        self.assertTrue(is_dead_socket(self.path))
+        check_stale(self.path)  # and may be replaced
 
     def test_what_took_its_place_stays(self):
         with listening(self.path):
@@ -316,7 +330,7 @@ class Files(unittest.TestCase):
 
     def test_names_that_cannot_be(self):
         for path in (f"{self.folder.name}/none/s", "/" + 200 * "x"):
-            with self.assertRaisesRegex(LabError, "^control socket: "):
+            with self.assertRaisesRegex(Refused, "^control socket: "):
                 with listening(path):
                     pass
 

@@ -10,12 +10,20 @@ import pathlib
 import signal
 import sys
 
-# EXIT_STOPPED: by Ctrl-A x, as src/cli/cli.h has it.
-EXIT_USAGE, EXIT_STOPPED, EXIT_TIMEOUT, EXIT_LAB = 2, 5, 124, 125
+# As src/cli/cli.h has them; EXIT_REFUSED: what is needed here is in use or cannot be made,
+# EXIT_STOPPED: by Ctrl-A x.
+EXIT_USAGE, EXIT_REFUSED, EXIT_STOPPED = 2, 3, 5
+EXIT_TIMEOUT, EXIT_LAB = 124, 125
 
 
 class LabError(Exception):
     """what failed: on what: why; what to do"""
+    code = EXIT_LAB
+
+
+class Refused(LabError):
+    """Not the lab's failure: the command would be refused the same without it."""
+    code = EXIT_REFUSED
 
 
 class Stopped(KeyboardInterrupt):

@@ -15,8 +15,9 @@ usage: tools/lab [shell]   [--cpus N] [--memory M] [--kernel V] [--file LOCAL[:N
                                redis-server
 
 `run` gives back COMMAND's output and exit status; the lab's own failures are 125, the
-time limit is 124, wrong usage is 2. What Ctrl-C or another signal ends ends by that signal;
-a command that Ctrl-A x does not end within 10 s is ended with the lab, and the status is 5.
+time limit is 124, a LOCAL of --socket that cannot be made is 3, wrong usage is 2. What
+Ctrl-C or another signal ends ends by that signal; a command that Ctrl-A x does not end
+within 10 s is ended with the lab, and the status is 5.
 A kernel log with a warning, an Oops or a stall is a failure too. Its log is kernel.log in
 the cache folder, or FILE of --log.
 
@@ -38,7 +39,7 @@ import os
 import pathlib
 import sys
 
-from lab_parts import (EXIT_LAB, EXIT_STOPPED, EXIT_TIMEOUT, EXIT_USAGE, KERNEL_LOG, LabError,
+from lab_parts import (EXIT_STOPPED, EXIT_TIMEOUT, EXIT_USAGE, KERNEL_LOG, LabError,
                        Stopped, end_by, stop_on_signals)
 from lab_parts.fetch import KERNELS, fetch, kernel_image
 from lab_parts.guest import write_guest
@@ -184,7 +185,7 @@ def main():
         return 0
     except LabError as e:
         print(f"asyncpf: {e}", file=sys.stderr)
-        return EXIT_LAB
+        return e.code
     except TimeoutError:
         print(f"asyncpf: stopped: the command in the lab: not done after {o.timeout} s; give "
               "--timeout more", file=sys.stderr)

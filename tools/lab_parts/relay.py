@@ -20,7 +20,7 @@ import stat
 import struct
 import time
 
-from lab_parts import LabError
+from lab_parts import LabError, Refused
 
 HEAD = struct.Struct("<BBH")
 OPEN, DATA, END, READY = 1, 2, 3, 4
@@ -30,21 +30,36 @@ LOCK_TRIES, LOCK_PAUSE_S = 100, 0.01  # as asyncpf's own servers
 PENDING_MAX = 1 << 16  # for the lab: then no client is read; for a client: then it is dropped
 
 
-def is_dead_socket(path):
-    """A socket on which nobody listens any more."""
+def check_stale(path):
+    """What stands there: nothing that answers, or Refused, in the words of asyncpf's own servers
+    (src/vmm/control/control_socket.c)."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise Refused(f"control socket: {path}: something is there that is no socket; remove it, "
+                      "or name another")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
+        except ConnectionRefusedError:
+            return
+        except BlockingIOError:
+            pass  # so many wait for an answer
         except OSError as e:
-            return e.errno == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
-    return False
+            raise Refused(f"control socket: {path}: a socket is there, and whose cannot be told: "
+                          f"{e.strerror}; remove it, or name another") from e
+    raise Refused(f"control socket: {path}: a running server answers there; stop it, or name "
+                  "another")
 
 
 @contextlib.contextmanager
 def folder_lock(path):
     """What asyncpf's own servers do (docs/control.md): of two that start, one wins. Any process
-    may lock a folder, and keep it: then BlockingIOError."""
-    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    may lock a folder, and keep it: then BlockingIOError. Refused: there is no such folder."""
+    try:
+        fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as e:
+        raise Refused(f"control socket: {path}: its folder: {e.strerror}; make it, or name "
+                      "another") from e
     try:
         for tries in range(LOCK_TRIES + 1):
             try:
@@ -64,8 +79,9 @@ def listen_at(sock, path):
     try:
         sock.bind(path)
     except OSError as e:
-        if e.errno != errno.EADDRINUSE or not is_dead_socket(path):
+        if e.errno != errno.EADDRINUSE:
             raise
+        check_stale(path)
         os.unlink(path)
         sock.bind(path)
     finally:
@@ -83,16 +99,19 @@ def listening(path):
             made = os.lstat(path)
     except BlockingIOError as e:
         sock.close()
-        raise LabError(f"control socket: {path}: cannot lock its folder: {e.strerror}; use a "
-                       "folder of your own") from e
+        raise Refused(f"control socket: {path}: cannot lock its folder: {e.strerror}; use a "
+                      "folder of your own") from e
+    except Refused:
+        sock.close()
+        raise
     except OSError as e:
         sock.close()
-        raise LabError(f"control socket: {path}: {e.strerror or e}; name another") from e
+        raise Refused(f"control socket: {path}: {e.strerror or e}; name another") from e
     try:
         yield sock
     finally:
         sock.close()
-        with contextlib.suppress(OSError), folder_lock(path):
+        with contextlib.suppress(OSError, Refused), folder_lock(path):
             if os.path.samestat(made, os.lstat(path)):
                 os.unlink(path)
 
