@@ -9,6 +9,7 @@ import pathlib
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -109,11 +110,11 @@ class SilentVm:
         self.server.close()
 
 
-def saved_guest(folder, cmdline, sign):
+def saved_guest(folder, cmdline, sign, *words):
     """The snapshot `snap` of a guest that has printed the sign. KVM may emulate its kernel."""
     with subprocess.Popen([ASYNCPF, *GUEST_WORDS, cmdline, "--local", "--faults", "kernel",
-                           "--control", "s"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          cwd=folder) as vm:
+                           "--control", "s", *words], cwd=folder, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE) as vm:
         try:
             while (line := vm.stdout.readline()) and sign not in line:
                 pass
@@ -160,6 +161,25 @@ class Codes(unittest.TestCase):
             while b"spin" not in vm.stdout.readline():
                 pass
             self.assertEqual(self.code("stop", "--control", control), OK)
+            self.assertEqual(vm.wait(LIMIT_S), STOPPED)
+
+    @NEEDS_KVM
+    def test_the_ways_in_which_a_restored_guest_ends(self):
+        """It waits for a line, and does the rest in its second life."""
+        folder = self.folder.name
+        for then, code in (("off", OK), ("crash", FAILED), ("reset", RESET), ("exit=0", GUEST),
+                           ("exit=5", GUEST + STOPPED)):
+            with self.subTest(then=then):
+                saved_guest(folder, f"echo {then}", b"echo", "--exit-port")
+                done = subprocess.run([ASYNCPF, "restore", "snap"], input=b"\n", cwd=folder,
+                                      capture_output=True, check=False, timeout=LIMIT_S)
+                self.assertEqual(done.returncode, code, done)
+                shutil.rmtree(f"{folder}/snap")
+        saved_guest(folder, "spin", b"spin")
+        with subprocess.Popen([ASYNCPF, "restore", "snap", "--control", "s"], cwd=folder,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as vm:
+            wait_until(lambda: os.path.exists(f"{folder}/s"), "no control socket")
+            self.assertEqual(self.code("stop", "--control", "s"), OK)
             self.assertEqual(vm.wait(LIMIT_S), STOPPED)
 
     def test_wrong_usage(self):
