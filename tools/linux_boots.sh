@@ -106,6 +106,56 @@ ask() {
 	rm -f answer.$1 asked.$1 said.$1
 }
 
+# Has the guest $1 make do with each of $2, and with 4 MiB less than all of its 384, by which it
+# learns that we have seen it do the rest.
+balloon() {
+	for to in $2; do
+		status=1 tries=5
+		# 1: half a minute without a step, as there may be on a busy machine.
+		while [ $status -eq 1 ] && [ $tries -gt 0 ]; do
+			said=$(./asyncpf balloon --control control.$1 --to $to 2>&1)
+			status=$?
+			tries=$((tries - 1))
+		done
+		echo "@@ $1 balloon $status $said"
+	done
+	./asyncpf balloon --control control.$1 --to 380M >/dev/null 2>&1
+}
+
+# Takes from guest $1 what it is about to need. The command's answer does not matter: the guest may
+# take some back before the command has seen that it gave all of it.
+take_away() {
+	./asyncpf balloon --control control.$1 --to 96M >/dev/null 2>&1
+}
+
+# The host's end of guest $1's sockets, process $2: a program, which serves the guest and talks to
+# it, until the guest has nothing more to say.
+vsock() {
+	./vsock_peer vsock.$1 >vsock-said.$1 2>&1 &
+	peer=$!
+	while kill -0 $peer 2>/dev/null && ! grep -q . vsock-said.$1; do sleep 1; done
+	echo "@@ $1 vsock $(tr '\n' ' ' <vsock-said.$1)"
+	while [ ! -e talked.$1 ] && kill -0 $2 2>/dev/null; do sleep 1; done
+	kill $peer 2>/dev/null
+	rm -f vsock-said.$1
+}
+
+# Connections of guest $1's sockets that are open.
+sockets() {
+	./asyncpf status --control control.$1 --json |
+		sed 's/.*"vsock_connections": *\([0-9]*\).*/\1/'
+}
+
+# Has guest $1, process $2, stand still while many connections are open.
+stand_talking() {
+	until [ "$(sockets $1)" -ge 8 ] || ! kill -0 $2 2>/dev/null; do :; done 2>/dev/null
+	./asyncpf pause --control control.$1 >/dev/null
+	open=$(sockets $1)
+	sleep 5
+	echo "@@ $1 talking $open $(sockets $1)"
+	./asyncpf resume --control control.$1 >/dev/null
+}
+
 # Gives the vCPU threads of process $1 the CPUs but the first, and the others that one, where
 # there are more CPUs than vCPUs.
 spread() {
@@ -159,8 +209,20 @@ listen() {
 		*'"step":"stand",'*) beside $n.$jobs stand $n $pid "$line" "$*" ;;
 		*'"step":"cut"'*) beside $n.$jobs cut_off $n $pid ;;
 		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
+		*'"step":"modules"'*)
+			case " $* " in *" --vsock "*) beside $n.$jobs vsock $n $pid ;; esac
+			;;
+		*'"step":"vsock",'*) beside $n.$jobs stand_talking $n $pid ;;
+		*'"step":"vsock-end",'*) touch talked.$n ;;
+		*'"step":"need",'*) beside $n.$jobs take_away $n ;;
+		*'"step":"needed",'*)
+			echo "@@ $n needed $(./asyncpf status --control control.$n --json)"
+			;;
 		*'"step":"visits"'* | *'"step":"visited"'*)
 			echo "@@ $n counters $(./asyncpf status --control control.$n --json)"
+			case "$line $*" in
+			*'"visits"'*" --vsock "*) beside $n.$jobs balloon $n "352M 384M" ;;
+			esac
 			;;
 		*'"step":"load",'*) touch asked.$n ;;
 		esac
@@ -189,8 +251,8 @@ boot() {
 	exec 4<&-
 	wait $pid
 	status=$?
-	touch asked.$n
+	touch asked.$n talked.$n
 	while ls asking.$n.* >/dev/null 2>&1; do sleep 1; done
 	echo "@@ $n end $status $(cat stats.$n 2>/dev/null | tr -d '\n')"
-	rm -f console.$n stats.$n swap.$n asked.$n
+	rm -f console.$n stats.$n swap.$n asked.$n talked.$n
 }

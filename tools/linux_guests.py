@@ -24,7 +24,8 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # so does watching the TSC, which is this machine's own.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|asked|held|counters|date|idle|end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|asked|held|counters|date|idle|balloon|needed|vsock|talking|"
+                  r"end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -62,7 +63,8 @@ class Boot:
             swap += ["--swap-wrap", self.swap_wrap]
         return ["--local", "--kernel", self.kernel_name(), "--initrd", self.initrd,
                 "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
-                *(["--net", self.net] if self.net else []), *swap, *self.options,
+                *(["--net", self.net] if self.net else []), *swap,
+                *(word.replace("NUMBER", str(number)) for word in self.options),
                 "--cmdline", " ".join([CMDLINE, "--", *self.steps])]
 
 
@@ -76,6 +78,10 @@ class Result:
     status: int = None        # None: it did not end
     stats: dict = None        # of `asyncpf run --json`
     counters: list = dataclasses.field(default_factory=list) # before and after each load
+    vsock: str = None         # what tests/lab/vsock_peer.c said
+    talking: tuple = None     # socket connections: as the guest stood still, at the pause's end
+    needed: dict = None       # `asyncpf status`, once the guest had what it needed
+    balloons: list = dataclasses.field(default_factory=list) # [exit code, text] of each change
     dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"
     asked: tuple = None       # answers from outside that were right, wrong, or did not come
     held: tuple = None        # files: right at last, under way in a minute's pause, all
@@ -104,10 +110,17 @@ class Result:
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
             self.idle_share = share if self.idle_share is None else min(share, self.idle_share)
-        elif kind in ("asked", "held"):
+        elif kind in ("asked", "held", "talking"):
             setattr(self, kind, tuple(map(int, rest.split())))
         elif kind == "date":
             self.dates.append(int(rest))
+        elif kind == "vsock":
+            self.vsock = rest
+        elif kind == "needed" and rest:
+            self.needed = json.loads(rest)
+        elif kind == "balloon":
+            status, _, text = rest.partition(" ")
+            self.balloons.append((int(status), text))
         elif kind == "counters" and rest:
             self.counters.append(json.loads(rest))
         elif kind == "end":

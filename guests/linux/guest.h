@@ -83,14 +83,28 @@ enum outcome step_stand(const char *text);
 enum outcome step_serve(const char *text);
 enum outcome step_served(const char *text);
 enum outcome step_cut(const char *text);
+/* Loads what /modules/order names. */
+enum outcome step_modules(const char *text);
 enum outcome step_plug(const char *text);
 
-/* ---- vsock.c ---- */
+/* ---- vsock.c, beside its steps ---- */
 
 /* An echo server in a process of its own, which stays. */
 enum outcome vsock_server_start(void);
 /* To that of the host, which may not be there yet; -1: it did not come. */
 int vsock_connect_to_host(void);
+
+/* Leaves an echo server behind, and talks to the host's. */
+enum outcome step_vsock(const char *text);
+/* Has the driver let go of its device, and take it again, while connections are open. */
+enum outcome step_rebind(const char *text);
+
+/* ---- need.c ---- */
+
+/* Waits until the balloon was given that many MiB in all. */
+enum outcome step_given(const char *text);
+/* Uses more memory than is left beside the balloon. */
+enum outcome step_need(const char *text);
 
 /* Something wrong on purpose, for the test of those who watch: a task that stays in state D,
    a complaint in the kernel's log. What these steps return is WELL. */

@@ -32,7 +32,12 @@ static const struct {
 	{"serve", step_serve},
 	{"served", step_served},
 	{"cut", step_cut},
+	{"modules", step_modules},
 	{"plug", step_plug},
+	{"vsock", step_vsock},
+	{"rebind", step_rebind},
+	{"given", step_given},
+	{"need", step_need},
 	{"stick", step_stick},
 	{"complain", step_complain},
 };

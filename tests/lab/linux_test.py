@@ -8,6 +8,7 @@ usage: linux_test.py BUILD_FOLDER [--only WORD]
 --only takes the boots whose name contains WORD. Exit code 0 when at least one boot ran and
 all were well. 77, with the reason, where the lab cannot be fetched.
 """
+import json
 import pathlib
 import random
 import subprocess
@@ -27,6 +28,7 @@ from linux_guests import Boot, kernel_path, run_boots
 
 LAB_S = 1500
 LABS = 2  # of one emulated CPU each
+MODULES = ["virtio-mmio", "virtio-balloon", "vmw-vsock-virtio-transport"]
 SKIPPED = 77
 CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
 STOOD_DATE_OFF_MAX_S = 3  # what it says takes its time to get out
@@ -42,6 +44,10 @@ SMALL_LOAD = "load=seconds:1,processes:4,pages:64"
 CHECKED = "file:64,file_visits:10,hot:20,hot_visits:50,sweep:1,patience:240"
 BIG_LOAD = f"load=processes:16,pages:1500,{CHECKED},seconds:60"
 LOAD = f"load=processes:16,pages:1200,{CHECKED},seconds:15"
+# Of a guest whose free memory is discarded: more than fits without what is not in use.
+BALLOON_LOAD = f"load=processes:16,pages:1400,{CHECKED},seconds:8"
+# Of a guest with 128 MiB, whose kernel keeps 40 for itself: MiB that it uses, once it has given 32.
+NEED = "need=56:32"
 FAULTS = ["user", "kernel", "stall", "block"]
 
 
@@ -52,12 +58,18 @@ def name_of(kernel, cpus, faults, *more):
 def boots_of_matrix():
     """
     Every kernel with every number of vCPUs under every way of serving faults: as Debian packs
-    it, and, what is faster, the ELF file in there by its PVH entry.
+    it, and, what is faster, the ELF file in there by its PVH entry. One for each kernel is small,
+    and takes back from its balloon what it needs.
     """
     def boot_of(kernel, cpus, faults):
         elf = cpus > 1 or faults in ("stall", "block")
-        return Boot(name_of(kernel, cpus, faults, *["PVH"][:elf]), [SMALL_LOAD],
-                    kernel=kernel, elf=elf, cpus=cpus, faults=faults)
+        words = [kernel, cpus, faults, *["PVH"][:elf]]
+        if (cpus, faults) == (1, "user"):
+            return Boot(name_of(*words, "need"), [SMALL_LOAD, "modules", NEED], kernel=kernel,
+                        elf=elf, cpus=cpus, memory="128M", initrd=f"modules-{kernel}.cpio",
+                        options=["--balloon", "on"], about_s=25, limit_s=300)
+        return Boot(name_of(*words), [SMALL_LOAD], kernel=kernel, elf=elf, cpus=cpus,
+                    faults=faults)
 
     return [boot_of(kernel, cpus, faults)
             for cpus in (1, 4) for kernel in ("6.12", "6.1") for faults in FAULTS]
@@ -110,6 +122,20 @@ def boots_of_networks():
              options=["--net", "user,restrict"], initrd="net-6.1.cpio", about_s=60, limit_s=400,
              beside=True),
     ]
+
+
+def boots_of_devices():
+    """
+    Devices that the guest's own modules drive, while its memory goes and comes: sockets, over
+    which two programs talk, once their driver has let go of open ones, and while the machine
+    stands still; a balloon that is filled and emptied under a load that checks every byte.
+    """
+    return [Boot(name_of(kernel, 2, "user", "evicted, devices"),
+                 ["modules", "rebind", "vsock", BALLOON_LOAD, "given=36"], cpus=2, kernel=kernel,
+                 elf=True, memory="384M", resident="96M", swap_wrap="delay?ms=1",
+                 initrd=f"modules-{kernel}.cpio", about_s=70, limit_s=450,
+                 options=["--balloon", "on", "--vsock", "uds=vsock.NUMBER"])
+            for kernel in ("6.12", "6.1")]
 
 
 def boots_of_idleness():
@@ -228,6 +254,57 @@ def check_net(result, problems):
         problems.append("nothing was said of the tap that has gone")
 
 
+def check_devices(result, problems):
+    """What the guest gave back was discarded, and each change of the balloon came to its end."""
+    balloon = (result.stats or {}).get("balloon")
+    if not balloon or not result.balloons:
+        problems.append("nobody changed the balloon")
+        return
+    problems += [f"asyncpf balloon: exit code {status}: {text}"
+                 for status, text in result.balloons if status]
+    for word in ("balloon_inflated_bytes", "balloon_reported_bytes", "guest_memory_bytes"):
+        if not balloon[word]:
+            problems.append(f"{word} is 0")
+    if balloon["balloon_refused"]:
+        problems.append(f"{balloon['balloon_refused']} pages could not be discarded")
+    if not result.stats["stats"]["discarded"]:
+        problems.append("nothing was discarded")
+
+
+def check_need(result, problems):
+    """It had given all that it was asked for, and took some back: of that we are told."""
+    need = result.report("needed")
+    if not need or not need["back"]:
+        problems.append(f"the guest got nothing back that it needed: {need}")
+    balloon = result.needed or {"balloon_bytes": 0, "balloon_target_bytes": 0}
+    if not 0 <= balloon["balloon_bytes"] < balloon["balloon_target_bytes"]:
+        problems.append(f"{balloon['balloon_bytes']} of {balloon['balloon_target_bytes']} bytes "
+                        "are in the balloon once it did")
+
+
+def check_vsock(result, problems):
+    """Both sides got every byte back that they sent, and nobody broke the rules."""
+    try:
+        said = json.loads(result.vsock or "")
+    except ValueError:
+        said = None
+    if not said or said.get("failed") != 0 or not said.get("connections"):
+        problems.append(f"the host's side of the sockets: {result.vsock}")
+    before, after = result.talking or (0, 0)
+    # One more may have come meanwhile.
+    if not 0 < before <= after:
+        problems.append(f"{before} connections were open as it stood still, {after} after that")
+    if not result.report("rebind"):
+        problems.append("its driver did not let go of the sockets")
+    end = result.report("vsock-end")
+    if not end or not end["connections"]:
+        problems.append("the guest did not come to the end of its connections")
+    counts = (result.stats or {}).get("vsock")
+    if not counts or counts["vsock_resets"] or \
+            (said and end and counts["vsock_opened"] < said["connections"] + end["connections"]):
+        problems.append(f"vsock counts: {counts}")
+
+
 def check_log(result, problems):
     problems += [f"the guest says: {text}" for text in result.wrong]
     problems += [f"on the console: {line}" for line in result.lines
@@ -264,6 +341,11 @@ def check(result):
         check_eviction(result, problems)
     if boot.net:
         check_net(result, problems)
+    if "vsock" in boot.steps:
+        check_devices(result, problems)
+        check_vsock(result, problems)
+    if NEED in boot.steps:
+        check_need(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]
     if len([r for r in result.reports if r["step"] == "load"]) != len(loads):
         problems.append("not every load came to its end")
@@ -367,6 +449,22 @@ def net_files(build, folder):
     yield pathlib.Path(folder, "6.12/www/data")
 
 
+def modules_initrd(kernel, build, folder):
+    """The initramfs with the modules that drive the devices, for the kernel they are made for."""
+    path = pathlib.Path(folder, f"modules-{kernel}.cpio")
+    words = []
+    kernel_path(kernel)
+    modules = load_modules(kernel, MODULES)
+    for name, image in modules.items():
+        pathlib.Path(folder, name).write_bytes(image)
+        words.append(f"modules/{name}={folder}/{name}")
+    order = pathlib.Path(folder, "order")
+    order.write_text("\n".join(modules), encoding="utf-8")
+    subprocess.run([SOURCE / "tools/guest-initramfs", path, build / "guests/linux-init",
+                    f"modules/order={order}", *words], check=True)
+    return path
+
+
 def main():
     build = pathlib.Path(sys.argv[1])
     only = sys.argv[3] if sys.argv[2:3] == ["--only"] else ""
@@ -376,11 +474,15 @@ def main():
         print(f"SKIP: there is no lab here: {e}")
         return SKIPPED
     boots = [b for b in boots_of_idleness() + boots_of_networks() + boots_of_evictions() +
-             boots_of_matrix() + boots_of_abis() + boots_of_events() if only in b.name]
+             boots_of_devices() + boots_of_matrix() + boots_of_abis() + boots_of_events()
+             if only in b.name]
     show = Show()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        files = [kexec_initrd(build, folder), *net_files(build, folder)]
+        files = [kexec_initrd(build, folder), *net_files(build, folder),
+                 build / "tests/lab/vsock_peer",
+                 *(modules_initrd(kernel, build, folder)
+                   for kernel in sorted({b.kernel for b in boots if "modules" in b.steps}))]
         _, code = run_boots(boots, build, files=files, timeout_s=LAB_S, labs=LABS, show=show,
                             options=["--module", "tun", "--library", "libslirp.so.0"])
     print(f"{show.ended} of {len(boots)} boots in {time.monotonic() - began:.0f} s, "

@@ -191,6 +191,44 @@ class Checks(unittest.TestCase):
             self.assertEqual(len(result(**asked_for, **breach)), 1, breach)
             self.assertEqual(result(**breach), [], breach)
 
+    def test_what_a_balloon_and_sockets_must_have_done(self):
+        def result(balloon="0 the guest has 1 MiB", talking="9 9", inflated=7, refused=0,
+                   resets=0, opened=20, failed=0, vsock=None, rebound=True):
+            r = self.healthy()
+            r.boot.steps.append("vsock")
+            r.stats = {"stats": {"discarded": 3},
+                       "balloon": {"balloon_inflated_bytes": inflated, "balloon_refused": refused,
+                                   "balloon_reported_bytes": 7, "guest_memory_bytes": 7},
+                       "vsock": {"vsock_opened": opened, "vsock_resets": resets}}
+            r.reports[1:1] = [{"step": "vsock-end", "connections": 8}]
+            if rebound:
+                r.reports.insert(1, {"step": "rebind"})
+            r.take_mark("balloon", balloon)
+            r.take_mark("talking", talking)
+            r.take_mark("vsock", vsock or f'{{"connections": 12, "failed": {failed}}} ')
+            return linux_test.check(r)
+
+        self.assertEqual(result(), [])
+        self.assertEqual(result(talking="9 10"), [])
+        for breach in ({"balloon": "1 the guest keeps more"}, {"talking": "9 8"},
+                       {"talking": "0 0"}, {"inflated": 0}, {"refused": 1},
+                       {"resets": 1}, {"opened": 19}, {"failed": 1}, {"vsock": "no server"},
+                       {"rebound": False}):
+            self.assertEqual(len(result(**breach)), 1, breach)
+
+    def test_what_a_guest_must_have_taken_back_that_needs_it(self):
+        def result(back=3, has=5, reported=True):
+            r = self.healthy()
+            r.boot.steps.append(linux_test.NEED)
+            if reported:
+                r.reports[1:1] = [{"step": "needed", "back": back, "bad": 0}]
+            r.take_mark("needed", f'{{"balloon_bytes": {has}, "balloon_target_bytes": 9}}')
+            return linux_test.check(r)
+
+        self.assertEqual(result(), [])
+        for breach in ({"back": 0}, {"has": 9}, {"reported": False}):
+            self.assertEqual(len(result(**breach)), 1, breach)
+
     def test_each_breach_is_found(self):
         def status(r):
             r.status = 1
