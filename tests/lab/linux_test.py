@@ -128,14 +128,16 @@ def boots_of_devices():
     """
     Devices that the guest's own modules drive, while its memory goes and comes: sockets, over
     which two programs talk, once their driver has let go of open ones, and while the machine
-    stands still; a balloon that is filled and emptied under a load that checks every byte.
+    stands still; a balloon that is filled and emptied under a load that checks every byte. By
+    one kernel: the lab's emulation ends 6.1 now and then (docs/lab.md, "An interrupt that comes
+    twice"), which this many kicks make likely.
     """
     return [Boot(name_of(kernel, 2, "user", "evicted, devices"),
                  ["modules", "rebind", "vsock", BALLOON_LOAD, "given=36"], cpus=2, kernel=kernel,
                  elf=True, memory="384M", resident="96M", swap_wrap="delay?ms=1",
                  initrd=f"modules-{kernel}.cpio", about_s=70, limit_s=450,
                  options=["--balloon", "on", "--vsock", "uds=vsock.NUMBER"])
-            for kernel in ("6.12", "6.1")]
+            for kernel in ("6.12",)]
 
 
 def boots_of_idleness():
