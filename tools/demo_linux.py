@@ -37,7 +37,6 @@ bzImage: unpacking it there would take a third of the time.
 Exit code 0 when every guest ran and found every byte as it had left it.
 Test: tests/unit/demo_linux_test.py.
 """
-import argparse
 import json
 import pathlib
 import subprocess
@@ -45,10 +44,10 @@ import sys
 import time
 
 from lab_parts import Stopped, end_by, stop_on_signals
+from lab_parts.words import Parser, list_of, whole
 from linux_guests import Boot, run_boots
 from vmlinux import VmlinuxError
 
-EXIT_USAGE = 2
 FAULTS = ["block", "stall", "kernel", "user"]
 KERNELS = ["6.12", "6.1"]
 # The ticker leaves the guest's scheduler no reason to make it wait: in the emulation a wake-up
@@ -66,37 +65,13 @@ BOOT_S = 150  # at most, of a guest until its processes run, the emulation being
 
 # ---- the command line ----
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        print(f"asyncpf: wrong usage: tools/demo-linux: {message}; see tools/demo-linux --help",
-              file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-
-
-def whole(low, high):
-    def parse(text):
-        if not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return int(text)
-    return parse
-
-
-def list_of_runs(text):
-    runs = text.split(",")
-    for run in runs:
-        if run not in FAULTS or runs.count(run) > 1:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(FAULTS)}, "
-                                             "each once")
-    return runs
-
-
 def parse(argv):
     if "--help" in argv or "-h" in argv:
         print(__doc__.strip())
         sys.exit(0)
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser("tools/demo-linux")
     parser.add_argument("build", type=pathlib.Path)
-    parser.add_argument("--runs", type=list_of_runs, default=FAULTS)
+    parser.add_argument("--runs", type=list_of(FAULTS), default=FAULTS)
     parser.add_argument("--processes", type=whole(1, 256), default=16)
     parser.add_argument("--pages", type=whole(1, 1 << 20), default=2048)
     parser.add_argument("--file", type=whole(0, 1 << 20), default=128)

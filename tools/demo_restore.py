@@ -33,7 +33,6 @@ the other. Its memory's servers, where it has some, and the client run on this m
 Exit code 0 when every guest answered, and never with what it did not hold.
 Test: tests/unit/demo_restore_test.py.
 """
-import argparse
 import contextlib
 import json
 import pathlib
@@ -46,13 +45,13 @@ import time
 
 import restore_plot
 from lab_parts import Stopped, end_by, stop_on_signals
+from lab_parts.words import Parser, list_of, whole
 from restore_client import VALUE_BYTES, Client
 from restore_servers import Servers, free_ports
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAB = ROOT / "tools" / "lab"
 SCRIPT = ROOT / "tools" / "restore_runs.sh"
-EXIT_USAGE = 2
 # What `asyncpf restore` is told, and whether the guest stands still until all is there.
 WAYS = {
     "eager": (["--faults", "user", "--fill"], True),
@@ -76,37 +75,11 @@ MIB = 1 << 20
 
 # ---- the command line ----
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        print(f"asyncpf: wrong usage: tools/demo-restore: {message}; see tools/demo-restore "
-              "--help", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-
-
-def whole(low, high):
-    def parse(text):
-        if not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return int(text)
-    return parse
-
-
-def list_of(known):
-    def parse(text):
-        words = text.split(",")
-        for word in words:
-            if word not in known or words.count(word) > 1:
-                raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(known)}, "
-                                                 "each once")
-        return words
-    return parse
-
-
 def parse(argv):
     if "--help" in argv or "-h" in argv:
         print(__doc__.strip())
         sys.exit(0)
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser("tools/demo-restore")
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--ways", type=list_of(list(WAYS)), default=list(WAYS))
     parser.add_argument("--sources", type=list_of(SOURCES), default=SOURCES)

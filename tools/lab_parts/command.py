@@ -39,32 +39,15 @@ import os
 import pathlib
 import sys
 
-from lab_parts import (EXIT_STOPPED, EXIT_TIMEOUT, EXIT_USAGE, KERNEL_LOG, LabError,
-                       Stopped, end_by, stop_on_signals)
+from lab_parts import (EXIT_STOPPED, EXIT_TIMEOUT, KERNEL_LOG, LabError, Stopped, end_by,
+                       stop_on_signals)
 from lab_parts.fetch import KERNELS, fetch, kernel_image
 from lab_parts.guest import write_guest
 from lab_parts.session import run, shell
 from lab_parts.terminal import Escaped
+from lab_parts.words import Parser, whole
 
 TIMEOUT_S = 600
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        wrong_usage(message)
-
-
-def wrong_usage(message):
-    print(f"asyncpf: wrong usage: tools/lab: {message}; see tools/lab --help", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
-
-
-def whole(low, high):
-    def parse(text):
-        if not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return int(text)
-    return parse
 
 
 def split_file(text):
@@ -123,7 +106,7 @@ def split_socket(text):
 
 def parse(argv):
     at = argv.index("--") if "--" in argv else len(argv)
-    parser = Parser(prog="tools/lab", add_help=False, allow_abbrev=False)
+    parser = Parser("tools/lab")
     parser.add_argument("verb", nargs="?", default="shell",
                         choices=["shell", "run", "fetch", "kernel", "guest"])
     parser.add_argument("folder", nargs="?", type=pathlib.Path)
@@ -150,17 +133,17 @@ def parse(argv):
     o = parser.parse_args(argv[:at])
     o.command = argv[at + 1:]
     if (o.verb == "guest") != (o.folder is not None) and not o.help:
-        wrong_usage(f"{o.verb}: a FOLDER is what guest takes, and nothing else")
+        parser.error(f"{o.verb}: a FOLDER is what guest takes, and nothing else")
     if o.verb == "run" and not o.command and not o.help:
-        wrong_usage("run: no command; it follows --")
+        parser.error("run: no command; it follows --")
     if o.verb != "run" and (o.command or o.get or o.timeout or o.socket or o.stdin):
-        wrong_usage(f"{o.verb}: a command, --get, --socket, --stdin and --timeout are for run")
+        parser.error(f"{o.verb}: a command, --get, --socket, --stdin and --timeout are for run")
     if o.socket and "asyncpf" not in [name for _, name in o.file]:
-        wrong_usage("--socket: asyncpf relays it; give --file asyncpf")
+        parser.error("--socket: asyncpf relays it; give --file asyncpf")
     if o.service and o.verb != "guest":
-        wrong_usage(f"{o.verb}: --web and --redis are for guest")
+        parser.error(f"{o.verb}: --web and --redis are for guest")
     if o.forward and not o.net:
-        wrong_usage("--forward: the lab has no network; give --net")
+        parser.error("--forward: the lab has no network; give --net")
     if o.verb == "run" and o.timeout is None:
         o.timeout = TIMEOUT_S
     return o
