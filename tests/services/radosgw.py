@@ -18,6 +18,7 @@ import sys
 import time
 
 PR_SET_PDEATHSIG = 1
+OSD_RESTARTS_MAX = 5
 START_S = 120
 # What a monitor and an OSD of this size need, and no more.
 CONFIG = """[global]
@@ -80,6 +81,7 @@ class Gateway:
         self.folder, self.port = folder, port
         self.keys = access, secret
         self.running = []
+        self.restarts = 0
         (folder / "ceph.conf").write_text(CONFIG.format(dir=folder, port=port, mon=free_port()),
                                           encoding="utf-8")
         for name in ("mon", "osd"):
@@ -89,8 +91,16 @@ class Gateway:
         return [program, "--conf", str(self.folder / "ceph.conf"), *more]
 
     def run(self, program, *more):
-        subprocess.run(self.words(program, *more), stdin=subprocess.DEVNULL, check=True,
-                       stdout=sys.stderr, timeout=START_S, preexec_fn=with_parent)
+        process = subprocess.Popen(self.words(program, *more), stdin=subprocess.DEVNULL,
+                                   stdout=sys.stderr, preexec_fn=with_parent)
+        end = time.monotonic() + START_S
+        while process.poll() is None:
+            self.alive()
+            if time.monotonic() > end:
+                sys.exit(f"radosgw.py: {program} takes longer than {START_S} s")
+            time.sleep(0.02)
+        if process.returncode != 0:
+            sys.exit(f"radosgw.py: {program} ended: {process.returncode}")
 
     def start(self, program, *more):
         self.running.append(subprocess.Popen(self.words(program, "--foreground", *more),
@@ -98,10 +108,17 @@ class Gateway:
                                              preexec_fn=with_parent))
 
     def alive(self):
-        for process in self.running:
-            if process.poll() is not None:
+        """An OSD that asks its monitor before it has been told the cluster's fsid is refused
+        ("wrong fsid"), and ends: Ceph's services start such a one again."""
+        for n, process in enumerate(self.running):
+            if process.poll() is None:
+                continue
+            if process.args[0] != "ceph-osd" or self.restarts == OSD_RESTARTS_MAX:
                 sys.exit(f"radosgw.py: {process.args[0]} ended: {process.returncode}; its log is "
                          f"in {self.folder}")
+            self.restarts += 1
+            self.running[n] = subprocess.Popen(process.args, stdin=subprocess.DEVNULL,
+                                               stdout=sys.stderr, preexec_fn=with_parent)
 
     def cluster(self):
         monmap = str(self.folder / "monmap")
