@@ -111,7 +111,7 @@ static struct hst_fetch *take_ahead(struct hst *h, uint32_t block, enum src_rank
 	struct hst_fetch *f = fetch_alloc(h, block, h->cfg.vcpus);
 
 	f->ahead = true;
-	f->rank = rank;
+	f->rank = rank & 3u; /* two bits */
 	f->charged = true;
 	budget_charge(h, true);
 	return f;

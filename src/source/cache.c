@@ -189,7 +189,7 @@ static void use_known(struct cache_piece *p)
 	p->state = PIECE_READS;
 	p->io.done = data_done;
 	p->io.late = false;
-	p->io.turn = src_turn(p->of->wr.rd);
+	p->io.turn = (uint8_t)src_turn(p->of->wr.rd);
 	c->io.ops->read(c->io.ctx, c->data, &p->io,
 			cache_slot_at(&c->layout, bucket, p->known.way) + p->at, p->buf, p->len);
 }
@@ -210,7 +210,7 @@ static void look(struct cache_piece *p)
 	l->of = p;
 	p->state = PIECE_LOOKS;
 	l->io.late = false;
-	l->io.turn = src_turn(p->of->wr.rd);
+	l->io.turn = (uint8_t)src_turn(p->of->wr.rd);
 	c->io.ops->read(c->io.ctx, c->file, &l->io,
 			cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk), 0),
 			l->bucket, sizeof(l->bucket));

@@ -327,7 +327,7 @@ static void start(struct cache_fill *f, struct cache_piece *p)
 	if (!f->origin) {
 		f->io.done = loaded;
 		f->io.late = false;
-		f->io.turn = src_turn(p->of->wr.rd);
+		f->io.turn = (uint8_t)src_turn(p->of->wr.rd);
 		c->io.ops->read(c->io.ctx, c->data, &f->io,
 				cache_slot_at(&c->layout, bucket, p->known.way), f->buf,
 				f->entry.len);

@@ -134,7 +134,7 @@ static void test_machine(void **state)
 		.memory_bytes = 4 << 20,
 		.cpus = 2,
 		.exit_port = true,
-		.disks = {{disk, false}},
+		.disks = {{.path = disk}},
 		.disks_count = 1,
 		.in_fd = -1,
 		.out_fd = -1,

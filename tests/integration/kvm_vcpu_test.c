@@ -69,7 +69,7 @@ static int bed_open(void **state)
 		.kick_signal = SIGRTMIN + 4,
 		.msrs = true,
 		.vcpus = 1,
-		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL},
+		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL, NULL},
 	};
 
 	if (kvmp_init(&b.k, &c, &e) < 0 || kvmp_attach(&b.k, 0, b.vcpu, b.run, 0, &e) < 0)
@@ -393,7 +393,7 @@ static void interrupts_reach_high_apic_ids(void **state)
 	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_SET_LAPIC, &lapic), 0);
 	const struct kvmp_config c = {
 		.vm_fd = b.vm, .kick_signal = SIGRTMIN + 4, .x2apic_ids = true, .vcpus = 1,
-		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL},
+		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL, NULL},
 	};
 
 	if (kvmp_init(&b.k, &c, &e) < 0 || kvmp_attach(&b.k, 0, b.vcpu, b.run, id, &e) < 0)

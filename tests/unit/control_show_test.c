@@ -59,8 +59,8 @@ static const struct control_status busy = {
 	.served_count = 1,
 	.served = {{"fc.sock", 4711, 64 * MIB, 5 * MIB, MIB, 12345, 1}},
 	.device_count = 2,
-	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678},
-		    {"rng", 7, 448, 0, 0, 70000}},
+	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678, 0},
+		    {"rng", 7, 448, 0, 0, 70000, 0}},
 };
 
 static const char busy_text[] =
@@ -186,7 +186,7 @@ static void within_80_columns(void **state)
 					  .vcpu_count = 1, .device_count = 1,
 					  .devices = {{"blk14", 9999999999,
 						       (1000ull << 40) + 1, 999, UINT64_MAX,
-						       999999999999}}};
+						       999999999999, 0}}};
 	uint64_t *counter = (uint64_t *)(void *)&s.counters;
 	char *out = NULL;
 	size_t len;

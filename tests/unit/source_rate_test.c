@@ -94,7 +94,7 @@ static void bytes_keep_to_the_rate(void **state)
 		/* One in 40 has a rest before it, so that time is lost. */
 		if (prng_below(&p, 40) == 0)
 			fixture_advance(&b->fx, prng_below(&p, 300 * NS_PER_MS));
-		assert_true(bytes - last <= (10u << 20) / 10 + (10u << 20) / 1000000.0 *
+		assert_true((double)(bytes - last) <= (10u << 20) / 10 + (10u << 20) / 1000000.0 *
 			    (double)((b->fx.now_ns - begun_ns) / 1000));
 	}
 	/* And no less, where somebody always waits. */
