@@ -109,8 +109,8 @@ def in_lab(o):
 
 def prepare(folder):
     """The guest, with a file to have and a place to put one; QEMU's firmware."""
-    fetch(KERNEL, web=True)
-    write_guest(KERNEL, folder, web=True)
+    fetch(KERNEL, "nginx")
+    write_guest(KERNEL, folder, "nginx")
     more = Cpio()
     data = random.Random(1).randbytes(DATA_BYTES)
     more.file("www/data", data)
