@@ -202,7 +202,7 @@ def slow_words(o):
 
 def script_of(o, runs, uris, ports, saves):
     """What the lab does. saves: it makes the snapshot, too, whose memory then is elsewhere."""
-    lines = [head_of(o, ports[0]), "export ASYNCPF_NET_MODULE=/work/asyncpf-net.so"]
+    lines = [head_of(o, ports[0]), "export ASYNCPF_NET_MODULE=$PWD/asyncpf-net.so"]
     lines += ["save", "rm snap/memory"] if saves else ["mkdir -m 700 snap",
                                                        "mv state snapshot.json snap/"]
     lines += [f"truncate -s {o.memory}M snap/memory", "chmod 600 snap/*"]

@@ -93,7 +93,7 @@ class Servers(contextlib.ExitStack):
         if source == "file":
             return f"delay+file:/dev/vda?ms={delay_ms}"
         if source == "zst":
-            return f"zst+delay+file:/work/memory.zst?ms={delay_ms}"
+            return f"zst+delay+file:memory.zst?ms={delay_ms}"
         if (source, delay_ms) not in self.ports:
             self.ports[source, delay_ms] = getattr(self, source)(delay_ms)
         port = self.ports[source, delay_ms]
