@@ -55,11 +55,8 @@ static bool is_temp(const char *name, const char *base)
 
 static void remove_files(int fd)
 {
-	static const char *const all[] = {SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_CHANGED,
-					  SNAP_DIR_LAYERS, DESCRIPTION};
-
-	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
-		(void)unlinkat(fd, all[i], 0);
+	for (unsigned i = 0; i < SNAP_DIR_FILES; i++)
+		(void)unlinkat(fd, snap_dir_name(i), 0);
 }
 
 /*

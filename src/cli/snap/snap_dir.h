@@ -44,14 +44,20 @@ void snap_dir_end(struct snap_dir *d);
 #define SNAP_DIR_DESCRIPTION "snapshot.json"
 #define SNAP_DIR_FILES 5u
 
-/* The path of its file n, 0..SNAP_DIR_FILES - 1, cut where it does not fit. */
-static inline void snap_dir_file(const char *path, unsigned n, char ret[static PATH_MAX])
+/* Of all files that one can have, number n, 0..SNAP_DIR_FILES - 1. */
+static inline const char *snap_dir_name(unsigned n)
 {
 	static const char *const all[SNAP_DIR_FILES] = {
 		SNAP_DIR_STATE, SNAP_DIR_MEMORY, SNAP_DIR_CHANGED, SNAP_DIR_LAYERS,
 		SNAP_DIR_DESCRIPTION};
 
-	(void)snprintf(ret, PATH_MAX, "%s/%s", path, all[n]);
+	return all[n];
+}
+
+/* The path of that file, cut where it does not fit. */
+static inline void snap_dir_file(const char *path, unsigned n, char ret[static PATH_MAX])
+{
+	(void)snprintf(ret, PATH_MAX, "%s/%s", path, snap_dir_name(n));
 }
 
 /*
