@@ -226,6 +226,7 @@ def check(done, letters):
     """What is wrong, a line each. letters: of the guest of format 1."""
     lines = {m[1]: m[2] for m in re.finditer(r"^@?(\w+) (.*?)\r?$", done.stdout, re.MULTILINE)}
     bad = [f"the script ended with {done.returncode}"] if done.returncode else []
+    bad += re.findall(r"^no answer: .*", done.stdout, re.MULTILINE)
     ways = ["stall", "kernel", "block"]
     wanted = ["sum", "on", "same", "after", "again", *ways, "date", "now", "goes", "log",
               "status", "stood"]
