@@ -169,18 +169,31 @@ void ahead_follow(struct hst *h, uint32_t block)
 	fetch_dispatch(h);
 }
 
+/* Of a source: what it brings in the time of a block, as a power of two. */
+static uint64_t around_bytes(const struct hst *h, const struct ram_backing *b)
+{
+	uint64_t most = min_u64(pace_bytes(&b->pace), (uint64_t)h->cfg.ahead_max
+							       << h->cfg.block_shift);
+
+	if (b == &h->swap.backing)
+		return AROUND_BYTES;
+	return most ? 1ull << (63 - __builtin_clzll(most)) : 0;
+}
+
 /*
  * What lies around a block that kernel mode waits for is likely to be kernel mode's, too: Linux
  * keeps apart what it cannot move. While it waits the vCPU does nothing else, so that is read
- * along, onto standby: a touch takes no read then, and tells whose it is; what nobody touches
- * goes first, without a write.
+ * along, onto standby where memory is evicted: a touch takes no read then, and tells whose it is;
+ * what nobody touches goes first, without a write.
  */
-void fetch_around(struct hst *h, uint32_t block)
+void fetch_around(const struct hst_fetch *f)
 {
-	uint32_t at, end, together = request_blocks(h, &h->swap.backing);
+	struct hst *h = f->h;
+	const struct ram_backing *b = f->backing;
+	uint32_t at, end, together = request_blocks(h, b);
 
-	for (fetch_near(h, block, &at, &end); at < end; at++)
-		if (block_kind(h, at) == BLOCK_ABSENT && block_is(h, at, BLOCK_IN_SWAP) &&
+	for (fetch_near(h, f->block, around_bytes(h, b), &at, &end); at < end; at++)
+		if (block_kind(h, at) == BLOCK_ABSENT && fetch_backing(h, at) == b &&
 		    !read_ahead(h, at, SRC_FILL, together))
 			break;
 	fetch_dispatch(h);

@@ -25,11 +25,6 @@
 #include "host/trace.h"
 #include "host/trouble.h"
 
-/*
- * Around a fault: zeroes, which cost nothing to bring, and, as kernel mode cannot be parked,
- * what it will want next.
- */
-#define AROUND_BYTES (64u << 10)
 /* Adjacent blocks that are there are made visible by one call, and so many wait for it. */
 #define SHOW_BYTES_MAX (64u << 10)
 /* So many urgent reads in a row, then one of the others: devices wait there, too. */
@@ -292,9 +287,10 @@ struct ram_backing *fetch_backing(struct hst *h, uint32_t block)
 	return block_is(h, block, BLOCK_ZEROES) ? NULL : ram_backing_at(&h->ram, off);
 }
 
-void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end)
+void fetch_near(const struct hst *h, uint32_t block, uint64_t bytes, uint32_t *ret_start,
+		uint32_t *ret_end)
 {
-	uint32_t count = (uint32_t)max_u64(AROUND_BYTES >> h->cfg.block_shift, 1);
+	uint32_t count = (uint32_t)max_u64(bytes >> h->cfg.block_shift, 1);
 	const struct ram_region *r;
 	roff_t off;
 	uint64_t len;
@@ -333,7 +329,7 @@ static void fill(struct hst_fetch *f)
 	uint32_t start, end;
 	bool alone = block_is(h, f->block, BLOCK_SEEN) || !h->cfg.evict;
 
-	fetch_near(h, f->block, &start, &end);
+	fetch_near(h, f->block, AROUND_BYTES, &start, &end);
 	fill_one(f, f->block);
 	while (!alone && f->first > start && budget_room(h) && is_untouched(h, f->first - 1)) {
 		fill_one(f, --f->first);

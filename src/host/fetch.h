@@ -22,7 +22,7 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
  */
 bool fetch_room(const struct hst *h);
 /* ahead.c: reads what lies around a block that kernel mode waits for, to be on standby. */
-void fetch_around(struct hst *h, uint32_t block);
+void fetch_around(const struct hst_fetch *f);
 /*
  * The same: somebody has to wait for the block. If he goes through memory in even steps, what
  * comes next is read before he is there.
@@ -39,8 +39,11 @@ struct hst_fetch *ahead_next(struct hst *h);
 struct hst_fetch *ahead_gather(struct hst_fetch *f);
 /* f->backing and f->rd, but for how to read it. False: there is nothing but zeroes. */
 bool fetch_prepare(struct hst_fetch *f);
-/* The blocks of 64 KiB around it, of its region. */
-void fetch_near(const struct hst *h, uint32_t block, uint32_t *ret_start, uint32_t *ret_end);
+/* Bytes around a fault: zeroes, which cost nothing to bring, and what kernel mode has swapped. */
+#define AROUND_BYTES (64u << 10)
+/* The blocks of so many bytes around it, of its region. bytes: a power of two, 2 MiB at most. */
+void fetch_near(const struct hst *h, uint32_t block, uint64_t bytes, uint32_t *ret_start,
+		uint32_t *ret_end);
 /* ahead.c: reads an ABSENT block for nobody; listed: by hst_plan's list. A fetch is spare. */
 void fetch_ahead(struct hst *h, uint32_t block, bool listed);
 /* The same: makes one on standby visible although nobody has touched it. A fetch is spare. */

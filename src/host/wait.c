@@ -27,14 +27,14 @@ bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 	uint32_t block = block_of(h, off);
 	uint64_t now = hst_now(h);
 	struct hst_fetch *f;
-	bool joined, read;
+	bool joined, absent;
 
 	ASSERT(v->phase == HST_PHASE_RUN && off.v < h->mem.bytes);
 	waiter_unlink(&v->sync);
 	v->sync_done = false;
 	if (block_kind(h, block) == BLOCK_PRESENT)
 		return false;
-	read = block_kind(h, block) == BLOCK_ABSENT && block_is(h, block, BLOCK_IN_SWAP);
+	absent = block_kind(h, block) == BLOCK_ABSENT;
 	/* A fault of user mode may become an event; nothing else can. */
 	if (v->cpu.cpl == 0 || phase != HST_PHASE_GRACE)
 		f = fetch_for_urgent(h, block, v->index, &joined);
@@ -42,8 +42,8 @@ bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 		f = fetch_for(h, block, v->index, &joined);
 	v->stats.joined += joined;
 	waiter_link(&v->sync, f, now);
-	if (read && v->cpu.cpl == 0)
-		fetch_around(h, block);
+	if (absent && f->backing && v->cpu.cpl == 0)
+		fetch_around(f);
 	v->phase = phase;
 	v->fault_off = off;
 	v->phase_since_ns = now;

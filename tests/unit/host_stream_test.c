@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is read ahead of even steps (src/host/fetch.c): which reads, at whose cost, and failures. */
+/*
+ * What is read ahead of even steps, and around what kernel mode waits for (src/host/ahead.c): which
+ * reads, at whose cost, and failures.
+ */
 #include <errno.h>
 
 #include "host_fixture.h"
@@ -314,6 +317,77 @@ static void what_is_wanted_leaves_the_queue(void **state)
 	rig_close(x);
 }
 
+/* A read of a block took 21 ms, and the next fault is kernel mode's. */
+static struct rig *open_kernel_mode(uint32_t ahead_max, uint8_t cpl)
+{
+	struct rig *x = open_ahead(ahead_max, 64);
+
+	assert_int_equal(rig_fault_next(x, 0, 5), HST_WAIT);
+	rig_after(x, 21 * MS);
+	rig_bring(x, 5);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	x->vcpus[0].cpu.cpl = cpl;
+	assert_int_equal(rig_fault_next(x, 0, 20), HST_WAIT);
+	return x;
+}
+
+static void bring_all(struct rig *x)
+{
+	while (x->src.count > 0)
+		rig_answer(x, 0, 0);
+	rig_pump(x);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+}
+
+/* A vCPU that is in kernel mode can do nothing else meanwhile. */
+static void what_lies_around_kernel_modes_comes_along(void **state)
+{
+	struct rig *x = open_kernel_mode(8, 0);
+
+	(void)state;
+	/* The block itself, then what stands before it and behind it. */
+	assert_int_equal(x->src.count, 3);
+	assert_int_equal(x->src.reads[0]->len, PAGE_BYTES);
+	assert_int_equal(x->src.reads[0]->rank, SRC_DEMAND);
+	assert_int_equal(x->h.stats.read_ahead, 7);
+	assert_int_equal(x->src.reads[rig_read_at(x, 16 * PAGE_BYTES)]->len, 4 * PAGE_BYTES);
+	assert_int_equal(x->src.reads[rig_read_at(x, 16 * PAGE_BYTES)]->rank, SRC_FILL);
+	assert_int_equal(x->src.reads[rig_read_at(x, 21 * PAGE_BYTES)]->len, 3 * PAGE_BYTES);
+	bring_all(x);
+	for (uint64_t page = 15; page <= 24; page++)
+		assert_int_equal(rig_present(x, page), page >= 16 && page <= 23);
+	rig_close(x);
+}
+
+/* User mode runs another task; without leave, each brings its own. */
+static void no_other_mode_has_that_nor_one_without_leave(void **state)
+{
+	struct rig *x = open_kernel_mode(8, 3);
+
+	(void)state;
+	assert_int_equal(x->src.count, 1);
+	bring_all(x);
+	rig_close(x);
+	x = open_kernel_mode(0, 0);
+	assert_int_equal(x->src.count, 1);
+	bring_all(x);
+	rig_close(x);
+}
+
+/* What a block of the page cache costs is no reason to bring another. */
+static void what_is_near_brings_a_block(void **state)
+{
+	struct rig *x = open_ahead(1024, 64);
+
+	(void)state;
+	need(x, 5);
+	x->vcpus[0].cpu.cpl = 0;
+	assert_int_equal(rig_fault_next(x, 0, 20), HST_WAIT);
+	assert_int_equal(x->src.count, 1);
+	bring_all(x);
+	rig_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +403,9 @@ int main(void)
 		cmocka_unit_test(what_was_read_together_fails_alone),
 		cmocka_unit_test(what_was_read_together_is_stuck_together),
 		cmocka_unit_test(what_is_wanted_leaves_the_queue),
+		cmocka_unit_test(what_lies_around_kernel_modes_comes_along),
+		cmocka_unit_test(no_other_mode_has_that_nor_one_without_leave),
+		cmocka_unit_test(what_is_near_brings_a_block),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

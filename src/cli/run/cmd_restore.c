@@ -20,6 +20,8 @@
 
 #define RECORD_S 30u
 #define READ_AHEAD_MAX (1u << 30)
+#define READ_AHEAD_DEFAULT (16u << 20) /* as deep as any pace asks for */
+#define READ_AHEAD_NOT_GIVEN UINT64_MAX
 #define FAULTS_NOT_GIVEN UINT32_MAX
 
 struct restore_line {
@@ -56,8 +58,9 @@ static const struct opt rows[] = {
 	 .help = "Bring all memory, below what the guest waits for, and then close its source."},
 	{OPT_SIZE(struct restore_line, read_ahead), .name = "read-ahead", .arg = "SIZE", .min = 0,
 	 .max = READ_AHEAD_MAX,
-	 .help = "Read up to so much ahead of whoever goes through memory in even steps; "
-		 "default 0: each touch brings its page."},
+	 .help = "Read up to so much ahead of whoever goes through memory in even steps, and "
+		 "around what kernel mode waits for, as far as its source is away; default 16M, "
+		 "with --record 0: each touch brings its page."},
 	{OPT_CHOICE(struct restore_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served, as with 'asyncpf run'; default as "
@@ -221,6 +224,8 @@ static int check(struct restore_line *l, struct err *e)
 	if (l->run.machine.fill && l->run.machine.apf.swap)
 		return err_set(e, -EINVAL, "conflicting options: --fill and --swap: what is taken "
 			       "away again may need its source; leave one out");
+	if (l->read_ahead == READ_AHEAD_NOT_GIVEN)
+		l->read_ahead = l->run.record ? 0 : READ_AHEAD_DEFAULT;
 	/* Nobody sees the first touch of what is there already. */
 	if (l->run.record && l->read_ahead)
 		return err_set(e, -EINVAL, "conflicting options: --record and --read-ahead: what "
@@ -231,7 +236,8 @@ static int check(struct restore_line *l, struct err *e)
 int cmd_restore(int argc, char **argv)
 {
 	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S,
-				 .faults = FAULTS_NOT_GIVEN};
+				 .faults = FAULTS_NOT_GIVEN,
+				 .read_ahead = READ_AHEAD_NOT_GIVEN};
 	struct snap_in in;
 	struct err e = {0};
 	char *uri = NULL;
