@@ -197,6 +197,7 @@ class Files(Refusals):
         (cls.folder / "damaged/state").write_bytes(b"words")
         os.mkfifo(cls.folder / "fifo")
 
+    @NEEDS_KVM
     def test_kernels(self):
         for name, (content, says) in kernels().items():
             with self.subTest(kernel=name):

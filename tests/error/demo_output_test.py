@@ -29,6 +29,7 @@ class Shown(DemoTest):
         return above, " ".join(sentence.split())
 
     def test_sentence(self):
+        need(self, "block", "user:int", "stall")
         _, sentence = self.last("--runs", "block,user:int")
         self.assertRegex(sentence, r"^Shown: while a page is fetched, a guest that is told of it "
                                    r"\(user:int\) does other work, and reads \d+\.\d times as many "
@@ -39,6 +40,7 @@ class Shown(DemoTest):
                                    r"second at best \(stall\); every byte was right\.$")
 
     def test_plot(self):
+        need(self, "stall", "user:int")
         for locale, full in (("C.UTF-8", "█"), ("C", "#")):
             env = {**os.environ, "LC_ALL": locale}
             done = self.demo(*SMALL, "--plot", "--runs", "stall,user:int", env=env)

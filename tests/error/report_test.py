@@ -93,6 +93,7 @@ class Report(unittest.TestCase):
         found = re.search(rf"<tr><td>{row}</td>(.*?)</tr>", page)
         return re.findall(r"<td>(.*?)</td>", found[1])
 
+    @unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "/dev/kvm may not be used")
     def test_of_a_demo(self):
         done = run("demo", "--quiet", "--runs", "stall,user:int", "--pages", "128",
                    "--trace", self.trace, "--json", self.folder / "result")
