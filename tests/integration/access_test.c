@@ -4,6 +4,7 @@
  * while memory is taken away. Nor do they go on in memory that has left. A real VM without vCPUs.
  */
 #include "bare_fixture.h"
+#include "need_kvm.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -250,9 +251,6 @@ int main(void)
 		cmocka_unit_test(who_comes_too_late_for_a_part_is_told),
 	};
 
-	if (access("/dev/kvm", R_OK | W_OK) < 0) {
-		printf("SKIP: /dev/kvm: %m\n");
-		return 77;
-	}
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

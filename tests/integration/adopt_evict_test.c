@@ -4,6 +4,7 @@
  * every page, is kept; what the kernel has pinned must be held. See own_fixture.h.
  */
 #include "own_fixture.h"
+#include "need_kvm.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -281,5 +282,6 @@ int main(void)
 		cmocka_unit_test(a_release_too_many_ends_nothing),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
  * is never lost; parts come and go. Each page of the source holds its number in each word.
  */
 #include "own_fixture.h"
+#include "need_kvm.h"
 
 #include <liburing.h>
 #include <linux/magic.h>
@@ -624,5 +625,6 @@ int main(void)
 		cmocka_unit_test(who_gives_up_leaves_room),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

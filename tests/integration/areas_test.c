@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #define MSR_CLOCK_OLD 0x12u
 #define MSR_CLOCK 0x4b564d01u
@@ -210,6 +211,6 @@ int main(void)
 		VM_TEST(the_registers_may_be_read_from_kvm),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #define MANY 1024u
 #define X2APIC_32BIT_IDS 1u /* KVM_X2APIC_API_USE_32BIT_IDS */
@@ -191,7 +192,7 @@ int main(int argc, char **argv)
 	};
 	int failed;
 
-	vm_need_kvm();
+	need_kvm();
 	failed = cmocka_run_group_tests(few, NULL, NULL);
 	if (argc < 2 || strcmp(argv[1], "few") != 0)
 		failed += cmocka_run_group_tests(many, NULL, NULL);

@@ -6,6 +6,7 @@
  * of each; in the lab a boot takes ten times as long.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <dirent.h>
 #include <malloc.h>
@@ -161,13 +162,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_small_guest),
 		cmocka_unit_test(test_machine),
 	};
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-	if (fd < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
-	close(fd);
+	need_kvm();
 	if (argc > 1) {
 		small_boots = machine_boots = (unsigned)strtoul(argv[1], NULL, 10);
 		if (small_boots <= WARM_UP) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 static _Atomic int vmm_count;
 static void *_Atomic vmm_address;
@@ -170,6 +171,6 @@ int main(void)
 		VM_TEST(two_vms_share_it),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

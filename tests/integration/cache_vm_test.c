@@ -5,6 +5,7 @@
  * else than its manifest pauses the VM, which goes on when that is mended.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <pthread.h>
 #include <sys/stat.h>
@@ -125,6 +126,6 @@ int main(void)
 		VM_TEST(other_content_than_known_pauses),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

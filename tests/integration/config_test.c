@@ -4,6 +4,7 @@
  * without vCPUs.
  */
 #include "bare_fixture.h"
+#include "need_kvm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -150,9 +151,6 @@ int main(void)
 		cmocka_unit_test(wrong_descriptors_are_named),
 	};
 
-	if (access("/dev/kvm", R_OK | W_OK) < 0) {
-		printf("SKIP: /dev/kvm: %m\n");
-		return 77;
-	}
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

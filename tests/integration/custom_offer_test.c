@@ -5,6 +5,7 @@
  * so.
  */
 #include "custom_fixture.h"
+#include "need_kvm.h"
 
 /* ---- what comes along ---- */
 
@@ -217,6 +218,6 @@ int main(void)
 		VM_TEST(offered_before_the_start),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
  * real VM, which has a vCPU where it says so.
  */
 #include "custom_fixture.h"
+#include "need_kvm.h"
 
 #include <signal.h>
 #include <time.h>
@@ -662,6 +663,6 @@ int main(void)
 		VM_TEST(one_that_is_never_started),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
  * for, nothing around them is lost, and who waits for ever ends with the VM, without an answer.
  */
 #include "bare_fixture.h"
+#include "need_kvm.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -535,5 +536,6 @@ int main(void)
 		cmocka_unit_test(a_balloon_waits_for_ever),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
  * apf_release that is right, whatever is evicted; without, what a slow device brings is lost.
  */
 #include "own_fixture.h"
+#include "need_kvm.h"
 
 #include <liburing.h>
 #include <pthread.h>
@@ -323,5 +324,6 @@ int main(void)
 		cmocka_unit_test(what_is_under_way_must_be_held),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
  * usage: dirty_log_test [STOPS]    so often the VM is stopped, and its copy compared; 3
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -425,9 +426,6 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		stops = (uint32_t)strtoul(argv[1], NULL, 10);
-	if (access("/dev/kvm", R_OK | W_OK) < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
  * were left behind, or lost, or a halt of ours, would be seen here or by the guest.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -354,6 +355,6 @@ int main(void)
 		cmocka_unit_test(stalls_in_kernel_mode_and_kicks),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

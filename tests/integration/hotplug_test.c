@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
+#include "need_kvm.h"
 #include "vm_fixture.h"
 
 #define GPA 0x1800000u
@@ -148,6 +149,6 @@ int main(void)
 		VM_TEST_ARG("parts_come_and_go_and_are_evicted", parts_come_and_go_under_a_vcpu, 1),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 enum where { IN_GUEST, IN_WAIT, IN_STALL, IN_PAUSE };
 
@@ -422,6 +423,6 @@ int main(void)
 		VM_TEST(a_blocked_signal_that_the_mask_lets_through_ends_each),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

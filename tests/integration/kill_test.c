@@ -5,6 +5,7 @@
  * on the disk; the swap file that it left behind serves the next VM, which sees nothing of it.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <asyncpf/asyncpf.h>
 #include <linux/kvm.h>
@@ -264,6 +265,6 @@ int main(void)
 		cmocka_unit_test(what_was_flushed_survives_a_kill),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "abi/apf.h"
+#include "need_kvm.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
@@ -424,9 +425,6 @@ int main(void)
 		cmocka_unit_test(interrupts_reach_high_apic_ids),
 	};
 
-	if (access("/dev/kvm", R_OK | W_OK) < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
+	need_kvm();
 	return cmocka_run_group_tests(tests, bed_open, bed_close);
 }

@@ -4,6 +4,7 @@
  * has read some of it, and the rest was never fetched, nor has it taken up any memory.
  */
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +110,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {VM_TEST(only_what_is_touched_is_fetched)};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

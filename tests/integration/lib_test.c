@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "lib/apf.h"
+#include "need_kvm.h"
 
 #define MIB (1ull << 20)
 
@@ -671,9 +672,6 @@ int main(void)
 		cmocka_unit_test(vcpus_are_checked),
 	};
 
-	if (access("/dev/kvm", R_OK | W_OK) != 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

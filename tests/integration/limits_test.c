@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Limits of the host that are below what a VM asks for: it is told before a guest runs. */
 #include "swap_fixture.h"
+#include "need_kvm.h"
 
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -219,7 +220,7 @@ int main(void)
 	};
 	int failed;
 
-	fix_need_kvm();
+	need_kvm();
 	snprintf(root, sizeof(root), "/tmp/asyncpf-limits-XXXXXX");
 	if (!mkdtemp(root))
 		return 1;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lose_page.h"
+#include "need_kvm.h"
 #include "vm_fixture.h"
 
 #define PAGE 4096u
@@ -434,7 +435,7 @@ int main(void)
 		VM_TEST(a_store_to_one_pauses),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	lose_page_needed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

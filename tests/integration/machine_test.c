@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "vmm/machine/machine.h"
+#include "need_kvm.h"
 
 #define TEXT_MAX 65536
 #define WAIT_MS 60000 /* for what must come; only a failure waits that long */
@@ -336,12 +337,7 @@ int main(void)
 		T(test_stop_while_paused),
 		T(test_refused),
 	};
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-	if (fd < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
-	close(fd);
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

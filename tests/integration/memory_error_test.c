@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lose_page.h"
+#include "need_kvm.h"
 #include "vm_fixture.h"
 
 #define PAGE 4096u
@@ -180,7 +181,7 @@ int main(void)
 		VM_TEST(an_error_that_nobody_met_is_told_early),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	lose_page_needed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "small_fixture.h"
+#include "need_kvm.h"
 #include "vmm/small/small_machine.h"
 
 #define MSRS 8
@@ -342,6 +343,6 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		cycles = (unsigned)strtoul(argv[1], NULL, 10);
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

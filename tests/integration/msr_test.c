@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #define CTL 0x4b564d06u
 #define FILTERED 0x174u /* IA32_SYSENTER_CS: 16 bits that KVM itself stores */
@@ -162,6 +163,6 @@ int main(void)
 		VM_TEST(too_many_ranges_are_refused),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "kvm/kvm_uapi.h"
+#include "need_kvm.h"
 #include "kvm/vm.h"
 #include "vmm/boot/load.h"
 #include "vmm/chip/cpuid.h"
@@ -224,12 +225,7 @@ int main(void)
 		T(test_triple_fault),
 		T(test_64_bit_entry),
 	};
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-	if (fd < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		return 77;
-	}
-	close(fd);
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

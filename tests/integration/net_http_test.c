@@ -5,6 +5,7 @@
  * again is asked for again, a changed object is an error.
  */
 #include "net_servers_fixture.h"
+#include "need_kvm.h"
 
 static const char *uri_of(const struct site *w, const char *scheme, const char *rest)
 {
@@ -315,7 +316,7 @@ int main(void)
 		cmocka_unit_test(nobody_waits_for_it),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	if (!svc_have("nginx") || !svc_have("openssl"))
 		return 77;
 	/* Whoever runs this may have a proxy. */

@@ -4,6 +4,7 @@
  * is not there, or is not ours, opening says so, and everything else works.
  */
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,6 +131,6 @@ int main(void)
 		cmocka_unit_test(comes_with_the_first_source),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -5,6 +5,7 @@
  * and TLS that cannot be.
  */
 #include "net_servers_fixture.h"
+#include "need_kvm.h"
 
 #include <arpa/inet.h>
 #include <sys/socket.h>
@@ -417,7 +418,7 @@ int main(void)
 		cmocka_unit_test(not_opened),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	if (!svc_have("nbdkit"))
 		return 77;
 	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);

@@ -6,6 +6,7 @@
  * serving faults, and what it refuses is told with its word for it.
  */
 #include "net_hub_fixture.h"
+#include "need_kvm.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -464,7 +465,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(no_core_dump_has_the_secret),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	setenv("no_proxy", "*", 1);
 	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);
 	if (argc < 2) {

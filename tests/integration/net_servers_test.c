@@ -5,6 +5,7 @@
  * nobody is trusted whose certificate is not good.
  */
 #include "net_servers_fixture.h"
+#include "need_kvm.h"
 
 #include <arpa/inet.h>
 #include <sched.h>
@@ -326,7 +327,7 @@ int main(void)
 		ON_EACH(is_tls, a_certificate_that_expires),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	/* Whoever runs this may have a proxy. */
 	setenv("no_proxy", "*", 1);
 	setenv("ASYNCPF_NET_MODULE", NET_MODULE, 0);

@@ -6,6 +6,7 @@
  * usage: overcommit_test [ROUNDS]    of the guest, over its pages; 6
  */
 #include "swap_fixture.h"
+#include "need_kvm.h"
 
 #include <pthread.h>
 #include <sys/mman.h>
@@ -553,7 +554,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_the_host_reclaims_comes_back),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	if (argc > 1)
 		rounds = (uint32_t)strtoul(argv[1], NULL, 10);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/prng.h"
+#include "need_kvm.h"
 #include "vm_fixture.h"
 
 #define PAGE 4096u
@@ -236,6 +237,6 @@ int main(void)
 		VM_TEST(a_part_leaves_a_full_swap_file),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
  * read then; and a VM that is filled does without its source and without userfaultfd.
  */
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -275,5 +276,6 @@ int main(void)
 		cmocka_unit_test(what_was_discarded_keeps_userfaultfd),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

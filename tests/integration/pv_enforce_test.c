@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #define VCPUS 2
 #define LEAVES 256
@@ -114,7 +115,7 @@ int main(void)
 		cmocka_unit_test(without_the_feature_the_acknowledgement_is_a_gp),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	if (!has_cap()) {
 		printf("SKIP: this kernel has no KVM_CAP_ENFORCE_PV_FEATURE_CPUID\n");
 		return 77;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 static void reset_while(enum apf_faults faults, void (*there)(struct vm *v))
 {
@@ -102,6 +103,6 @@ int main(void)
 		VM_TEST(registers_read_0_after_a_reset),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

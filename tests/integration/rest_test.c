@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 /* The vCPU is kicked where it is and has returned; the VM is paused for a save. */
 static void stop(struct vm *v)
@@ -292,6 +293,6 @@ int main(void)
 		VM_TEST(registers_that_the_vmm_changed_are_taken_over),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

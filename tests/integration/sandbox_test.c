@@ -129,13 +129,32 @@ static void make_by_other_numbers(void *ctx)
 	}
 }
 
+/* A kernel without them, or a host that cannot pass the interrupt on, ends who tries. */
+static bool has_calls_of_32_bit(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL); /* cmocka's goes on here */
+		make_by_other_numbers(NULL);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status);
+}
+
 static void other_architectures_are_forbidden(void **state)
 {
 	struct end end;
 
 	(void)state;
-	run(SANDBOX_VCPU, make_by_other_numbers, NULL, &end);
-	expect_exit(&end, EXIT_FORBIDDEN);
+	if (has_calls_of_32_bit()) {
+		run(SANDBOX_VCPU, make_by_other_numbers, NULL, &end);
+		expect_exit(&end, EXIT_FORBIDDEN);
+	} else {
+		printf("SKIP: no system calls of 32-bit programs on this host\n");
+	}
 	run(SANDBOX_VCPU, make_by_other_numbers, "x32", &end);
 	expect_exit(&end, EXIT_FORBIDDEN);
 }

@@ -4,6 +4,7 @@
  * flight, before the local APIC is on, faults in kernel mode, hostile guests.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 static const enum apf_abi abis[] = {APF_ABI_LEGACY, APF_ABI_PF2, APF_ABI_INT};
 
@@ -200,6 +201,6 @@ int main(void)
 		cmocka_unit_test(pf2_strict_swallows_a_real_fault),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #define AT 0xa0000u
 #define BYTES 0x20000u
@@ -195,6 +196,6 @@ int main(void)
 		VM_TEST(a_store_to_an_ordinary_slot_is_rams),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

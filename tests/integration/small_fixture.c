@@ -120,14 +120,3 @@ bool fix_cpl0_is_emulated(void)
 	fix_close(f);
 	return emulated;
 }
-
-void fix_need_kvm(void)
-{
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		exit(77);
-	}
-	close(fd);
-}

@@ -48,7 +48,5 @@ void fix_run(struct fix *f);
 void fix_events_agree(const struct fix *f);
 /* Does KVM carry out the guest's CPL 0 itself? Then a touch there is no fault. */
 bool fix_cpl0_is_emulated(void);
-/* A test program without /dev/kvm cannot say anything. */
-void fix_need_kvm(void);
 
 #endif

@@ -5,6 +5,7 @@
  * same events.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #define WINDOW_NS (400 * NS_PER_US) /* host/grace.h */
 
@@ -231,6 +232,6 @@ int main(void)
 		cmocka_unit_test(zeroes_without_a_source),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "kvm/kvm_uapi.h"
+#include "need_kvm.h"
 #include "kvm/vm.h"
 #include "vmm/snap/snap_kvm.h"
 
@@ -259,5 +260,6 @@ int main(void)
 		cmocka_unit_test(the_clock_goes_on_by_what_has_passed),
 	};
 
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

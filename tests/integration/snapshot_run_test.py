@@ -739,4 +739,7 @@ class SnapshotTest(unittest.TestCase):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        print("SKIP: /dev/kvm: no access")
+        sys.exit(77)
     unittest.main(argv=sys.argv[:1])

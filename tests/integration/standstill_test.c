@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "vm_fixture.h"
+#include "need_kvm.h"
 
 #define MSR_CLOCK 0x4b564d01u
 #define CLOCK VM_DATA
@@ -198,6 +199,6 @@ int main(void)
 		VM_TEST(a_guest_without_such_a_clock_runs),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

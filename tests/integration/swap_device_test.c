@@ -5,6 +5,7 @@
  * loaded. The VM is paused with the reason, and nothing is lost.
  */
 #include "disk_fixture.h"
+#include "need_kvm.h"
 #include "dm_fixture.h"
 #include "open_fixture.h"
 
@@ -217,7 +218,7 @@ int main(void)
 		cmocka_unit_test(a_flaky_device_loses_nothing),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	if (access("/dev/mapper/control", R_OK | W_OK) < 0) {
 		printf("SKIP: /dev/mapper/control: %s\n", strerror(errno));
 		return 77;

@@ -5,6 +5,7 @@
  * refused by this program's own open() where a test says so.
  */
 #include "disk_fixture.h"
+#include "need_kvm.h"
 #include "open_fixture.h"
 
 #include <linux/fs.h>
@@ -469,7 +470,7 @@ int main(void)
 		cmocka_unit_test(a_file_system_on_a_full_device_loses_nothing),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	disk_own_mounts();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
+#include "need_kvm.h"
 #include "vm_fixture.h"
 
 #define GPA 0x10000000u
@@ -481,6 +482,6 @@ int main(void)
 		VM_TEST_ARG("asleep_beside_a_crowd", asleep_while_nothing_comes, &crowd),
 	};
 
-	vm_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

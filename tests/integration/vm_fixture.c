@@ -384,17 +384,6 @@ void vm_in_child(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-void vm_need_kvm(void)
-{
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0) {
-		printf("SKIP: /dev/kvm: %s\n", strerror(errno));
-		exit(77);
-	}
-	close(fd);
-}
-
 int vm_numbered_image(uint64_t bytes, char *uri, size_t len)
 {
 	int fd = memfd_create("image", MFD_CLOEXEC);

@@ -129,6 +129,5 @@ void vm_in_child(void **state);
 #define VM_TEST(function) VM_TEST_ARG(#function, function, NULL)
 
 /* A test program without /dev/kvm cannot say anything. */
-void vm_need_kvm(void);
 
 #endif

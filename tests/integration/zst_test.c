@@ -4,6 +4,7 @@
  * frames that fit neither pages nor blocks; a frame that is broken pauses the VM and says which.
  */
 #include "small_fixture.h"
+#include "need_kvm.h"
 
 #include <pthread.h>
 
@@ -191,6 +192,6 @@ int main(void)
 		VM_TEST(other_content_than_the_manifest_s_pauses),
 	};
 
-	fix_need_kvm();
+	need_kvm();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
