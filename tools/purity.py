@@ -22,7 +22,7 @@ ALLOWED_IN_HOST = {"err_set", "err_sys"}
 FLAGS = ["-std=gnu11", "-O2", "-ffreestanding", "-nostdlib", "-fno-pie",
          "-fno-stack-protector", "-U_FORTIFY_SOURCE", "-Wall", "-Werror", "-c"]
 PURE_FOLDERS = ("engine", "guest", "host")
-HOSTED = re.compile(r"^\s*#\s*include\s*<(stdio|stdlib)\.h>", re.M)
+HOSTED = re.compile(r"^\s*#\s*include\s*<(stdio|stdlib|unistd)\.h>", re.M)
 
 
 def default_files():

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 #define BUFFER_BYTES (1u << 20)
 #define TEMPORARY "/.asyncpf-XXXXXX"
 
@@ -90,22 +92,10 @@ int img_out_open(struct img_out *o, const char *path, mode_t mode, bool force, s
 	return 0;
 }
 
-static int write_all(const struct img_out *o, const unsigned char *at, size_t len, off_t offset,
-		     struct err *e)
+/* rc: of a write. */
+static int written(const struct img_out *o, int rc, struct err *e)
 {
-	while (len > 0) {
-		ssize_t n = offset < 0 ? write(o->fd, at, len) : pwrite(o->fd, at, len, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_sys(e, n < 0 ? -errno : -ENOSPC, "cannot write %s", o->path);
-		at += n;
-		len -= (size_t)n;
-		if (offset >= 0)
-			offset += n;
-	}
-	return 0;
+	return rc < 0 ? err_sys(e, rc, "cannot write %s", o->path) : 0;
 }
 
 static int flush(struct img_out *o, struct err *e)
@@ -113,7 +103,7 @@ static int flush(struct img_out *o, struct err *e)
 	size_t len = o->buffered;
 
 	o->buffered = 0;
-	return write_all(o, o->buffer, len, -1, e);
+	return written(o, fd_write(o->fd, o->buffer, len), e);
 }
 
 int img_out_add(struct img_out *o, const void *bytes, size_t len, struct err *e)
@@ -122,7 +112,7 @@ int img_out_add(struct img_out *o, const void *bytes, size_t len, struct err *e)
 		int rc = flush(o, e);
 
 		if (rc < 0 || len > BUFFER_BYTES)
-			return rc < 0 ? rc : write_all(o, bytes, len, -1, e);
+			return rc < 0 ? rc : written(o, fd_write(o->fd, bytes, len), e);
 	}
 	memcpy(o->buffer + o->buffered, bytes, len);
 	o->buffered += len;
@@ -132,7 +122,7 @@ int img_out_add(struct img_out *o, const void *bytes, size_t len, struct err *e)
 int img_out_write(const struct img_out *o, uint64_t offset, const void *bytes, size_t len,
 		  struct err *e)
 {
-	return write_all(o, bytes, len, (off_t)offset, e);
+	return written(o, fd_write_at(o->fd, bytes, len, offset), e);
 }
 
 int img_out_sync(struct img_out *o, struct err *e)

@@ -11,17 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "io/file.h"
 #include "io/queue.h"
 
 static int fill(int fd, const struct io_shared *w)
 {
-	ssize_t n = pwrite(fd, w->head, w->head_len, 0);
+	int rc = fd_write_at(fd, w->head, w->head_len, 0);
 
-	if (n < 0)
-		return -errno;
-	if ((size_t)n < w->head_len)
-		return -ENOSPC;
+	if (rc < 0)
+		return rc;
 	return ftruncate(fd, (off_t)w->bytes) < 0 ? -errno : 0;
 }
 

@@ -21,6 +21,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/size.h"
 #include "base/zero.h"
 #include "lib/apf.h"
@@ -144,9 +145,8 @@ static int mark_device(int fd, const char *path, uint64_t bytes, struct err *e)
 	if (rc < 0)
 		return rc;
 	memcpy(head, magic, sizeof(magic));
-	if (pwrite(fd, head, sizeof(head), 0) != sizeof(head))
-		return err_sys(e, -errno, "swap file %s: write", path);
-	return 0;
+	rc = fd_write_at(fd, head, sizeof(head), 0);
+	return rc < 0 ? err_sys(e, rc, "swap file %s: write", path) : 0;
 }
 
 /*

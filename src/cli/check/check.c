@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/stop_signals.h"
 #include "mem/memfd.h"
@@ -49,22 +50,18 @@ static int memory_file(const char *name, const void *bytes, size_t len, struct e
 {
 	int fd = memfd_new(name);
 	struct refusal r;
-	ssize_t n;
+	int rc;
 
 	if (fd < 0) {
-		n = -errno;
-		refusal_memfd("", (int)n, &r);
-		return refusal_err(&r, (int)n, e);
+		rc = -errno;
+		refusal_memfd("", rc, &r);
+		return refusal_err(&r, rc, e);
 	}
-	for (size_t done = 0; done < len; done += (size_t)n) {
-		n = write(fd, (const char *)bytes + done, len - done);
-		if (n > 0)
-			continue;
-		err_sys(e, n < 0 ? -errno : -ENOSPC, "cannot start: check: memory for %s", name);
-		close(fd);
-		return e->code;
-	}
-	return fd;
+	rc = fd_write(fd, bytes, len);
+	if (rc == 0)
+		return fd;
+	close(fd);
+	return err_sys(e, rc, "cannot start: check: memory for %s", name);
 }
 
 /* Each page starts with its own address in the guest. */
@@ -74,9 +71,10 @@ static int stamp_pages(int fd, struct err *e)
 		return err_sys(e, -errno, "cannot start: check: memory for absent pages");
 	for (uint64_t at = 0; at < ABSENT_BYTES; at += PAGE_BYTES) {
 		uint64_t gpa = RAM_BYTES + at;
+		int rc = fd_write_at(fd, &gpa, sizeof(gpa), at);
 
-		if (pwrite(fd, &gpa, sizeof(gpa), (off_t)at) != sizeof(gpa))
-			return err_sys(e, -errno, "cannot start: check: memory for absent pages");
+		if (rc < 0)
+			return err_sys(e, rc, "cannot start: check: memory for absent pages");
 	}
 	return 0;
 }

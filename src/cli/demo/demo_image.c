@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "abi/small.h"
+#include "base/fd.h"
 #include "base/prng.h"
 #include "cli/demo/demo.h"
 #include "cli/demo/demo_image.h"
@@ -53,15 +54,13 @@ static int make_noise(int fd, const char *dir, uint64_t pages, uint64_t seed, in
 			return rc;
 		for (size_t w = 0; w < ARRAY_LEN(page); w++)
 			page[w] = prng_next(&rng);
-		ssize_t n = write(fd, page, sizeof(page));
-
-		if (n >= 0 && n != (ssize_t)sizeof(page))
-			errno = ENOSPC;
-		if (n != (ssize_t)sizeof(page))
-			return err_set(e, -errno, "cannot write the demo's image: page %llu in "
-				       SHOWN_FMT ": %m%s", (unsigned long long)i, SHOWN(dir),
-				       errno == EFBIG ? "" : "; free space there, set TMPDIR, or "
-							     "use fewer --pages");
+		rc = fd_write(fd, page, sizeof(page));
+		if (rc < 0)
+			return err_set(e, rc, "cannot write the demo's image: page %llu in "
+				       SHOWN_FMT ": %s%s", (unsigned long long)i, SHOWN(dir),
+				       strerror(-rc),
+				       rc == -EFBIG ? "" : "; free space there, set TMPDIR, or "
+							   "use fewer --pages");
 	}
 	return 0;
 }

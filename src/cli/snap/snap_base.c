@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "cli/snap/snap_dir.h"
 
 _Static_assert(SNAP_ID_BYTES == LAYERS_ID_BYTES, "the same");
@@ -225,19 +226,6 @@ void snap_base_close(struct snap_base *b)
 	*b = (struct snap_base){.relative = NULL};
 }
 
-static int put_all(int fd, const char *bytes, size_t len)
-{
-	while (len > 0) {
-		ssize_t n = write(fd, bytes, len);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		bytes += n > 0 ? n : 0;
-		len -= n > 0 ? (size_t)n : 0;
-	}
-	return 0;
-}
-
 /* A layer of the base's, as it is seen from the new one. */
 static int take_layer(const struct snap_base *b, const struct layer *from, struct layer *to,
 		      struct err *e)
@@ -276,8 +264,11 @@ int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_
 		rc = take_layer(b, &b->layers.all[i], &l.all[i + 1], e);
 	if (rc == 0)
 		rc = layers_format(&l, &bytes, &len, e);
-	if (rc == 0 && put_all(fd, bytes, len) < 0)
-		rc = err_sys(e, -errno, "writing the list of its files");
+	if (rc == 0) {
+		rc = fd_write(fd, bytes, len);
+		if (rc < 0)
+			(void)err_sys(e, rc, "writing the list of its files");
+	}
 	free(bytes);
 	layers_free(&l);
 	return rc;

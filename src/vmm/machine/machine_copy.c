@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/zero.h"
 
 #define PIECE_PAGES 256u
@@ -171,18 +172,9 @@ static int read_run(const struct machine_copy *c, const struct run *r, unsigned 
 
 static int put_at(int fd, const unsigned char *p, uint64_t len, uint64_t off, struct err *e)
 {
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
+	int rc = fd_write_at(fd, p, len, off);
 
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, -errno, "snapshot: writing guest memory");
-		if (n > 0) {
-			p += n;
-			off += (uint64_t)n;
-			len -= (uint64_t)n;
-		}
-	}
-	return 0;
+	return rc < 0 ? err_sys(e, rc, "snapshot: writing guest memory") : 0;
 }
 
 /* What is zero stays a hole, where the file is one. */

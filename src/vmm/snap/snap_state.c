@@ -8,6 +8,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/fd.h"
+
 #define MAGIC "APFSTATE"
 #define FORMAT 1u
 #define ALIGN 8u
@@ -77,21 +79,15 @@ void snap_put(struct snap_out *o, struct snap_key key, const void *bytes, size_t
 int snap_out_write(struct snap_out *o, int fd, struct err *e)
 {
 	struct head head = {.magic = MAGIC, .format = FORMAT, .sections = o->sections};
-	size_t sent = 0;
+	int rc;
 
 	if (o->failed || o->len == 0)
 		return err_set(e, -ENOMEM, "snapshot: its state takes more memory than there is");
 	head.bytes = o->len - sizeof(head);
 	head.hash = XXH3_64bits(o->bytes + sizeof(head), head.bytes);
 	memcpy(o->bytes, &head, sizeof(head));
-	while (sent < o->len) {
-		ssize_t n = write(fd, o->bytes + sent, o->len - sent);
-
-		if (n < 0 && errno != EINTR)
-			return err_sys(e, -errno, "snapshot: writing its state");
-		sent += n > 0 ? (size_t)n : 0;
-	}
-	return 0;
+	rc = fd_write(fd, o->bytes, o->len);
+	return rc < 0 ? err_sys(e, rc, "snapshot: writing its state") : 0;
 }
 
 void snap_out_free(struct snap_out *o)
