@@ -14,6 +14,7 @@
 #include "cli/json/json_file.h"
 #include "cli/opts.h"
 #include "cli/run/run.h"
+#include "cli/snap/snap_base.h"
 #include "cli/snap/snap_dir.h"
 #include "vmm/machine/machine_saved.h"
 #include "vmm/snap/work_set.h"
@@ -238,6 +239,7 @@ int cmd_restore(int argc, char **argv)
 	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S,
 				 .faults = FAULTS_NOT_GIVEN,
 				 .read_ahead = READ_AHEAD_NOT_GIVEN};
+	struct snap_chain chain;
 	struct snap_in in;
 	struct err e = {0};
 	char *uri = NULL;
@@ -255,8 +257,9 @@ int cmd_restore(int argc, char **argv)
 		cli_error("%s", e.text);
 		return CLI_USAGE;
 	}
-	if (snap_dir_read(argv[operand], &in, &e) < 0)
+	if (snap_dir_read(argv[operand], &in, &chain, &e) < 0)
 		return cli_refused(&e);
+	snap_chain_free(&chain); /* its source reads it anew */
 	if (!l.source)
 		uri = snap_dir_source(argv[operand], &in);
 	l.run.snapshot = argv[operand];

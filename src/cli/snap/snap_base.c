@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,39 +17,6 @@
 _Static_assert(SNAP_ID_BYTES == LAYERS_ID_BYTES, "the same");
 
 /* ---- reading ---- */
-
-static int read_whole(const char *path, void **ret, size_t *ret_len, struct err *e)
-{
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	struct stat st = {.st_size = 0};
-	int rc = fd < 0 || fstat(fd, &st) < 0 ? -errno : 0;
-	size_t got = 0;
-	char *bytes;
-
-	if (rc == 0 && (uint64_t)st.st_size > LAYERS_FILE_MAX)
-		rc = -EFBIG;
-	bytes = rc == 0 ? malloc((size_t)st.st_size + 1) : NULL;
-	if (rc == 0 && !bytes)
-		rc = -ENOMEM;
-	while (rc == 0 && got < (size_t)st.st_size) {
-		ssize_t n = read(fd, bytes + got, (size_t)st.st_size - got);
-
-		if (n == 0)
-			rc = -EIO;
-		else if (n < 0 && errno != EINTR)
-			rc = -errno;
-		got += n > 0 ? (size_t)n : 0;
-	}
-	if (fd >= 0)
-		close(fd);
-	if (rc < 0) {
-		free(bytes);
-		return err_sys(e, rc, "cannot read %.150s", path);
-	}
-	*ret = bytes;
-	*ret_len = got;
-	return 0;
-}
 
 /* The snapshot whose file of memory `layer` is must be there, and be the one. */
 static int check_one(const char *path, const struct layer *layer, struct err *e)
@@ -87,46 +53,68 @@ static int check_one(const char *path, const struct layer *layer, struct err *e)
 	return rc;
 }
 
-int snap_base_check(const char *path, const struct snap_in *in, struct layers *ret,
-		    void **ret_bytes, struct err *e)
+/* One layer: its own file of memory has all pages. */
+static int whole(const struct machine_saved *m, struct snap_chain *ret, struct err *e)
 {
-	struct machine_snap_id id;
-	struct machine_saved m;
+	struct layer *all = calloc(LAYERS_MAX, sizeof(*all));
+
+	if (!all)
+		return err_sys(e, -ENOMEM, "snapshot");
+	(void)snprintf(all[0].path, LAYERS_PATH_MAX, SNAP_DIR_MEMORY);
+	ret->layers = (struct layers){.bytes = m->memory_bytes, .count = 1, .all = all};
+	return 0;
+}
+
+/* What the file `layers` says. After a failure, too, ret is freed by the caller. */
+static int listed(const char *path, const struct machine_saved *m, const struct machine_snap_id *id,
+		  struct snap_chain *ret, struct err *e)
+{
 	struct err why = {0};
 	char *list;
-	size_t len = 0;
+	int rc;
+
+	if (asprintf(&list, "%s/" SNAP_DIR_LAYERS, path) < 0)
+		return err_sys(e, -ENOMEM, "snapshot");
+	rc = load_file_read(list, "cannot read", LAYERS_FILE_MAX, &ret->file, e);
+	if (rc == 0) {
+		rc = layers_parse(ret->file.bytes, ret->file.len, &ret->layers, &why);
+		if (rc == 0 && (ret->layers.bytes != m->memory_bytes || ret->layers.count < 2 ||
+				memcmp(ret->layers.all[0].id, id->id, sizeof(id->id)) != 0))
+			rc = err_set(&why, -EBADMSG, "it belongs to another snapshot");
+		if (rc < 0)
+			(void)err_set(e, rc, "cannot read %.100s: %.120s", list, why.text);
+	}
+	ret->file.name = NULL; /* goes now */
+	free(list);
+	return rc;
+}
+
+int snap_chain_read(const char *path, const struct snap_in *in, struct snap_chain *ret,
+		    struct err *e)
+{
+	struct snap_chain c = {.file = {0}};
+	struct machine_snap_id id;
+	struct machine_saved m;
 	int rc = machine_saved_get(in, &m, e);
 
 	if (rc == 0)
 		rc = machine_snap_id_get(in, &id, e);
 	if (rc < 0)
 		return rc;
-	if (asprintf(&list, "%s/" SNAP_DIR_LAYERS, path) < 0)
-		return err_sys(e, -ENOMEM, "snapshot");
-	*ret_bytes = NULL;
-	rc = read_whole(list, ret_bytes, &len, e);
-	if (rc == 0) {
-		rc = layers_parse(*ret_bytes, len, ret, &why);
-		if (rc == 0 && (ret->bytes != m.memory_bytes || ret->count < 2 ||
-				memcmp(ret->all[0].id, id.id, sizeof(id.id)) != 0)) {
-			layers_free(ret);
-			rc = err_set(&why, -EBADMSG, "it belongs to another snapshot");
-		}
-		if (rc < 0) {
-			(void)err_set(e, rc, "cannot read %.100s: %.120s", list, why.text);
-			free(*ret_bytes);
-		}
-	}
-	free(list);
+	rc = snap_id_is_set(id.base) ? listed(path, &m, &id, &c, e) : whole(&m, &c, e);
+	for (unsigned i = 1; rc == 0 && i < c.layers.count; i++)
+		rc = check_one(path, &c.layers.all[i], e);
 	if (rc < 0)
-		return rc;
-	for (unsigned i = 1; rc == 0 && i < ret->count; i++)
-		rc = check_one(path, &ret->all[i], e);
-	if (rc < 0) {
-		layers_free(ret);
-		free(*ret_bytes);
-	}
+		snap_chain_free(&c);
+	else
+		*ret = c;
 	return rc;
+}
+
+void snap_chain_free(struct snap_chain *c)
+{
+	layers_free(&c->layers);
+	load_file_free(&c->file);
 }
 
 /* ---- a new one ---- */
@@ -185,11 +173,11 @@ static int find_way(struct snap_base *b, const char *path, const char *new_path,
 
 int snap_base_open(struct snap_base *b, const char *path, const char *new_path, struct err *e)
 {
-	struct machine_saved m;
 	struct snap_in in;
-	int rc = snap_dir_read(path, &in, e);
+	int rc;
 
 	*b = (struct snap_base){.relative = NULL};
+	rc = snap_dir_read(path, &in, &b->chain, e);
 	if (rc < 0)
 		return rc;
 	rc = machine_snap_id_get(&in, &b->id, e);
@@ -198,20 +186,9 @@ int snap_base_open(struct snap_base *b, const char *path, const char *new_path, 
 			     path);
 	if (rc == 0)
 		rc = find_way(b, path, new_path, e);
-	if (rc == 0 && snap_id_is_set(b->id.base)) {
-		rc = snap_base_check(path, &in, &b->layers, &b->bytes, e);
-	} else if (rc == 0) {
-		(void)machine_saved_get(&in, &m, e);
-		b->layers = (struct layers){.bytes = m.memory_bytes, .count = 1};
-		b->layers.all = calloc(LAYERS_MAX, sizeof(*b->layers.all));
-		if (!b->layers.all)
-			rc = err_sys(e, -ENOMEM, "snapshot");
-		else
-			(void)snprintf(b->layers.all[0].path, LAYERS_PATH_MAX, SNAP_DIR_MEMORY);
-	}
 	if (rc == 0)
-		memcpy(b->layers.all[0].id, b->id.id, sizeof(b->id.id));
-	if (rc == 0 && b->layers.count == LAYERS_MAX)
+		memcpy(b->chain.layers.all[0].id, b->id.id, sizeof(b->id.id));
+	if (rc == 0 && b->chain.layers.count == LAYERS_MAX)
 		rc = err_set(e, -E2BIG, "cannot build upon %.150s: %u snapshots build upon each "
 			     "other already; make a whole one", path, LAYERS_MAX);
 	snap_in_free(&in);
@@ -220,8 +197,7 @@ int snap_base_open(struct snap_base *b, const char *path, const char *new_path, 
 
 void snap_base_close(struct snap_base *b)
 {
-	layers_free(&b->layers);
-	free(b->bytes);
+	snap_chain_free(&b->chain);
 	free(b->relative);
 	*b = (struct snap_base){.relative = NULL};
 }
@@ -245,13 +221,13 @@ static int take_layer(const struct snap_base *b, const struct layer *from, struc
 int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_t memory_bytes,
 		    int fd, struct err *e)
 {
-	struct layers l = {.bytes = memory_bytes, .count = b->layers.count + 1};
+	struct layers l = {.bytes = memory_bytes, .count = b->chain.layers.count + 1};
 	struct machine_snap_id id;
 	void *bytes = NULL;
 	size_t len;
 	int rc = machine_snap_id_get(in, &id, e);
 
-	if (rc == 0 && memory_bytes != b->layers.bytes)
+	if (rc == 0 && memory_bytes != b->chain.layers.bytes)
 		rc = err_set(e, -EINVAL, "the base is of a VM of another size");
 	l.all = calloc(LAYERS_MAX, sizeof(*l.all));
 	if (!l.all)
@@ -260,8 +236,8 @@ int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_
 	(void)snprintf(l.all[0].path, LAYERS_PATH_MAX, SNAP_DIR_CHANGED);
 	if (rc == 0)
 		rc = machine_snap_pages_get(in, memory_bytes, &l.all[0].pages, e);
-	for (unsigned i = 0; rc == 0 && i < b->layers.count; i++)
-		rc = take_layer(b, &b->layers.all[i], &l.all[i + 1], e);
+	for (unsigned i = 0; rc == 0 && i < b->chain.layers.count; i++)
+		rc = take_layer(b, &b->chain.layers.all[i], &l.all[i + 1], e);
 	if (rc == 0)
 		rc = layers_format(&l, &bytes, &len, e);
 	if (rc == 0) {

@@ -9,14 +9,20 @@
 
 #include "base/err.h"
 #include "source/layers_format.h"
+#include "vmm/boot/load_file.h"
 #include "vmm/machine/machine_saved.h"
+
+/* The files of memory that a snapshot consists of. All zeroes is freed. */
+struct snap_chain {
+	struct layers layers;   /* its own first; paths from its folder on */
+	struct load_bytes file; /* `layers`, which is pointed into; a whole snapshot has none */
+};
 
 /* A snapshot that another is to build upon. */
 struct snap_base {
 	char *relative; /* its folder, from the new one on */
 	struct machine_snap_id id;
-	struct layers layers; /* what it consists of, itself first; paths from its folder on */
-	void *bytes;          /* that layers points into; NULL: none */
+	struct snap_chain chain;
 };
 
 /*
@@ -31,11 +37,12 @@ int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_
 		    int fd, struct err *e);
 
 /*
- * The list that the snapshot at `path` has, whose state is `in`: every snapshot that it names must
- * be there, and be the one. *ret_bytes is freed behind layers_free(ret).
+ * What the snapshot at `path` consists of, whose state is `in`: every snapshot that it builds upon
+ * must be there, and be the one. 0, and then snap_chain_free() follows, or -Exxx.
  */
-int snap_base_check(const char *path, const struct snap_in *in, struct layers *ret,
-		    void **ret_bytes, struct err *e);
+int snap_chain_read(const char *path, const struct snap_in *in, struct snap_chain *ret,
+		    struct err *e);
+void snap_chain_free(struct snap_chain *c);
 
 static inline bool snap_id_is_set(const unsigned char id[static SNAP_ID_BYTES])
 {

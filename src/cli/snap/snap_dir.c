@@ -324,14 +324,13 @@ void snap_dir_end(struct snap_dir *d)
 }
 
 /* Its own file of memory, and that what it builds upon is there. */
-static int check_memory(int dir, const char *path, const struct snap_in *in, struct err *e)
+static int check_memory(int dir, const char *path, const struct snap_in *in,
+			struct snap_chain *ret_chain, struct err *e)
 {
 	struct machine_snap_id id;
 	struct machine_saved m;
-	struct layers layers;
 	const char *file;
 	struct stat st;
-	void *bytes;
 	int rc = machine_saved_get(in, &m, e);
 
 	if (rc == 0)
@@ -344,17 +343,11 @@ static int check_memory(int dir, const char *path, const struct snap_in *in, str
 	if ((uint64_t)st.st_size != m.memory_bytes)
 		return err_set(e, -EBADMSG, "cannot read %.150s/%s: it is not as long as the "
 			       "guest's memory", path, file);
-	if (!snap_id_is_set(id.base))
-		return 0;
-	rc = snap_base_check(path, in, &layers, &bytes, e);
-	if (rc < 0)
-		return rc;
-	layers_free(&layers);
-	free(bytes);
-	return 0;
+	return snap_chain_read(path, in, ret_chain, e);
 }
 
-int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
+int snap_dir_read(const char *path, struct snap_in *ret, struct snap_chain *ret_chain,
+		  struct err *e)
 {
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd, rc;
 
@@ -365,7 +358,7 @@ int snap_dir_read(const char *path, struct snap_in *ret, struct err *e)
 	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/" SNAP_DIR_STATE, path)
 		    : snap_in_read(ret, fd, e);
 	if (rc == 0) {
-		rc = check_memory(dir, path, ret, e);
+		rc = check_memory(dir, path, ret, ret_chain, e);
 		if (rc < 0)
 			snap_in_free(ret);
 	}

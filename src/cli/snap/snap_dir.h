@@ -25,6 +25,7 @@ struct snap_dir {
 };
 
 struct snap_base;
+struct snap_chain;
 
 /*
  * base: NULL, or what it is to build upon, until the end. 0 or -Exxx, and then nothing is left
@@ -62,9 +63,10 @@ static inline void snap_dir_file(const char *path, unsigned n, char ret[static P
 
 /*
  * Reads and checks what is there: its state, the size of its memory, and that what it builds upon
- * is there. 0 or -Exxx.
+ * is there. 0, and then snap_in_free() and snap_chain_free() follow, or -Exxx.
  */
-int snap_dir_read(const char *path, struct snap_in *ret, struct err *e);
+int snap_dir_read(const char *path, struct snap_in *ret, struct snap_chain *ret_chain,
+		  struct err *e);
 /* The page source of its memory, freed with free(). NULL: no memory. */
 char *snap_dir_source(const char *path, const struct snap_in *in);
 

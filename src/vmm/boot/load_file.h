@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads a kernel or an initrd into memory. It is read, not mapped: a file that somebody cuts
- * short meanwhile must not end the process. Test: tests/unit/load_file_test.c.
+ * Reads a file into memory, a kernel or an initrd for example. It is read, not mapped: a file that
+ * somebody cuts short meanwhile must not end the process. Test: tests/unit/load_file_test.c.
  */
 #ifndef VMM_LOAD_FILE_H
 #define VMM_LOAD_FILE_H
