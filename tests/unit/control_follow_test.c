@@ -195,10 +195,81 @@ static void a_slow_one_is_told_what_it_lost(void **state)
 	close(quick.fd);
 }
 
+/*
+ * A VM whose status takes as long as `holds` says, and which opens files of its own: in the status
+ * that is asked for when a client begins to follow, which comes second after the limit.
+ */
+#define OPENED 4u
+static atomic_bool holds;
+static atomic_uint held, opens_in;
+static int opened[OPENED];
+
+static void busy_status(void *ctx, struct control_status *ret)
+{
+	atomic_fetch_add(&held, 1);
+	while (atomic_load(&holds))
+		sched_yield();
+	if (atomic_load(&opens_in) && atomic_fetch_sub(&opens_in, 1) == 1)
+		for (unsigned i = 0; i < OPENED; i++)
+			opened[i] = dup(STDERR_FILENO);
+	vm_status(ctx, ret);
+}
+
+static int busy_limit(void *ctx, uint64_t bytes, struct err *e)
+{
+	atomic_store(&opens_in, 2);
+	return vm_limit(ctx, bytes, e);
+}
+
+/*
+ * A follower goes, and before the server looks at its connection an event for it fails: it is
+ * dropped once. The number of its descriptor is somebody else's by then.
+ */
+static void a_follower_that_goes_is_dropped_once(void **state)
+{
+	struct fixture *f = *state;
+	struct control_ops ops = vm_ops;
+	struct client first, gone, busy;
+	struct control_event ev = {0};
+	struct control_status s;
+	char last[CONTROL_LINE_MAX];
+
+	ops.status = busy_status;
+	ops.limit = busy_limit;
+	restart(f, &ops, 0);
+	client_hello(&first, f);
+	follow(&gone, f, &ev);
+	client_hello(&busy, f);
+	/* The server is held up; meanwhile what it will find happens. */
+	atomic_store(&held, 0);
+	atomic_store(&holds, true);
+	client_say(&busy, "status\n");
+	while (atomic_load(&held) == 0)
+		sched_yield();
+	client_say(&first, "limit 4096\nfollow\n");
+	close(gone.fd);
+	atomic_store(&holds, false);
+	client_answer(&busy, &s, last);
+	assert_string_equal(last, "ok");
+	client_answer(&first, &s, last);
+	assert_string_equal(last, "ok");
+	/* In a later round. Nobody opens anything meanwhile. */
+	ask_ok(&busy, "status\n", &s);
+	assert_int_equal(opens_in, 0);
+	for (unsigned i = 0; i < OPENED; i++) {
+		assert_true(fcntl(opened[i], F_GETFD) >= 0);
+		close(opened[i]);
+	}
+	close(first.fd);
+	close(busy.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_clients_do_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_follower_that_goes_is_dropped_once, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(what_happens_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_closed, setup, teardown),

@@ -335,8 +335,9 @@ static void serve_once(struct control *c)
 	if (poll(fds, ARRAY_LEN(fds), timeout_ms(c, accepting)) > 0) {
 		if (fds[0].revents)
 			(void)!read(c->wake_fd, &ticks, sizeof(ticks));
+		/* What one asks for may be told to another, and show that that one has gone. */
 		for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-			if (fds[2 + i].revents)
+			if (fds[2 + i].revents && c->peers[i].state != PEER_FREE)
 				serve_peer(c, &c->peers[i], fds[2 + i].revents);
 		/* After the others: the slot of one that has just gone is free. */
 		if (fds[1].revents)
