@@ -101,10 +101,7 @@ static void drain_wake(const struct pgr *p)
 	(void)!read(p->wake.fd, &count, sizeof(count));
 }
 
-/*
- * True: there may be more. What it belongs to may have ended in this very round: then fd is -1,
- * and it is not freed yet.
- */
+/* True: there may be more. A VM may have ended in this very round: then fd is -1. */
 static bool handle(struct pgr *p, struct pgr_watch *w)
 {
 	if (w->fd < 0)
@@ -134,17 +131,26 @@ static bool handle(struct pgr *p, struct pgr_watch *w)
 	return true;
 }
 
-/* Who comes last may have to take the place of somebody who is reported, too: after all others. */
+/*
+ * Listeners come last: who is accepted may take the place of a connection that is reported, too.
+ * A connection is freed when it has been handled, and not looked at again.
+ */
 static bool handle_all(struct pgr *p, const struct epoll_event *events, int n)
 {
+	struct pgr_watch *listeners[EVENTS_MAX];
 	bool more = n == EVENTS_MAX;
+	int count = 0;
 
-	for (int k = 0; k < 2 * n; k++) {
-		struct pgr_watch *w = events[k % n].data.ptr;
+	for (int k = 0; k < n; k++) {
+		struct pgr_watch *w = events[k].data.ptr;
 
-		if ((w->kind == PGR_WATCH_LISTENER) == (k >= n))
+		if (w->kind == PGR_WATCH_LISTENER)
+			listeners[count++] = w;
+		else
 			more |= handle(p, w);
 	}
+	for (int k = 0; k < count; k++)
+		more |= handle(p, listeners[k]);
 	return more;
 }
 
