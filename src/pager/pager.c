@@ -372,11 +372,15 @@ static int listen_there(struct pgr *p, const char *path, struct pgr_image *image
 	l->watch = (struct pgr_watch){PGR_WATCH_LISTENER, rc};
 	l->pager = p;
 	l->again.fire = pgr_listen_again;
+	rc = pgr_watch_add(p, &l->watch);
+	if (rc < 0) {
+		free(l); /* whose file it is closes it */
+		return err_sys(e, rc, "pager: epoll");
+	}
 	l->image = image;
 	l->next = p->listeners;
 	p->listeners = l;
-	rc = pgr_watch_add(p, &l->watch);
-	return rc < 0 ? err_sys(e, rc, "pager: epoll") : 0;
+	return 0;
 }
 
 static int add_rule(struct pgr *p, const char *socket, const char *uri, struct err *e)

@@ -3,10 +3,11 @@
 """`asyncpf pager` with a stand-in VMM that does Firecracker's side of the handshake, touches its
 memory by several threads, gives some of it back, and compares each byte.
 
-usage: pager_test.py PATH_OF_ASYNCPF PATH_OF_STANDIN_VMM
+usage: pager_test.py PATH_OF_ASYNCPF PATH_OF_STANDIN_VMM PATH_OF_REFUSE
 """
 import array
 import ctypes
+import errno
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ import unittest
 
 from pager_support import (ASYNCPF, LIMIT_S, PAGE, REFUSED, Pager, PagerCase, make_image, until)
 
+REFUSE = str(pathlib.Path(sys.argv[3]).resolve())
+SYS_EPOLL_CTL = 233  # x86-64, as the shim has it
 SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
 
 
@@ -113,8 +116,8 @@ class PagerTest(PagerCase):
         asker.join()
         self.assertFalse((self.folder / "late.sock").exists())
 
-    def refused(self, says, *options):
-        done = subprocess.run([ASYNCPF, "pager", *options], cwd=self.folder, text=True,
+    def refused(self, says, *options, under=()):
+        done = subprocess.run([*under, ASYNCPF, "pager", *options], cwd=self.folder, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True, check=False,
                               timeout=LIMIT_S)
         self.assertEqual((done.returncode, done.stdout), (REFUSED, ""), done)
@@ -131,6 +134,12 @@ class PagerTest(PagerCase):
             self.refused(twice, *options)
         self.assertEqual(self.image.read_bytes(), before)
         self.assertEqual(os.listdir(self.folder), ["image"])
+
+    def test_a_host_without_room_for_another_socket(self):
+        """A limit of the user's, of what all his programs watch: fs.epoll.max_user_watches."""
+        call = (REFUSE, str(SYS_EPOLL_CTL), str(errno.ENOSPC))
+        self.refused("pager: epoll: No space left", "--listen", "s", "--source", "image",
+                     under=call)
 
     def test_maps_that_are_none(self):
         """Nothing is waited for without an end, least of all with signals blocked."""
@@ -413,5 +422,5 @@ class HostileTest(PagerCase):
 
 
 if __name__ == "__main__":
-    sys.argv[1:3] = []
+    sys.argv[1:4] = []
     unittest.main(verbosity=2)
