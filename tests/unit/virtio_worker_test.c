@@ -135,6 +135,66 @@ static void two_vcpus(void **state)
 	expect_echo(&f->x, 0, 5);
 }
 
+/* ---- a queue's end ---- */
+
+struct ended {
+	struct virtio_mmio v;
+	struct vx x;
+	atomic_bool begun;
+	unsigned count, queue; /* of stopped(): calls, and the last one's */
+};
+
+/* While its queue's end is waited for another vCPU selects a queue that there is none of. */
+static int select_another(void *dev, unsigned queue, const struct virtio_request *rq,
+			  uint32_t *ret_written)
+{
+	struct ended *d = dev;
+
+	(void)queue;
+	(void)ret_written;
+	atomic_store(&d->begun, true);
+	while (!atomic_load(rq->cancelled))
+		sched_yield();
+	vx_set(&d->x, 0x030, 7);
+	return -ECANCELED;
+}
+
+static void note_end(void *dev, unsigned queue)
+{
+	struct ended *d = dev;
+
+	d->count++;
+	d->queue = queue;
+}
+
+static void the_queue_that_ends_is_told(void **state)
+{
+	static const struct virtio_dev_ops ops = {
+		.device_id = 42, .queues = 2, .request = select_another, .stopped = note_end};
+	struct ended d = {.count = 0};
+	struct virtio_mmio_cfg cfg = {.ops = &ops, .dev = &d, .mem = &d.x.mem, .threaded = true};
+
+	(void)state;
+	vx_init(&d.x);
+	cfg.irq = fake_irq_line(&d.x.irq, VX_GSI);
+	assert_int_equal(virtio_mmio_open(&d.v, &cfg, NULL), 0);
+	vx_attach(&d.x, &d.v);
+	vx_bring_up(&d.x, 0, 8);
+	offer(&d.x, 0, 1);
+	vx_kick(&d.x);
+	while (!atomic_load(&d.begun))
+		sched_yield();
+	d.count = 0;
+	d.queue = 7;
+	vx_set(&d.x, 0x030, 0);
+	vx_set(&d.x, 0x044, 0);
+	assert_int_equal(d.count, 1);
+	assert_int_equal(d.queue, 0);
+	assert_int_equal(vx_reg(&d.x, 0x070) & VIRTIO_NEEDS_RESET, 0);
+	virtio_mmio_close(&d.v);
+	vx_fini(&d.x);
+}
+
 /* ---- interrupts ---- */
 
 struct pair {
@@ -191,6 +251,7 @@ int main(void)
 		TEST(other_queue_goes_on),
 		TEST(close_drops_the_request),
 		TEST(two_vcpus),
+		cmocka_unit_test(the_queue_that_ends_is_told),
 		cmocka_unit_test(one_interrupt_for_both),
 	};
 

@@ -266,10 +266,10 @@ static void resume_locked(struct virtio_mmio *v)
 	tell_locked(v);
 }
 
-static void stopped_locked(struct virtio_mmio *v, unsigned queue)
+static void stopped_locked(struct virtio_mmio *v, const struct virtio_mmio_queue *vq)
 {
 	if (v->cfg.ops->stopped)
-		v->cfg.ops->stopped(v->cfg.dev, queue);
+		v->cfg.ops->stopped(v->cfg.dev, (unsigned)(vq - v->queues));
 }
 
 /* ---- limits ---- */
@@ -360,7 +360,7 @@ static void reset_locked(struct virtio_mmio *v)
 	v->device_features_sel = v->driver_features_sel = v->queue_sel = 0;
 	memset(v->queues, 0, sizeof(v->queues));
 	for (unsigned i = 0; i < v->cfg.ops->queues; i++)
-		stopped_locked(v, i);
+		stopped_locked(v, &v->queues[i]);
 	resume_locked(v);
 }
 
@@ -416,9 +416,10 @@ static void queue_ready_write_locked(struct virtio_mmio *v, uint32_t value)
 	if (!vq || vq->ready == (value & 1))
 		return;
 	if (!(value & 1)) {
+		/* Another vCPU may select another queue while this one is waited for. */
 		quiesce_locked(v);
 		vq->ready = false;
-		stopped_locked(v, v->queue_sel);
+		stopped_locked(v, vq);
 		resume_locked(v);
 		return;
 	}
