@@ -21,6 +21,7 @@ struct layers_read {
 	struct src_read *rd;   /* NULL while free */
 	struct layers_src *owner;
 	struct layers_read *next; /* while free */
+	bool cancelled;
 };
 
 struct layers_src {
@@ -75,11 +76,17 @@ static void layers_inner_done(struct src_read *inner, const struct err *why)
 	struct layers_read *w = CONTAINER_OF(inner, struct layers_read, inner);
 	struct layers_src *s = w->owner;
 	uint64_t next = inner->offset + inner->len;
+	struct err cancelled;
 
-	if (why || next == w->rd->offset + w->rd->len)
+	if (why || next == w->rd->offset + w->rd->len) {
 		end_read(w, why);
-	else
+	} else if (w->cancelled) {
+		(void)err_sys(&cancelled, -ECANCELED, "read of several files at byte %llu",
+			      (unsigned long long)next);
+		end_read(w, &cancelled);
+	} else {
 		read_from(s, w, next);
+	}
 }
 
 static void layers_read(struct src *src, struct src_read *rd)
@@ -90,6 +97,7 @@ static void layers_read(struct src *src, struct src_read *rd)
 	ASSERT(w); /* env->reads_max */
 	s->free = w->next;
 	w->rd = rd;
+	w->cancelled = false;
 	src_read_like(&w->inner, rd);
 	rd->held_by = w;
 	read_from(s, w, rd->offset);
@@ -102,6 +110,8 @@ static void layers_cancel(struct src *src, struct src_read *rd)
 	struct src *file = file_of(s, w->inner.offset);
 
 	ASSERT(w->rd == rd);
+	/* The file may answer all the same: the next one is not asked then. */
+	w->cancelled = true;
 	file->ops->cancel(file, &w->inner);
 }
 

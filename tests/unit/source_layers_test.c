@@ -31,6 +31,8 @@ struct bed {
 	uint64_t pages[FILES][PAGES / 64];
 	struct io_req *held; /* the read that is not answered */
 	bool hold;
+	bool busy; /* a cancel comes too late: the file answers all the same */
+	unsigned reads;
 	unsigned opens, closes;
 	uint64_t size; /* of the files */
 	unsigned char buf[LEN_MAX];
@@ -80,6 +82,7 @@ static void fake_read(void *ctx, struct io_file *file, struct io_req *rd, uint64
 {
 	struct bed *b = ctx;
 
+	b->reads++;
 	if (b->hold) {
 		b->held = rd;
 		return;
@@ -93,7 +96,8 @@ static void fake_cancel(void *ctx, struct io_req *rd)
 	struct bed *b = ctx;
 
 	assert_ptr_equal(rd, b->held);
-	rd->done(rd, -ECANCELED);
+	if (!b->busy)
+		rd->done(rd, -ECANCELED);
 }
 
 static int fake_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
@@ -234,6 +238,29 @@ static void errors_and_cancels_pass(void **state)
 	}
 }
 
+/* What was cancelled asks no other file, where that which was asked answers all the same. */
+static void a_cancel_ends_it_at_the_next_file(void **state)
+{
+	struct bed *b = *state;
+	struct request rq;
+	unsigned before;
+
+	open_it(b);
+	b->hold = b->busy = true;
+	for (uint32_t page = 0; page + 2 < PAGES; page++) {
+		bool two = layers_find(&b->layers, page) != layers_find(&b->layers, page + 1);
+
+		read_range(b, &rq, page * 4096, 2 * 4096);
+		before = b->reads;
+		request_cancel(&rq);
+		assert_int_equal(rq.done, 0);
+		b->held->done(b->held, two ? 4096 : 2 * 4096);
+		assert_int_equal(b->reads, before);
+		assert_int_equal(rq.done, 1);
+		assert_int_equal(rq.code, two ? -ECANCELED : 0);
+	}
+}
+
 static void refused(struct bed *b, const void *bytes, size_t len, const char *says)
 {
 	struct err e = {0};
@@ -285,6 +312,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(any_range, begin, end),
 		cmocka_unit_test_setup_teardown(errors_and_cancels_pass, begin, end),
+		cmocka_unit_test_setup_teardown(a_cancel_ends_it_at_the_next_file, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_no_list_is_refused, begin, end),
 	};
 
