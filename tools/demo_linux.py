@@ -41,9 +41,9 @@ import json
 import pathlib
 import subprocess
 import sys
-import time
 
 from lab_parts import Stopped, end_by, stop_on_signals
+from lab_parts.progress import Progress
 from lab_parts.words import Parser, list_of, whole
 from linux_guests import Boot, run_boots
 from vmlinux import VmlinuxError
@@ -179,36 +179,24 @@ def write_json(o, outcomes):
 
 # ---- running it ----
 
-class Progress:
-    """What is under way, on a terminal; and what went wrong, always."""
-
-    def __init__(self, o):
-        self.shown = sys.stderr.isatty() and not o.quiet
-        self.began = time.monotonic()
-
-    def say(self, text):
-        if self.shown:
-            took = time.monotonic() - self.began
-            print(f"[{took:4.0f} s] {text}", file=sys.stderr, flush=True)
-
+class BootProgress(Progress):
     def __call__(self, result):
         name = result.boot.name
         if result.status is None:
             self.say(f"{name}: the guest boots, fills its memory, runs")
             return
         for text in result.wrong:
-            print(f"asyncpf: {name}: the guest says: {text}", file=sys.stderr)
+            self.complain(f"{name}: the guest says: {text}")
         if outcome_of(result) is None:
             last = [line for line in result.lines if line][-1:] or ["it said nothing"]
-            print(f"asyncpf: the guest did not come to its end: {name}: exit code "
-                  f"{result.status}, {last[0]}; see its log with asyncpf run in the lab",
-                  file=sys.stderr)
+            self.complain(f"the guest did not come to its end: {name}: exit code "
+                          f"{result.status}, {last[0]}; see its log with asyncpf run in the lab")
 
 
 def main(argv):
     stop_on_signals()
     o = parse(argv)
-    progress = Progress(o)
+    progress = BootProgress(o.quiet)
     progress.say("the lab starts")
     boots = boots_of(o)
     try:

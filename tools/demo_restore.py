@@ -45,6 +45,7 @@ import time
 
 import restore_plot
 from lab_parts import Stopped, end_by, stop_on_signals
+from lab_parts.progress import Progress
 from lab_parts.words import Parser, list_of, whole
 from restore_client import VALUE_BYTES, Client
 from restore_servers import Servers, free_ports
@@ -328,27 +329,10 @@ def write_json(o, outcomes):
 
 # ---- running it ----
 
-class Progress:
-    """What is under way, on a terminal; and what went wrong, always."""
-
-    def __init__(self, o):
-        self.shown = sys.stderr.isatty() and not o.quiet
-        self.began = time.monotonic()
-
-    def say(self, text):
-        if self.shown:
-            took = time.monotonic() - self.began
-            print(f"[{took:4.0f} s] {text}", file=sys.stderr, flush=True)
-
-    @staticmethod
-    def complain(text):
-        print(f"asyncpf: in the lab: {text}", file=sys.stderr, flush=True)
-
-
 def main(argv):
     stop_on_signals()
     o = parse(argv)
-    progress = Progress(o)
+    progress = Progress(o.quiet, "in the lab: ")
     stopped = None
     try:
         runs = runs_of(o)

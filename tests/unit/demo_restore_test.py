@@ -9,12 +9,14 @@ import contextlib
 import io
 import json
 import pathlib
+import re
 import socketserver
 import sys
 import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 import xml.etree.ElementTree
 
 SOURCE = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ".").resolve()
@@ -135,6 +137,17 @@ class Demo(unittest.TestCase):
         silent = demo.outcome_of(run_of(answers=()), 1)
         self.assertFalse(silent["verified"])
         self.assertIsNone(silent["first_answer_s"])
+
+    def test_what_is_under_way_is_for_terminals(self):
+        for terminal, quiet in ((True, False), (True, True), (False, False)):
+            with unittest.mock.patch.object(sys, "stderr", io.StringIO()) as said:
+                said.isatty = lambda terminal=terminal: terminal
+                progress = demo.Progress(quiet, "there: ")
+                progress.say("it begins")
+                progress.complain("it breaks")
+            self.assertEqual(re.sub(r"[0-9]", "0", said.getvalue()),
+                             ("[   0 s] it begins\n" if terminal and not quiet else "") +
+                             "asyncpf: there: it breaks\n")
 
     def test_the_lines_of_the_lab(self):
         said = []
