@@ -2,7 +2,8 @@
 /*
  * Snapshots that have only what changed, and those that they build upon: the file `layers` of such
  * a one (docs/snapshot-format.md), which names every file of memory that it needs and the snapshot
- * that each belongs to. One thread. Test: tests/integration/snapshot_run_test.py.
+ * that each belongs to. One thread. Tests: tests/unit/snap_dir_test.c,
+ * tests/integration/snapshot_run_test.py.
  */
 #ifndef CLI_SNAP_BASE_H
 #define CLI_SNAP_BASE_H

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots as folders, one built upon the other, without a VM: what each consists of is read back,
+ * from wherever the next one lies, and a chain with a link that is gone or another is refused.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cli/snap/snap_base.h"
+#include "cli/snap/snap_dir.h"
+
+#define MEMORY_BYTES (64ull << 20)
+#define PAGES_BYTES (MEMORY_BYTES / PAGE_BYTES / 8)
+#define PATH_BYTES 128u
+
+struct bed {
+	char folder[40];
+	char first[PATH_BYTES], second[PATH_BYTES], third[PATH_BYTES];
+};
+
+static void join(char to[static PATH_BYTES], const char *folder, const char *name)
+{
+	assert_true(snprintf(to, PATH_BYTES, "%s/%s", folder, name) < (int)PATH_BYTES);
+}
+
+/* What a VM writes. n: which snapshot it is; base: NULL, or that which it builds upon. */
+static void write_state(int fd, unsigned n, const struct snap_base *base)
+{
+	const struct machine_saved machine = {.memory_bytes = MEMORY_BYTES, .cpus = 1};
+	struct machine_snap_id id = {.id = {(unsigned char)n}};
+	static const uint64_t pages[PAGES_BYTES / sizeof(uint64_t)] = {0xff};
+	struct snap_out o = {.bytes = NULL};
+	struct err e;
+
+	if (base)
+		memcpy(id.base, base->id.id, sizeof(id.base));
+	snap_put(&o, (struct snap_key){"machine", 0, MACHINE_SAVED_VERSION}, &machine,
+		 sizeof(machine));
+	snap_put(&o, (struct snap_key){"snapshot", 0, MACHINE_SAVED_VERSION}, &id, sizeof(id));
+	if (base)
+		snap_put(&o, (struct snap_key){"memory.pages", 0, MACHINE_SAVED_VERSION}, pages,
+			 sizeof(pages));
+	assert_int_equal(snap_out_write(&o, fd, &e), 0);
+	snap_out_free(&o);
+}
+
+static void make(const char *path, unsigned n, const char *upon)
+{
+	struct snap_base base = {.relative = NULL};
+	struct snap_dir d;
+	struct err e = {0};
+
+	if ((upon && snap_base_open(&base, upon, path, &e) < 0) ||
+	    snap_dir_begin(&d, path, upon ? &base : NULL, &e) < 0)
+		fail_msg("%s", e.text);
+	write_state(d.fds[0], n, upon ? &base : NULL);
+	assert_int_equal(ftruncate(d.fds[1], (off_t)MEMORY_BYTES), 0);
+	if (snap_dir_finish(&d, &e) < 0)
+		fail_msg("%s", e.text);
+	snap_dir_end(&d);
+	snap_base_close(&base);
+}
+
+/* "one", "two" and, in a folder of its own, "three", each upon the one before it. */
+static int begin(void **state)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+	char deep[PATH_BYTES];
+
+	assert_non_null(b);
+	snprintf(b->folder, sizeof(b->folder), "/tmp/snap_dir_test.XXXXXX");
+	assert_non_null(mkdtemp(b->folder));
+	join(b->first, b->folder, "one");
+	join(b->second, b->folder, "two");
+	join(b->third, b->folder, "deep/three");
+	join(deep, b->folder, "deep");
+	assert_int_equal(mkdir(deep, 0700), 0);
+	make(b->first, 1, NULL);
+	make(b->second, 2, b->first);
+	make(b->third, 3, b->second);
+	*state = b;
+	return 0;
+}
+
+static int end(void **state)
+{
+	struct bed *b = *state;
+	char command[80];
+
+	snprintf(command, sizeof(command), "rm -r %s", b->folder);
+	assert_int_equal(system(command), 0);
+	free(b);
+	return 0;
+}
+
+static void expect(const char *path, unsigned count, const char *const *files)
+{
+	struct snap_chain chain;
+	struct snap_in in;
+	struct err e = {0};
+
+	if (snap_dir_read(path, &in, &chain, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(chain.layers.count, count);
+	assert_int_equal(chain.layers.bytes, MEMORY_BYTES);
+	for (unsigned i = 0; i < count; i++) {
+		assert_string_equal(chain.layers.all[i].path, files[i]);
+		assert_int_equal(!chain.layers.all[i].pages, i == count - 1);
+	}
+	snap_chain_free(&chain);
+	snap_in_free(&in);
+}
+
+static void what_each_consists_of(void **state)
+{
+	const struct bed *b = *state;
+
+	expect(b->first, 1, (const char *const[]){"memory"});
+	expect(b->second, 2, (const char *const[]){"changed", "../one/memory"});
+	expect(b->third, 3, (const char *const[]){"changed", "../../two/changed",
+						  "../../two/../one/memory"});
+}
+
+/* By who reads it, and by who would build upon it. */
+static void refused(const struct bed *b, const char *says)
+{
+	struct snap_base base = {.relative = NULL};
+	struct snap_chain chain;
+	struct snap_in in;
+	struct err e = {0};
+	char next[PATH_BYTES];
+
+	join(next, b->folder, "four");
+	assert_true(snap_dir_read(b->third, &in, &chain, &e) < 0);
+	if (!strstr(e.text, says))
+		fail_msg("'%s' is not in '%s'", says, e.text);
+	e.text[0] = '\0';
+	assert_true(snap_base_open(&base, b->third, next, &e) < 0);
+	snap_base_close(&base);
+	if (!strstr(e.text, says))
+		fail_msg("'%s' is not in '%s'", says, e.text);
+}
+
+static void a_link_that_is_another(void **state)
+{
+	struct bed *b = *state;
+	char away[PATH_BYTES];
+
+	join(away, b->folder, "away");
+	assert_int_equal(rename(b->first, away), 0);
+	refused(b, "builds upon another, which cannot be read");
+	make(b->first, 7, NULL);
+	refused(b, "builds upon another snapshot than the one that is there now");
+}
+
+static void a_list_that_is_none(void **state)
+{
+	struct bed *b = *state;
+	char list[PATH_BYTES], other[PATH_BYTES];
+
+	join(list, b->third, "layers");
+	join(other, b->second, "layers");
+	assert_int_equal(unlink(list), 0);
+	refused(b, "layers: No such file");
+	assert_int_equal(link(other, list), 0);
+	refused(b, "it belongs to another snapshot");
+	assert_int_equal(truncate(list, 40), 0);
+	refused(b, "is cut short");
+}
+
+static void a_file_of_memory_of_another_length(void **state)
+{
+	struct bed *b = *state;
+	char file[PATH_BYTES];
+
+	join(file, b->third, "changed");
+	assert_int_equal(truncate(file, 4096), 0);
+	refused(b, "it is not as long as the guest's memory");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(what_each_consists_of, begin, end),
+		cmocka_unit_test_setup_teardown(a_link_that_is_another, begin, end),
+		cmocka_unit_test_setup_teardown(a_list_that_is_none, begin, end),
+		cmocka_unit_test_setup_teardown(a_file_of_memory_of_another_length, begin, end),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
