@@ -16,7 +16,7 @@
 #include "source/mapped_ram.h"
 
 #define CLOUD_FILE "/memory-ranges"
-/* Who starts a writer and us side by side need not see to the order: 5 s. */
+/* A writer that is started at the same time as we are has 5 s to open the FIFO. */
 #define FIFO_TRIES 250u
 #define FIFO_PAUSE_MS 20
 
@@ -135,7 +135,7 @@ static int look(struct img_in *in, struct err *e)
 	if (S_ISCHR(in->begun.st_mode) && in->fd != STDIN_FILENO)
 		return err_set(e, -EINVAL, "cannot read %s: a character device; name a file, or "
 			       "'-' for standard input", in->path);
-	/* Who handed a file on that he had begun to read means the rest. */
+	/* What was handed to us with its position moved is read from there, to an end not known. */
 	if (S_ISREG(in->begun.st_mode) && lseek(in->fd, 0, SEEK_CUR) == 0)
 		in->size = (uint64_t)in->begun.st_size;
 	else if (S_ISBLK(in->begun.st_mode) && ioctl(in->fd, BLKGETSIZE64, &in->size) < 0)
@@ -213,7 +213,7 @@ static int open_format(struct img_in *in, enum img_format format, const char *bl
 	if (in->size == IMG_SIZE_UNKNOWN && (qemu || block))
 		return err_set(e, -ESPIPE, "cannot read %s: a file of QEMU's is not read in order; "
 			       "name the file", in->path);
-	/* What comes through a pipe is taken as it is; what can be read twice is looked at. */
+	/* Only what can be read twice is looked at for its format; a pipe is taken as it is. */
 	if (in->size != IMG_SIZE_UNKNOWN && in->size >= sizeof(head)) {
 		int rc = read_all(in, 0, head, sizeof(head), e);
 

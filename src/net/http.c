@@ -193,7 +193,7 @@ static enum verdict refused(struct http_xfer *x, int code, const char *why)
 	return REFUSED;
 }
 
-/* S3 says on the page what it is: " SignatureDoesNotMatch". Empty: it does not. */
+/* The error code that S3's page names, as " SignatureDoesNotMatch"; empty: it names none. */
 static const char *s3_code(struct http_xfer *x, char to[HTTP_CODE_MAX + 2])
 {
 	const char *at;
@@ -459,7 +459,7 @@ static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 	x->text[0] = '\0';
 	snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)offset,
 		 (unsigned long long)(offset + len - 1));
-	/* Whoever opens waits as long as he likes. */
+	/* While the source is being opened, the hub's own limit of time counts. */
 	if (!x->req)
 		limit_ms = connect_ms = 2L * NET_MS_MAX;
 	if (p->s3 && !make_headers(x, range))

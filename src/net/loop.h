@@ -25,7 +25,7 @@ struct net_fd {
 	net_ready_fn *ready; /* NULL: it is dead */
 	void *ctx;
 	int fd;
-	int own; /* the same, which nobody else closes */
+	int own; /* a duplicate of fd, which nobody else closes */
 	uint32_t events;
 	struct net_fd *next; /* among the dead */
 };

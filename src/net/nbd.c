@@ -290,7 +290,7 @@ static void conn_close(struct nbd_conn *c)
 	c->commands = 0;
 }
 
-/* With all that was asked for on it. c->why says why. */
+/* The connection is given up; what was asked for on it is asked for again. c->why says why. */
 static void conn_lost(struct nbd_conn *c)
 {
 	struct nbd_peer *p = c->peer;
@@ -330,7 +330,7 @@ static void note_error(struct nbd_conn *c)
 	const char *text = nbd_get_error();
 	const char *colon = text ? strstr(text, ": ") : NULL;
 
-	/* Its own calls' names are for programmers. */
+	/* libnbd's text begins with the name of its function, which says nothing to a user. */
 	if (colon && strncmp(text, "nbd_", 4) == 0)
 		text = colon + 2;
 	c->code = -nbd_get_errno();
@@ -614,7 +614,7 @@ static void conn_start(struct nbd_conn *c)
 		conn_lost(c);
 		return;
 	}
-	/* Whoever opens waits as long as he likes. */
+	/* While the source is being opened, the hub's own limit of time counts. */
 	if (net_is_open(c->peer->peer.src))
 		timer_arm(timers_of(c), &c->timer, net_now_ns() + ms * NS_PER_MS);
 	if (!t->socket && !is_address(t->host)) {

@@ -257,7 +257,7 @@ static int64_t place_some(struct pgr_fetch *f)
 	int64_t rc;
 
 	if (n == 0) {
-		/* Given back while it was read. Who touches it gets zeroes, once he is woken. */
+		/* The VM gave it back while it was read: a touch is answered by zeroes. */
 		f->skipped = true;
 		pass(f, 1, true);
 		return 0;

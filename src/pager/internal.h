@@ -29,7 +29,7 @@
 #define PGR_LARGE_BYTES (2u << 20)
 #define PGR_LARGE_COUNT 32u
 #define PGR_FETCHES (PGR_SMALL_COUNT + PGR_LARGE_COUNT)
-/* Of one VM, of either kind. The rest is for others. */
+/* One VM may have this part (1/N) of the fetches of either kind. */
 #define PGR_VM_SHARE 4u
 /* Touches of one VM that wait for a fetch. What does not fit is reported anew: vm->overflow. */
 #define PGR_WAITING_MAX 256u
@@ -179,7 +179,7 @@ void pgr_say(struct pgr *p, const char *fmt, ...) __attribute__((format(printf, 
 int pgr_watch_add(struct pgr *p, struct pgr_watch *w);
 /* Also where others still hold the descriptor. The descriptor becomes the caller's. */
 void pgr_watch_leave(struct pgr *p, struct pgr_watch *w);
-/* The same, and closes it. */
+/* As pgr_watch_leave(), and closes the descriptor. */
 void pgr_watch_end(struct pgr *p, struct pgr_watch *w);
 
 /* Sends reads off, and places what has come already. Not within a source's `done`. */

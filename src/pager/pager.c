@@ -175,7 +175,7 @@ static void settle(struct pgr *p)
 	} while (more);
 }
 
-/* Who waits for a fetch gets one; not always the same first. */
+/* Fetches that have become free go to the VMs that wait, beginning with another VM each time. */
 static void share_out(struct pgr *p)
 {
 	struct pgr_vm *first = p->vms, **end = &p->vms;
@@ -225,7 +225,7 @@ static bool anybody_waits(const struct pgr *p)
 	return false;
 }
 
-/* Once all who wait have their reads. True: some were begun. */
+/* Begins reads ahead, unless a touch still waits for its own. True: some were begun. */
 static bool go_ahead(struct pgr *p)
 {
 	bool any = false;

@@ -106,7 +106,7 @@ void pgr_accept(struct pgr *p, struct pgr_listener *l)
 
 /* ---- what is said ---- */
 
-/* Those that there is no room for are closed. False: too many. */
+/* Keeps a message's descriptors, and closes those beyond PGR_FDS_MAX. False: there were some. */
 static bool keep_fds(struct pgr_peer *peer, const struct msghdr *m)
 {
 	bool fit = !(m->msg_flags & MSG_CTRUNC);
@@ -152,7 +152,7 @@ static void become_vm(struct pgr_peer *peer, const struct handshake *h)
 		pgr_peer_end(peer);
 }
 
-/* What is there so far. */
+/* Acts on what the connection has said so far. */
 static void understand(struct pgr_peer *peer)
 {
 	struct handshake h;

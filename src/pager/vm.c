@@ -95,7 +95,7 @@ void pgr_vm_settle(struct pgr_vm *vm)
 
 		if (!pgr_answer(vm, &w))
 			vm->waiting[kept++] = w;
-		/* Who gets his page at once goes on while the next one is answered. */
+		/* What the page cache had is placed now, before the next touch is answered. */
 		(void)pgr_pump(vm->pager);
 	}
 	if (vm->dead)
@@ -163,7 +163,7 @@ void pgr_vm_hung_up(struct pgr_vm *vm)
 void pgr_vm_exited(struct pgr_vm *vm)
 {
 	pgr_watch_end(vm->pager, &vm->process);
-	/* Who connected may have done so for another. */
+	/* The process that connected may have handed over another one's userfaultfd. */
 	if (probe(vm) && must_be_probed(vm) && !timer_armed(&vm->retry))
 		timer_arm(&vm->pager->timers, &vm->retry, vm->pager->now_ns + PROBE_NS);
 }

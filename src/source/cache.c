@@ -9,7 +9,7 @@
 
 /* As much is hashed, and copied, under the lock. */
 #define LOCKED_BYTES PAGE_BYTES
-/* After so many the origin is asked: others overwrite what is looked for. */
+/* After this many looks the origin is asked: other VMs keep overwriting the chunk. */
 #define TRIES_MAX 3u
 
 static void read_on(struct cache_read *cr);

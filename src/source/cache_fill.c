@@ -11,7 +11,7 @@
 
 /* As much is copied under the lock. */
 #define LOCKED_BYTES PAGE_BYTES
-/* Of a load: what the cache has is not what its entry says. */
+/* How a load ends when what the cache has is not what its entry says. */
 #define CODE_BAD (-EBADMSG)
 
 struct cache_fill *cache_fill_of(struct cache_src *c, uint64_t chunk)
@@ -110,7 +110,7 @@ static void give_up(struct cache_fill *f, const struct err *why)
 				      (unsigned long long)p->of->wr.rd->offset);
 			cache_piece_end(p, &text);
 		} else if (f->cancelled) {
-			/* Who has come since it was cancelled wants it still. */
+			/* A read that came after the cancel still wants the chunk. */
 			cache_fill_for(p);
 		} else if (!f->origin) {
 			cache_piece_bad(p);

@@ -107,7 +107,7 @@ int cache_head_read(struct zst_hasher *h, const unsigned char from[static CACHE_
 
 /* ---- entries ---- */
 
-/* Of all but the time of use and itself. */
+/* A sum over the entry without its time of use and without the sum. */
 static bool check_of(struct zst_hasher *h, const unsigned char *entry,
 		     unsigned char ret[static ZST_HASH_BYTES])
 {

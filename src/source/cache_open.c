@@ -303,7 +303,7 @@ static int cache_scheme_check(const struct uri *u, struct err *e)
 
 /*
  * What decides the content of what is wrapped, beside its version: kinds that do not leave it as
- * it is, the name, and keys that choose. Who asks with which rights is not part of it.
+ * it is, the name, and keys that choose. Credentials are not part of it.
  */
 static int identity_of(const struct uri *u, const char *shown, char *to, size_t bytes)
 {

@@ -27,7 +27,7 @@ struct entry {
 
 _Static_assert(sizeof(struct head) == 32 && sizeof(struct entry) % 32 == 0, "as sum_of has it");
 
-/* Of the header without it, and of all that is behind. */
+/* A sum over the header without its sum, and over all that follows it. */
 static uint32_t sum(const struct head *head, const unsigned char *bytes, size_t len)
 {
 	struct head without = *head;

@@ -13,7 +13,7 @@
 #define LAYERS_MAX 64u
 #define LAYERS_ID_BYTES 16u
 #define LAYERS_PATH_MAX 4096u
-/* Of 64 GiB of memory, with all layers. */
+/* The file of 64 GiB of memory with LAYERS_MAX layers is shorter. */
 #define LAYERS_FILE_MAX (256ull << 20)
 
 struct layer {

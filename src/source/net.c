@@ -378,7 +378,7 @@ static int s3_parse(const struct uri *u, struct net_target *t, struct net_text *
 	slash = strncmp(u->path, "//", 2) == 0 ? strchr(bucket, '/') : NULL;
 	if (!slash || !slash[1])
 		return err_set(e, -EINVAL, "source URI: s3 is written s3://bucket/key");
-	/* Not shown: whoever thinks of user:password@ writes it there. */
+	/* The text is not shown: it may hold a password (user:password@). */
 	if (!is_bucket(bucket, (size_t)(slash - bucket)))
 		return err_set(e, -EINVAL, "source URI: a bucket's name has letters, digits, '-', "
 			       "'.' and '_'; credentials are not written into the URI");

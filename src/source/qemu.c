@@ -14,7 +14,7 @@
 #include "source/scheme.h"
 #include "source/wrap.h"
 
-/* Of 8 TiB of guest memory. */
+/* The bitmap of 8 TiB of guest memory. */
 #define BITMAP_BYTES_MAX (256ull << 20)
 #define LOAD_BYTES (1u << 20)
 

@@ -210,7 +210,10 @@ static void first_done(struct wrap_read *wr, const struct err *why)
 			retry_end(rr, NULL);
 			return;
 		}
-		/* Who has no read under way may close us: then the inner source has none. */
+		/*
+		 * The read ends only once the second request has, too: with no read outstanding the
+		 * reader may close us, and the inner source must have none then.
+		 */
 		h->lost = true;
 		if (!rr->cancelled)
 			r->wrap.inner->ops->cancel(r->wrap.inner, &h->inner);

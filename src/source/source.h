@@ -97,7 +97,7 @@ static inline int src_load(struct src *s, uint64_t offset, void *buf, size_t len
 	return s->ops->load(s, offset, buf, len, e);
 }
 
-/* A file as it is; its size now is the source's size for good. */
+/* A file as it is. The source keeps the size that the file has when it is opened. */
 int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
 
 /*

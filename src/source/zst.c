@@ -345,7 +345,7 @@ static void slot_over(struct zst_slot *s, const struct err *why)
 		if (zr->cancelled)
 			end_cancelled(zr);
 		else if (!why || why->code == -ECANCELED)
-			/* Who has come since it was cancelled wants it still. */
+			/* A read that came after the cancel still wants the frame. */
 			advance(zr);
 		else
 			zst_end(zr, &text);

@@ -13,7 +13,7 @@
 #define FRAME_FLAGS_AT 4
 #define FRAME_FLAG_CHECKSUM 0x04u
 #define CHECKSUM_BYTES 4u
-/* Of a hash in an error: as much as tells two of them apart. */
+/* This much of a hash is in an error's text: enough to tell two of them apart. */
 #define SHOWN_CHARS 16
 
 static uint32_t u32_at(const unsigned char *at)

@@ -12,7 +12,7 @@
 
 #define ZST_MANIFEST_KIND "asyncpf-image"
 #define ZST_MANIFEST_VERSION 1u
-/* No manifest of so many frames is longer. */
+/* The longest that the manifest of a number of frames can be. */
 #define ZST_MANIFEST_BYTES_MAX(frames) (65536u + 2ull * ZST_HASH_CHARS * (frames))
 
 /* Piece i: content bytes i * frame_bytes up to the next piece, the last one up to size. */

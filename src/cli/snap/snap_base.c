@@ -202,7 +202,7 @@ void snap_base_close(struct snap_base *b)
 	*b = (struct snap_base){.relative = NULL};
 }
 
-/* A layer of the base's, as it is seen from the new one. */
+/* Copies a layer of the base; its path begins at the new snapshot's folder then. */
 static int take_layer(const struct snap_base *b, const struct layer *from, struct layer *to,
 		      struct err *e)
 {

@@ -323,7 +323,7 @@ void snap_dir_end(struct snap_dir *d)
 	d->fd = d->parent_fd = -1;
 }
 
-/* Its own file of memory, and that what it builds upon is there. */
+/* Checks its own file of memory, and that the snapshots that it builds upon are there. */
 static int check_memory(int dir, const char *path, const struct snap_in *in,
 			struct snap_chain *ret_chain, struct err *e)
 {

@@ -18,7 +18,7 @@
 
 struct snap_dir {
 	const char *path; /* the place, as the user gave it */
-	char *temp;       /* what it is called until it is whole */
+	char *temp;       /* its path until it is whole */
 	const struct snap_base *base; /* NULL: it is whole */
 	int parent_fd, fd;
 	int fds[CONTROL_SNAPSHOT_FDS]; /* state, memory: for the VM */
@@ -45,7 +45,7 @@ void snap_dir_end(struct snap_dir *d);
 #define SNAP_DIR_DESCRIPTION "snapshot.json"
 #define SNAP_DIR_FILES 5u
 
-/* Of all files that one can have, number n, 0..SNAP_DIR_FILES - 1. */
+/* The name of file n, 0..SNAP_DIR_FILES - 1, of all that a snapshot can have. */
 static inline const char *snap_dir_name(unsigned n)
 {
 	static const char *const all[SNAP_DIR_FILES] = {

@@ -252,7 +252,7 @@ static uint8_t msr_read(struct serial *s)
 
 static void ier_write(struct serial *s, uint8_t value)
 {
-	/* An empty transmitter tells so as soon as it is asked to (IER, bit 1). */
+	/* Setting bit 1 of IER while the transmitter is empty raises the interrupt at once. */
 	if ((value & IER_THRE) && !(s->ier & IER_THRE))
 		s->thre_pending = true;
 	s->ier = value & IER_ALL;

@@ -93,7 +93,7 @@ int control_thread_start(pthread_t *ret, control_thread_fn *run, struct control 
 
 /* ---- control_peer.c: all by the server's thread ---- */
 
-/* Behind what has not left yet; the caller knows that there is room. */
+/* Appends to what has not been sent yet. The caller knows that there is room. */
 void control_peer_put(struct control_peer *p, const char *text, size_t len);
 void control_peer_put_status(struct control *c, struct control_peer *p);
 /* The end of an answer: the status, and that it is well. */

@@ -47,7 +47,7 @@ int control_lines_take(struct control_lines *l, char ret_line[static CONTROL_LIN
 	const char *end = memchr(l->buf, '\n', l->len);
 	size_t len = end ? (size_t)(end - l->buf) : l->len;
 
-	/* Not only once the line is whole: garbage need not end. */
+	/* Checked before the line is whole: garbage need not end in a newline. */
 	if (!is_text(l->buf, len))
 		return err_set(e, -EINVAL, "bad line: it holds a control byte");
 	if (!end && control_lines_room(l) == 0)

@@ -156,7 +156,7 @@ static void put_key(struct text *t, const struct control_key *k, const void *bas
 		put_text(t, k->name, control_key_text(k, base));
 }
 
-/* Behind what the line is about. */
+/* The keys and numbers that follow a line's first words. */
 static void put_pairs(struct text *t, const struct control_key *k, const void *base)
 {
 	for (; k->name; k++)

@@ -13,7 +13,7 @@ static bool changes_state(struct control_told *t, enum control_event_kind kind)
 	if (kind != CONTROL_EVENT_PAUSED && kind != CONTROL_EVENT_TROUBLE &&
 	    kind != CONTROL_EVENT_RESUMED)
 		return true;
-	/* Who asks for a pause of what stands still for trouble gets no other state. */
+	/* A pause that somebody asks for does not replace the trouble that the VM is paused for. */
 	if (kind == t->state || (kind == CONTROL_EVENT_PAUSED && t->state == CONTROL_EVENT_TROUBLE))
 		return false;
 	t->state = kind;

@@ -8,7 +8,8 @@
  * - on a block device flock(2) as well, by which udev and our own swap files tell; and O_EXCL of
  *   open(2) by the caller, which the kernel itself respects: mounts, swap, other devices on top.
  *
- * Who writes to a file without a lock is found by asking for a lease, which is given back at once.
+ * A program that writes to the file without a lock is found by asking for a lease, which is given
+ * back at once.
  * Test: tests/unit/file_use_test.c.
  */
 #ifndef VMM_FILE_USE_H

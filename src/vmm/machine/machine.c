@@ -106,7 +106,7 @@ static int open_vcpu(struct machine *m, unsigned i, struct err *e)
 	rc = apf_vcpu_attach(m->apf, i, v->fd, v->run, i, &v->apf, &ae);
 	if (rc < 0)
 		return err_set(e, rc, "%s", ae.text);
-	/* For last words; the library asks for the others. */
+	/* For last_words(); the library asks for the other registers. */
 	v->run->kvm_valid_regs |= KVM_SYNC_X86_REGS;
 	return 0;
 }
@@ -176,7 +176,10 @@ static int load(struct machine *m, struct err *e)
 	return rc;
 }
 
-/* What is to come before anybody touches it. Behind what restores: that would wait for it. */
+/*
+ * Starts reading memory before anybody touches it. Called after the restore, whose own touches
+ * would wait behind these reads.
+ */
 static int come_ahead(struct machine *m, struct err *e)
 {
 	const struct machine_cfg *c = &m->cfg;
@@ -198,7 +201,7 @@ static int build(struct machine *m, struct err *e)
 	struct apf_error ae;
 	int rc;
 
-	/* First: the swap file is written soon. */
+	/* Disks are locked before anything is written: the swap file may be one of them. */
 	rc = machine_disks_open(m, e);
 	if (rc < 0)
 		return rc;

@@ -34,7 +34,7 @@ int machine_copy_open(struct machine_copy *c, struct machine *m, int fd, const a
 		      struct err *e);
 void machine_copy_close(struct machine_copy *c);
 void machine_copy_all(struct machine_copy *c);
-/* Of `pending`. */
+/* Pages in `pending`. */
 uint64_t machine_copy_count(const struct machine_copy *c);
 /* Writes what is pending, which is none then. -ECANCELED, -EINTR: the VM ends; others: the host. */
 int machine_copy_write(struct machine_copy *c, struct err *e);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who writes to guest memory while it is copied, and after (docs/embedding.md, "Dirty logging"):
- * the guest and KVM are in KVM's log; the library tells; our devices mark what they are given to
- * write to, and are held while the marks are taken. Test: tests/integration/snapshot_run_test.py.
+ * Notes which guest memory is written to while it is copied, and after (docs/embedding.md, "Dirty
+ * logging"): KVM's log has the guest and KVM, the library tells, and our devices mark what they are
+ * given to write to and are held while the marks are taken.
+ * Test: tests/integration/snapshot_run_test.py.
  */
 #include <stdlib.h>
 #include <string.h>

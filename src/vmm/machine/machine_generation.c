@@ -22,7 +22,7 @@ int machine_generation_set(struct machine *m, struct err *e)
 	rc = apf_write(m->apf, ACPI_GENERATION_GPA, id, sizeof(id));
 	if (rc < 0)
 		return err_sys(e, rc, "VM generation ID: guest memory");
-	/* To a kernel that has just been loaded it is not another one. */
+	/* A kernel that has just been loaded has seen no other ID. */
 	if (m->cfg.restore) {
 		kvmp_vm_irq_line(m->vm_fd, ACPI_GENERATION_GSI, true);
 		kvmp_vm_irq_line(m->vm_fd, ACPI_GENERATION_GSI, false);

@@ -151,8 +151,8 @@ struct machine {
 	bool running;
 	bool go;    /* vCPUs may run the guest */
 	bool freeze;        /* vCPUs shall stay out of the guest: machine_snap.c */
-	unsigned frozen;    /* so many do */
-	pthread_cond_t froze; /* one more does */
+	unsigned frozen;    /* vCPUs that stay out of it */
+	pthread_cond_t froze; /* `frozen` has risen */
 	bool stands;        /* for a snapshot's moment, paused or not before: machine_rest.c */
 	bool stays_paused;  /* after it */
 	bool stop;  /* vCPU threads shall end */
@@ -165,7 +165,10 @@ struct machine {
 
 /* machine_devices.c: the disks' files, before anything is written anywhere. */
 int machine_disks_open(struct machine *m, struct err *e);
-/* On the bus, and described in m->acpi. Half-built is closed all the same, and the disks. */
+/*
+ * Puts the devices on the bus and describes them in m->acpi. After a failure, too,
+ * machine_devices_close() closes what was opened, the disks included.
+ */
 int machine_devices_open(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);

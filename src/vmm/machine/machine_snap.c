@@ -240,7 +240,7 @@ static int begin(struct job *j, struct err *e)
 	return rc;
 }
 
-/* Behind the last look at who wrote: which snapshot it is, and what of memory is in it. */
+/* After the last machine_dirty_take(): the snapshot's identity, and the pages that are in it. */
 static void save_id(struct job *j)
 {
 	snap_put(&j->state, key("snapshot", 0), &j->id, sizeof(j->id));
@@ -256,7 +256,7 @@ static int save_standing(struct job *j, struct err *e)
 	if (rc < 0)
 		return rc;
 	rc = save_state(j->m, &j->state, e);
-	/* Behind the state: KVM notes in guest memory that a vCPU does not run. */
+	/* After the state, as saving that has KVM note in guest memory that a vCPU is preempted. */
 	if (rc == 0)
 		rc = begin(j, e);
 	if (rc == 0 && !j->changes)
@@ -282,7 +282,7 @@ static int cut(struct job *j, bool patient, struct err *e)
 		return rc;
 	snap_out_free(&j->state);
 	rc = save_state(j->m, &j->state, e);
-	/* As above. */
+	/* After the state, as in save_standing(). */
 	if (rc == 0)
 		rc = machine_dirty_take(j->m, j->copy.pending, e);
 	save_id(j);

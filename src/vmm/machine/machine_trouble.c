@@ -41,7 +41,7 @@ static void pause_for(struct machine *m, const struct err *why)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* Once for each spell of them: a guest may try many times. */
+/* Said once for each run of failures: a guest may try many times. */
 static void note(struct machine_blk *d, const struct err *why)
 {
 	char text[ERR_TEXT_MAX + 32];

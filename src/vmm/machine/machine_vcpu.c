@@ -143,7 +143,7 @@ uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index)
 	if (v->has_thread && !v->leaving && pthread_getcpuclockid(v->thread, &clock) == 0) {
 		uint64_t now = clock_ns(clock);
 
-		/* Its own last word may be there already, and is as late. */
+		/* At its end the thread stores its own time, which is no less than this one. */
 		if (now > atomic_load(&v->cpu_ns))
 			atomic_store(&v->cpu_ns, now);
 	}

@@ -4,8 +4,8 @@
  * ours, or the library (apf_config.on_write). A bit per page, RAM above the hole behind that below
  * it, as in a snapshot's file of memory. Header only.
  *
- * Who writes marks once it is there; a device that marks before, when it takes a buffer, is held
- * while the bits are taken (virtio_mmio_hold). Marks are made by any thread.
+ * A writer marks pages after it has written to them. A device marks a buffer earlier, when it takes
+ * it, and is held while the bits are taken (virtio_mmio_hold). Marks are made by any thread.
  */
 #ifndef VMM_DIRTY_MAP_H
 #define VMM_DIRTY_MAP_H

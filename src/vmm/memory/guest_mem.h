@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest memory as loaders and devices see it: pointers into the VMM's view of it, which
- * apf_memory_adopt gave (a test: into an array). Who touches what is absent waits in the touch
- * until it is there. RAM lies in two ranges, as on a PC: [0, low_bytes), and [4 GiB, 4 GiB +
- * high_bytes); between them are devices. Header only.
+ * apf_memory_adopt gave (a test: into an array). A touch of absent memory waits until it is there.
+ * RAM lies in two ranges, as on a PC: [0, low_bytes), and [4 GiB, 4 GiB + high_bytes); between them
+ * are devices. Header only.
  *
  * The guest writes there meanwhile: what it may change is read once, into a variable
  * (guest_mem_once, or an atomic load), and checked there.

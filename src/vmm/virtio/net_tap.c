@@ -104,7 +104,7 @@ static unsigned tap_wait(void *ctx, int wake_fd, unsigned want, uint64_t until_n
 
 	if (poll(fds, ARRAY_LEN(fds), ms) < 0)
 		return 0;
-	/* Of an error, whoever reads or writes next will learn. */
+	/* The next read or write returns the error. */
 	if (fds[1].revents & (POLLERR | POLLHUP | POLLNVAL))
 		return want | (fds[0].revents ? NET_WOKEN : 0);
 	return (fds[1].revents & POLLIN ? NET_CAN_RECEIVE : 0) |

@@ -203,7 +203,7 @@ static int add_poll(int fd, int events, void *opaque)
 		want |= POLLOUT;
 	if (events & SLIRP_POLL_PRI)
 		want |= POLLPRI;
-	/* Who waits for nothing is not woken by an end, either. */
+	/* A socket with no event to wait for is left out: poll would report its end always. */
 	u->fds[u->fds_count] = (struct pollfd){.fd = want ? fd : -1, .events = want};
 	return (int)u->fds_count++;
 }

@@ -44,7 +44,7 @@ enum {
 /* What goes at once is no less: one piece of a disk's. */
 #define VIRTIO_BYTES_BURST 65536u
 
-/* With so many buffers pushed the driver has its interrupt, whatever else there is to do. */
+/* After this many buffers the driver gets its interrupt, even if others are waiting. */
 #define TELL_AFTER 16u
 
 #define STATUS_ALL \

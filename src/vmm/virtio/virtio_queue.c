@@ -171,7 +171,7 @@ void virtq_unpop(struct virtq *q)
 
 /* ---- giving back ---- */
 
-/* Who gives a buffer back, or asks for more, writes there. */
+/* The used ring was written to: a buffer was given back, or a notification asked for. */
 static void used_written(const struct virtq *q)
 {
 	guest_mem_wrote(q->mem, q->used_at,

@@ -27,7 +27,7 @@ struct virtio_vsock_cfg {
 struct virtio_vsock {
 	struct virtio_mmio mmio;
 	int wake_fd;
-	/* Of the mux the worker has not heard of. */
+	/* What the worker has yet to tell the mux. */
 	atomic_bool was_reset;
 	_Atomic uint32_t restored; /* its next port; 0: it was not */
 	/* Of the worker. */
