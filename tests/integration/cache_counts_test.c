@@ -4,15 +4,7 @@
  * has room for it, and in whose entry a use is noted. The clock is the test's, so that a minute
  * passes at once.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "cache_fixture.h"
-#include "source/cache_format.h"
 
 #define CHUNKS 40u /* more than a file of 16 MiB has buckets: some have a neighbour in theirs */
 #define IMAGE_BYTES (CHUNKS * CACHE_CHUNK_BYTES)
@@ -23,51 +15,9 @@
 #define ENTRY_CHUNK_AT 16u
 #define ENTRY_LEN_AT 24u
 
-struct bed {
-	struct rig rig;
-	uint64_t later_ns; /* than the host's clock */
-	char folder[64], image[80], file[120], uri[300];
-	unsigned char *content;
-};
-
 static uint64_t later_now_ns(void *ctx)
 {
 	return rig_now_ns(NULL) + ((struct bed *)ctx)->later_ns;
-}
-
-static struct bed *bed_init(void)
-{
-	struct bed *b = calloc(1, sizeof(*b));
-	struct prng p;
-	int fd;
-
-	assert_non_null(b);
-	b->content = malloc(IMAGE_BYTES);
-	assert_non_null(b->content);
-	prng_init(&p, 3);
-	for (unsigned i = 0; i < IMAGE_BYTES; i++)
-		b->content[i] = (unsigned char)prng_next(&p);
-	snprintf(b->folder, sizeof(b->folder), "/var/tmp/asyncpf-cache-XXXXXX");
-	assert_non_null(mkdtemp(b->folder));
-	snprintf(b->image, sizeof(b->image), "%s/image", b->folder);
-	snprintf(b->file, sizeof(b->file), "%s/c/%s", b->folder, CACHE_FILE);
-	snprintf(b->uri, sizeof(b->uri), "cache+file:%s?cache-dir=%s/c&cache-size=16M&cache-key=1",
-		 b->image, b->folder);
-	fd = open(b->image, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, b->content, IMAGE_BYTES), IMAGE_BYTES);
-	close(fd);
-	return b;
-}
-
-static void bed_fini(struct bed *b)
-{
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s", b->folder);
-	assert_int_equal(system(command), 0);
-	free(b->content);
-	free(b);
 }
 
 static void open_cache(struct bed *b)
@@ -75,39 +25,22 @@ static void open_cache(struct bed *b)
 	static const struct clock_ops later = {.now_ns = later_now_ns};
 	struct err e = {0};
 
+	snprintf(b->uri, sizeof(b->uri), "cache+file:%s?cache-dir=%s/c&cache-size=16M&cache-key=1",
+		 b->image, b->folder);
 	rig_open(&b->rig);
 	b->rig.env.clock = (struct clock){.ops = &later, .ctx = b};
 	if (src_open(b->uri, &b->rig.env, &b->rig.src, &e) < 0)
 		fail_msg("%s", e.text);
 }
 
-static void expect(struct bed *b, uint64_t offset, size_t len)
-{
-	static unsigned char got[CACHE_CHUNK_BYTES];
-	struct err e;
-
-	assert_true(len <= sizeof(got));
-	if (rig_read(&b->rig, offset, got, len, &e) < 0)
-		fail_msg("%s", e.text);
-	assert_memory_equal(got, b->content + offset, len);
-}
-
-static void fill(struct bed *b)
-{
-	for (uint64_t at = 0; at < IMAGE_BYTES; at += CACHE_CHUNK_BYTES) {
-		expect(b, at, CACHE_CHUNK_BYTES);
-		rig_settle(&b->rig, at + CACHE_CHUNK_BYTES);
-	}
-}
-
 static void each_is_counted_as_what_it_is(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	const struct src_counts *c = &b->rig.counts;
 
 	(void)state;
 	open_cache(b);
-	fill(b);
+	bed_read_and_settle(b);
 	assert_int_equal(c->cache_misses, CHUNKS);
 	assert_int_equal(c->cache_hits, 0);
 	assert_int_equal(c->cache_filled_bytes, IMAGE_BYTES);
@@ -116,10 +49,10 @@ static void each_is_counted_as_what_it_is(void **state)
 	assert_int_equal(c->cache_write_errors, 0);
 	rig_close(&b->rig);
 	open_cache(b);
-	expect(b, 4096, 4096);
+	bed_expect(b, 4096, 4096);
 	assert_int_equal(c->cache_hits, 1);
 	/* No whole page: its chunk is loaded from the cache, and is a hit all the same. */
-	expect(b, 3 * CACHE_CHUNK_BYTES + 10, 100);
+	bed_expect(b, 3 * CACHE_CHUNK_BYTES + 10, 100);
 	assert_int_equal(c->cache_hits, 2);
 	assert_int_equal(c->cache_misses, 0);
 	assert_int_equal(c->cache_filled_bytes, 0);
@@ -170,12 +103,12 @@ static void look(const struct bed *b, struct noted ret[static CHUNKS])
 static void a_use_is_noted_where_it_belongs(void **state)
 {
 	struct noted before[CHUNKS] = {0}, after[CHUNKS] = {0};
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	uint64_t used = 0;
 
 	(void)state;
 	open_cache(b);
-	fill(b);
+	bed_read_and_settle(b);
 	rig_close(&b->rig);
 	look(b, before);
 	while (used < CHUNKS && before[used].way == 0)
@@ -183,7 +116,7 @@ static void a_use_is_noted_where_it_belongs(void **state)
 	assert_true(used < CHUNKS);
 	b->later_ns = MINUTE_NS + NS_PER_S;
 	open_cache(b);
-	expect(b, used * CACHE_CHUNK_BYTES, 4096);
+	bed_expect(b, used * CACHE_CHUNK_BYTES, 4096);
 	for (unsigned turns = 0;; turns++) {
 		look(b, after);
 		if (memcmp(after, before, sizeof(before)) != 0)

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A source by URI on the real queue of reads, workers and network, driven by one thread as the
- * library's is. Whatever goes wrong here is the test's end.
+ * library's is; and an image behind a cache of it. Whatever goes wrong here is the test's end.
  */
 #ifndef TESTS_INTEGRATION_CACHE_FIXTURE_H
 #define TESTS_INTEGRATION_CACHE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -22,11 +29,13 @@
 #include "io/queue.h"
 #include "io_way.h"
 #include "net/load.h"
+#include "source/cache_format.h"
 #include "source/source.h"
 #include "work/workers.h"
 
 #define RIG_READS 64u
 #define RIG_TIMERS 40u
+#define BED_PIECE_MAX (2u << 20)
 
 struct rig {
 	struct ioq *q;
@@ -179,6 +188,76 @@ static inline void rig_settle(struct rig *r, uint64_t filled)
 {
 	while (r->counts.cache_filled_bytes < filled && !r->counts.cache_write_errors)
 		rig_turn(r);
+}
+
+/* ---- an image behind a cache, in a folder of their own ---- */
+
+struct bed {
+	struct rig rig;
+	uint64_t later_ns; /* than the host's clock, for a test that has a clock of its own */
+	char folder[64], image[80], file[120], uri[400];
+	size_t bytes; /* of the image */
+	unsigned char *content, *got;
+};
+
+static inline struct bed *bed_init(size_t bytes)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+	struct prng p;
+	int fd;
+
+	assert_non_null(b);
+	b->bytes = bytes;
+	b->content = malloc(bytes);
+	b->got = malloc(BED_PIECE_MAX);
+	assert_non_null(b->content);
+	assert_non_null(b->got);
+	prng_init(&p, 3);
+	for (size_t i = 0; i < bytes; i++)
+		b->content[i] = (unsigned char)prng_next(&p);
+	snprintf(b->folder, sizeof(b->folder), "/var/tmp/asyncpf-cache-XXXXXX");
+	assert_non_null(mkdtemp(b->folder));
+	snprintf(b->image, sizeof(b->image), "%s/image", b->folder);
+	snprintf(b->file, sizeof(b->file), "%s/c/%s", b->folder, CACHE_FILE);
+	fd = open(b->image, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, b->content, bytes), bytes);
+	close(fd);
+	return b;
+}
+
+static inline void bed_fini(struct bed *b)
+{
+	char command[100];
+
+	snprintf(command, sizeof(command), "rm -rf %s", b->folder);
+	assert_int_equal(system(command), 0);
+	free(b->content);
+	free(b->got);
+	free(b);
+}
+
+/* Through the cache that is open. */
+static inline void bed_expect(struct bed *b, uint64_t offset, size_t len)
+{
+	struct err e;
+
+	assert_true(len <= BED_PIECE_MAX);
+	memset(b->got, 0xee, len);
+	if (rig_read(&b->rig, offset, b->got, len, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_memory_equal(b->got, b->content + offset, len);
+}
+
+/* One chunk after the other: where many are being written, some are not. */
+static inline void bed_read_and_settle(struct bed *b)
+{
+	for (uint64_t at = 0; at < b->bytes; at += CACHE_CHUNK_BYTES) {
+		size_t len = min_u64(CACHE_CHUNK_BYTES, b->bytes - at);
+
+		bed_expect(b, at, len);
+		rig_settle(&b->rig, at + len);
+	}
 }
 
 #endif

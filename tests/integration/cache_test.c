@@ -6,66 +6,16 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 
-#include <cmocka.h>
-
 #include "cache_fixture.h"
-#include "source/cache_format.h"
 
 #define CHUNKS 50u
 #define IMAGE_BYTES (CHUNKS * CACHE_CHUNK_BYTES + 1234u)
-#define PIECE_MAX (2u << 20)
 /* A page in each chunk. */
 #define FILE_MIN (16ull << 20)
-
-struct bed {
-	struct rig rig;
-	char folder[64], image[80], file[120], uri[400];
-	unsigned char *content, *got;
-};
-
-static struct bed *bed_init(void)
-{
-	struct bed *b = calloc(1, sizeof(*b));
-	struct prng p;
-	int fd;
-
-	assert_non_null(b);
-	b->content = malloc(IMAGE_BYTES);
-	b->got = malloc(PIECE_MAX);
-	assert_non_null(b->content);
-	assert_non_null(b->got);
-	prng_init(&p, 3);
-	for (unsigned i = 0; i < IMAGE_BYTES; i++)
-		b->content[i] = (unsigned char)prng_next(&p);
-	snprintf(b->folder, sizeof(b->folder), "/var/tmp/asyncpf-cache-XXXXXX");
-	assert_non_null(mkdtemp(b->folder));
-	snprintf(b->image, sizeof(b->image), "%s/image", b->folder);
-	snprintf(b->file, sizeof(b->file), "%s/c/%s", b->folder, CACHE_FILE);
-	fd = open(b->image, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, b->content, IMAGE_BYTES), IMAGE_BYTES);
-	close(fd);
-	return b;
-}
-
-static void bed_fini(struct bed *b)
-{
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s", b->folder);
-	assert_int_equal(system(command), 0);
-	free(b->content);
-	free(b->got);
-	free(b);
-}
 
 /* more: keys, with their '&'. */
 static int try_open(struct bed *b, const char *wrappers, const char *more, struct err *e)
@@ -86,37 +36,16 @@ static void open_cache(struct bed *b, const char *wrappers, const char *more)
 	assert_int_equal(b->rig.src->size, IMAGE_BYTES);
 }
 
-static void expect(struct bed *b, uint64_t offset, size_t len)
-{
-	struct err e;
-
-	memset(b->got, 0xee, len);
-	if (rig_read(&b->rig, offset, b->got, len, &e) < 0)
-		fail_msg("%s", e.text);
-	assert_memory_equal(b->got, b->content + offset, len);
-}
-
 static void read_all(struct bed *b, size_t step)
 {
 	for (uint64_t at = 0; at < IMAGE_BYTES; at += step)
-		expect(b, at, min_u64(step, IMAGE_BYTES - at));
-}
-
-/* One chunk after the other: where many are being written, some are not. */
-static void read_and_settle(struct bed *b)
-{
-	for (uint64_t at = 0; at < IMAGE_BYTES; at += CACHE_CHUNK_BYTES) {
-		size_t len = min_u64(CACHE_CHUNK_BYTES, IMAGE_BYTES - at);
-
-		expect(b, at, len);
-		rig_settle(&b->rig, at + len);
-	}
+		bed_expect(b, at, min_u64(step, IMAGE_BYTES - at));
 }
 
 static void fill(struct bed *b)
 {
 	open_cache(b, "", "");
-	read_and_settle(b);
+	bed_read_and_settle(b);
 	assert_int_equal(b->rig.counts.cache_filled_bytes, IMAGE_BYTES);
 	rig_close(&b->rig);
 }
@@ -128,9 +57,9 @@ static void random_reads(struct bed *b, uint64_t seed, unsigned count)
 	prng_init(&p, seed);
 	while (count--) {
 		uint64_t at = prng_below(&p, IMAGE_BYTES);
-		uint64_t max = min_u64(IMAGE_BYTES - at, count % 8 ? 10000 : PIECE_MAX);
+		uint64_t max = min_u64(IMAGE_BYTES - at, count % 8 ? 10000 : BED_PIECE_MAX);
 
-		expect(b, at, 1 + prng_below(&p, max));
+		bed_expect(b, at, 1 + prng_below(&p, max));
 	}
 }
 
@@ -138,8 +67,8 @@ static void random_reads(struct bed *b, uint64_t seed, unsigned count)
 
 static void what_was_read_is_not_asked_again(void **state)
 {
-	static const size_t steps[] = {4096, 65536, PIECE_MAX, 5000, 100000};
-	struct bed *b = bed_init();
+	static const size_t steps[] = {4096, 65536, BED_PIECE_MAX, 5000, 100000};
+	struct bed *b = bed_init(IMAGE_BYTES);
 
 	(void)state;
 	fill(b);
@@ -157,7 +86,7 @@ static void what_was_read_is_not_asked_again(void **state)
 
 static void any_read_fills_it(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 
 	(void)state;
 	open_cache(b, "", "&cache-memory=1M");
@@ -171,7 +100,7 @@ static void any_read_fills_it(void **state)
 /* Of two keys each has its own content. */
 static void another_key_is_another_image(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct err e;
 
 	(void)state;
@@ -188,7 +117,7 @@ static void another_key_is_another_image(void **state)
 /* What was used last stays, also when others used it: 16 MiB hold 5 images of 3 MiB, not 8. */
 static void what_is_used_stays(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	uint64_t evictions = 0;
 
 	(void)state;
@@ -197,7 +126,7 @@ static void what_is_used_stays(void **state)
 		snprintf(b->uri, sizeof(b->uri), "cache+file:%s?cache-dir=%s/c&cache-size=16M"
 			 "&cache-key=%u", b->image, b->folder, i);
 		assert_int_equal(src_open(b->uri, &b->rig.env, &b->rig.src, NULL), 0);
-		read_and_settle(b);
+		bed_read_and_settle(b);
 		evictions += b->rig.counts.cache_evictions;
 		rig_close(&b->rig);
 	}
@@ -213,7 +142,7 @@ static void what_is_used_stays(void **state)
 
 static void many_at_once_and_some_cancelled(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct rig_read reads[RIG_READS] = {0};
 	static unsigned char room[RIG_READS][100000];
 	struct prng p;
@@ -284,7 +213,7 @@ static void child(struct bed *b, uint64_t seed, unsigned rounds, int tell_fd)
 
 static void two_processes_fill_one_cache(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	pid_t pids[3];
 	int status;
 
@@ -307,7 +236,7 @@ static void two_processes_fill_one_cache(void **state)
 
 static void killed_while_it_is_written(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct prng p;
 
 	(void)state;
@@ -364,7 +293,7 @@ static void damage(struct bed *b, uint64_t seed, uint64_t step)
 static void damage_is_noticed_and_mended(void **state)
 {
 	static const uint64_t steps[] = {4096, 300, 65536};
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 
 	(void)state;
 	fill(b);
@@ -390,7 +319,7 @@ static void damage_is_noticed_and_mended(void **state)
 
 static void cut_short_at_any_place(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct prng p;
 	struct stat st;
 
@@ -445,7 +374,7 @@ static void names_both_hashes(const struct bed *b, const char *text, const char 
 static void an_origin_that_has_changed(void **state)
 {
 	struct cache_layout l = cache_layout_for(FILE_MIN);
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct err e;
 
 	(void)state;
@@ -461,7 +390,7 @@ static void an_origin_that_has_changed(void **state)
 			close(fd);
 		}
 	flip(b->image, 2 * CACHE_CHUNK_BYTES + 8193);
-	expect(b, 0, 4096);
+	bed_expect(b, 0, 4096);
 	/* Again and again: what is known stays known. */
 	for (unsigned i = 0; i < 3; i++) {
 		assert_int_equal(rig_read(&b->rig, 2 * CACHE_CHUNK_BYTES + 8192, b->got, 4096, &e),
@@ -469,7 +398,7 @@ static void an_origin_that_has_changed(void **state)
 		names_both_hashes(b, e.text, "byte 139264: ");
 	}
 	flip(b->image, 2 * CACHE_CHUNK_BYTES + 8193);
-	expect(b, 2 * CACHE_CHUNK_BYTES, CACHE_CHUNK_BYTES);
+	bed_expect(b, 2 * CACHE_CHUNK_BYTES, CACHE_CHUNK_BYTES);
 	rig_close(&b->rig);
 	bed_fini(b);
 }
@@ -499,7 +428,7 @@ static void write_manifest(const struct bed *b, const char *path, uint32_t frame
 
 static void an_origin_with_a_manifest(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	char path[100], more[140];
 	struct err e;
 
@@ -510,7 +439,7 @@ static void an_origin_with_a_manifest(void **state)
 		write_manifest(b, path, bytes);
 		open_cache(b, "", more);
 		flip(b->image, 70000);
-		expect(b, 0, 65536);
+		bed_expect(b, 0, 65536);
 		assert_int_equal(rig_read(&b->rig, 65536, b->got, 4096, &e), -EBADMSG);
 		names_both_hashes(b, e.text, "the manifest's ");
 		flip(b->image, 70000);
@@ -576,7 +505,7 @@ static void read_only_refused(struct bed *b)
 
 static void a_folder_for_reading_only(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	char folder[80];
 	int status;
 
@@ -603,7 +532,7 @@ static void a_folder_for_reading_only(void **state)
 /* A tmpfs that is full at 1 MiB, in a name space of the child's. */
 static void a_full_disk(void **state)
 {
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	char folder[80];
 	pid_t pid;
 	int status;
@@ -656,7 +585,7 @@ static void refusals(void **state)
 		{"cache+file:%s?cache-dir=/var/tmp&cache-size=1M", "not from 16M to 64T"},
 		{"cache+file:%s?cache-dir=/var/tmp&cache-memory=1K", "not from 1M to 1T"},
 	};
-	struct bed *b = bed_init();
+	struct bed *b = bed_init(IMAGE_BYTES);
 	struct err e;
 
 	(void)state;
