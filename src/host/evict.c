@@ -350,7 +350,7 @@ bool hst_evict_next(struct hst *h, struct hst_job *ret)
 
 	if (!ev->links || h->stopping || ev->working)
 		return false;
-	if (ev->failed && h->paused)
+	if (ev->failed && !ev->again)
 		return false;
 	if (ev->failed || ev->uncollected) {
 		*ret = ev->job;
@@ -382,7 +382,7 @@ bool hst_evict_wanted(const struct hst *h)
 	if (!ev->links || h->stopping || ev->working)
 		return false;
 	if (ev->failed)
-		return !h->paused;
+		return ev->again;
 	if (ev->uncollected)
 		return true;
 	if (ev->watch != HST_WATCH_ALL)
@@ -518,6 +518,7 @@ static void job_failed(struct hst *h, const struct hst_job *job)
 
 	ev->job = *job;
 	ev->failed = true;
+	ev->again = false;
 	ev->force_drops = 0;
 	ev->force_unmaps = 0;
 	/* Between regions, and of all RAM, there is nothing to name. */

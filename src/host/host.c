@@ -144,6 +144,8 @@ void hst_resume(struct hst *h)
 	if (h->stopping)
 		return;
 	h->paused = false;
+	/* Whoever pauses it before that was done again does not prevent it. */
+	h->evict.again = true;
 	trace(h, APF_TRACE_RESUMED, APF_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	fetch_resume(h);
 	swap_resume(h);

@@ -307,7 +307,8 @@ struct hst_evict {
 	enum hst_list_id mostly; /* what blocks were taken from last in general */
 	uint64_t turn_credit; /* so many, times those of the other list, since one of these was */
 	bool uncollected;      /* `job` has unmapped, and is to collect next */
-	bool failed;           /* `job` is to be done again after hst_resume */
+	bool failed;           /* `job` is to be done again, */
+	bool again;            /* now: hst_resume was called since it failed */
 	struct hst_job job;
 	struct hst_write writes[HST_WRITES_MAX];
 	struct hst_sync sync;

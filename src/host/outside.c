@@ -31,7 +31,7 @@ static bool is_in_failed_job(const struct hst *h, uint32_t block)
 {
 	const struct hst_job *job = &h->evict.job;
 
-	for (uint32_t i = 0; h->evict.failed && h->paused && i < job->run_count; i++)
+	for (uint32_t i = 0; h->evict.failed && !h->evict.again && i < job->run_count; i++)
 		if (block - job->runs[i].block < job->runs[i].count)
 			return true;
 	return false;
@@ -39,7 +39,7 @@ static bool is_in_failed_job(const struct hst *h, uint32_t block)
 
 bool hst_is_stuck(const struct hst *h, roff_t off)
 {
-	bool trouble = h->troubled > 0 || (h->evict.failed && h->paused);
+	bool trouble = h->troubled > 0 || (h->evict.failed && !h->evict.again);
 	uint32_t block = block_of(h, off);
 
 	if (block_kind(h, block) != BLOCK_FETCHING)

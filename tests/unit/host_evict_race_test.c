@@ -427,6 +427,30 @@ static void failing_jobs_pause_and_are_repeated(void **state)
 			failed_and_repaired(what, half);
 }
 
+/* Whoever pauses the VM again at once does not keep what failed from being done again. */
+static void failing_jobs_are_repeated_in_a_paused_vm(void **state)
+{
+	struct rig *x = rig_plain(false, 0);
+	struct hst_waiter w = {.v = NULL};
+
+	(void)state;
+	rig_write_pages(x, 0, 8);
+	rig_swap(x)->fail[RIG_TAKE_UNMAP] = 1;
+	hst_evict_to(&x->h, 0);
+	rig_evict(x);
+	(void)hst_ensure(&x->h, (roff_t){0}, &w);
+	assert_true(hst_is_stuck(&x->h, (roff_t){0}));
+	hst_resume(&x->h);
+	hst_pause(&x->h);
+	assert_false(hst_is_stuck(&x->h, (roff_t){0}));
+	rig_evict(x);
+	rig_pump(x);
+	assert_null(w.fetch);
+	hst_resume(&x->h);
+	rig_check_pages(x, 0, 8);
+	rig_swap_close(x);
+}
+
 /* What failed to go may still be seen, and written to, until it is gone. */
 static void a_write_after_a_failed_unmapping_is_not_lost(void **state)
 {
@@ -487,6 +511,7 @@ int main(void)
 		cmocka_unit_test(what_kvm_writes_to_stays),
 		cmocka_unit_test(a_restored_vcpu_holds_its_area),
 		cmocka_unit_test(failing_jobs_pause_and_are_repeated),
+		cmocka_unit_test(failing_jobs_are_repeated_in_a_paused_vm),
 		cmocka_unit_test(a_write_after_a_failed_unmapping_is_not_lost),
 		cmocka_unit_test(a_touch_after_half_an_unmapping_is_poisoned),
 	};
