@@ -14,21 +14,36 @@
 
 /* At once after a rest, at least: the largest request that is made of what somebody waits for. */
 #define BYTES_BURST 65536u
+#define IN_A_ROW 16u
 
 struct rate_src {
 	struct wrap wrap;
 	struct rate bytes, requests;
 	struct list turns[TURNS];
+	uint32_t row;    /* so many went by their turns since the last that did not */
+	uint32_t behind; /* whose chance is next: one of the later turns */
 };
 
-/* Who goes next; NULL: nobody waits. */
+/*
+ * Who goes next; NULL: nobody waits. Whoever has a later turn gets a chance after IN_A_ROW others:
+ * reads that wait here for ever keep memory that was made room in for them.
+ */
 static struct wrap_read *next_waiting(const struct rate_src *r)
 {
+	unsigned first = r->row < IN_A_ROW ? 0 : r->behind;
 	struct wrap_read *wr = NULL;
 
 	for (unsigned t = 0; t < TURNS && !wr; t++)
-		wr = LIST_ENTRY(r->turns[t].first, struct wrap_read, link);
+		wr = LIST_ENTRY(r->turns[(first + t) % TURNS].first, struct wrap_read, link);
 	return wr;
+}
+
+static void count_row(struct rate_src *r)
+{
+	if (r->row++ < IN_A_ROW)
+		return;
+	r->row = 0;
+	r->behind = r->behind % (TURNS - 1) + 1;
 }
 
 static uint64_t wait_ns(const struct rate_src *r, uint64_t now_ns)
@@ -60,6 +75,7 @@ static void rate_fire(struct timer *tm, uint64_t now_ns)
 	for (uint32_t n = r->wrap.reads_max;
 	     n && (wr = next_waiting(r)) && wait_ns(r, now_ns) == 0; n--) {
 		wrap_unwait(wr);
+		count_row(r);
 		go(r, wr, now_ns);
 	}
 	rearm(r, now_ns);
@@ -112,6 +128,7 @@ int src_rate_open(struct src *inner, const struct src_env *env, const struct src
 	r = CONTAINER_OF(w, struct rate_src, wrap);
 	rate_init(&r->bytes, opts->bytes_per_s, BYTES_BURST);
 	rate_init(&r->requests, opts->requests_per_s, 1);
+	r->behind = 1;
 	*ret = &w->src;
 	return 0;
 }

@@ -141,6 +141,37 @@ static void who_waits_goes_by_turn(void **state)
 	close_it(b);
 }
 
+/* Though there is always one that goes first. */
+static void nobody_waits_for_ever(void **state)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+	unsigned rounds = 0;
+
+	(void)state;
+	assert_non_null(b);
+	open_it(b, "rate+zero:?size=1M&iops=1");
+	read_one(b, 0, 64, SRC_DEMAND);
+	read_one(b, 1, 64, SRC_DEMAND);
+	read_one(b, 2, 64, SRC_DEMAND);
+	read_one(b, 3, 64, SRC_FILL);
+	for (unsigned i = 0; b->rq[2].done == 0 || b->rq[3].done == 0; i++) {
+		struct request *rq = &b->rq[4 + i % 2];
+
+		assert_true(rounds++ < 60);
+		b->fx.ends = 0;
+		if (i < 2 || rq->done) {
+			request_init(rq, &b->fx, 0, 64);
+			rq->rd.urgent = true;
+			request_read(rq);
+		}
+		fixture_advance(&b->fx, NS_PER_S);
+	}
+	/* They still go first. */
+	assert_true(rounds > 16);
+	fixture_advance(&b->fx, 10 * NS_PER_S);
+	close_it(b);
+}
+
 /* One that is given up costs nothing of the rate, and hands its place on. */
 static void cancels(void **state)
 {
@@ -256,6 +287,7 @@ int main(void)
 		cmocka_unit_test(requests_are_counted),
 		cmocka_unit_test(bytes_keep_to_the_rate),
 		cmocka_unit_test(who_waits_goes_by_turn),
+		cmocka_unit_test(nobody_waits_for_ever),
 		cmocka_unit_test(cancels),
 		cmocka_unit_test(reading_again_at_once),
 		cmocka_unit_test(random_run_ends_each_read_once),
