@@ -53,7 +53,10 @@ int machine_dirty_begin(struct machine *m, struct err *e)
 
 	if (rc < 0)
 		return rc;
+	/* What a device has in hand by now was not marked when it took it. */
+	machine_devices_hold(m);
 	atomic_store(&m->dirty.map.on, true);
+	machine_devices_release(m);
 	m->dirty.on = true;
 	return 0;
 }
@@ -61,22 +64,11 @@ int machine_dirty_begin(struct machine *m, struct err *e)
 int machine_dirty_take(struct machine *m, uint64_t *to, struct err *e)
 {
 	struct machine_dirty *d = &m->dirty;
-	uint64_t *found = calloc(words(m), sizeof(*found));
-	int rc;
 
-	if (!found)
-		return err_sys(e, -ENOMEM, "snapshot: which pages were written to");
 	machine_devices_hold(m);
-	dirty_map_take(&d->map, found);
+	dirty_map_take(&d->map, to);
 	machine_devices_release(m);
-	rc = guest_ram_log_take(&m->mem, m->vm_fd, found, d->scratch, e);
-	/* Also what was taken before a failure: it is forgotten there. */
-	for (uint64_t w = 0; w < words(m); w++) {
-		to[w] |= found[w];
-		d->since[w] |= found[w];
-	}
-	free(found);
-	return rc;
+	return guest_ram_log_take(&m->mem, m->vm_fd, to, d->scratch, e);
 }
 
 void machine_dirty_end(struct machine *m)

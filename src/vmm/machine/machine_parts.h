@@ -154,7 +154,7 @@ struct machine {
 	unsigned frozen;    /* vCPUs that stay out of it */
 	pthread_cond_t froze; /* `frozen` has risen */
 	bool stands;        /* for a snapshot's moment, paused or not before: machine_rest.c */
-	bool stays_paused;  /* after it */
+	bool stays_paused;  /* after it: the user has paused it. What fails pauses it again */
 	bool stop;  /* vCPU threads shall end */
 	bool ended; /* `end` and `status` say how, or `failure` */
 	enum machine_end end;
@@ -211,7 +211,7 @@ unsigned machine_device_count(const struct machine *m);
 /*
  * machine_dirty.c, by a snapshot's thread. prepare: before the library is opened, which is to tell.
  * begin: from now on everybody's writes are noted. take: adds the pages that were written to since
- * the last take to `to` and to dirty.since; devices are held meanwhile.
+ * the last take to `to`, some of them also where it fails; devices are held meanwhile.
  */
 int machine_dirty_prepare(struct machine *m, struct apf_config *c, struct err *e);
 int machine_dirty_begin(struct machine *m, struct err *e);

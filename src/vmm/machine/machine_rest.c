@@ -64,7 +64,6 @@ void machine_begin_moment(struct machine *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->stands = true;
-	m->stays_paused = apf_is_paused(m->apf);
 	apf_pause(m->apf);
 	pthread_mutex_unlock(&m->lock);
 }

@@ -7,25 +7,13 @@
 #include "vmm/machine/machine_snap.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
 #include "vmm/machine/machine_copy.h"
 #include "vmm/snap/snap_kvm.h"
-
-#define REST_MS 10000u /* for every vCPU to come to rest */
-/*
- * With --keep-running: so much of what was written to last is kept at the cut, in so much time, or
- * the cut is tried anew, up to so many times; the last time it takes what it needs.
- */
-#define CUT_PAGES ((16u << 20) / PAGE_BYTES)
-#define CUT_MS 40u
-#define CUTS_MAX 8u
-#define PASSES_MAX 64u
-/* Of 100 parts of the time that the guest stands still in a pass, after each that gained little. */
-#define SLOWER 30u
-#define SLOW_MAX 98u
 
 static struct snap_key key(const char *name, unsigned index)
 {
@@ -163,6 +151,7 @@ struct job {
 	struct machine *m;
 	struct machine_snap_id id;
 	bool changes; /* only what changed since id.base */
+	struct snap_plan plan;
 	struct machine_copy copy;
 	struct snap_out state;
 	uint64_t stood_ns; /* since when the guest stands */
@@ -190,14 +179,14 @@ static int check_trouble(struct machine *m, struct err *e)
 	return 0;
 }
 
-static int stand(struct job *j, uint32_t limit_ms, struct err *e)
+static int stop(struct job *j, uint64_t limit_ns, struct err *e)
 {
 	struct machine *m = j->m;
 	int rc = check_trouble(m, e);
 
 	j->stood_ns = now_ns();
 	if (rc == 0)
-		rc = machine_stand(m, limit_ms, e);
+		rc = machine_stand(m, (uint32_t)(limit_ns / NS_PER_MS), e);
 	if (rc < 0)
 		return rc;
 	machine_devices_hold(m);
@@ -217,113 +206,87 @@ static void go_on(struct job *j)
 	atomic_store(&m->snap.paused_ns, max_u64(stood, atomic_load(&m->snap.paused_ns)));
 }
 
-static uint64_t map_bytes(const struct machine *m)
-{
-	return m->dirty.map.pages / 8;
-}
-
-/* From now on is noted who writes; pending: what is to be written so far. */
-static int begin(struct job *j, struct err *e)
-{
-	struct machine *m = j->m;
-	int rc = machine_dirty_begin(m, e);
-
-	if (rc < 0)
-		return rc;
-	if (!j->changes) {
-		machine_copy_all(&j->copy);
-		return 0;
-	}
-	rc = machine_dirty_take(m, j->copy.pending, e);
-	for (uint64_t w = 0; w < map_bytes(m) / sizeof(uint64_t); w++)
-		j->copy.pending[w] |= m->dirty.since[w];
-	return rc;
-}
-
-/* After the last machine_dirty_take(): the snapshot's identity, and the pages that are in it. */
+/* Which snapshot it is, and what of memory is in it. */
 static void save_id(struct job *j)
 {
 	snap_put(&j->state, key("snapshot", 0), &j->id, sizeof(j->id));
 	if (j->changes)
-		snap_put(&j->state, key("memory.pages", 0), j->m->dirty.since, map_bytes(j->m));
+		snap_put(&j->state, key("memory.pages", 0), j->m->dirty.since,
+			 j->m->dirty.map.pages / 8);
 }
 
-/* The guest stands still until all is written. */
-static int save_standing(struct job *j, struct err *e)
+static int save_anew(struct job *j, struct err *e)
 {
-	int rc = stand(j, REST_MS, e);
-
-	if (rc < 0)
-		return rc;
-	rc = save_state(j->m, &j->state, e);
-	/* After the state, as saving that has KVM note in guest memory that a vCPU is preempted. */
-	if (rc == 0)
-		rc = begin(j, e);
-	if (rc == 0 && !j->changes)
-		rc = machine_dirty_take(j->m, j->copy.pending, e);
-	save_id(j);
-	/* Last: a store that waited for its page lands in it. */
-	if (rc == 0)
-		rc = machine_copy_write(&j->copy, e);
-	go_on(j);
-	return rc;
-}
-
-/*
- * The cut: the state, and the content of what was written to since it was last looked, kept.
- * -ETIME or -EBUSY: it would have taken too long, and the guest goes on; what is pending stays so.
- */
-static int cut(struct job *j, bool patient, struct err *e)
-{
-	uint64_t until = patient ? NS_NEVER : now_ns() + CUT_MS * NS_PER_MS;
-	int rc = stand(j, patient ? REST_MS : CUT_MS, e);
-
-	if (rc < 0)
-		return rc;
 	snap_out_free(&j->state);
-	rc = save_state(j->m, &j->state, e);
-	/* After the state, as in save_standing(). */
-	if (rc == 0)
-		rc = machine_dirty_take(j->m, j->copy.pending, e);
-	save_id(j);
-	if (rc == 0)
-		rc = machine_copy_keep(&j->copy, until, e);
-	go_on(j);
-	return rc;
+	return save_state(j->m, &j->state, e);
 }
 
-/*
- * Passes over what is pending, each shorter than the one before it as less was written to
- * meanwhile, until the rest can be kept while the guest stands still. Where that does not happen by
- * itself, the guest is slowed down.
- */
-static int save_running(struct job *j, struct err *e)
+/* One step of the plan. */
+static int make_step(struct job *j, const struct snap_step *s, struct err *e)
 {
-	struct machine_copy *c = &j->copy;
-	uint64_t before = UINT64_MAX, left;
-	unsigned cuts = 0;
-	int rc = begin(j, e);
+	struct machine *m = j->m;
 
-	for (unsigned pass = 0; rc == 0; pass++) {
-		if (pass == PASSES_MAX)
-			return err_set(e, -EAGAIN, "snapshot: the guest writes to its memory "
-				       "faster than that can be written; without --keep-running "
-				       "it can");
-		rc = machine_copy_write(c, e);
-		if (rc == 0)
-			rc = machine_dirty_take(j->m, c->pending, e);
-		left = machine_copy_count(c);
-		if (rc == 0 && left <= CUT_PAGES) {
-			rc = cut(j, ++cuts == CUTS_MAX, e);
-			if (rc != -ETIME && (rc != -EBUSY || cuts == CUTS_MAX))
-				break;
-			rc = 0;
-		} else if (left > before / 4 * 3) {
-			c->slow = (unsigned)min_u64(c->slow + SLOWER, SLOW_MAX);
-		}
-		before = left;
+	switch (s->todo) {
+	case SNAP_TODO_NOTE:
+		return machine_dirty_begin(m, e);
+	case SNAP_TODO_LOOK:
+		return machine_dirty_take(m, j->plan.cfg.found, e);
+	case SNAP_TODO_COPY:
+		return machine_copy_run(&j->copy, s, e);
+	case SNAP_TODO_SLOW:
+		return machine_stand(m, (uint32_t)(s->limit_ns / NS_PER_MS), e);
+	case SNAP_TODO_GO:
+		machine_go_on(m);
+		return 0;
+	case SNAP_TODO_STOP:
+		return stop(j, s->limit_ns, e);
+	case SNAP_TODO_STATE:
+		return save_anew(j, e);
+	case SNAP_TODO_PAGES:
+		save_id(j);
+		return 0;
+	case SNAP_TODO_KEEP:
+		return machine_copy_keep(&j->copy, s, e);
+	case SNAP_TODO_RESUME:
+		go_on(j);
+		return 0;
+	case SNAP_TODO_PUT:
+		return machine_copy_put(&j->copy, s, e);
+	case SNAP_TODO_END:
+		break;
 	}
-	return rc == 0 ? machine_copy_write_kept(c, e) : rc;
+	return s->rc;
+}
+
+static int save(struct job *j, bool keep_running, struct err *e)
+{
+	uint64_t pages = j->m->dirty.map.pages, words = pages / SNAP_WORD_PAGES;
+	uint64_t *maps = calloc(3 * words, sizeof(*maps));
+	const struct snap_plan_cfg cfg = {
+		.rules = snap_rules_usual,
+		.pages = pages,
+		.keep_running = keep_running,
+		.changes = j->changes,
+		.pending = maps,
+		.kept = maps + words,
+		.found = maps + 2 * words,
+		.since = j->m->dirty.since,
+	};
+	struct snap_step s;
+	int rc = 0;
+
+	if (!maps)
+		return err_sys(e, -ENOMEM, "snapshot");
+	snap_plan_init(&j->plan, &cfg);
+	do {
+		snap_plan_next(&j->plan, rc, now_ns(), &s);
+		rc = make_step(j, &s, e);
+	} while (s.todo != SNAP_TODO_END);
+	free(maps);
+	if (rc == -EAGAIN)
+		return err_set(e, rc, "snapshot: the guest writes to its memory faster than that "
+			       "can be written; without --keep-running it can");
+	return rc;
 }
 
 /* A new one; -ESTALE: that which it is to build upon is not known here. */
@@ -344,12 +307,11 @@ static int identify(struct job *j, const struct machine_snapshot *how, struct er
 	return 0;
 }
 
-/* What changes from the cut on is what the next one is made of. */
+/* The next one can build upon it. */
 static void made(struct job *j)
 {
 	struct machine_dirty *d = &j->m->dirty;
 
-	memset(d->since, 0, map_bytes(j->m));
 	memcpy(d->id, j->id.id, sizeof(d->id));
 	d->has_id = true;
 }
@@ -369,7 +331,7 @@ int machine_snapshot(struct machine *m, const struct machine_snapshot *how, int 
 	atomic_store(&m->snap.running, 1);
 	rc = machine_copy_open(&j.copy, m, memory_fd, cancel, e);
 	if (rc == 0)
-		rc = how->keep_running ? save_running(&j, e) : save_standing(&j, e);
+		rc = save(&j, how->keep_running, e);
 	if (rc == 0)
 		rc = snap_out_write(&j.state, state_fd, e);
 	if (rc == 0)
