@@ -29,7 +29,7 @@ import mutant_tree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = ("base", "engine", "guest", "host", "source", "sim")
-CLI = ("cmd_sim", "cli", "opts", "words")
+FILES = ("vmm/snap/snap_plan", "cli/cmd_sim", "cli/cli", "cli/opts", "cli/words")
 FLAGS = ["-std=gnu11", "-O2", "-D_GNU_SOURCE", '-DAPF_VERSION_TEXT="mutant"', "-w"]
 # What the sources of compressed images need.
 LIBS = ["-lzstd", "-lxxhash", "-lcrypto"]
@@ -90,7 +90,7 @@ class Build:
         main = self.folder / "main.c"
         main.write_text(MAIN, encoding="utf-8")
         sources = [f for name in FOLDERS for f in sorted((ROOT / "src" / name).glob("*.c"))]
-        sources += [ROOT / "src/cli" / f"{name}.c" for name in CLI] + [main]
+        sources += [ROOT / "src" / f"{name}.c" for name in FILES] + [main]
         for source in sources:
             self.objects[source] = self.compile(source, source)
 

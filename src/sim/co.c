@@ -88,6 +88,36 @@ void sim_co_resume(struct sim_co *co)
 	__sanitizer_finish_switch_fiber(co->caller_fake, NULL, NULL);
 }
 
+/* The sanitizer allows nobody else to read or write between the variables of a frame. */
+__attribute__((no_sanitize("address"))) static void copy(volatile unsigned char *to,
+							 const volatile unsigned char *from,
+							 size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		to[i] = from[i];
+}
+
+static size_t used_from(const struct sim_co *co, const void *sp)
+{
+	return (size_t)((const unsigned char *)sp - co->stack);
+}
+
+void sim_co_save(const struct sim_co *co, unsigned char *to)
+{
+	size_t from = used_from(co, co->sp);
+
+	copy(to + from, co->stack + from, SIM_CO_STACK_BYTES - from);
+}
+
+void sim_co_restore(struct sim_co *co, void *sp, const unsigned char *from)
+{
+	size_t at = used_from(co, sp);
+
+	__asan_unpoison_memory_region(co->stack, SIM_CO_STACK_BYTES);
+	copy(co->stack + at, from + at, SIM_CO_STACK_BYTES - at);
+	co->sp = sp;
+}
+
 void sim_co_yield(struct sim_co *co)
 {
 	__sanitizer_start_switch_fiber(&co->fake, co->caller_stack, co->caller_bytes);

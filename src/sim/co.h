@@ -33,5 +33,8 @@ void sim_co_start(struct sim_co *co, sim_co_main *run, void *arg);
 void sim_co_resume(struct sim_co *co);
 /* Called within run only. */
 void sim_co_yield(struct sim_co *co);
+/* Of one that does not run: what is on its stack, to as many bytes; and as it was then again. */
+void sim_co_save(const struct sim_co *co, unsigned char *to);
+void sim_co_restore(struct sim_co *co, void *sp, const unsigned char *from);
 
 #endif

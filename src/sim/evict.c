@@ -47,6 +47,26 @@ int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct 
 	return 0;
 }
 
+int sim_mem_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
+		 mem_pages ret_vmm, struct err *e)
+{
+	const struct sim_host *h = ctx;
+
+	(void)e;
+	memset(ret_there, 0, sizeof(mem_pages));
+	memset(ret_guest, 0, sizeof(mem_pages));
+	memset(ret_vmm, 0, sizeof(mem_pages));
+	for (uint32_t i = 0, p = sim_page(off); i < len >> PAGE_SHIFT; i++, p++) {
+		if (h->backed[p])
+			set_page(ret_there, i);
+		if (h->visible[p] && h->dirty[p])
+			set_page(ret_guest, i);
+		if (h->vmm_visible[p] && h->vmm_dirty[p])
+			set_page(ret_vmm, i);
+	}
+	return 0;
+}
+
 static void take_out(struct sim_host *h, uint32_t p)
 {
 	struct sim *w = h->w;

@@ -27,6 +27,9 @@
  * migrate     save and restore in mid-flight, by the   snapshots; other VMMs know the registers
  *             whole state or by registers, any order,  only, or not even the driver
  *             or as KVM lists them
+ * snapshot    the VM is saved while it runs or while   what the guest writes meanwhile is in it, or
+ *             it stands, and goes on; another one is   is not; the other one has tokens and memory
+ *             restored from that, by other settings    of a moment that is long over
  * kick        kicks for nothing                        VMMs kick; signals are merged
  * signal      the VMM takes its threads back, changes  gdb stubs, statistics, management: whatever
  *             the CPU state, and calls again           the thread was in the middle of
@@ -54,6 +57,7 @@ const char *sim_fault_name(enum sim_fault f)
 		[SIM_FAULT_DEVICE] = "device",	   [SIM_FAULT_FORAY] = "foray",
 		[SIM_FAULT_EVICT] = "evict",	   [SIM_FAULT_UNMAP] = "unmap",
 		[SIM_FAULT_HOSTILE] = "hostile",   [SIM_FAULT_SIGNAL] = "signal",
+		[SIM_FAULT_SNAPSHOT] = "snapshot",
 	};
 
 	return f < SIM_FAULTS ? names[f] : "?";
@@ -66,13 +70,15 @@ static void scribble(struct sim_vcpu *v)
 	static const uint32_t values[] = {0, 1, 2, 3, 0x1000, 0xffffffffu};
 	uint32_t value = values[sim_rnd(w, ARRAY_LEN(values))];
 
-	if (!w->host->visible[v->area_page])
+	/* In a snapshot's moment no vCPU runs. */
+	if (!w->host->visible[v->area_page] || w->snap.moment)
 		return;
 	if (sim_chance(w, 2))
 		a->reason = value;
 	else
 		a->token = value;
 	w->host->dirty[v->area_page] = 1;
+	sim_snap_log(w, v->area_page);
 }
 
 void sim_pause_vm(struct sim *w)
@@ -80,6 +86,7 @@ void sim_pause_vm(struct sim *w)
 	if (w->job != SIM_VMM_NONE || w->resume_ns != NS_NEVER)
 		return;
 	w->counts.pauses++;
+	w->paused = true;
 	sim_log_add(w->log, w->now_ns, SIM_OP_PAUSE, SIM_LOG_NOBODY, 0, 0);
 	sim_chk_enter(w);
 	hst_pause(&w->host->hst);
@@ -193,26 +200,31 @@ void sim_faults_step(struct sim *w)
 	}
 }
 
+void sim_faults_end_on(struct sim_vcpu *v)
+{
+	v->wishes = SIM_WISH_APIC_ON;
+	/* Whoever lives without a timer must still hear that something changed. */
+	v->cpu.nmi_pending = true;
+	if (sim_hostile(v->w))
+		/* It comes to its senses: a new life for each processor. */
+		v->reset = true;
+}
+
 void sim_faults_end(struct sim *w)
 {
 	struct sim_host *h = w->host;
 
 	w->fair = true;
+	/* What it goes on from is a moment in the middle of all that. */
+	if (w->snap.has_one && sim_chance(w, 2))
+		sim_vmm_want(w, SIM_VMM_RESTORE, 0);
 	w->present_fails = 0;
 	w->unmap_fails = 0;
 	sim_log_add(w->log, w->now_ns, SIM_OP_FAIR, SIM_LOG_NOBODY, 0, 0);
-	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
-		struct sim_vcpu *v = &w->vcpus[i];
-
-		v->wishes = SIM_WISH_APIC_ON;
-		/* Whoever lives without a timer must still hear that something changed. */
-		v->cpu.nmi_pending = true;
-		if (sim_hostile(w))
-			/* It comes to its senses: a new life for each processor. */
-			v->reset = true;
-	}
+	for (unsigned i = 0; i < w->cfg.vcpus; i++)
+		sim_faults_end_on(&w->vcpus[i]);
 	/* Hung reads answer when asked to end: the operator resumes once the VM is paused. */
-	if (w->job != SIM_VMM_MIGRATE)
+	if (w->job != SIM_VMM_MIGRATE && w->job != SIM_VMM_RESTORE)
 		w->resume_ns = w->now_ns;
 	for (unsigned i = 0; i < SIM_READS_MAX; i++)
 		if (h->reads[i].rd && h->reads[i].due_ns == NS_NEVER &&

@@ -65,6 +65,9 @@ static const struct {
 	[SIM_OP_LEFT] = {"left", "page %" PRIu64},
 	[SIM_OP_OFFER] = {"offer", "page %" PRIu64 " bytes %" PRIu64},
 	[SIM_OP_OFFERED] = {"offered", "page %" PRIu64 " bytes %" PRIu64},
+	[SIM_OP_SNAP] = {"snapshot", "todo %" PRIu64 " result %" PRId64},
+	[SIM_OP_SNAP_PAGE] = {"snapshot-page", "page %" PRIu64 " value %" PRIx64},
+	[SIM_OP_RESTORE] = {"restore", ""},
 	[SIM_OP_BROKEN] = {"BROKEN", "%" PRIx64 " %" PRIx64},
 };
 

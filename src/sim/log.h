@@ -69,6 +69,9 @@ enum sim_op {
 	SIM_OP_LEFT,    /* a: page; the guest touches what has left */
 	SIM_OP_OFFER,   /* a: first page, b: bytes */
 	SIM_OP_OFFERED, /* a: first page, b: bytes of it that are taken */
+	SIM_OP_SNAP,    /* a: enum snap_todo, b: result of the step before */
+	SIM_OP_SNAP_PAGE, /* a: page, b: value; it goes to the snapshot */
+	SIM_OP_RESTORE,
 	SIM_OP_BROKEN,  /* a, b: as the sentence says */
 	SIM_OPS,
 };

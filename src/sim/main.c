@@ -268,6 +268,8 @@ static void print_summary(const struct sim_counts *t, uint64_t seeds, uint64_t d
 	printf("parts adopted %" PRIu64 ", removed %" PRIu64 ", kept back %" PRIu64
 	       ",\naccesses to what has left %" PRIu64 ", offered pages %" PRIu64 "\n",
 	       t->adopted, t->removed, t->kept_back, t->left_accesses, t->offered);
+	printf("snapshots %" PRIu64 ", cuts tried again %" PRIu64 ", given up %" PRIu64
+	       ", restores %" PRIu64 "\n", t->snapshots, t->tries_again, t->given_up, t->restores);
 	printf("pf2-strict: hazards met %" PRIu64 "\ndigest %016" PRIx64 "\n", t->hazards, digest);
 }
 

@@ -59,6 +59,8 @@ void sim_page_access(struct sim *w, uint32_t page, bool write, enum sim_by by)
 		sim_page_put(h, page, w->expect[page]);
 		h->dirty[page] |= by == SIM_BY_GUEST;
 		h->vmm_dirty[page] |= by == SIM_BY_VMM;
+		if (by == SIM_BY_GUEST)
+			sim_snap_log(w, page);
 		h->empty[page] = 0;
 	}
 	sim_log_add(w->log, w->now_ns, SIM_OP_ACCESS,
@@ -262,6 +264,7 @@ const struct mem_ops sim_mem_ops = {
 	.present = mem_present,
 	.poison = mem_poison,
 	.watch_all = sim_mem_watch_all,
+	.look = sim_mem_look,
 	.resident = sim_mem_resident,
 	.unmap = sim_mem_unmap,
 	.collect = sim_mem_collect,

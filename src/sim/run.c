@@ -24,6 +24,7 @@ enum {
 	ACTOR_HOLDER,
 	ACTOR_PLUG,
 	ACTOR_OFFER,
+	ACTOR_SNAP,
 	ACTOR_WRITERS, /* the first of them */
 };
 
@@ -118,6 +119,8 @@ static unsigned runnable(const struct sim *w, unsigned char *who)
 		who[n++] = SIM_VCPUS_MAX + ACTOR_PLUG;
 	if (sim_offer_runnable(w))
 		who[n++] = SIM_VCPUS_MAX + ACTOR_OFFER;
+	if (sim_snap_runnable(w))
+		who[n++] = SIM_VCPUS_MAX + ACTOR_SNAP;
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		if (sim_writer_runnable(w, i))
 			who[n++] = (unsigned char)(SIM_VCPUS_MAX + ACTOR_WRITERS + i);
@@ -159,6 +162,9 @@ static void act(struct sim *w, unsigned who)
 		break;
 	case ACTOR_OFFER:
 		sim_offer_step(w);
+		break;
+	case ACTOR_SNAP:
+		sim_snap_step(w);
 		break;
 	default:
 		sim_writer_step(w, who - SIM_VCPUS_MAX - ACTOR_WRITERS);
@@ -205,6 +211,7 @@ static void begin(struct sim *w, const struct sim_cfg *c)
 	w->ready_seq = 0;
 	w->director_ns = w->now_ns;
 	w->resume_ns = NS_NEVER;
+	w->paused = false;
 	w->job = SIM_VMM_NONE;
 	w->present_fails = 0;
 	w->unmap_fails = 0;
@@ -217,6 +224,7 @@ static void begin(struct sim *w, const struct sim_cfg *c)
 	w->holder = (struct sim_holder){.t.due_ns = w->now_ns};
 	w->plug = (struct sim_plug){.d.t.due_ns = w->now_ns};
 	w->offer = (struct sim_offer){.due_ns = w->now_ns};
+	sim_snap_init(w);
 	w->discarding = false;
 	w->counts = (struct sim_counts){0};
 	w->actor = -1;
@@ -363,7 +371,7 @@ struct sim *sim_new(struct sim_log *log)
 		w->vcpus[i].co.stack = aligned_alloc(64, SIM_CO_STACK_BYTES);
 		ok = w->vcpus[i].co.stack != NULL;
 	}
-	if (!ok) {
+	if (!ok || !sim_snap_alloc(w)) {
 		sim_delete(w);
 		return NULL;
 	}
@@ -381,5 +389,6 @@ void sim_delete(struct sim *w)
 	}
 	for (unsigned i = 0; i < SIM_VCPUS_MAX; i++)
 		free(w->vcpus[i].co.stack);
+	sim_snap_free(w);
 	free(w);
 }

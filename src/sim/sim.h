@@ -28,6 +28,7 @@ enum sim_fault {
 	SIM_FAULT_RESET,      /* INIT */
 	SIM_FAULT_PAUSE,
 	SIM_FAULT_MIGRATE,
+	SIM_FAULT_SNAPSHOT,   /* the VM is saved while it runs, another is restored from that */
 	SIM_FAULT_KICK,       /* kicks for nothing */
 	SIM_FAULT_SIGNAL,     /* the VMM wants its threads back, and changes CPU state */
 	SIM_FAULT_DEVICE,     /* devices access guest memory */
@@ -87,12 +88,14 @@ struct sim_cfg {
 };
 
 /*
- * Blocks: every task's page, every stack, area and clock has room, with the driver's slack (45).
- * Less one, which is the least that is added.
+ * Blocks: every task's page, every stack, area and clock has room, with the driver's slack (45),
+ * and so has what a snapshot reads and holds. Less one, which is the least that is added.
  */
 static inline uint32_t sim_resident_min(const struct sim_cfg *c)
 {
-	return 6 + c->vcpus * (c->tasks + 2);
+	uint32_t snapshot = c->faults_on >> SIM_FAULT_SNAPSHOT & 1 ? 2 : 0;
+
+	return 6 + snapshot + c->vcpus * (c->tasks + 2);
 }
 
 /* What a seed asks for. */
@@ -111,6 +114,7 @@ struct sim_counts {
 	uint64_t adopted, removed, kept_back; /* parts; the last could not leave: some was held */
 	uint64_t left_accesses; /* of memory that has left */
 	uint64_t offered;       /* pages */
+	uint64_t snapshots, tries_again, given_up, restores;
 	uint64_t hazards; /* pf2-strict: tasks that were never woken */
 };
 

@@ -55,6 +55,24 @@ void sim_cfg_set_rev(struct sim_cfg *c, enum apf_rev rev)
 		c->faults_on &= ~(1u << SIM_FAULT_REAL);
 }
 
+/* What depends on what was drawn before. */
+static void settle(struct sim_cfg *c, struct prng *p)
+{
+	/* Late for the rate's sake would be too late. */
+	if (c->source_timeout_ns != NS_NEVER)
+		c->rate_bytes_per_s = 0;
+	/* A machine that can be saved has all its memory from the start. */
+	if (c->parts)
+		c->faults_on &= ~(1u << SIM_FAULT_SNAPSHOT);
+	else if (once_in(p, 3))
+		c->faults_on |= 1u << SIM_FAULT_SNAPSHOT;
+	if (!c->evict)
+		c->resident_blocks = 0;
+	else if (c->resident_blocks)
+		c->resident_blocks += sim_resident_min(c);
+	sim_cfg_set_rev(c, c->rev);
+}
+
 void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 {
 	struct prng r;
@@ -80,10 +98,6 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->grace_ns = PICK(p, 0, 0, HST_GRACE_AUTO, 100 * NS_PER_US, 5 * NS_PER_MS);
 	c->evict = once_in(p, 2);
 	c->resident_blocks = PICK32(p, 0, 1, 4, 12);
-	if (!c->evict)
-		c->resident_blocks = 0;
-	else if (c->resident_blocks)
-		c->resident_blocks += sim_resident_min(c);
 	c->source_pages = (uint32_t)SIM_PAGE_FIRST + PICK32(p, 7, 40, 64, 64, 64);
 	c->latency_ns = PICK(p, 0, 10 * NS_PER_US, 200 * NS_PER_US, 3 * NS_PER_MS, 20 * NS_PER_MS);
 	c->jitter_ns = once_in(p, 2) ? c->latency_ns : 0;
@@ -119,11 +133,8 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->rude = once_in(p, 2);
 	c->offers = once_in(p, 4);
 	c->ahead_max = PICK32(p, 0, 0, 2, 8, SIM_AHEAD_MAX);
-	/* Late for the rate's sake would be too late. */
 	c->rate_bytes_per_s = PICK(p, 0, 0, 0, 256 << 10, 1 << 20, 8 << 20);
-	if (c->source_timeout_ns != NS_NEVER)
-		c->rate_bytes_per_s = 0;
-	sim_cfg_set_rev(c, c->rev);
+	settle(c, p);
 }
 
 const char *sim_rev_name(enum apf_rev rev)

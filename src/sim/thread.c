@@ -245,8 +245,10 @@ void sim_vcpu_step(struct sim_vcpu *v)
 		break;
 	case SIM_TH_GUEST:
 		guest_step(v);
-		if (h == v->w->host && *(uint64_t *)(void *)sim_area(v) != words)
+		if (h == v->w->host && *(uint64_t *)(void *)sim_area(v) != words) {
 			h->dirty[v->area_page] = 1;
+			sim_snap_log(v->w, v->area_page);
+		}
 		sim_chk_guest_words(v, words);
 		break;
 	case SIM_TH_PUMP:
@@ -306,7 +308,8 @@ bool sim_device_runnable(const struct sim *w)
 	if (d->pumping || d->ready)
 		return true;
 	return !d->waiting && !w->fair && (w->cfg.faults_on >> SIM_FAULT_DEVICE & 1) &&
-	       d->due_ns <= w->now_ns && w->job != SIM_VMM_MIGRATE;
+	       d->due_ns <= w->now_ns && w->job != SIM_VMM_MIGRATE && w->job != SIM_VMM_RESTORE &&
+	       !w->snap.holds;
 }
 
 static void device_access(struct sim *w)

@@ -9,7 +9,6 @@
 #include "sim/world.h"
 #include "source/source.h"
 
-#define SAVE_BYTES_MAX (64u + 16u * SIM_FAULTS_MAX + 20u * HST_STORES_MAX + 8u)
 #define SAVE_NEXT_ID 20u /* where the id of the next token lies: engine/save.c */
 
 /* ---- hosts ---- */
@@ -21,6 +20,11 @@ static void outside_ready(void *ctx)
 	if (w->device.waiting && !w->device.waiter.fetch)
 		w->device.ready = true;
 	sim_vmm_threads_ready(w);
+}
+
+static void wrote(void *ctx, gpa_t gpa, uint64_t bytes)
+{
+	sim_snap_mark(ctx, gpa, bytes);
 }
 
 static void trouble(void *ctx, const struct hst_trouble *t)
@@ -84,7 +88,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 	h->hst.plat = (struct plat){&sim_plat_ops, w};
 	h->hst.io = (struct io){&sim_io_ops, h};
 	h->hst.hooks = (struct hst_hooks){
-		.outside_ready = outside_ready, .trouble = trouble, .ctx = w};
+		.outside_ready = outside_ready, .trouble = trouble, .wrote = wrote, .ctx = w};
 	ASSERT(hst_bytes(&cfg, span) <= h->space_bytes);
 	memset(h->space, 0, hst_bytes(&cfg, span));
 	hst_init(&h->hst, &cfg, h->space);
@@ -101,7 +105,7 @@ void sim_host_start(struct sim *w, struct sim_host *h)
 /* The engines are restored to a state in which they have issued many tokens. */
 void sim_host_age(struct sim *w, struct sim_host *h)
 {
-	unsigned char bytes[SAVE_BYTES_MAX];
+	unsigned char bytes[SIM_SAVE_BYTES_MAX];
 
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		struct hst_vcpu *hv = &h->hst.vcpus[i];
@@ -196,21 +200,12 @@ void sim_vmm_reset_running(struct sim_vcpu *v)
 
 /* ---- migration ---- */
 
-struct saved {
-	unsigned char bytes[SAVE_BYTES_MAX];
-	size_t len;
-	uint64_t en, ctl, kvm_en, kvm_ctl;
-};
-
-/* What is passed on of the protocol. */
-enum sim_way { WAY_WHOLE, WAY_EN_FIRST, WAY_CTL_FIRST, WAY_KVM };
-
-static void save(struct sim *w, struct sim_host *h, struct saved *s)
+void sim_vcpus_save(struct sim *w, struct sim_host *h, struct sim_saved *s)
 {
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		const struct hst_vcpu *hv = &h->hst.vcpus[i];
 
-		ASSERT(hst_vcpu_save_bytes(hv) <= SAVE_BYTES_MAX);
+		ASSERT(hst_vcpu_save_bytes(hv) <= SIM_SAVE_BYTES_MAX);
 		s[i].len = hst_vcpu_save(hv, s[i].bytes);
 		s[i].kvm_en = w->vcpus[i].kvm_en;
 		s[i].kvm_ctl = w->vcpus[i].kvm_ctl;
@@ -219,12 +214,17 @@ static void save(struct sim *w, struct sim_host *h, struct saved *s)
 		(void)eng_rdmsr(&hv->eng, APF_MSR_EN, &s[i].en);
 		(void)eng_rdmsr(&hv->eng, APF_MSR_CTL, &s[i].ctl);
 	}
+	if (h->visible[w->vcpus[0].area_page])
+		memcpy(w->areas_expect, sim_area(&w->vcpus[0]), sizeof(w->areas_expect));
+}
+
+static void save(struct sim *w, struct sim_host *h, struct sim_saved *s)
+{
+	sim_vcpus_save(w, h, s);
 	/* As whoever sends the memory away would read it: that is checked all the time. */
 	for (uint32_t p = SIM_PAGE_FIRST; p < SIM_PAGE_FIRST + SIM_USED_PAGES; p++)
 		w->image[p] = w->expect[p];
 	sim_parts_save(w);
-	if (h->visible[w->vcpus[0].area_page])
-		memcpy(w->areas_expect, sim_area(&w->vcpus[0]), sizeof(w->areas_expect));
 	memcpy(w->areas, w->areas_expect, sizeof(w->areas));
 	w->source_pages = SIM_PAGE_FIRST + SIM_USED_PAGES;
 }
@@ -240,7 +240,7 @@ static void books_lost(struct sim_vcpu *v)
  * By KVM's registers, which the driver has shown there at rest, and finds when the vCPU runs: the
  * VMM knows of no driver.
  */
-static void restore_in_kvm(struct sim_vcpu *v, const struct saved *s)
+static void restore_in_kvm(struct sim_vcpu *v, const struct sim_saved *s)
 {
 	v->kvm_en = s->kvm_en;
 	v->kvm_ctl = s->kvm_ctl;
@@ -249,7 +249,7 @@ static void restore_in_kvm(struct sim_vcpu *v, const struct saved *s)
 }
 
 /* By the two registers, in either order: the engine's books are lost, a wake-all mends it. */
-static void restore_registers(struct sim_vcpu *v, const struct saved *s, bool en_first)
+static void restore_registers(struct sim_vcpu *v, const struct sim_saved *s, bool en_first)
 {
 	struct hst_vcpu *hv = sim_hv(v);
 	bool has_ctl = v->w->cfg.rev != APF_REV_LEGACY;
@@ -267,7 +267,7 @@ static void restore_registers(struct sim_vcpu *v, const struct saved *s, bool en
 	v->chk.wake_all_owed = eng_enabled(&hv->eng) && hv->eng.wake_all_due;
 }
 
-static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
+void sim_vcpu_arrive(struct sim_vcpu *v, const struct sim_saved *s, enum sim_way way)
 {
 	uint64_t before;
 	uint32_t page;
@@ -289,10 +289,10 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 	v->clock_left = !sim_gpa_page(v->w, (gpa_t){v->kvm_clock & ~1ull}, &page);
 	v->kvm_en = v->kvm_ctl = 0;
 	v->shown_en = v->shown_ctl = 0;
-	if (way == WAY_KVM && !v->io_pending)
+	if (way == SIM_WAY_KVM && !v->io_pending)
 		restore_in_kvm(v, s);
-	else if (way != WAY_WHOLE && !v->io_pending)
-		restore_registers(v, s, way == WAY_EN_FIRST);
+	else if (way != SIM_WAY_WHOLE && !v->io_pending)
+		restore_registers(v, s, way == SIM_WAY_EN_FIRST);
 	else if (!hst_vcpu_restore(sim_hv(v), s->bytes, s->len))
 		sim_broken(v->w, 40, "a saved state is refused", v->index, s->len);
 	/* 41: nothing is written before the guest runs. */
@@ -301,16 +301,21 @@ static void arrive(struct sim_vcpu *v, const struct saved *s, enum sim_way way)
 	v->th = SIM_TH_STEP;
 }
 
+static struct sim_host *other_host(struct sim *w)
+{
+	return w->host == &w->hosts[0] ? &w->hosts[1] : &w->hosts[0];
+}
+
 static void migrate(struct sim *w)
 {
-	struct saved s[SIM_VCPUS_MAX];
-	struct sim_host *from = w->host, *to = from == &w->hosts[0] ? &w->hosts[1] : &w->hosts[0];
-	enum sim_way way = WAY_WHOLE;
+	struct sim_saved s[SIM_VCPUS_MAX];
+	struct sim_host *from = w->host, *to = other_host(w);
+	enum sim_way way = SIM_WAY_WHOLE;
 
 	if (sim_chance(w, 2))
-		way = kvm_has_room(w) && sim_chance(w, 2) ? WAY_KVM
-		      : sim_chance(w, 2)	   ? WAY_EN_FIRST
-						   : WAY_CTL_FIRST;
+		way = kvm_has_room(w) && sim_chance(w, 2) ? SIM_WAY_KVM
+		      : sim_chance(w, 2)	   ? SIM_WAY_EN_FIRST
+						   : SIM_WAY_CTL_FIRST;
 	w->counts.migrations++;
 	sim_log_add(w->log, w->now_ns, SIM_OP_MIGRATE, SIM_LOG_NOBODY, way, 0);
 	save(w, from, s);
@@ -318,9 +323,22 @@ static void migrate(struct sim *w)
 	w->device = (struct sim_device){.due_ns = w->now_ns};
 	w->host = to;
 	w->resume_ns = NS_NEVER;
+	w->paused = false;
 	sim_host_start(w, to);
 	for (unsigned i = 0; i < w->cfg.vcpus; i++)
-		arrive(&w->vcpus[i], &s[i], way);
+		sim_vcpu_arrive(&w->vcpus[i], &s[i], way);
+}
+
+/* The VM ends, and another one of an earlier moment takes its place. */
+static void restore(struct sim *w)
+{
+	w->counts.restores++;
+	sim_log_add(w->log, w->now_ns, SIM_OP_RESTORE, SIM_LOG_NOBODY, 0, 0);
+	sim_host_stop(w, w->host);
+	w->device = (struct sim_device){.due_ns = w->now_ns};
+	w->resume_ns = NS_NEVER;
+	w->paused = false;
+	sim_snap_restore(w, other_host(w));
 }
 
 /* ---- the VMM's own steps ---- */
@@ -331,7 +349,7 @@ void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu)
 		return;
 	w->job = job;
 	w->job_vcpu = vcpu;
-	if (job == SIM_VMM_MIGRATE) {
+	if (job == SIM_VMM_MIGRATE || job == SIM_VMM_RESTORE) {
 		sim_chk_enter(w);
 		hst_pause(&w->host->hst);
 		sim_chk_leave(w);
@@ -362,7 +380,7 @@ bool sim_vmm_keeps(struct sim_vcpu *v)
 
 static bool job_ready(const struct sim *w)
 {
-	if (w->job == SIM_VMM_NONE)
+	if (w->job == SIM_VMM_NONE || w->job == SIM_VMM_STAND)
 		return false;
 	if (w->job == SIM_VMM_RESET)
 		return w->vcpus[w->job_vcpu].th == SIM_TH_STOPPED;
@@ -377,7 +395,18 @@ static bool job_ready(const struct sim *w)
 bool sim_vmm_runnable(const struct sim *w)
 {
 	return w->vmm_pumping || job_ready(w) ||
-	       (w->job != SIM_VMM_MIGRATE && w->resume_ns <= w->now_ns);
+	       (w->job != SIM_VMM_MIGRATE && w->job != SIM_VMM_RESTORE &&
+		w->resume_ns <= w->now_ns);
+}
+
+bool sim_vmm_resume(struct sim *w, struct sim_pump *pump)
+{
+	/* Everybody has all tries again. */
+	memset(w->host->failed, 0, sizeof(w->host->failed));
+	sim_chk_enter(w);
+	hst_resume(&w->host->hst);
+	sim_chk_leave(w);
+	return !sim_pump_step(w, pump);
 }
 
 void sim_vmm_step(struct sim *w)
@@ -392,16 +421,16 @@ void sim_vmm_step(struct sim *w)
 		w->job = SIM_VMM_NONE;
 		if (job == SIM_VMM_RESET)
 			reset(w, &w->vcpus[w->job_vcpu]);
-		else
+		else if (job == SIM_VMM_MIGRATE)
 			migrate(w);
+		else
+			restore(w);
 		return;
 	}
 	w->resume_ns = NS_NEVER;
+	w->paused = false;
 	sim_log_add(w->log, w->now_ns, SIM_OP_RESUME, SIM_LOG_NOBODY, 0, 0);
-	/* Everybody has all tries again. */
-	memset(w->host->failed, 0, sizeof(w->host->failed));
-	sim_chk_enter(w);
-	hst_resume(&w->host->hst);
-	sim_chk_leave(w);
-	w->vmm_pumping = !sim_pump_step(w, &w->vmm_pump);
+	/* A snapshot's moment is not cut short. */
+	if (!w->snap.moment)
+		w->vmm_pumping = sim_vmm_resume(w, &w->vmm_pump);
 }

@@ -23,7 +23,8 @@ uint32_t sim_any_page(struct sim *w)
 /* Begins something new. */
 static bool may_begin(const struct sim *w, uint64_t due_ns)
 {
-	return !w->fair && due_ns <= w->now_ns && w->job != SIM_VMM_MIGRATE;
+	return !w->fair && due_ns <= w->now_ns && w->job != SIM_VMM_MIGRATE &&
+	       w->job != SIM_VMM_RESTORE && !w->snap.holds;
 }
 
 static uint64_t next_due_ns(struct sim *w)
@@ -61,6 +62,9 @@ void sim_writer_step(struct sim *w, unsigned i)
 		x->page = page_to_touch(w);
 		x->write = sim_chance(w, 2);
 		x->wants = true;
+		/* As our devices do, when they take what the guest gives them to write to. */
+		if (x->write)
+			sim_snap_mark(w, sim_gpa(w, x->page), PAGE_BYTES);
 	}
 	sim_log_add(w->log, w->now_ns, SIM_OP_VMM, SIM_LOG_NOBODY, x->page, 0);
 	if (!w->host->vmm_visible[x->page]) {
@@ -100,6 +104,8 @@ bool sim_giver_pumps(struct sim *w, struct sim_giver *t)
 void sim_giver_over(struct sim *w, struct sim_giver *t)
 {
 	t->on = false;
+	/* What somebody else has waited for is nothing to begin anew for. */
+	t->waiting = false;
 	t->due_ns = next_due_ns(w);
 }
 
@@ -354,7 +360,7 @@ uint64_t sim_vmm_threads_next_ns(const struct sim *w)
 		next = min_u64(next, w->plug.d.t.due_ns);
 	if (w->cfg.offers && !w->fair && w->offer.due_ns > w->now_ns)
 		next = min_u64(next, w->offer.due_ns);
-	return next;
+	return min_u64(next, sim_snap_next_ns(w));
 }
 
 bool sim_vmm_threads_busy(const struct sim *w)
@@ -363,12 +369,13 @@ bool sim_vmm_threads_busy(const struct sim *w)
 		if (w->writers[i].wants)
 			return true;
 	return w->discard.t.on || w->discard.t.pumping || w->holder.t.on || w->holder.t.pumping ||
-	       w->plug.d.t.on || w->plug.d.t.pumping || w->offer.on || w->offer.pumping;
+	       w->plug.d.t.on || w->plug.d.t.pumping || w->offer.on || w->offer.pumping ||
+	       w->snap.t.on || w->snap.t.pumping;
 }
 
 void sim_vmm_threads_ready(struct sim *w)
 {
-	struct sim_giver *all[] = {&w->discard.t, &w->holder.t, &w->plug.d.t};
+	struct sim_giver *all[] = {&w->discard.t, &w->holder.t, &w->plug.d.t, &w->snap.t};
 
 	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
 		all[i]->ready |= all[i]->waiting && !all[i]->waiter.fetch;
@@ -378,7 +385,7 @@ bool sim_vmm_threads_may_move(const struct sim *w)
 {
 	return !w->discard.working && !w->discard.t.pumping && !w->holder.holds &&
 	       !w->holder.t.pumping && !w->plug.d.working && !w->plug.d.t.pumping &&
-	       !w->offer.copying && !w->offer.pumping;
+	       !w->offer.copying && !w->offer.pumping && !w->snap.half && !w->snap.t.pumping;
 }
 
 void sim_vmm_threads_leave(struct sim *w)
@@ -391,6 +398,7 @@ void sim_vmm_threads_leave(struct sim *w)
 	w->plug.d = (struct sim_discard){.t.due_ns = w->now_ns};
 	w->plug.leaves = w->plug.pins = false;
 	w->offer = (struct sim_offer){.due_ns = w->now_ns};
+	sim_snap_leave(w);
 	/* They touch it again, where it is then. */
 	for (unsigned i = 0; i < w->cfg.writers; i++)
 		w->writers[i].asleep = false;

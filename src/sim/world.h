@@ -9,8 +9,8 @@
  * processor may come in between.
  *
  * Reading order: this file, run.c (the loop), thread.c (host threads), plat.c, mem.c, io.c
- * (behind port/), guest.c (the guest's kernel), vmm_threads.c, parts.c, offer.c, faults.c (what
- * may break), check.c and check_state.c (what must hold), swarm.c (a seed's settings).
+ * (behind port/), guest.c (the guest's kernel), vmm_threads.c, parts.c, offer.c, snap.c, faults.c
+ * (what may break), check.c and check_state.c (what must hold), swarm.c (a seed's settings).
  */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
@@ -21,6 +21,8 @@
 #include "sim/co.h"
 #include "sim/log.h"
 #include "sim/sim.h"
+#include "vmm/memory/dirty_map.h"
+#include "vmm/snap/snap_plan.h"
 
 #define SIM_VCPUS_MAX 4u
 #define SIM_TASKS_MAX 8u  /* per vCPU */
@@ -361,7 +363,72 @@ struct sim_offer {
 	struct hst_piece piece;
 };
 
-enum sim_vmm_job { SIM_VMM_NONE, SIM_VMM_RESET, SIM_VMM_MIGRATE };
+enum sim_vmm_job {
+	SIM_VMM_NONE,
+	SIM_VMM_RESET,
+	SIM_VMM_MIGRATE,
+	SIM_VMM_RESTORE, /* the VM ends, and another is restored from the last snapshot */
+	SIM_VMM_STAND,   /* the snapshot's thread wants the vCPUs at rest, or has them */
+};
+
+/* ---- what is passed on of a VM ---- */
+
+#define SIM_SAVE_BYTES_MAX (64u + 16u * SIM_FAULTS_MAX + 20u * HST_STORES_MAX + 8u)
+
+struct sim_saved {
+	unsigned char bytes[SIM_SAVE_BYTES_MAX];
+	size_t len;
+	uint64_t en, ctl, kvm_en, kvm_ctl;
+};
+
+/* Of the protocol. */
+enum sim_way { SIM_WAY_WHOLE, SIM_WAY_EN_FIRST, SIM_WAY_CTL_FIRST, SIM_WAY_KVM };
+
+/* The guest at one moment, and what its memory must hold there. */
+struct sim_moment {
+	struct sim_saved saved[SIM_VCPUS_MAX];
+	struct sim_vcpu vcpus[SIM_VCPUS_MAX];
+	unsigned char *stacks[SIM_VCPUS_MAX];
+	struct gst_table table;
+	struct gst_node nodes[SIM_NODES_MAX];
+	uint64_t expect[SIM_USED_PAGES];
+	unsigned char areas[64 * SIM_VCPUS_MAX];
+};
+
+/* Memory in a snapshot: both numbers of each page. */
+struct sim_memory {
+	uint64_t first[SIM_USED_PAGES], last[SIM_USED_PAGES];
+	unsigned char areas[64 * SIM_VCPUS_MAX];
+};
+
+#define SIM_MAP_WORDS (SIM_USED_PAGES / SNAP_WORD_PAGES)
+
+/* The thread that makes a snapshot: machine_snap.c's part. */
+struct sim_snap {
+	struct sim_giver t;
+	struct snap_plan plan;
+	struct snap_step step;
+	bool begun;     /* the step is */
+	uint32_t page;  /* of its run, so many are done, */
+	bool half;      /* and of the next one its first number, without the lock */
+	uint64_t rest_ns; /* vCPUs have come to rest by then, or it is left */
+	bool holds;     /* no device takes anything in hand */
+	bool moment;    /* all stands still, and stays so whatever the operator says */
+	/* who writes */
+	struct dirty_map map; /* devices, and the library */
+	_Atomic uint64_t marks[SIM_MAP_WORDS];
+	bool logs;            /* KVM */
+	uint64_t logged[SIM_MAP_WORDS];
+	uint64_t pending[SIM_MAP_WORDS], kept[SIM_MAP_WORDS], found[SIM_MAP_WORDS];
+	uint64_t since[SIM_MAP_WORDS], in_it[SIM_MAP_WORDS];
+	/* what it consists of */
+	struct sim_memory file, store; /* store: what is kept */
+	struct sim_moment *cut;
+	/* The last one that was made. */
+	bool has_one, has_base; /* it is of this VM */
+	struct sim_memory memory;
+	struct sim_moment *made;
+};
 
 struct sim {
 	struct sim_cfg cfg;
@@ -381,6 +448,7 @@ struct sim {
 	struct sim_holder holder;
 	struct sim_plug plug;
 	struct sim_offer offer;
+	struct sim_snap snap;
 	bool discarding; /* hst_discard_work is at it */
 	uint64_t image[SIM_SPAN_PAGES];  /* what the source holds of each page */
 	uint64_t expect[SIM_SPAN_PAGES]; /* what the last write left in each page */
@@ -392,6 +460,7 @@ struct sim {
 	/* the VMM and the director of faults */
 	uint64_t director_ns;
 	uint64_t resume_ns; /* the operator resumes the VM then; NS_NEVER */
+	bool paused;        /* he has paused it */
 	enum sim_vmm_job job;
 	unsigned job_vcpu;
 	uint32_t present_fails; /* the next calls of mem present that fail */
@@ -526,6 +595,8 @@ void sim_page_ios(struct sim *w);
 
 /* ---- evict.c: taking memory away ---- */
 int sim_mem_watch_all(void *ctx, struct err *e);
+int sim_mem_look(void *ctx, roff_t off, uint64_t len, mem_pages ret_there, mem_pages ret_guest,
+		 mem_pages ret_vmm, struct err *e);
 int sim_mem_resident(void *ctx, roff_t off, uint64_t len, mem_pages ret, struct err *e);
 int sim_mem_unmap(void *ctx, roff_t off, uint64_t len, struct err *e);
 int sim_mem_collect(void *ctx, roff_t off, uint64_t len, mem_pages ret_written,
@@ -623,10 +694,31 @@ void sim_parts_save(struct sim *w);
 bool sim_offer_runnable(const struct sim *w);
 void sim_offer_step(struct sim *w);
 
+/* ---- snap.c: a snapshot of the running VM, and another VM from it ---- */
+bool sim_snap_alloc(struct sim *w);
+void sim_snap_free(struct sim *w);
+void sim_snap_init(struct sim *w);
+bool sim_snap_runnable(const struct sim *w);
+void sim_snap_step(struct sim *w);
+uint64_t sim_snap_next_ns(const struct sim *w);
+/* The host goes: what is being made of it is lost. */
+void sim_snap_leave(struct sim *w);
+/* On another host than the one that has stopped, in place of the VM. */
+void sim_snap_restore(struct sim *w, struct sim_host *to);
+/* The guest has written there, or KVM for it. */
+void sim_snap_log(struct sim *w, uint32_t page);
+/* Of the library's, and a device's. */
+void sim_snap_mark(struct sim *w, gpa_t gpa, uint64_t bytes);
+
 /* ---- vmm.c: hosts, pause, reset, migration ---- */
 void sim_host_start(struct sim *w, struct sim_host *h);
 void sim_host_age(struct sim *w, struct sim_host *h);
 void sim_host_stop(struct sim *w, struct sim_host *h);
+/* Of vCPUs at rest, and into those of another host. */
+void sim_vcpus_save(struct sim *w, struct sim_host *h, struct sim_saved *s);
+void sim_vcpu_arrive(struct sim_vcpu *v, const struct sim_saved *s, enum sim_way way);
+/* Tries again what has failed, and delivers again. True: there is more to pump. */
+bool sim_vmm_resume(struct sim *w, struct sim_pump *pump);
 bool sim_vmm_runnable(const struct sim *w);
 void sim_vmm_step(struct sim *w);
 void sim_vmm_want(struct sim *w, enum sim_vmm_job job, unsigned vcpu);
@@ -641,8 +733,9 @@ bool sim_vmm_keeps(struct sim_vcpu *v);
 void sim_faults_step(struct sim *w);
 /* For a while. */
 void sim_pause_vm(struct sim *w);
-/* The liveness phase begins: everything that was broken is mended. */
+/* The liveness phase begins: everything that was broken is mended; and on this vCPU. */
 void sim_faults_end(struct sim *w);
+void sim_faults_end_on(struct sim_vcpu *v);
 
 /* ---- check.c: at each event ---- */
 void sim_chk_enter(struct sim *w); /* before the driver is called */

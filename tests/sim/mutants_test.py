@@ -16,7 +16,8 @@ import sys
 import tempfile
 
 SAMPLE = ("token-0", "refusal-unnoticed", "ready-before-present", "halted-for-ever",
-          "guest-swallows-event", "vmm-view-not-asked", "discarded-in-swap")
+          "guest-swallows-event", "vmm-view-not-asked", "discarded-in-swap",
+          "written-and-not-copied-again")
 MUTANTS_MIN = {"sim": 30, "edges": 60}
 MISSED_PERCENT_MAX = 10
 

@@ -45,7 +45,8 @@ def seeds_keep_the_promises(asyncpf):
                  "pauses", "troubles", "refused interrupts", "spurious", "real faults",
                  "evicted blocks", "swapped", "VMM accesses", "VMM touches",
                  "discarded pages", "overwritten", "holds", "parts adopted", "removed",
-                 "kept back", "accesses to what has left", "offered pages"):
+                 "kept back", "accesses to what has left", "offered pages",
+                 "snapshots", "cuts tried again", "given up", "restores"):
         if number(out, rf"{what} (\d+)") < SEEDS // 1000:
             raise Failed(f"too little happened: {what}\n{out}")
     print(out)
