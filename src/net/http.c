@@ -10,7 +10,6 @@
  *
  * What is done about an answer is in finish(); what is done about a connection is libcurl's.
  */
-#include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
@@ -40,7 +39,6 @@
 /* Of an error's page, which is read so that the connection can be used again. */
 #define HTTP_PAGE_BYTES (64u << 10)
 #define HTTP_PAGE_MAX 511u
-#define HTTP_CODE_MAX 40u
 
 struct http_xfer {
 	struct http_peer *peer;
@@ -67,6 +65,7 @@ struct http_peer {
 	struct http_xfer *xfers;
 	unsigned depth, limit, busy;
 	unsigned fails;  /* connections, since a read was answered */
+	unsigned tries;  /* of opening, that have failed */
 	bool two;        /* the server speaks HTTP/2 */
 	char *moved;     /* where the object was found; NULL: where the URL says */
 	uint64_t size;
@@ -161,6 +160,7 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 		if (x->peer->s3) {
 			memcpy(x->page + x->page_len, data, n);
 			x->page_len += n;
+			x->page[x->page_len] = '\0';
 		}
 		x->got += len;
 		return x->got <= HTTP_PAGE_BYTES ? len : 0;
@@ -193,44 +193,25 @@ static enum verdict refused(struct http_xfer *x, int code, const char *why)
 	return REFUSED;
 }
 
-/* The error code that S3's page names, as " SignatureDoesNotMatch"; empty: it names none. */
-static const char *s3_code(struct http_xfer *x, char to[HTTP_CODE_MAX + 2])
-{
-	const char *at;
-	size_t n = 0;
-
-	to[0] = '\0';
-	x->page[x->page_len] = '\0';
-	at = strstr(x->page, "<Code>");
-	if (!at)
-		return to;
-	at += strlen("<Code>");
-	while (n < HTTP_CODE_MAX && isalnum((unsigned char)at[n]))
-		n++;
-	if (n > 0 && at[n] == '<')
-		snprintf(to, HTTP_CODE_MAX + 2, " %.*s", (int)n, at);
-	return to;
-}
-
 /* A status that is none of those that have a meaning for a range. */
 static enum verdict judge_other(struct http_xfer *x, long status)
 {
-	char code[HTTP_CODE_MAX + 2];
+	char code[S3_CODE_MAX + 2];
 
 	/* Where a bucket is elsewhere, whatever the status is. */
 	if (x->peer->s3 && x->head.region[0] && !x->head.bad)
 		(void)err_set(&x->why, -EIO, "the bucket is in the region %.40s, say "
 			      "region=%.40s (%ld%s)", x->head.region, x->head.region, status,
-			      s3_code(x, code));
+			      s3_code(x->page, code));
 	else
 		(void)err_set(&x->why, -EIO, "the server says status %ld%s, which is none for a "
-			      "range", status, s3_code(x, code));
+			      "range", status, s3_code(x->page, code));
 	return REFUSED;
 }
 
 static enum verdict judge_status(struct http_xfer *x, long status)
 {
-	char code[HTTP_CODE_MAX + 2];
+	char code[S3_CODE_MAX + 2];
 
 	switch (status) {
 	case 206:
@@ -246,12 +227,12 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 	case 403:
 	case 407:
 		(void)err_set(&x->why, -EACCES, "the server refuses access (%ld%s)", status,
-			      s3_code(x, code));
+			      s3_code(x->page, code));
 		return REFUSED;
 	case 404:
 	case 410:
 		(void)err_set(&x->why, -ENOENT, "the server knows no such object (%ld%s)", status,
-			      s3_code(x, code));
+			      s3_code(x->page, code));
 		return REFUSED;
 	case 412:
 		return refused(x, -ESTALE, "the object has changed since it was opened (412)");
@@ -286,7 +267,7 @@ static enum verdict judge(struct http_xfer *x, CURLcode result)
 	case CURLE_COULDNT_CONNECT:
 		return LATER;
 	case CURLE_OPERATION_TIMEDOUT:
-		return x->got > 0 ? AGAIN : LATER;
+		return x->got > 0 || !x->req ? AGAIN : LATER;
 	case CURLE_SSL_CONNECT_ERROR:
 	case CURLE_PARTIAL_FILE:
 	case CURLE_SEND_ERROR:
@@ -454,6 +435,7 @@ static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 	x->checked = false;
 	x->got = 0;
 	x->page_len = 0;
+	x->page[0] = '\0';
 	x->head = (struct http_head){.ranged = false};
 	x->why.code = 0;
 	x->text[0] = '\0';
@@ -560,15 +542,24 @@ static void open_again(struct timer *tm, uint64_t now_ns)
 	ask_first(CONTAINER_OF(tm, struct http_peer, again));
 }
 
-/* It has left. */
+/* Of the try that comes behind that many. */
+static uint64_t pause_ns(unsigned tries)
+{
+	return net_backoff_ns(tries, tries ? HTTP_PAUSE_NS / 8 : 0, HTTP_PAUSE_MAX_NS);
+}
+
+/* It has left. A server that is not there is the wrong one; one that has no time is waited for. */
 static void finish_first(struct http_xfer *x, enum verdict v, uint64_t until_ns)
 {
 	struct http_peer *p = x->peer;
+	struct timers *ts = net_loop_timers(loop_of(p));
 
-	if (v == GOOD)
+	if (v == AGAIN && ++p->tries < HTTP_TRIES)
+		timer_arm(ts, &p->again, net_now_ns() + pause_ns(p->tries - 1));
+	else if (v == LATER && x->why.code == -EAGAIN)
+		timer_arm(ts, &p->again, until_ns);
+	else if (v == GOOD)
 		opened(x);
-	else if (x->why.code == -EAGAIN)
-		timer_arm(net_loop_timers(loop_of(p)), &p->again, until_ns);
 	else
 		open_failed(p, x->why.code, x->why.text);
 }
@@ -612,8 +603,7 @@ static void finish(struct http_xfer *x, CURLcode result)
 		net_req_wait(s, req);
 		break;
 	case AGAIN:
-		net_req_again(s, req, net_backoff_ns(req->tries, req->tries ? HTTP_PAUSE_NS / 8 : 0,
-						     HTTP_PAUSE_MAX_NS));
+		net_req_again(s, req, pause_ns(req->tries));
 		break;
 	}
 }

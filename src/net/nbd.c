@@ -38,7 +38,10 @@
 #define NBD_ZEROES_MAX 32768u
 #define NBD_STATUS_BYTES (1ull << 30)
 
-_Static_assert(NBD_CONNS_MAX < NET_TIMERS_MAX, "one for each connection");
+/* Of opening, where a connection breaks before the server has said what it has. */
+#define NBD_TRIES 6u
+
+_Static_assert(NBD_CONNS_MAX < NET_TIMERS_MAX, "one for each connection, and one for opening");
 
 enum conn_state { CONN_NONE, CONN_LOOKUP, CONN_CONNECTING, CONN_READY };
 
@@ -52,6 +55,7 @@ struct nbd_conn {
 	unsigned commands;        /* under way */
 	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
 	struct nbd_command *over; /* answered, and to be looked at by settle() */
+	bool broke;               /* the server was there, and is gone without a word */
 	int code;                 /* -Exxx, and what a call of libnbd's said when it failed */
 	char why[ERR_TEXT_MAX];
 };
@@ -89,6 +93,8 @@ struct nbd_peer {
 	bool multi;          /* the server allows more than one */
 	uint64_t more_at_ns; /* when one more may be tried */
 	unsigned fails;      /* connections, since a read was answered */
+	unsigned tries;      /* of opening, that have failed */
+	struct timer again;  /* opening is tried again */
 	struct nbd_command *commands;
 	unsigned commands_max;
 	uint64_t block_min;
@@ -311,6 +317,11 @@ static void conn_lost(struct nbd_conn *c)
 			net_req_again(s, cmd->req, 0);
 		command_free(cmd);
 	}
+	if (!net_is_open(s) && c->broke && ++p->tries < NBD_TRIES) {
+		timer_arm(timers_of(c), &p->again, net_now_ns() +
+			  net_backoff_ns(p->tries - 1, NBD_PAUSE_NS / 8, NBD_PAUSE_MAX_NS));
+		return;
+	}
 	if (!net_is_open(s)) {
 		(void)err_set(&why, c->code < 0 ? c->code : -EIO, "%s", c->why);
 		net_open_failed(s, &why);
@@ -397,8 +408,11 @@ static void fd_ready(struct net_fd *f, uint32_t events)
 		rc = nbd_aio_notify_read(c->h);
 	else if (out && (direction & LIBNBD_AIO_DIRECTION_WRITE))
 		rc = nbd_aio_notify_write(c->h);
-	if (rc < 0)
+	if (rc < 0) {
 		note_error(c);
+		/* An end has no code of libnbd's; nor have some failures, which come once more. */
+		c->broke = c->code == 0 || c->code == -ECONNRESET || c->code == -EPIPE;
+	}
 	settle(c);
 }
 
@@ -608,6 +622,7 @@ static void conn_start(struct nbd_conn *c)
 
 	c->why[0] = '\0';
 	c->code = 0;
+	c->broke = false;
 	c->state = CONN_CONNECTING;
 	h = make_handle(c);
 	if (!h) {
@@ -628,6 +643,12 @@ static void conn_start(struct nbd_conn *c)
 	if (rc < 0)
 		note_error(c);
 	settle(c);
+}
+
+static void open_again(struct timer *tm, uint64_t now_ns)
+{
+	(void)now_ns;
+	conn_start(CONTAINER_OF(tm, struct nbd_peer, again)->conns);
 }
 
 /* ---- the peer ---- */
@@ -717,6 +738,7 @@ static void nbd_peer_close(struct net_peer *peer)
 			(void)nbd_aio_disconnect(c->h, 0);
 		conn_close(c);
 	}
+	timer_cancel(net_loop_timers(net_src_loop(peer->src)), &p->again);
 	/* No handle is left that could write to these. */
 	for (unsigned i = 0; i < p->commands_max; i++)
 		free(p->commands[i].buf);
@@ -741,6 +763,7 @@ static int nbd_peer_open(struct net_src *s, const struct net_target *t, struct n
 	p->zeroes = malloc(NBD_ZEROES_MAX * sizeof(*p->zeroes));
 	p->conns_max = (unsigned)min_u64(t->connections ? t->connections : NBD_CONNS,
 					 NBD_CONNS_MAX);
+	p->again.fire = open_again;
 	for (unsigned i = 0; i < NBD_CONNS_MAX; i++) {
 		p->conns[i].peer = p;
 		p->conns[i].timer.fire = out_of_patience;

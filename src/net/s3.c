@@ -331,3 +331,19 @@ bool s3_renew(struct s3 *s)
 	explicit_bzero(&s->fresh, sizeof(s->fresh));
 	return others;
 }
+
+const char *s3_code(const char *page, char to[S3_CODE_MAX + 2])
+{
+	const char *at = strstr(page, "<Code>");
+	size_t n = 0;
+
+	to[0] = '\0';
+	if (!at)
+		return to;
+	at += strlen("<Code>");
+	while (n < S3_CODE_MAX && isalnum((unsigned char)at[n]))
+		n++;
+	if (n > 0 && at[n] == '<')
+		snprintf(to, S3_CODE_MAX + 2, " %.*s", (int)n, at);
+	return to;
+}

@@ -11,6 +11,9 @@
 #include "net/aws_sign.h"
 #include "port/net.h"
 
+/* Of the word that a page of an error has for it. */
+#define S3_CODE_MAX 40u
+
 struct s3;
 
 /* 0, or -Exxx with text, which says what is missing. t lives as long. */
@@ -24,5 +27,7 @@ const char *s3_token(const struct s3 *s);
 int s3_sign(const struct s3 *s, const char *range, struct aws_signed *ret, struct err *e);
 /* Reads the credentials again. Whether they are others: they are renewed by whoever wrote them. */
 bool s3_renew(struct s3 *s);
+/* That word of a page, " SignatureDoesNotMatch"; empty: it has none. */
+const char *s3_code(const char *page, char to[S3_CODE_MAX + 2]);
 
 #endif

@@ -98,21 +98,3 @@ void net_vm_close(struct net_vm *n)
 	close(n->v.fd);
 	close(n->v.kvm);
 }
-
-void net_refused(const char *uri, int code, const char *says)
-{
-	struct apf_error e = {0};
-	struct net_vm n;
-	int rc;
-
-	net_vm_open(&n);
-	assert_int_equal(apf_open(n.v.fd, &n.v.config, &n.v.apf, &e), 0);
-	assert_int_equal(apf_memory_add(n.v.apf, 0, VM_RAM, &e), 0);
-	rc = apf_source_add(n.v.apf, 4u << 20, PAGE_BYTES, uri, 0, NULL, &e);
-	print_message("%d: %s\n", rc, e.text);
-	assert_int_equal(rc, code);
-	assert_non_null(strstr(e.text, says));
-	/* Whatever it was, nothing of a password is said. */
-	assert_null(strstr(e.text, "secret"));
-	net_vm_close(&n);
-}

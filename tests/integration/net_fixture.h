@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the tests of network sources have in common: the small guest from one, a VM whose memory is
- * read by a thread while the test deals with the server, and sources that must not open.
+ * read by a thread while the test deals with the server.
  */
 #ifndef TESTS_INTEGRATION_NET_FIXTURE_H
 #define TESTS_INTEGRATION_NET_FIXTURE_H
@@ -43,9 +43,4 @@ void net_read_end(struct net_vm *n, const unsigned char *image);
 void net_read(struct net_vm *n, uint64_t at, uint64_t bytes, const unsigned char *image);
 void net_wait_paused(struct net_vm *n);
 void net_vm_close(struct net_vm *n);
-
-/* ---- what must not open ---- */
-
-void net_refused(const char *uri, int code, const char *says);
-
 #endif

@@ -36,7 +36,8 @@ static void hub_done(struct src_read *rd, const struct err *why)
 	snprintf(r->why, sizeof(r->why), "%s", why ? why->text : "");
 }
 
-void hub_open(struct hub *h, const char *uri)
+/* The error where it does not open. */
+static struct err hub_try(struct hub *h, const char *uri)
 {
 	const struct net_hub_cfg cfg = {
 		.begins = hub_begins,
@@ -55,9 +56,31 @@ void hub_open(struct hub *h, const char *uri)
 	assert_int_equal(net_hub_open(&cfg, &h->net, &e), 0);
 	env.net = net_hub_net(h->net);
 	hub_lock(h);
-	if (src_open(uri, &env, &h->src, &e) < 0)
+	(void)src_open(uri, &env, &h->src, &e);
+	return e;
+}
+
+void hub_open(struct hub *h, const char *uri)
+{
+	const struct err e = hub_try(h, uri);
+
+	if (!h->src)
 		print_error("%s\n", e.text);
 	assert_non_null(h->src);
+}
+
+void hub_refused(const char *uri, int code, const char *says)
+{
+	static struct hub h;
+	const struct err e = hub_try(&h, uri);
+
+	print_message("%d: %s\n", e.code, e.text);
+	assert_null(h.src);
+	assert_int_equal(e.code, code);
+	assert_non_null(strstr(e.text, says));
+	/* Whatever it was, nothing of a password is said. */
+	assert_null(strstr(e.text, "secret"));
+	hub_close(&h);
 }
 
 struct hub_read *hub_read(struct hub *h, uint64_t offset, uint32_t len, bool urgent)

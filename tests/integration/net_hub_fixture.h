@@ -35,6 +35,8 @@ struct hub {
 };
 
 void hub_open(struct hub *h, const char *uri);
+/* It must not open, and says why. */
+void hub_refused(const char *uri, int code, const char *says);
 /* Handed over by hub_pump alone: many at once. */
 struct hub_read *hub_read(struct hub *h, uint64_t offset, uint32_t len, bool urgent);
 /* Until that many have ended. */

@@ -4,8 +4,9 @@
  * goes through at once, what comes back rests for so long. A connection has two threads. With a
  * percentage, so many requests of HTTP/1.1 go wrong: a third of them is answered by 503, a third
  * stands still for 2 s, of a third half of the answer comes, and then nobody is there any more.
+ * That becomes of the first answer of each of the first CUT connections, too.
  *
- * usage: late_relay PORT TARGET_PORT MILLISECONDS [PERCENT]
+ * usage: late_relay PORT TARGET_PORT MILLISECONDS [PERCENT [CUT]]
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -129,13 +130,14 @@ int main(int argc, char **argv)
 {
 	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 	struct sockaddr_in here, there;
-	unsigned seed = 1, percent;
+	unsigned seed = 1, percent, cut;
 
-	if (argc != 4 && argc != 5)
+	if (argc < 4 || argc > 6)
 		return 2;
 	/* Whoever has gone is no reason to go. */
 	(void)signal(SIGPIPE, SIG_IGN);
-	percent = argc == 5 ? (unsigned)atoi(argv[4]) : 0;
+	percent = argc > 4 ? (unsigned)atoi(argv[4]) : 0;
+	cut = argc > 5 ? (unsigned)atoi(argv[5]) : 0;
 	here = local(argv[1]);
 	there = local(argv[2]);
 	(void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -152,6 +154,8 @@ int main(int argc, char **argv)
 		(void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		(void)setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		atomic_init(&c->ways, 2);
+		atomic_init(&c->cut, cut > 0);
+		cut -= cut > 0;
 		start((struct way){client, server, .percent = percent, .seed = seed++, .conn = c});
 		start((struct way){server, client, .late_ns = atol(argv[3]) * 1000000,
 				   .conn = c});
