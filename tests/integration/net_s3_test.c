@@ -3,7 +3,8 @@
  * Sources by S3. Where settings are taken from, credentials that are renewed, and that the secret
  * is nowhere where a core dump would have it: with a server that believes everything. With the
  * argument "radosgw": with Ceph's, which looks at signatures; every byte is right in each way of
- * serving faults, and what it refuses is told with its word for it.
+ * serving faults, what it refuses is told with its word for it, and while it is gone, it is waited
+ * for.
  */
 #include "net_hub_fixture.h"
 #include "need_kvm.h"
@@ -347,22 +348,33 @@ static void put(const char *object)
 	svc_run(&ceph.s, argv);
 }
 
+/* Until the gateway says that it can be used, or by its silence that it is gone. */
+static bool wait_ceph(bool ready)
+{
+	char path[SVC_PATH_MAX];
+
+	svc_path(&ceph.s, "ready", path);
+	for (unsigned i = 0; (access(path, F_OK) == 0) != ready; i++) {
+		if (i == 180000 || waitpid(ceph.s.pid, NULL, WNOHANG) != 0) {
+			print_error("radosgw does not do that: %s\n", svc_log(&ceph.s));
+			return false;
+		}
+		net_moment();
+	}
+	return true;
+}
+
 static int start_ceph(void **state)
 {
-	char port[16], path[SVC_PATH_MAX];
+	char port[16];
 	const char *argv[] = {"python3", RADOSGW, ceph.s.dir, port, ACCESS, SECRET, NULL};
 
 	(void)state;
 	store_open(&ceph);
 	snprintf(port, sizeof(port), "%d", svc_free_port(&ceph.s));
 	svc_start(&ceph.s, argv);
-	for (unsigned i = 0; access(svc_path(&ceph.s, "ready", path), F_OK) < 0; i++) {
-		if (i == 180000 || waitpid(ceph.s.pid, NULL, WNOHANG) != 0) {
-			print_error("radosgw does not start: %s\n", svc_log(&ceph.s));
-			return -1;
-		}
-		net_moment();
-	}
+	if (!wait_ceph(true))
+		return -1;
 	put("");
 	put("image");
 	settings(&ceph, "credentials", "[default]\naws_access_key_id=" ACCESS "\n"
@@ -436,6 +448,39 @@ static void replaced_and_deleted(void **state)
 	net_vm_close(&v);
 }
 
+/* Killed while it is asked, and another one in its place later: whoever waits has the bytes. */
+static void gone_and_back(void **state)
+{
+	static struct hub h;
+	char gone[SVC_PATH_MAX];
+
+	(void)state;
+	svc_write(&ceph.s, "image", ceph.image, NET_BYTES);
+	put("steady");
+	hub_open(&h, uri_of(&ceph, "steady", ""));
+	for (unsigned i = 0; i < 64; i++)
+		(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, false);
+	hub_wait(&h, 1);
+	svc_write(&ceph.s, "gone", "", 0);
+	assert_true(wait_ceph(false));
+	for (unsigned i = 0; i < 64; i++)
+		(void)hub_read(&h, (256 + 2 * i) * PAGE_BYTES, PAGE_BYTES, i % 2);
+	while (net_hub_pump(h.net))
+		;
+	/* Longer than two pauses between tries. */
+	for (unsigned i = 0; i < 300; i++)
+		net_moment();
+	(void)net_hub_pump(h.net);
+	assert_true(h.over < h.count);
+	assert_int_equal(unlink(svc_path(&ceph.s, "gone", gone)), 0);
+	hub_wait(&h, h.count);
+	for (unsigned i = 0; i < h.count; i++)
+		assert_int_equal(h.reads[i].code, 0);
+	hub_check(&h, ceph.image);
+	hub_close(&h);
+	assert_true(wait_ceph(true));
+}
+
 static void compressed(void **state)
 {
 	unsigned char *image;
@@ -466,6 +511,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest real[] = {
 		cmocka_unit_test(every_byte_is_right),
 		cmocka_unit_test(what_it_refuses),
+		cmocka_unit_test(gone_and_back),
 		cmocka_unit_test(replaced_and_deleted),
 		cmocka_unit_test(compressed),
 	};

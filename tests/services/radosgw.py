@@ -5,8 +5,9 @@ and radosgw in front of them, all in one folder, ended with this program.
 
 usage: radosgw.py FOLDER PORT ACCESS_KEY SECRET_KEY
 
-When it can be used, FOLDER/ready is there, with the seconds that the start took in it. Ends, with
-all that it started, on SIGTERM, or with its parent.
+When it can be used, FOLDER/ready is there, with the seconds that the start took in it. While there
+is a FOLDER/gone, the gateway is not: it is killed, and started again when that file is removed.
+Ends, with all that it started, on SIGTERM, or with its parent.
 """
 import ctypes
 import os
@@ -149,11 +150,30 @@ class Gateway:
             time.sleep(0.05)
         sys.exit(f"radosgw.py: radosgw does not listen; its log is in {self.folder}")
 
+    def obey(self):
+        """True: it has just begun to serve again."""
+        gone, runs = (self.folder / "gone").exists(), (self.folder / "ready").exists()
+        if gone and runs:
+            gateway = self.running.pop()
+            gateway.kill()
+            gateway.wait()
+            (self.folder / "ready").unlink()
+        elif not gone and not runs:
+            self.serve()
+            return True
+        return False
+
     def end(self):
         for process in self.running:
             process.kill()
         for process in self.running:
             process.wait()
+
+
+def ready(folder, began):
+    new = folder / "ready.new"
+    new.write_text(f"{time.monotonic() - began:.1f}\n", encoding="utf-8")
+    new.rename(folder / "ready")
 
 
 def main():
@@ -167,11 +187,11 @@ def main():
         for step in (gateway.cluster, gateway.user, gateway.serve):
             step()
             print(f"{step.__name__}: {time.monotonic() - began:.1f} s", file=sys.stderr)
-        ready = folder / "ready.new"
-        ready.write_text(f"{time.monotonic() - began:.1f}\n", encoding="utf-8")
-        ready.rename(folder / "ready")
+        ready(folder, began)
         while True:
             gateway.alive()
+            if gateway.obey():
+                ready(folder, began)
             time.sleep(0.2)
     finally:
         gateway.end()
