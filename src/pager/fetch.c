@@ -341,6 +341,7 @@ static void failed(struct pgr_fetch *f, const struct err *why)
 
 	p->status.counters.read_errors++;
 	vm->stats.read_errors++;
+	f->image->stats.read_errors++;
 	if (!f->demand) {
 		give_up(f);
 		return;
@@ -355,11 +356,28 @@ static void failed(struct pgr_fetch *f, const struct err *why)
 	arm(vm, f->due_ns);
 }
 
+static void count_read(struct pgr_fetch *f, uint64_t ns)
+{
+	struct apf_counters *all = &f->vm->pager->status.counters;
+	struct pgr_source_status *s = &f->image->stats;
+
+	all->read_bytes += f->read.len;
+	all->source_reads++;
+	all->source_read_bytes += f->read.len;
+	all->source_read_ns += ns;
+	all->source_read_max_ns = max_u64(all->source_read_max_ns, ns);
+	s->reads++;
+	s->read_bytes += f->read.len;
+	s->read_ns += ns;
+	s->read_max_ns = max_u64(s->read_max_ns, ns);
+}
+
 /* A few pages take what one takes: they would tell of a slow way, not of slow bytes. */
 static void took(struct pgr_fetch *f, uint64_t ns)
 {
 	bool several = f->count > 1;
 
+	count_read(f, ns);
 	if (!several)
 		grace_sample(&f->image->grace, ns);
 	if (!several || f->read.len >= PGR_SMALL_BYTES)
@@ -384,12 +402,6 @@ void pgr_fetch_read_done(struct src_read *rd, const struct err *why)
 		failed(f, why);
 		return;
 	}
-	p->status.counters.read_bytes += rd->len;
-	p->status.counters.source_reads++;
-	p->status.counters.source_read_bytes += rd->len;
-	p->status.counters.source_read_ns += ns;
-	p->status.counters.source_read_max_ns =
-		max_u64(p->status.counters.source_read_max_ns, ns);
 	took(f, ns);
 	place(f);
 }
@@ -408,6 +420,7 @@ void pgr_fetch_retry(struct pgr_vm *vm)
 			place(f);
 		} else {
 			p->status.counters.read_retries++;
+			f->image->stats.read_retries++;
 			read_now(f);
 		}
 	}

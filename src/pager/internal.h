@@ -59,6 +59,7 @@ struct pgr_image {
 	/* What is known of its reads: how to read more than a page; is a try worth it? */
 	struct pace pace;
 	struct grace grace;
+	struct pgr_source_status stats; /* but for vms */
 	struct pgr_image *next;
 };
 
@@ -158,6 +159,7 @@ struct pgr {
 	bool stopping;
 	uint64_t begun_ns, now_ns;
 	struct pgr_image *images;
+	uint64_t image_count; /* since pgr_open */
 	struct pgr_listener *listeners;
 	struct pgr_peer *peers;
 	uint32_t peer_count;
@@ -175,6 +177,8 @@ struct pgr {
 
 /* ---- pager.c ---- */
 void pgr_say(struct pgr *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What the socket is called, the folder left out, as far as there is room. */
+void pgr_name(const char *socket, char ret[static PGR_NAME_MAX]);
 /* 0 or -errno. */
 int pgr_watch_add(struct pgr *p, struct pgr_watch *w);
 /* Also where others still hold the descriptor. The descriptor becomes the caller's. */

@@ -316,7 +316,16 @@ void pgr_stop(struct pgr *p)
 
 /* ---- rules ---- */
 
-static int open_image(struct pgr *p, const char *uri, struct pgr_image **ret, struct err *e)
+void pgr_name(const char *socket, char ret[static PGR_NAME_MAX])
+{
+	const char *slash = strrchr(socket, '/');
+
+	(void)snprintf(ret, PGR_NAME_MAX, "%.*s", (int)PGR_NAME_MAX - 1,
+		       slash ? slash + 1 : socket);
+}
+
+static int open_image(struct pgr *p, const char *socket, const char *uri, struct pgr_image **ret,
+		      struct err *e)
 {
 	struct pgr_image *i = calloc(1, sizeof(*i));
 	int rc;
@@ -329,6 +338,8 @@ static int open_image(struct pgr *p, const char *uri, struct pgr_image **ret, st
 		return rc;
 	}
 	grace_init(&i->grace);
+	pgr_name(socket, i->stats.name);
+	i->stats.number = ++p->image_count;
 	i->next = p->images;
 	p->images = i;
 	*ret = i;
@@ -387,7 +398,7 @@ static int add_rule(struct pgr *p, const char *socket, const char *uri, struct e
 {
 	struct pgr_listener *l = listener_at(p, socket);
 	struct pgr_image *image = NULL;
-	int rc = open_image(p, uri, &image, e);
+	int rc = open_image(p, socket, uri, &image, e);
 
 	if (rc < 0)
 		return rc;
@@ -463,6 +474,20 @@ void pgr_status(struct pgr *p, struct pgr_status *ret, struct pgr_vm_status *vms
 			vms[n++] = vm->stats;
 	*ret_count = n;
 	pthread_mutex_unlock(&p->lock);
+}
+
+uint32_t pgr_sources(struct pgr *p, struct pgr_source_status *ret, uint32_t max)
+{
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&p->lock);
+	for (const struct pgr_image *i = p->images; i && n < max; i = i->next, n++) {
+		ret[n] = i->stats;
+		for (const struct pgr_vm *vm = p->vms; vm; vm = vm->next)
+			ret[n].vms += vm->image == i && !vm->dead;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return n;
 }
 
 /* ---- beginning and end ---- */

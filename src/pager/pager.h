@@ -5,7 +5,8 @@
  * whoever runs it. Test: tests/integration/pager_test.py.
  *
  * Threads: pgr_run() is one thread, which does everything, and sleeps in one place. Any other may
- * call pgr_add_rule, pgr_stop and pgr_status meanwhile: one lock, held for one round of the loop.
+ * call pgr_add_rule, pgr_stop, pgr_status and pgr_sources meanwhile: one lock, held for one round
+ * of the loop.
  */
 #ifndef PAGER_PAGER_H
 #define PAGER_PAGER_H
@@ -49,6 +50,7 @@ struct pgr_cfg {
 
 struct pgr_vm_status {
 	char name[PGR_NAME_MAX]; /* of the socket that it came to, the folder left out */
+	uint64_t number;         /* which VM it is, from 1 */
 	uint64_t pid;            /* of the VMM; 0: not known */
 	uint64_t memory_bytes;
 	uint64_t placed_bytes;   /* from the source, or zeroes, since it came */
@@ -56,6 +58,16 @@ struct pgr_vm_status {
 	uint64_t faults_total;
 	uint64_t reads_in_flight;
 	uint64_t read_errors;
+};
+
+/* A source that is open. */
+struct pgr_source_status {
+	char name[PGR_NAME_MAX]; /* of its rule's socket, the folder left out */
+	uint64_t number;         /* which rule it is, from 1 */
+	uint64_t vms;            /* that it serves now */
+	uint64_t reads;          /* that it answered well, as are bytes and times */
+	uint64_t read_bytes, read_errors, read_retries;
+	uint64_t read_ns, read_max_ns;
 };
 
 struct pgr_status {
@@ -90,6 +102,8 @@ void pgr_stop(struct pgr *p);
 /* vms: of at most max VMs, in no order; *ret_count of them. */
 void pgr_status(struct pgr *p, struct pgr_status *ret, struct pgr_vm_status *vms, uint32_t max,
 		uint32_t *ret_count);
+/* Of at most max sources, the newest first; how many. */
+uint32_t pgr_sources(struct pgr *p, struct pgr_source_status *ret, uint32_t max);
 /* After pgr_run. Its VMs are left to wait. NULL is harmless. */
 void pgr_close(struct pgr *p);
 

@@ -250,15 +250,6 @@ static void find_process(struct pgr_vm *vm)
 	vm->process.fd = (int)syscall(SYS_pidfd_open, who.pid, 0);
 }
 
-static void name_it(struct pgr_vm *vm, const struct pgr_listener *l)
-{
-	const char *slash = strrchr(l->path, '/');
-
-	(void)snprintf(vm->name, sizeof(vm->name), "%.*s", (int)sizeof(vm->name) - 1,
-		       slash ? slash + 1 : l->path);
-	memcpy(vm->stats.name, vm->name, sizeof(vm->name));
-}
-
 static int watch_it(struct pgr_vm *vm, struct err *e)
 {
 	int rc = pgr_watch_add(vm->pager, &vm->uffd);
@@ -300,7 +291,8 @@ static int vm_make(struct pgr *p, struct pgr_listener *l, int connection, int uf
 	vm->image = l->image;
 	vm->h = *h;
 	vm->retry.fire = retry;
-	name_it(vm, l);
+	pgr_name(l->path, vm->name);
+	pgr_name(l->path, vm->stats.name);
 	rc = remote_check(uffd);
 	if (rc < 0)
 		return err_set(e, rc, "the descriptor is no userfaultfd");
@@ -327,7 +319,7 @@ int pgr_vm_begin(struct pgr *p, struct pgr_listener *l, int connection, int uffd
 	}
 	if (rc < 0)
 		return rc;
-	vm->number = ++p->status.vms_total;
+	vm->number = vm->stats.number = ++p->status.vms_total;
 	link_it(vm);
 	pgr_say(p, "VM %s.%llu: came: process %llu, %llu MiB in %u region%s", vm->name,
 		(unsigned long long)vm->number, (unsigned long long)vm->pid,

@@ -253,6 +253,39 @@ class PagerTest(PagerCase):
         self.assertEqual(s["resident_bytes"], served["placed_bytes"] - served["removed_bytes"])
         self.assertEqual(s["absent_bytes"], s["memory_bytes"] - s["resident_bytes"])
 
+    def test_each_source_is_counted(self):
+        other = self.folder / "other.sock"
+        self.pager(f"delay+file:{self.image}?ms=20", "--read-ahead=0")
+        slow = json.dumps({"listen": str(other), "source":
+                           f"fault+file:{self.image}?fault-error-at=2&fault-error-count=3"})
+        self.assertEqual(self.ask("serve " + slow), "ok")
+        self.check("threads=16")
+        self.standin("go=0")
+        self.check("threads=1", "order=even", path=other)
+        until("came", lambda: len(self.status()["served"]) == 1)
+        s = self.status()
+        failing, late = s["sources"]
+        self.assertEqual((failing["name"], late["name"]), ("other.sock.2", "fc.sock.1"))
+        self.assertEqual((failing["vms"], late["vms"]), (0, 1))
+        self.assertEqual((failing["read_errors"], failing["read_retries"]), (3, 3))
+        self.assertEqual((late["read_errors"], late["read_retries"]), (0, 0))
+        for one in failing, late:
+            self.assertEqual(one["read_bytes"], one["reads"] * PAGE)
+        self.assertGreaterEqual(late["read_ns"], late["reads"] * 20 * 10**6)
+        self.assertGreaterEqual(late["read_max_ns"], 20 * 10**6)
+        for key in "reads", "read_bytes", "read_ns":
+            self.assertEqual(failing[key] + late[key], s["source_" + key], key)
+        # Who is there keeps his source, who comes has another.
+        self.assertEqual(self.ask("serve " + json.dumps(
+            {"listen": str(self.path), "source": str(self.image)})), "ok")
+        self.assertEqual([one["name"] for one in self.status()["sources"]],
+                         ["fc.sock.3", "other.sock.2", "fc.sock.1"])
+        out = subprocess.run([ASYNCPF, "status", "--prometheus", "--control", self.control],
+                             stdout=subprocess.PIPE, check=True, timeout=LIMIT_S, text=True)
+        self.assertIn('\nasyncpf_pager_source_read_errors_total{vm="",source="other.sock.2"} 3\n',
+                      out.stdout)
+        self.assertRegex(out.stdout, r'\nasyncpf_served_pid\{vm="",served="fc\.sock\.\d+"\} \d')
+
     def test_as_many_sockets_as_there_may_be(self):
         rules = [{"listen": str(self.folder / f"{i}.sock"), "source": "zero:?size=1M"}
                  for i in range(257)]
@@ -287,6 +320,8 @@ class PagerTest(PagerCase):
         self.assertEqual(told["end"], "stop")
         self.assertGreaterEqual(told["stats"]["read_bytes"], 2048 * PAGE)
         self.assertTrue(p.said(r"^fetched "))
+        self.assertTrue(p.said(r"^fc\.sock\.1 +0 +\d"))
+        self.assertEqual(told["sources"][0]["read_bytes"], told["stats"]["source_read_bytes"])
         self.assertFalse(self.path.exists())
         self.assertFalse(self.control.exists())
 

@@ -195,7 +195,8 @@ class Watched(RunTest):
         devices = {"has_balloon", "has_vsock", *end["balloon"], *end["vsock"]}
         snapshot = {key for key in s if key.startswith("snapshot_")}
         missing = set(s) - set(end) - set(end["stats"]) - devices - snapshot
-        self.assertEqual(missing, {"state", "why", "note", "protocol", "served"})
+        self.assertEqual(missing, {"state", "why", "note", "protocol", "served",
+                                   "sources"})
         for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
             self.assertEqual(end[key], s[key], key)
         self.assertEqual(list(end["vcpus"][0]), list(s["vcpus"][0]))

@@ -39,6 +39,8 @@ static void names(void **state)
 		{control_vcpu_keys, "cpu_ns", "vcpu_", "asyncpf_vcpu_cpu_seconds_total"},
 		{control_device_keys, "throttled_ns", "device_",
 		 "asyncpf_device_throttled_seconds_total"},
+		{control_source_keys, "read_ns", "pager_source_",
+		 "asyncpf_pager_source_read_seconds_total"},
 	};
 	char name[METRIC_NAME_MAX];
 
@@ -62,7 +64,10 @@ static void values(void **state)
 		.uptime_ns = UINT64_MAX,
 		.counters = {.host_wait_ns = 1000000007, .refaulted = 9, .reads = UINT64_MAX},
 		.vcpu_count = 2, .vcpus = {{1, 2, 3, 4, 5, 6}, {.stalls = 77}},
-		.device_count = 1, .devices = {{.name = "blk0", .throttled_ns = 1}}};
+		.device_count = 1, .devices = {{.name = "blk0", .throttled_ns = 1}},
+		.served_count = 1, .served = {{.name = "fc.sock.9", .placed_bytes = 8}},
+		.source_count = 2,
+		.sources = {{.name = "b", .reads = 5}, {.name = "a", .read_ns = 2000000001}}};
 	char *out = NULL;
 	size_t len;
 	FILE *f = open_memstream(&out, &len);
@@ -83,6 +88,11 @@ static void values(void **state)
 	has(out, "\nasyncpf_vcpu_stalls_total{vm=\"a\\\"b\\\\\",vcpu=\"1\"} 77\n");
 	has(out, "\nasyncpf_device_throttled_seconds_total{vm=\"a\\\"b\\\\\",device=\"blk0\"} "
 		 "0.000000001\n");
+	has(out, "\nasyncpf_served_placed_bytes_total{vm=\"a\\\"b\\\\\",served=\"fc.sock.9\"} 8\n");
+	has(out, "\nasyncpf_pager_source_reads_total{vm=\"a\\\"b\\\\\",source=\"b\"} 5\n"
+		 "asyncpf_pager_source_reads_total{vm=\"a\\\"b\\\\\",source=\"a\"} 0\n");
+	has(out, "\nasyncpf_pager_source_read_seconds_total{vm=\"a\\\"b\\\\\",source=\"a\"} "
+		 "2.000000001\n");
 	free(out);
 }
 

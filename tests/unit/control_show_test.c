@@ -57,7 +57,10 @@ static const struct control_status busy = {
 	.vcpu_count = 2,
 	.vcpus = {{30, 29, 5, 15, 7000000000, 33}, {20, 20, 3, 10, 1, 1}},
 	.served_count = 1,
-	.served = {{"fc.sock", 4711, 64 * MIB, 5 * MIB, MIB, 12345, 1}},
+	.source_count = 2,
+	.sources = {{"fc.sock.3", 1, 1250, 5 * MIB, 2, 1, 12500 * NS_PER_MS, 2000 * NS_PER_MS},
+		    {"fc.sock.1", 0, 0, 0, 0, 0, 0, 0}},
+	.served = {{"fc.sock.9", 4711, 64 * MIB, 5 * MIB, MIB, 12345, 1}},
 	.device_count = 2,
 	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678, 0},
 		    {"rng", 7, 448, 0, 0, 70000, 0}},
@@ -99,7 +102,11 @@ static const char busy_text[] =
 	"rng                 7  448 bytes    0 bytes      0.000      0.000          0\n"
 	"\n"
 	"VM                    process     memory     placed    removed      touches\n"
-	"fc.sock                  4711     64 MiB      5 MiB      1 MiB        12345\n";
+	"fc.sock.9                4711     64 MiB      5 MiB      1 MiB        12345\n"
+	"\n"
+	"source                VMs      reads       read  errors retries mean, ms  max, ms\n"
+	"fc.sock.3               1       1250      5 MiB       2       1    10.00  2000.00\n"
+	"fc.sock.1               0          0    0 bytes       0       0     0.00     0.00\n";
 
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
@@ -124,9 +131,15 @@ static const char busy_json_end[] =
 	"\"dropped\": 0}, "
 	"{\"name\": \"rng\", \"requests\": 7, \"read_bytes\": 448, "
 	"\"written_bytes\": 0, \"throttled_ns\": 0, \"cpu_ns\": 70000, \"dropped\": 0}], "
-	"\"served\": [{\"name\": \"fc.sock\", \"pid\": 4711, \"memory_bytes\": 67108864, "
+	"\"served\": [{\"name\": \"fc.sock.9\", \"pid\": 4711, \"memory_bytes\": 67108864, "
 	"\"placed_bytes\": 5242880, \"removed_bytes\": 1048576, \"faults_total\": 12345, "
-	"\"read_errors\": 1}]}\n";
+	"\"read_errors\": 1}], "
+	"\"sources\": [{\"name\": \"fc.sock.3\", \"vms\": 1, \"reads\": 1250, "
+	"\"read_bytes\": 5242880, \"read_errors\": 2, \"read_retries\": 1, "
+	"\"read_ns\": 12500000000, \"read_max_ns\": 2000000000}, "
+	"{\"name\": \"fc.sock.1\", \"vms\": 0, \"reads\": 0, "
+	"\"read_bytes\": 0, \"read_errors\": 0, \"read_retries\": 0, "
+	"\"read_ns\": 0, \"read_max_ns\": 0}]}\n";
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);

@@ -51,8 +51,14 @@ static void fill(struct control_status *s)
 						      v - 6 * i};
 	s->served_count = CONTROL_SERVED_MAX;
 	for (unsigned i = 0; i < CONTROL_SERVED_MAX; i++)
-		s->served[i] = (struct control_served){"a-name-of-twenty-three!", v - i, v - 2 * i,
-						       v - 3 * i, v - 4 * i, v - 5 * i, v - 6 * i};
+		s->served[i] = (struct control_served){"a-name-of-thirty-one-characters",
+						       v - i,     v - 2 * i, v - 3 * i,
+						       v - 4 * i, v - 5 * i, v - 6 * i};
+	s->source_count = CONTROL_SOURCES_MAX;
+	for (unsigned i = 0; i < CONTROL_SOURCES_MAX; i++)
+		s->sources[i] = (struct control_source){"a-name-of-thirty-one-characters",
+							v - i,     v - 2 * i, v - 3 * i, v - 4 * i,
+							v - 5 * i, v - 6 * i, v - 7 * i};
 }
 
 /* Feeds the text line by line, as a client does. */
@@ -112,7 +118,8 @@ static void form(void **state)
 		.state = "paused", .why = "no room", .uptime_ns = 5, .vcpu_count = 2,
 		.vcpus = {{1, 2, 3, 4, 9, 10}, {5, 6, 7, 8, 11, 12}}, .device_count = 2,
 		.devices = {{"net0", 1, 2, 3, 4, 5, 6}, {"rng", 6, 7, 0, 8, 9, 0}},
-		.served_count = 1, .served = {{"fc.sock", 1, 2, 3, 4, 5, 6}}};
+		.served_count = 1, .served = {{"fc.sock.9", 1, 2, 3, 4, 5, 6}},
+		.source_count = 1, .sources = {{"fc.sock.3", 1, 2, 3, 4, 5, 6, 7}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
@@ -130,8 +137,10 @@ static void form(void **state)
 			       "throttled_ns 4 cpu_ns 5 dropped 6\n"
 			       "device rng requests 6 read_bytes 7 written_bytes 0 "
 			       "throttled_ns 8 cpu_ns 9 dropped 0\n"
-			       "served fc.sock pid 1 memory_bytes 2 placed_bytes 3 "
-			       "removed_bytes 4 faults_total 5 read_errors 6\n"));
+			       "served fc.sock.9 pid 1 memory_bytes 2 placed_bytes 3 "
+			       "removed_bytes 4 faults_total 5 read_errors 6\n"
+			       "source fc.sock.3 vms 1 reads 2 read_bytes 3 read_errors 4 "
+			       "read_retries 5 read_ns 6 read_max_ns 7\n"));
 }
 
 /* A newer server may say more than we know. */
@@ -216,10 +225,10 @@ static void every_key_is_explained(void **state)
 {
 	static const struct control_key *const tables[] = {
 		control_status_keys, control_vcpu_keys, control_device_keys, control_served_keys,
-		control_event_keys};
+		control_source_keys};
 
 	(void)state;
-	for (unsigned t = 0; t < 4; t++) {
+	for (unsigned t = 0; t < sizeof(tables) / sizeof(*tables); t++) {
 		for (const struct control_key *k = tables[t]; k->name; k++) {
 			const struct control_key *about = control_key_about(k);
 			size_t len = strlen(k->name);
@@ -251,6 +260,7 @@ int main(int argc, char **argv)
 		print_keys("vcpu", control_vcpu_keys);
 		print_keys("device", control_device_keys);
 		print_keys("served", control_served_keys);
+		print_keys("source", control_source_keys);
 		print_events();
 		return 0;
 	}

@@ -147,26 +147,47 @@ static void put_vcpus(FILE *out, const struct control_status *s)
 	}
 }
 
-static void put_devices(FILE *out, const struct control_status *s)
+/* What there may be several of: each key of all of them, with the name of each as a label. */
+struct metric_list {
+	const char *part;  /* of the metric's name, with its '_' */
+	const char *label; /* of the name that each struct begins with */
+	const struct control_key *keys;
+	const void *at;
+	size_t bytes;
+	uint64_t count;
+};
+
+static void put_list(FILE *out, const struct control_status *s, const struct metric_list *l)
 {
-	for (const struct control_key *k = control_device_keys; k->name && s->device_count; k++) {
+	for (const struct control_key *k = l->keys; k->name && l->count; k++) {
+		const char *at = l->at;
 		char name[METRIC_NAME_MAX];
 
-		control_metric_name(k, "device_", name);
+		control_metric_name(k, l->part, name);
 		put_head(out, name, k->help, type_of(k));
-		for (unsigned i = 0; i < s->device_count; i++) {
+		for (uint64_t i = 0; i < l->count; i++, at += l->bytes) {
 			fputs(name, out);
-			put_labels(out, s, "device", s->devices[i].name);
-			put_value(out, k, control_key_number(k, &s->devices[i]));
+			put_labels(out, s, l->label, at);
+			put_value(out, k, control_key_number(k, at));
 		}
 	}
 }
 
 void control_show_metrics(const struct control_status *s, FILE *out)
 {
+	const struct metric_list lists[] = {
+		{"device_", "device", control_device_keys, s->devices, sizeof(s->devices[0]),
+		 s->device_count},
+		{"served_", "served", control_served_keys, s->served, sizeof(s->served[0]),
+		 s->served_count},
+		{"pager_source_", "source", control_source_keys, s->sources, sizeof(s->sources[0]),
+		 s->source_count},
+	};
+
 	put_info(out, s);
 	put_states(out, s);
 	put_vm(out, s);
 	put_vcpus(out, s);
-	put_devices(out, s);
+	for (unsigned i = 0; i < ARRAY_LEN(lists); i++)
+		put_list(out, s, &lists[i]);
 }

@@ -14,7 +14,10 @@
 /* With its NUL: the longest name that the tables give is far shorter. */
 #define METRIC_NAME_MAX 96u
 
-/* "asyncpf_" PART NAME, its unit and _total; part: "", "vcpu_" or "device_". */
+/*
+ * "asyncpf_" PART NAME, its unit and _total; part: "", "vcpu_", "device_", "served_" or
+ * "pager_source_" (source_* are the VM's).
+ */
 void control_metric_name(const struct control_key *k, const char *part,
 			 char ret[static METRIC_NAME_MAX]);
 

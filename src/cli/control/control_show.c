@@ -139,6 +139,26 @@ void control_show_served(const struct control_served *v, uint64_t count, FILE *o
 			SIZE_TEXT(v->removed_bytes), v->faults_total);
 }
 
+/* For a column. */
+static void put_ms(FILE *out, uint64_t ns)
+{
+	fprintf(out, " %8.*f", ns < 1000 * NS_PER_S ? 2 : 0, (double)ns / 1e6);
+}
+
+void control_show_sources(const struct control_source *v, uint64_t count, FILE *out)
+{
+	fprintf(out, "\n%-20s %4s %10s %10s %7s %7s %8s %8s\n", "source", "VMs", "reads", "read",
+		"errors", "retries", "mean, ms", "max, ms");
+	for (; count > 0; count--, v++) {
+		fprintf(out, "%-20.20s %4" PRIu64 " %10" PRIu64 " %10s %7" PRIu64 " %7" PRIu64,
+			v->name, v->vms, v->reads, SIZE_TEXT(v->read_bytes), v->read_errors,
+			v->read_retries);
+		put_ms(out, v->reads ? v->read_ns / v->reads : 0);
+		put_ms(out, v->read_max_ns);
+		fputc('\n', out);
+	}
+}
+
 void control_show_balloon(const struct balloon_stats *b, FILE *out)
 {
 	fputs("balloon   ", out);
@@ -226,6 +246,8 @@ void control_show_text(const struct control_status *s, FILE *out)
 		control_show_devices(s->devices, s->device_count, out);
 	if (s->served_count)
 		control_show_served(s->served, s->served_count, out);
+	if (s->source_count)
+		control_show_sources(s->sources, s->source_count, out);
 }
 
 static void put_keys(struct json *j, const struct control_key *k, const void *base)
@@ -296,6 +318,19 @@ void control_show_served_json(struct json *j, const char *name, const struct con
 	json_close(j);
 }
 
+void control_show_sources_json(struct json *j, const char *name, const struct control_source *v,
+			       uint64_t count)
+{
+	json_array_open(j, name);
+	for (; count > 0; count--, v++) {
+		json_object_open(j, NULL);
+		json_text(j, "name", v->name);
+		put_keys(j, control_source_keys, v);
+		json_close(j);
+	}
+	json_close(j);
+}
+
 int control_show_json(const struct control_status *s, FILE *out)
 {
 	struct json j;
@@ -307,6 +342,7 @@ int control_show_json(const struct control_status *s, FILE *out)
 	control_show_vcpus_json(&j, "vcpus", s->vcpus, s->vcpu_count);
 	control_show_devices_json(&j, "devices", s->devices, s->device_count);
 	control_show_served_json(&j, "served", s->served, s->served_count);
+	control_show_sources_json(&j, "sources", s->sources, s->source_count);
 	json_close(&j);
 	return json_end(&j);
 }

@@ -18,6 +18,7 @@ void control_show_counters(const struct apf_counters *c, uint64_t block_bytes, F
 void control_show_devices(const struct device_stats *d, uint64_t count, FILE *out);
 /* A pager's VMs. */
 void control_show_served(const struct control_served *v, uint64_t count, FILE *out);
+void control_show_sources(const struct control_source *v, uint64_t count, FILE *out);
 
 void control_show_balloon(const struct balloon_stats *b, FILE *out);
 void control_show_vsock(const struct vsock_stats *v, FILE *out);
@@ -34,6 +35,8 @@ void control_show_devices_json(struct json *j, const char *name, const struct de
 			       uint64_t count);
 void control_show_served_json(struct json *j, const char *name, const struct control_served *v,
 			      uint64_t count);
+void control_show_sources_json(struct json *j, const char *name, const struct control_source *v,
+			       uint64_t count);
 /* A device as one object; NULL: null. */
 void control_show_vsock_json(struct json *j, const char *name, const struct vsock_stats *v);
 void control_show_balloon_json(struct json *j, const char *name, const struct balloon_stats *b);

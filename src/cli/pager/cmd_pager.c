@@ -38,6 +38,7 @@ struct pager {
 	struct json_file json;
 	/* The control socket's thread's, then ours. */
 	struct pgr_vm_status vms[CONTROL_SERVED_MAX];
+	struct pgr_source_status sources[CONTROL_SOURCES_MAX];
 	struct control_socket *sockets[RULES_MAX];
 	unsigned socket_count;
 	bool stopped; /* by 'asyncpf stop' */
@@ -122,6 +123,31 @@ static int listen_there(void *ctx, const char *path, struct err *e)
 
 /* ---- control socket ---- */
 
+/* Words are separated by spaces there. */
+static void fill_name(char *to, size_t bytes, const char *name, uint64_t number)
+{
+	(void)snprintf(to, bytes, "%s.%llu", name, (unsigned long long)number);
+	for (char *c = to; *c; c++)
+		if (*c == ' ')
+			*c = '_';
+}
+
+static void fill_sources(struct pager *p, struct control_status *ret)
+{
+	ret->source_count = pgr_sources(p->pgr, p->sources, CONTROL_SOURCES_MAX);
+	for (uint32_t i = 0; i < ret->source_count; i++) {
+		const struct pgr_source_status *v = &p->sources[i];
+		struct control_source *to = &ret->sources[i];
+
+		*to = (struct control_source){
+			.vms = v->vms, .reads = v->reads, .read_bytes = v->read_bytes,
+			.read_errors = v->read_errors, .read_retries = v->read_retries,
+			.read_ns = v->read_ns, .read_max_ns = v->read_max_ns,
+		};
+		fill_name(to->name, sizeof(to->name), v->name, v->number);
+	}
+}
+
 static void fill_status(struct pager *p, struct control_status *ret)
 {
 	struct pgr_status s;
@@ -152,11 +178,9 @@ static void fill_status(struct pager *p, struct control_status *ret)
 			.placed_bytes = v->placed_bytes, .removed_bytes = v->removed_bytes,
 			.faults_total = v->faults_total, .read_errors = v->read_errors,
 		};
-		(void)snprintf(to->name, sizeof(to->name), "%s", v->name);
-		for (char *c = to->name; *c; c++)
-			if (*c == ' ')
-				*c = '_'; /* words are separated by spaces there */
+		fill_name(to->name, sizeof(to->name), v->name, v->number);
 	}
+	fill_sources(p, ret);
 }
 
 static void status(void *ctx, struct control_status *ret)
@@ -373,6 +397,7 @@ static int write_json(struct pager *p, const struct control_status *s, struct er
 	json_f64(&j, "wall_s", (double)s->uptime_ns / 1e9);
 	json_counters(&j, "stats", &s->counters);
 	control_show_served_json(&j, "served", s->served, s->served_count);
+	control_show_sources_json(&j, "sources", s->sources, s->source_count);
 	json_close(&j);
 	return json_file_written(&p->json, json_end(&j), e);
 }
@@ -385,6 +410,7 @@ static int report(struct pager *p, const struct control_status *s)
 		control_show_counters(&s->counters, PAGE_BYTES, stderr);
 		if (s->served_count)
 			control_show_served(s->served, s->served_count, stderr);
+		control_show_sources(s->sources, s->source_count, stderr);
 	}
 	if (p->json.out && write_json(p, s, &e) < 0)
 		return cli_failed(&e);

@@ -89,6 +89,20 @@ const struct control_key control_served_keys[] = {
 	{.name = NULL},
 };
 
+#define SOURCE_NUMBER(member, unit, kind, help) \
+	NUMBER_OF(control_source, member, unit, kind, help)
+
+const struct control_key control_source_keys[] = {
+	SOURCE_NUMBER(vms, COUNT, GAUGE, "VMs that it serves."),
+	SOURCE_NUMBER(reads, COUNT, COUNTER, "Reads that it answered well."),
+	SOURCE_NUMBER(read_bytes, BYTES, COUNTER, "Bytes that they brought."),
+	SOURCE_NUMBER(read_errors, COUNT, COUNTER, "Reads that failed."),
+	SOURCE_NUMBER(read_retries, COUNT, COUNTER, "Failed reads that were tried again."),
+	SOURCE_NUMBER(read_ns, NS, COUNTER, "How long its reads took, all together."),
+	SOURCE_NUMBER(read_max_ns, NS, PEAK, "The longest of its reads."),
+	{.name = NULL},
+};
+
 static const struct control_key *key_by_name(const struct control_key *keys, const char *name)
 {
 	for (; keys->name; keys++)
@@ -116,6 +130,28 @@ uint64_t control_key_number(const struct control_key *k, const void *base)
 	memcpy(&v, (const char *)base + k->offset, sizeof(v));
 	return v;
 }
+
+/* What there may be several of, each with its name, which its struct begins with. */
+static const struct list {
+	const char *word;
+	const struct control_key *keys;
+	size_t offset, bytes, name_bytes;
+	size_t count; /* offset of a uint64_t */
+	unsigned max;
+} lists[] = {
+#define LIST(word_, keys_, member, count_) \
+	{.word = word_, .keys = keys_, .offset = offsetof(struct control_status, member), \
+	 .bytes = sizeof(((struct control_status *)0)->member[0]), \
+	 .name_bytes = sizeof(((struct control_status *)0)->member[0].name), \
+	 .count = offsetof(struct control_status, count_), \
+	 .max = ARRAY_LEN(((struct control_status *)0)->member)}
+	LIST("device", control_device_keys, devices, device_count),
+	LIST("served", control_served_keys, served, served_count),
+	LIST("source", control_source_keys, sources, source_count),
+};
+_Static_assert(offsetof(struct device_stats, name) == 0 &&
+	       offsetof(struct control_served, name) == 0 &&
+	       offsetof(struct control_source, name) == 0, "a name begins each");
 
 /* ---- format ---- */
 
@@ -170,21 +206,21 @@ size_t control_status_format(const struct control_status *s,
 	struct text t = {.buf = ret_text};
 
 	ASSERT(s->vcpu_count <= CONTROL_VCPUS_MAX);
-	ASSERT(s->device_count <= CONTROL_DEVICES_MAX);
-	ASSERT(s->served_count <= CONTROL_SERVED_MAX);
 	for (const struct control_key *k = control_status_keys; k->name; k++)
 		put_key(&t, k, s);
 	for (unsigned i = 0; i < s->vcpu_count; i++) {
 		put(&t, "vcpu %u", i);
 		put_pairs(&t, control_vcpu_keys, &s->vcpus[i]);
 	}
-	for (unsigned i = 0; i < s->device_count; i++) {
-		put(&t, "device %s", s->devices[i].name);
-		put_pairs(&t, control_device_keys, &s->devices[i]);
-	}
-	for (unsigned i = 0; i < s->served_count; i++) {
-		put(&t, "served %s", s->served[i].name);
-		put_pairs(&t, control_served_keys, &s->served[i]);
+	for (const struct list *l = lists; l < lists + ARRAY_LEN(lists); l++) {
+		const char *at = (const char *)s + l->offset;
+		uint64_t count = *(const uint64_t *)(const void *)((const char *)s + l->count);
+
+		ASSERT(count <= l->max);
+		for (; count > 0; count--, at += l->bytes) {
+			put(&t, "%s %s", l->word, at);
+			put_pairs(&t, l->keys, at);
+		}
 	}
 	return t.len;
 }
@@ -241,33 +277,22 @@ static int parse_vcpu(char *words, struct control_status *s)
 	return 0;
 }
 
-/* What follows "device": NAME, then pairs. The next one of the list, whatever it is called. */
-static int parse_device(char *words, struct control_status *s)
+/* What follows the word of a list: NAME, then pairs. The next one of it, whatever it is called. */
+static int parse_next(char *words, const struct list *l, struct control_status *s)
 {
-	struct device_stats d = {0};
+	uint64_t *count = (uint64_t *)(void *)((char *)s + l->count);
+	char *at = (char *)s + l->offset + *count * l->bytes;
 	char *save = NULL;
 	char *word = strtok_r(words, " ", &save);
 
-	if (!word || strlen(word) >= sizeof(d.name) || s->device_count >= CONTROL_DEVICES_MAX ||
-	    parse_pairs(&save, control_device_keys, &d) < 0)
+	if (!word || strlen(word) >= l->name_bytes || *count >= l->max)
 		return -EINVAL;
-	memcpy(d.name, word, strlen(word));
-	s->devices[s->device_count++] = d;
-	return 0;
-}
-
-/* What follows "served": the same. */
-static int parse_served(char *words, struct control_status *s)
-{
-	struct control_served v = {0};
-	char *save = NULL;
-	char *word = strtok_r(words, " ", &save);
-
-	if (!word || strlen(word) >= sizeof(v.name) || s->served_count >= CONTROL_SERVED_MAX ||
-	    parse_pairs(&save, control_served_keys, &v) < 0)
+	if (parse_pairs(&save, l->keys, at) < 0) {
+		memset(at, 0, l->bytes);
 		return -EINVAL;
-	memcpy(v.name, word, strlen(word));
-	s->served[s->served_count++] = v;
+	}
+	memcpy(at, word, strlen(word));
+	(*count)++;
 	return 0;
 }
 
@@ -286,10 +311,9 @@ int control_status_parse(const char *line, struct control_status *s)
 	*value++ = '\0';
 	if (strcmp(words, "vcpu") == 0)
 		return parse_vcpu(value, s);
-	if (strcmp(words, "device") == 0)
-		return parse_device(value, s);
-	if (strcmp(words, "served") == 0)
-		return parse_served(value, s);
+	for (const struct list *l = lists; l < lists + ARRAY_LEN(lists); l++)
+		if (strcmp(words, l->word) == 0)
+			return parse_next(value, l, s);
 
 	const struct control_key *k = key_by_name(control_status_keys, words);
 

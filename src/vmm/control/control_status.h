@@ -2,9 +2,9 @@
 /*
  * What a running VM tells about itself over the control socket, and its form there: a line
  * "KEY VALUE" for each key, then one line per vCPU, "vcpu INDEX KEY VALUE KEY VALUE …",
- * and one per device, "device NAME KEY VALUE …"; a pager has "served NAME KEY VALUE …". The
- * tables of keys are the one place that knows names and types; server, client and the
- * client's --json go by them; counters come from
+ * and one per device, "device NAME KEY VALUE …"; a pager has "served NAME KEY VALUE …" for each
+ * VM, and the same with "source". The tables of keys are the one place that knows names and types;
+ * server, client and the client's --json go by them; counters come from
  * asyncpf/counters.h. Pure. Tests: tests/unit/control_status_test.c and control_fuzz.c.
  */
 #ifndef VMM_CONTROL_STATUS_H
@@ -19,10 +19,11 @@
 #define CONTROL_VCPUS_MAX 64u
 #define CONTROL_DEVICES_MAX 16u
 #define CONTROL_SERVED_MAX 64u
+#define CONTROL_SOURCES_MAX 64u
 #define CONTROL_WORD_MAX 16u
 #define CONTROL_NAME_MAX 63u /* bytes of a VM's name */
 /* Room for the text of any status. */
-#define CONTROL_ANSWER_MAX 40960u
+#define CONTROL_ANSWER_MAX 57344u
 
 /* Of the counters that each vCPU has, those that fit into its line. */
 #define CONTROL_VCPU_COUNTERS(X) X(missing_events) X(ready_events) X(wake_alls) X(stalls)
@@ -37,10 +38,18 @@ struct control_vcpu {
 
 /* A VM of another program's, whose memory a pager serves. */
 struct control_served {
-	char name[24]; /* of the socket that it came to */
+	char name[32]; /* of the socket that it came to, '.', and which VM it is, from 1 */
 	uint64_t pid;  /* of its VMM */
 	uint64_t memory_bytes, placed_bytes, removed_bytes;
 	uint64_t faults_total, read_errors;
+};
+
+/* A source that a pager has open, for all VMs of a rule. */
+struct control_source {
+	char name[32]; /* of the rule's socket, '.', and which rule it is, from 1 */
+	uint64_t vms;
+	uint64_t reads, read_bytes, read_errors, read_retries;
+	uint64_t read_ns, read_max_ns;
 };
 
 struct control_status {
@@ -74,6 +83,8 @@ struct control_status {
 	struct device_stats devices[CONTROL_DEVICES_MAX];
 	uint64_t served_count; /* of served; at most CONTROL_SERVED_MAX */
 	struct control_served served[CONTROL_SERVED_MAX];
+	uint64_t source_count; /* of sources; at most CONTROL_SOURCES_MAX */
+	struct control_source sources[CONTROL_SOURCES_MAX];
 };
 
 struct control_key {
@@ -90,6 +101,7 @@ extern const struct control_key control_status_keys[];
 extern const struct control_key control_vcpu_keys[];
 extern const struct control_key control_device_keys[]; /* all but the name */
 extern const struct control_key control_served_keys[]; /* the same */
+extern const struct control_key control_source_keys[]; /* the same */
 
 /* The key that has the help, the unit and the kind of k: itself, or that of the VM's counter. */
 const struct control_key *control_key_about(const struct control_key *k);
