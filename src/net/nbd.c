@@ -10,7 +10,7 @@
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
  * for again. With several allowed (NBD_FLAG_CAN_MULTI_CONN), one more is made when each has
- * NBD_BUSY commands under way.
+ * NBD_BUSY commands under way, or when there were more: those that are left may be lost, too.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -55,6 +55,7 @@ struct nbd_conn {
 	unsigned commands;        /* under way */
 	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
 	struct nbd_command *over; /* answered, and to be looked at by settle() */
+	bool served;              /* it has had an answer */
 	bool broke;               /* the server was there, and is gone without a word */
 	int code;                 /* -Exxx, and what a call of libnbd's said when it failed */
 	char why[ERR_TEXT_MAX];
@@ -92,6 +93,7 @@ struct nbd_peer {
 	unsigned conns_max;
 	bool multi;          /* the server allows more than one */
 	uint64_t more_at_ns; /* when one more may be tried */
+	unsigned most;       /* that were ready at a time: lost ones are made anew */
 	unsigned fails;      /* connections, since a read was answered */
 	unsigned tries;      /* of opening, that have failed */
 	struct timer again;  /* opening is tried again */
@@ -301,7 +303,7 @@ static void conn_lost(struct nbd_conn *c)
 {
 	struct nbd_peer *p = c->peer;
 	struct net_src *s = p->peer.src;
-	bool was_ready = c->state == CONN_READY;
+	bool served = c->state == CONN_READY && c->served;
 	struct err why = {0};
 
 	conn_close(c);
@@ -328,8 +330,8 @@ static void conn_lost(struct nbd_conn *c)
 		return;
 	}
 	if (conns_in(p, CONN_READY) > 0)
-		p->more_at_ns = net_now_ns() + NBD_PAUSE_MAX_NS;
-	else if (!was_ready || p->fails > 0)
+		p->more_at_ns = served ? 0 : net_now_ns() + NBD_PAUSE_MAX_NS;
+	else if (!served || p->fails > 0)
 		net_src_hold(s, net_now_ns() +
 				net_backoff_ns(p->fails, NBD_PAUSE_NS, NBD_PAUSE_MAX_NS));
 	p->fails++;
@@ -392,6 +394,7 @@ static int conn_ready(struct nbd_conn *c)
 		return -1;
 	}
 	c->state = CONN_READY;
+	c->peer->most = (unsigned)max_u64(c->peer->most, conns_in(c->peer, CONN_READY));
 	timer_cancel(timers_of(c), &c->timer);
 	return 0;
 }
@@ -473,6 +476,7 @@ static void settle(struct nbd_conn *c)
 	while ((cmd = c->over)) {
 		c->over = cmd->next;
 		c->commands--;
+		c->served = true;
 		c->progress_ns = net_now_ns();
 		if (cmd->status)
 			status_over(c, cmd);
@@ -622,7 +626,7 @@ static void conn_start(struct nbd_conn *c)
 
 	c->why[0] = '\0';
 	c->code = 0;
-	c->broke = false;
+	c->broke = c->served = false;
 	c->state = CONN_CONNECTING;
 	h = make_handle(c);
 	if (!h) {
@@ -679,9 +683,11 @@ static bool nbd_room(struct net_peer *peer, enum turn turn)
 {
 	struct nbd_peer *p = peer_of(peer);
 	const struct nbd_conn *best = least_busy(p);
+	bool fewer = conns_in(p, CONN_READY) < p->most;
 
 	(void)turn;
-	if (!best || (best->commands >= NBD_BUSY && p->multi && net_now_ns() >= p->more_at_ns))
+	if (!best || ((best->commands >= NBD_BUSY || fewer) && p->multi &&
+		      net_now_ns() >= p->more_at_ns))
 		start_one(p);
 	return least_busy(p) && free_command(p);
 }

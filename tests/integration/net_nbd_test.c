@@ -208,6 +208,60 @@ static void several_connections_where_the_server_allows(void **state)
 	}
 }
 
+/* Ends one of our connections to that socket. */
+static void lose_one(const char *socket)
+{
+	struct sockaddr_un at;
+
+	for (int fd = 3; fd < 1024; fd++) {
+		socklen_t len = sizeof(at);
+
+		if (getpeername(fd, (struct sockaddr *)&at, &len) < 0 ||
+		    at.sun_family != AF_UNIX || strcmp(at.sun_path, socket) != 0)
+			continue;
+		assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
+		return;
+	}
+	fail();
+}
+
+/* Also where the others would do: those that are left may be lost, too. */
+static void a_lost_connection_is_made_anew(void **state)
+{
+	static struct hub h;
+	unsigned before, i;
+	struct site n;
+	const char *argv[] = {"nbdkit", "-f", "-r", "-U", n.socket, "--filter=delay", "file",
+			      n.file, "rdelay=5ms", NULL};
+
+	(void)state;
+	site_open(&n, APF_FAULTS_USER);
+	svc_start(&n.s, argv);
+	svc_wait_socket(&n.s, n.socket);
+	hub_open(&h, uri_of(&n, ""));
+	for (unsigned round = 1; round <= 6; round++) {
+		for (unsigned k = 0; k < 64; k++)
+			(void)hub_read(&h, 2 * k * PAGE_BYTES, PAGE_BYTES, false);
+		hub_wait(&h, round * 64);
+	}
+	hub_check(&h, n.image);
+	before = connections_of(&n);
+	assert_in_range(before, 2, 4);
+	lose_one(n.socket);
+	while (connections_of(&n) == before)
+		net_moment();
+	/* One at a time: no connection is busy. */
+	for (i = 0; i < 200 && connections_of(&n) < before; i++) {
+		(void)hub_read(&h, i * PAGE_BYTES, PAGE_BYTES, false);
+		hub_wait(&h, i + 1);
+	}
+	print_message("%u connections, after %u reads\n", before, i);
+	assert_int_equal(connections_of(&n), before);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	site_close(&n);
+}
+
 /* The second half is a hole; what is allocated is known by the time its end is read. */
 static void holes_are_not_read(void **state)
 {
@@ -407,6 +461,7 @@ int main(void)
 		cmocka_unit_test(each_read_has_its_turn),
 		cmocka_unit_test(cancelled_reads_end),
 		cmocka_unit_test(several_connections_where_the_server_allows),
+		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
 		cmocka_unit_test(not_opened),
 	};
