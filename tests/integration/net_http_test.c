@@ -103,6 +103,33 @@ static void replaced(void **state)
 	site_close(&w);
 }
 
+/* It is not there any more: an error at once; as soon as it is back, it is read on. */
+static void deleted_and_back(void **state)
+{
+	static struct hub h;
+	struct site w;
+	char path[SVC_PATH_MAX], aside[SVC_PATH_MAX];
+
+	(void)state;
+	site_open(&w, APF_FAULTS_USER);
+	nginx(&w, "", "");
+	hub_open(&h, uri_of(&w, "http", "image"));
+	svc_path(&w.s, "image", path);
+	svc_path(&w.s, "aside", aside);
+	assert_int_equal(rename(path, aside), 0);
+	(void)hub_read(&h, 3 * PAGE_BYTES, PAGE_BYTES, true);
+	hub_wait(&h, 1);
+	assert_int_equal(h.reads[0].code, -ENOENT);
+	assert_non_null(strstr(h.reads[0].why, "no such object (404)"));
+	assert_int_equal(rename(aside, path), 0);
+	(void)hub_read(&h, 3 * PAGE_BYTES, PAGE_BYTES, true);
+	hub_wait(&h, 2);
+	assert_int_equal(h.reads[1].code, 0);
+	hub_check(&h, w.image);
+	hub_close(&h);
+	site_close(&w);
+}
+
 static void not_opened(void **state)
 {
 	struct site w;
@@ -334,6 +361,7 @@ static void nobody_waits_for_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(deleted_and_back),
 		cmocka_unit_test(not_opened),
 		cmocka_unit_test(comes_right),
 		cmocka_unit_test(opening_comes_right),

@@ -334,18 +334,26 @@ static void no_core_dump_has_the_secret(void **state)
 
 static struct store ceph;
 
-static void put(const char *object)
+/* method: PUT, of `image`, or of a bucket, which is no object's content; DELETE. */
+static void tell(const char *method, const char *object)
 {
 	char url[256], file[SVC_PATH_MAX];
-	/* A bucket has no content. */
 	const char *argv[] = {"curl", "-sSf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user",
 			      ACCESS ":" SECRET, "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD",
-			      url, *object ? "-T" : "-XPUT",
-			      *object ? svc_path(&ceph.s, "image", file) : NULL, NULL};
+			      url, "-X", method, NULL, NULL, NULL};
 
 	snprintf(url, sizeof(url), "http://localhost:%d/bucket%s%s", ceph.s.port,
 		 *object ? "/" : "", object);
+	if (*object && strcmp(method, "PUT") == 0) {
+		argv[11] = "-T";
+		argv[12] = svc_path(&ceph.s, "image", file);
+	}
 	svc_run(&ceph.s, argv);
+}
+
+static void put(const char *object)
+{
+	tell("PUT", object);
 }
 
 /* Until the gateway says that it can be used, or by its silence that it is gone. */
@@ -422,7 +430,28 @@ static void what_it_refuses(void **state)
 	hub_refused(uri_of(&ceph, "nothing", ""), -ENOENT, "(404 NoSuchKey)");
 }
 
-static void replaced_and_deleted(void **state)
+static void deleted_and_back(void **state)
+{
+	static struct hub h;
+
+	(void)state;
+	svc_write(&ceph.s, "image", ceph.image, NET_BYTES);
+	put("fleeting");
+	hub_open(&h, uri_of(&ceph, "fleeting", ""));
+	tell("DELETE", "fleeting");
+	(void)hub_read(&h, 0, PAGE_BYTES, true);
+	hub_wait(&h, 1);
+	assert_int_equal(h.reads[0].code, -ENOENT);
+	assert_non_null(strstr(h.reads[0].why, "(404 NoSuchKey)"));
+	put("fleeting");
+	(void)hub_read(&h, 0, PAGE_BYTES, true);
+	hub_wait(&h, 2);
+	assert_int_equal(h.reads[1].code, 0);
+	hub_check(&h, ceph.image);
+	hub_close(&h);
+}
+
+static void replaced_and_put_back(void **state)
 {
 	struct net_vm v;
 
@@ -512,7 +541,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(every_byte_is_right),
 		cmocka_unit_test(what_it_refuses),
 		cmocka_unit_test(gone_and_back),
-		cmocka_unit_test(replaced_and_deleted),
+		cmocka_unit_test(deleted_and_back),
+		cmocka_unit_test(replaced_and_put_back),
 		cmocka_unit_test(compressed),
 	};
 	const struct CMUnitTest tests[] = {
