@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads a page source by itself, without a VM, on the library's own queue of reads, workers and
- * network, for bench/sources, which starts servers and compares. Prints one JSON object.
+ * network, for bench/sources.py, which starts servers and compares. Prints one JSON object.
  *
  *   seq URI IMAGE             all of it in order, 2 MiB a read, 16 MiB at a time, as the driver
  *                             reads ahead, into memory as guest RAM is; then compared with IMAGE
@@ -124,18 +124,6 @@ static double cpu_s(void)
 	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-/* A server of which one in 20 answers is bad may say so at once; reads are what is measured. */
-static void open_one(struct run *r, const char *uri)
-{
-	struct err e = {0};
-	int rc = -1;
-
-	for (unsigned i = 0; i < 5 && rc < 0; i++)
-		rc = src_open(uri, &r->rig.env, &r->rig.src, &e);
-	if (rc < 0)
-		die("open", e.text);
-}
-
 /* What was read is what the image has there. Returns how many pieces are not. */
 static uint64_t wrong(const struct run *r, bool in_order)
 {
@@ -155,12 +143,14 @@ static void measure(const char *uri, const char *image, uint64_t count, unsigned
 	bool in_order = count == 0;
 	int fd = open(image, O_RDONLY | O_CLOEXEC), memory;
 	uint64_t begun_ns, took_ns;
+	struct err e = {0};
 	double cpu;
 
 	if (fd < 0)
 		die(image, strerror(errno));
 	rig_open(&r.rig);
-	open_one(&r, uri);
+	if (src_open(uri, &r.rig.env, &r.rig.src, &e) < 0)
+		die("open", e.text);
 	r.bytes = r.rig.src->size;
 	r.image = map(r.bytes, fd);
 	r.more = in_order ? seq_more : random_more;

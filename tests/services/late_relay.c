@@ -2,8 +2,9 @@
 /*
  * A TCP relay that brings each answer later, as a server does that is further away: what is asked
  * goes through at once, what comes back rests for so long. A connection has two threads. With a
- * percentage, so many requests of HTTP/1.1 go wrong: a third of them is answered by 503, a third
- * stands still for 2 s, of a third half of the answer comes, and then nobody is there any more.
+ * percentage, so many requests go wrong: a third of them is answered by 503 (HTTP/1.1; by NBD it
+ * goes well here, and nbdkit's error filter is for that), a third stands still for 2 s, by NBD
+ * without those behind it, of a third half of the answer comes, and then nobody is there any more.
  * That becomes of the first answer of each of the first CUT connections, too.
  *
  * usage: late_relay PORT TARGET_PORT MILLISECONDS [PERCENT [CUT]]
@@ -17,14 +18,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define STALL_S 2
+/* NBD, by its specification. */
+#define NBD_OPTION_BYTES 16u
+#define NBD_OPTION_GO 7u
+#define NBD_REQUEST_BYTES 28u
 
 struct conn {
 	atomic_bool cut; /* the next answer */
+	atomic_bool nbd; /* the server has greeted as those do: before anybody asks */
 	atomic_int ways; /* threads that are left */
 };
 
@@ -48,6 +55,84 @@ static bool write_all(int fd, const char *at, ssize_t len)
 	return true;
 }
 
+static const struct timespec stall = {.tv_sec = STALL_S};
+
+static void conn_leave(struct conn *c)
+{
+	if (atomic_fetch_sub(&c->ways, 1) == 1)
+		free(c);
+}
+
+/* ---- NBD ---- */
+
+struct late_request {
+	int to;
+	struct conn *conn;
+	unsigned char bytes[NBD_REQUEST_BYTES];
+};
+
+/* Those few bytes go at once, and so are not mixed with another's. */
+static void *ask_late(void *arg)
+{
+	struct late_request *l = arg;
+
+	nanosleep(&stall, NULL);
+	(void)write_all(l->to, (const char *)l->bytes, sizeof(l->bytes));
+	conn_leave(l->conn);
+	free(l);
+	return NULL;
+}
+
+static void ask_later(const struct way *w, const unsigned char *request)
+{
+	struct late_request *l = malloc(sizeof(*l));
+	pthread_t thread;
+
+	if (!l)
+		exit(1);
+	*l = (struct late_request){.to = w->to, .conn = w->conn};
+	memcpy(l->bytes, request, sizeof(l->bytes));
+	atomic_fetch_add(&w->conn->ways, 1);
+	if (pthread_create(&thread, NULL, ask_late, l) != 0)
+		exit(1);
+	pthread_detach(thread);
+}
+
+/* The next len bytes of the client's, and on to the server where that is wanted. */
+static bool pass(const struct way *w, unsigned char *at, size_t len, bool on)
+{
+	return recv(w->from, at, len, MSG_WAITALL) == (ssize_t)len &&
+	       (!on || write_all(w->to, (const char *)at, (ssize_t)len));
+}
+
+/* What a client says, piece by piece: flags, options, then requests of one size. */
+static void carry_nbd(struct way *w)
+{
+	unsigned char at[4096];
+	uint32_t option = 0, len;
+	bool well = pass(w, at, 4, true);
+
+	while (well && option != NBD_OPTION_GO) {
+		well = pass(w, at, NBD_OPTION_BYTES, true);
+		option = (uint32_t)at[8] << 24 | at[9] << 16 | at[10] << 8 | at[11];
+		len = (uint32_t)at[12] << 24 | at[13] << 16 | at[14] << 8 | at[15];
+		well = well && len <= sizeof(at) && (len == 0 || pass(w, at, len, true));
+	}
+	while (well && pass(w, at, NBD_REQUEST_BYTES, false)) {
+		unsigned lot = (unsigned)rand_r(&w->seed) % 300;
+
+		if (lot < 3 * w->percent && lot % 3 == 1) {
+			ask_later(w, at);
+			continue;
+		}
+		if (lot < 3 * w->percent && lot % 3 == 2)
+			atomic_store(&w->conn->cut, true);
+		well = write_all(w->to, (const char *)at, NBD_REQUEST_BYTES);
+	}
+}
+
+/* ---- HTTP, and everything else ---- */
+
 /*
  * A request, which is whole, as nobody sends two at a time and each is small. False: it was
  * answered here.
@@ -55,7 +140,6 @@ static bool write_all(int fd, const char *at, ssize_t len)
 static bool goes_on(struct way *w)
 {
 	static const char no[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-	const struct timespec stall = {.tv_sec = STALL_S};
 	unsigned lot = (unsigned)rand_r(&w->seed) % 300;
 
 	if (lot >= 3 * w->percent)
@@ -74,9 +158,8 @@ static bool goes_on(struct way *w)
 }
 
 /* What came while the first bytes rested has rested long enough with them. */
-static void *carry(void *arg)
+static void carry_all(struct way *w)
 {
-	struct way *w = arg;
 	char buf[65536];
 	ssize_t n;
 
@@ -85,6 +168,8 @@ static void *carry(void *arg)
 
 		if (w->percent && !goes_on(w))
 			continue;
+		if (w->late_ns && n >= 8 && memcmp(buf, "NBDMAGIC", 8) == 0)
+			atomic_store(&w->conn->nbd, true);
 		if (w->late_ns)
 			nanosleep(&late, NULL);
 		if (w->late_ns && atomic_load(&w->conn->cut)) {
@@ -97,11 +182,22 @@ static void *carry(void *arg)
 			n = w->late_ns ? recv(w->from, buf, sizeof(buf), MSG_DONTWAIT) : 0;
 		} while (n > 0);
 	}
+}
+
+static void *carry(void *arg)
+{
+	struct way *w = arg;
+	char first;
+
+	/* Who is asked is known when somebody asks. */
+	if (w->percent && recv(w->from, &first, 1, MSG_PEEK) == 1 && atomic_load(&w->conn->nbd))
+		carry_nbd(w);
+	else
+		carry_all(w);
 	/* The other thread ends with that, and nobody misses the descriptors of a test. */
 	shutdown(w->to, SHUT_RDWR);
 	shutdown(w->from, SHUT_RDWR);
-	if (atomic_fetch_sub(&w->conn->ways, 1) == 1)
-		free(w->conn);
+	conn_leave(w->conn);
 	free(w);
 	return NULL;
 }
@@ -154,6 +250,7 @@ int main(int argc, char **argv)
 		(void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		(void)setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		atomic_init(&c->ways, 2);
+		atomic_init(&c->nbd, false);
 		atomic_init(&c->cut, cut > 0);
 		cut -= cut > 0;
 		start((struct way){client, server, .percent = percent, .seed = seed++, .conn = c});
