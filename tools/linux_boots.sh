@@ -146,14 +146,28 @@ sockets() {
 		sed 's/.*"vsock_connections": *\([0-9]*\).*/\1/'
 }
 
-# Has guest $1, process $2, stand still while many connections are open.
+# Has guest $1, process $2, stand still while many connections are open, and for longer than a
+# guest that runs may take to answer one. Tells how many were open before and after that, and how
+# many of those that were made meanwhile the guest took in the end.
+ASKED_PAUSED=4
 stand_talking() {
 	until [ "$(sockets $1)" -ge 8 ] || ! kill -0 $2 2>/dev/null; do :; done 2>/dev/null
 	./asyncpf pause --control control.$1 >/dev/null
 	open=$(sockets $1)
-	sleep 5
-	echo "@@ $1 talking $open $(sockets $1)"
+	i=0 asking=
+	while [ $i -lt $ASKED_PAUSED ]; do
+		./vsock_peer vsock.$1 once &
+		asking="$asking $!"
+		i=$((i + 1))
+	done
+	sleep 35
+	still=$(sockets $1)
 	./asyncpf resume --control control.$1 >/dev/null
+	taken=0
+	for one in $asking; do
+		wait $one && taken=$((taken + 1))
+	done
+	echo "@@ $1 talking $open $still $taken $ASKED_PAUSED"
 }
 
 # Gives the vCPU threads of process $1 the CPUs but the first, and the others that one, where

@@ -79,7 +79,8 @@ class Result:
     stats: dict = None        # of `asyncpf run --json`
     counters: list = dataclasses.field(default_factory=list) # before and after each load
     vsock: str = None         # what tests/lab/vsock_peer.c said
-    talking: tuple = None     # socket connections: as the guest stood still, at the pause's end
+    talking: tuple = None     # socket connections: as the guest stood still, at the pause's end;
+                              # of those made meanwhile: that the guest took, all
     needed: dict = None       # `asyncpf status`, once the guest had what it needed
     balloons: list = dataclasses.field(default_factory=list) # [exit code, text] of each change
     dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"

@@ -50,7 +50,7 @@ static void open_world(struct world *w)
 	w->listen_fd = listen_at(w->path);
 	w->service_fd = listen_at(w->service);
 	w->wake_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	vsock_mux_init(&w->mux, CID, w->path, w->listen_fd);
+	vsock_mux_init(&w->mux, CID, w->path, w->listen_fd, (struct vsock_pause){NULL, NULL});
 	for (unsigned i = 0; i < PROGRAMS; i++)
 		w->programs[i] = -1;
 }

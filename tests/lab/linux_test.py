@@ -292,10 +292,12 @@ def check_vsock(result, problems):
         said = None
     if not said or said.get("failed") != 0 or not said.get("connections"):
         problems.append(f"the host's side of the sockets: {result.vsock}")
-    before, after = result.talking or (0, 0)
+    before, after, taken, asked = result.talking or (0, 0, 0, 1)
     # One more may have come meanwhile.
     if not 0 < before <= after:
         problems.append(f"{before} connections were open as it stood still, {after} after that")
+    if taken != asked:
+        problems.append(f"of {asked} connections made as it stood still it took {taken}")
     if not result.report("rebind"):
         problems.append("its driver did not let go of the sockets")
     end = result.report("vsock-end")

@@ -5,6 +5,7 @@
  * once.
  *
  * usage: vsock_peer PATH [ROUNDS]    a line of JSON; exit code 0: every byte came back
+ *        vsock_peer PATH once        exit code 0: that server takes a connection at the first try
  */
 #include <errno.h>
 #include <poll.h>
@@ -108,18 +109,25 @@ static int greet(int fd)
 	return -1;
 }
 
-static int connect_to_guest(const char *path)
+static int connect_once(const char *path)
 {
 	struct sockaddr_un a = address(path, "");
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && greet(fd) == 0)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+static int connect_to_guest(const char *path)
+{
 	for (unsigned i = 0; i < RETRIES; i++) {
-		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+		int fd = connect_once(path);
 
-		if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
-		    greet(fd) == 0)
-			return fd;
 		if (fd >= 0)
-			close(fd);
+			return fd;
 		(void)poll(NULL, 0, RETRY_MS);
 	}
 	return -1;
@@ -175,6 +183,8 @@ int main(int argc, char **argv)
 	int fd;
 
 	signal(SIGPIPE, SIG_IGN);
+	if (argc == 3 && strcmp(argv[2], "once") == 0)
+		return connect_once(argv[1]) < 0;
 	rounds = argc > 2 ? (unsigned)atoi(argv[2]) : ROUNDS;
 	if (argc < 2 || start_server(argv[1]) != 0) {
 		printf("{\"wrong\": \"no server: %s\"}\n", strerror(errno));

@@ -77,11 +77,19 @@ void bring_up(struct fixture *f, unsigned buffers)
 	work(f);
 }
 
+static bool stands(void *ctx)
+{
+	const struct fixture *f = ctx;
+
+	return f->stands;
+}
+
 void open_device(struct fixture *f, uint32_t cid)
 {
 	const struct virtio_vsock_cfg cfg = {
 		.cid = cid, .mem = &f->x.mem, .name = "vsock", .path = f->path,
-		.listen_fd = f->listen_fd, .irq = fake_irq_line(&f->x.irq, VX_GSI)};
+		.listen_fd = f->listen_fd, .pause = {stands, f},
+		.irq = fake_irq_line(&f->x.irq, VX_GSI)};
 
 	assert_int_equal(virtio_vsock_open(&f->s, &cfg, NULL), 0);
 	vx_attach(&f->x, &f->s.mmio);

@@ -34,6 +34,7 @@ struct fixture {
 	struct virtio_vsock s;
 	char folder[32], path[48];
 	int listen_fd;
+	bool stands; /* the VM does */
 	struct queue q[2];
 	struct vsock_header h; /* of the packet received last */
 	unsigned char data[BUFFER_BYTES];

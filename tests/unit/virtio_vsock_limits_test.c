@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vmm/virtio/vsock_mux.c where it is at its limits: a buffer that is full to the last byte, the
- * last port, who waits for ever unless a deadline ends it, and what is counted then. Deadlines are
- * put into the past, so that no test waits for one.
+ * last port, who waits for ever unless a deadline ends it, and what is counted then. Deadlines and
+ * looks are put into the past, so that no test waits for one.
  */
 #include "virtio_vsock_fixture.h"
 
@@ -12,7 +12,7 @@ static void let_expire(struct fixture *f)
 	struct vsock_connection *c = &f->s.mux.connections[0];
 
 	assert_true(c->deadline_ns != NS_NEVER);
-	c->deadline_ns = 1;
+	c->deadline_ns = 0;
 	virtio_vsock_look(&f->s, 0);
 }
 
@@ -131,6 +131,58 @@ static void nobody_answers(void **state)
 	fini(&f);
 }
 
+/* The worker looks as often as it does, until `ms` have passed. */
+static void let_pass(struct fixture *f, uint64_t ms)
+{
+	for (; ms > 0; ms -= VSOCK_LOOK_MS) {
+		f->s.mux.looked_ns -= VSOCK_LOOK_MS * NS_PER_MS;
+		virtio_vsock_look(&f->s, 0);
+	}
+}
+
+/*
+ * While the VM stands still nobody is given up who waits for the guest, before and after a look
+ * that came late, and all of the guest's time is left; a greeting is the host's affair.
+ */
+static void a_pause_costs_no_patience(void **state)
+{
+	struct fixture f;
+	uint32_t port;
+	int asks, left, silent;
+
+	(void)state;
+	init(&f, BUFFERS);
+	left = open_from_host(&f, &port);
+	close(left);
+	expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+	f.stands = true;
+	asks = connect_to(f.path);
+	put_text(asks, "CONNECT 1024\n");
+	expect(&f, VSOCK_REQUEST, GUEST_PORT, port + 1);
+	silent = connect_to(f.path);
+	let_pass(&f, 2 * VSOCK_PATIENCE_MS);
+	assert_int_equal(f.s.mux.count.open, 3);
+	f.s.mux.connections[2].deadline_ns = 0;
+	virtio_vsock_look(&f.s, 0);
+	expect_end(silent);
+	f.stands = false;
+	let_pass(&f, 2 * VSOCK_LOOK_MS);
+	/* This process stood still, and the VM with it. */
+	f.s.mux.looked_ns -= 2 * VSOCK_PATIENCE_MS * NS_PER_MS;
+	virtio_vsock_look(&f.s, 0);
+	let_pass(&f, VSOCK_PATIENCE_MS - 4 * VSOCK_LOOK_MS);
+	assert_int_equal(f.s.mux.count.open, 2);
+	expect_nothing(&f);
+	say(&f, VSOCK_RESPONSE, GUEST_PORT, port + 1, 0);
+	expect_text(asks, "OK 1073741825\n");
+	let_pass(&f, 4 * VSOCK_LOOK_MS);
+	expect(&f, VSOCK_RST, GUEST_PORT, port);
+	assert_int_equal(f.s.mux.count.open, 1);
+	close(asks);
+	close(silent);
+	fini(&f);
+}
+
 /* Behind the last port of ours comes the first, and one that is in use is passed over. */
 static void ports_begin_again(void **state)
 {
@@ -235,6 +287,7 @@ int main(void)
 		cmocka_unit_test(guest_closed_and_nobody_reads),
 		cmocka_unit_test(host_gone_and_guest_silent),
 		cmocka_unit_test(nobody_answers),
+		cmocka_unit_test(a_pause_costs_no_patience),
 		cmocka_unit_test(ports_begin_again),
 		cmocka_unit_test(a_buffer_for_a_header),
 		cmocka_unit_test(a_guest_that_never_stops),

@@ -335,6 +335,13 @@ static void vsock_begins(void *ctx)
 	machine_thread_begins(ctx, MACHINE_THREAD_VSOCK);
 }
 
+static bool stands(void *ctx)
+{
+	const struct machine *m = ctx;
+
+	return apf_is_paused(m->apf);
+}
+
 static int open_vsock(struct machine *m, struct err *e)
 {
 	const struct acpi_virtio *at = virtio_place(m);
@@ -343,6 +350,7 @@ static int open_vsock(struct machine *m, struct err *e)
 		.path = m->cfg.vsock.path,
 		.mem = &m->mem,
 		.irq = irq(m, at->gsi),
+		.pause = {stands, m},
 		.name = "vsock",
 	};
 	int rc = control_socket_open(&m->vsock_socket, "vsock", cfg.path, e);

@@ -235,7 +235,7 @@ int virtio_vsock_open(struct virtio_vsock *s, const struct virtio_vsock_cfg *c, 
 	int rc;
 
 	memset(s, 0, sizeof(*s));
-	vsock_mux_init(&s->mux, c->cid, c->path, c->listen_fd);
+	vsock_mux_init(&s->mux, c->cid, c->path, c->listen_fd, c->pause);
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->wake_fd < 0)
 		return err_sys(e, -errno, "virtio device %s: eventfd", c->name);

@@ -19,6 +19,7 @@ struct virtio_vsock_cfg {
 	const char *path; /* shorter than VSOCK_PATH_MAX */
 	int listen_fd;    /* non-blocking, bound to path; borrowed until close */
 	const struct guest_mem *mem; /* borrowed until close */
+	struct vsock_pause pause;
 	struct irq_line irq;
 	bool threaded;
 	const char *name; /* of the worker; borrowed until close */

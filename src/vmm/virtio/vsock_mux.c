@@ -30,9 +30,22 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t patience(void)
+/* As far as the guest's time has come at the last look. */
+static uint64_t patience(const struct vsock_mux *m)
 {
-	return now_ns() + VSOCK_PATIENCE_MS * NS_PER_MS;
+	return m->ran_ns + VSOCK_PATIENCE_MS * NS_PER_MS;
+}
+
+/* A look that comes late tells nothing of what the guest could do meanwhile. */
+static void count_time(struct vsock_mux *m)
+{
+	uint64_t now = now_ns();
+	bool stands = m->pause.stands && m->pause.stands(m->pause.ctx);
+
+	if (!stands && !m->stood)
+		m->ran_ns += min_u64(now - m->looked_ns, VSOCK_LOOK_MS * NS_PER_MS);
+	m->looked_ns = now;
+	m->stood = stands;
 }
 
 /* ---- the table ---- */
@@ -59,7 +72,7 @@ static struct vsock_connection *find_free(struct vsock_mux *m)
 
 static void begin(struct vsock_mux *m, struct vsock_connection *c, enum vsock_state state, int fd)
 {
-	*c = (struct vsock_connection){.state = state, .fd = fd, .deadline_ns = patience()};
+	*c = (struct vsock_connection){.state = state, .fd = fd, .deadline_ns = NS_NEVER};
 	m->count.open++;
 }
 
@@ -118,7 +131,7 @@ static uint32_t buffered(const struct vsock_connection *c)
 }
 
 /* Its host's end is gone. What waits for that is lost, what the guest was sent is not. */
-static void host_gone(struct vsock_connection *c)
+static void host_gone(struct vsock_mux *m, struct vsock_connection *c)
 {
 	if (c->fd >= 0)
 		close(c->fd);
@@ -127,7 +140,7 @@ static void host_gone(struct vsock_connection *c)
 	c->host_shut = BOTH;
 	c->readable = false;
 	c->state = VSOCK_LEAVES;
-	c->deadline_ns = patience();
+	c->deadline_ns = patience(m);
 }
 
 /* 5.10.6.5: both directions are over and the guest's last byte has gone on: that is the end. */
@@ -153,7 +166,7 @@ static void flush(struct vsock_mux *m, struct vsock_connection *c)
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 && errno != EAGAIN)
-			host_gone(c);
+			host_gone(m, c);
 		if (sent < 0)
 			break;
 		c->forwarded += (uint32_t)sent;
@@ -211,7 +224,6 @@ static void take_request(struct vsock_mux *m, const struct vsock_header *h)
 	begin(m, c, VSOCK_OPEN, fd);
 	c->host_port = h->dst_port;
 	c->guest_port = h->src_port;
-	c->deadline_ns = NS_NEVER;
 	c->says_response = true;
 	take_credit(c, h);
 	m->count.opened++;
@@ -271,7 +283,7 @@ static void take_shutdown(struct vsock_mux *m, struct vsock_connection *c,
 	if (c->guest_shut & VSOCK_NO_RECEIVE)
 		c->readable = false;
 	if (c->guest_shut == BOTH && c->deadline_ns == NS_NEVER)
-		c->deadline_ns = patience();
+		c->deadline_ns = patience(m);
 	flush(m, c);
 }
 
@@ -416,12 +428,12 @@ static bool next_reset(struct vsock_mux *m, struct vsock_header *ret)
 }
 
 /* The host's program sends no more; or it is gone, which its socket shows by an error. */
-static void host_ended(struct vsock_connection *c, bool gone)
+static void host_ended(struct vsock_mux *m, struct vsock_connection *c, bool gone)
 {
 	c->readable = false;
 	c->host_shut |= VSOCK_NO_SEND;
 	if (gone)
-		host_gone(c);
+		host_gone(m, c);
 }
 
 static bool is_gone(int fd)
@@ -439,11 +451,11 @@ static bool next_data(struct vsock_mux *m, struct vsock_connection *c, uint32_t 
 
 	if (n <= 0) {
 		if (n == 0)
-			host_ended(c, is_gone(c->fd));
+			host_ended(m, c, is_gone(c->fd));
 		else if (errno == EAGAIN)
 			c->readable = false;
 		else if (errno != EINTR)
-			host_ended(c, true);
+			host_ended(m, c, true);
 		return false;
 	}
 	fill(m, c, VSOCK_RW, ret);
@@ -564,7 +576,7 @@ static void greet(struct vsock_mux *m, struct vsock_connection *c)
 	c->host_port = fresh_port(m);
 	c->guest_port = port;
 	c->says_request = true;
-	c->deadline_ns = patience();
+	c->deadline_ns = patience(m);
 }
 
 static void accept_one(struct vsock_mux *m)
@@ -576,6 +588,7 @@ static void accept_one(struct vsock_mux *m)
 		return;
 	ASSERT(c);
 	begin(m, c, VSOCK_GREETS, fd);
+	c->deadline_ns = now_ns() + VSOCK_PATIENCE_MS * NS_PER_MS;
 	greet(m, c);
 }
 
@@ -610,28 +623,40 @@ static void expire(struct vsock_mux *m)
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
 		struct vsock_connection *c = &m->connections[i];
 
-		if (c->state == VSOCK_FREE || c->deadline_ns > now)
-			continue;
-		if (c->state == VSOCK_GREETS) {
+		if (c->state == VSOCK_GREETS && c->deadline_ns <= now) {
 			m->count.refused++;
 			end(m, c);
-		} else {
+		} else if (c->state > VSOCK_GREETS && c->deadline_ns <= m->ran_ns) {
 			m->count.refused += c->state == VSOCK_REQUESTED;
 			reset(m, c);
 		}
 	}
 }
 
+static uint64_t left(uint64_t until, uint64_t now)
+{
+	return until > now ? until - now : 0;
+}
+
 static int timeout_of(const struct vsock_mux *m, int timeout_ms)
 {
-	uint64_t next = NS_NEVER, now = now_ns(), ms;
+	const uint64_t step = VSOCK_LOOK_MS * NS_PER_MS;
+	uint64_t next = NS_NEVER, ms;
 
-	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
-		if (m->connections[i].state != VSOCK_FREE)
-			next = min_u64(next, m->connections[i].deadline_ns);
+	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
+		const struct vsock_connection *c = &m->connections[i];
+
+		if (c->state == VSOCK_FREE || c->deadline_ns == NS_NEVER)
+			continue;
+		if (c->state == VSOCK_GREETS)
+			next = min_u64(next, left(c->deadline_ns, m->looked_ns));
+		else
+			next = min_u64(next, m->stood ? step
+					     : min_u64(step, left(c->deadline_ns, m->ran_ns)));
+	}
 	if (next == NS_NEVER)
 		return timeout_ms;
-	ms = next > now ? (next - now) / NS_PER_MS + 1 : 0;
+	ms = next ? next / NS_PER_MS + 1 : 0;
 	return timeout_ms < 0 || ms < (uint64_t)timeout_ms ? (int)ms : timeout_ms;
 }
 
@@ -640,6 +665,7 @@ void vsock_mux_poll(struct vsock_mux *m, int wake_fd, int timeout_ms)
 	struct pollfd *p = m->polled;
 	unsigned char ticks[8];
 
+	count_time(m);
 	p[0] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
 	/* Who cannot be taken waits in the socket's queue, which is bounded. */
 	p[1] = (struct pollfd){.fd = find_free(m) ? m->listen_fd : -1, .events = POLLIN};
@@ -659,12 +685,14 @@ void vsock_mux_poll(struct vsock_mux *m, int wake_fd, int timeout_ms)
 		if (p[1].revents & POLLIN)
 			accept_one(m);
 	}
+	count_time(m);
 	expire(m);
 }
 
 /* ---- up and down ---- */
 
-void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int listen_fd)
+void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int listen_fd,
+		    struct vsock_pause pause)
 {
 	memset(m, 0, sizeof(*m));
 	ASSERT(strlen(path) < sizeof(m->path));
@@ -673,6 +701,8 @@ void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int lis
 	m->listen_fd = listen_fd;
 	m->next_port = VSOCK_FIRST_PORT;
 	m->no_room = true;
+	m->pause = pause;
+	m->looked_ns = now_ns();
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
 		m->connections[i].fd = -1;
 }

@@ -13,6 +13,9 @@
  * A packet is hostile input; a connection about which it lies is reset. All that a guest or the
  * host's programs can make us keep is bounded by the numbers below.
  *
+ * Patience with the guest is counted in time that it had: while the VM stands still none passes,
+ * nor while this process does.
+ *
  * One thread at a time; no guest memory is touched here. Nothing blocks but vsock_mux_poll().
  * Test: tests/unit/virtio_vsock_test.c.
  */
@@ -31,6 +34,8 @@
 #define VSOCK_PATH_MAX 96u        /* with its NUL: "_4294967295" fits behind it, too */
 /* A greeting, a guest's answer to it, and a guest's farewell take no longer. */
 #define VSOCK_PATIENCE_MS 30000u
+/* While somebody waits for the guest, its clock is looked at so often. */
+#define VSOCK_LOOK_MS 1000u
 /* Ports of the host that we hand out: above those that programs listen at. */
 #define VSOCK_FIRST_PORT 0x40000000u
 #define VSOCK_LAST_PORT 0x7fffffffu
@@ -80,7 +85,7 @@ struct vsock_connection {
 	enum vsock_state state;
 	int fd; /* -1: the host's end is gone */
 	uint32_t host_port, guest_port;
-	uint64_t deadline_ns; /* NS_NEVER: none */
+	uint64_t deadline_ns; /* NS_NEVER: none; of the guest's time once the port was said */
 	/* To the guest: its room, and what it was sent. */
 	uint32_t peer_buf_alloc, peer_fwd_cnt, sent;
 	/* From the guest: what it sent, what went on to the socket, what it was told of that. */
@@ -107,10 +112,20 @@ struct vsock_counts { /* any thread reads them */
 	_Atomic uint64_t to_guest, from_guest; /* bytes */
 };
 
+/* Whether the VM stands still now; NULL: it never does. Any thread. */
+struct vsock_pause {
+	bool (*stands)(void *ctx);
+	void *ctx;
+};
+
 struct vsock_mux {
 	uint32_t cid;
 	int listen_fd; /* borrowed */
 	char path[VSOCK_PATH_MAX];
+	struct vsock_pause pause;
+	uint64_t ran_ns;    /* time that the guest had, in steps of VSOCK_LOOK_MS at most */
+	uint64_t looked_ns; /* when that was last counted */
+	bool stood;         /* as it was */
 	bool driven;    /* the guest has a driver */
 	bool no_room;   /* it has no buffer for what it is to be sent */
 	unsigned turn;  /* whose packet is next */
@@ -124,7 +139,8 @@ struct vsock_mux {
 };
 
 /* listen_fd: non-blocking, bound to path; borrowed until close. */
-void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int listen_fd);
+void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int listen_fd,
+		    struct vsock_pause pause);
 /* All connections end. All zeroes are harmless. */
 void vsock_mux_fini(struct vsock_mux *m);
 
