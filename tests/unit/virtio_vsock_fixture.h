@@ -35,6 +35,7 @@ struct fixture {
 	char folder[32], path[48];
 	int listen_fd;
 	bool stands; /* the VM does */
+	bool threaded; /* the device's own worker has begun: it does the work */
 	struct queue q[2];
 	struct vsock_header h; /* of the packet received last */
 	unsigned char data[BUFFER_BYTES];
@@ -47,6 +48,7 @@ int connect_to(const char *path);
 
 /* ---- the guest ---- */
 
+/* All that the device has to do; or, where a worker does it, a moment for that. */
 void work(struct fixture *f);
 void notify(struct fixture *f, unsigned queue);
 void offer_at(struct fixture *f, unsigned queue, uint16_t head);

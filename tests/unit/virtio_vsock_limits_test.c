@@ -6,6 +6,9 @@
  */
 #include "virtio_vsock_fixture.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 /* Half a minute that has passed for connection 0. */
 static void let_expire(struct fixture *f)
 {
@@ -254,6 +257,185 @@ static void a_guest_that_never_stops(void **state)
 	fini(&f);
 }
 
+#define PAIRS 8u
+#define FLOOD_ROUNDS 10000u
+
+static unsigned char content(unsigned pair, uint64_t at)
+{
+	return (unsigned char)(at * 11 + at / 253 + pair);
+}
+
+/* The next bytes of a pair, from `at` on. */
+static void make(unsigned char *to, unsigned len, unsigned pair, uint64_t at)
+{
+	for (unsigned i = 0; i < len; i++)
+		to[i] = content(pair, at + i);
+}
+
+static void compare(const unsigned char *got, uint64_t len, unsigned pair, uint64_t *at)
+{
+	for (uint64_t i = 0; i < len; i++)
+		assert_int_equal(got[i], content(pair, *at + i));
+	*at += len;
+}
+
+/* What the guest takes of it, with the room that this makes. */
+static void guest_takes(struct fixture *f, uint32_t first_port, uint64_t taken[PAIRS])
+{
+	while (hear(f)) {
+		unsigned pair = f->h.src_port - first_port;
+
+		assert_true(pair < PAIRS);
+		if (f->h.op == VSOCK_RW)
+			compare(f->data, f->h.len, pair, &taken[pair]);
+		f->fwd_cnt = (uint32_t)taken[pair];
+		if (f->h.op == VSOCK_RW || f->h.op == VSOCK_CREDIT_REQUEST)
+			say(f, VSOCK_CREDIT_UPDATE, GUEST_PORT, f->h.src_port, 0);
+	}
+	f->fwd_cnt = 0;
+}
+
+static void host_takes(int fd, unsigned pair, uint64_t *taken)
+{
+	unsigned char got[4000];
+	ssize_t n;
+
+	while ((n = recv(fd, got, sizeof(got), MSG_DONTWAIT)) > 0)
+		compare(got, (uint64_t)n, pair, taken);
+}
+
+/*
+ * Both sides send all that goes on many connections, and neither takes any: what is kept is what
+ * each was promised, and there is nothing to do. Once they take it, every byte is there.
+ */
+static void flood_both_ways(void **state)
+{
+	uint64_t to_guest[PAIRS] = {0}, to_host[PAIRS] = {0};
+	uint64_t by_guest[PAIRS] = {0}, by_host[PAIRS] = {0};
+	unsigned char page[4000];
+	uint32_t port, first = 0;
+	struct fixture f;
+	int fds[PAIRS];
+
+	(void)state;
+	init(&f, BUFFERS);
+	for (unsigned i = 0; i < PAIRS; i++) {
+		fds[i] = open_from_host(&f, &port);
+		first = i ? first : port;
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		struct vsock_connection *c = &f.s.mux.connections[i];
+		ssize_t n;
+
+		do {
+			make(page, sizeof(page), i, to_guest[i]);
+			n = send(fds[i], page, sizeof(page), MSG_DONTWAIT | MSG_NOSIGNAL);
+			to_guest[i] += n > 0 ? (uint64_t)n : 0;
+		} while (n > 0);
+		while (VSOCK_BUFFER_BYTES - (c->received - c->forwarded) >= sizeof(page)) {
+			make(page, sizeof(page), i, to_host[i]);
+			send_data(&f, GUEST_PORT, first + i, page, sizeof(page));
+			to_host[i] += sizeof(page);
+		}
+	}
+	assert_false(virtio_mmio_work(&f.s.mmio));
+	assert_true(f.s.mux.no_room);
+	assert_true(f.s.mux.count.to_guest <= BUFFERS * BUFFER_BYTES);
+	assert_int_equal(f.s.mux.count.resets, 0);
+	for (unsigned round = 0, all = false; !all; round++) {
+		assert_true(round < FLOOD_ROUNDS);
+		all = true;
+		guest_takes(&f, first, by_guest);
+		for (unsigned i = 0; i < PAIRS; i++) {
+			host_takes(fds[i], i, &by_host[i]);
+			all &= by_guest[i] == to_guest[i] && by_host[i] == to_host[i];
+		}
+		work(&f);
+	}
+	for (unsigned i = 0; i < PAIRS; i++)
+		close(fds[i]);
+	fini(&f);
+}
+
+/* A program of the host's that connects, sends and goes, again and again. */
+struct pest {
+	const char *path;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *pester(void *arg)
+{
+	static const char greeting[] = "CONNECT 1024\n", text[1024];
+	struct pest *p = arg;
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+	strncpy(a.sun_path, p->path, sizeof(a.sun_path) - 1);
+	while (!atomic_load(&p->stop)) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0 &&
+		    send(fd, greeting, sizeof(greeting) - 1, MSG_NOSIGNAL) > 0)
+			for (unsigned i = 0; i < 64; i++)
+				if (send(fd, text, sizeof(text), MSG_NOSIGNAL) < 0)
+					(void)sched_yield();
+		close(fd);
+	}
+	return NULL;
+}
+
+/* The guest lets in who asks, and sends them something; of others it does not hear. */
+static void let_in(struct fixture *f, unsigned *let)
+{
+	if (!hear(f))
+		return;
+	if (f->h.op != VSOCK_REQUEST) {
+		assert_true(*let > 0 || f->h.op == VSOCK_RST);
+		return;
+	}
+	++*let;
+	say(f, VSOCK_RESPONSE, GUEST_PORT, f->h.src_port, 0);
+	send_data(f, GUEST_PORT, f->h.src_port, "to the host", 11);
+}
+
+/*
+ * The driver resets its device while its worker has connections in hand, which come and go, with
+ * bytes both ways: the next driver has a device that works.
+ */
+static void a_reset_takes_connections_from_the_worker(void **state)
+{
+	char got[64] = "";
+	struct fixture f;
+	unsigned let = 0;
+	struct pest p;
+	ssize_t n;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	assert_int_equal(virtio_mmio_start(&f.s.mmio, NULL, NULL, NULL), 0);
+	f.threaded = true;
+	p = (struct pest){.path = f.path};
+	assert_int_equal(pthread_create(&p.thread, NULL, pester, &p), 0);
+	for (unsigned round = 0; round < 100; round++, let = 0) {
+		for (unsigned i = 0; i < round; i++)
+			let_in(&f, &let);
+		bring_up(&f, BUFFERS);
+	}
+	atomic_store(&p.stop, true);
+	assert_int_equal(pthread_join(p.thread, NULL), 0);
+	assert_int_equal(vx_reg(&f.x, 0x070), 15);
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 1024\n");
+	for (size_t len = 0; !strstr(got, "\nto the host"); len += n > 0 ? (size_t)n : 0) {
+		let_in(&f, &let);
+		n = recv(fd, got + len, sizeof(got) - 1 - len, MSG_DONTWAIT);
+		assert_true(n > 0 || (n < 0 && errno == EAGAIN));
+	}
+	close(fd);
+	fini(&f);
+}
+
 /* Bytes each way, without headers; packets of both. */
 static void what_the_device_counts(void **state)
 {
@@ -291,6 +473,8 @@ int main(void)
 		cmocka_unit_test(ports_begin_again),
 		cmocka_unit_test(a_buffer_for_a_header),
 		cmocka_unit_test(a_guest_that_never_stops),
+		cmocka_unit_test(flood_both_ways),
+		cmocka_unit_test(a_reset_takes_connections_from_the_worker),
 		cmocka_unit_test(what_the_device_counts),
 	};
 
