@@ -326,12 +326,17 @@ static void inflate(struct world *w, uint64_t list, const uint32_t *pages, unsig
 		sched_yield();
 }
 
-static uint64_t discarded(const struct world *w)
+static uint64_t counter(const struct world *w, unsigned id)
 {
 	uint64_t all[APF_COUNTER_IDS];
 
 	apf_counters_get(w->a, all, sizeof(all));
-	return all[APF_COUNTER_ID_discarded];
+	return all[id];
+}
+
+static uint64_t discarded(const struct world *w)
+{
+	return counter(w, APF_COUNTER_ID_discarded);
 }
 
 /*
@@ -510,6 +515,98 @@ static void a_reset_takes_a_balloon_from_its_worker(void **state)
 	close(source);
 }
 
+/* A queue as the driver has it: its rings of 8, the list that it hands over, and how often. */
+struct driver_queue {
+	uint32_t number;
+	uint64_t desc, avail, used, list;
+	uint16_t count;
+};
+
+struct evicter {
+	struct apf *a;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *evict_always(void *arg)
+{
+	struct evicter *v = arg;
+
+	while (!atomic_load(&v->stop))
+		(void)apf_evict(v->a, 0, NULL, NULL);
+	return NULL;
+}
+
+static unsigned char byte_of(unsigned round, unsigned page)
+{
+	return (unsigned char)(round * 31 + page * 7 + 1);
+}
+
+/* Queue `queue` takes the list, and all of the ring is the driver's again. */
+static void hand_over(struct world *w, struct driver_queue *q, const uint32_t *pages,
+		      unsigned count)
+{
+	vx_put(&w->x, q->list, pages, count * sizeof(*pages));
+	vx_desc_at(&w->x, q->desc, 0, q->list, count * (uint32_t)sizeof(*pages), 0, 0);
+	vx_put16(&w->x, q->avail + 4 + 2ull * (q->count % 8), 0);
+	vx_put16(&w->x, q->avail + 2, ++q->count);
+	vx_set(&w->x, 0x050, q->number);
+	while (vx_get16(&w->x, q->used + 2) != q->count)
+		sched_yield();
+}
+
+/*
+ * Everything, rings and lists too, goes to the swap file again and again, while the driver gives
+ * pages and takes them back, others each time: what was given is zeroes when it comes back, what
+ * the driver writes there then and what it kept is what it wrote.
+ */
+static void a_balloon_breathes_under_eviction(void **state)
+{
+	enum { FIRST = 0x20, PAGES = 64, ROUNDS = 16 };
+	static const unsigned char zeroes[PAGE_BYTES];
+	struct driver_queue in = {0, VX_DESC, VX_AVAIL, VX_USED, 0x9000, 0};
+	struct driver_queue out = {1, 0x4000, 0x5000, 0x6000, 0x7000, 0};
+	unsigned char page[PAGE_BYTES], want[PAGE_BYTES];
+	struct balloon_stats stats;
+	struct evicter v;
+	struct world w;
+	uint64_t evicted;
+
+	(void)state;
+	open_swapped_memory(&w, "zero:?size=512K", "/tmp/devices_test.swap");
+	open_balloon(&w);
+	vx_queue(&w.x, 1, 8, out.desc, out.avail, out.used);
+	v = (struct evicter){.a = w.a};
+	assert_int_equal(pthread_create(&v.thread, NULL, evict_always, &v), 0);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		uint32_t given[PAGES];
+		unsigned count = 0;
+
+		for (unsigned i = 0; i < PAGES; i++) {
+			memset(page, byte_of(round, i), sizeof(page));
+			vx_put(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, page, sizeof(page));
+			if ((i ^ round) % 3 == 0)
+				given[count++] = FIRST + i;
+		}
+		hand_over(&w, &in, given, count);
+		hand_over(&w, &out, given, count);
+		for (unsigned i = 0; i < PAGES; i++) {
+			memset(want, byte_of(round, i), sizeof(want));
+			vx_get(&w.x, (uint64_t)(FIRST + i) * PAGE_BYTES, page, sizeof(page));
+			assert_memory_equal(page, (i ^ round) % 3 == 0 ? zeroes : want,
+					    sizeof(page));
+		}
+	}
+	atomic_store(&v.stop, true);
+	assert_int_equal(pthread_join(v.thread, NULL), 0);
+	evicted = counter(&w, APF_COUNTER_ID_evicted);
+	assert_true(evicted > ROUNDS);
+	virtio_balloon_stats_get(&w.balloon, &stats);
+	assert_int_equal(stats.balloon_refused, 0);
+	assert_true(stats.balloon_inflated_bytes >= ROUNDS * (PAGES / 3) * PAGE_BYTES);
+	close_world(&w);
+}
+
 static void a_balloon_waits_for_ever(void **state)
 {
 	struct world w;
@@ -533,6 +630,7 @@ int main(void)
 		cmocka_unit_test(a_balloon_gives_zeroes),
 		cmocka_unit_test(given_pages_are_not_swapped),
 		cmocka_unit_test(a_reset_takes_a_balloon_from_its_worker),
+		cmocka_unit_test(a_balloon_breathes_under_eviction),
 		cmocka_unit_test(a_balloon_waits_for_ever),
 	};
 
