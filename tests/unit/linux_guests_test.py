@@ -229,6 +229,19 @@ class Checks(unittest.TestCase):
         for breach in ({"back": 0}, {"has": 9}, {"reported": False}):
             self.assertEqual(len(result(**breach)), 1, breach)
 
+    def test_what_an_evicted_guest_must_have_taken_back(self):
+        def result(back=3, evicted=1):
+            r = self.healthy(resident="72M")
+            r.boot.steps = [linux_test.EVICTED_NEED]
+            r.stats = {"stats": {"evicted": evicted, "refaulted": 1, "swapped": 1}}
+            r.reports[1:2] = [{"step": "needed", "back": back, "bad": 0}]
+            r.take_mark("needed", '{"balloon_bytes": 5, "balloon_target_bytes": 9}')
+            return linux_test.check(r)
+
+        self.assertEqual(result(), [])
+        for breach in ({"back": 0}, {"evicted": 0}):
+            self.assertEqual(len(result(**breach)), 1, breach)
+
     def test_each_breach_is_found(self):
         def status(r):
             r.status = 1
