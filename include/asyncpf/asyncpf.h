@@ -717,7 +717,7 @@ int apf_vcpu_restore(struct apf_vcpu *v, const void *buf, size_t len);
 /* Stops every vCPU at its next exit and keeps it; resume also retries failed reads. */
 void apf_pause(struct apf *a);
 void apf_resume(struct apf *a);
-int apf_is_paused(struct apf *a);
+int apf_is_paused(struct apf *a); /* makes no system call but for the lock's */
 /*
  * Why the VM is paused although nobody asked for it: a source or the swap file failed. 0: it is
  * not; else the code, and the text that on_event was called with.

@@ -12,8 +12,9 @@
 #include "base/types.h"
 
 #define PACE_BYTES_MAX (2u << 20)
-/* Until a large read tells: 100 MB a second. */
+/* Until a large read tells: 100 MB a second, and no more at once, as it may be far less. */
 #define PACE_BYTE_PS 10000u
+#define PACE_BYTES_FIRST (128u << 10)
 
 /* Zeroes: nothing is known. */
 struct pace {
@@ -46,8 +47,9 @@ static inline void pace_sample(struct pace *p, uint64_t bytes, bool several, uin
 static inline uint32_t pace_bytes(const struct pace *p)
 {
 	uint64_t ps = p->byte_ps ? p->byte_ps : PACE_BYTE_PS;
+	uint64_t most = p->byte_ps ? PACE_BYTES_MAX : PACE_BYTES_FIRST;
 
-	return (uint32_t)min_u64(min_u64(p->block_ns, NS_PER_S) * 1000 / ps, PACE_BYTES_MAX);
+	return (uint32_t)min_u64(min_u64(p->block_ns, NS_PER_S) * 1000 / ps, most);
 }
 
 #endif

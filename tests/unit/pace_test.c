@@ -32,9 +32,15 @@ static void nothing_is_known_of_a_new_source(void **state)
 
 	(void)state;
 	assert_int_equal(pace_bytes(&p), 0);
-	/* One read is enough for a first guess. */
+	/* One read is enough for a first guess, and one by that for the next. */
 	pace_sample(&p, PAGE_BYTES, false, 21 * NS_PER_MS);
-	assert_in_range(pace_bytes(&p), 2000000, PACE_BYTES_MAX);
+	assert_int_equal(pace_bytes(&p), PACE_BYTES_FIRST);
+	pace_sample(&p, PACE_BYTES_FIRST, true, 22 * NS_PER_MS);
+	assert_in_range(pace_bytes(&p), 1500000, PACE_BYTES_MAX);
+	/* What is slow, and not far, is not asked for seconds of it. */
+	p = (struct pace){.block_ns = 62 * NS_PER_MS};
+	pace_sample(&p, PACE_BYTES_FIRST, true, 500 * NS_PER_MS);
+	assert_in_range(pace_bytes(&p), 0, 2 * PACE_BYTES_FIRST);
 }
 
 static void the_way_takes_as_long_as_the_bytes(void **state)
