@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -33,7 +32,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-import image as bench_image  # for content as memory has it, and who else is at work
+import image as bench_image  # memory's content, programs' times, who else is at work
 
 MIB = 1 << 20
 TROUBLE_PERCENT = 5  # a third fails, a third stands still, a third comes short
@@ -88,16 +87,6 @@ def nbdkit(path, errors="0"):
         yield port
 
 
-def timed(words):
-    """Wall and CPU seconds of a program."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.monotonic()
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    wall = time.monotonic() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 class Bench:
     def __init__(self, o, folder):
         self.o = o
@@ -148,7 +137,7 @@ class Bench:
         def value(own, peer):
             used.append(own[1] + peer[1])
             return peer[0] / own[0], peer[1] / own[1]
-        ratios = self.pairs(own, lambda: timed(theirs), value)
+        ratios = self.pairs(own, lambda: bench_image.run(theirs), value)
         after = bench_image.machine()
         busy = (after[0] - before[0] - sum(used)) / (after[1] - before[1])
         self.tell(f"{what}, CPU time of {tool} over ours", sorted(r[1] for r in ratios),

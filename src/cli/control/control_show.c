@@ -261,17 +261,24 @@ static void put_keys(struct json *j, const struct control_key *k, const void *ba
 	}
 }
 
-void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
-			       uint64_t count)
+/* Rows of `size` bytes each, which begin with their names. */
+static void put_named(struct json *j, const char *name, const struct control_key *keys,
+		      const void *rows, size_t size, uint64_t count)
 {
 	json_array_open(j, name);
-	for (; count > 0; count--, d++) {
+	for (const char *row = rows; count > 0; count--, row += size) {
 		json_object_open(j, NULL);
-		json_text(j, "name", d->name);
-		put_keys(j, control_device_keys, d);
+		json_text(j, "name", row);
+		put_keys(j, keys, row);
 		json_close(j);
 	}
 	json_close(j);
+}
+
+void control_show_devices_json(struct json *j, const char *name, const struct device_stats *d,
+			       uint64_t count)
+{
+	put_named(j, name, control_device_keys, d, sizeof(*d), count);
 }
 
 void control_show_vcpus_json(struct json *j, const char *name, const struct control_vcpu *v,
@@ -308,27 +315,13 @@ int control_show_event_json(const struct control_event *ev, FILE *out)
 void control_show_served_json(struct json *j, const char *name, const struct control_served *v,
 			      uint64_t count)
 {
-	json_array_open(j, name);
-	for (; count > 0; count--, v++) {
-		json_object_open(j, NULL);
-		json_text(j, "name", v->name);
-		put_keys(j, control_served_keys, v);
-		json_close(j);
-	}
-	json_close(j);
+	put_named(j, name, control_served_keys, v, sizeof(*v), count);
 }
 
 void control_show_sources_json(struct json *j, const char *name, const struct control_source *v,
 			       uint64_t count)
 {
-	json_array_open(j, name);
-	for (; count > 0; count--, v++) {
-		json_object_open(j, NULL);
-		json_text(j, "name", v->name);
-		put_keys(j, control_source_keys, v);
-		json_close(j);
-	}
-	json_close(j);
+	put_named(j, name, control_source_keys, v, sizeof(*v), count);
 }
 
 int control_show_json(const struct control_status *s, FILE *out)
