@@ -24,7 +24,7 @@
 #define FX_EN_PF (FX_GPA | APF_EN_ENABLED)
 #define FX_EN_IRQ (FX_EN_PF | APF_EN_INT)
 #define FX_PF2_ON (APF_PF2_ENABLED | FX_VECTOR)
-#define FX_SAVE_MAX (48u + 16u * FX_FAULTS)
+#define FX_SAVE_MAX (56u + 16u * FX_FAULTS)
 
 struct fx {
 	struct eng_vcpu v;
