@@ -322,6 +322,31 @@ static void forwarded(void **state)
 	fini(f);
 }
 
+/* A restored guest may take longer to answer than libslirp keeps what is for it. */
+static void a_restored_guest_is_not_asked_who_it_is(void **state)
+{
+	const struct net_forward fwd = {
+		.udp = true, .host_addr = INADDR_LOOPBACK, .host_port = free_port(SOCK_DGRAM),
+		.guest_port = 7};
+	const struct net_user_cfg cfg = {
+		.index = 1, .forwards = &fwd, .forwards_count = 1, .guest_mac = guest_mac};
+	struct fixture *f = init(&cfg, 0);
+	const struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(fwd.host_port),
+				       .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	uint16_t port;
+	int fd = udp_socket(&port);
+
+	(void)state;
+	assert_int_equal(sendto(fd, "hello", 5, 0, (const struct sockaddr *)&to, sizeof(to)), 5);
+	next(f);
+	assert_memory_equal(f->frame, guest_mac, sizeof(guest_mac));
+	assert_int_equal(get16(f->frame + 12), 0x0800);
+	assert_int_equal(get32(f->frame + ETHER + 16), GUEST_IP + 0x100);
+	assert_memory_equal(f->frame + ETHER + IP + UDP, "hello", 5);
+	close(fd);
+	fini(f);
+}
+
 /* Said before any guest runs, with what to do. */
 static void port_is_taken(void **state)
 {
@@ -532,6 +557,7 @@ int main(void)
 		cmocka_unit_test(to_the_host),
 		cmocka_unit_test(not_to_the_host),
 		cmocka_unit_test(forwarded),
+		cmocka_unit_test(a_restored_guest_is_not_asked_who_it_is),
 		cmocka_unit_test(port_is_taken),
 		cmocka_unit_test(flood_to_the_guest),
 		cmocka_unit_test(flood_of_sockets),

@@ -227,7 +227,7 @@ static void tap_lost(void *ctx, int code)
 }
 
 static int open_backend(struct machine_nic *nic, const struct machine_net *net, unsigned i,
-			struct err *e)
+			const uint8_t mac[NET_MAC_BYTES], struct err *e)
 {
 	const struct net_user_cfg user = {
 		.index = i,
@@ -235,10 +235,9 @@ static int open_backend(struct machine_nic *nic, const struct machine_net *net, 
 		.host = net->host,
 		.forwards = net->forwards,
 		.forwards_count = net->forwards_count,
+		.guest_mac = nic->m->cfg.restore ? mac : NULL,
 	};
 
-	nic->tap_name = net->tap;
-	nic->tap.fd = -1;
 	return net->tap ? net_tap_open(&nic->tap, net->tap, &nic->backend, e)
 			: net_user_open(&user, &nic->user, &nic->backend, e);
 }
@@ -282,10 +281,12 @@ static int open_net(struct machine *m, unsigned i, struct err *e)
 	int rc;
 
 	nic->m = m;
+	nic->tap_name = net->tap;
+	nic->tap.fd = -1;
 	snprintf(nic->name, sizeof(nic->name), "net%u", i);
-	rc = open_backend(nic, net, i, e);
+	rc = choose_mac(net, i, cfg.mac, e);
 	if (rc == 0)
-		rc = choose_mac(net, i, cfg.mac, e);
+		rc = open_backend(nic, net, i, cfg.mac, e);
 	if (rc == 0)
 		rc = virtio_net_open(&nic->net, &cfg, e);
 	if (rc == 0)

@@ -8,6 +8,8 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <net/ethernet.h>
+#include <net/if_arp.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
@@ -21,10 +23,11 @@
 
 #define FRAME_BYTES 2048u /* a slot's: Ethernet of the MTU below, with a tag */
 #define MTU 1500u
+#define GUEST_LAST 15u /* of its address: what its DHCP gives */
 #define HDR_DATA_VALID 2u /* virtio 1.2, 5.1.6: its checksums are right */
 #define FDS_MAX (NET_USER_SOCKETS_MAX + NET_USER_FORWARDS_MAX + 8)
 /* Ethernet and IPv4, as far as they tell whether a frame would begin something. */
-#define ETHERTYPE_AT 12u
+#define TYPE_AT 12u
 #define IP_AT 14u
 #define IP_FRAGMENT_AT (IP_AT + 6)
 #define IP_FRAGMENT 0x3fffu /* there is more of it, or it is not the first */
@@ -305,7 +308,7 @@ static ssize_t user_receive(void *ctx, const struct iovec *v, unsigned count)
 
 static bool is_ip(const unsigned char *frame, size_t len)
 {
-	return len > IP_PROTOCOL_AT && frame[ETHERTYPE_AT] == 0x08 && frame[ETHERTYPE_AT + 1] == 0;
+	return len > IP_PROTOCOL_AT && frame[TYPE_AT] == 0x08 && frame[TYPE_AT + 1] == 0;
 }
 
 /* Part of a datagram, and one more than may be? */
@@ -415,6 +418,34 @@ static int forward(struct net_user *u, const struct net_forward *f, struct err *
 		       code == -EACCES ? "use one above 1023" : "use another one");
 }
 
+/* An ARP announcement (RFC 5227), as the guest made it when it got its address. */
+static void announce(struct net_user *u, unsigned index, const uint8_t mac[NET_MAC_BYTES])
+{
+	const struct in_addr addr = addr_of(index, GUEST_LAST);
+	struct {
+		uint8_t to[NET_MAC_BYTES], from[NET_MAC_BYTES];
+		uint16_t type, hardware, protocol;
+		uint8_t hardware_bytes, protocol_bytes;
+		uint16_t operation;
+		uint8_t sender_mac[NET_MAC_BYTES], sender[4];
+		uint8_t target_mac[NET_MAC_BYTES], target[4];
+	} __attribute__((packed)) frame = {
+		.to = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		.type = htons(ETHERTYPE_ARP),
+		.hardware = htons(ARPHRD_ETHER),
+		.protocol = htons(ETHERTYPE_IP),
+		.hardware_bytes = NET_MAC_BYTES,
+		.protocol_bytes = sizeof(frame.sender),
+		.operation = htons(ARPOP_REQUEST),
+	};
+
+	memcpy(frame.from, mac, NET_MAC_BYTES);
+	memcpy(frame.sender_mac, mac, NET_MAC_BYTES);
+	memcpy(frame.sender, &addr, sizeof(frame.sender));
+	memcpy(frame.target, &addr, sizeof(frame.target));
+	u->lib.slirp_input(u->slirp, (const uint8_t *)&frame, sizeof(frame));
+}
+
 int net_user_open(const struct net_user_cfg *cfg, struct net_user **ret,
 		  struct net_backend *ret_backend, struct err *e)
 {
@@ -425,7 +456,7 @@ int net_user_open(const struct net_user_cfg *cfg, struct net_user **ret,
 		.vnetwork = addr_of(cfg->index, 0),
 		.vnetmask = {htonl(0xffffff00)},
 		.vhost = addr_of(cfg->index, 2),
-		.vdhcp_start = addr_of(cfg->index, 15),
+		.vdhcp_start = addr_of(cfg->index, GUEST_LAST),
 		.vnameserver = addr_of(cfg->index, 3),
 		.if_mtu = MTU,
 		.if_mru = MTU,
@@ -450,6 +481,8 @@ int net_user_open(const struct net_user_cfg *cfg, struct net_user **ret,
 		net_user_close(u);
 		return rc;
 	}
+	if (cfg->guest_mac)
+		announce(u, cfg->index, cfg->guest_mac);
 	u->is_open = true;
 	*ret = u;
 	*ret_backend = (struct net_backend){

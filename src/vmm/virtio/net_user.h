@@ -38,6 +38,12 @@ struct net_user_cfg {
 	bool host;          /* it may reach the host's own 127.0.0.1, as 10.0.(2 + index).2 */
 	const struct net_forward *forwards;
 	unsigned forwards_count;
+	/*
+	 * Of a guest that has its address already, as one that is restored, or NULL. libslirp asks
+	 * for whom it does not know, and gives up what is for him after a second; TCP tries again
+	 * after six.
+	 */
+	const uint8_t *guest_mac;
 };
 
 struct net_user;
