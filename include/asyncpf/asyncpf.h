@@ -197,8 +197,8 @@ struct apf_config {
 	 * forwards or backwards, block by block or with gaps; no more than the source's latency and
 	 * rate make worth while, neighbours in one read of at most 2 MiB, and never with more than
 	 * half of queue_depth. What was read is made visible at once or, with swap, when it is
-	 * touched. Several such walks at a time are told apart. What lies around a block that
-	 * kernel mode waits for is read along alike. 0, the default: each fault fetches its block.
+	 * touched. Several such walks at a time are told apart. Alike what lies around a block, for
+	 * kernel mode, or where one in 8 was wanted before. 0, the default: each brings its block.
 	 */
 	uint32_t read_ahead_bytes;
 	enum apf_io io;

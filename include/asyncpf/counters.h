@@ -83,7 +83,7 @@
 	X(refaults_kernel_mode, BLOCKS, COUNTER, VCPU, \
 	  "Of rescued and refaulted: wanted by the guest's CPL 0.") \
 	X(read_ahead, BLOCKS, COUNTER, VM, \
-	  "Read before anybody waited: around what kernel mode needed, ahead of even steps.") \
+	  "Read before anybody waited: around what was needed, ahead of even steps.") \
 	X(swap_writes_in_flight, COUNT, GAUGE, VM, \
 	  "Writes to the swap file under way, and the sync that makes them durable.") \
 	X(swap_writes, COUNT, COUNTER, VM, "Writes to the swap file begun.") \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads for which nobody waits yet: what an even stream comes to next, and then what lies around a
- * block that kernel mode has waited for. They stand in queues of their own, of which a read is
+ * block that was waited for. They stand in queues of their own, of which a read is
  * issued only when nobody waits for one, and which leave half of the reads in flight to those who
  * will. Neighbours go together, as many as the source's pace makes worth while (pace.h); each
  * stays a fetch of its own, so that a failure, a discard or a touch is of one block.
@@ -17,6 +17,8 @@
 #define DEPTH_BYTES_MIN (64u << 10)
 /* So many requests of a stream: the reader waits for one in nine of what it takes to bring them. */
 #define DEPTH_REQUESTS 8u
+/* One block in so many says that the others will be wanted, too. */
+#define DENSE 8u
 
 static struct list *queue_of(struct hst *h, const struct hst_fetch *f)
 {
@@ -180,19 +182,53 @@ static uint64_t around_bytes(const struct hst *h, const struct ram_backing *b)
 	return most ? 1ull << (63 - __builtin_clzll(most)) : 0;
 }
 
+/* Blocks of start to end that are here, or on their way. */
+static uint32_t known(const struct hst *h, uint32_t start, uint32_t end)
+{
+	uint32_t n = 0;
+
+	for (uint32_t at = start; at < end; at++)
+		n += block_kind(h, at) != BLOCK_ABSENT;
+	return n;
+}
+
+/* The most around the block of which more than one in DENSE is known, itself among them. */
+static uint64_t dense_bytes(const struct hst *h, uint32_t block, uint64_t most)
+{
+	uint32_t start, end, from = block, to = block, n = 0;
+	uint64_t dense = 0;
+
+	for (uint64_t bytes = AROUND_BYTES; bytes <= most; bytes *= 2) {
+		fetch_near(h, block, bytes, &start, &end);
+		n += known(h, start, from) + known(h, to, end);
+		from = start;
+		to = end;
+		if (n * DENSE > end - start)
+			dense = bytes;
+	}
+	return dense;
+}
+
 /*
  * What lies around a block that kernel mode waits for is likely to be kernel mode's, too: Linux
  * keeps apart what it cannot move. While it waits the vCPU does nothing else, so that is read
- * along, onto standby where memory is evicted: a touch takes no read then, and tells whose it is;
- * what nobody touches goes first, without a write.
+ * along. User mode's lies anywhere, and others run meanwhile: of a source that is away, what lies
+ * around is read where some of it was wanted before, and nobody goes through it in even steps. All
+ * that goes onto standby where memory is evicted: a touch takes no read then, and tells whose it
+ * is; what nobody touches goes first, without a write.
  */
-void fetch_around(const struct hst_fetch *f)
+void fetch_around(const struct hst_fetch *f, bool kernel_mode)
 {
 	struct hst *h = f->h;
 	const struct ram_backing *b = f->backing;
 	uint32_t at, end, together = request_blocks(h, b);
+	uint64_t bytes = around_bytes(h, b);
 
-	for (fetch_near(h, f->block, around_bytes(h, b), &at, &end); at < end; at++)
+	if (!kernel_mode && (b == &h->swap.backing || stream_is_at(&h->streams, f->block)))
+		bytes = 0;
+	else if (!kernel_mode)
+		bytes = dense_bytes(h, f->block, bytes);
+	for (fetch_near(h, f->block, bytes, &at, &end); at < end; at++)
 		if (block_kind(h, at) == BLOCK_ABSENT && fetch_backing(h, at) == b &&
 		    !read_ahead(h, at, SRC_FILL, together))
 			break;

@@ -21,8 +21,8 @@ struct hst_fetch *fetch_for_urgent(struct hst *h, uint32_t block, unsigned owner
  * accesses, registers, areas and devices, of which each can have only so many.
  */
 bool fetch_room(const struct hst *h);
-/* ahead.c: reads what lies around a block that kernel mode waits for, to be on standby. */
-void fetch_around(const struct hst_fetch *f);
+/* ahead.c: reads what lies around a block that is waited for, to be on standby. */
+void fetch_around(const struct hst_fetch *f, bool kernel_mode);
 /*
  * The same: somebody has to wait for the block. If he goes through memory in even steps, what
  * comes next is read before he is there.

@@ -34,18 +34,25 @@ static struct stream *expecting(struct streams *s, uint32_t block, uint32_t *ret
 	return NULL;
 }
 
-/* Several may wait for it: that is no step. */
-static bool is_last_of_one(const struct streams *s, uint32_t block)
+/* The stream whose last step led to the block, or NULL. */
+static const struct stream *at_block(const struct streams *s, uint32_t block)
 {
 	for (const struct stream *at = s->all; at < s->all + STREAMS_MAX; at++)
 		if (at->used_at && at->last == block)
-			return true;
-	return false;
+			return at;
+	return NULL;
 }
 
 static bool is_sure(const struct stream *s)
 {
 	return s->hits >= HITS_MIN;
+}
+
+bool stream_is_at(const struct streams *s, uint32_t block)
+{
+	const struct stream *at = at_block(s, block);
+
+	return at && is_sure(at);
 }
 
 /* One that may have begun with the block: the nearest. */
@@ -91,8 +98,8 @@ struct stream *stream_touch(struct streams *s, uint32_t block, uint32_t max)
 	struct stream *at;
 	uint32_t steps;
 
-	/* Not asked for: each fault comes by here. */
-	if (max == 0 || is_last_of_one(s, block))
+	/* Not asked for: each fault comes by here. Several may wait for it: that is no step. */
+	if (max == 0 || at_block(s, block))
 		return NULL;
 	at = expecting(s, block, &steps);
 	if (at) {

@@ -34,5 +34,7 @@ struct streams {
  * caller counts in `asked` what he does. NULL: nothing is to be.
  */
 struct stream *stream_touch(struct streams *s, uint32_t block, uint32_t max);
+/* The block is where one is whose steps were even before. */
+bool stream_is_at(const struct streams *s, uint32_t block);
 
 #endif

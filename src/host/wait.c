@@ -42,8 +42,8 @@ bool vcpu_wait_for(struct hst_vcpu *v, roff_t off, enum hst_phase phase)
 		f = fetch_for(h, block, v->index, &joined);
 	v->stats.joined += joined;
 	waiter_link(&v->sync, f, now);
-	if (absent && f->backing && v->cpu.cpl == 0)
-		fetch_around(f);
+	if (absent && f->backing)
+		fetch_around(f, v->cpu.cpl == 0);
 	v->phase = phase;
 	v->fault_off = off;
 	v->phase_since_ns = now;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is read ahead of even steps, and around what kernel mode waits for (src/host/ahead.c): which
- * reads, at whose cost, and failures.
+ * What is read ahead of even steps, and around what is waited for (src/host/ahead.c): which reads,
+ * at whose cost, and failures.
  */
 #include <errno.h>
 
@@ -286,7 +286,7 @@ static void what_was_read_together_is_stuck_together(void **state)
 static void what_is_wanted_leaves_the_queue(void **state)
 {
 	/* One read ahead at a time, beside that for which somebody waits. */
-	struct rig *x = open_ahead(1024, 4);
+	struct rig *x = open_ahead(8, 4);
 	struct hst_waiter device = {.v = NULL};
 
 	(void)state;
@@ -359,7 +359,7 @@ static void what_lies_around_kernel_modes_comes_along(void **state)
 	rig_close(x);
 }
 
-/* User mode runs another task; without leave, each brings its own. */
+/* User mode runs another task, and is not known there; without leave, each brings its own. */
 static void no_other_mode_has_that_nor_one_without_leave(void **state)
 {
 	struct rig *x = open_kernel_mode(8, 3);
@@ -371,6 +371,62 @@ static void no_other_mode_has_that_nor_one_without_leave(void **state)
 	x = open_kernel_mode(0, 0);
 	assert_int_equal(x->src.count, 1);
 	bring_all(x);
+	rig_close(x);
+}
+
+/* Of a source 21 ms away, no two steps alike; the last is not brought yet. */
+static struct rig *open_here_and_there(const uint8_t *pages, unsigned count)
+{
+	struct rig *x = open_ahead(1024, 64);
+
+	for (unsigned i = 0; i < count; i++) {
+		x->vcpus[0].cpu.cpl = 3;
+		assert_int_equal(rig_fault_next(x, 0, pages[i]), HST_WAIT);
+		if (i == count - 1)
+			break;
+		rig_after(x, 21 * MS);
+		rig_bring(x, pages[i]);
+		assert_int_equal(rig_next(x, 0), HST_ENTER);
+	}
+	return x;
+}
+
+/* Three of the 16 pages from 16 on; of the 32 from 0 on these are not one in eight. */
+static void where_user_mode_was_more_comes_along(void **state)
+{
+	static const uint8_t pages[] = {17, 30, 22};
+	struct rig *x = open_here_and_there(pages, 2);
+
+	(void)state;
+	assert_int_equal(x->h.stats.read_ahead, 0);
+	bring_all(x);
+	rig_close(x);
+	x = open_here_and_there(pages, 3);
+	assert_int_equal(x->h.stats.read_ahead, 13);
+	assert_int_equal(x->src.reads[rig_read_at(x, 22 * PAGE_BYTES)]->rank, SRC_DEMAND);
+	assert_int_equal(x->src.reads[rig_read_at(x, 18 * PAGE_BYTES)]->len, 4 * PAGE_BYTES);
+	assert_int_equal(x->src.reads[rig_read_at(x, 18 * PAGE_BYTES)]->rank, SRC_FILL);
+	bring_all(x);
+	for (uint64_t page = 0; page < 64; page++)
+		assert_int_equal(rig_present(x, page), page >= 16 && page <= 31);
+	rig_close(x);
+}
+
+/* Whoever is seen more is given more: five of the 32 pages from 0 on. */
+static void the_denser_the_more(void **state)
+{
+	static const uint8_t pages[] = {2, 30, 13, 17, 7};
+	struct rig *x = open_here_and_there(pages, 4);
+
+	(void)state;
+	assert_int_equal(x->h.stats.read_ahead, 0);
+	bring_all(x);
+	rig_close(x);
+	x = open_here_and_there(pages, 5);
+	assert_int_equal(x->h.stats.read_ahead, 27);
+	bring_all(x);
+	for (uint64_t page = 0; page < 64; page++)
+		assert_int_equal(rig_present(x, page), page <= 31);
 	rig_close(x);
 }
 
@@ -405,6 +461,8 @@ int main(void)
 		cmocka_unit_test(what_is_wanted_leaves_the_queue),
 		cmocka_unit_test(what_lies_around_kernel_modes_comes_along),
 		cmocka_unit_test(no_other_mode_has_that_nor_one_without_leave),
+		cmocka_unit_test(where_user_mode_was_more_comes_along),
+		cmocka_unit_test(the_denser_the_more),
 		cmocka_unit_test(what_is_near_brings_a_block),
 	};
 

@@ -60,8 +60,8 @@ static const struct opt rows[] = {
 	{OPT_SIZE(struct restore_line, read_ahead), .name = "read-ahead", .arg = "SIZE", .min = 0,
 	 .max = READ_AHEAD_MAX,
 	 .help = "Read up to so much ahead of whoever goes through memory in even steps, and "
-		 "around what kernel mode waits for, as far as its source is away; default 16M, "
-		 "with --record 0: each touch brings its page."},
+		 "around what is waited for, as far as its source is away; default 16M, with "
+		 "--record 0: each touch brings its page."},
 	{OPT_CHOICE(struct restore_line, faults), .name = "faults", .arg = "WORD",
 	 .choices = run_faults_names,
 	 .help = "How a touch of absent memory is served, as with 'asyncpf run'; default as "
