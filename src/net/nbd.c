@@ -2,7 +2,8 @@
 /*
  * NBD by libnbd's asynchronous calls: a peer of peer.h. Owns up to NBD_CONNS_MAX connections, each
  * a handle of libnbd, and a buffer for each command: what is given up may still be written to by a
- * late answer. libnbd checks what the server says; what it means for us is checked here.
+ * late answer. libnbd checks what the server says, but not that an answer's pieces are all of it:
+ * it clears the buffer first. What an answer means for us is checked here.
  *
  * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
  * what happened, and settle(), after each call, acts. Threads: the loop's, but for name lookups.
@@ -521,7 +522,6 @@ static struct nbd_handle *make_handle(struct nbd_conn *c)
 	struct nbd_handle *h = nbd_create();
 	bool good = h && nbd_set_export_name(h, t->export) == 0 &&
 		    nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
-		    nbd_set_pread_initialize(h, false) == 0 &&
 		    nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
 
 	/* libnbd would go on without, and trust anybody. */

@@ -8,6 +8,8 @@
 #include "need_kvm.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
+#include <malloc.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -429,6 +431,137 @@ static void from_qcow2(void **state)
 	site_close(&n);
 }
 
+/* ---- a server that lies ---- */
+
+#define LIAR_BYTES (1u << 20)
+
+static bool liar_hears(int fd, void *to, size_t len)
+{
+	return len == 0 || recv(fd, to, len, MSG_WAITALL) == (ssize_t)len;
+}
+
+static void liar_says(int fd, const void *what, size_t len)
+{
+	(void)send(fd, what, len, MSG_NOSIGNAL);
+}
+
+/* NBD's fixed newstyle handshake, with structured replies and nothing else. */
+static bool liar_agrees(int fd)
+{
+	static const unsigned char hello[18] = "NBDMAGICIHAVEOPT\0\3";
+	struct __attribute__((packed)) {
+		uint64_t magic;
+		uint32_t option, len;
+	} ask;
+	struct __attribute__((packed)) {
+		uint64_t magic;
+		uint32_t option, type, len;
+		uint16_t info;
+		uint64_t size;
+		uint16_t flags;
+	} reply = {.magic = htobe64(0x3e889045565a9), .size = htobe64(LIAR_BYTES),
+		   .flags = htobe16(0x81)};
+	const size_t head = 20;
+	char rest[1024];
+
+	liar_says(fd, hello, sizeof(hello));
+	if (!liar_hears(fd, rest, 4))
+		return false;
+	while (liar_hears(fd, &ask, sizeof(ask)) && be32toh(ask.len) <= sizeof(rest) &&
+	       liar_hears(fd, rest, be32toh(ask.len))) {
+		reply.option = ask.option;
+		reply.len = 0;
+		reply.type = htobe32(be32toh(ask.option) == 8 ? 1 : 0x80000001);
+		if (be32toh(ask.option) != 7) {
+			liar_says(fd, &reply, head);
+			continue;
+		}
+		reply.type = htobe32(3);
+		reply.len = htobe32(12);
+		liar_says(fd, &reply, sizeof(reply));
+		reply.type = htobe32(1);
+		reply.len = 0;
+		liar_says(fd, &reply, head);
+		return true;
+	}
+	return false;
+}
+
+/* Each read is answered by its first half, twice: as many bytes as were asked for. */
+static void *liar(void *arg)
+{
+	int listens = *(int *)arg, fd = accept(listens, NULL, NULL);
+	struct __attribute__((packed)) {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t handle, offset;
+		uint32_t len;
+	} ask;
+	struct __attribute__((packed)) {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t handle;
+		uint32_t len;
+		uint64_t offset;
+	} chunk = {.magic = htobe32(0x668e33ef), .type = htobe16(1)};
+	static char bytes[LIAR_BYTES];
+
+	memset(bytes, 'A', sizeof(bytes));
+	if (!liar_agrees(fd))
+		goto out;
+	while (liar_hears(fd, &ask, sizeof(ask)) && ask.type == 0) {
+		uint32_t half = be32toh(ask.len) / 2;
+
+		chunk.handle = ask.handle;
+		chunk.offset = ask.offset;
+		chunk.len = htobe32(half + 8);
+		for (unsigned last = 0; last < 2; last++) {
+			chunk.flags = htobe16((uint16_t)last);
+			liar_says(fd, &chunk, sizeof(chunk));
+			liar_says(fd, bytes, half);
+		}
+	}
+out:
+	close(fd);
+	return NULL;
+}
+
+/* What it leaves out is zeroes: never what this process had in its memory. */
+static void nothing_of_ours_is_shown(void **state)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	static unsigned char page[PAGE_BYTES];
+	char path[SVC_PATH_MAX], uri[256];
+	static struct hub h;
+	pthread_t thread;
+	struct site n;
+	int fd;
+
+	(void)state;
+	/* What is allocated holds something. */
+	mallopt(M_PERTURB, 0x5a);
+	site_open(&n, APF_FAULTS_USER);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n.s, "liar", path));
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(pthread_create(&thread, NULL, liar, &fd), 0);
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s&net-connections=1", path);
+	hub_open(&h, uri);
+	(void)hub_read(&h, 0, PAGE_BYTES, true);
+	hub_wait(&h, 1);
+	assert_int_equal(h.reads[0].code, 0);
+	memcpy(page, h.reads[0].rd.buf, PAGE_BYTES);
+	free(h.reads[0].rd.buf);
+	for (unsigned i = 0; i < PAGE_BYTES; i++)
+		assert_int_equal(page[i], i < PAGE_BYTES / 2 ? 'A' : 0);
+	hub_close(&h);
+	pthread_join(thread, NULL);
+	close(fd);
+	mallopt(M_PERTURB, 0);
+	site_close(&n);
+}
+
 /* ---- what is refused before a guest runs ---- */
 
 static void not_opened(void **state)
@@ -463,6 +596,7 @@ int main(void)
 		cmocka_unit_test(several_connections_where_the_server_allows),
 		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
+		cmocka_unit_test(nothing_of_ours_is_shown),
 		cmocka_unit_test(not_opened),
 	};
 	const struct CMUnitTest of_vms[] = {
