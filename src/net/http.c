@@ -50,6 +50,8 @@ struct http_xfer {
 	uint64_t got;         /* bytes of the body */
 	struct http_head head;
 	struct err why;       /* code < 0: we have ended it */
+	bool moved;           /* asked for where the object was found */
+	unsigned keys;        /* S3: which it was signed with, by s3_keys() */
 	struct curl_slist *headers;  /* S3: of this request */
 	char page[HTTP_PAGE_MAX + 1]; /* S3: how an error's begins */
 	size_t page_len;
@@ -439,6 +441,8 @@ static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
 	x->head = (struct http_head){.ranged = false};
 	x->why.code = 0;
 	x->text[0] = '\0';
+	x->moved = p->moved != NULL;
+	x->keys = p->s3 ? s3_keys(p->s3) : 0;
 	snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)offset,
 		 (unsigned long long)(offset + len - 1));
 	/* While the source is being opened, the hub's own limit of time counts. */
@@ -579,14 +583,15 @@ static void finish(struct http_xfer *x, CURLcode result)
 		finish_first(x, v, until);
 		return;
 	}
-	/* Where it had moved to may be good for a while only. */
-	if (v == REFUSED && p->moved && (x->why.code == -EACCES || x->why.code == -ENOENT)) {
+	/* Where it had moved to may be good for a while only; others may have found that out. */
+	if (v == REFUSED && x->moved && (x->why.code == -EACCES || x->why.code == -ENOENT)) {
 		free(p->moved);
 		p->moved = NULL;
 		v = AGAIN;
 	}
 	/* Credentials are good for a while, too, and whoever renews them writes them anew. */
-	if (v == REFUSED && p->s3 && x->why.code == -EACCES && s3_renew(p->s3))
+	if (v == REFUSED && p->s3 && x->why.code == -EACCES &&
+	    (x->keys != s3_keys(p->s3) || s3_renew(p->s3)))
 		v = AGAIN;
 	if (v == AGAIN && req->tries + 1 >= HTTP_TRIES)
 		v = REFUSED;

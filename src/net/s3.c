@@ -30,6 +30,7 @@
 struct s3 {
 	const struct net_target *target;
 	struct aws_keys keys;
+	unsigned renewed; /* so often */
 	char region[AWS_REGION_MAX];
 	char host[NAME_MAX_BYTES + 80]; /* as libcurl sends it */
 	char url[URL_BYTES];
@@ -315,6 +316,11 @@ int s3_sign(const struct s3 *s, const char *range, struct aws_signed *ret, struc
 	return aws_sign(&s->keys, &get, ret, e);
 }
 
+unsigned s3_keys(const struct s3 *s)
+{
+	return s->renewed;
+}
+
 bool s3_renew(struct s3 *s)
 {
 	char region[AWS_REGION_MAX];
@@ -328,6 +334,7 @@ bool s3_renew(struct s3 *s)
 		 memcmp(&s->fresh, &s->keys, sizeof(s->keys)) != 0;
 	if (others)
 		s->keys = s->fresh;
+	s->renewed += others;
 	explicit_bzero(&s->fresh, sizeof(s->fresh));
 	return others;
 }

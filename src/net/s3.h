@@ -25,6 +25,8 @@ const char *s3_url(const struct s3 *s);
 const char *s3_token(const struct s3 *s);
 /* Of a request for that range ("bytes=0-9") that is sent now. */
 int s3_sign(const struct s3 *s, const char *range, struct aws_signed *ret, struct err *e);
+/* Which credentials sign now: how often they have become others. */
+unsigned s3_keys(const struct s3 *s);
 /* Reads the credentials again. Whether they are others: they are renewed by whoever wrote them. */
 bool s3_renew(struct s3 *s);
 /* That word of a page, " SignatureDoesNotMatch"; empty: it has none. */

@@ -308,6 +308,17 @@ static void moved(void **state)
 	assert_int_equal(h.reads[0].code, 0);
 	hub_check(&h, w.image);
 	hub_close(&h);
+	/* To all that are under way. */
+	say(&w, "moved");
+	hub_open(&h, uri_of(&w, "http", "moved"));
+	say(&w, "expired");
+	for (unsigned i = 0; i < 4; i++)
+		(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
+	hub_wait(&h, 4);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(h.reads[i].code, 0);
+	hub_check(&h, w.image);
+	hub_close(&h);
 	say(&w, "loop");
 	hub_refused(uri_of(&w, "http", "moved"), -EIO, "redirects");
 	say(&w, "away");

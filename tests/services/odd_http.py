@@ -16,6 +16,7 @@ after which all is well again.
   mute        no answer
   whole       200 and everything
   moved       302 to where the same file is; loop: to itself; away: to ftp
+  expired     403 to four at a time: those with the key OLD, or at the place of `moved`
   changed     another ETag
   resized     another total
   weak        neither a strong ETag nor a time
@@ -27,9 +28,11 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 
 PORT, FILE, CONTROL = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+FOUR = threading.Barrier(4)
 
 
 def order():
@@ -107,6 +110,10 @@ class Odd(http.server.BaseHTTPRequestHandler):
         first, last = (int(n) for n in self.headers["Range"].removeprefix("bytes=").split("-"))
         if word.isdigit():
             self.plain(int(word), *([("Retry-After", "1")] if "later" in words else []))
+        elif word == "expired" and (self.path.startswith("/here") or
+                                    "=OLD/" in self.headers.get("Authorization", "")):
+            FOUR.wait(10)
+            self.plain(403)
         elif word == "moved" and self.path == "/moved":
             self.plain(302, ("Location", "/here?secret=2"))
         elif word == "loop":
