@@ -3,7 +3,8 @@
  * Requests of the reads that wait: in the order of their turns (port/turn.h), urgent ones by
  * themselves, others joined with their neighbours of the same turn, large ones cut; and what
  * becomes of them. What nobody waits for leaves half of the requests, and of the bytes on their
- * way, to whoever comes. The loop's thread's, but for the pool.
+ * way, to whoever comes; but for its chance (port/turn.h) it need not find as much on its way. The
+ * loop's thread's, but for the pool.
  * Tests: tests/unit/net_queue_test.c, tests/integration/net_{servers,nbd,http}_test.c.
  */
 #include <stdlib.h>
@@ -230,9 +231,9 @@ static bool grow(struct net_src *s, struct net_req *req)
 	return false;
 }
 
-static void build(struct net_src *s, struct net_req *req)
+static void build(struct net_src *s, struct net_req *req, unsigned turn)
 {
-	struct read_list *l = &s->waiting[first_turn(s)];
+	struct read_list *l = &s->waiting[turn];
 	struct net_read *rd = l->first;
 
 	req->offset = rd->offset + rd->sent;
@@ -262,25 +263,50 @@ static bool may_fly(struct net_src *s, unsigned turn)
 	return s->ops->room(s->peer, (enum turn)turn);
 }
 
-/* What comes next: of a turn, that which failed before, if it is time. NULL: nothing for now. */
-static struct net_req *next_req(struct net_src *s, uint64_t now_ns)
+/*
+ * What comes next of that turn: of what failed before, if it is time, what has waited longest; then
+ * what was not asked for yet. flies_as: whose room it may take. NULL: nothing for now.
+ */
+static struct net_req *next_of(struct net_src *s, unsigned turn, unsigned flies_as,
+			       uint64_t now_ns)
 {
 	struct net_req *again = NULL, *free = NULL;
-	unsigned turn = first_turn(s);
+	unsigned ahead = 0;
 
 	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
 		if (req->state == NET_REQ_FREE && !free)
 			free = req;
-		if (req->state == NET_REQ_AGAIN && req->due_ns <= now_ns &&
-		    (!again || req->turn < again->turn))
+		if (req->state == NET_REQ_AGAIN && req->turn == turn && req->due_ns <= now_ns &&
+		    (!again || req->due_ns < again->due_ns))
 			again = req;
+		ahead += req->state != NET_REQ_FREE && req->turn >= TURN_AHEAD;
 	}
-	if (again && (again->turn <= turn || !free))
-		return may_fly(s, again->turn) ? again : NULL;
-	if (!free || turn == TURNS || !may_fly(s, turn))
+	/* Those that are to be submitted again take places, too. */
+	if (turn >= TURN_AHEAD && ahead > 0 && ahead >= s->depth / 2)
+		free = NULL;
+	if (!again && (!free || !s->waiting[turn].first))
 		return NULL;
-	build(s, free);
-	return free;
+	if (!may_fly(s, flies_as))
+		return NULL;
+	if (!again)
+		build(s, free, turn);
+	return again ? again : free;
+}
+
+static struct net_req *next_req(struct net_src *s, uint64_t now_ns)
+{
+	struct net_req *req = NULL;
+
+	for (unsigned i = 0; i < TURNS && !req; i++) {
+		unsigned turn = turn_at(&s->row, i);
+		/* A chance would be none where others always have what they may. */
+		unsigned flies_as = i == 0 ? (unsigned)min_u64(turn, TURN_DEMAND) : turn;
+
+		req = next_of(s, turn, flies_as, now_ns);
+	}
+	if (req)
+		turn_went(&s->row);
+	return req;
 }
 
 static bool anything_waits(const struct net_src *s)

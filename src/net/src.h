@@ -64,6 +64,7 @@ struct net_src {
 	struct net_peer *peer;
 	bool begun;
 	struct read_list waiting[TURNS];
+	struct turn_row row;
 	struct net_req *reqs;
 	uint32_t depth, req_bytes;
 	uint32_t flying, flying_bytes;

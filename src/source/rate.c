@@ -14,36 +14,22 @@
 
 /* At once after a rest, at least: the largest request that is made of what somebody waits for. */
 #define BYTES_BURST 65536u
-#define IN_A_ROW 16u
 
 struct rate_src {
 	struct wrap wrap;
 	struct rate bytes, requests;
 	struct list turns[TURNS];
-	uint32_t row;    /* so many went by their turns since the last that did not */
-	uint32_t behind; /* whose chance is next: one of the later turns */
+	struct turn_row row;
 };
 
-/*
- * Who goes next; NULL: nobody waits. Whoever has a later turn gets a chance after IN_A_ROW others:
- * reads that wait here for ever keep memory that was made room in for them.
- */
+/* Who goes next; NULL: nobody waits. */
 static struct wrap_read *next_waiting(const struct rate_src *r)
 {
-	unsigned first = r->row < IN_A_ROW ? 0 : r->behind;
 	struct wrap_read *wr = NULL;
 
-	for (unsigned t = 0; t < TURNS && !wr; t++)
-		wr = LIST_ENTRY(r->turns[(first + t) % TURNS].first, struct wrap_read, link);
+	for (unsigned i = 0; i < TURNS && !wr; i++)
+		wr = LIST_ENTRY(r->turns[turn_at(&r->row, i)].first, struct wrap_read, link);
 	return wr;
-}
-
-static void count_row(struct rate_src *r)
-{
-	if (r->row++ < IN_A_ROW)
-		return;
-	r->row = 0;
-	r->behind = r->behind % (TURNS - 1) + 1;
 }
 
 static uint64_t wait_ns(const struct rate_src *r, uint64_t now_ns)
@@ -75,7 +61,7 @@ static void rate_fire(struct timer *tm, uint64_t now_ns)
 	for (uint32_t n = r->wrap.reads_max;
 	     n && (wr = next_waiting(r)) && wait_ns(r, now_ns) == 0; n--) {
 		wrap_unwait(wr);
-		count_row(r);
+		turn_went(&r->row);
 		go(r, wr, now_ns);
 	}
 	rearm(r, now_ns);
@@ -128,7 +114,6 @@ int src_rate_open(struct src *inner, const struct src_env *env, const struct src
 	r = CONTAINER_OF(w, struct rate_src, wrap);
 	rate_init(&r->bytes, opts->bytes_per_s, BYTES_BURST);
 	rate_init(&r->requests, opts->requests_per_s, 1);
-	r->behind = 1;
 	*ret = &w->src;
 	return 0;
 }

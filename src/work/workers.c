@@ -31,6 +31,7 @@ struct workers {
 	pthread_cond_t more;
 	/* Under the lock: */
 	struct queue waiting[TURNS], ended;
+	struct turn_row row;
 	bool closing;
 	bool any_ended; /* atomic: whether ended has any, for who looks often */
 };
@@ -64,8 +65,10 @@ static struct work_job *next_job(struct workers *w)
 {
 	struct work_job *job = NULL;
 
-	for (unsigned turn = 0; !job && turn < TURNS; turn++)
-		job = queue_take(&w->waiting[turn]);
+	for (unsigned i = 0; !job && i < TURNS; i++)
+		job = queue_take(&w->waiting[turn_at(&w->row, i)]);
+	if (job)
+		turn_went(&w->row);
 	return job;
 }
 

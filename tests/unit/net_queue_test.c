@@ -17,7 +17,7 @@
 #include "net/src.h"
 
 #define DEPTH 8u
-#define READS 64u
+#define READS 96u
 #define KIB 1024u
 #define JOIN NET_JOIN_BYTES
 
@@ -30,6 +30,7 @@ struct net_bed {
 	struct loader loaders[READS];
 	unsigned count;
 	struct net_req *sent[READS]; /* in their order */
+	enum turn turns[READS];      /* of those: a request is used again */
 	unsigned sent_count, cancelled;
 	unsigned char *room;
 };
@@ -50,6 +51,7 @@ static void take(struct net_peer *p, struct net_req *req)
 	struct net_bed *b = bed_of(p);
 
 	assert_true(b->sent_count < READS);
+	b->turns[b->sent_count] = req->turn;
 	b->sent[b->sent_count++] = req;
 }
 
@@ -148,6 +150,89 @@ static void ahead_leaves_half(void **state)
 		assert_int_equal(b->sent[DEPTH]->turn, TURN_DEMAND);
 		bed_close(b);
 	}
+}
+
+/* Where others have half of them, it has none. */
+static void ahead_leaves_half_beside_others(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+
+	(void)state;
+	for (unsigned i = 0; i < DEPTH; i++)
+		want(b, i % 2 ? TURN_AHEAD : TURN_DEMAND, (uint64_t)i << 20, 4 * KIB);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2);
+	answer(b, 0);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2 + 1);
+	assert_int_equal(b->turns[DEPTH / 2], TURN_AHEAD);
+	bed_close(b);
+}
+
+/* Though there is always one that goes first, and as many on their way as may be. */
+static void nobody_waits_for_ever(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+	unsigned others = 0;
+
+	(void)state;
+	want(b, TURN_FILL, 1 << 20, 4 * KIB);
+	want(b, TURN_AHEAD, 2 << 20, 4 * KIB);
+	for (unsigned i = 0; i < DEPTH; i++)
+		want(b, TURN_URGENT, (uint64_t)(100 + i) << 20, 4 * KIB);
+	for (unsigned i = 0; i < 60; i++) {
+		net_send_off(&b->s);
+		assert_int_equal(b->s.flying, DEPTH);
+		answer(b, i);
+		want(b, TURN_URGENT, (uint64_t)(200 + i) << 20, 4 * KIB);
+	}
+	for (unsigned i = 0; i < b->sent_count; i++) {
+		others += b->turns[i] != TURN_URGENT;
+		assert_true(others == 0 || i >= TURN_IN_A_ROW);
+	}
+	is_there(&b->reads[0]);
+	is_there(&b->reads[1]);
+	bed_close(b);
+}
+
+/* What nobody waits for has failed, and is to be asked for again: it has half, no more. */
+static void what_fails_leaves_half(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+
+	(void)state;
+	for (unsigned i = 0; i < 3 * DEPTH; i++)
+		want(b, TURN_AHEAD, (uint64_t)i << 20, 4 * KIB);
+	for (unsigned sent = 0; sent < b->sent_count || sent == 0;) {
+		net_send_off(&b->s);
+		while (sent < b->sent_count)
+			net_req_again(&b->s, b->sent[sent++], 3600 * NS_PER_S);
+		net_send_off(&b->s);
+	}
+	assert_int_equal(b->sent_count, DEPTH / 2);
+	want(b, TURN_URGENT, (uint64_t)100 << 20, 4 * KIB);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2 + 1);
+	assert_int_equal(b->sent[DEPTH / 2]->turn, TURN_URGENT);
+	bed_close(b);
+}
+
+/* One that fails each time does not keep its neighbours from their next try. */
+static void who_failed_first_is_first(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		want(b, TURN_DEMAND, (uint64_t)i << 20, 4 * KIB);
+	net_send_off(&b->s);
+	for (unsigned i = 3; i-- > 0;)
+		net_req_again(&b->s, b->sent[i], 0);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, 6);
+	for (unsigned i = 0; i < 3; i++)
+		assert_ptr_equal(b->sent[3 + i], b->sent[2 - i]);
+	bed_close(b);
 }
 
 /* 4 MiB of what nobody waits for, 8 MiB in all, whatever the number of requests. */
@@ -258,6 +343,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ahead_leaves_half),
+		cmocka_unit_test(ahead_leaves_half_beside_others),
+		cmocka_unit_test(nobody_waits_for_ever),
+		cmocka_unit_test(what_fails_leaves_half),
+		cmocka_unit_test(who_failed_first_is_first),
 		cmocka_unit_test(bytes_on_their_way),
 		cmocka_unit_test(neighbours),
 		cmocka_unit_test(large_reads_are_cut),

@@ -195,6 +195,31 @@ static void each_has_its_turn(void **state)
 	sem_destroy(&gate);
 }
 
+/* Though there are always some that go first. */
+static void nobody_waits_for_ever(void **state)
+{
+	static struct bed b;
+	unsigned at = 0;
+	sem_t gate;
+
+	(void)state;
+	bed_init(&b, 1);
+	start(&b);
+	assert_int_equal(sem_init(&gate, 0, 0), 0);
+	for (unsigned i = 0; i < 50; i++)
+		b.jobs[i].job.run = run_in_order;
+	b.jobs[0].waits = &gate;
+	for (unsigned i = 0; i < 50; i++)
+		submit(&b, i, i == 1 ? TURN_FILL : TURN_URGENT);
+	sem_post(&gate);
+	reap(&b, 50);
+	while (b.order[at] != 1)
+		at++;
+	assert_in_range(at, TURN_IN_A_ROW, 48);
+	bed_fini(&b);
+	sem_destroy(&gate);
+}
+
 /* As many as the CPUs that we may run on, within limits. */
 static void so_many_threads_by_itself(void **state)
 {
@@ -228,6 +253,7 @@ int main(void)
 		cmocka_unit_test(every_job_once),
 		cmocka_unit_test(done_may_submit_again),
 		cmocka_unit_test(each_has_its_turn),
+		cmocka_unit_test(nobody_waits_for_ever),
 		cmocka_unit_test(so_many_threads_by_itself),
 		cmocka_unit_test(nobody_ever_asked),
 	};
