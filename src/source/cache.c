@@ -34,6 +34,29 @@ void cache_forget(struct cache_src *c, uint64_t chunk)
 		k->valid = false;
 }
 
+/* ---- queues ---- */
+
+static struct list *waits_in(struct cache_queue *q, const struct cache_piece *p)
+{
+	return &q->of[src_turn(p->of->wr.rd)];
+}
+
+void cache_wait(struct cache_queue *q, struct cache_piece *p)
+{
+	list_append(waits_in(q, p), &p->link);
+}
+
+struct cache_piece *cache_next(struct cache_queue *q)
+{
+	struct list_link *link = NULL;
+
+	for (unsigned i = 0; !link && i < TURNS; i++)
+		link = list_take(&q->of[turn_at(&q->row, i)]);
+	if (link)
+		turn_went(&q->row);
+	return LIST_ENTRY(link, struct cache_piece, link);
+}
+
 /* ---- ends ---- */
 
 static void read_end(struct cache_read *cr)
@@ -203,7 +226,7 @@ static void look(struct cache_piece *p)
 
 	if (!l) {
 		p->state = PIECE_WAITS_LOOKUP;
-		list_append(&c->wait_lookup, &p->link);
+		cache_wait(&c->wait_lookup, p);
 		return;
 	}
 	c->free_lookups = l->next;
@@ -224,6 +247,7 @@ static void looked(struct cache_piece *p, const unsigned char *bucket)
 	int way = cache_bucket_find(c->hasher, bucket, c->image, p->chunk, cache_now_ms(c),
 				    &now.entry, &p->victim, &p->evicts);
 
+	p->looked = true;
 	if (way < 0 || now.entry.len != cache_chunk_len(c, p->chunk)) {
 		cache_fill_for(p);
 		return;
@@ -263,7 +287,7 @@ static void look_done(struct io_req *io, int res)
 	l->of = NULL;
 	l->next = c->free_lookups;
 	c->free_lookups = l;
-	next = LIST_ENTRY(list_take(&c->wait_lookup), struct cache_piece, link);
+	next = cache_next(&c->wait_lookup);
 	if (next)
 		look(next);
 }
@@ -276,6 +300,15 @@ void cache_piece_bad(struct cache_piece *p)
 	p->suspect = true;
 	p->tries++;
 	look(p);
+}
+
+void cache_piece_anew(struct cache_piece *p)
+{
+	/* Who joined at once does not know yet what it would overwrite. */
+	if (p->looked || p->known.valid)
+		cache_fill_for(p);
+	else
+		look(p);
 }
 
 static void piece_go(struct cache_piece *p)
@@ -311,7 +344,7 @@ static struct cache_piece *piece_take(struct cache_read *cr)
 	p->at = (uint32_t)(cr->begun % CACHE_CHUNK_BYTES);
 	p->len = (uint32_t)min_u64(CACHE_CHUNK_BYTES - p->at, end - cr->begun);
 	p->buf = (unsigned char *)cr->wr.rd->buf + (cr->begun - cr->wr.rd->offset);
-	p->known.valid = p->suspect = p->told = false;
+	p->known.valid = p->suspect = p->told = p->looked = false;
 	p->tries = 0;
 	p->state = PIECE_LOOKS;
 	list_append(&cr->pieces, &p->beside);
@@ -362,11 +395,11 @@ static void cancel_piece(struct cache_piece *p)
 
 	switch (p->state) {
 	case PIECE_WAITS_LOOKUP:
-		list_remove(&c->wait_lookup, &p->link);
+		list_remove(waits_in(&c->wait_lookup, p), &p->link);
 		piece_cancelled(p);
 		break;
 	case PIECE_WAITS_FILL:
-		list_remove(&c->wait_fill, &p->link);
+		list_remove(waits_in(&c->wait_fill, p), &p->link);
 		piece_cancelled(p);
 		break;
 	case PIECE_READS:

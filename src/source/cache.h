@@ -58,6 +58,7 @@ struct cache_piece {
 	uint32_t at, len; /* of the chunk */
 	unsigned char *buf;
 	struct cache_known known;
+	bool looked; /* at the bucket: victim and evicts are of it */
 	unsigned victim;
 	bool evicts;
 	bool suspect; /* what the cache had was not right */
@@ -77,6 +78,12 @@ struct cache_read {
 	bool busy; /* cache_read_on is at it */
 	struct err why;
 	struct cache_piece first; /* so that no read waits for others' pieces */
+};
+
+/* Pieces that wait, by the turns of their reads. */
+struct cache_queue {
+	struct list of[TURNS];
+	struct turn_row row;
 };
 
 struct cache_lookup {
@@ -143,7 +150,8 @@ struct cache_src {
 	struct zst_hasher *hasher;    /* under the lock */
 	struct zst_hasher *hashers[WORK_THREADS_MAX];
 	struct cache_piece *spare;
-	struct list free_pieces, wait_lookup, wait_fill;
+	struct list free_pieces;
+	struct cache_queue wait_lookup, wait_fill;
 	struct cache_lookup *lookups, *free_lookups;
 	struct cache_fill *fills;
 	uint32_t fill_count, fills_busy, fills_writing;
@@ -160,6 +168,11 @@ void cache_piece_init(struct cache_piece *p);
 void cache_piece_end(struct cache_piece *p, const struct err *why);
 /* What the cache had of it was not there, or not right. */
 void cache_piece_bad(struct cache_piece *p);
+/* What it had joined was given up by others. */
+void cache_piece_anew(struct cache_piece *p);
+void cache_wait(struct cache_queue *q, struct cache_piece *p);
+/* Who goes next, and waits no more; NULL: nobody waits. */
+struct cache_piece *cache_next(struct cache_queue *q);
 void cache_remember(struct cache_src *c, const struct cache_known *k);
 void cache_forget(struct cache_src *c, uint64_t chunk);
 extern const struct wrap_kind cache_kind;

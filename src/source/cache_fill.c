@@ -26,8 +26,10 @@ struct cache_fill *cache_fill_of(struct cache_src *c, uint64_t chunk)
 
 static void feed_waiting(struct cache_src *c)
 {
-	while (c->fills_busy < c->fill_count && c->wait_fill.first)
-		cache_fill_for(LIST_ENTRY(list_take(&c->wait_fill), struct cache_piece, link));
+	struct cache_piece *p;
+
+	while (c->fills_busy < c->fill_count && (p = cache_next(&c->wait_fill)))
+		cache_fill_for(p);
 }
 
 static void set_free(struct cache_fill *f)
@@ -111,7 +113,7 @@ static void give_up(struct cache_fill *f, const struct err *why)
 			cache_piece_end(p, &text);
 		} else if (f->cancelled) {
 			/* A read that came after the cancel still wants the chunk. */
-			cache_fill_for(p);
+			cache_piece_anew(p);
 		} else if (!f->origin) {
 			cache_piece_bad(p);
 		} else {
@@ -357,10 +359,7 @@ void cache_fill_for(struct cache_piece *p)
 		}
 	}
 	p->state = PIECE_WAITS_FILL;
-	if (p->of->wr.rd->urgent)
-		list_insert(&c->wait_fill, NULL, &p->link);
-	else
-		list_append(&c->wait_fill, &p->link);
+	cache_wait(&c->wait_fill, p);
 }
 
 void cache_leave(struct cache_piece *p)

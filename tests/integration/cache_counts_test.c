@@ -134,11 +134,97 @@ static void a_use_is_noted_where_it_belongs(void **state)
 	bed_fini(b);
 }
 
+/* A read is given up, and another one has just joined it: chunk 0, whose bucket it is, stays. */
+static void who_joins_what_is_given_up_evicts_nobody(void **state)
+{
+	struct bed *b = bed_init(IMAGE_BYTES);
+	const struct src_counts *c = &b->rig.counts;
+	struct rig_read given_up, joins;
+	const uint64_t bytes = 16ull << 20;
+	uint64_t at = cache_layout_for(bytes).buckets * CACHE_CHUNK_BYTES;
+
+	(void)state;
+	open_cache(b);
+	bed_expect(b, 0, PAGE_BYTES);
+	rig_settle(&b->rig, CACHE_CHUNK_BYTES);
+	rig_begin(&b->rig, &given_up, at, b->got, PAGE_BYTES);
+	while (c->cache_misses < 2)
+		rig_turn(&b->rig);
+	b->rig.src->ops->cancel(b->rig.src, &given_up.rd);
+	rig_begin(&b->rig, &joins, at, b->got + PAGE_BYTES, PAGE_BYTES);
+	rig_wait(&b->rig, &given_up);
+	rig_wait(&b->rig, &joins);
+	assert_int_equal(joins.why.code, 0);
+	assert_memory_equal(b->got + PAGE_BYTES, b->content + at, PAGE_BYTES);
+	rig_settle(&b->rig, 2 * CACHE_CHUNK_BYTES);
+	assert_int_equal(c->cache_misses, 3);
+	bed_expect(b, 0, PAGE_BYTES);
+	bed_expect(b, at, PAGE_BYTES);
+	assert_int_equal(c->cache_misses, 3);
+	assert_int_equal(c->cache_evictions, 0);
+	rig_close(&b->rig);
+	bed_fini(b);
+}
+
+/* ---- whose turn it is ---- */
+
+#define TURN_READS 24u
+#define TURN_FILLS 20u
+
+struct turn_read {
+	struct rig_read read;
+	unsigned order; /* of its end, from 1 */
+};
+
+static unsigned turn_ends;
+
+static void turn_done(struct src_read *rd, const struct err *why)
+{
+	rig_done(rd, why);
+	CONTAINER_OF(CONTAINER_OF(rd, struct rig_read, rd), struct turn_read, read)->order =
+		++turn_ends;
+}
+
+/* Five chunks are asked for at a time; what comes last and is waited for is not asked for last. */
+static void each_has_its_turn(void **state)
+{
+	static const enum src_rank last[] = {SRC_AHEAD, SRC_DEMAND, SRC_DEMAND, SRC_DEMAND};
+	struct bed *b = bed_init(IMAGE_BYTES);
+	struct turn_read reads[TURN_READS] = {0};
+	struct err e = {0};
+
+	(void)state;
+	turn_ends = 0;
+	rig_open(&b->rig);
+	snprintf(b->uri, sizeof(b->uri), "cache+delay+file:%s?cache-dir=%s/c&cache-size=16M&"
+		 "cache-key=1&cache-memory=1M&ms=20", b->image, b->folder);
+	assert_int_equal(src_open(b->uri, &b->rig.env, &b->rig.src, &e), 0);
+	for (unsigned i = 0; i < TURN_READS; i++) {
+		struct src_read *rd = &reads[i].read.rd;
+
+		*rd = (struct src_read){.offset = i * CACHE_CHUNK_BYTES, .len = 64,
+					.buf = b->got + 64 * i, .done = turn_done,
+					.rank = SRC_FILL};
+		if (i >= TURN_FILLS)
+			rd->rank = (uint8_t)last[i - TURN_FILLS];
+		rd->urgent = i >= TURN_FILLS + 2;
+		b->rig.src->ops->read(b->rig.src, rd);
+	}
+	for (unsigned i = 0; i < TURN_READS; i++)
+		rig_wait(&b->rig, &reads[i].read);
+	for (unsigned i = TURN_FILLS; i < TURN_READS; i++)
+		assert_in_range(reads[i].order, 1, TURN_FILLS / 2 + 4);
+	rig_close(&b->rig);
+	bed_fini(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_is_counted_as_what_it_is),
 		cmocka_unit_test(a_use_is_noted_where_it_belongs),
+		cmocka_unit_test(who_joins_what_is_given_up_evicts_nobody),
+		cmocka_unit_test(each_has_its_turn),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
