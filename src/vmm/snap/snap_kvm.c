@@ -15,6 +15,11 @@
 #define MSRS_MAX 1024u
 #define XSAVE_BYTES_MAX (1u << 20)
 #define APF_BYTES_MAX (1u << 20)
+#define CR0_PG (1ull << 31)
+#define CR4_PAE (1ull << 5)
+#define EFER_LMA (1ull << 10)
+#define PDPT_MASK 0xffffffe0ull /* of CR3: where its four entries are */
+#define PDPT_BYTES 32u
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 
@@ -83,6 +88,21 @@ static int restore_part(const struct snap_vcpu *v, const struct part *p, const s
 	if (rc == 0 && KVMP_IOCTL(v->fd, p->set, &bytes) < 0)
 		rc = err_sys(e, -errno, "snapshot: this host does not take %s of vCPU %u",
 			     p->name, v->index);
+	return rc;
+}
+
+/*
+ * KVM_SET_SREGS of a guest that pages by PAE has KVM load the four entries that CR3 points to
+ * (SDM 3A, 4.4.1), and what is absent then counts as zero, without a word.
+ */
+static int bring_pdptes(const struct snap_vcpu *v, const struct snap_in *in, struct err *e)
+{
+	struct kvm_sregs s;
+	int rc = snap_take(in, key("vcpu.sregs", v->index), &s, sizeof(s), e);
+
+	/* Where there is no memory the entries are zero anyway. */
+	if (rc == 0 && (s.cr0 & CR0_PG) && (s.cr4 & CR4_PAE) && !(s.efer & EFER_LMA))
+		(void)apf_populate(v->a, s.cr3 & PDPT_MASK, PDPT_BYTES);
 	return rc;
 }
 
@@ -341,6 +361,8 @@ int snap_vcpu_restore(const struct snap_vcpu *v, const struct snap_in *in, struc
 	    KVMP_IOCTL(v->fd, KVM_SET_TSC_KHZ, khz) < 0)
 		rc = err_set(e, -ENOTSUP, "snapshot: its TSC counts %llu kHz, and this host's "
 			     "cannot", (unsigned long long)khz);
+	if (rc == 0)
+		rc = bring_pdptes(v, in, e);
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(parts_before); i++)
 		rc = restore_part(v, &parts_before[i], in, e);
 	if (rc == 0)
