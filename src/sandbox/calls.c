@@ -192,7 +192,7 @@ const struct sandbox_call sandbox_calls[] = {
 	CALL(epoll_create1, NONE, L),
 	CALL(epoll_ctl, P | R | O, L),
 	CALL(epoll_pwait2, P, L),
-	CALL(fadvise64, P | W, L),
+	CALL(fadvise64, P | R | W, L),
 	CALL(io_uring_enter, P, L),
 	CALL_WITH(io_uring_register, P, L, 1, UINT64_MAX, IORING_REGISTER_ENABLE_RINGS,
 		  "IORING_REGISTER_ENABLE_RINGS"),

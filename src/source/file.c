@@ -227,8 +227,11 @@ int src_file_lend(struct io_file *file, uint64_t size, const char *path, const s
 
 static int file_scheme_direct(const struct uri *u, uint64_t *ret, struct err *e)
 {
+	int given;
+
 	*ret = 0;
-	return uri_number(u, "direct", 0, 1, ret, e);
+	given = uri_number(u, "direct", 0, 1, ret, e);
+	return given < 0 ? given : 0;
 }
 
 static int file_scheme_check(const struct uri *u, struct err *e)

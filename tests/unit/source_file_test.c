@@ -30,7 +30,7 @@ struct fake_io {
 	uint64_t every; /* else: a hole of a page in as many bytes, without end; 0: no */
 	uint64_t look_ns; /* how long each takes then */
 	unsigned looks;
-	bool changed;
+	bool changed, uncached;
 	uint64_t size; /* 0: 1000 */
 };
 
@@ -90,6 +90,14 @@ static bool fake_unchanged(void *ctx, const struct io_file *file)
 	return !fi->changed;
 }
 
+static void fake_uncached(void *ctx, struct io_file *file)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(file, fake_file(fi));
+	fi->uncached = true;
+}
+
 static void fake_read(void *ctx, struct io_file *file, struct io_req *rd, uint64_t off, void *buf,
 		      size_t len)
 {
@@ -127,6 +135,7 @@ static void fake_init_again(struct fake_io *fi)
 	static const struct io_ops ops = {
 		.open = fake_open, .close = fake_close, .read = fake_read, .cancel = fake_cancel,
 		.hole = fake_hole, .unchanged = fake_unchanged,
+		.uncached = fake_uncached,
 	};
 
 	fixture_init(&fi->fx);
@@ -432,6 +441,27 @@ static void there_are_holes_without_end(void **state)
 	fake_fini(&fi);
 }
 
+static void direct_or_not(void **state)
+{
+	struct fake_io fi;
+	struct src *s = NULL;
+	struct err e;
+
+	(void)state;
+	fake_init(&fi);
+	for (unsigned direct = 0; direct < 2; direct++) {
+		assert_int_equal(src_open(direct ? "file:a%20file?direct=1"
+						 : "file:a%20file?direct=0",
+					  &fi.fx.env, &s, &e), 0);
+		assert_int_equal(fi.uncached, direct);
+		src_close(s);
+		fi.opens--; /* those that are left are the fixture's */
+		fi.closes--;
+	}
+	assert_int_equal(src_check("file:a?direct=2", &e), -EINVAL);
+	fake_fini(&fi);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -447,6 +477,7 @@ int main(void)
 		cmocka_unit_test(a_changed_file_is_read),
 		cmocka_unit_test(a_file_system_that_leads_nowhere),
 		cmocka_unit_test(there_are_holes_without_end),
+		cmocka_unit_test(direct_or_not),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
