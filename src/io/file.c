@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/types.h"
+#include "io/cachestat.h"
 #include "io/queue.h"
 
 int ioq_file_check(int fd, const char *path, uint64_t *ret_size, struct err *e)
@@ -113,6 +114,24 @@ int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_f
 	*ret_from = (uint64_t)from;
 	*ret_to = to < 0 ? size : (uint64_t)to;
 	return 0;
+}
+
+/*
+ * No way around it where the kernel has no such call, or refuses it to those who neither own the
+ * file nor may write it: mincore() tells those that all of it is there.
+ */
+int64_t ioq_file_cached(void *ctx, const struct io_file *file, uint64_t off, uint64_t len)
+{
+	struct io_cachestat_range range = {.off = align_up(off, PAGE_BYTES)};
+	struct io_cachestat now;
+
+	(void)ctx;
+	range.len = align_up(off + len, PAGE_BYTES) - range.off;
+	if (range.len == 0 || file->direct_fd >= 0)
+		return 0;
+	if (syscall(SYS_cachestat, file->fd, &range, &now, 0) != 0)
+		return -errno;
+	return (int64_t)(now.cache << PAGE_SHIFT);
 }
 
 int ioq_file_open(void *ctx, const char *path, struct io_file **ret_file, uint64_t *ret_size,

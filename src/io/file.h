@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Private to src/io: an open file. The functions are the entries `open`, `load`, `hole`,
- * `unchanged`, `uncached` and `close` of port/io.h, which says what they do; ctx is not used.
+ * `unchanged`, `cached`, `uncached` and `close` of port/io.h, which says what they do; ctx is not
+ * used.
  */
 #ifndef IO_FILE_H
 #define IO_FILE_H
@@ -51,6 +52,8 @@ int ioq_file_hole(void *ctx, struct io_file *file, uint64_t off, uint64_t *ret_f
 		  uint64_t *ret_to);
 
 bool ioq_file_unchanged(void *ctx, const struct io_file *file);
+
+int64_t ioq_file_cached(void *ctx, const struct io_file *file, uint64_t off, uint64_t len);
 
 /* Blocks. No request on the file may be outstanding. */
 void ioq_file_uncached(void *ctx, struct io_file *file);

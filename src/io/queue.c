@@ -448,6 +448,7 @@ struct io ioq_io(struct ioq *q)
 		.hole = ioq_file_hole,
 		.unchanged = ioq_file_unchanged,
 		.uncached = ioq_file_uncached,
+		.cached = ioq_file_cached,
 		.close = ioq_file_close,
 		.read = ioq_read,
 		.write = ioq_write,

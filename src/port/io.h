@@ -80,6 +80,12 @@ struct io_ops {
 	 * was when it was opened. Never blocks. There is one where there is `hole`.
 	 */
 	bool (*unchanged)(void *ctx, const struct io_file *file);
+	/*
+	 * How many bytes of the range are in the page cache and read from there, in whole pages, of
+	 * those that begin in it. -Exxx: the system does not say. Never waits for a device. NULL:
+	 * nobody can.
+	 */
+	int64_t (*cached)(void *ctx, const struct io_file *file, uint64_t off, uint64_t len);
 	/* Closes; no request on the file may be outstanding. NULL is harmless. */
 	void (*close)(void *ctx, struct io_file *file);
 	/*

@@ -82,6 +82,12 @@ struct src_ops {
 	 * 0, or -Exxx with text. NULL: this source cannot be read before the VM is served.
 	 */
 	int (*load)(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e);
+	/*
+	 * How many bytes of local files are in the host's page cache now, of those that reads of
+	 * the range read there: ranges that do not overlap have none in common. -Exxx: the system
+	 * does not say. Never waits for a device. NULL: it reads no local file, or not that way.
+	 */
+	int64_t (*cached)(struct src *s, uint64_t offset, uint64_t len);
 	/* Frees the source and what it wraps. No read may be outstanding. */
 	void (*close)(struct src *s);
 };

@@ -32,6 +32,7 @@ static const struct src_ops delay_ops = {
 	.read = delay_read,
 	.cancel = wrap_cancel,
 	.load = wrap_load,
+	.cached = wrap_cached,
 	.close = wrap_close,
 };
 

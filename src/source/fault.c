@@ -67,6 +67,7 @@ static const struct src_ops fault_ops = {
 	.read = fault_read,
 	.cancel = wrap_cancel,
 	.load = wrap_load,
+	.cached = wrap_cached,
 	.close = wrap_close,
 };
 

@@ -146,6 +146,13 @@ static int file_load(struct src *s, uint64_t offset, void *buf, size_t len, stru
 	return f->io.ops->load(f->io.ctx, f->file, f->path, offset, buf, len, e);
 }
 
+static int64_t file_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	const struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+
+	return f->io.ops->cached ? f->io.ops->cached(f->io.ctx, f->file, offset, len) : -ENOENT;
+}
+
 static void file_close(struct src *s)
 {
 	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
@@ -163,6 +170,7 @@ static const struct src_ops file_ops = {
 	.read = file_read,
 	.cancel = file_cancel,
 	.load = file_load,
+	.cached = file_cached,
 	.close = file_close,
 };
 

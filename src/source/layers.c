@@ -128,6 +128,23 @@ static int layers_load(struct src *src, uint64_t offset, void *buf, size_t len, 
 	return rc;
 }
 
+static int64_t layers_cached(struct src *src, uint64_t offset, uint64_t len)
+{
+	struct layers_src *s = CONTAINER_OF(src, struct layers_src, src);
+	uint64_t end = offset + len;
+	int64_t sum = 0;
+
+	for (uint64_t at = offset, next; at < end; at = next) {
+		next = same_end(s, at, end);
+		int64_t n = src_cached(file_of(s, at), at, next - at);
+
+		if (n < 0)
+			return n;
+		sum += n;
+	}
+	return sum;
+}
+
 static void layers_close(struct src *src)
 {
 	struct layers_src *s = CONTAINER_OF(src, struct layers_src, src);
@@ -145,6 +162,7 @@ static const struct src_ops layers_ops = {
 	.read = layers_read,
 	.cancel = layers_cancel,
 	.load = layers_load,
+	.cached = layers_cached,
 	.close = layers_close,
 };
 

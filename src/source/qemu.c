@@ -110,6 +110,13 @@ static int qemu_load(struct src *s, uint64_t offset, void *buf, size_t len, stru
 	return 0;
 }
 
+static int64_t qemu_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	const struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, wrap.src);
+
+	return src_cached(q->wrap.inner, q->block.pages_at + offset, len);
+}
+
 static void qemu_close(struct src *s)
 {
 	struct qemu_src *q = CONTAINER_OF(s, struct qemu_src, wrap.src);
@@ -123,6 +130,7 @@ static const struct src_ops qemu_ops = {
 	.read = qemu_read,
 	.cancel = wrap_cancel,
 	.load = qemu_load,
+	.cached = qemu_cached,
 	.close = qemu_close,
 };
 

@@ -88,6 +88,7 @@ static const struct src_ops rate_ops = {
 	.read = rate_read,
 	.cancel = wrap_cancel,
 	.load = wrap_load,
+	.cached = wrap_cached,
 	.close = wrap_close,
 };
 

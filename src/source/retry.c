@@ -333,6 +333,7 @@ static const struct src_ops retry_ops = {
 	.read = retry_read,
 	.cancel = retry_cancel,
 	.load = wrap_load,
+	.cached = wrap_cached,
 	.close = retry_close,
 };
 

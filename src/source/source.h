@@ -97,6 +97,12 @@ static inline int src_load(struct src *s, uint64_t offset, void *buf, size_t len
 	return s->ops->load(s, offset, buf, len, e);
 }
 
+/* port/source.h: cached. -ENOENT: it reads no local file. */
+static inline int64_t src_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	return s->ops->cached ? s->ops->cached(s, offset, len) : -ENOENT;
+}
+
 /* A file as it is. The source keeps the size that the file has when it is opened. */
 int src_file_open(const char *path, const struct src_env *env, struct src **ret, struct err *e);
 

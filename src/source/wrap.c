@@ -183,6 +183,11 @@ int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err 
 	return src_load(CONTAINER_OF(s, struct wrap, src)->inner, offset, buf, len, e);
 }
 
+int64_t wrap_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	return src_cached(CONTAINER_OF(s, struct wrap, src)->inner, offset, len);
+}
+
 void wrap_free(struct wrap *w)
 {
 	if (w->kind->fire) {

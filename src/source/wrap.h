@@ -86,6 +86,7 @@ void wrap_fire(struct timer *tm, uint64_t now_ns);
 /* For the ops table. wrap_cancel: of a read that waits, or else is with the inner source. */
 void wrap_cancel(struct src *s, struct src_read *rd);
 int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e);
+int64_t wrap_cached(struct src *s, uint64_t offset, uint64_t len);
 void wrap_close(struct src *s);
 
 /* The wrapper alone, not what it wraps: where an open function fails after wrap_open(). */

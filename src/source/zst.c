@@ -436,6 +436,21 @@ static void free_parts(struct zst_src *z)
 	free(z);
 }
 
+/* The first frame that begins at offset or behind it. */
+static uint32_t frame_from(const struct zst_table *t, uint64_t offset)
+{
+	return offset == 0 ? 0 : zst_table_find(t, offset - 1) + 1;
+}
+
+static int64_t zst_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	struct zst_src *z = CONTAINER_OF(s, struct zst_src, src);
+	uint64_t from = z->table.packed[frame_from(&z->table, offset)];
+
+	return src_cached(z->inner, from,
+			  z->table.packed[frame_from(&z->table, offset + len)] - from);
+}
+
 static void zst_close(struct src *s)
 {
 	struct zst_src *z = CONTAINER_OF(s, struct zst_src, src);
@@ -449,6 +464,7 @@ static const struct src_ops zst_ops = {
 	.name = "zst",
 	.read = zst_read,
 	.cancel = zst_cancel,
+	.cached = zst_cached,
 	.close = zst_close,
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writes, syncs and uncached files of src/io on real files, by the kernel's io_uring and by
- * threads.
+ * threads; what of a file is in the page cache.
  */
 #include "uring_fixture.h"
 
@@ -136,12 +136,56 @@ static void an_uncached_file_leaves_nothing_in_the_page_cache(void **state)
 	free(aligned);
 }
 
+static int64_t cached(struct bed *b, uint64_t off, uint64_t len)
+{
+	return b->io.ops->cached(b->io.ctx, b->file, off, len);
+}
+
+/* What mincore() says of the file, too, whose owner we are. */
+static void what_the_page_cache_has_is_told(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b, 4);
+	if (cached(&b, 0, FILE_BYTES) == -ENOSYS) {
+		print_message("SKIP: this kernel has no cachestat (Linux 6.5)\n");
+		bed_fini(&b);
+		return;
+	}
+	assert_int_equal(cached(&b, 0, FILE_BYTES), FILE_BYTES);
+	bed_make_cold(&b);
+	assert_int_equal(cached(&b, 0, FILE_BYTES), cached_pages(&b) * PAGE_BYTES);
+	if (cached_pages(&b) > 0) {
+		print_message("SKIP: this file system keeps all of a file in memory\n");
+		bed_fini(&b);
+		return;
+	}
+	/* Half of it. */
+	assert_int_equal(posix_fadvise(b.file->fd, 0, 0, POSIX_FADV_RANDOM), 0);
+	for (uint64_t at = FILE_BYTES / 2; at < FILE_BYTES; at += READ_BYTES)
+		assert_int_equal(pread(b.file->fd, b.bufs, READ_BYTES, (off_t)at), READ_BYTES);
+	assert_int_equal(cached_pages(&b) * PAGE_BYTES, FILE_BYTES / 2);
+	assert_int_equal(cached(&b, 0, FILE_BYTES), FILE_BYTES / 2);
+	assert_int_equal(cached(&b, 0, FILE_BYTES / 2), 0);
+	/* A page counts where it begins, so that a page counts once. */
+	assert_int_equal(cached(&b, FILE_BYTES / 2 - 1, 2), PAGE_BYTES);
+	assert_int_equal(cached(&b, FILE_BYTES / 2 + 1, PAGE_BYTES - 1), 0);
+	assert_int_equal(cached(&b, FILE_BYTES / 2 + 1, PAGE_BYTES), PAGE_BYTES);
+	/* It is there, but nobody reads it from there. */
+	b.io.ops->uncached(b.io.ctx, b.file);
+	if (b.file->direct_fd >= 0)
+		assert_int_equal(cached(&b, 0, FILE_BYTES), 0);
+	bed_fini(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_writes_do_not_wait_for_each_other),
 		cmocka_unit_test(a_sync_tells_how_it_went),
 		cmocka_unit_test(an_uncached_file_leaves_nothing_in_the_page_cache),
+		cmocka_unit_test(what_the_page_cache_has_is_told),
 	};
 
 	/* A pipe that nobody reads any more is an error, and nothing else. */

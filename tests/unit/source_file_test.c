@@ -32,6 +32,7 @@ struct fake_io {
 	unsigned looks;
 	bool changed, uncached;
 	uint64_t size; /* 0: 1000 */
+	uint64_t asked_off, asked_len; /* of cached() */
 };
 
 /* Any address will do: file.c may not look inside. */
@@ -90,6 +91,17 @@ static bool fake_unchanged(void *ctx, const struct io_file *file)
 	return !fi->changed;
 }
 
+/* Every second byte; beyond a byte that no file has, it is refused. */
+static int64_t fake_cached(void *ctx, const struct io_file *file, uint64_t off, uint64_t len)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(file, fake_file(fi));
+	fi->asked_off = off;
+	fi->asked_len = len;
+	return off == 999 ? -EPERM : (int64_t)len / 2;
+}
+
 static void fake_uncached(void *ctx, struct io_file *file)
 {
 	struct fake_io *fi = ctx;
@@ -134,7 +146,7 @@ static void fake_init_again(struct fake_io *fi)
 {
 	static const struct io_ops ops = {
 		.open = fake_open, .close = fake_close, .read = fake_read, .cancel = fake_cancel,
-		.hole = fake_hole, .unchanged = fake_unchanged,
+		.hole = fake_hole, .unchanged = fake_unchanged, .cached = fake_cached,
 		.uncached = fake_uncached,
 	};
 
@@ -441,6 +453,36 @@ static void there_are_holes_without_end(void **state)
 	fake_fini(&fi);
 }
 
+/* Wrappers that have the file's bytes ask for the same range; what is no file knows nothing. */
+static void what_is_in_the_page_cache(void **state)
+{
+	static const char *const uris[] = {
+		"file:a%20file", "delay+file:a%20file?ms=1", "retry+file:a%20file",
+		"fault+rate+file:a%20file?bw=1M&fault-hang-at=9",
+	};
+	struct fake_io fi;
+	struct src *s;
+	struct err e;
+
+	(void)state;
+	fake_init(&fi);
+	for (unsigned i = 0; i < ARRAY_LEN(uris); i++) {
+		if (src_open(uris[i], &fi.fx.env, &s, &e) < 0)
+			fail_msg("%s", e.text);
+		assert_int_equal(src_cached(s, 100 + i, 600), 300);
+		assert_int_equal(fi.asked_off, 100 + i);
+		assert_int_equal(fi.asked_len, 600);
+		assert_int_equal(src_cached(s, 999, 1), -EPERM);
+		src_close(s);
+		fi.opens--; /* those that are left are the fixture's */
+		fi.closes--;
+	}
+	assert_int_equal(src_open("delay+zero:?size=1M&ms=1", &fi.fx.env, &s, &e), 0);
+	assert_int_equal(src_cached(s, 0, 4096), -ENOENT);
+	src_close(s);
+	fake_fini(&fi);
+}
+
 static void direct_or_not(void **state)
 {
 	struct fake_io fi;
@@ -477,6 +519,7 @@ int main(void)
 		cmocka_unit_test(a_changed_file_is_read),
 		cmocka_unit_test(a_file_system_that_leads_nowhere),
 		cmocka_unit_test(there_are_holes_without_end),
+		cmocka_unit_test(what_is_in_the_page_cache),
 		cmocka_unit_test(direct_or_not),
 	};
 

@@ -33,6 +33,7 @@ struct bed {
 	bool hold;
 	bool busy; /* a cancel comes too late: the file answers all the same */
 	unsigned reads;
+	unsigned asked[FILES][PAGES]; /* by cached() */
 	unsigned opens, closes;
 	uint64_t size; /* of the files */
 	unsigned char buf[LEN_MAX];
@@ -113,6 +114,16 @@ static int fake_load(void *ctx, struct io_file *file, const char *path, uint64_t
 	return 0;
 }
 
+/* Notes who is asked for which page. */
+static int64_t fake_cached(void *ctx, const struct io_file *file, uint64_t off, uint64_t len)
+{
+	struct bed *b = ctx;
+
+	for (uint64_t at = off; at < off + len; at += 4096)
+		b->asked[(const struct layer *)(const void *)file - b->all][at / 4096]++;
+	return (int64_t)len;
+}
+
 static void write_list(struct bed *b, const void *bytes, size_t len)
 {
 	b->list = bytes;
@@ -123,7 +134,7 @@ static int begin(void **state)
 {
 	static const struct io_ops ops = {.open = fake_open, .close = fake_close,
 					  .read = fake_read, .cancel = fake_cancel,
-					  .load = fake_load};
+					  .load = fake_load, .cached = fake_cached};
 	struct bed *b = calloc(1, sizeof(*b));
 
 	fixture_init(&b->fx);
@@ -219,6 +230,20 @@ static void any_range(void **state)
 	}
 }
 
+/* Each file is asked for the pages that come from it, and for no others. */
+static void what_is_in_the_page_cache(void **state)
+{
+	struct bed *b = *state;
+
+	open_it(b);
+	assert_int_equal(src_cached(b->fx.src, 4096, BYTES - 2 * 4096), BYTES - 2 * 4096);
+	for (unsigned page = 0; page < PAGES; page++)
+		for (unsigned i = 0; i < FILES; i++)
+			assert_int_equal(b->asked[i][page],
+					 page > 0 && page < PAGES - 1 &&
+						 layers_find(&b->layers, page) == i);
+}
+
 static void errors_and_cancels_pass(void **state)
 {
 	struct bed *b = *state;
@@ -311,6 +336,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(any_range, begin, end),
+		cmocka_unit_test_setup_teardown(what_is_in_the_page_cache, begin, end),
 		cmocka_unit_test_setup_teardown(errors_and_cancels_pass, begin, end),
 		cmocka_unit_test_setup_teardown(a_cancel_ends_it_at_the_next_file, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_no_list_is_refused, begin, end),

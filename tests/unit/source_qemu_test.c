@@ -28,6 +28,7 @@ struct bed {
 	struct src_read *held; /* the inner read that is not answered */
 	bool hold;
 	unsigned reads, closes;
+	uint64_t pages_at;
 	unsigned char want[BYTES];
 	unsigned char buf[LEN_MAX];
 };
@@ -76,6 +77,12 @@ static int inner_load(struct src *s, uint64_t offset, void *buf, size_t len, str
 	return 0;
 }
 
+static int64_t inner_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	assert_int_equal(offset, bed_of(s)->pages_at + 2 * 4096);
+	return (int64_t)len;
+}
+
 static void inner_close(struct src *s)
 {
 	bed_of(s)->closes++;
@@ -90,9 +97,8 @@ static int begin(void **state)
 {
 	static const struct src_ops ops = {.name = "inner", .read = inner_read,
 					   .cancel = inner_cancel, .load = inner_load,
-					   .close = inner_close};
+					   .cached = inner_cached, .close = inner_close};
 	struct bed *b = calloc(1, sizeof(*b));
-	uint64_t pages_at;
 	struct err e;
 
 	fixture_init(&b->fx);
@@ -100,12 +106,12 @@ static int begin(void **state)
 	mapped_block(&b->file, "vga.vram", BYTES, 0);
 	mapped_block(&b->file, "pc.ram", BYTES, 0);
 	/* What an earlier pass has left behind. */
-	pages_at = b->file.len - BYTES;
+	b->pages_at = b->file.len - BYTES;
 	for (unsigned i = 0; i < PAGES; i++) {
 		if (i % 3 == 0)
 			memset(b->want + i * 4096, (int)(i + 1), 4096);
 		else
-			memset(b->file.at + pages_at + i * 4096, 0xee, 4096);
+			memset(b->file.at + b->pages_at + i * 4096, 0xee, 4096);
 	}
 	mapped_end(&b->file);
 	b->inner = (struct src){.ops = &ops, .size = b->file.len};
@@ -157,6 +163,13 @@ static void any_range(void **state)
 		assert_int_equal(src_load(b->fx.src, offset, b->buf, len, &e), 0);
 		assert_memory_equal(b->buf, b->want + offset, len);
 	}
+}
+
+static void what_is_in_the_page_cache(void **state)
+{
+	struct bed *b = *state;
+
+	assert_int_equal(src_cached(b->fx.src, 2 * 4096, 3 * 4096), 3 * 4096);
 }
 
 static void what_was_not_stored_is_not_read(void **state)
@@ -231,6 +244,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(any_range, begin, end),
+		cmocka_unit_test_setup_teardown(what_is_in_the_page_cache, begin, end),
 		cmocka_unit_test_setup_teardown(what_was_not_stored_is_not_read, begin, end),
 		cmocka_unit_test_setup_teardown(errors_and_cancels_pass, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_none, begin, end),

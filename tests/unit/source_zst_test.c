@@ -42,6 +42,7 @@ struct bed {
 	unsigned job_count;
 	char manifest[4096];
 	bool unreadable; /* load fails */
+	uint64_t asked_to, frames_end; /* by cached(); in the file */
 	struct big big[READS_MAX];
 };
 
@@ -88,8 +89,15 @@ static void inner_close(struct src *s)
 	bed_of(s)->closes++;
 }
 
+static int64_t inner_cached(struct src *s, uint64_t offset, uint64_t len)
+{
+	assert_int_equal(offset, bed_of(s)->asked_to); /* on from where the last range ended */
+	bed_of(s)->asked_to += len;
+	return (int64_t)len;
+}
+
 static const struct src_ops inner_ops = {"inner", inner_read, inner_cancel, inner_load,
-					 inner_close};
+					 inner_cached, inner_close};
 
 /* Answers the i-th that is outstanding; code: 0 or -Exxx. */
 static void answer(struct bed *b, unsigned i, int code)
@@ -192,6 +200,7 @@ static struct bed *bed_make(void)
 	for (unsigned i = 0; i < FRAMES; i++)
 		zst_frame(&b->file, b->content + i * FRAME_BYTES,
 			  min_u64(FRAME_BYTES, CONTENT_BYTES - i * FRAME_BYTES));
+	b->frames_end = b->file.len;
 	zst_finish(&b->file);
 	b->inner = (struct src){.ops = &inner_ops, .size = b->file.len};
 	for (unsigned i = 0; i < READS_MAX; i++)
@@ -248,6 +257,22 @@ static void ended(const struct request *rq, int code)
 }
 
 /* ---- tests ---- */
+
+/* The frames of ranges side by side lie side by side, each in one of them. */
+static void what_is_in_the_page_cache(void **state)
+{
+	struct bed *b = bed_init();
+
+	(void)state;
+	for (uint64_t at = 0, len, frame = 0; at < CONTENT_BYTES; at += len) {
+		len = min_u64(at % 7 ? 3000 : 25000, CONTENT_BYTES - at);
+		assert_int_equal(src_cached(b->fx.src, at, len) > 0,
+				 frame * FRAME_BYTES < at + len);
+		frame = (at + len + FRAME_BYTES - 1) / FRAME_BYTES;
+	}
+	assert_int_equal(b->asked_to, b->frames_end);
+	bed_fini(b);
+}
 
 static void one_frame_is_read_once_for_all(void **state)
 {
@@ -750,6 +775,7 @@ static void a_random_walk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_in_the_page_cache),
 		cmocka_unit_test(one_frame_is_read_once_for_all),
 		cmocka_unit_test(a_read_of_several_frames),
 		cmocka_unit_test(the_last_byte),
