@@ -40,7 +40,7 @@ MAY_INCLUDE = {
     "lib": LIB_MAY,
     "pager": {"base", "port", "host", "io", "net", "source", "mem", "work"},
     "vmm": {"abi", "base", "kvm", "public"},
-    "sandbox": {"base", "kvm", "mem"},
+    "sandbox": {"base", "io", "kvm", "mem"},
     "sim": {"abi", "base", "port", "engine", "guest", "host", "source", "vmm"},
     "cli": {"abi", "base", "port", "rights", "io", "source", "image", "mem", "kvm", "vmm",
             "pager", "sandbox", "sim", "public"},

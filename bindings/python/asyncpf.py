@@ -256,6 +256,7 @@ FUNCTIONS = {
     "apf_resident_max_set": (c_int, [_APF, c_uint64, _ERROR]),
     "apf_sigbus": (c_int, [c_void_p, c_void_p]),
     "apf_residency": (c_int, [_APF, c_uint64, c_uint64, c_void_p]),
+    "apf_shared_bytes": (c_int64, [_APF]),
     "apf_vcpu_attach": (c_int, [_APF, c_uint, c_int, _RUN, c_uint32, POINTER(_VCPU), _ERROR]),
     "apf_vcpu_detach": (None, [_VCPU]),
     "apf_vcpu_run": (c_int, [_VCPU]),
@@ -677,6 +678,10 @@ class VM:
         flags = (ctypes.c_ubyte * (length // self._config.block_bytes))()
         self._call("apf_residency", gpa, length, flags)
         return bytes(flags)
+
+    def shared_bytes(self):
+        """What the host's page cache has of the files that memory is read from."""
+        return self._call("apf_shared_bytes")
 
     # ---- control ----
 

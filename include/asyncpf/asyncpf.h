@@ -725,17 +725,17 @@ int apf_is_paused(struct apf *a); /* makes no system call but for the lock's */
 int apf_trouble_get(struct apf *a, struct apf_error *e);
 
 /*
- * Counters. The table in asyncpf/counters.h names them: their units, kinds and meanings are
- * there, in docs/counters.md, and at run time here; NULL: there is no such row. A newer library
- * may have more rows than the header that a program was built with.
+ * Bytes in the host's page cache now of the local files that guest memory is read from: all VMs of
+ * these files share them, and each has the counter resident_bytes to itself. 0 where files are read
+ * past it, as with a swap file. -ENOENT: no such file (`cache+` has none); -ENOSYS: Linux before
+ * 6.5; -EPERM: who asks neither owns the file nor may write it. A system call per 2 MiB at least.
  */
-struct apf_counter_row {
-	const char *name; /* "faults_total" */
-	const char *help; /* one sentence */
-	enum apf_counter_unit unit;
-	enum apf_counter_kind kind;
-	enum apf_counter_scope scope;
-};
+int64_t apf_shared_bytes(struct apf *a);
+
+/*
+ * Counters: a row of the table in asyncpf/counters.h, and in docs/counters.md; NULL: there is no
+ * such row. A newer library may have more than the header that a program was built with.
+ */
 const struct apf_counter_row *apf_counter_info(unsigned index);
 
 /*

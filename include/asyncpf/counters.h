@@ -162,4 +162,13 @@ enum apf_counter_scope {
 	APF_SCOPE_VCPU = 1, /* the VM, and each vCPU */
 };
 
+/* A row, at run time: apf_counter_info(). */
+struct apf_counter_row {
+	const char *name; /* "faults_total" */
+	const char *help; /* one sentence */
+	enum apf_counter_unit unit;
+	enum apf_counter_kind kind;
+	enum apf_counter_scope scope;
+};
+
 #endif

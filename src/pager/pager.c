@@ -490,6 +490,34 @@ uint32_t pgr_sources(struct pgr *p, struct pgr_source_status *ret, uint32_t max)
 	return n;
 }
 
+/* Locked. A source that has been closed since has nothing. */
+static int64_t shared_piece(const struct pgr *p, uint64_t number, uint64_t at, uint64_t *ret_end)
+{
+	for (const struct pgr_image *i = p->images; i; i = i->next)
+		if (i->stats.number == number && at < i->src->size) {
+			*ret_end = min_u64(at + PGR_LARGE_BYTES, i->src->size);
+			return src_cached(i->src, at, *ret_end - at);
+		}
+	*ret_end = 0;
+	return 0;
+}
+
+void pgr_shared(struct pgr *p, struct pgr_source_status *sources, uint32_t count)
+{
+	for (struct pgr_source_status *s = sources; s < sources + count; s++) {
+		uint64_t at = 0;
+		int64_t n;
+
+		s->shared_bytes = 0;
+		do {
+			pthread_mutex_lock(&p->lock);
+			n = shared_piece(p, s->number, at, &at);
+			pthread_mutex_unlock(&p->lock);
+			s->shared_bytes = n < 0 ? n : s->shared_bytes + n;
+		} while (n >= 0 && at);
+	}
+}
+
 /* ---- beginning and end ---- */
 
 static void *map_bytes(size_t bytes, int prot)

@@ -68,6 +68,7 @@ struct pgr_source_status {
 	uint64_t reads;          /* that it answered well, as are bytes and times */
 	uint64_t read_bytes, read_errors, read_retries;
 	uint64_t read_ns, read_max_ns;
+	int64_t shared_bytes; /* by pgr_shared; -Exxx: not known, as port/source.h has it */
 };
 
 struct pgr_status {
@@ -104,6 +105,8 @@ void pgr_status(struct pgr *p, struct pgr_status *ret, struct pgr_vm_status *vms
 		uint32_t *ret_count);
 /* Of at most max sources, the newest first; how many. */
 uint32_t pgr_sources(struct pgr *p, struct pgr_source_status *ret, uint32_t max);
+/* What pgr_sources does not tell of them: a system call per 2 MiB of each. */
+void pgr_shared(struct pgr *p, struct pgr_source_status *sources, uint32_t count);
 /* After pgr_run. Its VMs are left to wait. NULL is harmless. */
 void pgr_close(struct pgr *p);
 

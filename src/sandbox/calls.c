@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 
 #include "base/types.h"
+#include "io/cachestat.h"
 #include "kvm/kvm_uapi.h"
 #include "mem/uffd_abi.h"
 
@@ -133,6 +134,7 @@ const struct sandbox_call sandbox_calls[] = {
 	IOCTL(UFFDIO_REGISTER, NONE, E),
 	IOCTL(KVM_SIGNAL_MSI, NONE, API),
 	IOCTL(PAGEMAP_SCAN, NONE, API),
+	CALL(cachestat, R, C), /* who asks for status */
 	CALL(fallocate, D, API),
 	CALL(mincore, NONE, API),
 	CALL(pread64, P | R | W, API),

@@ -302,6 +302,9 @@ class View(VmTest):
     def test_residency_discard_remove(self):
         vm, memory = self.adopted(content, length=4 * PAGE)
         self.assertEqual(vm.residency(memory.gpa, 4 * PAGE), bytes(4))
+        with self.assertRaises(asyncpf.Error) as refused:
+            vm.shared_bytes() # there is no file
+        self.assertEqual(refused.exception.errno, errno.ENOENT)
         vm.populate(memory.gpa, PAGE)
         memory[PAGE] = 99
         flags = vm.residency(memory.gpa, 4 * PAGE)

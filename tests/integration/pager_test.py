@@ -21,6 +21,7 @@ import threading
 import time
 import unittest
 
+import page_cache as cache
 from pager_support import (ASYNCPF, LIMIT_S, PAGE, REFUSED, Pager, PagerCase, make_image, until)
 
 REFUSE = str(pathlib.Path(sys.argv[3]).resolve())
@@ -285,6 +286,27 @@ class PagerTest(PagerCase):
         self.assertIn('\nasyncpf_pager_source_read_errors_total{vm="",source="other.sock.2"} 3\n',
                       out.stdout)
         self.assertRegex(out.stdout, r'\nasyncpf_served_pid\{vm="",served="fc\.sock\.\d+"\} \d')
+
+    def test_what_the_page_cache_has_of_a_source(self):
+        with open(self.image, "rb") as image:
+            if not cache.is_told(image):
+                self.skipTest("this kernel does not say it (Linux 6.5)")
+            os.fsync(image.fileno())
+            size = os.fstat(image.fileno()).st_size
+            self.pager(f"delay+file:{self.image}?us=1")
+            for name, source in (("direct", f"file:{self.image}?direct=1"),
+                                 ("zero", "zero:?size=1M")):
+                self.assertEqual(self.ask("serve " + json.dumps(
+                    {"listen": str(self.folder / name), "source": source})), "ok")
+            if not cache.drop(image):
+                self.skipTest("this file system keeps all of a file in memory")
+            for at in 0, size // 2:
+                cache.read(image, at, size // 2)
+                s = self.status()
+                self.assertEqual([(one["name"], one["shared_bytes"]) for one in s["sources"]],
+                                 [("zero.3", None), ("direct.2", 0),
+                                  ("fc.sock.1", at + size // 2)])
+                self.assertIsNone(s["shared_bytes"])
 
     def test_as_many_sockets_as_there_may_be(self):
         rules = [{"listen": str(self.folder / f"{i}.sock"), "source": "zero:?size=1M"}

@@ -196,7 +196,7 @@ class Watched(RunTest):
         snapshot = {key for key in s if key.startswith("snapshot_")}
         missing = set(s) - set(end) - set(end["stats"]) - devices - snapshot
         self.assertEqual(missing, {"state", "why", "note", "protocol", "served",
-                                   "sources"})
+                                   "sources", "shared_bytes"})
         for key in ("name", "version", "pid", "faults", "abi", "io", "block_bytes", "exits"):
             self.assertEqual(end[key], s[key], key)
         self.assertEqual(list(end["vcpus"][0]), list(s["vcpus"][0]))

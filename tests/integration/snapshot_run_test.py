@@ -23,6 +23,8 @@ import tempfile
 import time
 import unittest
 
+import page_cache as cache
+
 LIMIT_S = 60
 NET_MODULE = os.environ.get("ASYNCPF_NET_MODULE")
 ASYNCPF = str(pathlib.Path(sys.argv[1]).resolve())
@@ -610,6 +612,38 @@ class SnapshotTest(unittest.TestCase):
         vm = self.restore(next_files)
         self.rounds(vm, 2)
         self.stop(vm)
+
+    def test_clones_share_the_page_cache(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.rounds(vm, 1)
+        layers = self.snapshot(vm, "next", "--base", str(files))
+        self.assertIsNone(self.status(vm)["shared_bytes"])
+        self.stop(vm)
+        with open(files / "memory", "rb") as memory:
+            if not cache.is_told(memory):
+                self.skipTest("this kernel does not say it (Linux 6.5)")
+            clones = [self.restore(files), self.restore(files)]
+            for vm in clones:
+                self.rounds(vm, 2)
+            for vm in clones:
+                s = self.status(vm)
+                # Once for both; what each has read, it has for itself.
+                self.assertGreater(s["shared_bytes"], 0)
+                self.assertEqual(s["shared_bytes"], cache.bytes_of(memory))
+                self.assertGreaterEqual(s["resident_bytes"], s["source_read_bytes"])
+            for vm in clones:
+                self.stop(vm)
+            if not cache.drop(memory):
+                self.skipTest("this file system keeps all of a file in memory")
+        # Of a snapshot of what changed, all files count, each for what comes from it.
+        vm = self.restore(layers)
+        self.rounds(vm, 2)
+        with open(files / "memory", "rb") as old, open(layers / "changed", "rb") as new:
+            both = cache.bytes_of(old) + cache.bytes_of(new)
+        shared = self.status(vm)["shared_bytes"]
+        self.stop(vm)
+        self.assertTrue(0 < shared <= both, (shared, both))
 
     def test_a_socket_device_comes_along(self):
         where = [self.folder / name for name in ("a.vsock", "b.vsock")]

@@ -29,7 +29,7 @@ static void breaches_end_the_connection(void **state)
 	struct client k;
 
 	memset(flood, 'x', sizeof(flood));
-	refused_after_hello(f, flood, sizeof(flood), "error bad line: longer than 255 bytes");
+	refused_after_hello(f, flood, sizeof(flood), "error bad line: longer than 319 bytes");
 	refused_after_hello(f, "status\0\n", 8, "error bad line: it holds a control byte");
 	refused_after_hello(f, "\0", 1, "error bad line: it holds a control byte");
 	refused_after_hello(f, "evict all\n", 10,

@@ -264,12 +264,46 @@ static void a_follower_that_goes_is_dropped_once(void **state)
 	close(busy.fd);
 }
 
+static atomic_uint shared_asked;
+
+static void count_shared(void *ctx, struct control_status *ret)
+{
+	(void)ctx;
+	ret->has_shared = 1;
+	ret->shared_bytes = 4096 * (atomic_fetch_add(&shared_asked, 1) + 1);
+}
+
+/* Who follows a VM has the counters looked at, and nothing that costs more. */
+static void what_is_shared_is_for_who_asks(void **state)
+{
+	struct fixture *f = *state;
+	struct control_ops ops = vm_ops;
+	struct control_event ev = {0};
+	struct control_status s;
+	struct client k, ask;
+
+	ops.shared = count_shared;
+	restart(f, &ops, 0);
+	client_hello(&ask, f);
+	follow(&k, f, &ev);
+	atomic_store(&f->vm.evicted, 1);
+	hear(&k, &ev);
+	assert_int_equal(ev.kind, CONTROL_EVENT_MEMORY);
+	assert_int_equal(shared_asked, 0);
+	ask_ok(&ask, "status\n", &s);
+	assert_int_equal(s.has_shared, 1);
+	assert_int_equal(s.shared_bytes, 4096);
+	close(k.fd);
+	close(ask.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_clients_do_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_follower_that_goes_is_dropped_once, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(what_is_shared_is_for_who_asks, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_happens_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_closed, setup, teardown),

@@ -67,7 +67,9 @@ static void values(void **state)
 		.device_count = 1, .devices = {{.name = "blk0", .throttled_ns = 1}},
 		.served_count = 1, .served = {{.name = "fc.sock.9", .placed_bytes = 8}},
 		.source_count = 2,
-		.sources = {{.name = "b", .reads = 5}, {.name = "a", .read_ns = 2000000001}}};
+		.sources = {{.name = "b", .reads = 5, .shared_bytes = 3},
+			    {.name = "a", .read_ns = 2000000001, .has_shared = 1,
+			     .shared_bytes = 4096}}};
 	char *out = NULL;
 	size_t len;
 	FILE *f = open_memstream(&out, &len);
@@ -93,6 +95,10 @@ static void values(void **state)
 		 "asyncpf_pager_source_reads_total{vm=\"a\\\"b\\\\\",source=\"a\"} 0\n");
 	has(out, "\nasyncpf_pager_source_read_seconds_total{vm=\"a\\\"b\\\\\",source=\"a\"} "
 		 "2.000000001\n");
+	/* What is not known has no value. */
+	has(out, " gauge\nasyncpf_pager_source_shared_bytes{vm=\"a\\\"b\\\\\",source=\"a\"} "
+		 "4096\n");
+	assert_null(strstr(out, "\nasyncpf_shared_bytes"));
 	free(out);
 }
 

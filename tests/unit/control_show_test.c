@@ -33,6 +33,8 @@ static const struct control_status busy = {
 	.uptime_ns = 3723000 * NS_PER_MS,
 	.vcpus_cpu_ns = 7000000001,
 	.exits = 34,
+	.has_shared = 1,
+	.shared_bytes = 96 * MIB,
 	.block_bytes = 4096,
 	.counters = {
 		.memory_bytes = 512 * MIB,
@@ -58,8 +60,9 @@ static const struct control_status busy = {
 	.vcpus = {{30, 29, 5, 15, 7000000000, 33}, {20, 20, 3, 10, 1, 1}},
 	.served_count = 1,
 	.source_count = 2,
-	.sources = {{"fc.sock.3", 1, 1250, 5 * MIB, 2, 1, 12500 * NS_PER_MS, 2000 * NS_PER_MS},
-		    {"fc.sock.1", 0, 0, 0, 0, 0, 0, 0}},
+	.sources = {{"fc.sock.3", 1, 1250, 5 * MIB, 2, 1, 12500 * NS_PER_MS, 2000 * NS_PER_MS,
+		     0, 0},
+		    {"fc.sock.1", 0, 0, 0, 0, 0, 0, 0, 1, 48 * MIB}},
 	.served = {{"fc.sock.9", 4711, 64 * MIB, 5 * MIB, MIB, 12345, 1}},
 	.device_count = 2,
 	.devices = {{"blk0", 1234, 5 * MIB, 4096, 2500 * NS_PER_MS, 12345678, 0},
@@ -73,6 +76,7 @@ static const char busy_text[] =
 	"faults    user, protocol int\n"
 	"io        by threads\n"
 	"uptime    1 h 02 min\n"
+	"shared    96 MiB in the page cache, of the files memory comes from\n"
 	"memory    512 MiB: resident 128 MiB (at most 128 MiB), absent 384.0 MiB\n"
 	"blocks    of 4 KiB, of which\n"
 	"unmapped  107, 10 of them unchanged, 5 all zeroes\n"
@@ -106,7 +110,8 @@ static const char busy_text[] =
 	"\n"
 	"source                VMs      reads       read  errors retries mean, ms  max, ms\n"
 	"fc.sock.3               1       1250      5 MiB       2       1    10.00  2000.00\n"
-	"fc.sock.1               0          0    0 bytes       0       0     0.00     0.00\n";
+	"fc.sock.1               0          0    0 bytes       0       0     0.00     0.00\n"
+	"shared    48 MiB in the page cache, of fc.sock.1's files\n";
 
 /* The start and the end; in between is every row of the table, in its order. */
 static const char busy_json_start[] =
@@ -118,7 +123,8 @@ static const char busy_json_start[] =
 	"\"block_bytes\": 4096, \"snapshot_running\": 1, "
 	"\"snapshot_written_bytes\": 100663296, \"snapshot_left_bytes\": 33554432, "
 	"\"snapshot_paused_ns\": 5, \"disk_errors\": 7, "
-	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, \"has_balloon\": 0, \"has_vsock\": 0, ";
+	"\"vcpus_cpu_ns\": 7000000001, \"exits\": 34, \"shared_bytes\": 100663296, "
+	"\"has_balloon\": 0, \"has_vsock\": 0, ";
 static const char busy_json_end[] =
 	"\"vcpus\": ["
 	"{\"missing_events\": 30, \"ready_events\": 29, \"wake_alls\": 5, \"stalls\": 15, "
@@ -136,10 +142,11 @@ static const char busy_json_end[] =
 	"\"read_errors\": 1}], "
 	"\"sources\": [{\"name\": \"fc.sock.3\", \"vms\": 1, \"reads\": 1250, "
 	"\"read_bytes\": 5242880, \"read_errors\": 2, \"read_retries\": 1, "
-	"\"read_ns\": 12500000000, \"read_max_ns\": 2000000000}, "
+	"\"read_ns\": 12500000000, \"read_max_ns\": 2000000000, "
+	"\"shared_bytes\": null}, "
 	"{\"name\": \"fc.sock.1\", \"vms\": 0, \"reads\": 0, "
 	"\"read_bytes\": 0, \"read_errors\": 0, \"read_retries\": 0, "
-	"\"read_ns\": 0, \"read_max_ns\": 0}]}\n";
+	"\"read_ns\": 0, \"read_max_ns\": 0, \"shared_bytes\": 50331648}]}\n";
 
 #define JSON_ROW(name, unit, kind, scope, help) \
 	fprintf(want, "\"%s\": %llu, ", #name, (unsigned long long)busy.counters.name);
@@ -213,7 +220,8 @@ static void within_80_columns(void **state)
 	for (size_t i = 0; i < sizeof(s.balloon) / sizeof(uint64_t); i++)
 		counter[i] = (1000ull << 40) + 1;
 	s.balloon.guest_stats_age_ns = UINT64_MAX;
-	s.has_balloon = s.has_vsock = 1;
+	s.has_balloon = s.has_vsock = s.has_shared = 1;
+	s.shared_bytes = (1000ull << 40) + 1;
 	s.vsock = (struct vsock_stats){256, 9999999999, 9999999999, 9999999999};
 	s.uptime_ns = UINT64_MAX;
 	control_show_text(&s, f);

@@ -40,6 +40,7 @@ static void fill(struct control_status *s)
 	s->why[10] = ' ';
 	for (size_t at = NUMBERS_FIRST; at < NUMBERS_END; at += sizeof(v), v--)
 		memcpy((char *)s + at, &v, sizeof(v));
+	s->has_shared = 1;
 	s->vcpu_count = CONTROL_VCPUS_MAX;
 	for (unsigned i = 0; i < CONTROL_VCPUS_MAX; i++)
 		s->vcpus[i] = (struct control_vcpu){v - i,     v - 2 * i, v - 3 * i,
@@ -58,7 +59,8 @@ static void fill(struct control_status *s)
 	for (unsigned i = 0; i < CONTROL_SOURCES_MAX; i++)
 		s->sources[i] = (struct control_source){"a-name-of-thirty-one-characters",
 							v - i,     v - 2 * i, v - 3 * i, v - 4 * i,
-							v - 5 * i, v - 6 * i, v - 7 * i};
+							v - 5 * i, v - 6 * i, v - 7 * i, 1,
+							v - 8 * i};
 }
 
 /* Feeds the text line by line, as a client does. */
@@ -119,7 +121,8 @@ static void form(void **state)
 		.vcpus = {{1, 2, 3, 4, 9, 10}, {5, 6, 7, 8, 11, 12}}, .device_count = 2,
 		.devices = {{"net0", 1, 2, 3, 4, 5, 6}, {"rng", 6, 7, 0, 8, 9, 0}},
 		.served_count = 1, .served = {{"fc.sock.9", 1, 2, 3, 4, 5, 6}},
-		.source_count = 1, .sources = {{"fc.sock.3", 1, 2, 3, 4, 5, 6, 7}}};
+		.source_count = 2, .sources = {{"fc.sock.3", 1, 2, 3, 4, 5, 6, 7, 1, 8},
+					       {"fc.sock.1", 1, 2, 3, 4, 5, 6, 7, 0, 8}}};
 	size_t len = control_status_format(&s, text);
 
 	(void)state;
@@ -140,7 +143,11 @@ static void form(void **state)
 			       "served fc.sock.9 pid 1 memory_bytes 2 placed_bytes 3 "
 			       "removed_bytes 4 faults_total 5 read_errors 6\n"
 			       "source fc.sock.3 vms 1 reads 2 read_bytes 3 read_errors 4 "
+			       "read_retries 5 read_ns 6 read_max_ns 7 shared_bytes 8\n"
+			       "source fc.sock.1 vms 1 reads 2 read_bytes 3 read_errors 4 "
 			       "read_retries 5 read_ns 6 read_max_ns 7\n"));
+	/* It is not known. */
+	assert_null(strstr(text, "\nshared_bytes"));
 }
 
 /* A newer server may say more than we know. */

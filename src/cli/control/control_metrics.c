@@ -120,7 +120,7 @@ static void put_vm(FILE *out, const struct control_status *s)
 	for (const struct control_key *k = control_status_keys; k->name; k++) {
 		char name[METRIC_NAME_MAX];
 
-		if (k->text_max)
+		if (k->text_max || !control_key_is_there(k, s))
 			continue;
 		control_metric_name(k, "", name);
 		put_head(out, name, k->help, type_of(k));
@@ -166,6 +166,8 @@ static void put_list(FILE *out, const struct control_status *s, const struct met
 		control_metric_name(k, l->part, name);
 		put_head(out, name, k->help, type_of(k));
 		for (uint64_t i = 0; i < l->count; i++, at += l->bytes) {
+			if (!control_key_is_there(k, at))
+				continue;
 			fputs(name, out);
 			put_labels(out, s, l->label, at);
 			put_value(out, k, control_key_number(k, at));

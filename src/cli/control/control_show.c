@@ -145,11 +145,13 @@ static void put_ms(FILE *out, uint64_t ns)
 	fprintf(out, " %8.*f", ns < 1000 * NS_PER_S ? 2 : 0, (double)ns / 1e6);
 }
 
-void control_show_sources(const struct control_source *v, uint64_t count, FILE *out)
+void control_show_sources(const struct control_source *from, uint64_t count, FILE *out)
 {
+	const struct control_source *v = from, *end = from + count;
+
 	fprintf(out, "\n%-20s %4s %10s %10s %7s %7s %8s %8s\n", "source", "VMs", "reads", "read",
 		"errors", "retries", "mean, ms", "max, ms");
-	for (; count > 0; count--, v++) {
+	for (; v < end; v++) {
 		fprintf(out, "%-20.20s %4" PRIu64 " %10" PRIu64 " %10s %7" PRIu64 " %7" PRIu64,
 			v->name, v->vms, v->reads, SIZE_TEXT(v->read_bytes), v->read_errors,
 			v->read_retries);
@@ -157,6 +159,10 @@ void control_show_sources(const struct control_source *v, uint64_t count, FILE *
 		put_ms(out, v->read_max_ns);
 		fputc('\n', out);
 	}
+	for (uint64_t i = 0; i < count; i++)
+		if (from[i].has_shared)
+			fprintf(out, "shared    %s in the page cache, of %.30s's files\n",
+				SIZE_TEXT(from[i].shared_bytes), from[i].name);
 }
 
 void control_show_balloon(const struct balloon_stats *b, FILE *out)
@@ -229,6 +235,9 @@ void control_show_text(const struct control_status *s, FILE *out)
 		fprintf(out, "io        by %s\n", s->io);
 	fputs("uptime    ", out);
 	put_uptime(out, s->uptime_ns);
+	if (s->has_shared)
+		fprintf(out, "shared    %s in the page cache, of the files memory comes from\n",
+			SIZE_TEXT(s->shared_bytes));
 	control_show_counters(&s->counters, s->block_bytes, out);
 	if (s->snapshot_running)
 		fprintf(out, "snapshot  %s written, %s of this pass are left\n",
@@ -253,11 +262,12 @@ void control_show_text(const struct control_status *s, FILE *out)
 static void put_keys(struct json *j, const struct control_key *k, const void *base)
 {
 	for (; k->name; k++) {
-		if (!k->text_max)
-			json_u64(j, k->name, control_key_number(k, base));
+		if (!control_key_is_there(k, base))
+			json_text(j, k->name, NULL);
+		else if (k->text_max)
+			json_text(j, k->name, control_key_text(k, base));
 		else
-			json_text(j, k->name, *control_key_text(k, base)
-						      ? control_key_text(k, base) : NULL);
+			json_u64(j, k->name, control_key_number(k, base));
 	}
 }
 

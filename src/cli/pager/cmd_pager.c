@@ -188,6 +188,19 @@ static void status(void *ctx, struct control_status *ret)
 	fill_status(ctx, ret);
 }
 
+static void shared(void *ctx, struct control_status *ret)
+{
+	struct pager *p = ctx;
+
+	pgr_shared(p->pgr, p->sources, (uint32_t)ret->source_count);
+	for (uint32_t i = 0; i < ret->source_count; i++) {
+		int64_t bytes = p->sources[i].shared_bytes;
+
+		ret->sources[i].has_shared = bytes >= 0;
+		ret->sources[i].shared_bytes = bytes >= 0 ? (uint64_t)bytes : 0;
+	}
+}
+
 static int no_pause(void *ctx, struct err *e)
 {
 	(void)ctx;
@@ -232,6 +245,7 @@ static int serve(void *ctx, const char *text, struct err *e)
 
 static const struct control_ops control_ops = {
 	.status = status,
+	.shared = shared,
 	.pause = no_pause,
 	.resume = no_pause,
 	.evict = no_evict,

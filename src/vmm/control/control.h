@@ -38,6 +38,8 @@
 struct control_ops {
 	/* *ret is zeroed. */
 	void (*status)(void *ctx, struct control_status *ret);
+	/* What of it costs many system calls, for who asks for it. NULL: there is no such thing. */
+	void (*shared)(void *ctx, struct control_status *ret);
 	int (*pause)(void *ctx, struct err *e);
 	int (*resume)(void *ctx, struct err *e);
 	/*

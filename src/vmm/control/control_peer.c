@@ -43,6 +43,8 @@ void control_peer_put_status(struct control *c, struct control_peer *p)
 
 	memset(&c->status, 0, sizeof(c->status));
 	c->ops->status(c->ctx, &c->status);
+	if (c->ops->shared)
+		c->ops->shared(c->ctx, &c->status);
 	control_peer_put(p, text, control_status_format(&c->status, text));
 }
 

@@ -18,7 +18,7 @@
 #define CONTROL_VERSION 1u
 #define CONTROL_HELLO "asyncpf-control "
 /* Any line of either side with its newline: an error's text and a word fit. */
-#define CONTROL_LINE_MAX 256u
+#define CONTROL_LINE_MAX 320u
 
 _Static_assert(sizeof("error ") + ERR_TEXT_MAX < CONTROL_LINE_MAX, "an error fits in a line");
 

@@ -17,6 +17,10 @@
 #define NUMBER_OF(type, member, unit_, kind_, help_) \
 	{.name = #member, .offset = offsetof(struct type, member), .unit = APF_UNIT_##unit_, \
 	 .kind = APF_KIND_##kind_, .help = help_}
+/* Not always there. */
+#define NUMBER_IF(type, has_, member, unit_, kind_, help_) \
+	{.name = #member, .offset = offsetof(struct type, member), .unit = APF_UNIT_##unit_, \
+	 .kind = APF_KIND_##kind_, .help = help_, .has = offsetof(struct type, has_)}
 #define NUMBER(member, unit, kind, help) NUMBER_OF(control_status, member, unit, kind, help)
 #define COUNTER(name_, unit_, kind_, scope, help_) \
 	{.name = #name_, .offset = offsetof(struct control_status, counters.name_), \
@@ -48,6 +52,9 @@ const struct control_key control_status_keys[] = {
 	NUMBER(disk_errors, COUNT, COUNTER, "Times that the host failed a request to a disk."),
 	NUMBER(vcpus_cpu_ns, NS, COUNTER, "CPU time of all vCPU threads."),
 	NUMBER(exits, COUNT, COUNTER, "Accesses to ports and devices that vCPUs carried out."),
+	NUMBER_IF(control_status, has_shared, shared_bytes, BYTES, GAUGE,
+		  "Of the local files that guest RAM is read from, what is in the host's page "
+		  "cache: all VMs of these files share it."),
 	NUMBER(has_balloon, COUNT, GAUGE, "1: there is a balloon; without one its numbers are 0."),
 	NUMBER(has_vsock, COUNT, GAUGE, "1: there is a socket device; without one, likewise."),
 	BALLOON_STATS(BALLOON_NUMBER)
@@ -100,6 +107,8 @@ const struct control_key control_source_keys[] = {
 	SOURCE_NUMBER(read_retries, COUNT, COUNTER, "Failed reads that were tried again."),
 	SOURCE_NUMBER(read_ns, NS, COUNTER, "How long its reads took, all together."),
 	SOURCE_NUMBER(read_max_ns, NS, PEAK, "The longest of its reads."),
+	NUMBER_IF(control_source, has_shared, shared_bytes, BYTES, GAUGE,
+		  "Of its local files, what is in the host's page cache: all its VMs share it."),
 	{.name = NULL},
 };
 
@@ -129,6 +138,17 @@ uint64_t control_key_number(const struct control_key *k, const void *base)
 	ASSERT(!k->text_max);
 	memcpy(&v, (const char *)base + k->offset, sizeof(v));
 	return v;
+}
+
+bool control_key_is_there(const struct control_key *k, const void *base)
+{
+	uint64_t has = 1;
+
+	if (k->text_max)
+		return *control_key_text(k, base) != '\0';
+	if (k->has)
+		memcpy(&has, (const char *)base + k->has, sizeof(has));
+	return has != 0;
 }
 
 /* What there may be several of, each with its name, which its struct begins with. */
@@ -186,9 +206,11 @@ static void put_text(struct text *t, const char *name, const char *value)
 
 static void put_key(struct text *t, const struct control_key *k, const void *base)
 {
+	if (!control_key_is_there(k, base))
+		return;
 	if (!k->text_max)
 		put(t, "%s %" PRIu64 "\n", k->name, control_key_number(k, base));
-	else if (*control_key_text(k, base))
+	else
 		put_text(t, k->name, control_key_text(k, base));
 }
 
@@ -196,7 +218,8 @@ static void put_key(struct text *t, const struct control_key *k, const void *bas
 static void put_pairs(struct text *t, const struct control_key *k, const void *base)
 {
 	for (; k->name; k++)
-		put(t, " %s %" PRIu64, k->name, control_key_number(k, base));
+		if (control_key_is_there(k, base))
+			put(t, " %s %" PRIu64, k->name, control_key_number(k, base));
 	put(t, "\n");
 }
 
@@ -229,7 +252,7 @@ size_t control_status_format(const struct control_status *s,
 
 static int store_key(const struct control_key *k, const char *value, void *base)
 {
-	uint64_t v;
+	uint64_t v, one = 1;
 
 	if (k->text_max) {
 		size_t len = strlen(value);
@@ -243,6 +266,8 @@ static int store_key(const struct control_key *k, const char *value, void *base)
 	if (control_number_parse(value, &v) < 0)
 		return -EINVAL;
 	memcpy((char *)base + k->offset, &v, sizeof(v));
+	if (k->has)
+		memcpy((char *)base + k->has, &one, sizeof(one));
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #define VMM_CONTROL_STATUS_H
 
 #include <asyncpf/counters.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 #include "base/types.h"
@@ -50,6 +51,8 @@ struct control_source {
 	uint64_t vms;
 	uint64_t reads, read_bytes, read_errors, read_retries;
 	uint64_t read_ns, read_max_ns;
+	uint64_t has_shared; /* 1: it is known */
+	uint64_t shared_bytes;
 };
 
 struct control_status {
@@ -71,6 +74,8 @@ struct control_status {
 	uint64_t disk_errors; /* requests of the guest's that the host failed */
 	uint64_t vcpus_cpu_ns; /* of all vCPUs, as is the next */
 	uint64_t exits;
+	uint64_t has_shared;   /* 1: it is known */
+	uint64_t shared_bytes; /* of the sources' files in the page cache */
 	struct balloon_stats balloon;   /* all 0 where there is none: see has_balloon */
 	uint64_t has_balloon;
 	struct vsock_stats vsock;       /* in the same way */
@@ -91,6 +96,7 @@ struct control_key {
 	const char *name;
 	size_t offset;
 	size_t text_max; /* an array of char with its NUL; 0: a uint64_t */
+	size_t has;      /* where the uint64_t is that says whether there is a value; 0: always */
 	enum apf_counter_unit unit; /* of a number, as is kind */
 	enum apf_counter_kind kind;
 	const char *help; /* one sentence; NULL: as the status has it of that name */
@@ -107,8 +113,10 @@ extern const struct control_key control_source_keys[]; /* the same */
 const struct control_key *control_key_about(const struct control_key *k);
 const char *control_key_text(const struct control_key *k, const void *base);
 uint64_t control_key_number(const struct control_key *k, const void *base);
+/* It has a value: it is neither an empty text nor a number that is not known. */
+bool control_key_is_there(const struct control_key *k, const void *base);
 
-/* All lines, not terminated by NUL; returns their length. An empty text has no line. */
+/* All lines, not terminated by NUL; returns their length. What has no value is left out. */
 size_t control_status_format(const struct control_status *s,
 			     char ret_text[static CONTROL_ANSWER_MAX]);
 

@@ -91,6 +91,15 @@ static void status(void *ctx, struct control_status *ret)
 	ret->device_count = machine_device_stats(mc->m, ret->devices);
 }
 
+static void shared(void *ctx, struct control_status *ret)
+{
+	const struct machine_control *mc = ctx;
+	int64_t bytes = apf_shared_bytes(machine_apf(mc->m));
+
+	ret->has_shared = bytes >= 0;
+	ret->shared_bytes = bytes >= 0 ? (uint64_t)bytes : 0;
+}
+
 static int pause_vm(void *ctx, struct err *e)
 {
 	struct machine_control *mc = ctx;
@@ -234,6 +243,7 @@ static int limit_vm(void *ctx, uint64_t bytes, struct err *e)
 
 static const struct control_ops ops = {
 	.status = status,
+	.shared = shared,
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.evict = evict_vm,

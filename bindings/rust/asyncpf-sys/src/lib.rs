@@ -422,6 +422,7 @@ extern "C" {
     pub fn apf_resident_max_set(a: *mut apf, bytes: u64, e: *mut apf_error) -> c_int;
     pub fn apf_sigbus(info: *const c_void, context: *mut c_void) -> c_int;
     pub fn apf_residency(a: *mut apf, gpa: u64, len: u64, ret: *mut u8) -> c_int;
+    pub fn apf_shared_bytes(a: *mut apf) -> i64;
     pub fn apf_vcpu_attach(
         a: *mut apf,
         index: c_uint,

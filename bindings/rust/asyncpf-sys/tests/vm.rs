@@ -114,6 +114,8 @@ fn open_adopt_read() {
             assert_eq!(*is, want.contains(&page), "page {page}");
         }
 
+        assert_eq!(apf_shared_bytes(a), -2); // ENOENT: no source has a file
+
         let mut wait: apf_wait = zeroed();
         apf_wait_init(&mut wait);
         wait.timeout_ns = 200_000_000;
