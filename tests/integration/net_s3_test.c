@@ -267,6 +267,9 @@ static bool has_it_between(int mem, unsigned long begin, unsigned long end)
 	return found;
 }
 
+/* A sanitizer's, of which each page that is read becomes memory. It holds no content. */
+#define SHADOW_BYTES_MIN (1ul << 35)
+
 /* Mappings that have it, and that a core dump has; *ret_hidden: that it has not. */
 static unsigned secrets_in_memory(unsigned *ret_hidden)
 {
@@ -290,7 +293,7 @@ static unsigned secrets_in_memory(unsigned *ret_hidden)
 		if (sscanf(line, "Rss: %lu kB", &resident) == 1)
 			continue;
 		if (strncmp(line, "VmFlags:", 8) != 0 || rights[0] != 'r' || resident == 0 ||
-		    !has_it_between(mem, begin, end))
+		    end - begin >= SHADOW_BYTES_MIN || !has_it_between(mem, begin, end))
 			continue;
 		print_message("%lx-%lx %s", begin, end, line);
 		if (strstr(line, " dd"))
