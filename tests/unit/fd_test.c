@@ -61,7 +61,8 @@ ssize_t __wrap_pwrite64(int fd, const void *bytes, size_t len, off_t off)
 static void begin(const int *what, unsigned count)
 {
 	memset(file, 0, sizeof(file));
-	memcpy(script, what, count * sizeof(*what));
+	if (count)
+		memcpy(script, what, count * sizeof(*what));
 	scripted = count;
 	calls = 0;
 	position = 0;
