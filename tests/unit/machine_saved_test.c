@@ -237,7 +237,7 @@ static void sockets(void **state)
 	for (size_t l = head - 1; l < len; l++)
 		assert_int_equal(sockets_of(&s, l, &got, path), -EBADMSG);
 	assert_int_equal(sockets_of(&s, len + 1, &got, path), -EBADMSG);
-	assert_int_equal(sockets_of(&s, sizeof(s), &got, path), -EMSGSIZE);
+	assert_int_equal(sockets_of(&s, head + sizeof(s.path), &got, path), -EMSGSIZE);
 	s.head.device.cid = VSOCK_HOST_CID;
 	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
 	s.head.device = (struct vsock_saved){7, VSOCK_FIRST_PORT - 1};
