@@ -75,7 +75,7 @@ demo-linux: ## the same for stock Linux, overcommitted, in the lab; minutes
 demo-restore: ## a restored Redis, its memory far away, in the lab; hours, less with ARGS
 	@tools/setup restore
 	$(call compile,$(BUILD),)
-	@ninja -C $(BUILD) bench/late-relay >/dev/null
+	@ninja -C $(BUILD) tests/integration/late-relay >/dev/null
 	@tools/demo-restore $(BUILD) $(ARGS)
 
 pictures: ## those of docs/trace.md anew; ARGS=demo for those that need no lab; minutes

@@ -84,7 +84,7 @@ class Servers(contextlib.ExitStack):
                 user="user root;\n" if os.geteuid() == 0 else ""), encoding="utf-8")
             self.start(self.nginx_port, "nginx", "-p", self.folder, "-c", conf)
         port, = free_ports(1)
-        self.start(port, self.build / "bench/late-relay", port, self.nginx_port,
+        self.start(port, self.build / "tests/integration/late-relay", port, self.nginx_port,
                    delay_ms * self.late)
         return port
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""tools/demo-restore, small: one guest with Redis is restored two ways from nbdkit, and each
-answers a client outside with what it holds.
+"""tools/demo-restore, small: one guest with Redis is restored two ways from nbdkit and from nginx,
+and each answers a client outside with what it holds.
 
 usage: demo_restore_lab_test.py SOURCE_FOLDER BUILD_FOLDER
 """
+import itertools
 import json
 import pathlib
 import shutil
@@ -23,28 +24,32 @@ def main(source, build):
     if fetched.returncode != 0:
         print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
         return SKIPPED
-    if not shutil.which("nbdkit") or not pathlib.Path(build, "asyncpf-net.so").exists():
-        print("SKIP: there is no nbdkit here, or no network sources in this build")
+    if not all(map(shutil.which, ("nbdkit", "nginx"))) or \
+            not pathlib.Path(build, "asyncpf-net.so").exists():
+        print("SKIP: there is no nbdkit or nginx here, or no network sources in this build")
         return SKIPPED
     with tempfile.TemporaryDirectory() as name:
         out = pathlib.Path(name, "json")
         done = subprocess.run([f"{source}/tools/demo-restore", build, "--ways",
-                               "prefetch,eager", "--sources", "nbd", "--delays", "1",
+                               "prefetch,eager", "--sources", "nbd,http", "--delays", "1",
                                "--servers", "2", "--mib", "1", "--memory", str(MEMORY_MIB),
                                "--seconds", "3", "--slow", "1", "--json", str(out)], check=False)
         bad = [f"exit code {done.returncode}"] if done.returncode else []
-        runs = {r["way"]: r for r in json.loads(out.read_text())["runs"]} if out.exists() else {}
-    if set(runs) != {"record", "prefetch", "eager"}:
-        return f"failed: only these came to their end: {sorted(runs)}; {bad}"
-    for way, r in runs.items():
+        runs = json.loads(out.read_text())["runs"] if out.exists() else []
+    over = sorted((r["way"], r["source"]) for r in runs)
+    if over != sorted([("record", "file"), *itertools.product(("prefetch", "eager"),
+                                                              ("nbd", "http"))]):
+        return f"failed: only these came to their end: {over}; {bad}"
+    for r in runs:
+        name = f"{r['way']} from {r['source']}"
         if not r["verified"]:
-            bad.append(f"{way}: {r['answers']} answers, {r['wrong']} wrong, exit {r['exit_code']}")
-    if runs["eager"]["status"].get("absent_bytes") != 0:
-        bad.append("eager: not all of its memory was there")
-    if runs["prefetch"]["read_bytes"] > MEMORY_MIB * MIB / 2:
-        bad.append(f"prefetch: {runs['prefetch']['read_bytes']} bytes were read for a few answers")
-    if not runs["prefetch"]["status"].get("prefetched_used"):
-        bad.append("prefetch: nothing of it was of use")
+            bad.append(f"{name}: {r['answers']} answers, {r['wrong']} wrong, exit {r['exit_code']}")
+        if r["way"] == "eager" and r["status"].get("absent_bytes") != 0:
+            bad.append(f"{name}: not all of its memory was there")
+        if r["way"] == "prefetch" and r["read_bytes"] > MEMORY_MIB * MIB / 2:
+            bad.append(f"{name}: {r['read_bytes']} bytes were read for a few answers")
+        if r["way"] == "prefetch" and not r["status"].get("prefetched_used"):
+            bad.append(f"{name}: nothing of it was of use")
     for line in bad:
         print(f"failed: {line}")
     return bool(bad)
