@@ -70,8 +70,12 @@ static int show_again(struct hst *h, uint32_t block, struct err *e)
  */
 static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *ret_joined)
 {
+	bool absent = block_kind(h, block) == BLOCK_ABSENT;
 	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
 
+	/* It may be kernel mode's: the kernel does not say. */
+	if (absent && f->backing)
+		fetch_around(f, false);
 	h->touched_again = f->touched && (f->views & view) ? h->touched_again + 1 : 0;
 	f->ahead = false;
 	fetch_touch(f);

@@ -46,6 +46,30 @@ static void a_touch_poisons_its_chunk_once(void **state)
 	}
 }
 
+/* Of a source 21 ms away: three of 16 pages, in no even steps. */
+static void what_lies_around_dense_touches_comes_along(void **state)
+{
+	static const uint8_t pages[] = {17, 30, 22};
+	struct hst_cfg cfg = rig_cfg(HST_FAULTS_KERNEL, APF_REV_OFF);
+	struct rig *x;
+
+	(void)state;
+	cfg.ahead_max = 1024;
+	cfg.queue_depth = 64;
+	x = rig_open(&cfg);
+	for (unsigned i = 0; i < ARRAY_LEN(pages); i++) {
+		assert_int_equal(x->h.stats.read_ahead, 0);
+		assert_int_equal(touch(x, pages[i]), 0);
+		rig_after(x, 21 * NS_PER_MS);
+		rig_bring(x, pages[i]);
+	}
+	assert_int_equal(x->h.stats.read_ahead, 13);
+	while (x->src.count > 0)
+		rig_answer(x, 0, 0);
+	rig_pump(x);
+	rig_close(x);
+}
+
 static void poison_spares_what_is_present(void **state)
 {
 	struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, APF_REV_OFF);
@@ -388,6 +412,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_touch_poisons_its_chunk_once),
+		cmocka_unit_test(what_lies_around_dense_touches_comes_along),
 		cmocka_unit_test(poison_spares_what_is_present),
 		cmocka_unit_test(what_is_there_is_shown_again),
 		cmocka_unit_test(what_the_vmm_filled_is_not_poisoned),
