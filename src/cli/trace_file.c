@@ -447,9 +447,9 @@ static void *write_all(void *arg)
 	while (!__atomic_load_n(&t->closing, __ATOMIC_ACQUIRE)) {
 		struct timespec until;
 
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec++;
-		(void)sem_timedwait(&t->some, &until);
+		(void)sem_clockwait(&t->some, CLOCK_MONOTONIC, &until);
 		drain(t);
 		/* What a run that is killed leaves behind ends here. */
 		(void)fflush(t->out);

@@ -22,7 +22,7 @@ int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e)
 	uint64_t ns;
 	int rc = 0;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	ns = (uint64_t)until.tv_nsec + limit_ms * NS_PER_MS;
 	until.tv_sec += (time_t)(ns / NS_PER_S);
 	until.tv_nsec = (long)(ns % NS_PER_S);
@@ -33,7 +33,7 @@ int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e)
 		apf_vcpu_kick(m->vcpus[i].apf);
 	pthread_mutex_lock(&m->lock);
 	while (rc == 0 && m->frozen < m->cfg.cpus && !m->stop && !m->ended)
-		rc = -pthread_cond_timedwait(&m->froze, &m->lock, &until);
+		rc = -pthread_cond_clockwait(&m->froze, &m->lock, CLOCK_MONOTONIC, &until);
 	if (m->stop || m->ended)
 		rc = err_set(e, -EINTR, "snapshot: the VM has ended");
 	else if (rc < 0)
