@@ -7,6 +7,7 @@
  */
 #include "base/assert.h"
 #include "host/block.h"
+#include "host/budget.h"
 #include "host/fetch.h"
 
 /*
@@ -73,8 +74,11 @@ static void fetch_touched(struct hst *h, uint32_t block, unsigned view, bool *re
 	bool absent = block_kind(h, block) == BLOCK_ABSENT;
 	struct hst_fetch *f = fetch_for(h, block, h->cfg.vcpus, ret_joined);
 
-	/* It may be kernel mode's: the kernel does not say. */
-	if (absent && f->backing)
+	/*
+	 * In which mode the guest was the kernel does not say, nor who waits: where memory is
+	 * limited, what is read along could take the room of what was just shown to him.
+	 */
+	if (absent && f->backing && !budget_is_limited(&h->evict))
 		fetch_around(f, false);
 	h->touched_again = f->touched && (f->views & view) ? h->touched_again + 1 : 0;
 	f->ahead = false;
