@@ -45,6 +45,8 @@ struct fixture {
 
 int listen_at(const char *path);
 int connect_to(const char *path);
+/* -1: there is no place in line now. */
+int connect_or_not(const char *path);
 
 /* ---- the guest ---- */
 
@@ -58,6 +60,8 @@ void bring_up(struct fixture *f, unsigned buffers);
 void open_device(struct fixture *f, uint32_t cid);
 void init(struct fixture *f, unsigned buffers);
 void fini(struct fixture *f);
+/* So many packets of the guest's before the device has taken one. */
+unsigned room_to_send(struct fixture *f);
 /* A packet of the guest's as it stands; what is behind the header is `data`. */
 void send_raw(struct fixture *f, const struct vsock_header *h, const void *data, uint32_t len);
 struct vsock_header header(const struct fixture *f, enum vsock_op op, uint32_t guest_port,
