@@ -221,13 +221,17 @@ void fetch_around(const struct hst_fetch *f, bool kernel_mode)
 {
 	struct hst *h = f->h;
 	const struct ram_backing *b = f->backing;
-	uint32_t at, end, together = request_blocks(h, b);
+	uint32_t at, end, together;
 	uint64_t bytes = around_bytes(h, b);
 
+	/* Each fault comes by here. */
+	if (bytes == 0)
+		return;
 	if (!kernel_mode && (b == &h->swap.backing || stream_is_at(&h->streams, f->block)))
-		bytes = 0;
-	else if (!kernel_mode)
+		return;
+	if (!kernel_mode)
 		bytes = dense_bytes(h, f->block, bytes);
+	together = request_blocks(h, b);
 	for (fetch_near(h, f->block, bytes, &at, &end); at < end; at++)
 		if (block_kind(h, at) == BLOCK_ABSENT && fetch_backing(h, at) == b &&
 		    !read_ahead(h, at, SRC_FILL, together))
