@@ -33,6 +33,8 @@
 #define HTTP_REDIRECTS 5L
 #define HTTP_PAUSE_NS (50 * NS_PER_MS)
 #define HTTP_PAUSE_MAX_NS (2 * NS_PER_S)
+/* As many in a row without an answer: it is the server. */
+#define HTTP_FAILS 2u
 #define HTTP_RETRY_AFTER_MAX_S 30
 /* Of a request that was begun and came to nothing, or to a status of 500 and its like. */
 #define HTTP_TRIES 6u
@@ -66,7 +68,7 @@ struct http_peer {
 	struct timer again; /* opening is tried again */
 	struct http_xfer *xfers;
 	unsigned depth, limit, busy;
-	unsigned fails;  /* connections, since a read was answered */
+	unsigned fails;  /* "later", since a read was answered */
 	unsigned tries;  /* of opening, that have failed */
 	bool two;        /* the server speaks HTTP/2 */
 	char *moved;     /* where the object was found; NULL: where the URL says */
@@ -295,14 +297,14 @@ static uint64_t retry_after_ns(const struct http_xfer *x)
 	return (uint64_t)(s < HTTP_RETRY_AFTER_MAX_S ? s : HTTP_RETRY_AFTER_MAX_S) * NS_PER_S;
 }
 
-/* Until when nothing is to be asked for. 0: one of many says nothing of the others. */
+/* Until when nothing is to be asked for. 0: a few of many say nothing of the others. */
 static uint64_t later(struct http_xfer *x)
 {
 	struct http_peer *p = x->peer;
 	uint64_t wait = retry_after_ns(x);
 
-	if (wait == 0 && p->fails > 0)
-		wait = net_backoff_ns(p->fails - 1, HTTP_PAUSE_NS, HTTP_PAUSE_MAX_NS);
+	if (wait == 0 && p->fails >= HTTP_FAILS)
+		wait = net_backoff_ns(p->fails - HTTP_FAILS, HTTP_PAUSE_NS, HTTP_PAUSE_MAX_NS);
 	p->fails += p->fails < 32;
 	return wait ? net_now_ns() + wait : 0;
 }

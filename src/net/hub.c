@@ -119,9 +119,12 @@ static void end(struct net_src *s)
 
 static void take(struct net_src *s, struct net_read *rd)
 {
+	uint64_t now_ns = net_now_ns();
+
 	for (struct net_read *next; rd; rd = next) {
 		next = rd->next;
 		rd->sent = 0;
+		rd->arrived_ns = now_ns;
 		rd->left = rd->len;
 		if (s->ops->zeroes && s->ops->zeroes(s->peer, rd->offset, rd->len))
 			net_answer(s, rd, SRC_CUSTOM_ZEROES, 0, NULL);

@@ -11,7 +11,8 @@
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
  * for again. With several allowed (NBD_FLAG_CAN_MULTI_CONN), one more is made when each has
- * NBD_BUSY commands under way, or when there were more: those that are left may be lost, too.
+ * NBD_BUSY commands under way. Once one was lost, as many are made as are allowed: the others may
+ * be lost, too, and a new one takes some round trips.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -94,7 +95,7 @@ struct nbd_peer {
 	unsigned conns_max;
 	bool multi;          /* the server allows more than one */
 	uint64_t more_at_ns; /* when one more may be tried */
-	unsigned most;       /* that were ready at a time: lost ones are made anew */
+	unsigned most;       /* that are to be ready: were at a time, or all, once one was lost */
 	unsigned fails;      /* connections, since a read was answered */
 	unsigned tries;      /* of opening, that have failed */
 	struct timer again;  /* opening is tried again */
@@ -330,6 +331,8 @@ static void conn_lost(struct nbd_conn *c)
 		net_open_failed(s, &why);
 		return;
 	}
+	if (served)
+		p->most = p->conns_max;
 	if (conns_in(p, CONN_READY) > 0)
 		p->more_at_ns = served ? 0 : net_now_ns() + NBD_PAUSE_MAX_NS;
 	else if (!served || p->fails > 0)
@@ -515,13 +518,14 @@ static bool has_authority(struct nbd_conn *c)
 	return false;
 }
 
-/* NULL: c->why says why. */
+/* NULL: c->why says why. Where nobody will ask what is allocated, that is a round trip less. */
 static struct nbd_handle *make_handle(struct nbd_conn *c)
 {
 	const struct net_target *t = c->peer->target;
 	struct nbd_handle *h = nbd_create();
 	bool good = h && nbd_set_export_name(h, t->export) == 0 &&
-		    nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
+		    (c->peer->asked ||
+		     nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0) &&
 		    nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
 
 	/* libnbd would go on without, and trust anybody. */

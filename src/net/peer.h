@@ -39,6 +39,7 @@ struct net_req {
 	/* hub.c's: */
 	enum { NET_REQ_FREE, NET_REQ_SENT, NET_REQ_AGAIN, NET_REQ_ENDING } state;
 	unsigned tries;  /* that have failed */
+	bool again;      /* it was submitted before */
 	uint64_t due_ns; /* while NET_REQ_AGAIN */
 	unsigned parts;
 	struct net_part part[NET_PARTS_MAX];

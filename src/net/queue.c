@@ -134,8 +134,10 @@ void net_req_done(struct net_src *s, struct net_req *req)
 		if (!rd)
 			continue;
 		rd->left -= req->part[i].len;
+		rd->again |= req->again || rd->arrived_ns < s->hold_ns;
 		if (rd->left == 0)
-			net_answer(s, rd, SRC_CUSTOM_DONE, 0, NULL);
+			net_answer(s, rd, rd->again ? SRC_CUSTOM_DONE_AGAIN : SRC_CUSTOM_DONE, 0,
+				   NULL);
 	}
 }
 
@@ -155,6 +157,7 @@ void net_req_again(struct net_src *s, struct net_req *req, uint64_t wait_ns)
 	if (!req_is_wanted(req))
 		return;
 	req->state = NET_REQ_AGAIN;
+	req->again = true;
 	req->tries++;
 	req->due_ns = net_now_ns() + wait_ns;
 }
@@ -240,6 +243,7 @@ static void build(struct net_src *s, struct net_req *req, unsigned turn)
 	req->len = 0;
 	req->parts = 0;
 	req->tries = 0;
+	req->again = false;
 	req->turn = rd->turn;
 	req->peers = NULL;
 	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, s->req_bytes), false);

@@ -34,6 +34,8 @@ struct net_read {
 	enum turn turn;
 	/* The loop's: */
 	uint32_t sent, left; /* bytes that are in requests; that are not there yet */
+	uint64_t arrived_ns;
+	bool again;          /* some were asked for more than once, or had to wait for s->hold_ns */
 };
 
 struct read_list {

@@ -43,6 +43,12 @@ struct src_read {
 	uint8_t rank; /* enum src_rank */
 	bool late;   /* it is not likely to be answered at once: not worth a try; the same */
 	/*
+	 * Set by the source, before done: it had to be asked for once more, or to wait for a server
+	 * that had no time, so that the time that it took tells nothing of what is usual. Cleared
+	 * by whoever wants to know; wrappers pass it on.
+	 */
+	bool again;
+	/*
 	 * why == NULL: all len bytes are in buf. Otherwise why->code is -Exxx, the
 	 * content of buf is undefined, and why is valid during the call only.
 	 * Called exactly once; may be called before read() returns.
@@ -67,6 +73,7 @@ static inline void src_read_like(struct src_read *inner, const struct src_read *
 	inner->urgent = rd->urgent;
 	inner->rank = rd->rank;
 	inner->late = rd->late;
+	inner->again = false;
 }
 
 struct src_ops {

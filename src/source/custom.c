@@ -133,6 +133,7 @@ static void end_answered(struct src_custom *c, struct slot *s)
 	unsigned long long at = s->rd->offset;
 	struct err why;
 
+	s->rd->again = s->answer == SRC_CUSTOM_DONE_AGAIN;
 	if (s->answer != SRC_CUSTOM_FAILED) {
 		end(c, s, NULL);
 		return;

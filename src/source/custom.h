@@ -46,6 +46,7 @@ struct src_custom_call {
 
 enum src_custom_answer {
 	SRC_CUSTOM_DONE,   /* the content is in buf */
+	SRC_CUSTOM_DONE_AGAIN, /* the same; and `again` of port/source.h */
 	SRC_CUSTOM_ZEROES, /* buf is cleared by the call */
 	SRC_CUSTOM_FAILED,
 };

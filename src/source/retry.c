@@ -3,8 +3,9 @@
  * Wrapper that asks again. A read that failed for a reason that may pass is tried again, at once
  * and then after pauses that double, with jitter; one that takes longer than 99 of 100 did is sent
  * a second time, and whichever ends first counts. Both cost of a budget that reads which end fill
- * up: an outage is not multiplied, its failures are passed on. See wrap.h: what waits there is a
- * pause, or the time of a second request, whose buffers are owned here.
+ * up, second requests half of it at most: an outage is not multiplied, its failures are passed on.
+ * See wrap.h: what waits there is a pause, or the time of a second request, whose buffers are owned
+ * here.
  * Test: tests/unit/source_retry_test.c.
  *
  * The second request has a buffer of its own, since the first may still write into the reader's.
@@ -80,22 +81,32 @@ static struct retry_src *retry_of(const struct retry_read *rr)
 
 /* ---- budget, and what is usual ---- */
 
-static bool spend(struct retry_src *r)
+/* keep: tokens that are left for others. */
+static bool spend(struct retry_src *r, uint32_t keep)
 {
-	if (r->tokens < TOKEN)
+	if (r->tokens < TOKEN + keep)
 		return false;
 	r->tokens -= TOKEN;
 	return true;
 }
 
+/* Of the bucket in which 99 of 100 have ended, as much as it takes. */
+static uint64_t usual_us(const struct retry_src *r)
+{
+	uint64_t want = (r->samples * 99ull + 99) / 100, seen = 0, from, to;
+	unsigned b = 0;
+
+	while (b < HIST_BUCKETS - 1 && seen + r->hist[b] < want)
+		seen += r->hist[b++];
+	from = hist_bucket_lo(b);
+	to = hist_bucket_lo((unsigned)min_u64(b + 1, HIST_BUCKETS - 1));
+	return from + (to - from) * (want - seen) / max_u64(r->hist[b], 1);
+}
+
 static void look_at_usual(struct retry_src *r)
 {
-	unsigned bucket = hist_bucket(hist_quantile(r->hist, 99, 100, UINT64_MAX));
-	/* Its end: some of what is in it took as long. */
-	uint64_t us = hist_bucket_lo((unsigned)min_u64(bucket + 1, HIST_BUCKETS - 1));
-
 	r->since_look = 0;
-	r->usual_ns = max_u64(us * NS_PER_US, HEDGE_NS_MIN);
+	r->usual_ns = max_u64(usual_us(r) * NS_PER_US, HEDGE_NS_MIN);
 	if (r->samples < SAMPLES_HALF)
 		return;
 	r->samples = 0;
@@ -103,9 +114,11 @@ static void look_at_usual(struct retry_src *r)
 		r->samples += r->hist[b] /= 2;
 }
 
-static void note_success(struct retry_src *r, uint64_t ns)
+static void note_success(struct retry_src *r, uint64_t ns, bool again)
 {
 	r->tokens = (uint32_t)min_u64(r->tokens + r->opts.budget_percent, TOKENS_MAX);
+	if (again)
+		return;
 	r->hist[hist_bucket(ns / NS_PER_US)]++;
 	r->samples++;
 	if (++r->since_look >= SAMPLES_STEP && r->samples >= SAMPLES_MIN)
@@ -172,7 +185,8 @@ static void try_failed(struct retry_read *rr)
 	struct retry_src *r = retry_of(rr);
 	uint64_t ns;
 
-	if (rr->cancelled || rr->tries >= r->opts.retries || !may_pass(rr->why.code) || !spend(r)) {
+	if (rr->cancelled || rr->tries >= r->opts.retries || !may_pass(rr->why.code) ||
+	    !spend(r, 0)) {
 		retry_end(rr, &rr->why);
 		return;
 	}
@@ -205,7 +219,7 @@ static void first_done(struct wrap_read *wr, const struct err *why)
 		return;
 	}
 	if (!why) {
-		note_success(r, clock_now_ns(&r->wrap.clock) - rr->begun_ns);
+		note_success(r, clock_now_ns(&r->wrap.clock) - rr->begun_ns, wr->inner.again);
 		if (!h) {
 			retry_end(rr, NULL);
 			return;
@@ -260,7 +274,8 @@ static void send_second(struct retry_read *rr)
 
 	while (h < r->hedges + HEDGES_MAX && h->busy)
 		h++;
-	if (h == r->hedges + HEDGES_MAX || r->sent == r->wrap.reads_max || !spend(r))
+	if (h == r->hedges + HEDGES_MAX || r->sent == r->wrap.reads_max ||
+	    !spend(r, TOKENS_MAX / 2))
 		return;
 	r->sent++;
 	r->counts->source_hedges++;

@@ -68,6 +68,7 @@ static void inner_done(struct src_read *inner, const struct err *why)
 {
 	struct wrap_read *wr = CONTAINER_OF(inner, struct wrap_read, inner);
 
+	wr->rd->again |= inner->again;
 	if (wr->owner->kind->done)
 		wr->owner->kind->done(wr, why);
 	else

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -245,8 +246,10 @@ int main(int argc, char **argv)
 		struct conn *c = calloc(1, sizeof(*c));
 
 		if (!c || client < 0 ||
-		    connect(server, (struct sockaddr *)&there, sizeof(there)) < 0)
+		    connect(server, (struct sockaddr *)&there, sizeof(there)) < 0) {
+			perror("late_relay");
 			return 1;
+		}
 		(void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		(void)setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		atomic_init(&c->ways, 2);

@@ -97,7 +97,7 @@ static struct net_read *want(struct net_bed *b, enum turn turn, uint64_t offset,
 	assert_true(b->count < READS && len <= JOIN);
 	*rd = (struct net_read){.state = READ_ACTIVE, .loader = &b->loaders[b->count],
 				.offset = offset, .buf = b->room + b->count * JOIN, .len = len,
-				.turn = turn, .left = len};
+				.turn = turn, .left = len, .arrived_ns = net_now_ns()};
 	b->count++;
 	list_add(&b->s.waiting[turn], rd);
 	return rd;
@@ -339,6 +339,36 @@ static void failures(void **state)
 	bed_close(b);
 }
 
+/* How long a read took tells of the usual only where it was asked for once, and at once. */
+static void unusual(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+	struct net_read *once, *twice, *held, *after;
+
+	(void)state;
+	once = want(b, TURN_URGENT, 0, 4 * KIB);
+	net_send_off(&b->s);
+	answer(b, 0);
+	twice = want(b, TURN_URGENT, 0, 4 * KIB);
+	net_send_off(&b->s);
+	net_req_again(&b->s, b->sent[1], 0);
+	net_send_off(&b->s);
+	answer(b, 2);
+	held = want(b, TURN_URGENT, 0, 4 * KIB);
+	net_src_hold(&b->s, net_now_ns() + NS_PER_MS);
+	while (b->sent_count < 4)
+		net_send_off(&b->s);
+	answer(b, 3);
+	after = want(b, TURN_URGENT, 0, 4 * KIB);
+	net_send_off(&b->s);
+	answer(b, 4);
+	assert_true(once->loader->over && !once->again);
+	assert_true(twice->loader->over && twice->again);
+	assert_true(held->loader->over && held->again);
+	assert_true(after->loader->over && !after->again);
+	bed_close(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -351,6 +381,7 @@ int main(void)
 		cmocka_unit_test(neighbours),
 		cmocka_unit_test(large_reads_are_cut),
 		cmocka_unit_test(failures),
+		cmocka_unit_test(unusual),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,6 +168,21 @@ static void each_read_is_answered_once(void **state)
 	src_custom_free(b.c);
 }
 
+static void asked_for_again(void **state)
+{
+	struct bed b;
+
+	(void)state;
+	bed_init(&b);
+	request_read(&b.rq[0]);
+	assert_int_equal(
+		src_custom_answer(b.c, tell(&b, false), SRC_CUSTOM_DONE_AGAIN, 0, NULL), 0);
+	assert_true(src_custom_take(b.c));
+	assert_int_equal(b.rq[0].code, 0);
+	assert_true(b.rq[0].rd.again);
+	bed_fini(&b);
+}
+
 static void zeroes_and_failures(void **state)
 {
 	char longest[2 * ERR_TEXT_MAX];
@@ -191,6 +206,7 @@ static void zeroes_and_failures(void **state)
 		src_custom_answer(b.c, tell(&b, false), SRC_CUSTOM_FAILED, -EPERM, longest), 0);
 	assert_true(src_custom_take(b.c));
 	assert_int_equal(b.rq[0].code, 0);
+	assert_false(b.rq[0].rd.again);
 	for (unsigned i = 0; i < sizeof(b.rq[0].buf); i++)
 		assert_int_equal(b.rq[0].buf[i], 0);
 	assert_int_equal(b.rq[1].code, -ENOENT);
@@ -473,6 +489,7 @@ int main(void)
 		cmocka_unit_test(reads_are_told_in_order_and_end_in_any),
 		cmocka_unit_test(an_answer_within_the_call_wakes_nobody),
 		cmocka_unit_test(each_read_is_answered_once),
+		cmocka_unit_test(asked_for_again),
 		cmocka_unit_test(zeroes_and_failures),
 		cmocka_unit_test(cancel_before_anybody_knew),
 		cmocka_unit_test(cancel_is_told_once_and_after_the_read),

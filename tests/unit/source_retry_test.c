@@ -225,24 +225,83 @@ static void slow_end(struct slow *sl, unsigned i, int code)
 	rd->done(rd, code ? &why : NULL);
 }
 
-static void slow_open(struct slow *sl, struct fixture *fx)
+/* So many reads, of which each tenth takes longer, as it was asked for again. */
+static void slow_learn(struct slow *sl, struct fixture *fx, unsigned reads, uint64_t tenth_ns)
+{
+	struct request rq;
+
+	for (unsigned i = 0; i < reads; i++) {
+		bool again = i % 10 == 9 && tenth_ns > 0;
+
+		read_one(fx, &rq);
+		fixture_advance(fx, again ? tenth_ns : 10 * NS_PER_MS);
+		sl->held[0]->again = again;
+		slow_end(sl, 0, 0);
+		if (sl->count > 0)
+			slow_end(sl, 0, -ECANCELED);
+		assert_int_equal(rq.done, 1);
+		assert_int_equal(rq.rd.again, again);
+	}
+}
+
+static void slow_open(struct slow *sl, struct fixture *fx, uint32_t budget_percent)
 {
 	static const struct src_ops ops = {
 		.name = "slow", .read = slow_read, .cancel = slow_cancel, .close = slow_close};
 	const struct src_retry_opts opts = {
-		.retries = 2, .pause_ns = NS_PER_MS, .budget_percent = 100, .hedge = true};
-	struct request rq;
+		.retries = 2, .pause_ns = NS_PER_MS, .budget_percent = budget_percent,
+		.hedge = true};
 
 	*sl = (struct slow){.src = {.ops = &ops, .size = 1 << 20}};
 	fixture_init(fx);
 	assert_int_equal(src_retry_open(&sl->src, &fx->env, &opts, &fx->src, NULL), 0);
-	for (unsigned i = 0; i < 200; i++) {
-		read_one(fx, &rq);
-		fixture_advance(fx, 10 * NS_PER_MS);
-		slow_end(sl, 0, 0);
+	slow_learn(sl, fx, 200, 0);
+	assert_int_equal(sl->cancels, 0);
+}
+
+/* What a source asks for once more by itself is no measure of what is usual. */
+static void twice_is_not_usual(void **state)
+{
+	struct request rq;
+	struct fixture fx;
+	struct slow sl;
+
+	(void)state;
+	slow_open(&sl, &fx, 100);
+	slow_learn(&sl, &fx, 1000, 30 * NS_PER_MS);
+	read_one(&fx, &rq);
+	fixture_advance(&fx, 12 * NS_PER_MS);
+	assert_int_equal(sl.count, 2);
+	slow_end(&sl, 1, 0);
+	slow_end(&sl, 0, -ECANCELED);
+	assert_int_equal(rq.code, 0);
+	src_close(fx.src);
+}
+
+/* Second requests leave half of the budget, so that what fails is tried again. */
+static void failures_have_the_rest(void **state)
+{
+	struct request rq;
+	struct fixture fx;
+	struct slow sl;
+
+	(void)state;
+	slow_open(&sl, &fx, 0);
+	for (unsigned i = 0; i < 12; i++) {
+		read_one(&fx, &rq);
+		fixture_advance(&fx, 12 * NS_PER_MS);
+		assert_int_equal(sl.count, i < 10 ? 2 : 1);
+		slow_end(&sl, 0, 0);
+		if (sl.count > 0)
+			slow_end(&sl, 0, -ECANCELED);
 		assert_int_equal(rq.done, 1);
 	}
-	assert_int_equal(sl->cancels, 0);
+	read_one(&fx, &rq);
+	slow_end(&sl, 0, -EIO);
+	assert_int_equal(rq.done, 0);
+	slow_end(&sl, 0, 0);
+	assert_int_equal(rq.code, 0);
+	src_close(fx.src);
 }
 
 /*
@@ -260,7 +319,7 @@ static void nothing_is_left_behind(void **state)
 		struct fixture fx;
 		struct slow sl;
 
-		slow_open(&sl, &fx);
+		slow_open(&sl, &fx, 100);
 		read_one(&fx, &rq);
 		fixture_advance(&fx, 12 * NS_PER_MS);
 		assert_int_equal(sl.count, 2);
@@ -349,6 +408,8 @@ int main(void)
 		cmocka_unit_test(without_hedging_it_waits),
 		cmocka_unit_test(the_first_wins),
 		cmocka_unit_test(cancels),
+		cmocka_unit_test(twice_is_not_usual),
+		cmocka_unit_test(failures_have_the_rest),
 		cmocka_unit_test(nothing_is_left_behind),
 		cmocka_unit_test(random_walk),
 		cmocka_unit_test(uris),
