@@ -70,6 +70,25 @@ static void a_stray_does_not_count_for_a_thousand(void **state)
 	assert_in_range(pace_bytes(&p), before, 2 * before);
 }
 
+/* Of a source 12 ms away, pieces of two blocks; one in four takes twice as long as it should. */
+static void little_tells_little(void **state)
+{
+	struct pace p = {.block_ns = 0};
+
+	(void)state;
+	pace_sample(&p, PAGE_BYTES, false, 12 * NS_PER_MS);
+	for (unsigned i = 0; i < 100; i++)
+		pace_sample(&p, max_u64(pace_bytes(&p), PAGE_BYTES), true, 13 * NS_PER_MS);
+	assert_int_equal(pace_bytes(&p), PACE_BYTES_MAX);
+	for (unsigned i = 0; i < 100; i++)
+		pace_sample(&p, 2 * PAGE_BYTES, true, (i % 4 ? 12 : 24) * NS_PER_MS);
+	assert_in_range(pace_bytes(&p), PACE_BYTES_MAX / 4, PACE_BYTES_MAX);
+	/* But a line that has become slow shows at once. */
+	for (unsigned i = 0; i < 10; i++)
+		pace_sample(&p, max_u64(pace_bytes(&p), 2 * PAGE_BYTES), true, NS_PER_S);
+	assert_in_range(pace_bytes(&p), 0, 128 << 10);
+}
+
 /* No sample is too large, or too small, for a request of a sensible size. */
 static void nothing_overflows(void **state)
 {
@@ -91,6 +110,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_known_of_a_new_source),
 		cmocka_unit_test(the_way_takes_as_long_as_the_bytes),
 		cmocka_unit_test(a_stray_does_not_count_for_a_thousand),
+		cmocka_unit_test(little_tells_little),
 		cmocka_unit_test(nothing_overflows),
 	};
 
