@@ -2,11 +2,12 @@
 /*
  * NBD by libnbd's asynchronous calls: a peer of peer.h. Owns up to NBD_CONNS_MAX connections, each
  * a handle of libnbd, and a buffer for each command: what is given up may still be written to by a
- * late answer. libnbd checks what the server says, but not that an answer's pieces are all of it:
- * it clears the buffer first. What an answer means for us is checked here.
+ * late answer. libnbd checks what the server says, but not that an answer's pieces are all of it,
+ * each byte once, which is done here.
  *
  * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
- * what happened, and settle(), after each call, acts. Threads: the loop's, but for name lookups.
+ * what happened, and settle(), after each call, acts. Threads: the loop's; nbd_lookup.h
+ * has one for names.
  * Tests: tests/integration/net_{servers,nbd}_test.c.
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
@@ -14,7 +15,6 @@
  * NBD_BUSY commands under way. Once one was lost, as many are made as are allowed: the others may
  * be lost, too, and a new one takes some round trips.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <libnbd.h>
 #include <limits.h>
@@ -25,7 +25,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "net/nbd_lookup.h"
 #include "net/peer.h"
+#include "net/ranges.h"
 
 #define NBD_CONNS_MAX 16u
 #define NBD_CONNS 4u
@@ -39,6 +41,8 @@
 /* What is known to be zeroes, 16 bytes each; what comes after that many is read. */
 #define NBD_ZEROES_MAX 32768u
 #define NBD_STATUS_BYTES (1ull << 30)
+/* Of an answer, that have come and are no neighbours. Servers send them in order. */
+#define NBD_PIECES_MAX 16u
 
 /* Of opening, where a connection breaks before the server has said what it has. */
 #define NBD_TRIES 6u
@@ -52,7 +56,7 @@ struct nbd_conn {
 	enum conn_state state;
 	struct nbd_handle *h;
 	struct net_fd *fd;
-	struct nbd_start *start;  /* while CONN_LOOKUP */
+	struct nbd_lookup *lookup; /* while CONN_LOOKUP; it has the handle */
 	struct timer timer;       /* the end of patience */
 	unsigned commands;        /* under way */
 	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
@@ -69,23 +73,12 @@ struct nbd_command {
 	bool status;           /* it asks what is allocated */
 	uint32_t head;         /* bytes before the request's, for the server's alignment */
 	unsigned char *buf;
+	uint64_t offset, len; /* of the command */
+	struct ranges have;   /* bytes of the buffer that have come */
+	struct range room[NBD_PIECES_MAX];
 	int error;
 	bool is_over;
 	struct nbd_command *next;
-};
-
-/* A connection whose server's name is being looked up, on a thread of its own. */
-struct nbd_start {
-	struct net_errand errand;
-	struct nbd_handle *h;
-	struct nbd_conn *conn; /* the loop's: not for the errand's thread */
-	char *host, *port;
-	int rc, code;
-	char why[ERR_TEXT_MAX];
-};
-
-struct zeroes {
-	uint64_t from, to;
 };
 
 struct nbd_peer {
@@ -106,8 +99,7 @@ struct nbd_peer {
 	/* What is allocated: */
 	bool asking, asked; /* it is under way; it is over */
 	uint64_t status_at, status_next;
-	struct zeroes *zeroes;
-	size_t zeroes_count;
+	struct ranges zeroes;
 };
 
 static void settle(struct nbd_conn *c);
@@ -132,29 +124,8 @@ static uint64_t stall_ns(const struct nbd_peer *p)
 static bool nbd_zeroes(const struct net_peer *peer, uint64_t offset, uint32_t len)
 {
 	const struct nbd_peer *p = CONTAINER_OF((struct net_peer *)peer, struct nbd_peer, peer);
-	size_t lo = 0, hi = p->zeroes_count;
 
-	/* The first that ends behind offset. */
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (p->zeroes[mid].to <= offset)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < p->zeroes_count && p->zeroes[lo].from <= offset &&
-	       offset + len <= p->zeroes[lo].to;
-}
-
-static void add_zeroes(struct nbd_peer *p, uint64_t from, uint64_t to)
-{
-	struct zeroes *last = p->zeroes_count ? &p->zeroes[p->zeroes_count - 1] : NULL;
-
-	if (last && last->to == from)
-		last->to = to;
-	else if (p->zeroes_count < NBD_ZEROES_MAX)
-		p->zeroes[p->zeroes_count++] = (struct zeroes){from, to};
+	return ranges_have(&p->zeroes, offset, offset + len);
 }
 
 /* libnbd's callback: pairs of length and flags, from `offset` on. */
@@ -171,7 +142,7 @@ static int on_extents(void *ctx, const char *context, uint64_t offset, uint32_t 
 		uint64_t to = min_u64(at + entries[i], size);
 
 		if ((entries[i + 1] & LIBNBD_STATE_ZERO) && to > at)
-			add_zeroes(p, at, to);
+			(void)ranges_add(&p->zeroes, at, to);
 		at = to;
 	}
 	p->status_next = at;
@@ -188,12 +159,29 @@ static struct nbd_command *free_command(struct nbd_peer *p)
 	return NULL;
 }
 
+/* libnbd's callback. An error of ours is the command's, if it has none. */
+static int on_piece(void *ctx, const void *piece, size_t len, uint64_t offset, unsigned status,
+		    int *error)
+{
+	struct nbd_command *cmd = ctx;
+	uint64_t at = offset - cmd->offset;
+
+	(void)piece;
+	if (status == LIBNBD_READ_ERROR || len == 0 ||
+	    ranges_add(&cmd->have, at, at + len) == RANGES_ADDED)
+		return 0;
+	*error = EPROTO;
+	return -1;
+}
+
 /* libnbd's callback; 1: it need not be told that we know. */
 static int on_over(void *ctx, int *error)
 {
 	struct nbd_command *cmd = ctx;
 
 	cmd->error = *error;
+	if (cmd->error == 0 && !cmd->status && !ranges_have(&cmd->have, 0, cmd->len))
+		cmd->error = EPROTO;
 	cmd->is_over = true;
 	cmd->next = cmd->conn->over;
 	cmd->conn->over = cmd;
@@ -245,7 +233,7 @@ static void status_over(struct nbd_conn *c, const struct nbd_command *cmd)
 
 	p->asking = false;
 	p->asked = cmd->error != 0 || p->status_next <= p->status_at ||
-		   p->status_next >= net_size(p->peer.src) || p->zeroes_count == NBD_ZEROES_MAX;
+		   p->status_next >= net_size(p->peer.src) || p->zeroes.count == NBD_ZEROES_MAX;
 	p->status_at = p->status_next;
 }
 
@@ -262,6 +250,9 @@ static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
 		net_req_done(s, cmd->req);
 	} else if (dead || cmd->error == ESHUTDOWN || cmd->error == ENOTCONN) {
 		net_req_again(s, cmd->req, 0);
+	} else if (cmd->error == EPROTO) {
+		net_req_fail(s, cmd->req, -EPROTO, "the server's answer does not have each byte "
+			     "that was asked for once");
 	} else {
 		(void)err_sys(&why, -cmd->error, "the server says");
 		net_req_fail(s, cmd->req, -EIO, why.text);
@@ -286,13 +277,8 @@ static void conn_close(struct nbd_conn *c)
 	timer_cancel(timers_of(c), &c->timer);
 	net_fd_del(l, c->fd);
 	c->fd = NULL;
-	if (c->start) {
-		/* Which owns the handle. */
-		c->start->conn = NULL;
-		net_errand_give_up(&c->start->errand);
-		c->start = NULL;
-		c->h = NULL;
-	}
+	nbd_lookup_give_up(c->lookup);
+	c->lookup = NULL;
 	nbd_close(c->h);
 	c->h = NULL;
 	c->state = CONN_NONE;
@@ -344,14 +330,8 @@ static void conn_lost(struct nbd_conn *c)
 /* The last call of libnbd's on this thread has failed. */
 static void note_error(struct nbd_conn *c)
 {
-	const char *text = nbd_get_error();
-	const char *colon = text ? strstr(text, ": ") : NULL;
-
-	/* libnbd's text begins with the name of its function, which says nothing to a user. */
-	if (colon && strncmp(text, "nbd_", 4) == 0)
-		text = colon + 2;
 	c->code = -nbd_get_errno();
-	snprintf(c->why, sizeof(c->why), "%s", text ? text : "the connection was lost");
+	snprintf(c->why, sizeof(c->why), "%s", nbd_last_words());
 }
 
 static int open_first(struct nbd_conn *c, uint64_t size)
@@ -362,10 +342,11 @@ static int open_first(struct nbd_conn *c, uint64_t size)
 	uint64_t bytes = max > 0 ? min_u64((uint64_t)max, NBD_REQ_BYTES) : NBD_REQ_BYTES;
 
 	p->block_min = min > 0 && is_pow2((uint64_t)min) ? (uint64_t)min : 1;
-	/* A request may grow by a block at both ends. */
+	/* A request may begin and end inside of a block, of which all is asked for. */
 	if (p->block_min > 1 && max > 0)
-		bytes = min_u64(bytes, (uint64_t)max - min_u64((uint64_t)max, 2 * p->block_min));
-	bytes &= ~(PAGE_BYTES - 1);
+		bytes = min_u64(bytes, (uint64_t)max - min_u64((uint64_t)max, p->block_min));
+	if (bytes > PAGE_BYTES)
+		bytes &= ~(PAGE_BYTES - 1);
 	if (bytes == 0 || p->block_min > 65536 || size == 0) {
 		snprintf(c->why, sizeof(c->why), size ? "the server's limits on requests are of no "
 			 "use" : "the export is empty");
@@ -545,80 +526,30 @@ static struct nbd_handle *make_handle(struct nbd_conn *c)
 	return NULL;
 }
 
-static void lookup_run(struct net_errand *er)
+static void looked_up(void *ctx, struct nbd_handle *h, int code, const char *why)
 {
-	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
-	const char *text;
+	struct nbd_conn *c = ctx;
 
-	st->rc = nbd_aio_connect_tcp(st->h, st->host, st->port);
-	text = st->rc < 0 ? nbd_get_error() : NULL;
-	st->code = text ? -nbd_get_errno() : 0;
-	if (text && strncmp(text, "nbd_", 4) == 0 && strstr(text, ": "))
-		text = strstr(text, ": ") + 2;
-	snprintf(st->why, sizeof(st->why), "%s", text ? text : "");
-}
-
-static void start_free(struct nbd_start *st)
-{
-	free(st->host);
-	free(st->port);
-	free(st);
-}
-
-static void lookup_drop(struct net_errand *er)
-{
-	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
-
-	nbd_close(st->h);
-	start_free(st);
-}
-
-static void lookup_done(struct net_errand *er)
-{
-	struct nbd_start *st = CONTAINER_OF(er, struct nbd_start, errand);
-	struct nbd_conn *c = st->conn;
-
-	c->start = NULL;
-	c->h = st->h;
+	c->lookup = NULL;
+	c->h = h;
 	c->state = CONN_CONNECTING;
-	c->code = st->code;
-	snprintf(c->why, sizeof(c->why), "%s", st->why);
-	start_free(st);
+	c->code = code;
+	snprintf(c->why, sizeof(c->why), "%s", why);
 	settle(c);
 }
 
-/* Takes the handle; -1: c->why says why not. */
-static int look_up(struct nbd_conn *c, struct nbd_handle *h)
+/* Takes the handle. */
+static void look_up(struct nbd_conn *c, struct nbd_handle *h)
 {
-	struct nbd_start *st = calloc(1, sizeof(*st));
-	struct err e = {.text = "out of memory"};
+	struct err e;
 
-	if (st) {
-		st->errand = (struct net_errand){
-			.run = lookup_run, .done = lookup_done, .drop = lookup_drop};
-		st->h = h;
-		st->conn = c;
-		st->host = strdup(c->peer->target->host);
-		st->port = strdup(c->peer->target->port);
-	}
-	if (!st || !st->host || !st->port ||
-	    net_errand_start(net_src_loop(c->peer->peer.src), &st->errand, &e) < 0) {
-		snprintf(c->why, sizeof(c->why), "%s", e.text);
-		if (st)
-			start_free(st);
-		nbd_close(h);
-		return -1;
-	}
-	c->start = st;
 	c->state = CONN_LOOKUP;
-	return 0;
-}
-
-static bool is_address(const char *host)
-{
-	unsigned char room[sizeof(struct in6_addr)];
-
-	return inet_pton(AF_INET, host, room) == 1 || inet_pton(AF_INET6, host, room) == 1;
+	c->lookup = nbd_lookup_start(net_src_loop(c->peer->peer.src), c->peer->target, h,
+				     looked_up, c, &e);
+	if (c->lookup)
+		return;
+	snprintf(c->why, sizeof(c->why), "%s", e.text);
+	conn_lost(c);
 }
 
 static void conn_start(struct nbd_conn *c)
@@ -640,9 +571,8 @@ static void conn_start(struct nbd_conn *c)
 	/* While the source is being opened, the hub's own limit of time counts. */
 	if (net_is_open(c->peer->peer.src))
 		timer_arm(timers_of(c), &c->timer, net_now_ns() + ms * NS_PER_MS);
-	if (!t->socket && !is_address(t->host)) {
-		if (look_up(c, h) < 0)
-			conn_lost(c);
+	if (!t->socket && !nbd_is_address(t->host)) {
+		look_up(c, h);
 		return;
 	}
 	c->h = h;
@@ -703,14 +633,19 @@ static void nbd_submit(struct net_peer *peer, struct net_req *req)
 	struct nbd_command *cmd = free_command(p);
 	uint64_t from = req->offset & ~(p->block_min - 1);
 	uint64_t to = min_u64(align_up(req->offset + req->len, p->block_min), net_size(peer->src));
+	nbd_chunk_callback piece = {.callback = on_piece, .user_data = cmd};
 	nbd_completion_callback over = {.callback = on_over, .user_data = cmd};
 
 	command_begins(cmd, c);
 	cmd->buf = malloc(to - from);
 	cmd->head = (uint32_t)(req->offset - from);
+	cmd->offset = from;
+	cmd->len = to - from;
+	cmd->have = (struct ranges){.at = cmd->room, .max = NBD_PIECES_MAX};
 	cmd->req = req;
 	req->peers = cmd;
-	if (cmd->buf && nbd_aio_pread(c->h, cmd->buf, to - from, from, over, 0) >= 0) {
+	if (cmd->buf && nbd_aio_pread_structured(c->h, cmd->buf, to - from, from, piece, over,
+						 0) >= 0) {
 		settle(c);
 		return;
 	}
@@ -753,7 +688,7 @@ static void nbd_peer_close(struct net_peer *peer)
 	for (unsigned i = 0; i < p->commands_max; i++)
 		free(p->commands[i].buf);
 	free(p->commands);
-	free(p->zeroes);
+	free(p->zeroes.at);
 	free(p);
 }
 
@@ -770,7 +705,8 @@ static int nbd_peer_open(struct net_src *s, const struct net_target *t, struct n
 	/* One that asks what is allocated, and late answers for nobody. */
 	p->commands_max = 2 * p->depth + 1;
 	p->commands = calloc(p->commands_max, sizeof(*p->commands));
-	p->zeroes = malloc(NBD_ZEROES_MAX * sizeof(*p->zeroes));
+	p->zeroes.max = NBD_ZEROES_MAX;
+	p->zeroes.at = malloc(NBD_ZEROES_MAX * sizeof(*p->zeroes.at));
 	p->conns_max = (unsigned)min_u64(t->connections ? t->connections : NBD_CONNS,
 					 NBD_CONNS_MAX);
 	p->again.fire = open_again;
@@ -778,9 +714,9 @@ static int nbd_peer_open(struct net_src *s, const struct net_target *t, struct n
 		p->conns[i].peer = p;
 		p->conns[i].timer.fire = out_of_patience;
 	}
-	if (!p->commands || !p->zeroes) {
+	if (!p->commands || !p->zeroes.at) {
 		free(p->commands);
-		free(p->zeroes);
+		free(p->zeroes.at);
 		free(p);
 		return err_sys(e, -ENOMEM, "NBD");
 	}

@@ -9,7 +9,6 @@
 
 #include <arpa/inet.h>
 #include <endian.h>
-#include <malloc.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -42,6 +41,45 @@ static void servers_with_wishes(void **state)
 		net_run(n.f, uri_of(&n, runs[i].keys), runs[i].block);
 		site_close(&n);
 	}
+}
+
+/* A read of ours may begin and end inside of its blocks, and is no larger than it takes. */
+static void blocks_of_the_servers(void **state)
+{
+	static const char *const runs[][3] = {
+		{"blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=4096"},
+		{"blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=8192"},
+		{"blocksize-minimum=65536", "blocksize-preferred=65536",
+		 "blocksize-maximum=131072"},
+		{"blocksize-minimum=32768", "blocksize-preferred=32768", "blocksize-maximum=96K"},
+	};
+	static struct hub h;
+	struct site n;
+
+	(void)state;
+	site_open(&n, APF_FAULTS_USER);
+	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+		const char *const serve[] = {
+			"nbdkit", "-f", "-r", "-U", n.socket, "--filter=blocksize-policy", "file",
+			n.file, "blocksize-error-policy=error", runs[i][0], runs[i][1], runs[i][2],
+			NULL};
+
+		unlink(n.socket);
+		svc_start(&n.s, serve);
+		svc_wait_socket(&n.s, n.socket);
+		hub_open(&h, uri_of(&n, ""));
+		for (unsigned k = 0; k < 64; k++)
+			(void)hub_read(&h, k * 12345, 1 + k * 700, k % 4 == 0);
+		for (unsigned k = 0; k < 64; k++)
+			(void)hub_read(&h, NET_BYTES / 2 + k * PAGE_BYTES, PAGE_BYTES, false);
+		hub_wait(&h, 128);
+		for (unsigned k = 0; k < 128; k++)
+			assert_int_equal(h.reads[k].code, 0);
+		hub_check(&h, n.image);
+		hub_close(&h);
+		svc_stop(&n.s);
+	}
+	site_close(&n);
 }
 
 static void by_address(void **state)
@@ -487,10 +525,20 @@ static bool liar_agrees(int fd)
 	return false;
 }
 
-/* Each read is answered by its first half, twice: as many bytes as were asked for. */
+/* What comes of a read, as offset and length in halves of it. */
+struct lie {
+	uint32_t offset, len;
+};
+
+struct liar {
+	int listens;
+	const struct lie *lies; /* the last has no length */
+};
+
 static void *liar(void *arg)
 {
-	int listens = *(int *)arg, fd = accept(listens, NULL, NULL);
+	const struct liar *l = arg;
+	int fd = accept(l->listens, NULL, NULL);
 	struct __attribute__((packed)) {
 		uint32_t magic;
 		uint16_t flags, type;
@@ -503,7 +551,7 @@ static void *liar(void *arg)
 		uint64_t handle;
 		uint32_t len;
 		uint64_t offset;
-	} chunk = {.magic = htobe32(0x668e33ef), .type = htobe16(1)};
+	} chunk = {.magic = htobe32(0x668e33ef)};
 	static char bytes[LIAR_BYTES];
 
 	memset(bytes, 'A', sizeof(bytes));
@@ -513,52 +561,72 @@ static void *liar(void *arg)
 		uint32_t half = be32toh(ask.len) / 2;
 
 		chunk.handle = ask.handle;
-		chunk.offset = ask.offset;
-		chunk.len = htobe32(half + 8);
-		for (unsigned last = 0; last < 2; last++) {
-			chunk.flags = htobe16((uint16_t)last);
+		chunk.flags = 0;
+		chunk.type = htobe16(1);
+		for (const struct lie *lie = l->lies; lie->len; lie++) {
+			chunk.offset = htobe64(be64toh(ask.offset) + lie->offset * half);
+			chunk.len = htobe32(lie->len * half + 8);
 			liar_says(fd, &chunk, sizeof(chunk));
-			liar_says(fd, bytes, half);
+			liar_says(fd, bytes, lie->len * half);
 		}
+		/* That was all. */
+		chunk.flags = htobe16(1);
+		chunk.type = 0;
+		chunk.len = 0;
+		liar_says(fd, &chunk, sizeof(chunk) - sizeof(chunk.offset));
 	}
 out:
 	close(fd);
 	return NULL;
 }
 
-/* What it leaves out is zeroes: never what this process had in its memory. */
-static void nothing_of_ours_is_shown(void **state)
+/* Neither zeroes nor what this process had in its memory stands for what it leaves out. */
+static void each_byte_comes_once(void **state)
 {
+	static const struct {
+		struct lie lies[4];
+		bool good;
+	} runs[] = {
+		{{{0, 1}, {1, 1}}, true},
+		{{{1, 1}, {0, 1}}, true},
+		{{{0, 2}}, true},
+		{{{0, 1}, {0, 1}}, false}, /* as many bytes as were asked for */
+		{{{0, 1}, {0, 2}}, false},
+		{{{0, 1}}, false},
+		{{{1, 1}}, false},
+		{{{0, 0}}, false},
+	};
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	static unsigned char page[PAGE_BYTES];
 	char path[SVC_PATH_MAX], uri[256];
 	static struct hub h;
-	pthread_t thread;
 	struct site n;
-	int fd;
+	struct liar l;
 
 	(void)state;
-	/* What is allocated holds something. */
-	mallopt(M_PERTURB, 0x5a);
 	site_open(&n, APF_FAULTS_USER);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	l.listens = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n.s, "liar", path));
-	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-	assert_int_equal(listen(fd, 8), 0);
-	assert_int_equal(pthread_create(&thread, NULL, liar, &fd), 0);
+	assert_int_equal(bind(l.listens, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(l.listens, 8), 0);
 	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s&net-connections=1", path);
-	hub_open(&h, uri);
-	(void)hub_read(&h, 0, PAGE_BYTES, true);
-	hub_wait(&h, 1);
-	assert_int_equal(h.reads[0].code, 0);
-	memcpy(page, h.reads[0].rd.buf, PAGE_BYTES);
-	free(h.reads[0].rd.buf);
-	for (unsigned i = 0; i < PAGE_BYTES; i++)
-		assert_int_equal(page[i], i < PAGE_BYTES / 2 ? 'A' : 0);
-	hub_close(&h);
-	pthread_join(thread, NULL);
-	close(fd);
-	mallopt(M_PERTURB, 0);
+	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+		const unsigned char *got;
+		pthread_t thread;
+
+		l.lies = runs[i].lies;
+		assert_int_equal(pthread_create(&thread, NULL, liar, &l), 0);
+		hub_open(&h, uri);
+		(void)hub_read(&h, 0, PAGE_BYTES, true);
+		hub_wait(&h, 1);
+		assert_int_equal(h.reads[0].code, runs[i].good ? 0 : -EPROTO);
+		got = h.reads[0].rd.buf;
+		for (unsigned k = 0; runs[i].good && k < PAGE_BYTES; k++)
+			assert_int_equal(got[k], 'A');
+		free(h.reads[0].rd.buf);
+		hub_close(&h);
+		pthread_join(thread, NULL);
+	}
+	close(l.listens);
 	site_close(&n);
 }
 
@@ -590,13 +658,14 @@ static void not_opened(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(blocks_of_the_servers),
 		cmocka_unit_test(neighbours_come_together),
 		cmocka_unit_test(each_read_has_its_turn),
 		cmocka_unit_test(cancelled_reads_end),
 		cmocka_unit_test(several_connections_where_the_server_allows),
 		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
-		cmocka_unit_test(nothing_of_ours_is_shown),
+		cmocka_unit_test(each_byte_comes_once),
 		cmocka_unit_test(not_opened),
 	};
 	const struct CMUnitTest of_vms[] = {
