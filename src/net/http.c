@@ -41,6 +41,8 @@
 /* Of an error's page, which is read so that the connection can be used again. */
 #define HTTP_PAGE_BYTES (64u << 10)
 #define HTTP_PAGE_MAX 511u
+/* Without it a server may choose. */
+#define HTTP_ENCODING "Accept-Encoding: identity"
 
 struct http_xfer {
 	struct http_peer *peer;
@@ -74,7 +76,7 @@ struct http_peer {
 	char *moved;     /* where the object was found; NULL: where the URL says */
 	uint64_t size;
 	struct http_head pin;
-	struct curl_slist *headers; /* what the object is known by */
+	struct curl_slist *headers; /* of each request, but for S3: with what it is known by */
 	char known_by[HTTP_TAG_MAX + 32]; /* the same for S3; empty: nothing yet */
 	struct s3 *s3;   /* NULL: a plain URL */
 };
@@ -104,6 +106,14 @@ static long status_of(const struct http_xfer *x)
 	return status;
 }
 
+static const char sends_all[] = "the server sends the whole object (200), and not the range";
+
+static bool wrong(struct http_xfer *x, const char *what)
+{
+	(void)err_set(&x->why, -EPROTO, "%s", what);
+	return false;
+}
+
 static bool changed(struct http_xfer *x, const char *what)
 {
 	(void)err_set(&x->why, -ESTALE, "the object has changed since it was opened: %s", what);
@@ -116,11 +126,10 @@ static bool check_head(struct http_xfer *x)
 	const struct http_peer *p = x->peer;
 	const struct http_head *h = &x->head;
 
-	if (h->bad || !h->ranged) {
-		(void)err_set(&x->why, -EPROTO, "the server's answer (206) does not say what bytes "
-			      "it has");
-		return false;
-	}
+	if (h->bad || !h->ranged)
+		return wrong(x, "the server's answer (206) does not say what bytes it has");
+	if (h->encoded)
+		return wrong(x, "the server sends the object encoded (Content-Encoding)");
 	if (h->first != x->offset || h->last - h->first >= x->len) {
 		(void)err_set(&x->why, -EPROTO, "the server sends bytes %llu to %llu, %llu to %llu "
 			      "were asked for", (unsigned long long)h->first,
@@ -153,11 +162,8 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 	long status = status_of(x);
 
 	len *= one;
-	if (status == 200) {
-		(void)err_set(&x->why, -EPROTO, "the server sends the whole object (200) where a "
-			      "range was asked for");
-		return 0;
-	}
+	if (status == 200)
+		return wrong(x, sends_all);
 	if (status != 206) {
 		size_t n = min_u64(len, HTTP_PAGE_MAX - x->page_len);
 
@@ -172,10 +178,8 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 	if (!x->checked && !check_head(x))
 		return 0;
 	x->checked = true;
-	if (len > x->head.last - x->head.first + 1 - x->got) {
-		(void)err_set(&x->why, -EPROTO, "the server sends more bytes than it said");
-		return 0;
-	}
+	if (len > x->head.last - x->head.first + 1 - x->got)
+		return wrong(x, "the server sends more bytes than it said");
 	if (x->req)
 		net_req_put(x->req, x->got, data, len);
 	x->got += len;
@@ -225,8 +229,7 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 			      (unsigned long long)x->got, (unsigned long long)x->len);
 		return AGAIN;
 	case 200:
-		return refused(x, -EPROTO, "the server sends the whole object (200) where a range "
-			       "was asked for");
+		return refused(x, -EPROTO, sends_all);
 	case 401:
 	case 403:
 	case 407:
@@ -292,9 +295,7 @@ static uint64_t retry_after_ns(const struct http_xfer *x)
 	curl_off_t s = 0;
 
 	(void)curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &s);
-	if (s <= 0)
-		return 0;
-	return (uint64_t)(s < HTTP_RETRY_AFTER_MAX_S ? s : HTTP_RETRY_AFTER_MAX_S) * NS_PER_S;
+	return s > 0 ? min_u64((uint64_t)s, HTTP_RETRY_AFTER_MAX_S) * NS_PER_S : 0;
 }
 
 /* Until when nothing is to be asked for. 0: a few of many say nothing of the others. */
@@ -380,17 +381,24 @@ static struct http_xfer *free_xfer(struct http_peer *p)
 	return NULL;
 }
 
+static bool add_line(struct curl_slist **list, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(*list, line);
+
+	if (longer)
+		*list = longer;
+	return longer != NULL;
+}
+
 static bool add_header(struct http_xfer *x, const char *name, const char *value)
 {
 	char line[AWS_TOKEN_MAX + 64];
-	struct curl_slist *longer;
+	bool added;
 
 	snprintf(line, sizeof(line), "%s: %s", name, value);
-	longer = curl_slist_append(x->headers, line);
-	if (longer)
-		x->headers = longer;
+	added = add_line(&x->headers, line);
 	explicit_bzero(line, sizeof(line));
-	return longer != NULL;
+	return added;
 }
 
 /* For S3; the list is of the request that begins. */
@@ -405,12 +413,9 @@ static bool make_headers(struct http_xfer *x, const char *range)
 	snprintf(bytes, sizeof(bytes), "bytes=%s", range);
 	if (s3_sign(p->s3, bytes, &sig, NULL) < 0)
 		return false;
-	if (p->known_by[0]) {
-		x->headers = curl_slist_append(NULL, p->known_by);
-		if (!x->headers)
-			return false;
-	}
-	return add_header(x, "x-amz-date", sig.date) &&
+	return add_line(&x->headers, HTTP_ENCODING) &&
+	       (!p->known_by[0] || add_line(&x->headers, p->known_by)) &&
+	       add_header(x, "x-amz-date", sig.date) &&
 	       add_header(x, "x-amz-content-sha256", AWS_EMPTY_SHA256) &&
 	       add_header(x, "authorization", sig.authorization) &&
 	       (!s3_token(p->s3) || add_header(x, "x-amz-security-token", s3_token(p->s3)));
@@ -418,9 +423,7 @@ static bool make_headers(struct http_xfer *x, const char *range)
 
 static const char *url_of(const struct http_peer *p)
 {
-	if (p->s3)
-		return s3_url(p->s3);
-	return p->moved ? p->moved : p->target->url;
+	return p->s3 ? s3_url(p->s3) : p->moved ? p->moved : p->target->url;
 }
 
 static bool ask(struct http_xfer *x, uint64_t offset, uint64_t len)
@@ -504,10 +507,10 @@ static bool pin(struct http_peer *p, const struct http_head *h)
 		return false;
 	}
 	snprintf(p->known_by, sizeof(p->known_by), "%s", line);
-	p->headers = curl_slist_append(NULL, line);
-	if (!p->headers)
-		open_failed(p, -ENOMEM, "out of memory");
-	return p->headers != NULL;
+	if (add_line(&p->headers, line))
+		return true;
+	open_failed(p, -ENOMEM, "out of memory");
+	return false;
 }
 
 static void opened(struct http_xfer *x)
@@ -518,8 +521,9 @@ static void opened(struct http_xfer *x)
 	const char *url = NULL;
 	long version = 0, moves = 0;
 
-	if (x->head.total == 0) {
-		open_failed(p, -ENOTSUP, "the server does not say how large the object is");
+	if (x->head.total == 0 || x->head.total > INT64_MAX) {
+		open_failed(p, -ENOTSUP, x->head.total ? "the object cannot be as large as the "
+			    "server says" : "the server does not say how large the object is");
 		return;
 	}
 	(void)curl_easy_getinfo(x->easy, CURLINFO_HTTP_VERSION, &version);
@@ -721,10 +725,8 @@ static void http_submit(struct net_peer *peer, struct net_req *req)
 
 static void http_cancel(struct net_peer *peer, struct net_req *req)
 {
-	struct http_xfer *x = req->peers;
-
 	(void)peer;
-	leave(x);
+	leave(req->peers);
 }
 
 static void http_close(struct net_peer *peer)
@@ -779,7 +781,8 @@ static int http_open(struct net_src *s, const struct net_target *t, struct net_p
 		p->xfers[i].peer = p;
 	p->multi = curl_multi_init();
 	*ret = &p->peer;
-	if (!p->multi || curl_multi_setopt(p->multi, CURLMOPT_SOCKETFUNCTION, on_socket) ||
+	if (!p->multi || !add_line(&p->headers, HTTP_ENCODING) ||
+	    curl_multi_setopt(p->multi, CURLMOPT_SOCKETFUNCTION, on_socket) ||
 	    curl_multi_setopt(p->multi, CURLMOPT_SOCKETDATA, p) ||
 	    curl_multi_setopt(p->multi, CURLMOPT_TIMERFUNCTION, on_timer) ||
 	    curl_multi_setopt(p->multi, CURLMOPT_TIMERDATA, p))

@@ -23,10 +23,13 @@ static bool is_name(const char *line, size_t len, const char *name, const char *
 	return true;
 }
 
-/* Twice, too long, or with control characters: it is not used, and says so. */
+/* Twice, too long, or with control characters: it is not used, and says so. Empty: it is none. */
 static void keep(struct http_head *h, char *to, const char *value, size_t len)
 {
-	bool bad = len == 0 || len >= HTTP_TAG_MAX || to[0];
+	bool bad = len >= HTTP_TAG_MAX || to[0];
+
+	if (len == 0)
+		return;
 
 	for (size_t i = 0; i < len && !bad; i++)
 		bad = (unsigned char)value[i] < ' ' || value[i] == 0x7f;
@@ -79,6 +82,17 @@ static bool range(struct http_head *h, const char *at, size_t len)
 	return h->ranged;
 }
 
+/* "aws-chunked" is how an object came to its store, which some stores say of it for ever. */
+static bool is_own_bytes(const char *value, size_t len)
+{
+	static const char *const names[] = {"", "identity", "aws-chunked"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (len == strlen(names[i]) && strncasecmp(value, names[i], len) == 0)
+			return true;
+	return false;
+}
+
 void http_head_line(struct http_head *h, const char *line, size_t len)
 {
 	const char *value;
@@ -92,6 +106,8 @@ void http_head_line(struct http_head *h, const char *line, size_t len)
 		keep(h, h->etag, value, value_len);
 	else if (is_name(line, len, "last-modified", &value, &value_len))
 		keep(h, h->modified, value, value_len);
+	else if (is_name(line, len, "content-encoding", &value, &value_len))
+		h->encoded = h->encoded || !is_own_bytes(value, value_len);
 	else if (is_name(line, len, "x-amz-bucket-region", &value, &value_len))
 		keep(h, h->region, value, value_len);
 }

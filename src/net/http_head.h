@@ -20,6 +20,7 @@ struct http_head {
 	char etag[HTTP_TAG_MAX];     /* as it is written, W/ included; empty: none */
 	char modified[HTTP_TAG_MAX]; /* Last-Modified as it is written; empty: none */
 	char region[HTTP_TAG_MAX];   /* X-Amz-Bucket-Region: S3 says it where it is another one */
+	bool encoded;          /* Content-Encoding says that it is not the object's own bytes */
 	bool bad;              /* one of these was there, and not as it must be */
 };
 

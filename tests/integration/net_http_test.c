@@ -219,6 +219,8 @@ static void opening_comes_right(void **state)
 	hub_refused(uri_of(&w, "http", "image"), -EIO, "status 500");
 	say(&w, "reset 6");
 	hub_refused(uri_of(&w, "http", "image"), -EIO, "open http://localhost");
+	say(&w, "huge");
+	hub_refused(uri_of(&w, "http", "image"), -ENOTSUP, "cannot be as large");
 	say(&w, "mute");
 	hub_refused(uri_of(&w, "http", "image#net-connect-ms=1500&net-stall-ms=150"), -ETIMEDOUT,
 		    "for 1500 ms");
@@ -266,6 +268,7 @@ static void is_an_error(void **state)
 		{"changed", -ESTALE, "its ETag is another"},
 		{"resized", -ESTALE, "its size is another"},
 		{"weak", -ESTALE, "its ETag is another"},
+		{"gzip", -EPROTO, "encoded"},
 		{"reset", -EIO, ""},
 		{"500", -EIO, "status 500"},
 		{"loop", -EIO, "redirects"},

@@ -20,6 +20,8 @@ after which all is well again.
   changed     another ETag
   resized     another total
   weak        neither a strong ETag nor a time
+  gzip        a Content-Encoding
+  huge        a total that no object has
   elsewhere   301 as S3 has it for a bucket of another region
   404, 500, … that status; "503 N later": with Retry-After: 1
 """
@@ -67,7 +69,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def partial(self, word, data, first, last):
-        total = len(data) + (1 if word == "resized" else 0)
+        total = 1 << 63 if word == "huge" else len(data) + (word == "resized")
         shift = 4096 if word == "other" else 0
         if word == "less":
             last = first + (last - first) // 2
@@ -75,6 +77,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{total}")
         self.send_header("Content-Length", str(len(body)))
+        if word == "gzip":
+            self.send_header("Content-Encoding", "gzip")
         if word == "weak":
             self.send_header("ETag", 'W/"1"')
         else:

@@ -86,6 +86,40 @@ static void ranges(void **state)
 	}
 }
 
+static void whose_bytes(void **state)
+{
+	static const struct {
+		const char *line;
+		bool encoded;
+	} cases[] = {
+		{"Content-Encoding: gzip", true},    {"content-encoding: Identity", false},
+		{"Content-Encoding: br, gzip", true}, {"Content-Encoding:", false},
+		{"Content-Encoding: aws-chunked", false},
+		{"Content-Encoding: aws-chunked,gzip", true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct http_head h = {.ranged = false};
+
+		http_head_line(&h, cases[i].line, strlen(cases[i].line));
+		http_head_line(&h, "Content-Encoding: identity", 26);
+		assert_int_equal(h.encoded, cases[i].encoded);
+		assert_false(h.bad);
+	}
+}
+
+static void empty_is_none(void **state)
+{
+	static const char *const empty[] = {"ETag: ", "Last-Modified:", "ETag: \"a\"", NULL};
+	struct http_head h;
+
+	(void)state;
+	lines(&h, empty);
+	assert_false(h.bad || h.modified[0]);
+	assert_string_equal(h.etag, "\"a\"");
+}
+
 static void what_stands_twice_is_bad(void **state)
 {
 	static const char *const tags[] = {"ETag: \"a\"", "ETag: \"b\"", NULL};
@@ -157,6 +191,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_head),
 		cmocka_unit_test(ranges),
+		cmocka_unit_test(whose_bytes),
+		cmocka_unit_test(empty_is_none),
 		cmocka_unit_test(what_stands_twice_is_bad),
 		cmocka_unit_test(the_longest_version),
 		cmocka_unit_test(random_lines_are_harmless),
