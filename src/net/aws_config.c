@@ -2,7 +2,9 @@
 /* See aws_config.h. */
 #include "net/aws_config.h"
 
+#include <stdint.h>
 #include <string.h>
+#include <strings.h>
 
 struct piece {
 	const char *at;
@@ -30,7 +32,14 @@ static bool is(struct piece p, const char *text)
 	return p.len == strlen(text) && memcmp(p.at, text, p.len) == 0;
 }
 
-/* "profile   x" is "profile x". */
+static struct piece without_quotes(struct piece p)
+{
+	bool quoted = p.len >= 2 && (*p.at == '"' || *p.at == '\'') && p.at[p.len - 1] == *p.at;
+
+	return quoted ? (struct piece){p.at + 1, p.len - 2} : p;
+}
+
+/* "profile   x" is "profile x", as is "profile 'x'"; the default one may do without the word. */
 static bool is_section(struct piece p, const char *section)
 {
 	const char *blank = strchr(section, ' ');
@@ -39,10 +48,21 @@ static bool is_section(struct piece p, const char *section)
 
 	if (!blank)
 		return is(p, section);
+	if (strcmp(blank + 1, "default") == 0 && is(p, "default"))
+		return true;
 	if (p.len <= first || memcmp(p.at, section, first) != 0 || !is_blank(p.at[first]))
 		return false;
 	rest = trim((struct piece){p.at + first, p.len - first});
-	return is(rest, blank + 1);
+	return is(without_quotes(rest), blank + 1);
+}
+
+/* Without what a blank and a '#' or ';' begin, which nothing that is wanted here has in it. */
+static struct piece without_comment(struct piece p)
+{
+	for (size_t i = 1; i < p.len; i++)
+		if ((p.at[i] == '#' || p.at[i] == ';') && is_blank(p.at[i - 1]))
+			return trim((struct piece){p.at, i});
+	return p;
 }
 
 static void take(struct piece line, struct aws_wanted *w, unsigned count)
@@ -53,11 +73,12 @@ static void take(struct piece line, struct aws_wanted *w, unsigned count)
 	if (!mark)
 		return;
 	key = trim((struct piece){line.at, (size_t)(mark - line.at)});
-	value = trim((struct piece){mark + 1, line.len - (size_t)(mark + 1 - line.at)});
+	value = trim(without_comment(
+		(struct piece){mark + 1, line.len - (size_t)(mark + 1 - line.at)}));
 	for (unsigned i = 0; i < count; i++) {
 		bool bad = value.len == 0 || value.len >= w[i].room;
 
-		if (!is(key, w[i].key))
+		if (key.len != strlen(w[i].key) || strncasecmp(key.at, w[i].key, key.len) != 0)
 			continue;
 		for (size_t k = 0; k < value.len && !bad; k++)
 			bad = (unsigned char)value.at[k] < ' ' || value.at[k] == 0x7f;
@@ -73,20 +94,24 @@ bool aws_config_read(const char *text, size_t len, const char *section, struct a
 		     unsigned count)
 {
 	bool inside = false, found = false;
+	size_t key_indent = SIZE_MAX; /* of the last line that was none of the one before it */
 
 	while (len > 0) {
 		const char *end = memchr(text, '\n', len);
 		struct piece line = {text, end ? (size_t)(end - text) : len};
-		bool indented = line.len > 0 && is_blank(*line.at);
+		const char *begin = text;
 
 		text += line.len + (end != NULL);
 		len -= line.len + (end != NULL);
 		line = trim(line);
-		if (line.len == 0 || indented || *line.at == '#' || *line.at == ';')
+		if (line.len == 0 || *line.at == '#' || *line.at == ';' ||
+		    (size_t)(line.at - begin) > key_indent)
 			continue;
+		key_indent = (size_t)(line.at - begin);
 		if (*line.at == '[') {
 			const char *close = memchr(line.at, ']', line.len);
 
+			key_indent = SIZE_MAX;
 			inside = close && is_section(trim((struct piece){line.at + 1,
 				(size_t)(close - line.at - 1)}), section);
 			found = found || inside;

@@ -17,8 +17,9 @@ struct aws_wanted {
 };
 
 /*
- * Fills in what the section has of it; the last line of a key counts. What is indented belongs to
- * the line before it, and is not looked at. Returns whether the section is there.
+ * Fills in what the section has of it; the last line of a key counts, in capitals or not. A line
+ * that is indented further than the key above belongs to that, and is not looked at. Returns
+ * whether the section is there; "profile default" is "default" as well.
  */
 bool aws_config_read(const char *text, size_t len, const char *section, struct aws_wanted *wanted,
 		     unsigned count);

@@ -105,13 +105,12 @@ static void read_file(struct s3 *s, const char *path, const char *section)
 static void read_files(struct s3 *s)
 {
 	char path[PATH_MAX], section[NAME_MAX_BYTES + 16];
-	bool is_default = strcmp(s->profile, "default") == 0;
 
 	if (aws_file("AWS_SHARED_CREDENTIALS_FILE", "credentials", path))
 		read_file(s, path, s->profile);
 	if (!s->fresh.access[0] || !s->fresh.secret[0])
 		explicit_bzero(&s->fresh, sizeof(s->fresh));
-	snprintf(section, sizeof(section), "%s%s", is_default ? "" : "profile ", s->profile);
+	snprintf(section, sizeof(section), "profile %s", s->profile);
 	if (aws_file("AWS_CONFIG_FILE", "config", path))
 		read_file(s, path, section);
 }
@@ -121,7 +120,7 @@ static void read_settings(struct s3 *s)
 {
 	const char *named = s->target->profile;
 	struct aws_keys *k = &s->fresh;
-	bool complete;
+	const char *access, *secret;
 
 	explicit_bzero(k, sizeof(*k));
 	s->profile_is_there = s->bad = false;
@@ -132,8 +131,10 @@ static void read_settings(struct s3 *s)
 	read_files(s);
 	if (named)
 		return;
-	complete = secure_getenv("AWS_ACCESS_KEY_ID") && secure_getenv("AWS_SECRET_ACCESS_KEY");
-	if (!complete)
+	/* What is set to nothing is not set. */
+	access = secure_getenv("AWS_ACCESS_KEY_ID");
+	secret = secure_getenv("AWS_SECRET_ACCESS_KEY");
+	if (!access || !*access || !secret || !*secret)
 		return;
 	explicit_bzero(k, sizeof(*k));
 	(void)from_env("AWS_ACCESS_KEY_ID", k->access, sizeof(k->access));

@@ -141,6 +141,10 @@ static void where_settings_come_from(void **state)
 	opens(&w, "", " Credential=FILE/");
 	assert_true(was_said(&w, "/of-file/s3/aws4_request,"));
 	assert_true(was_said(&w, "GET /bucket/image "));
+	/* Set to nothing is not set. */
+	setenv("AWS_ACCESS_KEY_ID", "", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "", 1);
+	opens(&w, "", " Credential=FILE/");
 	opens(&w, "&profile=other", " Credential=OTHER/");
 	assert_true(was_said(&w, "/of-other/s3/aws4_request,"));
 	assert_true(was_said(&w, " session\n"));
