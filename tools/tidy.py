@@ -99,7 +99,7 @@ SYSTEM_ONLY = {  # folder: the only system headers it may include
     "guest": FREESTANDING | {"string.h"},
     "host": FREESTANDING | {"string.h", "errno.h"},
     "base": HOSTED_C | {"unistd.h"},
-    "source": HOSTED_C | {"zstd.h", "xxhash.h", "openssl/evp.h", "sys/mman.h"},
+    "source": HOSTED_C | {"strings.h", "zstd.h", "xxhash.h", "openssl/evp.h", "sys/mman.h"},
 }
 ONE_USER = {  # header: folders that may use it
     "liburing.h": {"io", "cli"},

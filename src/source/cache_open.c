@@ -303,14 +303,17 @@ static int cache_scheme_check(const struct uri *u, struct err *e)
 
 /*
  * What decides the content of what is wrapped, beside its version: kinds that do not leave it as
- * it is, the name, and keys that choose. Credentials are not part of it.
+ * it is, the name, keys that choose, and of a URL its query. Credentials are not part of it.
  */
 static int identity_of(const struct uri *u, const char *shown, char *to, size_t bytes)
 {
 	static const char *const choices[] = {"block", "size", "endpoint", "region"};
+	char query[URI_LEN_MAX + 1];
 	size_t len = 0;
 	unsigned i = 0;
 
+	if (uri_url_choice(u, query, sizeof(query)) < 0)
+		return -ENAMETOOLONG;
 	while (strcmp(u->scheme[i], "cache") != 0)
 		i++;
 	for (i++; i < u->schemes && len < bytes; i++)
@@ -321,7 +324,8 @@ static int identity_of(const struct uri *u, const char *shown, char *to, size_t 
 			len += (size_t)snprintf(to + len, bytes - len, "%s=%s&", choices[i],
 						uri_value(u, choices[i]));
 	if (len < bytes)
-		len += (size_t)snprintf(to + len, bytes - len, "%s", shown);
+		len += (size_t)snprintf(to + len, bytes - len, "%s%s%s", shown, *query ? "?" : "",
+					query);
 	return len < bytes ? 0 : -ENAMETOOLONG;
 }
 

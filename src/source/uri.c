@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/types.h"
 
@@ -189,6 +190,47 @@ const char *uri_value(const struct uri *u, const char *key)
 			return u->param[i].value;
 	}
 	return NULL;
+}
+
+/* Of stores' signatures: Amazon's and those like it, Google's, CloudFront's. */
+static bool is_of_signature(const char *part, size_t len)
+{
+	static const char *const names[] = {
+		"X-Amz-*", "X-Goog-*", "AWSAccessKeyId", "GoogleAccessId", "Key-Pair-Id",
+		"Signature", "Expires",
+	};
+	const char *mark = memchr(part, '=', len);
+	size_t name_len = mark ? (size_t)(mark - part) : len;
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		size_t n = strcspn(names[i], "*");
+
+		if ((names[i][n] ? name_len >= n : name_len == n) &&
+		    strncasecmp(part, names[i], n) == 0)
+			return true;
+	}
+	return false;
+}
+
+int uri_url_choice(const struct uri *u, char *to, size_t bytes)
+{
+	const char *at = u->url ? strchr(u->path, '?') : NULL;
+	size_t used = 0;
+
+	while (at) {
+		size_t len = strcspn(++at, "&");
+
+		if (len > 0 && !is_of_signature(at, len)) {
+			if (len + 2 > bytes - used)
+				return -ENAMETOOLONG;
+			memcpy(to + used, at, len);
+			to[used + len] = '&';
+			used += len + 1;
+		}
+		at = at[len] ? at + len : NULL;
+	}
+	to[used] = '\0';
+	return 0;
 }
 
 /* Reads decimal digits at *s, moves *s behind them; false if there are none or too many. */

@@ -16,6 +16,7 @@
 #define SOURCE_URI_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -48,6 +49,12 @@ int uri_parse(const char *text, struct uri *ret, struct err *e);
 
 /* The value of key, NULL when it is not given. Valid as long as u. */
 const char *uri_value(const struct uri *u, const char *key);
+
+/*
+ * What a URL's query says of which object is meant: its parts, without those that only sign it and
+ * are others each time. Empty for what is no URL. Returns 0, or -ENAMETOOLONG.
+ */
+int uri_url_choice(const struct uri *u, char *to, size_t bytes);
 
 /*
  * The value of key as a decimal number in [min, max]. Returns 1 when it is given, 0 when

@@ -74,6 +74,34 @@ static void a_url_is_taken_as_it_is_written(void **state)
 	assert_string_equal(u.path, "///a b");
 }
 
+/* Who signs a URL anew means the same object. */
+static void which_object_of_a_url(void **state)
+{
+	static const char *const cases[][2] = {
+		{"http://h/a", ""},
+		{"http://h/a?", ""},
+		{"zst+https://h/a?x=1&y#net-depth=1", "x=1&y&"},
+		{"https://h/a?X-Amz-Date=1&versionId=7&x-amz-signature=2", "versionId=7&"},
+		{"https://h/a?X-Goog-Date=1&Signature=a&Expires=7&AWSAccessKeyId=x", ""},
+		{"https://h/a?Signatures=1&X-Am=2&id", "Signatures=1&X-Am=2&id&"},
+		{"https://h/a?b=1?c=2&d", "b=1?c=2&d&"},
+		{"file:a?direct=1", ""},
+		{"a?b", ""},
+	};
+	char to[32];
+	struct uri u;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		assert_int_equal(uri_parse(cases[i][0], &u, NULL), 0);
+		assert_int_equal(uri_url_choice(&u, to, sizeof(to)), 0);
+		assert_string_equal(to, cases[i][1]);
+	}
+	assert_int_equal(uri_parse("http://h/?abc&d", &u, NULL), 0);
+	assert_int_equal(uri_url_choice(&u, to, 6), -ENAMETOOLONG);
+	assert_int_equal(uri_url_choice(&u, to, 7), 0);
+}
+
 static void numbers_and_sizes(void **state)
 {
 	uint64_t v = 99;
@@ -387,6 +415,7 @@ int main(void)
 		cmocka_unit_test(parses_schemes_path_and_keys),
 		cmocka_unit_test(plain_path_is_a_file_taken_literally),
 		cmocka_unit_test(a_url_is_taken_as_it_is_written),
+		cmocka_unit_test(which_object_of_a_url),
 		cmocka_unit_test(numbers_and_sizes),
 		cmocka_unit_test(good_uris_pass_the_check),
 		cmocka_unit_test(bad_uris_are_told_what_is_wrong),
