@@ -27,22 +27,27 @@ struct ioq_list {
 	uint32_t len;
 };
 
+static inline struct io_req *ioq_req(struct list_link *link)
+{
+	return LIST_ENTRY(link, struct io_req, priv.link);
+}
+
 /* NULL: none. */
 static inline struct io_req *ioq_first(const struct ioq_list *l)
 {
-	return LIST_ENTRY(l->reqs.first, struct io_req, priv.link);
+	return ioq_req(l->reqs.first);
 }
 
 /* In the same list, also when rq has just left it. */
 static inline struct io_req *ioq_next(const struct io_req *rq)
 {
-	return LIST_ENTRY(rq->priv.link.next, struct io_req, priv.link);
+	return ioq_req(rq->priv.link.next);
 }
 
 /*
- * How requests are carried out. begin, cancel and look are called under the lock, by whoever may
- * begin; take, too, and drain_wait, by the owner, or who closes; wait and has_entries by the owner
- * without the lock.
+ * How requests are carried out. begin, cancel, raise and look are called under the lock, by whoever
+ * may begin, raise by anybody; take, too, and drain_wait, by the owner, or who closes; wait and
+ * has_entries by the owner without the lock.
  */
 struct ioq_way_ops {
 	enum ioq_way way;
@@ -52,6 +57,8 @@ struct ioq_way_ops {
 	bool (*begin)(struct ioq *q, struct io_req *rq);
 	/* Asks for its early end; it still completes. False: no room for now. */
 	bool (*cancel)(struct ioq *q, struct io_req *rq);
+	/* Where it waits still, it goes by rq->turn now. NULL: what was begun waits for nobody. */
+	void (*raise)(struct ioq *q, struct io_req *rq);
 	/* Before something is begun; NULL: nothing to look for. */
 	void (*look)(struct ioq *q);
 	/* ioq_complete() for what has ended, and no more than had when it was called; how many. */
@@ -75,7 +82,8 @@ struct ioq {
 	bool owned;
 	uint32_t depth[IOQ_KINDS];
 	uint32_t busy[IOQ_KINDS]; /* begun, of each kind */
-	struct ioq_list waiting[IOQ_KINDS];
+	struct turn_queue waiting[IOQ_KINDS];
+	uint32_t waiting_count[IOQ_KINDS];
 	struct ioq_list begun;
 	struct ioq_list ended;
 	uint32_t cancels_due; /* requests begun with IOQ_CANCEL_DUE */

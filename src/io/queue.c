@@ -4,7 +4,7 @@
  * place of each outstanding request, which is on exactly one list:
  *
  *   waiting   not yet begun: not flushed by who may begin, or more than there may be of its kind;
- *             reads do not wait for writes, nor writes for reads
+ *             reads do not wait for writes, nor writes for reads; who goes first: port/turn.h
  *   begun     with the ring or the threads
  *   ended     result known without their help; `done` is due in the next reap
  *
@@ -67,7 +67,21 @@ enum ioq_kind ioq_kind(const struct io_req *rq)
 
 static void ioq_put_off(struct ioq *q, struct io_req *rq)
 {
-	ioq_list_add(&q->waiting[ioq_kind(rq)], rq, IOQ_WAITING);
+	rq->priv.state = IOQ_WAITING;
+	turn_queue_add(&q->waiting[ioq_kind(rq)], &rq->priv.link, rq->turn);
+	q->waiting_count[ioq_kind(rq)]++;
+}
+
+static void ioq_wait_over(struct ioq *q, struct io_req *rq)
+{
+	turn_queue_remove(&q->waiting[ioq_kind(rq)], &rq->priv.link, rq->turn);
+	q->waiting_count[ioq_kind(rq)]--;
+	rq->priv.state = IOQ_IDLE;
+}
+
+static struct io_req *ioq_first_waiting(const struct ioq *q, enum ioq_kind kind)
+{
+	return ioq_req(turn_queue_first(&q->waiting[kind]));
 }
 
 static void ioq_leave(struct ioq *q, struct io_req *rq)
@@ -89,8 +103,8 @@ void ioq_end_waiting(struct ioq *q, int code)
 	struct io_req *rq;
 
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++)
-		while ((rq = ioq_first(&q->waiting[kind]))) {
-			ioq_list_del(&q->waiting[kind], rq);
+		while ((rq = ioq_first_waiting(q, kind))) {
+			ioq_wait_over(q, rq);
 			ioq_end(q, rq, code);
 		}
 }
@@ -124,10 +138,11 @@ static void ioq_fill(struct ioq *q)
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++) {
 		struct io_req *rq;
 
-		while ((rq = ioq_first(&q->waiting[kind])) && q->busy[kind] < q->depth[kind]) {
+		while ((rq = ioq_first_waiting(q, kind)) && q->busy[kind] < q->depth[kind]) {
 			if (!q->ops->begin(q, rq))
 				return;
-			ioq_list_del(&q->waiting[kind], rq);
+			ioq_wait_over(q, rq);
+			turn_went(&q->waiting[kind].row);
 			ioq_list_add(&q->begun, rq, IOQ_BEGUN);
 			q->busy[kind]++;
 		}
@@ -146,7 +161,7 @@ static void ioq_fill(struct ioq *q)
 static void ioq_begin(struct ioq *q, struct io_file *file, struct io_req *rq, uint64_t off,
 		      void *buf, size_t len, enum ioq_op op)
 {
-	ASSERT(len <= IOQ_LEN_MAX);
+	ASSERT(len <= IOQ_LEN_MAX && rq->turn < TURNS);
 	rq->priv.file = file;
 	rq->priv.buf = buf;
 	rq->priv.off = off;
@@ -186,12 +201,27 @@ static void ioq_cancel_req(void *ctx, struct io_req *rq)
 
 	ASSERT(rq->priv.state != IOQ_IDLE);
 	if (rq->priv.state == IOQ_WAITING) {
-		ioq_list_del(&q->waiting[ioq_kind(rq)], rq);
+		ioq_wait_over(q, rq);
 		ioq_end(q, rq, -ECANCELED);
 	} else if (rq->priv.state == IOQ_BEGUN && rq->priv.cancel == IOQ_CANCEL_NO) {
 		rq->priv.cancel = IOQ_CANCEL_DUE;
 		q->cancels_due++;
 	}
+}
+
+static void ioq_raise(void *ctx, struct io_req *rq, enum turn turn)
+{
+	struct ioq *q = ctx;
+	bool waits = rq->priv.state == IOQ_WAITING;
+
+	ASSERT(rq->priv.state != IOQ_IDLE);
+	if (waits)
+		ioq_wait_over(q, rq);
+	rq->turn = (uint8_t)turn;
+	if (waits)
+		ioq_put_off(q, rq);
+	else if (rq->priv.state == IOQ_BEGUN && q->ops->raise)
+		q->ops->raise(q, rq);
 }
 
 /* One in four at least was there lately; else one in 16 finds out whether that has changed. */
@@ -200,12 +230,12 @@ static bool ioq_worth_a_try(struct io_file *file)
 	return file->hits >= IOQ_HITS_ONE / 4 || ++file->untried % 16 == 0;
 }
 
-/* What the page cache has needs nobody else. Each read is tried once, at most so many now. */
-static void ioq_try(struct ioq *q, unsigned most)
+/* Each read is tried once, at most so many now. Returns how many more may be. */
+static unsigned ioq_try_turn(struct ioq *q, enum turn turn, unsigned most)
 {
 	struct io_req *rq, *next;
 
-	for (rq = ioq_first(&q->waiting[IOQ_READS]); rq && most > 0; rq = next) {
+	for (rq = ioq_req(q->waiting[IOQ_READS].of[turn].first); rq && most > 0; rq = next) {
 		struct iovec to = {rq->priv.buf, rq->priv.len};
 		ssize_t n;
 
@@ -221,9 +251,17 @@ static void ioq_try(struct ioq *q, unsigned most)
 		/* Of errors, and the end of the file, the ring tells. */
 		if (n <= 0)
 			continue;
-		ioq_list_del(&q->waiting[IOQ_READS], rq);
+		ioq_wait_over(q, rq);
 		ioq_end(q, rq, (int)n);
 	}
+	return most;
+}
+
+/* What the page cache has needs nobody else. */
+static void ioq_try(struct ioq *q, unsigned most)
+{
+	for (unsigned turn = 0; turn < TURNS; turn++)
+		most = ioq_try_turn(q, turn, most);
 }
 
 /* By who does not own the ring nothing is begun. */
@@ -242,7 +280,7 @@ static unsigned ioq_tries(const struct ioq *q)
 	if (q->ops->dear)
 		return IOQ_OWNER_TRIES_MAX;
 	/* Of several, the owner has the ring read them all in one call. */
-	return q->waiting[IOQ_READS].len == 1;
+	return q->waiting_count[IOQ_READS] == 1;
 }
 
 static void ioq_flush(void *ctx)
@@ -264,7 +302,7 @@ static bool ioq_has_work(const struct ioq *q)
 	bool room = false;
 
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++)
-		room |= q->waiting[kind].len && q->busy[kind] < q->depth[kind];
+		room |= q->waiting_count[kind] && q->busy[kind] < q->depth[kind];
 	return !q->dead && (room || q->cancels_due);
 }
 
@@ -454,6 +492,7 @@ struct io ioq_io(struct ioq *q)
 		.write = ioq_write,
 		.sync = ioq_sync,
 		.cancel = ioq_cancel_req,
+		.raise = ioq_raise,
 		.flush = ioq_flush,
 		.reap = ioq_reap,
 		.due = ioq_due,

@@ -24,21 +24,17 @@
 #define SOME_ENDED IOQ_WATCHES_MAX
 
 struct job {
-	struct io_req *rq; /* never looked at by the threads */
+	struct list_link link; /* of its crew's line, of what has ended, of the free ones */
+	struct io_req *rq;     /* never looked at by the threads */
 	struct ioq_call call;
 	uint8_t turn;
+	bool in_line;
 	int res;
-};
-
-/* First in, first out, but for turns; there is room for all that may be begun. */
-struct line {
-	struct job *at;
-	uint32_t size, head, len;
 };
 
 struct crew {
 	struct threads *t;
-	struct line line;
+	struct turn_queue line;
 	pthread_cond_t work;
 	pthread_t ids[IOQ_READERS_MAX];
 	unsigned count;
@@ -53,11 +49,12 @@ struct threads {
 	int epoll_fd;
 	int ended_fd; /* wakes the owner; is never read: each write is an edge */
 	unsigned watch_count;
-	struct line taken; /* the owner's, in take */
+	struct job *jobs; /* one for each request that may be begun */
+	struct list free;
 
 	pthread_mutex_t lock;
 	struct crew crews[IOQ_KINDS];
-	struct line ended;
+	struct list ended;
 	bool owner_sleeps;
 	bool stop;
 };
@@ -67,46 +64,34 @@ static struct threads *threads_of(struct ioq *q)
 	return CONTAINER_OF(q, struct threads, q);
 }
 
-static void line_add(struct line *l, const struct job *job)
+static struct job *job_of(struct list_link *link)
 {
-	ASSERT(l->len < l->size);
-	l->at[(l->head + l->len++) % l->size] = *job;
+	return LIST_ENTRY(link, struct job, link);
 }
 
-/* Behind all whose turn comes before, or with it. */
-static void line_insert(struct line *l, const struct job *job)
-{
-	uint32_t i = l->len;
+/* t->lock, from here to the threads. */
 
-	line_add(l, job);
-	for (; i > 0 && l->at[(l->head + i - 1) % l->size].turn > job->turn; i--) {
-		l->at[(l->head + i) % l->size] = l->at[(l->head + i - 1) % l->size];
-		l->at[(l->head + i - 1) % l->size] = *job;
-	}
+static void line_add(struct crew *crew, struct job *job, unsigned turn)
+{
+	job->turn = (uint8_t)turn;
+	job->in_line = true;
+	turn_queue_add(&crew->line, &job->link, turn);
 }
 
-static struct job line_take(struct line *l)
+static void line_remove(struct crew *crew, struct job *job)
 {
-	struct job job = l->at[l->head];
+	job->in_line = false;
+	turn_queue_remove(&crew->line, &job->link, job->turn);
+}
 
-	l->head = (l->head + 1) % l->size;
-	l->len--;
+/* NULL: nothing is to be done. */
+static struct job *line_take(struct crew *crew)
+{
+	struct job *job = job_of(turn_queue_take(&crew->line));
+
+	if (job)
+		job->in_line = false;
 	return job;
-}
-
-/* False: it is not in there. */
-static bool line_remove(struct line *l, const struct io_req *rq, struct job *ret)
-{
-	uint32_t i = 0;
-
-	while (i < l->len && l->at[(l->head + i) % l->size].rq != rq)
-		i++;
-	if (i == l->len)
-		return false;
-	*ret = l->at[(l->head + i) % l->size];
-	for (l->len--; i < l->len; i++)
-		l->at[(l->head + i) % l->size] = l->at[(l->head + i + 1) % l->size];
-	return true;
 }
 
 /* The threads. */
@@ -137,12 +122,12 @@ static ssize_t carry_out(const struct ioq_call *c)
 }
 
 /* The owner has to look; unlocks. */
-static void end_job(struct threads *t, const struct job *job)
+static void end_job(struct threads *t, struct job *job)
 {
 	static const uint64_t one = 1;
 	bool wake = t->owner_sleeps;
 
-	line_add(&t->ended, job);
+	list_append(&t->ended, &job->link);
 	t->owner_sleeps = false;
 	pthread_mutex_unlock(&t->lock);
 	if (wake)
@@ -158,17 +143,16 @@ static void *work(void *arg)
 		t->begins(t->begins_ctx, crew->name);
 	pthread_mutex_lock(&t->lock);
 	while (!t->stop) {
-		struct job job;
+		struct job *job = line_take(crew);
 
-		if (crew->line.len == 0) {
+		if (!job) {
 			pthread_cond_wait(&crew->work, &t->lock);
 			continue;
 		}
-		job = line_take(&crew->line);
 		pthread_mutex_unlock(&t->lock);
-		job.res = (int)carry_out(&job.call);
+		job->res = (int)carry_out(&job->call);
 		pthread_mutex_lock(&t->lock);
-		end_job(t, &job);
+		end_job(t, job);
 		pthread_mutex_lock(&t->lock);
 	}
 	pthread_mutex_unlock(&t->lock);
@@ -181,10 +165,13 @@ static bool threads_begin(struct ioq *q, struct io_req *rq)
 {
 	struct threads *t = threads_of(q);
 	struct crew *crew = &t->crews[ioq_kind(rq)];
-	struct job job = {.rq = rq, .call = ioq_call(rq), .turn = rq->turn};
+	struct job *job = job_of(list_take(&t->free));
 
+	ASSERT(job);
+	*job = (struct job){.rq = rq, .call = ioq_call(rq)};
+	rq->priv.job = job;
 	pthread_mutex_lock(&t->lock);
-	line_insert(&crew->line, &job);
+	line_add(crew, job, rq->turn);
 	pthread_mutex_unlock(&t->lock);
 	pthread_cond_signal(&crew->work);
 	return true;
@@ -193,16 +180,31 @@ static bool threads_begin(struct ioq *q, struct io_req *rq)
 static bool threads_cancel(struct ioq *q, struct io_req *rq)
 {
 	struct threads *t = threads_of(q);
-	struct job job;
+	struct job *job = rq->priv.job;
 
 	pthread_mutex_lock(&t->lock);
-	if (line_remove(&t->crews[ioq_kind(rq)].line, rq, &job)) {
-		job.res = -ECANCELED;
-		end_job(t, &job);
+	if (job->in_line) {
+		line_remove(&t->crews[ioq_kind(rq)], job);
+		job->res = -ECANCELED;
+		end_job(t, job);
 	} else {
 		pthread_mutex_unlock(&t->lock);
 	}
 	return true;
+}
+
+static void threads_raise(struct ioq *q, struct io_req *rq)
+{
+	struct threads *t = threads_of(q);
+	struct crew *crew = &t->crews[ioq_kind(rq)];
+	struct job *job = rq->priv.job;
+
+	pthread_mutex_lock(&t->lock);
+	if (job->in_line) {
+		line_remove(crew, job);
+		line_add(crew, job, rq->turn);
+	}
+	pthread_mutex_unlock(&t->lock);
 }
 
 /* The owner. */
@@ -211,18 +213,17 @@ static unsigned threads_take(struct ioq *q)
 {
 	struct threads *t = threads_of(q);
 	unsigned count = 0;
-	struct line ended;
+	struct list ended;
+	struct job *job;
 
 	pthread_mutex_lock(&t->lock);
 	ended = t->ended;
-	t->ended = t->taken;
+	t->ended = (struct list){.first = NULL};
 	pthread_mutex_unlock(&t->lock);
-	while (ended.len > 0) {
-		struct job job = line_take(&ended);
-
-		count += ioq_complete(q, job.rq, job.res);
+	while ((job = job_of(list_take(&ended)))) {
+		list_append(&t->free, &job->link);
+		count += ioq_complete(q, job->rq, job->res);
 	}
-	t->taken = ended;
 	return count;
 }
 
@@ -256,7 +257,7 @@ static unsigned threads_wait(struct ioq *q, uint64_t until_ns)
 	unsigned ready;
 
 	pthread_mutex_lock(&t->lock);
-	if (t->ended.len > 0)
+	if (t->ended.first)
 		until_ns = 0;
 	t->owner_sleeps = until_ns > 0;
 	pthread_mutex_unlock(&t->lock);
@@ -336,41 +337,33 @@ static void threads_close(struct ioq *q)
 		for (unsigned i = 0; i < crew->count; i++)
 			pthread_join(crew->ids[i], NULL);
 		pthread_cond_destroy(&crew->work);
-		free(crew->line.at);
 	}
 	pthread_mutex_destroy(&t->lock);
 	if (t->epoll_fd >= 0)
 		(void)close(t->epoll_fd);
 	if (t->ended_fd >= 0)
 		(void)close(t->ended_fd);
-	free(t->ended.at);
-	free(t->taken.at);
+	free(t->jobs);
 	free(t);
-}
-
-static bool line_init(struct line *l, uint32_t size)
-{
-	*l = (struct line){.at = calloc(size, sizeof(*l->at)), .size = size};
-	return l->at != NULL;
 }
 
 static int threads_init(struct threads *t, struct err *e)
 {
 	static const char *const names[IOQ_KINDS] = {"asyncpf-read", "asyncpf-write"};
 	uint32_t all = t->q.depth[IOQ_READS] + t->q.depth[IOQ_WRITES];
-	bool room = line_init(&t->ended, all);
 
-	room &= line_init(&t->taken, all);
+	t->jobs = calloc(all, sizeof(*t->jobs));
+	for (uint32_t i = 0; t->jobs && i < all; i++)
+		list_append(&t->free, &t->jobs[i].link);
 	pthread_mutex_init(&t->lock, NULL);
 	for (unsigned kind = 0; kind < IOQ_KINDS; kind++) {
 		t->crews[kind].t = t;
 		t->crews[kind].name = names[kind];
 		pthread_cond_init(&t->crews[kind].work, NULL);
-		room &= line_init(&t->crews[kind].line, t->q.depth[kind]);
 	}
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	t->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!room)
+	if (!t->jobs)
 		return err_set(e, -ENOMEM, "queue of depth %u: out of memory",
 			       t->q.depth[IOQ_READS]);
 	if (t->epoll_fd < 0 || t->ended_fd < 0)
@@ -384,6 +377,7 @@ static const struct ioq_way_ops threads_ops = {
 	.dear = true,
 	.begin = threads_begin,
 	.cancel = threads_cancel,
+	.raise = threads_raise,
 	.take = threads_take,
 	.start = threads_start,
 	.watch = threads_watch,

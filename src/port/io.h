@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "port/turn.h"
 
 struct io_file; /* opened by the implementation */
 
@@ -22,8 +23,8 @@ struct io_file; /* opened by the implementation */
 #define IO_WRITES_MAX 64u
 
 struct io_req {
-	/* Of a read, set by the caller before: */
-	bool late; /* not worth a try without the device */
+	/* Set by the caller before: */
+	bool late;    /* of a read: not worth a try without the device */
 	uint8_t turn; /* enum turn */
 	/* res: bytes moved (may be short), or -Exxx. Called exactly once per request. */
 	void (*done)(struct io_req *rq, int res);
@@ -36,6 +37,7 @@ struct io_req {
 		uint32_t len;
 		uint32_t seq;
 		int res;
+		void *job;
 		uint8_t state;
 		uint8_t op;
 		uint8_t direct;
@@ -119,6 +121,11 @@ struct io_ops {
 	 */
 	void (*cancel)(void *ctx, struct io_req *rq);
 	/*
+	 * From now on an outstanding request goes by that turn, which comes before its own, unless
+	 * it is under way already. NULL: nothing waits here by turn.
+	 */
+	void (*raise)(void *ctx, struct io_req *rq, enum turn turn);
+	/*
 	 * Begins everything queued, as far as the calling thread can: due() says whether some is
 	 * left to the thread that waits for the ends. The caller must reap() before it lets go of
 	 * the lock: what ended during the flush itself is announced to nobody else.
@@ -145,5 +152,11 @@ struct io {
 	const struct io_ops *ops;
 	void *ctx;
 };
+
+static inline void io_raise(const struct io *io, struct io_req *rq, enum turn turn)
+{
+	if (turn < rq->turn && io->ops->raise)
+		io->ops->raise(io->ctx, rq, turn);
+}
 
 #endif

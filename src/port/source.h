@@ -64,6 +64,12 @@ static inline enum turn src_turn(const struct src_read *rd)
 	return rd->urgent ? TURN_URGENT : (enum turn)(TURN_DEMAND + rd->rank);
 }
 
+static inline void src_turn_set(struct src_read *rd, enum turn turn)
+{
+	rd->urgent = turn == TURN_URGENT;
+	rd->rank = (uint8_t)(turn > TURN_DEMAND ? turn - TURN_DEMAND : SRC_DEMAND);
+}
+
 /* What a source asks another for on behalf of rd: the same, until somebody changes it. */
 static inline void src_read_like(struct src_read *inner, const struct src_read *rd)
 {
@@ -84,6 +90,13 @@ struct src_ops {
 	 * during the call or later, with -ECANCELED if the read was given up.
 	 */
 	void (*cancel)(struct src *s, struct src_read *rd);
+	/*
+	 * By src_raise: an outstanding read's turn has become an earlier one. Where it waits, or
+	 * what was asked of others on its behalf does, that moves behind those of this turn; what
+	 * is under way already is left alone. No `done` comes during the call. NULL: nothing waits
+	 * here by turn.
+	 */
+	void (*raise)(struct src *s, struct src_read *rd);
 	/*
 	 * len bytes at offset into buf, at once: for whoever opens, before the first read. Blocks.
 	 * 0, or -Exxx with text. NULL: this source cannot be read before the VM is served.
@@ -108,6 +121,19 @@ struct src {
 	 */
 	const char *version;
 };
+
+/*
+ * Somebody has come to wait for rd, which is with s and was not cancelled: from now on it goes by
+ * that turn, unless it goes by an earlier one.
+ */
+static inline void src_raise(struct src *s, struct src_read *rd, enum turn turn)
+{
+	if (turn >= src_turn(rd))
+		return;
+	src_turn_set(rd, turn);
+	if (s->ops->raise)
+		s->ops->raise(s, rd);
+}
 
 /* What sources count, for whoever shows it. */
 struct src_counts {

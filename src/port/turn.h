@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "base/list.h"
+
 enum turn {
 	TURN_URGENT, /* somebody can do nothing else until it is there */
 	TURN_DEMAND, /* somebody waits for it */
@@ -41,6 +43,46 @@ static inline void turn_went(struct turn_row *r)
 		return;
 	r->count = 0;
 	r->behind = (r->behind + 1) % (TURNS - 1);
+}
+
+/* What waits, by links that lie in it (base/list.h); zeroed at first. */
+struct turn_queue {
+	struct list of[TURNS];
+	struct turn_row row;
+};
+
+/* Behind all of its turn. */
+static inline void turn_queue_add(struct turn_queue *q, struct list_link *link, unsigned turn)
+{
+	list_append(&q->of[turn], link);
+}
+
+/* turn: the one that it waits by. */
+static inline void turn_queue_remove(struct turn_queue *q, struct list_link *link, unsigned turn)
+{
+	list_remove(&q->of[turn], link);
+}
+
+/* Who goes next, and stays in the queue until then; NULL: nobody waits. */
+static inline struct list_link *turn_queue_first(const struct turn_queue *q)
+{
+	struct list_link *first = NULL;
+
+	for (unsigned i = 0; i < TURNS && !first; i++)
+		first = q->of[turn_at(&q->row, i)].first;
+	return first;
+}
+
+/* Takes out who goes next. */
+static inline struct list_link *turn_queue_take(struct turn_queue *q)
+{
+	struct list_link *link = NULL;
+
+	for (unsigned i = 0; i < TURNS && !link; i++)
+		link = list_take(&q->of[turn_at(&q->row, i)]);
+	if (link)
+		turn_went(&q->row);
+	return link;
 }
 
 #endif

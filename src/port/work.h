@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "base/list.h"
 #include "port/turn.h"
 
 #define WORK_THREADS_MAX 16u
@@ -24,7 +25,12 @@ struct work_job {
 	void (*run)(struct work_job *job, unsigned thread);
 	/* It is over; exactly once. May queue again, and free the job. */
 	void (*done)(struct work_job *job);
-	struct work_job *next; /* of the implementation, until done */
+	/* Scratch of the implementation until done; nobody else looks at it. */
+	struct {
+		struct list_link link;
+		enum turn turn;
+		bool waits;
+	} priv;
 };
 
 struct work_ops {
@@ -37,11 +43,22 @@ struct work_ops {
 	 * Queues the job. Never fails. It cannot be cancelled: a job is short, a few milliseconds.
 	 */
 	void (*queue)(void *ctx, struct work_job *job, enum turn turn);
+	/*
+	 * From now on a job that is not done goes by that turn, unless it goes by an earlier one or
+	 * runs already. NULL: nothing waits here by turn.
+	 */
+	void (*raise)(void *ctx, struct work_job *job, enum turn turn);
 };
 
 struct work {
 	const struct work_ops *ops; /* NULL: there is nobody to do it */
 	void *ctx;
 };
+
+static inline void work_raise(const struct work *w, struct work_job *job, enum turn turn)
+{
+	if (w->ops->raise)
+		w->ops->raise(w->ctx, job, turn);
+}
 
 #endif

@@ -139,6 +139,15 @@ static void file_cancel(struct src *s, struct src_read *rd)
 	f->io.ops->cancel(f->io.ctx, &fr->io);
 }
 
+static void file_raise(struct src *s, struct src_read *rd)
+{
+	struct file_src *f = CONTAINER_OF(s, struct file_src, src);
+	struct file_read *fr = rd->held_by;
+
+	ASSERT(fr->rd == rd);
+	io_raise(&f->io, &fr->io, src_turn(rd));
+}
+
 static int file_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
 {
 	const struct file_src *f = CONTAINER_OF(s, struct file_src, src);
@@ -169,6 +178,7 @@ static const struct src_ops file_ops = {
 	.name = "file",
 	.read = file_read,
 	.cancel = file_cancel,
+	.raise = file_raise,
 	.load = file_load,
 	.cached = file_cached,
 	.close = file_close,

@@ -13,10 +13,6 @@
 
 #define THREADS_BY_ITSELF_MAX 4
 
-struct queue {
-	struct work_job *first, **end;
-};
-
 struct worker {
 	struct workers *owner;
 	pthread_t thread;
@@ -30,46 +26,15 @@ struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	/* Under the lock: */
-	struct queue waiting[TURNS], ended;
-	struct turn_row row;
+	struct turn_queue waiting;
+	struct list ended;
 	bool closing;
 	bool any_ended; /* atomic: whether ended has any, for who looks often */
 };
 
-static void queue_init(struct queue *q)
+static struct work_job *job_of(struct list_link *link)
 {
-	q->first = NULL;
-	q->end = &q->first;
-}
-
-static void queue_add(struct queue *q, struct work_job *job)
-{
-	job->next = NULL;
-	*q->end = job;
-	q->end = &job->next;
-}
-
-static struct work_job *queue_take(struct queue *q)
-{
-	struct work_job *job = q->first;
-
-	if (job) {
-		q->first = job->next;
-		if (!q->first)
-			q->end = &q->first;
-	}
-	return job;
-}
-
-static struct work_job *next_job(struct workers *w)
-{
-	struct work_job *job = NULL;
-
-	for (unsigned i = 0; !job && i < TURNS; i++)
-		job = queue_take(&w->waiting[turn_at(&w->row, i)]);
-	if (job)
-		turn_went(&w->row);
-	return job;
+	return LIST_ENTRY(link, struct work_job, priv.link);
 }
 
 static void *work(void *arg)
@@ -82,17 +47,18 @@ static void *work(void *arg)
 		w->cfg.begins(w->cfg.ctx, "asyncpf-work");
 	pthread_mutex_lock(&w->lock);
 	while (!w->closing) {
-		job = next_job(w);
+		job = job_of(turn_queue_take(&w->waiting));
 		if (!job) {
 			pthread_cond_wait(&w->more, &w->lock);
 			continue;
 		}
+		job->priv.waits = false;
 		pthread_mutex_unlock(&w->lock);
 		job->run(job, me->index);
 		pthread_mutex_lock(&w->lock);
 		bool first = !w->ended.first;
 
-		queue_add(&w->ended, job);
+		list_append(&w->ended, &job->priv.link);
 		__atomic_store_n(&w->any_ended, true, __ATOMIC_RELAXED);
 		if (!first)
 			continue;
@@ -145,9 +111,24 @@ static void queue(void *ctx, struct work_job *job, enum turn turn)
 
 	ASSERT(w->started > 0);
 	pthread_mutex_lock(&w->lock);
-	queue_add(&w->waiting[turn], job);
+	job->priv.turn = turn;
+	job->priv.waits = true;
+	turn_queue_add(&w->waiting, &job->priv.link, turn);
 	pthread_mutex_unlock(&w->lock);
 	pthread_cond_signal(&w->more);
+}
+
+static void raise_job(void *ctx, struct work_job *job, enum turn turn)
+{
+	struct workers *w = ctx;
+
+	pthread_mutex_lock(&w->lock);
+	if (job->priv.waits && turn < job->priv.turn) {
+		turn_queue_remove(&w->waiting, &job->priv.link, job->priv.turn);
+		job->priv.turn = turn;
+		turn_queue_add(&w->waiting, &job->priv.link, turn);
+	}
+	pthread_mutex_unlock(&w->lock);
 }
 
 int workers_open(const struct workers_cfg *cfg, struct workers **ret, struct err *e)
@@ -158,9 +139,6 @@ int workers_open(const struct workers_cfg *cfg, struct workers **ret, struct err
 	if (!w)
 		return err_sys(e, -ENOMEM, "threads for decompression");
 	w->cfg = *cfg;
-	for (unsigned turn = 0; turn < TURNS; turn++)
-		queue_init(&w->waiting[turn]);
-	queue_init(&w->ended);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->more, NULL);
 	*ret = w;
@@ -169,7 +147,8 @@ int workers_open(const struct workers_cfg *cfg, struct workers **ret, struct err
 
 struct work workers_work(struct workers *w)
 {
-	static const struct work_ops ops = {.threads = threads, .queue = queue};
+	static const struct work_ops ops = {
+		.threads = threads, .queue = queue, .raise = raise_job};
 
 	return (struct work){&ops, w};
 }
@@ -181,19 +160,18 @@ bool workers_due(struct workers *w)
 
 bool workers_reap(struct workers *w)
 {
-	struct work_job *job, *next;
+	struct list ended;
+	struct work_job *job;
 
 	if (!workers_due(w))
 		return false;
 	pthread_mutex_lock(&w->lock);
-	job = w->ended.first;
-	queue_init(&w->ended);
+	ended = w->ended;
+	w->ended = (struct list){.first = NULL};
 	__atomic_store_n(&w->any_ended, false, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&w->lock);
-	for (; job; job = next) {
-		next = job->next;
+	while ((job = job_of(list_take(&ended))))
 		job->done(job);
-	}
 	return true;
 }
 
@@ -202,9 +180,7 @@ void workers_close(struct workers *w)
 	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	for (unsigned turn = 0; turn < TURNS; turn++)
-		ASSERT(!w->waiting[turn].first);
-	ASSERT(!w->ended.first);
+	ASSERT(!turn_queue_first(&w->waiting) && !w->ended.first);
 	w->closing = true;
 	pthread_mutex_unlock(&w->lock);
 	pthread_cond_broadcast(&w->more);

@@ -399,10 +399,14 @@ static void threads_end_what_they_have_begun(void **state)
 	bed_fini(&b);
 }
 
-/* All threads but one are held up: that one takes what is in line in the order of turns. */
+/*
+ * All threads but one are held up: that one takes what is in line in the order of turns, but for
+ * the chance of a later one after so many. One that is raised is among those of its new turn.
+ */
 static void threads_take_what_is_first_in_turn(void **state)
 {
-	const unsigned last = IOQ_READERS_MAX + TURNS;
+	static const unsigned order[] = {TURN_DEMAND, TURN_URGENT, TURNS, TURN_AHEAD, TURN_FILL};
+	const unsigned last = IOQ_READERS_MAX + TURNS + 1;
 	struct io_file pipe;
 	struct bed b;
 	int write_fd;
@@ -414,18 +418,49 @@ static void threads_take_what_is_first_in_turn(void **state)
 		request_read(&b.rq[i], &pipe, 0, READ_BYTES);
 	bed_pump(&b);
 	for (unsigned i = IOQ_READERS_MAX; i < last; i++) {
-		b.rq[i].rd.turn = (uint8_t)(last - 1 - i);
+		b.rq[i].rd.turn = (uint8_t)min_u64(i - IOQ_READERS_MAX, TURN_FILL);
 		b.rq[i].rd.late = true;
 		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
 	}
 	bed_pump(&b);
+	io_raise(&b.io, &b.rq[last - 1].rd, TURN_URGENT);
 	assert_int_equal(b.ends, 0);
 	assert_int_equal(write(write_fd, "x", 1), 1);
-	bed_wait(&b, 1 + TURNS);
-	for (unsigned i = IOQ_READERS_MAX; i < last; i++)
-		assert_int_equal(b.rq[i].order, 1 + last - i);
+	bed_wait(&b, 1 + ARRAY_LEN(order));
+	_Static_assert(IOQ_READERS_MAX == TURN_IN_A_ROW, "so many have gone");
+	for (unsigned i = 0; i < ARRAY_LEN(order); i++)
+		assert_int_equal(b.rq[IOQ_READERS_MAX + order[i]].order, 2 + i);
 	(void)close(write_fd);
 	bed_wait(&b, last);
+	(void)close(pipe.fd);
+	bed_fini(&b);
+}
+
+/* One at a time: of those that wait for it, each goes by its turn, and by the new one if raised. */
+static void what_waits_for_a_place_has_its_turn(void **state)
+{
+	static const unsigned order[] = {4, 2, 3, 1};
+	struct io_file pipe;
+	struct bed b;
+	int write_fd;
+
+	(void)state;
+	bed_init(&b, 1);
+	pipe = pipe_open(&write_fd);
+	request_read(&b.rq[0], &pipe, 0, READ_BYTES);
+	bed_pump(&b);
+	for (unsigned i = 1; i < 5; i++) {
+		b.rq[i].rd.turn = i == 2 ? TURN_DEMAND : i == 3 ? TURN_AHEAD : TURN_FILL;
+		b.rq[i].rd.late = true;
+		request_read(&b.rq[i], b.file, spread(i), READ_BYTES);
+	}
+	bed_pump(&b);
+	io_raise(&b.io, &b.rq[4].rd, TURN_URGENT);
+	assert_int_equal(b.ends, 0);
+	(void)close(write_fd);
+	bed_wait(&b, 5);
+	for (unsigned i = 0; i < ARRAY_LEN(order); i++)
+		assert_int_equal(b.rq[order[i]].order, 2 + i);
 	(void)close(pipe.fd);
 	bed_fini(&b);
 }
@@ -697,6 +732,7 @@ int main(void)
 		cmocka_unit_test(bad_buffer_is_an_error_not_a_loop),
 		cmocka_unit_test(what_may_be_opened),
 		cmocka_unit_test(block_device_has_its_size),
+		cmocka_unit_test(what_waits_for_a_place_has_its_turn),
 		cmocka_unit_test(close_ends_what_is_outstanding),
 		cmocka_unit_test(every_depth_opens),
 	};

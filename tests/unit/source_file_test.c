@@ -25,7 +25,7 @@ struct fake_io {
 	uint64_t off;
 	void *buf;
 	size_t len;
-	unsigned reads, cancels, opens, closes;
+	unsigned reads, cancels, raises, opens, closes;
 	const struct fake_hole *holes; /* NULL: it has none */
 	uint64_t every; /* else: a hole of a page in as many bytes, without end; 0: no */
 	uint64_t look_ns; /* how long each takes then */
@@ -132,6 +132,16 @@ static void fake_cancel(void *ctx, struct io_req *rd)
 	fi->cancels++;
 }
 
+static void fake_raise(void *ctx, struct io_req *rd, enum turn turn)
+{
+	struct fake_io *fi = ctx;
+
+	assert_ptr_equal(rd, fi->rd);
+	assert_true(turn < rd->turn);
+	rd->turn = (uint8_t)turn;
+	fi->raises++;
+}
+
 static void fake_answer(struct fake_io *fi, int res)
 {
 	struct io_req *rd = fi->rd;
@@ -147,7 +157,7 @@ static void fake_init_again(struct fake_io *fi)
 	static const struct io_ops ops = {
 		.open = fake_open, .close = fake_close, .read = fake_read, .cancel = fake_cancel,
 		.hole = fake_hole, .unchanged = fake_unchanged, .cached = fake_cached,
-		.uncached = fake_uncached,
+		.uncached = fake_uncached, .raise = fake_raise,
 	};
 
 	fixture_init(&fi->fx);
@@ -220,6 +230,29 @@ static void short_read_goes_on(void **state)
 	assert_int_equal(rq.code, 0);
 	for (unsigned i = 0; i < 64; i++)
 		assert_int_equal(rq.buf[i], 100 + i);
+	fake_fini(&fi);
+}
+
+/* What is being read, and what of it is read next. */
+static void a_raised_read_goes_by_its_new_turn(void **state)
+{
+	struct fake_io fi;
+	struct request rq;
+
+	(void)state;
+	fake_init(&fi);
+	request_init(&rq, &fi.fx, 100, 64);
+	rq.rd.rank = SRC_FILL;
+	request_read(&rq);
+	assert_int_equal(fi.rd->turn, TURN_FILL);
+	src_raise(fi.fx.src, &rq.rd, TURN_DEMAND);
+	assert_int_equal(fi.rd->turn, TURN_DEMAND);
+	src_raise(fi.fx.src, &rq.rd, TURN_AHEAD);
+	assert_int_equal(fi.raises, 1);
+	fake_answer(&fi, 1);
+	assert_int_equal(fi.rd->turn, TURN_DEMAND);
+	fake_answer(&fi, 63);
+	assert_int_equal(rq.code, 0);
 	fake_fini(&fi);
 }
 
@@ -509,6 +542,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whole_read),
 		cmocka_unit_test(short_read_goes_on),
+		cmocka_unit_test(a_raised_read_goes_by_its_new_turn),
 		cmocka_unit_test(end_of_file_is_an_error_with_places),
 		cmocka_unit_test(error_names_file_and_place),
 		cmocka_unit_test(shortages_are_named),

@@ -36,10 +36,9 @@ struct bed {
 	struct zst_made file;
 	unsigned char content[CONTENT_BYTES];
 	struct src_read *reads[PENDING_MAX]; /* of the inner source, in order of arrival */
-	unsigned read_count, read_total, cancels, closes, files_open;
+	unsigned read_count, read_total, cancels, closes, files_open, job_count;
 	struct work_job *jobs[PENDING_MAX];
 	bool urgent[PENDING_MAX];
-	unsigned job_count;
 	char manifest[4096];
 	bool unreadable; /* load fails */
 	uint64_t asked_to, frames_end; /* by cached(); in the file */
@@ -96,8 +95,9 @@ static int64_t inner_cached(struct src *s, uint64_t offset, uint64_t len)
 	return (int64_t)len;
 }
 
-static const struct src_ops inner_ops = {"inner", inner_read, inner_cancel, inner_load,
-					 inner_cached, inner_close};
+static const struct src_ops inner_ops = {
+	.name = "inner", .read = inner_read, .cancel = inner_cancel, .load = inner_load,
+	.cached = inner_cached, .close = inner_close};
 
 /* Answers the i-th that is outstanding; code: 0 or -Exxx. */
 static void answer(struct bed *b, unsigned i, int code)
@@ -184,7 +184,7 @@ static int bed_open(struct bed *b, const char *manifest, struct err *e)
 
 static struct bed *bed_make(void)
 {
-	static const struct work_ops work_ops = {fake_threads, fake_queue};
+	static const struct work_ops work_ops = {.threads = fake_threads, .queue = fake_queue};
 	static const struct io_ops io_ops = {.open = io_open, .close = io_close, .load = io_load};
 	struct bed *b = calloc(1, sizeof(*b));
 	struct prng p;

@@ -195,6 +195,36 @@ static void each_has_its_turn(void **state)
 	sem_destroy(&gate);
 }
 
+/* Of those that wait, by their new turns; who runs, or goes by an earlier one, stays as he is. */
+static void who_is_raised_overtakes(void **state)
+{
+	static const unsigned want[] = {0, 4, 1, 3, 2};
+	static struct bed b;
+	sem_t gate;
+
+	(void)state;
+	bed_init(&b, 1);
+	start(&b);
+	assert_int_equal(sem_init(&gate, 0, 0), 0);
+	for (unsigned i = 0; i < 5; i++)
+		b.jobs[i].job.run = run_in_order;
+	b.jobs[0].waits = &gate;
+	submit(&b, 0, TURN_DEMAND);
+	submit(&b, 1, TURN_DEMAND);
+	for (unsigned i = 2; i < 5; i++)
+		submit(&b, i, TURN_FILL);
+	work_raise(&b.work, &b.jobs[0].job, TURN_URGENT);
+	work_raise(&b.work, &b.jobs[1].job, TURN_AHEAD);
+	work_raise(&b.work, &b.jobs[3].job, TURN_AHEAD);
+	work_raise(&b.work, &b.jobs[4].job, TURN_URGENT);
+	sem_post(&gate);
+	reap(&b, 5);
+	/* Job 0 was taken first, or raised to go as the first of all. */
+	assert_memory_equal(b.order, want, sizeof(want));
+	bed_fini(&b);
+	sem_destroy(&gate);
+}
+
 /* Though there are always some that go first. */
 static void nobody_waits_for_ever(void **state)
 {
@@ -253,6 +283,7 @@ int main(void)
 		cmocka_unit_test(every_job_once),
 		cmocka_unit_test(done_may_submit_again),
 		cmocka_unit_test(each_has_its_turn),
+		cmocka_unit_test(who_is_raised_overtakes),
 		cmocka_unit_test(nobody_waits_for_ever),
 		cmocka_unit_test(so_many_threads_by_itself),
 		cmocka_unit_test(nobody_ever_asked),
