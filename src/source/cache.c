@@ -36,25 +36,23 @@ void cache_forget(struct cache_src *c, uint64_t chunk)
 
 /* ---- queues ---- */
 
-static struct list *waits_in(struct cache_queue *q, const struct cache_piece *p)
+void cache_wait(struct turn_queue *q, struct cache_piece *p)
 {
-	return &q->of[src_turn(p->of->wr.rd)];
+	p->turn = cache_turn(p);
+	turn_queue_add(q, &p->link, p->turn);
 }
 
-void cache_wait(struct cache_queue *q, struct cache_piece *p)
+struct cache_piece *cache_next(struct turn_queue *q)
 {
-	list_append(waits_in(q, p), &p->link);
+	return LIST_ENTRY(turn_queue_take(q), struct cache_piece, link);
 }
 
-struct cache_piece *cache_next(struct cache_queue *q)
+/* The one that a piece waits in, by its state. */
+static struct turn_queue *queue_of(struct cache_piece *p)
 {
-	struct list_link *link = NULL;
+	struct cache_src *c = cache_of(p->of);
 
-	for (unsigned i = 0; !link && i < TURNS; i++)
-		link = list_take(&q->of[turn_at(&q->row, i)]);
-	if (link)
-		turn_went(&q->row);
-	return LIST_ENTRY(link, struct cache_piece, link);
+	return p->state == PIECE_WAITS_LOOKUP ? &c->wait_lookup : &c->wait_fill;
 }
 
 /* ---- ends ---- */
@@ -187,7 +185,7 @@ static void data_done(struct io_req *io, int res)
 	} else {
 		p->state = PIECE_CHECKS;
 		p->job = (struct work_job){.run = run_check, .done = check_done};
-		c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->wr.rd));
+		c->work.ops->queue(c->work.ctx, &p->job, cache_turn(p));
 	}
 }
 
@@ -212,7 +210,7 @@ static void use_known(struct cache_piece *p)
 	p->state = PIECE_READS;
 	p->io.done = data_done;
 	p->io.late = false;
-	p->io.turn = (uint8_t)src_turn(p->of->wr.rd);
+	p->io.turn = (uint8_t)cache_turn(p);
 	c->io.ops->read(c->io.ctx, c->data, &p->io,
 			cache_slot_at(&c->layout, bucket, p->known.way) + p->at, p->buf, p->len);
 }
@@ -231,9 +229,10 @@ static void look(struct cache_piece *p)
 	}
 	c->free_lookups = l->next;
 	l->of = p;
+	p->lookup = l;
 	p->state = PIECE_LOOKS;
 	l->io.late = false;
-	l->io.turn = (uint8_t)src_turn(p->of->wr.rd);
+	l->io.turn = (uint8_t)cache_turn(p);
 	c->io.ops->read(c->io.ctx, c->file, &l->io,
 			cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk), 0),
 			l->bucket, sizeof(l->bucket));
@@ -278,6 +277,7 @@ static void look_done(struct io_req *io, int res)
 	struct cache_piece *p = l->of, *next;
 	size_t got = res > 0 ? (size_t)res : 0;
 
+	p->lookup = NULL;
 	/* A file that was cut short has no entry there. */
 	memset(l->bucket + got, 0, sizeof(l->bucket) - got);
 	if (p->of->cancelled)
@@ -340,6 +340,7 @@ static struct cache_piece *piece_take(struct cache_read *cr)
 		return NULL;
 	p->of = cr;
 	p->fill = NULL;
+	p->lookup = NULL;
 	p->chunk = cr->begun / CACHE_CHUNK_BYTES;
 	p->at = (uint32_t)(cr->begun % CACHE_CHUNK_BYTES);
 	p->len = (uint32_t)min_u64(CACHE_CHUNK_BYTES - p->at, end - cr->begun);
@@ -395,11 +396,8 @@ static void cancel_piece(struct cache_piece *p)
 
 	switch (p->state) {
 	case PIECE_WAITS_LOOKUP:
-		list_remove(waits_in(&c->wait_lookup, p), &p->link);
-		piece_cancelled(p);
-		break;
 	case PIECE_WAITS_FILL:
-		list_remove(waits_in(&c->wait_fill, p), &p->link);
+		turn_queue_remove(queue_of(p), &p->link, p->turn);
 		piece_cancelled(p);
 		break;
 	case PIECE_READS:
@@ -448,6 +446,47 @@ static void cache_cancel(struct src *s, struct src_read *rd)
 		read_end(cr);
 }
 
+static void raise_piece(struct cache_piece *p)
+{
+	struct cache_src *c = cache_of(p->of);
+
+	switch (p->state) {
+	case PIECE_WAITS_LOOKUP:
+	case PIECE_WAITS_FILL:
+		turn_queue_remove(queue_of(p), &p->link, p->turn);
+		cache_wait(queue_of(p), p);
+		break;
+	case PIECE_LOOKS:
+		if (p->lookup)
+			io_raise(&c->io, &p->lookup->io, cache_turn(p));
+		break;
+	case PIECE_READS:
+		io_raise(&c->io, &p->io, cache_turn(p));
+		break;
+	case PIECE_CHECKS:
+	case PIECE_COPIES:
+		work_raise(&c->work, &p->job, cache_turn(p));
+		break;
+	case PIECE_JOINED:
+		cache_raise_joined(p);
+		break;
+	case PIECE_FREE:
+		break;
+	}
+}
+
+static void cache_raise(struct src *s, struct src_read *rd)
+{
+	struct wrap_read *wr = rd->held_by;
+	struct cache_read *cr = CONTAINER_OF(wr, struct cache_read, wr);
+
+	(void)s;
+	ASSERT(cr->wr.rd == rd);
+	/* Nothing ends meanwhile: a piece stays where it is. */
+	for (struct list_link *at = cr->pieces.first; at; at = at->next)
+		raise_piece(CONTAINER_OF(at, struct cache_piece, beside));
+}
+
 static void cache_close(struct src *s)
 {
 	struct cache_src *c = CONTAINER_OF(s, struct cache_src, wrap.src);
@@ -462,6 +501,7 @@ static const struct src_ops cache_ops = {
 	.name = "cache",
 	.read = cache_read,
 	.cancel = cache_cancel,
+	.raise = cache_raise,
 	.load = wrap_load,
 	.close = cache_close,
 };

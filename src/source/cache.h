@@ -52,8 +52,10 @@ struct cache_piece {
 	enum cache_piece_state state;
 	struct cache_read *of;
 	struct cache_fill *fill;
+	struct cache_lookup *lookup; /* LOOKS; NULL: not yet */
 	struct list_link beside; /* in of->pieces */
 	struct list_link link;
+	enum turn turn; /* by which it waits in a queue */
 	uint64_t chunk;
 	uint32_t at, len; /* of the chunk */
 	unsigned char *buf;
@@ -78,12 +80,6 @@ struct cache_read {
 	bool busy; /* cache_read_on is at it */
 	struct err why;
 	struct cache_piece first; /* so that no read waits for others' pieces */
-};
-
-/* Pieces that wait, by the turns of their reads. */
-struct cache_queue {
-	struct list of[TURNS];
-	struct turn_row row;
 };
 
 struct cache_lookup {
@@ -151,7 +147,7 @@ struct cache_src {
 	struct zst_hasher *hashers[WORK_THREADS_MAX];
 	struct cache_piece *spare;
 	struct list free_pieces;
-	struct cache_queue wait_lookup, wait_fill;
+	struct turn_queue wait_lookup, wait_fill;
 	struct cache_lookup *lookups, *free_lookups;
 	struct cache_fill *fills;
 	uint32_t fill_count, fills_busy, fills_writing;
@@ -170,9 +166,9 @@ void cache_piece_end(struct cache_piece *p, const struct err *why);
 void cache_piece_bad(struct cache_piece *p);
 /* What it had joined was given up by others. */
 void cache_piece_anew(struct cache_piece *p);
-void cache_wait(struct cache_queue *q, struct cache_piece *p);
+void cache_wait(struct turn_queue *q, struct cache_piece *p);
 /* Who goes next, and waits no more; NULL: nobody waits. */
-struct cache_piece *cache_next(struct cache_queue *q);
+struct cache_piece *cache_next(struct turn_queue *q);
 void cache_remember(struct cache_src *c, const struct cache_known *k);
 void cache_forget(struct cache_src *c, uint64_t chunk);
 extern const struct wrap_kind cache_kind;
@@ -184,6 +180,8 @@ struct cache_fill *cache_fill_of(struct cache_src *c, uint64_t chunk);
 void cache_join(struct cache_fill *f, struct cache_piece *p);
 /* Joins a new fill, or waits for one that is free. p->known.valid and !p->suspect: of the cache. */
 void cache_fill_for(struct cache_piece *p);
+/* Of a piece that is JOINED: its read's turn has become an earlier one. */
+void cache_raise_joined(struct cache_piece *p);
 /* The reader has given up a piece that is JOINED. */
 void cache_leave(struct cache_piece *p);
 
@@ -203,6 +201,11 @@ static inline uint64_t cache_now_ms(const struct cache_src *c)
 static inline uint32_t cache_chunk_len(const struct cache_src *c, uint64_t chunk)
 {
 	return (uint32_t)min_u64(c->wrap.src.size - chunk * CACHE_CHUNK_BYTES, CACHE_CHUNK_BYTES);
+}
+
+static inline enum turn cache_turn(const struct cache_piece *p)
+{
+	return src_turn(p->of->wr.rd);
 }
 
 /* A write is over; the last one after the end frees c. */

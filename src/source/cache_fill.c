@@ -79,7 +79,14 @@ static void give(struct cache_fill *f, struct cache_piece *p)
 	p->fill = f;
 	f->users++;
 	p->job = (struct work_job){.run = run_copy, .done = copy_done};
-	c->work.ops->queue(c->work.ctx, &p->job, src_turn(p->of->wr.rd));
+	c->work.ops->queue(c->work.ctx, &p->job, cache_turn(p));
+}
+
+static void await(struct cache_fill *f, struct cache_piece *p)
+{
+	p->state = PIECE_JOINED;
+	p->fill = f;
+	list_append(&f->joined, &p->link);
 }
 
 void cache_join(struct cache_fill *f, struct cache_piece *p)
@@ -88,9 +95,21 @@ void cache_join(struct cache_fill *f, struct cache_piece *p)
 		give(f, p);
 		return;
 	}
-	p->state = PIECE_JOINED;
-	p->fill = f;
-	list_append(&f->joined, &p->link);
+	await(f, p);
+	cache_raise_joined(p);
+}
+
+void cache_raise_joined(struct cache_piece *p)
+{
+	struct cache_fill *f = p->fill;
+	struct cache_src *c = f->owner;
+
+	if (f->state == FILL_CHECKS)
+		work_raise(&c->work, &f->job, cache_turn(p));
+	else if (f->state == FILL_LOADS && !f->cancelled)
+		io_raise(&c->io, &f->io, cache_turn(p));
+	else if (f->state == FILL_READS && !f->cancelled)
+		src_raise(c->wrap.inner, &f->inner, cache_turn(p));
 }
 
 static struct cache_piece *take_joined(struct cache_fill *f)
@@ -279,7 +298,7 @@ static void start_check(struct cache_fill *f)
 	enum turn turn = TURN_FILL;
 
 	for (struct list_link *l = f->joined.first; l; l = l->next) {
-		enum turn t = src_turn(CONTAINER_OF(l, struct cache_piece, link)->of->wr.rd);
+		enum turn t = cache_turn(CONTAINER_OF(l, struct cache_piece, link));
 
 		turn = t < turn ? t : turn;
 	}
@@ -325,11 +344,11 @@ static void start(struct cache_fill *f, struct cache_piece *p)
 	f->entry.chunk = p->chunk;
 	f->entry.len = cache_chunk_len(c, p->chunk);
 	f->state = f->origin ? FILL_READS : FILL_LOADS;
-	cache_join(f, p);
+	await(f, p);
 	if (!f->origin) {
 		f->io.done = loaded;
 		f->io.late = false;
-		f->io.turn = (uint8_t)src_turn(p->of->wr.rd);
+		f->io.turn = (uint8_t)cache_turn(p);
 		c->io.ops->read(c->io.ctx, c->data, &f->io,
 				cache_slot_at(&c->layout, bucket, p->known.way), f->buf,
 				f->entry.len);

@@ -31,6 +31,7 @@ static const struct src_ops delay_ops = {
 	.name = "delay",
 	.read = delay_read,
 	.cancel = wrap_cancel,
+	.raise = wrap_raise,
 	.load = wrap_load,
 	.cached = wrap_cached,
 	.close = wrap_close,

@@ -66,6 +66,7 @@ static const struct src_ops fault_ops = {
 	.name = "fault",
 	.read = fault_read,
 	.cancel = wrap_cancel,
+	.raise = wrap_raise,
 	.load = wrap_load,
 	.cached = wrap_cached,
 	.close = wrap_close,

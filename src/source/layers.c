@@ -115,6 +115,15 @@ static void layers_cancel(struct src *src, struct src_read *rd)
 	file->ops->cancel(file, &w->inner);
 }
 
+static void layers_raise(struct src *src, struct src_read *rd)
+{
+	struct layers_src *s = CONTAINER_OF(src, struct layers_src, src);
+	struct layers_read *w = rd->held_by;
+
+	ASSERT(w->rd == rd);
+	src_raise(file_of(s, w->inner.offset), &w->inner, src_turn(rd));
+}
+
 static int layers_load(struct src *src, uint64_t offset, void *buf, size_t len, struct err *e)
 {
 	struct layers_src *s = CONTAINER_OF(src, struct layers_src, src);
@@ -161,6 +170,7 @@ static const struct src_ops layers_ops = {
 	.name = "layers",
 	.read = layers_read,
 	.cancel = layers_cancel,
+	.raise = layers_raise,
 	.load = layers_load,
 	.cached = layers_cached,
 	.close = layers_close,

@@ -129,6 +129,7 @@ static const struct src_ops qemu_ops = {
 	.name = "qemu",
 	.read = qemu_read,
 	.cancel = wrap_cancel,
+	.raise = wrap_raise,
 	.load = qemu_load,
 	.cached = qemu_cached,
 	.close = qemu_close,

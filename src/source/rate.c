@@ -18,18 +18,13 @@
 struct rate_src {
 	struct wrap wrap;
 	struct rate bytes, requests;
-	struct list turns[TURNS];
-	struct turn_row row;
+	struct turn_queue waiting;
 };
 
 /* Who goes next; NULL: nobody waits. */
 static struct wrap_read *next_waiting(const struct rate_src *r)
 {
-	struct wrap_read *wr = NULL;
-
-	for (unsigned i = 0; i < TURNS && !wr; i++)
-		wr = LIST_ENTRY(r->turns[turn_at(&r->row, i)].first, struct wrap_read, link);
-	return wr;
+	return LIST_ENTRY(turn_queue_first(&r->waiting), struct wrap_read, link);
 }
 
 static uint64_t wait_ns(const struct rate_src *r, uint64_t now_ns)
@@ -61,10 +56,16 @@ static void rate_fire(struct timer *tm, uint64_t now_ns)
 	for (uint32_t n = r->wrap.reads_max;
 	     n && (wr = next_waiting(r)) && wait_ns(r, now_ns) == 0; n--) {
 		wrap_unwait(wr);
-		turn_went(&r->row);
+		turn_went(&r->waiting.row);
 		go(r, wr, now_ns);
 	}
 	rearm(r, now_ns);
+}
+
+static void await_turn(struct rate_src *r, struct wrap_read *wr)
+{
+	wr->in = &r->waiting.of[src_turn(&wr->inner)];
+	list_append(wr->in, &wr->link);
 }
 
 static void rate_read(struct src *s, struct src_read *rd)
@@ -77,16 +78,27 @@ static void rate_read(struct src *s, struct src_read *rd)
 		go(r, wr, now_ns);
 		return;
 	}
-	wr->in = &r->turns[src_turn(rd)];
-	list_append(wr->in, &wr->link);
+	await_turn(r, wr);
 	if (!timer_armed(&r->wrap.timer))
 		rearm(r, now_ns);
+}
+
+static void rate_raise(struct src *s, struct src_read *rd)
+{
+	struct wrap_read *wr = rd->held_by;
+
+	wrap_raise(s, rd);
+	if (!wr->in)
+		return;
+	wrap_unwait(wr);
+	await_turn(CONTAINER_OF(s, struct rate_src, wrap.src), wr);
 }
 
 static const struct src_ops rate_ops = {
 	.name = "rate",
 	.read = rate_read,
 	.cancel = wrap_cancel,
+	.raise = rate_raise,
 	.load = wrap_load,
 	.cached = wrap_cached,
 	.close = wrap_close,

@@ -337,6 +337,25 @@ static void retry_cancel(struct src *s, struct src_read *rd)
 	r->wrap.inner->ops->cancel(r->wrap.inner, &rr->wr.inner);
 }
 
+static void retry_raise(struct src *s, struct src_read *rd)
+{
+	struct src *inner = CONTAINER_OF(s, struct retry_src, wrap.src)->wrap.inner;
+	struct wrap_read *wr = rd->held_by;
+	struct retry_read *rr = CONTAINER_OF(wr, struct retry_read, wr);
+	struct retry_hedge *h = rr->hedge;
+
+	ASSERT(wr->rd == rd);
+	/* What is left of it was cancelled then. */
+	if (h && (h->won || h->lost))
+		return;
+	if (h)
+		src_raise(inner, &h->inner, src_turn(rd));
+	if (rr->state == RETRY_PAUSING || rr->first_ended)
+		src_turn_set(&wr->inner, src_turn(rd));
+	else
+		src_raise(inner, &wr->inner, src_turn(rd));
+}
+
 static void retry_close(struct src *s)
 {
 	free(CONTAINER_OF(s, struct retry_src, wrap.src)->room);
@@ -347,6 +366,7 @@ static const struct src_ops retry_ops = {
 	.name = "retry",
 	.read = retry_read,
 	.cancel = retry_cancel,
+	.raise = retry_raise,
 	.load = wrap_load,
 	.cached = wrap_cached,
 	.close = retry_close,

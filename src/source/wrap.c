@@ -179,6 +179,18 @@ void wrap_cancel(struct src *s, struct src_read *rd)
 	wrap_end(wr, &why);
 }
 
+void wrap_raise(struct src *s, struct src_read *rd)
+{
+	struct wrap *w = CONTAINER_OF(s, struct wrap, src);
+	struct wrap_read *wr = rd->held_by;
+
+	ASSERT(wr->rd == rd);
+	if (wr->in)
+		src_turn_set(&wr->inner, src_turn(rd));
+	else
+		src_raise(w->inner, &wr->inner, src_turn(rd));
+}
+
 int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
 {
 	return src_load(CONTAINER_OF(s, struct wrap, src)->inner, offset, buf, len, e);

@@ -83,8 +83,12 @@ void wrap_end(struct wrap_read *wr, const struct err *why);
 /* For the table of a kind whose reads wait by wrap_wait(). */
 void wrap_fire(struct timer *tm, uint64_t now_ns);
 
-/* For the ops table. wrap_cancel: of a read that waits, or else is with the inner source. */
+/*
+ * For the ops table. wrap_cancel, wrap_raise: of a read that waits, which its turn makes no
+ * difference to, or else is with the inner source.
+ */
 void wrap_cancel(struct src *s, struct src_read *rd);
+void wrap_raise(struct src *s, struct src_read *rd);
 int wrap_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e);
 int64_t wrap_cached(struct src *s, uint64_t offset, uint64_t len);
 void wrap_close(struct src *s);

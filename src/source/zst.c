@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/list.h"
 #include "base/size.h"
 #include "source/scheme.h"
 #include "source/zst_frame.h"
@@ -34,16 +35,12 @@
 
 enum zst_state { ZST_EMPTY = 0, ZST_READING, ZST_DECODING, ZST_READY };
 
-struct zst_list {
-	struct zst_read *first, **end;
-};
-
 struct zst_slot {
 	enum zst_state state;
 	uint32_t frame;
 	uint32_t users;   /* copies by workers */
 	uint64_t used_at; /* by zst_src.clock_hand */
-	struct zst_list waiting;
+	struct list waiting;
 	struct src_read inner;
 	uint32_t got; /* packed bytes that are there */
 	bool cancelled;
@@ -56,8 +53,10 @@ struct zst_slot {
 struct zst_read {
 	struct src_read *rd; /* NULL while free */
 	struct zst_src *owner;
-	struct zst_read *next; /* in a list, or among the free */
-	struct zst_slot *slot; /* that it waits for or copies from; NULL: starved */
+	struct zst_read *next; /* among the free */
+	struct list *in;       /* where it waits; NULL: nowhere now */
+	struct list_link link; /* in that */
+	struct zst_slot *slot; /* that it waits for or copies from; NULL: none */
 	struct work_job job;
 	uint32_t got, piece; /* bytes that are there; that the job copies */
 	bool cancelled;
@@ -75,48 +74,50 @@ struct zst_src {
 	uint32_t slot_count;
 	uint64_t clock_hand;
 	unsigned char *room; /* of all slots */
-	struct zst_list starved;
+	struct list starved;
 	struct zst_read *pool;
 	struct zst_read *free;
 	char *name; /* for messages */
 };
 
-static void list_init(struct zst_list *l)
+static struct zst_read *read_of(struct list_link *link)
 {
-	l->first = NULL;
-	l->end = &l->first;
+	return LIST_ENTRY(link, struct zst_read, link);
 }
 
 /* Whose turn comes first is first. */
-static void list_add(struct zst_list *l, struct zst_read *zr)
+static void await(struct list *l, struct zst_read *zr)
 {
-	struct zst_read **at = &l->first;
+	struct list_link *behind = l->last;
 
-	while (*at && src_turn((*at)->rd) <= src_turn(zr->rd))
-		at = &(*at)->next;
-	zr->next = *at;
-	*at = zr;
-	if (!zr->next)
-		l->end = &zr->next;
+	while (behind && src_turn(read_of(behind)->rd) > src_turn(zr->rd))
+		behind = behind->prev;
+	list_insert(l, behind, &zr->link);
+	zr->in = l;
 }
 
-static void list_del(struct zst_list *l, struct zst_read *zr)
+static void unawait(struct zst_read *zr)
 {
-	struct zst_read **at = &l->first;
-
-	while (*at != zr)
-		at = &(*at)->next;
-	*at = zr->next;
-	if (l->end == &zr->next)
-		l->end = at;
+	list_remove(zr->in, &zr->link);
+	zr->in = NULL;
 }
 
-static struct zst_read *list_take_all(struct zst_list *l)
+/* They wait no more, and look again, one after the other; meanwhile others may come to wait. */
+static struct list take_all(struct list *l)
 {
-	struct zst_read *first = l->first;
+	struct list all = *l;
 
-	list_init(l);
-	return first;
+	for (struct list_link *at = all.first; at; at = at->next) {
+		read_of(at)->in = NULL;
+		read_of(at)->slot = NULL;
+	}
+	*l = (struct list){.first = NULL};
+	return all;
+}
+
+static struct zst_read *take(struct list *all)
+{
+	return read_of(list_take(all));
 }
 
 static uint32_t packed_bytes(const struct zst_slot *s)
@@ -191,7 +192,7 @@ static void read_piece(struct zst_slot *s)
 
 static void start_decoding(struct zst_slot *s)
 {
-	const struct zst_read *first = s->waiting.first;
+	const struct zst_read *first = read_of(s->waiting.first);
 
 	s->state = ZST_DECODING;
 	s->owner->work.ops->queue(s->owner->work.ctx, &s->job,
@@ -211,6 +212,17 @@ static void start_reading(struct zst_slot *s, uint32_t frame, const struct src_r
 		read_piece(s);
 	else
 		start_decoding(s);
+}
+
+/* Somebody waits for it whose turn may come before that of those who did. */
+static void raise_slot(struct zst_slot *s, enum turn turn)
+{
+	struct zst_src *z = s->owner;
+
+	if (s->state == ZST_DECODING)
+		work_raise(&z->work, &s->job, turn);
+	else if (s->state == ZST_READING && !s->cancelled)
+		src_raise(z->inner, &s->inner, turn);
 }
 
 /* The one that was used longest ago, of those that nobody needs; NULL: all are needed. */
@@ -289,15 +301,17 @@ static void advance(struct zst_read *zr)
 			s = slot_to_fill(z);
 		zr->slot = s;
 		if (!s) {
-			list_add(&z->starved, zr);
+			await(&z->starved, zr);
 			return;
 		}
 		if (fresh || s->state != ZST_READY) {
 			if (fresh)
 				s->state = ZST_EMPTY;
-			list_add(&s->waiting, zr);
+			await(&s->waiting, zr);
 			if (fresh)
 				start_reading(s, frame, zr->rd);
+			else
+				raise_slot(s, src_turn(zr->rd));
 			return;
 		}
 		if (!take_piece(zr))
@@ -309,11 +323,14 @@ static void advance(struct zst_read *zr)
 /* A slot may be filled anew: whoever found none looks again. Each once; some may find none. */
 static void feed_starved(struct zst_src *z)
 {
-	struct zst_read *zr, *next;
+	struct list all = take_all(&z->starved);
+	struct zst_read *zr;
 
-	for (zr = list_take_all(&z->starved); zr; zr = next) {
-		next = zr->next;
-		advance(zr);
+	while ((zr = take(&all))) {
+		if (zr->cancelled)
+			end_cancelled(zr);
+		else
+			advance(zr);
 	}
 }
 
@@ -335,13 +352,13 @@ static void copy_done(struct work_job *job)
 static void slot_over(struct zst_slot *s, const struct err *why)
 {
 	struct zst_src *z = s->owner;
-	struct zst_read *zr = list_take_all(&s->waiting), *next;
+	struct list all = take_all(&s->waiting);
+	struct zst_read *zr;
 	/* A copy: the slot may be filled anew below. */
 	struct err text = why ? *why : (struct err){0};
 
 	s->state = why ? ZST_EMPTY : ZST_READY;
-	for (; zr; zr = next) {
-		next = zr->next;
+	while ((zr = take(&all))) {
 		if (zr->cancelled)
 			end_cancelled(zr);
 		else if (!why || why->code == -ECANCELED)
@@ -401,22 +418,35 @@ static void zst_cancel(struct src *s, struct src_read *rd)
 	struct zst_slot *slot = zr->slot;
 
 	ASSERT(zr->rd == rd);
-	if (!slot) {
-		list_del(&z->starved, zr);
-		end_cancelled(zr);
-		return;
-	}
-	/* A worker copies for it, or it is the last that waits: it ends with that. */
-	if (slot->state == ZST_READY || (slot->waiting.first == zr && !zr->next)) {
+	/* A worker copies for it, it is about to look, or waits as the last: it ends with that. */
+	if (!zr->in || (slot && slot->waiting.first == slot->waiting.last)) {
 		zr->cancelled = true;
-		if (slot->state == ZST_READING && !slot->cancelled) {
+		if (slot && slot->state == ZST_READING && !slot->cancelled) {
 			slot->cancelled = true;
 			z->inner->ops->cancel(z->inner, &slot->inner);
 		}
 		return;
 	}
-	list_del(&slot->waiting, zr);
+	unawait(zr);
 	end_cancelled(zr);
+}
+
+static void zst_raise(struct src *s, struct src_read *rd)
+{
+	struct zst_src *z = CONTAINER_OF(s, struct zst_src, src);
+	struct zst_read *zr = rd->held_by;
+	struct list *in = zr->in;
+
+	ASSERT(zr->rd == rd);
+	/* A worker copies for it; or it looks again by itself. */
+	if (!in && zr->slot)
+		work_raise(&z->work, &zr->job, src_turn(rd));
+	if (!in)
+		return;
+	unawait(zr);
+	await(in, zr);
+	if (zr->slot)
+		raise_slot(zr->slot, src_turn(rd));
 }
 
 static void free_parts(struct zst_src *z)
@@ -464,6 +494,7 @@ static const struct src_ops zst_ops = {
 	.name = "zst",
 	.read = zst_read,
 	.cancel = zst_cancel,
+	.raise = zst_raise,
 	.cached = zst_cached,
 	.close = zst_close,
 };
@@ -545,7 +576,6 @@ static int get_slots(struct zst_src *z, uint64_t cache_bytes, uint32_t reads_max
 		s->packed = s->plain + plain;
 		s->inner.done = inner_done;
 		s->job = (struct work_job){.run = zst_decode, .done = decode_done};
-		list_init(&s->waiting);
 	}
 	return 0;
 }
@@ -632,7 +662,6 @@ int src_zst_open(struct src *inner, const char *name, const struct src_zst_opts 
 	}
 	z->inner = inner;
 	z->work = env->work;
-	list_init(&z->starved);
 	rc = load_table(z, e);
 	if (rc == 0 && opts->manifest)
 		rc = load_manifest(z, opts->manifest, env, e);

@@ -185,37 +185,102 @@ static void turn_done(struct src_read *rd, const struct err *why)
 		++turn_ends;
 }
 
+static void turn_open(struct bed *b, const char *wrapper, const char *keys)
+{
+	struct err e = {0};
+
+	turn_ends = 0;
+	rig_open(&b->rig);
+	snprintf(b->uri, sizeof(b->uri), "cache+%s+file:%s?cache-dir=%s/c&cache-size=16M&"
+		 "cache-key=1&cache-memory=1M&%s", wrapper, b->image, b->folder, keys);
+	if (src_open(b->uri, &b->rig.env, &b->rig.src, &e) < 0)
+		fail_msg("%s: %s", b->uri, e.text);
+}
+
+/* Of 64 bytes of a chunk. */
+static void turn_begin(struct bed *b, struct turn_read *t, uint64_t chunk, enum turn turn)
+{
+	t->read.rd = (struct src_read){.offset = chunk * CACHE_CHUNK_BYTES, .len = 64,
+				       .buf = b->got + 64 * chunk, .done = turn_done};
+	src_turn_set(&t->read.rd, turn);
+	b->rig.src->ops->read(b->rig.src, &t->read.rd);
+}
+
+/* All reads that were begun; then it is closed. */
+static void turn_end(struct bed *b, const struct turn_read *reads, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		rig_wait(&b->rig, &reads[i].read);
+		assert_int_equal(reads[i].read.why.code, 0);
+	}
+	rig_close(&b->rig);
+	bed_fini(b);
+}
+
 /* Five chunks are asked for at a time; what comes last and is waited for is not asked for last. */
 static void each_has_its_turn(void **state)
 {
-	static const enum src_rank last[] = {SRC_AHEAD, SRC_DEMAND, SRC_DEMAND, SRC_DEMAND};
+	static const enum turn last[] = {TURN_AHEAD, TURN_DEMAND, TURN_URGENT, TURN_URGENT};
 	struct bed *b = bed_init(IMAGE_BYTES);
 	struct turn_read reads[TURN_READS] = {0};
-	struct err e = {0};
 
 	(void)state;
-	turn_ends = 0;
-	rig_open(&b->rig);
-	snprintf(b->uri, sizeof(b->uri), "cache+delay+file:%s?cache-dir=%s/c&cache-size=16M&"
-		 "cache-key=1&cache-memory=1M&ms=20", b->image, b->folder);
-	assert_int_equal(src_open(b->uri, &b->rig.env, &b->rig.src, &e), 0);
-	for (unsigned i = 0; i < TURN_READS; i++) {
-		struct src_read *rd = &reads[i].read.rd;
-
-		*rd = (struct src_read){.offset = i * CACHE_CHUNK_BYTES, .len = 64,
-					.buf = b->got + 64 * i, .done = turn_done,
-					.rank = SRC_FILL};
-		if (i >= TURN_FILLS)
-			rd->rank = (uint8_t)last[i - TURN_FILLS];
-		rd->urgent = i >= TURN_FILLS + 2;
-		b->rig.src->ops->read(b->rig.src, rd);
-	}
+	turn_open(b, "delay", "ms=20");
+	for (unsigned i = 0; i < TURN_READS; i++)
+		turn_begin(b, &reads[i], i, i < TURN_FILLS ? TURN_FILL : last[i - TURN_FILLS]);
 	for (unsigned i = 0; i < TURN_READS; i++)
 		rig_wait(&b->rig, &reads[i].read);
 	for (unsigned i = TURN_FILLS; i < TURN_READS; i++)
 		assert_in_range(reads[i].order, 1, TURN_FILLS / 2 + 4);
-	rig_close(&b->rig);
-	bed_fini(b);
+	turn_end(b, reads, TURN_READS);
+}
+
+/* Nor is what was begun for nobody, and is waited for now. */
+static void who_is_raised_overtakes(void **state)
+{
+	struct bed *b = bed_init(IMAGE_BYTES);
+	struct turn_read reads[TURN_READS] = {0};
+
+	(void)state;
+	turn_open(b, "delay", "ms=20");
+	for (unsigned i = 0; i < TURN_READS; i++)
+		turn_begin(b, &reads[i], i, TURN_FILL);
+	while (b->rig.counts.cache_misses < 5)
+		rig_turn(&b->rig);
+	for (unsigned i = TURN_FILLS; i < TURN_READS; i++)
+		src_raise(b->rig.src, &reads[i].read.rd, TURN_DEMAND);
+	for (unsigned i = 0; i < TURN_READS; i++)
+		rig_wait(&b->rig, &reads[i].read);
+	for (unsigned i = TURN_FILLS; i < TURN_READS; i++)
+		assert_in_range(reads[i].order, 1, TURN_FILLS / 2 + 4);
+	turn_end(b, reads, TURN_READS);
+}
+
+/*
+ * Chunks that are asked for, two at once, and one more each quarter of a second: those that
+ * somebody comes to wait for, by the read that asked for it or by another, are next.
+ */
+static void what_is_asked_for_is_raised(void **state)
+{
+	static const unsigned order[] = {3, 4, 2};
+	struct bed *b = bed_init(IMAGE_BYTES);
+	struct turn_read reads[6] = {0};
+
+	(void)state;
+	turn_open(b, "rate", "iops=4");
+	for (unsigned i = 0; i < 5; i++)
+		turn_begin(b, &reads[i], i, TURN_FILL);
+	while (b->rig.counts.cache_misses < 5)
+		rig_turn(&b->rig);
+	turn_begin(b, &reads[5], 4, TURN_DEMAND);
+	src_raise(b->rig.src, &reads[3].read.rd, TURN_URGENT);
+	for (unsigned i = 0; i < ARRAY_LEN(order); i++)
+		rig_wait(&b->rig, &reads[order[i]].read);
+	for (unsigned i = 1; i < ARRAY_LEN(order); i++)
+		assert_true(reads[order[i]].order > reads[order[i - 1]].order);
+	assert_true(reads[2].order > reads[5].order);
+	assert_int_equal(b->rig.counts.cache_misses, 5);
+	turn_end(b, reads, 6);
 }
 
 int main(void)
@@ -225,6 +290,8 @@ int main(void)
 		cmocka_unit_test(a_use_is_noted_where_it_belongs),
 		cmocka_unit_test(who_joins_what_is_given_up_evicts_nobody),
 		cmocka_unit_test(each_has_its_turn),
+		cmocka_unit_test(who_is_raised_overtakes),
+		cmocka_unit_test(what_is_asked_for_is_raised),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,6 +101,12 @@ static void fake_cancel(void *ctx, struct io_req *rd)
 		rd->done(rd, -ECANCELED);
 }
 
+static void fake_raise(void *ctx, struct io_req *rd, enum turn turn)
+{
+	assert_ptr_equal(rd, ((struct bed *)ctx)->held);
+	rd->turn = (uint8_t)turn;
+}
+
 static int fake_load(void *ctx, struct io_file *file, const char *path, uint64_t off, void *buf,
 		     size_t len, struct err *e)
 {
@@ -134,7 +140,8 @@ static int begin(void **state)
 {
 	static const struct io_ops ops = {.open = fake_open, .close = fake_close,
 					  .read = fake_read, .cancel = fake_cancel,
-					  .load = fake_load, .cached = fake_cached};
+					  .raise = fake_raise, .load = fake_load,
+					  .cached = fake_cached};
 	struct bed *b = calloc(1, sizeof(*b));
 
 	fixture_init(&b->fx);
@@ -286,6 +293,29 @@ static void a_cancel_ends_it_at_the_next_file(void **state)
 	}
 }
 
+/* In the file that is being read, and in those that come next. */
+static void a_raised_read_goes_by_its_new_turn(void **state)
+{
+	struct bed *b = *state;
+	struct request rq;
+
+	open_it(b);
+	b->hold = true;
+	request_init(&rq, &b->fx, 0, 16 * 4096);
+	rq.rd.buf = calloc(16, 4096);
+	rq.rd.rank = SRC_FILL;
+	request_read(&rq);
+	assert_int_equal(b->held->turn, TURN_FILL);
+	src_raise(b->fx.src, &rq.rd, TURN_DEMAND);
+	while (rq.done == 0) {
+		assert_int_equal(b->held->turn, TURN_DEMAND);
+		b->held->done(b->held, 4096);
+	}
+	assert_true(b->reads > 2);
+	assert_int_equal(rq.code, 0);
+	free(rq.rd.buf);
+}
+
 static void refused(struct bed *b, const void *bytes, size_t len, const char *says)
 {
 	struct err e = {0};
@@ -339,6 +369,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_in_the_page_cache, begin, end),
 		cmocka_unit_test_setup_teardown(errors_and_cancels_pass, begin, end),
 		cmocka_unit_test_setup_teardown(a_cancel_ends_it_at_the_next_file, begin, end),
+		cmocka_unit_test_setup_teardown(a_raised_read_goes_by_its_new_turn, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_no_list_is_refused, begin, end),
 	};
 

@@ -193,7 +193,7 @@ static void cancels(void **state)
 struct slow {
 	struct src src;
 	struct src_read *held[2 * READS_MAX];
-	unsigned count, cancels;
+	unsigned count, cancels, raises;
 };
 
 static void slow_read(struct src *s, struct src_read *rd)
@@ -208,6 +208,12 @@ static void slow_cancel(struct src *s, struct src_read *rd)
 {
 	(void)rd;
 	CONTAINER_OF(s, struct slow, src)->cancels++;
+}
+
+static void slow_raise(struct src *s, struct src_read *rd)
+{
+	(void)rd;
+	CONTAINER_OF(s, struct slow, src)->raises++;
 }
 
 static void slow_close(struct src *s)
@@ -247,7 +253,8 @@ static void slow_learn(struct slow *sl, struct fixture *fx, unsigned reads, uint
 static void slow_open(struct slow *sl, struct fixture *fx, uint32_t budget_percent)
 {
 	static const struct src_ops ops = {
-		.name = "slow", .read = slow_read, .cancel = slow_cancel, .close = slow_close};
+		.name = "slow", .read = slow_read, .cancel = slow_cancel, .raise = slow_raise,
+		.close = slow_close};
 	const struct src_retry_opts opts = {
 		.retries = 2, .pause_ns = NS_PER_MS, .budget_percent = budget_percent,
 		.hedge = true};
@@ -342,6 +349,44 @@ static void nothing_is_left_behind(void **state)
 	}
 }
 
+/* Both requests, or what is left of them; what is only waited for is left alone. */
+static void both_requests_are_raised(void **state)
+{
+	(void)state;
+	for (unsigned way = 0; way < 4; way++) {
+		bool one_fails = way & 1;
+		unsigned one = way >> 1;
+		struct request rq;
+		struct fixture fx;
+		struct slow sl;
+
+		slow_open(&sl, &fx, 100);
+		fx.ends = 0;
+		request_init(&rq, &fx, 4096, 64);
+		rq.rd.rank = SRC_FILL;
+		request_read(&rq);
+		fixture_advance(&fx, 12 * NS_PER_MS);
+		assert_int_equal(sl.count, 2);
+		src_raise(fx.src, &rq.rd, TURN_DEMAND);
+		assert_int_equal(sl.raises, 2);
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(src_turn(sl.held[i]), TURN_DEMAND);
+		slow_end(&sl, one, one_fails ? -EIO : 0);
+		src_raise(fx.src, &rq.rd, TURN_URGENT);
+		assert_int_equal(sl.raises, one_fails ? 3 : 2);
+		assert_int_equal(src_turn(sl.held[0]), one_fails ? TURN_URGENT : TURN_DEMAND);
+		slow_end(&sl, 0, one_fails ? -EIO : 0);
+		if (one_fails) {
+			/* Both have: it is asked for once more. */
+			assert_int_equal(src_turn(sl.held[0]), TURN_URGENT);
+			slow_end(&sl, 0, 0);
+		}
+		assert_int_equal(rq.done, 1);
+		assert_int_equal(rq.code, 0);
+		src_close(fx.src);
+	}
+}
+
 /* Many at a time, some of which fail, hang or are cancelled: each ends once. */
 static void random_walk(void **state)
 {
@@ -411,6 +456,7 @@ int main(void)
 		cmocka_unit_test(twice_is_not_usual),
 		cmocka_unit_test(failures_have_the_rest),
 		cmocka_unit_test(nothing_is_left_behind),
+		cmocka_unit_test(both_requests_are_raised),
 		cmocka_unit_test(random_walk),
 		cmocka_unit_test(uris),
 	};
