@@ -117,46 +117,66 @@ static void end(struct net_src *s)
 	pthread_mutex_unlock(&h->lock);
 }
 
-static void take(struct net_src *s, struct net_read *rd)
+static void take(struct net_src *s, struct list *arrived)
 {
 	uint64_t now_ns = net_now_ns();
+	struct net_read *rd;
 
-	for (struct net_read *next; rd; rd = next) {
-		next = rd->next;
+	while ((rd = net_read_of(list_take(arrived)))) {
 		rd->sent = 0;
 		rd->arrived_ns = now_ns;
 		rd->left = rd->len;
 		if (s->ops->zeroes && s->ops->zeroes(s->peer, rd->offset, rd->len))
 			net_answer(s, rd, SRC_CUSTOM_ZEROES, 0, NULL);
 		else
-			list_add(&s->waiting[rd->turn], rd);
+			net_read_waits(s, rd);
 	}
 }
 
-static bool is_cancelled(struct net_src *s, const struct net_read *rd)
+/* The next read that was cancelled or raised; NULL: none, of those that were taken already. */
+static struct net_read *next_told(struct net_src *s, bool *ret_cancelled, enum turn *ret_turn)
 {
-	bool cancelled;
+	struct net_read *rd;
 
 	pthread_mutex_lock(&s->hub->lock);
-	cancelled = rd->state == READ_ACTIVE && rd->cancelled;
+	rd = LIST_ENTRY(s->told.first, struct net_read, told);
+	if (rd && rd->state != READ_ACTIVE)
+		rd = NULL;
+	if (rd) {
+		list_remove(&s->told, &rd->told);
+		rd->is_told = false;
+		*ret_cancelled = rd->cancelled;
+		*ret_turn = rd->raised;
+	}
 	pthread_mutex_unlock(&s->hub->lock);
-	return cancelled;
+	return rd;
+}
+
+static void hear(struct net_src *s)
+{
+	struct net_read *rd;
+	enum turn turn;
+	bool cancelled;
+
+	while ((rd = next_told(s, &cancelled, &turn))) {
+		if (cancelled)
+			net_read_failed(s, rd, -ECANCELED, NULL);
+		else
+			net_read_raise(s, rd, turn);
+	}
 }
 
 static void turn_of(struct net_src *s)
 {
-	struct net_read *arrived;
+	struct list arrived;
 	enum src_state state;
-	bool cancels;
 
 	pthread_mutex_lock(&s->hub->lock);
 	state = s->state;
-	arrived = s->arrived.first;
-	list_init(&s->arrived);
-	for (struct net_read *rd = arrived; rd; rd = rd->next)
-		rd->state = READ_ACTIVE;
-	cancels = s->cancels;
-	s->cancels = false;
+	arrived = s->arrived;
+	s->arrived = (struct list){.first = NULL};
+	for (struct list_link *at = arrived.first; at; at = at->next)
+		net_read_of(at)->state = READ_ACTIVE;
 	pthread_mutex_unlock(&s->hub->lock);
 	if (state == SRC_CLOSING) {
 		end(s);
@@ -164,10 +184,8 @@ static void turn_of(struct net_src *s)
 	}
 	if (!s->begun)
 		begin(s);
-	take(s, arrived);
-	for (uint32_t i = 0; cancels && i < s->pool_count; i++)
-		if (is_cancelled(s, &s->pool[i]))
-			net_read_failed(s, &s->pool[i], -ECANCELED, NULL);
+	take(s, &arrived);
+	hear(s);
 	net_send_off(s);
 }
 
@@ -196,33 +214,40 @@ static void rest(void *ctx)
 
 /* ---- the VM's side ---- */
 
-/* hub->lock. */
-static struct net_read *new_read(struct net_src *s)
+/* hub->lock, as for the next. It has ended by the time that its place is another's. */
+static void new_read(struct net_src *s, struct net_read *rd, const struct net_read *what)
 {
-	struct net_read *rd = s->free;
+	ASSERT(rd->state == READ_FREE);
+	*rd = *what;
+	rd->state = READ_ARRIVED;
+	list_append(&s->arrived, &rd->link);
+}
 
-	ASSERT(rd); /* one for each of custom.c's slots, and one for a loader */
-	s->free = rd->next;
-	*rd = (struct net_read){.state = READ_ARRIVED};
-	return rd;
+static void tell(struct net_src *s, struct net_read *rd)
+{
+	if (!rd->is_told)
+		list_append(&s->told, &rd->told);
+	rd->is_told = true;
 }
 
 static void hand_over(struct net_src *s, const struct src_custom_call *call)
 {
-	pthread_mutex_lock(&s->hub->lock);
-	if (call->cancel) {
-		for (uint32_t i = 0; i < s->pool_count; i++)
-			if (s->pool[i].state != READ_FREE && s->pool[i].id == call->id)
-				s->pool[i].cancelled = s->cancels = true;
-	} else {
-		struct net_read *rd = new_read(s);
+	struct net_read *rd = &s->pool[(uint32_t)call->id];
+	const struct net_read what = {
+		.id = call->id,
+		.offset = call->offset,
+		.buf = call->buf,
+		.len = (uint32_t)call->len,
+		.turn = call->turn,
+	};
 
-		rd->id = call->id;
-		rd->offset = call->offset;
-		rd->buf = call->buf;
-		rd->len = (uint32_t)call->len;
-		rd->turn = call->turn;
-		list_add(&s->arrived, rd);
+	pthread_mutex_lock(&s->hub->lock);
+	if (!call->cancel && !call->raise) {
+		new_read(s, rd, &what);
+	} else if (rd->state != READ_FREE && rd->id == call->id) {
+		rd->cancelled = call->cancel;
+		rd->raised = call->turn;
+		tell(s, rd);
 	}
 	pthread_mutex_unlock(&s->hub->lock);
 }
@@ -311,7 +336,8 @@ static void wait_for(struct net_src *s, struct net_read *rd, const struct loader
 		rc = pthread_cond_timedwait(&s->hub->changed, &s->hub->lock, &until);
 	if (l->over)
 		return;
-	rd->cancelled = s->cancels = true;
+	rd->cancelled = true;
+	tell(s, rd);
 	net_loop_wake(s->hub->loop);
 	while (!l->over)
 		pthread_cond_wait(&s->hub->changed, &s->hub->lock);
@@ -322,16 +348,12 @@ static int load_piece(struct net_src *s, uint64_t offset, unsigned char *buf, ui
 {
 	struct net_hub *h = s->hub;
 	struct loader l = {.over = false};
-	struct net_read *rd;
+	struct net_read *rd = &s->pool[s->pool_count - 1];
+	const struct net_read what = {
+		.loader = &l, .turn = TURN_DEMAND, .offset = offset, .buf = buf, .len = len};
 
 	pthread_mutex_lock(&h->lock);
-	rd = new_read(s);
-	rd->loader = &l;
-	rd->turn = TURN_DEMAND;
-	rd->offset = offset;
-	rd->buf = buf;
-	rd->len = len;
-	list_add(&s->arrived, rd);
+	new_read(s, rd, &what);
 	net_loop_wake(h->loop);
 	wait_for(s, rd, &l);
 	pthread_mutex_unlock(&h->lock);
@@ -410,13 +432,6 @@ static struct net_src *new_src(struct net_hub *h, const struct net_target *t, ui
 		free(s);
 		return NULL;
 	}
-	for (uint32_t i = 0; i < s->pool_count; i++) {
-		s->pool[i].next = s->free;
-		s->free = &s->pool[i];
-	}
-	list_init(&s->arrived);
-	for (unsigned turn = 0; turn < TURNS; turn++)
-		list_init(&s->waiting[turn]);
 	return s;
 }
 
@@ -472,7 +487,7 @@ static int open_src(void *ctx, const struct net_target *t, uint32_t reads_max, s
 	struct net_hub *h = ctx;
 	const struct src_env env = {.reads_max = reads_max};
 	struct src_custom_hooks hooks = {
-		.wake = hook_wake, .close = hook_close, .load = hook_load};
+		.wake = hook_wake, .close = hook_close, .load = hook_load, .raises = true};
 	struct net_src *s;
 	int rc;
 

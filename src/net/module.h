@@ -14,7 +14,7 @@
 
 struct net_stamp {
 	char version[24];
-	unsigned target, source, err, cfg; /* bytes */
+	unsigned target, source, ops, err, cfg; /* bytes */
 };
 
 #define NET_STAMP                                                                                  \
@@ -22,6 +22,7 @@ struct net_stamp {
 		.version = ASYNCPF_VERSION,                                                        \
 		.target = sizeof(struct net_target),                                               \
 		.source = sizeof(struct src),                                                      \
+		.ops = sizeof(struct src_ops),                                                     \
 		.err = sizeof(struct err),                                                         \
 		.cfg = sizeof(struct net_hub_cfg),                                                 \
 	}

@@ -17,19 +17,20 @@
 #define AHEAD_FLIGHT_BYTES (4u << 20)
 #define FLIGHT_BYTES (8u << 20)
 
-/* False: it is not in it. */
-static bool list_del(struct read_list *l, struct net_read *rd)
+/* Some of it is in no request yet: it is in the queue. */
+static bool is_waiting(const struct net_read *rd)
 {
-	struct net_read **at = &l->first;
+	return rd->sent < rd->len;
+}
 
-	while (*at && *at != rd)
-		at = &(*at)->next;
-	if (!*at)
-		return false;
-	*at = rd->next;
-	if (!*at)
-		l->end = at;
-	return true;
+void net_read_waits(struct net_src *s, struct net_read *rd)
+{
+	turn_queue_add(&s->waiting, &rd->link, rd->turn);
+}
+
+static void wait_over(struct net_src *s, struct net_read *rd)
+{
+	turn_queue_remove(&s->waiting, &rd->link, rd->turn);
 }
 
 /* ---- the end of a read, of a request ---- */
@@ -50,9 +51,10 @@ void net_answer(struct net_src *s, struct net_read *rd, enum src_custom_answer h
 		strncpy(loader->why, why ? why : "", sizeof(loader->why) - 1);
 		pthread_cond_broadcast(&h->changed);
 	}
+	if (rd->is_told)
+		list_remove(&s->told, &rd->told);
+	rd->is_told = false;
 	rd->state = READ_FREE;
-	rd->next = s->free;
-	s->free = rd;
 	pthread_mutex_unlock(&h->lock);
 	if (!loader)
 		(void)src_custom_answer(s->custom, id, how, code, why);
@@ -75,21 +77,56 @@ static bool req_is_wanted(const struct net_req *req)
 	return false;
 }
 
+/* The next request that some of the read is in, from the first on (NULL). NULL: no more. */
+static struct net_req *next_with(struct net_src *s, const struct net_read *rd, struct net_req *req)
+{
+	for (req = req ? req + 1 : s->reqs; req < s->reqs + s->depth; req++) {
+		if (req->state != NET_REQ_SENT && req->state != NET_REQ_AGAIN)
+			continue;
+		for (unsigned i = 0; i < req->parts; i++)
+			if (req->part[i].rd == rd)
+				return req;
+	}
+	return NULL;
+}
+
+/* By the first turn of those who wait for it. */
+static void raise_req(struct net_req *req)
+{
+	for (unsigned i = 0; i < req->parts; i++)
+		if (req->part[i].rd && req->part[i].rd->turn < req->turn)
+			req->turn = req->part[i].rd->turn;
+}
+
+/* What is on its way stays what it was begun as: what nobody waited for has its half. */
+void net_read_raise(struct net_src *s, struct net_read *rd, enum turn turn)
+{
+	struct net_req *req = NULL;
+
+	if (turn >= rd->turn)
+		return;
+	if (is_waiting(rd))
+		wait_over(s, rd);
+	rd->turn = turn;
+	if (is_waiting(rd))
+		net_read_waits(s, rd);
+	while ((req = next_with(s, rd, req)))
+		if (req->state == NET_REQ_AGAIN)
+			raise_req(req);
+}
+
 /* The read leaves whatever it is in; what is left for nobody is called off. */
 static void drop(struct net_src *s, struct net_read *rd)
 {
-	(void)list_del(&s->waiting[rd->turn], rd);
-	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++) {
-		bool had = false;
+	struct net_req *req = NULL;
 
-		if (req->state != NET_REQ_SENT && req->state != NET_REQ_AGAIN)
-			continue;
-		for (unsigned i = 0; i < req->parts; i++) {
-			had |= req->part[i].rd == rd;
+	if (is_waiting(rd))
+		wait_over(s, rd);
+	while ((req = next_with(s, rd, req))) {
+		for (unsigned i = 0; i < req->parts; i++)
 			if (req->part[i].rd == rd)
 				req->part[i].rd = NULL;
-		}
-		if (!had || req_is_wanted(req))
+		if (req_is_wanted(req))
 			continue;
 		if (req->state == NET_REQ_SENT)
 			s->ops->cancel(s->peer, req);
@@ -158,6 +195,7 @@ void net_req_again(struct net_src *s, struct net_req *req, uint64_t wait_ns)
 		return;
 	req->state = NET_REQ_AGAIN;
 	req->again = true;
+	raise_req(req);
 	req->tries++;
 	req->due_ns = net_now_ns() + wait_ns;
 }
@@ -173,20 +211,10 @@ void net_src_hold(struct net_src *s, uint64_t until_ns)
 	s->hold_ns = max_u64(s->hold_ns, until_ns);
 }
 
-/* The turn of the first read that waits; TURNS: none does. */
-static unsigned first_turn(const struct net_src *s)
-{
-	unsigned turn = 0;
-
-	while (turn < TURNS && !s->waiting[turn].first)
-		turn++;
-	return turn;
-}
-
 void net_fail_waiting(struct net_src *s, int code, const char *why)
 {
-	for (unsigned turn; (turn = first_turn(s)) < TURNS;)
-		net_read_failed(s, s->waiting[turn].first, code, why);
+	for (struct net_read *rd; (rd = net_read_of(turn_queue_first(&s->waiting)));)
+		net_read_failed(s, rd, code, why);
 	for (struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
 		if (req->state == NET_REQ_AGAIN)
 			net_req_fail(s, req, code, why);
@@ -219,15 +247,16 @@ static void add_part(struct net_req *req, struct net_read *rd, uint32_t len, boo
 /* One whole neighbour more; false: there is none, or no room. */
 static bool grow(struct net_src *s, struct net_req *req)
 {
-	struct read_list *l = &s->waiting[req->turn];
+	struct list_link *at = s->waiting.of[req->turn].first;
 
-	for (struct net_read *rd = l->first; rd; rd = rd->next) {
+	for (; at; at = at->next) {
+		struct net_read *rd = net_read_of(at);
 		bool front = rd->offset + rd->len == req->offset;
 
 		if (rd->sent > 0 || (!front && rd->offset != req->offset + req->len) ||
 		    rd->len > min_u64(NET_JOIN_BYTES, s->req_bytes) - req->len)
 			continue;
-		(void)list_del(l, rd);
+		wait_over(s, rd);
 		add_part(req, rd, rd->len, front);
 		return true;
 	}
@@ -236,8 +265,7 @@ static bool grow(struct net_src *s, struct net_req *req)
 
 static void build(struct net_src *s, struct net_req *req, unsigned turn)
 {
-	struct read_list *l = &s->waiting[turn];
-	struct net_read *rd = l->first;
+	struct net_read *rd = net_read_of(s->waiting.of[turn].first);
 
 	req->offset = rd->offset + rd->sent;
 	req->len = 0;
@@ -247,9 +275,9 @@ static void build(struct net_src *s, struct net_req *req, unsigned turn)
 	req->turn = rd->turn;
 	req->peers = NULL;
 	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, s->req_bytes), false);
-	if (rd->sent < rd->len)
+	if (is_waiting(rd))
 		return;
-	(void)list_del(l, rd);
+	wait_over(s, rd);
 	while (rd->turn != TURN_URGENT && req->parts < NET_PARTS_MAX &&
 	       req->len < min_u64(NET_JOIN_BYTES, s->req_bytes) && grow(s, req))
 		;
@@ -288,7 +316,7 @@ static struct net_req *next_of(struct net_src *s, unsigned turn, unsigned flies_
 	/* Those that are to be submitted again take places, too. */
 	if (turn >= TURN_AHEAD && ahead > 0 && ahead >= s->depth / 2)
 		free = NULL;
-	if (!again && (!free || !s->waiting[turn].first))
+	if (!again && (!free || !s->waiting.of[turn].first))
 		return NULL;
 	if (!may_fly(s, flies_as))
 		return NULL;
@@ -302,20 +330,20 @@ static struct net_req *next_req(struct net_src *s, uint64_t now_ns)
 	struct net_req *req = NULL;
 
 	for (unsigned i = 0; i < TURNS && !req; i++) {
-		unsigned turn = turn_at(&s->row, i);
+		unsigned turn = turn_at(&s->waiting.row, i);
 		/* A chance would be none where others always have what they may. */
 		unsigned flies_as = i == 0 ? (unsigned)min_u64(turn, TURN_DEMAND) : turn;
 
 		req = next_of(s, turn, flies_as, now_ns);
 	}
 	if (req)
-		turn_went(&s->row);
+		turn_went(&s->waiting.row);
 	return req;
 }
 
 static bool anything_waits(const struct net_src *s)
 {
-	if (first_turn(s) < TURNS)
+	if (turn_queue_first(&s->waiting))
 		return true;
 	for (const struct net_req *req = s->reqs; req < s->reqs + s->depth; req++)
 		if (req->state == NET_REQ_AGAIN)

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "base/list.h"
 #include "net/hub.h"
 #include "net/peer.h"
 #include "source/custom.h"
@@ -24,7 +25,10 @@ struct net_read {
 	/* hub->lock: */
 	enum read_state state;
 	bool cancelled;
-	struct net_read *next; /* of the pool, of what has arrived, of what waits */
+	bool is_told;          /* that it is cancelled, or goes by `raised` from now on */
+	struct list_link told; /* then */
+	enum turn raised;
+	struct list_link link; /* of what has arrived, of what waits */
 	/* Set before it arrives: */
 	uint64_t id; /* of custom.c */
 	struct loader *loader; /* NULL: it is custom.c's */
@@ -36,10 +40,6 @@ struct net_read {
 	uint32_t sent, left; /* bytes that are in requests; that are not there yet */
 	uint64_t arrived_ns;
 	bool again;          /* some were asked for more than once, or had to wait for s->hold_ns */
-};
-
-struct read_list {
-	struct net_read *first, **end;
 };
 
 enum src_state { SRC_OPENING, SRC_OPEN, SRC_FAILED, SRC_CLOSING, SRC_CLOSED };
@@ -57,16 +57,14 @@ struct net_src {
 	struct err why; /* SRC_FAILED */
 	uint64_t size;
 	struct net_src *next;
-	struct net_read *pool, *free;
+	struct net_read *pool; /* one for each of custom.c's slots, and one for a loader */
 	uint32_t pool_count;
-	struct read_list arrived;
-	bool cancels;
+	struct list arrived, told;
 	/* The loop's: */
 	const struct net_peer_ops *ops;
 	struct net_peer *peer;
 	bool begun;
-	struct read_list waiting[TURNS];
-	struct turn_row row;
+	struct turn_queue waiting;
 	struct net_req *reqs;
 	uint32_t depth, req_bytes;
 	uint32_t flying, flying_bytes;
@@ -85,17 +83,9 @@ struct net_hub {
 	bool woken;             /* the loop's: answers wait for the VM */
 };
 
-static inline void list_init(struct read_list *l)
+static inline struct net_read *net_read_of(struct list_link *link)
 {
-	l->first = NULL;
-	l->end = &l->first;
-}
-
-static inline void list_add(struct read_list *l, struct net_read *rd)
-{
-	rd->next = NULL;
-	*l->end = rd;
-	l->end = &rd->next;
+	return LIST_ENTRY(link, struct net_read, link);
 }
 
 /* queue.c, on the loop's thread. The read is over, and the pool's again. */
@@ -103,6 +93,10 @@ void net_answer(struct net_src *s, struct net_read *rd, enum src_custom_answer h
 		const char *why);
 /* The same for one that may be anywhere; what was asked for only on its account is called off. */
 void net_read_failed(struct net_src *s, struct net_read *rd, int code, const char *why);
+/* It waits for its first request, or for others. */
+void net_read_waits(struct net_src *s, struct net_read *rd);
+/* It goes by an earlier turn, and so does what of it is to be asked for once more. */
+void net_read_raise(struct net_src *s, struct net_read *rd, enum turn turn);
 /* Makes and submits requests, as many as there is room for. */
 void net_send_off(struct net_src *s);
 

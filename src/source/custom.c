@@ -45,8 +45,8 @@ struct slot {
 	struct src_read *rd;
 	struct slot *next;     /* while free */
 	struct list_link link; /* of what is to be told */
-	bool listed;           /* it is to be told of: that is to be read, or cancelled */
-	bool cancelled;
+	bool listed;           /* it is to be told of: that is to be read, raised, or cancelled */
+	bool raised, cancelled;
 	struct slot *answered_next; /* of the stack of answers */
 	/* The answer. */
 	enum src_custom_answer answer;
@@ -99,7 +99,8 @@ static struct slot *slot_of(struct src_custom *c, uint64_t id)
 
 static void list(struct src_custom *c, struct slot *s)
 {
-	ASSERT(!s->listed);
+	if (s->listed)
+		return;
 	s->listed = true;
 	list_append(&c->due, &s->link);
 }
@@ -157,7 +158,7 @@ static void custom_read(struct src *src, struct src_read *rd)
 	ASSERT(rd->len > 0 && rd->offset <= src->size && rd->len <= src->size - rd->offset);
 	c->free = s->next;
 	s->rd = rd;
-	s->cancelled = false;
+	s->raised = s->cancelled = false;
 	rd->held_by = s;
 	set_state(s, SLOT_WAITING);
 	list(c, s);
@@ -180,6 +181,20 @@ static void custom_cancel(struct src *src, struct src_read *rd)
 	if (!s->cancelled && !(load(s) & SLOT_IN_CALL))
 		list(c, s);
 	s->cancelled = true;
+}
+
+static void custom_raise(struct src *src, struct src_read *rd)
+{
+	struct src_custom *c = CONTAINER_OF(src, struct src_custom, src);
+	struct slot *s = rd->held_by;
+
+	ASSERT(s->rd == rd);
+	/* What is handed out later is by its turn then. */
+	if (!c->hooks.raises || state_of(load(s)) == SLOT_WAITING)
+		return;
+	s->raised = true;
+	if (!(load(s) & SLOT_IN_CALL))
+		list(c, s);
 }
 
 static void custom_close(struct src *src)
@@ -207,6 +222,7 @@ static const struct src_ops custom_ops = {
 	.name = VMMS_NAME,
 	.read = custom_read,
 	.cancel = custom_cancel,
+	.raise = custom_raise,
 	.close = custom_close,
 };
 
@@ -214,6 +230,7 @@ static const struct src_ops loadable_ops = {
 	.name = "custom",
 	.read = custom_read,
 	.cancel = custom_cancel,
+	.raise = custom_raise,
 	.load = custom_load,
 	.close = custom_close,
 };
@@ -270,21 +287,25 @@ bool src_custom_due(const struct src_custom *c)
 bool src_custom_next(struct src_custom *c, struct src_custom_call *ret)
 {
 	struct slot *s = LIST_ENTRY(c->due.first, struct slot, link);
+	bool known;
 
 	if (!s)
 		return false;
 	unlist(c, s);
+	known = state_of(load(s)) != SLOT_WAITING;
 	*ret = (struct src_custom_call){
 		.id = id_of(c, s),
-		.cancel = state_of(load(s)) != SLOT_WAITING,
+		.cancel = known && s->cancelled,
+		.raise = known && !s->cancelled,
 		.offset = s->rd->offset,
 		.buf = s->rd->buf,
 		.len = s->rd->len,
 		.urgent = s->rd->urgent,
 		.turn = src_turn(s->rd),
 	};
+	s->raised = false;
 	/* From here on it can be answered. */
-	if (!ret->cancel)
+	if (!known)
 		set_state(s, SLOT_OUT | SLOT_IN_CALL);
 	return true;
 }
@@ -294,14 +315,14 @@ void src_custom_called(struct src_custom *c, const struct src_custom_call *call)
 	struct slot *s = slot_of(c, call->id);
 	uint64_t word;
 
-	/* After a cancel the slot may have been answered, taken, and be another read's. */
-	if (call->cancel)
+	/* The slot may have been answered since, taken, and be another read's. */
+	if (call->cancel || call->raise)
 		return;
 	word = __atomic_fetch_and(&s->word, ~(uint64_t)SLOT_IN_CALL, __ATOMIC_ACQ_REL);
 	ASSERT(s->rd && (word & SLOT_IN_CALL));
 	if (state_of(word) == SLOT_ANSWERED)
 		end_answered(c, s);
-	else if (s->cancelled)
+	else if (s->cancelled || s->raised)
 		list(c, s);
 }
 

@@ -31,12 +31,14 @@ struct src_custom_hooks {
 	/* As port/source.h has it; NULL: it cannot be read while it is opened. */
 	int (*load)(void *ctx, uint64_t offset, void *buf, size_t len, struct err *e);
 	const char *name; /* for messages, valid until close; NULL: it is the VMM's */
+	bool raises;      /* it is told, too, when what it has already is wanted sooner */
 };
 
 /* What the answerer is to be told next. */
 struct src_custom_call {
-	uint64_t id;
-	bool cancel; /* the read `id` is not wanted any more; else, to be read: */
+	uint64_t id; /* its low half is below env->reads_max, and no other outstanding read's */
+	bool cancel; /* the read `id` is not wanted any more */
+	bool raise;  /* it goes by `turn` from now on; else, to be read: */
 	uint64_t offset;
 	void *buf;
 	size_t len;

@@ -164,6 +164,34 @@ static void each_read_has_its_turn(void **state)
 	site_close(&n);
 }
 
+/* The same of reads that somebody comes to wait for when they have been handed over. */
+static void raised_reads_overtake(void **state)
+{
+	static struct hub h;
+	struct site n;
+
+	(void)state;
+	site_open(&n, APF_FAULTS_USER);
+	nbdkit(&n, "--filter=delay", "rdelay=50ms");
+	hub_open(&h, uri_of(&n, "&net-depth=1"));
+	for (unsigned i = 0; i < 16; i++)
+		hub_read(&h, 3 * i * PAGE_BYTES, PAGE_BYTES, false)->rd.rank = SRC_FILL;
+	hub_wait(&h, 1);
+	src_raise(h.src, &h.reads[14].rd, TURN_DEMAND);
+	src_raise(h.src, &h.reads[15].rd, TURN_URGENT);
+	/* Before it is handed over, too. */
+	hub_read(&h, 50 * PAGE_BYTES, PAGE_BYTES, false)->rd.rank = SRC_FILL;
+	src_raise(h.src, &h.reads[16].rd, TURN_DEMAND);
+	hub_wait(&h, 17);
+	/* One was over, and the next was on its way. */
+	assert_true(h.reads[15].order < h.reads[14].order);
+	for (unsigned i = 14; i < 17; i++)
+		assert_in_range(h.reads[i].order, 2, 8);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	site_close(&n);
+}
+
 /* Some of what was joined, all of what is under way, what waits: each ends at once. */
 static void cancelled_reads_end(void **state)
 {
@@ -661,6 +689,7 @@ int main(void)
 		cmocka_unit_test(blocks_of_the_servers),
 		cmocka_unit_test(neighbours_come_together),
 		cmocka_unit_test(each_read_has_its_turn),
+		cmocka_unit_test(raised_reads_overtake),
 		cmocka_unit_test(cancelled_reads_end),
 		cmocka_unit_test(several_connections_where_the_server_allows),
 		cmocka_unit_test(a_lost_connection_is_made_anew),

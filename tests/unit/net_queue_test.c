@@ -77,8 +77,6 @@ static struct net_bed *bed_open(uint32_t req_bytes)
 	pthread_cond_init(&b->hub.changed, NULL);
 	b->s = (struct net_src){.hub = &b->hub, .ops = &ops, .peer = &b->peer, .reqs = b->reqs,
 				.depth = DEPTH, .req_bytes = req_bytes};
-	for (unsigned turn = 0; turn < TURNS; turn++)
-		list_init(&b->s.waiting[turn]);
 	return b;
 }
 
@@ -99,7 +97,7 @@ static struct net_read *want(struct net_bed *b, enum turn turn, uint64_t offset,
 				.offset = offset, .buf = b->room + b->count * JOIN, .len = len,
 				.turn = turn, .left = len, .arrived_ns = net_now_ns()};
 	b->count++;
-	list_add(&b->s.waiting[turn], rd);
+	net_read_waits(&b->s, rd);
 	return rd;
 }
 
@@ -308,6 +306,84 @@ static void large_reads_are_cut(void **state)
 	bed_close(b);
 }
 
+/* What waits goes by its new turn: before others, and into what is left for those who wait. */
+static void who_is_raised_overtakes(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+
+	(void)state;
+	for (unsigned i = 0; i < DEPTH; i++)
+		want(b, TURN_FILL, (uint64_t)i << 20, 4 * KIB);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2);
+	net_read_raise(&b->s, &b->reads[DEPTH - 1], TURN_AHEAD);
+	net_read_raise(&b->s, &b->reads[DEPTH - 2], TURN_DEMAND);
+	net_read_raise(&b->s, &b->reads[DEPTH - 2], TURN_FILL);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2 + 1);
+	assert_int_equal(b->sent[DEPTH / 2]->offset, (uint64_t)(DEPTH - 2) << 20);
+	/* What is on its way stays there, and no other takes its place. */
+	for (unsigned i = 0; i < DEPTH / 2; i++)
+		net_read_raise(&b->s, &b->reads[i], TURN_DEMAND);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2 + 1);
+	assert_int_equal(b->cancelled, 0);
+	answer(b, DEPTH / 2);
+	answer(b, 0);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, DEPTH / 2 + 2);
+	assert_int_equal(b->sent[DEPTH / 2 + 1]->offset, (uint64_t)(DEPTH - 1) << 20);
+	bed_close(b);
+}
+
+/* The rest of a large read, and what of it is to be asked for again. */
+static void pieces_are_raised(void **state)
+{
+	struct net_bed *b = bed_open(64 * KIB);
+	struct net_read *large = want(b, TURN_FILL, 0, 256 * KIB);
+
+	(void)state;
+	b->s.depth = 2;
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, 1);
+	want(b, TURN_AHEAD, 1 << 20, 4 * KIB);
+	net_read_raise(&b->s, large, TURN_DEMAND);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, 2);
+	assert_int_equal(b->sent[1]->offset, 64 * KIB);
+	/* Before what came by the earlier turn, though it has failed. */
+	want(b, TURN_AHEAD, 2 << 20, 4 * KIB);
+	net_req_again(&b->s, b->sent[0], 0);
+	net_send_off(&b->s);
+	assert_int_equal(b->turns[2], TURN_DEMAND);
+	assert_int_equal(b->sent[2]->offset, 0);
+	for (unsigned n = 1; !large->loader->over; n++) {
+		answer(b, n);
+		net_send_off(&b->s);
+	}
+	is_there(large);
+	bed_close(b);
+}
+
+/* It has failed, and is to be asked for again: before what has waited for that longer. */
+static void what_is_asked_for_again_is_raised(void **state)
+{
+	struct net_bed *b = bed_open(JOIN);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		want(b, TURN_AHEAD, (uint64_t)i << 20, 4 * KIB);
+	net_send_off(&b->s);
+	for (unsigned i = 0; i < 3; i++)
+		net_req_again(&b->s, b->sent[i], 0);
+	net_read_raise(&b->s, &b->reads[2], TURN_DEMAND);
+	net_send_off(&b->s);
+	assert_int_equal(b->sent_count, 6);
+	assert_ptr_equal(b->sent[3], b->sent[2]);
+	assert_int_equal(b->turns[3], TURN_DEMAND);
+	bed_close(b);
+}
+
 /* A request that failed on the way counts its tries; what nobody wants any more is called off. */
 static void failures(void **state)
 {
@@ -380,6 +456,9 @@ int main(void)
 		cmocka_unit_test(bytes_on_their_way),
 		cmocka_unit_test(neighbours),
 		cmocka_unit_test(large_reads_are_cut),
+		cmocka_unit_test(who_is_raised_overtakes),
+		cmocka_unit_test(pieces_are_raised),
+		cmocka_unit_test(what_is_asked_for_again_is_raised),
 		cmocka_unit_test(failures),
 		cmocka_unit_test(unusual),
 	};

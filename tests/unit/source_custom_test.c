@@ -35,10 +35,10 @@ static void count_close(void *ctx)
 	((struct bed *)ctx)->closes++;
 }
 
-static void bed_init(struct bed *b)
+static void bed_init_as(struct bed *b, bool raises)
 {
 	const struct src_custom_hooks hooks = {.wake = count_wake, .close = count_close,
-					       .ctx = b};
+					       .ctx = b, .raises = raises};
 
 	fixture_init(&b->fx);
 	b->wakes = 0;
@@ -48,6 +48,11 @@ static void bed_init(struct bed *b)
 	assert_int_equal(b->fx.src->size, SOURCE_BYTES);
 	for (unsigned i = 0; i < READS_MAX; i++)
 		request_init(&b->rq[i], &b->fx, i * 100, 64);
+}
+
+static void bed_init(struct bed *b)
+{
+	bed_init_as(b, false);
 }
 
 static void bed_fini(struct bed *b)
@@ -287,6 +292,66 @@ static void cancel_is_told_once_and_after_the_read(void **state)
 	bed_fini(&b);
 }
 
+/* Who may be told is, once, after the read itself; else a turn is what it was when it was told. */
+static void a_raise_is_told_to_who_asks_for_it(void **state)
+{
+	(void)state;
+	for (unsigned raises = 0; raises < 2; raises++) {
+		struct src_custom_call call, raise;
+		struct bed b;
+
+		bed_init_as(&b, raises);
+		b.rq[0].rd.rank = SRC_FILL;
+		request_read(&b.rq[0]);
+		src_raise(b.fx.src, &b.rq[0].rd, TURN_AHEAD);
+		assert_true(src_custom_next(b.c, &call));
+		assert_int_equal(call.turn, TURN_AHEAD);
+		assert_false(call.raise || call.cancel);
+		/* During the call, and after it. */
+		src_raise(b.fx.src, &b.rq[0].rd, TURN_DEMAND);
+		assert_false(src_custom_next(b.c, &raise));
+		src_custom_called(b.c, &call);
+		src_raise(b.fx.src, &b.rq[0].rd, TURN_URGENT);
+		assert_int_equal(src_custom_due(b.c), raises);
+		if (raises) {
+			assert_true(src_custom_next(b.c, &raise));
+			assert_true(raise.raise && !raise.cancel && raise.id == call.id);
+			assert_int_equal(raise.turn, TURN_URGENT);
+			assert_false(src_custom_due(b.c));
+		}
+		assert_int_equal(done(&b, call.id), 0);
+		assert_true(src_custom_take(b.c));
+		if (raises)
+			src_custom_called(b.c, &raise);
+		bed_fini(&b);
+	}
+}
+
+/* A cancel is told in place of it; what is answered meanwhile is told nothing. */
+static void a_raise_gives_way(void **state)
+{
+	struct src_custom_call call;
+	struct bed b;
+	uint64_t id;
+
+	(void)state;
+	bed_init_as(&b, true);
+	for (unsigned i = 0; i < 2; i++) {
+		b.rq[i].rd.rank = SRC_FILL;
+		request_read(&b.rq[i]);
+		id = tell(&b, false);
+		src_raise(b.fx.src, &b.rq[i].rd, TURN_DEMAND);
+		if (i == 0) {
+			request_cancel(&b.rq[i]);
+			assert_int_equal(tell(&b, true), id);
+		}
+		assert_int_equal(done(&b, id), 0);
+		assert_true(src_custom_take(b.c));
+		assert_false(src_custom_next(b.c, &call));
+	}
+	bed_fini(&b);
+}
+
 static void done_may_read_again_when_the_pool_was_used_up(void **state)
 {
 	struct bed b;
@@ -493,6 +558,8 @@ int main(void)
 		cmocka_unit_test(zeroes_and_failures),
 		cmocka_unit_test(cancel_before_anybody_knew),
 		cmocka_unit_test(cancel_is_told_once_and_after_the_read),
+		cmocka_unit_test(a_raise_is_told_to_who_asks_for_it),
+		cmocka_unit_test(a_raise_gives_way),
 		cmocka_unit_test(done_may_read_again_when_the_pool_was_used_up),
 		cmocka_unit_test(sizes_are_checked),
 		cmocka_unit_test(random_histories),
