@@ -482,6 +482,19 @@ bool fetch_room(const struct hst *h)
 	return h->free_count > HST_OUTSIDE_MAX + 2 * h->cfg.vcpus;
 }
 
+/* The read that brings f, its own or a neighbour's, waits less where it is with its source. */
+static void raise_read(const struct hst_fetch *f)
+{
+	struct hst_fetch *first = block_fetch(f->h, f->block);
+	enum turn turn = f->urgent ? TURN_URGENT : TURN_DEMAND;
+
+	if (f->state != HST_FETCH_READING && f->state != HST_FETCH_STUCK)
+		return;
+	while (first->follows)
+		first = block_fetch(f->h, first->block - 1);
+	src_raise(first->backing->src, &first->rd, turn);
+}
+
 /* Whoever asked for it before waits less for it, too. */
 static void make_urgent(struct hst_fetch *f)
 {
@@ -538,6 +551,7 @@ static struct hst_fetch *fetch_get(struct hst *h, uint32_t block, unsigned owner
 			make_demand(f, owner, urgent);
 		if (urgent)
 			make_urgent(f);
+		raise_read(f);
 		if (follow)
 			ahead_follow(h, block);
 		return f;

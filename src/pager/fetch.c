@@ -59,6 +59,8 @@ static struct pgr_fetch *fetch_take(struct pgr_vm *vm, bool large, bool demand)
 	f->placed = f->tries = 0;
 	f->skipped = false;
 	f->demand = demand;
+	if (!demand)
+		list_append(&vm->ahead, &f->link);
 	vm->fetches++;
 	vm->large += large;
 	return f;
@@ -69,6 +71,8 @@ static void fetch_release(struct pgr_fetch *f)
 	struct pgr *p = f->vm->pager;
 	struct pgr_fetch **list = f->large ? &p->free_large : &p->free_small;
 
+	if (!f->demand)
+		list_remove(&f->vm->ahead, &f->link);
 	f->vm->fetches--;
 	f->vm->large -= f->large;
 	f->image->users--;
@@ -183,6 +187,25 @@ static bool place_zeroes(struct pgr_vm *vm, struct pgr_waiting *w)
 	return false;
 }
 
+/* Somebody waits for what a fetch has: if nobody did, its read goes by another turn from now on. */
+static void join(struct pgr_vm *vm, const struct pgr_waiting *w)
+{
+	struct list_link *at = vm->ahead.first;
+	struct pgr_fetch *f;
+
+	/* No more than the VM's share of the fetches. */
+	while ((f = LIST_ENTRY(at, struct pgr_fetch, link)) &&
+	       (f->region != w->region || w->page - f->page >= f->count))
+		at = at->next;
+	if (!f)
+		return;
+	list_remove(&vm->ahead, at);
+	f->demand = true;
+	f->since_ns = vm->pager->now_ns;
+	if (f->state == PGR_READING)
+		src_raise(f->image->src, &f->read, TURN_DEMAND);
+}
+
 bool pgr_answer(struct pgr_vm *vm, struct pgr_waiting *w)
 {
 	uint32_t bit = vm->first[w->region] + w->page;
@@ -191,10 +214,12 @@ bool pgr_answer(struct pgr_vm *vm, struct pgr_waiting *w)
 		return false;
 	if (pgr_bit(vm->spent, bit))
 		return place_zeroes(vm, w);
-	if (pgr_bit(vm->flying, bit))
+	if (pgr_bit(vm->flying, bit)) {
 		vm->pager->status.counters.joined++;
-	else if (!pgr_fetch_begin(vm, w->region, w->page, 1, true))
+		join(vm, w);
+	} else if (!pgr_fetch_begin(vm, w->region, w->page, 1, true)) {
 		return false;
+	}
 	/* What the page cache has was placed meanwhile, and that may have shown that it is gone. */
 	if (!vm->dead)
 		pgr_ahead_note(vm, w);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "base/hist.h"
+#include "base/list.h"
 #include "base/timer.h"
 #include "host/grace.h"
 #include "host/pace.h"
@@ -94,6 +95,7 @@ struct pgr_fetch {
 	struct pgr_vm *vm;
 	struct pgr_image *image;
 	struct pgr_fetch *next; /* among the free */
+	struct list_link link;  /* in vm->ahead: until somebody waits for it */
 	uint32_t region, page, count; /* page: within the region */
 	uint32_t placed;              /* pages that are dealt with */
 	bool large, demand;
@@ -131,6 +133,7 @@ struct pgr_vm {
 	uint64_t *spent, *flying;
 	size_t map_bytes; /* of both */
 	struct streams streams;
+	struct list ahead; /* fetches that nobody waits for yet */
 	struct pgr_due due[STREAMS_MAX];
 	uint32_t due_count;
 	struct pgr_waiting waiting[PGR_WAITING_MAX];

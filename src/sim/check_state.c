@@ -67,6 +67,29 @@ static const char *kernel_mode_waits_in_turn(const struct hst *h)
 	return NULL;
 }
 
+/* What somebody waits for has his turn wherever the read has got to. */
+static const char *reads_wait_in_turn(const struct sim_host *s)
+{
+	for (const struct sim_read *r = s->reads; r < s->reads + SIM_READS_MAX; r++) {
+		uint32_t at, end;
+
+		if (!r->rd || r->write || r->sync)
+			continue;
+		at = sim_alias_page(s, r->buf);
+		end = sim_alias_page(s, r->buf + r->len - 1) + 1;
+		for (; at < end; at++) {
+			uint32_t block = at >> (s->hst.cfg.block_shift - PAGE_SHIFT);
+			const struct hst_fetch *f = block_fetch(&s->hst, block);
+
+			if (block_kind(&s->hst, block) == BLOCK_FETCHING &&
+			    f->state == HST_FETCH_READING && (f->waiters.first || f->touched) &&
+			    r->rd->turn > (f->urgent ? TURN_URGENT : TURN_DEMAND))
+				return "a read that somebody waits for goes as if nobody did";
+		}
+	}
+	return NULL;
+}
+
 /* What a block counts as, and what the views show of it. */
 static const char *block_wrong(const struct sim_host *s, uint32_t b)
 {
@@ -116,6 +139,7 @@ static const char *driver_wrong(const struct sim_host *s)
 {
 	const struct hst *h = &s->hst;
 	struct tally t = {0};
+	const char *late;
 	uint32_t fetching = 0, present = 0, free_len = 0, charged = 0;
 
 	for (uint32_t i = 0; i < h->fetch_count; i++) {
@@ -158,7 +182,8 @@ static const char *driver_wrong(const struct sim_host *s)
 		return "what is read ahead waits although there is room";
 	if (t.ahead_in_flight > h->cfg.queue_depth / 2)
 		return "what is read ahead takes the reads of whoever waits";
-	return kernel_mode_waits_in_turn(h);
+	late = reads_wait_in_turn(s);
+	return late ? late : kernel_mode_waits_in_turn(h);
 }
 
 /* ---- the engines ---- */

@@ -236,6 +236,12 @@ static void io_cancel(void *ctx, struct io_req *rd)
 	ASSERT(0 && "cancel of a read that is not outstanding");
 }
 
+static void io_raised(void *ctx, struct io_req *rd, enum turn turn)
+{
+	(void)ctx;
+	rd->turn = (uint8_t)turn;
+}
+
 /* What becomes of a read is decided when it is sent off. */
 static void submit(struct sim *w, struct sim_read *r)
 {
@@ -382,6 +388,7 @@ const struct io_ops sim_io_ops = {
 	.write = io_write,
 	.sync = io_sync,
 	.cancel = io_cancel,
+	.raise = io_raised,
 	.flush = io_flush,
 	.reap = io_reap,
 	.due = io_due,

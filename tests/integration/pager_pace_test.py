@@ -68,6 +68,29 @@ class PaceTest(PagerCase):
         self.assertLessEqual(small[-1] + 1 - len(small), DEPTH, sizes)
         self.assertGreater(len(sizes), 4 * DEPTH, sizes)
 
+    def test_what_is_read_ahead_and_wanted_goes_before_the_rest(self):
+        self.serve(50, f"&net-depth={DEPTH}")
+        stream = self.standin("order=even", "threads=1", "asked=1")
+        until("a stream that is far ahead of the server",
+              lambda: self.status()["read_ahead"] * PAGE - self.served_end() > 3 << 20)
+        self.server.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.server.send_signal, signal.SIGCONT)
+        seen, end, was = len(self.served_ranges()), self.served_end(), self.status()
+        stream.stdin.write(f"{was['read_ahead'] - 1}\n")
+        stream.stdin.flush()
+        until("a touch of what comes last", lambda: self.status()["joined"] > was["joined"])
+        self.server.send_signal(signal.SIGCONT)
+        self.finish(stream)
+        # One request begins where the last one ended, but for the first of what was wanted.
+        jumps = []
+        for number, (offset, count) in enumerate(self.served_ranges()[seen:]):
+            if offset > end:
+                jumps.append(number)
+            end = max(end, offset + count)
+        # Behind what was on its way already, and what the answers to it let go before it was seen.
+        self.assertTrue(jumps)
+        self.assertLessEqual(jumps[0], DEPTH)
+
 
 if __name__ == "__main__":
     sys.argv[1:3] = []

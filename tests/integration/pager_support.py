@@ -143,9 +143,21 @@ class PagerCase(unittest.TestCase):
         until("a server", path.exists)
         return server, f"nbd+unix:///?socket={path}"
 
+    def served_log(self):
+        return (self.folder / "log").read_text(encoding="ascii")
+
+    def served_ranges(self):
+        """Of each read of that server's: (offset, bytes)."""
+        found = re.findall(r"Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)",
+                           self.served_log())
+        return [(int(offset, 16), int(count, 16)) for offset, count in found]
+
+    def served_end(self):
+        return max((sum(r) for r in self.served_ranges()), default=0)
+
     def served_reads(self):
         """Of each line of that server's about a read: (id, bytes); None for an answer."""
-        text = (self.folder / "log").read_text(encoding="ascii")
+        text = self.served_log()
         found = re.findall(r"Read id=(\d+) (?:offset=\S+ count=(0x[0-9a-f]+)|return=0)", text)
         return [(int(number), int(count, 16) if count else None) for number, count in found]
 

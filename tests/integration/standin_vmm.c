@@ -17,6 +17,7 @@
  *   hold=1                    when all is touched, says so and sleeps until killed
  *   bench=1                   does not compare, says how fast it was
  *   go=FD                     waits for the end of that descriptor before it touches
+ *   asked=1                   another thread touches the pages whose numbers come by stdin
  *   seed=N
  * Prints one line, "ok ..." or what is wrong; exit code 0, 1, or 77 where the host refuses.
  */
@@ -53,7 +54,8 @@ enum page_state { FROM_IMAGE, BEING_REMOVED, REMOVED };
 
 struct settings {
 	const char *version, *order;
-	unsigned long regions, threads, touches, balloon, huge, pieces, hold, bench, go, seed;
+	unsigned long regions, threads, touches, balloon, huge, pieces, hold, bench, go, asked,
+		seed;
 };
 
 struct region {
@@ -279,6 +281,15 @@ static void *touch_all(void *arg)
 	return NULL;
 }
 
+static void *touch_asked(void *arg)
+{
+	unsigned page;
+
+	while (scanf("%u", &page) == 1)
+		touch(arg, page);
+	return NULL;
+}
+
 static void *give_back(void *arg)
 {
 	struct vmm *v = arg;
@@ -301,7 +312,7 @@ static void *give_back(void *arg)
 static void run_guest(struct vmm *v)
 {
 	static struct toucher touchers[THREADS_MAX];
-	pthread_t balloon;
+	pthread_t balloon, asked;
 	double began;
 
 	if (v->s.go != ULONG_MAX) {
@@ -314,6 +325,8 @@ static void run_guest(struct vmm *v)
 	}
 	began = now_s();
 	if (v->s.balloon && pthread_create(&balloon, NULL, give_back, v) != 0)
+		give_up(1, "thread");
+	if (v->s.asked && pthread_create(&asked, NULL, touch_asked, v) != 0)
 		give_up(1, "thread");
 	for (unsigned i = 0; i < v->s.threads; i++) {
 		touchers[i] = (struct toucher){v, i, v->s.seed * 1000003 + i + 1, 0};
@@ -345,7 +358,7 @@ static void take_setting(struct settings *s, char *word)
 		{"touches", &s->touches, NULL}, {"balloon", &s->balloon, NULL},
 		{"huge", &s->huge, NULL}, {"pieces", &s->pieces, NULL},
 		{"hold", &s->hold, NULL}, {"bench", &s->bench, NULL},
-		{"go", &s->go, NULL}, {"seed", &s->seed, NULL},
+		{"go", &s->go, NULL}, {"asked", &s->asked, NULL}, {"seed", &s->seed, NULL},
 	};
 	char *value = strchr(word, '=');
 

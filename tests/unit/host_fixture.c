@@ -175,6 +175,16 @@ void rig_src_cancel(struct src *s, struct src_read *rd)
 		rig_src_answer(f, i, -ECANCELED);
 }
 
+void rig_src_raise(struct src *s, struct src_read *rd)
+{
+	struct rig_src *f = CONTAINER_OF(s, struct rig_src, src);
+	unsigned i = rig_src_read_at(f, rd->offset);
+
+	assert_ptr_equal(f->reads[i], rd);
+	assert_false(f->cancelled[i]);
+	f->raises++;
+}
+
 /* ---- platform ---- */
 
 struct apf_area *rig_area(struct rig *x, unsigned vcpu)
@@ -314,7 +324,8 @@ struct hst_cfg rig_cfg(enum hst_faults faults, enum apf_rev rev)
 struct rig *rig_prepare(uint64_t bytes)
 {
 	static const struct src_ops src_ops = {
-		.name = "fake", .read = rig_src_read, .cancel = rig_src_cancel};
+		.name = "fake", .read = rig_src_read, .cancel = rig_src_cancel,
+		.raise = rig_src_raise};
 	struct rig *x = calloc(1, sizeof(*x));
 
 	assert_non_null(x);

@@ -72,7 +72,7 @@ struct rig_src {
 	enum rig_cancels cancels;
 	struct src_read *reads[RIG_READS]; /* outstanding, oldest first */
 	bool cancelled[RIG_READS];
-	unsigned count, count_max;
+	unsigned count, count_max, raises;
 	unsigned nesting; /* of read() within read() */
 	const unsigned char *disk; /* what it holds; NULL: rig_byte */
 	bool *allocated; /* for each page of RAM, that a read came there; NULL: not noted */
@@ -150,6 +150,7 @@ void rig_src_read(struct src *s, struct src_read *rd);
 unsigned rig_src_read_at(const struct rig_src *s, uint64_t offset);
 unsigned rig_read_at(const struct rig *x, uint64_t offset);
 void rig_src_cancel(struct src *s, struct src_read *rd);
+void rig_src_raise(struct src *s, struct src_read *rd);
 
 /* ---- platform ---- */
 

@@ -282,6 +282,44 @@ static void what_was_read_together_is_stuck_together(void **state)
 	rig_close(x);
 }
 
+/* What is with the source already goes by the turn of who comes to wait for any of it. */
+static void what_is_wanted_is_raised(void **state)
+{
+	struct rig *x = open_far(64);
+	struct hst_waiter device[3] = {{.v = NULL}};
+	const struct src_read *rd;
+
+	(void)state;
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	rd = x->src.reads[rig_read_at(x, 13 * PAGE_BYTES)];
+	assert_int_equal(rd->len, 4 * PAGE_BYTES);
+	assert_int_equal(src_turn(rd), TURN_AHEAD);
+	assert_false(hst_ensure(&x->h, (roff_t){15 * PAGE_BYTES}, &device[0]));
+	assert_int_equal(src_turn(rd), TURN_DEMAND);
+	assert_int_equal(x->src.raises, 1);
+	assert_false(hst_ensure(&x->h, (roff_t){16 * PAGE_BYTES}, &device[1]));
+	assert_int_equal(x->src.raises, 1);
+	/* A vCPU that can do nothing else. */
+	x->vcpus[0].cpu.cpl = 0;
+	assert_int_equal(rig_fault_next(x, 0, 13), HST_WAIT);
+	assert_int_equal(src_turn(rd), TURN_URGENT);
+	assert_int_equal(x->src.raises, 2);
+	rig_bring(x, 13);
+	for (uint64_t page = 13; page <= 16; page++)
+		assert_true(rig_present(x, page));
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	/* What was cancelled is left alone: it is read anew, by its turn. */
+	rig_after(x, 100 * MS);
+	hst_resume(&x->h);
+	assert_false(hst_ensure(&x->h, (roff_t){18 * PAGE_BYTES}, &device[2]));
+	assert_int_equal(x->src.raises, 2);
+	while (x->src.count > 0)
+		rig_answer(x, 0, x->src.cancelled[0] ? -ECANCELED : 0);
+	rig_pump(x);
+	rig_close(x);
+}
+
 /* What waits for its turn goes at once when somebody comes to wait for it. */
 static void what_is_wanted_leaves_the_queue(void **state)
 {
@@ -458,6 +496,7 @@ int main(void)
 		cmocka_unit_test(backwards_they_are_as_well),
 		cmocka_unit_test(what_was_read_together_fails_alone),
 		cmocka_unit_test(what_was_read_together_is_stuck_together),
+		cmocka_unit_test(what_is_wanted_is_raised),
 		cmocka_unit_test(what_is_wanted_leaves_the_queue),
 		cmocka_unit_test(what_lies_around_kernel_modes_comes_along),
 		cmocka_unit_test(no_other_mode_has_that_nor_one_without_leave),
