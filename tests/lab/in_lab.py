@@ -36,14 +36,18 @@ def split_words(words):
     return lists[0], lists[1:]
 
 
+def inside(words):
+    """The program as it is called in there, where it is in the folder."""
+    return ["./" + os.path.basename(words[0]), *words[1:]]
+
+
 def script_of(commands):
-    """The shell script that runs them all in the lab."""
+    """The shell script that runs [(seconds it may take, words), …], one after the other."""
     lines = []
-    for n, words in enumerate(commands):
-        inside = ["./" + os.path.basename(words[0]), *words[1:]]
+    for n, (limit_s, words) in enumerate(commands):
         # A line of its own even behind output without an end of line.
         lines += [f"printf '\\n{MARK} begin {n}\\n'; from=$(date +%s)",
-                  f"timeout -s KILL {PROGRAM_S} {shlex.join(inside)} 2>&1",
+                  f"timeout -s KILL {limit_s} {shlex.join(words)} 2>&1",
                   f"printf '\\n{MARK} end {n} status %d after %d\\n' $? $(($(date +%s) - from))"]
     return "\n".join(lines)
 
@@ -71,7 +75,7 @@ def outcome_of(status, seconds):
     if status == SKIPPED:
         return "skipped", "see its SKIP line"
     if status == 128 + 9:
-        return "failed", f"killed after {seconds} s; one program may take {PROGRAM_S}"
+        return "failed", f"killed after {seconds} s"
     return ("failed", f"exit code {status}") if status else ("passed", f"{seconds} s")
 
 
@@ -94,22 +98,27 @@ def report(outcomes, commands):
     return 1 if bad or not good else 0
 
 
-def main():
-    tool = os.path.join(sys.argv[1], "tools/lab")
-    options, commands = split_words(sys.argv[2:])
+def run(source, words, script, commands):
+    """One boot with these words for tools/lab, in which the script runs. Returns the exit code."""
+    tool = os.path.join(source, "tools/lab")
     fetched = subprocess.run([tool, "fetch"], capture_output=True, text=True, check=False)
     if fetched.returncode != 0:
         print(f"SKIP: there is no lab here: {fetched.stderr.strip().splitlines()[-1]}")
         return SKIPPED
-    files = [word for p in sorted({words[0] for words in commands}) for word in ("--file", p)]
-    command = [tool, "run", "--timeout", str(LAB_S), *options, *files, "--", "sh", "-c",
-               script_of(commands)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as lab:
+    with subprocess.Popen([tool, "run", *words, "--", "sh", "-c", script],
+                          stdout=subprocess.PIPE, text=True, errors="replace") as lab:
         outcomes = outcomes_of((line.rstrip("\n") for line in lab.stdout), commands)
     code = report(outcomes, commands)
     if lab.returncode != 0:
         print(f"failed: the lab itself: exit code {lab.returncode}")
     return code or lab.returncode
+
+
+def main():
+    options, commands = split_words(sys.argv[2:])
+    files = [word for p in sorted({words[0] for words in commands}) for word in ("--file", p)]
+    script = script_of([(PROGRAM_S, inside(words)) for words in commands])
+    return run(sys.argv[1], ["--timeout", str(LAB_S), *options, *files], script, commands)
 
 
 if __name__ == "__main__":

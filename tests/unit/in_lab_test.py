@@ -35,7 +35,8 @@ class Script(unittest.TestCase):
                 path = pathlib.Path(folder, name)
                 path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
                 path.chmod(0o755)
-            done = subprocess.run(["sh", "-c", in_lab.script_of(commands)], cwd=folder,
+            script = in_lab.script_of([(60, in_lab.inside(words)) for words in commands])
+            done = subprocess.run(["sh", "-c", script], cwd=folder,
                                   capture_output=True, text=True, check=False, timeout=60)
         lines = done.stdout.splitlines()
         if until:

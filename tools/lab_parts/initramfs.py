@@ -171,14 +171,19 @@ def fill(template, **values):
     return template
 
 
-def add_library(cpio, name, folders):
-    """One --library, with those that it needs."""
+def library_files(name):
+    """The paths of a library and of those that it needs."""
     known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True,
                            check=False).stdout
     found = re.search(rf"^\s+{re.escape(name)} \(libc6,x86-64.*\) => (\S+)$", known, re.M)
     if not found:
         raise LabError(f"cannot start: {name}: the library is not found; install it")
-    for path in [found.group(1), *ldd(found.group(1))]:
+    return [found.group(1), *ldd(found.group(1))]
+
+
+def add_library(cpio, name, folders):
+    """One --library, with those that it needs."""
+    for path in library_files(name):
         cpio.file(path, pathlib.Path(path).read_bytes())
         folders.add(os.path.dirname(path))
 
