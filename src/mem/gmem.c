@@ -38,6 +38,7 @@ struct gmem {
 	int uffd;
 	int events; /* an epoll instance that watches uffd */
 	int own;      /* the memfd of parts that bring none, by RAM offset; -1: none yet */
+	int spare;    /* an empty memfd, to try whether the host has room */
 	int pagemap;  /* -1: memory is never taken away */
 	bool poison;  /* absent pages carry markers */
 	bool protect; /* the kernel can note first writes */
@@ -89,6 +90,18 @@ static int watch_uffd(struct gmem *g, struct err *e)
 	return 0;
 }
 
+/* The descriptor, or -Exxx. */
+static int new_memfd(const char *name, struct err *e)
+{
+	int fd = memfd_new(name), code = -errno;
+	struct refusal r;
+
+	if (fd >= 0)
+		return fd;
+	refusal_memfd("", code, &r);
+	return refusal_err(&r, code, e);
+}
+
 static int set_up(struct gmem *g, bool unmap, struct err *e)
 {
 	const uint64_t noting = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
@@ -115,6 +128,9 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 		return rc;
 	g->protect = (has & noting) == noting;
 	g->refuse = has & UFFD_FEATURE_POISON;
+	g->spare = new_memfd("asyncpf-room", e);
+	if (g->spare < 0)
+		return g->spare;
 	if (!unmap)
 		return 0;
 	rc = pagemap_open(e);
@@ -135,6 +151,7 @@ int gmem_open(uint64_t span, bool poison, bool unmap, struct gmem **ret, struct 
 	g->uffd = -1;
 	g->events = -1;
 	g->own = -1;
+	g->spare = -1;
 	g->pagemap = -1;
 	g->span = span;
 	g->poison = poison;
@@ -178,6 +195,8 @@ void gmem_close(struct gmem *g)
 {
 	if (!g)
 		return;
+	const int fds[] = {g->own, g->spare, g->events, g->uffd, g->pagemap};
+
 	for (unsigned i = 0; i < GMEM_PARTS_MAX; i++)
 		if (g->parts[i].bytes > 0)
 			free_part(g, &g->parts[i]);
@@ -185,14 +204,9 @@ void gmem_close(struct gmem *g)
 		munmap(g->guest, g->span);
 	if (g->alias != MAP_FAILED)
 		munmap(g->alias, g->span);
-	if (g->own >= 0)
-		close(g->own);
-	if (g->events >= 0)
-		close(g->events);
-	if (g->uffd >= 0)
-		close(g->uffd);
-	if (g->pagemap >= 0)
-		close(g->pagemap);
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	free(g->part_of);
 	free(g);
 }
@@ -203,14 +217,9 @@ static int get_own(struct gmem *g, struct part *p, struct err *e)
 	struct stat st;
 
 	if (g->own < 0)
-		g->own = memfd_new("asyncpf-guest-ram");
-	if (g->own < 0) {
-		struct refusal r;
-		int code = -errno;
-
-		refusal_memfd("", code, &r);
-		return refusal_err(&r, code, e);
-	}
+		g->own = new_memfd("asyncpf-guest-ram", e);
+	if (g->own < 0)
+		return g->own;
 	if (fstat(g->own, &st) < 0)
 		return err_sys(e, -errno, "guest memory: its descriptor");
 	p->fd = g->own;
@@ -502,17 +511,17 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
 }
 
-/* What the kernel refuses to promise is not for this memfd alone. */
+/*
+ * What the kernel refuses to promise is not for one memfd alone. In the sandbox the vCPU's thread,
+ * which asks, could not make one.
+ */
 static int gmem_room(void *ctx, struct err *e)
 {
-	int fd = memfd_new("asyncpf-room"), rc = 0;
+	int spare = ((const struct gmem *)ctx)->spare, rc = 0;
 
-	(void)ctx;
-	if (fd < 0)
-		return 0; /* then nobody knows */
-	if (fallocate(fd, 0, 0, (off_t)CHUNK_BYTES) < 0 && (errno == ENOSPC || errno == ENOMEM))
+	if (fallocate(spare, 0, 0, CHUNK_BYTES) < 0 && (errno == ENOSPC || errno == ENOMEM))
 		rc = no_room(CHUNK_BYTES, e);
-	close(fd);
+	fallocate(spare, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CHUNK_BYTES);
 	return rc;
 }
 

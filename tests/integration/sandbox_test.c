@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "base/assert.h"
+#include "mem/gmem.h"
 #include "sandbox/calls.h"
 #include "sandbox_fixture.h"
 #include "vmm/chip/rtc_cmos.h"
@@ -321,6 +322,32 @@ static void a_vcpu_reads_the_clock(void **state)
 	rtc_fini(&r);
 }
 
+static void ask_for_room(void *ctx)
+{
+	struct mem m = gmem_mem(ctx);
+	struct err e = {0};
+
+	if (m.ops->room(m.ctx, &e) != 0)
+		_exit(EXIT_WRONG);
+}
+
+/* When KVM could not have memory. */
+static void a_vcpu_asks_for_room(void **state)
+{
+	struct gmem *g = NULL;
+	struct err e = {0};
+	struct end end;
+
+	(void)state;
+	if (gmem_open(CHUNK_BYTES, true, false, &g, &e) < 0) {
+		printf("SKIP: %s\n", e.text);
+		return;
+	}
+	run(SANDBOX_VCPU, ask_for_room, g, &end);
+	expect_exit(&end, EXIT_WENT_THROUGH);
+	gmem_close(g);
+}
+
 /* glibc makes threads' heaps larger and smaller, and looks into /proc for it. */
 static void use_heap(void *ctx)
 {
@@ -489,6 +516,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(who_blocks_the_signal_is_killed),
 		cmocka_unit_test(allowed_calls_go_through),
 		cmocka_unit_test(a_vcpu_reads_the_clock),
+		cmocka_unit_test(a_vcpu_asks_for_room),
 		cmocka_unit_test(memory_can_be_had),
 		cmocka_unit_test(a_failed_assertion_is_told),
 		cmocka_unit_test(control_makes_threads_and_nothing_else),
