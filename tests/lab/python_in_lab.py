@@ -37,6 +37,7 @@ NO_KVM = {"cli", "completion", "control", "control-server", "image", "man", "met
           "python_layout", "run-lab", "sandbox_doc_test", "setup"}
 # or more than there is in the lab: the sources' own build, cargo.
 NO_TOOLS = {"install", "rust"}
+LAB_S = 6 * 3600  # for all tests, of this machine
 LIMIT_TIMES = 4  # of meson's own limit for the test, by the lab's clock
 MEMORY_MIB = 3072
 DISK_BYTES = 4 << 30  # sparse
@@ -106,8 +107,13 @@ def command_of(test, build, python):
     words = test["cmd"][script_at(test["cmd"]):]
     env = [f"{name}={value}" for name, value in test["env"].items()]
     return (LIMIT_TIMES * test["timeout"],
-            ["env", "-C", test["workdir"] or str(build), *env, python, "-c", VERBOSE,
+            ["env", "-C", test["workdir"] or str(build), *env, python, "-u", "-c", VERBOSE,
              os.path.normpath(words[0]), *words[1:]])
+
+
+def program(name):
+    """Its path, or None. Those of root's are also for others."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 class Root:
@@ -164,7 +170,7 @@ def fill(root, build, python):
     root.add(sysconfig.get_path("stdlib"), NOT_OF_PYTHON)
     root.place("/usr/bin/python3").symlink_to(python)
     for name in PROGRAMS:
-        if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+        if found := program(name):
             root.add(found)
     for path in FILES + [p for name in LIBRARIES for p in library_files(name)]:
         if os.path.exists(path):
@@ -181,7 +187,7 @@ def fill(root, build, python):
 def make_disk(folder, disk):
     with open(disk, "wb") as f:
         f.truncate(DISK_BYTES)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-F", "-d", folder, disk], check=True)
+    subprocess.run([program("mke2fs"), "-q", "-t", "ext4", "-F", "-d", folder, disk], check=True)
 
 
 def main():
@@ -207,8 +213,7 @@ def main():
         disk = pathlib.Path(temporary, "disk")
         make_disk(root.folder, disk)
         shutil.rmtree(root.folder)
-        seconds = sum(limit for limit, _ in commands) * o.slow + 600
-        words = ["--memory", str(MEMORY_MIB), "--timeout", str(seconds), "--disk", str(disk),
+        words = ["--memory", str(MEMORY_MIB), "--timeout", str(LAB_S), "--disk", str(disk),
                  "--slow", f"{build / 'slow_clock.so'}:{o.slow}", "--module", "loop",
                  *(["--log", o.log] if o.log else [])]
         return in_lab.run(SOURCE, words, ENTER, [[test["name"]] for test in tests])
