@@ -20,61 +20,86 @@ idle() {
 	done
 }
 
-# Who asks guest $1, process $2, of words $3: `in` is where, `at` whom. A tap is in a network
-# namespace, that of the process: there is who asks.
+# The ways to a guest of words $1.
+ways() {
+	case $1 in *fwd=tcp:*) echo user ;; esac
+	case $1 in *"--net tap="*) echo tap ;; esac
+}
+
+# Who asks process $1 by way $2, of words $3: `in` is where, `at` whom. With a tap all is in a
+# network namespace, that of the process.
 who_asks() {
-	in= at=127.0.0.1:$(echo "$3" | sed -n 's/.*fwd=tcp:\([0-9]*\):.*/\1/p')
-	case $3 in
-	*"--net tap="*) in="nsenter -t $2 -n" at=192.0.2.2 ;;
-	esac
+	in= at=192.0.2.2
+	case $3 in *"--net tap="*) in="nsenter -t $1 -n" ;; esac
+	[ $2 = tap ] || at=127.0.0.1:$(echo "$3" | sed -n 's/.*fwd=tcp:\([0-9]*\):.*/\1/p')
 }
 
 # Asks guest $1 for file $2 of those that come slowly, and says what is wrong with it.
 hold() {
 	code=0
-	$in wget -O held.$1.$2 http://$at/slow/data 2>said.$1.$2 || code=$?
-	cmp -s held.$1.$2 data || echo "$1| file $2: $(wc -c <held.$1.$2) bytes, exit code $code" \
-		"of wget: $(tail -n 1 said.$1.$2)"
+	$in timeout 300 wget -O held.$1.$2 http://$at/slow/data 2>heard.$1.$2 || code=$?
+	cmp -s held.$1.$2 data && touch right.$1.$2 || echo "$1| file $2:" \
+		"$(wc -c <held.$1.$2) bytes, exit code $code of wget: $(tail -n 1 heard.$1.$2)"
 }
 
-# Has guest $1, process $2, stand still: by the control socket, with all of its process, or a
-# minute with connections that are open. Those have a file on the way, slowly.
-HELD=8
+# Asks guest $1 by way $2 while it stands still. By a tap that is one frame, which nobody sends
+# again.
+ask_still() {
+	case $2 in
+	tap) $in ping -c 1 -W 120 $at >heard.$1.$2 2>&1 ;;
+	*) $in timeout 150 wget -O held.$1.$2 http://$at/data 2>heard.$1.$2 &&
+		cmp -s held.$1.$2 data ;;
+	esac && touch answered.$1.$2 ||
+		echo "$1| asked as it stood still, by $2: $(tail -n 1 heard.$1.$2)"
+}
+
+# Has guest $1, process $2, of words $3, stand still for a minute with connections that are open,
+# each of which has a file on the way, slowly. By each way it is asked once meanwhile.
+HELD=4
+stand_minute() {
+	all=0 asked=0
+	for way in $(ways "$3"); do
+		who_asks $2 $way "$3"
+		i=0
+		while [ $i -lt $HELD ]; do
+			hold $1 $way.$i &
+			i=$((i + 1)) all=$((all + 1))
+		done
+	done
+	# Each has some of its file, and none all.
+	until [ $(find . -name "held.$1.*" -size +0 | wc -l) -eq $all ]; do
+		kill -0 $2 2>/dev/null || break
+		sleep 1
+	done
+	./asyncpf pause --control control.$1 >/dev/null
+	under_way=$(find . -name "held.$1.*" -size -64k | wc -l)
+	for way in $(ways "$3"); do
+		who_asks $2 $way "$3"
+		ask_still $1 $way &
+		asked=$((asked + 1))
+	done
+	sleep 60
+	early=$(find . -name "answered.$1.*" | wc -l)
+	./asyncpf resume --control control.$1 >/dev/null
+	wait
+	echo "@@ $1 held $(find . -name "right.$1.*" | wc -l) $under_way $all"
+	echo "@@ $1 still $early $(find . -name "answered.$1.*" | wc -l) $asked"
+	rm -f held.$1.* heard.$1.* right.$1.* answered.$1.*
+}
+
+# Has guest $1, process $2, of words $4, stand still as it says in $3: by the control socket, with
+# all of its process, or for a minute.
 stand() {
 	sleep 1
 	case $3 in
-	*'"how":"signal"'*) kill -STOP $2 && sleep 8 && kill -CONT $2 && return ;;
-	*'"how":"minute"'*) seconds=60 ;;
-	*) seconds=8 ;;
-	esac
-	case $seconds in 60)
-		who_asks $1 $2 "$4"
-		i=0 held=
-		while [ $i -lt $HELD ]; do
-			hold $1 $i &
-			held="$held $!"
-			i=$((i + 1))
-		done
-		# Each has some of its file, and none all.
-		until [ $(find . -name "held.$1.*" -size +0 | wc -l) -eq $HELD ]; do
-			kill -0 $2 2>/dev/null || break
-			sleep 1
-		done
+	*'"how":"signal"'*) kill -STOP $2 && sleep 8 && kill -CONT $2 ;;
+	*'"how":"minute"'*) stand_minute $1 $2 "$4" ;;
+	*)
+		./asyncpf pause --control control.$1 >/dev/null
+		sleep 8
+		./asyncpf resume --control control.$1 >/dev/null
 		;;
 	esac
-	./asyncpf pause --control control.$1 >/dev/null
-	under_way=$(find . -name "held.$1.*" -size -64k | wc -l)
-	sleep $seconds
-	./asyncpf resume --control control.$1 >/dev/null
-	[ $seconds -eq 60 ] || return 0
-	wait $held
-	i=0 right=0
-	while [ $i -lt $HELD ]; do
-		cmp -s held.$1.$i data && right=$((right + 1))
-		i=$((i + 1))
-	done
-	echo "@@ $1 held $right $under_way $HELD"
-	rm -f held.$1.* said.$1.*
 }
 
 # Takes guest $1's tap away, process $2, while it is in use.
@@ -85,25 +110,40 @@ cut_off() {
 	$in ip link delete tap0
 }
 
-# Asks guest $1, process $2, of words $3, for /data until its load has ended, and tells how often
-# the answer was right, wrong or none.
+# Asks guest $1, process $2, by way $3 of words $4, for /data until its load has ended, and tells
+# how often the answer was right, wrong or none.
 ask() {
 	right=0 wrong=0 none=0
-	who_asks $1 $2 "$3"
-	[ -z "$in" ] || $in ip address add 192.0.2.1/24 dev tap0
-	[ -z "$in" ] || $in ip link set tap0 up
+	who_asks $2 $3 "$4"
 	while [ ! -e asked.$1 ]; do
 		from=$(date +%s)
 		# busybox's own limit of time, wget -T, crashes it.
-		if $in timeout 240 wget -O answer.$1 http://$at/data 2>said.$1; then
-			cmp -s answer.$1 data && right=$((right + 1)) || wrong=$((wrong + 1))
+		if $in timeout 240 wget -O answer.$1.$3 http://$at/data 2>said.$1.$3; then
+			cmp -s answer.$1.$3 data && right=$((right + 1)) || wrong=$((wrong + 1))
 		elif [ ! -e asked.$1 ]; then
 			none=$((none + 1))
-			echo "$1| no answer after $(($(date +%s) - from)) s: $(tail -n 1 said.$1)"
+			echo "$1| no answer by $3 after $(($(date +%s) - from)) s:" \
+				"$(tail -n 1 said.$1.$3)"
 		fi
 	done
-	echo "@@ $1 asked $right $wrong $none"
-	rm -f answer.$1 asked.$1 said.$1
+	echo "@@ $1 asked $3 $right $wrong $none"
+	rm -f answer.$1.$3 said.$1.$3
+}
+
+# The same by all ways at once. The hardware address behind a tap is known for good: who stands
+# still does not answer those who look for it.
+ask_all() {
+	in="nsenter -t $2 -n"
+	case $3 in *"--net tap="*)
+		$in ip address add 192.0.2.1/24 dev tap0
+		$in ip link set tap0 up
+		$in arp -s 192.0.2.2 $(echo "$3" | sed -n 's/.* tap=tap0,mac=\([^ ]*\) .*/\1/p')
+		;;
+	esac
+	for way in $(ways "$3"); do
+		ask $1 $2 $way "$3" &
+	done
+	wait
 }
 
 # Has the guest $1 make do with each of $2, and with 4 MiB less than all of its 384, by which it
@@ -219,7 +259,7 @@ listen() {
 		case $line in
 		*'"step":"boot",'*) spread $pid ;;
 		*'"step":"idle",'*) beside $n.$jobs idle $n $pid ;;
-		*'"step":"serve",'*) beside $n.$jobs ask $n $pid "$*" ;;
+		*'"step":"serve",'*) beside $n.$jobs ask_all $n $pid "$*" ;;
 		*'"step":"stand",'*) beside $n.$jobs stand $n $pid "$line" "$*" ;;
 		*'"step":"cut"'*) beside $n.$jobs cut_off $n $pid ;;
 		*'"step":"stood",'*) echo "@@ $n date $(date +%s)" ;;
@@ -243,6 +283,15 @@ listen() {
 	done
 }
 
+# Becomes the command $*, one with a tap in a network namespace of its own.
+become() {
+	case " $* " in *" --net tap="*)
+		exec unshare -n sh -c 'ip link set lo up && exec "$@"' sh "$@"
+		;;
+	esac
+	exec "$@"
+}
+
 # boot NUMBER LIMIT WORDS...: one guest, its console with the number before each line. What
 # the command counts is asked when the guest's load begins to count, and when it ends that.
 boot() {
@@ -253,9 +302,7 @@ boot() {
 	# Opened at both ends at once: who waits for the other end is interrupted by the end of any
 	# child, and the shell does not try again.
 	exec 3<>console.$n 4<console.$n 5>console.$n 3>&-
-	enter=
-	case " $* " in *" --net tap="*) enter="unshare -n" ;; esac
-	$enter ./asyncpf run --json stats.$n --control control.$n "$@" </dev/null \
+	become ./asyncpf run --json stats.$n --control control.$n "$@" </dev/null \
 		>&5 2>&1 4<&- 5>&- &
 	pid=$!
 	exec 5>&-

@@ -24,8 +24,8 @@ SCRIPT = ROOT / "tools" / "linux_boots.sh"
 # so does watching the TSC, which is this machine's own.
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"
 # What the script says by itself, and what the guest's console or the command said.
-MARK = re.compile(r"^@@ (\d+) (begin|asked|held|counters|date|idle|balloon|needed|vsock|talking|"
-                  r"end)(?: (.*))?$")
+MARK = re.compile(r"^@@ (\d+) (begin|asked|held|still|counters|date|idle|balloon|needed|vsock|"
+                  r"talking|end)(?: (.*))?$")
 LINE = re.compile(r"^(\d+)\| (.*)$")
 GUEST = "guest: "  # before each line of guests/linux
 TICKS_PER_S = 100  # of /proc/PID/stat
@@ -45,7 +45,8 @@ class Boot:
     resident: str = ""   # --resident-max, with a swap file
     swap_wrap: str = ""
     initrd: str = "linux.cpio"
-    net: str = ""        # --net; its guest is asked for the file `data` from outside
+    nets: tuple = ()     # --net of each; by each that forwards a port and by a tap the guest
+                         # is asked for the file `data` from outside
     limit_s: int = 120
     about_s: int = 12    # that it takes, to share boots among labs
     first: bool = False  # before all others, beside what is first in the other labs
@@ -63,7 +64,7 @@ class Boot:
             swap += ["--swap-wrap", self.swap_wrap]
         return ["--local", "--kernel", self.kernel_name(), "--initrd", self.initrd,
                 "--memory", self.memory, "--cpus", str(self.cpus), "--faults", self.faults,
-                *(["--net", self.net] if self.net else []), *swap,
+                *(word for net in self.nets for word in ("--net", net)), *swap,
                 *(word.replace("NUMBER", str(number)) for word in self.options),
                 "--cmdline", " ".join([CMDLINE, "--", *self.steps])]
 
@@ -84,8 +85,10 @@ class Result:
     needed: dict = None       # `asyncpf status`, once the guest had what it needed
     balloons: list = dataclasses.field(default_factory=list) # [exit code, text] of each change
     dates: list = dataclasses.field(default_factory=list)    # the host's, as it said "stood"
-    asked: tuple = None       # answers from outside that were right, wrong, or did not come
+    # By way ("user", "tap"): answers from outside that were right, wrong, or did not come.
+    asked: dict = dataclasses.field(default_factory=dict)
     held: tuple = None        # files: right at last, under way in a minute's pause, all
+    still: tuple = None       # asked in that pause: answered within it, in the end, all
     idle_share: float = None  # of one CPU, while the guest idled: the least of several looks
 
     def report(self, step):
@@ -111,7 +114,10 @@ class Result:
             ticks0, up0, ticks1, up1 = map(float, rest.split())
             share = (ticks1 - ticks0) / TICKS_PER_S / (up1 - up0)
             self.idle_share = share if self.idle_share is None else min(share, self.idle_share)
-        elif kind in ("asked", "held", "talking"):
+        elif kind == "asked":
+            way, *counts = rest.split()
+            self.asked[way] = tuple(map(int, counts))
+        elif kind in ("held", "still", "talking"):
             setattr(self, kind, tuple(map(int, rest.split())))
         elif kind == "date":
             self.dates.append(int(rest))

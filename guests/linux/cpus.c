@@ -20,15 +20,12 @@
 struct irqs {
 	struct irq {
 		char number[16];
-		uint64_t before; /* how often it had come */
-		bool is_there;   /* at the CPU that goes */
+		char device[16];  /* "eth0", or "virtio3" of what is no network card */
+		uint64_t before;  /* how often it had come to the CPUs that stay */
+		bool is_there;    /* it came to the CPU that goes */
+		unsigned moved;   /* how often it came elsewhere once its CPU had gone */
 	} irq[IRQS_MAX];
 	unsigned count;
-};
-
-/* What was switched, and how often an interrupt came elsewhere once its CPU had gone. */
-struct tally {
-	uint64_t switches, moved;
 };
 
 static bool exists(unsigned cpu, char *path, unsigned size)
@@ -46,21 +43,34 @@ static void settle(void)
 
 /* ---- interrupts ---- */
 
-/* Whether a folder of /proc/irq has one inside that is named after a virtio device. */
-static bool is_virtio(const char *number)
+/* The first name in a folder that begins so; false: there is none. */
+static bool find_name(const char *path, const char *begins, char name[static 16])
 {
-	char path[64];
+	DIR *folder = opendir(path);
 	struct dirent *entry;
 	bool found = false;
-	DIR *folder;
 
-	snprintf(path, sizeof(path), "/proc/irq/%.15s", number);
-	folder = opendir(path);
 	while (folder && !found && (entry = readdir(folder)))
-		found = strncmp(entry->d_name, "virtio", 6) == 0;
+		if ((found = strncmp(entry->d_name, begins, strlen(begins)) == 0))
+			snprintf(name, 16, "%.15s", entry->d_name);
 	if (folder)
 		closedir(folder);
 	return found;
+}
+
+/* /proc/irq/NUMBER has a folder that is named after the device, if that is virtio's. */
+static bool irq_init(struct irq *irq, const char *number)
+{
+	char path[64];
+
+	*irq = (struct irq){.before = 0};
+	snprintf(irq->number, sizeof(irq->number), "%.15s", number);
+	snprintf(path, sizeof(path), "/proc/irq/%s", irq->number);
+	if (!find_name(path, "virtio", irq->device))
+		return false;
+	snprintf(path, sizeof(path), "/sys/bus/virtio/devices/%s/net", irq->device);
+	(void)find_name(path, "eth", irq->device);
+	return true;
 }
 
 static void irqs_find(struct irqs *ret)
@@ -68,38 +78,38 @@ static void irqs_find(struct irqs *ret)
 	DIR *folder = opendir("/proc/irq");
 	struct dirent *entry;
 
-	ret->count = 0;
 	while (folder && ret->count < IRQS_MAX && (entry = readdir(folder)))
-		if (is_virtio(entry->d_name))
-			snprintf(ret->irq[ret->count++].number, sizeof(ret->irq[0].number),
-				 "%.15s", entry->d_name);
+		ret->count += irq_init(&ret->irq[ret->count], entry->d_name);
 	if (folder)
 		closedir(folder);
 }
 
-static uint64_t times_come(const struct irq *irq)
+/* How often it has come to that CPU, and in all, while every CPU is online. */
+static uint64_t times_at(const struct irq *irq, unsigned cpu, uint64_t *ret_sum)
 {
 	struct row r = {.cpus = 0};
 
-	return row_read(irq->number, &r) ? row_sum(&r) : 0;
+	*ret_sum = row_read(irq->number, &r) ? row_sum(&r) : 0;
+	return cpu < r.cpus ? r.count[cpu] : 0;
 }
 
-static bool is_at(const struct irq *irq, unsigned cpu)
+static bool comes_to(struct irq *irq, unsigned cpu, uint64_t before)
 {
-	char path[64], text[32];
+	uint64_t sum, now = times_at(irq, cpu, &sum);
 
-	snprintf(path, sizeof(path), "/proc/irq/%s/effective_affinity_list", irq->number);
-	return slurp(path, text, sizeof(text)) > 0 && (unsigned)atoi(text) == cpu;
+	irq->before = sum - now;
+	return now > before;
 }
 
 /* Has them all come to this CPU. One moves when it comes the next time, if its device is in use. */
 static void irqs_give(struct irqs *irqs, unsigned cpu)
 {
-	uint64_t end = now_ns() + IRQ_NS;
+	uint64_t end = now_ns() + IRQ_NS, had[IRQS_MAX], sum;
 	char path[64], word[16];
 
 	snprintf(word, sizeof(word), "%u", cpu);
 	for (unsigned i = 0; i < irqs->count; i++) {
+		had[i] = times_at(&irqs->irq[i], cpu, &sum);
 		snprintf(path, sizeof(path), "/proc/irq/%s/smp_affinity_list",
 			 irqs->irq[i].number);
 		(void)poke(path, word);
@@ -107,61 +117,71 @@ static void irqs_give(struct irqs *irqs, unsigned cpu)
 	for (unsigned i = 0; i < irqs->count; i++) {
 		struct irq *irq = &irqs->irq[i];
 
-		while (!(irq->is_there = is_at(irq, cpu)) && now_ns() < end)
+		while (!(irq->is_there = comes_to(irq, cpu, had[i])) && now_ns() < end)
 			settle();
-		irq->before = times_come(irq);
 	}
 }
 
-/* That CPU has gone. How many of them come again. */
-static unsigned irqs_moved(const struct irqs *irqs)
+/* That CPU has gone, and its column: which of those that came to it come again? */
+static void irqs_look(struct irqs *irqs)
 {
-	uint64_t end = now_ns() + IRQ_NS;
-	unsigned moved = 0;
+	uint64_t end = now_ns() + IRQ_NS, sum;
 
 	for (unsigned i = 0; i < irqs->count; i++) {
-		const struct irq *irq = &irqs->irq[i];
+		struct irq *irq = &irqs->irq[i];
 		bool comes = false;
 
-		while (irq->is_there && !(comes = times_come(irq) > irq->before) &&
-		       now_ns() < end)
+		while (irq->is_there && !comes && now_ns() < end) {
 			settle();
-		moved += comes;
+			(void)times_at(irq, 0, &sum);
+			comes = sum > irq->before;
+		}
+		irq->moved += comes;
 	}
-	return moved;
 }
 
 /* ---- CPUs ---- */
 
 /* Each CPU but the first off, a while, and on again. */
-static enum outcome plug_round(struct tally *t)
+static enum outcome plug_round(struct irqs *irqs, uint64_t *switches)
 {
-	struct irqs irqs;
 	char path[64];
 
-	irqs_find(&irqs);
 	for (unsigned cpu = 1; exists(cpu, path, sizeof(path)); cpu++) {
-		irqs_give(&irqs, cpu);
+		irqs_give(irqs, cpu);
 		if (poke(path, "0") < 0)
 			return say_failed("%s: 0", path);
 		settle();
-		t->moved += irqs_moved(&irqs);
+		irqs_look(irqs);
 		if (poke(path, "1") < 0)
 			return say_failed("%s: 1", path);
 		settle();
-		t->switches++;
+		++*switches;
 	}
 	return WELL;
 }
 
-static enum outcome finish(enum outcome outcome, const struct tally *t)
+/* {"eth0":3,"virtio2":1} */
+static const char *moved_text(const struct irqs *irqs, char *text, unsigned size)
 {
-	char text[ROW_TEXT_BYTES];
+	unsigned n = (unsigned)snprintf(text, size, "{");
 
-	say("{\"step\":\"plug\",\"switches\":%llu,\"moved\":%llu,\"hyp\":%s}",
-	    (unsigned long long)t->switches, (unsigned long long)t->moved,
+	for (unsigned i = 0; i < irqs->count && n < size; i++)
+		n += (unsigned)snprintf(text + n, size - n, "%s\"%s\":%u", i ? "," : "",
+					irqs->irq[i].device, irqs->irq[i].moved);
+	if (n < size)
+		snprintf(text + n, size - n, "}");
+	return text;
+}
+
+static enum outcome finish(enum outcome outcome, const struct irqs *irqs, uint64_t switches)
+{
+	char text[ROW_TEXT_BYTES], moved[IRQS_MAX * 32];
+
+	say("{\"step\":\"plug\",\"switches\":%llu,\"moved\":%s,\"hyp\":%s}",
+	    (unsigned long long)switches, moved_text(irqs, moved, sizeof(moved)),
 	    hyp_text(text, sizeof(text)));
-	if (outcome == WELL && t->switches == 0) {
+	if (outcome == WELL && switches == 0) {
 		say("failed: no CPU can be switched off");
 		return UNWELL;
 	}
@@ -170,26 +190,27 @@ static enum outcome finish(enum outcome outcome, const struct tally *t)
 
 enum outcome plug_until(uint64_t until_ns)
 {
+	struct irqs irqs = {.count = 0};
 	enum outcome outcome = WELL;
-	struct tally t = {0};
+	uint64_t switches = 0, before;
 
+	irqs_find(&irqs);
 	do {
-		uint64_t before = t.switches;
-
-		outcome = plug_round(&t);
-		if (t.switches == before)
-			break;
-	} while (outcome == WELL && now_ns() < until_ns);
-	return finish(outcome, &t);
+		before = switches;
+		outcome = plug_round(&irqs, &switches);
+	} while (outcome == WELL && switches > before && now_ns() < until_ns);
+	return finish(outcome, &irqs, switches);
 }
 
 enum outcome step_plug(const char *text)
 {
 	unsigned rounds = (unsigned)strtoul(text, NULL, 10);
+	struct irqs irqs = {.count = 0};
 	enum outcome outcome = WELL;
-	struct tally t = {0};
+	uint64_t switches = 0;
 
+	irqs_find(&irqs);
 	while (rounds-- > 0 && outcome == WELL)
-		outcome = plug_round(&t);
-	return finish(outcome, &t);
+		outcome = plug_round(&irqs, &switches);
+	return finish(outcome, &irqs, switches);
 }

@@ -29,7 +29,9 @@ from linux_guests import Boot, kernel_path, run_boots
 LAB_S = 1500
 LABS = 2  # of one emulated CPU each
 MODULES = ["virtio-mmio", "virtio-balloon", "vmw-vsock-virtio-transport"]
+NET_MODULES = ["virtio-mmio", "virtio-net"]
 SKIPPED = 77
+TAP = "tap=tap0,mac=02:00:00:00:00:02"
 CLOCK_OFF_MAX_S = 600  # the guest's date against ours: a wrong epoch or time zone is more
 STOOD_DATE_OFF_MAX_S = 3  # what it says takes its time to get out
 IDLE_SHARE_MAX = 0.05  # of a CPU
@@ -84,16 +86,16 @@ def boots_of_abis():
             for abi in ("pf2", "legacy", "off")]
 
 
-def evicted(name, steps, **more):
+def evicted(name, steps, about_s=55, **more):
     """A guest of which a quarter may be in memory."""
-    return Boot(name, steps, memory="384M", resident="96M", limit_s=450, elf=True,
-                about_s=180 if steps[0] == BIG_LOAD else 55, **more)
+    return Boot(name, steps, memory="384M", resident="96M", limit_s=500, elf=True, about_s=about_s,
+                **more)
 
 
 def boots_of_evictions():
     """A load that checks every byte, under constant eviction."""
     return [
-        evicted(name_of("6.12", 4, "user", "evicted"), [BIG_LOAD], cpus=4,
+        evicted(name_of("6.12", 4, "user", "evicted"), [BIG_LOAD], cpus=4, about_s=180,
                 swap_wrap="delay?ms=5"),
         *(evicted(name_of("6.12", 1 + cpu, faults, "evicted"), [LOAD], faults=faults,
                   cpus=1 + cpu, swap_wrap="delay?ms=1") for cpu, faults in enumerate(FAULTS)),
@@ -109,23 +111,19 @@ def boots_of_networks():
     """
     A guest whose nginx somebody outside asks all the time, by a forwarded port and by a tap, while
     its load runs and three quarters of its memory are elsewhere, and while the CPU that has the
-    card's interrupt goes off and comes again. A tap that is taken away. A guest with two cards
+    cards' interrupts goes off and comes again; then its tap is taken away. A guest with three cards
     that stands still for a minute while connections to it are open.
     """
-    def served(name, net, steps, **more):
-        return evicted(name, steps, net=net, initrd="net-6.12.cpio", swap_wrap="delay?ms=1",
-                       **more)
-
     return [
-        served(name_of("6.12", 2, "user", "evicted, network, plug"), "user,fwd=tcp:8080:80",
-               ["serve=dhcp", LOAD + ",plug:1"], cpus=2),
-        served(name_of("6.12", 1, "user", "evicted, network by tap"), "tap=tap0",
-               ["serve=192.0.2.2", LOAD, "cut"]),
+        evicted(name_of("6.12", 2, "user", "evicted, network, plug"),
+                ["modules", "serve=192.0.2.2,dhcp", LOAD + ",plug:1", "cut"], cpus=2,
+                nets=(TAP, "user,fwd=tcp:8080:80"), initrd="net-6.12.cpio",
+                swap_wrap="delay?ms=1", about_s=85),
         Boot(name_of("6.1", 1, "user", "network, standstill"),
-             ["serve=dhcp", "stand=minute", "load=seconds:6,processes:4,pages:64", "served"],
-             kernel="6.1", elf=True, net="user,restrict,fwd=tcp:8081:80",
-             options=["--net", "user,restrict"], initrd="net-6.1.cpio", about_s=60, limit_s=400,
-             beside=True),
+             ["modules", "serve=dhcp,192.0.2.2,dhcp", "stand=minute",
+              "load=seconds:6,processes:4,pages:64", "served"],
+             kernel="6.1", elf=True, initrd="net-6.1.cpio", about_s=60, limit_s=400, beside=True,
+             nets=("user,restrict,fwd=tcp:8081:80", TAP, "user,restrict")),
     ]
 
 
@@ -138,12 +136,10 @@ def boots_of_devices():
     emulation ends 6.1 now and then by an interrupt that comes twice (docs/lab.md), which this many
     kicks make likely.
     """
-    return [Boot(name_of(kernel, 2, "user", "evicted, devices"),
-                 ["modules", "rebind", "vsock", BALLOON_LOAD + ",plug:1", "given=36"], cpus=2,
-                 kernel=kernel, elf=True, memory="384M", resident="96M", swap_wrap="delay?ms=1",
-                 initrd=f"modules-{kernel}.cpio", about_s=110, limit_s=500,
-                 options=["--balloon", "on", "--vsock", "uds=vsock.NUMBER"])
-            for kernel in ("6.12",)]
+    return [evicted(name_of("6.12", 2, "user", "evicted, devices"),
+                    ["modules", "rebind", "vsock", BALLOON_LOAD + ",plug:1", "given=36"], cpus=2,
+                    initrd="modules-6.12.cpio", swap_wrap="delay?ms=1", about_s=110,
+                    options=["--balloon", "on", "--vsock", "uds=vsock.NUMBER"])]
 
 
 def boots_of_idleness():
@@ -247,28 +243,48 @@ def check_eviction(result, problems):
 
 
 def check_plug(result, problems):
-    """CPUs went off that had the devices' interrupts, and these came to others."""
-    if any("plug:" in s for s in result.boot.steps) and not (
-            result.report("plug") or {}).get("moved"):
-        problems.append("no CPU went that had a device's interrupt, or it never came again")
+    """CPUs went off that had the devices' interrupts, each card's too, and these came to others."""
+    if "modules" not in result.boot.steps or not any("plug:" in s for s in result.boot.steps):
+        return
+    moved = (result.report("plug") or {}).get("moved", {})
+    silent = [f"eth{n}" for n in range(len(result.boot.nets)) if not moved.get(f"eth{n}")]
+    if silent or not any(moved.values()):
+        problems.append(f"no CPU went that had the interrupt of {silent or 'a device'}, or it "
+                        f"never came again: {moved}")
 
 
 def check_net(result, problems):
     """No wrong byte, no lost connection; and the cards were there."""
     boot = result.boot
-    right, wrong, none = result.asked or (0, 0, 0)
     devices = {d["name"]: d for d in (result.stats or {}).get("devices", [])}
-    if right < 2 or wrong or none:
-        problems.append(f"asked from outside: {right} right answers, {wrong} wrong, {none} lost")
-    if devices.get("net0", {}).get("written_bytes", 0) < right * DATA_BYTES:
-        problems.append(f"its network card has carried less than that: {devices.get('net0')}")
-    if "--net" in boot.options and not devices.get("net1", {}).get("read_bytes"):
-        problems.append(f"its second card got nothing: {devices.get('net1')}")
-    if "stand=minute" in boot.steps and len(set(result.held or (0, 1))) != 1:
-        problems.append(f"files that were right, under way in the pause, all: {result.held}")
-        problems += [line for line in result.lines if line.startswith("file ")]
+    ways = {net.split(",")[0].split("=")[0]: n for n, net in enumerate(boot.nets)
+            if "fwd=" in net or net.startswith("tap=")}
+    for way, n in ways.items():
+        right, wrong, none = result.asked.get(way, (0, 0, 0))
+        card = devices.get(f"net{n}", {})
+        if right < 2 or wrong or none:
+            problems.append(f"asked from outside by {way}: {right} right answers, {wrong} wrong, "
+                            f"{none} lost")
+        if card.get("written_bytes", 0) < right * DATA_BYTES:
+            problems.append(f"its card of {way} has carried less than that: {card}")
+    for n in range(len(boot.nets)):
+        if not devices.get(f"net{n}", {}).get("read_bytes"):
+            problems.append(f"card {n} got nothing: {devices.get(f'net{n}')}")
+    if "stand=minute" in boot.steps:
+        check_minute(result, len(ways), problems)
     if "cut" in boot.steps and not any("tap tap0 has gone" in line for line in result.lines):
         problems.append("nothing was said of the tap that has gone")
+
+
+def check_minute(result, ways, problems):
+    """Each file that was under way came, and what was asked meanwhile was answered after it."""
+    if len(set(result.held or (0, 1))) != 1:
+        problems.append(f"files that were right, under way in the pause, all: {result.held}")
+        problems += [line for line in result.lines if line.startswith("file ")]
+    if result.still != (0, ways, ways):
+        problems.append("asked in the pause, and answered in it, in the end, all: "
+                        f"{result.still}")
+        problems += [line for line in result.lines if line.startswith("asked as it stood")]
 
 
 def check_devices(result, problems):
@@ -358,13 +374,12 @@ def check(result):
     check_standstills(result, problems)
     if boot.resident:
         check_eviction(result, problems)
-    if boot.net:
+    if boot.nets:
         check_net(result, problems)
-    if boot.net or "vsock" in boot.steps:
-        check_plug(result, problems)
     if "vsock" in boot.steps:
         check_devices(result, problems)
         check_vsock(result, problems)
+    check_plug(result, problems)
     if NEED in boot.steps or EVICTED_NEED in boot.steps:
         check_need(result, problems)
     loads = [s for s in boot.steps if s.startswith("load")]
@@ -415,21 +430,20 @@ def kexec_initrd(build, folder):
     return path
 
 
-# How it comes to its address, and a server that outlives the script.
+# How each card comes to its address, and a server that outlives the script.
 SERVE = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
-for module in $(cat /modules/order); do insmod /modules/$module || exit 1; done
 ip link set lo up
-ip link set eth0 up || exit 1
-if [ $1 = dhcp ]; then
-    udhcpc -q -n -t 10 -i eth0 -s /leased || exit 1
-else
-    ip address add $1/24 dev eth0 || exit 1
-fi
-if [ -e /sys/class/net/eth1 ]; then
-    ip link set eth1 up && udhcpc -q -n -t 10 -i eth1 -s /leased || exit 1
-fi
+n=0
+for how in $(echo $1 | tr , ' '); do
+    ip link set eth$n up || exit 1
+    case $how in
+    dhcp) udhcpc -q -n -t 10 -i eth$n -s /leased || exit 1 ;;
+    *) ip address add $how/24 dev eth$n || exit 1 ;;
+    esac
+    n=$((n + 1))
+done
 mkdir -p /var/lib/nginx /var/log/nginx /tmp
 nginx
 """.encode()
@@ -443,9 +457,9 @@ SLOW_CONF = NGINX_CONF.replace("root /www;", "root /www; location /slow/ { alias
 
 
 def net_initrd(build, folder, kernel):
-    """The initramfs of a guest that has a network card and serves the file `data`."""
+    """The initramfs of a guest that has network cards and serves the file `data`."""
     busybox = only_file("busybox/**/busybox", "busybox")
-    modules = load_modules(kernel, ["virtio-mmio", "virtio-net"])
+    modules = load_modules(kernel, NET_MODULES)
     files = {**service_files("nginx"), "etc/nginx/nginx.conf": SLOW_CONF.encode(),
              "serve": SERVE, "leased": LEASED, "bin/busybox": busybox.read_bytes(),
              "www/data": random.Random(1).randbytes(DATA_BYTES),
@@ -503,7 +517,8 @@ def main():
         files = [kexec_initrd(build, folder), *net_files(build, folder),
                  build / "tests/lab/vsock_peer",
                  *(modules_initrd(kernel, build, folder)
-                   for kernel in sorted({b.kernel for b in boots if "modules" in b.steps}))]
+                   for kernel in sorted({b.kernel for b in boots
+                                         if b.initrd.startswith("modules")}))]
         _, code = run_boots(boots, build, files=files, timeout_s=LAB_S, labs=LABS, show=show,
                             options=["--module", "tun", "--library", "libslirp.so.0"])
     print(f"{show.ended} of {len(boots)} boots in {time.monotonic() - began:.0f} s, "

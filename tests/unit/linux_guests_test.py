@@ -146,12 +146,18 @@ class Checks(unittest.TestCase):
         for faults in linux_test.FAULTS:
             self.assertEqual(linux_test.check(self.healthy(faults=faults)), [], faults)
 
+    CARDS = ("user,fwd=tcp:1:80", "tap=tap0", "user")
+
     def test_answers_from_outside(self):
-        def result(asked, written):
-            r = self.healthy(net="user")
-            r.stats = {"devices": [{"name": "net0", "written_bytes": written}]}
-            if asked:
-                r.take_mark("asked", asked)
+        def result(asked, written, tap="3 0 0"):
+            r = self.healthy(nets=self.CARDS)
+            r.stats = {"devices": [
+                {"name": "net0", "written_bytes": written, "read_bytes": 1},
+                {"name": "net1", "written_bytes": enough, "read_bytes": 1},
+                {"name": "net2", "written_bytes": 0, "read_bytes": 1}]}
+            for way, counts in (("user", asked), ("tap", tap)):
+                if counts:
+                    r.take_mark("asked", f"{way} {counts}")
             return linux_test.check(r)
 
         enough = 3 * linux_test.DATA_BYTES
@@ -159,32 +165,42 @@ class Checks(unittest.TestCase):
         for asked, written in (("3 1 0", enough), ("3 0 1", enough), ("1 0 0", enough),
                                ("3 0 0", enough - 1), (None, enough)):
             self.assertEqual(len(result(asked, written)), 1, (asked, written))
+        for tap in ("3 1 0", "3 0 1", "1 0 0", None):
+            self.assertEqual(len(result("3 0 0", enough, tap)), 1, tap)
 
     def test_what_else_a_network_must_have_done(self):
-        def result(steps=(), options=(), card=1, moved=1, held="8 8 8", line="tap tap0 has gone"):
-            r = self.healthy(net="user")
-            r.boot.options = list(options)
-            r.boot.steps += [s for s in steps if not s.startswith("load")]
+        def result(steps=(), card=1, moved='{"eth0":2,"eth1":1,"eth2":1}', held="8 8 8",
+                   still="0 2 2", line="tap tap0 has gone"):
+            r = self.healthy(nets=self.CARDS)
+            r.boot.steps += ["modules", *(s for s in steps if not s.startswith("load"))]
             r.boot.steps[0] += "".join(s for s in steps if s.startswith("load"))
             r.stats = {"devices": [
-                {"name": "net0", "written_bytes": 3 * linux_test.DATA_BYTES},
-                {"name": "net1", "read_bytes": card}]}
-            r.reports.insert(1, {"step": "plug", "moved": moved})
+                {"name": f"net{n}", "written_bytes": 3 * linux_test.DATA_BYTES,
+                 "read_bytes": card if n == 2 else 1} for n in range(3)]}
+            r.reports.insert(1, {"step": "plug", "moved": json.loads(moved)})
             r.reports.insert(1, {"step": "stood", "epoch": 1000})
             r.take_mark("date", "1000")
             if not any(s.startswith("stand") for s in steps):
                 r.reports.pop(1)
-            r.take_mark("asked", "3 0 0")
+            r.take_mark("asked", "user 3 0 0")
+            r.take_mark("asked", "tap 3 0 0")
             if held:
                 r.take_mark("held", held)
+            if still:
+                r.take_mark("still", still)
             r.take_line(line)
             return linux_test.check(r)
 
-        rows = (({"options": ["--net", "user"]}, {"card": 0}),
-                ({"steps": ["load,plug:1"]}, {"moved": 0}),
+        self.assertEqual(len(result(card=0)), 1)
+        rows = (({"steps": ["load,plug:1"]}, {"moved": "{}"}),
+                ({"steps": ["load,plug:1"]}, {"moved": '{"eth0":0,"eth1":0,"eth2":0}'}),
+                ({"steps": ["load,plug:1"]}, {"moved": '{"eth0":2,"eth1":0,"eth2":1}'}),
                 ({"steps": ["stand=minute"]}, {"held": "7 8 8"}),
                 ({"steps": ["stand=minute"]}, {"held": "8 7 8"}),
                 ({"steps": ["stand=minute"]}, {"held": None}),
+                ({"steps": ["stand=minute"]}, {"still": "0 1 2"}),
+                ({"steps": ["stand=minute"]}, {"still": "1 2 2"}),
+                ({"steps": ["stand=minute"]}, {"still": None}),
                 ({"steps": ["cut"]}, {"line": "tap tap1 has gone"}))
         for asked_for, breach in rows:
             self.assertEqual(result(**asked_for), [], asked_for)
@@ -195,7 +211,7 @@ class Checks(unittest.TestCase):
         def result(balloon="0 the guest has 1 MiB", talking="9 9 4 4", inflated=7, refused=0,
                    resets=0, opened=20, failed=0, vsock=None, rebound=True):
             r = self.healthy()
-            r.boot.steps.append("vsock")
+            r.boot.steps += ["modules", "rebind", "vsock"]
             r.stats = {"stats": {"discarded": 3},
                        "balloon": {"balloon_inflated_bytes": inflated, "balloon_refused": refused,
                                    "balloon_reported_bytes": 7, "guest_memory_bytes": 7},
