@@ -266,7 +266,7 @@ listen() {
 		*'"step":"modules"'*)
 			case " $* " in *" --vsock "*) beside $n.$jobs vsock $n $pid ;; esac
 			;;
-		*'"step":"vsock",'*) beside $n.$jobs stand_talking $n $pid ;;
+		*'"step":"vsock",'*'"how":"pause"'*) beside $n.$jobs stand_talking $n $pid ;;
 		*'"step":"vsock-end",'*) touch talked.$n ;;
 		*'"step":"need",'*) beside $n.$jobs take_away $n ;;
 		*'"step":"needed",'*)
@@ -302,6 +302,7 @@ boot() {
 	# Opened at both ends at once: who waits for the other end is interrupted by the end of any
 	# child, and the shell does not try again.
 	exec 3<>console.$n 4<console.$n 5>console.$n 3>&-
+	case " $* " in *" --disk "*) truncate -s 1M disk.$n ;; esac
 	become ./asyncpf run --json stats.$n --control control.$n "$@" </dev/null \
 		>&5 2>&1 4<&- 5>&- &
 	pid=$!
@@ -315,5 +316,5 @@ boot() {
 	touch asked.$n talked.$n
 	while ls asking.$n.* >/dev/null 2>&1; do sleep 1; done
 	echo "@@ $n end $status $(cat stats.$n 2>/dev/null | tr -d '\n')"
-	rm -f console.$n stats.$n swap.$n asked.$n talked.$n
+	rm -f console.$n stats.$n swap.$n disk.$n asked.$n talked.$n
 }

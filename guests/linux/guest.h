@@ -94,7 +94,7 @@ enum outcome vsock_server_start(void);
 /* To that of the host, which may not be there yet; -1: it did not come. */
 int vsock_connect_to_host(void);
 
-/* Leaves an echo server behind, and talks to the host's. */
+/* Leaves an echo server behind, and talks to the host's; says `text`, which is for who hears it. */
 enum outcome step_vsock(const char *text);
 /* Has the driver let go of its device, and take it again, while connections are open. */
 enum outcome step_rebind(const char *text);
@@ -113,6 +113,9 @@ enum outcome step_complain(const char *text);
 
 /* Switches one CPU after the other off and on again, until `until_ns` of now_ns(). */
 enum outcome plug_until(uint64_t until_ns);
+
+/* Writes the first disk and reads it back, and takes random numbers, until `until_ns`. */
+enum outcome disk_until(uint64_t until_ns);
 
 /*
  * Ticks each period_ms, and from `from_ns` on takes down how late it was, `n` times, in

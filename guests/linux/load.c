@@ -51,6 +51,7 @@ struct load_opts {
 	uint32_t sweep;      /* 1: check all pages once more at the end */
 	uint32_t ticker_ms;  /* 0: no ticker */
 	uint32_t plug;       /* 1: switch CPUs off and on meanwhile */
+	uint32_t disk;       /* 1: use the first disk meanwhile */
 	uint32_t spoil;      /* 1: one wrong byte, for the test of the check */
 	uint32_t stay;       /* 1: the processes keep their memory until the machine ends */
 	uint32_t patience;   /* seconds after the time is over until a process counts as stuck */
@@ -72,6 +73,7 @@ static const struct word load_words[] = {
 	{"sweep", offsetof(struct load_opts, sweep), 0, 1},
 	{"ticker_ms", offsetof(struct load_opts, ticker_ms), 0, 100},
 	{"plug", offsetof(struct load_opts, plug), 0, 1},
+	{"disk", offsetof(struct load_opts, disk), 0, 1},
 	{"spoil", offsetof(struct load_opts, spoil), 0, 1},
 	{"stay", offsetof(struct load_opts, stay), 0, 1},
 	{"patience", offsetof(struct load_opts, patience), 1, 86400},
@@ -486,6 +488,8 @@ static enum outcome run(const struct load_opts *o, struct board *board)
 	sleep_until(board->from_ns);
 	if (o->plug)
 		outcome = plug_until(board->until_ns);
+	if (o->disk && disk_until(board->until_ns) == UNWELL)
+		outcome = UNWELL;
 	sleep_until(board->until_ns);
 	row_read("HYP", &after);
 	say("{\"step\":\"visited\"}");

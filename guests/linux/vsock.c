@@ -146,8 +146,7 @@ enum outcome step_vsock(const char *text)
 	int fds[CONNECTIONS], status;
 	unsigned begun = 0;
 
-	(void)text;
-	say("{\"step\":\"vsock\",\"port\":%u}", GUEST_PORT);
+	say("{\"step\":\"vsock\",\"port\":%u,\"how\":\"%s\"}", GUEST_PORT, text);
 	for (; begun < CONNECTIONS && outcome == WELL; begun++) {
 		fds[begun] = vsock_connect_to_host();
 		if (fds[begun] < 0)

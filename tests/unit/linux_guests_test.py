@@ -207,11 +207,27 @@ class Checks(unittest.TestCase):
             self.assertEqual(len(result(**asked_for, **breach)), 1, breach)
             self.assertEqual(result(**breach), [], breach)
 
+    def test_what_a_disk_must_have_carried(self):
+        def result(written=5, read=6, random=7, said=True):
+            r = self.healthy()
+            r.boot.steps[0] += ",disk:1"
+            r.stats = {"devices": [
+                {"name": "blk0", "written_bytes": written, "read_bytes": read},
+                {"name": "rng", "read_bytes": random}]}
+            if said:
+                r.reports.insert(1, {"step": "disk", "written": 5, "read": 6, "random": 7})
+            return linux_test.check(r)
+
+        self.assertEqual(result(), [])
+        for breach in ({"written": 4}, {"read": 5}, {"random": 6}):
+            self.assertEqual(len(result(**breach)), 1, breach)
+        self.assertEqual(len(result(said=False)), 3)
+
     def test_what_a_balloon_and_sockets_must_have_done(self):
         def result(balloon="0 the guest has 1 MiB", talking="9 9 4 4", inflated=7, refused=0,
                    resets=0, opened=20, failed=0, vsock=None, rebound=True):
             r = self.healthy()
-            r.boot.steps += ["modules", "rebind", "vsock"]
+            r.boot.steps += ["modules", "rebind", "vsock=pause"]
             r.stats = {"stats": {"discarded": 3},
                        "balloon": {"balloon_inflated_bytes": inflated, "balloon_refused": refused,
                                    "balloon_reported_bytes": 7, "guest_memory_bytes": 7},
