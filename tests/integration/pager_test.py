@@ -164,6 +164,15 @@ class PagerTest(PagerCase):
         self.finish(self.standin())
 
     # ---- many ----
+    def test_a_source_of_a_server_for_each_rule(self):
+        """More than the 64 that there once were room for."""
+        _, uri = self.serve_image()
+        rules = [{"listen": str(self.folder / f"{i}.sock"), "source": uri} for i in range(100)]
+        (self.folder / "map").write_text(json.dumps(rules), encoding="ascii")
+        pager = Pager(self, "--map", self.folder / "map", "--control", self.control)
+        self.need_network(pager.process.poll(), pager.log)
+        self.check(path=self.folder / "99.sock")
+
     def test_each_socket_has_its_source(self):
         images = []
         for i in range(3):
