@@ -60,6 +60,7 @@ struct nbd_conn {
 	struct timer timer;       /* the end of patience */
 	unsigned commands;        /* under way */
 	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
+	uint64_t passed_ns;       /* what was asked for before that has been overtaken */
 	struct nbd_command *over; /* answered, and to be looked at by settle() */
 	bool served;              /* it has had an answer */
 	bool broke;               /* the server was there, and is gone without a word */
@@ -73,6 +74,7 @@ struct nbd_command {
 	bool status;           /* it asks what is allocated */
 	uint32_t head;         /* bytes before the request's, for the server's alignment */
 	unsigned char *buf;
+	uint64_t since_ns;
 	uint64_t offset, len; /* of the command */
 	struct ranges have;   /* bytes of the buffer that have come */
 	struct range room[NBD_PIECES_MAX];
@@ -196,9 +198,9 @@ static void command_free(struct nbd_command *cmd)
 
 static void command_begins(struct nbd_command *cmd, struct nbd_conn *c)
 {
-	*cmd = (struct nbd_command){.conn = c};
+	*cmd = (struct nbd_command){.conn = c, .since_ns = net_now_ns()};
 	if (c->commands++ == 0)
-		c->progress_ns = net_now_ns();
+		c->progress_ns = cmd->since_ns;
 }
 
 /* True: a call of libnbd's was made. */
@@ -437,12 +439,38 @@ static void set_patience(struct nbd_conn *c)
 		timer_arm(timers_of(c), &c->timer, c->progress_ns + stall_ns(c->peer));
 }
 
+/*
+ * Asks again for what has waited for so long that later ones were answered meanwhile: a server that
+ * has lost it may be well otherwise. A late answer is for nobody. Returns when to look again; that
+ * is over where nothing was answered for so long.
+ */
+static uint64_t ask_again(struct nbd_conn *c, uint64_t now_ns)
+{
+	struct nbd_peer *p = c->peer;
+	uint64_t due = c->progress_ns + stall_ns(p);
+
+	for (unsigned i = 0; i < p->commands_max; i++) {
+		struct nbd_command *cmd = &p->commands[i];
+		struct net_req *req = cmd->req;
+
+		if (cmd->conn != c || !req)
+			continue;
+		if (cmd->since_ns + stall_ns(p) > now_ns) {
+			due = min_u64(due, cmd->since_ns + stall_ns(p));
+		} else if (cmd->since_ns < c->passed_ns) {
+			cmd->req = NULL;
+			net_req_again(p->peer.src, req, 0);
+		}
+	}
+	return due;
+}
+
 static void out_of_patience(struct timer *tm, uint64_t now_ns)
 {
 	struct nbd_conn *c = CONTAINER_OF(tm, struct nbd_conn, timer);
-	uint64_t due = c->progress_ns + stall_ns(c->peer);
+	uint64_t due = c->state == CONN_READY ? ask_again(c, now_ns) : 0;
 
-	if (c->state == CONN_READY && due > now_ns) {
+	if (due > now_ns) {
 		timer_arm(timers_of(c), tm, due);
 		return;
 	}
@@ -463,6 +491,7 @@ static void settle(struct nbd_conn *c)
 		c->commands--;
 		c->served = true;
 		c->progress_ns = net_now_ns();
+		c->passed_ns = max_u64(c->passed_ns, cmd->since_ns);
 		if (cmd->status)
 			status_over(c, cmd);
 		else

@@ -561,11 +561,12 @@ struct lie {
 struct liar {
 	int listens;
 	const struct lie *lies; /* the last has no length */
+	unsigned forgets;       /* the first so many reads */
 };
 
 static void *liar(void *arg)
 {
-	const struct liar *l = arg;
+	struct liar *l = arg;
 	int fd = accept(l->listens, NULL, NULL);
 	struct __attribute__((packed)) {
 		uint32_t magic;
@@ -588,6 +589,10 @@ static void *liar(void *arg)
 	while (liar_hears(fd, &ask, sizeof(ask)) && ask.type == 0) {
 		uint32_t half = be32toh(ask.len) / 2;
 
+		if (l->forgets > 0) {
+			l->forgets--;
+			continue;
+		}
 		chunk.handle = ask.handle;
 		chunk.flags = 0;
 		chunk.type = htobe16(1);
@@ -608,6 +613,18 @@ out:
 	return NULL;
 }
 
+static void liar_listens(struct liar *l, struct site *n, char uri[256])
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	char path[SVC_PATH_MAX];
+
+	*l = (struct liar){.listens = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n->s, "liar", path));
+	assert_int_equal(bind(l->listens, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(l->listens, 8), 0);
+	snprintf(uri, 256, "nbd+unix:///?socket=%s&net-connections=1&net-stall-ms=200", path);
+}
+
 /* Neither zeroes nor what this process had in its memory stands for what it leaves out. */
 static void each_byte_comes_once(void **state)
 {
@@ -624,19 +641,14 @@ static void each_byte_comes_once(void **state)
 		{{{1, 1}}, false},
 		{{{0, 0}}, false},
 	};
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	char path[SVC_PATH_MAX], uri[256];
 	static struct hub h;
+	char uri[256];
 	struct site n;
 	struct liar l;
 
 	(void)state;
 	site_open(&n, APF_FAULTS_USER);
-	l.listens = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n.s, "liar", path));
-	assert_int_equal(bind(l.listens, (struct sockaddr *)&at, sizeof(at)), 0);
-	assert_int_equal(listen(l.listens, 8), 0);
-	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s&net-connections=1", path);
+	liar_listens(&l, &n, uri);
 	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
 		const unsigned char *got;
 		pthread_t thread;
@@ -654,6 +666,42 @@ static void each_byte_comes_once(void **state)
 		hub_close(&h);
 		pthread_join(thread, NULL);
 	}
+	close(l.listens);
+	site_close(&n);
+}
+
+/* A read that the server loses is asked for again, also while it answers others. */
+static void what_is_lost_is_asked_again(void **state)
+{
+	static const struct lie whole[] = {{0, 2}, {0, 0}};
+	static struct hub h;
+	pthread_t thread;
+	char uri[256];
+	struct site n;
+	struct liar l;
+	unsigned i;
+
+	(void)state;
+	site_open(&n, APF_FAULTS_USER);
+	liar_listens(&l, &n, uri);
+	l.lies = whole;
+	l.forgets = 1;
+	assert_int_equal(pthread_create(&thread, NULL, liar, &l), 0);
+	hub_open(&h, uri);
+	(void)hub_read(&h, 0, PAGE_BYTES, true);
+	for (i = 1; i < HUB_READS && !h.reads[0].order; i++) {
+		(void)hub_read(&h, 8 * PAGE_BYTES, PAGE_BYTES, true);
+		hub_wait(&h, i);
+		usleep(10000);
+	}
+	assert_in_range(h.reads[0].order, 2, HUB_READS);
+	hub_wait(&h, i);
+	for (i = 0; i < h.count; i++) {
+		assert_int_equal(h.reads[i].code, 0);
+		free(h.reads[i].rd.buf);
+	}
+	hub_close(&h);
+	pthread_join(thread, NULL);
 	close(l.listens);
 	site_close(&n);
 }
@@ -695,6 +743,7 @@ int main(void)
 		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
 		cmocka_unit_test(each_byte_comes_once),
+		cmocka_unit_test(what_is_lost_is_asked_again),
 		cmocka_unit_test(not_opened),
 	};
 	const struct CMUnitTest of_vms[] = {
