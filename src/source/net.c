@@ -4,7 +4,7 @@
  * shown. Pure but for opening, which is env->net's. Test: tests/unit/uri_test.c.
  *
  *   nbd://HOST[:PORT][/EXPORT], nbds://…        NBD by TCP, with TLS
- *   nbd+unix:///[EXPORT]?socket=PATH, nbds+unix  by a Unix socket
+ *   nbd+unix://[USER@]/[EXPORT]?socket=PATH, nbds+unix  by a Unix socket
  *   http://…, https://…                          a URL as it is
  *   s3://BUCKET/KEY                              an object of an S3 store
  */
@@ -163,14 +163,24 @@ static int nbd_by_tcp(const struct uri *u, struct net_target *t, struct net_text
 static int nbd_by_unix(const struct uri *u, struct net_target *t, struct net_text *x,
 		       struct err *e)
 {
+	const char *user = u->path + 2;
+	const char *slash = strncmp(u->path, "//", 2) == 0 ? strchr(user, '/') : NULL;
+	size_t user_len = slash ? (size_t)(slash - user) : 0;
+	int rc;
+
 	t->socket = uri_value(u, "socket");
-	if (!t->socket || strncmp(u->path, "///", 3) != 0)
+	/* Behind a user's name, whose '@' it ends with, there is no host. */
+	if (!t->socket || !slash || user_len == 1 || (user_len > 0 && slash[-1] != '@'))
 		return err_set(e, -EINVAL, "source URI: %s is written "
 			       "%s:///export?socket=/path/of/socket", last_scheme(u),
 			       last_scheme(u));
 	if (strlen(t->socket) > 107)
 		return err_set(e, -EINVAL, "source URI: socket= is longer than 107 bytes");
-	t->export = u->path + 3;
+	rc = cut(x->user, sizeof(x->user), user, user_len ? user_len - 1 : 0, "user", e);
+	if (rc < 0)
+		return rc;
+	t->user = user_len ? x->user : NULL;
+	t->export = slash + 1;
 	snprintf(x->name, sizeof(x->name), "%s:///%s?socket=%s", last_scheme(u), t->export,
 		 t->socket);
 	return 0;

@@ -469,6 +469,35 @@ static void tls_by_a_key_that_both_know(void **state)
 	site_close(&n);
 }
 
+/* The same by a Unix socket, where the name of who asks is in the URI as well. */
+static void tls_by_a_unix_socket(void **state)
+{
+	static const char keys[] = "alice:00112233445566778899aabbccddeeff\n";
+	char option[SVC_PATH_MAX + 32], path[SVC_PATH_MAX], uri[256];
+	static struct hub h;
+	struct site n;
+
+	(void)state;
+	site_open(&n, APF_FAULTS_USER);
+	svc_write(&n.s, "keys", keys, sizeof(keys) - 1);
+	snprintf(option, sizeof(option), "--tls-psk=%s", svc_path(&n.s, "keys", path));
+	const char *const serve[] = {"nbdkit", "-f", "-r", "-U", n.socket, "--tls=require", option,
+				     "file", n.file, NULL};
+
+	svc_start(&n.s, serve);
+	svc_wait_socket(&n.s, n.socket);
+	snprintf(uri, sizeof(uri), "nbds+unix://alice@/?socket=%s&tls-psk-file=%s", n.socket, path);
+	hub_open(&h, uri);
+	(void)hub_read(&h, 3 * PAGE_BYTES, PAGE_BYTES, true);
+	hub_wait(&h, 1);
+	assert_int_equal(h.reads[0].code, 0);
+	hub_check(&h, n.image);
+	hub_close(&h);
+	snprintf(uri, sizeof(uri), "nbds+unix://bob@/?socket=%s&tls-psk-file=%s", n.socket, path);
+	hub_refused(uri, -EINVAL, "username bob");
+	site_close(&n);
+}
+
 /* ---- what stands before it, and behind ---- */
 
 /* qemu-nbd's way of serving a compressed qcow2. */
@@ -742,6 +771,7 @@ int main(void)
 		cmocka_unit_test(several_connections_where_the_server_allows),
 		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
+		cmocka_unit_test(tls_by_a_unix_socket),
 		cmocka_unit_test(each_byte_comes_once),
 		cmocka_unit_test(what_is_lost_is_asked_again),
 		cmocka_unit_test(not_opened),
