@@ -101,7 +101,8 @@ static const char *const of_network[] = {
 	"/usr/lib/ssl", "/usr/share/zoneinfo", "/dev/urandom",
 };
 static const char *const of_environment[] = {
-	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CURL_CA_BUNDLE", "SSL_CERT_FILE",
+	"SSL_CERT_DIR",
 };
 
 /* The folder of S3's files; "" where it is not known. */

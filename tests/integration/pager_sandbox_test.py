@@ -202,11 +202,7 @@ class LaterRules(SandboxCase):
         for program in ("nginx", "nbdkit", "openssl"):
             if not shutil.which(program):
                 self.skipTest(f"no {program}")
-        certificate, key = self.other / "ca-cert.pem", self.other / "key.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-                        "-keyout", key, "-out", certificate],
-                       check=True, stderr=subprocess.DEVNULL, timeout=LIMIT_S)
+        certificate, key = self.make_certificate()
         (self.other / "psk").write_text(f"alice:{'5a' * 32}\n", encoding="ascii")
         p = self.pager(None, "--allow", "network", "--allow", self.other)
         self.need_network(p.process.poll(), p.log)
@@ -219,6 +215,31 @@ class LaterRules(SandboxCase):
         self.serves(self.folder / "2.sock",
                     f"nbds://alice@localhost:{port}/?tls-psk-file={self.other}/psk")
         self.refuses(self.folder / "2.sock", "nbd://nosuch.invalid/", r"open nbd://nosuch\S+ .*")
+
+    def test_authorities_of_the_environment(self):
+        """Files that no URI names."""
+        for program in ("nginx", "openssl"):
+            if not shutil.which(program):
+                self.skipTest(f"no {program}")
+        certificate, key = self.make_certificate()
+        uri = f"https://localhost:{self.start_nginx(certificate, key)}/image"
+        names = ("CURL_CA_BUNDLE", "SSL_CERT_FILE")
+        others = {name: value for name, value in os.environ.items() if name not in names}
+        for i, name in enumerate(names):
+            with self.subTest(name):
+                path = self.folder / f"{i}.sock"
+                p = Pager(self, "--listen", path, "--source", uri,
+                          env={**others, name: str(certificate)})
+                self.need_network(p.process.poll(), p.log)
+                self.check(path=path)
+
+    def make_certificate(self):
+        certificate, key = self.other / "ca-cert.pem", self.other / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                        "-keyout", key, "-out", certificate],
+                       check=True, stderr=subprocess.DEVNULL, timeout=LIMIT_S)
+        return certificate, key
 
     def start_server(self, port, *command):
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
