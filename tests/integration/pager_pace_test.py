@@ -34,18 +34,32 @@ class PaceTest(PagerCase):
         # Of a near one no request is larger than 64 KiB, and the mean is smaller than that.
         self.assertGreater(s["read_bytes"] / s["reads"], 64 << 10)
 
+    def stream_far_ahead(self):
+        """Of an even stream the source has been asked for 3 MiB more than the server."""
+        self.serve(50, f"&net-depth={DEPTH}")
+        stream = self.standin("order=even", "threads=1", "asked=1")
+        until("a stream that is far ahead of the server",
+              lambda: self.status()["read_ahead"] * PAGE - self.served_end() > 3 << 20)
+        return stream
+
     def test_what_nobody_waits_for_leaves_half_of_the_way(self):
-        self.serve(2, f"&net-depth={DEPTH}")
-        self.check("order=even", "threads=1")
-        flying, most = {}, 0
+        stream = self.stream_far_ahead()
+        stream.send_signal(signal.SIGSTOP)
+        self.addCleanup(stream.send_signal, signal.SIGCONT)
+        # What it waits for is of one read, of 2 MiB at most.
+        beyond = self.served_end() + (2 << 20)
+        until("all that was asked for", lambda: self.status()["reads_in_flight"] == 0)
+        flying, most, ranges = set(), 0, iter(self.served_ranges())
         for number, count in self.served_reads():
             if count is None:
-                flying.pop(number)
-            else:
-                flying[number] = count
-            most = max(most, sum(count > PAGE for count in flying.values()))
+                flying.discard(number)
+            elif next(ranges)[0] >= beyond:
+                flying.add(number)
+            most = max(most, len(flying))
         self.assertGreater(most, 0)
         self.assertLessEqual(most, DEPTH // 2)
+        stream.send_signal(signal.SIGCONT)
+        self.finish(stream)
 
     def test_who_waits_goes_before_what_is_read_ahead(self):
         # Slow enough that most of it is still to come when the server is stopped.
@@ -69,10 +83,7 @@ class PaceTest(PagerCase):
         self.assertGreater(len(sizes), 4 * DEPTH, sizes)
 
     def test_what_is_read_ahead_and_wanted_goes_before_the_rest(self):
-        self.serve(50, f"&net-depth={DEPTH}")
-        stream = self.standin("order=even", "threads=1", "asked=1")
-        until("a stream that is far ahead of the server",
-              lambda: self.status()["read_ahead"] * PAGE - self.served_end() > 3 << 20)
+        stream = self.stream_far_ahead()
         self.server.send_signal(signal.SIGSTOP)
         self.addCleanup(self.server.send_signal, signal.SIGCONT)
         seen, end, was = len(self.served_ranges()), self.served_end(), self.status()
