@@ -30,7 +30,6 @@ static void keep(struct http_head *h, char *to, const char *value, size_t len)
 
 	if (len == 0)
 		return;
-
 	for (size_t i = 0; i < len && !bad; i++)
 		bad = (unsigned char)value[i] < ' ' || value[i] == 0x7f;
 	h->bad = h->bad || bad;
