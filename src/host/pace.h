@@ -24,13 +24,17 @@ struct pace {
 	uint64_t byte_ps;  /* the same of a byte more; 0: not known */
 };
 
+static inline uint64_t pace_byte_ps(const struct pace *p)
+{
+	return p->byte_ps ? p->byte_ps : PACE_BYTE_PS;
+}
+
 /* Bytes of a request, at most PACE_BYTES_MAX. 0: a block is enough. */
 static inline uint32_t pace_bytes(const struct pace *p)
 {
-	uint64_t ps = p->byte_ps ? p->byte_ps : PACE_BYTE_PS;
 	uint64_t most = p->byte_ps ? PACE_BYTES_MAX : PACE_BYTES_FIRST;
 
-	return (uint32_t)min_u64(min_u64(p->block_ns, NS_PER_S) * 1000 / ps, most);
+	return (uint32_t)min_u64(min_u64(p->block_ns, NS_PER_S) * 1000 / pace_byte_ps(p), most);
 }
 
 /* An eighth of what is new, of which the square of part / whole counts. */
@@ -54,8 +58,7 @@ static inline void pace_sample_bytes(struct pace *p, uint64_t bytes, uint64_t ns
 	/* The way, and nothing else that can be seen: at least eight times as many would do. */
 	if (left < least && bytes < usual / 8)
 		return;
-	p->byte_ps = max_u64(pace_mean(p->byte_ps ? p->byte_ps : PACE_BYTE_PS, ps,
-				       min_u64(bytes, usual), usual), 1);
+	p->byte_ps = max_u64(pace_mean(pace_byte_ps(p), ps, min_u64(bytes, usual), usual), 1);
 }
 
 /* A read of so many bytes, of one block or of several, took ns. */
