@@ -10,7 +10,7 @@
 #include "vmm/machine/machine_saved.h"
 
 static const char *const names[] = {"machine", "machine.disk", "vcpu.regs", "vcpu.msrs", "virtio",
-				    "machine.net"};
+				    "machine.net", "memory.first"};
 
 static void look(const struct snap_in *in, struct snap_key key, size_t most)
 {
@@ -38,6 +38,7 @@ static void look_at_machine(const struct snap_in *in)
 	struct machine_snap_id id;
 	const uint64_t *pages;
 	const char *path;
+	unsigned count;
 	struct err e = {0};
 
 	(void)machine_balloon_saved_get(in, &balloon, &e);
@@ -45,6 +46,9 @@ static void look_at_machine(const struct snap_in *in)
 	if (machine_snap_pages_get(in, CHUNK_BYTES, &pages, &e) == 0)
 		must((const unsigned char *)(pages + CHUNK_BYTES / PAGE_BYTES / 64) <=
 		     in->bytes + in->len);
+	if (machine_first_get(in, CHUNK_BYTES, &pages, &count, &e) == 0)
+		for (unsigned i = 0; i < count; i++)
+			must(pages[i] % PAGE_BYTES == 0 && pages[i] < CHUNK_BYTES);
 	if (machine_vsock_saved_get(in, &vsock, &path, &e) == 0 && path)
 		must(*path && strlen(path) < VSOCK_PATH_MAX && vsock.device.next_port);
 	if (machine_saved_get(in, &m, &e) == 0)

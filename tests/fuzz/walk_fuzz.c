@@ -6,7 +6,7 @@
  * more than WALK_MAX.
  */
 #include "bytes.h"
-#include "host/walk.h"
+#include "base/walk.h"
 
 struct memory {
 	const uint8_t *bytes;

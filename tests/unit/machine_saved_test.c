@@ -253,6 +253,48 @@ static void sockets(void **state)
 	assert_int_equal(strlen(path), VSOCK_PATH_MAX - 1);
 }
 
+/* A page that is no RAM would be refused later, by somebody who cannot say whence it came. */
+static void first_touches(void **state)
+{
+	const uint64_t memory = GUEST_HOLE_GPA + (64 << 20), page = PAGE_BYTES;
+	const struct {
+		uint64_t pages[2];
+		bool right;
+	} lists[] = {
+		{{0, 7 * page}, true},
+		{{GUEST_HOLE_GPA - page, GUEST_HIGH_GPA + (64 << 20) - page}, true},
+		{{page, page + 8}, false},
+		{{page, GUEST_HOLE_GPA}, false},
+		{{GUEST_HIGH_GPA + (64 << 20), page}, false},
+		{{page, ~0ull << PAGE_SHIFT}, false},
+	};
+	uint64_t many[FIRST_TOUCH_MAX + 1] = {0};
+	const uint64_t *pages;
+	struct snap_in in;
+	struct err e = {0};
+	unsigned count;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++) {
+		with_section("memory.first", lists[i].pages, sizeof(lists[i].pages), &in);
+		assert_int_equal(machine_first_get(&in, memory, &pages, &count, &e),
+				 lists[i].right ? 0 : -EBADMSG);
+		if (lists[i].right) {
+			assert_int_equal(count, 2);
+			assert_memory_equal(pages, lists[i].pages, sizeof(lists[i].pages));
+		}
+		snap_in_free(&in);
+	}
+	with_section("memory.first", many, sizeof(many), &in);
+	assert_int_equal(machine_first_get(&in, memory, &pages, &count, &e), -EMSGSIZE);
+	snap_in_free(&in);
+	/* Of an older version. */
+	with_section("another", many, sizeof(many), &in);
+	assert_int_equal(machine_first_get(&in, memory, &pages, &count, &e), 0);
+	assert_int_equal(count, 0);
+	snap_in_free(&in);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,6 +303,7 @@ int main(void)
 		cmocka_unit_test(disks),
 		cmocka_unit_test(balloons),
 		cmocka_unit_test(sockets),
+		cmocka_unit_test(first_touches),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* src/host/walk.c: which memory an instruction is fetched through, in each paging mode. */
+/* src/base/walk.c: which memory an instruction is fetched through, in each paging mode. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/types.h"
-#include "host/walk.h"
+#include "base/walk.h"
 
 #define RAM (1ull << 20)
 #define P 1ull

@@ -11,6 +11,7 @@
 #include "kvm/vm.h"
 #include "vmm/boot/load_file.h"
 #include "vmm/chip/cpuid.h"
+#include "vmm/machine/machine_first.h"
 #include "vmm/machine/machine_parts.h"
 #include "vmm/machine/machine_snap.h"
 #include "vmm/memory/guest_ram.h"
@@ -183,14 +184,11 @@ static int load(struct machine *m, struct err *e)
 static int come_ahead(struct machine *m, struct err *e)
 {
 	const struct machine_cfg *c = &m->cfg;
-	int rc = c->prefetch_count ? apf_prefetch(m->apf, c->prefetch, c->prefetch_count) : 0;
+	int rc = c->prefetch_count ? machine_first_bring(m, true, e) : 0;
 
 	if (rc == 0 && c->fill)
 		rc = apf_fill(m->apf);
-	if (rc == -EFAULT)
-		return err_set(e, -EINVAL, "working set: it names memory that this VM does not "
-			       "have; record one of this VM");
-	return rc < 0 ? err_sys(e, rc, "working set") : 0;
+	return rc;
 }
 
 /* ---- up and down ---- */

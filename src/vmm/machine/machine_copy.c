@@ -41,18 +41,18 @@ void machine_copy_close(struct machine_copy *c)
 	free(c->kept);
 }
 
-static uint64_t gpa_of(const struct machine_copy *c, uint64_t page)
+gpa_t machine_copy_gpa(const struct machine_copy *c, uint64_t page)
 {
 	uint64_t low = c->m->dirty.map.low_pages;
 
-	return page < low ? page << PAGE_SHIFT
-			  : GUEST_HIGH_GPA + ((page - low) << PAGE_SHIFT);
+	return (gpa_t){page < low ? page << PAGE_SHIFT
+				  : GUEST_HIGH_GPA + ((page - low) << PAGE_SHIFT)};
 }
 
 /* False: it is known to be zeroes. */
 static bool holds_anything(const struct machine_copy *c, const struct snap_run *r)
 {
-	uint64_t gpa = gpa_of(c, r->page), len = r->pages << PAGE_SHIFT;
+	uint64_t gpa = machine_copy_gpa(c, r->page).v, len = r->pages << PAGE_SHIFT;
 	uint32_t block = c->m->cfg.apf.block_bytes;
 	unsigned char map[SNAP_PIECE_PAGES];
 	bool holds = (gpa | len) % block != 0 || apf_residency(c->m->apf, gpa, len, map) < 0;
@@ -76,7 +76,7 @@ static void bring_ahead(struct machine_copy *c, const struct snap_run *r)
 		return;
 	c->ahead = min_u64(end, r->page + AHEAD_PAGES);
 	range = (struct apf_range){
-		.gpa = gpa_of(c, r->page), .len = (c->ahead - r->page) << PAGE_SHIFT};
+		.gpa = machine_copy_gpa(c, r->page).v, .len = (c->ahead - r->page) << PAGE_SHIFT};
 	(void)apf_prefetch(c->m->apf, &range, 1);
 }
 
@@ -104,10 +104,11 @@ static int is_stuck(const struct machine_copy *c, struct err *e)
 static int read_run(const struct machine_copy *c, const struct snap_step *s, unsigned char *to,
 		    struct err *e)
 {
+	uint64_t from = machine_copy_gpa(c, s->run.page).v;
 	uint64_t len = s->run.pages << PAGE_SHIFT, done = 0;
 
 	while (done < len) {
-		struct apf_range range = {gpa_of(c, s->run.page) + done, to + done, len - done};
+		struct apf_range range = {from + done, to + done, len - done};
 		uint64_t now = now_ns(), left = s->until_ns > now ? s->until_ns - now : 0;
 		struct apf_wait wait;
 		int64_t n;

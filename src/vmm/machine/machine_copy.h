@@ -23,6 +23,8 @@ struct machine_copy {
 int machine_copy_open(struct machine_copy *c, struct machine *m, int fd, const atomic_bool *cancel,
 		      struct err *e);
 void machine_copy_close(struct machine_copy *c);
+/* Where page n of the file is in the guest. */
+gpa_t machine_copy_gpa(const struct machine_copy *c, uint64_t page);
 /* SNAP_TODO_COPY, _KEEP and _PUT. -ECANCELED: nobody waits any more; others: as the step says. */
 int machine_copy_run(struct machine_copy *c, const struct snap_step *s, struct err *e);
 int machine_copy_keep(struct machine_copy *c, const struct snap_step *s, struct err *e);

@@ -4,7 +4,7 @@
  * its bus, machine_vcpu.c runs a vCPU, machine_run.c the whole, machine_trouble.c is for when the
  * host fails, machine_watch.c for a guest that does not do what one expects, machine_snap.c for
  * snapshots, with machine_rest.c for the coming to rest, machine_dirty.c for who writes meanwhile
- * and machine_copy.c for the file of memory.
+ * machine_copy.c for the file of memory, and machine_first.c for what is touched first of it.
  */
 #ifndef VMM_MACHINE_PARTS_H
 #define VMM_MACHINE_PARTS_H

@@ -112,6 +112,35 @@ int machine_snap_pages_get(const struct snap_in *in, uint64_t memory_bytes, cons
 	return 0;
 }
 
+int machine_first_get(const struct snap_in *in, uint64_t memory_bytes, const uint64_t **ret,
+		      unsigned *ret_count, struct err *e)
+{
+	struct err none = {0};
+	struct guest_mem mem;
+	const void *bytes;
+	size_t len;
+	int rc = snap_find(in, key_of("memory.first", 0), FIRST_TOUCH_MAX * sizeof(**ret), &bytes,
+			   &len, &none);
+
+	*ret = NULL;
+	*ret_count = 0;
+	if (rc == -ENOENT)
+		return 0;
+	if (rc < 0) {
+		*e = none;
+		return rc;
+	}
+	guest_mem_split(&mem, memory_bytes);
+	/* Sections begin at multiples of 8. */
+	*ret = bytes;
+	*ret_count = (unsigned)(len / sizeof(**ret));
+	for (unsigned i = 0; i < *ret_count; i++)
+		if ((*ret)[i] % PAGE_BYTES || !guest_mem_has(&mem, (gpa_t){(*ret)[i]}, PAGE_BYTES))
+			return err_set(e, -EBADMSG, "snapshot: 'memory.first' names memory that "
+				       "it does not have");
+	return 0;
+}
+
 int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
 			      struct err *e)
 {

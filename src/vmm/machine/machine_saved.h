@@ -8,6 +8,7 @@
 #define VMM_MACHINE_SAVED_H
 
 #include "vmm/machine/machine.h"
+#include "vmm/snap/first_touch.h"
 #include "vmm/snap/snap_state.h"
 #include "vmm/virtio/virtio_balloon.h"
 #include "vmm/virtio/virtio_vsock.h"
@@ -85,6 +86,12 @@ int machine_snap_id_get(const struct snap_in *in, struct machine_snap_id *ret, s
 /* Of memory_bytes; *ret lies in `in`. */
 int machine_snap_pages_get(const struct snap_in *in, uint64_t memory_bytes, const uint64_t **ret,
 			   struct err *e);
+/*
+ * What it touches first: gpa of each page, in RAM, at most FIRST_TOUCH_MAX. *ret lies in `in`. None
+ * where there is no such section.
+ */
+int machine_first_get(const struct snap_in *in, uint64_t memory_bytes, const uint64_t **ret,
+		      unsigned *ret_count, struct err *e);
 /* All zeroes, which is MACHINE_BALLOON_OFF, where there is none. */
 int machine_balloon_saved_get(const struct snap_in *in, struct machine_balloon_saved *ret,
 			      struct err *e);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "vmm/machine/machine_copy.h"
+#include "vmm/machine/machine_first.h"
 #include "vmm/snap/snap_kvm.h"
 
 static struct snap_key key(const char *name, unsigned index)
@@ -118,18 +119,20 @@ static struct snap_vcpu vcpu_of(struct machine *m, unsigned i)
 				  m->vcpus[i].apf};
 }
 
-static int save_state(struct machine *m, struct snap_out *o, struct err *e)
+static int save_state(struct machine *m, struct snap_out *o, struct first_touch *first,
+		      struct err *e)
 {
+	struct snap_vcpu vcpus[MACHINE_CPUS_MAX];
 	struct serial_saved serial;
 	struct rtc_saved rtc;
 	int rc = 0;
 
 	save_machine(m, o);
-	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {
-		struct snap_vcpu v = vcpu_of(m, i);
-
-		rc = snap_vcpu_save(&v, o, e);
-	}
+	for (unsigned i = 0; i < m->cfg.cpus; i++)
+		vcpus[i] = vcpu_of(m, i);
+	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++)
+		rc = snap_vcpu_save(&vcpus[i], o, e);
+	machine_first_find(m, vcpus, first);
 	if (rc == 0)
 		rc = snap_vm_save(m->vm_fd, o, e);
 	for (unsigned i = 0; i < machine_device_count(m); i++) {
@@ -154,6 +157,7 @@ struct job {
 	struct snap_plan plan;
 	struct machine_copy copy;
 	struct snap_out state;
+	struct first_touch first;
 	uint64_t stood_ns; /* since when the guest stands */
 };
 
@@ -218,7 +222,7 @@ static void save_id(struct job *j)
 static int save_anew(struct job *j, struct err *e)
 {
 	snap_out_free(&j->state);
-	return save_state(j->m, &j->state, e);
+	return save_state(j->m, &j->state, &j->first, e);
 }
 
 /* One step of the plan. */
@@ -246,6 +250,9 @@ static int make_step(struct job *j, const struct snap_step *s, struct err *e)
 		save_id(j);
 		return 0;
 	case SNAP_TODO_KEEP:
+		/* What it wrote to last it will want again. */
+		first_touch_range(&j->first, machine_copy_gpa(&j->copy, s->run.page),
+				  s->run.pages << PAGE_SHIFT);
 		return machine_copy_keep(&j->copy, s, e);
 	case SNAP_TODO_RESUME:
 		go_on(j);
@@ -332,8 +339,10 @@ int machine_snapshot(struct machine *m, const struct machine_snapshot *how, int 
 	rc = machine_copy_open(&j.copy, m, memory_fd, cancel, e);
 	if (rc == 0)
 		rc = save(&j, how->keep_running, e);
-	if (rc == 0)
+	if (rc == 0) {
+		machine_first_save(m, &j.first, &j.state);
 		rc = snap_out_write(&j.state, state_fd, e);
+	}
 	if (rc == 0)
 		made(&j);
 	else if (!m->dirty.has_id)
@@ -423,6 +432,8 @@ int machine_restore(struct machine *m, struct err *e)
 	}
 	if (rc == 0)
 		rc = check_disks(m, e);
+	if (rc == 0)
+		rc = machine_first_bring(m, false, e);
 	if (rc == 0)
 		rc = snap_vm_restore(m->vm_fd, in, e);
 	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {

@@ -42,19 +42,26 @@ static inline void guest_mem_split(struct guest_mem *m, uint64_t bytes)
 	m->high_bytes = bytes - m->low_bytes;
 }
 
-/*
- * Where [gpa, gpa + len) is; NULL: it is not RAM of one range. Nothing overflows, whatever the
- * guest says.
- */
+static inline uint64_t guest_mem_off(gpa_t gpa)
+{
+	return gpa.v >= GUEST_HIGH_GPA ? gpa.v - GUEST_HIGH_GPA : gpa.v;
+}
+
+/* [gpa, gpa + len) is RAM of one range. Nothing overflows, whatever the guest says. */
+static inline bool guest_mem_has(const struct guest_mem *m, gpa_t gpa, uint64_t len)
+{
+	uint64_t bytes = gpa.v >= GUEST_HIGH_GPA ? m->high_bytes : m->low_bytes;
+	uint64_t off = guest_mem_off(gpa);
+
+	return off < bytes && len <= bytes - off;
+}
+
+/* Where [gpa, gpa + len) is; NULL: it is not RAM of one range. */
 static inline void *guest_mem_at(const struct guest_mem *m, gpa_t gpa, uint64_t len)
 {
-	bool high = gpa.v >= GUEST_HIGH_GPA;
-	uint64_t bytes = high ? m->high_bytes : m->low_bytes;
-	uint64_t off = high ? gpa.v - GUEST_HIGH_GPA : gpa.v;
-
-	if (off >= bytes || len > bytes - off)
+	if (!guest_mem_has(m, gpa, len))
 		return NULL;
-	return (high ? m->high : m->low) + off;
+	return (gpa.v >= GUEST_HIGH_GPA ? m->high : m->low) + guest_mem_off(gpa);
 }
 
 /* The inverse, for a pointer that guest_mem_at() gave. */

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "abi/apf.h"
+#include "abi/pv.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 
@@ -22,6 +24,9 @@
 #define PDPT_BYTES 32u
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_SYSCALL 0xc0000082u
+#define MSR_KERNEL_GS 0xc0000102u
+#define MSR_AREA_ON 1u /* bit 0 of a register that names an area: it is used */
 
 /* One ioctl's struct, as the kernel's ABI has it. */
 struct part {
@@ -330,6 +335,46 @@ int snap_vcpu_save(const struct snap_vcpu *v, struct snap_out *o, struct err *e)
 		rc = save_apf(v, o, e);
 	snap_put(o, key("vcpu.tsc_khz", v->index), &khz, sizeof(khz));
 	return rc;
+}
+
+/* What KVM and the library write to on its behalf. */
+static void first_areas(const struct snap_vcpu *v, struct first_touch *t)
+{
+	static const uint32_t msrs[] = {PV_MSR_SYSTEM_TIME_OLD, PV_MSR_SYSTEM_TIME,
+					PV_MSR_STEAL_TIME, PV_MSR_EOI, APF_MSR_EN};
+	uint64_t value;
+
+	for (size_t i = 0; i < ARRAY_LEN(msrs); i++)
+		if (msr_get(v->fd, msrs[i], &value) && (value & MSR_AREA_ON))
+			first_touch_range(t, (gpa_t){value & ~(uint64_t)MSR_AREA_ON}, 1);
+}
+
+void snap_vcpu_first(const struct snap_vcpu *v, struct first_touch *t)
+{
+	struct first_vcpu f = {.sp = 0};
+	struct kvm_sregs s;
+	struct kvm_regs r;
+	bool flat;
+
+	first_areas(v, t);
+	if (KVMP_IOCTL(v->fd, KVM_GET_SREGS, &s) < 0 || KVMP_IOCTL(v->fd, KVM_GET_REGS, &r) < 0)
+		return;
+	/* SDM 3A, 3.4.4: 64-bit code has no bases but those of FS and GS. */
+	flat = s.efer & EFER_LMA;
+	f = (struct first_vcpu){
+		.cpu = {.paging = s.cr0 & CR0_PG, .ip = (flat ? 0 : s.cs.base) + r.rip,
+			.cr3 = s.cr3, .cr4 = s.cr4, .efer = s.efer},
+		.sp = (flat ? 0 : s.ss.base) + r.rsp,
+		.gdt = s.gdt.base,
+		.idt = s.idt.base,
+		.idt_limit = s.idt.limit,
+		.tss = s.tr.base,
+		.fs = s.fs.base,
+		.gs = s.gs.base,
+	};
+	(void)msr_get(v->fd, MSR_KERNEL_GS, &f.kernel_gs);
+	(void)msr_get(v->fd, MSR_SYSCALL, &f.syscall);
+	first_touch_vcpu(t, &f);
 }
 
 /* ---- time ---- */

@@ -13,6 +13,7 @@
 #include <asyncpf/asyncpf.h>
 
 #include "base/err.h"
+#include "vmm/snap/first_touch.h"
 #include "vmm/snap/snap_state.h"
 
 struct kvm_cpuid2;
@@ -28,6 +29,9 @@ struct snap_vcpu {
 int snap_vcpu_save(const struct snap_vcpu *v, struct snap_out *o, struct err *e);
 /* Into a vCPU that has not run, behind snap_cpuid_restore and snap_vm_restore. */
 int snap_vcpu_restore(const struct snap_vcpu *v, const struct snap_in *in, struct err *e);
+
+/* What it touches first, as far as KVM tells its registers. */
+void snap_vcpu_first(const struct snap_vcpu *v, struct first_touch *t);
 
 /* host: what a new VM would show here. -ENOTSUP: the guest has seen more, named. */
 int snap_cpuid_restore(const struct snap_vcpu *v, const struct snap_in *in,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See walk.h. Facts: SDM vol. 3, 4.3 to 4.5 (32-bit, PAE, 4-level and 5-level paging). */
-#include "host/walk.h"
+#include "base/walk.h"
 
 #define CR4_PSE (1ull << 4)
 #define CR4_PAE (1ull << 5)
@@ -41,14 +41,19 @@ static bool may_be_large(const struct cpu_state *cpu, const struct format *f, un
 	return level == 2 || (level == 3 && f->levels > 3);
 }
 
-/* One linear address; adds to ret from n on, and returns how many there are then. */
-static unsigned walk_address(const struct cpu_state *cpu, uint64_t linear, walk_read read,
-			     void *ctx, gpa_t *ret, unsigned n)
+unsigned walk_linear(const struct cpu_state *cpu, uint64_t linear, walk_read read, void *ctx,
+		     gpa_t *ret, bool *ret_there)
 {
 	struct format f = format_of(cpu);
 	uint64_t base = top_table(cpu, &f);
 	uint64_t mask = (1ull << f.index_bits) - 1;
+	unsigned n = 0;
 
+	*ret_there = true;
+	if (!cpu->paging) {
+		ret[n++] = (gpa_t){linear};
+		return n;
+	}
 	for (unsigned level = f.levels; level > 0; level--) {
 		unsigned shift = PAGE_SHIFT + (level - 1) * f.index_bits;
 		uint64_t index = linear >> shift & mask, entry;
@@ -56,10 +61,12 @@ static unsigned walk_address(const struct cpu_state *cpu, uint64_t linear, walk_
 		if (f.levels == 3 && level == 3)
 			index &= 3;
 		ret[n] = (gpa_t){base + index * f.entry_bytes};
-		if (!read(ctx, ret[n], f.entry_bytes, &entry))
+		*ret_there = read(ctx, ret[n], f.entry_bytes, &entry);
+		if (!*ret_there)
 			return n;
 		n++;
-		if (!(entry & ENTRY_PRESENT))
+		*ret_there = entry & ENTRY_PRESENT;
+		if (!*ret_there)
 			return n;
 		base = entry & ENTRY_ADDRESS;
 		if ((entry & ENTRY_LARGE) && may_be_large(cpu, &f, level)) {
@@ -76,16 +83,10 @@ static unsigned walk_address(const struct cpu_state *cpu, uint64_t linear, walk_
 unsigned walk_instruction(const struct cpu_state *cpu, walk_read read, void *ctx, gpa_t *ret)
 {
 	uint64_t first = cpu->ip, last = first + INSTRUCTION_BYTES - 1;
-	unsigned n = 0;
+	bool there;
+	unsigned n = walk_linear(cpu, first, read, ctx, ret, &there);
 
-	if (!cpu->paging) {
-		ret[n++] = (gpa_t){first};
-		if (first >> PAGE_SHIFT != last >> PAGE_SHIFT)
-			ret[n++] = (gpa_t){last};
-		return n;
-	}
-	n = walk_address(cpu, first, read, ctx, ret, n);
 	if (first >> PAGE_SHIFT != last >> PAGE_SHIFT)
-		n = walk_address(cpu, last, read, ctx, ret, n);
+		n += walk_linear(cpu, last, read, ctx, ret + n, &there);
 	return n;
 }
