@@ -67,6 +67,7 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_end
 	h->blocks = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->blocks));
 	h->chunk_poisoned = take(base, &used, (ram_end + CHUNK_BYTES - 1) >> CHUNK_SHIFT);
 	h->evict.keeps = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->evict.keeps));
+	h->evict.holds = take(base, &used, block_count(cfg, ram_end) * sizeof(*h->evict.holds));
 	if (cfg->evict) {
 		h->evict.links = take(base, &used,
 				      block_count(cfg, ram_end) * sizeof(*h->evict.links));

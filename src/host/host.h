@@ -289,7 +289,8 @@ struct hst_evict {
 	uint32_t *sums;  /* of each block IN_SWAP, what it held: base/sum.h */
 	uint32_t held;   /* of hst_hold */
 	uint32_t held_long;
-	uint16_t *keeps; /* of each block, how many need it where it is */
+	uint16_t *keeps; /* of each block, how many need it where it is, */
+	uint16_t *holds; /* and how many of these are of hst_hold_long */
 	struct hst_list lists[HST_LISTS];
 	uint32_t limit;    /* blocks; UINT32_MAX: none */
 	uint32_t resident; /* blocks that take up memory, as far as we know of them */

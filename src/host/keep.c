@@ -90,15 +90,19 @@ bool hst_hold_long(struct hst *h, roff_t off)
 		hst_release(h, off);
 		return false;
 	}
+	h->evict.holds[block]++;
 	h->evict.held_long++;
 	return true;
 }
 
 void hst_release_long(struct hst *h, roff_t off)
 {
+	uint16_t *holds = &h->evict.holds[block_of(h, off)];
+
 	/* The VMM's word, which may be wrong. */
-	if (h->evict.held_long == 0 || h->evict.keeps[block_of(h, off)] == 0)
+	if (*holds == 0)
 		return;
+	--*holds;
 	h->evict.held_long--;
 	hst_release(h, off);
 }

@@ -108,6 +108,34 @@ static void what_is_held_long_shows_in_the_vmms_view(void **state)
 	rig_swap_close(x);
 }
 
+/* The VMM's word may be wrong; what a copy or a vCPU keeps is not its to let go of. */
+static void a_release_without_its_hold_ends_no_others(void **state)
+{
+	struct rig *x = rig_plain(true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
+
+	(void)state;
+	rig_write_pages(x, 10, 3);
+	assert_true(hst_hold_long(&x->h, page(10)));
+	assert_true(hst_hold(&x->h, page(11)));
+	vcpu_keep(v, HST_KEPT_AREA, 12);
+	for (uint64_t i = 11; i < 13; i++) {
+		hst_release_long(&x->h, page(i));
+		rig_assert_sound(x);
+	}
+	rig_evict_all(x);
+	for (uint64_t i = 10; i < 13; i++)
+		assert_int_equal(rig_kind(x, i), BLOCK_PRESENT);
+	hst_release(&x->h, page(11));
+	vcpu_keep(v, HST_KEPT_AREA, BLOCK_NONE);
+	hst_release_long(&x->h, page(10));
+	rig_assert_sound(x);
+	rig_evict_all(x);
+	for (uint64_t i = 10; i < 13; i++)
+		assert_int_equal(rig_kind(x, i), BLOCK_ABSENT);
+	rig_swap_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -116,6 +144,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_there_is_not_held),
 		cmocka_unit_test(places_are_left_for_the_vcpus),
 		cmocka_unit_test(what_is_held_long_shows_in_the_vmms_view),
+		cmocka_unit_test(a_release_without_its_hold_ends_no_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,7 +71,7 @@ const char *rig_writes_broken(const struct hst *h)
 
 const char *rig_kept_broken(const struct hst *h)
 {
-	uint32_t pinned = 0, held = 0, keeps;
+	uint32_t pinned = 0, held = 0, held_long = 0, keeps;
 
 	for (uint32_t b = 0; b < h->block_count; b++) {
 		uint32_t kept = 0;
@@ -85,9 +85,12 @@ const char *rig_kept_broken(const struct hst *h)
 			return "kept blocks";
 		if (kept > keeps)
 			return "how many keep a block";
+		if (h->evict.holds[b] > keeps - kept)
+			return "how many hold a block";
 		held += keeps - kept;
+		held_long += h->evict.holds[b];
 	}
-	if (held != h->evict.held || h->evict.held_long > held)
+	if (held != h->evict.held || h->evict.held_long != held_long)
 		return "held blocks";
 	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
 }
