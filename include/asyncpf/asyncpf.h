@@ -646,7 +646,7 @@ void apf_vcpu_detach(struct apf_vcpu *v);
  * apf_vcpu_kick(); run->exit_reason is KVM_EXIT_INTR then. Anything else is KVM_RUN's
  * failure, or -EINVAL before apf_start. A memory error of the host is passed on to you as KVM
  * does it: SIGBUS (BUS_MCEERR_AR) is pending when -EINTR is returned. While the VM is paused
- * only these make it return. Any thread, one at a time; it may be another one each time.
+ * only these make it return. Any thread, another one each time if need be; a second one waits.
  * A guest that was not run for a second or more is told by its clock (KVM_KVMCLOCK_CTRL), so that
  * its watchdogs do not take it for stuck.
  *

@@ -24,6 +24,11 @@ struct apf_vcpu {
 	struct hst_vcpu *hv;
 	unsigned index;
 	bool attached;
+	/*
+	 * Of the thread that is in KVM_RUN, or is about to; taken before the VM lock. Others wait,
+	 * as they do for the kernel's own.
+	 */
+	pthread_mutex_t running;
 };
 
 #define LIB_CUSTOMS_MAX 16u

@@ -300,7 +300,8 @@ static void init_driver(struct apf *a, const struct hst_cfg *cfg)
 	};
 	hst_init(&a->hst, cfg, a->space);
 	for (unsigned i = 0; i < a->cfg.vcpus_max; i++)
-		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i};
+		a->vcpus[i] = (struct apf_vcpu){.a = a, .hv = &a->hst.vcpus[i], .index = i,
+						.running = PTHREAD_MUTEX_INITIALIZER};
 }
 
 static struct hst_cfg driver_config(const struct apf_config *c)

@@ -90,7 +90,8 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 	return HST_DID_RUN;
 }
 
-int apf_vcpu_run(struct apf_vcpu *v)
+/* v->running is taken. */
+static int run(struct apf_vcpu *v)
 {
 	struct apf *a = v->a;
 	const struct plat *p = &a->hst.plat;
@@ -116,6 +117,16 @@ int apf_vcpu_run(struct apf_vcpu *v)
 	lib_unlock(a);
 	p->ops->rest(p->ctx, v->index, step.result == -EINTR);
 	return step.result;
+}
+
+int apf_vcpu_run(struct apf_vcpu *v)
+{
+	int rc;
+
+	pthread_mutex_lock(&v->running);
+	rc = v->attached ? run(v) : -EBADF;
+	pthread_mutex_unlock(&v->running);
+	return rc;
 }
 
 int apf_kvm_run(struct apf_vcpu *v)
@@ -159,14 +170,18 @@ static void finish_instruction(struct apf_vcpu *v)
 
 void apf_vcpu_reset(struct apf_vcpu *v)
 {
-	bool at_rest;
+	/* Else it goes on, and a call that has only just begun finishes what is half done. */
+	bool at_rest = pthread_mutex_trylock(&v->running) == 0, half;
 
 	lib_lock(v->a);
 	hst_vcpu_reset(v->hv);
-	at_rest = hst_vcpu_is_at_rest(v->hv);
+	half = !hst_vcpu_is_whole(v->hv);
 	lib_unlock(v->a);
-	if (at_rest && v->attached)
+	if (!at_rest)
+		return;
+	if (half && v->attached)
 		finish_instruction(v);
+	pthread_mutex_unlock(&v->running);
 }
 
 int apf_vcpu_get_msr(struct apf_vcpu *v, uint32_t msr, uint64_t *ret_value)

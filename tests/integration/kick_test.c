@@ -292,6 +292,12 @@ static void *spin(void *arg)
 	return NULL;
 }
 
+static uint32_t all_returns(struct spinner s[2])
+{
+	return __atomic_load_n(&s[0].returns, __ATOMIC_ACQUIRE) +
+	       __atomic_load_n(&s[1].returns, __ATOMIC_ACQUIRE);
+}
+
 static void of_thousands_of_kicks_none_is_lost(void **state)
 {
 	struct spinner s = {0};
@@ -315,6 +321,38 @@ static void of_thousands_of_kicks_none_is_lost(void **state)
 	__atomic_store_n(&s.stop, 1, __ATOMIC_RELEASE);
 	apf_vcpu_kick(v.vcpu);
 	pthread_join(thread, NULL);
+}
+
+/* As KVM_RUN does: the second one waits, and is kicked as the first. */
+static void two_threads_take_turns(void **state)
+{
+	struct spinner s[2] = {{.returns = 0}, {.returns = 0}};
+	pthread_t threads[2];
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	get_there(&v, IN_GUEST, APF_FAULTS_USER);
+	for (unsigned i = 0; i < 2; i++) {
+		s[i].v = &v;
+		assert_int_equal(pthread_create(&threads[i], NULL, spin, &s[i]), 0);
+	}
+	for (unsigned i = 0; i < 300; i++) {
+		uint32_t had = all_returns(s);
+
+		apf_vcpu_kick(v.vcpu);
+		while (all_returns(s) == had)
+			usleep(100);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		__atomic_store_n(&s[i].stop, 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < 2; i++)
+		while (pthread_tryjoin_np(threads[i], NULL) != 0) {
+			apf_vcpu_kick(v.vcpu);
+			usleep(100);
+		}
+	apf_vcpu_detach(v.vcpu);
+	assert_int_equal(apf_vcpu_run(v.vcpu), -EBADF);
 }
 
 /* ---- the VMM's own ways ---- */
@@ -418,6 +456,7 @@ int main(void)
 		VM_TEST(the_thread_that_runs_it_is_kicked),
 		VM_TEST(a_threads_signals_are_as_they_were),
 		VM_TEST(of_thousands_of_kicks_none_is_lost),
+		VM_TEST(two_threads_take_turns),
 		VM_TEST(flag_and_signal_end_each),
 		VM_TEST(a_handler_that_sets_the_flag_ends_each),
 		VM_TEST(a_blocked_signal_that_the_mask_lets_through_ends_each),

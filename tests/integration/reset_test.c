@@ -4,7 +4,9 @@
  * not sleep on. Nor does anything of what the vCPU did before reach what it does then.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "vm_fixture.h"
 #include "need_kvm.h"
@@ -94,6 +96,61 @@ static void registers_read_0_after_a_reset(void **state)
 	}
 }
 
+struct runner {
+	struct vm *v;
+	int stop;
+	unsigned wrong; /* calls after which the thread's signals were not what they had been */
+};
+
+static void *run_with_signals(void *arg)
+{
+	struct runner *r = arg;
+	sigset_t mine, now;
+
+	/* Not what the other thread has. */
+	sigemptyset(&mine);
+	sigaddset(&mine, SIGUSR2);
+	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+		pthread_sigmask(SIG_SETMASK, &mine, NULL);
+		(void)apf_vcpu_run(r->v->vcpu);
+		pthread_sigmask(SIG_SETMASK, NULL, &now);
+		r->wrong += sigismember(&now, SIGUSR2) != 1 || sigismember(&now, SIGUSR1) == 1;
+	}
+	return NULL;
+}
+
+/* The one thread is about to run it, or has just done so, while the other resets it. */
+static void beside_the_thread_that_runs_it(void **state)
+{
+	struct runner r = {.stop = 0};
+	time_t end = time(NULL) + 3;
+	unsigned wrong = 0;
+	sigset_t mine, now;
+	pthread_t thread;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, NULL);
+	VM_USER(&v, VM_SPIN);
+	r.v = &v;
+	v.run->immediate_exit = 1;
+	sigemptyset(&mine);
+	sigaddset(&mine, SIGUSR1);
+	pthread_sigmask(SIG_SETMASK, &mine, NULL);
+	assert_int_equal(pthread_create(&thread, NULL, run_with_signals, &r), 0);
+	while (time(NULL) < end) {
+		apf_vcpu_reset(v.vcpu);
+		pthread_sigmask(SIG_SETMASK, NULL, &now);
+		wrong += sigismember(&now, SIGUSR1) != 1 || sigismember(&now, SIGUSR2) == 1;
+		pthread_sigmask(SIG_SETMASK, &mine, NULL);
+	}
+	__atomic_store_n(&r.stop, 1, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	assert_int_equal(wrong, 0);
+	assert_int_equal(r.wrong, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -101,6 +158,7 @@ int main(void)
 		VM_TEST(reset_in_a_stall),
 		VM_TEST(half_an_instruction_is_dropped),
 		VM_TEST(registers_read_0_after_a_reset),
+		VM_TEST(beside_the_thread_that_runs_it),
 	};
 
 	need_kvm();
