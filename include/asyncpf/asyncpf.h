@@ -461,8 +461,8 @@ int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, ui
  * multiples of 4096. The last call for an address counts. Any time after apf_open; any thread.
  * Without it (AUTO) the library asks KVM at each access that is handed out, which costs three
  * system calls. The library must be told of a read-only memslot: KVM does not say which of its
- * pages is absent, so all of them are fetched when it is told (from apf_start on, this blocks) and
- * stay; a touch of an absent one that was not told pauses the VM. -EINVAL: not such a range;
+ * pages is absent, so all of those that are RAM by then are fetched when it is told (from apf_start
+ * on, this blocks) and stay; a touch of an absent one pauses the VM. -EINVAL: not such a range;
  * -ENOSPC, -ENOMEM: too many of them, or resident_max leaves no room; -EBUSY: the VM is paused
  * (above), and it counts as told.
  */

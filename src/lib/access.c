@@ -211,7 +211,7 @@ static int64_t copy_piece(struct apf *a, roff_t off, unsigned char *buf, uint64_
 /* What an access does with one range of guest memory. */
 struct access_job {
 	uint64_t gpa;
-	unsigned char *buf; /* NULL: nothing is copied */
+	unsigned char *buf; /* NULL where nothing is copied */
 	uint64_t len;
 	enum access how;
 	uint64_t done; /* bytes of it */
@@ -290,6 +290,25 @@ static int do_job(struct apf *a, struct access_job *j, const struct patience *p)
 	return rc;
 }
 
+/* Locked. */
+static void undo(struct apf *a, uint64_t gpa, uint64_t len, enum access how)
+{
+	for (uint64_t done = 0, n; done < len; done += n) {
+		roff_t off;
+
+		n = part_bytes(a, gpa + done, len - done, &off);
+		if (n == 0)
+			break;
+		n = min_u64(n, to_end_of_block(a, off));
+		if (how == ACCESS_PIN) {
+			hst_unpin(&a->hst, off);
+		} else {
+			hst_wrote(&a->hst, off, n);
+			hst_release_long(&a->hst, off);
+		}
+	}
+}
+
 static int access_all(struct apf *a, struct access_job *j, const struct patience *p)
 {
 	int rc;
@@ -299,6 +318,9 @@ static int access_all(struct apf *a, struct access_job *j, const struct patience
 	lib_lock(a);
 	a->users++;
 	rc = do_job(a, j, p);
+	/* Before lib_leave, behind which there may be no VM any more. */
+	if (rc < 0 && j->how == ACCESS_HOLD)
+		undo(a, j->gpa, j->done, ACCESS_HOLD);
 	lib_leave(a);
 	return rc;
 }
@@ -390,25 +412,6 @@ int apf_pin(struct apf *a, uint64_t gpa, uint64_t len)
 	return access_all(a, &j, &while_served);
 }
 
-/* Locked. */
-static void undo(struct apf *a, uint64_t gpa, uint64_t len, enum access how)
-{
-	for (uint64_t done = 0, n; done < len; done += n) {
-		roff_t off;
-
-		n = part_bytes(a, gpa + done, len - done, &off);
-		if (n == 0)
-			break;
-		n = min_u64(n, to_end_of_block(a, off));
-		if (how == ACCESS_PIN) {
-			hst_unpin(&a->hst, off);
-		} else {
-			hst_wrote(&a->hst, off, n);
-			hst_release_long(&a->hst, off);
-		}
-	}
-}
-
 int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	int rc = 0;
@@ -425,14 +428,8 @@ int apf_unpin(struct apf *a, uint64_t gpa, uint64_t len)
 int apf_hold(struct apf *a, uint64_t gpa, uint64_t len)
 {
 	struct access_job j = {gpa, NULL, len, ACCESS_HOLD, 0};
-	int rc = access_all(a, &j, &while_served);
 
-	if (rc < 0 && j.done > 0) {
-		lib_lock(a);
-		undo(a, gpa, j.done, ACCESS_HOLD);
-		lib_unlock(a);
-	}
-	return rc;
+	return access_all(a, &j, &while_served);
 }
 
 void apf_release(struct apf *a, uint64_t gpa, uint64_t len)

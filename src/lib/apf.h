@@ -166,6 +166,8 @@ void lib_memory_close(struct apf *a);
 int lib_check_limits(const struct apf *a, uint64_t ram, struct err *e);
 /* ram_find without the VM lock. */
 bool lib_find(struct apf *a, gpa_t gpa, uint64_t len, roff_t *ret);
+/* The first RAM of one part in [*at, end), without the VM lock; false: there is none. */
+bool lib_next_ram(struct apf *a, uint64_t *at, uint64_t end, uint64_t *ret_len);
 /* Locked. Those that nothing uses any more. */
 void lib_close_unused_sources(struct apf *a);
 /* What a page source may use. */

@@ -29,6 +29,26 @@ bool lib_find(struct apf *a, gpa_t gpa, uint64_t len, roff_t *ret)
 	return found;
 }
 
+bool lib_next_ram(struct apf *a, uint64_t *at, uint64_t end, uint64_t *ret_len)
+{
+	const struct ram *ram = &a->hst.ram;
+	bool found = false;
+
+	pthread_rwlock_rdlock(&a->slot_lock);
+	for (unsigned i = 0; i < ram->region_count && !found; i++) {
+		const struct ram_region *r = ram_region(ram, i);
+		uint64_t from = max_u64(*at, r->gpa.v), to = min_u64(end, r->gpa.v + r->bytes);
+
+		if (from >= to)
+			continue;
+		*at = from;
+		*ret_len = to - from;
+		found = true;
+	}
+	pthread_rwlock_unlock(&a->slot_lock);
+	return found;
+}
+
 /* ---- addresses and tables ---- */
 
 /*
@@ -301,20 +321,13 @@ static int discard(struct apf *a, struct hst_discard *d, gpa_t gpa, struct err *
 	return d->why.code;
 }
 
-int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
+/* What is not a whole block: [from, end) is blocks. */
+static int discard_edges(struct apf *a, uint64_t gpa, uint64_t len, uint64_t from, uint64_t end)
 {
-	uint64_t block = a->cfg.block_bytes;
-	uint64_t from = align_up(gpa, block), end = (gpa + len) & ~(block - 1);
 	static const unsigned char zeroes[4096];
-	struct hst_discard d = {.at = 0};
-	struct err e = {0};
-	roff_t off;
-	int rc;
+	int rc = 0;
 
-	if (!lib_find(a, (gpa_t){gpa}, len, &off))
-		return -EFAULT;
-	/* What is not a whole block. */
-	for (uint64_t at = gpa, n; at < gpa + len; at += n) {
+	for (uint64_t at = gpa, n; rc == 0 && at < gpa + len; at += n) {
 		n = min_u64(gpa + len - at, sizeof(zeroes));
 		if (at >= from && at < end) {
 			n = end - at;
@@ -322,17 +335,32 @@ int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
 		}
 		n = at < from ? min_u64(n, from - at) : n;
 		rc = lib_write(a, at, zeroes, n);
-		if (rc < 0)
-			return rc;
 	}
-	if (from >= end)
-		return 0;
+	return rc;
+}
+
+int apf_discard(struct apf *a, uint64_t gpa, uint64_t len)
+{
+	uint64_t block = a->cfg.block_bytes;
+	uint64_t from = align_up(gpa, block), end = (gpa + len) & ~(block - 1);
+	struct hst_discard d = {.at = 0};
+	struct err e = {0};
+	roff_t off;
+	int rc;
+
+	if (!lib_find(a, (gpa_t){gpa}, len, &off))
+		return -EFAULT;
 	lib_lock(a);
 	a->users++;
-	rc = ram_find(&a->hst.ram, (gpa_t){from}, end - from, &off) ? 0 : -EFAULT;
-	d.at = (uint32_t)(off.v >> a->hcfg.block_shift);
-	d.end = (uint32_t)((off.v + (end - from)) >> a->hcfg.block_shift);
-	if (rc == 0)
+	lib_release(a);
+	rc = discard_edges(a, gpa, len, from, end);
+	lib_lock(a);
+	if (rc == 0 && from < end) {
+		rc = ram_find(&a->hst.ram, (gpa_t){from}, end - from, &off) ? 0 : -EFAULT;
+		d.at = (uint32_t)(off.v >> a->hcfg.block_shift);
+		d.end = (uint32_t)((off.v + (end - from)) >> a->hcfg.block_shift);
+	}
+	if (rc == 0 && from < end)
 		rc = discard(a, &d, (gpa_t){from}, &e);
 	lib_leave(a);
 	return rc;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/apf.h"
 
@@ -65,21 +66,39 @@ static int add(struct apf *a, const struct lib_slot *slot)
 	return 0;
 }
 
-/* Part of RAM of ours. */
+/* What of it is RAM of ours; parts may come and go meanwhile. */
 static int pin(struct apf *a, const struct lib_slot *slot)
 {
-	const struct ram *ram = &a->hst.ram;
+	uint64_t at = slot->gpa, end = slot->gpa + slot->bytes, len;
 	int rc = 0;
 
-	for (unsigned i = 0; i < ram->region_count && rc == 0; i++) {
-		const struct ram_region *r = ram_region(ram, i);
-		uint64_t start = max_u64(slot->gpa, r->gpa.v);
-		uint64_t end = min_u64(slot->gpa + slot->bytes, r->gpa.v + r->bytes);
-
-		if (start < end)
-			rc = apf_pin(a, start, end - start);
+	lib_lock(a);
+	a->users++;
+	lib_release(a);
+	while (rc == 0 && lib_next_ram(a, &at, end, &len)) {
+		rc = apf_pin(a, at, len);
+		if (rc == 0)
+			at += len;
+		else if (rc == -EFAULT)
+			rc = 0; /* it has left */
 	}
+	lib_lock(a);
+	lib_leave(a);
 	return rc;
+}
+
+/* What was told so far; others may tell more while it is looked through. */
+static int copy_slots(struct apf *a, struct lib_slot **ret, unsigned *ret_count)
+{
+	*ret = NULL;
+	pthread_rwlock_rdlock(&a->slot_lock);
+	*ret_count = a->slot_count;
+	if (a->slot_count > 0)
+		*ret = calloc(a->slot_count, sizeof(**ret));
+	if (*ret)
+		memcpy(*ret, a->slots, a->slot_count * sizeof(**ret));
+	pthread_rwlock_unlock(&a->slot_lock);
+	return *ret || *ret_count == 0 ? 0 : -ENOMEM;
 }
 
 /*
@@ -88,11 +107,14 @@ static int pin(struct apf *a, const struct lib_slot *slot)
  */
 int lib_slots_start(struct apf *a)
 {
-	int rc = 0;
+	struct lib_slot *slots;
+	unsigned count;
+	int rc = copy_slots(a, &slots, &count);
 
-	for (unsigned i = 0; i < a->slot_count && rc == 0; i++)
-		if (a->slots[i].kind == KVMP_SLOT_ROM)
-			rc = pin(a, &a->slots[i]);
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		if (slots[i].kind == KVMP_SLOT_ROM)
+			rc = pin(a, &slots[i]);
+	free(slots);
 	return rc;
 }
 

@@ -14,6 +14,7 @@
 
 #define AT 0xa0000u
 #define BYTES 0x20000u
+#define PAGE 4096u
 
 enum mode { REAL_MODE, USER_MODE };
 
@@ -184,6 +185,40 @@ static void a_store_to_an_ordinary_slot_is_rams(void **state)
 	}
 }
 
+static void *tell_rom(void *arg)
+{
+	struct vm *v = arg;
+
+	v->rc = apf_slot_set(v->apf, VM_RAM, 2 * PAGE, APF_SLOT_ROM);
+	return NULL;
+}
+
+/* Of a read-only slot over two parts the first is late, and meanwhile a part before them leaves. */
+static void all_of_a_slot_comes_though_another_part_leaves(void **state)
+{
+	unsigned char there = 0;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	assert_int_equal(apf_open(v.fd, &v.config, &v.apf, &v.error), 0);
+	assert_int_equal(apf_memory_add(v.apf, 0, PAGE, &v.error), 0);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(apf_memory_add(v.apf, VM_RAM + i * PAGE, PAGE, &v.error), 0);
+	assert_int_equal(apf_source_add(v.apf, VM_RAM, PAGE, "delay+zero:?size=4K&ms=300", 0, NULL,
+					&v.error), 0);
+	assert_int_equal(apf_start(v.apf, &v.error), 0);
+	assert_int_equal(pthread_create(&v.thread, NULL, tell_rom, &v), 0);
+	vm_until_fault(&v);
+	assert_int_equal(apf_memory_remove(v.apf, 0, &v.error), 0);
+	assert_int_equal(vm_join(&v), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(apf_residency(v.apf, VM_RAM + i * PAGE, PAGE, &there), 0);
+		assert_true(there & APF_BLOCK_PRESENT);
+	}
+	apf_close(v.apf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -194,6 +229,7 @@ int main(void)
 		VM_TEST(an_untold_read_only_slot_pauses_the_vm),
 		VM_TEST(told_slots_are_believed),
 		VM_TEST(a_store_to_an_ordinary_slot_is_rams),
+		VM_TEST(all_of_a_slot_comes_though_another_part_leaves),
 	};
 
 	need_kvm();
