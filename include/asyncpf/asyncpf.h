@@ -156,8 +156,8 @@ struct apf_config {
 	int x2apic_ids;
 	/*
 	 * The most guest memory that there will be at a time, each part rounded up to 2 MiB,
-	 * bytes; addresses are set aside for it, and nothing else. 0: four times the host's memory,
-	 * 64 GiB at least and 1 TiB at most, or a quarter of RLIMIT_AS.
+	 * bytes, of less than 2^32 blocks; only addresses are set aside for it. 0: four times the
+	 * host's memory, 64 GiB at least and 1 TiB at most, or a quarter of RLIMIT_AS.
 	 */
 	uint64_t memory_max;
 	/*
@@ -480,7 +480,7 @@ int apf_slot_set(struct apf *a, uint64_t gpa, uint64_t bytes, enum apf_slot kind
  * added. Either call of KVM's replaces both wholly, so whoever made one before apf_open makes
  * this one after it. filter: NULL for none, up to 11 ranges, copied. exits:
  * KVM_MSR_EXIT_REASON_* that the VMM wants to see; others end as they would without the library,
- * in a #GP. After apf_open, any thread. -E2BIG: too many ranges.
+ * in a #GP. After apf_open, any thread. -E2BIG: too many ranges; -EINVAL: APF_FAULTS_KERNEL.
  */
 int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct apf_error *e);
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *e);
@@ -519,8 +519,8 @@ int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 
 /*
  * Copies from or to guest memory, fetching what is absent first: blocks for that long.
- * -EFAULT: not all of it is RAM. -EINTR: the library is being closed. -EHWPOISON: the host has lost
- * a page of it to a memory error (apf_sigbus, below); all before that is copied.
+ * -EFAULT: not all of it is RAM, or buf is NULL. -EINTR: the library is being closed. -EHWPOISON:
+ * the host has lost a page of it to a memory error (apf_sigbus, below); all before it is copied.
  */
 int apf_read(struct apf *a, uint64_t gpa, void *buf, size_t len);
 int apf_write(struct apf *a, uint64_t gpa, const void *buf, size_t len);
@@ -584,8 +584,8 @@ int apf_prefetch(struct apf *a, const struct apf_range *v, unsigned count);
 int apf_fill(struct apf *a);
 /*
  * The same as apf_populate, and it is never evicted. -ENOSPC: resident_max would leave too little
- * for the rest; -EBUSY: the VM is paused (above). Not needed for what the guest has the kernel
- * write (kvmclock, steal time, PV EOI): the library sees to that.
+ * for the rest; -EBUSY: the VM is paused (above). Some of it may be pinned then. Not needed for
+ * what the guest has the kernel write (kvmclock, steal time, PV EOI): the library sees to that.
  */
 int apf_pin(struct apf *a, uint64_t gpa, uint64_t len);
 /* What was pinned of it may be evicted again. -EFAULT: not all of it is RAM. */

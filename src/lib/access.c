@@ -279,7 +279,8 @@ static bool is_ram(const struct apf *a, uint64_t gpa, uint64_t len)
 /* Locked. Nothing is done if not all of it is RAM. */
 static int do_job(struct apf *a, struct access_job *j, const struct patience *p)
 {
-	int rc = is_ram(a, j->gpa, j->len) ? 0 : -EFAULT;
+	bool nowhere = !j->buf && j->len > 0 && (j->how == ACCESS_READ || j->how == ACCESS_WRITE);
+	int rc = is_ram(a, j->gpa, j->len) && !nowhere ? 0 : -EFAULT;
 
 	while (rc == 0 && j->done < j->len) {
 		roff_t off;

@@ -139,8 +139,9 @@ static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_
 
 	if (r == RAM_ADDED)
 		return 0;
-	return err_set(e, -EINVAL, "%s at %#llx, %s: %s (blocks are of %s)", what,
-		       (unsigned long long)gpa, SIZE_WORD(bytes), why[r], SIZE_WORD(align));
+	return err_set(e, r == RAM_FULL ? -ENOSPC : -EINVAL, "%s at %#llx, %s: %s (blocks are of "
+		       "%s)", what, (unsigned long long)gpa, SIZE_WORD(bytes), why[r],
+		       SIZE_WORD(align));
 }
 
 /*

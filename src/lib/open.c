@@ -114,6 +114,9 @@ static uint64_t resident_min(const struct apf_config *c)
 /* Outstanding faults of all vCPUs: each has an entry of a few hundred bytes. */
 #define FAULTS_ALL_MAX (1u << 19)
 
+/* A block's number has 32 bits, and the last chunk may be rounded up to. */
+#define BLOCKS_MAX (UINT32_MAX - (uint32_t)(CHUNK_BYTES / PAGE_BYTES))
+
 static int check_config(const struct apf_config *c, struct err *e)
 {
 	if ((unsigned)c->faults > APF_FAULTS_USER || (unsigned)c->abi > APF_ABI_INT ||
@@ -145,6 +148,10 @@ static int check_config(const struct apf_config *c, struct err *e)
 		return err_set(e, -EINVAL, "apf_config: resident_max is %llu: it needs a swap "
 			       "file, and is %llu at least", (unsigned long long)c->resident_max,
 			       (unsigned long long)resident_min(c));
+	if (c->memory_max / c->block_bytes >= BLOCKS_MAX)
+		return err_set(e, -EINVAL, "apf_config: memory_max is %llu, more than %u blocks of "
+			       "%u bytes", (unsigned long long)c->memory_max, BLOCKS_MAX,
+			       c->block_bytes);
 	if (c->kick_signal != 0 && (c->kick_signal < SIGRTMIN || c->kick_signal > SIGRTMAX))
 		return err_set(e, -EINVAL, "apf_config: kick_signal %d is no real-time signal",
 			       c->kick_signal);
@@ -416,9 +423,14 @@ int apf_msr_filter(struct apf *a, const struct kvm_msr_filter *filter, struct ap
 
 int apf_msr_exits(struct apf *a, uint32_t exits, struct apf_error *error)
 {
-	uint32_t before = __atomic_exchange_n(&a->kvmp.msr_exits, exits, __ATOMIC_ACQ_REL);
 	struct err e = {0};
+	uint32_t before;
 
+	if (a->cfg.faults == APF_FAULTS_KERNEL) {
+		err_set(&e, -EINVAL, "MSR exits: with faults: kernel they are the VMM's alone");
+		return lib_error(error, &e);
+	}
+	before = __atomic_exchange_n(&a->kvmp.msr_exits, exits, __ATOMIC_ACQ_REL);
 	if (kvmp_vm_msr_exits(a->vm_fd, exits, &e) == 0)
 		return 0;
 	__atomic_store_n(&a->kvmp.msr_exits, before, __ATOMIC_RELEASE);

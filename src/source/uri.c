@@ -148,7 +148,7 @@ static int uri_split_params(struct uri *u, char *s, struct err *e)
 int uri_parse(const char *text, struct uri *ret, struct err *e)
 {
 	struct uri *u = ret;
-	size_t len = strnlen(text, URI_LEN_MAX + 1);
+	size_t len = text ? strnlen(text, URI_LEN_MAX + 1) : 0;
 	char *rest, *query;
 	int rc;
 

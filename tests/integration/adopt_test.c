@@ -433,7 +433,7 @@ static void as_many_parts_as_promised(void **state)
 	for (unsigned i = 1; i < 1024; i++)
 		if (apf_memory_add(o.a, i * 0x10000ull, PAGE_BYTES, &error) < 0)
 			fail_msg("%u: %s", i, error.text);
-	assert_true(apf_memory_add(o.a, 0x8000000, PAGE_BYTES, &error) < 0);
+	assert_int_equal(apf_memory_add(o.a, 0x8000000, PAGE_BYTES, &error), -ENOSPC);
 	for (unsigned i = 1; i < 1024; i++) {
 		unsigned char byte = (unsigned char)i, back = 0;
 

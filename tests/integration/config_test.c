@@ -141,6 +141,45 @@ static void wrong_descriptors_are_named(void **state)
 	close(kvm);
 }
 
+/* More than there are addresses, or blocks that have a number. */
+static void too_much_memory_is_refused(void **state)
+{
+	static const uint64_t most[] = {32ull << 40, 1ull << 48, UINT64_MAX};
+	struct apf_config c;
+	int vm = open_vm();
+	struct apf *a;
+
+	(void)state;
+	apf_config_init(&c);
+	for (size_t i = 0; i < ARRAY_LEN(most); i++) {
+		c.memory_max = most[i];
+		assert_int_equal(apf_open(vm, &c, &a, &error), -EINVAL);
+		assert_non_null(strstr(error.text, "memory_max is "));
+	}
+	close(vm);
+}
+
+static void nowhere_is_no_buffer(void **state)
+{
+	const struct apf_range range = {.gpa = 0, .buf = NULL, .len = 8};
+	struct apf_config c;
+	int vm = open_vm();
+	struct apf *a;
+
+	(void)state;
+	apf_config_init(&c);
+	a = start(vm, &c, 2 * MIB);
+	assert_int_equal(apf_read(a, 0, NULL, 8), -EFAULT);
+	assert_int_equal(apf_write(a, 0, NULL, 8), -EFAULT);
+	assert_int_equal(apf_readv(a, &range, 1, NULL), -EFAULT);
+	assert_int_equal(apf_writev(a, &range, 1, NULL), -EFAULT);
+	assert_int_equal(apf_read(a, 0, NULL, 0), 0);
+	assert_int_equal(apf_source_add(a, 0, MIB, NULL, 0, NULL, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "it is empty"));
+	apf_close(a);
+	close(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +188,8 @@ int main(void)
 		cmocka_unit_test(other_sizes_are_refused),
 		cmocka_unit_test(the_other_structs_as_well),
 		cmocka_unit_test(wrong_descriptors_are_named),
+		cmocka_unit_test(too_much_memory_is_refused),
+		cmocka_unit_test(nowhere_is_no_buffer),
 	};
 
 	need_kvm();

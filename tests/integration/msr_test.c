@@ -153,6 +153,20 @@ static void too_many_ranges_are_refused(void **state)
 	assert_int_equal(apf_msr_filter(v.apf, &filter, &v.error), 0);
 }
 
+/* The kernel's own events need none of ours. */
+static void with_the_kernels_events_they_are_the_vmms(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	v.config.faults = APF_FAULTS_KERNEL;
+	vm_start(&v, NULL);
+	assert_int_equal(apf_msr_filter(v.apf, NULL, &v.error), -EINVAL);
+	assert_int_equal(apf_msr_exits(v.apf, 0, &v.error), -EINVAL);
+	assert_non_null(strstr(v.error.text, "the VMM's alone"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,6 +175,7 @@ int main(void)
 		VM_TEST(the_librarys_registers_stay_its_own),
 		VM_TEST(a_filter_can_be_taken_back),
 		VM_TEST(too_many_ranges_are_refused),
+		VM_TEST(with_the_kernels_events_they_are_the_vmms),
 	};
 
 	need_kvm();
