@@ -148,14 +148,19 @@ static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_
  * The kernel fills RAM without a source by itself: nobody need be told of its first touch. It is
  * watched from the moment that memory is to be taken away; from the start where that may be soon,
  * where a block would be filled in part only (evict_init), and by the VMM, as what it has
- * written must be known.
+ * written must be known. So it is where the host may refuse a page: KVM fails only where the guest
+ * has interrupts off, and else tries the touch again without end (its own async page fault, which
+ * does not look whether it has the page).
  */
 static int watch(struct apf *a, roff_t off, uint64_t bytes, struct err *e)
 {
-	bool first = a->hcfg.evict && (a->started || a->cfg.block_bytes > PAGE_BYTES);
+	bool refusable = gmem_is_limited(a->gmem, off) || limits_promises("");
+	bool first = refusable ||
+		     (a->hcfg.evict && (a->started || a->cfg.block_bytes > PAGE_BYTES));
 	int rc = gmem_watch(a->gmem, off, bytes, first, e);
 
-	return rc == 0 ? gmem_watch_vmm(a->gmem, off, bytes, a->hcfg.evict, e) : rc;
+	a->refusable |= refusable;
+	return rc == 0 ? gmem_watch_vmm(a->gmem, off, bytes, refusable || a->hcfg.evict, e) : rc;
 }
 
 /* What the VMM's memfd holds already. */

@@ -376,6 +376,11 @@ void *gmem_vmm(const struct gmem *g, roff_t roff)
 	return part_at(g, roff)->vmm;
 }
 
+bool gmem_is_limited(const struct gmem *g, roff_t roff)
+{
+	return own_is_limited(part_at(g, roff)->fd);
+}
+
 bool gmem_next_data(const struct gmem *g, roff_t *at, roff_t end, uint64_t *ret_len)
 {
 	const struct part *p = part_at(g, *at);
@@ -489,12 +494,6 @@ int gmem_touches(struct gmem *g, struct mem_touch *ret, unsigned max, bool *ret_
 
 /* ---- the seam ---- */
 
-static int no_room(uint64_t len, struct err *e)
-{
-	return err_set(e, -ENOMEM, "guest memory: the host has no room for %s more, or may not "
-		       "promise it (vm.overcommit_memory=2)", SIZE_WORD(len));
-}
-
 static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, bool protect,
 		      struct err *e)
 {
@@ -505,7 +504,7 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 	/* Some page was never written: a hole in the memfd. Give it its zeroes. */
 	if (madvise(g->alias + off.v, len, MADV_POPULATE_WRITE) < 0)
 		return errno == EFAULT || errno == ENOMEM
-			       ? no_room(len, e)
+			       ? own_no_room(part_at(g, off)->fd, len, e)
 			       : err_sys(e, -errno, "guest memory: %s more", SIZE_WORD(len));
 	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
@@ -520,7 +519,7 @@ static int gmem_room(void *ctx, struct err *e)
 	int spare = ((const struct gmem *)ctx)->spare, rc = 0;
 
 	if (fallocate(spare, 0, 0, CHUNK_BYTES) < 0 && (errno == ENOSPC || errno == ENOMEM))
-		rc = no_room(CHUNK_BYTES, e);
+		rc = own_no_room(spare, CHUNK_BYTES, e);
 	fallocate(spare, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CHUNK_BYTES);
 	return rc;
 }

@@ -44,6 +44,8 @@ void gmem_remove(struct gmem *g, roff_t roff);
 /* The memfd of the part at roff, the offset in it, and the VMM view (NULL: none). */
 int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset);
 void *gmem_vmm(const struct gmem *g, roff_t roff);
+/* It is in a file system that may be full before all of it is filled. */
+bool gmem_is_limited(const struct gmem *g, roff_t roff);
 /*
  * What is in memory from *at on, before `end`, of one part: false: nothing. *at and *ret_len: the
  * range, in whole pages.

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include "base/size.h"
 #include "base/types.h"
 #include "mem/own.h"
 
@@ -87,4 +88,22 @@ int own_check_mapping(const void *start, int fd, uint64_t offset, uint64_t bytes
 		return 0;
 	return err_set(e, -EINVAL, "guest memory: the VMM's mapping at %#llx: %s",
 		       (unsigned long long)at, wrong);
+}
+
+bool own_is_limited(int fd)
+{
+	struct statfs fs;
+
+	/* What memfds are in has no size. */
+	return fstatfs(fd, &fs) == 0 && fs.f_blocks > 0;
+}
+
+int own_no_room(int fd, uint64_t len, struct err *e)
+{
+	if (own_is_limited(fd))
+		return err_set(e, -ENOSPC, "guest memory: its file system (a tmpfs) has no room "
+			       "for %s more; make it larger (mount -o remount,size=)",
+			       SIZE_WORD(len));
+	return err_set(e, -ENOMEM, "guest memory: the host has no room for %s more, or may not "
+		       "promise it (vm.overcommit_memory=2)", SIZE_WORD(len));
 }

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether memory that a VMM brings can be served: what userfaultfd would refuse without a word. */
+/*
+ * Whether memory that a VMM brings can be served: what userfaultfd would refuse without a word, and
+ * what the host may refuse later.
+ */
 #ifndef MEM_OWN_H
 #define MEM_OWN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -11,5 +15,9 @@
 int own_check_fd(int fd, uint64_t offset, uint64_t bytes, struct err *e);
 /* [at, at + bytes) of this process is a shared mapping of just that. */
 int own_check_mapping(const void *at, int fd, uint64_t offset, uint64_t bytes, struct err *e);
+/* fd: of guest memory; its file system may be full before all of it is filled. */
+bool own_is_limited(int fd);
+/* -Exxx with the text: the host has refused `len` bytes of it. */
+int own_no_room(int fd, uint64_t len, struct err *e);
 
 #endif

@@ -148,13 +148,19 @@ static uint64_t meminfo(const char *root, const char *name)
 	return kb;
 }
 
-static void read_overcommit(const char *root, struct limits *ret)
+bool limits_promises(const char *root)
 {
 	char path[PATH_BYTES];
-	uint64_t limit, used;
 
 	snprintf(path, sizeof(path), "%s/proc/sys/vm/overcommit_memory", root);
-	if (read_limit(path) != 2)
+	return read_limit(path) == 2;
+}
+
+static void read_overcommit(const char *root, struct limits *ret)
+{
+	uint64_t limit, used;
+
+	if (!limits_promises(root))
 		return;
 	limit = meminfo(root, "CommitLimit");
 	used = meminfo(root, "Committed_AS");

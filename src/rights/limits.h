@@ -34,6 +34,8 @@ void limits_groups(const char *root, limits_group *call, void *ctx);
 /* root: what stands before /proc and /sys; "" but for tests. What cannot be read is no limit. */
 void limits_read(const char *root, struct limits *ret);
 
+/* vm.overcommit_memory=2: the kernel may refuse memory page by page. */
+bool limits_promises(const char *root);
 /*
  * ram: bytes of guest memory, which are mapped twice; held: how many of them may be in host memory
  * at a time. 0, or -Exxx with text that names the limit. Blocks; any thread.

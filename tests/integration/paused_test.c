@@ -4,6 +4,7 @@
  * make before it can go on: to give memory up, to hold it, to take a part of it out.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #define FAILS "fault+zero:?size=64K&fault-error-after=0"
 #define FAILS_ONCE "fault+zero:?size=64K&fault-error-at=1"
 #define MIB (1u << 20)
+#define INTERRUPTS_ON 0x200u
 
 static void open_paused(struct vm *v, const char *uri)
 {
@@ -226,8 +228,98 @@ static void a_part_leaves_a_full_swap_file(void **state)
 	close_full(&v, folder);
 }
 
+/* ---- memory that the host refuses ---- */
+
+struct refusal {
+	enum apf_faults faults;
+	uint64_t rflags;
+};
+
+#define FULL_GPA VM_DEVICE
+#define FULL_BYTES (2u * MIB)
+#define ROOM_BYTES "64k"
+
+/* A file of it, which is guest memory, has more bytes than there is room for. */
+static int mount_small(char *folder)
+{
+	char path[64];
+	int fd;
+
+	assert_non_null(mkdtemp(folder));
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("asyncpf-test", folder, "tmpfs", 0, "size=" ROOM_BYTES) < 0) {
+		print_message("SKIP: a full file system needs a mount: %s\n", strerror(errno));
+		assert_int_equal(rmdir(folder), 0);
+		return -1;
+	}
+	snprintf(path, sizeof(path), "%s/ram", folder);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, FULL_BYTES), 0);
+	return fd;
+}
+
+static void start_in_small(struct vm *v, struct apf_memory *m)
+{
+	vm_memory(v, NULL);
+	assert_int_equal(apf_memory_adopt(v->apf, m, &v->error), 0);
+	vm_slot(v, 0, 0, VM_RAM, 0);
+	vm_slot(v, 1, FULL_GPA, FULL_BYTES, 0);
+	vm_vcpu(v);
+	/* edi = FULL_GPA; each page: byte [rdi] = 1, until FULL_BYTES are written; out; jmp . */
+	VM_USER(v, 0xbf, 0, 0, 0, 1, 0xc6, 0x07, 1, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0x81, 0xff, 0,
+		0, 0x20, 1, 0x75, 0xee, 0xe6, VM_PORT, 0xeb, 0xfe);
+}
+
+/*
+ * KVM says so only to a guest with interrupts off: for any other it tries again without end. And
+ * the VMM's own touches there end in SIGBUS, without us.
+ */
+static void a_page_that_the_host_refuses(void **state)
+{
+	const struct refusal *how = *state;
+	struct apf_memory m = {.size = sizeof(m), .gpa = FULL_GPA, .bytes = FULL_BYTES};
+	char folder[] = "/tmp/asyncpf-paused-XXXXXX";
+	struct kvm_regs regs;
+	unsigned char byte;
+	struct vm v;
+
+	m.fd = mount_small(folder);
+	if (m.fd < 0)
+		return;
+	vm_open(&v);
+	v.config.faults = how->faults;
+	start_in_small(&v, &m);
+	regs = vm_regs(&v);
+	regs.rflags |= how->rflags;
+	VM_CALL(v.vcpu_fd, KVM_SET_REGS, &regs);
+	vm_go(&v);
+	while (!apf_is_paused(v.apf))
+		usleep(1000);
+	assert_int_equal(apf_trouble_get(v.apf, &v.error), -ENOSPC);
+	assert_non_null(strstr(v.error.text, "its file system (a tmpfs) has no room for 4K more"));
+	apf_vcpu_kick(v.vcpu);
+	vm_is_interrupted(&v, vm_join(&v));
+	/* As far as the room went. */
+	byte = ((const unsigned char *)m.vmm)[0];
+	assert_int_equal(byte, 1);
+	assert_int_equal(mount(NULL, folder, NULL, MS_REMOUNT, "size=8m"), 0);
+	apf_resume(v.apf);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	for (uint64_t at = 0; at < FULL_BYTES; at += PAGE) {
+		assert_int_equal(apf_read(v.apf, FULL_GPA + at, &byte, 1), 0);
+		assert_int_equal(byte, 1);
+	}
+	apf_close(v.apf);
+	close(m.fd);
+	assert_int_equal(umount2(folder, MNT_DETACH), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
+	struct refusal in_user[] = {{APF_FAULTS_USER, 0}, {APF_FAULTS_USER, INTERRUPTS_ON}};
+	struct refusal in_kernel[] = {{APF_FAULTS_KERNEL, 0}, {APF_FAULTS_KERNEL, INTERRUPTS_ON}};
 	const struct CMUnitTest tests[] = {
 		VM_TEST(a_source_that_fails),
 		VM_TEST(a_source_that_is_mended),
@@ -235,6 +327,10 @@ int main(void)
 		VM_TEST(where_others_wait),
 		VM_TEST(a_swap_file_that_is_full),
 		VM_TEST(a_part_leaves_a_full_swap_file),
+		VM_TEST_ARG("refused: user, IF=0", a_page_that_the_host_refuses, &in_user[0]),
+		VM_TEST_ARG("refused: user, IF=1", a_page_that_the_host_refuses, &in_user[1]),
+		VM_TEST_ARG("refused: kernel, IF=0", a_page_that_the_host_refuses, &in_kernel[0]),
+		VM_TEST_ARG("refused: kernel, IF=1", a_page_that_the_host_refuses, &in_kernel[1]),
 	};
 
 	need_kvm();
