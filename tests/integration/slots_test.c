@@ -185,6 +185,33 @@ static void a_store_to_an_ordinary_slot_is_rams(void **state)
 	}
 }
 
+/* An access there is the VMM's, and the vCPU comes back for it; the slot may come again. */
+static void a_slot_goes_while_its_page_is_awaited(void **state)
+{
+	struct kvm_userspace_memory_region none = {.slot = 1};
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_memory(&v, "delay+zero:?size=64K&ms=300");
+	vm_slot(&v, 0, 0, VM_DATA, 0);
+	vm_slot(&v, 1, VM_DATA, VM_DATA_BYTES, 0);
+	vm_slot(&v, 2, VM_DATA + VM_DATA_BYTES, VM_RAM - VM_DATA - VM_DATA_BYTES, 0);
+	vm_vcpu(&v);
+	VM_USER(&v, VM_LOAD_DATA);
+	vm_go(&v);
+	vm_until_fault(&v);
+	VM_CALL(v.fd, KVM_SET_USER_MEMORY_REGION, &none);
+	assert_int_equal(vm_join(&v), 0);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_MMIO);
+	assert_int_equal(v.run->mmio.phys_addr, VM_DATA);
+	assert_false(v.run->mmio.is_write);
+	v.run->mmio.data[0] = 0x5a;
+	vm_slot(&v, 1, VM_DATA, VM_DATA_BYTES, 0);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(byte_out(&v), 0x5a);
+}
+
 static void *tell_rom(void *arg)
 {
 	struct vm *v = arg;
@@ -229,6 +256,7 @@ int main(void)
 		VM_TEST(an_untold_read_only_slot_pauses_the_vm),
 		VM_TEST(told_slots_are_believed),
 		VM_TEST(a_store_to_an_ordinary_slot_is_rams),
+		VM_TEST(a_slot_goes_while_its_page_is_awaited),
 		VM_TEST(all_of_a_slot_comes_though_another_part_leaves),
 	};
 
