@@ -72,6 +72,13 @@ static void list_del(struct hst *h, enum hst_list_id id, uint32_t block)
 	l->len--;
 }
 
+bool block_reserve(const struct hst *h, roff_t off, uint64_t len, struct err *e)
+{
+	const struct mem *m = &h->mem;
+
+	return !m->ops->reserve || m->ops->reserve(m->ctx, off, len, e) == 0;
+}
+
 enum hst_list_id block_list_of(const struct hst *h, uint32_t block)
 {
 	if (block_is(h, block, BLOCK_PINNED | BLOCK_KEPT))

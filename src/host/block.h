@@ -95,6 +95,8 @@ void block_changed(struct hst *h, uint32_t block);
  */
 bool block_page_is_lost(const struct hst *h, roff_t off);
 bool block_is_lost(const struct hst *h, uint32_t block);
+/* Its source may write there by a pointer. False: the host refuses that, for *e. */
+bool block_reserve(const struct hst *h, roff_t off, uint64_t len, struct err *e);
 /*
  * The list that a block belongs on; HST_LISTS: none, as it cannot be taken. A write under way
  * must end before the block is taken again, or an older one could overtake the next.

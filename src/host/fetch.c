@@ -383,6 +383,7 @@ static void begin_read(struct hst_fetch *first)
 static void fetch_issue(struct hst_fetch *f)
 {
 	struct hst *h = f->h;
+	struct err why;
 	roff_t off;
 	uint64_t len;
 
@@ -403,7 +404,10 @@ static void fetch_issue(struct hst_fetch *f)
 	trace(h, APF_TRACE_READ, APF_NOBODY, off, f->rd.len, f->ahead);
 	if (h->cfg.source_timeout_ns != NS_NEVER)
 		timer_arm(&h->timers, &f->timer, f->issued_ns + h->cfg.source_timeout_ns);
-	f->backing->src->ops->read(f->backing->src, &f->rd);
+	if (block_reserve(h, off, f->rd.len, &why))
+		f->backing->src->ops->read(f->backing->src, &f->rd);
+	else
+		read_done(&f->rd, &why);
 }
 
 /* One vCPU after the other, of those that wait. */

@@ -93,7 +93,8 @@ void lib_let_go_of_sources(struct apf *a)
 	if (!gone)
 		return;
 	/* What was discarded is marked in the guest's view. */
-	for (unsigned i = 0; whole && !a->refusable && i < a->hst.ram.region_count; i++)
+	whole = whole && !gmem_is_refusable(a->gmem);
+	for (unsigned i = 0; whole && i < a->hst.ram.region_count; i++)
 		gmem_unwatch(a->gmem, ram_region(&a->hst.ram, i)->roff);
 	/* Last, as it can be seen from outside: a closed source says that all of it is done. */
 	lib_close_unused_sources(a);

@@ -59,7 +59,6 @@ struct apf {
 	uint64_t timer_set_ns; /* the thread looks then at the latest, by itself or by timer_fd */
 	struct hst hst;
 	struct hst_cfg hcfg;
-	bool refusable; /* the host may refuse some of guest memory, page by page */
 	struct ram_tables *ram_tables; /* of hst.ram, where there are many parts */
 	/* The driver's, for RAM offsets up to `span`; what is not used costs nothing. */
 	void *space;

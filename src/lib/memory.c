@@ -154,12 +154,11 @@ static int ram_add_error(enum ram_add r, const char *what, uint64_t gpa, uint64_
  */
 static int watch(struct apf *a, roff_t off, uint64_t bytes, struct err *e)
 {
-	bool refusable = gmem_is_limited(a->gmem, off) || limits_promises("");
+	bool refusable = gmem_may_be_refused(a->gmem, off, limits_promises(""));
 	bool first = refusable ||
 		     (a->hcfg.evict && (a->started || a->cfg.block_bytes > PAGE_BYTES));
 	int rc = gmem_watch(a->gmem, off, bytes, first, e);
 
-	a->refusable |= refusable;
 	return rc == 0 ? gmem_watch_vmm(a->gmem, off, bytes, refusable || a->hcfg.evict, e) : rc;
 }
 

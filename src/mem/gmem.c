@@ -12,15 +12,10 @@
 #include "base/assert.h"
 #include "base/size.h"
 #include "mem/gmem.h"
-#include "mem/memfd.h"
 #include "mem/own.h"
 #include "mem/pagemap.h"
 #include "mem/uffd.h"
 #include "mem/uffd_abi.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 struct part {
 	uint64_t bytes; /* 0: the entry is free */
@@ -44,6 +39,7 @@ struct gmem {
 	bool protect; /* the kernel can note first writes */
 	bool refuse;  /* the kernel can make a touch fail */
 	bool lost;    /* atomic: a page was found that the host has lost */
+	bool refusable; /* the host may refuse some of it, page by page */
 	uint64_t span;
 	unsigned char *guest; /* never dereferenced */
 	unsigned char *alias;
@@ -90,18 +86,6 @@ static int watch_uffd(struct gmem *g, struct err *e)
 	return 0;
 }
 
-/* The descriptor, or -Exxx. */
-static int new_memfd(const char *name, struct err *e)
-{
-	int fd = memfd_new(name), code = -errno;
-	struct refusal r;
-
-	if (fd >= 0)
-		return fd;
-	refusal_memfd("", code, &r);
-	return refusal_err(&r, code, e);
-}
-
 static int set_up(struct gmem *g, bool unmap, struct err *e)
 {
 	const uint64_t noting = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
@@ -128,7 +112,7 @@ static int set_up(struct gmem *g, bool unmap, struct err *e)
 		return rc;
 	g->protect = (has & noting) == noting;
 	g->refuse = has & UFFD_FEATURE_POISON;
-	g->spare = new_memfd("asyncpf-room", e);
+	g->spare = own_new_memfd("asyncpf-room", e);
 	if (g->spare < 0)
 		return g->spare;
 	if (!unmap)
@@ -217,7 +201,7 @@ static int get_own(struct gmem *g, struct part *p, struct err *e)
 	struct stat st;
 
 	if (g->own < 0)
-		g->own = new_memfd("asyncpf-guest-ram", e);
+		g->own = own_new_memfd("asyncpf-guest-ram", e);
 	if (g->own < 0)
 		return g->own;
 	if (fstat(g->own, &st) < 0)
@@ -376,9 +360,17 @@ void *gmem_vmm(const struct gmem *g, roff_t roff)
 	return part_at(g, roff)->vmm;
 }
 
-bool gmem_is_limited(const struct gmem *g, roff_t roff)
+bool gmem_may_be_refused(struct gmem *g, roff_t roff, bool any)
 {
-	return own_is_limited(part_at(g, roff)->fd);
+	bool this_one = any || own_is_limited(part_at(g, roff)->fd);
+
+	g->refusable |= this_one;
+	return this_one;
+}
+
+bool gmem_is_refusable(const struct gmem *g)
+{
+	return g->refusable;
 }
 
 bool gmem_next_data(const struct gmem *g, roff_t *at, roff_t end, uint64_t *ret_len)
@@ -502,10 +494,9 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 	if (rc != -EFAULT)
 		return rc;
 	/* Some page was never written: a hole in the memfd. Give it its zeroes. */
-	if (madvise(g->alias + off.v, len, MADV_POPULATE_WRITE) < 0)
-		return errno == EFAULT || errno == ENOMEM
-			       ? own_no_room(part_at(g, off)->fd, len, e)
-			       : err_sys(e, -errno, "guest memory: %s more", SIZE_WORD(len));
+	rc = own_reserve(part_at(g, off)->fd, g->alias + off.v, len, e);
+	if (rc < 0)
+		return rc;
 	rc = uffd_continue(g->uffd, at, len, protect, e);
 	return rc == -EFAULT ? err_sys(e, rc, "userfaultfd: UFFDIO_CONTINUE") : rc;
 }
@@ -522,6 +513,13 @@ static int gmem_room(void *ctx, struct err *e)
 		rc = own_no_room(spare, CHUNK_BYTES, e);
 	fallocate(spare, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CHUNK_BYTES);
 	return rc;
+}
+
+static int gmem_reserve(void *ctx, roff_t off, uint64_t len, struct err *e)
+{
+	struct gmem *g = ctx;
+
+	return g->refusable ? own_reserve(part_at(g, off)->fd, g->alias + off.v, len, e) : 0;
 }
 
 /* A read of a page that the host has lost fails, where a touch would be a signal. */
@@ -759,6 +757,7 @@ static const struct mem_ops gmem_ops = {
 	.refuse = gmem_refuse,
 	.is_broken = gmem_is_broken,
 	.room = gmem_room,
+	.reserve = gmem_reserve,
 	.look = gmem_look,
 	.watch_all = gmem_watch_all,
 	.resident = gmem_resident,

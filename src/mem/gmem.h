@@ -44,8 +44,12 @@ void gmem_remove(struct gmem *g, roff_t roff);
 /* The memfd of the part at roff, the offset in it, and the VMM view (NULL: none). */
 int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset);
 void *gmem_vmm(const struct gmem *g, roff_t roff);
-/* It is in a file system that may be full before all of it is filled. */
-bool gmem_is_limited(const struct gmem *g, roff_t roff);
+/*
+ * The host may refuse pages of that part: any, or its file system may be full before all of it is
+ * filled. From then on all is reserved before it is written, and gmem_is_refusable.
+ */
+bool gmem_may_be_refused(struct gmem *g, roff_t roff, bool any);
+bool gmem_is_refusable(const struct gmem *g);
 /*
  * What is in memory from *at on, before `end`, of one part: false: nothing. *at and *ret_len: the
  * range, in whole pages.

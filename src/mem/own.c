@@ -5,13 +5,20 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "base/size.h"
 #include "base/types.h"
+#include "mem/memfd.h"
 #include "mem/own.h"
+#include "rights/refusal.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 
 int own_check_fd(int fd, uint64_t offset, uint64_t bytes, struct err *e)
 {
@@ -106,4 +113,24 @@ int own_no_room(int fd, uint64_t len, struct err *e)
 			       SIZE_WORD(len));
 	return err_set(e, -ENOMEM, "guest memory: the host has no room for %s more, or may not "
 		       "promise it (vm.overcommit_memory=2)", SIZE_WORD(len));
+}
+
+int own_reserve(int fd, void *at, uint64_t len, struct err *e)
+{
+	if (madvise(at, len, MADV_POPULATE_WRITE) == 0)
+		return 0;
+	return errno == EFAULT || errno == ENOMEM
+		       ? own_no_room(fd, len, e)
+		       : err_sys(e, -errno, "guest memory: %s more", SIZE_WORD(len));
+}
+
+int own_new_memfd(const char *name, struct err *e)
+{
+	int fd = memfd_new(name), code = -errno;
+	struct refusal r;
+
+	if (fd >= 0)
+		return fd;
+	refusal_memfd("", code, &r);
+	return refusal_err(&r, code, e);
 }

@@ -78,6 +78,12 @@ struct mem_ops {
 	/* 0: the host gives memory for another chunk; it is given back. NULL: it always does. */
 	int (*room)(void *ctx, struct err *e);
 
+	/*
+	 * [off, off + len), which a source is about to write, is in memory: who writes it by a
+	 * pointer cannot be refused it then. NULL: it never is.
+	 */
+	int (*reserve)(void *ctx, roff_t off, uint64_t len, struct err *e);
+
 	/* The rest is for overcommit; NULL where there is none. */
 
 	/* From now on first touches of memory that was never filled are reported, too. */

@@ -316,6 +316,69 @@ static void a_page_that_the_host_refuses(void **state)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+struct writer {
+	struct vm v;
+	struct apf_source *source;
+};
+
+/* By a pointer, where a system call would be refused. */
+static void write_at_once(void *ctx, const struct apf_read_request *rd)
+{
+	struct writer *w = ctx;
+
+	memset(rd->buf, 0x5a, rd->len);
+	assert_int_equal(apf_read_done(w->source, rd->id), 0);
+}
+
+static void open_writer(struct writer *w, struct apf_memory *m)
+{
+	const struct apf_source_config c = {
+		.size = sizeof(c), .ctx = w, .bytes = FULL_BYTES, .read = write_at_once};
+	struct vm *v = &w->v;
+
+	vm_open(v);
+	v->config.retries_max = 0;
+	vm_memory(v, NULL);
+	assert_int_equal(apf_memory_adopt(v->apf, m, &v->error), 0);
+	assert_int_equal(apf_source_custom(v->apf, &c, &w->source, &v->error), 0);
+	assert_int_equal(apf_source_place(w->source, FULL_GPA, FULL_BYTES, 0, &v->error), 0);
+}
+
+static void a_source_that_writes_to_refused_memory(void **state)
+{
+	struct apf_memory m = {.size = sizeof(m), .gpa = FULL_GPA, .bytes = FULL_BYTES};
+	static unsigned char all[FULL_BYTES], other[FULL_BYTES];
+	const struct apf_range range = {.gpa = FULL_GPA, .buf = all, .len = sizeof(all)};
+	char folder[] = "/tmp/asyncpf-paused-XXXXXX";
+	struct apf_wait wait;
+	uint64_t taken;
+	struct writer w;
+
+	(void)state;
+	m.fd = mount_small(folder);
+	if (m.fd < 0)
+		return;
+	open_writer(&w, &m);
+	apf_wait_init(&wait);
+	wait.timeout_ns = 1000000000;
+	/* As much as there is room for. */
+	assert_in_range(apf_readv(w.v.apf, &range, 1, &wait), PAGE, FULL_BYTES - PAGE);
+	assert_int_equal(apf_trouble_get(w.v.apf, &w.v.error), -ENOSPC);
+	assert_non_null(strstr(w.v.error.text, "has no room for 4K more"));
+	memset(other, 0x77, sizeof(other));
+	assert_int_equal(apf_source_offer(w.source, 0, other, sizeof(other), &taken), 0);
+	assert_int_equal(taken, 0);
+	assert_int_equal(mount(NULL, folder, NULL, MS_REMOUNT, "size=8m"), 0);
+	apf_resume(w.v.apf);
+	assert_int_equal(apf_read(w.v.apf, FULL_GPA, all, sizeof(all)), 0);
+	memset(other, 0x5a, sizeof(other));
+	assert_memory_equal(all, other, sizeof(all));
+	apf_close(w.v.apf);
+	close(m.fd);
+	assert_int_equal(umount2(folder, MNT_DETACH), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
 	struct refusal in_user[] = {{APF_FAULTS_USER, 0}, {APF_FAULTS_USER, INTERRUPTS_ON}};
@@ -327,6 +390,7 @@ int main(void)
 		VM_TEST(where_others_wait),
 		VM_TEST(a_swap_file_that_is_full),
 		VM_TEST(a_part_leaves_a_full_swap_file),
+		VM_TEST(a_source_that_writes_to_refused_memory),
 		VM_TEST_ARG("refused: user, IF=0", a_page_that_the_host_refuses, &in_user[0]),
 		VM_TEST_ARG("refused: user, IF=1", a_page_that_the_host_refuses, &in_user[1]),
 		VM_TEST_ARG("refused: kernel, IF=0", a_page_that_the_host_refuses, &in_kernel[0]),
