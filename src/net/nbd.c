@@ -25,9 +25,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/ranges.h"
 #include "net/nbd_lookup.h"
 #include "net/peer.h"
-#include "net/ranges.h"
 
 #define NBD_CONNS_MAX 16u
 #define NBD_CONNS 4u

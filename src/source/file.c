@@ -33,7 +33,7 @@ struct file_src {
 	struct io_file *file;
 	bool lent;  /* the file is its opener's to close */
 	char *path; /* for messages */
-	struct holes holes;
+	struct ranges holes;
 	struct file_read *pool;
 	struct file_read *free;
 };
@@ -98,7 +98,7 @@ static void file_io_done(struct io_req *io_rd, int res)
 
 static bool file_has_hole(struct file_src *f, const struct src_read *rd)
 {
-	if (!holes_cover(&f->holes, rd->offset, rd->len))
+	if (!ranges_have(&f->holes, rd->offset, rd->offset + rd->len))
 		return false;
 	if (f->io.ops->unchanged(f->io.ctx, f->file))
 		return true;

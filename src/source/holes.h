@@ -8,8 +8,7 @@
 #ifndef SOURCE_HOLES_H
 #define SOURCE_HOLES_H
 
-#include <stdbool.h>
-
+#include "base/ranges.h"
 #include "port/clock.h"
 #include "port/io.h"
 
@@ -18,22 +17,10 @@
 /* A file in many pieces takes a microsecond for each, a slow file system any time. */
 #define HOLES_NS (200 * NS_PER_MS)
 
-struct hole {
-	uint64_t from, to;
-};
-
-struct holes {
-	struct hole *all; /* in order */
-	uint32_t count;
-};
-
 /* Blocks. What cannot be found out, or stored, is none. The caller ends it with holes_drop(). */
-void holes_find(struct holes *hs, const struct io *io, struct io_file *file, uint64_t size,
+void holes_find(struct ranges *holes, const struct io *io, struct io_file *file, uint64_t size,
 		const struct clock *clock);
 
-/* All of it lies in one hole. */
-bool holes_cover(const struct holes *hs, uint64_t offset, uint32_t len);
-
-void holes_drop(struct holes *hs);
+void holes_drop(struct ranges *holes);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See ranges.h. */
-#include "net/ranges.h"
+#include "base/ranges.h"
 
 #include <string.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ranges of bytes that do not meet, in order: what an NBD export has that is zeroes, and what of a
- * read has come. Pure. Threads: the owner's. Test: tests/unit/net_ranges_test.c.
+ * Ranges of bytes that do not meet, in order: holes of a sparse file, what an NBD export has that
+ * is zeroes, what of a read has come. Pure. Threads: the owner's. Test: tests/unit/ranges_test.c.
  */
-#ifndef NET_RANGES_H
-#define NET_RANGES_H
+#ifndef BASE_RANGES_H
+#define BASE_RANGES_H
 
 #include <stdbool.h>
 #include <stddef.h>

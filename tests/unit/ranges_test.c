@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * net/ranges.c, against a map of bytes: what is added at random, and refused where it meets what
+ * base/ranges.c, against a map of bytes: what is added at random, and refused where it meets what
  * is there, or where there is no room.
  */
 #include <setjmp.h>
@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "base/prng.h"
+#include "base/ranges.h"
 #include "base/types.h"
-#include "net/ranges.h"
 
 #define BYTES 64u
 #define ROOM 6u
