@@ -537,7 +537,7 @@ static void opened(struct http_xfer *x)
 	(void)curl_multi_setopt(p->multi, CURLMOPT_MAXCONNECTS, (long)connections);
 	p->size = x->head.total;
 	if (pin(p, &x->head))
-		net_opened(p->peer.src, p->size, HTTP_REQ_BYTES, p->depth, p->known_by);
+		net_opened(p->peer.src, p->size, HTTP_REQ_BYTES, 1, p->depth, p->known_by);
 }
 
 static void ask_first(struct http_peer *p)

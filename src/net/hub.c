@@ -46,13 +46,14 @@ static void end_opening(struct net_src *s, enum src_state state)
 	pthread_mutex_unlock(&s->hub->lock);
 }
 
-void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t depth,
+void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t block, uint32_t depth,
 		const char *version)
 {
 	struct err e = {0};
 
 	s->depth = depth;
 	s->req_bytes = bytes;
+	s->block_mask = block - 1;
 	s->size = size;
 	s->version = strdup(version);
 	s->reqs = calloc(depth, sizeof(*s->reqs));

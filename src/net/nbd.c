@@ -8,7 +8,7 @@
  * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
  * what happened, and settle(), after each call, acts. Threads: the loop's; nbd_lookup.h
  * has one for names.
- * Tests: tests/integration/net_{servers,nbd}_test.c.
+ * Tests: tests/integration/net_{servers,nbd,nbd_liar}_test.c.
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
  * for again. With several allowed (NBD_FLAG_CAN_MULTI_CONN), one more is made when each has
@@ -26,6 +26,7 @@
 
 #include "base/assert.h"
 #include "base/ranges.h"
+#include "net/nbd_handle.h"
 #include "net/nbd_lookup.h"
 #include "net/peer.h"
 
@@ -34,6 +35,7 @@
 #define NBD_DEPTH 64u
 #define NBD_BUSY 4u
 #define NBD_REQ_BYTES (256u << 10)
+#define NBD_BLOCK_MAX (64u << 10) /* the protocol's limit for what it calls the minimum */
 #define NBD_CONNECT_MS 10000u
 #define NBD_STALL_MS 5000u
 #define NBD_PAUSE_NS (50 * NS_PER_MS)
@@ -44,7 +46,7 @@
 /* Of an answer, that have come and are no neighbours. Servers send them in order. */
 #define NBD_PIECES_MAX 16u
 
-/* Of opening, where a connection breaks before the server has said what it has. */
+/* Of opening, and of a read, where the server ends connections, or says what is wrong. */
 #define NBD_TRIES 6u
 
 _Static_assert(NBD_CONNS_MAX < NET_TIMERS_MAX, "one for each connection, and one for opening");
@@ -64,6 +66,7 @@ struct nbd_conn {
 	struct nbd_command *over; /* answered, and to be looked at by settle() */
 	bool served;              /* it has had an answer */
 	bool broke;               /* the server was there, and is gone without a word */
+	bool wrong;               /* it ended by what the server said, which no waiting mends */
 	int code;                 /* -Exxx, and what a call of libnbd's said when it failed */
 	char why[ERR_TEXT_MAX];
 };
@@ -92,6 +95,7 @@ struct nbd_peer {
 	uint64_t more_at_ns; /* when one more may be tried */
 	unsigned most;       /* that are to be ready: were at a time, or all, once one was lost */
 	unsigned fails;      /* connections, since a read was answered */
+	unsigned refused;    /* the same that were wrong before they were ready, since one was */
 	unsigned tries;      /* of opening, that have failed */
 	struct timer again;  /* opening is tried again */
 	struct nbd_command *commands;
@@ -239,6 +243,25 @@ static void status_over(struct nbd_conn *c, const struct nbd_command *cmd)
 	p->status_at = p->status_next;
 }
 
+/*
+ * The connection that it was asked for on is lost. What comes to that each time is an error: with a
+ * server that breaks the protocol, or that ends connections and answers nobody.
+ */
+static void read_lost(struct nbd_conn *c, struct net_req *req)
+{
+	struct nbd_peer *p = c->peer;
+	struct err why = {0};
+
+	if (req->tries + 1 < NBD_TRIES || (!c->wrong && !(c->broke && p->fails + 1 >= NBD_TRIES))) {
+		net_req_again(p->peer.src, req, 0);
+		return;
+	}
+	(void)err_set(&why, -EPROTO, "the server %s (%u times)%s%s", c->wrong ?
+		      "breaks the protocol" : "closes the connection and does not answer",
+		      req->tries + 1, c->wrong ? ": " : "", c->wrong ? c->why : "");
+	net_req_fail(p->peer.src, req, why.code, why.text);
+}
+
 static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
 {
 	struct net_src *s = c->peer->peer.src;
@@ -251,7 +274,7 @@ static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
 		net_req_put(cmd->req, 0, cmd->buf + cmd->head, cmd->req->len);
 		net_req_done(s, cmd->req);
 	} else if (dead || cmd->error == ESHUTDOWN || cmd->error == ENOTCONN) {
-		net_req_again(s, cmd->req, 0);
+		read_lost(c, cmd->req);
 	} else if (cmd->error == EPROTO) {
 		net_req_fail(s, cmd->req, -EPROTO, "the server's answer does not have each byte "
 			     "that was asked for once");
@@ -293,7 +316,7 @@ static void conn_lost(struct nbd_conn *c)
 {
 	struct nbd_peer *p = c->peer;
 	struct net_src *s = p->peer.src;
-	bool served = c->state == CONN_READY && c->served;
+	bool ready = c->state == CONN_READY, served = ready && c->served;
 	struct err why = {0};
 
 	conn_close(c);
@@ -306,7 +329,7 @@ static void conn_lost(struct nbd_conn *c)
 		p->asking = p->asking && !cmd->status;
 		p->asked = p->asked || cmd->status;
 		if (cmd->req)
-			net_req_again(s, cmd->req, 0);
+			read_lost(c, cmd->req);
 		command_free(cmd);
 	}
 	if (!net_is_open(s) && c->broke && ++p->tries < NBD_TRIES) {
@@ -318,6 +341,10 @@ static void conn_lost(struct nbd_conn *c)
 		(void)err_set(&why, c->code < 0 ? c->code : -EIO, "%s", c->why);
 		net_open_failed(s, &why);
 		return;
+	}
+	if (!ready && c->wrong && ++p->refused >= NBD_TRIES && conns_in(p, CONN_READY) == 0) {
+		p->refused = 0;
+		net_fail_waiting(s, c->code < 0 ? c->code : -EPROTO, c->why);
 	}
 	if (served)
 		p->most = p->conns_max;
@@ -344,19 +371,18 @@ static int open_first(struct nbd_conn *c, uint64_t size)
 	uint64_t bytes = max > 0 ? min_u64((uint64_t)max, NBD_REQ_BYTES) : NBD_REQ_BYTES;
 
 	p->block_min = min > 0 && is_pow2((uint64_t)min) ? (uint64_t)min : 1;
-	/* A request may begin and end inside of a block, of which all is asked for. */
-	if (p->block_min > 1 && max > 0)
-		bytes = min_u64(bytes, (uint64_t)max - min_u64((uint64_t)max, p->block_min));
+	bytes &= ~(p->block_min - 1);
 	if (bytes > PAGE_BYTES)
 		bytes &= ~(PAGE_BYTES - 1);
-	if (bytes == 0 || p->block_min > 65536 || size == 0) {
+	if (bytes == 0 || p->block_min > NBD_BLOCK_MAX || size == 0) {
 		snprintf(c->why, sizeof(c->why), size ? "the server's limits on requests are of no "
-			 "use" : "the export is empty");
+			 "use: blocks of %lld bytes, %lld at most" : "the export is empty",
+			 (long long)min, (long long)max);
 		return -1;
 	}
 	p->multi = nbd_can_multi_conn(c->h) == 1;
 	p->asked = nbd_can_meta_context(c->h, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1;
-	net_opened(p->peer.src, size, (uint32_t)bytes, p->depth, "");
+	net_opened(p->peer.src, size, (uint32_t)bytes, (uint32_t)p->block_min, p->depth, "");
 	return 0;
 }
 
@@ -381,9 +407,23 @@ static int conn_ready(struct nbd_conn *c)
 		return -1;
 	}
 	c->state = CONN_READY;
+	c->peer->refused = 0;
 	c->peer->most = (unsigned)max_u64(c->peer->most, conns_in(c->peer, CONN_READY));
 	timer_cancel(timers_of(c), &c->timer);
 	return 0;
+}
+
+static bool is_of_network(int code)
+{
+	static const int codes[] = {
+		-ECONNRESET, -EPIPE, -ECONNREFUSED, -ECONNABORTED, -ETIMEDOUT, -EHOSTUNREACH,
+		-EHOSTDOWN, -ENETUNREACH, -ENETDOWN, -ENETRESET,
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+		if (code == codes[i])
+			return true;
+	return false;
 }
 
 static void fd_ready(struct net_fd *f, uint32_t events)
@@ -402,7 +442,9 @@ static void fd_ready(struct net_fd *f, uint32_t events)
 		note_error(c);
 		/* An end has no code of libnbd's; nor have some failures, which come once more. */
 		c->broke = c->code == 0 || c->code == -ECONNRESET || c->code == -EPIPE;
+		c->wrong = nbd_aio_is_dead(c->h) && !is_of_network(c->code);
 	}
+	c->broke = c->broke || nbd_aio_is_closed(c->h);
 	settle(c);
 }
 
@@ -489,9 +531,12 @@ static void settle(struct nbd_conn *c)
 	while ((cmd = c->over)) {
 		c->over = cmd->next;
 		c->commands--;
-		c->served = true;
-		c->progress_ns = net_now_ns();
-		c->passed_ns = max_u64(c->passed_ns, cmd->since_ns);
+		/* libnbd ends what has no answer, too. */
+		if (!dead) {
+			c->served = true;
+			c->progress_ns = net_now_ns();
+			c->passed_ns = max_u64(c->passed_ns, cmd->since_ns);
+		}
 		if (cmd->status)
 			status_over(c, cmd);
 		else
@@ -513,47 +558,6 @@ static void settle(struct nbd_conn *c)
 }
 
 /* ---- connecting ---- */
-
-static bool has_authority(struct nbd_conn *c)
-{
-	const char *folder = c->peer->target->certificates;
-	char path[PATH_MAX];
-
-	if (snprintf(path, sizeof(path), "%s/ca-cert.pem", folder) < (int)sizeof(path) &&
-	    access(path, R_OK) == 0)
-		return true;
-	c->code = -errno;
-	snprintf(c->why, sizeof(c->why), "the folder of certificates has no ca-cert.pem that can "
-		 "be read");
-	return false;
-}
-
-/* NULL: c->why says why. Where nobody will ask what is allocated, that is a round trip less. */
-static struct nbd_handle *make_handle(struct nbd_conn *c)
-{
-	const struct net_target *t = c->peer->target;
-	struct nbd_handle *h = nbd_create();
-	bool good = h && nbd_set_export_name(h, t->export) == 0 &&
-		    (c->peer->asked ||
-		     nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0) &&
-		    nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
-
-	/* libnbd would go on without, and trust anybody. */
-	if (good && t->tls && !t->keys && !has_authority(c)) {
-		nbd_close(h);
-		return NULL;
-	}
-	if (good && t->tls)
-		good = nbd_set_tls_verify_peer(h, true) == 0 &&
-		       (!t->user || nbd_set_tls_username(h, t->user) == 0) &&
-		       (!t->certificates || nbd_set_tls_certificates(h, t->certificates) == 0) &&
-		       (!t->keys || nbd_set_tls_psk_file(h, t->keys) == 0);
-	if (good)
-		return h;
-	note_error(c);
-	nbd_close(h);
-	return NULL;
-}
 
 static void looked_up(void *ctx, struct nbd_handle *h, int code, const char *why)
 {
@@ -586,14 +590,18 @@ static void conn_start(struct nbd_conn *c)
 	const struct net_target *t = c->peer->target;
 	uint32_t ms = t->connect_ms ? t->connect_ms : NBD_CONNECT_MS;
 	struct nbd_handle *h;
+	struct err e;
 	int rc;
 
 	c->why[0] = '\0';
 	c->code = 0;
-	c->broke = c->served = false;
+	c->broke = c->wrong = c->served = false;
 	c->state = CONN_CONNECTING;
-	h = make_handle(c);
+	h = nbd_handle_make(t, !c->peer->asked, &e);
 	if (!h) {
+		c->code = e.code;
+		snprintf(c->why, sizeof(c->why), "%s", e.text);
+		c->wrong = true;
 		conn_lost(c);
 		return;
 	}

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/types.h"
+#include "net/nbd_handle.h"
 
 struct nbd_lookup {
 	struct net_errand errand;
@@ -20,15 +21,6 @@ struct nbd_lookup {
 	int code;
 	char why[ERR_TEXT_MAX];
 };
-
-const char *nbd_last_words(void)
-{
-	const char *text = nbd_get_error();
-	/* It begins with the name of libnbd's function, which says nothing to a user. */
-	const char *colon = text && strncmp(text, "nbd_", 4) == 0 ? strstr(text, ": ") : NULL;
-
-	return colon ? colon + 2 : text ? text : "the connection was lost";
-}
 
 static void run(struct net_errand *er)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A connection of libnbd's to a host whose name is looked up first, on a thread of its own, since
- * that blocks; and what libnbd says of failures. All else is the loop's thread's.
+ * that blocks. All else is the loop's thread's.
  * Test: tests/integration/net_nbd_test.c.
  */
 #ifndef NET_NBD_LOOKUP_H
@@ -28,8 +28,5 @@ void nbd_lookup_give_up(struct nbd_lookup *l);
 
 /* No name, which connects without waiting. */
 bool nbd_is_address(const char *host);
-
-/* What the last call of libnbd's on this thread says of its failure. */
-const char *nbd_last_words(void);
 
 #endif

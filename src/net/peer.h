@@ -78,8 +78,11 @@ extern const struct net_peer_ops net_http_ops __attribute__((weak));
 
 struct net_loop *net_src_loop(struct net_src *s);
 const char *net_src_name(const struct net_src *s);
-/* bytes: of one request at most. version: port/source.h; copied; "": there is none. */
-void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t depth,
+/*
+ * bytes: of one request at most, with all of each block that it begins or ends in; block: a power
+ * of two that bytes is a multiple of. version: port/source.h; copied; "": there is none.
+ */
+void net_opened(struct net_src *s, uint64_t size, uint32_t bytes, uint32_t block, uint32_t depth,
 		const char *version);
 void net_open_failed(struct net_src *s, const struct err *why);
 /* Whether it was ever opened: from then on failures are waited out. */

@@ -244,6 +244,12 @@ static void add_part(struct net_req *req, struct net_read *rd, uint32_t len, boo
 		req->offset -= len;
 }
 
+/* How much a request may ask for from there on: the server reads its blocks as a whole. */
+static uint32_t room_from(const struct net_src *s, uint64_t offset)
+{
+	return s->req_bytes - (uint32_t)(offset & s->block_mask);
+}
+
 /* One whole neighbour more; false: there is none, or no room. */
 static bool grow(struct net_src *s, struct net_req *req)
 {
@@ -254,7 +260,9 @@ static bool grow(struct net_src *s, struct net_req *req)
 		bool front = rd->offset + rd->len == req->offset;
 
 		if (rd->sent > 0 || (!front && rd->offset != req->offset + req->len) ||
-		    rd->len > min_u64(NET_JOIN_BYTES, s->req_bytes) - req->len)
+		    (uint64_t)rd->len + req->len >
+			    min_u64(NET_JOIN_BYTES,
+				    room_from(s, front ? rd->offset : req->offset)))
 			continue;
 		wait_over(s, rd);
 		add_part(req, rd, rd->len, front);
@@ -274,7 +282,7 @@ static void build(struct net_src *s, struct net_req *req, unsigned turn)
 	req->again = false;
 	req->turn = rd->turn;
 	req->peers = NULL;
-	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, s->req_bytes), false);
+	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, room_from(s, req->offset)), false);
 	if (is_waiting(rd))
 		return;
 	wait_over(s, rd);

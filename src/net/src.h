@@ -67,6 +67,7 @@ struct net_src {
 	struct turn_queue waiting;
 	struct net_req *reqs;
 	uint32_t depth, req_bytes;
+	uint32_t block_mask; /* of an offset, what lies in the server's block */
 	uint32_t flying, flying_bytes;
 	uint64_t hold_ns;
 	struct timer timer;

@@ -7,8 +7,6 @@
 #include "net_servers_fixture.h"
 #include "need_kvm.h"
 
-#include <arpa/inet.h>
-#include <endian.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -52,6 +50,9 @@ static void blocks_of_the_servers(void **state)
 		{"blocksize-minimum=65536", "blocksize-preferred=65536",
 		 "blocksize-maximum=131072"},
 		{"blocksize-minimum=32768", "blocksize-preferred=32768", "blocksize-maximum=96K"},
+		{"blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=4096"},
+		{"blocksize-minimum=65536", "blocksize-preferred=65536", "blocksize-maximum=65536"},
+		{"blocksize-minimum=512", "blocksize-preferred=512", "blocksize-maximum=1536"},
 	};
 	static struct hub h;
 	struct site n;
@@ -526,215 +527,6 @@ static void from_qcow2(void **state)
 	site_close(&n);
 }
 
-/* ---- a server that lies ---- */
-
-#define LIAR_BYTES (1u << 20)
-
-static bool liar_hears(int fd, void *to, size_t len)
-{
-	return len == 0 || recv(fd, to, len, MSG_WAITALL) == (ssize_t)len;
-}
-
-static void liar_says(int fd, const void *what, size_t len)
-{
-	(void)send(fd, what, len, MSG_NOSIGNAL);
-}
-
-/* NBD's fixed newstyle handshake, with structured replies and nothing else. */
-static bool liar_agrees(int fd)
-{
-	static const unsigned char hello[18] = "NBDMAGICIHAVEOPT\0\3";
-	struct __attribute__((packed)) {
-		uint64_t magic;
-		uint32_t option, len;
-	} ask;
-	struct __attribute__((packed)) {
-		uint64_t magic;
-		uint32_t option, type, len;
-		uint16_t info;
-		uint64_t size;
-		uint16_t flags;
-	} reply = {.magic = htobe64(0x3e889045565a9), .size = htobe64(LIAR_BYTES),
-		   .flags = htobe16(0x81)};
-	const size_t head = 20;
-	char rest[1024];
-
-	liar_says(fd, hello, sizeof(hello));
-	if (!liar_hears(fd, rest, 4))
-		return false;
-	while (liar_hears(fd, &ask, sizeof(ask)) && be32toh(ask.len) <= sizeof(rest) &&
-	       liar_hears(fd, rest, be32toh(ask.len))) {
-		reply.option = ask.option;
-		reply.len = 0;
-		reply.type = htobe32(be32toh(ask.option) == 8 ? 1 : 0x80000001);
-		if (be32toh(ask.option) != 7) {
-			liar_says(fd, &reply, head);
-			continue;
-		}
-		reply.type = htobe32(3);
-		reply.len = htobe32(12);
-		liar_says(fd, &reply, sizeof(reply));
-		reply.type = htobe32(1);
-		reply.len = 0;
-		liar_says(fd, &reply, head);
-		return true;
-	}
-	return false;
-}
-
-/* What comes of a read, as offset and length in halves of it. */
-struct lie {
-	uint32_t offset, len;
-};
-
-struct liar {
-	int listens;
-	const struct lie *lies; /* the last has no length */
-	unsigned forgets;       /* the first so many reads */
-};
-
-static void *liar(void *arg)
-{
-	struct liar *l = arg;
-	int fd = accept(l->listens, NULL, NULL);
-	struct __attribute__((packed)) {
-		uint32_t magic;
-		uint16_t flags, type;
-		uint64_t handle, offset;
-		uint32_t len;
-	} ask;
-	struct __attribute__((packed)) {
-		uint32_t magic;
-		uint16_t flags, type;
-		uint64_t handle;
-		uint32_t len;
-		uint64_t offset;
-	} chunk = {.magic = htobe32(0x668e33ef)};
-	static char bytes[LIAR_BYTES];
-
-	memset(bytes, 'A', sizeof(bytes));
-	if (!liar_agrees(fd))
-		goto out;
-	while (liar_hears(fd, &ask, sizeof(ask)) && ask.type == 0) {
-		uint32_t half = be32toh(ask.len) / 2;
-
-		if (l->forgets > 0) {
-			l->forgets--;
-			continue;
-		}
-		chunk.handle = ask.handle;
-		chunk.flags = 0;
-		chunk.type = htobe16(1);
-		for (const struct lie *lie = l->lies; lie->len; lie++) {
-			chunk.offset = htobe64(be64toh(ask.offset) + lie->offset * half);
-			chunk.len = htobe32(lie->len * half + 8);
-			liar_says(fd, &chunk, sizeof(chunk));
-			liar_says(fd, bytes, lie->len * half);
-		}
-		/* That was all. */
-		chunk.flags = htobe16(1);
-		chunk.type = 0;
-		chunk.len = 0;
-		liar_says(fd, &chunk, sizeof(chunk) - sizeof(chunk.offset));
-	}
-out:
-	close(fd);
-	return NULL;
-}
-
-static void liar_listens(struct liar *l, struct site *n, char uri[256])
-{
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	char path[SVC_PATH_MAX];
-
-	*l = (struct liar){.listens = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-	snprintf(at.sun_path, sizeof(at.sun_path), "%s", svc_path(&n->s, "liar", path));
-	assert_int_equal(bind(l->listens, (struct sockaddr *)&at, sizeof(at)), 0);
-	assert_int_equal(listen(l->listens, 8), 0);
-	snprintf(uri, 256, "nbd+unix:///?socket=%s&net-connections=1&net-stall-ms=200", path);
-}
-
-/* Neither zeroes nor what this process had in its memory stands for what it leaves out. */
-static void each_byte_comes_once(void **state)
-{
-	static const struct {
-		struct lie lies[4];
-		bool good;
-	} runs[] = {
-		{{{0, 1}, {1, 1}}, true},
-		{{{1, 1}, {0, 1}}, true},
-		{{{0, 2}}, true},
-		{{{0, 1}, {0, 1}}, false}, /* as many bytes as were asked for */
-		{{{0, 1}, {0, 2}}, false},
-		{{{0, 1}}, false},
-		{{{1, 1}}, false},
-		{{{0, 0}}, false},
-	};
-	static struct hub h;
-	char uri[256];
-	struct site n;
-	struct liar l;
-
-	(void)state;
-	site_open(&n, APF_FAULTS_USER);
-	liar_listens(&l, &n, uri);
-	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
-		const unsigned char *got;
-		pthread_t thread;
-
-		l.lies = runs[i].lies;
-		assert_int_equal(pthread_create(&thread, NULL, liar, &l), 0);
-		hub_open(&h, uri);
-		(void)hub_read(&h, 0, PAGE_BYTES, true);
-		hub_wait(&h, 1);
-		assert_int_equal(h.reads[0].code, runs[i].good ? 0 : -EPROTO);
-		got = h.reads[0].rd.buf;
-		for (unsigned k = 0; runs[i].good && k < PAGE_BYTES; k++)
-			assert_int_equal(got[k], 'A');
-		free(h.reads[0].rd.buf);
-		hub_close(&h);
-		pthread_join(thread, NULL);
-	}
-	close(l.listens);
-	site_close(&n);
-}
-
-/* A read that the server loses is asked for again, also while it answers others. */
-static void what_is_lost_is_asked_again(void **state)
-{
-	static const struct lie whole[] = {{0, 2}, {0, 0}};
-	static struct hub h;
-	pthread_t thread;
-	char uri[256];
-	struct site n;
-	struct liar l;
-	unsigned i;
-
-	(void)state;
-	site_open(&n, APF_FAULTS_USER);
-	liar_listens(&l, &n, uri);
-	l.lies = whole;
-	l.forgets = 1;
-	assert_int_equal(pthread_create(&thread, NULL, liar, &l), 0);
-	hub_open(&h, uri);
-	(void)hub_read(&h, 0, PAGE_BYTES, true);
-	for (i = 1; i < HUB_READS && !h.reads[0].order; i++) {
-		(void)hub_read(&h, 8 * PAGE_BYTES, PAGE_BYTES, true);
-		hub_wait(&h, i);
-		usleep(10000);
-	}
-	assert_in_range(h.reads[0].order, 2, HUB_READS);
-	hub_wait(&h, i);
-	for (i = 0; i < h.count; i++) {
-		assert_int_equal(h.reads[i].code, 0);
-		free(h.reads[i].rd.buf);
-	}
-	hub_close(&h);
-	pthread_join(thread, NULL);
-	close(l.listens);
-	site_close(&n);
-}
-
 /* ---- what is refused before a guest runs ---- */
 
 static void not_opened(void **state)
@@ -772,8 +564,6 @@ int main(void)
 		cmocka_unit_test(a_lost_connection_is_made_anew),
 		cmocka_unit_test(tls_that_cannot_be),
 		cmocka_unit_test(tls_by_a_unix_socket),
-		cmocka_unit_test(each_byte_comes_once),
-		cmocka_unit_test(what_is_lost_is_asked_again),
 		cmocka_unit_test(not_opened),
 	};
 	const struct CMUnitTest of_vms[] = {

@@ -306,6 +306,39 @@ static void large_reads_are_cut(void **state)
 	bed_close(b);
 }
 
+/* With all of each block that it begins or ends in, a request is as large as the server takes. */
+static void blocks_are_read_whole(void **state)
+{
+	const uint32_t block = 16 * KIB;
+
+	(void)state;
+	for (uint32_t most = block; most <= 4 * block; most += block) {
+		struct net_bed *b = bed_open(most);
+
+		b->s.block_mask = block - 1;
+		want(b, TURN_DEMAND, 4 * KIB, 61 * KIB);
+		/* Neighbours, behind and in front of what comes first. */
+		want(b, TURN_FILL, 140 * KIB, 4 * KIB);
+		for (unsigned i = 1; i < 5; i++) {
+			want(b, TURN_FILL, (140 + i * 4) * KIB, 4 * KIB);
+			want(b, TURN_FILL, (140 - i * 4) * KIB, 4 * KIB);
+		}
+		for (unsigned i = 0; !b->sent_count || i < b->sent_count; i++) {
+			const struct net_req *req;
+
+			net_send_off(&b->s);
+			req = b->sent[i];
+			assert_in_range(req->len, 1, most);
+			assert_true((req->offset & ~(uint64_t)(block - 1)) + most >=
+				    req->offset + req->len);
+			answer(b, i);
+		}
+		for (unsigned i = 0; i < b->count; i++)
+			is_there(&b->reads[i]);
+		bed_close(b);
+	}
+}
+
 /* What waits goes by its new turn: before others, and into what is left for those who wait. */
 static void who_is_raised_overtakes(void **state)
 {
@@ -456,6 +489,7 @@ int main(void)
 		cmocka_unit_test(bytes_on_their_way),
 		cmocka_unit_test(neighbours),
 		cmocka_unit_test(large_reads_are_cut),
+		cmocka_unit_test(blocks_are_read_whole),
 		cmocka_unit_test(who_is_raised_overtakes),
 		cmocka_unit_test(pieces_are_raised),
 		cmocka_unit_test(what_is_asked_for_again_is_raised),
