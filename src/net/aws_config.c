@@ -65,16 +65,19 @@ static struct piece without_comment(struct piece p)
 	return p;
 }
 
+/* "key = value", "key: value". */
 static void take(struct piece line, struct aws_wanted *w, unsigned count)
 {
-	const char *mark = memchr(line.at, '=', line.len);
 	struct piece key, value;
+	size_t mark = 0;
 
-	if (!mark)
+	while (mark < line.len && line.at[mark] != '=' && line.at[mark] != ':')
+		mark++;
+	if (mark == line.len)
 		return;
-	key = trim((struct piece){line.at, (size_t)(mark - line.at)});
+	key = trim((struct piece){line.at, mark});
 	value = trim(without_comment(
-		(struct piece){mark + 1, line.len - (size_t)(mark + 1 - line.at)}));
+		(struct piece){line.at + mark + 1, line.len - mark - 1}));
 	for (unsigned i = 0; i < count; i++) {
 		bool bad = value.len == 0 || value.len >= w[i].room;
 
@@ -96,6 +99,11 @@ bool aws_config_read(const char *text, size_t len, const char *section, struct a
 	bool inside = false, found = false;
 	size_t key_indent = SIZE_MAX; /* of the last line that was none of the one before it */
 
+	/* An editor's byte order mark. */
+	if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+		text += 3;
+		len -= 3;
+	}
 	while (len > 0) {
 		const char *end = memchr(text, '\n', len);
 		struct piece line = {text, end ? (size_t)(end - text) : len};

@@ -58,6 +58,12 @@ static void what_is_read(void **state)
 		{"[x]\na=12345678\nb_c=1\n", "x", true, true, "", "1"},
 		{"[x]\na=1234567\n", "x", true, false, "1234567", ""},
 		{"[x]\na=\nb_c=1\001\n", "x", true, true, "", ""},
+		{"[x]\na: 1\nb_c:2:=3\n", "x", true, false, "1", "2:=3"},
+		{"[x]\na=1:2\nb_c :3=\n", "x", true, false, "1:2", "3="},
+		{"[x]\r\na: 1 \r\ns3 =\r\n  a: 9\r\nb_c: 2\r\n", "x", true, false, "1", "2"},
+		{"\xef\xbb\xbf[x]\r\na = 1\r\n", "x", true, false, "1", ""},
+		{"\xef\xbb\xbf# x\n[x]\na = 1", "x", true, false, "1", ""},
+		{"\xef\xbb", "x", false, false, "", ""},
 		{"", "x", false, false, "", ""},
 	};
 
