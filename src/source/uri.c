@@ -192,21 +192,82 @@ const char *uri_value(const struct uri *u, const char *key)
 	return NULL;
 }
 
-/* Of stores' signatures: Amazon's and those like it, Google's, CloudFront's. */
-static bool is_of_signature(const char *part, size_t len)
+/* ---- what only signs a URL ---- */
+
+/* The next part of a query from *at on, "name=value" or a name, not empty. NULL: there is none. */
+static const char *next_part(const char **at, size_t *ret_len)
 {
-	static const char *const names[] = {
-		"X-Amz-*", "X-Goog-*", "AWSAccessKeyId", "GoogleAccessId", "Key-Pair-Id",
-		"Signature", "Expires",
-	};
+	const char *part = *at + strspn(*at, "&");
+
+	*ret_len = strcspn(part, "&");
+	*at = part + *ret_len;
+	return *ret_len ? part : NULL;
+}
+
+/* By a name, or by the beginning of one: "X-Amz-*". */
+static bool is_named(const char *part, size_t len, const char *name)
+{
+	size_t n = strcspn(name, "*"), name_len = len;
 	const char *mark = memchr(part, '=', len);
-	size_t name_len = mark ? (size_t)(mark - part) : len;
 
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		size_t n = strcspn(names[i], "*");
+	if (mark)
+		name_len = (size_t)(mark - part);
+	return (name[n] ? name_len >= n : name_len == n) && strncasecmp(part, name, n) == 0;
+}
 
-		if ((names[i][n] ? name_len >= n : name_len == n) &&
-		    strncasecmp(part, names[i], n) == 0)
+/* "sv=2024-11-04": a version of Azure's, as no other parameter of that name looks. */
+static bool is_azure_version(const char *part, size_t len)
+{
+	static const char like[] = "sv=0000-00-00";
+
+	for (size_t i = 0; i < sizeof(like) - 1; i++)
+		if (i >= len || (like[i] == '0' ? !is_digit(part[i]) : part[i] != like[i]))
+			return false;
+	return len == sizeof(like) - 1;
+}
+
+/* The query has that part, which makes others those of a signature. */
+static bool has_part(const char *query, const char *name)
+{
+	const char *part;
+	size_t len;
+
+	while ((part = next_part(&query, &len)))
+		if (is_named(part, len, name) &&
+		    (strcmp(name, "sv") != 0 || is_azure_version(part, len)))
+			return true;
+	return false;
+}
+
+/*
+ * Of stores' signatures: Amazon's and Google's, by version 4 and before, CloudFront's, Azure's (a
+ * shared access signature). A name counts where the parts are there that each such signature has.
+ */
+static bool is_of_signature(const char *query, const char *part, size_t len)
+{
+	static const struct {
+		const char *with[2];
+		const char *names[26];
+	} kinds[] = {
+		{{"X-Amz-Signature", NULL}, {"X-Amz-*"}},
+		{{"X-Goog-Signature", NULL}, {"X-Goog-*"}},
+		{{"Signature", "AWSAccessKeyId"},
+		 {"Signature", "AWSAccessKeyId", "Expires", "X-Amz-Security-Token"}},
+		{{"Signature", "GoogleAccessId"}, {"Signature", "GoogleAccessId", "Expires"}},
+		{{"Signature", "Key-Pair-Id"}, {"Signature", "Key-Pair-Id", "Expires", "Policy"}},
+		{{"sig", "sv"},
+		 {"sig", "sv", "se", "st", "sp", "sr", "spr", "sip", "si", "ss", "srt", "skoid",
+		  "sktid", "skt", "ske", "sks", "skv", "skdutid", "saoid", "suoid", "sduoid",
+		  "scid", "sdd", "ses"}},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		const char *const *with = kinds[i].with;
+		bool named = false;
+
+		for (const char *const *name = kinds[i].names; *name && !named; name++)
+			named = is_named(part, len, *name);
+		if (named && has_part(query, with[0]) && (!with[1] || has_part(query, with[1])))
 			return true;
 	}
 	return false;
@@ -214,20 +275,18 @@ static bool is_of_signature(const char *part, size_t len)
 
 int uri_url_choice(const struct uri *u, char *to, size_t bytes)
 {
-	const char *at = u->url ? strchr(u->path, '?') : NULL;
-	size_t used = 0;
+	const char *mark = u->url ? strchr(u->path, '?') : NULL;
+	const char *query = mark ? mark + 1 : "", *at = query, *part;
+	size_t used = 0, len;
 
-	while (at) {
-		size_t len = strcspn(++at, "&");
-
-		if (len > 0 && !is_of_signature(at, len)) {
-			if (len + 2 > bytes - used)
-				return -ENAMETOOLONG;
-			memcpy(to + used, at, len);
-			to[used + len] = '&';
-			used += len + 1;
-		}
-		at = at[len] ? at + len : NULL;
+	while ((part = next_part(&at, &len))) {
+		if (is_of_signature(query, part, len))
+			continue;
+		if (len + 2 > bytes - used)
+			return -ENAMETOOLONG;
+		memcpy(to + used, part, len);
+		to[used + len] = '&';
+		used += len + 1;
 	}
 	to[used] = '\0';
 	return 0;

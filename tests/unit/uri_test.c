@@ -82,13 +82,31 @@ static void which_object_of_a_url(void **state)
 		{"http://h/a?", ""},
 		{"zst+https://h/a?x=1&y#net-depth=1", "x=1&y&"},
 		{"https://h/a?X-Amz-Date=1&versionId=7&x-amz-signature=2", "versionId=7&"},
-		{"https://h/a?X-Goog-Date=1&Signature=a&Expires=7&AWSAccessKeyId=x", ""},
+		{"https://h/a?X-Goog-Date=1&x=&X-Goog-Signature=2", "x=&"},
+		{"https://h/a?Signature=a&Expires=7&AWSAccessKeyId=x&x-amz-security-token=3", ""},
+		{"https://h/a?GoogleAccessId=x&Signature=a&Expires=7&generation=8",
+		 "generation=8&"},
+		{"https://h/a?Policy=p&Signature=a&Key-Pair-Id=k", ""},
+		{"https://h/a?Expires=1&Signature=a&Key-Pair-Id=k", ""},
+		/* A shared access signature of Azure's: of an object, an account, a user's key. */
+		{"https://h/a?sv=2024-11-04&st=1&se=2&sr=b&sp=r&spr=https&sip=4&sig=a%3D", ""},
+		{"https://h/a?snapshot=1&sv=2024-11-04&ss=b&srt=o&sp=r&se=2&sig=a", "snapshot=1&"},
+		{"https://h/a?versionid=1&sv=2024-11-04&sr=bv&sp=r&si=9&sig=a", "versionid=1&"},
+		{"https://h/a?skoid=1&sktid=2&skt=3&ske=4&sks=b&skv=2020-02-10&sv=2020-02-10&"
+		 "sr=b&sp=r&se=1&sig=a&timeout=9", "timeout=9&"},
+		/* What is a signature's beside others may choose where they are not there. */
+		{"https://h/a?Policy=1&Signature=a", "Policy=1&Signature=a&"},
+		{"https://h/a?Expires=1&X-Amz-Date=2", "Expires=1&X-Amz-Date=2&"},
+		{"https://h/a?sv=2&sig=a&sr=3", "sv=2&sig=a&sr=3&"},
+		{"https://h/a?sv=2024-11-04&sr=3", "sv=2024-11-04&sr=3&"},
+		{"https://h/a?sv=2024-11-04&sig=a&sr=b&sigs=1&s=2&rsct=3",
+		 "sigs=1&s=2&rsct=3&"},
 		{"https://h/a?Signatures=1&X-Am=2&id", "Signatures=1&X-Am=2&id&"},
 		{"https://h/a?b=1?c=2&d", "b=1?c=2&d&"},
 		{"file:a?direct=1", ""},
 		{"a?b", ""},
 	};
-	char to[32];
+	char to[64];
 	struct uri u;
 
 	(void)state;
