@@ -18,6 +18,7 @@
 #include <sys/epoll.h>
 
 #include "base/assert.h"
+#include "net/http_handle.h"
 #include "net/http_head.h"
 #include "net/peer.h"
 #include "net/s3.h"
@@ -27,10 +28,8 @@
 #define HTTP_REQ_BYTES (2u << 20)
 #define HTTP_CONNECT_MS 5000u
 #define HTTP_STALL_MS 5000u
-/* Slower than that is as good as nothing: of a whole request; and for HTTP_STALL_MS. */
+/* Slower than that is as good as nothing, of a whole request. */
 #define HTTP_BYTES_PER_MS 32u
-#define HTTP_BYTES_PER_S 1024L
-#define HTTP_REDIRECTS 5L
 #define HTTP_PAUSE_NS (50 * NS_PER_MS)
 #define HTTP_PAUSE_MAX_NS (2 * NS_PER_S)
 /* As many in a row without an answer: it is the server. */
@@ -73,6 +72,7 @@ struct http_peer {
 	unsigned fails;  /* "later", since a read was answered */
 	unsigned tries;  /* of opening, that have failed */
 	bool two;        /* the server speaks HTTP/2 */
+	bool blind;      /* a connection cannot be waited for */
 	char *moved;     /* where the object was found; NULL: where the URL says */
 	uint64_t size;
 	struct http_head pin;
@@ -269,6 +269,10 @@ static enum verdict judge(struct http_xfer *x, CURLcode result)
 		return judge_status(x, status_of(x));
 	(void)err_set(&x->why, -EIO, "%s", x->text[0] ? x->text : curl_easy_strerror(result));
 	switch (result) {
+	case CURLE_ABORTED_BY_CALLBACK: /* look()'s */
+		(void)err_set(&x->why, -EMFILE, "the process has no descriptor left to wait for "
+			      "the server with (ulimit -n)");
+		return LATER;
 	case CURLE_COULDNT_RESOLVE_PROXY:
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_CONNECT:
@@ -312,63 +316,21 @@ static uint64_t later(struct http_xfer *x)
 
 /* ---- requests ---- */
 
-/* NULL: libcurl's own place. As the command curl has it. */
-static const char *ca_file(const struct http_peer *p)
-{
-	const char *file = p->target->ca;
-
-	if (!file)
-		file = secure_getenv("CURL_CA_BUNDLE");
-	if (!file)
-		file = secure_getenv("SSL_CERT_FILE");
-	return file && *file ? file : NULL;
-}
-
-/* Options that stay; libcurl copies strings. */
 static bool prepare(struct http_xfer *x)
 {
 	struct http_peer *p = x->peer;
-	const struct net_target *t = p->target;
-	const char *ca = ca_file(p), *folder = secure_getenv("SSL_CERT_DIR");
-	CURL *c = x->easy ? x->easy : curl_easy_init();
-	CURLcode rc = CURLE_OK;
 
-	if (!c || x->easy)
-		return c != NULL;
-	x->easy = c;
-#define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(c, option, value) : rc)
-	SET(CURLOPT_PRIVATE, x);
-	SET(CURLOPT_NOSIGNAL, 1L);
-	SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L); /* its name may lead elsewhere by the next connection */
-	SET(CURLOPT_BUFFERSIZE, 65536L); /* a quarter of a request, while it is under way */
-	SET(CURLOPT_ERRORBUFFER, x->text);
-	SET(CURLOPT_HEADERFUNCTION, on_header);
-	SET(CURLOPT_HEADERDATA, x);
-	SET(CURLOPT_WRITEFUNCTION, on_body);
-	SET(CURLOPT_WRITEDATA, x);
-	SET(CURLOPT_USERAGENT, "asyncpf/" ASYNCPF_VERSION);
-	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	SET(CURLOPT_PROTOCOLS_STR, "http,https");
-	SET(CURLOPT_REDIR_PROTOCOLS_STR, t->tls ? "https" : "http,https"); /* TLS does not end */
-	/* A signature is for one host; where S3 moves a bucket to it wants another one. */
-	SET(CURLOPT_FOLLOWLOCATION, (long)!p->s3);
-	SET(CURLOPT_PATH_AS_IS, (long)(p->s3 != NULL));
-	SET(CURLOPT_MAXREDIRS, HTTP_REDIRECTS);
-	SET(CURLOPT_SSL_VERIFYPEER, 1L);
-	SET(CURLOPT_SSL_VERIFYHOST, 2L);
-	if (ca)
-		SET(CURLOPT_CAINFO, ca);
-	if (folder && *folder && !t->ca)
-		SET(CURLOPT_CAPATH, folder);
-	SET(CURLOPT_LOW_SPEED_LIMIT, HTTP_BYTES_PER_S);
-	SET(CURLOPT_LOW_SPEED_TIME, (long)(stall_ms(p) + 999) / 1000);
-	SET(CURLOPT_HTTP_VERSION, (long)(t->only_1_1 ? CURL_HTTP_VERSION_1_1
-						      : CURL_HTTP_VERSION_2TLS));
-	SET(CURLOPT_TCP_KEEPALIVE, 1L);
-	SET(CURLOPT_QUICK_EXIT, 1L); /* a name server that does not answer holds up nobody */
-	if (rc == CURLE_OK)
+	if (x->easy)
 		return true;
-	curl_easy_cleanup(c);
+	x->easy = http_handle_make(p->target, stall_ms(p));
+	if (x->easy && curl_easy_setopt(x->easy, CURLOPT_PRIVATE, x) == CURLE_OK &&
+	    curl_easy_setopt(x->easy, CURLOPT_ERRORBUFFER, x->text) == CURLE_OK &&
+	    curl_easy_setopt(x->easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK &&
+	    curl_easy_setopt(x->easy, CURLOPT_HEADERDATA, x) == CURLE_OK &&
+	    curl_easy_setopt(x->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
+	    curl_easy_setopt(x->easy, CURLOPT_WRITEDATA, x) == CURLE_OK)
+		return true;
+	curl_easy_cleanup(x->easy);
 	x->easy = NULL;
 	return false;
 }
@@ -634,6 +596,11 @@ static void look(struct http_peer *p)
 		/* m is gone after this. */
 		finish(x, result);
 	}
+	/* Of which one it is, libcurl does not tell; nor does it go on where that is an error. */
+	for (unsigned i = 0; p->blind && i < p->depth; i++)
+		if (p->xfers[i].busy)
+			finish(&p->xfers[i], CURLE_ABORTED_BY_CALLBACK);
+	p->blind = false;
 }
 
 /* ---- libcurl's side of the loop ---- */
@@ -675,7 +642,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *as
 	}
 	f = net_fd_add(loop_of(p), fd, events, fd_ready, p);
 	(void)curl_multi_assign(p->multi, fd, f);
-	return f ? 0 : -1;
+	p->blind = p->blind || !f;
+	return 0;
 }
 
 static int on_timer(CURLM *multi, long ms, void *ctx)

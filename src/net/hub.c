@@ -16,8 +16,7 @@
 #include "source/source.h"
 
 /* Each has a timer, and one for each of its connections where those have some. */
-#define SOURCES_MAX 256u
-#define TIMERS_MAX (SOURCES_MAX * (1 + NET_TIMERS_MAX))
+#define TIMERS_MAX (NET_SOURCES_MAX * (1 + NET_TIMERS_MAX))
 #define OPEN_MS 10000u
 #define LOAD_BYTES (1u << 20)
 
@@ -495,9 +494,9 @@ static int open_src(void *ctx, const struct net_target *t, uint32_t reads_max, s
 	if (!peers[t->protocol])
 		return err_set(e, -ENOTSUP, "open %s: this library was built without %s", t->name,
 			       t->protocol == NET_NBD ? "libnbd" : "libcurl");
-	if (h->sources == SOURCES_MAX)
+	if (h->sources == NET_SOURCES_MAX)
 		return err_set(e, -ENOSPC, "open %s: more than %u network sources at a time",
-			       t->name, SOURCES_MAX);
+			       t->name, NET_SOURCES_MAX);
 	rc = start_loop(h, e);
 	if (rc < 0)
 		return rc;

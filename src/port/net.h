@@ -16,7 +16,11 @@
 
 struct src;
 
+/* Of whoever opens them, at a time. */
+#define NET_SOURCES_MAX 256u
+/* Of each; and descriptors of one, which the loop that waits for it has a second of. */
 #define NET_CONNECTIONS_MAX 64u
+#define NET_CONNECTION_FILES 2u
 #define NET_DEPTH_MAX 256u
 #define NET_MS_MAX 600000u
 

@@ -7,6 +7,8 @@
 #include "net_servers_fixture.h"
 #include "need_kvm.h"
 
+#include <sys/resource.h>
+
 static const char *uri_of(const struct site *w, const char *scheme, const char *rest)
 {
 	static char uri[256];
@@ -347,6 +349,42 @@ static void without_a_validator(void **state)
 	site_close(&w);
 }
 
+/* Reads wait for descriptors as for a server, however many the connections lack. */
+static void without_descriptors(void **state)
+{
+	static struct hub h;
+	struct rlimit before, few;
+	struct site w;
+
+	(void)state;
+	odd(&w);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	for (unsigned left = 0; left < 4; left++) {
+		int next;
+
+		hub_open(&h, uri_of(&w, "http", "image"));
+		next = dup(0);
+		close(next);
+		few = (struct rlimit){(rlim_t)next + left, before.rlim_max};
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		for (unsigned i = 0; i < 8; i++)
+			(void)hub_read(&h, 8 * i * PAGE_BYTES, PAGE_BYTES, true);
+		while (net_hub_pump(h.net))
+			;
+		usleep(200000);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+		hub_wait(&h, 8);
+		for (unsigned i = 0; i < 8; i++) {
+			if (h.reads[i].code)
+				print_error("%u: %s\n", left, h.reads[i].why);
+			assert_int_equal(h.reads[i].code, 0);
+		}
+		hub_check(&h, w.image);
+		hub_close(&h);
+	}
+	site_close(&w);
+}
+
 static void nobody_waits_for_it(void **state)
 {
 	static struct hub h;
@@ -383,6 +421,7 @@ int main(void)
 		cmocka_unit_test(is_an_error),
 		cmocka_unit_test(moved),
 		cmocka_unit_test(without_a_validator),
+		cmocka_unit_test(without_descriptors),
 		cmocka_unit_test(nobody_waits_for_it),
 	};
 	const struct CMUnitTest of_vms[] = {

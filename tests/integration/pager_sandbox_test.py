@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -96,12 +97,25 @@ class Threads(SandboxCase):
         self.assertIn("asyncpf-read", self.seen(p.process))
         self.check("threads=8")
 
+    @staticmethod
+    def soft_limits(process):
+        limits = pathlib.Path(f"/proc/{process.pid}/limits").read_text(encoding="ascii")
+        return {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()[1:]}
+
     def test_the_process(self):
         p = self.pager()
-        limits = pathlib.Path(f"/proc/{p.process.pid}/limits").read_text(encoding="ascii")
-        soft = {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()[1:]}
+        soft = self.soft_limits(p.process)
         self.assertEqual(soft["Max core file size"], "0")
         self.assertEqual(soft["Max file size"], str(2048 * PAGE))
+
+    def test_descriptors_of_sources(self):
+        """All connections of as many sources over a network as there may be, each with two."""
+        _, uri = self.serve_image()
+        p = self.pager(uri)
+        self.need_network(p.process.poll(), p.log)
+        own, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.assertGreaterEqual(int(self.soft_limits(p.process)["Max open files"]),
+                                min(own, 256 * 64 * 2))
 
     def test_off(self):
         p = self.pager(None, "--sandbox", "off")

@@ -20,8 +20,7 @@
 #define FILES_SPARE 16u
 /* Of a rule: its socket, the folder of that, and a source's file, manifest and cache. */
 #define FILES_OF_RULE 6u
-/* Sources over a network, and the connections of each. */
-#define FILES_OF_NETWORK (64u * NET_CONNECTIONS_MAX)
+#define FILES_OF_NETWORK (NET_SOURCES_MAX * NET_CONNECTIONS_MAX * NET_CONNECTION_FILES)
 
 struct paths {
 	struct sandbox_path *list;

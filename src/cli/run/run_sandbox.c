@@ -119,9 +119,8 @@ static unsigned sockets_of(const struct run_opts *o)
 	for (unsigned i = 0; i < o->machine.nets_count; i++)
 		if (!o->machine.nets[i].tap)
 			count += NET_USER_SOCKETS_MAX;
-	/* A source of a network: its connections, and a file of certificates for each. */
 	if (uses_of(o).network)
-		count += 2 * NET_CONNECTIONS_MAX;
+		count += NET_CONNECTIONS_MAX * NET_CONNECTION_FILES;
 	return count;
 }
 
