@@ -56,7 +56,7 @@ struct http_xfer {
 	bool moved;           /* asked for where the object was found */
 	unsigned keys;        /* S3: which it was signed with, by s3_keys() */
 	struct curl_slist *headers;  /* S3: of this request */
-	char page[HTTP_PAGE_MAX + 1]; /* S3: how an error's begins */
+	char page[HTTP_PAGE_MAX + 1]; /* how an error's begins */
 	size_t page_len;
 	char text[CURL_ERROR_SIZE];
 };
@@ -167,11 +167,9 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 	if (status != 206) {
 		size_t n = min_u64(len, HTTP_PAGE_MAX - x->page_len);
 
-		if (x->peer->s3) {
-			memcpy(x->page + x->page_len, data, n);
-			x->page_len += n;
-			x->page[x->page_len] = '\0';
-		}
+		memcpy(x->page + x->page_len, data, n);
+		x->page_len += n;
+		x->page[x->page_len] = '\0';
 		x->got += len;
 		return x->got <= HTTP_PAGE_BYTES ? len : 0;
 	}
@@ -201,11 +199,29 @@ static enum verdict refused(struct http_xfer *x, int code, const char *why)
 	return REFUSED;
 }
 
+/* What stores say by 400 of credentials, and of signed URLs, that were good. */
+static bool is_expired(const char *code)
+{
+	return strcmp(code, " ExpiredToken") == 0 || strcmp(code, " TokenRefreshRequired") == 0 ||
+	       strcmp(code, " InvalidToken") == 0;
+}
+
+static enum verdict no_access(struct http_xfer *x, long status)
+{
+	char code[S3_CODE_MAX + 2];
+
+	(void)err_set(&x->why, -EACCES, "the server refuses access (%ld%s)", status,
+		      s3_code(x->page, code));
+	return REFUSED;
+}
+
 /* A status that is none of those that have a meaning for a range. */
 static enum verdict judge_other(struct http_xfer *x, long status)
 {
 	char code[S3_CODE_MAX + 2];
 
+	if (status == 400 && is_expired(s3_code(x->page, code)))
+		return no_access(x, status);
 	/* Where a bucket is elsewhere, whatever the status is. */
 	if (x->peer->s3 && x->head.region[0] && !x->head.bad)
 		(void)err_set(&x->why, -EIO, "the bucket is in the region %.40s, say "
@@ -233,9 +249,7 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 	case 401:
 	case 403:
 	case 407:
-		(void)err_set(&x->why, -EACCES, "the server refuses access (%ld%s)", status,
-			      s3_code(x->page, code));
-		return REFUSED;
+		return no_access(x, status);
 	case 404:
 	case 410:
 		(void)err_set(&x->why, -ENOENT, "the server knows no such object (%ld%s)", status,
@@ -286,7 +300,10 @@ static enum verdict judge(struct http_xfer *x, CURLcode result)
 	case CURLE_GOT_NOTHING:
 	case CURLE_HTTP2:
 	case CURLE_HTTP2_STREAM:
+	case CURLE_WEIRD_SERVER_REPLY:
 		return AGAIN;
+	case CURLE_UNSUPPORTED_PROTOCOL: /* no HTTP; or a redirect out of it */
+		return status_of(x) == 0 ? AGAIN : REFUSED;
 	case CURLE_WRITE_ERROR: /* a page without end */
 		return judge_status(x, status_of(x));
 	default:

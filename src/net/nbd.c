@@ -273,8 +273,12 @@ static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
 		c->peer->fails = 0;
 		net_req_put(cmd->req, 0, cmd->buf + cmd->head, cmd->req->len);
 		net_req_done(s, cmd->req);
-	} else if (dead || cmd->error == ESHUTDOWN || cmd->error == ENOTCONN) {
+	} else if (dead || cmd->error == ENOTCONN) {
 		read_lost(c, cmd->req);
+	} else if (cmd->error == ESHUTDOWN && cmd->req->tries + 1 < NBD_TRIES) {
+		/* It is about to go. */
+		net_req_again(s, cmd->req, net_backoff_ns(cmd->req->tries, NBD_PAUSE_NS,
+							  NBD_PAUSE_MAX_NS));
 	} else if (cmd->error == EPROTO) {
 		net_req_fail(s, cmd->req, -EPROTO, "the server's answer does not have each byte "
 			     "that was asked for once");

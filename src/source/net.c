@@ -285,6 +285,9 @@ static int http_parse(const struct uri *u, struct net_target *t, struct net_text
 	};
 	if (rc < 0)
 		return rc;
+	if (memchr(a.user, '@', a.user_len))
+		return err_set(e, -EINVAL, "source URI: in a user's name, or a password, '@' is "
+			       "written %%40");
 	for (const char *c = u->path; *c; c++)
 		if ((unsigned char)*c <= ' ' || *c == 0x7f)
 			return err_set(e, -EINVAL, "source URI: a URL holds no blanks and no "

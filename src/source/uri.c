@@ -108,9 +108,14 @@ static int uri_add_param(struct uri *u, char *s, struct err *e)
 
 	while (is_word(s[key_len]))
 		key_len++;
+	/* It may be of a password, or a value that is one. */
+	if (u->url && (!eq || s + key_len != eq))
+		return err_set(e, -EINVAL, "source URI: what stands behind the '#' is not of the "
+			       "form key=value (a '#' of the URL itself is written %%23)");
 	if (!eq || key_len == 0 || s + key_len != eq || !eq[1])
-		return err_set(e, -EINVAL, "source URI: '%.60s' is not of the form key=value (a "
-			       "'?' of the path itself is written %%3F)", s);
+		return err_set(e, -EINVAL, "source URI: '%.*s' is not of the form key=value (a "
+			       "'?' of the path itself is written %%3F)",
+			       (int)min_u64(eq ? (size_t)(eq + 1 - s) : strlen(s), 60), s);
 	*eq = '\0';
 	if (uri_value(u, s))
 		return err_set(e, -EINVAL, "source URI: key '%.60s' is given twice", s);

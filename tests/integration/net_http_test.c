@@ -174,7 +174,8 @@ static void odd(struct site *w)
 static void comes_right(void **state)
 {
 	static const char *const orders[] = {"reset 3", "short 3", "less 2", "500 3", "502 1",
-					     "408 1", "503 2", "429 1", "loris 1", "mute 1"};
+					     "408 1", "503 2", "429 1", "loris 1", "mute 1",
+					     "garbage 3", "weird 3"};
 	static struct hub h;
 	struct site w;
 
@@ -300,6 +301,7 @@ static void is_an_error(void **state)
 /* The place that it moved to is good for a while only: then the URL is asked again. */
 static void moved(void **state)
 {
+	static const char *const ends[] = {"expired", "token"};
 	static struct hub h;
 	struct site w;
 
@@ -314,16 +316,18 @@ static void moved(void **state)
 	hub_check(&h, w.image);
 	hub_close(&h);
 	/* To all that are under way. */
-	say(&w, "moved");
-	hub_open(&h, uri_of(&w, "http", "moved"));
-	say(&w, "expired");
-	for (unsigned i = 0; i < 4; i++)
-		(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
-	hub_wait(&h, 4);
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(h.reads[i].code, 0);
-	hub_check(&h, w.image);
-	hub_close(&h);
+	for (unsigned k = 0; k < ARRAY_LEN(ends); k++) {
+		say(&w, "moved");
+		hub_open(&h, uri_of(&w, "http", "moved"));
+		say(&w, ends[k]);
+		for (unsigned i = 0; i < 4; i++)
+			(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
+		hub_wait(&h, 4);
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(h.reads[i].code, 0);
+		hub_check(&h, w.image);
+		hub_close(&h);
+	}
 	say(&w, "loop");
 	hub_refused(uri_of(&w, "http", "moved"), -EIO, "redirects");
 	say(&w, "away");

@@ -77,6 +77,7 @@ struct lie {
 enum liar_way {
 	LIAR_WELL,
 	LIAR_SAYS_NONSENSE, /* to each read */
+	LIAR_SAYS_GOODBYE,  /* the same, and does not go */
 	LIAR_HANGS_UP,      /* at each read */
 	LIAR_REFUSES,       /* the same, and then has no such export */
 };
@@ -87,6 +88,7 @@ struct liar {
 	unsigned forgets;       /* the first so many reads */
 	enum liar_way way;      /* atomic, and the next */
 	unsigned connections;   /* that there were */
+	unsigned reads;         /* the same */
 	pthread_t thread;
 };
 
@@ -118,6 +120,7 @@ static void liar_serves(struct liar *l, int fd)
 	while (liar_hears(fd, &ask, sizeof(ask)) && ask.type == 0) {
 		uint32_t half = be32toh(ask.len) / 2;
 
+		__atomic_add_fetch(&l->reads, 1, __ATOMIC_SEQ_CST);
 		if (l->forgets > 0) {
 			l->forgets--;
 			continue;
@@ -127,6 +130,15 @@ static void liar_serves(struct liar *l, int fd)
 		if (liar_way(l) >= LIAR_HANGS_UP)
 			return;
 		chunk.handle = ask.handle;
+		if (liar_way(l) == LIAR_SAYS_GOODBYE) {
+			/* ESHUTDOWN, and no words. */
+			chunk.flags = htobe16(1);
+			chunk.type = htobe16(0x8001);
+			chunk.len = htobe32(6);
+			chunk.offset = htobe64(108ull << 32);
+			liar_says(fd, &chunk, sizeof(chunk) - 2);
+			continue;
+		}
 		chunk.flags = 0;
 		chunk.type = htobe16(1);
 		for (const struct lie *lie = l->lies; lie->len; lie++) {
@@ -240,6 +252,8 @@ static void a_server_that_is_always_wrong(void **state)
 	} runs[] = {
 		{LIAR_SAYS_NONSENSE, -EPROTO,
 		 "the server breaks the protocol (6 times): invalid reply magic"},
+		{LIAR_SAYS_GOODBYE, -EIO,
+		 "the server says: Cannot send after transport endpoint shutdown"},
 		{LIAR_HANGS_UP, -EPROTO,
 		 "the server closes the connection and does not answer (6 times)"},
 		{LIAR_REFUSES, -ENOENT, "server has no export named"},
@@ -249,6 +263,7 @@ static void a_server_that_is_always_wrong(void **state)
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
 		struct liar l = {.forgets = 0};
+		unsigned *tries;
 		char uri[256];
 		struct site n;
 
@@ -267,7 +282,8 @@ static void a_server_that_is_always_wrong(void **state)
 			assert_non_null(strstr(h.reads[k].why, runs[i].why));
 			assert_non_null(strstr(h.reads[k].why, "nbd+unix:///?socket="));
 		}
-		assert_in_range(__atomic_load_n(&l.connections, __ATOMIC_SEQ_CST), 12, 14);
+		tries = runs[i].way == LIAR_SAYS_GOODBYE ? &l.reads : &l.connections;
+		assert_in_range(__atomic_load_n(tries, __ATOMIC_SEQ_CST), 12, 14);
 		__atomic_store_n(&l.way, LIAR_WELL, __ATOMIC_SEQ_CST);
 		(void)hub_read(&h, 0, PAGE_BYTES, true);
 		hub_wait(&h, 4);

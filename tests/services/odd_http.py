@@ -16,7 +16,9 @@ after which all is well again.
   mute        no answer
   whole       200 and everything
   moved       302 to where the same file is; loop: to itself; away: to ftp
-  expired     403 to four at a time: those with the key OLD, or at the place of `moved`
+  expired     403 to four at a time: those with the key OLD, or at the place of `moved`;
+              token: 400 as stores say it
+  garbage     an answer that is no HTTP; weird: nor one of a version that there is
   changed     another ETag
   resized     another total
   weak        neither a strong ETag nor a time
@@ -59,8 +61,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
                          f"{self.headers.get('X-Amz-Security-Token')}\n")
         sys.stderr.flush()
 
-    def plain(self, status, *more):
-        body = b"no\n"
+    def plain(self, status, *more, body=b"no\n"):
         self.send_response(status)
         for name, value in more:
             self.send_header(name, value)
@@ -114,10 +115,17 @@ class Odd(http.server.BaseHTTPRequestHandler):
         first, last = (int(n) for n in self.headers["Range"].removeprefix("bytes=").split("-"))
         if word.isdigit():
             self.plain(int(word), *([("Retry-After", "1")] if "later" in words else []))
-        elif word == "expired" and (self.path.startswith("/here") or
-                                    "=OLD/" in self.headers.get("Authorization", "")):
+        elif word in ("expired", "token") and (
+                self.path.startswith("/here") or
+                "=OLD/" in self.headers.get("Authorization", "")):
             FOUR.wait(10)
-            self.plain(403)
+            if word == "expired":
+                self.plain(403)
+            else:
+                self.plain(400, body=b"<Error><Code>ExpiredToken</Code></Error>")
+        elif word in ("garbage", "weird"):
+            self.wfile.write(b"what?\r\n\r\n" if word == "garbage" else b"HTTP/9 what\r\n\r\n")
+            self.close_connection = True
         elif word == "moved" and self.path == "/moved":
             self.plain(302, ("Location", "/here?secret=2"))
         elif word == "loop":
