@@ -79,7 +79,13 @@ const char *cli_advice(const struct err *e)
 		return "; free space there";
 	case -ENOENT:
 	case -ENOTDIR:
+	case -EISDIR:
+	case -ELOOP:
+	case -ENAMETOOLONG:
+	case -ENXIO: /* what is there is not to be opened */
 		return "; check the path";
+	case -EROFS:
+		return "; name a place that may be written to";
 	case -EACCES:
 		return "; use it as somebody who may";
 	case -ENOEXEC:
@@ -97,6 +103,31 @@ const char *cli_advice(const struct err *e)
 	default:
 		return is_of_the_host(e->text) ? "; see 'asyncpf doctor'" : "";
 	}
+}
+
+/* What to do where a write to standard output failed for that errno. */
+static const char *output_advice(int code)
+{
+	switch (code) {
+	case EPIPE:
+		return "let its reader read on, or redirect it elsewhere";
+	case EBADF:
+		return "redirect it to a file, or to /dev/null";
+	default:
+		return "free space or redirect it elsewhere";
+	}
+}
+
+bool cli_output_arrived(void)
+{
+	int code;
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return true;
+	code = errno;
+	(void)cli_error("cannot write: standard output: %s; %s",
+			code ? strerror(code) : "write error", output_advice(code));
+	return false;
 }
 
 int cli_failed(const struct err *e)

@@ -7,6 +7,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/err.h"
@@ -40,6 +41,12 @@ int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * CLI_FAILED.
  */
 int cli_failed(const struct err *e);
+
+/*
+ * Whether all that was printed on standard output has arrived; what did not is told, and is a
+ * failure even where the work was done.
+ */
+bool cli_output_arrived(void);
 
 /* As cli_failed, for what failed before the work began. Returns CLI_REFUSED. */
 int cli_refused(const struct err *e);

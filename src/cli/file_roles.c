@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "source/source.h"
 
 #define LINKS_MAX 40u /* as the kernel */
 
@@ -79,14 +80,8 @@ static bool same(const struct file_identity *a, const struct file_identity *b)
 	       (a->kind != ID_NAME || strcmp(a->name, b->name) == 0);
 }
 
-void file_roles_add(struct file_roles *f, const char *option, const char *path, bool writes)
+static void role_init(struct file_role *u, const char *option, const char *path, bool writes)
 {
-	struct file_role *u = &f->list[f->count];
-
-	if (!path)
-		return;
-	ASSERT(f->count < FILE_ROLES_MAX);
-	f->count++;
 	*u = (struct file_role){
 		.option = option,
 		.dashes = isupper((unsigned char)*option) ? "" : "--",
@@ -96,20 +91,72 @@ void file_roles_add(struct file_roles *f, const char *option, const char *path, 
 	identify(path, &u->id);
 }
 
+void file_roles_add(struct file_roles *f, const char *option, const char *path, bool writes)
+{
+	if (!path)
+		return;
+	ASSERT(f->count < FILE_ROLES_MAX);
+	role_init(&f->list[f->count++], option, path, writes);
+}
+
+static int check_pair(const struct file_role *a, const struct file_role *b, struct err *e)
+{
+	if ((!a->writes && !b->writes) || !same(&a->id, &b->id))
+		return 0;
+	return err_set(e, -EINVAL, "same file: %s%s %.60s and %s%s %.60s: one would destroy the "
+		       "other; name two", a->dashes, a->option, a->path, b->dashes, b->option,
+		       b->path);
+}
+
 int file_roles_check(const struct file_roles *f, struct err *e)
 {
-	for (unsigned i = 0; i < f->count; i++) {
-		for (unsigned k = 0; k < i; k++) {
-			const struct file_role *a = &f->list[k], *b = &f->list[i];
+	int rc = 0;
 
-			if ((a->writes || b->writes) && same(&a->id, &b->id))
-				return err_set(e, -EINVAL, "same file: %s%s %.60s and %s%s "
-					       "%.60s: one would destroy the other; name two",
-					       a->dashes, a->option, a->path, b->dashes,
-					       b->option, b->path);
-		}
-	}
+	for (unsigned i = 0; i < f->count && rc == 0; i++)
+		for (unsigned k = 0; k < i && rc == 0; k++)
+			rc = check_pair(&f->list[k], &f->list[i], e);
+	return rc;
+}
+
+int file_roles_check_read(const struct file_roles *f, const char *option, const char *path,
+			  struct err *e)
+{
+	struct file_role read;
+	int rc = 0;
+
+	if (!path)
+		return 0;
+	role_init(&read, option, path, false);
+	for (unsigned i = 0; i < f->count && rc == 0; i++)
+		rc = check_pair(&read, &f->list[i], e);
+	return rc;
+}
+
+struct source_files {
+	const struct file_roles *roles;
+	const char *option;
+	struct err *err;
+	int rc;
+};
+
+static int check_use(void *ctx, enum src_use use, const char *path, struct err *e)
+{
+	struct source_files *s = ctx;
+
+	(void)e;
+	if (s->rc == 0 && use != SRC_USES_FOLDER)
+		s->rc = file_roles_check_read(s->roles, s->option, path, s->err);
 	return 0;
+}
+
+int file_roles_check_source(const struct file_roles *f, const char *option, const char *uri,
+			    struct err *e)
+{
+	struct source_files s = {.roles = f, .option = option, .err = e};
+
+	if (uri)
+		(void)src_uses(uri, check_use, &s, NULL);
+	return s.rc;
 }
 
 int file_roles_add_words(struct file_roles *f, const char *option, const char *path,

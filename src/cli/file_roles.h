@@ -43,5 +43,14 @@ int file_roles_add_words(struct file_roles *f, const char *option, const char *p
 			 struct err *e);
 /* 0, or -EINVAL: two are the same file, of which one is written. Writes nothing. */
 int file_roles_check(const struct file_roles *f, struct err *e);
+/* The same of one more that is only read, of which nothing is kept; path: NULL for none. */
+int file_roles_check_read(const struct file_roles *f, const char *option, const char *path,
+			  struct err *e);
+/*
+ * The same of each file that a page source's URI names. A URI that is none has none: whoever opens
+ * it says why. NULL for none.
+ */
+int file_roles_check_source(const struct file_roles *f, const char *option, const char *uri,
+			    struct err *e);
 
 #endif

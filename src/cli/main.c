@@ -3,7 +3,6 @@
  * The command: finds the verb and runs it. A verb is a row in `verbs` and a file
  * cmd_<verb>.c (cmd_control.c has seven). Test: tests/error/cli_test.py.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -168,12 +167,5 @@ int main(int argc, char **argv)
 
 	int r = run_verb(argc, argv);
 
-	/* Output that did not arrive is a failure even if the work was done. */
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		int code = errno;
-		int failed = cli_error("cannot write: standard output: %s; free space or redirect "
-				       "it elsewhere", code ? strerror(code) : "write error");
-		return r == CLI_OK ? failed : r;
-	}
-	return r;
+	return cli_output_arrived() || r != CLI_OK ? r : CLI_FAILED;
 }

@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
+
 /*
  * Sent to the thread alone, to end it. pthread_cancel would need libgcc at run time. A real-time
  * signal would be refused where RLIMIT_SIGPENDING is used up; this one takes no place in a queue.
@@ -110,6 +112,7 @@ void stop_signals_die(const struct stop_signals *s)
 
 	if (s->signal == 0)
 		return;
+	(void)cli_output_arrived();
 	(void)fflush(NULL);
 	sigemptyset(&one);
 	sigaddset(&one, s->signal);

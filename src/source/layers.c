@@ -269,6 +269,7 @@ static const char *const layers_keys[] = {NULL};
 const struct src_scheme src_layers_scheme = {
 	.name = "layers",
 	.alone = true,
+	.path_is_file = true,
 	.keys = layers_keys,
 	.check = layers_scheme_check,
 	.open = layers_scheme_open,

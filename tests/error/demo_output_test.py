@@ -18,7 +18,8 @@ HOST_COUNTS = ("faults_total", "redundant", "joined", "graced", "blocked", "miss
                "ready_events", "wake_alls", "stalls_kernel_mode", "stalls_irqs_off",
                "stalls_slot_busy", "stalls_other", "reads", "read_errors", "read_retries",
                "read_timeouts", "read_bytes", "present_bytes", "overhead_bytes")
-NO_STDOUT = "cannot write: standard output: {}; free space or redirect it elsewhere"
+NO_STDOUT = "cannot write: standard output: {}"
+FULL = NO_STDOUT.format("No space left on device; free space or redirect it elsewhere")
 
 
 class Shown(DemoTest):
@@ -161,7 +162,7 @@ class Json(DemoTest):
         with open("/dev/full", "w", encoding="ascii") as full:
             done = self.demo(*SMALL, "--runs", "user:int", "--json", "-", stdout=full)
         self.assertEqual((done.returncode, done.stderr),
-                         (1, f"asyncpf: {NO_STDOUT.format('No space left on device')}\n"))
+                         (1, f"asyncpf: {FULL}\n"))
 
 
 class Same(DemoTest):
@@ -191,14 +192,15 @@ class Stdout(DemoTest):
         with open("/dev/full", "w", encoding="ascii") as full:
             done = self.demo(*SMALL, "--runs", "user:int", stdout=full)
         self.assertEqual((done.returncode, done.stderr),
-                         (1, f"asyncpf: {NO_STDOUT.format('No space left on device')}\n"))
+                         (1, f"asyncpf: {FULL}\n"))
 
     def test_closed(self):
         """Nothing else may take the closed descriptor's number and get the text."""
         need(self, "user")
         words = " ".join([program(), "demo", *SMALL, "--runs", "user:int"])
         done = self.command(["sh", "-c", f"exec {words} >&-"])
-        self.refused(done, NO_STDOUT.format("Bad file descriptor"), code=1)
+        self.refused(done, NO_STDOUT.format("Bad file descriptor; redirect it to a file, "
+                                            "or to /dev/null"), code=1)
         done = self.command(["sh", "-c", f"exec {words} --json json <&- >&- 2>&-"])
         self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", ""))
         with open(self.folder / "json", encoding="ascii") as f:

@@ -180,8 +180,8 @@ class InUse(RunTest):
         os.mkfifo(self.folder / "snap/state")
         done = self.other("restore", "snap")
         self.assertEqual((done.returncode, done.stderr),
-                         (3, "asyncpf: snapshot: the file 'state' is cut short; it is damaged, or "
-                             "something else: name another copy\n"))
+                         (3, "asyncpf: cannot read the snapshot snap: the file 'state' is cut "
+                             "short; it is damaged, or something else: name another copy\n"))
 
     def test_a_fifo_without_a_reader(self):
         """Told soon; who reads may come a little later than we."""

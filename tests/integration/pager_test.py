@@ -136,6 +136,41 @@ class PagerTest(PagerCase):
         self.assertEqual(self.image.read_bytes(), before)
         self.assertEqual(os.listdir(self.folder), ["image"])
 
+    def test_a_source_s_file_given_twice(self):
+        """However a URI names it, and whoever names the URI."""
+        before = self.image.read_bytes()
+        (self.folder / "other").write_text("words", encoding="ascii")
+        uris = ("file:image", f"delay+file:{self.image}?ms=1", "file:./ima%67e?direct=1",
+                "zst:other?manifest=image", "qemu:image", "layers:image")
+        for uri in uris:
+            map_ = self.folder / "map"
+            map_.write_text(json.dumps([{"listen": "s", "source": uri}]), encoding="ascii")
+            for source in (("--listen", "s", "--source", uri), ("--map", "map")):
+                for option in ("--json", "--control"):
+                    with self.subTest(uri=uri, source=source, option=option):
+                        self.refused("same file: --source .*; name two", *source, option, "image")
+        (self.folder / "map").write_text('[{"listen": "j", "source": "image"}]', encoding="ascii")
+        self.refused("same file: --listen j and --json j", "--map", "map", "--json", "j")
+        self.assertEqual(self.image.read_bytes(), before)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["image", "map", "other"])
+
+    def test_json_may_be_a_device(self):
+        """Whose first word takes a system call more, which its sandbox has not."""
+        for name, says in (
+                ("/dev/null", ""),
+                ("/dev/full", r"asyncpf: cannot write: /dev/full: No space left[^\n]*\n"),
+                ("-", r"asyncpf: cannot write: standard output: No space left[^\n]*\n")):
+            with open("/dev/full", "wb") as full, self.subTest(name=name):
+                p = subprocess.Popen([ASYNCPF, "pager", "--listen", "s", "--source", "image",
+                                      "--json", name], cwd=self.folder, stdout=full,
+                                     stderr=subprocess.PIPE, text=True)
+                self.assertEqual(p.stderr.readline(), "asyncpf: serving\n")
+                p.terminate()
+                said = p.communicate(timeout=LIMIT_S)[1]
+                self.assertEqual(p.returncode, -signal.SIGTERM, said)
+                self.assertRegex(said, rf"\A{says}\Z")
+                self.assertEqual(os.listdir(self.folder), ["image"])
+
     def test_a_host_without_room_for_another_socket(self):
         """A limit of the user's, of what all his programs watch: fs.epoll.max_user_watches."""
         call = (REFUSE, str(SYS_EPOLL_CTL), str(errno.ENOSPC))

@@ -209,7 +209,7 @@ class SnapshotTest(unittest.TestCase):
         vm = self.run_vm("--faults", "user", "--abi", "pf2")
         files = self.snapshot(vm, "pf2")
         self.stop(vm)
-        self.refused([str(files), "--faults", "kernel"], "speaks pf2")
+        self.refused([str(files), "--faults", "kernel"], "speaks pf2", 2)
 
     def check_while_it_runs(self, vm):
         """Snapshots of a guest that goes on: each is of one moment, registers and all."""
@@ -307,6 +307,9 @@ class SnapshotTest(unittest.TestCase):
         done = self.verb(vm, "snapshot", "--base", str(files), str(self.folder / "none"))
         self.assertIn("--base is not the last snapshot", done.stderr)
         self.stop(vm)
+        # Nothing is written over those below.
+        for name in ("memory", "state"):
+            self.refused([str(files), "--json", str(moved / chain[0].name / name)], "same file")
         # Without one of those below, or with another there, there is nothing to restore.
         (moved / "run1").rename(moved / "away")
         self.refused([str(files)], "builds upon another, which cannot be read")
@@ -480,10 +483,10 @@ class SnapshotTest(unittest.TestCase):
             self.steps_of(self.snapshot(vm, "snap" + word, *word.split()))
             self.stop(vm)
 
-    def refused(self, words, text):
+    def refused(self, words, text, code=3):
         done = subprocess.run([ASYNCPF, "restore", *words], stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertEqual(done.returncode, code, done.stderr)
         self.assertIn(text, done.stderr)
 
     def serve(self, files):
@@ -691,7 +694,7 @@ class SnapshotTest(unittest.TestCase):
         self.stop(vm)
         self.assertNotIn("vsock", json.loads((files / "snapshot.json").read_text()))
         self.refused([str(files), "--vsock", f"uds={self.folder}/v"],
-                     "the snapshot has no socket device")
+                     "the snapshot has no socket device", 2)
 
     @staticmethod
     def listens(port):

@@ -66,8 +66,11 @@ int json_file_open(struct json_file *f, const char *path, const char *option,
 		return 0;
 	f->out = json_file_is_stdout(path) ? stdout : open_file(path);
 	error = errno;
-	if (f->out && (f->out == stdout || !is_taken(fileno(f->out))))
+	/* Its buffer is made now: for a device that takes a call which a sandbox may refuse. */
+	if (f->out && (f->out == stdout || !is_taken(fileno(f->out)))) {
+		(void)setvbuf(f->out, NULL, _IOFBF, BUFSIZ);
 		return 0;
+	}
 	if (f->out) {
 		json_file_close(f);
 		return err_set(e, -EBUSY, "cannot write: %.100s: in use as a disk, or by another "
@@ -91,9 +94,13 @@ int json_file_begin(const struct json_file *f, struct err *e)
 
 int json_file_written(const struct json_file *f, int rc, struct err *e)
 {
-	/* Of standard output, main() tells. */
-	if (rc == 0 || f->out == stdout)
+	if (rc == 0)
 		return 0;
+	if (f->out == stdout) {
+		clearerr(stdout); /* it is told */
+		return err_set(e, errno ? -errno : -EIO, "cannot write: standard output: %s; free "
+			       "space or redirect it elsewhere", strerror(errno ? errno : EIO));
+	}
 	return err_set(e, errno ? -errno : -EIO, "cannot write: %.100s: %s; free space or give "
 		       "--%s another file", f->path, strerror(errno ? errno : EIO), f->option);
 }

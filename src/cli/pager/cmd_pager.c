@@ -279,18 +279,25 @@ static void control_begins(void *ctx)
 
 /* ---- beginning and end ---- */
 
-static int check_files(const struct pager_opts *o, struct err *e)
+/* A socket of the map's may be --listen's, too. */
+static int check_files(const struct pager_opts *o, const struct pager_rules *map, struct err *e)
 {
 	struct file_roles f = {.count = 0};
+	int rc;
 
 	file_roles_add(&f, "map", o->map, false);
-	file_roles_add(&f, "listen", o->listen, true);
 	file_roles_add(&f, "control", o->control, true);
-	if (o->source && o->source[strcspn(o->source, ":+?")] == '\0')
-		file_roles_add(&f, "source", o->source, false);
-	if (file_roles_add_words(&f, "json", json_file_is_stdout(o->json) ? NULL : o->json, e) < 0)
-		return e->code;
-	return file_roles_check(&f, e);
+	rc = file_roles_add_words(&f, "json", json_file_is_stdout(o->json) ? NULL : o->json, e);
+	for (unsigned i = 0; rc == 0 && i < map->count; i++)
+		rc = file_roles_check_read(&f, "listen", map->list[i].socket, e);
+	file_roles_add(&f, "listen", o->listen, true);
+	if (rc == 0)
+		rc = file_roles_check(&f, e);
+	if (rc == 0)
+		rc = file_roles_check_source(&f, "source", o->source, e);
+	for (unsigned i = 0; rc == 0 && i < map->count; i++)
+		rc = file_roles_check_source(&f, "source", map->list[i].uri, e);
+	return rc;
 }
 
 static int say_which(const struct pager *p, struct err *e)
@@ -323,10 +330,12 @@ static int look_at_files(struct pager *p, struct err *e)
 
 static int begin_itself(struct pager *p, struct err *e)
 {
-	int rc = check_files(&p->o, e);
+	int rc = check_files(&p->o, &p->rules, e);
 
 	if (rc == 0 && p->o.map)
 		rc = pager_map_read(p->o.map, &p->rules, e);
+	if (rc == 0)
+		rc = check_files(&p->o, &p->rules, e);
 	if (rc == 0)
 		rc = look_at_files(p, e);
 	if (rc == 0)

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "vmm/snap/work_set.h"
 
 #define RECORD_S 30u
+#define SET_WAIT_MS 5000 /* for the writer of a pipe that --prefetch names */
 #define READ_AHEAD_MAX (1u << 30)
 #define READ_AHEAD_DEFAULT (16u << 20) /* as deep as any pace asks for */
 #define READ_AHEAD_NOT_GIVEN UINT64_MAX
@@ -28,7 +30,6 @@
 struct restore_line {
 	struct run_opts run;
 	const char *source;
-	const char *prefetch;
 	struct work_set set; /* what is in it */
 	uint64_t read_ahead;
 	struct opts_list nets;
@@ -53,7 +54,7 @@ static const struct opt rows[] = {
 	 .help = "Note which memory the VM touches first, in that order, in FILE when it ends."},
 	{OPT_U32(struct restore_line, run.record_s), .name = "record-time", .arg = "SECONDS",
 	 .min = 1, .max = 86400, .help = "With --record: from the first touch on; default 30."},
-	{OPT_TEXT(struct restore_line, prefetch), .name = "prefetch", .arg = "FILE",
+	{OPT_TEXT(struct restore_line, run.prefetch), .name = "prefetch", .arg = "FILE",
 	 .help = "Bring what was noted in FILE ahead of the guest, in that order."},
 	{OPT_FLAG(struct restore_line, run.machine.fill), .name = "fill",
 	 .help = "Bring all memory, below what the guest waits for, and then close its source."},
@@ -161,7 +162,7 @@ static int take_vsock(struct restore_line *l, const struct snap_in *in, struct e
 	m->vsock.cid = vsock.device.cid;
 	if (l->vsock && !m->vsock.path)
 		return err_set(e, -EINVAL, "conflicting options: --vsock: the snapshot has no "
-			       "socket device");
+			       "socket device; leave it out");
 	return run_vsock_parse(l->vsock, m, e);
 }
 
@@ -196,6 +197,21 @@ static int take(struct restore_line *l, const struct snap_in *in, struct err *e)
 	return rc < 0 ? rc : take_nets(l, in, e);
 }
 
+/* A FIFO's open would wait for a writer without an end. Returns it, or -Exxx. */
+static int open_set(const char *path, struct err *e)
+{
+	struct pollfd in = {.events = POLLIN};
+
+	in.fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (in.fd < 0)
+		return err_sys(e, -errno, "cannot read: %.150s", path);
+	if (poll(&in, 1, SET_WAIT_MS) > 0 && fcntl(in.fd, F_SETFL, 0) == 0)
+		return in.fd;
+	close(in.fd);
+	return err_set(e, -ENXIO, "cannot read: %.100s: a pipe that nobody writes to; start its "
+		       "writer first, or give --prefetch a file", path);
+}
+
 /* Before the run: it may be written anew at its end. */
 static int take_set(struct restore_line *l, struct err *e)
 {
@@ -203,15 +219,15 @@ static int take_set(struct restore_line *l, struct err *e)
 	struct err why;
 	int fd, rc;
 
-	if (!l->prefetch)
+	if (!l->run.prefetch)
 		return 0;
-	fd = open(l->prefetch, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	fd = open_set(l->run.prefetch, e);
 	if (fd < 0)
-		return err_sys(e, -errno, "cannot read: %.150s", l->prefetch);
+		return fd;
 	rc = work_set_read(&l->set, fd, m->memory_bytes, &why);
 	close(fd);
 	if (rc < 0)
-		return err_set(e, rc, "cannot read: %.100s: %.150s", l->prefetch, why.text);
+		return err_set(e, rc, "cannot read: %.100s: %.150s", l->run.prefetch, why.text);
 	m->prefetch = l->set.ranges;
 	m->prefetch_count = l->set.count;
 	return 0;
@@ -222,6 +238,10 @@ static int check(struct restore_line *l, struct err *e)
 	if (json_file_is_stdout(l->run.record))
 		return err_set(e, -EINVAL, "bad value: --record -: standard output has what the "
 			       "guest prints; give --record a file");
+	if (l->run.record_s && !l->run.record)
+		return err_set(e, -EINVAL, "bad value: --record-time %u: nothing is noted; name a "
+			       "file with --record", l->run.record_s);
+	l->run.record_s = l->run.record_s ? l->run.record_s : RECORD_S;
 	if (l->run.machine.fill && l->run.machine.apf.swap)
 		return err_set(e, -EINVAL, "conflicting options: --fill and --swap: what is taken "
 			       "away again may need its source; leave one out");
@@ -236,8 +256,7 @@ static int check(struct restore_line *l, struct err *e)
 
 int cmd_restore(int argc, char **argv)
 {
-	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .run.record_s = RECORD_S,
-				 .faults = FAULTS_NOT_GIVEN,
+	struct restore_line l = {.sandbox = APF_SANDBOX_DEFAULT, .faults = FAULTS_NOT_GIVEN,
 				 .read_ahead = READ_AHEAD_NOT_GIVEN};
 	struct snap_chain chain;
 	struct snap_in in;
@@ -259,13 +278,19 @@ int cmd_restore(int argc, char **argv)
 	}
 	if (snap_dir_read(argv[operand], &in, &chain, &e) < 0)
 		return cli_refused(&e);
-	snap_chain_free(&chain); /* its source reads it anew */
 	if (!l.source)
 		uri = snap_dir_source(argv[operand], &in);
 	l.run.snapshot = argv[operand];
 	l.run.machine.restore_uri = l.source ? l.source : uri;
-	if (take(&l, &in, &e) < 0 || take_set(&l, &e) < 0 || run_files_check(&l.run, &e) < 0)
-		code = cli_refused(&e);
+	r = take(&l, &in, &e);
+	code = r == -EINVAL ? CLI_USAGE : CLI_REFUSED; /* options that do not fit it, or no words */
+	if (r == 0)
+		r = take_set(&l, &e);
+	if (r == 0)
+		r = run_files_check(&l.run, &chain.layers, &e);
+	snap_chain_free(&chain); /* its source reads it anew */
+	if (r < 0)
+		(void)cli_failed(&e);
 	else
 		code = run_main(&l.run);
 	snap_in_free(&in);

@@ -362,7 +362,7 @@ static int run_here_or_there(const struct run_line *p)
 	struct err e = {0};
 	char why[160];
 
-	if (run_files_check(&p->run, &e) < 0)
+	if (run_files_check(&p->run, NULL, &e) < 0)
 		return cli_refused(&e);
 	if (p->lab)
 		return run_lab_main(p, NULL);

@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/opts.h"
 #include "sandbox/sandbox.h"
+#include "source/layers_format.h"
 #include "vmm/machine/machine.h"
 
 struct run_opts {
@@ -21,6 +22,7 @@ struct run_opts {
 	const char *control;        /* the control socket's path; NULL: none */
 	const char *json;           /* a file for the outcome; NULL: none */
 	const char *trace;          /* a file for a timeline; NULL: none */
+	const char *prefetch;       /* the file of a working set to bring; NULL: none */
 	const char *record;         /* a file for the working set; NULL: none */
 	uint32_t record_s;          /* of the time from the first touch on */
 	enum cli_sandbox sandbox;
@@ -91,10 +93,10 @@ int run_net_parse(const char *text, char words[static RUN_NET_BYTES], struct mac
 /* ---- run_files.c ---- */
 
 /*
- * 0, or -Exxx: two of them are the same file, of which one is written. Looks at names and writes
- * nothing.
+ * below: what the snapshot consists of; NULL: it is none. 0, or -Exxx: two of them are the same
+ * file, of which one is written. Looks at names and writes nothing.
  */
-int run_files_check(const struct run_opts *o, struct err *e);
+int run_files_check(const struct run_opts *o, const struct layers *below, struct err *e);
 
 /* ---- run_sandbox.c ---- */
 

@@ -21,16 +21,15 @@ _Static_assert(SNAP_ID_BYTES == LAYERS_ID_BYTES, "the same");
 /* The snapshot whose file of memory `layer` is must be there, and be the one. */
 static int check_one(const char *path, const struct layer *layer, struct err *e)
 {
-	const char *slash = strrchr(layer->path, '/');
-	int len = slash ? (int)(slash - layer->path) : 0;
+	char folder[PATH_MAX];
 	struct machine_snap_id id;
 	struct err why = {0};
 	struct snap_in in;
 	char *state;
 	int fd, rc;
 
-	if (asprintf(&state, "%s%s%.*s/" SNAP_DIR_STATE, *layer->path == '/' ? "" : path,
-		     *layer->path == '/' ? "" : "/", len, layer->path) < 0)
+	snap_layer_folder(path, layer, folder);
+	if (asprintf(&state, "%s/" SNAP_DIR_STATE, folder) < 0)
 		return err_sys(e, -ENOMEM, "snapshot");
 	fd = open(state, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0) {

@@ -8,6 +8,10 @@
 #ifndef CLI_SNAP_BASE_H
 #define CLI_SNAP_BASE_H
 
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "base/err.h"
 #include "source/layers_format.h"
 #include "vmm/boot/load_file.h"
@@ -44,6 +48,18 @@ int snap_base_write(const struct snap_base *b, const struct snap_in *in, uint64_
 int snap_chain_read(const char *path, const struct snap_in *in, struct snap_chain *ret,
 		    struct err *e);
 void snap_chain_free(struct snap_chain *c);
+
+/* The folder that `layer` of the snapshot at `path` is in; cut where it does not fit. */
+static inline void snap_layer_folder(const char *path, const struct layer *layer,
+				     char ret[static PATH_MAX])
+{
+	const char *slash = strrchr(layer->path, '/');
+	int len = slash ? (int)(slash - layer->path) : 0;
+	bool absolute = *layer->path == '/';
+
+	(void)snprintf(ret, PATH_MAX, "%s%s%.*s", absolute ? "" : path, absolute ? "" : "/", len,
+		       layer->path);
+}
 
 static inline bool snap_id_is_set(const unsigned char id[static SNAP_ID_BYTES])
 {

@@ -346,22 +346,37 @@ static int check_memory(int dir, const char *path, const struct snap_in *in,
 	return snap_chain_read(path, in, ret_chain, e);
 }
 
+/* What is said of a snapshot's content does not say whose it is. */
+static int say_whose(const char *path, const struct err *why, struct err *e)
+{
+	static const char subject[] = "snapshot: ";
+	size_t len = sizeof(subject) - 1;
+
+	if (strncmp(why->text, subject, len) != 0)
+		return err_set(e, why->code, "%s", why->text);
+	return err_set(e, why->code, "cannot read the snapshot %.100s: %.150s", path,
+		       why->text + len);
+}
+
 int snap_dir_read(const char *path, struct snap_in *ret, struct snap_chain *ret_chain,
 		  struct err *e)
 {
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd, rc;
+	struct err why = {0};
 
 	if (dir < 0)
 		return err_sys(e, -errno, "cannot read the snapshot %.150s", path);
 	/* O_NONBLOCK: a FIFO is cut short, and not waited for. */
 	fd = openat(dir, SNAP_DIR_STATE, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	rc = fd < 0 ? err_sys(e, -errno, "cannot read %.150s/" SNAP_DIR_STATE, path)
-		    : snap_in_read(ret, fd, e);
+	rc = fd < 0 ? err_sys(&why, -errno, "cannot read %.150s/" SNAP_DIR_STATE, path)
+		    : snap_in_read(ret, fd, &why);
 	if (rc == 0) {
-		rc = check_memory(dir, path, ret, ret_chain, e);
+		rc = check_memory(dir, path, ret, ret_chain, &why);
 		if (rc < 0)
 			snap_in_free(ret);
 	}
+	if (rc < 0)
+		(void)say_whose(path, &why, e);
 	if (fd >= 0)
 		close(fd);
 	close(dir);

@@ -55,10 +55,11 @@ static inline const char *snap_dir_name(unsigned n)
 	return all[n];
 }
 
-/* The path of that file, cut where it does not fit. */
+/* The path of that file; empty where it does not fit. */
 static inline void snap_dir_file(const char *path, unsigned n, char ret[static PATH_MAX])
 {
-	(void)snprintf(ret, PATH_MAX, "%s/%s", path, snap_dir_name(n));
+	if (snprintf(ret, PATH_MAX, "%s/%s", path, snap_dir_name(n)) >= PATH_MAX)
+		*ret = '\0';
 }
 
 /*
