@@ -68,25 +68,70 @@ static const struct opts sim_table = {
 	.rows = rows,
 };
 
+#define SIM_STATES 2000000u
+#define SIM_FAULTS 1000000u
+
+/* An option that was given and has no meaning there. NULL: none. */
+static const char *not_for(const struct sim_opts *o)
+{
+	bool seeds = !o->scale && !o->exhaustive;
+	const struct {
+		const char *option;
+		bool given, meant;
+	} all[] = {
+		{"exhaustive", o->exhaustive, !o->scale},
+		{"seed", o->seed != 1, seeds},
+		{"seeds", o->seeds != 1, seeds},
+		{"jobs", o->jobs != 0, seeds},
+		{"vcpus", o->vcpus != 0, seeds},
+		{"tasks", o->tasks != 0, seeds || o->scale},
+		{"faults-per-task", o->accesses != 0, seeds},
+		{"abi", o->rev != 0, !o->scale},
+		{"states", o->states != SIM_STATES, o->exhaustive},
+		{"faults", o->faults != SIM_FAULTS, o->scale},
+		{"no-faults", o->no_faults, seeds},
+		{"log", o->log, seeds},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++)
+		if (all[i].given && !all[i].meant)
+			return all[i].option;
+	return NULL;
+}
+
 int cmd_sim(int argc, char **argv)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct sim_opts o = {
 		.seed = 1,
 		.seeds = 1,
-		.states = 2000000,
-		.faults = 1000000,
-		.jobs = cpus > 0 ? (uint32_t)cpus : 1,
+		.states = SIM_STATES,
+		.faults = SIM_FAULTS,
 	};
+	const char *odd;
 	struct err e = {0};
 	int operand;
 	int r = cli_begin(&sim_table, argc, argv, &o, &operand);
 
 	if (r >= 0)
 		return r;
+	odd = not_for(&o);
+	if (odd) {
+		cli_error("conflicting options: --%s: it has no meaning %s; leave it out", odd,
+			  o.scale	 ? "with --scale"
+			  : o.exhaustive ? "with --exhaustive"
+					 : "with seeds");
+		return CLI_USAGE;
+	}
+	o.jobs = o.jobs ? o.jobs : cpus > 0 ? (uint32_t)cpus : 1;
 	if (o.log && o.seeds != 1) {
 		cli_error("wrong usage: --log: prints one seed, not %llu; leave --seeds out",
 			  (unsigned long long)o.seeds);
+		return CLI_USAGE;
+	}
+	if (o.scale && o.tasks && !is_pow2(o.tasks)) {
+		cli_error("bad value: --tasks %u: --scale has lines of 1, 2, 4 and so on up to 64; "
+			  "name one of them", o.tasks);
 		return CLI_USAGE;
 	}
 	if (o.scale)

@@ -68,6 +68,8 @@ static int unknown_verb(const char *word)
 	const char *meant = NULL;
 	size_t n = 0;
 
+	if (!*word)
+		word = "''";
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (verbs[i].summary)
 			names[n++] = verbs[i].name;
@@ -90,7 +92,7 @@ static int help_about(char *verb)
 	char option[] = "--help";
 	char *argv[] = {verb, option, NULL};
 
-	if (!verb) {
+	if (!verb || strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0) {
 		print_usage(stdout);
 		return CLI_OK;
 	}
@@ -112,7 +114,12 @@ static int run_verb(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "--version") == 0)
 		return cli_version();
-	if (strcmp(argv[1], "help") == 0 && argc <= 3)
+	if (strcmp(argv[1], "help") == 0 && argc > 3) {
+		cli_error("unexpected operand: %.60s: 'asyncpf help' takes one verb; see "
+			  "'asyncpf --help'", argv[3]);
+		return CLI_USAGE;
+	}
+	if (strcmp(argv[1], "help") == 0)
 		return help_about(argc == 3 ? argv[2] : NULL);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)

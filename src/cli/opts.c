@@ -45,6 +45,8 @@ int opts_size(const char *text, uint64_t *ret_bytes)
 	uint64_t v;
 	int r;
 
+	for (; len > 1 && *text == '0'; len--)
+		text++;
 	if (len == 0)
 		return -EINVAL;
 	const char *unit = strchr(units, toupper((unsigned char)text[len - 1]));
@@ -130,7 +132,7 @@ static int bad_value(const struct opts *o, const struct opt *row, const char *te
 		     const char *why, struct err *e)
 {
 	return err_set(e, -EINVAL, "bad value: --%s %.60s: %s; see 'asyncpf %s --help'", row->name,
-		       text, why, o->verb);
+		       *text ? text : "''", why, o->verb);
 }
 
 static int bad_range(const struct opts *o, const struct opt *row, const char *text, struct err *e)
@@ -221,7 +223,7 @@ static int store(const struct opts *o, const struct opt *row, const char *text, 
 	case OPT_KIND_TEXT:
 	case OPT_KIND_LIST:
 		if (!*text)
-			return bad_value(o, row, "''", "it must not be empty", e);
+			return bad_value(o, row, text, "it must not be empty", e);
 		if (row->kind == OPT_KIND_LIST)
 			return store_list(o, row, text, into, e);
 		*(const char **)into = text;
@@ -302,6 +304,10 @@ static int check_operands(const struct opts *o, int argc, char **argv, struct er
 	if (n < o->operands_min)
 		return err_set(e, -EINVAL, "missing operand: %s: 'asyncpf %s' needs it; "
 			       "see 'asyncpf %s --help'", o->operands, o->verb, o->verb);
+	for (int i = optind; i < argc; i++)
+		if (!*argv[i])
+			return err_set(e, -EINVAL, "bad operand: '': it must not be empty; see "
+				       "'asyncpf %s --help'", o->verb);
 	return 0;
 }
 

@@ -3,7 +3,9 @@
 #include "cli/progress.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,7 +18,19 @@
 
 bool progress_wanted(void)
 {
-	return isatty(STDERR_FILENO);
+	const char *term = getenv("TERM");
+
+	/* Such a one cannot clear a line. */
+	return isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
+
+/* What fits on a line, the cursor behind it; a terminal that does not say has the usual width. */
+static size_t room_on_line(void)
+{
+	struct winsize w = {.ws_col = 0};
+
+	(void)ioctl(STDERR_FILENO, TIOCGWINSZ, &w);
+	return w.ws_col && w.ws_col < CLI_COLUMNS ? w.ws_col : CLI_COLUMNS;
 }
 
 static void note_rate(struct progress *p, uint64_t done, uint64_t now_ns)
@@ -76,7 +90,7 @@ void progress_show(void *ctx, uint64_t done, uint64_t total)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	progress_line(p, done, total, (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec, line,
-		      sizeof(line));
+		      room_on_line());
 	fprintf(stderr, "\r\033[K%s", line);
 	p->shown = true;
 }

@@ -38,9 +38,10 @@ static int refuse_existing(const char *path, bool force, struct err *e)
 {
 	struct stat st;
 
-	if (stat(path, &st) < 0)
+	/* A link to nothing is there, too. */
+	if (stat(path, &st) < 0 && (errno != ENOENT || lstat(path, &st) < 0))
 		return errno == ENOENT ? 0 : err_sys(e, -errno, "cannot write %s", path);
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
 		return err_set(e, -EEXIST, "cannot write %s: it is no regular file; name "
 			       "another", path);
 	if (!force)

@@ -274,8 +274,7 @@ static void kvm_is_absent(const char *root, struct refusal *ret)
 		fix(ret, "as root: modprobe kvm_%s", strcmp(flag, "vmx") == 0 ? "intel" : "amd");
 	} else {
 		means(ret, REFUSAL_NOT_BUILT_IN, "the processor offers no virtualisation");
-		fix(ret, "switch it on in the firmware, or nesting in the outer hypervisor; "
-			 "'asyncpf run --lab' works without");
+		fix(ret, "switch it on in the firmware, or nesting in the outer hypervisor");
 	}
 }
 

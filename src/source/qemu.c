@@ -158,7 +158,8 @@ static int load_block(struct qemu_src *q, const char *name, struct err *e)
 					  : src_load(q->wrap.inner, 0, head, sizeof(head), e);
 
 	if (rc == -EINVAL || (rc == 0 && !mapped_ram_magic(head)))
-		return err_set(e, -EINVAL, "no file of QEMU's migration");
+		return err_set(e, -EINVAL, "no file of QEMU's migration; make one with "
+			       "the capability mapped-ram");
 	if (rc == 0)
 		rc = mapped_ram_parse(&file, &m, e);
 	if (rc < 0)

@@ -88,9 +88,8 @@ int zst_table_parse(const unsigned char *at, const struct zst_footer *f, uint64_
 	if (rc < 0)
 		return rc;
 	if (t->packed[t->frames] != start)
-		return err_set(e, -EINVAL, "its seek table tells of %llu bytes in front of it; "
-			       "there "
-			       "are %llu: the file is cut short, or was changed",
+		return err_set(e, -EINVAL, "its seek table tells of %llu bytes in front of it, "
+			       "and there are %llu: the file is cut short, or was changed",
 			       (unsigned long long)t->packed[t->frames], (unsigned long long)start);
 	if (t->plain[t->frames] == 0)
 		return err_set(e, -EINVAL, "it is empty");

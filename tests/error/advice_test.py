@@ -148,11 +148,22 @@ image pack missing out
 image pack zeroes x
 image pack d out
 image pack zeroes nowhere/out
+image pack zeroes dangling
+image pack loop out
+image pack zeroes loop
 image unpack x out
 image info d
 image info missing
+image info loop
+image verify d
 pager --listen nowhere/s --source zeroes
 pager --listen s --source missing
+pager --listen s --source missing --json new
+pager --listen s --source d
+pager --map x
+pager --map d
+pager --map norules
+pager --listen nowhere/s --source zeroes --json new --control c
 pager --listen s --source zst:x
 pager --listen s --source http://127.0.0.1:1/x
 pager --listen s --source tape:x
@@ -161,6 +172,13 @@ demo --runs word
 demo --image missing
 demo --json nowhere/x
 sim --seed word
+sim --exhaustive --seed 4
+sim --exhaustive --scale
+sim --scale --seeds 2
+sim --scale --tasks 7
+sim --scale --log
+sim --faults 5000
+sim --states 5000
 statsu
 """
 
@@ -195,6 +213,9 @@ class Files(Refusals):
         for name in ("d", "damaged"):
             (cls.folder / name).mkdir()
         (cls.folder / "damaged/state").write_bytes(b"words")
+        (cls.folder / "norules").write_bytes(b"[]")
+        os.symlink("nothing", cls.folder / "dangling")
+        os.symlink("loop", cls.folder / "loop")
         os.mkfifo(cls.folder / "fifo")
 
     @NEEDS_KVM

@@ -55,6 +55,31 @@ class Usage(unittest.TestCase):
         self.refused(["doctor", "--jsn"], "unknown option: --jsn: 'asyncpf doctor' does not "
                                           "have it; did you mean '--json'?")
 
+    def test_what_is_empty(self):
+        """It is shown as what it is."""
+        self.refused([""], "unknown verb: '': there is no such verb; see 'asyncpf --help'")
+        self.refused(["demo", "--runs", "block,,stall"],
+                     "bad value: --runs '': there is no such run; see 'asyncpf demo --help'")
+        self.refused(["evict", "--control", "s", "--to", ""], "bad value: --to '': not a size such "
+                     "as 4096, 64K, 512M or 2G; see 'asyncpf evict --help'")
+        for words in (("restore", ""), ("report", ""), ("image", "pack", "", "x"),
+                      ("image", "info", ""), ("snapshot", "--control", "s", "")):
+            self.refused(words, "bad operand: '': it must not be empty; see 'asyncpf "
+                                f"{words[0]} --help'")
+
+    def test_zeroes_in_front(self):
+        zeroes = "0" * 40
+        for size in (f"{zeroes}4M", zeroes):
+            self.refused(["evict", "--control", "s", "--all", "--to", size], "too many options: "
+                         "--all, --to: they exclude each other; see 'asyncpf evict --help'")
+
+    def test_help_about_help(self):
+        for option in ("--help", "-h"):
+            done = run("help", option)
+            self.assertEqual((done.returncode, done.stdout), (0, run("--help").stdout))
+        self.refused(["help", "run", "x"], "unexpected operand: x: 'asyncpf help' takes one verb; "
+                                           "see 'asyncpf --help'")
+
     def test_one_dash(self):
         self.refused(["run", "-kernel", "x"], "unknown option: -kernel: 'asyncpf run' does not "
                                               "have it; did you mean '--kernel'?")

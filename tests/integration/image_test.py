@@ -6,6 +6,7 @@ description is read, and whatever goes wrong is told of and leaves nothing behin
 usage: image_test.py PATH_OF_ASYNCPF SOURCE_FOLDER
 """
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -742,14 +744,18 @@ class Documents(Bed):
 
 
 class Progress(Bed):
-    def test_on_a_terminal_alone(self):
+    def seen(self, size, columns=None, **environment):
+        """What a terminal gets."""
         with open(self.path("in"), "wb") as f:
-            f.truncate(1 << 30)
-            f.seek(1 << 29)
+            f.truncate(size)
+            f.seek(size // 2)
             f.write(content(M))
         ours, theirs = pty.openpty()
+        if columns is not None:
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         with subprocess.Popen([ASYNCPF, "image", "pack", "in", "out", "--frame-bytes", "4K"],
-                              cwd=self.folder, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+                              cwd=self.folder, stdout=subprocess.DEVNULL, stderr=theirs,
+                              env={**os.environ, "TERM": "xterm", **environment}) as process:
             os.close(theirs)
             seen = b""
             while select.select([ours], [], [], LIMIT_S)[0]:
@@ -760,7 +766,21 @@ class Progress(Bed):
                 seen += part
             self.assertEqual(process.wait(LIMIT_S), OK)
         os.close(ours)
-        lines = seen.decode().split("\r\033[K")
+        os.unlink(self.path("out"))
+        return seen.decode()
+
+    def test_a_narrow_terminal(self):
+        """What does not fit could not be cleared; one that does not say how wide it is has 80."""
+        for columns, fits in ((20, 20), (1, 1), (0, 80), (200, 80)):
+            lines = self.seen(64 * M, columns).split("\r\033[K")
+            self.assertEqual((lines[0], lines[-1]), ("", ""))
+            self.assertLess(max(map(len, lines)), fits)
+
+    def test_a_terminal_that_clears_nothing(self):
+        self.assertEqual(self.seen(8 * M, TERM="dumb"), "")
+
+    def test_on_a_terminal_alone(self):
+        lines = self.seen(1 << 30).split("\r\033[K")
         self.assertEqual((lines[0], lines[-1]), ("", ""))
         for line in lines[1:-1]:
             self.assertRegex(line, r"\Apacking \[#*-*\] +\d+ %")

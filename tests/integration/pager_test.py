@@ -154,6 +154,29 @@ class PagerTest(PagerCase):
         self.assertEqual(self.image.read_bytes(), before)
         self.assertEqual(sorted(os.listdir(self.folder)), ["image", "map", "other"])
 
+    def test_what_a_pager_does_for_nobody(self):
+        """Who asks it hears of a pager, not of options that a VM has."""
+        self.pager()
+        for words in (("pause",), ("resume",), ("evict", "--all"), ("resize", "--no-limit"),
+                      ("balloon", "--to", "64M"), ("balloon", "--to", "64M", "--no-wait"),
+                      ("snapshot", self.folder / "snap")):
+            done = subprocess.run([ASYNCPF, *words, "--control", self.control], text=True,
+                                  capture_output=True, check=False, timeout=LIMIT_S)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+            self.assertRegex(done.stderr, r"\Aasyncpf: cannot [^\n]*: a pager [^\n;]*; [^\n]*\n\Z")
+        self.assertFalse([n for n in os.listdir(self.folder) if n.startswith("snap")])
+
+    def test_who_follows_hears_of_its_end(self):
+        p = self.pager()
+        with subprocess.Popen([ASYNCPF, "events", "--control", self.control], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as events:
+            self.assertEqual(json.loads(events.stdout.readline())["event"], "following")
+            p.process.terminate()
+            out, said = events.communicate(timeout=LIMIT_S)
+        self.assertEqual((events.returncode, said), (0, ""))
+        last = json.loads(out.splitlines()[-1])
+        self.assertEqual((last["event"], last["text"]), ("ended", "signal"))
+
     def test_json_may_be_a_device(self):
         """Whose first word takes a system call more, which its sandbox has not."""
         for name, says in (

@@ -353,8 +353,7 @@ static void kvm_is_not_there(void **state)
 	(void)state;
 	host(USER FREE, FIRST_NAMESPACE);
 	kvm(-ENOENT, REFUSAL_NOT_BUILT_IN, "the processor offers no virtualisation",
-	    "switch it on in the firmware, or nesting in the outer hypervisor; 'asyncpf run --lab' "
-	    "works without");
+	    "switch it on in the firmware, or nesting in the outer hypervisor");
 	put("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vme svm_lock svm sse\n");
 	kvm(-ENOENT, REFUSAL_NOT_BUILT_IN, "the module is not loaded", "as root: modprobe kvm_amd");
 	put("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vmx\n");

@@ -223,7 +223,9 @@ static void no_networks(void **state)
 		"user,mac=", "user,mac=02:00:00:00:00", "user,mac=02:00:00:00:00:01:02",
 		"user,mac=03:00:00:00:00:01", "user,mac=02:00:00:00:00:g1",
 		"user,mac=02-00-00-00-00-01", "user,mac=2:00:00:00:00:01",
-		"user,mac=02:00:00:00:00:-1",
+		"user,mac=02:00:00:00:00:-1", "user,mac=00:00:00:00:00:00",
+		"user,mac=02:00:00:00:00:01,mac=02:00:00:00:00:02", "user,bw=1M,bw=2M",
+		"user,host,host", "user,restrict,restrict", "user,fwd=tcp:1:2,fwd=tcp:1:3",
 		"user,fwd=", "user,fwd=tcp", "user,fwd=tcp:80", "user,fwd=tcp:0:80",
 		"user,fwd=tcp:80:0", "user,fwd=tcp:65536:80", "user,fwd=sctp:1:2",
 		"user,fwd=tcp:1.2.3:1:2", "user,fwd=tcp:1.2.3.4:1:2:3", "user,fwd=tcp:x:2",
@@ -259,10 +261,21 @@ static void balloons(void **state)
 	assert_int_equal(seen.machine.balloon, MACHINE_BALLOON_FOLLOW);
 }
 
+static void two_cards_of_one_address(void **state)
+{
+	static char net[] = "--net", first[] = "user,mac=02:00:00:00:00:01",
+		    second[] = "tap=t,mac=02:00:00:00:00:01", other[] = "user,fwd=udp:9.9.9.9:1:2";
+
+	(void)state;
+	expect_usage((char *const[]){net, first, net, second, NULL});
+	assert_int_equal(RUN(net, first, net, other, net, other), CLI_OK);
+}
+
 static void sockets(void **state)
 {
 	static char bad[][40] = {"", "v", "uds=", "uds=,cid=3", "uds=v,cid=2", "uds=v,cid=x",
-				 "uds=v,cid=", "uds=v,cid=4294967295", "cid=3"};
+				 "uds=v,cid=", "uds=v,cid=4294967295", "cid=3",
+				 "uds=v,cdi=4", "uds=v,cid=4,cid=5", "uds=d,e/v,"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
@@ -342,6 +355,7 @@ int main(void)
 		cmocka_unit_test(as_many_forwards_as_there_may_be),
 		cmocka_unit_test(no_networks),
 		cmocka_unit_test(balloons),
+		cmocka_unit_test(two_cards_of_one_address),
 		cmocka_unit_test(sockets),
 		cmocka_unit_test(file_ways),
 		cmocka_unit_test(sandboxes),

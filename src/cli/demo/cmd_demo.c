@@ -129,7 +129,7 @@ static int unknown_run(const char *text, size_t len, struct err *e)
 	char word[64];
 	const char *meant;
 
-	snprintf(word, sizeof(word), "%.*s", shown, text);
+	snprintf(word, sizeof(word), "%.*s", len ? shown : 2, len ? text : "''");
 	meant = opts_nearest(word, run_names);
 	if (meant)
 		return err_set(e, -EINVAL, "bad value: --runs %s: there is no such run; did you "

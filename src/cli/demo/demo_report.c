@@ -280,7 +280,7 @@ static void json_collision(struct json *j, const struct demo_collision *c)
 	json_close(j);
 }
 
-int demo_write_json(const struct demo_report *r, const struct json_file *f, struct err *e)
+int demo_write_json(const struct demo_report *r, struct json_file *f, struct err *e)
 {
 	const struct demo_opts *o = r->opts;
 	struct json j;

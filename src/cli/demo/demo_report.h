@@ -46,6 +46,6 @@ void demo_sentence(const struct demo_report *r, char *ret, size_t room);
 /* For people, within 80 columns. */
 void demo_print(const struct demo_report *r, FILE *out);
 /* Writes the results as JSON instead of what f holds. 0 or -Exxx with text. */
-int demo_write_json(const struct demo_report *r, const struct json_file *f, struct err *e);
+int demo_write_json(const struct demo_report *r, struct json_file *f, struct err *e);
 
 #endif

@@ -36,15 +36,18 @@ static int open_fifo(const char *path)
 }
 
 /* Not "w": a file that cannot be written must be found before the work, and kept. */
-static FILE *open_file(const char *path)
+static FILE *open_file(const char *path, bool *ret_made)
 {
+	const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
 	struct stat st;
 	bool fifo = stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
-	int fd = fifo ? open_fifo(path)
-		      : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+	int fd = fifo ? open_fifo(path) : open(path, flags | O_EXCL, 0666);
 	FILE *out = NULL;
 	int error;
 
+	*ret_made = fd >= 0 && !fifo;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(path, flags, 0666);
 	/* Some of /proc can be opened for writing, and nothing else. */
 	if (fd >= 0 && (lseek(fd, 0, SEEK_END) >= 0 || errno == ESPIPE))
 		out = fdopen(fd, "a");
@@ -64,7 +67,7 @@ int json_file_open(struct json_file *f, const char *path, const char *option,
 	*f = (struct json_file){.path = path, .option = option};
 	if (!path)
 		return 0;
-	f->out = json_file_is_stdout(path) ? stdout : open_file(path);
+	f->out = json_file_is_stdout(path) ? stdout : open_file(path, &f->made);
 	error = errno;
 	/* Its buffer is made now: for a device that takes a call which a sandbox may refuse. */
 	if (f->out && (f->out == stdout || !is_taken(fileno(f->out)))) {
@@ -83,8 +86,9 @@ int json_file_open(struct json_file *f, const char *path, const char *option,
 		       path, strerror(error), option);
 }
 
-int json_file_begin(const struct json_file *f, struct err *e)
+int json_file_begin(struct json_file *f, struct err *e)
 {
+	f->made = false;
 	/* A pipe or a terminal has nothing to cut, and standard output is not ours to cut. */
 	if (f->out == stdout || ftruncate(fileno(f->out), 0) == 0 || errno == EINVAL)
 		return 0;
@@ -107,7 +111,11 @@ int json_file_written(const struct json_file *f, int rc, struct err *e)
 
 void json_file_close(struct json_file *f)
 {
+	/* Before it is closed: who waits for its lock makes another. */
+	if (f->out && f->made)
+		(void)unlinkat(AT_FDCWD, f->path, 0); /* as sandboxes know it */
 	if (f->out && f->out != stdout)
 		fclose(f->out);
 	f->out = NULL;
+	f->made = false;
 }

@@ -17,6 +17,7 @@ struct json_file {
 	FILE *out; /* NULL: none was asked for */
 	const char *path;
 	const char *option; /* that names it */
+	bool made;          /* by us, and nothing was written yet */
 };
 
 bool json_file_is_stdout(const char *path);
@@ -28,7 +29,7 @@ typedef bool json_file_is_taken(int fd);
 int json_file_open(struct json_file *f, const char *path, const char *option,
 		   json_file_is_taken *is_taken, struct err *e);
 /* Before the first write: what the file held goes. 0 or -Exxx. */
-int json_file_begin(const struct json_file *f, struct err *e);
+int json_file_begin(struct json_file *f, struct err *e);
 /* rc: of what wrote it, 0 or -Exxx with errno. Fills e; returns rc. */
 int json_file_written(const struct json_file *f, int rc, struct err *e);
 void json_file_close(struct json_file *f);

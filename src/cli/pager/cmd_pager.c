@@ -222,6 +222,29 @@ static int no_limit(void *ctx, uint64_t bytes, struct err *e)
 	return no_evict(ctx, bytes, NULL, NULL, e);
 }
 
+static int no_balloon(void *ctx, uint64_t bytes, struct err *e)
+{
+	(void)ctx;
+	(void)bytes;
+	return err_set(e, -EOPNOTSUPP, "a pager has no balloon; ask the VM's own program");
+}
+
+static int no_balloon_wait(void *ctx, uint64_t bytes, const atomic_bool *cancel, struct err *e)
+{
+	(void)cancel;
+	return no_balloon(ctx, bytes, e);
+}
+
+static int no_snapshot(void *ctx, const struct control_request *r, const int *fds,
+		       const atomic_bool *cancel, struct err *e)
+{
+	(void)ctx;
+	(void)r;
+	(void)fds;
+	(void)cancel;
+	return err_set(e, -EOPNOTSUPP, "a pager saves nobody; ask the VM's own program");
+}
+
 static int stop(void *ctx, struct err *e)
 {
 	struct pager *p = ctx;
@@ -249,8 +272,11 @@ static const struct control_ops control_ops = {
 	.pause = no_pause,
 	.resume = no_pause,
 	.evict = no_evict,
+	.balloon_set = no_balloon,
+	.balloon = no_balloon_wait,
 	.stop = stop,
 	.limit = no_limit,
+	.snapshot = no_snapshot,
 	.serve = serve,
 };
 
@@ -334,6 +360,9 @@ static int begin_itself(struct pager *p, struct err *e)
 
 	if (rc == 0 && p->o.map)
 		rc = pager_map_read(p->o.map, &p->rules, e);
+	if (rc == 0 && p->o.map && p->rules.count == 0 && !p->o.listen && !p->o.control)
+		rc = err_set(e, -EINVAL, "map %.100s: it has no rule: nobody could come; give it "
+			     "one, or --listen or --control", p->o.map);
 	if (rc == 0)
 		rc = check_files(&p->o, &p->rules, e);
 	if (rc == 0)
@@ -469,6 +498,9 @@ static int run(struct pager *p)
 		if (!p->o.quiet)
 			fprintf(stderr, "asyncpf: serving\n");
 		rc = pgr_run(p->pgr, p->signals.fd, &e);
+		if (p->control)
+			control_tell(p->control, CONTROL_EVENT_ENDED,
+				     rc < 0 ? e.text : p->stopped ? "stop" : "signal");
 		fill_status(p, s);
 		r = rc < 0 ? cli_failed(&e) : report(p, s);
 	}

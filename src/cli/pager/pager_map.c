@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/pager/pager_cmd.h"
@@ -50,7 +51,8 @@ static int read_text(int fd, const char *path, char *text, size_t *ret_len, stru
 	if (n < 0)
 		return err_sys(e, -errno, "cannot read: %.100s", path);
 	if (len == MAP_FILE_MAX)
-		return err_set(e, -E2BIG, "cannot read: %.100s: larger than 1 MiB", path);
+		return err_set(e, -E2BIG, "cannot read: %.100s: larger than 1 MiB; see "
+			       "asyncpf-pager(1)", path);
 	*ret_len = len;
 	return 0;
 }
@@ -71,7 +73,8 @@ int pager_map_read(const char *path, struct pager_rules *ret, struct err *e)
 	if (rc == 0) {
 		rc = rules_parse(text, len, take_rule, ret, &why);
 		if (rc < 0)
-			(void)err_set(e, rc, "map %.100s: %s", path, why.text);
+			(void)err_set(e, rc, "map %.100s: %.110s%s", path, why.text,
+				      strstr(why.text, "; ") ? "" : "; see asyncpf-pager(1)");
 	}
 	close(fd);
 	free(text);

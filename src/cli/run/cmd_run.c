@@ -255,6 +255,13 @@ static int take_nets(struct run_line *p, struct err *e)
 	for (unsigned i = 0; i < p->nets.count && rc == 0; i++)
 		rc = run_net_parse(p->nets.text[i], p->net_words[i], &m->nets[m->nets_count++],
 				   e);
+	for (unsigned i = 0; rc == 0 && i < m->nets_count; i++)
+		for (unsigned k = 0; k < i; k++)
+			if (m->nets[i].has_mac && m->nets[k].has_mac &&
+			    memcmp(m->nets[i].mac, m->nets[k].mac, NET_MAC_BYTES) == 0)
+				return err_set(e, -EINVAL, "bad value: --net %.100s: another card "
+					       "has its hardware address; give it one of its own",
+					       p->nets.text[i]);
 	if (rc == 0 && m->disks_count + m->nets_count >= MACHINE_DEVICES_MAX)
 		return err_set(e, -EINVAL, "bad value: --net: %u disks and %u network cards are "
 			       "more than %u together; leave some out", m->disks_count,
@@ -302,6 +309,14 @@ int run_vsock_parse(const char *words, struct machine_cfg *m, struct err *e)
 				       "guest's address; give a number from %u to %u", text,
 				       at + 5, VSOCK_CID_MIN, VSOCK_CID_MAX);
 		*at = '\0';
+		at = strrchr(text, ',');
+		if (at && strncmp(at, ",cid=", 5) == 0)
+			return err_set(e, -EINVAL, "bad value: --vsock %.60s: cid is given twice; "
+				       "leave one out", text);
+	} else if (at && !strchr(at, '/')) {
+		return err_set(e, -EINVAL, "bad value: --vsock %.60s: '%.40s' is no word for it; "
+			       "write uds=PATH or uds=PATH,cid=N, the latter also where a name "
+			       "has a comma", text, at + 1);
 	}
 	m->vsock.path = text + 4;
 	m->vsock.cid = (uint32_t)cid;

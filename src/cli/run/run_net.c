@@ -50,6 +50,8 @@ static bool take_forward(char *text, struct net_forward *ret)
 
 static bool take_mac(const char *text, uint8_t ret[NET_MAC_BYTES])
 {
+	static const uint8_t none[NET_MAC_BYTES];
+
 	for (unsigned i = 0; i < NET_MAC_BYTES; i++, text += 3) {
 		char digits[3] = {text[0], text[0] ? text[1] : '\0'};
 		char *end;
@@ -59,8 +61,18 @@ static bool take_mac(const char *text, uint8_t ret[NET_MAC_BYTES])
 		    text[2] != (i + 1 < NET_MAC_BYTES ? ':' : '\0'))
 			return false;
 	}
-	/* One of a group's is nobody's. */
-	return !(ret[0] & 1);
+	/* One of a group's is nobody's, nor is that of no card. */
+	return !(ret[0] & 1) && memcmp(ret, none, sizeof(none)) != 0;
+}
+
+#define GIVEN_TWICE "it is given twice; leave one out"
+
+static int take_flag(const char *all, const char *word, bool *flag, struct err *e)
+{
+	if (*flag)
+		return bad(all, word, GIVEN_TWICE, e);
+	*flag = true;
+	return 0;
 }
 
 static int take_word(const char *all, char *word, struct machine_net *n, struct err *e)
@@ -68,15 +80,14 @@ static int take_word(const char *all, char *word, struct machine_net *n, struct 
 	char *value = strchr(word, '=');
 	bool is_user = !n->tap;
 
-	if (strcmp(word, "restrict") == 0 && is_user) {
-		n->restricted = true;
-		return 0;
-	}
-	if (strcmp(word, "host") == 0 && is_user) {
-		n->host = true;
-		return 0;
-	}
+	if (strcmp(word, "restrict") == 0 && is_user)
+		return take_flag(all, word, &n->restricted, e);
+	if (strcmp(word, "host") == 0 && is_user)
+		return take_flag(all, word, &n->host, e);
 	value = value ? value + 1 : word + strlen(word);
+	if ((strncmp(word, "mac=", 4) == 0 && n->has_mac) ||
+	    (strncmp(word, "bw=", 3) == 0 && n->bytes_per_s))
+		return bad(all, word, GIVEN_TWICE, e);
 	if (strncmp(word, "mac=", 4) == 0) {
 		n->has_mac = take_mac(value, n->mac);
 		return n->has_mac ? 0 : bad(all, word, "no hardware address of a card; write "
@@ -104,9 +115,19 @@ static int take_word(const char *all, char *word, struct machine_net *n, struct 
 		   "before PORT if need be", e);
 }
 
-/* What libslirp would let in and not out again. */
+static bool same_port(const struct net_forward *a, const struct net_forward *b)
+{
+	return a->udp == b->udp && a->host_addr == b->host_addr && a->host_port == b->host_port;
+}
+
+/* What libslirp would let in and not out again, and one port for two. */
 static int check_user(const char *text, const struct machine_net *n, struct err *e)
 {
+	for (unsigned i = 0; i < n->forwards_count; i++)
+		for (unsigned k = 0; k < i; k++)
+			if (same_port(&n->forwards[i], &n->forwards[k]))
+				return bad(text, "fwd=", "one port is forwarded twice; leave one "
+					   "out, or give another", e);
 	if (n->restricted && n->host)
 		return bad(text, "host", "restrict keeps the guest from it; leave one out", e);
 	for (unsigned i = 0; i < n->forwards_count; i++) {

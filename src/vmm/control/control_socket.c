@@ -56,8 +56,8 @@ static int open_folder(struct control_socket *s, struct err *e)
 			       slash == s->path ? 1 : (int)(slash - s->path), s->path);
 	s->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dir_fd < 0)
-		return err_set(e, -errno, "%s: %.80s: its folder: %m; make it, or name "
-			       "another", s->what, s->path);
+		return err_set(e, -errno, "%s: %.80s: its folder: %m%s", s->what, s->path,
+			       errno == ENOENT ? "; make it, or name another" : "");
 	return 0;
 }
 
