@@ -275,8 +275,8 @@ static void read_over(struct nbd_conn *c, struct nbd_command *cmd, bool dead)
 		net_req_done(s, cmd->req);
 	} else if (dead || cmd->error == ENOTCONN) {
 		read_lost(c, cmd->req);
-	} else if (cmd->error == ESHUTDOWN && cmd->req->tries + 1 < NBD_TRIES) {
-		/* It is about to go. */
+	} else if (cmd->error == ESHUTDOWN) {
+		/* It is about to go, and is waited for like one that is gone. */
 		net_req_again(s, cmd->req, net_backoff_ns(cmd->req->tries, NBD_PAUSE_NS,
 							  NBD_PAUSE_MAX_NS));
 	} else if (cmd->error == EPROTO) {
