@@ -22,14 +22,20 @@ static uint64_t block_bytes(const struct hst *h)
 	return 1ull << h->cfg.block_shift;
 }
 
+/* A read would bring the block at o->at the same. */
+static bool lacks_it(struct hst *h, const struct hst_offer *o, const struct ram_backing *b)
+{
+	uint32_t block = block_of(h, o->at);
+
+	return block_kind(h, block) == BLOCK_ABSENT && fetch_backing(h, block) == b;
+}
+
 /* The block at o->at is one that takes it. */
 static bool takes(struct hst *h, const struct hst_offer *o, const struct ram_backing *b)
 {
-	uint32_t block = block_of(h, o->at);
 	struct err e;
 
-	return block_kind(h, block) == BLOCK_ABSENT && fetch_backing(h, block) == b &&
-	       block_reserve(h, o->at, block_bytes(h), &e);
+	return lacks_it(h, o, b) && block_reserve(h, o->at, block_bytes(h), &e);
 }
 
 /* What of the block at o->at the source holds; 0: none, or not all of that is in the offer. */
