@@ -258,11 +258,11 @@ static bool grow(struct net_src *s, struct net_req *req)
 	for (; at; at = at->next) {
 		struct net_read *rd = net_read_of(at);
 		bool front = rd->offset + rd->len == req->offset;
+		uint64_t from = front ? rd->offset : req->offset;
+		uint64_t len = (uint64_t)rd->len + req->len;
 
 		if (rd->sent > 0 || (!front && rd->offset != req->offset + req->len) ||
-		    (uint64_t)rd->len + req->len >
-			    min_u64(NET_JOIN_BYTES,
-				    room_from(s, front ? rd->offset : req->offset)))
+		    len > min_u64(NET_JOIN_BYTES, room_from(s, from)))
 			continue;
 		wait_over(s, rd);
 		add_part(req, rd, rd->len, front);
