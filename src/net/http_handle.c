@@ -3,6 +3,7 @@
 #include "net/http_handle.h"
 
 #include <stdlib.h>
+#include <sys/auxv.h>
 
 /* Less is as good as nothing. */
 #define HTTP_BYTES_PER_S 1024L
@@ -48,6 +49,9 @@ CURL *http_handle_make(const struct net_target *t, uint32_t stall_ms)
 		SET(CURLOPT_CAINFO, ca);
 	if (folder && *folder && !t->ca)
 		SET(CURLOPT_CAPATH, folder);
+	/* libcurl asks the environment in programs with raised rights, too. */
+	if (getauxval(AT_SECURE))
+		SET(CURLOPT_PROXY, "");
 	SET(CURLOPT_LOW_SPEED_LIMIT, HTTP_BYTES_PER_S);
 	SET(CURLOPT_LOW_SPEED_TIME, (long)(stall_ms + 999) / 1000);
 	SET(CURLOPT_HTTP_VERSION, (long)(t->only_1_1 ? CURL_HTTP_VERSION_1_1
