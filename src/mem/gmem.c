@@ -24,6 +24,7 @@ struct part {
 	uint64_t offset;
 	unsigned char *vmm; /* NULL: none. Atomic: whoever looks for a touch's part takes no lock */
 	bool vmm_ours;
+	bool limited; /* own_is_limited, asked when it came: a sandbox may refuse that later */
 	bool unwatched; /* atomic: the kernel shows its pages by itself */
 	dev_t dev; /* of the memfd */
 	ino_t ino;
@@ -362,10 +363,11 @@ void *gmem_vmm(const struct gmem *g, roff_t roff)
 
 bool gmem_may_be_refused(struct gmem *g, roff_t roff, bool any)
 {
-	bool this_one = any || own_is_limited(part_at(g, roff)->fd);
+	struct part *p = part_at(g, roff);
 
-	g->refusable |= this_one;
-	return this_one;
+	p->limited = own_is_limited(p->fd);
+	g->refusable |= any || p->limited;
+	return any || p->limited;
 }
 
 bool gmem_is_refusable(const struct gmem *g)
@@ -494,7 +496,7 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
 	if (rc != -EFAULT)
 		return rc;
 	/* Some page was never written: a hole in the memfd. Give it its zeroes. */
-	rc = own_reserve(part_at(g, off)->fd, g->alias + off.v, len, e);
+	rc = own_reserve(part_at(g, off)->limited, g->alias + off.v, len, e);
 	if (rc < 0)
 		return rc;
 	rc = uffd_continue(g->uffd, at, len, protect, e);
@@ -507,10 +509,10 @@ static int show_pages(struct gmem *g, unsigned char *at, roff_t off, uint64_t le
  */
 static int gmem_room(void *ctx, struct err *e)
 {
-	int spare = ((const struct gmem *)ctx)->spare, rc = 0;
+	int spare = ((const struct gmem *)ctx)->spare, rc = 0; /* a memfd has no limit */
 
 	if (fallocate(spare, 0, 0, CHUNK_BYTES) < 0 && (errno == ENOSPC || errno == ENOMEM))
-		rc = own_no_room(spare, CHUNK_BYTES, e);
+		rc = own_no_room(false, CHUNK_BYTES, e);
 	fallocate(spare, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CHUNK_BYTES);
 	return rc;
 }
@@ -519,7 +521,7 @@ static int gmem_reserve(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 
-	return g->refusable ? own_reserve(part_at(g, off)->fd, g->alias + off.v, len, e) : 0;
+	return g->refusable ? own_reserve(part_at(g, off)->limited, g->alias + off.v, len, e) : 0;
 }
 
 /* A read of a page that the host has lost fails, where a touch would be a signal. */

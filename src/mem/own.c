@@ -105,9 +105,9 @@ bool own_is_limited(int fd)
 	return fstatfs(fd, &fs) == 0 && fs.f_blocks > 0;
 }
 
-int own_no_room(int fd, uint64_t len, struct err *e)
+int own_no_room(bool limited, uint64_t len, struct err *e)
 {
-	if (own_is_limited(fd))
+	if (limited)
 		return err_set(e, -ENOSPC, "guest memory: its file system (a tmpfs) has no room "
 			       "for %s more; make it larger (mount -o remount,size=)",
 			       SIZE_WORD(len));
@@ -115,12 +115,12 @@ int own_no_room(int fd, uint64_t len, struct err *e)
 		       "promise it (vm.overcommit_memory=2)", SIZE_WORD(len));
 }
 
-int own_reserve(int fd, void *at, uint64_t len, struct err *e)
+int own_reserve(bool limited, void *at, uint64_t len, struct err *e)
 {
 	if (madvise(at, len, MADV_POPULATE_WRITE) == 0)
 		return 0;
 	return errno == EFAULT || errno == ENOMEM
-		       ? own_no_room(fd, len, e)
+		       ? own_no_room(limited, len, e)
 		       : err_sys(e, -errno, "guest memory: %s more", SIZE_WORD(len));
 }
 

@@ -19,9 +19,9 @@ int own_check_mapping(const void *at, int fd, uint64_t offset, uint64_t bytes, s
 int own_new_memfd(const char *name, struct err *e);
 /* fd: of guest memory; its file system may be full before all of it is filled. */
 bool own_is_limited(int fd);
-/* -Exxx with the text: the host has refused `len` bytes of it. */
-int own_no_room(int fd, uint64_t len, struct err *e);
-/* at: a mapping of fd. `len` bytes of it are in memory from now on. */
-int own_reserve(int fd, void *at, uint64_t len, struct err *e);
+/* -Exxx with the text: the host has refused `len` bytes; limited: by its file system. */
+int own_no_room(bool limited, uint64_t len, struct err *e);
+/* `len` bytes at `at`, a mapping of guest memory, are in memory from now on. */
+int own_reserve(bool limited, void *at, uint64_t len, struct err *e);
 
 #endif

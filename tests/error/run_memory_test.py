@@ -49,7 +49,9 @@ class Memory(RunTest):
     def status(self):
         done = subprocess.run([asyncpf(), "status", "--control", "s", "--json"], check=False,
                               cwd=self.folder, capture_output=True, timeout=LIMIT_S)
-        return json.loads(done.stdout) if done.returncode == 0 else {"state": "none"}
+        if done.returncode != 0:
+            return {"state": "none", "said": done.stderr.decode()}
+        return json.loads(done.stdout)
 
     def wait_until(self, state):
         end = time.monotonic() + LIMIT_S
