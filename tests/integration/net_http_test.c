@@ -320,12 +320,7 @@ static void moved(void **state)
 		say(&w, "moved");
 		hub_open(&h, uri_of(&w, "http", "moved"));
 		say(&w, ends[k]);
-		for (unsigned i = 0; i < 4; i++)
-			(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
-		hub_wait(&h, 4);
-		for (unsigned i = 0; i < 4; i++)
-			assert_int_equal(h.reads[i].code, 0);
-		hub_check(&h, w.image);
+		hub_read_well(&h, 4, w.image);
 		hub_close(&h);
 	}
 	say(&w, "loop");

@@ -125,6 +125,16 @@ void hub_check(struct hub *h, const unsigned char *image)
 	h->over = 0;
 }
 
+void hub_read_well(struct hub *h, unsigned count, const unsigned char *image)
+{
+	for (unsigned i = 0; i < count; i++)
+		(void)hub_read(h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
+	hub_wait(h, count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(h->reads[i].code, 0);
+	hub_check(h, image);
+}
+
 /* How often the loop's thread has gone to sleep. A sanitizer may have threads of its own. */
 static unsigned long hub_sleeps(void)
 {

@@ -43,6 +43,8 @@ struct hub_read *hub_read(struct hub *h, uint64_t offset, uint32_t len, bool urg
 void hub_wait(struct hub *h, unsigned over);
 /* All reads are over, and right where they did not fail. */
 void hub_check(struct hub *h, const unsigned char *image);
+/* So many pages of which none is another's neighbour, the first of h, at once: all come. */
+void hub_read_well(struct hub *h, unsigned count, const unsigned char *image);
 /* Once its last reads are over and their connections at rest: nothing happens for a while. */
 void hub_is_idle(void);
 void hub_close(struct hub *h);

@@ -233,12 +233,7 @@ static void credentials_are_renewed(void **state)
 		settings(&w, "credentials",
 			 "[default]\naws_access_key_id=NEW\naws_secret_access_key=b\n");
 		say(&w, ends[k]);
-		for (unsigned i = 0; i < 4; i++)
-			(void)hub_read(&h, 2 * i * PAGE_BYTES, PAGE_BYTES, true);
-		hub_wait(&h, 4);
-		for (unsigned i = 0; i < 4; i++)
-			assert_int_equal(h.reads[i].code, 0);
-		hub_check(&h, w.image);
+		hub_read_well(&h, 4, w.image);
 		hub_close(&h);
 	}
 	store_close(&w);
