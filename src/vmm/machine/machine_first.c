@@ -6,11 +6,7 @@
 #include <stdlib.h>
 
 #include "vmm/machine/machine_saved.h"
-
-/* Virtio 1.2, 2.7: descriptors; available ring; used ring. */
-#define DESC_BYTES 16u
-#define AVAIL_BYTES(size) (6u + 2u * (size))
-#define USED_BYTES(size) (6u + 8u * (size))
+#include "vmm/virtio/virtio_queue.h"
 
 /* While all stands still what is present stays so. */
 static bool read_present(void *ctx, gpa_t gpa, void *ret, unsigned len)
@@ -37,9 +33,9 @@ static void add_rings(struct machine *m, struct first_touch *t)
 
 			if (size == 0)
 				continue;
-			first_touch_range(t, (gpa_t){s.queues[q].desc}, DESC_BYTES * size);
-			first_touch_range(t, (gpa_t){s.queues[q].avail}, AVAIL_BYTES(size));
-			first_touch_range(t, (gpa_t){s.queues[q].used}, USED_BYTES(size));
+			first_touch_range(t, (gpa_t){s.queues[q].desc}, virtq_desc_bytes(size));
+			first_touch_range(t, (gpa_t){s.queues[q].avail}, virtq_avail_bytes(size));
+			first_touch_range(t, (gpa_t){s.queues[q].used}, virtq_used_bytes(size));
 		}
 	}
 }

@@ -62,11 +62,9 @@ int virtq_start(struct virtq *q, const struct guest_mem *mem, uint64_t features)
 	if (!is_pow2(n) || n > VIRTQ_SIZE_MAX)
 		return VIRTQ_MALFORMED;
 	q->mem = mem;
-	q->desc_at = part_at(mem, q->desc, n * sizeof(struct wire_desc), VIRTQ_DESC_ALIGN);
-	q->avail_at = part_at(mem, q->avail, sizeof(*q->avail_at) + (n + 1) * sizeof(uint16_t),
-			      VIRTQ_AVAIL_ALIGN);
-	q->used_at = part_at(mem, q->used, sizeof(*q->used_at) + n * sizeof(struct wire_used) +
-			     sizeof(uint16_t), VIRTQ_USED_ALIGN);
+	q->desc_at = part_at(mem, q->desc, virtq_desc_bytes(n), VIRTQ_DESC_ALIGN);
+	q->avail_at = part_at(mem, q->avail, virtq_avail_bytes(n), VIRTQ_AVAIL_ALIGN);
+	q->used_at = part_at(mem, q->used, virtq_used_bytes(n), VIRTQ_USED_ALIGN);
 	if (!q->desc_at || !q->avail_at || !q->used_at)
 		return VIRTQ_MALFORMED;
 	q->event_idx = features & VIRTIO_F_EVENT_IDX;
@@ -174,9 +172,7 @@ void virtq_unpop(struct virtq *q)
 /* The used ring was written to: a buffer was given back, or a notification asked for. */
 static void used_written(const struct virtq *q)
 {
-	guest_mem_wrote(q->mem, q->used_at,
-			sizeof(*q->used_at) + q->size * sizeof(struct wire_used) +
-				sizeof(uint16_t));
+	guest_mem_wrote(q->mem, q->used_at, virtq_used_bytes(q->size));
 }
 
 /* 2.7.7: does moving the index to `now` pass what the driver waits for? */

@@ -34,6 +34,22 @@
 #define VIRTQ_AVAIL_ALIGN 2u
 #define VIRTQ_USED_ALIGN 4u
 
+/* Bytes of the three parts of a queue of that size, the event indices among them. */
+static inline uint64_t virtq_desc_bytes(uint64_t size)
+{
+	return 16 * size;
+}
+
+static inline uint64_t virtq_avail_bytes(uint64_t size)
+{
+	return 4 + 2 * (size + 1);
+}
+
+static inline uint64_t virtq_used_bytes(uint64_t size)
+{
+	return 4 + 8 * size + 2;
+}
+
 struct virtq_avail;
 struct virtq_used;
 
