@@ -30,6 +30,16 @@ def drop(file):
     return bytes_of(file) == 0
 
 
+def beside(file, ask):
+    """What ask() tells, and the bytes that were in all the while: a host may take pages out by
+    itself (DAMON), however much memory is free."""
+    for _ in range(100):
+        before, told = bytes_of(file), ask()
+        if bytes_of(file) == before:
+            return told, before
+    raise AssertionError("what the page cache has of a file changes all the time")
+
+
 def read(file, offset, length):
     """Brings that range in, and nothing around it."""
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
