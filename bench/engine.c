@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "engine/engine.h"
 
 #define RUNS 9
@@ -161,11 +162,8 @@ static void set_up(struct bench *b, enum apf_rev rev, uint32_t outstanding)
 
 static uint64_t now_ns(void)
 {
-	struct timespec ts;
-
 	/* The thread's own time: other load on the machine is not what is measured. */
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static double one_run(struct bench *b, uint32_t outstanding)

@@ -14,24 +14,17 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "host/host.h"
 #include "mem/gmem.h"
 
 #define CHUNKS 8u
 #define ROUNDS 5
 
-static uint64_t clock_ns_of(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t now_ns(void *ctx)
 {
 	(void)ctx;
-	return clock_ns_of(CLOCK_MONOTONIC);
+	return monotonic_ns();
 }
 
 static void no_kick(void *ctx, unsigned vcpu)
@@ -112,7 +105,7 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 	h->hooks = (struct hst_hooks){.outside_ready = no_outside, .trouble = no_trouble};
 	hst_init(h, &cfg, space);
 
-	uint64_t start = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 
 	for (uint64_t c = 0; c < CHUNKS; c++) {
 		uint64_t base = c * chunks / CHUNKS * CHUNK_BYTES;
@@ -122,7 +115,7 @@ static double measure(uint64_t pages, size_t *ret_bytes)
 		for (uint64_t p = 0; p < CHUNK_BYTES / PAGE_BYTES; p++)
 			one_fault(h, (roff_t){base + p * PAGE_BYTES}, &e);
 	}
-	uint64_t spent = clock_ns_of(CLOCK_THREAD_CPUTIME_ID) - start;
+	uint64_t spent = clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
 
 	gmem_close(g);
 	free(space);

@@ -24,7 +24,7 @@ FLAGS = ["-std=gnu11", "-O2", "-ffreestanding", "-nostdlib", "-fno-pie",
          "-fno-stack-protector", "-U_FORTIFY_SOURCE", "-Wall", "-Werror", "-c"]
 PURE_FOLDERS = ("engine", "guest", "host")
 PURE_FILES = ("vmm/snap/snap_plan.c",)
-HOSTED = re.compile(r"^\s*#\s*include\s*<(stdio|stdlib|unistd)\.h>", re.M)
+HOSTED = re.compile(r"^\s*#\s*include\s*<(stdio|stdlib|time|unistd)\.h>", re.M)
 
 
 def default_files():

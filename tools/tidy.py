@@ -98,7 +98,7 @@ SYSTEM_ONLY = {  # folder: the only system headers it may include
     "engine": FREESTANDING | {"string.h"},
     "guest": FREESTANDING | {"string.h"},
     "host": FREESTANDING | {"string.h", "errno.h"},
-    "base": HOSTED_C | {"unistd.h"},
+    "base": HOSTED_C | {"time.h", "unistd.h"},
     "source": HOSTED_C | {"strings.h", "zstd.h", "xxhash.h", "openssl/evp.h", "sys/mman.h"},
 }
 ONE_USER = {  # header: folders that may use it

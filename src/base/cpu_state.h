@@ -8,6 +8,15 @@
 
 #include "base/types.h"
 
+/* Control registers and EFER, as far as somebody here asks (SDM vol. 3, 2.2.1 and 2.5). */
+#define CR0_PG (1ull << 31)
+#define CR4_PSE (1ull << 4)
+#define CR4_PAE (1ull << 5)
+#define CR4_LA57 (1ull << 12)
+#define CR4_VMXE (1ull << 13)
+#define EFER_LMA (1ull << 10)
+#define EFER_SVME (1ull << 12)
+
 struct cpu_state {
 	uint8_t cpl;
 	bool interrupts_on;   /* RFLAGS.IF */

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#define MIB (1ull << 20)
+
 struct size_text {
 	char s[24];
 };

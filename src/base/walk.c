@@ -2,10 +2,6 @@
 /* See walk.h. Facts: SDM vol. 3, 4.3 to 4.5 (32-bit, PAE, 4-level and 5-level paging). */
 #include "base/walk.h"
 
-#define CR4_PSE (1ull << 4)
-#define CR4_PAE (1ull << 5)
-#define CR4_LA57 (1ull << 12)
-#define EFER_LMA (1ull << 10)
 #define ENTRY_PRESENT (1ull << 0)
 #define ENTRY_LARGE (1ull << 7)
 #define ENTRY_ADDRESS 0x000ffffffffff000ull

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/size.h"
+#include "base/time.h"
 #include "cli/cli.h"
 
 #define BAR_COLUMNS 24u
@@ -86,11 +86,8 @@ void progress_show(void *ctx, uint64_t done, uint64_t total)
 {
 	struct progress *p = ctx;
 	char line[CLI_COLUMNS];
-	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	progress_line(p, done, total, (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec, line,
-		      room_on_line());
+	progress_line(p, done, total, monotonic_ns(), line, room_on_line());
 	fprintf(stderr, "\r\033[K%s", line);
 	p->shown = true;
 }

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "base/types.h"
 #include "io/cachestat.h"
 #include "io/queue.h"
@@ -61,11 +62,6 @@ static struct ioq_version version_of(int fd)
 	};
 }
 
-static uint64_t ns_of(struct timespec ts)
-{
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /*
  * Changed so lately that another change may leave the same time behind: within two ticks of the
  * kernel's, or within two seconds where the file system keeps whole ones.
@@ -80,8 +76,8 @@ static bool is_recent(const struct ioq_version *v)
 	if (clock_gettime(CLOCK_REALTIME_COARSE, &now) != 0 ||
 	    clock_getres(CLOCK_REALTIME_COARSE, &tick) != 0)
 		return true;
-	apart = v->ns[0] == 0 && v->ns[1] == 0 ? 2 * NS_PER_S : 2 * ns_of(tick);
-	return changed + apart > ns_of(now);
+	apart = v->ns[0] == 0 && v->ns[1] == 0 ? 2 * NS_PER_S : 2 * ns_of_timespec(tick);
+	return changed + apart > ns_of_timespec(now);
 }
 
 bool ioq_file_unchanged(void *ctx, const struct io_file *file)

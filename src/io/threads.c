@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "base/types.h"
 #include "io/internal.h"
 
@@ -227,21 +228,13 @@ static unsigned threads_take(struct ioq *q)
 	return count;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /* What is watched, until until_ns; 0: does not sleep. */
 static unsigned sleep_until(struct threads *t, uint64_t until_ns)
 {
 	struct epoll_event events[IOQ_WATCHES_MAX + 1];
-	uint64_t now = until_ns > 0 && until_ns != NS_NEVER ? now_ns() : 0;
+	uint64_t now = until_ns > 0 && until_ns != NS_NEVER ? monotonic_ns() : 0;
 	uint64_t left = until_ns > now ? until_ns - now : 0;
-	struct timespec ts = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
+	struct timespec ts = timespec_of_ns(left);
 	unsigned ready = 0;
 	int n = epoll_pwait2(t->epoll_fd, events, ARRAY_LEN(events),
 			     until_ns == NS_NEVER ? NULL : &ts, NULL);

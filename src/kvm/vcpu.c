@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "abi/apf.h"
+#include "base/time.h"
 #include "kvm/bus.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/registers.h"
@@ -118,8 +119,6 @@ void kvmp_detach(struct kvmp *k, unsigned vcpu)
 
 /* ---- what an exit means ---- */
 
-#define CR4_VMXE (1ull << 13)
-#define EFER_SVME (1ull << 12)
 
 /*
  * In a guest's guest. Kernels say so in kvm_run since 6.13; older ones are asked, where the
@@ -182,7 +181,7 @@ static void read_cpu(const struct kvmp *k, struct kvmp_vcpu *v, bool mid_instruc
 		.event_pending = mid_instruction || ev->exception.injected ||
 				 ev->exception.pending || ev->interrupt.injected ||
 				 ev->nmi.injected,
-		.paging = (s->sregs.cr0 & (1ull << 31)) != 0,
+		.paging = (s->sregs.cr0 & CR0_PG) != 0,
 		.in_instruction = mid_instruction,
 		.ip = s->sregs.cs.base + s->regs.rip,
 		.cr3 = s->sregs.cr3,
@@ -403,14 +402,6 @@ static void vcpu_rest(void *ctx, unsigned vcpu, bool interrupted)
  */
 #define STANDSTILL_NS NS_PER_S
 
-static uint64_t coarse_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /*
  * The guest's watchdogs learn by its clock that it stood still, whatever the reason. KVM refuses
  * that to a guest without such a clock.
@@ -427,7 +418,7 @@ static void tell_standstill(struct kvmp_vcpu *v, uint64_t now)
  */
 static int enter_guest(struct kvmp_vcpu *v)
 {
-	uint64_t now = coarse_ns();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC_COARSE);
 	int rc;
 
 	tell_standstill(v, now);
@@ -435,7 +426,7 @@ static int enter_guest(struct kvmp_vcpu *v)
 		rc = kvmp_bus_run(v->fd, &v->fault, &v->caught);
 	else
 		rc = ioctl(v->fd, KVM_RUN, 0) < 0 ? -errno : 0;
-	v->in_guest_ns = rc == -EINTR ? now : coarse_ns();
+	v->in_guest_ns = rc == -EINTR ? now : clock_ns(CLOCK_MONOTONIC_COARSE);
 	if (rc != -EAGAIN)
 		v->starts = 0;
 	return rc;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "lib/apf.h"
 #include "lib/guard.h"
 
@@ -33,7 +34,7 @@ static int is_over(struct apf *a, roff_t off, const struct patience *p)
 /* Locked; drops the lock while waiting, until until_ns at most. */
 static void wait_outside(struct apf *a, uint64_t until_ns)
 {
-	struct timespec until = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
+	struct timespec until = timespec_of_ns(until_ns);
 
 	if (until_ns == NS_NEVER)
 		pthread_cond_wait(&a->outside, &a->lock);

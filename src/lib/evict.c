@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/size.h"
+#include "base/time.h"
 #include "lib/apf.h"
 
 void lib_evict_poke(struct apf *a)
@@ -23,7 +24,7 @@ void lib_evict_poke(struct apf *a)
 /* Locked. Until there is something to do, or perhaps. */
 static void wait_for_work(struct apf *a, uint64_t until_ns)
 {
-	struct timespec until = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
+	struct timespec until = timespec_of_ns(until_ns);
 
 	/* What the driver has queued must go out first, and its deadlines be set. */
 	lib_unlock(a);

@@ -14,22 +14,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "lib/apf.h"
 
 #define TIMER_BY_THREAD 0 /* timer_set_ns: sooner than anything */
 
-static uint64_t monotonic_ns(void *ctx)
+static uint64_t now_ns(void *ctx)
 {
-	struct timespec ts;
-
 	(void)ctx;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return monotonic_ns();
 }
 
 struct clock lib_clock(void)
 {
-	static const struct clock_ops ops = {.now_ns = monotonic_ns};
+	static const struct clock_ops ops = {.now_ns = now_ns};
 
 	return (struct clock){.ops = &ops};
 }
@@ -126,11 +124,6 @@ void lib_pump(struct apf *a)
 	while (lib_custom_call(a));
 }
 
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
-}
-
 /*
  * Sets the timer when something is due sooner than the thread looks by itself. A deadline that
  * went away leaves it set: one needless wake-up costs less than a system call per fault. While
@@ -145,7 +138,7 @@ static void arm_timer(struct apf *a)
 	if (next >= a->timer_set_ns)
 		return;
 	a->timer_set_ns = next;
-	its.it_value = timespec_of(next);
+	its.it_value = timespec_of_ns(next);
 	if (its.it_value.tv_sec == 0 && its.it_value.tv_nsec == 0)
 		its.it_value.tv_nsec = 1; /* all zero would disarm */
 	(void)timerfd_settime(a->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
@@ -238,7 +231,7 @@ static int begin_serving(struct apf *a, struct err *e)
 static bool linger(const struct apf *a, uint64_t ns)
 {
 	struct epoll_event events[2];
-	struct timespec ts = timespec_of(ns);
+	struct timespec ts = timespec_of_ns(ns);
 	int n = epoll_pwait2(a->urgent_fd, events, ARRAY_LEN(events), &ts, NULL);
 	bool touched = false;
 
@@ -251,7 +244,7 @@ static bool linger(const struct apf *a, uint64_t ns)
 static void pace(const struct apf *a)
 {
 	uint64_t ns = hst_touch_pause_ns(&a->hst);
-	struct timespec ts = timespec_of(ns);
+	struct timespec ts = timespec_of_ns(ns);
 
 	if (ns > 0)
 		(void)nanosleep(&ts, NULL);

@@ -18,6 +18,7 @@
 #include <sys/epoll.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "net/http_handle.h"
 #include "net/http_head.h"
 #include "net/peer.h"
@@ -328,7 +329,7 @@ static uint64_t later(struct http_xfer *x)
 	if (wait == 0 && p->fails >= HTTP_FAILS)
 		wait = net_backoff_ns(p->fails - HTTP_FAILS, HTTP_PAUSE_NS, HTTP_PAUSE_MAX_NS);
 	p->fails += p->fails < 32;
-	return wait ? net_now_ns() + wait : 0;
+	return wait ? monotonic_ns() + wait : 0;
 }
 
 /* ---- requests ---- */
@@ -544,7 +545,7 @@ static void finish_first(struct http_xfer *x, enum verdict v, uint64_t until_ns)
 	struct timers *ts = net_loop_timers(loop_of(p));
 
 	if (v == AGAIN && ++p->tries < HTTP_TRIES)
-		timer_arm(ts, &p->again, net_now_ns() + pause_ns(p->tries - 1));
+		timer_arm(ts, &p->again, monotonic_ns() + pause_ns(p->tries - 1));
 	else if (v == LATER && x->why.code == -EAGAIN)
 		timer_arm(ts, &p->again, until_ns);
 	else if (v == GOOD)
@@ -672,7 +673,7 @@ static int on_timer(CURLM *multi, long ms, void *ctx)
 	if (ms < 0)
 		timer_cancel(ts, &p->timer);
 	else
-		timer_arm(ts, &p->timer, net_now_ns() + (uint64_t)ms * NS_PER_MS);
+		timer_arm(ts, &p->timer, monotonic_ns() + (uint64_t)ms * NS_PER_MS);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "net/src.h"
 #include "source/source.h"
 
@@ -119,7 +120,7 @@ static void end(struct net_src *s)
 
 static void take(struct net_src *s, struct list *arrived)
 {
-	uint64_t now_ns = net_now_ns();
+	uint64_t now_ns = monotonic_ns();
 	struct net_read *rd;
 
 	while ((rd = net_read_of(list_take(arrived)))) {
@@ -281,9 +282,7 @@ bool net_hub_due(const struct net_hub *h)
 
 static struct timespec deadline(uint32_t ms)
 {
-	uint64_t ns = net_now_ns() + ms * NS_PER_MS;
-
-	return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+	return timespec_of_ns(monotonic_ns() + ms * NS_PER_MS);
 }
 
 /* The loop's thread lets go of the source, whatever is the matter; then it is freed. */

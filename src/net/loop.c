@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 
 #define EVENTS_AT_ONCE 64
 
@@ -36,14 +36,6 @@ struct net_loop {
 	struct net_fd *dead; /* freed when no event of this round can name them */
 	struct net_errands *box;
 };
-
-uint64_t net_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 struct timers *net_loop_timers(struct net_loop *l)
 {
@@ -204,7 +196,7 @@ static int wait_ms(const struct net_loop *l)
 
 	if (next == NS_NEVER)
 		return -1;
-	now = net_now_ns();
+	now = monotonic_ns();
 	/* Rounded up: it is not looked again for nothing. */
 	return next <= now ? 0 : (int)min_u64((next - now) / NS_PER_MS + 1, 60000);
 }
@@ -228,7 +220,7 @@ static void *loop(void *arg)
 			else if (f->ready)
 				f->ready(f, events[i].events);
 		}
-		(void)timers_run(&l->timers, net_now_ns());
+		(void)timers_run(&l->timers, monotonic_ns());
 		end_errands(l);
 		l->cfg.turn(l->cfg.ctx);
 		bury(l);

@@ -51,9 +51,8 @@ void net_loop_close(struct net_loop *l);
 /* Any thread, at any time: turn() comes. */
 void net_loop_wake(struct net_loop *l);
 
-/* The loop's timers, and CLOCK_MONOTONIC. */
+/* The loop's timers, by CLOCK_MONOTONIC. */
 struct timers *net_loop_timers(struct net_loop *l);
-uint64_t net_now_ns(void);
 
 /* NULL: out of memory, or the descriptor cannot be waited for. fd may be closed before f is. */
 struct net_fd *net_fd_add(struct net_loop *l, int fd, uint32_t events, net_ready_fn *ready,

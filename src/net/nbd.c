@@ -26,6 +26,7 @@
 
 #include "base/assert.h"
 #include "base/ranges.h"
+#include "base/time.h"
 #include "net/nbd_handle.h"
 #include "net/nbd_lookup.h"
 #include "net/peer.h"
@@ -202,7 +203,7 @@ static void command_free(struct nbd_command *cmd)
 
 static void command_begins(struct nbd_command *cmd, struct nbd_conn *c)
 {
-	*cmd = (struct nbd_command){.conn = c, .since_ns = net_now_ns()};
+	*cmd = (struct nbd_command){.conn = c, .since_ns = monotonic_ns()};
 	if (c->commands++ == 0)
 		c->progress_ns = cmd->since_ns;
 }
@@ -337,7 +338,7 @@ static void conn_lost(struct nbd_conn *c)
 		command_free(cmd);
 	}
 	if (!net_is_open(s) && c->broke && ++p->tries < NBD_TRIES) {
-		timer_arm(timers_of(c), &p->again, net_now_ns() +
+		timer_arm(timers_of(c), &p->again, monotonic_ns() +
 			  net_backoff_ns(p->tries - 1, NBD_PAUSE_NS / 8, NBD_PAUSE_MAX_NS));
 		return;
 	}
@@ -353,9 +354,9 @@ static void conn_lost(struct nbd_conn *c)
 	if (served)
 		p->most = p->conns_max;
 	if (conns_in(p, CONN_READY) > 0)
-		p->more_at_ns = served ? 0 : net_now_ns() + NBD_PAUSE_MAX_NS;
+		p->more_at_ns = served ? 0 : monotonic_ns() + NBD_PAUSE_MAX_NS;
 	else if (!served || p->fails > 0)
-		net_src_hold(s, net_now_ns() +
+		net_src_hold(s, monotonic_ns() +
 				net_backoff_ns(p->fails, NBD_PAUSE_NS, NBD_PAUSE_MAX_NS));
 	p->fails++;
 }
@@ -538,7 +539,7 @@ static void settle(struct nbd_conn *c)
 		/* libnbd ends what has no answer, too. */
 		if (!dead) {
 			c->served = true;
-			c->progress_ns = net_now_ns();
+			c->progress_ns = monotonic_ns();
 			c->passed_ns = max_u64(c->passed_ns, cmd->since_ns);
 		}
 		if (cmd->status)
@@ -611,7 +612,7 @@ static void conn_start(struct nbd_conn *c)
 	}
 	/* While the source is being opened, the hub's own limit of time counts. */
 	if (net_is_open(c->peer->peer.src))
-		timer_arm(timers_of(c), &c->timer, net_now_ns() + ms * NS_PER_MS);
+		timer_arm(timers_of(c), &c->timer, monotonic_ns() + ms * NS_PER_MS);
 	if (!t->socket && !nbd_is_address(t->host)) {
 		look_up(c, h);
 		return;
@@ -662,7 +663,7 @@ static bool nbd_room(struct net_peer *peer, enum turn turn)
 
 	(void)turn;
 	if (!best || ((best->commands >= NBD_BUSY || fewer) && p->multi &&
-		      net_now_ns() >= p->more_at_ns))
+		      monotonic_ns() >= p->more_at_ns))
 		start_one(p);
 	return least_busy(p) && free_command(p);
 }

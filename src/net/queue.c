@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "net/src.h"
 
 /* On their way at a time, whatever the number of requests: of what nobody waits for, of all. */
@@ -197,7 +198,7 @@ void net_req_again(struct net_src *s, struct net_req *req, uint64_t wait_ns)
 	req->again = true;
 	raise_req(req);
 	req->tries++;
-	req->due_ns = net_now_ns() + wait_ns;
+	req->due_ns = monotonic_ns() + wait_ns;
 }
 
 void net_req_wait(struct net_src *s, struct net_req *req)
@@ -223,7 +224,7 @@ void net_fail_waiting(struct net_src *s, int code, const char *why)
 uint64_t net_backoff_ns(unsigned n, uint64_t from_ns, uint64_t max_ns)
 {
 	uint64_t ns = n < 32 ? min_u64(from_ns << n, max_ns) : max_ns;
-	uint64_t noise = net_now_ns() * 0x9e3779b97f4a7c15ull >> 33;
+	uint64_t noise = monotonic_ns() * 0x9e3779b97f4a7c15ull >> 33;
 
 	return ns / 2 + noise % (ns / 2 + 1);
 }
@@ -381,7 +382,7 @@ void net_send_off(struct net_src *s)
 
 	if (!s->reqs || !anything_waits(s))
 		return;
-	now_ns = net_now_ns();
+	now_ns = monotonic_ns();
 	while (s->hold_ns <= now_ns && anything_waits(s)) {
 		struct net_req *req = next_req(s, now_ns);
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "pager/internal.h"
 #include "source/source.h"
 
@@ -30,13 +31,10 @@
 /* Rounds between two moments in which others may have the lock. */
 #define ROUNDS_MAX 64u
 
-static uint64_t monotonic_ns(void *ctx)
+static uint64_t now_ns(void *ctx)
 {
-	struct timespec ts;
-
 	(void)ctx;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return monotonic_ns();
 }
 
 void pgr_say(struct pgr *p, const char *fmt, ...)
@@ -168,7 +166,7 @@ static void settle(struct pgr *p)
 	bool more;
 
 	do {
-		p->now_ns = monotonic_ns(NULL);
+		p->now_ns = monotonic_ns();
 		more = pgr_pump(p);
 		more = workers_reap(p->workers) || more;
 		more = net_lazy_pump(p->net) || more;
@@ -250,7 +248,7 @@ static uint64_t step(struct pgr *p)
 	for (unsigned i = 0; more && i < ROUNDS_MAX && !p->stopping; i++) {
 		int n = epoll_wait(p->epoll_fd, events, EVENTS_MAX, 0);
 
-		p->now_ns = monotonic_ns(NULL);
+		p->now_ns = monotonic_ns();
 		more = handle_all(p, events, n);
 		(void)timers_run(&p->timers, p->now_ns);
 		settle(p);
@@ -270,8 +268,8 @@ static uint64_t step(struct pgr *p)
  */
 static void sleep_until(struct pgr *p, uint64_t until_ns)
 {
-	uint64_t now_ns = monotonic_ns(NULL), ns = until_ns > now_ns ? until_ns - now_ns : 0;
-	struct timespec ts = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+	uint64_t now = monotonic_ns(), ns = until_ns > now ? until_ns - now : 0;
+	struct timespec ts = timespec_of_ns(ns);
 	struct epoll_event event;
 
 	if (p->status.counters.reads_in_flight > 0 || ioq_has_entries(p->ioq))
@@ -465,7 +463,7 @@ void pgr_status(struct pgr *p, struct pgr_status *ret, struct pgr_vm_status *vms
 	*ret = p->status;
 	fill_counters(p, &ret->counters);
 	ret->vms = p->vm_count;
-	ret->uptime_ns = monotonic_ns(NULL) - p->begun_ns;
+	ret->uptime_ns = monotonic_ns() - p->begun_ns;
 	ret->io = ioq_way(p->ioq) == IOQ_URING ? "uring" : "threads";
 	if (!any_failed(p))
 		ret->trouble[0] = '\0';
@@ -595,7 +593,7 @@ static int make_parts(struct pgr *p, struct err *e)
 	const struct workers_cfg work = {.begins = work_begins, .wake = wake, .ctx = p};
 	const struct net_hub_cfg net = {.begins = net_begins, .wake = wake, .unlock = unlock,
 					.lock = lock, .ctx = p};
-	static const struct clock_ops clock = {.now_ns = monotonic_ns};
+	static const struct clock_ops clock = {.now_ns = now_ns};
 	int rc = make_fetches(p, e);
 
 	if (rc == 0)
@@ -630,7 +628,7 @@ int pgr_open(const struct pgr_cfg *cfg, struct pgr **ret, struct err *e)
 	p->cfg = *cfg;
 	p->epoll_fd = p->wake.fd = p->stop.fd = -1;
 	pthread_mutex_init(&p->lock, NULL);
-	p->begun_ns = p->now_ns = monotonic_ns(NULL);
+	p->begun_ns = p->now_ns = monotonic_ns();
 	rc = make_parts(p, e);
 	if (rc < 0) {
 		pgr_close(p);

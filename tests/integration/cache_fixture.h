@@ -21,11 +21,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/prng.h"
+#include "base/time.h"
 #include "io/queue.h"
 #include "io_way.h"
 #include "net/load.h"
@@ -58,11 +58,8 @@ struct rig_read {
 
 static inline uint64_t rig_now_ns(void *ctx)
 {
-	struct timespec t;
-
 	(void)ctx;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+	return monotonic_ns();
 }
 
 static inline void rig_wake(void *ctx)

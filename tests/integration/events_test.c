@@ -5,6 +5,7 @@
  * and written back, as a VMM may. What is in there must be the guest's own: an event of ours that
  * were left behind, or lost, or a halt of ours, would be seen here or by the guest.
  */
+#include "base/time.h"
 #include "small_fixture.h"
 #include "need_kvm.h"
 
@@ -13,7 +14,6 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #define PAGES 256u
 #define KICKS 3000u /* for each kind of guest; fewer where everything is slow */
@@ -149,14 +149,6 @@ static void at_rest(void *ctx, const struct small_rest *r)
 
 /* ---- kicks ---- */
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static bool is_over(struct storm *s)
 {
 	return __atomic_load_n(&s->end, __ATOMIC_ACQUIRE);
@@ -187,13 +179,13 @@ static void *kicker(void *arg)
 		unsigned first = s->vcpus[1].vcpu ? (unsigned)prng_below(&rng, VCPUS_MAX) : 0;
 		struct storm_vcpu *v = &s->vcpus[first];
 		uint32_t had = __atomic_load_n(&v->returns, __ATOMIC_ACQUIRE);
-		uint64_t from = now_ns(), took;
+		uint64_t from = monotonic_ns(), took;
 
 		kick(v, prng_below(&rng, 3));
 		while (!is_over(s) && __atomic_load_n(&v->returns, __ATOMIC_ACQUIRE) == had)
 			usleep(5);
 		s->kicks++;
-		took = (now_ns() - from) / NS_PER_US;
+		took = (monotonic_ns() - from) / NS_PER_US;
 		/* In proportion, or a slow machine's guest would not get anywhere. */
 		usleep((useconds_t)prng_below(&rng, took * (prng_below(&rng, 16) ? 4 : 40) + 1));
 	}
@@ -270,12 +262,12 @@ static void storm(const struct guest *g)
 {
 	struct storm s = {.lock = PTHREAD_MUTEX_INITIALIZER, .keep_regs = g->keep_regs};
 	struct sigaction sa = {.sa_handler = no_op};
-	uint64_t until = now_ns() + KIND_S * NS_PER_S;
+	uint64_t until = monotonic_ns() + KIND_S * NS_PER_S;
 
 	assert_int_equal(sigaction(SIGUSR1, &sa, NULL), 0);
 	do
 		run_once(&s, g);
-	while (s.kicks < KICKS && now_ns() < until);
+	while (s.kicks < KICKS && monotonic_ns() < until);
 	assert_true(s.restored > 0);
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "uring_fixture.h"
 
+#include "base/time.h"
+
 enum ioq_way bed_way = IOQ_URING;
 
 void request_read(struct request *rq, struct io_file *file, uint64_t off, size_t len)
@@ -91,10 +93,7 @@ unsigned bed_reap(struct bed *b)
 
 uint64_t bed_now(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return monotonic_ns();
 }
 
 void bed_pump(struct bed *b)

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/time.h"
 #include "net/src.h"
 
 #define DEPTH 8u
@@ -95,7 +96,7 @@ static struct net_read *want(struct net_bed *b, enum turn turn, uint64_t offset,
 	assert_true(b->count < READS && len <= JOIN);
 	*rd = (struct net_read){.state = READ_ACTIVE, .loader = &b->loaders[b->count],
 				.offset = offset, .buf = b->room + b->count * JOIN, .len = len,
-				.turn = turn, .left = len, .arrived_ns = net_now_ns()};
+				.turn = turn, .left = len, .arrived_ns = monotonic_ns()};
 	b->count++;
 	net_read_waits(&b->s, rd);
 	return rd;
@@ -464,7 +465,7 @@ static void unusual(void **state)
 	net_send_off(&b->s);
 	answer(b, 2);
 	held = want(b, TURN_URGENT, 0, 4 * KIB);
-	net_src_hold(&b->s, net_now_ns() + NS_PER_MS);
+	net_src_hold(&b->s, monotonic_ns() + NS_PER_MS);
 	while (b->sent_count < 4)
 		net_send_off(&b->s);
 	answer(b, 3);

@@ -12,7 +12,6 @@
 #include "cli/opts.h"
 
 #define KIB (1ull << 10)
-#define MIB (1ull << 20)
 #define GIB (1ull << 30)
 
 static const struct {

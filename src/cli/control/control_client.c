@@ -10,8 +10,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/time.h"
 
 /* A full backlog cannot be waited for by poll. */
 #define CONNECT_PAUSE_MS 20
@@ -20,10 +21,7 @@
 
 static uint64_t now_ms(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / NS_PER_MS;
+	return monotonic_ns() / NS_PER_MS;
 }
 
 static int left_ms(uint64_t until_ms)

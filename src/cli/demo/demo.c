@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "abi/apf.h"
+#include "base/time.h"
 #include "cli/cli.h"
 #include "cli/demo/demo.h"
 #include "cli/demo/demo_image.h"
@@ -263,14 +263,6 @@ static void take_results(struct demo *d, struct demo_result *r)
 	r->verified = r->out.status == 0 && r->bad == 0 && r->pages == pages_expected(d);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static int run_one(struct demo *d, enum demo_run run)
 {
 	const struct run_kind *k = &kinds[run];
@@ -288,7 +280,7 @@ static int run_one(struct demo *d, enum demo_run run)
 		trace_file_vm(d->trace, d->doing);
 	d->paused = 0;
 	rc = d->o->cold ? demo_image_cool(&d->image, &e) : 0;
-	r->start_ns = now_ns();
+	r->start_ns = monotonic_ns();
 	if (rc == 0)
 		rc = small_run(&cfg, &r->out, &e);
 	d->plot = NULL;

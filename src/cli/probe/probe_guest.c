@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "cli/cli.h"
 #include "cli/probe/probe.h"
 #include "kvm/kvm_uapi.h"
@@ -203,14 +204,6 @@ static int guest_run(struct guest *g)
 	return r;
 }
 
-static uint64_t cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /*
  * Runs `rounds` rounds of a loop of two instructions: 0 and the CPU time it took, or -Exxx. What
  * else wants the CPU does not count.
@@ -228,9 +221,9 @@ static int timed_loop(struct guest *g, uint64_t rounds, uint64_t *ret_ns)
 	int r = guest_registers(g, 0, rounds, 0);
 	if (r < 0)
 		return r;
-	uint64_t start = cpu_ns();
+	uint64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	r = guest_run(g);
-	*ret_ns = max_u64(cpu_ns() - start, 1);
+	*ret_ns = max_u64(clock_ns(CLOCK_THREAD_CPUTIME_ID) - start, 1);
 	if (take_signal(SIGALRM, &info))
 		return -ETIMEDOUT;
 	if (r == 0 && g->run->exit_reason != KVM_EXIT_HLT)

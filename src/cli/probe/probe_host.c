@@ -16,7 +16,6 @@
 #include "rights/limits.h"
 #include "rights/rights.h"
 
-#define MIB (1ull << 20)
 /* `asyncpf run` without --memory. */
 #define GUEST_BYTES (512 * MIB)
 #define ADDRESSES_WANTED (2 * (GUEST_BYTES + GUEST_BYTES / 4))

@@ -29,7 +29,6 @@ static const char *const balloon_names[] = {"off", "on", "follow", NULL};
 _Static_assert(MACHINE_BALLOON_FOLLOW == ARRAY_LEN(balloon_names) - 2, "one word for each");
 
 #define ABI_NOT_GIVEN UINT32_MAX
-#define MIB (1ull << 20)
 _Static_assert(MACHINE_RNG_BYTES_PER_S == MIB, "as --help says");
 
 void run_line_init(struct run_line *l)

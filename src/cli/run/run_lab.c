@@ -6,10 +6,10 @@
  */
 #include <stdio.h>
 
+#include "base/size.h"
 #include "cli/json/json_file.h"
 #include "cli/run/run.h"
 
-#define MIB (1ull << 20)
 /* The lab's Linux, its modules and what asyncpf itself takes. */
 #define LAB_OWN_BYTES (512 * MIB)
 #define LAB_NAME_BYTES 40 /* of a file in the lab */

@@ -44,7 +44,7 @@ static void serve_hello(struct control_peer *p, const char *line)
 
 static bool too_many_requests(struct control_peer *p)
 {
-	uint64_t now = control_now_ns();
+	uint64_t now = monotonic_ns();
 
 	if (now - p->second_ns >= NS_PER_S) {
 		p->second_ns = now;
@@ -158,7 +158,7 @@ static void peer_advance(struct control *c, struct control_peer *p)
 
 		if (rc == 0)
 			return;
-		p->deadline_ns = control_now_ns() + c->idle_ns;
+		p->deadline_ns = monotonic_ns() + c->idle_ns;
 		if (rc < 0)
 			control_peer_refuse(p, e.text);
 		else if (p->state == PEER_GREETING)
@@ -243,7 +243,7 @@ static void accept_peer(struct control *c)
 	if (fd < 0) {
 		/* The next poll would say again at once that somebody waits. */
 		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			c->accept_ns = control_now_ns() + ACCEPT_PAUSE_NS;
+			c->accept_ns = monotonic_ns() + ACCEPT_PAUSE_NS;
 		return;
 	}
 	if (!p) {
@@ -253,7 +253,7 @@ static void accept_peer(struct control *c)
 	}
 	p->state = PEER_GREETING;
 	p->fd = fd;
-	p->deadline_ns = control_now_ns() + c->idle_ns;
+	p->deadline_ns = monotonic_ns() + c->idle_ns;
 	p->requests = 0;
 	p->in.len = 0;
 	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
@@ -272,7 +272,7 @@ static bool has_deadline(const struct control_peer *p)
 
 static void drop_late(struct control *c)
 {
-	uint64_t now = control_now_ns();
+	uint64_t now = monotonic_ns();
 
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		if (has_deadline(&c->peers[i]) && c->peers[i].deadline_ns <= now)
@@ -281,7 +281,7 @@ static void drop_late(struct control *c)
 
 static int timeout_ms(const struct control *c, bool accepting)
 {
-	uint64_t next = accepting ? NS_NEVER : c->accept_ns, now = control_now_ns();
+	uint64_t next = accepting ? NS_NEVER : c->accept_ns, now = monotonic_ns();
 
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		const struct control_peer *p = &c->peers[i];
@@ -320,7 +320,7 @@ static void serve_peer(struct control *c, struct control_peer *p, short events)
 static void serve_once(struct control *c)
 {
 	struct pollfd fds[2 + CONTROL_CLIENTS_MAX];
-	bool accepting = c->accept_ns <= control_now_ns();
+	bool accepting = c->accept_ns <= monotonic_ns();
 	struct control_peer *waiting;
 	uint64_t ticks;
 
@@ -398,7 +398,7 @@ int control_start(const struct control_cfg *cfg, const struct control_ops *ops, 
 	c->begins = cfg->begins;
 	c->begins_ctx = cfg->begins_ctx;
 	c->idle_ns = (cfg->idle_ms ? cfg->idle_ms : CONTROL_IDLE_MS) * NS_PER_MS;
-	c->start_ns = control_now_ns();
+	c->start_ns = monotonic_ns();
 	control_told_init(&c->told);
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = c->wake_fd < 0 ? err_sys(e, -errno, "control socket: %.80s: eventfd", cfg->path)

@@ -30,7 +30,7 @@ void control_follower_advance(struct control *c, struct control_peer *p)
 		return;
 	if (all && p->lost) {
 		const struct control_event ev = {.kind = CONTROL_EVENT_LOST,
-						 .uptime_ns = control_now_ns() - c->start_ns,
+						 .uptime_ns = monotonic_ns() - c->start_ns,
 						 .lost = p->lost};
 
 		p->lost = 0;
@@ -38,7 +38,7 @@ void control_follower_advance(struct control *c, struct control_peer *p)
 		all = control_peer_flush(c, p);
 	}
 	if (p->state == PEER_FOLLOWING && (all || p->out_len - p->out_sent < before))
-		p->deadline_ns = control_now_ns() + c->idle_ns;
+		p->deadline_ns = monotonic_ns() + c->idle_ns;
 }
 
 bool control_is_followed(const struct control *c)
@@ -57,7 +57,7 @@ static void tell_followers(struct control *c, const struct control_event *ev)
 		if (p->state != PEER_FOLLOWING)
 			continue;
 		if (p->out_len == 0)
-			p->deadline_ns = control_now_ns() + c->idle_ns;
+			p->deadline_ns = monotonic_ns() + c->idle_ns;
 		put_event(p, ev);
 		control_follower_advance(c, p);
 	}
@@ -65,7 +65,7 @@ static void tell_followers(struct control *c, const struct control_event *ev)
 
 void control_tell_event(struct control *c, struct control_event ev)
 {
-	ev.uptime_ns = control_now_ns() - c->start_ns;
+	ev.uptime_ns = monotonic_ns() - c->start_ns;
 	if (control_told_put(&c->told, &ev))
 		control_wake(c);
 }
@@ -85,9 +85,9 @@ void control_tell_all(struct control *c)
 
 	while (control_told_take(&c->told, &ev))
 		tell_followers(c, &ev);
-	if (!control_is_followed(c) || control_now_ns() < c->memory_ns)
+	if (!control_is_followed(c) || monotonic_ns() < c->memory_ns)
 		return;
-	c->memory_ns = control_now_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
+	c->memory_ns = monotonic_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
 	memset(&c->status, 0, sizeof(c->status));
 	c->ops->status(c->ctx, &c->status);
 	if (c->evicted == c->status.counters.evicted &&
@@ -97,7 +97,7 @@ void control_tell_all(struct control *c)
 	c->refaulted = c->status.counters.refaulted;
 	ev = (struct control_event){
 		.kind = CONTROL_EVENT_MEMORY,
-		.uptime_ns = control_now_ns() - c->start_ns,
+		.uptime_ns = monotonic_ns() - c->start_ns,
 		.resident_bytes = c->status.counters.resident_bytes,
 		.evicted = c->evicted,
 		.refaulted = c->refaulted,
@@ -115,16 +115,16 @@ void control_follow(struct control *c, struct control_peer *p)
 	memset(&c->status, 0, sizeof(c->status));
 	c->ops->status(c->ctx, &c->status);
 	if (!control_is_followed(c)) {
-		c->memory_ns = control_now_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
+		c->memory_ns = monotonic_ns() + CONTROL_MEMORY_MS * NS_PER_MS;
 		c->evicted = s->counters.evicted;
 		c->refaulted = s->counters.refaulted;
 	}
-	ev.uptime_ns = control_now_ns() - c->start_ns;
+	ev.uptime_ns = monotonic_ns() - c->start_ns;
 	ev.resident_bytes = s->counters.resident_bytes;
 	ev.resident_max_bytes = s->counters.resident_max_bytes;
 	snprintf(ev.text, sizeof(ev.text), "%s%s%.160s", s->state, *s->why ? ": " : "", s->why);
 	p->state = PEER_FOLLOWING;
 	p->lost = 0;
-	p->deadline_ns = control_now_ns() + c->idle_ns;
+	p->deadline_ns = monotonic_ns() + c->idle_ns;
 	put_event(p, &ev);
 }

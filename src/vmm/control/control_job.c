@@ -97,7 +97,7 @@ void control_job_begin(struct control *c, struct control_peer *p, const struct c
 		p->fds[i] = -1;
 	j->running = true;
 	p->state = PEER_WAITING;
-	c->progress_ns = control_now_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
+	c->progress_ns = monotonic_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
 }
 
 static struct control_peer *waiting_peer(struct control *c)
@@ -124,15 +124,15 @@ struct control_peer *control_job_watch(struct control *c)
 		if (j->rc == 0 && j->request.verb == CONTROL_EVICT)
 			control_tell_event(c, ev);
 	}
-	if (!p || (!done && control_now_ns() < c->progress_ns))
+	if (!p || (!done && monotonic_ns() < c->progress_ns))
 		return NULL;
-	c->progress_ns = control_now_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
+	c->progress_ns = monotonic_ns() + CONTROL_PROGRESS_MS * NS_PER_MS;
 	/* What it has not read yet is progress enough. */
 	if (!done && p->out_len == 0)
 		control_peer_put_status(c, p);
 	if (done) {
 		p->state = PEER_READY;
-		p->deadline_ns = control_now_ns() + c->idle_ns;
+		p->deadline_ns = monotonic_ns() + c->idle_ns;
 		/* The last progress may not have left: then there is room for the end alone. */
 		if (j->rc < 0)
 			control_peer_failed(p, &j->e);

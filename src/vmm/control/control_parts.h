@@ -11,8 +11,8 @@
 #define VMM_CONTROL_PARTS_H
 
 #include <pthread.h>
-#include <time.h>
 
+#include "base/time.h"
 #include "vmm/control/control.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/control/control_socket.h"
@@ -73,14 +73,6 @@ struct control {
 	struct control_status status; /* scratch */
 	struct control_peer peers[CONTROL_CLIENTS_MAX];
 };
-
-static inline uint64_t control_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- control.c ---- */
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/size.h"
+#include "base/time.h"
 #include "vmm/control/control_proto.h"
 #include "vmm/machine/machine_parts.h"
 #include "vmm/machine/machine_snap.h"
@@ -30,14 +31,6 @@ struct machine_control {
 	uint64_t start_ns;
 	uint64_t pid;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 static const char *state_of(const struct machine_control *mc)
 {
@@ -77,7 +70,7 @@ static void status(void *ctx, struct control_status *ret)
 	snprintf(ret->version, sizeof(ret->version), "%s", mc->cfg.version);
 	ret->protocol = CONTROL_VERSION;
 	ret->pid = mc->pid;
-	ret->uptime_ns = now_ns() - mc->start_ns;
+	ret->uptime_ns = monotonic_ns() - mc->start_ns;
 	ret->block_bytes = mc->m->cfg.apf.block_bytes;
 	ret->snapshot_running = atomic_load(&mc->m->snap.running);
 	ret->snapshot_written_bytes = atomic_load(&mc->m->snap.written_bytes);
@@ -280,7 +273,7 @@ int machine_control_start(struct machine *m, const struct machine_control_cfg *c
 		mc->ops.balloon_set = NULL;
 		mc->ops.balloon = NULL;
 	}
-	mc->start_ns = now_ns();
+	mc->start_ns = monotonic_ns();
 	mc->pid = (uint64_t)getpid();
 	rc = control_start(&server_cfg, &mc->ops, mc, &mc->server, e);
 	if (rc < 0) {

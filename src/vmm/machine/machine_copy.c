@@ -5,23 +5,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/time.h"
 #include "base/zero.h"
 
 #define AHEAD_PAGES 4096u
 /* A read that waits for its source looks this often whether anybody still waits for it. */
 #define LOOK_NS (100 * NS_PER_MS)
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 int machine_copy_open(struct machine_copy *c, struct machine *m, int fd, const atomic_bool *cancel,
 		      struct err *e)
@@ -109,7 +101,7 @@ static int read_run(const struct machine_copy *c, const struct snap_step *s, uns
 
 	while (done < len) {
 		struct apf_range range = {from + done, to + done, len - done};
-		uint64_t now = now_ns(), left = s->until_ns > now ? s->until_ns - now : 0;
+		uint64_t now = monotonic_ns(), left = s->until_ns > now ? s->until_ns - now : 0;
 		struct apf_wait wait;
 		int64_t n;
 		int rc = is_cancelled(c, e);

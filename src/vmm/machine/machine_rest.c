@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "vmm/machine/machine_parts.h"
 
 void machine_go_on(struct machine *m)
@@ -18,14 +19,9 @@ void machine_go_on(struct machine *m)
 
 int machine_stand(struct machine *m, uint32_t limit_ms, struct err *e)
 {
-	struct timespec until;
-	uint64_t ns;
+	struct timespec until = timespec_of_ns(monotonic_ns() + limit_ms * NS_PER_MS);
 	int rc = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	ns = (uint64_t)until.tv_nsec + limit_ms * NS_PER_MS;
-	until.tv_sec += (time_t)(ns / NS_PER_S);
-	until.tv_nsec = (long)(ns % NS_PER_S);
 	pthread_mutex_lock(&m->lock);
 	m->freeze = true;
 	pthread_mutex_unlock(&m->lock);

@@ -3,18 +3,10 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "vmm/machine/machine_parts.h"
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 void machine_wake(struct machine *m)
 {
@@ -30,7 +22,7 @@ void machine_end(struct machine *m, enum machine_end end, uint32_t status)
 		m->ended = true;
 		m->end = end;
 		m->status = status;
-		m->end_ns = now_ns();
+		m->end_ns = monotonic_ns();
 		machine_trouble_end(m);
 	}
 	pthread_mutex_unlock(&m->lock);
@@ -43,7 +35,7 @@ void machine_fail(struct machine *m, const struct err *why)
 	if (!m->ended) {
 		m->ended = true;
 		m->failure = *why;
-		m->end_ns = now_ns();
+		m->end_ns = monotonic_ns();
 		machine_trouble_end(m);
 	}
 	pthread_mutex_unlock(&m->lock);
@@ -169,7 +161,7 @@ static void serve(struct machine *m)
 			return;
 		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console, &ms);
 		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
-		watch_ms = ended ? -1 : machine_watch_step(m, now_ns());
+		watch_ms = ended ? -1 : machine_watch_step(m, monotonic_ns());
 		if (ms < 0 || (watch_ms >= 0 && watch_ms < ms))
 			ms = watch_ms;
 		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : ms) < 0)
@@ -202,7 +194,7 @@ static void collect(struct machine *m, uint64_t start_ns, struct machine_outcome
 
 int machine_run(struct machine *m, struct machine_outcome *ret, struct err *e)
 {
-	uint64_t start = now_ns();
+	uint64_t start = monotonic_ns();
 	int rc;
 
 	memset(ret, 0, sizeof(*ret));

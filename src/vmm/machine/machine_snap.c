@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
+#include "base/time.h"
 #include "vmm/machine/machine_copy.h"
 #include "vmm/machine/machine_first.h"
 #include "vmm/snap/snap_kvm.h"
@@ -161,14 +161,6 @@ struct job {
 	uint64_t stood_ns; /* since when the guest stands */
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 static int check_trouble(struct machine *m, struct err *e)
 {
 	struct apf_error why;
@@ -188,7 +180,7 @@ static int stop(struct job *j, uint64_t limit_ns, struct err *e)
 	struct machine *m = j->m;
 	int rc = check_trouble(m, e);
 
-	j->stood_ns = now_ns();
+	j->stood_ns = monotonic_ns();
 	if (rc == 0)
 		rc = machine_stand(m, (uint32_t)(limit_ns / NS_PER_MS), e);
 	if (rc < 0)
@@ -206,7 +198,7 @@ static void go_on(struct job *j)
 	machine_end_moment(m);
 	machine_devices_release(m);
 	machine_go_on(m);
-	stood = now_ns() - j->stood_ns;
+	stood = monotonic_ns() - j->stood_ns;
 	atomic_store(&m->snap.paused_ns, max_u64(stood, atomic_load(&m->snap.paused_ns)));
 }
 
@@ -286,7 +278,7 @@ static int save(struct job *j, bool keep_running, struct err *e)
 		return err_sys(e, -ENOMEM, "snapshot");
 	snap_plan_init(&j->plan, &cfg);
 	do {
-		snap_plan_next(&j->plan, rc, now_ns(), &s);
+		snap_plan_next(&j->plan, rc, monotonic_ns(), &s);
 		rc = make_step(j, &s, e);
 	} while (s.todo != SNAP_TODO_END);
 	free(maps);

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "vmm/machine/machine_parts.h"
 
 #define RESET_CS_BASE 0xffff0000ull
@@ -123,14 +124,6 @@ static bool serve_exit(struct machine_vcpu *v)
 		last_words(v, -EIO, what);
 		return false;
 	}
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	return clock_gettime(clock, &ts) == 0
-		       ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec : 0;
 }
 
 uint64_t machine_vcpu_cpu_ns(struct machine *m, unsigned index)

@@ -7,18 +7,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "kvm/vm.h"
 #include "vmm/small/small_machine.h"
 
 #define TICK_MS 100
-
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 /*
  * Idle time of all CPUs since boot: the second number of /proc/uptime, in seconds. Whatever
@@ -82,7 +75,7 @@ static void exit_port(struct small_machine *m, const unsigned char *bytes, size_
 	if (!m->ended) {
 		m->ended = true;
 		m->status = status;
-		m->end_ns = clock_ns(CLOCK_MONOTONIC);
+		m->end_ns = monotonic_ns();
 	}
 	pthread_mutex_unlock(&m->lock);
 	tell_main(m);
@@ -235,7 +228,7 @@ static int wait_for_end(struct small_machine *m, uint64_t start_ns, struct err *
 		if (n > 0 && fds[0].revents)
 			return 0;
 		tick(m, false);
-		if (limit_ns && clock_ns(CLOCK_MONOTONIC) - start_ns > limit_ns)
+		if (limit_ns && monotonic_ns() - start_ns > limit_ns)
 			return err_set(e, -ETIME, "the guest was not done after %llu ms",
 				       (unsigned long long)m->cfg->time_limit_ms);
 	}
@@ -248,7 +241,7 @@ static void collect(struct small_machine *m, uint64_t start_ns, struct small_out
 	o->tsc_khz = khz;
 	o->ended = m->ended;
 	o->status = m->status;
-	o->wall_s = (double)((m->ended ? m->end_ns : clock_ns(CLOCK_MONOTONIC)) - start_ns) /
+	o->wall_s = (double)((m->ended ? m->end_ns : monotonic_ns()) - start_ns) /
 		    (double)NS_PER_S;
 	for (unsigned i = 0; i < m->vcpu_count; i++)
 		o->vcpu_cpu_s += m->vcpus[i].cpu_s;
@@ -271,7 +264,7 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 	if (rc == 0) {
 		double idle = machine_idle_s();
 		uint64_t cpus = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
-		uint64_t start = clock_ns(CLOCK_MONOTONIC);
+		uint64_t start = monotonic_ns();
 		uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 
 		if (cfg->made)
@@ -282,7 +275,7 @@ int small_run(const struct small_cfg *cfg, struct small_outcome *ret, struct err
 		ret->io = apf_io_used(m.apf);
 		if (rc == 0)
 			rc = wait_for_end(&m, start, e);
-		double busy_until = (double)(clock_ns(CLOCK_MONOTONIC) - start) / (double)NS_PER_S;
+		double busy_until = (double)(monotonic_ns() - start) / (double)NS_PER_S;
 
 		ret->machine_cpu_s = busy_until * (double)cpus - (machine_idle_s() - idle);
 		ret->process_cpu_s = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) /

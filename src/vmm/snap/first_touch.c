@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#define EFER_LMA (1ull << 10)
 #define GATE_BYTES 16u
 #define GATES_IN_PAGE ((unsigned)PAGE_BYTES / GATE_BYTES)
 #define GATE_PRESENT (1u << 15)

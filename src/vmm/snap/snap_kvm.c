@@ -10,6 +10,7 @@
 
 #include "abi/apf.h"
 #include "abi/pv.h"
+#include "base/time.h"
 #include "kvm/kvm_uapi.h"
 #include "kvm/vm.h"
 
@@ -17,9 +18,6 @@
 #define MSRS_MAX 1024u
 #define XSAVE_BYTES_MAX (1u << 20)
 #define APF_BYTES_MAX (1u << 20)
-#define CR0_PG (1ull << 31)
-#define CR4_PAE (1ull << 5)
-#define EFER_LMA (1ull << 10)
 #define PDPT_MASK 0xffffffe0ull /* of CR3: where its four entries are */
 #define PDPT_BYTES 32u
 #define MSR_TSC 0x10u
@@ -62,14 +60,6 @@ union part_bytes {
 static struct snap_key key(const char *name, unsigned index)
 {
 	return (struct snap_key){name, index, VERSION};
-}
-
-static uint64_t realtime_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
 static int save_part(const struct snap_vcpu *v, const struct part *p, struct snap_out *o,
@@ -387,7 +377,7 @@ struct times {
 /* How long it has slept. A host whose clock is behind the other's counts as no time at all. */
 static int slept_ns(const struct snap_in *in, struct times *t, uint64_t *ret, struct err *e)
 {
-	uint64_t now = realtime_ns();
+	uint64_t now = clock_ns(CLOCK_REALTIME);
 	int rc = snap_take(in, key("vm.time", 0), t, sizeof(*t), e);
 
 	*ret = rc == 0 && now > t->realtime_ns ? now - t->realtime_ns : 0;
@@ -542,7 +532,7 @@ int snap_vm_save(int vm_fd, struct snap_out *o, struct err *e)
 	snap_put(o, key("vm.pit", 0), &pit, sizeof(pit));
 	if (KVMP_IOCTL(vm_fd, KVM_GET_CLOCK, &clock) < 0)
 		return err_sys(e, -errno, "snapshot: clock");
-	t = (struct times){clock.clock, realtime_ns()};
+	t = (struct times){clock.clock, clock_ns(CLOCK_REALTIME)};
 	snap_put(o, key("vm.time", 0), &t, sizeof(t));
 	return 0;
 }

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 
 /* 5.1.3 */
 #define F_MAC (1ull << 5)
@@ -43,15 +43,6 @@ struct wire_header {
 };
 _Static_assert(sizeof(struct wire_header) == NET_HEADER_BYTES, "virtio 1.2, 5.1.6");
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	return clock_gettime(CLOCK_MONOTONIC, &ts) == 0
-		       ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec
-		       : 0;
-}
-
 /* ---- the limit ---- */
 
 /* May a frame go now? */
@@ -61,7 +52,7 @@ static bool may_go(struct virtio_net *n)
 
 	if (n->rate.per_s == 0)
 		return true;
-	now = now_ns();
+	now = monotonic_ns();
 	if (rate_wait_ns(&n->rate, now) > 0)
 		return false;
 	if (since) {
@@ -75,7 +66,7 @@ static bool may_go(struct virtio_net *n)
 /* It may not: the queue is served again when it may. is_there: and there is one that waits. */
 static void hold_back(struct virtio_net *n, unsigned queue, bool is_there)
 {
-	uint64_t now = now_ns(), wait = rate_wait_ns(&n->rate, now);
+	uint64_t now = monotonic_ns(), wait = rate_wait_ns(&n->rate, now);
 
 	n->again_ns[queue] = wait < NS_NEVER - now ? now + wait : NS_NEVER;
 	if (is_there && !n->count.throttled_since_ns)
@@ -85,7 +76,7 @@ static void hold_back(struct virtio_net *n, unsigned queue, bool is_there)
 static void has_gone(struct virtio_net *n, size_t bytes)
 {
 	if (n->rate.per_s)
-		rate_take(&n->rate, max_u64(bytes, VIRTIO_NET_BYTES_MIN), now_ns());
+		rate_take(&n->rate, max_u64(bytes, VIRTIO_NET_BYTES_MIN), monotonic_ns());
 }
 
 /* ---- the backend ---- */
@@ -123,7 +114,8 @@ static void take_features(struct virtio_net *n, uint64_t features)
 static bool backend_turn(struct virtio_net *n, uint64_t until_ns)
 {
 	unsigned ready = n->backend.ops->wait(n->backend.ctx, n->wake_fd, n->want, until_ns);
-	uint64_t now = n->again_ns[VIRTIO_NET_RX] || n->again_ns[VIRTIO_NET_TX] ? now_ns() : 0;
+	bool again = n->again_ns[VIRTIO_NET_RX] || n->again_ns[VIRTIO_NET_TX];
+	uint64_t now = again ? monotonic_ns() : 0;
 	bool goes[VIRTIO_NET_QUEUES] = {
 		[VIRTIO_NET_RX] = ready & n->want & NET_CAN_RECEIVE,
 		[VIRTIO_NET_TX] = ready & n->want & NET_CAN_SEND,
@@ -519,5 +511,5 @@ void virtio_net_device_stats(struct virtio_net *n, struct device_stats *ret)
 	ret->read_bytes = n->count.received_bytes;
 	ret->written_bytes = n->count.sent_bytes;
 	ret->dropped = n->count.dropped;
-	ret->throttled_ns = throttled + (since ? now_ns() - since : 0);
+	ret->throttled_ns = throttled + (since ? monotonic_ns() - since : 0);
 }

@@ -9,8 +9,9 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/time.h"
 
 #define TAP_DEVICE "/dev/net/tun"
 #define TAP_MTU 1500u
@@ -83,12 +84,9 @@ static int tap_features_set(void *ctx, uint64_t features)
 
 static uint64_t ns_until(uint64_t until_ns)
 {
-	struct timespec now;
-	uint64_t ns = 0;
+	uint64_t now = until_ns ? monotonic_ns() : 0;
 
-	if (until_ns && clock_gettime(CLOCK_MONOTONIC, &now) == 0)
-		ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-	return until_ns > ns ? until_ns - ns : 0;
+	return until_ns > now ? until_ns - now : 0;
 }
 
 static unsigned tap_wait(void *ctx, int wake_fd, unsigned want, uint64_t until_ns)

@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/assert.h"
 #include "base/rate.h"
+#include "base/time.h"
 #include "vmm/memory/guest_mem.h"
 
 #define FRAME_BYTES 2048u /* a slot's: Ethernet of the MTU below, with a tag */
@@ -77,15 +77,6 @@ struct net_user {
 	unsigned char out[NET_FRAME_MAX]; /* a frame of the guest's */
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	return clock_gettime(CLOCK_MONOTONIC, &ts) == 0
-		       ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec
-		       : 0;
-}
-
 /* ---- what libslirp calls ---- */
 
 static ssize_t take_packet(const void *buf, size_t len, void *opaque)
@@ -112,7 +103,7 @@ static void guest_error(const char *msg, void *opaque)
 static int64_t clock_get(void *opaque)
 {
 	(void)opaque;
-	return (int64_t)now_ns();
+	return (int64_t)monotonic_ns();
 }
 
 /* Timers are for IPv6's router advertisements alone, which are off. */
@@ -235,7 +226,7 @@ static int get_revents(int index, void *opaque)
 /* From now to a time, in ms, no sooner than that. */
 static uint32_t ms_until(uint64_t until_ns)
 {
-	uint64_t now = now_ns(), ns = until_ns > now ? until_ns - now : 0;
+	uint64_t now = monotonic_ns(), ns = until_ns > now ? until_ns - now : 0;
 
 	return until_ns == NS_NEVER ? UINT32_MAX
 				    : (uint32_t)min_u64((ns + 999999) / 1000000, INT32_MAX);
@@ -317,9 +308,9 @@ static bool is_part_too_many(struct net_user *u, const unsigned char *frame, siz
 	if (!is_ip(frame, len) ||
 	    !((frame[IP_FRAGMENT_AT] << 8 | frame[IP_FRAGMENT_AT + 1]) & IP_FRAGMENT))
 		return false;
-	if (rate_wait_ns(&u->fragments, now_ns()) > 0)
+	if (rate_wait_ns(&u->fragments, monotonic_ns()) > 0)
 		return true;
-	rate_take(&u->fragments, 1, now_ns());
+	rate_take(&u->fragments, 1, monotonic_ns());
 	return false;
 }
 

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 
 /* 5.5.3 */
 #define F_STATS (1ull << 1)
@@ -56,14 +57,6 @@ _Static_assert(sizeof(struct wire_stat) == 10, "virtio 1.2, 5.5.6.3");
 
 /* More than any driver tells; the rest of a buffer is not looked at. */
 #define STATS_MAX 64u
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- giving memory back ---- */
 
@@ -176,7 +169,7 @@ static void take_stats(struct virtio_balloon *b)
 	for (unsigned i = 0; i < count; i++)
 		if (stats[i].tag < BALLOON_TAGS)
 			b->tags[stats[i].tag] = stats[i].value;
-	b->told_ns = now_ns();
+	b->told_ns = monotonic_ns();
 	pthread_cond_broadcast(&b->told);
 	pthread_mutex_unlock(&b->lock);
 }
@@ -303,8 +296,8 @@ uint64_t virtio_balloon_actual(struct virtio_balloon *b)
 
 void virtio_balloon_refresh(struct virtio_balloon *b, uint64_t wait_ns)
 {
-	uint64_t start = now_ns(), until = start + wait_ns;
-	struct timespec ts = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
+	uint64_t start = monotonic_ns();
+	struct timespec until = timespec_of_ns(start + wait_ns);
 	int rc = 0;
 
 	if (!virtio_mmio_is_driven(&b->mmio))
@@ -314,7 +307,7 @@ void virtio_balloon_refresh(struct virtio_balloon *b, uint64_t wait_ns)
 	pthread_mutex_lock(&b->lock);
 	/* A driver that never told any will not begin now. */
 	while (b->told_ns && b->told_ns < start && rc == 0)
-		rc = pthread_cond_timedwait(&b->told, &b->lock, &ts);
+		rc = pthread_cond_timedwait(&b->told, &b->lock, &until);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -336,7 +329,7 @@ void virtio_balloon_stats_get(struct virtio_balloon *b, struct balloon_stats *re
 	ret->guest_minor_faults = b->tags[TAG_MINOR_FAULTS];
 	ret->guest_swap_in_bytes = b->tags[TAG_SWAP_IN];
 	ret->guest_swap_out_bytes = b->tags[TAG_SWAP_OUT];
-	ret->guest_stats_age_ns = b->told_ns ? max_u64(now_ns() - b->told_ns, 1) : 0;
+	ret->guest_stats_age_ns = b->told_ns ? max_u64(monotonic_ns() - b->told_ns, 1) : 0;
 	pthread_mutex_unlock(&b->lock);
 }
 

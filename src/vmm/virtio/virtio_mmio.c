@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 #include "vmm/memory/guest_touch.h"
 
 /* 4.2.2, table 4.1 */
@@ -274,23 +275,15 @@ static void stopped_locked(struct virtio_mmio *v, const struct virtio_mmio_queue
 
 /* ---- limits ---- */
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	return clock_gettime(id, &ts) == 0 ? (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec
-					   : 0;
-}
-
 /* False: cancelled. */
 static bool sleep_until(struct virtio_mmio *v, uint64_t until_ns)
 {
-	struct timespec ts = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};
+	struct timespec until = timespec_of_ns(until_ns);
 	bool cancelled;
 
 	pthread_mutex_lock(&v->lock);
-	while (!(cancelled = atomic_load(&v->cancelled)) && clock_ns(CLOCK_MONOTONIC) < until_ns)
-		pthread_cond_timedwait(&v->changed, &v->lock, &ts);
+	while (!(cancelled = atomic_load(&v->cancelled)) && monotonic_ns() < until_ns)
+		pthread_cond_timedwait(&v->changed, &v->lock, &until);
 	pthread_mutex_unlock(&v->lock);
 	return !cancelled;
 }
@@ -304,13 +297,13 @@ static uint64_t wait_ns(const struct virtio_mmio *v, uint64_t requests, uint64_t
 
 int virtio_mmio_throttle(struct virtio_mmio *v, uint64_t requests, uint64_t bytes)
 {
-	uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start, wait;
+	uint64_t start = monotonic_ns(), now = start, wait;
 	bool goes = true;
 
 	while (goes && (wait = wait_ns(v, requests, bytes, now)) > 0) {
 		v->count.throttled_since_ns = start;
 		goes = sleep_until(v, wait < NS_NEVER - now ? now + wait : NS_NEVER);
-		now = clock_ns(CLOCK_MONOTONIC);
+		now = monotonic_ns();
 	}
 	if (v->count.throttled_since_ns) {
 		/* Read the other way round: it may be counted too late, and never twice. */
@@ -326,7 +319,7 @@ int virtio_mmio_throttle(struct virtio_mmio *v, uint64_t requests, uint64_t byte
 
 void virtio_mmio_charge(struct virtio_mmio *v, uint64_t requests)
 {
-	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t now = monotonic_ns();
 
 	/* No debt without end. */
 	if (rate_wait_ns(&v->requests, now) == 0)
@@ -342,7 +335,7 @@ void virtio_mmio_stats_get(struct virtio_mmio *v, struct device_stats *ret)
 	if (v->cfg.name)
 		strncpy(ret->name, v->cfg.name, sizeof(ret->name) - 1);
 	if (since)
-		ret->throttled_ns += clock_ns(CLOCK_MONOTONIC) - since;
+		ret->throttled_ns += monotonic_ns() - since;
 	if (v->cfg.threaded && pthread_getcpuclockid(v->thread, &id) == 0)
 		ret->cpu_ns = clock_ns(id);
 }

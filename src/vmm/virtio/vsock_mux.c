@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/time.h"
 
 /* "CONNECT 4294967295\n" and some blanks. */
 #define GREETING_BYTES 32u
@@ -22,14 +22,6 @@
 _Static_assert(VSOCK_PATH_MAX + sizeof("_4294967295") - 1 <=
 		       sizeof(((struct sockaddr_un *)0)->sun_path), "each path fits");
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /* As far as the guest's time has come at the last look. */
 static uint64_t patience(const struct vsock_mux *m)
 {
@@ -39,7 +31,7 @@ static uint64_t patience(const struct vsock_mux *m)
 /* A look that comes late tells nothing of what the guest could do meanwhile. */
 static void count_time(struct vsock_mux *m)
 {
-	uint64_t now = now_ns();
+	uint64_t now = monotonic_ns();
 	bool stands = m->pause.stands && m->pause.stands(m->pause.ctx);
 
 	if (!stands && !m->stood)
@@ -564,7 +556,7 @@ static void greet(struct vsock_mux *m, struct vsock_connection *c)
 	len = n > 0 ? parse_greeting(text, (size_t)n, &port) : -1;
 	if (len == 0) {
 		/* The rest comes later: a piece of it must not wake us again and again. */
-		c->deadline_ns = min_u64(c->deadline_ns, now_ns() + NS_PER_S);
+		c->deadline_ns = min_u64(c->deadline_ns, monotonic_ns() + NS_PER_S);
 		return;
 	}
 	if (len < 0 || recv(c->fd, text, (size_t)len, MSG_DONTWAIT) != len || !m->driven) {
@@ -588,7 +580,7 @@ static void accept_one(struct vsock_mux *m)
 		return;
 	ASSERT(c);
 	begin(m, c, VSOCK_GREETS, fd);
-	c->deadline_ns = now_ns() + VSOCK_PATIENCE_MS * NS_PER_MS;
+	c->deadline_ns = monotonic_ns() + VSOCK_PATIENCE_MS * NS_PER_MS;
 	greet(m, c);
 }
 
@@ -618,7 +610,7 @@ static void serve(struct vsock_mux *m, struct vsock_connection *c, short events)
 
 static void expire(struct vsock_mux *m)
 {
-	uint64_t now = now_ns();
+	uint64_t now = monotonic_ns();
 
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
 		struct vsock_connection *c = &m->connections[i];
@@ -702,7 +694,7 @@ void vsock_mux_init(struct vsock_mux *m, uint32_t cid, const char *path, int lis
 	m->next_port = VSOCK_FIRST_PORT;
 	m->no_room = true;
 	m->pause = pause;
-	m->looked_ns = now_ns();
+	m->looked_ns = monotonic_ns();
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
 		m->connections[i].fd = -1;
 }
