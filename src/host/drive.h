@@ -39,15 +39,15 @@ enum hst_did {
 	HST_DID_PUMP, /* pumped until nothing was left */
 };
 
-enum hst_todo {
-	HST_TODO_RUN,    /* let go of the lock; plat prefault for each of `ahead`, plat run */
-	HST_TODO_WAIT,   /* let go of the lock; plat wait */
-	HST_TODO_PUMP,   /* pump */
-	HST_TODO_RETURN, /* let go of the lock; plat rest; back to the VMM */
+enum hst_do {
+	HST_DO_RUN,    /* let go of the lock; plat prefault for each of `ahead`, plat run */
+	HST_DO_WAIT,   /* let go of the lock; plat wait */
+	HST_DO_PUMP,   /* pump */
+	HST_DO_RETURN, /* let go of the lock; plat rest; back to the VMM */
 };
 
 struct hst_step {
-	enum hst_todo todo;
+	enum hst_do todo;
 	struct plat_entry entry; /* RUN */
 	unsigned ahead_count;
 	gpa_t ahead[HST_ARRIVED_MAX]; /* pages that the guest is about to touch */

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "base/time.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "lib/guard.h"
 
 /* How long a call may wait. */

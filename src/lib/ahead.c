@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 /* Locked. The runs of [gpa, gpa + len); runs NULL: only counts. -EFAULT: not all of it is RAM. */
 static int add_runs(const struct apf *a, uint64_t gpa, uint64_t len, struct hst_run *runs,

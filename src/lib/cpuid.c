@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kvm/vm.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 /*
  * KVM_FEATURE_PV_UNHALT (cpuid.rst): a guest halts until another processor kicks it. A kick

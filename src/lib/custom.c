@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "source/custom.h"
 #include "source/source.h"
 

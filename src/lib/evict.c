@@ -9,7 +9,7 @@
 
 #include "base/size.h"
 #include "base/time.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 void lib_evict_poke(struct apf *a)
 {

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "base/size.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "rights/limits.h"
 #include "source/source.h"
 
@@ -454,7 +454,7 @@ struct src_env lib_src_env(struct apf *a)
 {
 	return (struct src_env){
 		.io = ioq_io(a->ioq),
-		.work = workers_work(a->workers),
+		.work = thread_pool_work(a->pool),
 		.net = net_lazy_net(a->net),
 		.clock = a->hst.clock,
 		.timers = &a->hst.timers,

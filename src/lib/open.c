@@ -9,7 +9,7 @@
 
 #include "base/zero.h"
 #include "kvm/vm.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "lib/guard.h"
 #include "lib/probes.h"
 #include "rights/limits.h"
@@ -272,7 +272,7 @@ static int open_parts(struct apf *a, struct err *e)
 	if (rc == 0)
 		rc = ioq_open(&io, &a->ioq, e);
 	if (rc == 0)
-		rc = lib_workers_open(a, e);
+		rc = lib_work_open(a, e);
 	if (rc == 0)
 		rc = lib_net_open(a, e);
 	if (rc < 0)
@@ -392,7 +392,7 @@ void apf_close(struct apf *a)
 	lib_custom_close(a);
 	lib_swap_close(a);
 	net_lazy_close(a->net);
-	workers_close(a->workers);
+	thread_pool_close(a->pool);
 	lib_serve_close(a);
 	ioq_close(a->ioq);
 	lib_memory_close(a);

@@ -5,7 +5,7 @@
  */
 #include <errno.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "source/source.h"
 
 _Static_assert(APF_BLOCK_PRESENT == HST_BLOCK_THERE && APF_BLOCK_CHANGED == HST_BLOCK_CHANGED &&

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/size.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 /* A guest of several vCPUs does not touch new memory faster. */
 #define FILL_BYTES_PER_MS (2ull << 20)

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/time.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 #define TIMER_BY_THREAD 0 /* timer_set_ns: sooner than anything */
 
@@ -100,7 +100,7 @@ void lib_give_way(struct apf *a)
 	a->giving_way--;
 }
 
-static void settle(struct apf *a)
+static void pump_all(struct apf *a)
 {
 	struct hst_pump pump = {.fetch = NULL};
 	bool more;
@@ -112,7 +112,7 @@ static void settle(struct apf *a)
 			lib_lock(a);
 		}
 		more = lib_custom_take(a);
-		more = workers_reap(a->workers) || more;
+		more = thread_pool_reap(a->pool) || more;
 		more = net_lazy_pump(a->net) || more;
 	} while (more);
 }
@@ -120,7 +120,7 @@ static void settle(struct apf *a)
 void lib_pump(struct apf *a)
 {
 	do
-		settle(a);
+		pump_all(a);
 	while (lib_custom_call(a));
 }
 
@@ -164,7 +164,7 @@ void lib_let_go(struct apf *a)
 		wake(a);
 	}
 	if (sleeps(a) && (hst_pump_due(&a->hst) || hst_touch_due(&a->hst) || lib_custom_due(a) ||
-			  workers_due(a->workers) || net_lazy_due(a->net))) {
+			  thread_pool_due(a->pool) || net_lazy_due(a->net))) {
 		/* On its way: who comes before it has got up need not wake it again. */
 		a->timer_set_ns = TIMER_BY_THREAD;
 		wake(a);
@@ -176,7 +176,7 @@ void lib_let_go(struct apf *a)
 
 void lib_unlock(struct apf *a)
 {
-	settle(a);
+	pump_all(a);
 	lib_let_go(a);
 }
 
@@ -331,12 +331,13 @@ static void wake_for_work(void *ctx)
 	wake(ctx);
 }
 
-int lib_workers_open(struct apf *a, struct err *e)
+int lib_work_open(struct apf *a, struct err *e)
 {
-	const struct workers_cfg cfg = {.begins = worker_begins, .wake = wake_for_work, .ctx = a};
+	const struct thread_pool_cfg cfg = {
+		.begins = worker_begins, .wake = wake_for_work, .ctx = a};
 	int rc = lib_wake_fd(a, e);
 
-	return rc < 0 ? rc : workers_open(&cfg, &a->workers, e);
+	return rc < 0 ? rc : thread_pool_open(&cfg, &a->pool, e);
 }
 
 static void unlock_for_net(void *ctx)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 /* Few, and told when the VM is set up; an access that KVM hands out looks through them. */
 #define SLOTS_MAX 4096u

@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "source/source.h"
 
 #define ROW(name_, unit_, kind_, scope_, help_) \

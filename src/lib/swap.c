@@ -24,7 +24,7 @@
 #include "base/fd.h"
 #include "base/size.h"
 #include "base/zero.h"
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "source/source.h"
 
 /* Of a device: our mark. */

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 
 int apf_vcpu_attach(struct apf *a, unsigned index, int fd, struct kvm_run *run, uint32_t apic_id,
 		    struct apf_vcpu **ret, struct apf_error *error)
@@ -69,7 +69,7 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 	const struct plat *p = &a->hst.plat;
 
 	*ret_wanted = false;
-	if (step->todo == HST_TODO_PUMP) {
+	if (step->todo == HST_DO_PUMP) {
 		lib_pump(a);
 		return HST_DID_PUMP;
 	}
@@ -77,7 +77,7 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 		lib_let_go(a);
 	else
 		lib_unlock(a);
-	if (step->todo == HST_TODO_WAIT) {
+	if (step->todo == HST_DO_WAIT) {
 		*ret_wanted = p->ops->wait(p->ctx, v->index);
 		lib_lock(a);
 		return HST_DID_WAIT;
@@ -110,7 +110,7 @@ static int run(struct apf_vcpu *v)
 	lib_lock(a);
 	for (;;) {
 		hst_vcpu_step(v->hv, did, &x, wanted, &step);
-		if (step.todo == HST_TODO_RETURN)
+		if (step.todo == HST_DO_RETURN)
 			break;
 		did = perform(v, &step, &x, &wanted);
 	}

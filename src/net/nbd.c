@@ -6,8 +6,8 @@
  * each byte once, which is done here.
  *
  * Callbacks of libnbd's run inside of its calls, where its handle must not be called: they note
- * what happened, and settle(), after each call, acts. Threads: the loop's; nbd_lookup.h
- * has one for names.
+ * what happened, and after each call conn_look() acts on it. Threads: the loop's; nbd_lookup.h has
+ * one for names.
  * Tests: tests/integration/net_{servers,nbd,nbd_liar}_test.c.
  *
  * A connection that is lost is made anew when somebody reads; what was asked for on it is asked
@@ -64,7 +64,7 @@ struct nbd_conn {
 	unsigned commands;        /* under way */
 	uint64_t progress_ns;     /* when it last answered, or had nothing to answer */
 	uint64_t passed_ns;       /* what was asked for before that has been overtaken */
-	struct nbd_command *over; /* answered, and to be looked at by settle() */
+	struct nbd_command *over; /* answered, and to be looked at by conn_look() */
 	bool served;              /* it has had an answer */
 	bool broke;               /* the server was there, and is gone without a word */
 	bool wrong;               /* it ended by what the server said, which no waiting mends */
@@ -109,7 +109,7 @@ struct nbd_peer {
 	struct ranges zeroes;
 };
 
-static void settle(struct nbd_conn *c);
+static void conn_look(struct nbd_conn *c);
 
 static struct nbd_peer *peer_of(struct net_peer *p)
 {
@@ -450,7 +450,7 @@ static void fd_ready(struct net_fd *f, uint32_t events)
 		c->wrong = nbd_aio_is_dead(c->h) && !is_of_network(c->code);
 	}
 	c->broke = c->broke || nbd_aio_is_closed(c->h);
-	settle(c);
+	conn_look(c);
 }
 
 /* False: it cannot be waited for. */
@@ -528,7 +528,7 @@ static void out_of_patience(struct timer *tm, uint64_t now_ns)
 }
 
 /* After any call of libnbd's on it: what has come of it? */
-static void settle(struct nbd_conn *c)
+static void conn_look(struct nbd_conn *c)
 {
 	bool dead = nbd_aio_is_dead(c->h) || nbd_aio_is_closed(c->h);
 	struct nbd_command *cmd;
@@ -553,7 +553,7 @@ static void settle(struct nbd_conn *c)
 	if (dead && !*c->why)
 		snprintf(c->why, sizeof(c->why), "the server has closed the connection");
 	if (!dead && c->state == CONN_READY && ask_status(c)) {
-		settle(c);
+		conn_look(c);
 		return;
 	}
 	if (dead || !watch(c))
@@ -573,7 +573,7 @@ static void looked_up(void *ctx, struct nbd_handle *h, int code, const char *why
 	c->state = CONN_CONNECTING;
 	c->code = code;
 	snprintf(c->why, sizeof(c->why), "%s", why);
-	settle(c);
+	conn_look(c);
 }
 
 /* Takes the handle. */
@@ -622,7 +622,7 @@ static void conn_start(struct nbd_conn *c)
 		       : nbd_aio_connect_tcp(h, t->host, t->port);
 	if (rc < 0)
 		note_error(c);
-	settle(c);
+	conn_look(c);
 }
 
 static void open_again(struct timer *tm, uint64_t now_ns)
@@ -688,7 +688,7 @@ static void nbd_submit(struct net_peer *peer, struct net_req *req)
 	req->peers = cmd;
 	if (cmd->buf && nbd_aio_pread_structured(c->h, cmd->buf, to - from, from, piece, over,
 						 0) >= 0) {
-		settle(c);
+		conn_look(c);
 		return;
 	}
 	if (!cmd->buf)
@@ -701,7 +701,7 @@ static void nbd_submit(struct net_peer *peer, struct net_req *req)
 		net_req_again(peer->src, req, 0);
 	else
 		net_req_fail(peer->src, req, -EIO, c->why);
-	settle(c);
+	conn_look(c);
 }
 
 /* The answer comes, and is for nobody. */

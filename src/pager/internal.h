@@ -19,7 +19,7 @@
 #include "pager/pager.h"
 #include "pager/rule.h"
 #include "port/source.h"
-#include "work/workers.h"
+#include "work/thread_pool.h"
 
 /*
  * Fetches with a buffer each, which is all the memory that reads take: 64 MiB and 64 MiB. Small
@@ -151,7 +151,7 @@ struct pgr {
 	struct pgr_cfg cfg;
 	pthread_mutex_t lock;
 	struct ioq *ioq;
-	struct workers *workers;
+	struct thread_pool *pool;
 	struct net_lazy *net;
 	struct timers timers;
 	struct timer **heap;

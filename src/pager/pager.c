@@ -161,14 +161,14 @@ bool pgr_pump(struct pgr *p)
 }
 
 /* Until there is nothing more to do. */
-static void settle(struct pgr *p)
+static void pump_all(struct pgr *p)
 {
 	bool more;
 
 	do {
 		p->now_ns = monotonic_ns();
 		more = pgr_pump(p);
-		more = workers_reap(p->workers) || more;
+		more = thread_pool_reap(p->pool) || more;
 		more = net_lazy_pump(p->net) || more;
 	} while (more);
 }
@@ -235,7 +235,7 @@ static bool go_ahead(struct pgr *p)
 		pgr_ahead_go(vm);
 	}
 	if (any)
-		settle(p);
+		pump_all(p);
 	return any;
 }
 
@@ -251,10 +251,10 @@ static uint64_t step(struct pgr *p)
 		p->now_ns = monotonic_ns();
 		more = handle_all(p, events, n);
 		(void)timers_run(&p->timers, p->now_ns);
-		settle(p);
+		pump_all(p);
 		if (anybody_waits(p)) {
 			share_out(p);
-			settle(p);
+			pump_all(p);
 		}
 		more = go_ahead(p) || more;
 		bury(p);
@@ -590,7 +590,7 @@ static int make_parts(struct pgr *p, struct err *e)
 {
 	const struct ioq_config io = {.depth = IO_DEPTH, .way = p->cfg.io,
 				      .thread_begins = work_begins, .ctx = p};
-	const struct workers_cfg work = {.begins = work_begins, .wake = wake, .ctx = p};
+	const struct thread_pool_cfg work = {.begins = work_begins, .wake = wake, .ctx = p};
 	const struct net_hub_cfg net = {.begins = net_begins, .wake = wake, .unlock = unlock,
 					.lock = lock, .ctx = p};
 	static const struct clock_ops clock = {.now_ns = now_ns};
@@ -606,12 +606,12 @@ static int make_parts(struct pgr *p, struct err *e)
 		return err_sys(e, -errno, "pager: descriptors");
 	rc = ioq_open(&io, &p->ioq, e);
 	if (rc == 0)
-		rc = workers_open(&work, &p->workers, e);
+		rc = thread_pool_open(&work, &p->pool, e);
 	if (rc == 0)
 		rc = net_lazy_open(&net, &p->net, e);
 	if (rc < 0)
 		return rc;
-	p->env = (struct src_env){.io = ioq_io(p->ioq), .work = workers_work(p->workers),
+	p->env = (struct src_env){.io = ioq_io(p->ioq), .work = thread_pool_work(p->pool),
 				  .net = net_lazy_net(p->net),
 				  .clock = {.ops = &clock}, .timers = &p->timers,
 				  .reads_max = PGR_FETCHES, .counts = &p->source_counts};
@@ -677,7 +677,7 @@ static void wait_for_reads(struct pgr *p)
 	static const struct timespec pause = {.tv_nsec = (long)NS_PER_MS};
 
 	for (bury(p); p->vms; bury(p)) {
-		settle(p);
+		pump_all(p);
 		(void)nanosleep(&pause, NULL);
 	}
 }
@@ -692,7 +692,7 @@ void pgr_close(struct pgr *p)
 	bury(p);
 	ASSERT(!p->images);
 	net_lazy_close(p->net);
-	workers_close(p->workers);
+	thread_pool_close(p->pool);
 	ioq_close(p->ioq);
 	if (p->epoll_fd >= 0)
 		close(p->epoll_fd);

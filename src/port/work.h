@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Seam: work that costs CPU time, decompression for one, carried out without the VM lock. The
- * shipped implementation is work/workers.c.
+ * shipped implementation is work/thread_pool.c.
  *
  * Threads: every call is made under the caller's lock (the VM lock), `done` as well. `run` is
  * called without it, by any thread, several jobs at a time.

@@ -42,18 +42,18 @@ bool sim_chk_enabled(const struct sim_vcpu *v)
 	return (v->chk.en & need) == need;
 }
 
-static struct sim_np *np_find(struct sim_vcpu *v, uint32_t token)
+static struct sim_missing *missing_find(struct sim_vcpu *v, uint32_t token)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		if (v->chk.np[i].token == token)
-			return &v->chk.np[i];
+		if (v->chk.missing[i].token == token)
+			return &v->chk.missing[i];
 	return NULL;
 }
 
 void sim_chk_forget(struct sim_vcpu *v)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		v->chk.np[i].token = 0;
+		v->chk.missing[i].token = 0;
 	v->chk.wake_all_owed = false;
 	v->chk.unhalted = false;
 	v->chk.in_slot = 0;
@@ -64,7 +64,7 @@ void sim_chk_moved(struct sim_vcpu *v)
 	v->chk.in_slot = 0;
 	v->chk.unhalted = false;
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		v->chk.np[i].moved = v->chk.np[i].ready != 0;
+		v->chk.missing[i].moved = v->chk.missing[i].ready != 0;
 }
 
 /* ---- around the driver ---- */
@@ -133,14 +133,15 @@ static void accepts_pf(struct sim_vcpu *v, bool missing)
 
 static void missing_sent(struct sim_vcpu *v, uint32_t token)
 {
-	struct sim_np *np = np_find(v, 0);
+	struct sim_missing *m = missing_find(v, 0);
 	uint32_t page = sim_page(sim_hv(v)->fault_off);
 	uint64_t now = words(v);
 
 	must(v, token != 0 && token != APF_TOKEN_WAKE_ALL, 2, "a token that means something else",
 	     token);
 	for (unsigned i = 0; i < v->w->cfg.vcpus; i++)
-		must(v, !np_find(&v->w->vcpus[i], token), 3, "two faults under one token", token);
+		must(v, !missing_find(&v->w->vcpus[i], token), 3, "two faults under one token",
+		     token);
 	if (by_irq(v))
 		must(v, (uint32_t)v->chk.slot == 0, v->w->cfg.rev == APF_REV_INT ? 11 : 8,
 		     "page missing over an unread word", v->chk.slot);
@@ -149,9 +150,9 @@ static void missing_sent(struct sim_vcpu *v, uint32_t token)
 	else if (by_irq(v))
 		must(v, now >> 32 == token, 8, "reason and token were not stored at once", now);
 	must(v, (uint32_t)now == APF_REASON_MISSING, 10, "no reason beside the #PF", now);
-	must(v, np != NULL, 16, "more faults than faults_max", 0);
-	if (np)
-		*np = (struct sim_np){.token = token, .page = page};
+	must(v, m != NULL, 16, "more faults than faults_max", 0);
+	if (m)
+		*m = (struct sim_missing){.token = token, .page = page};
 	v->w->counts.missing++;
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_MISSING, v->index, token, page);
 }
@@ -159,20 +160,20 @@ static void missing_sent(struct sim_vcpu *v, uint32_t token)
 /* ---- page ready ---- */
 
 /* 6: in the order in which the pages came. */
-static bool first_ready(const struct sim_vcpu *v, const struct sim_np *np)
+static bool first_ready(const struct sim_vcpu *v, const struct sim_missing *m)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++) {
-		const struct sim_np *o = &v->chk.np[i];
+		const struct sim_missing *o = &v->chk.missing[i];
 
-		if (o->token && o->ready && o->ready < np->ready)
+		if (o->token && o->ready && o->ready < m->ready)
 			return false;
 	}
-	return np->ready != 0;
+	return m->ready != 0;
 }
 
 static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 {
-	struct sim_np *np = np_find(v, token);
+	struct sim_missing *m = missing_find(v, token);
 
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_READY, v->index, token, vector);
 	v->chk.in_slot = token;
@@ -186,18 +187,18 @@ static void ready_sent(struct sim_vcpu *v, uint32_t token, uint8_t vector)
 		return;
 	}
 	v->w->counts.ready++;
-	must(v, token != 0 && np != NULL, 4, "page ready without page missing, or twice", token);
-	if (!token || !np)
+	must(v, token != 0 && m != NULL, 4, "page ready without page missing, or twice", token);
+	if (!token || !m)
 		return;
 	/* Taken away again since: then it was there (first_ready), and comes again (45). */
-	must(v, np->moved || sim_may_be_gone(v->w, np->page) ||
-	     v->w->host->visible[np->page], 0, "page ready before the page is visible", np->page);
-	must(v, first_ready(v, np), 6, "page ready out of order", token);
-	v->chk.in_slot_page = np->page;
-	if (np->moved)
+	must(v, m->moved || sim_may_be_gone(v->w, m->page) ||
+	     v->w->host->visible[m->page], 0, "page ready before the page is visible", m->page);
+	must(v, first_ready(v, m), 6, "page ready out of order", token);
+	v->chk.in_slot_page = m->page;
+	if (m->moved)
 		v->chk.in_slot = 0;
-	v->chk.queued = *np;
-	np->token = 0;
+	v->chk.queued = *m;
+	m->token = 0;
 }
 
 void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret_kind)
@@ -223,7 +224,7 @@ void sim_chk_inject(struct sim_vcpu *v, uint32_t token, enum sim_event_kind *ret
 /* Page ready is due again: as if it had never been sent. */
 static void ready_taken_back(struct sim_vcpu *v, uint32_t token)
 {
-	struct sim_np *np = np_find(v, 0);
+	struct sim_missing *m = missing_find(v, 0);
 
 	if (token == APF_TOKEN_WAKE_ALL) {
 		v->chk.wake_all_owed = true;
@@ -231,14 +232,14 @@ static void ready_taken_back(struct sim_vcpu *v, uint32_t token)
 		return;
 	}
 	v->w->counts.ready--;
-	if (np && v->chk.queued.token == token)
-		*np = v->chk.queued;
+	if (m && v->chk.queued.token == token)
+		*m = v->chk.queued;
 }
 
 void sim_chk_cancel(struct sim_vcpu *v)
 {
 	uint32_t token = (uint32_t)v->cpu.pf.cr2;
-	struct sim_np *np = np_find(v, token);
+	struct sim_missing *m = missing_find(v, token);
 
 	sim_log_add(v->w->log, v->w->now_ns, SIM_OP_CANCEL, v->index, token, 0);
 	if (sim_hostile(v->w))
@@ -249,9 +250,9 @@ void sim_chk_cancel(struct sim_vcpu *v)
 		ready_taken_back(v, token);
 		return;
 	}
-	v->chk.taken_back = !np || !np->ready;
-	if (np) {
-		np->token = 0;
+	v->chk.taken_back = !m || !m->ready;
+	if (m) {
+		m->token = 0;
 	} else {
 		/* A wake-all covers it; its own page ready cannot be out before it was seen. */
 		must(v, v->chk.in_slot != token, 48,
@@ -383,15 +384,15 @@ void sim_chk_step(struct sim_vcpu *v)
 		c->futile_ns = v->w->now_ns;
 	}
 	/* 48: only both halves of one token, but for a vCPU that goes back to the VMM. */
-	must(v, !c->taken_back || v->step.todo == HST_TODO_RETURN, 48,
+	must(v, !c->taken_back || v->step.todo == HST_DO_RETURN, 48,
 	     "an event is withdrawn, and the guest goes on", v->cpu.pf.cr2);
-	if (v->step.todo == HST_TODO_PUMP)
+	if (v->step.todo == HST_DO_PUMP)
 		return;
 	c->futile++;
 	must(v, c->futile <= FUTILE_MAX, 30, "the vCPU is entered again and again", c->futile);
 	if (sim_strict(v->w) && !sim_hostile(v->w))
 		sim_chk_strict_step(v);
-	if (v->step.todo == HST_TODO_RUN)
+	if (v->step.todo == HST_DO_RUN)
 		enters(v);
 }
 
@@ -460,13 +461,13 @@ void sim_chk_shown(struct sim *w, const struct hst_fetch *f)
 		return;
 	for (struct list_link *at = f->waiters.first; at; at = at->next) {
 		const struct hst_waiter *x = hst_waiter_of(at);
-		struct sim_np *np;
+		struct sim_missing *m;
 
 		if (!x->v || x == &x->v->sync)
 			continue;
-		np = np_find(&w->vcpus[x->v->index], x->v->eng.faults[x - x->v->tokens].token);
-		if (np && np->token) {
-			np->ready = ++w->ready_seq;
+		m = missing_find(&w->vcpus[x->v->index], x->v->eng.faults[x - x->v->tokens].token);
+		if (m && m->token) {
+			m->ready = ++w->ready_seq;
 			w->vcpus[x->v->index].chk.unhalted = true;
 		}
 	}

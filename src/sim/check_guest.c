@@ -11,11 +11,11 @@ static void must(struct sim_vcpu *v, bool ok, unsigned invariant, const char *wh
 		sim_broken(v->w, invariant, what, v->index, b);
 }
 
-static struct sim_np *np_of(struct sim_vcpu *v, uint32_t token)
+static struct sim_missing *missing_of(struct sim_vcpu *v, uint32_t token)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		if (v->chk.np[i].token == token)
-			return &v->chk.np[i];
+		if (v->chk.missing[i].token == token)
+			return &v->chk.missing[i];
 	return NULL;
 }
 
@@ -25,7 +25,7 @@ void sim_chk_guest_pf(struct sim_vcpu *v, const struct sim_event *ev, enum gst_p
 	enum gst_pf want = ev->kind == SIM_EV_MISSING ? GST_PF_MISSING
 			   : ev->kind == SIM_EV_READY ? GST_PF_DONE
 						      : GST_PF_REAL;
-	struct sim_np *np;
+	struct sim_missing *m;
 
 	v->chk.futile = 0;
 	if (sim_strict(v->w) && want == GST_PF_REAL && got == GST_PF_DONE) {
@@ -40,13 +40,13 @@ void sim_chk_guest_pf(struct sim_vcpu *v, const struct sim_event *ev, enum gst_p
 	must(v, may_sleep && v->current, 12, "page missing where nobody may sleep", token);
 	if (!v->current)
 		return;
-	np = np_of(v, token);
+	m = missing_of(v, token);
 	/* None: it came with a migration by registers, whose wake-all covers it. */
-	v->current->orphan = !np;
-	if (!np)
+	v->current->orphan = !m;
+	if (!m)
 		return;
-	must(v, !np->taken, 5, "page missing taken twice", token);
-	np->taken = true;
+	must(v, !m->taken, 5, "page missing taken twice", token);
+	m->taken = true;
 }
 
 void sim_chk_guest_wake(struct sim_vcpu *v, const struct sim_task *t)

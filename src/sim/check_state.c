@@ -214,7 +214,7 @@ static void owed(struct sim_vcpu *v)
 	unsigned told = 0, owes = 0;
 
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		told += v->chk.np[i].token != 0;
+		told += v->chk.missing[i].token != 0;
 	for (uint32_t i = e->issue_head; i != ENG_NIL; i = e->faults[i].next)
 		owes += e->faults[i].state != ENG_FAULT_RETIRED;
 	if (told != owes)

@@ -37,19 +37,20 @@ static bool by_slot(const struct sim_vcpu *v)
 	return eng_enabled(e) && (e->en & APF_EN_INT);
 }
 
-static struct sim_np *np_in_flight(struct sim_vcpu *v, uint32_t page)
+static struct sim_missing *missing_in_flight(struct sim_vcpu *v, uint32_t page)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		if (v->chk.np[i].token && !v->chk.np[i].ready && v->chk.np[i].page == page)
-			return &v->chk.np[i];
+		if (v->chk.missing[i].token && !v->chk.missing[i].ready &&
+		    v->chk.missing[i].page == page)
+			return &v->chk.missing[i];
 	return NULL;
 }
 
-static struct sim_np *np_free(struct sim_vcpu *v)
+static struct sim_missing *missing_free(struct sim_vcpu *v)
 {
 	for (unsigned i = 0; i < SIM_FAULTS_MAX; i++)
-		if (!v->chk.np[i].token)
-			return &v->chk.np[i];
+		if (!v->chk.missing[i].token)
+			return &v->chk.missing[i];
 	return NULL;
 }
 
@@ -71,10 +72,10 @@ static void stalled(struct sim_vcpu *v)
 	const struct eng_fault *f = halted_for(v, page);
 	bool queued = accepts(v) &&
 		      (!by_slot(v) || (area_is_read(v) && (uint32_t)v->chk.before == 0));
-	struct sim_np *np;
+	struct sim_missing *m;
 
 	v->chk.halt_by_text = queued;
-	if (np_in_flight(v, page))
+	if (missing_in_flight(v, page))
 		return;
 	if (!queued) {
 		must(v, !f, 0, "a fault that had to wait is in the books", page);
@@ -86,10 +87,10 @@ static void stalled(struct sim_vcpu *v)
 		     "a fault that halts is not in the books", page);
 		return;
 	}
-	np = np_free(v);
-	must(v, np != NULL, 16, "more faults than faults_max", 0);
-	if (np)
-		*np = (struct sim_np){.token = f->token, .page = page, .halted = true};
+	m = missing_free(v);
+	must(v, m != NULL, 16, "more faults than faults_max", 0);
+	if (m)
+		*m = (struct sim_missing){.token = f->token, .page = page, .halted = true};
 }
 
 void sim_chk_strict_step(struct sim_vcpu *v)
@@ -101,7 +102,7 @@ void sim_chk_strict_step(struct sim_vcpu *v)
 		return;
 	if (sim_hv(v)->stats.stalls != c->stalls)
 		stalled(v);
-	if (v->step.todo != HST_TODO_RUN || how == PLAT_COMPLETE)
+	if (v->step.todo != HST_DO_RUN || how == PLAT_COMPLETE)
 		return;
 	must(v, !c->unhalted || !c->halt_by_text ||
 	     !(how == PLAT_ENTER_HALTED || (how == PLAT_ENTER && v->cpu.halted_by_host)), 29,
@@ -112,11 +113,11 @@ void sim_chk_strict_step(struct sim_vcpu *v)
 }
 
 /* Where a page ready that is due may end without an event. */
-static bool may_be_dropped(const struct sim_vcpu *v, const struct sim_np *np)
+static bool may_be_dropped(const struct sim_vcpu *v, const struct sim_missing *m)
 {
 	/* S1, S8: the slot is filled, and nobody told. */
-	if (v->chk.before >> 32 != np->token && *(const uint64_t *)(const void *)sim_area(v) ==
-	    ((uint64_t)np->token << 32 | APF_REASON_READY))
+	if (v->chk.before >> 32 != m->token && *(const uint64_t *)(const void *)sim_area(v) ==
+	    ((uint64_t)m->token << 32 | APF_REASON_READY))
 		return true;
 	return !eng_enabled(&sim_hv(v)->eng) || (!by_slot(v) && !area_is_read(v));
 }
@@ -126,19 +127,19 @@ void sim_chk_strict_leave(struct sim_vcpu *v)
 	const struct eng_vcpu *e = &sim_hv(v)->eng;
 
 	for (unsigned k = 0; k < SIM_FAULTS_MAX; k++) {
-		struct sim_np *np = &v->chk.np[k];
+		struct sim_missing *m = &v->chk.missing[k];
 		uint32_t i = e->issue_head;
 
-		if (!np->token || !np->halted)
+		if (!m->token || !m->halted)
 			continue;
-		while (i != ENG_NIL && (e->faults[i].token != np->token ||
+		while (i != ENG_NIL && (e->faults[i].token != m->token ||
 					e->faults[i].state == ENG_FAULT_RETIRED))
 			i = e->faults[i].next;
 		if (i != ENG_NIL)
 			continue;
-		must(v, may_be_dropped(v, np), 0, "the page ready of a fault that halted is lost",
-		     np->token);
-		np->token = 0;
+		must(v, may_be_dropped(v, m), 0, "the page ready of a fault that halted is lost",
+		     m->token);
+		m->token = 0;
 	}
 }
 
@@ -146,9 +147,9 @@ void sim_chk_strict_shown(struct sim *w, uint32_t page, uint32_t end)
 {
 	for (; page < end; page++)
 		for (unsigned i = 0; i < w->cfg.vcpus; i++) {
-			struct sim_np *np = np_in_flight(&w->vcpus[i], page);
+			struct sim_missing *m = missing_in_flight(&w->vcpus[i], page);
 
-			must(&w->vcpus[i], !np || !np->halted, 0,
+			must(&w->vcpus[i], !m || !m->halted, 0,
 			     "the page of a fault that halted came, and it was not told", page);
 		}
 }

@@ -16,7 +16,7 @@ static void take_events(struct sim_vcpu *v);
 
 static void pass(struct sim_vcpu *v)
 {
-	sim_co_yield(&v->co);
+	sim_coroutine_yield(&v->co);
 }
 
 /* Computes for a while. */
@@ -574,7 +574,7 @@ void sim_guest_boot(struct sim_vcpu *v)
 	for (unsigned i = 0; i < v->w->cfg.tasks; i++)
 		if (v->tasks[i].state == SIM_TASK_RUNS)
 			v->tasks[i].state = SIM_TASK_READY;
-	sim_co_start(&v->co, kernel_main, v);
+	sim_coroutine_start(&v->co, kernel_main, v);
 }
 
 static void init_cpu(struct sim *w, unsigned c)

@@ -368,7 +368,7 @@ struct sim *sim_new(struct sim_log *log)
 			memset(h->alias, 0, SIM_SPAN_BYTES);
 	}
 	for (unsigned i = 0; ok && i < SIM_VCPUS_MAX; i++) {
-		w->vcpus[i].co.stack = aligned_alloc(64, SIM_CO_STACK_BYTES);
+		w->vcpus[i].co.stack = aligned_alloc(64, SIM_COROUTINE_STACK_BYTES);
 		ok = w->vcpus[i].co.stack != NULL;
 	}
 	if (!ok || !sim_snap_alloc(w)) {

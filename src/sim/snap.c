@@ -26,7 +26,7 @@ static struct sim_moment *moment_new(void)
 	bool ok = m != NULL;
 
 	for (unsigned i = 0; ok && i < SIM_VCPUS_MAX; i++) {
-		m->stacks[i] = malloc(SIM_CO_STACK_BYTES);
+		m->stacks[i] = malloc(SIM_COROUTINE_STACK_BYTES);
 		ok = m->stacks[i] != NULL;
 	}
 	return m;
@@ -230,7 +230,7 @@ static void save(struct sim *w)
 	sim_vcpus_save(w, w->host, m->saved);
 	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
 		m->vcpus[i] = w->vcpus[i];
-		sim_co_save(&w->vcpus[i].co, m->stacks[i]);
+		sim_coroutine_save(&w->vcpus[i].co, m->stacks[i]);
 	}
 	m->table = w->table;
 	memcpy(m->nodes, w->nodes, sizeof(m->nodes));
@@ -672,7 +672,7 @@ static void memory_of(struct sim *w, const struct sim_snap *s)
 static void go_back(struct sim_vcpu *v, const struct sim_moment *m)
 {
 	*v = m->vcpus[v->index];
-	sim_co_restore(&v->co, v->co.sp, m->stacks[v->index]);
+	sim_coroutine_restore(&v->co, v->co.sp, m->stacks[v->index]);
 	v->vmm_signal = false;
 	v->wanted = false;
 	v->vmm_keeps = false;

@@ -28,10 +28,11 @@ static void mix_cpu(uint64_t *h, const struct sim_cpu *c)
 		mix(h, c->irr[i]);
 }
 
-static void mix_stack(uint64_t *h, const struct sim_co *co)
+static void mix_stack(uint64_t *h, const struct sim_coroutine *co)
 {
 	const uint64_t *p = co->sp;
-	const uint64_t *end = (const uint64_t *)(const void *)(co->stack + SIM_CO_STACK_BYTES);
+	const uint64_t *end =
+		(const uint64_t *)(const void *)(co->stack + SIM_COROUTINE_STACK_BYTES);
 
 	mix(h, (uint64_t)(end - p));
 	for (; p < end; p++)

@@ -55,8 +55,8 @@ void sim_cfg_set_rev(struct sim_cfg *c, enum apf_rev rev)
 		c->faults_on &= ~(1u << SIM_FAULT_REAL);
 }
 
-/* What depends on what was drawn before. */
-static void settle(struct sim_cfg *c, struct prng *p)
+/* Settings that exclude each other, or depend on others. */
+static void fit_together(struct sim_cfg *c, struct prng *p)
 {
 	/* Late for the rate's sake would be too late. */
 	if (c->source_timeout_ns != NS_NEVER)
@@ -134,7 +134,7 @@ void sim_cfg_from_seed(struct sim_cfg *c, uint64_t seed)
 	c->offers = once_in(p, 4);
 	c->ahead_max = PICK32(p, 0, 0, 2, 8, SIM_AHEAD_MAX);
 	c->rate_bytes_per_s = PICK(p, 0, 0, 0, 256 << 10, 1 << 20, 8 << 20);
-	settle(c, p);
+	fit_together(c, p);
 }
 
 const char *sim_rev_name(enum apf_rev rev)

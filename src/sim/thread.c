@@ -107,18 +107,18 @@ static void come_to_rest(struct sim_vcpu *v)
 static void pumped(struct sim_vcpu *v)
 {
 	switch (v->step.todo) {
-	case HST_TODO_PUMP:
+	case HST_DO_PUMP:
 		v->did = HST_DID_PUMP;
 		v->th = SIM_TH_STEP;
 		break;
-	case HST_TODO_WAIT:
+	case HST_DO_WAIT:
 		v->th = SIM_TH_WAIT;
 		break;
-	case HST_TODO_RUN:
+	case HST_DO_RUN:
 		v->th = SIM_TH_GUEST;
 		go_in(v);
 		break;
-	case HST_TODO_RETURN:
+	case HST_DO_RETURN:
 		come_to_rest(v);
 		break;
 	}
@@ -135,7 +135,7 @@ static void pump(struct sim_vcpu *v)
 static bool is_given_up(const struct sim_vcpu *v)
 {
 	return v->did == HST_DID_RUN && v->exit.kind == PLAT_EXIT_RAM_IO &&
-	       v->step.todo == HST_TODO_RETURN && v->step.result == 0;
+	       v->step.todo == HST_DO_RETURN && v->step.result == 0;
 }
 
 static void no_memory(struct sim_vcpu *v)
@@ -201,7 +201,7 @@ static void guest_step(struct sim_vcpu *v)
 		v->cpu.halted = false;
 		v->cpu.halted_by_host = false;
 	}
-	sim_co_resume(&v->co);
+	sim_coroutine_resume(&v->co);
 }
 
 bool sim_vcpu_runnable(const struct sim_vcpu *v)

@@ -8,7 +8,7 @@
  * lock, or one piece of guest code up to the point where hypervisor, device or another
  * processor may come in between.
  *
- * Reading order: this file, run.c (the loop), thread.c (host threads), plat.c, mem.c, io.c
+ * Reading order: this file, run.c (the loop), thread.c (host threads), platform.c, mem.c, io.c
  * (behind port/), guest.c (the guest's kernel), vmm_threads.c, parts.c, offer.c, snap.c, faults.c
  * (what may break), check.c and check_state.c (what must hold), swarm.c (a seed's settings).
  */
@@ -18,7 +18,7 @@
 #include "base/prng.h"
 #include "guest/guest.h"
 #include "host/drive.h"
-#include "sim/co.h"
+#include "sim/coroutine.h"
 #include "sim/log.h"
 #include "sim/sim.h"
 #include "vmm/memory/dirty_map.h"
@@ -122,24 +122,24 @@ enum sim_wish {
 /* ---- what the checkers know ---- */
 
 /* One page-missing event that has not ended. */
-struct sim_np {
+struct sim_missing {
 	uint32_t token; /* 0: free */
 	uint32_t page;
 	bool taken;     /* the handler has seen it */
-	uint64_t ready; /* counts pages as they come: this one; 0: not yet */
+	uint64_t ready; /* its place in the order in which pages came; 0: not yet */
 	bool moved;     /* it came on another host: here the task touches it again */
 	bool halted;    /* pf2-strict: nobody was told, the vCPU was halted for it */
 };
 
 struct sim_check_vcpu {
-	struct sim_np np[SIM_FAULTS_MAX];
+	struct sim_missing missing[SIM_FAULTS_MAX];
 	uint64_t slot;       /* the area's two words, as far as what the driver did is accounted */
 	uint64_t before;     /* the same when the driver was entered */
 	uint64_t stalls;     /* how often it had halted the vCPU then, */
 	uint32_t outstanding; /* and the faults in its books */
 	bool wrote_en;       /* since the driver was entered: an EN write was carried out */
 	bool injected;       /* and a #PF was queued */
-	struct sim_np queued; /* page ready by #PF: what it ended, until it is taken */
+	struct sim_missing queued; /* page ready by #PF: what it ended, until it is taken */
 	bool taken_back;     /* a #PF was withdrawn though its page is not there */
 	struct eng_vcpu eng; /* before the last register write */
 	uint32_t in_slot;    /* token that was delivered last; 0: not known */
@@ -208,7 +208,7 @@ struct sim_vcpu {
 	uint64_t tick_ns;       /* next timer interrupt; NS_NEVER: none */
 	/* the processor and what runs on it */
 	struct sim_cpu cpu;
-	struct sim_co co;
+	struct sim_coroutine co;
 	struct gst_cpu gst;
 	struct sim_task *current;
 	struct sim_task tasks[SIM_TASKS_MAX];
@@ -618,7 +618,7 @@ void sim_io_fill(struct sim_host *h, enum sim_file file, uint64_t off, unsigned 
 /* Ends every read, for the end of a host. */
 void sim_io_drain(struct sim *w, struct sim_host *h);
 
-/* ---- plat.c: the processor as the driver sees it ---- */
+/* ---- platform.c: the processor as the driver sees it ---- */
 extern const struct plat_ops sim_plat_ops;
 void sim_cpu_reset(struct sim_vcpu *v);
 void sim_cpu_irq(struct sim_vcpu *v, uint8_t vector);

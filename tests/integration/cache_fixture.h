@@ -31,7 +31,7 @@
 #include "net/load.h"
 #include "source/cache_format.h"
 #include "source/source.h"
-#include "work/workers.h"
+#include "work/thread_pool.h"
 
 #define RIG_READS 64u
 #define RIG_TIMERS 40u
@@ -39,7 +39,7 @@
 
 struct rig {
 	struct ioq *q;
-	struct workers *workers;
+	struct thread_pool *pool;
 	struct net_lazy *net;
 	pthread_mutex_t lock;
 	int wake_fd;
@@ -88,7 +88,7 @@ static inline void rig_open(struct rig *r)
 	static const struct clock_ops clock = {.now_ns = rig_now_ns};
 	const struct ioq_config io = {.depth = RIG_READS,
 				      .way = io_way() == APF_IO_THREADS ? IOQ_THREADS : IOQ_AUTO};
-	const struct workers_cfg work = {.threads = 2, .begins = rig_begins, .wake = rig_wake,
+	const struct thread_pool_cfg work = {.threads = 2, .begins = rig_begins, .wake = rig_wake,
 					 .ctx = r};
 	const struct net_hub_cfg net = {.begins = rig_begins, .wake = rig_wake,
 					.unlock = rig_unlock, .lock = rig_lock, .ctx = r};
@@ -100,14 +100,14 @@ static inline void rig_open(struct rig *r)
 	ASSERT(ioq_start(r->q, NULL) == 0);
 	ASSERT(ioq_own(r->q, NULL) == 0);
 	ASSERT(ioq_watch(r->q, r->wake_fd, NULL) == 0);
-	ASSERT(workers_open(&work, &r->workers, NULL) == 0);
+	ASSERT(thread_pool_open(&work, &r->pool, NULL) == 0);
 	ASSERT(net_lazy_open(&net, &r->net, NULL) == 0);
 	pthread_mutex_init(&r->lock, NULL);
 	rig_lock(r);
 	timers_init(&r->timers, r->heap, RIG_TIMERS);
 	r->env = (struct src_env){
 		.io = ioq_io(r->q),
-		.work = workers_work(r->workers),
+		.work = thread_pool_work(r->pool),
 		.net = net_lazy_net(r->net),
 		.clock = {.ops = &clock},
 		.timers = &r->timers,
@@ -122,7 +122,7 @@ static inline void rig_turn(struct rig *r)
 	eventfd_t n;
 
 	r->env.io.ops->flush(r->env.io.ctx);
-	if (r->env.io.ops->reap(r->env.io.ctx) > 0 || workers_reap(r->workers) ||
+	if (r->env.io.ops->reap(r->env.io.ctx) > 0 || thread_pool_reap(r->pool) ||
 	    net_lazy_pump(r->net) || timers_run(&r->timers, rig_now_ns(NULL)) > 0)
 		return;
 	if (!r->env.io.ops->due(r->env.io.ctx)) {
@@ -175,7 +175,7 @@ static inline void rig_close(struct rig *r)
 	src_close(r->src);
 	rig_unlock(r);
 	net_lazy_close(r->net);
-	workers_close(r->workers);
+	thread_pool_close(r->pool);
 	ioq_close(r->q);
 	close(r->wake_fd);
 }

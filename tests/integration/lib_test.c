@@ -22,7 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "lib/apf.h"
+#include "lib/internal.h"
 #include "need_kvm.h"
 
 #define MIB (1ull << 20)

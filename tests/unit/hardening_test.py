@@ -121,7 +121,7 @@ def marks(archive):
 def check_marks(folder):
     """The library gets along with shadow stacks; the simulator does not, and says so."""
     bad = []
-    wanted = {"libasyncpf-core.a": {"IBT", "SHSTK"}, "libsim-co.a": {"IBT"}}
+    wanted = {"libasyncpf-core.a": {"IBT", "SHSTK"}, "libsim-coroutine.a": {"IBT"}}
     for name, want in wanted.items():
         archives = list(folder.rglob(name))
         if not archives and (folder / "meson-info").is_dir():

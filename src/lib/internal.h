@@ -4,8 +4,8 @@
  * sources. One lock per VM covers the driver, the sources and the queue of reads; it is
  * held for microseconds, and never while a vCPU runs or a thread waits.
  */
-#ifndef LIB_APF_H
-#define LIB_APF_H
+#ifndef LIB_INTERNAL_H
+#define LIB_INTERNAL_H
 
 #include <asyncpf/asyncpf.h>
 #include <pthread.h>
@@ -17,7 +17,7 @@
 #include "mem/gmem.h"
 #include "net/load.h"
 #include "rights/room.h"
-#include "work/workers.h"
+#include "work/thread_pool.h"
 
 struct apf_vcpu {
 	struct apf *a;
@@ -66,7 +66,7 @@ struct apf {
 	uint64_t span;
 	struct gmem *gmem;
 	struct ioq *ioq;
-	struct workers *workers;
+	struct thread_pool *pool;
 	struct net_lazy *net;
 	struct kvmp kvmp;
 	/*
@@ -222,7 +222,7 @@ void lib_thread_begins(struct apf *a, const char *name);
 /* Locked. The descriptor that wakes the library's thread; made before it, if need be. */
 int lib_wake_fd(struct apf *a, struct err *e);
 /* Who decompresses; no thread is started before a source wants one. */
-int lib_workers_open(struct apf *a, struct err *e);
+int lib_work_open(struct apf *a, struct err *e);
 /* Sources behind a network; nothing is there before one is opened. */
 int lib_net_open(struct apf *a, struct err *e);
 /* The library's thread. */

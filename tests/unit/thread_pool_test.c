@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/types.h"
-#include "work/workers.h"
+#include "work/thread_pool.h"
 
 #define JOBS 500u
 #define THREADS 4u
@@ -31,7 +31,7 @@ struct job {
 };
 
 struct bed {
-	struct workers *w;
+	struct thread_pool *w;
 	struct work work;
 	sem_t wakes;
 	struct job jobs[JOBS];
@@ -94,13 +94,13 @@ static void done(struct work_job *job)
 
 static void bed_init(struct bed *b, unsigned threads)
 {
-	const struct workers_cfg cfg = {threads, begins, wake, b};
+	const struct thread_pool_cfg cfg = {threads, begins, wake, b};
 	struct err e;
 
 	memset(b, 0, sizeof(*b));
 	assert_int_equal(sem_init(&b->wakes, 0, 0), 0);
-	assert_int_equal(workers_open(&cfg, &b->w, &e), 0);
-	b->work = workers_work(b->w);
+	assert_int_equal(thread_pool_open(&cfg, &b->w, &e), 0);
+	b->work = thread_pool_work(b->w);
 	for (unsigned i = 0; i < JOBS; i++)
 		b->jobs[i] = (struct job){.job = {.run = run, .done = done}, .bed = b};
 }
@@ -123,16 +123,16 @@ static void reap(struct bed *b, unsigned count)
 	while (b->done < count) {
 		while (sem_wait(&b->wakes) < 0)
 			;
-		(void)workers_reap(b->w);
+		(void)thread_pool_reap(b->w);
 	}
 	assert_int_equal(b->done, count);
 }
 
 static void bed_fini(struct bed *b)
 {
-	assert_false(workers_due(b->w));
-	assert_false(workers_reap(b->w));
-	workers_close(b->w);
+	assert_false(thread_pool_due(b->w));
+	assert_false(thread_pool_reap(b->w));
+	thread_pool_close(b->w);
 	assert_int_equal(b->unblocked, 0);
 	sem_destroy(&b->wakes);
 }
@@ -274,7 +274,7 @@ static void nobody_ever_asked(void **state)
 	bed_init(&b, 3);
 	bed_fini(&b);
 	assert_int_equal(b.begun, 0);
-	workers_close(NULL);
+	thread_pool_close(NULL);
 }
 
 int main(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See co.h. */
-#include "sim/co.h"
+/* See coroutine.h. */
+#include "sim/coroutine.h"
 
 #include <stdint.h>
 
@@ -8,13 +8,13 @@
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define SIM_CO_ASAN 1
+#define SIM_COROUTINE_ASAN 1
 #endif
 #elif defined(__SANITIZE_ADDRESS__)
-#define SIM_CO_ASAN 1
+#define SIM_COROUTINE_ASAN 1
 #endif
 
-#ifdef SIM_CO_ASAN
+#ifdef SIM_COROUTINE_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #else
@@ -26,11 +26,11 @@
 
 /* Stores the stack pointer at *save and goes on where `to` was stored. System V x86-64 ABI:
  * these registers, and no others, outlive a call. */
-void sim_co_switch(void **save, void *to);
+void sim_coroutine_switch(void **save, void *to);
 
 __asm__(".text\n"
-	".type sim_co_switch, @function\n"
-	"sim_co_switch:\n"
+	".type sim_coroutine_switch, @function\n"
+	"sim_coroutine_switch:\n"
 	"	push %rbx\n"
 	"	push %rbp\n"
 	"	push %r12\n"
@@ -46,45 +46,45 @@ __asm__(".text\n"
 	"	pop %rbp\n"
 	"	pop %rbx\n"
 	"	ret\n"
-	".size sim_co_switch, . - sim_co_switch\n"
+	".size sim_coroutine_switch, . - sim_coroutine_switch\n"
 	/* The first switch comes here, with the coroutine in rbx. */
-	".type sim_co_first, @function\n"
-	"sim_co_first:\n"
+	".type sim_coroutine_first, @function\n"
+	"sim_coroutine_first:\n"
 	"	mov %rbx, %rdi\n"
-	"	call sim_co_enter\n"
+	"	call sim_coroutine_enter\n"
 	"	ud2\n"
-	".size sim_co_first, . - sim_co_first\n");
+	".size sim_coroutine_first, . - sim_coroutine_first\n");
 
-void sim_co_first(void);
-void sim_co_enter(struct sim_co *co);
+void sim_coroutine_first(void);
+void sim_coroutine_enter(struct sim_coroutine *co);
 
-__attribute__((used)) void sim_co_enter(struct sim_co *co)
+__attribute__((used)) void sim_coroutine_enter(struct sim_coroutine *co)
 {
 	__sanitizer_finish_switch_fiber(co->fake, &co->caller_stack, &co->caller_bytes);
 	co->run(co->arg);
 	ASSERT(0 && "a coroutine came to its end");
 }
 
-void sim_co_start(struct sim_co *co, sim_co_main *run, void *arg)
+void sim_coroutine_start(struct sim_coroutine *co, sim_coroutine_main *run, void *arg)
 {
 	/* The first return leaves the stack aligned by 16, as a call wants it. */
-	void **top = (void **)(void *)(co->stack + SIM_CO_STACK_BYTES - 24);
+	void **top = (void **)(void *)(co->stack + SIM_COROUTINE_STACK_BYTES - 24);
 
-	__asan_unpoison_memory_region(co->stack, SIM_CO_STACK_BYTES);
+	__asan_unpoison_memory_region(co->stack, SIM_COROUTINE_STACK_BYTES);
 	co->run = run;
 	co->arg = arg;
 	co->fake = NULL;
-	top[0] = (void *)(uintptr_t)sim_co_first;
+	top[0] = (void *)(uintptr_t)sim_coroutine_first;
 	top[-1] = co; /* rbx */
 	for (int i = 2; i <= 6; i++)
 		top[-i] = NULL;
 	co->sp = top - 6;
 }
 
-void sim_co_resume(struct sim_co *co)
+void sim_coroutine_resume(struct sim_coroutine *co)
 {
-	__sanitizer_start_switch_fiber(&co->caller_fake, co->stack, SIM_CO_STACK_BYTES);
-	sim_co_switch(&co->caller_sp, co->sp);
+	__sanitizer_start_switch_fiber(&co->caller_fake, co->stack, SIM_COROUTINE_STACK_BYTES);
+	sim_coroutine_switch(&co->caller_sp, co->sp);
 	__sanitizer_finish_switch_fiber(co->caller_fake, NULL, NULL);
 }
 
@@ -97,30 +97,30 @@ __attribute__((no_sanitize("address"))) static void copy(volatile unsigned char 
 		to[i] = from[i];
 }
 
-static size_t used_from(const struct sim_co *co, const void *sp)
+static size_t used_from(const struct sim_coroutine *co, const void *sp)
 {
 	return (size_t)((const unsigned char *)sp - co->stack);
 }
 
-void sim_co_save(const struct sim_co *co, unsigned char *to)
+void sim_coroutine_save(const struct sim_coroutine *co, unsigned char *to)
 {
 	size_t from = used_from(co, co->sp);
 
-	copy(to + from, co->stack + from, SIM_CO_STACK_BYTES - from);
+	copy(to + from, co->stack + from, SIM_COROUTINE_STACK_BYTES - from);
 }
 
-void sim_co_restore(struct sim_co *co, void *sp, const unsigned char *from)
+void sim_coroutine_restore(struct sim_coroutine *co, void *sp, const unsigned char *from)
 {
 	size_t at = used_from(co, sp);
 
-	__asan_unpoison_memory_region(co->stack, SIM_CO_STACK_BYTES);
-	copy(co->stack + at, from + at, SIM_CO_STACK_BYTES - at);
+	__asan_unpoison_memory_region(co->stack, SIM_COROUTINE_STACK_BYTES);
+	copy(co->stack + at, from + at, SIM_COROUTINE_STACK_BYTES - at);
 	co->sp = sp;
 }
 
-void sim_co_yield(struct sim_co *co)
+void sim_coroutine_yield(struct sim_coroutine *co)
 {
 	__sanitizer_start_switch_fiber(&co->fake, co->caller_stack, co->caller_bytes);
-	sim_co_switch(&co->sp, co->caller_sp);
+	sim_coroutine_switch(&co->sp, co->caller_sp);
 	__sanitizer_finish_switch_fiber(co->fake, &co->caller_stack, &co->caller_bytes);
 }
