@@ -84,9 +84,9 @@ WHY_FOLDER = {
 
 # Within src/host a file includes headers that stand before it here, and its own (README there).
 HOST_ORDER = ["grace", "pace", "ram", "stream", "host.h", "kick", "block", "trace",
-              "budget", "keep", "trouble", "fetch", "ahead", "plan", "touch", "outside", "offer",
-              "residency", "swap", "discard", "hold", "evict", "deliver", "wait", "msr", "vcpu",
-              "region", "save", "stats", "host.c", "drive"]
+              "budget", "keep", "trouble", "fetch", "read", "show", "ahead", "plan", "touch",
+              "outside", "offer", "residency", "swap", "discard", "hold", "evict", "deliver",
+              "wait", "msr", "vcpu", "region", "save", "stats", "host.c", "drive"]
 
 # ---- system headers ----
 FREESTANDING = {"stdint.h", "stddef.h", "stdbool.h", "stdarg.h", "limits.h", "stdatomic.h"}

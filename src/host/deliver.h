@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events into the guest's area. */
-#include "host/host.h"
-
-struct eng_slot slot_read(struct hst_vcpu *v);
-void slot_store(struct hst_vcpu *v, const struct eng_store *st);
-/* Sends whatever page-ready events may go out now. cpu: as for eng_next_ready. */
 #ifndef HOST_DELIVER_H
 #define HOST_DELIVER_H
 
+#include "host/host.h"
+
+/* What the guest's area holds now. */
+struct eng_slot slot_read(struct hst_vcpu *v);
+/* Writes an event into it. */
+void slot_store(struct hst_vcpu *v, const struct eng_store *st);
+/* Sends whatever page-ready events may go out now. cpu: as for eng_next_ready. */
 void deliver(struct hst_vcpu *v, struct cpu_state *cpu);
 void deliver_init(struct hst_vcpu *v);
 /* Queues a #PF of ours. cpu: the vCPU's, at an exit. */

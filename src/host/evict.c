@@ -132,7 +132,7 @@ static uint32_t takeable_len(const struct hst_evict *ev)
 	return ev->lists[HST_LIST_USER].len + ev->lists[HST_LIST_KERNEL].len;
 }
 
-/* On a list so short, blocks that are wanted by turns would displace each other. */
+/* On a list no longer than this, blocks that are wanted in turn displace each other. */
 static uint32_t short_len(const struct hst_evict *ev)
 {
 	if (!budget_is_limited(ev) || ev->force_unmaps > 0)
@@ -145,7 +145,7 @@ static bool others_are_short(const struct hst_evict *ev)
 	return ev->lists[HST_LIST_USER].len <= short_len(ev);
 }
 
-/* The list that is taken from in general: kernel mode's only where of the others few are left. */
+/* The list that most blocks are taken from: kernel mode's only when few others are left. */
 static enum hst_list_id take_mostly(const struct hst_evict *ev)
 {
 	uint32_t others = ev->lists[HST_LIST_USER].len, kernels = ev->lists[HST_LIST_KERNEL].len;
@@ -167,9 +167,9 @@ static uint64_t turn_cost(const struct hst_evict *ev)
 /*
  * Now and then the oldest block of the other list is taken, to see who wants it back: the guest's
  * kernel also clears pages for its processes, and what it needed to boot it may never need again.
- * While as many are taken as there are, 1/KERNEL_STAYS of the other list is. Where few others are
- * left all of it is: else blocks that nobody wants could stay there for ever while those that one
- * instruction needs displace each other.
+ * While the first list is taken from as many times as it has blocks, 1/KERNEL_STAYS of the other
+ * list is taken; all of it where few others are left. Otherwise blocks that nobody wants could stay
+ * for ever while those that one instruction needs displace each other.
  */
 static bool turn_due(const struct hst_evict *ev)
 {
@@ -185,7 +185,7 @@ static enum hst_list_id victims(const struct hst_evict *ev)
 	return turn_due(ev) ? take_by_turns(ev) : take_mostly(ev);
 }
 
-/* Of the blocks that are due, how many there are; none until it is worth it. */
+/* Blocks to unmap now; 0 while the batch is too small. */
 static uint32_t takeable(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
@@ -258,7 +258,7 @@ static bool next_drop(struct hst *h, struct hst_job *job)
 
 /* ---- memory that the kernel filled by itself ---- */
 
-/* In time: what comes until it takes effect comes unasked. */
+/* Starts early: pages that the kernel fills before watching takes effect are not reported. */
 static bool watch_due(const struct hst *h, uint64_t resident)
 {
 	const struct hst_evict *ev = &h->evict;
@@ -293,9 +293,7 @@ static bool next_watch(struct hst *h, struct hst_job *job)
 	return true;
 }
 
-/*
- * Each block is taken at most once, so that a guest which wants them all back ends it, too.
- */
+/* Takes each block once at most, so that a guest that touches them again cannot prolong this. */
 static void force(struct hst *h, uint32_t drops)
 {
 	struct hst_evict *ev = &h->evict;
@@ -418,7 +416,7 @@ static void look_at_run(const struct hst *h, const struct hst_run *run, const me
 			       (shown && (vmm[k / 64] >> (k % 64) & 1));
 		if (all ? set == there : set > 0)
 			*yes |= bit;
-		/* To write out what is lost will fail, and pause the VM. */
+		/* A lost page is not read here: writing it out will fail, and pause the VM. */
 		if (!all && (*yes & bit) && !block_is_lost(h, run->block + i) &&
 		    is_zero(h->mem.alias + off.v, len))
 			job->zero[(first + i) / 64] |= bit;
@@ -575,7 +573,7 @@ void hst_evict_to(struct hst *h, uint64_t bytes)
 {
 	struct hst_evict *ev = &h->evict;
 	uint64_t keep = bytes >> h->cfg.block_shift;
-	/* Before the import nobody knows; it will correct this. */
+	/* Before the import the number is a guess, which the import corrects. */
 	uint64_t have = ev->watch == HST_WATCH_ALL
 				? ev->resident
 				: hst_resident_bytes(h) >> h->cfg.block_shift;

@@ -115,13 +115,13 @@ static bool read_entry(void *ctx, gpa_t gpa, unsigned len, uint64_t *ret)
 	return true;
 }
 
-void hold_instruction(struct hst_vcpu *v)
+void hold_keep_instruction(struct hst_vcpu *v)
 {
 	struct hst *h = v->h;
 	gpa_t gpas[WALK_MAX];
 	unsigned n;
 
-	hold_no_instruction(v);
+	hold_let_go_instruction(v);
 	if (!h->cfg.evict || !v->cpu.in_instruction)
 		return;
 	n = walk_instruction(&v->cpu, read_entry, h, gpas);
@@ -134,7 +134,7 @@ void hold_instruction(struct hst_vcpu *v)
 	v->kept_walk = true;
 }
 
-void hold_no_instruction(struct hst_vcpu *v)
+void hold_let_go_instruction(struct hst_vcpu *v)
 {
 	for (unsigned i = HST_KEPT_WALK; v->kept_walk && i < HST_KEPT; i++)
 		vcpu_keep(v, i, BLOCK_NONE);

@@ -68,8 +68,8 @@ struct hst_cfg {
 };
 
 /*
- * So many blocks must be free to come and go below the limit: an instruction needs all of its
- * memory at once, tables included, and each vCPU is in the middle of one.
+ * The least number of blocks below the limit that can be evicted: an instruction needs all of its
+ * memory at once, page tables included, and each vCPU is in the middle of one.
  */
 static inline uint32_t hst_blocks_min(uint32_t vcpus)
 {
@@ -305,8 +305,8 @@ struct hst_evict {
 	bool unmapping;        /* in the middle of what is due */
 	bool dropping;
 	bool working;          /* a job is out */
-	enum hst_list_id mostly; /* what blocks were taken from last in general */
-	uint64_t turn_credit; /* so many, times those of the other list, since one of these was */
+	enum hst_list_id mostly; /* the list that most blocks were taken from lately */
+	uint64_t turn_credit; /* blocks taken since the other list's turn, times its length */
 	bool uncollected;      /* `job` has unmapped, and is to collect next */
 	bool failed;           /* `job` is to be done again, */
 	bool again;            /* now: hst_resume was called since it failed */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where a vCPU's thread is, and getting it to look. Touches nothing else. */
-#include "host/host.h"
-
-/* Makes the thread look, wherever it is. */
 #ifndef HOST_KICK_H
 #define HOST_KICK_H
 
+#include "host/host.h"
+
+/* Makes the thread look, wherever it is. */
 void vcpu_kick(struct hst_vcpu *v);
 /*
  * pf2-strict: a page came, or page ready was sent. That ends a halt, ours or a HLT of the guest's

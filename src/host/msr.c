@@ -91,7 +91,7 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 	bool there = on && ram_find(&v->h->ram, gpa, 1, &off);
 	uint32_t block = there ? block_of(v->h, off) : BLOCK_NONE;
 
-	/* What is there by now need not have been when the VMM told of it: of another vCPU's. */
+	/* It may have been absent when the VMM set it, and been fetched for another vCPU since. */
 	if (block != BLOCK_NONE &&
 	    (block_kind(v->h, block) != BLOCK_PRESENT || v->area_value[area] != value))
 		v->areas_again |= 1u << area;
@@ -143,7 +143,7 @@ void msr_show(struct hst_vcpu *v)
 	p->ops->show_registers(p->ctx, v->index, v->eng.en, v->eng.ctl);
 }
 
-/* The kernel was told of the area when it could not write there, or may have been. */
+/* The kernel may have been told of the area when it could not write there. */
 static void tell_again(struct hst_vcpu *v, enum pv_area area)
 {
 	const struct plat *p = &v->h->plat;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Registers, and the memory that they name. */
-#include "host/host.h"
-
-/* Carries out a register write whose memory is there. */
 #ifndef HOST_MSR_H
 #define HOST_MSR_H
 
+#include "host/host.h"
+
+/* Carries out a register write whose memory is there. */
 void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value);
 /* The VMM may have set registers in KVM's state: takes over what concerns us. */
 void msr_look(struct hst_vcpu *v);
-/* Shows it there what the protocol's registers hold. */
+/* Writes the protocol's registers into KVM's state, for the VMM to read. */
 void msr_show(struct hst_vcpu *v);
-/* Memory that the kernel writes must be there before the guest runs. True: it is not, and waits. */
+/* Memory that the kernel writes must be there before the guest runs. True: the vCPU waits. */
 bool areas_wait(struct hst_vcpu *v);
 
 #endif

@@ -4,7 +4,7 @@
  * that is wanted, all that a source stands behind. Below demand at every stage: a read begins only
  * when nobody waits for a read's turn, and leaves half of them and of the fetches; nothing is read
  * by a thread that has other work, but by the serving one, from a timer, a few at a time. The end
- * of a read and what becomes visible have the timer fire (fetch.c).
+ * of a read and what becomes visible have the timer fire (fetch_plan_on).
  * Test: tests/unit/host_plan_test.c.
  */
 #include "base/assert.h"

@@ -13,7 +13,7 @@
  * what has not been seen to end yet.
  *
  * A sum of what was written stays here: the file is others' to change, too, and what is read again
- * must be what the guest had (fetch.c).
+ * must be what the guest had (read.c).
  *
  * A write or sync that fails is repeated, then pauses the VM; nothing is lost, the content is in
  * memory. Test: tests/unit/host_swap_test.c.

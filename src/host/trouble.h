@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The VM stands still: by the VMM's wish, or while a block cannot be had. */
-#include "host/host.h"
-
-/* The VM is paused for a reason; ended by trouble_end, as often. */
 #ifndef HOST_TROUBLE_H
 #define HOST_TROUBLE_H
 
+#include "host/host.h"
+
+/* The VM is paused for a reason; ended by trouble_end, as often. */
 void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct err *why);
 void trouble_end(struct hst *h);
 /* Takes back what was told when the VM really goes on, not while the VMM holds it. */

@@ -4,6 +4,7 @@
  * says what the vCPU thread is in the middle of; hst_next is the only place that moves
  * it on, vcpu_rest the one that ends it early. Test: tests/unit/host_vcpu_test.c.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -19,8 +20,7 @@
 #include "host/vcpu.h"
 #include "host/wait.h"
 
-/* A guest that faults this often in a row on memory that is there: show it once more, then pause.
- */
+/* Faults in a row on memory that is there: after so many it is shown again, then the VM pauses. */
 #define REDUNDANT_AGAIN 16u
 #define REDUNDANT_MAX 4096u
 /*
@@ -40,7 +40,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
 	back_in_host(v);
 	v->cpu = *cpu;
-	hold_instruction(v);
+	hold_keep_instruction(v);
 	if (!kick_only) {
 		/* "In a row" means with no other exit between. */
 		if (!v->redundant_last)
@@ -98,7 +98,7 @@ static void redundant_fault(struct hst_vcpu *v, roff_t off)
 		fetch_present_again(h, block, MEM_VIEW_GUEST);
 	if (v->redundant_run >= REDUNDANT_MAX) {
 		struct hst_trouble t = {
-			.why = {.code = -14 /* EFAULT */,
+			.why = {.code = -EFAULT,
 				.text = "the kernel keeps reporting a page as missing that is "
 					"there"},
 			.gpa = ram_gpa(&h->ram, off),
@@ -120,7 +120,7 @@ static void note_mode(struct hst_vcpu *v, uint32_t block)
 
 	enum block_kind kind = block_kind(h, block);
 
-	/* Who comes again while it is on its way, after each interrupt, tells nothing new. */
+	/* Repeated faults during a fetch, one after each interrupt, carry no information. */
 	if (!block_is(h, block, BLOCK_SEEN) || kind == BLOCK_PRESENT || kind == BLOCK_FETCHING)
 		return;
 	if (v->cpu.cpl == 0) {
@@ -411,7 +411,7 @@ static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 	/* Its area has been found lost on the way here. */
 	if (hst_is_paused(v->h))
 		return wait(v);
-	hold_no_instruction(v);
+	hold_let_go_instruction(v);
 	/* A halt that a reset has left behind ends with it; pf2-strict: a HLT with page ready. */
 	if (how == HST_ENTER && (v->halted || v->unhalt) && v->phase != HST_PHASE_STALL)
 		how = HST_ENTER_RUNNABLE;
@@ -422,7 +422,7 @@ static enum hst_next enter(struct hst_vcpu *v, enum hst_next how)
 	return how;
 }
 
-/* What it waits for is there; or the founding text thinks so, and the guest touches it again. */
+/* Its block is there; or pf2-strict takes it for there, and the guest touches it again. */
 static bool stall_is_over(const struct hst_vcpu *v)
 {
 	return v->sync_done || (v->stall_by_text && v->unhalt);
@@ -471,7 +471,10 @@ static bool gone_again(struct hst_vcpu *v)
 	return vcpu_wait_for(v, v->fault_off, phase);
 }
 
-/* What ended the wait of a fault's grace window, or its window itself. True: still within. */
+/*
+ * A fault in its grace window. True: it waits on. False: the block has come, or the window is over
+ * and the guest has been told or the vCPU is halted.
+ */
 static bool in_grace(struct hst_vcpu *v, uint64_t now)
 {
 	if (v->sync_done) {
@@ -488,7 +491,7 @@ static bool in_grace(struct hst_vcpu *v, uint64_t now)
 	return false;
 }
 
-/* What the vCPU can do nothing without: carried out. False: it waits on. */
+/* Carries out the access or register write that the vCPU waited with. False: it waits on. */
 static bool waited(struct hst_vcpu *v, uint64_t now)
 {
 	bool writes = v->phase == HST_PHASE_WRMSR, left = v->left;

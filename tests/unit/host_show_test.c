@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Blocks that are made visible together (src/host/fetch.c): which ones, and what a failure does. */
+/* Blocks that are made visible together (src/host/show.c): which ones, and what a failure does. */
 #include <errno.h>
 
 #include "host_fixture.h"
