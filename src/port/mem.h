@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Seam: what the driver asks of guest memory. The shipped implementation is mem/gmem.c over memfds
- * that are mapped three times: for the guest, for the VMM, and for us, which is the alias, where
- * nothing is ever absent. The simulator has its own.
+ * Seam: what the driver asks of guest memory. The shipped implementation is mem/gmem_pages.c over
+ * memfds that are mapped three times: for the guest, for the VMM, and for us, which is the alias,
+ * where nothing is ever absent. The simulator has its own.
  *
  * Ranges are in RAM offsets (roff_t), aligned to pages. All calls return 0 or
  * -Exxx with text in e. Any thread.
