@@ -33,15 +33,15 @@ typedef struct {
 } gfn_t;
 
 /*
- * Position in guest RAM counted without holes, bytes: the offset in the memfd.
- * The guest mapping and the alias are both "base + roff"; all residency
- * bookkeeping is in this space.
+ * RAM offset, bytes: where a byte of guest RAM lies in the guest view and in the alias, counted
+ * from the start of either. Each part of RAM begins at a multiple of 2 MiB of it. The books of what
+ * is resident are kept by it.
  */
 typedef struct {
 	uint64_t v;
 } roff_t;
 
-/* Address in the guest mapping. Never dereferenced: it may be absent. */
+/* Address in the guest view. Never dereferenced: it may be absent. */
 typedef struct {
 	uint64_t v;
 } hva_t;
