@@ -136,6 +136,7 @@ README_LINES_MAX = 40
 SUBJECT_COLUMNS_MAX = 72
 SKIP_FOLDERS = {".git", "cache", "__pycache__"}
 UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
+GUARD = re.compile(r"^[ \t]*#\s*ifndef \w+_H$", re.M)
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 C_SUFFIXES = {".c", ".h"}
 GENERATED = {"net/module_folder.h"}  # by meson, in the build folder
@@ -208,6 +209,10 @@ class Tidy:
         code = blank_comments_and_strings(text)
         lines = code.splitlines()
         self.check_functions(path, lines)
+        guard = GUARD.search(code)
+        if path.suffix == ".h" and guard and code[:guard.start()].strip():
+            self.say(path, code[:guard.start()].count("\n") + 1, "include guard behind code",
+                     "it comes first, or what stands before it is read twice")
         for n, line in enumerate(lines, 1):
             for name, why in BANNED.items():
                 if re.search(rf"(?<![\w.>]){name}\s*\(", line):

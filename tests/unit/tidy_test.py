@@ -158,6 +158,13 @@ class Code(TreeTest):
         self.write("src/cli/a.c", SPDX + "void f(void)\n{\n\tsnprintf(a, 1, b);\n}\n")
         self.assertEqual(self.tidy(), [])
 
+    def test_include_guard(self):
+        guard = "#ifndef A_H\n#define A_H\n"
+        self.fires("src/cli/a.h", SPDX + "struct a;\n" + guard + "#endif\n",
+                   ":3: include guard behind code")
+        self.write("src/cli/a.h", SPDX + "/* A. */\n" + guard + "struct a;\n#endif\n")
+        self.assertEqual(self.tidy(), [])
+
     def test_variable_length_array(self):
         self.fires("src/cli/a.c", SPDX + "void f(int n)\n{\n\tchar buf[n + 1];\n}\n",
                    ":4: array of variable length")
