@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a snapshot says that its VM will touch first (snap/first_touch.h), and the bringing of it.
- * Test: tests/lab/snapshot_test.py, tests/integration/snapshot_run_test.py.
+ * Test: tests/lab/snapshot_test.py, tests/integration/restore_run_test.py.
  */
 #ifndef VMM_MACHINE_FIRST_H
 #define VMM_MACHINE_FIRST_H

@@ -6,7 +6,7 @@
  *
  * Threads: a recorder is told by whoever the library has tell, one at a time; the rest is the
  * owner's, when nobody tells it any more. Tests: tests/unit/work_set_test.c,
- * tests/fuzz/work_set_fuzz.c, tests/integration/snapshot_run_test.py.
+ * tests/fuzz/work_set_fuzz.c, tests/integration/restore_run_test.py.
  */
 #ifndef VMM_SNAP_WORK_SET_H
 #define VMM_SNAP_WORK_SET_H
