@@ -119,7 +119,6 @@ void kvmp_detach(struct kvmp *k, unsigned vcpu)
 
 /* ---- what an exit means ---- */
 
-
 /*
  * In a guest's guest. Kernels say so in kvm_run since 6.13; older ones are asked, where the
  * guest has virtualisation switched on.

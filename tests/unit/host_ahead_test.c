@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is read along with a block that kernel mode waits for (src/host/fetch.c), and how long
+ * What is read along with a block that kernel mode waits for (src/host/ahead.c), and how long
  * kernel mode's blocks stay (src/host/evict.c).
  */
 #include "host_swap_fixture.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * src/host/fetch.c, trouble.c, outside.c: reading, trouble, waiters. What the kernel reports is in
- * host_touch_test.c.
+ * src/host/fetch.c, read.c, show.c, trouble.c, outside.c: reading, trouble, waiters. What the
+ * kernel reports is in host_touch_test.c.
  */
 #include "host_fixture.h"
 
