@@ -56,12 +56,8 @@ static void area_clear(struct apf_area *area)
  */
 static bool enable_pf2(struct gst_cpu *cpu, uint64_t en)
 {
-	if (!GST_WRMSR(cpu, APF_MSR_CTL, 0) || !GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT))
-		return false;
-	if (GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED))
-		return true;
-	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
-	return false;
+	return GST_WRMSR(cpu, APF_MSR_CTL, 0) && GST_WRMSR(cpu, APF_MSR_EN, en | APF_EN_INT) &&
+	       GST_WRMSR(cpu, APF_MSR_CTL, cpu->vector | APF_PF2_ENABLED);
 }
 
 /* The other way round: EN makes the host send a wake-all at once (msr.rst). */
@@ -90,8 +86,12 @@ bool gst_enable(struct gst_cpu *cpu)
 		cpu->enabled = enable_int(cpu, en);
 		break;
 	case APF_REV_OFF:
-		break;
+		cpu->enabled = false;
+		return false;
 	}
+	/* A host may keep what it has refused (B12), or have it from before. */
+	if (!cpu->enabled)
+		(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
 	return cpu->enabled;
 }
 
@@ -101,6 +101,9 @@ void gst_disable(struct gst_cpu *cpu)
 		return;
 	/* EN first: behind it nothing is written to the area, and no event will come. */
 	(void)GST_WRMSR(cpu, APF_MSR_EN, 0);
+	/* It survives an INIT, and whoever comes then may not know of it. */
+	if (cpu->rev == APF_REV_PF2 || cpu->rev == APF_REV_PF2_STRICT)
+		(void)GST_WRMSR(cpu, APF_MSR_CTL, 0);
 	cpu->enabled = false;
 	/* The host forgets its queue without a word (docs/abi.md): waking is our duty. */
 	gst_wake(cpu, APF_TOKEN_WAKE_ALL);

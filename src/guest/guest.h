@@ -45,8 +45,8 @@ struct gst_table {
 	uint32_t lock; /* spin lock; only ever held with interrupts off */
 	uint32_t node_count;
 	uint32_t early_count;    /* wake-ups waiting for their sleeper; 0 at quiescence */
-	uint32_t flush_gen;      /* times it was emptied for want of room; see sleepers.c */
-	uint64_t overflow_count; /* the same, for the statistics: all sleepers were told to retry */
+	uint32_t flush_gen;      /* times that wake-ups were forgotten; see sleepers.c */
+	uint64_t overflow_count; /* times it was emptied for want of room: all sleepers retried */
 };
 
 struct gst_cpu {
@@ -92,14 +92,14 @@ void gst_table_init(struct gst_table *t, struct gst_node *nodes, uint32_t count)
  * area is zeroed, then int: CTL before EN; pf2: CTL cleared, EN, CTL; legacy: EN.
  * cpu->ops, ctx, area, area_gpa, table, rev, cpu, vector and send_always are the
  * caller's. May be called again after gst_disable.
- * False: the host refused a write, and this CPU is not registered (for APF_REV_OFF it
- * never is). The kernel runs on without events.
+ * False: the host refused a write, EN is 0, and this CPU is not registered (for APF_REV_OFF
+ * it never is). The kernel runs on without events.
  */
 bool gst_enable(struct gst_cpu *cpu);
 
 /*
- * Unregisters: no event will come any more, every sleeper of this CPU is woken (it
- * touches its page again), the area is zeroed for the next gst_enable.
+ * Unregisters (EN is 0, pf2's CTL too): no event will come any more, every sleeper of this CPU
+ * is woken (it touches its page again), the area is zeroed for the next gst_enable.
  */
 void gst_disable(struct gst_cpu *cpu);
 
@@ -115,13 +115,14 @@ enum gst_pf gst_pf_enter(struct gst_cpu *cpu, uint64_t cr2, uint32_t *ret_token)
  * not run it until ops->wake names it (which may happen before the caller gets round
  * to switching, on another CPU). False: do not sleep, touch the page again (the wake-up
  * came first, or somebody sleeps under that token already, or there was no room, or wake-ups
- * were forgotten for want of room since this CPU's last call). task is not NULL.
+ * were forgotten since this CPU's last call). task is not NULL.
  */
 bool gst_sleep(struct gst_cpu *cpu, uint32_t token, void *task);
 
 /*
- * The page-ready interrupt: reads the token, wakes its sleeper, frees the slot,
- * acknowledges (int). An empty slot is spurious: nobody wakes. EOI is the kernel's.
+ * The page-ready interrupt. int: reads the token, wakes its sleeper, frees the slot,
+ * acknowledges. pf2: reads the token, frees the slot, wakes its sleeper. An empty slot is
+ * spurious: nobody wakes. EOI is the kernel's.
  */
 void gst_ready_irq(struct gst_cpu *cpu);
 

@@ -10,7 +10,8 @@
  * most one per CPU (interrupts are off there), so the next gst_sleep of every CPU is
  * answered "touch again": flush_gen against flush_seen. Nothing is lost, whatever the
  * size of the array. Dropping the newest or the oldest entry alone would not do: both
- * may be the one that somebody is about to wait for.
+ * may be the one that somebody is about to wait for. A wake-all forgets what its CPU has
+ * brought early, for a task of another CPU maybe, and is answered alike there.
  *
  * Called on any CPU with interrupts off. Test: tests/unit/guest_test.c.
  */
@@ -189,9 +190,19 @@ static GST_COLD void wake_early_locked(struct gst_cpu *cpu, struct gst_node **li
 
 static GST_COLD void wake_all(struct gst_cpu *cpu)
 {
-	table_lock(cpu->table);
+	struct gst_table *t = cpu->table;
+
+	table_lock(t);
+	uint32_t early = t->early_count;
+
 	release_locked(cpu, false);
-	table_unlock(cpu->table);
+	if (t->early_count != early) {
+		/* Nobody is on the way into gst_sleep on this CPU, which handles an event. */
+		if (cpu->flush_seen == t->flush_gen)
+			cpu->flush_seen++;
+		t->flush_gen++;
+	}
+	table_unlock(t);
 }
 
 void gst_wake(struct gst_cpu *cpu, uint32_t token)

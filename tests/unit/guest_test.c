@@ -210,28 +210,30 @@ static void test_enable_pf2(void **state)
 	}
 }
 
-/* Whichever write the host refuses: the CPU is not registered, and nothing is half done. */
+/*
+ * Whichever write the host refuses: the CPU is not registered, and nothing is half done. EN is 0
+ * behind it also where EN was refused: Linux's own host keeps the value (B12).
+ */
 static void test_enable_gp(void **state)
 {
-	(void)state;
-	assert_false(enable_with_gp(APF_REV_LEGACY, false, 1));
-	assert_int_equal(w.log_count, 1);
-	assert_false(enable_with_gp(APF_REV_INT, false, 1));
-	assert_int_equal(w.log_count, 1); /* EN stays as it is */
-	assert_false(enable_with_gp(APF_REV_INT, false, 2));
-	assert_int_equal(w.log_count, 2);
-	assert_false(enable_with_gp(APF_REV_PF2, false, 1));
-	assert_int_equal(w.log_count, 1);
-	assert_false(enable_with_gp(APF_REV_PF2, false, 2));
-	assert_int_equal(w.log_count, 2);
-	assert_false(enable_with_gp(APF_REV_PF2, false, 3));
-	assert_int_equal(w.log_count, 4);
-	expect_wrmsr(3, APF_MSR_EN, 0); /* page missing was on already */
+	static const struct {
+		enum apf_rev rev;
+		unsigned writes; /* of a registration */
+	} rows[] = {{APF_REV_LEGACY, 1}, {APF_REV_INT, 2}, {APF_REV_PF2, 3},
+		    {APF_REV_PF2_STRICT, 3}};
 
-	/* A second try is a whole one. */
-	assert_true(gst_enable(&w.cpu[0]));
-	expect_wrmsr(4, APF_MSR_CTL, 0);
-	assert_true(w.cpu[0].enabled);
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(rows); r++)
+		for (unsigned at = 1; at <= rows[r].writes; at++) {
+			assert_false(enable_with_gp(rows[r].rev, false, at));
+			assert_int_equal(w.log_count, at + 1);
+			expect_wrmsr(at, APF_MSR_EN, 0);
+
+			/* A second try is a whole one. */
+			assert_true(gst_enable(&w.cpu[0]));
+			assert_int_equal(w.log_count, at + 1 + rows[r].writes);
+			assert_true(w.cpu[0].enabled);
+		}
 }
 
 static void test_enable_legacy(void **state)
@@ -246,6 +248,13 @@ static void test_enable_off(void **state)
 {
 	(void)state;
 	enable_from_dirty(APF_REV_OFF, false);
+	assert_int_equal(w.log_count, 0);
+
+	/* Also where the CPU was registered, and comes back by INIT on a host without events. */
+	start(APF_REV_INT);
+	w.cpu[0].rev = APF_REV_OFF;
+	assert_false(gst_enable(&w.cpu[0]));
+	assert_false(w.cpu[0].enabled);
 	assert_int_equal(w.log_count, 0);
 }
 
@@ -274,6 +283,23 @@ static void test_disable(void **state)
 	assert_true(gst_enable(&w.cpu[0]));
 	assert_true(w.cpu[0].enabled);
 	expect_wrmsr(3, APF_MSR_CTL, VECTOR);
+}
+
+/* CTL survives an INIT: the next kernel on this CPU finds no vector of ours there. */
+static void test_disable_pf2(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_PF2, APF_REV_PF2_STRICT};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(revs); i++) {
+		start(revs[i]);
+		sleep_ok(0, 0x1000, &task[0]);
+		gst_disable(&w.cpu[0]);
+		assert_int_equal(w.log_count, 3);
+		expect_wrmsr(0, APF_MSR_EN, 0);
+		expect_wrmsr(1, APF_MSR_CTL, 0);
+		expect_wake(2, &task[0]);
+	}
 }
 
 /* ---- Discovery ------------------------------------------------------------------- */
@@ -567,6 +593,29 @@ static void test_early_dropped_on_wake_all(void **state)
 	assert_false(gst_sleep(&w.cpu[1], 0x2000, &task[1])); /* the other CPU's is not */
 }
 
+/*
+ * The wake-up that a wake-all forgets may be for a task that another CPU is about to park: each
+ * other CPU's next sleeper is sent back once.
+ */
+static void test_early_of_another_cpu_on_wake_all(void **state)
+{
+	(void)state;
+	start(APF_REV_INT);
+	assert_int_equal(missing(&w.cpu[0], 0x1000), GST_PF_MISSING);
+	ready(1, 0x1000);
+	ready(1, WAKE_ALL);
+	assert_int_equal(w.table.early_count, 0);
+	assert_false(gst_sleep(&w.cpu[0], 0x1000, &task[0]));
+	sleep_ok(0, 0x2000, &task[0]);
+	sleep_ok(1, 0x3001, &task[1]); /* nobody is on the way where the wake-all came */
+
+	/* With nothing forgotten nobody is sent back. */
+	ready(1, WAKE_ALL);
+	assert_true(woken(&task[1]));
+	sleep_ok(0, 0x4000, &task[2]);
+	assert_int_equal(w.table.overflow_count, 0);
+}
+
 /* Neither 0 nor ~0 is ever remembered (invariant 34). */
 static void test_no_early_for_reserved_tokens(void **state)
 {
@@ -712,6 +761,7 @@ int main(void)
 		cmocka_unit_test(test_enable_legacy),
 		cmocka_unit_test(test_enable_off),
 		cmocka_unit_test(test_disable),
+		cmocka_unit_test(test_disable_pf2),
 		cmocka_unit_test(test_discovery),
 		cmocka_unit_test(test_pf_real),
 		cmocka_unit_test(test_pf_missing),
@@ -728,6 +778,7 @@ int main(void)
 		cmocka_unit_test(test_ready_on_another_cpu),
 		cmocka_unit_test(test_wake_before_sleep),
 		cmocka_unit_test(test_early_dropped_on_wake_all),
+		cmocka_unit_test(test_early_of_another_cpu_on_wake_all),
 		cmocka_unit_test(test_no_early_for_reserved_tokens),
 		cmocka_unit_test(test_two_tasks_one_token),
 		cmocka_unit_test(test_chains),
