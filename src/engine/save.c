@@ -24,6 +24,8 @@
 #define FLAG_WAKE_ALL_DUE 2u
 #define FLAG_WAKE_ALL_IN_SLOT 4u
 #define FLAGS_ALL 7u
+/* Of a guest-physical address's 64 bits, less those within a page. */
+#define GFN_BITS 52
 
 static void put32(unsigned char *p, uint32_t x)
 {
@@ -133,6 +135,8 @@ static bool faults_valid(const struct eng_vcpu *v, const unsigned char *p, uint3
 
 		if (place == NOT_TOLD && v->cfg.rev != APF_REV_PF2_STRICT)
 			return false;
+		if (get64(p + i * FAULT_BYTES) >> GFN_BITS)
+			return false;
 		if (id == 0 || token == APF_TOKEN_WAKE_ALL ||
 		    (token & APF_TOKEN_VCPU_MASK) != v->cfg.vcpu_id || age <= last)
 			return false;
@@ -183,6 +187,23 @@ static bool idle_if_off(const struct eng_vcpu *v, uint64_t en, uint32_t flags,
 	return (flags & ~FLAG_WAKE_ALL_DUE) == 0;
 }
 
+/* What was sent last: nothing, a wake-all, or a token of this vCPU. */
+static bool sent_valid(const struct eng_vcpu *v, uint32_t token)
+{
+	return token == 0 || token == APF_TOKEN_WAKE_ALL ||
+	       (token >> APF_TOKEN_VCPU_BITS != 0 &&
+		(token & APF_TOKEN_VCPU_MASK) == v->cfg.vcpu_id);
+}
+
+/* legacy has no slot for a wake-all to stay in. */
+static bool wake_all_valid(const struct eng_vcpu *v, uint32_t flags, uint32_t after,
+			   uint32_t ready)
+{
+	if ((flags & FLAG_WAKE_ALL_IN_SLOT) && v->cfg.rev == APF_REV_LEGACY)
+		return false;
+	return after <= ((flags & FLAG_WAKE_ALL_DUE) ? ready : 0);
+}
+
 static bool header_valid(const struct eng_vcpu *v, const unsigned char *buf, size_t len)
 {
 	return len >= HEADER_BYTES && get32(buf) == SAVE_MAGIC &&
@@ -216,7 +237,7 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 	if ((flags & ~FLAGS_ALL) || next_id > 0xfffff || count > v->cfg.faults_max ||
 	    len != HEADER_BYTES + (size_t)count * FAULT_BYTES || !registers_valid(v, en, ctl) ||
 	    !idle_if_off(v, en, flags, p, count) || !faults_valid(v, p, count, next_id, &ready) ||
-	    after > ready)
+	    !wake_all_valid(v, flags, after, ready) || !sent_valid(v, get32(buf + 48)))
 		return false;
 
 	eng_init(v, &v->cfg, v->faults);
@@ -236,6 +257,6 @@ bool eng_restore(struct eng_vcpu *v, const unsigned char *buf, size_t len)
 	v->sent_token = get32(buf + 48);
 	v->wake_all_due = flags & FLAG_WAKE_ALL_DUE;
 	v->wake_all_in_slot = flags & FLAG_WAKE_ALL_IN_SLOT;
-	v->wake_all_after = v->wake_all_due ? after : 0;
+	v->wake_all_after = after;
 	return true;
 }

@@ -410,6 +410,10 @@ static const struct patch_row refused_rows[] = {
 	{"refused_fewer_faults_than_bytes", AT_COUNT, 4, AT_COUNT, 4},
 	{"refused_count_that_overflows", AT_COUNT, 0x10000005, AT_COUNT, 0x10000005},
 	{"refused_wake_all_behind_the_queue", AT_AFTER, 1, AT_FLAGS, 2},
+	{"refused_place_of_no_wake_all", AT_AFTER, 1, AT_FAULT(0) + 12, 0},
+	{"refused_page_beyond_all_addresses", AT_FAULT(1) + 4, 1u << 20, AT_FAULT(1) + 4, 1u << 20},
+	{"refused_sent_token_of_another_vcpu", 48, TOKEN(1) + 1, 48, TOKEN(1) + 1},
+	{"refused_sent_token_id_0", 48, FX_VCPU, 48, FX_VCPU},
 	{"refused_en_reserved_bit", AT_EN, FX_EN_IRQ | 0x10, AT_EN, FX_EN_IRQ | 0x10},
 	{"refused_en_feature_not_offered", AT_EN, FX_EN_IRQ | 4, AT_EN, FX_EN_IRQ | 4},
 	{"refused_ctl_reserved_bit", AT_CTL, 0x1f3, AT_CTL, 0x1f3},
@@ -472,6 +476,21 @@ static void flags_while_disabled_are_refused_but_for_s7(void **state)
 			assert_int_equal(try_bytes(&origin, &s),
 					 !(rev == APF_REV_PF2_STRICT && flags == 2));
 		}
+}
+
+/* Page ready by #PF leaves nothing in a slot that has yet to be freed. */
+static void a_wake_all_in_the_slot_is_not_legacys(void **state)
+{
+	(void)state;
+	for (int rev = APF_REV_LEGACY; rev <= APF_REV_INT; rev++) {
+		struct fx origin;
+		struct save s;
+
+		state_mixed(&origin, (enum apf_rev)rev);
+		save(&origin, &s);
+		s.bytes[AT_FLAGS] |= 4;
+		assert_int_equal(try_bytes(&origin, &s), rev == APF_REV_LEGACY);
+	}
 }
 
 /* The states come back, not only the bytes; the two that wait are fetched. */
@@ -665,6 +684,7 @@ int main(void)
 		cmocka_unit_test(every_length_but_its_own_is_refused),
 		cmocka_unit_test(broadcast_token_is_refused),
 		cmocka_unit_test(flags_while_disabled_are_refused_but_for_s7),
+		cmocka_unit_test(a_wake_all_in_the_slot_is_not_legacys),
 		cmocka_unit_test(halted_faults_come_back),
 		cmocka_unit_test(halted_while_off),
 		cmocka_unit_test(restore_over_outstanding_faults_is_refused),
