@@ -105,6 +105,8 @@ bool eng_rdmsr(const struct eng_vcpu *v, uint32_t msr, uint64_t *ret_value);
 
 /* INIT or reset of the vCPU: events off, faults retired; EN and, in int, CTL read 0. */
 void eng_reset(struct eng_vcpu *v);
+/* It would change something that the guest can see. */
+bool eng_reset_is_seen(const struct eng_vcpu *v);
 
 /* Events are on, in the sense of the revision (legacy, pf2: EN.0; int: EN.0 and EN.3). */
 bool eng_enabled(const struct eng_vcpu *v);

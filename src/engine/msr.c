@@ -180,11 +180,21 @@ bool eng_rdmsr(const struct eng_vcpu *v, uint32_t msr, uint64_t *ret_value)
 	}
 }
 
+/* The founding text leaves PF2 alone at reset; mainline zeroes its register. */
+static bool reset_clears_ctl(const struct eng_vcpu *v)
+{
+	return v->cfg.rev == APF_REV_INT;
+}
+
 void eng_reset(struct eng_vcpu *v)
 {
 	v->en = 0;
-	/* The founding text leaves PF2 alone at reset; mainline zeroes its register. */
-	if (v->cfg.rev == APF_REV_INT)
+	if (reset_clears_ctl(v))
 		v->ctl = 0;
 	eng_retire_all(v);
+}
+
+bool eng_reset_is_seen(const struct eng_vcpu *v)
+{
+	return v->en != 0 || (reset_clears_ctl(v) && v->ctl != 0);
 }

@@ -166,9 +166,23 @@ void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event 
 	cpu->event_pending = true;
 }
 
-void pf_take_back(struct hst_vcpu *v)
+static void pf_cancel(struct hst_vcpu *v)
 {
 	const struct plat *p = &v->h->plat;
+
+	p->ops->cancel_pf(p->ctx, v->index);
+	v->cpu.untaken_token = 0;
+	v->cpu.event_pending = false;
+}
+
+void pf_drop_forgotten(struct hst_vcpu *v)
+{
+	if (v->cpu.untaken_token && v->queued.token == 0)
+		pf_cancel(v);
+}
+
+void pf_take_back(struct hst_vcpu *v)
+{
 	struct eng_store store;
 	uint32_t ix;
 
@@ -176,9 +190,7 @@ void pf_take_back(struct hst_vcpu *v)
 		return;
 	ix = eng_take_back(&v->eng, &v->queued, slot_read(v), &store);
 	slot_store(v, &store);
-	p->ops->cancel_pf(p->ctx, v->index);
-	v->cpu.untaken_token = 0;
-	v->cpu.event_pending = false;
+	pf_cancel(v);
 	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING) {
 		v->stats.missing_events--;
 	} else if (v->queued.token == APF_TOKEN_WAKE_ALL) {

@@ -14,6 +14,8 @@ void deliver(struct hst_vcpu *v, struct cpu_state *cpu);
 void deliver_init(struct hst_vcpu *v);
 /* Queues a #PF of ours. cpu: the vCPU's, at an exit. */
 void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event *ev);
+/* After an exit: KVM still has one that a reset by another thread has made void. */
+void pf_drop_forgotten(struct hst_vcpu *v);
 /* Takes one that the guest has not taken back from it: page missing never was, ready is due. */
 void pf_take_back(struct hst_vcpu *v);
 

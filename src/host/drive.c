@@ -53,7 +53,7 @@ static void run(struct hst_vcpu *v, enum plat_enter how, struct hst_step *ret)
 {
 	*ret = (struct hst_step){
 		.todo = HST_DO_RUN,
-		.entry = {.how = how, .watch_reset = eng_enabled(&v->eng)},
+		.entry = {.how = how, .watch_reset = eng_reset_is_seen(&v->eng)},
 	};
 }
 
@@ -271,6 +271,8 @@ void hst_vcpu_detach(struct hst_vcpu *v)
 {
 	ASSERT(!v->called);
 	hst_vcpu_reset(v);
+	/* pf2's survives an INIT; whoever comes next at this index is another vCPU. */
+	(void)eng_wrmsr(&v->eng, &(struct eng_wrmsr_in){.msr = APF_MSR_CTL});
 	for (unsigned i = 0; i < HST_KEPT; i++)
 		vcpu_keep(v, i, BLOCK_NONE);
 	v->kept_walk = false;

@@ -40,6 +40,7 @@ void hst_exit(struct hst_vcpu *v, const struct cpu_state *cpu, bool kick_only)
 {
 	back_in_host(v);
 	v->cpu = *cpu;
+	pf_drop_forgotten(v);
 	hold_keep_instruction(v);
 	if (!kick_only) {
 		/* "In a row" means with no other exit between. */

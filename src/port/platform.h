@@ -40,7 +40,7 @@ enum plat_enter {
 
 struct plat_entry {
 	enum plat_enter how;
-	bool watch_reset; /* the guest is registered: notice an INIT that nobody tells us of */
+	bool watch_reset; /* registers are set: notice an INIT that nobody tells us of */
 };
 
 /*

@@ -84,6 +84,9 @@ static void plat_cancel_pf(void *ctx, unsigned vcpu)
 {
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
 
+	/* A reset forgot it, and the VMM has set the registers of the next life. */
+	if (v->cpu.pf.kind == SIM_EV_NONE && sim_hv(v)->queued.token == 0)
+		return;
 	sim_chk_cancel(v);
 	v->cpu.pf.kind = SIM_EV_NONE;
 }

@@ -22,6 +22,59 @@ static void a_call_enters_the_guest(void **state)
 	rig_close(x);
 }
 
+/* An INIT is watched for while it would clear something; int's vector is, with events off. */
+static void an_init_is_watched_for_while_registers_are_set(void **state)
+{
+	static const struct {
+		enum apf_rev rev;
+		uint32_t msr;
+		uint64_t value;
+		bool watched;
+	} rows[] = {
+		{APF_REV_INT, APF_MSR_CTL, RIG_VECTOR, true},
+		{APF_REV_INT, APF_MSR_CTL, 0, false},
+		{APF_REV_INT, APF_MSR_EN, RIG_GPA | APF_EN_INT, true},
+		{APF_REV_LEGACY, APF_MSR_EN, RIG_GPA, true},
+		/* It survives one. */
+		{APF_REV_PF2, APF_MSR_CTL, RIG_VECTOR | APF_PF2_ENABLED, false},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+		struct hst_cfg cfg = rig_cfg(HST_FAULTS_USER, rows[i].rev);
+		struct rig *x = rig_open(&cfg);
+		struct hst_step s = dx_call(x);
+
+		assert_false(s.entry.watch_reset);
+		s = dx_wrmsr(x, rows[i].msr, rows[i].value);
+		assert_int_equal(s.entry.watch_reset, rows[i].watched);
+		assert_false(x->vcpus[0].msr_gp);
+		s = dx_exit(x, (struct plat_exit){.kind = PLAT_EXIT_KICK, .was_reset = true});
+		assert_false(s.entry.watch_reset);
+		rig_close(x);
+	}
+	struct rig *x = dx_open_called(APF_REV_INT);
+
+	assert_true(dx_kicked(x).entry.watch_reset);
+	rig_close(x);
+}
+
+/* Whoever is attached next finds no register of the vCPU that left. */
+static void a_vcpu_that_leaves_takes_its_registers_along(void **state)
+{
+	(void)state;
+	for (int rev = APF_REV_LEGACY; rev <= APF_REV_INT; rev++) {
+		struct rig *x = dx_open_called((enum apf_rev)rev);
+
+		hst_vcpu_call_back(rig_v(x, 0));
+		dx_must_return(dx_kicked(x), -EINTR);
+		hst_vcpu_detach(rig_v(x, 0));
+		assert_int_equal(rig_v(x, 0)->eng.en, 0);
+		assert_int_equal(rig_v(x, 0)->eng.ctl, 0);
+		rig_close(x);
+	}
+}
+
 static void a_fault_is_pumped_for_before_anything_else(void **state)
 {
 	const struct plat_exit e = {.kind = PLAT_EXIT_FAULT, .roff = {OFF(5)}};
@@ -386,6 +439,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_call_enters_the_guest),
+		cmocka_unit_test(an_init_is_watched_for_while_registers_are_set),
+		cmocka_unit_test(a_vcpu_that_leaves_takes_its_registers_along),
 		cmocka_unit_test(a_fault_is_pumped_for_before_anything_else),
 		cmocka_unit_test(a_wait_ends_with_the_block_and_not_before),
 		cmocka_unit_test(a_stall_halts_and_its_end_makes_runnable),

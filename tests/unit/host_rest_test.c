@@ -435,6 +435,32 @@ static void an_interrupt_accepted_during_a_stall_is_taken(void **state)
 	rig_close(x);
 }
 
+/* It was about to enter the guest with an event; INIT leaves none, and events are off. */
+static void a_reset_by_another_thread_leaves_no_event(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_LEGACY, APF_REV_PF2, APF_REV_INT};
+
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(revs); r++)
+		for (unsigned called_back = 0; called_back < 2; called_back++) {
+			struct rig *x = dx_open_called(revs[r]);
+
+			dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
+			assert_int_equal(x->counts[RIG_INJECT], 1);
+			hst_vcpu_reset(rig_v(x, 0));
+			if (called_back) {
+				hst_vcpu_call_back(rig_v(x, 0));
+				dx_must_return(dx_kicked(x), -EINTR);
+				dx_must_rest(x);
+			} else {
+				dx_must_enter(dx_kicked(x), PLAT_ENTER);
+			}
+			assert_int_equal(x->vcpus[0].untaken, 0);
+			assert_int_equal(x->counts[RIG_CANCEL_PF], 1);
+			rig_close(x);
+		}
+}
+
 static void a_reset_loses_no_store(void **state)
 {
 	struct rig *x = dx_open(HST_FAULTS_BLOCK);
@@ -514,6 +540,7 @@ int main(void)
 		cmocka_unit_test(a_reset_that_nobody_told_of_switches_events_off),
 		cmocka_unit_test(a_kernel_that_came_by_init_is_not_told),
 		cmocka_unit_test(an_interrupt_accepted_during_a_stall_is_taken),
+		cmocka_unit_test(a_reset_by_another_thread_leaves_no_event),
 		cmocka_unit_test(a_reset_loses_no_store),
 		cmocka_unit_test(what_a_reset_cuts_off_is_over_when_kvm_says_so),
 		cmocka_unit_test(one_that_leaves_is_as_new),
