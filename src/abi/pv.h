@@ -77,4 +77,10 @@ static inline uint64_t pv_area_gpa(enum pv_area area, uint64_t value, int *ret_o
 	}
 }
 
+/* What the kernel writes there; all but a wall clock lie within a page. */
+static inline unsigned pv_area_bytes(enum pv_area area)
+{
+	return area == PV_WALL_CLOCK ? 12 : 1;
+}
+
 #endif

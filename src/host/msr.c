@@ -11,39 +11,64 @@
 #include "host/msr.h"
 #include "host/wait.h"
 
-/* The memory that a register write names; false: none, or no RAM. */
-static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value, roff_t *ret)
+/* What a register write names: the first byte and, on another page maybe, the last one. */
+struct named {
+	roff_t first, last;
+};
+
+/* False: it names none, or no RAM. */
+static bool named_memory(const struct hst_vcpu *v, uint32_t msr, uint64_t value,
+			 struct named *ret)
 {
 	enum pv_area area = pv_area_of(msr);
 	int on = 0;
+	gpa_t gpa;
 
-	if (msr == APF_MSR_EN)
-		return (value & APF_EN_ENABLED) &&
-		       ram_find(&v->h->ram, eng_area_gpa(value), 8, ret);
-	return area != PV_AREAS &&
-	       ram_find(&v->h->ram, (gpa_t){pv_area_gpa(area, value, &on)}, 1, ret) && on;
+	if (msr == APF_MSR_EN) {
+		on = (value & APF_EN_ENABLED) != 0;
+		gpa = eng_area_gpa(value);
+	} else if (area != PV_AREAS) {
+		gpa.v = pv_area_gpa(area, value, &on);
+	}
+	if (!on || !ram_find(&v->h->ram, gpa, 1, &ret->first))
+		return false;
+	gpa.v += msr == APF_MSR_EN ? 7 : pv_area_bytes(area) - 1;
+	/* The kernel writes as much as it can reach. */
+	if (!ram_find(&v->h->ram, gpa, 1, &ret->last))
+		ret->last = ret->first;
+	return true;
 }
 
 /* The kernel writes there from now on. */
 static void apply_pv(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
 	const struct plat *p = &v->h->plat;
-	roff_t off;
+	struct named at;
 	int rc = p->ops->set_msr(p->ctx, v->index, msr, value);
 
 	if (rc == 0) {
 		v->area_value[pv_area_of(msr)] = value;
 		vcpu_keep(v, pv_area_of(msr),
-			  named_memory(v, msr, value, &off) ? block_of(v->h, off) : BLOCK_NONE);
+			  named_memory(v, msr, value, &at) ? block_of(v->h, at.first) : BLOCK_NONE);
 	}
 	p->ops->finish_msr(p->ctx, v->index, 0, rc < 0);
 }
 
-void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+/* The guest can write there, and the host; asked only of a write that switches events on. */
+static bool area_is_ram(const struct hst_vcpu *v, uint64_t en)
 {
-	struct hst *h = v->h;
-	struct eng_wrmsr_in in = {.msr = msr, .value = value};
+	const struct plat *p = &v->h->plat;
 	roff_t off;
+
+	return (en & APF_EN_ENABLED) && ram_find(&v->h->ram, eng_area_gpa(en), 8, &off) &&
+	       p->ops->is_writable(p->ctx, v->index, eng_area_gpa(en));
+}
+
+/* Its memory is there. */
+static void apply(struct hst_vcpu *v, uint32_t msr, uint64_t value)
+{
+	const struct plat *p = &v->h->plat;
+	struct eng_wrmsr_in in = {.msr = msr, .value = value};
 	enum eng_wrmsr r;
 
 	if (pv_area_of(msr) != PV_AREAS) {
@@ -51,25 +76,26 @@ void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 		return;
 	}
 	if (msr == APF_MSR_EN)
-		in.area_ok = ram_find(&h->ram, eng_area_gpa(value), 8, &off);
+		in.area_ok = area_is_ram(v, value);
 	r = eng_wrmsr(&v->eng, &in);
 	vcpu_keep_area(v);
 	if (r == ENG_WRMSR_ENABLED && eng_zeroes_area(&v->eng))
 		slot_store(v, &(struct eng_store){.off = 0, .len = 8, .value = 0});
-	h->plat.ops->finish_msr(h->plat.ctx, v->index, 0, r == ENG_WRMSR_GP);
+	p->ops->finish_msr(p->ctx, v->index, 0, r == ENG_WRMSR_GP);
 }
 
 void hst_wrmsr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
-	roff_t off;
+	struct named at;
 
 	/* Memory must be there before we, or the kernel, write into it. */
-	if (named_memory(v, msr, value, &off) && vcpu_wait_for(v, off, HST_PHASE_WRMSR)) {
+	if (named_memory(v, msr, value, &at) && (vcpu_wait_for(v, at.first, HST_PHASE_WRMSR) ||
+						 vcpu_wait_for(v, at.last, HST_PHASE_WRMSR))) {
 		v->msr.index = msr;
 		v->msr.value = value;
 		return;
 	}
-	msr_apply(v, msr, value);
+	apply(v, msr, value);
 }
 
 void hst_rdmsr(struct hst_vcpu *v, uint32_t msr)

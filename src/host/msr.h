@@ -5,8 +5,6 @@
 
 #include "host/host.h"
 
-/* Carries out a register write whose memory is there. */
-void msr_apply(struct hst_vcpu *v, uint32_t msr, uint64_t value);
 /* The VMM may have set registers in KVM's state: takes over what concerns us. */
 void msr_look(struct hst_vcpu *v);
 /* Writes the protocol's registers into KVM's state, for the VMM to read. */

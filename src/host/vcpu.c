@@ -505,11 +505,9 @@ static bool waited(struct hst_vcpu *v, uint64_t now)
 	v->stats.blocked++;
 	if (v->phase == HST_PHASE_LOAD)
 		carry_out_load(v);
-	else if (writes && !left)
-		msr_apply(v, v->msr.index, v->msr.value);
 	vcpu_wait_over(v, now);
-	if (writes && left)
-		/* There may be other memory by now. */
+	if (writes)
+		/* It may name more that is absent, and there may be other memory by now. */
 		hst_wrmsr(v, v->msr.index, v->msr.value);
 	return v->phase == HST_PHASE_RUN;
 }

@@ -237,34 +237,34 @@ static bool is_our_msr(uint32_t msr)
 }
 
 /*
- * An access to RAM, which an emulating host could not reach, is ours and not the VMM's. RAM of
- * ours is not all memory: the VMM may leave a hole in its memslots, or make one read-only.
+ * RAM of ours is not all memory: the VMM may leave a hole in its memslots, or make one read-only.
  */
+static bool is_ours(struct kvmp *k, struct kvmp_vcpu *v, gpa_t gpa, bool write)
+{
+	switch (k->ram.slot_at(k->ram.ctx, gpa)) {
+	case KVMP_SLOT_RAM:
+		return true;
+	case KVMP_SLOT_ROM:
+		return !write;
+	case KVMP_SLOT_HOLE:
+		return false;
+	case KVMP_SLOT_AUTO:
+		break;
+	}
+	return kvmp_is_writable(v, gpa);
+}
+
+/* An access to RAM, which an emulating host could not reach, is ours and not the VMM's. */
 static void ram_access(struct kvmp *k, struct kvmp_vcpu *v, struct plat_exit *x)
 {
 	struct kvm_run *run = v->run;
 	gpa_t gpa = {run->mmio.phys_addr};
 	uint32_t len = run->mmio.len;
-	bool write = run->mmio.is_write != 0, ours = false;
+	bool write = run->mmio.is_write != 0;
 	roff_t off;
 
 	if (len == 0 || len > sizeof(run->mmio.data) ||
-	    !k->ram.gpa_to_roff(k->ram.ctx, gpa, len, &off))
-		return;
-	switch (k->ram.slot_at(k->ram.ctx, gpa)) {
-	case KVMP_SLOT_RAM:
-		ours = true;
-		break;
-	case KVMP_SLOT_ROM:
-		ours = !write;
-		break;
-	case KVMP_SLOT_HOLE:
-		break;
-	case KVMP_SLOT_AUTO:
-		ours = kvmp_is_writable(v, gpa);
-		break;
-	}
-	if (!ours)
+	    !k->ram.gpa_to_roff(k->ram.ctx, gpa, len, &off) || !is_ours(k, v, gpa, write))
 		return;
 	x->kind = PLAT_EXIT_RAM_IO;
 	x->gpa = gpa;
@@ -378,11 +378,23 @@ static void flush_registers(struct kvmp_vcpu *v)
 	v->run->kvm_dirty_regs = 0;
 }
 
+/*
+ * KVM writes it at once, to memory whose page the kernel may have unmapped meanwhile: then that is
+ * a touch like others, which is served under the lock that callers of set_msr hold.
+ */
+static void write_wall_clock(struct kvmp_vcpu *v)
+{
+	if (v->clock_msr)
+		(void)kvmp_msr_set(v->fd, v->clock_msr, v->clock);
+	v->clock_msr = 0;
+}
+
 static void vcpu_rest(void *ctx, unsigned vcpu, bool interrupted)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
+	write_wall_clock(v);
 	if (v->run->kvm_dirty_regs)
 		flush_registers(v);
 	if (v->halted)
@@ -455,6 +467,7 @@ static void vcpu_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, s
 	bool half = false;
 	int rc = 0;
 
+	write_wall_clock(v);
 	kvmp_registers_clear(v);
 	if (entry->watch_reset)
 		kvmp_reset_watch(v);
@@ -581,8 +594,20 @@ static void vcpu_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 static int vcpu_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct kvmp *k = ctx;
+	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	return kvmp_msr_set(k->vcpus[vcpu].fd, msr, value);
+	if (pv_area_of(msr) != PV_WALL_CLOCK)
+		return kvmp_msr_set(v->fd, msr, value);
+	v->clock_msr = msr;
+	v->clock = value;
+	return 0;
+}
+
+static bool vcpu_is_writable(void *ctx, unsigned vcpu, gpa_t gpa)
+{
+	struct kvmp *k = ctx;
+
+	return is_ours(k, &k->vcpus[vcpu], gpa, true);
 }
 
 static void vcpu_pass_fault(void *ctx, unsigned vcpu)
@@ -628,6 +653,7 @@ static const struct plat_ops kvmp_ops = {
 	.cancel_pf = vcpu_cancel_pf,
 	.finish_msr = vcpu_finish_msr,
 	.set_msr = vcpu_set_msr,
+	.is_writable = vcpu_is_writable,
 	.pass_fault = vcpu_pass_fault,
 	.raise_irq = vcpu_raise_irq,
 	.kick = vcpu_kick,

@@ -54,6 +54,8 @@ struct kvmp_vcpu {
 	unsigned tr_marks;   /* so often since the last INIT */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
 	bool en_left;        /* KVM's EN was taken, and is still there */
+	uint32_t clock_msr;  /* KVM is yet to be told of a wall clock by this register; 0: no */
+	uint64_t clock;
 	bool to_show;        /* show_registers was called: show_en, show_ctl */
 	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */

@@ -127,9 +127,16 @@ struct plat_ops {
 
 	/*
 	 * vCPU thread, after an exit. Has the kernel carry out a register write of the guest's that
-	 * names memory which the kernel itself writes. 0, or -Exxx: the value is not acceptable.
+	 * names memory which the kernel itself writes, at the latest by run() or rest(). 0, or
+	 * -Exxx: the value is not acceptable.
 	 */
 	int (*set_msr)(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
+
+	/*
+	 * vCPU thread, after an exit. The guest can write to memory there: RAM of ours may lie
+	 * behind no memslot, or behind a read-only one.
+	 */
+	bool (*is_writable)(void *ctx, unsigned vcpu, gpa_t gpa);
 
 	/*
 	 * vCPU thread, after PLAT_EXIT_FAULT. The fault is a memory error of the host's own and

@@ -105,6 +105,15 @@ static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 }
 
 /* The kernel looks for the memory when it is told of it, and never again. */
+/* One memslot for all of it. */
+static bool plat_is_writable(void *ctx, unsigned vcpu, gpa_t gpa)
+{
+	(void)ctx;
+	(void)vcpu;
+	(void)gpa;
+	return true;
+}
+
 static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
@@ -167,6 +176,7 @@ const struct plat_ops sim_plat_ops = {
 	.inject_pf = plat_inject_pf,
 	.cancel_pf = plat_cancel_pf,
 	.finish_msr = plat_finish_msr,
+	.is_writable = plat_is_writable,
 	.set_msr = plat_set_msr,
 	.take_registers = plat_take_registers,
 	.show_registers = plat_show_registers,

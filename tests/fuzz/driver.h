@@ -59,6 +59,7 @@ static inline void driver_any_area(struct rig *x)
 		.inject_pf = driver_inject_pf,
 		.cancel_pf = driver_cancel_pf,
 		.finish_msr = rig_finish_msr,
+		.is_writable = rig_is_writable,
 		.set_msr = rig_set_msr,
 		.take_registers = rig_take_registers,
 		.show_registers = rig_show_registers,

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "vm_fixture.h"
@@ -144,6 +145,40 @@ static void an_area_in_a_wrong_place_lets_the_guest_run(void **state)
 	}
 }
 
+/* A register of the guest's own, which KVM writes to once, in two pages that are absent. */
+static void a_wall_clock_over_a_pages_end_is_written(void **state)
+{
+	uint32_t clock[3];
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, VM_ZERO);
+	VM_REAL(&v, VM_WRMSR(0x00, AREA + 0x1000 - 4), OUT_FOR_EVER);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(apf_read(v.apf, AREA + 0x1000 - 4, clock, sizeof(clock)), 0);
+	assert_int_not_equal(clock[0], 0);
+	assert_int_equal(clock[0] % 2, 0);
+	assert_int_not_equal(clock[1], 0);
+}
+
+/* It is there, but the kernel has unmapped it, as it may at any time. */
+static void a_wall_clock_in_an_unmapped_page_is_written(void **state)
+{
+	uint32_t version;
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	vm_start(&v, VM_ZERO);
+	assert_int_equal(apf_populate(v.apf, AREA, 0x1000), 0);
+	assert_int_equal(madvise(apf_memory_hva(v.apf, AREA), 0x1000, MADV_DONTNEED), 0);
+	VM_REAL(&v, VM_WRMSR(0x00, AREA), OUT_FOR_EVER);
+	vm_until_exit(&v, KVM_EXIT_IO);
+	assert_int_equal(apf_read(v.apf, AREA, &version, sizeof(version)), 0);
+	assert_int_not_equal(version, 0);
+}
+
 /* ---- the page fault registers ---- */
 
 static uint64_t ours(struct vm *v, uint32_t msr)
@@ -207,6 +242,8 @@ int main(void)
 		VM_TEST(an_area_is_not_evicted),
 		VM_TEST(an_end_of_interrupt_area_lets_the_guest_run),
 		VM_TEST(an_area_in_a_wrong_place_lets_the_guest_run),
+		VM_TEST(a_wall_clock_over_a_pages_end_is_written),
+		VM_TEST(a_wall_clock_in_an_unmapped_page_is_written),
 		VM_TEST(the_registers_may_be_set_in_kvm),
 		VM_TEST(the_registers_may_be_read_from_kvm),
 	};

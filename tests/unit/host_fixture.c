@@ -247,6 +247,15 @@ int rig_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 	return x->set_msr_rc;
 }
 
+bool rig_is_writable(void *ctx, unsigned vcpu, gpa_t gpa)
+{
+	const struct rig *x = ctx;
+
+	(void)vcpu;
+	(void)gpa;
+	return !x->rom;
+}
+
 void rig_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret)
 {
 	struct rig *x = ctx;
@@ -366,6 +375,7 @@ void rig_start(struct rig *x, const struct hst_cfg *cfg)
 		.cancel_pf = rig_cancel_pf,
 		.finish_msr = rig_finish_msr,
 		.set_msr = rig_set_msr,
+		.is_writable = rig_is_writable,
 		.take_registers = rig_take_registers,
 		.show_registers = rig_show_registers,
 		.pass_fault = rig_pass_fault,

@@ -105,6 +105,7 @@ struct rig {
 	struct rig_vcpu vcpus[RIG_VCPUS];
 	struct rig_mem_faults mem_faults;
 	int set_msr_rc;
+	bool rom; /* no memslot can be written to */
 	struct rig_entry log[RIG_LOG];
 	unsigned log_len;
 	unsigned counts[RIG_OPS]; /* since rig_open or rig_log_clear */
@@ -161,6 +162,7 @@ void rig_inject_pf(void *ctx, unsigned vcpu, uint32_t token);
 void rig_cancel_pf(void *ctx, unsigned vcpu);
 void rig_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp);
 int rig_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
+bool rig_is_writable(void *ctx, unsigned vcpu, gpa_t gpa);
 void rig_take_registers(void *ctx, unsigned vcpu, struct plat_registers *ret);
 void rig_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t ctl);
 void rig_pass_fault(void *ctx, unsigned vcpu);

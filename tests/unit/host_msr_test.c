@@ -267,6 +267,55 @@ static void a_write_that_kvm_refuses_is_a_gp_and_keeps_nothing(void **state)
 	rig_close(x);
 }
 
+/* As Linux's own: part of it, and then nothing, is what the kernel would write. */
+static void a_wall_clock_over_a_pages_end_waits_for_both(void **state)
+{
+	struct rig *x = open_off(APF_REV_INT);
+	const uint64_t at = RIG_GPA + OFF(CLOCK_PAGE + 1) - 4;
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	dx_must_wait(dx_wrmsr(x, PV_MSR_WALL_CLOCK, at));
+	rig_bring(x, CLOCK_PAGE);
+	dx_must_wait(dx_did(x, 0, HST_DID_WAIT, false));
+	assert_int_equal(x->counts[RIG_SET_MSR], 0);
+	rig_bring(x, CLOCK_PAGE + 1);
+	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
+	assert_int_equal(x->counts[RIG_SET_MSR], 1);
+	assert_true(x->vcpus[0].msr_done && !x->vcpus[0].msr_gp);
+
+	/* Over the end of RAM: the kernel writes what it can. */
+	rig_populate(x, RIG_PAGES - 1);
+	dx_must_enter(dx_wrmsr(x, PV_MSR_WALL_CLOCK_OLD, RIG_GPA + OFF(RIG_PAGES) - 4), PLAT_ENTER);
+	assert_int_equal(x->counts[RIG_SET_MSR], 2);
+	rig_close(x);
+}
+
+/* RAM of ours behind no memslot, or a read-only one: the guest would never see an event there. */
+static void an_area_that_the_guest_cannot_write_is_a_gp(void **state)
+{
+	static const enum apf_rev revs[] = {APF_REV_LEGACY, APF_REV_PF2, APF_REV_INT};
+
+	(void)state;
+	for (unsigned r = 0; r < ARRAY_LEN(revs); r++) {
+		struct rig *x = open_off(revs[r]);
+
+		rig_populate(x, RIG_AREA_PAGE);
+		memset(rig_area(x, 0), 0x5a, sizeof(struct apf_area));
+		x->rom = true;
+		dx_must_enter(dx_call(x), PLAT_ENTER);
+		dx_must_enter(dx_wrmsr(x, APF_MSR_EN, rig_en(x, 0)), PLAT_ENTER);
+		assert_true(x->vcpus[0].msr_done && x->vcpus[0].msr_gp);
+		assert_int_equal(rig_v(x, 0)->eng.en, 0);
+		assert_int_equal(rig_area(x, 0)->reason, 0x5a5a5a5a);
+		assert_true(rig_v(x, 0)->kept[HST_KEPT_AREA] == BLOCK_NONE);
+		/* Switching off names no area. */
+		dx_must_enter(dx_wrmsr(x, APF_MSR_EN, rig_en(x, 0) & ~APF_EN_ENABLED), PLAT_ENTER);
+		assert_false(x->vcpus[0].msr_gp);
+		rig_close(x);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -283,6 +332,8 @@ int main(void)
 		cmocka_unit_test(what_is_off_or_no_ram_is_not_waited_for),
 		cmocka_unit_test(a_guests_write_waits_until_the_kernel_can_write_there),
 		cmocka_unit_test(a_write_that_kvm_refuses_is_a_gp_and_keeps_nothing),
+		cmocka_unit_test(a_wall_clock_over_a_pages_end_waits_for_both),
+		cmocka_unit_test(an_area_that_the_guest_cannot_write_is_a_gp),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -367,6 +367,30 @@ static void a_register_that_names_what_leaves_is_written(void **state)
 	rig_swap_close(x);
 }
 
+/* Other memory comes to the place of a vCPU's area, which is there and stays, as before. */
+static void an_area_is_kept_in_memory_that_comes_again(void **state)
+{
+	struct rig *x = rig_sized(HST_FAULTS_USER, PAGES, true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	exit_and_pump(x, (struct plat_exit){
+		.kind = PLAT_EXIT_WRMSR,
+		.msr = {APF_MSR_EN, (RIG_GPA + page(10).v) | APF_EN_ENABLED | APF_EN_INT}});
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	leave_for_good(x);
+	assert_int_equal(v->kept[HST_KEPT_AREA], BLOCK_NONE);
+	come_again(x);
+	assert_int_equal(v->kept[HST_KEPT_AREA], 10);
+	/* The guest does not run on before it is there. */
+	dx_must_wait(dx_kicked(x));
+	rig_pump(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
+	assert_int_equal(rig_kind(x, 10), BLOCK_PRESENT);
+	rig_swap_close(x);
+}
+
 /* The VMM restores registers meanwhile. */
 static void an_area_that_is_named_late_is_let_go_of(void **state)
 {
@@ -401,6 +425,7 @@ int main(void)
 		cmocka_unit_test(a_load_that_is_dropped_is_forgotten),
 		cmocka_unit_test(an_exit_that_comes_late_finds_no_memory),
 		cmocka_unit_test(a_register_that_names_what_leaves_is_written),
+		cmocka_unit_test(an_area_is_kept_in_memory_that_comes_again),
 		cmocka_unit_test(an_area_that_is_named_late_is_let_go_of),
 	};
 
