@@ -84,7 +84,7 @@ void kvmp_registers_show(struct kvmp_vcpu *v, uint64_t en, uint64_t ctl)
 	v->shown_ctl = 0;
 	/* CTL takes away the mark, too. KVM has no room for pf2's enable bit, and refuses it. */
 	if (v->marked || ctl != 0)
-		(void)kvmp_msr_set(v->fd, APF_MSR_CTL, ctl <= APF_CTL_VECTOR_MASK ? ctl : 0);
+		(void)kvmp_msr_set(v->fd, APF_MSR_CTL, ctl & APF_CTL_VECTOR_MASK);
 	v->marked = false;
 	if (en == 0)
 		kvmp_registers_clear(v);

@@ -498,7 +498,8 @@ static void vcpu_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, s
 	}
 	read_cpu(k, v, half, &x->cpu);
 	x->was_reset = kvmp_reset_seen(v, x->cpu.nested);
-	if (k->msrs && v->run->s.regs.sregs.apic_base != v->apic_base)
+	if (k->msrs && (v->run->s.regs.sregs.apic_base != v->apic_base ||
+			__atomic_load_n(&v->apic_refused, __ATOMIC_ACQUIRE)))
 		kvmp_apic_id_find(k, v);
 }
 
@@ -630,7 +631,12 @@ static int vcpu_raise_irq(void *ctx, unsigned vcpu, uint8_t vector)
 	};
 	int rc = KVMP_IOCTL(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 
-	return rc < 0 ? -errno : rc > 0;
+	rc = rc < 0 ? -errno : rc > 0;
+	/* Its APIC may be off, or have another id by now: asked at exits until it accepts one. */
+	if (__atomic_exchange_n(&k->vcpus[vcpu].apic_refused, rc <= 0, __ATOMIC_ACQ_REL) == 0 &&
+	    rc <= 0)
+		kvmp_signal_kick(k, &k->vcpus[vcpu]);
+	return rc;
 }
 
 static void vcpu_kick(void *ctx, unsigned vcpu)

@@ -44,6 +44,7 @@ struct kvmp_vcpu {
 	struct kvm_run *run;
 	uint32_t apic_id;    /* where messages reach it now; atomic */
 	uint64_t apic_base;  /* by which apic_id was found */
+	bool apic_refused;   /* the last interrupt; atomic */
 	bool halted;         /* KVM holds the vCPU halted because of us */
 	uint32_t token;      /* of the last #PF we queued, 0: none */
 	uint64_t in_guest_ns; /* by the coarse clock: it may have stood still since; 0: never ran */

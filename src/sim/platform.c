@@ -164,7 +164,7 @@ static void plat_show_registers(void *ctx, unsigned vcpu, uint64_t en, uint64_t 
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);
 
 	/* KVM has no room for pf2's enable bit. */
-	v->kvm_ctl = ctl <= APF_CTL_VECTOR_MASK ? ctl : 0;
+	v->kvm_ctl = ctl & APF_CTL_VECTOR_MASK;
 	v->kvm_en = en;
 	v->shown_en = v->kvm_en;
 	v->shown_ctl = v->kvm_ctl;

@@ -234,6 +234,27 @@ static void the_registers_may_be_read_from_kvm(void **state)
 	assert_int_equal(ours(&v, MSR_EN), (AREA + 0x1000) | 9);
 }
 
+/* KVM's own has no room for the enable bit. */
+static void of_pf2_the_vector_is_shown(void **state)
+{
+	struct vm v;
+
+	(void)state;
+	vm_open(&v);
+	v.config.abi = APF_ABI_PF2;
+	vm_start(&v, VM_ZERO);
+	VM_REAL(&v, OUT_FOR_EVER);
+	assert_int_equal(apf_vcpu_set_msr(v.vcpu, MSR_CTL, 0x1f3), 0);
+	assert_int_equal(apf_vcpu_set_msr(v.vcpu, MSR_EN, (AREA + 0x1000) | 9), 0);
+	run_some(&v);
+	interrupted_once(&v);
+	assert_int_equal(vm_get_msr(&v, MSR_CTL), 0xf3);
+	/* It says nothing of that bit when it is set again. */
+	vm_set_msr(&v, MSR_CTL, 0xf3);
+	run_some(&v);
+	assert_int_equal(ours(&v, MSR_CTL), 0x1f3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +267,7 @@ int main(void)
 		VM_TEST(a_wall_clock_in_an_unmapped_page_is_written),
 		VM_TEST(the_registers_may_be_set_in_kvm),
 		VM_TEST(the_registers_may_be_read_from_kvm),
+		VM_TEST(of_pf2_the_vector_is_shown),
 	};
 
 	need_kvm();

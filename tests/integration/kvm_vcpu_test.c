@@ -410,6 +410,40 @@ static void interrupts_reach_high_apic_ids(void **state)
 	close(b.kvm);
 }
 
+static void lapic_set(const struct bed *b, struct kvm_lapic_state lapic, unsigned at,
+		      uint32_t value)
+{
+	memcpy(lapic.regs + at, &value, sizeof(value));
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_SET_LAPIC, &lapic), 0);
+}
+
+#define LAPIC_ID 0x20
+
+/* Nothing but a refused interrupt tells; the vCPU's own thread is the one that may ask. */
+static void an_apic_that_has_another_id_is_found(void **state)
+{
+	struct bed *b = *state;
+	struct kvm_lapic_state off, on;
+
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_GET_LAPIC, &off), 0);
+	lapic_set(b, off, LAPIC_SPIV, 0x1ff);
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_GET_LAPIC, &on), 0);
+	assert_int_equal(b->plat.ops->raise_irq(b->plat.ctx, 0, 0x41), 1);
+	enter(b, PLAT_ENTER);
+	lapic_set(b, on, LAPIC_ID, 5u << 24);
+	assert_true(b->plat.ops->raise_irq(b->plat.ctx, 0, 0x41) <= 0);
+	assert_true(b->k.vcpus[0].kicked);
+	enter(b, PLAT_ENTER);
+	assert_int_equal(b->plat.ops->raise_irq(b->plat.ctx, 0, 0x41), 1);
+	assert_false(b->k.vcpus[0].kicked);
+	/* One that stays off is looked at, and not kicked each time. */
+	assert_int_equal(KVMP_IOCTL(b->vcpu, KVM_SET_LAPIC, &off), 0);
+	assert_true(b->plat.ops->raise_irq(b->plat.ctx, 0, 0x41) <= 0);
+	enter(b, PLAT_ENTER);
+	assert_true(b->plat.ops->raise_irq(b->plat.ctx, 0, 0x41) <= 0);
+	assert_false(b->k.vcpus[0].kicked);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +457,7 @@ int main(void)
 		cmocka_unit_test(events_of_ours_leave_nmis_alone),
 		cmocka_unit_test(apic_ids_have_a_limit),
 		cmocka_unit_test(interrupts_reach_high_apic_ids),
+		cmocka_unit_test(an_apic_that_has_another_id_is_found),
 	};
 
 	need_kvm();
