@@ -13,6 +13,7 @@
 #include "host/deliver.h"
 #include "host/drive.h"
 #include "host/evict.h"
+#include "host/fetch.h"
 #include "host/hold.h"
 #include "host/keep.h"
 #include "host/kick.h"
@@ -267,10 +268,20 @@ void hst_vcpu_finished(struct hst_vcpu *v, const struct plat_exit *x)
 	v->half = x->cpu.in_instruction;
 }
 
+/* Retired faults stay in the books until their page is there; nobody is left who would see it. */
+static void forget_faults(struct hst_vcpu *v)
+{
+	for (uint32_t ix; (ix = v->eng.issue_head) != ENG_NIL;) {
+		waiter_unlink(&v->tokens[ix]);
+		(void)eng_page_ready(&v->eng, ix);
+	}
+}
+
 void hst_vcpu_detach(struct hst_vcpu *v)
 {
 	ASSERT(!v->called);
 	hst_vcpu_reset(v);
+	forget_faults(v);
 	/* pf2's survives an INIT; whoever comes next at this index is another vCPU. */
 	(void)eng_wrmsr(&v->eng, &(struct eng_wrmsr_in){.msr = APF_MSR_CTL});
 	for (unsigned i = 0; i < HST_KEPT; i++)

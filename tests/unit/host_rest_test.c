@@ -516,6 +516,44 @@ static void one_that_leaves_is_as_new(void **state)
 	rig_close(x);
 }
 
+/* A vCPU may be restored at its index at once, whatever was on its way for it. */
+static void a_save_goes_where_one_has_left(void **state)
+{
+	struct rig *x = dx_open_called(APF_REV_INT);
+	struct hst_vcpu *v = rig_v(x, 0);
+	unsigned char saved[1024];
+	uint32_t token;
+	size_t len;
+
+	(void)state;
+	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
+	token = rig_take_pf(x, 0);
+	hst_vcpu_call_back(v);
+	dx_must_return(dx_kicked(x), -EINTR);
+	assert_true(hst_vcpu_save_bytes(v) <= sizeof(saved));
+	len = hst_vcpu_save(v, saved);
+	hst_vcpu_detach(v);
+	assert_int_equal(v->eng.outstanding, 0);
+	assert_true(hst_vcpu_restore(v, saved, len));
+	rig_assert_sound(x);
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	rig_bring(x, 5);
+	assert_int_equal(rig_take_irq(x, 0), token);
+	rig_close(x);
+
+	/* Nobody takes its place: the page comes all the same. */
+	x = dx_open_called(APF_REV_INT);
+	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
+	hst_vcpu_call_back(rig_v(x, 0));
+	(void)rig_take_pf(x, 0);
+	dx_must_return(dx_kicked(x), -EINTR);
+	hst_vcpu_detach(rig_v(x, 0));
+	rig_bring(x, 5);
+	assert_true(rig_present(x, 5));
+	assert_int_equal(x->h.free_count, x->h.fetch_count);
+	rig_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -544,6 +582,7 @@ int main(void)
 		cmocka_unit_test(a_reset_loses_no_store),
 		cmocka_unit_test(what_a_reset_cuts_off_is_over_when_kvm_says_so),
 		cmocka_unit_test(one_that_leaves_is_as_new),
+		cmocka_unit_test(a_save_goes_where_one_has_left),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
