@@ -84,6 +84,9 @@ static enum eng_ready gate_by_pf(const struct eng_vcpu *v, const struct cpu_stat
 	}
 	if (eng_cpu_accepts(v, cpu) != ENG_MAY_SEND)
 		return ENG_READY_NOT_NOW;
+	/* Old kernels emptied the queue when paging went off: no #PF could come then (B22). */
+	if (!cpu->paging && v->cfg.rev != APF_REV_PF2_STRICT)
+		return ENG_READY_NOT_NOW;
 	ev->how = ENG_HOW_PF;
 	return ENG_READY_SEND;
 }
