@@ -379,14 +379,20 @@ static void flush_registers(struct kvmp_vcpu *v)
 }
 
 /*
- * KVM writes it at once, to memory whose page the kernel may have unmapped meanwhile: then that is
- * a touch like others, which is served under the lock that callers of set_msr hold.
+ * KVM touches a clock's memory at once, whose page the kernel may have unmapped meanwhile: then
+ * that is a touch like others, which is served under the lock that callers of set_msr hold. What it
+ * refuses is the guest's #GP.
  */
-static void write_wall_clock(struct kvmp_vcpu *v)
+static void tell_clocks(struct kvmp_vcpu *v)
 {
-	if (v->clock_msr)
-		(void)kvmp_msr_set(v->fd, v->clock_msr, v->clock);
-	v->clock_msr = 0;
+	for (unsigned i = 0; i < ARRAY_LEN(v->clocks); i++) {
+		uint32_t msr = v->clocks[i].msr;
+
+		v->clocks[i].msr = 0;
+		if (msr && kvmp_msr_set(v->fd, msr, v->clocks[i].value) < 0 &&
+		    v->run->exit_reason == KVM_EXIT_X86_WRMSR && v->run->msr.index == msr)
+			v->run->msr.error = 1;
+	}
 }
 
 static void vcpu_rest(void *ctx, unsigned vcpu, bool interrupted)
@@ -394,7 +400,7 @@ static void vcpu_rest(void *ctx, unsigned vcpu, bool interrupted)
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
 
-	write_wall_clock(v);
+	tell_clocks(v);
 	if (v->run->kvm_dirty_regs)
 		flush_registers(v);
 	if (v->halted)
@@ -467,7 +473,7 @@ static void vcpu_run(void *ctx, unsigned vcpu, const struct plat_entry *entry, s
 	bool half = false;
 	int rc = 0;
 
-	write_wall_clock(v);
+	tell_clocks(v);
 	kvmp_registers_clear(v);
 	if (entry->watch_reset)
 		kvmp_reset_watch(v);
@@ -596,11 +602,12 @@ static int vcpu_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct kvmp *k = ctx;
 	struct kvmp_vcpu *v = &k->vcpus[vcpu];
+	enum pv_area area = pv_area_of(msr);
 
-	if (pv_area_of(msr) != PV_WALL_CLOCK)
+	if (area >= ARRAY_LEN(v->clocks))
 		return kvmp_msr_set(v->fd, msr, value);
-	v->clock_msr = msr;
-	v->clock = value;
+	v->clocks[area].msr = msr;
+	v->clocks[area].value = value;
 	return 0;
 }
 

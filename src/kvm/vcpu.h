@@ -55,8 +55,10 @@ struct kvmp_vcpu {
 	unsigned tr_marks;   /* so often since the last INIT */
 	uint64_t shown_en, shown_ctl; /* what show_registers left in KVM */
 	bool en_left;        /* KVM's EN was taken, and is still there */
-	uint32_t clock_msr;  /* KVM is yet to be told of a wall clock by this register; 0: no */
-	uint64_t clock;
+	struct { /* KVM is yet to be told of this clock, by this register; 0: no */
+		uint32_t msr;
+		uint64_t value;
+	} clocks[PV_SYSTEM_TIME + 1];
 	bool to_show;        /* show_registers was called: show_en, show_ctl */
 	uint64_t show_en, show_ctl;
 	siginfo_t fault; /* of the last SIGBUS */

@@ -128,7 +128,7 @@ struct plat_ops {
 	/*
 	 * vCPU thread, after an exit. Has the kernel carry out a register write of the guest's that
 	 * names memory which the kernel itself writes, at the latest by run() or rest(). 0, or
-	 * -Exxx: the value is not acceptable.
+	 * -Exxx: the value is not acceptable; what the kernel refuses only then is a #GP as well.
 	 */
 	int (*set_msr)(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value);
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -163,20 +164,57 @@ static void a_wall_clock_over_a_pages_end_is_written(void **state)
 }
 
 /* It is there, but the kernel has unmapped it, as it may at any time. */
-static void a_wall_clock_in_an_unmapped_page_is_written(void **state)
+static void an_area_in_an_unmapped_page_is_written(void **state)
 {
-	uint32_t version;
-	struct vm v;
+	static const struct {
+		unsigned msr, value;
+	} clocks[] = {{0x00, AREA}, {0x01, AREA | 1}, {0x03, AREA | 1}, {0x04, AREA | 1}};
 
 	(void)state;
-	vm_open(&v);
-	vm_start(&v, VM_ZERO);
-	assert_int_equal(apf_populate(v.apf, AREA, 0x1000), 0);
-	assert_int_equal(madvise(apf_memory_hva(v.apf, AREA), 0x1000, MADV_DONTNEED), 0);
-	VM_REAL(&v, VM_WRMSR(0x00, AREA), OUT_FOR_EVER);
-	vm_until_exit(&v, KVM_EXIT_IO);
-	assert_int_equal(apf_read(v.apf, AREA, &version, sizeof(version)), 0);
-	assert_int_not_equal(version, 0);
+	for (unsigned i = 0; i < sizeof(clocks) / sizeof(clocks[0]); i++) {
+		struct vm v;
+
+		vm_open(&v);
+		vm_start(&v, VM_ZERO);
+		assert_int_equal(apf_populate(v.apf, AREA, 0x1000), 0);
+		assert_int_equal(madvise(apf_memory_hva(v.apf, AREA), 0x1000, MADV_DONTNEED), 0);
+		VM_REAL(&v, VM_WRMSR(clocks[i].msr, clocks[i].value), OUT_FOR_EVER);
+		run_some(&v);
+		if (clocks[i].msr < 0x03)
+			assert_int_not_equal(word_at(&v, AREA), 0);
+		apf_close(v.apf);
+	}
+}
+
+#define KVM_FEATURES 0x40000001u
+#define CLOCK_FEATURES 9u /* the old registers, and the newer ones */
+
+/* The guest has no such register, as its CPUID says. */
+static void a_clock_that_kvm_refuses_is_a_gp(void **state)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
+
+	(void)state;
+	for (unsigned enforced = 0; enforced < 2; enforced++) {
+		struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + 256 * sizeof(c->entries[0]));
+		struct vm v;
+
+		vm_open(&v);
+		vm_start(&v, VM_ZERO);
+		c->nent = 256;
+		VM_CALL(v.vcpu_fd, KVM_GET_CPUID2, c);
+		for (unsigned i = 0; i < c->nent; i++)
+			if (c->entries[i].function == KVM_FEATURES)
+				c->entries[i].eax &= ~CLOCK_FEATURES;
+		VM_CALL(v.vcpu_fd, KVM_SET_CPUID2, c);
+		free(c);
+		if (enforced)
+			VM_CALL(v.vcpu_fd, KVM_ENABLE_CAP, &cap);
+		assert_int_equal(vm_wrmsr_raises(&v, 0x00, AREA), enforced);
+		assert_int_equal(vm_wrmsr_raises(&v, 0x01, AREA | 1), enforced);
+		assert_int_equal(vm_wrmsr_raises(&v, 0x02, AREA | 9), 0);
+		apf_close(v.apf);
+	}
 }
 
 /* ---- the page fault registers ---- */
@@ -264,7 +302,8 @@ int main(void)
 		VM_TEST(an_end_of_interrupt_area_lets_the_guest_run),
 		VM_TEST(an_area_in_a_wrong_place_lets_the_guest_run),
 		VM_TEST(a_wall_clock_over_a_pages_end_is_written),
-		VM_TEST(a_wall_clock_in_an_unmapped_page_is_written),
+		VM_TEST(an_area_in_an_unmapped_page_is_written),
+		VM_TEST(a_clock_that_kvm_refuses_is_a_gp),
 		VM_TEST(the_registers_may_be_set_in_kvm),
 		VM_TEST(the_registers_may_be_read_from_kvm),
 		VM_TEST(of_pf2_the_vector_is_shown),

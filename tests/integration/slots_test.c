@@ -212,22 +212,8 @@ static void a_slot_goes_while_its_page_is_awaited(void **state)
 	assert_int_equal(byte_out(&v), 0x5a);
 }
 
-#define MSR_EN 0x4b564d02u
-#define HANDLER (VM_CODE + 0x80)
-
-/* EN = gpa | 9 by the guest; whether it raised #GP. */
-static bool register_raises(struct vm *v, uint32_t gpa)
-{
-	/* mov al, 13; out */
-	static const unsigned char handler[] = {0xb0, 13, 0xe6, VM_PORT};
-	static const uint32_t vector = HANDLER;
-
-	assert_int_equal(apf_write(v->apf, 13 * 4, &vector, sizeof(vector)), 0);
-	assert_int_equal(apf_write(v->apf, HANDLER, handler, sizeof(handler)), 0);
-	VM_REAL(v, VM_WRMSR(0x02, gpa | 9), 0xb0, 1, 0xe6, VM_PORT);
-	vm_until_exit(v, KVM_EXIT_IO);
-	return byte_out(v) == 13;
-}
+#define EN 0x02u
+#define MSR_EN (0x4b564d00u + EN)
 
 /* Events there would never reach the guest, which could not free the slot either. */
 static void an_area_that_the_guest_cannot_write_is_a_gp(void **state)
@@ -244,13 +230,13 @@ static void an_area_that_the_guest_cannot_write_is_a_gp(void **state)
 			slots(&v, rom);
 			if (tell)
 				assert_int_equal(apf_slot_set(v.apf, AT, BYTES, told[rom]), 0);
-			assert_true(register_raises(&v, AT));
+			assert_true(vm_wrmsr_raises(&v, EN, AT | 9));
 			assert_int_equal(apf_vcpu_get_msr(v.vcpu, MSR_EN, &en), 0);
 			assert_int_equal(en, 0);
 			assert_int_equal(apf_read(v.apf, AT, ram, sizeof(ram)), 0);
 			for (unsigned i = 0; i < sizeof(ram); i++)
 				assert_int_equal(ram[i], 0x77);
-			assert_false(register_raises(&v, VM_WORD));
+			assert_false(vm_wrmsr_raises(&v, EN, VM_WORD | 9));
 			assert_int_equal(apf_vcpu_get_msr(v.vcpu, MSR_EN, &en), 0);
 			assert_int_equal(en, VM_WORD | 9);
 			apf_close(v.apf);

@@ -301,6 +301,21 @@ struct one_msr {
 	struct kvm_msr_entry entry;
 };
 
+#define GP 13
+#define GP_HANDLER (VM_CODE + 0x80)
+
+bool vm_wrmsr_raises(struct vm *v, unsigned msr, uint32_t value)
+{
+	static const unsigned char handler[] = {0xb0, GP, 0xe6, VM_PORT}; /* mov al, GP; out */
+	static const uint32_t vector = GP_HANDLER;
+
+	ok(v, apf_write(v->apf, GP * sizeof(vector), &vector, sizeof(vector)));
+	ok(v, apf_write(v->apf, GP_HANDLER, handler, sizeof(handler)));
+	VM_REAL(v, VM_WRMSR(msr, value), 0xb0, 0, 0xe6, VM_PORT);
+	vm_until_exit(v, KVM_EXIT_IO);
+	return ((const unsigned char *)v->run)[v->run->io.data_offset] == GP;
+}
+
 void vm_set_msr(const struct vm *v, uint32_t msr, uint64_t value)
 {
 	struct one_msr m = {.count = 1, .entry = {.index = msr, .data = value}};

@@ -73,12 +73,16 @@ void vm_real(struct vm *v, const void *code, size_t len);
 /* al = byte at VM_DATA; out VM_PORT, al; jmp . */
 #define VM_LOAD_DATA 0x8a, 0x04, 0x25, 0, 0, 2, 0, 0xe6, VM_PORT, 0xeb, 0xfe
 /* Real mode: EDX:EAX = 0:value to register 0x4b564d00 + msr */
-#define VM_BYTES4(x) (x) & 0xff, (x) >> 8 & 0xff, (x) >> 16 & 0xff, (x) >> 24 & 0xff
+#define VM_BYTE(x, n) (unsigned char)((x) >> 8 * (n) & 0xff)
+#define VM_BYTES4(x) VM_BYTE(x, 0), VM_BYTE(x, 1), VM_BYTE(x, 2), VM_BYTE(x, 3)
 #define VM_WRMSR(msr, value)                                                                       \
-	0x66, 0xb9, (msr), 0x4d, 0x56, 0x4b, 0x66, 0xb8, VM_BYTES4(value), 0x66, 0x31, 0xd2, \
-		0x0f, 0x30
+	0x66, 0xb9, VM_BYTE(msr, 0), 0x4d, 0x56, 0x4b, 0x66, 0xb8, VM_BYTES4(value), 0x66, 0x31,   \
+		0xd2, 0x0f, 0x30
 /* inc dword [VM_WORD]; again */
 #define VM_SPIN 0xff, 0x04, 0x25, 0, 0x80, 0, 0, 0xeb, 0xf7
+
+/* Real mode: VM_WRMSR by the guest; whether it raised #GP. */
+bool vm_wrmsr_raises(struct vm *v, unsigned msr, uint32_t value);
 
 /* apf_vcpu_run() on a thread; its result when it has returned. */
 void vm_go(struct vm *v);
