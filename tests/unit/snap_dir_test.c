@@ -18,6 +18,7 @@
 
 #include "cli/snap/snap_base.h"
 #include "cli/snap/snap_dir.h"
+#include "source/uri.h"
 
 #define MEMORY_BYTES (64ull << 20)
 #define PAGES_BYTES (MEMORY_BYTES / PAGE_BYTES / 8)
@@ -188,6 +189,40 @@ static void a_file_of_memory_of_another_length(void **state)
 	refused(b, "it is not as long as the guest's memory");
 }
 
+/* Its memory is found by a URI, whatever the folder is called. */
+static void expect_source(const char *snapshot, const char *folder, const char *scheme,
+			  const char *path)
+{
+	struct snap_chain chain;
+	struct snap_in in;
+	struct err e = {0};
+	struct uri u;
+	char *uri;
+
+	assert_int_equal(snap_dir_read(snapshot, &in, &chain, &e), 0);
+	uri = snap_dir_source(folder, &in);
+	assert_non_null(uri);
+	if (uri_parse(uri, &u, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(u.schemes, 1);
+	assert_int_equal(u.params, 0);
+	assert_string_equal(u.scheme[0], scheme);
+	assert_string_equal(u.path, path);
+	free(uri);
+	snap_chain_free(&chain);
+	snap_in_free(&in);
+}
+
+static void odd_names(void **state)
+{
+	const struct bed *b = *state;
+
+	expect_source(b->first, "plain", "file", "plain/memory");
+	expect_source(b->first, "/a:b?c=%41#", "file", "/a:b?c=%41#/memory");
+	expect_source(b->first, "vm:2026?c=%41#", "file", "./vm:2026?c=%41#/memory");
+	expect_source(b->second, "vm:2026?c=%41#", "layers", "vm:2026?c=%41#/layers");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -195,6 +230,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_link_that_is_another, begin, end),
 		cmocka_unit_test_setup_teardown(a_list_that_is_none, begin, end),
 		cmocka_unit_test_setup_teardown(a_file_of_memory_of_another_length, begin, end),
+		cmocka_unit_test_setup_teardown(odd_names, begin, end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -385,13 +385,15 @@ int snap_dir_read(const char *path, struct snap_in *ret, struct snap_chain *ret_
 
 char *snap_dir_source(const char *path, const struct snap_in *in)
 {
+	/* What begins with a word and a ':' is no path, as sources are written. */
+	const char *here = *path != '/' && strchr(path, ':') ? "./" : "";
 	struct machine_snap_id id = {.id = {0}};
 	struct err e;
 	size_t len, at;
 	char *uri;
 
 	if (machine_snap_id_get(in, &id, &e) < 0 || !snap_id_is_set(id.base))
-		return asprintf(&uri, "%s/" SNAP_DIR_MEMORY, path) < 0 ? NULL : uri;
+		return asprintf(&uri, "%s%s/" SNAP_DIR_MEMORY, here, path) < 0 ? NULL : uri;
 	len = sizeof("layers:/" SNAP_DIR_LAYERS) + 3 * strlen(path);
 	uri = malloc(len);
 	if (!uri)
