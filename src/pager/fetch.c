@@ -172,7 +172,7 @@ static bool place_zeroes(struct pgr_vm *vm, struct pgr_waiting *w)
 			     : remote_copy(vm->uffd.fd, at, vm->pager->zeroes, r->page_bytes);
 
 	if (rc > 0) {
-		vm->stats.placed_bytes += (uint64_t)rc;
+		pgr_vm_placed(vm, w->region, w->page, (uint64_t)rc);
 		vm->fruitless = 0;
 		return true;
 	}
@@ -291,7 +291,7 @@ static int64_t place_some(struct pgr_fetch *f)
 	if (rc == -ENOENT && n > 1) /* several mappings: one page at a time */
 		rc = place_run(f, 1, zero);
 	if (rc >= (int64_t)bytes) {
-		f->vm->stats.placed_bytes += (uint64_t)rc;
+		pgr_vm_placed(f->vm, f->region, f->page + f->placed, (uint64_t)rc);
 		f->vm->fruitless = 0;
 		pass(f, (uint32_t)((uint64_t)rc / bytes), true);
 		return 0;

@@ -128,10 +128,11 @@ struct pgr_vm {
 	uint32_t first[HANDSHAKE_REGIONS_MAX]; /* where a region's pages begin in the maps */
 	/*
 	 * A bit for each page. spent: the source's bytes are there, or were, or are not wanted any
-	 * more: a touch of it gets zeroes. flying: a fetch has it.
+	 * more: a touch of it gets zeroes. flying: a fetch has it. there: it was placed, and not
+	 * given back since.
 	 */
-	uint64_t *spent, *flying;
-	size_t map_bytes; /* of both */
+	uint64_t *spent, *flying, *there;
+	size_t map_bytes; /* of all */
 	struct streams streams;
 	struct list ahead; /* fetches that nobody waits for yet */
 	struct pgr_due due[STREAMS_MAX];
@@ -206,6 +207,8 @@ int pgr_vm_begin(struct pgr *p, struct pgr_listener *l, int connection, int uffd
 bool pgr_vm_serve(struct pgr_vm *vm);
 /* Touches that wait for a fetch, after some have become free. */
 void pgr_vm_settle(struct pgr_vm *vm);
+/* So many bytes are in its memory, from that page of a region on. */
+void pgr_vm_placed(struct pgr_vm *vm, uint32_t region, uint32_t page, uint64_t bytes);
 /* Its connection, or its process, has ended. */
 void pgr_vm_hung_up(struct pgr_vm *vm);
 void pgr_vm_exited(struct pgr_vm *vm);

@@ -443,8 +443,7 @@ static void fill_counters(const struct pgr *p, struct apf_counters *c)
 	*c = p->status.counters;
 	for (const struct pgr_vm *vm = p->vms; vm; vm = vm->next) {
 		c->memory_bytes += vm->stats.memory_bytes;
-		c->resident_bytes += vm->stats.placed_bytes -
-				     min_u64(vm->stats.removed_bytes, vm->stats.placed_bytes);
+		c->resident_bytes += vm->stats.resident_bytes;
 		c->faults_outstanding += vm->waiting_count + vm->fetches;
 	}
 	c->absent_bytes = c->memory_bytes - min_u64(c->resident_bytes, c->memory_bytes);

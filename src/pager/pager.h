@@ -17,7 +17,7 @@
 #include "base/types.h"
 #include "io/queue.h"
 
-/* VMs at a time; each costs a few descriptors and two bits for each page. */
+/* VMs at a time; each costs a few descriptors and three bits for each page. */
 #define PGR_VMS_MAX 1024u
 #define PGR_NAME_MAX 24u
 /* Descriptors that VMs and connections have at a time. */
@@ -54,7 +54,8 @@ struct pgr_vm_status {
 	uint64_t pid;            /* of the VMM; 0: not known */
 	uint64_t memory_bytes;
 	uint64_t placed_bytes;   /* from the source, or zeroes, since it came */
-	uint64_t removed_bytes;  /* that it has given back */
+	uint64_t removed_bytes;  /* that it has given back, also what was never placed */
+	uint64_t resident_bytes; /* placed, and not given back since */
 	uint64_t faults_total;
 	uint64_t reads_in_flight;
 	uint64_t read_errors;

@@ -37,6 +37,29 @@ static int region_at(const struct pgr_vm *vm, uint64_t address)
 	return -1;
 }
 
+/* ---- what is in its memory ---- */
+
+void pgr_vm_placed(struct pgr_vm *vm, uint32_t region, uint32_t page, uint64_t bytes)
+{
+	uint32_t page_bytes = vm->h.regions[region].page_bytes, bit = vm->first[region] + page;
+
+	vm->stats.placed_bytes += bytes;
+	for (uint32_t end = bit + (uint32_t)(bytes / page_bytes); bit < end; bit++) {
+		if (!pgr_bit(vm->there, bit))
+			vm->stats.resident_bytes += page_bytes;
+		pgr_set(vm->there, bit);
+	}
+}
+
+static void page_removed(struct pgr_vm *vm, uint32_t bit, uint32_t page_bytes)
+{
+	pgr_set(vm->spent, bit);
+	vm->stats.removed_bytes += page_bytes;
+	if (pgr_bit(vm->there, bit))
+		vm->stats.resident_bytes -= page_bytes;
+	pgr_clear(vm->there, bit);
+}
+
 /* ---- messages ---- */
 
 static void removed(struct pgr_vm *vm, uint64_t start, uint64_t end)
@@ -51,10 +74,8 @@ static void removed(struct pgr_vm *vm, uint64_t start, uint64_t end)
 		uint32_t at = (uint32_t)((from - r->hva + r->page_bytes - 1) / r->page_bytes);
 		uint32_t last = (uint32_t)((to - r->hva) / r->page_bytes);
 
-		for (; at < last; at++) {
-			pgr_set(vm->spent, vm->first[i] + at);
-			vm->stats.removed_bytes += r->page_bytes;
-		}
+		for (; at < last; at++)
+			page_removed(vm, vm->first[i] + at, r->page_bytes);
 	}
 }
 
@@ -215,7 +236,7 @@ bool pgr_vm_bury(struct pgr_vm *vm)
 
 /* ---- beginning ---- */
 
-/* Both maps, of pages that are taken when they are written to. */
+/* All maps, of pages that are taken when they are written to. */
 static int make_maps(struct pgr_vm *vm, struct err *e)
 {
 	uint64_t pages = 0, words;
@@ -228,7 +249,7 @@ static int make_maps(struct pgr_vm *vm, struct err *e)
 			return err_set(e, -E2BIG, "more than %u pages", UINT32_MAX / 2);
 	}
 	words = (pages + 63) / 64;
-	vm->map_bytes = 2 * words * sizeof(uint64_t);
+	vm->map_bytes = 3 * words * sizeof(uint64_t);
 	vm->spent = mmap(NULL, vm->map_bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (vm->spent == MAP_FAILED) {
@@ -236,6 +257,7 @@ static int make_maps(struct pgr_vm *vm, struct err *e)
 		return err_sys(e, -errno, "maps of %llu pages", (unsigned long long)pages);
 	}
 	vm->flying = vm->spent + words;
+	vm->there = vm->flying + words;
 	return 0;
 }
 

@@ -312,14 +312,15 @@ class PagerTest(PagerCase):
         self.assertEqual(self.status()["faults_outstanding"], 1)
         vmm.kill()
         until("gone", lambda: not self.status()["served"])
-        vmm = self.standin("hold=1", "balloon=500")
+        vmm = self.standin("hold=1", "balloon=20000", "threads=8")
         self.assertEqual(vmm.stdout.readline()[:3], "ok ")
         s = self.status()
         served, = s["served"]
         self.assertGreater(served["removed_bytes"], 0)
         self.assertEqual(s["memory_bytes"], served["memory_bytes"])
-        self.assertEqual(s["resident_bytes"], served["placed_bytes"] - served["removed_bytes"])
-        self.assertEqual(s["absent_bytes"], s["memory_bytes"] - s["resident_bytes"])
+        # All is touched at the end; some was given back before it was ever placed, or twice.
+        self.assertEqual(s["resident_bytes"], s["memory_bytes"])
+        self.assertEqual(s["absent_bytes"], 0)
 
     def test_each_source_is_counted(self):
         other = self.folder / "other.sock"
