@@ -185,6 +185,26 @@ static void what_looks_like_no_raw_disk(void **state)
 	blk_file_close(&file);
 }
 
+/* Its first is its last. */
+static void a_disk_of_one_sector(void **state)
+{
+	struct fixture *f = *state;
+	struct blk_file file = {0};
+	struct blk_backing k;
+	struct err e;
+	int fd;
+
+	make(f, 512);
+	assert_int_equal(blk_file_open(&file, f->path, 0, &k, &e), 0);
+	assert_int_equal(k.bytes, 512);
+	blk_file_close(&file);
+	fd = open(f->path, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(write(fd, "koly", 4), 4);
+	close(fd);
+	assert_int_equal(blk_file_open(&file, f->path, 0, &k, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "a DMG image"));
+}
+
 /* In three pieces, of which the first is short. */
 static int move(const struct blk_backing *k, bool write, uint64_t off, void *buf, size_t len)
 {
@@ -271,6 +291,7 @@ int main(void)
 		TEST(not_while_it_is_written),
 		TEST(odd_sizes),
 		TEST(what_looks_like_no_raw_disk),
+		TEST(a_disk_of_one_sector),
 		TEST(functions),
 		TEST(more_than_the_kernel_moves_at_once),
 	};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/control/control.c: clients that follow, and the limit. */
 #include "control_fixture.h"
+#include "vmm/control/control_told.h"
 
 /* The next event, whose uptime never falls. */
 static void hear(struct client *k, struct control_event *ev)
@@ -297,6 +298,36 @@ static void what_is_shared_is_for_who_asks(void **state)
 	close(ask.fd);
 }
 
+/* As many as may wait are told, and then, once, how many were lost. */
+static void more_than_may_wait(void **state)
+{
+	struct control_event ev = {.kind = CONTROL_EVENT_NOTE};
+	struct control_told t = {.count = 0};
+
+	(void)state;
+	control_told_init(&t);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < CONTROL_TOLD_MAX + round; i++) {
+			ev.uptime_ns = i;
+			assert_true(control_told_put(&t, &ev));
+		}
+		for (unsigned i = 0; i < CONTROL_TOLD_MAX; i++) {
+			assert_true(control_told_take(&t, &ev));
+			assert_int_equal(ev.kind, CONTROL_EVENT_NOTE);
+			assert_int_equal(ev.uptime_ns, i);
+		}
+		assert_int_equal(control_told_take(&t, &ev), round > 0);
+		if (round > 0) {
+			assert_int_equal(ev.kind, CONTROL_EVENT_LOST);
+			assert_int_equal(ev.lost, round);
+			assert_int_equal(ev.uptime_ns, CONTROL_TOLD_MAX + round - 1);
+			assert_false(control_told_take(&t, &ev));
+		}
+		ev.kind = CONTROL_EVENT_NOTE;
+	}
+	pthread_mutex_destroy(&t.lock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +340,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(half_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(places_come_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_slow_one_is_told_what_it_lost, setup, teardown),
+		cmocka_unit_test(more_than_may_wait),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,8 +81,19 @@ static void leave_socket(const char *path, int type, int *ret_fd)
 		close(fd);
 }
 
+static unsigned open_descriptors(void)
+{
+	unsigned count = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+/* And nothing stays open. */
 static void expect_refused(const char *path, int code, const char *text)
 {
+	unsigned before = open_descriptors();
 	struct control_socket s;
 	char want[300];
 	struct err e;
@@ -91,6 +102,7 @@ static void expect_refused(const char *path, int code, const char *text)
 	assert_int_equal(control_socket_open(&s, "control socket", path, &e), code);
 	assert_int_equal(e.code, code);
 	assert_string_equal(e.text, want);
+	assert_int_equal(open_descriptors(), before);
 }
 
 static void made_and_removed(void **state)
@@ -255,6 +267,23 @@ static void bad_paths(void **state)
 		       "shorter one");
 }
 
+static void the_longest_path(void **state)
+{
+	const struct fixture *f = *state;
+	struct control_socket s;
+	char path[108];
+	struct err e;
+
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	memcpy(path, f->folder, strlen(f->folder));
+	path[strlen(f->folder)] = '/';
+	assert_int_equal(control_socket_open(&s, "control socket", path, &e), 0);
+	assert_int_equal(try_connect(path), 0);
+	control_socket_close(&s);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 /* ---- two servers ---- */
 
 static void anothers_file_stays(void **state)
@@ -352,6 +381,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(other_things_stay, setup, teardown),
 		cmocka_unit_test_setup_teardown(socket_of_another_kind_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_paths, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_longest_path, setup, teardown),
 		cmocka_unit_test_setup_teardown(anothers_file_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(locked_folder, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_of_many_wins, setup, teardown),

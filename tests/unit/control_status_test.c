@@ -166,6 +166,13 @@ static void unknown_keys_pass(void **state)
 	assert_int_equal(s.device_count, 1);
 	assert_string_equal(s.devices[0].name, "x");
 	assert_int_equal(s.devices[0].cpu_ns, 5);
+	/* What a line began with that was none is nobody's. */
+	assert_int_equal(control_status_parse("device y requests 7 cpu_ns x", &s), -EINVAL);
+	assert_int_equal(control_status_parse("device z cpu_ns 6", &s), 0);
+	assert_int_equal(s.device_count, 2);
+	assert_string_equal(s.devices[1].name, "z");
+	assert_int_equal(s.devices[1].cpu_ns, 6);
+	assert_int_equal(s.devices[1].requests, 0);
 }
 
 static void malformed_lines(void **state)

@@ -30,9 +30,16 @@
 #define KERNEL_GS 0x27000ull
 #define SYSCALL 0x28000ull
 #define RSP0_TOP 0x2a000ull
+#define RSP2_TOP 0x2b000ull
 #define IST7_TOP 0x2c000ull
 #define HANDLER_A 0x30000ull
 #define HANDLER_B 0x31000ull
+/* Where 64-bit kernels are, and by which tables. */
+#define KERNEL 0xffffffff81000000ull
+#define KERNEL_AT 0x32000ull
+#define HIGH_PDPT 0x5000ull
+#define HIGH_PD 0x6000ull
+#define HIGH_PT 0x7000ull
 
 static unsigned char ram[RAM];
 static bool absent[RAM / PAGE_BYTES];
@@ -122,6 +129,24 @@ static void registers_and_tables(void **state)
 	first_touch_vcpu(&t, &v);
 	assert_int_equal(t.count, 18);
 	assert_int_equal(t.pages[17], 0x50000);
+}
+
+/* Each stack, and handlers at addresses of 64 bits up to the last gate. */
+static void of_a_kernel(void **state)
+{
+	struct first_vcpu v = vcpu();
+
+	(void)state;
+	put64(PML4 + 511 * 8, HIGH_PDPT | P);
+	put64(HIGH_PDPT + 510 * 8, HIGH_PD | P);
+	put64(HIGH_PD + 8 * 8, HIGH_PT | P);
+	put64(HIGH_PT, KERNEL_AT | P);
+	put64(TSS + 4 + 2 * 8, RSP2_TOP);
+	put_gate(255, KERNEL + 0x120, PRESENT_GATE);
+	first_touch_vcpu(&t, &v);
+	EXPECT(PML4, PDPT, PD, PT, CODE, STACK, GDT, IDT, TSS, FS, GS, KERNEL_GS, SYSCALL,
+	       RSP0_TOP - PAGE_BYTES, RSP2_TOP - PAGE_BYTES, IST7_TOP - PAGE_BYTES, HANDLER_A,
+	       HANDLER_B, HIGH_PDPT, HIGH_PD, HIGH_PT, KERNEL_AT);
 }
 
 static void gates_behind_the_limit_are_none(void **state)
@@ -223,6 +248,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(registers_and_tables, set_up),
+		cmocka_unit_test_setup(of_a_kernel, set_up),
 		cmocka_unit_test_setup(gates_behind_the_limit_are_none, set_up),
 		cmocka_unit_test_setup(absent_tables_are_named, set_up),
 		cmocka_unit_test_setup(absent_content_is_named, set_up),

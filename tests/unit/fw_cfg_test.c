@@ -21,12 +21,12 @@ static void items(void **state)
 
 	(void)state;
 	bus_init(&b);
-	fw_cfg_init(&f, 0x123456789000, 7);
+	fw_cfg_init(&f, 0x1234567890ab, 7);
 	assert_int_equal(bus_add(&b, BUS_PORTS, FW_CFG_PORT, FW_CFG_PORTS, &fw_cfg_bus_ops, &f,
 				 "fw_cfg", NULL), 0);
 	assert_int_equal(item(&b, 0, 4), 'Q' | 'E' << 8 | 'M' << 16 | (uint32_t)'U' << 24);
 	assert_int_equal(item(&b, 1, 4), 1);
-	assert_int_equal(item(&b, 3, 8), 0x123456789000);
+	assert_int_equal(item(&b, 3, 8), 0x1234567890ab);
 	assert_int_equal(item(&b, 5, 2), 7);
 	assert_int_equal(item(&b, 0x0f, 2), 7);
 	/* Zeroes behind an item's end, however often, and for what is not there. */

@@ -62,6 +62,12 @@ static void machines(void **state)
 	(void)state;
 	assert_int_equal(machine_of(right, &got), 0);
 	assert_memory_equal(&got, &right, sizeof(got));
+	/* The least memory and the most. */
+	wrong = right;
+	wrong.memory_bytes = MACHINE_MEMORY_MIN;
+	assert_int_equal(machine_of(wrong, &got), 0);
+	wrong.memory_bytes = MACHINE_MEMORY_MAX;
+	assert_int_equal(machine_of(wrong, &got), 0);
 #define WRONG(member, value)                                                                       \
 	wrong = right;                                                                             \
 	wrong.member = (value);                                                                    \
@@ -121,8 +127,12 @@ static void network_cards(void **state)
 	assert_int_equal(n.forwards[0].host_port, 8080);
 	assert_int_equal(n.forwards[0].guest_port, 80);
 	assert_false(n.forwards[0].udp);
+	assert_int_equal(n.forwards[1].host_addr, 0x0a000001);
 	assert_true(n.forwards[1].udp);
 	assert_int_equal(n.forwards[1].guest_port, 54);
+	s.head.host = 1;
+	assert_int_equal(net_of(&s, head + 1, &n, tap), 0);
+	assert_true(n.host);
 	/* A tap has no ports; its name ends with its section. */
 	memcpy(s.tap, "tap0", 5);
 	assert_int_equal(net_of(&s, head + 5, &n, tap), -EBADMSG);
@@ -240,6 +250,8 @@ static void sockets(void **state)
 	assert_int_equal(sockets_of(&s, head + sizeof(s.path), &got, path), -EMSGSIZE);
 	s.head.device.cid = VSOCK_HOST_CID;
 	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
+	s.head.device = (struct vsock_saved){VSOCK_CID_MIN, VSOCK_FIRST_PORT};
+	assert_int_equal(sockets_of(&s, len, &got, path), 0);
 	s.head.device = (struct vsock_saved){7, VSOCK_FIRST_PORT - 1};
 	assert_int_equal(sockets_of(&s, len, &got, path), -EBADMSG);
 	s.head.device = (struct vsock_saved){7, VSOCK_LAST_PORT + 1};
@@ -295,6 +307,24 @@ static void first_touches(void **state)
 	snap_in_free(&in);
 }
 
+/* A bit for each page, no more and no less. */
+static void changed_pages(void **state)
+{
+	const uint64_t bits[64] = {1};
+	const uint64_t memory = sizeof(bits) * 8 * PAGE_BYTES;
+	const uint64_t *pages;
+	struct snap_in in;
+	struct err e;
+
+	(void)state;
+	with_section("memory.pages", bits, sizeof(bits), &in);
+	assert_int_equal(machine_snap_pages_get(&in, memory, &pages, &e), 0);
+	assert_memory_equal(pages, bits, sizeof(bits));
+	assert_int_equal(machine_snap_pages_get(&in, 2 * memory, &pages, &e), -EBADMSG);
+	assert_int_equal(machine_snap_pages_get(&in, memory / 2, &pages, &e), -EMSGSIZE);
+	snap_in_free(&in);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -304,6 +334,7 @@ int main(void)
 		cmocka_unit_test(balloons),
 		cmocka_unit_test(sockets),
 		cmocka_unit_test(first_touches),
+		cmocka_unit_test(changed_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

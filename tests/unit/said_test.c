@@ -63,6 +63,21 @@ static void panics(void **state)
 	assert_string_equal(s.panic, "");
 }
 
+/* What does not fit is cut off, and no sooner. */
+static void longest_line(void **state)
+{
+	char long_line[SAID_LINE_BYTES + 1];
+	struct said s = {0};
+
+	(void)state;
+	memset(long_line, 'x', sizeof(long_line));
+	long_line[SAID_LINE_BYTES] = '\0';
+	put(&s, long_line);
+	assert_int_equal(strlen(said_last(&s)), SAID_LINE_BYTES - 1);
+	put(&s, "\n");
+	assert_int_equal(strlen(said_last(&s)), SAID_LINE_BYTES - 1);
+}
+
 static void anything(void **state)
 {
 	struct said s = {0};
@@ -86,6 +101,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(last_line),
 		cmocka_unit_test(panics),
+		cmocka_unit_test(longest_line),
 		cmocka_unit_test(anything),
 	};
 

@@ -25,10 +25,10 @@ static const struct snap_rules rules = {
 	.piece_pages = 64,
 	.cut_pages = 4,
 	.cuts_max = 2,
-	.passes_max = 5,
+	.passes_max = 6,
 	.cut_ns = 100,
 	.rest_ns = 1000,
-	.turn_ns = 10,
+	.turn_ns = 100,
 };
 
 static void begin(struct fixture *f, bool keep_running, bool changes)
@@ -143,7 +143,7 @@ static void cuts(void **state)
 	begin(&f, true, false);
 	ends(&f, SNAP_TODO_NOTE, 0);
 	whole_pass(&f);
-	f.found[0] = 3;
+	f.found[0] = 0xf; /* as many as may be kept */
 	ends(&f, SNAP_TODO_LOOK, 0);
 	ends(&f, SNAP_TODO_STOP, 0);
 	ends(&f, SNAP_TODO_STATE, 0);
@@ -151,7 +151,7 @@ static void cuts(void **state)
 	ends(&f, SNAP_TODO_PAGES, 0);
 	ends(&f, SNAP_TODO_KEEP, -ETIME);
 	ends(&f, SNAP_TODO_RESUME, 0);
-	ends_run(&f, SNAP_TODO_COPY, 0, 2);
+	ends_run(&f, SNAP_TODO_COPY, 0, 4);
 	ends(&f, SNAP_TODO_LOOK, 0);
 	assert_int_equal(f.step.limit_ns, rules.rest_ns);
 	ends(&f, SNAP_TODO_STOP, -EBUSY);
@@ -180,9 +180,31 @@ static void too_fast(void **state)
 		if (pass > 1)
 			ends(&f, SNAP_TODO_GO, 0);
 	}
+	/* However fast, it does not stand still for good. */
+	assert_true(f.plan.turn_ns > f.now_ns);
 	memset(f.found, 0xff, sizeof(f.found));
 	ends(&f, SNAP_TODO_LOOK, 0);
 	is_over(&f, -EAGAIN);
+}
+
+/* Who gains a quarter by a pass is not slowed down. */
+static void a_quarter(void **state)
+{
+	struct fixture f = {.now_ns = 0};
+
+	(void)state;
+	begin(&f, true, false);
+	ends(&f, SNAP_TODO_NOTE, 0);
+	whole_pass(&f);
+	f.found[0] = 0xff;
+	ends(&f, SNAP_TODO_LOOK, 0);
+	ends_run(&f, SNAP_TODO_COPY, 0, 8);
+	f.found[0] = 0x3f;
+	ends(&f, SNAP_TODO_LOOK, 0);
+	ends_run(&f, SNAP_TODO_COPY, 0, 6);
+	f.found[0] = 0x3f;
+	ends(&f, SNAP_TODO_LOOK, 0);
+	ends(&f, SNAP_TODO_SLOW, 0);
 }
 
 /* Of what changed alone; what a snapshot that fails has found is the next one's. */
@@ -242,7 +264,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(running),  cmocka_unit_test(standing), cmocka_unit_test(cuts),
-		cmocka_unit_test(too_fast), cmocka_unit_test(changes),  cmocka_unit_test(failures),
+		cmocka_unit_test(too_fast), cmocka_unit_test(a_quarter), cmocka_unit_test(changes),
+		cmocka_unit_test(failures),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* src/vmm/snap/snap_state.c: what was put is found; what is cut, changed or odd is refused. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -118,6 +119,27 @@ static void a_file_that_cannot_be_written_is_told(void **state)
 	snap_out_free(&o);
 }
 
+/* The head of the file and that of the section, and what is in it, are as long as a file may be. */
+static void as_much_as_a_state_may_be(void **state)
+{
+	const size_t most = SNAP_STATE_MAX - 64;
+	char *big = calloc(1, most + 8);
+	int fd = open("/dev/null", O_WRONLY);
+	struct err e;
+
+	(void)state;
+	assert_non_null(big);
+	for (unsigned more = 0; more <= 8; more += 8) {
+		struct snap_out o = {.bytes = NULL};
+
+		snap_put(&o, key("first", 0), big, most + more);
+		assert_int_equal(snap_out_write(&o, fd, &e), more ? -ENOMEM : 0);
+		snap_out_free(&o);
+	}
+	close(fd);
+	free(big);
+}
+
 static void more_than_a_state_may_be_is_told(void **state)
 {
 	char *big = calloc(1, SNAP_STATE_MAX);
@@ -139,6 +161,7 @@ int main(void)
 		cmocka_unit_test(what_does_not_fit_is_refused),
 		cmocka_unit_test(each_cut_and_each_change_is_seen),
 		cmocka_unit_test(a_file_that_cannot_be_written_is_told),
+		cmocka_unit_test(as_much_as_a_state_may_be),
 		cmocka_unit_test(more_than_a_state_may_be_is_told),
 	};
 

@@ -221,6 +221,16 @@ static void moved_group(int slave)
 	CHECK(is_raw(slave));
 	terminal_close(&t);
 	CHECK(has_modes(slave, &shells));
+	/* One that sets nothing but a key: that stays, too. */
+	CHECK(terminal_open(&t, slave, slave, NULL, NULL) == 0);
+	set_foreground(slave, shell);
+	CHECK(tcgetattr(slave, &shells) == 0);
+	shells.c_cc[VINTR] ^= 1;
+	CHECK(signal(SIGTTOU, SIG_IGN) != SIG_ERR);
+	CHECK(tcsetattr(slave, TCSANOW, &shells) == 0);
+	CHECK(signal(SIGTTOU, SIG_DFL) != SIG_ERR);
+	CHECK(!terminal_look(&t));
+	CHECK(has_modes(slave, &shells));
 	terminal_fini(&t);
 }
 

@@ -59,7 +59,8 @@ static void lines(void **state)
 	for (unsigned n = 0; n < TEST_DEV_IRQS; n++) {
 		outb(&x.b, 0x2000 + n, 1);
 		assert_int_equal(x.levels, 1u << n);
-		outb(&x.b, 0x2000 + n, 5); /* no change */
+		outb(&x.b, 0x2000 + n, 6); /* no change: any value but 0 */
+		assert_int_equal(x.levels, 1u << n);
 		outb(&x.b, 0x2000 + n, 0);
 		assert_int_equal(x.levels, 0);
 	}

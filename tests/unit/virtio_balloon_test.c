@@ -284,6 +284,11 @@ static void poison(void **state)
 	vx_set(&f.x, 0x10c, 0); /* zeroes are what they will be */
 	report(&f, REPORT, 0x90000, 0x1000);
 	assert_int_equal(f.given[0x90], 1);
+	/* Without the feature it says nothing. */
+	bring_up(&f, F_ALL & ~F_POISON, REPORT);
+	vx_set(&f.x, 0x10c, 0xaaaaaaaa);
+	report(&f, REPORT, 0x91000, 0x1000);
+	assert_int_equal(f.given[0x91], 1);
 	fini(&f);
 }
 

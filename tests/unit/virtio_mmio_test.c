@@ -392,10 +392,10 @@ static void a_reset_forgets(void **state)
 	vx_set(&f->x, 0x070, 0);
 	vx_set(&f->x, 0x070, 3);
 	vx_features(&f->x, VIRTIO_F_VERSION_1 | ALL_RING | 5);
-	vx_set(&f->x, 0x024, 2);
-	vx_set(&f->x, 0x020, UINT32_MAX);
 	vx_set(&f->x, 0x024, 0);
 	vx_set(&f->x, 0x020, 4);
+	vx_set(&f->x, 0x024, 2); /* there is no third */
+	vx_set(&f->x, 0x020, UINT32_MAX);
 	vx_set(&f->x, 0x070, 11);
 	assert_true(f->v.driver_features == (VIRTIO_F_VERSION_1 | 4));
 }

@@ -48,11 +48,20 @@ static void offer(struct fixture *f, uint32_t len, unsigned flags)
 		;
 }
 
+static uint64_t given(struct fixture *f)
+{
+	struct device_stats s;
+
+	virtio_rng_device_stats(&f->r, &s);
+	return s.read_bytes;
+}
+
 static void fills(void **state)
 {
 	static const uint32_t lens[] = {1, 64, 4096, 4097, 100000};
 	struct fixture f;
 	uint32_t head, len = 0;
+	uint64_t sum = 0;
 
 	(void)state;
 	init(&f, fx_fill);
@@ -63,6 +72,8 @@ static void fills(void **state)
 		assert_true(vx_take(&f.x, &head, &len));
 		assert_int_equal(len, min_u64(lens[i], VIRTIO_RNG_BYTES_MAX));
 		assert_int_equal(f.asked, len);
+		sum += len;
+		assert_int_equal(given(&f), sum);
 		assert_int_equal(f.x.low[VX_DATA + len - 1], 0xc3);
 		assert_int_equal(f.x.low[VX_DATA + len], 0);
 	}
@@ -85,6 +96,7 @@ static void refuses(void **state)
 	offer(&f, 8, DESC_WRITE);
 	assert_int_equal(vx_reg(&f.x, 0x070), 0x4f);
 	assert_int_equal(vx_used_idx(&f.x), 0);
+	assert_int_equal(given(&f), 0);
 	fini(&f);
 }
 

@@ -14,6 +14,7 @@
 #define RAM (1ull << 20)
 #define P 1ull
 #define LARGE (1ull << 7)
+#define NO_EXECUTE (1ull << 63) /* no part of the address */
 #define LMA (1ull << 10)
 #define PAE (1ull << 5)
 #define PSE (1ull << 4)
@@ -64,7 +65,7 @@ static void four_levels(void **state)
 	put(want[0], 0x2000 | P, 8);
 	put(want[1], 0x3000 | P, 8);
 	put(want[2], 0x4000 | P, 8);
-	put(want[3], 0x9000 | P, 8);
+	put(want[3], 0x9000 | P | NO_EXECUTE, 8);
 	expect(&cpu, want, 5);
 	/* A 2 MiB page, then a 1 GiB page. */
 	put(want[2], 0x600000 | P | LARGE, 8);
@@ -116,6 +117,7 @@ static void thirty_two_bits(void **state)
 
 	(void)state;
 	put(want[0], 0x2000 | P | LARGE, 4); /* without PSE the bit means nothing */
+	put(want[0] + 4, UINT32_MAX, 4); /* the next one's are no upper bits */
 	put(want[1], 0x8000 | P, 4);
 	expect(&cpu, want, 3);
 	cpu.cr4 = PSE;
@@ -128,12 +130,16 @@ static void pae(void **state)
 	const struct cpu_state cpu = {
 		.paging = true, .ip = 0xc0001234, .cr3 = 0x1020, .cr4 = PAE};
 	const uint64_t want[] = {0x1020 + 3 * 8, 0x2000, 0x3008, 0x8234};
+	const uint64_t large[] = {0x1020 + 3 * 8, 0x2000, 0x601234};
 
 	(void)state;
 	put(want[0], 0x2000 | P, 8);
 	put(want[1], 0x3000 | P, 8);
 	put(want[2], 0x8000 | P, 8);
 	expect(&cpu, want, 4);
+	/* A 2 MiB page. */
+	put(want[1], 0x600000 | P | LARGE, 8);
+	expect(&cpu, large, 3);
 }
 
 static void without_paging(void **state)
