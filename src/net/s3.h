@@ -3,7 +3,7 @@
  * An object of an S3 store, as http.c sees it: a URL, and headers for each request. What the URI
  * does not say is taken from where Amazon's own programs take it. The secret is in memory that no
  * core dump has, and elsewhere no longer than it takes to sign. Threads: the loop's alone; files
- * are read there. Test: tests/integration/net_s3_test.c.
+ * are read there. Tests: tests/unit/s3_test.c, tests/integration/net_s3_test.c.
  */
 #ifndef NET_S3_H
 #define NET_S3_H

@@ -131,7 +131,31 @@ static void a_use_is_noted_where_it_belongs(void **state)
 			assert_true(after[i].used_ms >= before[i].used_ms + 60000);
 		else
 			assert_int_equal(after[i].used_ms, before[i].used_ms);
+	/* It is good for what it was before. */
+	open_cache(b);
+	bed_expect(b, used * CACHE_CHUNK_BYTES, 4096);
+	assert_int_equal(b->rig.counts.cache_hits, 1);
+	assert_int_equal(b->rig.counts.cache_misses, 0);
+	rig_close(&b->rig);
 	bed_fini(b);
+}
+
+/* A head says how large the file may be, and no larger. */
+static void the_largest_cache(void **state)
+{
+	struct cache_layout l = cache_layout_for(CACHE_BYTES_MAX), got = {0};
+	struct zst_hasher *h = zst_hasher_open();
+	unsigned char head[CACHE_HEAD_BYTES];
+
+	(void)state;
+	assert_non_null(h);
+	assert_int_equal(cache_head_write(h, &l, head), 0);
+	assert_int_equal(cache_head_read(h, head, &got), 0);
+	assert_true(got.buckets == l.buckets);
+	l.buckets++;
+	assert_int_equal(cache_head_write(h, &l, head), 0);
+	assert_int_equal(cache_head_read(h, head, &got), -EINVAL);
+	zst_hasher_close(h);
 }
 
 /* A read is given up, and another one has just joined it: chunk 0, whose bucket it is, stays. */
@@ -288,6 +312,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_is_counted_as_what_it_is),
 		cmocka_unit_test(a_use_is_noted_where_it_belongs),
+		cmocka_unit_test(the_largest_cache),
 		cmocka_unit_test(who_joins_what_is_given_up_evicts_nobody),
 		cmocka_unit_test(each_has_its_turn),
 		cmocka_unit_test(who_is_raised_overtakes),

@@ -268,6 +268,7 @@ static void is_an_error(void **state)
 		{"418", -EIO, "status 418"},
 		{"whole", -EPROTO, "the whole object (200)"},
 		{"other", -EPROTO, "were asked for"},
+		{"more", -EPROTO, "were asked for"},
 		{"changed", -ESTALE, "its ETag is another"},
 		{"resized", -ESTALE, "its size is another"},
 		{"weak", -ESTALE, "its ETag is another"},

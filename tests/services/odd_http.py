@@ -10,7 +10,7 @@ after which all is well again.
   well        206, as it should be
   reset       half of the body, then the connection is reset
   short       half of the body, and a clean end
-  less        a well-formed answer that has half of the range
+  less        a well-formed answer that has half of the range; more: a byte more than it
   other       the right length, of another place
   loris       a byte at a time, for ever
   mute        no answer
@@ -74,6 +74,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
         shift = 4096 if word == "other" else 0
         if word == "less":
             last = first + (last - first) // 2
+        if word == "more":
+            last += 1
         body = data[first:last + 1]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{total}")

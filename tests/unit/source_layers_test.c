@@ -347,6 +347,8 @@ static void what_is_no_list_is_refused(void **state)
 	}
 	b->size = BYTES - 4096;
 	refused(b, bytes, len, "not as long as");
+	b->size = BYTES + 4096;
+	refused(b, bytes, len, "not as long as");
 	b->size = BYTES;
 	free(bytes);
 	snprintf(b->all[2].path, LAYERS_PATH_MAX, "x");
@@ -362,6 +364,32 @@ static void what_is_no_list_is_refused(void **state)
 	assert_int_equal(src_check("layers:", &e), -EINVAL);
 }
 
+/* The last of as many as there may be has all that no other has. */
+static void as_many_as_there_may_be(void **state)
+{
+	static const uint64_t none[PAGES / 64] = {0};
+	struct bed *b = *state;
+	struct layers got;
+	struct err e = {0};
+	size_t len;
+	void *bytes;
+
+	for (unsigned i = 0; i < LAYERS_MAX; i++) {
+		snprintf(b->all[i].path, sizeof(b->all[i].path), "%u", i);
+		b->all[i].pages = none;
+	}
+	b->all[LAYERS_MAX - 1].pages = NULL;
+	b->layers.count = LAYERS_MAX;
+	bytes = list_of(b, &len);
+	if (layers_parse(bytes, len, &got, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(got.count, LAYERS_MAX);
+	assert_string_equal(got.all[LAYERS_MAX - 1].path, b->all[LAYERS_MAX - 1].path);
+	assert_int_equal(layers_find(&got, PAGES - 1), LAYERS_MAX - 1);
+	layers_free(&got);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -371,6 +399,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_cancel_ends_it_at_the_next_file, begin, end),
 		cmocka_unit_test_setup_teardown(a_raised_read_goes_by_its_new_turn, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_no_list_is_refused, begin, end),
+		cmocka_unit_test_setup_teardown(as_many_as_there_may_be, begin, end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

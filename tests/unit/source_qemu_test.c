@@ -228,6 +228,93 @@ static void what_is_none(void **state)
 	refused(b, NULL, "no file of QEMU's migration");
 }
 
+/* ---- memory so large that its bitmap is read in pieces ---- */
+
+#define LARGE_BYTES (36ull << 30)
+#define LARGE_PAGE 9000000u /* the only one that was stored: its bit is in the second piece */
+
+struct large {
+	struct src inner;
+	struct mapped_made head, end;
+	uint64_t bitmap_at, pages_at;
+	unsigned reads;
+};
+
+static void lay_over(void *buf, uint64_t offset, size_t len, const unsigned char *bytes,
+		     uint64_t at, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		if (at + i >= offset && at + i - offset < len)
+			((unsigned char *)buf)[at + i - offset] = bytes[i];
+}
+
+static int large_load(struct src *s, uint64_t offset, void *buf, size_t len, struct err *e)
+{
+	const struct large *l = CONTAINER_OF(s, struct large, inner);
+	const unsigned char bit = 1u << LARGE_PAGE % 8;
+
+	(void)e;
+	memset(buf, 0, len);
+	lay_over(buf, offset, len, l->head.at, 0, l->head.len);
+	lay_over(buf, offset, len, &bit, l->bitmap_at + LARGE_PAGE / 8, 1);
+	lay_over(buf, offset, len, l->end.at, l->pages_at + LARGE_BYTES, l->end.len);
+	return 0;
+}
+
+static void large_read(struct src *s, struct src_read *rd)
+{
+	struct large *l = CONTAINER_OF(s, struct large, inner);
+
+	assert_int_equal(rd->offset, l->pages_at + LARGE_PAGE * 4096ull);
+	memset(rd->buf, 0x77, rd->len);
+	l->reads++;
+	rd->done(rd, NULL);
+}
+
+static void large_close(struct src *s)
+{
+	(void)s;
+}
+
+static void each_piece_of_a_bitmap(void **state)
+{
+	static const struct src_ops ops = {.name = "inner", .read = large_read,
+					   .load = large_load, .close = large_close};
+	struct large l = {.end.at = calloc(1, 64)};
+	struct bed *b = calloc(1, sizeof(*b));
+	struct request rq;
+	struct err e = {0};
+
+	(void)state;
+	fixture_init(&b->fx);
+	mapped_begin(&l.head, LARGE_BYTES);
+	mapped_text(&l.head, "pc.ram");
+	mapped_put(&l.head, LARGE_BYTES, 8);
+	l.bitmap_at = l.head.len + 28;
+	l.pages_at = (l.bitmap_at + LARGE_BYTES / 4096 / 8 + 0xfffff) & ~0xfffffull;
+	mapped_put(&l.head, 1, 4);
+	mapped_put(&l.head, 4096, 8);
+	mapped_put(&l.head, l.bitmap_at, 8);
+	mapped_put(&l.head, l.pages_at, 8);
+	mapped_end(&l.end);
+	l.inner = (struct src){.ops = &ops, .size = l.pages_at + LARGE_BYTES + l.end.len};
+	if (src_qemu_open(&l.inner, "vm.mig", NULL, &b->fx.env, &b->fx.src, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(b->fx.src->size, LARGE_BYTES);
+	read_range(b, &rq, LARGE_PAGE * 4096ull, 4096);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(b->buf[0], 0x77);
+	/* The page of the same bit in the first piece. */
+	read_range(b, &rq, (LARGE_PAGE - (8ull << 20)) * 4096, 4096);
+	assert_int_equal(rq.done, 1);
+	assert_int_equal(b->buf[0], 0);
+	assert_int_equal(l.reads, 1);
+	src_close(b->fx.src);
+	free(l.head.at);
+	free(l.end.at);
+	free(b);
+}
+
 static void uris(void **state)
 {
 	struct err e;
@@ -248,6 +335,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_was_not_stored_is_not_read, begin, end),
 		cmocka_unit_test_setup_teardown(errors_and_cancels_pass, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_none, begin, end),
+		cmocka_unit_test(each_piece_of_a_bitmap),
 		cmocka_unit_test(uris),
 	};
 
