@@ -136,6 +136,19 @@ class Threads(SandboxCase):
         self.assertEqual((targets.count(str(secret)), targets.count(str(self.image))), (0, 1))
         self.check()
 
+    def test_a_descriptor_that_is_not_open(self):
+        """It would come to be one of the pager's own."""
+        done = subprocess.run([ASYNCPF, "pager", "--listen", self.path, "--source", "/dev/fd/77"],
+                              capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        self.assertRegex(done.stderr, r"\Aasyncpf: descriptor 77: an option names it, and it was "
+                                      r"not open .*\n\Z")
+        self.assertEqual((done.returncode, done.stdout), (3, ""))
+
+    def test_standard_error_stays_open(self):
+        p = self.pager(None, "--json", "/dev/fd/2")
+        self.check()
+        until("a word on it", lambda: p.said("VM .*: came"))
+
 
 class LaterRules(SandboxCase):
     """Rules on the control socket: which files, sockets and servers they may name."""
@@ -176,6 +189,11 @@ class LaterRules(SandboxCase):
                      rf"not allowed: the cache in \S+: {self.NOT_THERE} cache:DIR")
         self.assertEqual(os.listdir(self.other), ["image"])
         self.assertFalse((self.folder / "2.sock").exists())
+        # A folder whose name begins as that of one which is allowed.
+        like = self.image.parent.with_name(self.image.parent.name + "-2")
+        like.mkdir()
+        self.refuses(self.folder / "2.sock", shutil.copy(self.image, like),
+                     rf"not allowed: the file \S+: {self.NOT_THERE} DIR")
         # A link that leads elsewhere, and a way back up.
         link = self.image.parent / "link"
         link.symlink_to(self.there)

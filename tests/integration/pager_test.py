@@ -49,6 +49,11 @@ class PagerTest(PagerCase):
         self.pager(f"delay+file:{self.image}?ms=3&jitter-us=3000")
         self.check("balloon=1000", "threads=16", "touches=300")
 
+    def test_more_touches_at_once_than_there_are_places(self):
+        """A VM has a quarter of the fetches, and 256 touches that wait for one."""
+        self.pager(f"delay+file:{self.image}?ms=300", "--read-ahead=0")
+        self.check("threads=1000", "touches=1")
+
     def test_threads_in_the_place_of_io_uring(self):
         self.pager(None, "--io=threads")
         self.check("balloon=300", "threads=8")
@@ -295,6 +300,13 @@ class PagerTest(PagerCase):
         self.assertEqual((s["read_errors"], s["why"]), (3, None))
         self.assertEqual((s["pid"], s["protocol"]), (p.process.pid, 1))
 
+    def test_reading_ahead_that_fails_loses_nothing(self):
+        """What nobody waited for is the source's still, and read when it is touched."""
+        self.pager(f"fault+file:{self.image}?fault-error-at=5&fault-error-count=8")
+        self.check("threads=1", "order=even")
+        s = self.status()
+        self.assertGreater(s["read_errors"], s["read_retries"])
+
     def test_the_longest_wait_stays(self):
         """That of the first touch, whose read fails three times, is no less than the pauses of
         100, 200 and 400 ms after that; those that come later are shorter."""
@@ -305,19 +317,28 @@ class PagerTest(PagerCase):
         self.assertGreaterEqual(s["wait_max_ns"], 700e6)
         self.assertGreater(s["wait_max_ns"], s["wait_p50_ns"])
 
+    def test_of_a_few_waits_the_longest_is_the_99th_of_100(self):
+        self.pager(f"fault+file:{self.image}?fault-error-at=1&fault-error-count=3")
+        self.check("threads=1", "touches=10")
+        s = self.status()
+        self.assertGreater(s["wait_p99_ns"], s["wait_p50_ns"])
+
     def test_what_is_counted(self):
         self.pager(f"fault+file:{self.image}?fault-hang-at=1", "--read-ahead=0")
-        vmm = self.standin("threads=1")
+        vmm = self.standin("threads=1", "order=even", "asked=1")
         until("a read", lambda: self.status()["reads_in_flight"] == 1)
         self.assertEqual(self.status()["faults_outstanding"], 1)
+        vmm.stdin.write("0\n")  # another thread touches that page
+        vmm.stdin.flush()
+        until("joined", lambda: self.status()["joined"] == 1)
         vmm.kill()
         until("gone", lambda: not self.status()["served"])
-        vmm = self.standin("hold=1", "balloon=20000", "threads=8")
+        vmm = self.standin("hold=1", "balloon=20000", "threads=8", "regions=3")
         self.assertEqual(vmm.stdout.readline()[:3], "ok ")
         s = self.status()
         served, = s["served"]
         self.assertGreater(served["removed_bytes"], 0)
-        self.assertEqual(s["memory_bytes"], served["memory_bytes"])
+        self.assertEqual((s["memory_bytes"], served["memory_bytes"]), (2048 * PAGE,) * 2)
         # All is touched at the end; some was given back before it was ever placed, or twice.
         self.assertEqual(s["resident_bytes"], s["memory_bytes"])
         self.assertEqual(s["absent_bytes"], 0)
@@ -354,6 +375,19 @@ class PagerTest(PagerCase):
         self.assertIn('\nasyncpf_pager_source_read_errors_total{vm="",source="other.sock.2"} 3\n',
                       out.stdout)
         self.assertRegex(out.stdout, r'\nasyncpf_served_pid\{vm="",served="fc\.sock\.\d+"\} \d')
+
+    def test_a_source_that_nobody_has_is_closed(self):
+        """That of a rule which another takes the place of, or whose socket cannot be made."""
+        p = self.pager()
+        before = p.fds()
+        serve = {"listen": str(self.path), "source": str(self.image)}
+        self.assertEqual(self.ask("serve " + json.dumps(serve)), "ok")
+        until("closed", lambda: [one["name"] for one in self.status()["sources"]] == ["fc.sock.2"])
+        self.assertRegex(self.ask("serve " + json.dumps({**serve, "listen": str(self.image)})),
+                         "^error .*something is there that is no socket")
+        until("closed", lambda: len(self.status()["sources"]) == 1)
+        until("descriptors", lambda: p.fds() <= before)
+        self.check()
 
     def test_what_the_page_cache_has_of_a_source(self):
         with open(self.image, "rb") as image:
@@ -527,6 +561,7 @@ class HostileTest(PagerCase):
             count = len(p.said("refused"))
             self.send(text).close()
             until("refused", lambda: len(p.said("refused")) > count)
+        self.assertIn("; 3 connections refused", self.status()["note"])
         self.check()
 
     def test_a_hundred_that_say_nothing_keep_nobody_out(self):

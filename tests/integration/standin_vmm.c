@@ -45,7 +45,7 @@
 #define PAGE 4096u
 #define HUGE_PAGE (2u << 20)
 #define REGIONS_MAX 8
-#define THREADS_MAX 128
+#define THREADS_MAX 1024
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif

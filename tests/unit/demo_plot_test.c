@@ -82,6 +82,20 @@ static void samples_never_run_out(void **state)
 	free(out[1]);
 }
 
+/* Of two the later one is kept, so that what is known ends with the last. */
+static void the_last_sample_stays(void **state)
+{
+	static struct demo_plot p;
+
+	(void)state;
+	add_even(&p, DEMO_PLOT_SAMPLES);
+	demo_plot_add(&p, 100 + 53 * NS_PER_S, 4096);
+	assert_int_equal(p.count, DEMO_PLOT_SAMPLES / 2 + 1);
+	assert_int_equal(p.samples[0].done, 2 * 4096);
+	assert_int_equal(p.samples[p.count - 2].done, DEMO_PLOT_SAMPLES * 4096ull);
+	assert_int_equal(p.samples[p.count - 1].done, p.done);
+}
+
 static void the_environment_tells(void **state)
 {
 	(void)state;
@@ -97,6 +111,7 @@ int main(void)
 		cmocka_unit_test(a_row),
 		cmocka_unit_test(its_end_is_seen),
 		cmocka_unit_test(samples_never_run_out),
+		cmocka_unit_test(the_last_sample_stays),
 		cmocka_unit_test(the_environment_tells),
 	};
 

@@ -110,6 +110,7 @@ static void nonsense(void **state)
 	refused("[{\"size\":}]", "no JSON object");
 	refused("[{\"size\":0x10}]", "no JSON object");
 	refused("[{\"size\":18446744073709551616}]", "no JSON object");
+	refused("[{\"base_host_virt_addr\":4096,\"size\":0,\"offset\":0}]", "not whole pages");
 	refused("[{\"a\\u0000\":1}]", "no JSON object");
 	refused("[{\"\\ud800x\":1}]", "no JSON object");
 	refused("[{\"x\":tru}]", "no JSON object");
@@ -121,6 +122,53 @@ static void nonsense(void **state)
 	refused(deep, "no JSON object");
 	refused("[{\"base_host_virt_addr\":4096,\"size\":8192,\"offset\":0},"
 		"{\"base_host_virt_addr\":8192,\"size\":4096,\"offset\":0}]", "overlap");
+}
+
+/* What a text says, as UTF-8; NULL: it is none. */
+static void texts(void **state)
+{
+	static const struct {
+		const char *json, *says;
+	} all[] = {
+		{"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\/\b\f\n\r\t"},
+		{"\"\\u007f\\u0080\\u07FF\"", "\x7f\xc2\x80\xdf\xbf"},
+		{"\"\\u0800\\u20ac\\uffff\"", "\xe0\xa0\x80\xe2\x82\xac\xef\xbf\xbf"},
+		{"\"\\ud83d\\ude00\"", "\xf0\x9f\x98\x80"},
+		{"\"\\ude00\\ude00\"", NULL},
+		{"\"\\ud83d\\ud83d\"", NULL},
+		{"\"\\ud83d\\u0041\"", NULL},
+		{"\"\\ud83d\\n\"", NULL},
+		{"\"\\x\"", NULL},
+		{"\"\n\"", NULL},
+		{"\"as long as there is room\"", "as long as there is room"},
+		{"\"a byte more than there is\"", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		struct json_in j = {.at = all[i].json, .end = all[i].json + strlen(all[i].json)};
+		char got[26] = "";
+
+		got[25] = '!';
+		assert_int_equal(json_in_text(&j, got, 25), all[i].says ? 0 : -EINVAL);
+		assert_int_equal(got[25], '!');
+		if (all[i].says)
+			assert_string_equal(got, all[i].says);
+	}
+}
+
+/* What is passed over may be so deep, and no deeper. */
+static void as_deep_as_there_may_be(void **state)
+{
+	static const char text[] = "[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]";
+	struct json_in j = {.at = text + 1, .end = text + sizeof(text) - 2};
+
+	(void)state;
+	_Static_assert(sizeof(text) - 1 == 2 * (JSON_IN_DEPTH_MAX + 1), "one more");
+	assert_int_equal(json_in_skip(&j), 0);
+	assert_int_equal(json_in_end(&j), 0);
+	j = (struct json_in){.at = text, .end = text + sizeof(text) - 1};
+	assert_int_equal(json_in_skip(&j), -EINVAL);
 }
 
 static void vector(void **state)
@@ -245,7 +293,8 @@ int main(void)
 		cmocka_unit_test(all_versions), cmocka_unit_test(in_pieces),
 		cmocka_unit_test(nonsense),     cmocka_unit_test(vector),
 		cmocka_unit_test(rules),        cmocka_unit_test(the_highest_there_are),
-		cmocka_unit_test(no_rules),
+		cmocka_unit_test(no_rules),     cmocka_unit_test(texts),
+		cmocka_unit_test(as_deep_as_there_may_be),
 		cmocka_unit_test(as_many_regions_as_there_may_be),
 	};
 

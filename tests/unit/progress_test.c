@@ -31,7 +31,11 @@ static void how_far_how_fast_how_long(void **state)
 	   "packing [##----------------------]  10 %, 100 MiB/s, 9 s left");
 	is(&p, 150 * MIB, 1000 * MIB, 2.5,
 	   "packing [###---------------------]  15 %, 100 MiB/s, 9 s left");
-	is(&p, 1000 * MIB, 1000 * MIB, 11,
+	/* Half a second counts half. */
+	is(&p, 160 * MIB, 1000 * MIB, 3,
+	   "packing [###---------------------]  16 %, 88 MiB/s, 10 s left");
+	p.rate = 100 * MIB;
+	is(&p, 1000 * MIB, 1000 * MIB, 11.4,
 	   "packing [########################] 100 %, 100 MiB/s");
 }
 
@@ -57,6 +61,10 @@ static void long_ones(void **state)
 	is(&p, 0, 1u << 30, 1, "packing [------------------------]   0 %");
 	is(&p, 1 * MIB, 1u << 30, 2,
 	   "packing [------------------------]   0 %, 1 MiB/s, 17 min left");
+	p = (struct progress){.what = "packing"};
+	is(&p, 0, 1010 * MIB, 1, "packing [------------------------]   0 %");
+	is(&p, 10 * MIB, 1010 * MIB, 2,
+	   "packing [------------------------]   0 %, 10 MiB/s, 2 min left");
 	p = (struct progress){.what = "verifying"};
 	is(&p, 0, 1ull << 40, 1, "verifying [------------------------]   0 %");
 	is(&p, 10 * MIB, 1ull << 40, 2,

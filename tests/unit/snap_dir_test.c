@@ -4,6 +4,7 @@
  * from wherever the next one lies, and a chain with a link that is gone or another is refused.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,7 +41,7 @@ static void join(char to[static PATH_BYTES], const char *folder, const char *nam
 static void write_state(int fd, unsigned n, const struct snap_base *base)
 {
 	const struct machine_saved machine = {.memory_bytes = MEMORY_BYTES, .cpus = 1};
-	struct machine_snap_id id = {.id = {(unsigned char)n}};
+	struct machine_snap_id id = {.id = {1, [SNAP_ID_BYTES - 1] = (unsigned char)n}};
 	static const uint64_t pages[PAGES_BYTES / sizeof(uint64_t)] = {0xff};
 	struct snap_out o = {.bytes = NULL};
 	struct err e;
@@ -189,6 +192,135 @@ static void a_file_of_memory_of_another_length(void **state)
 	refused(b, "it is not as long as the guest's memory");
 }
 
+/* The last is refused as a base, and good for all else. */
+static void as_many_as_there_may_be(void **state)
+{
+	const struct bed *b = *state;
+	struct snap_base base = {.relative = NULL};
+	struct snap_chain chain;
+	struct err e = {0};
+	struct snap_in in;
+	char upon[PATH_BYTES], path[PATH_BYTES], name[16];
+
+	snprintf(path, sizeof(path), "%s", b->first);
+	for (unsigned n = 1; n < LAYERS_MAX; n++) {
+		memcpy(upon, path, sizeof(upon));
+		snprintf(name, sizeof(name), "of%u", n);
+		join(path, b->folder, name);
+		make(path, 10 + n, upon);
+	}
+	assert_int_equal(snap_dir_read(path, &in, &chain, &e), 0);
+	assert_int_equal(chain.layers.count, LAYERS_MAX);
+	snap_chain_free(&chain);
+	snap_in_free(&in);
+	join(upon, b->folder, "more");
+	assert_int_equal(snap_base_open(&base, path, upon, &e), -E2BIG);
+	assert_non_null(strstr(e.text, "build upon each other already"));
+	snap_base_close(&base);
+}
+
+static void a_base_of_another_size(void **state)
+{
+	const struct bed *b = *state;
+	struct snap_base base;
+	struct snap_chain chain;
+	struct err e = {0};
+	struct snap_in in;
+
+	assert_int_equal(snap_dir_read(b->second, &in, &chain, &e), 0);
+	assert_int_equal(snap_base_open(&base, b->first, b->second, &e), 0);
+	assert_int_equal(snap_base_write(&base, &in, 2 * MEMORY_BYTES, -1, &e), -EINVAL);
+	assert_int_equal(snap_base_write(&base, &in, MEMORY_BYTES / 2, -1, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "another size"));
+	snap_base_close(&base);
+	snap_chain_free(&chain);
+	snap_in_free(&in);
+}
+
+static void a_layer_by_its_whole_path(void **state)
+{
+	const struct bed *b = *state;
+	int fd = memfd_create("layers", MFD_CLOEXEC);
+	struct snap_base base;
+	struct snap_chain chain;
+	struct layers layers;
+	struct err e = {0};
+	struct snap_in in;
+	struct stat st;
+	void *bytes;
+
+	assert_int_equal(snap_dir_read(b->second, &in, &chain, &e), 0);
+	assert_int_equal(snap_base_open(&base, b->first, b->second, &e), 0);
+	snprintf(base.chain.layers.all[0].path, LAYERS_PATH_MAX, "/elsewhere/memory");
+	assert_int_equal(snap_base_write(&base, &in, MEMORY_BYTES, fd, &e), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	assert_true(bytes != MAP_FAILED);
+	assert_int_equal(layers_parse(bytes, (size_t)st.st_size, &layers, &e), 0);
+	assert_string_equal(layers.all[0].path, "changed");
+	assert_string_equal(layers.all[1].path, "/elsewhere/memory");
+	layers_free(&layers);
+	munmap(bytes, (size_t)st.st_size);
+	snap_base_close(&base);
+	snap_chain_free(&chain);
+	snap_in_free(&in);
+	close(fd);
+}
+
+/* ---- what others leave in its folder ---- */
+
+static void leave(char path[static PATH_BYTES], const struct bed *b, const char *name)
+{
+	char file[PATH_BYTES];
+	int fd;
+
+	join(path, b->folder, name);
+	assert_int_equal(mkdir(path, 0700), 0);
+	join(file, path, "state");
+	fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+static unsigned open_descriptors(void)
+{
+	unsigned count = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+/* Of somebody who was killed, and neither of one who is at it nor of another name. */
+static void what_is_left_behind_goes(void **state)
+{
+	const struct bed *b = *state;
+	char dead[PATH_BYTES], held[PATH_BYTES], file[PATH_BYTES], other[2][PATH_BYTES];
+	unsigned before = open_descriptors();
+	char path[PATH_BYTES];
+	int fd;
+
+	leave(dead, b, "four.123.part");
+	leave(held, b, "four.9.part");
+	leave(other[0], b, "four..part");
+	leave(other[1], b, "four.12x.part");
+	fd = open(held, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	join(path, b->folder, "four");
+	make(path, 4, NULL);
+	assert_int_equal(access(dead, F_OK), -1);
+	join(file, held, "state");
+	assert_int_equal(access(file, F_OK), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		join(file, other[i], "state");
+		assert_int_equal(access(file, F_OK), 0);
+	}
+	close(fd);
+	assert_int_equal(open_descriptors(), before);
+}
+
+/* ---- what it is asked for by ---- */
+
 /* Its memory is found by a URI, whatever the folder is called. */
 static void expect_source(const char *snapshot, const char *folder, const char *scheme,
 			  const char *path)
@@ -230,6 +362,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_link_that_is_another, begin, end),
 		cmocka_unit_test_setup_teardown(a_list_that_is_none, begin, end),
 		cmocka_unit_test_setup_teardown(a_file_of_memory_of_another_length, begin, end),
+		cmocka_unit_test_setup_teardown(as_many_as_there_may_be, begin, end),
+		cmocka_unit_test_setup_teardown(a_base_of_another_size, begin, end),
+		cmocka_unit_test_setup_teardown(a_layer_by_its_whole_path, begin, end),
+		cmocka_unit_test_setup_teardown(what_is_left_behind_goes, begin, end),
 		cmocka_unit_test_setup_teardown(odd_names, begin, end),
 	};
 
