@@ -2,7 +2,7 @@
 /*
  * How the small guest ends: results into the boot area, one line on the console port,
  * the status on the exit port. The line is built in memory and sent by one `rep outsb`:
- * one instruction for an emulator, one exit per buffer for KVM.
+ * one instruction for an emulator, an exit for each piece of it for KVM.
  */
 #include "kernel.h"
 
@@ -31,11 +31,15 @@ static void put_number(struct line *l, const char *before, uint64_t v, unsigned 
 	put(l, digits + i);
 }
 
+/* Of several vCPUs that end the guest at a time the first one says why. */
 static _Noreturn void end(struct line *l, uint32_t status)
 {
+	static uint32_t ending;
 	const char *text = l->text;
 	uint64_t count;
 
+	while (__atomic_exchange_n(&ending, 1, __ATOMIC_ACQUIRE))
+		asm volatile("cli\n\thlt");
 	if (l->len == sizeof(l->text))
 		l->len--;
 	l->text[l->len++] = '\n';
