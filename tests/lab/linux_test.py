@@ -274,6 +274,7 @@ def check_net(result, problems):
         if right < 2 or wrong or none:
             problems.append(f"asked from outside by {way}: {right} right answers, {wrong} wrong, "
                             f"{none} lost")
+            problems += [line for line in result.lines if line.startswith("no answer by")]
         if card.get("written_bytes", 0) < right * DATA_BYTES:
             problems.append(f"its card of {way} has carried less than that: {card}")
     for n in range(len(boot.nets)):
@@ -475,8 +476,10 @@ LEASED = """#!/bin/busybox sh
 [ $1 != bound ] || ip address add $ip/24 dev $interface
 """.encode()
 DATA_BYTES = 65536
-# With a way to be so slow that a file of DATA_BYTES takes half a minute.
-SLOW_CONF = NGINX_CONF.replace("root /www;", "root /www; location /slow/ { alias /www/; "
+# With a way to be so slow that a file of DATA_BYTES takes half a minute. The server
+# has limits of a minute of its own, which go by while the guest stands still for as long.
+SLOW_CONF = NGINX_CONF.replace("root /www;", "root /www; client_header_timeout 10m; "
+                               "send_timeout 10m; location /slow/ { alias /www/; "
                                "limit_rate 2k; }")
 
 
