@@ -53,7 +53,7 @@ void hst_pump_show(struct hst_pump *p)
 static void run(struct hst_vcpu *v, enum plat_enter how, struct hst_step *ret)
 {
 	*ret = (struct hst_step){
-		.todo = HST_DO_RUN,
+		.next = HST_DO_RUN,
 		.entry = {.how = how, .watch_reset = eng_reset_is_seen(&v->eng)},
 	};
 }
@@ -69,7 +69,7 @@ static void back(struct hst_vcpu *v, int result, struct hst_step *ret)
 	}
 	v->cpu_stale = true;
 	v->called = false;
-	*ret = (struct hst_step){.todo = HST_DO_RETURN, .result = result};
+	*ret = (struct hst_step){.next = HST_DO_RETURN, .result = result};
 }
 
 /* KVM can finish what it has half done: it waits for nothing of ours. */
@@ -129,7 +129,7 @@ static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
 	}
 	next = hst_next(v);
 	if (next == HST_WAIT)
-		*ret = (struct hst_step){.todo = HST_DO_WAIT};
+		*ret = (struct hst_step){.next = HST_DO_WAIT};
 	else if (needs_cpu(v))
 		/* Not before: what KVM waits for, a load's data, must be there. */
 		complete(v, ret);
@@ -238,7 +238,7 @@ void hst_vcpu_step(struct hst_vcpu *v, enum hst_did did, const struct plat_exit 
 			return;
 		if (!vcpu_is_late(v)) {
 			/* The page cache may answer at once. */
-			*ret = (struct hst_step){.todo = HST_DO_PUMP};
+			*ret = (struct hst_step){.next = HST_DO_PUMP};
 			return;
 		}
 		go_on(v, wanted, ret);

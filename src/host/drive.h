@@ -47,7 +47,7 @@ enum hst_do {
 };
 
 struct hst_step {
-	enum hst_do todo;
+	enum hst_do next;
 	struct plat_entry entry; /* RUN */
 	unsigned ahead_count;
 	gpa_t ahead[HST_ARRIVED_MAX]; /* pages that the guest is about to touch */

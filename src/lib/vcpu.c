@@ -69,7 +69,7 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 	const struct plat *p = &a->hst.plat;
 
 	*ret_wanted = false;
-	if (step->todo == HST_DO_PUMP) {
+	if (step->next == HST_DO_PUMP) {
 		lib_pump(a);
 		return HST_DID_PUMP;
 	}
@@ -77,7 +77,7 @@ static enum hst_did perform(struct apf_vcpu *v, const struct hst_step *step, str
 		lib_let_go(a);
 	else
 		lib_unlock(a);
-	if (step->todo == HST_DO_WAIT) {
+	if (step->next == HST_DO_WAIT) {
 		*ret_wanted = p->ops->wait(p->ctx, v->index);
 		lib_lock(a);
 		return HST_DID_WAIT;
@@ -110,7 +110,7 @@ static int run(struct apf_vcpu *v)
 	lib_lock(a);
 	for (;;) {
 		hst_vcpu_step(v->hv, did, &x, wanted, &step);
-		if (step.todo == HST_DO_RETURN)
+		if (step.next == HST_DO_RETURN)
 			break;
 		did = perform(v, &step, &x, &wanted);
 	}

@@ -384,15 +384,15 @@ void sim_chk_step(struct sim_vcpu *v)
 		c->futile_ns = v->w->now_ns;
 	}
 	/* 48: only both halves of one token, but for a vCPU that goes back to the VMM. */
-	must(v, !c->taken_back || v->step.todo == HST_DO_RETURN, 48,
+	must(v, !c->taken_back || v->step.next == HST_DO_RETURN, 48,
 	     "an event is withdrawn, and the guest goes on", v->cpu.pf.cr2);
-	if (v->step.todo == HST_DO_PUMP)
+	if (v->step.next == HST_DO_PUMP)
 		return;
 	c->futile++;
 	must(v, c->futile <= FUTILE_MAX, 30, "the vCPU is entered again and again", c->futile);
 	if (sim_strict(v->w) && !sim_hostile(v->w))
 		sim_chk_strict_step(v);
-	if (v->step.todo == HST_DO_RUN)
+	if (v->step.next == HST_DO_RUN)
 		enters(v);
 }
 

@@ -102,7 +102,7 @@ void sim_chk_strict_step(struct sim_vcpu *v)
 		return;
 	if (sim_hv(v)->stats.stalls != c->stalls)
 		stalled(v);
-	if (v->step.todo != HST_DO_RUN || how == PLAT_COMPLETE)
+	if (v->step.next != HST_DO_RUN || how == PLAT_COMPLETE)
 		return;
 	must(v, !c->unhalted || !c->halt_by_text ||
 	     !(how == PLAT_ENTER_HALTED || (how == PLAT_ENTER && v->cpu.halted_by_host)), 29,

@@ -104,7 +104,6 @@ static void plat_finish_msr(void *ctx, unsigned vcpu, uint64_t value, bool gp)
 		sim_chk_written(v, v->exit.msr.index, v->exit.msr.value, gp);
 }
 
-/* The kernel looks for the memory when it is told of it, and never again. */
 /* One memslot for all of it. */
 static bool plat_is_writable(void *ctx, unsigned vcpu, gpa_t gpa)
 {
@@ -114,6 +113,7 @@ static bool plat_is_writable(void *ctx, unsigned vcpu, gpa_t gpa)
 	return true;
 }
 
+/* The kernel looks for the memory when it is told of it, and never again. */
 static int plat_set_msr(void *ctx, unsigned vcpu, uint32_t msr, uint64_t value)
 {
 	struct sim_vcpu *v = vcpu_of(ctx, vcpu);

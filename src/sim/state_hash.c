@@ -62,7 +62,7 @@ static void mix_exit(uint64_t *h, const struct sim_vcpu *v)
 
 static void mix_vcpu(uint64_t *h, const struct sim_vcpu *v)
 {
-	mix(h, (uint64_t)v->th | (uint64_t)v->did << 4 | (uint64_t)v->step.todo << 6 |
+	mix(h, (uint64_t)v->th | (uint64_t)v->did << 4 | (uint64_t)v->step.next << 6 |
 		       (uint64_t)v->step.entry.how << 8 |
 		       (uint64_t)v->io_pending << 12 | (uint64_t)v->io_done << 13 |
 		       (uint64_t)v->msr_done << 14 | (uint64_t)v->incomplete << 15 |

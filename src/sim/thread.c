@@ -106,7 +106,7 @@ static void come_to_rest(struct sim_vcpu *v)
 /* Pumped until nothing was left: the step can be carried out. */
 static void pumped(struct sim_vcpu *v)
 {
-	switch (v->step.todo) {
+	switch (v->step.next) {
 	case HST_DO_PUMP:
 		v->did = HST_DID_PUMP;
 		v->th = SIM_TH_STEP;
@@ -135,7 +135,7 @@ static void pump(struct sim_vcpu *v)
 static bool is_given_up(const struct sim_vcpu *v)
 {
 	return v->did == HST_DID_RUN && v->exit.kind == PLAT_EXIT_RAM_IO &&
-	       v->step.todo == HST_DO_RETURN && v->step.result == 0;
+	       v->step.next == HST_DO_RETURN && v->step.result == 0;
 }
 
 static void no_memory(struct sim_vcpu *v)

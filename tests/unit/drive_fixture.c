@@ -4,7 +4,7 @@
 
 struct hst_step dx_pumped(struct rig *x, unsigned vcpu, struct hst_step s)
 {
-	while (s.todo == HST_DO_PUMP) {
+	while (s.next == HST_DO_PUMP) {
 		rig_pump(x);
 		hst_vcpu_step(rig_v(x, vcpu), HST_DID_PUMP, NULL, false, &s);
 	}

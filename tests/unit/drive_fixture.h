@@ -22,16 +22,16 @@ struct hst_step dx_wrmsr(struct rig *x, uint32_t msr, uint64_t value);
 #define dx_must_enter(s, as)                                       \
 	do {                                                       \
 		const struct hst_step dx_s = (s);                  \
-		assert_int_equal(dx_s.todo, HST_DO_RUN);         \
+		assert_int_equal(dx_s.next, HST_DO_RUN);         \
 		assert_int_equal(dx_s.entry.how, as);              \
 	} while (0)
 
-#define dx_must_wait(s) assert_int_equal((s).todo, HST_DO_WAIT)
+#define dx_must_wait(s) assert_int_equal((s).next, HST_DO_WAIT)
 
 #define dx_must_return(s, with)                                    \
 	do {                                                       \
 		const struct hst_step dx_s = (s);                  \
-		assert_int_equal(dx_s.todo, HST_DO_RETURN);      \
+		assert_int_equal(dx_s.next, HST_DO_RETURN);      \
 		assert_int_equal(dx_s.result, with);               \
 	} while (0)
 

@@ -85,7 +85,7 @@ static void a_fault_is_pumped_for_before_anything_else(void **state)
 	(void)dx_call(x);
 	x->src.answers = RIG_AT_ONCE;
 	s = dx_exit_step(x, 0, e);
-	assert_int_equal(s.todo, HST_DO_PUMP);
+	assert_int_equal(s.next, HST_DO_PUMP);
 	s = dx_pumped(x, 0, s);
 	/* The page cache has answered: it never waits, and is told where to map ahead. */
 	dx_must_enter(s, PLAT_ENTER);
@@ -213,7 +213,7 @@ static void a_wish_found_while_pumping_returns(void **state)
 	(void)state;
 	(void)dx_call(x);
 	s = dx_exit_step(x, 0, (struct plat_exit){.kind = PLAT_EXIT_KICK});
-	assert_int_equal(s.todo, HST_DO_PUMP);
+	assert_int_equal(s.next, HST_DO_PUMP);
 	dx_must_return(dx_did(x, 0, HST_DID_PUMP, true), -EINTR);
 	rig_close(x);
 }

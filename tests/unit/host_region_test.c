@@ -259,7 +259,7 @@ static void a_job_that_fails_again_may_have_no_region(void **state)
 /* The exit has been told, and what it waits for has come; the thread has yet to go on. */
 static void exit_and_pump(struct rig *x, struct plat_exit e)
 {
-	assert_int_equal(dx_exit_step(x, 0, e).todo, HST_DO_PUMP);
+	assert_int_equal(dx_exit_step(x, 0, e).next, HST_DO_PUMP);
 	rig_pump(x);
 }
 

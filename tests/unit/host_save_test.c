@@ -67,12 +67,12 @@ static void live_on(struct rig *x)
 {
 	struct hst_step s = dx_call(x);
 
-	for (unsigned i = 0; i < 64 && (x->src.count || s.todo == HST_DO_WAIT); i++) {
+	for (unsigned i = 0; i < 64 && (x->src.count || s.next == HST_DO_WAIT); i++) {
 		while (x->src.count)
 			rig_answer(x, 0, 0);
 		rig_pump(x);
 		rig_after(x, NS_PER_S);
-		s = s.todo == HST_DO_WAIT ? dx_did(x, 0, HST_DID_WAIT, false) : dx_kicked(x);
+		s = s.next == HST_DO_WAIT ? dx_did(x, 0, HST_DID_WAIT, false) : dx_kicked(x);
 	}
 	dx_must_enter(s, PLAT_ENTER);
 	assert_int_equal(rig_v(x, 0)->store_count, 0);
