@@ -51,7 +51,7 @@ void evict_init(struct hst *h)
 {
 	struct hst_evict *ev = &h->evict;
 
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < ev->write_count; i++)
 		ev->writes[i].h = h;
 	ev->sync.h = h;
 	/* A larger block that is there in part could neither be counted nor taken. */

@@ -19,7 +19,7 @@
 
 /*
  * Fetches beyond one per vCPU waiter and outside waiter: touches that the kernel reports, which may
- * use most of the others as well. 150 bytes each.
+ * use most of the others as well. 144 bytes each.
  */
 #define KERNEL_FETCHES 128u
 
@@ -42,9 +42,14 @@ static uint32_t fetch_count(const struct hst_cfg *cfg)
 	       ahead_fetches(cfg);
 }
 
+static uint32_t write_count(const struct hst_cfg *cfg)
+{
+	return cfg->evict ? HST_WRITES_MAX : 0;
+}
+
 static uint32_t timer_count(const struct hst_cfg *cfg)
 {
-	return fetch_count(cfg) + 2 * cfg->vcpus + HST_WRITES_MAX + 3 + HST_SOURCE_TIMERS;
+	return fetch_count(cfg) + 2 * cfg->vcpus + write_count(cfg) + 3 + HST_SOURCE_TIMERS;
 }
 
 /* Takes `bytes` from the space; with *at == NULL only counts. */
@@ -73,6 +78,7 @@ static size_t lay_out(struct hst *h, const struct hst_cfg *cfg, uint64_t ram_end
 				      block_count(cfg, ram_end) * sizeof(*h->evict.links));
 		h->evict.sums = take(base, &used,
 				     block_count(cfg, ram_end) * sizeof(*h->evict.sums));
+		h->evict.writes = take(base, &used, write_count(cfg) * sizeof(*h->evict.writes));
 	}
 	h->fetches = take(base, &used, fetch_count(cfg) * sizeof(*h->fetches));
 	h->timers.heap = take(base, &used, timer_count(cfg) * sizeof(*h->timers.heap));
@@ -127,6 +133,7 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 	lay_out(h, cfg, h->mem.bytes, space);
 	h->block_count = (uint32_t)block_count(cfg, h->mem.bytes);
 	h->fetch_count = fetch_count(cfg);
+	h->evict.write_count = write_count(cfg);
 	h->ahead_fetches = ahead_fetches(cfg);
 	timers_init(&h->timers, h->timers.heap, timer_count(cfg));
 	h->timers.to_lend = HST_SOURCE_TIMERS;

@@ -153,11 +153,11 @@ struct hst_fetch {
 	bool charged : 1;      /* the block counts as resident */
 	bool urgent : 1;       /* a vCPU waits for it that can do nothing else meanwhile */
 	bool ahead : 1;        /* read along: goes to standby unless somebody waits by then */
+	bool planned : 1;      /* the same, by the list of hst_plan */
 	bool follows : 1;      /* the read is its neighbour's, which brings this one as well */
 	uint8_t rank : 2;      /* enum src_rank */
-	bool planned : 1;      /* the same, by the list of hst_plan */
 	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
-	enum hst_fetch_state state : 8;
+	uint8_t state : 4;     /* enum hst_fetch_state */
 };
 
 static inline struct hst_fetch *hst_fetch_of(struct list_link *link)
@@ -311,7 +311,8 @@ struct hst_evict {
 	bool failed;           /* `job` is to be done again, */
 	bool again;            /* now: hst_resume was called since it failed */
 	struct hst_job job;
-	struct hst_write writes[HST_WRITES_MAX];
+	struct hst_write *writes;
+	uint32_t write_count; /* HST_WRITES_MAX; 0: nothing is ever taken away */
 	struct hst_sync sync;
 	uint32_t writes_in_flight; /* with the kernel, and the sync */
 	uint32_t writes_used;      /* not FREE */

@@ -30,7 +30,7 @@ static void write_go_on(struct hst_write *w);
 
 static struct hst_write *write_free(struct hst_evict *ev)
 {
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < ev->write_count; i++)
 		if (ev->writes[i].state == HST_WRITE_FREE)
 			return &ev->writes[i];
 	return NULL;
@@ -119,7 +119,7 @@ static void write_failed(struct hst_write *w, const struct err *why)
 
 static bool writes_are(const struct hst *h, int state)
 {
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < h->evict.write_count; i++)
 		if ((int)h->evict.writes[i].state == state)
 			return true;
 	return false;
@@ -150,7 +150,7 @@ static void sync_start(struct hst *h)
 
 	if (s->state != HST_SYNC_NONE || !writes_are(h, HST_WRITE_ENDED))
 		return;
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+	for (unsigned i = 0; i < h->evict.write_count; i++) {
 		struct hst_write *w = &h->evict.writes[i];
 
 		if (w->state != HST_WRITE_ENDED)
@@ -174,7 +174,7 @@ static void sync_failed(struct hst *h, int res, bool anew)
 
 	h->stats.swap_write_errors++;
 	err_sys(&why, res, "swap file: sync of what was written");
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+	for (unsigned i = 0; i < h->evict.write_count; i++) {
 		struct hst_write *w = &h->evict.writes[i];
 
 		if (anew)
@@ -208,7 +208,7 @@ static void sync_done(struct io_req *rq, int res)
 	if (res < 0)
 		/* Cancelled: by hst_resume. */
 		sync_failed(h, res, stuck && res == -ECANCELED);
-	for (unsigned i = 0; res >= 0 && i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; res >= 0 && i < h->evict.write_count; i++)
 		if (h->evict.writes[i].state == HST_WRITE_SYNCING)
 			write_end(&h->evict.writes[i], true);
 	if (stuck)
@@ -318,7 +318,7 @@ static struct hst_write *write_of(const struct hst *h, uint32_t block)
 
 	while (w->state == HST_WRITE_FREE || block - w->block >= w->count) {
 		w++;
-		ASSERT(w < h->evict.writes + HST_WRITES_MAX);
+		ASSERT(w < h->evict.writes + h->evict.write_count);
 	}
 	return (struct hst_write *)w;
 }
@@ -367,7 +367,7 @@ bool swap_writes_due(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return ev->writes_used < HST_WRITES_MAX && ev->lists[HST_LIST_DIRTY].len > 0;
+	return ev->writes_used < ev->write_count && ev->lists[HST_LIST_DIRTY].len > 0;
 }
 
 void swap_start_writes(struct hst *h)
@@ -393,7 +393,7 @@ void swap_start_writes(struct hst *h)
 
 void swap_resume(struct hst *h)
 {
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+	for (unsigned i = 0; i < h->evict.write_count; i++) {
 		struct hst_write *w = &h->evict.writes[i];
 
 		/* What is under way may still fail for the reason that is mended now. */
@@ -411,7 +411,7 @@ void swap_resume(struct hst *h)
 
 void swap_stop(struct hst *h)
 {
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+	for (unsigned i = 0; i < h->evict.write_count; i++) {
 		struct hst_write *w = &h->evict.writes[i];
 
 		if (w->state == HST_WRITE_BUSY || w->state == HST_WRITE_STUCK)

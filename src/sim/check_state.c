@@ -166,7 +166,7 @@ static const char *driver_wrong(const struct sim_host *s)
 		return "fetches and blocks do not agree";
 	if (t.in_flight > h->cfg.queue_depth || t.in_flight != h->in_flight)
 		return "reads in flight";
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < h->evict.write_count; i++)
 		t.troubled += h->evict.writes[i].state == HST_WRITE_FAILED ||
 			      h->evict.writes[i].state == HST_WRITE_STUCK;
 	t.troubled += h->evict.sync.state == HST_SYNC_STUCK;

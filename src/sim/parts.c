@@ -305,7 +305,7 @@ static const char *driver_uses(const struct sim *w, const struct sim_part *p)
 		     b = h->evict.links[b].next)
 			if (is_of(w, p, b))
 				return "memory that has left may be evicted";
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < h->evict.write_count; i++)
 		if (h->evict.writes[i].state != HST_WRITE_FREE &&
 		    is_of(w, p, h->evict.writes[i].block))
 			return "memory that has left is being written out";

@@ -46,7 +46,7 @@ const char *rig_writes_broken(const struct hst *h)
 	uint32_t used = 0, in_flight = ev->sync.state != HST_SYNC_NONE, covered = 0, flagged = 0;
 	bool syncing = false;
 
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++) {
+	for (unsigned i = 0; i < h->evict.write_count; i++) {
 		const struct hst_write *w = &ev->writes[i];
 
 		if (w->state == HST_WRITE_FREE)
@@ -189,7 +189,7 @@ const char *rig_broken(const struct hst *h, const struct hst_discard *d)
 		troubled += s == HST_FETCH_FAILED || s == HST_FETCH_STUCK ||
 			    s == HST_FETCH_CANCELLED;
 	}
-	for (unsigned i = 0; i < HST_WRITES_MAX; i++)
+	for (unsigned i = 0; i < h->evict.write_count; i++)
 		troubled += h->evict.writes[i].state == HST_WRITE_STUCK ||
 			    h->evict.writes[i].state == HST_WRITE_FAILED;
 	troubled += h->evict.sync.state == HST_SYNC_STUCK;
