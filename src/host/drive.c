@@ -128,13 +128,15 @@ static void go_on(struct hst_vcpu *v, bool wanted, struct hst_step *ret)
 		return;
 	}
 	next = hst_next(v);
-	if (next == HST_WAIT)
+	if (next == HST_WAIT) {
 		*ret = (struct hst_step){.next = HST_DO_WAIT};
-	else if (needs_cpu(v))
+	} else if (needs_cpu(v)) {
 		/* Not before: what KVM waits for, a load's data, must be there. */
+		v->unhalt = next == HST_ENTER_RUNNABLE; /* the entry after that */
 		complete(v, ret);
-	else
+	} else {
 		enter(v, next, ret);
+	}
 }
 
 static void rom_fault(struct hst_vcpu *v)

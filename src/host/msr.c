@@ -8,6 +8,7 @@
 #include "host/block.h"
 #include "host/deliver.h"
 #include "host/keep.h"
+#include "host/kick.h"
 #include "host/msr.h"
 #include "host/wait.h"
 
@@ -125,6 +126,19 @@ static void keep_pv_area(struct hst_vcpu *v, enum pv_area area, uint64_t value)
 	vcpu_keep(v, area, block);
 }
 
+void msr_memory_came(struct hst_vcpu *v)
+{
+	vcpu_keep_area(v);
+	for (unsigned area = PV_SYSTEM_TIME; area < PV_AREAS; area++) {
+		if (v->kept[area] != BLOCK_NONE)
+			continue;
+		keep_pv_area(v, (enum pv_area)area, v->area_value[area]);
+		/* The kernel may write there whenever the vCPU enters the guest. */
+		if (v->kept[area] != BLOCK_NONE)
+			vcpu_kick(v);
+	}
+}
+
 bool hst_vcpu_set_msr(struct hst_vcpu *v, uint32_t msr, uint64_t value)
 {
 	struct eng_wrmsr_in in = {.msr = msr, .value = value};
@@ -178,6 +192,15 @@ static void tell_again(struct hst_vcpu *v, enum pv_area area)
 		return;
 	v->areas_again &= ~(1u << area);
 	(void)p->ops->set_msr(p->ctx, v->index, pv_area_msr(area), v->area_value[area]);
+}
+
+bool areas_due(const struct hst_vcpu *v)
+{
+	for (unsigned i = 0; i <= HST_KEPT_AREA; i++)
+		if (v->kept[i] != BLOCK_NONE &&
+		    (v->areas_again >> i & 1 || block_kind(v->h, v->kept[i]) != BLOCK_PRESENT))
+			return true;
+	return false;
 }
 
 bool areas_wait(struct hst_vcpu *v)

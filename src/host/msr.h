@@ -9,7 +9,11 @@
 void msr_look(struct hst_vcpu *v);
 /* Writes the protocol's registers into KVM's state, for the VMM to read. */
 void msr_show(struct hst_vcpu *v);
-/* Memory that the kernel writes must be there before the guest runs. True: the vCPU waits. */
+/* There is more RAM: areas of the vCPU's may be in it. */
+void msr_memory_came(struct hst_vcpu *v);
+/* Memory that the kernel writes must be there before the guest runs: it is not, or not told of. */
+bool areas_due(const struct hst_vcpu *v);
+/* Sees to that. True: the vCPU waits. */
 bool areas_wait(struct hst_vcpu *v);
 
 #endif

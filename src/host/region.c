@@ -5,6 +5,7 @@
 #include "host/block.h"
 #include "host/budget.h"
 #include "host/keep.h"
+#include "host/msr.h"
 #include "host/swap.h"
 #include "host/vcpu.h"
 
@@ -16,9 +17,9 @@ static uint32_t end_of(const struct hst *h, const struct ram_region *r)
 void hst_ram_added(struct hst *h)
 {
 	budget_limit(h);
-	/* A vCPU's area may have left with what was here, and is registered as before. */
+	/* A vCPU's areas may have left with what was here, and are registered as before. */
 	for (unsigned i = 0; i < h->cfg.vcpus; i++)
-		vcpu_keep_area(&h->vcpus[i]);
+		msr_memory_came(&h->vcpus[i]);
 }
 
 void hst_ram_found(struct hst *h, roff_t off, uint64_t len)

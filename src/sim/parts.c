@@ -149,6 +149,20 @@ static void find(struct sim *w, const struct sim_part *p)
 		h->over = h->hst.evict.resident;
 }
 
+/* A guest that did not care still names memory there. */
+static void clocks_come(struct sim *w, const struct sim_part *p)
+{
+	for (unsigned i = 0; i < w->cfg.vcpus; i++) {
+		struct sim_vcpu *v = &w->vcpus[i];
+		uint64_t gpa = v->kvm_clock & ~1ull;
+
+		if (gpa < p->gpa || gpa >= p->gpa + sim_roff(p->pages).v)
+			continue;
+		v->clock_left = false;
+		v->clock_there = false;
+	}
+}
+
 static void adopt(struct sim *w, unsigned index)
 {
 	struct sim_part *p = &w->plug.parts[index];
@@ -156,6 +170,7 @@ static void adopt(struct sim *w, unsigned index)
 	choose_part(w, p);
 	sim_chk_enter(w);
 	put(w, w->host, index);
+	clocks_come(w, p);
 	p->state = SIM_PART_IN;
 	sim_mem_part(w->host, p, 0);
 	for (uint32_t i = 0; i < p->pages; i++) {

@@ -42,7 +42,8 @@ static void go_in(struct sim_vcpu *v)
 	/* KVM takes over what the VMM left in kvm_run before it does anything else. */
 	v->port_done |= v->incomplete && v->exit.kind == PLAT_EXIT_VMM;
 	v->incomplete = false;
-	if (v->step.entry.how != PLAT_COMPLETE)
+	/* One that is kicked does not get that far. */
+	if (v->step.entry.how != PLAT_COMPLETE && !v->kick)
 		sim_chk_clock(v);
 	sim_chk_ahead(v);
 	switch (v->step.entry.how) {

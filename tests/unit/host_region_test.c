@@ -391,6 +391,63 @@ static void an_area_is_kept_in_memory_that_comes_again(void **state)
 	rig_swap_close(x);
 }
 
+/* Those of the kernel's likewise, which is told of it again when the memory is there. */
+static void the_kernels_area_is_kept_in_memory_that_comes_again(void **state)
+{
+	struct rig *x = rig_plain(true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
+
+	(void)state;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	exit_and_pump(x, clock_exit(10));
+	dx_must_enter(dx_did(x, 0, HST_DID_PUMP, false), PLAT_ENTER);
+	assert_int_equal(v->kept[PV_SYSTEM_TIME], 10);
+	leave_for_good(x);
+	assert_int_equal(v->kept[PV_SYSTEM_TIME], BLOCK_NONE);
+	x->vcpus[0].kicked = false;
+	rig_log_clear(x);
+
+	come_again(x);
+	assert_int_equal(v->kept[PV_SYSTEM_TIME], 10);
+	assert_true(x->vcpus[0].kicked);
+	dx_must_wait(dx_kicked(x));
+	assert_int_equal(x->counts[RIG_SET_MSR], 0);
+	rig_pump(x);
+	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER);
+	assert_int_equal(rig_kind(x, 10), BLOCK_PRESENT);
+	assert_int_equal(x->counts[RIG_SET_MSR], 1);
+	assert_int_equal(rig_entry(x, RIG_SET_MSR, 0)->a, PV_MSR_SYSTEM_TIME);
+	assert_int_equal(rig_entry(x, RIG_SET_MSR, 0)->b, (RIG_GPA + page(10).v) | 1);
+	/* Memory that does not concern it disturbs nobody. */
+	x->vcpus[0].kicked = false;
+	hst_ram_added(&x->h);
+	assert_false(x->vcpus[0].kicked);
+	rig_swap_close(x);
+}
+
+/* The kernel may write there while the vCPU is halted; the fault comes back. */
+static void a_stall_ends_for_the_kernels_area(void **state)
+{
+	struct rig *x = rig_sized(HST_FAULTS_STALL, PAGES, true, 0);
+	struct hst_vcpu *v = rig_v(x, 0);
+
+	(void)state;
+	x->src.answers = RIG_LATER;
+	dx_must_enter(dx_call(x), PLAT_ENTER);
+	dx_must_enter(dx_fault(x, 5), PLAT_ENTER_HALTED);
+	v->area_value[PV_SYSTEM_TIME] = (RIG_GPA + page(10).v) | 1;
+	x->vcpus[0].kicked = false;
+	hst_ram_added(&x->h);
+	assert_true(x->vcpus[0].kicked);
+	dx_must_wait(dx_kicked(x));
+	assert_int_equal(v->phase, HST_PHASE_AREA);
+	rig_bring(x, 10);
+	dx_must_enter(dx_did(x, 0, HST_DID_WAIT, false), PLAT_ENTER_RUNNABLE);
+	assert_int_equal(x->counts[RIG_SET_MSR], 1);
+	rig_bring(x, 5);
+	rig_swap_close(x);
+}
+
 /* The VMM restores registers meanwhile. */
 static void an_area_that_is_named_late_is_let_go_of(void **state)
 {
@@ -426,6 +483,8 @@ int main(void)
 		cmocka_unit_test(an_exit_that_comes_late_finds_no_memory),
 		cmocka_unit_test(a_register_that_names_what_leaves_is_written),
 		cmocka_unit_test(an_area_is_kept_in_memory_that_comes_again),
+		cmocka_unit_test(the_kernels_area_is_kept_in_memory_that_comes_again),
+		cmocka_unit_test(a_stall_ends_for_the_kernels_area),
 		cmocka_unit_test(an_area_that_is_named_late_is_let_go_of),
 	};
 

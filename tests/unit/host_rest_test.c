@@ -339,6 +339,23 @@ static void what_the_vmm_did_to_the_cpu_counts(void **state)
 	rig_close(x);
 }
 
+/* pf2-strict: what became ready ends a HLT, at the entry after that question. */
+static void a_halt_ends_after_kvm_was_asked_for_the_cpu_state(void **state)
+{
+	struct rig *x = dx_open_called(APF_REV_PF2_STRICT);
+
+	(void)state;
+	dx_must_enter(dx_fault(x, 5), PLAT_ENTER);
+	(void)rig_take_pf(x, 0);
+	hst_vcpu_call_back(rig_v(x, 0));
+	dx_must_return(dx_kicked(x), -EINTR);
+	rig_bring(x, 5);
+	x->vcpus[0].apic_off = true;
+	dx_must_enter(dx_call(x), PLAT_COMPLETE);
+	dx_must_enter(dx_kicked(x), PLAT_ENTER_RUNNABLE);
+	rig_close(x);
+}
+
 static void a_load_is_there_before_kvm_is_asked_for_the_cpu_state(void **state)
 {
 	struct rig *x = dx_open_called(APF_REV_LEGACY);
@@ -572,6 +589,7 @@ int main(void)
 		cmocka_unit_test(page_ready_follows_once_page_missing_was_taken),
 		cmocka_unit_test(page_ready_by_pf_is_taken_back_and_sent_again),
 		cmocka_unit_test(what_the_vmm_did_to_the_cpu_counts),
+		cmocka_unit_test(a_halt_ends_after_kvm_was_asked_for_the_cpu_state),
 		cmocka_unit_test(a_load_is_there_before_kvm_is_asked_for_the_cpu_state),
 		cmocka_unit_test(a_reset_by_another_thread_reaches_one_that_waits),
 		cmocka_unit_test(a_reset_ends_our_halt),
