@@ -139,10 +139,10 @@ struct apf_config {
 	const char *swap_wrap;
 	/*
 	 * At most this much guest memory is held in host memory, bytes; 0: no limit. Needs swap.
-	 * At least 4 MiB, and 32 blocks and 16 for each vCPU beside what is pinned. RAM without a
-	 * source is filled by the kernel unseen until three quarters of it are used (not where
-	 * blocks are larger than a page): a guest that then writes very fast can exceed the limit
-	 * for a moment, once.
+	 * At least 4 MiB, and 32 blocks and 16 for each vCPU beside what is pinned. No more reads
+	 * are in flight than fill half of it. RAM without a source is filled by the kernel
+	 * unseen until three quarters of it are used (not where blocks are larger than a page): a
+	 * guest that then writes very fast can exceed the limit for a moment, once.
 	 */
 	uint64_t resident_max;
 	int kick_signal;            /* 0: SIGRTMIN + 4 */

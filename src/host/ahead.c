@@ -42,7 +42,7 @@ struct hst_fetch *ahead_next(struct hst *h)
 {
 	struct hst_fetch *f = NULL;
 
-	if (h->in_flight >= h->cfg.queue_depth / 2)
+	if (h->in_flight >= fetch_depth(h) / 2)
 		return NULL;
 	for (unsigned i = 0; !f && i < ARRAY_LEN(h->ahead); i++)
 		f = hst_fetch_of(h->ahead[i].first);
@@ -98,7 +98,7 @@ struct hst_fetch *ahead_gather(struct hst_fetch *f)
  */
 static bool has_reads(const struct hst *h, uint32_t together)
 {
-	uint32_t half = h->cfg.queue_depth / 2;
+	uint32_t half = fetch_depth(h) / 2;
 	uint32_t left = half > h->in_flight ? half - h->in_flight : 0;
 
 	return h->ahead_queued < (uint64_t)left * together;
@@ -267,5 +267,5 @@ void fetch_show(struct hst *h, uint32_t block)
 bool fetch_is_quiet(const struct hst *h)
 {
 	return !h->urgent.fetches.first && !h->turn_first && fetch_spare(h) &&
-	       h->in_flight < max_u64(h->cfg.queue_depth / 2, 1);
+	       h->in_flight < max_u64(fetch_depth(h) / 2, 1);
 }

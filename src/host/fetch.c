@@ -2,7 +2,7 @@
 /*
  * Fetching. A block is absent, being fetched (then its word names the fetch) or present. A fetch
  * exists once per block, however many wait for it; its waiters hang on it. Reads in flight are
- * bounded by queue_depth; beyond that they wait in one queue per vCPU, served in turn, so that a
+ * bounded (fetch_depth); beyond that they wait in one queue per vCPU, served in turn, so that a
  * vCPU that faults a lot does not starve the others. Before those goes what a vCPU waits for that
  * cannot run another task meanwhile: kernel mode, or KVM in the middle of an instruction; behind
  * them what nobody waits for yet (ahead.c), of which neighbours are one read.
@@ -133,6 +133,11 @@ static struct hst_fetch *next_queued(struct hst *h)
 	return f ? f : fetch_take(&h->urgent.fetches);
 }
 
+uint32_t fetch_depth(const struct hst *h)
+{
+	return (uint32_t)min_u64(h->cfg.queue_depth, max_u64(h->evict.limit / 2, 1));
+}
+
 void fetch_dispatch(struct hst *h)
 {
 	if (h->stopping)
@@ -140,7 +145,7 @@ void fetch_dispatch(struct hst *h)
 	if (h->dispatching)
 		return; /* the loop below goes on when this read's done() returns to it */
 	h->dispatching = true;
-	while (h->in_flight < h->cfg.queue_depth) {
+	while (h->in_flight < fetch_depth(h)) {
 		/* What is read ahead has its room already. */
 		struct hst_fetch *f = budget_room(h) ? next_queued(h) : NULL;
 

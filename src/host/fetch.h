@@ -29,6 +29,11 @@ struct hst_fetch *fetch_alloc(struct hst *h, uint32_t block, unsigned owner);
 void fetch_free(struct hst_fetch *f);
 /* What it waited behind is over: read it. */
 void fetch_queue(struct hst_fetch *f);
+/*
+ * Reads at a time: queue_depth, and where memory is limited no more than fill half of it.
+ * Had they all of it, each block would displace the one before, which nobody has touched yet.
+ */
+uint32_t fetch_depth(const struct hst *h);
 /* Issues queued fetches while there is room. */
 void fetch_dispatch(struct hst *h);
 /* The content is in the alias; to be made visible. */

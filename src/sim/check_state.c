@@ -6,6 +6,7 @@
  */
 #include "host/block.h"
 #include "host/budget.h"
+#include "host/fetch.h"
 #include "sim/world.h"
 
 /* ---- the driver: true for a hostile guest too ---- */
@@ -176,9 +177,9 @@ static const char *driver_wrong(const struct sim_host *s)
 		return "what is resident is not counted right";
 	if (h->cfg.resident_max && h->evict.resident > max_u64(h->evict.limit, s->over))
 		return "more is resident than allowed";
-	if (t.queued && t.in_flight < h->cfg.queue_depth && budget_room(h))
+	if (t.queued && t.in_flight < fetch_depth(h) && budget_room(h))
 		return "a read waits although there is room";
-	if (t.ahead_queued && t.in_flight < h->cfg.queue_depth / 2)
+	if (t.ahead_queued && t.in_flight < fetch_depth(h) / 2)
 		return "what is read ahead waits although there is room";
 	if (t.ahead_in_flight > h->cfg.queue_depth / 2)
 		return "what is read ahead takes the reads of whoever waits";

@@ -261,6 +261,28 @@ static void fetches_wait_for_room_and_go_on(void **state)
 	rig_swap_close(x);
 }
 
+/* Or each block would displace the one before, which nobody has touched yet. */
+static void reads_take_up_no_more_than_half(void **state)
+{
+	struct rig *x = rig_plain(true, RIG_LIMIT);
+	struct hst_waiter w[40] = {{.v = NULL}};
+
+	(void)state;
+	x->h.cfg.queue_depth = ARRAY_LEN(w);
+	x->src.answers = RIG_LATER;
+	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
+		assert_false(hst_ensure(&x->h, (roff_t){(100 + i) * PAGE_BYTES}, &w[i]));
+	assert_int_equal(x->src.count, RIG_LIMIT / 2);
+	for (unsigned i = 0; i < ARRAY_LEN(w); i++) {
+		assert_true(x->src.count > 0);
+		rig_answer(x, 0, 0);
+		rig_pump(x);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(w); i++)
+		assert_null(w[i].fetch);
+	rig_swap_close(x);
+}
+
 /* Never touched, nothing but zeroes: 64 KiB come with one fault, as far as there is room. */
 static void untouched_zeroes_come_with_their_neighbours(void **state)
 {
@@ -556,6 +578,7 @@ int main(void)
 		cmocka_unit_test(below_the_limit_nothing_is_dropped),
 		cmocka_unit_test(rescues_grant_no_credit),
 		cmocka_unit_test(fetches_wait_for_room_and_go_on),
+		cmocka_unit_test(reads_take_up_no_more_than_half),
 		cmocka_unit_test(untouched_zeroes_come_with_their_neighbours),
 		cmocka_unit_test(a_limit_as_large_as_memory_is_none),
 		cmocka_unit_test(native_memory_is_found_and_taken),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See host_sound.h. */
+#include "host/fetch.h"
 #include "host_sound.h"
 
 /* ---- taking memory away ---- */
@@ -212,7 +213,7 @@ const char *rig_broken(const struct hst *h, const struct hst_discard *d)
 		return NULL;
 	if (in_flight != h->in_flight || troubled != h->troubled)
 		return "in_flight or troubled";
-	if (queued && in_flight < h->cfg.queue_depth && budget_room(h))
+	if (queued && in_flight < fetch_depth(h) && budget_room(h))
 		return "a read waits although there is room";
 	if (queued && !budget_room(h) && queued == used && !rig_evict_goes_on(h))
 		return "reads wait for room, and nobody makes any";
