@@ -289,19 +289,23 @@ bool sim_quiet(const struct sim *w)
 	return true;
 }
 
+/* Guests whose ticks are short do much in the time that a slow source needs. */
+#define LIVE_NS (5 * NS_PER_S)
+
 static void live(struct sim *w)
 {
-	uint64_t end;
+	uint64_t end, end_ns;
 
 	sim_faults_end(w);
 	end = w->events + w->cfg.live_events;
+	end_ns = sim_strict(w) ? 0 : w->now_ns + LIVE_NS;
 	while (!sim_quiet(w) && !w->verdict.broken) {
 		for (unsigned i = 0; i < w->cfg.vcpus; i++)
 			if (w->vcpus[i].reset && w->job == SIM_VMM_NONE) {
 				w->vcpus[i].reset = false;
 				sim_vmm_want(w, SIM_VMM_RESET, i);
 			}
-		if (sim_step(w) && w->events < end)
+		if (sim_step(w) && (w->events < end || w->now_ns < end_ns))
 			continue;
 		if (sim_strict(w)) {
 			w->counts.hazards++;

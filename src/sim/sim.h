@@ -84,7 +84,7 @@ struct sim_cfg {
 	uint32_t faults_on;    /* bit per enum sim_fault */
 	uint64_t director_ns;  /* one fault in about that time */
 	uint32_t safety_events;
-	uint32_t live_events;  /* budget of the liveness phase */
+	uint32_t live_events;  /* least budget of the liveness phase */
 };
 
 /*
