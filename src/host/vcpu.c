@@ -524,14 +524,14 @@ enum hst_next hst_next(struct hst_vcpu *v)
 		return wait(v);
 	if (now < v->crowded_until_ns)
 		return wait_until(v, v->crowded_until_ns);
+	/* The kernel writes there while the vCPU is halted, too; the fault comes back. */
+	if ((v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL) && areas_due(v))
+		drop_phase(v);
 	if (v->phase == HST_PHASE_GRACE) {
 		if (in_grace(v, now))
 			return wait_until(v, v->grace_until_ns);
 		fresh_stall = v->phase == HST_PHASE_STALL;
 	}
-	/* The kernel writes there while the vCPU is halted, too; the fault comes back. */
-	if (v->phase == HST_PHASE_STALL && areas_due(v))
-		drop_phase(v);
 	switch (v->phase) {
 	case HST_PHASE_STALL:
 		return next_stalled(v, fresh_stall, now);
