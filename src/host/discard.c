@@ -104,8 +104,8 @@ static void kept(struct hst *h, const struct hst_discard *d, uint32_t block)
 	}
 	h->blocks[block] |= BLOCK_WRITTEN;
 	block_changed(h, block);
-	/* The VMM's view may show some of it still; the rest is shown when it is touched. */
-	if (!shown)
+	/* Else the VMM's view may show some of it still; the rest is shown when it is touched. */
+	if (d->unmapped)
 		h->blocks[block] &= ~BLOCK_VMM;
 	if (block_kind(h, block) == BLOCK_FETCHING) {
 		fetch_filled(block_fetch(h, block));

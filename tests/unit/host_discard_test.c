@@ -735,6 +735,30 @@ static void what_could_not_be_unmapped_is_visible(void **state)
 	rig_swap_close(x);
 }
 
+/* It was to be shown to the guest once more when it was to be discarded. */
+static void what_the_vmm_still_sees_counts_as_shown(void **state)
+{
+	struct rig *x = rig_plain(true, 0);
+	struct hst_discard d;
+
+	(void)state;
+	rig_check_pages(x, 10, 1);
+	rig_vmm(x, 10, 0x4000);
+	assert_true(block_is(&x->h, 10, BLOCK_VMM));
+	x->mem_faults.at = x->mem_faults.calls + 1;
+	fetch_present_again(&x->h, 10, MEM_VIEW_GUEST);
+	rig_pump(x);
+	assert_true(hst_is_paused(&x->h));
+	begin(x, &d, 10, 1);
+	rig_swap(x)->fail[RIG_TAKE_UNMAP] = 1;
+	assert_int_equal(go_on(x, &d), HST_DISCARD_DONE);
+	assert_int_equal(d.why.code, -ENOMEM);
+	rig_pump(x);
+	assert_int_equal(rig_kind(x, 10), BLOCK_PRESENT);
+	assert_true(rig_swap(x)->vmm[10] && block_is(&x->h, 10, BLOCK_VMM));
+	rig_swap_close(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -762,6 +786,7 @@ int main(void)
 		cmocka_unit_test(a_failure_loses_nothing),
 		cmocka_unit_test(a_failure_leaves_absent_what_was),
 		cmocka_unit_test(what_could_not_be_unmapped_is_visible),
+		cmocka_unit_test(what_the_vmm_still_sees_counts_as_shown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
