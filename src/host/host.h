@@ -157,7 +157,7 @@ struct hst_fetch {
 	bool follows : 1;      /* the read is its neighbour's, which brings this one as well */
 	uint8_t rank : 2;      /* enum src_rank */
 	uint8_t views : 2;     /* MEM_VIEW_*: where it is wanted */
-	uint8_t state : 4;     /* enum hst_fetch_state */
+	enum hst_fetch_state state : 4;
 };
 
 static inline struct hst_fetch *hst_fetch_of(struct list_link *link)
