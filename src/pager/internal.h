@@ -7,6 +7,7 @@
 #define PAGER_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/hist.h"
 #include "base/list.h"
@@ -160,7 +161,7 @@ struct pgr {
 	struct src_env env;
 	int epoll_fd;
 	struct pgr_watch wake, stop;
-	bool stopping;
+	atomic_bool stopping; /* set without the lock, too */
 	uint64_t begun_ns, now_ns;
 	struct pgr_image *images;
 	uint64_t image_count; /* since pgr_open */

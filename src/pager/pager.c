@@ -293,7 +293,7 @@ int pgr_run(struct pgr *p, int stop_fd, struct err *e)
 		rc = err_sys(e, -errno, "pager: epoll");
 	if (rc == 0)
 		begins(p, PGR_THREAD_LOOP, "asyncpf");
-	while (rc == 0 && !__atomic_load_n(&p->stopping, __ATOMIC_RELAXED)) {
+	while (rc == 0 && !p->stopping) {
 		pthread_mutex_lock(&p->lock);
 		until_ns = step(p);
 		pthread_mutex_unlock(&p->lock);
@@ -308,7 +308,7 @@ int pgr_run(struct pgr *p, int stop_fd, struct err *e)
 
 void pgr_stop(struct pgr *p)
 {
-	__atomic_store_n(&p->stopping, true, __ATOMIC_RELAXED);
+	p->stopping = true;
 	wake(p);
 }
 
@@ -401,7 +401,7 @@ static int add_rule(struct pgr *p, const char *socket, const char *uri, struct e
 	if (rc < 0)
 		return rc;
 	/* A source over a network lets go of the lock while it is opened. */
-	if (__atomic_load_n(&p->stopping, __ATOMIC_RELAXED))
+	if (p->stopping)
 		return err_set(e, -ECANCELED, "the pager ends");
 	image->users++;
 	if (l) {

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,7 @@ struct pager {
 	struct pgr_source_status sources[CONTROL_SOURCES_MAX];
 	struct control_socket *sockets[RULES_MAX];
 	unsigned socket_count;
-	bool stopped; /* by 'asyncpf stop' */
+	atomic_bool stopped; /* by 'asyncpf stop' */
 };
 
 static const struct opt rows[] = {
