@@ -36,7 +36,7 @@ endef
 
 .PHONY: all boot install uninstall deb deb-test demo demo-linux demo-restore pictures test check \
 	asan tsan valgrind soak fuzz-smoke sim mutants model tidy bench bench-qemu \
-	kvm-unit-tests lab lab-test lab-python s3-test clean help
+	kvm-unit-tests lab lab-test lab-python lab-bench s3-test clean help
 all:
 	$(call compile,$(BUILD),)
 
@@ -166,6 +166,10 @@ lab-test: ## the tests in there: minutes
 lab-python: ## the Python tests of other suites in there; hours, less with ARGS=run-disk
 	$(call compile,$(BUILD),)
 	@tests/lab/python_in_lab.py $(BUILD) $(ARGS)
+
+lab-bench: ## the benchmarks with a guest in there; an hour, less with ARGS=views
+	$(call compile,$(BUILD),,all meson-benchmark-prereq)
+	@tests/lab/python_in_lab.py $(BUILD) --benchmarks $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz $(BUILD)-model \

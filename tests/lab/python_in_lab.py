@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The Python tests of the suites error, integration and bindings on a real kvm_amd, one after the
-other in one boot of the lab. Each gets a line of its own, as in in_lab.py.
+other in one boot of the lab; or the benchmarks. Each gets a line of its own, as in in_lab.py.
 
-usage: python_in_lab.py BUILD_FOLDER [--slow N] [--log FILE] [TEST...]
+usage: python_in_lab.py BUILD_FOLDER [--benchmarks] [--slow N] [--log FILE] [TEST...]
 
-A TEST is a name of `meson test --list` without its suite; without any, all that need KVM are run.
-They have the source tree, what was built, Python and the programs of PROGRAMS under the paths that
-these have here, on an ext4 file system, and are called with meson's words and environment. The
-lab's clock runs N (8) times slower than this machine's, so that no time limit is in the way.
+A TEST is a name of `meson test --list` without its suite, or of `meson introspect --benchmarks`;
+without any, all that need KVM are run. They have the source tree, what was built, Python and the
+programs of PROGRAMS under the paths that these have here, on an ext4 file system, and are called
+with meson's words and environment. The lab's clock runs N (8) times slower than this machine's, so
+that no time limit is in the way.
 
 Exit codes: as in_lab.py.
 Test: tests/unit/python_in_lab_test.py.
@@ -37,18 +38,20 @@ NO_KVM = {"cli", "completion", "control", "control-server", "image", "man", "met
           "python_layout", "run-lab", "sandbox_doc_test", "setup"}
 # or more than there is in the lab: the sources' own build, cargo.
 NO_TOOLS = {"install", "rust"}
+# Of the benchmarks: those with promises of a guest.
+BENCHMARKS = {"evict", "net", "promises", "restore", "views"}
 LAB_S = 6 * 3600  # for all tests, of this machine
 LIMIT_TIMES = 4  # of meson's own limit for the test, by the lab's clock
 MEMORY_MIB = 3072
 DISK_BYTES = 4 << 30  # sparse
 # Called by tests, or by what they call. Whichever this machine has not, the lab has not, either.
 PROGRAMS = """
-[ awk basename bash cat chgrp chmod chown cmp cp cut dash date dd df diff dirname du echo env expr
-false file find fish getfacl grep gzip head id ip jq kill ldconfig ln losetup ls make man mandoc
-mkdir mke2fs mkfifo mknod mktemp mount mv nbdkit nginx nm nohup nsenter od openssl printf prlimit
-ps pwd qemu-img qemu-io readelf readlink realpath rm rmdir script sed seq setfacl setpriv setsid
-sh sleep sort stat strace stty sysctl tail tar tee test timeout touch tr true truncate tty umount
-uname uniq unshare wc xargs yes zsh zstd
+[ awk basename bash cat chgrp chmod chown cmp cp curl cut dash date dd df diff dirname du echo env
+expr false file find fish getfacl grep gzip head id ip jq kill ldconfig ln losetup ls make man
+mandoc mkdir mke2fs mkfifo mknod mktemp mount mv nbdkit nginx nm nohup nsenter od openssl printf
+prlimit ps pwd qemu-img qemu-io readelf readlink realpath rm rmdir script sed seq setfacl setpriv
+setsid sh sleep sort stat strace stty sysctl tail tar tee test timeout touch tr true truncate tty
+umount uname uniq unshare wc xargs yes zsh zstd
 """.split()
 # What programs open by themselves.
 FILES = ["/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/passwd",
@@ -83,6 +86,14 @@ class Failure(Exception):
     """A sentence that says what is wrong."""
 
 
+def chosen_benchmarks(introspected, names):
+    """Those of `meson introspect --benchmarks` that are to run."""
+    unknown = sorted(set(names) - {test["name"] for test in introspected})
+    if unknown:
+        raise Failure(f"no benchmark: {' '.join(unknown)}")
+    return [test for test in introspected if test["name"] in (names or BENCHMARKS)]
+
+
 def chosen(introspected, names):
     """Those tests of `meson introspect --tests` that are to run."""
     of_python = {test["name"]: test for test in introspected if script_at(test["cmd"]) is not None
@@ -103,11 +114,13 @@ def script_at(words):
 
 
 def command_of(test, build, python):
-    """(seconds it may take, words): as meson calls it, by our interpreter."""
-    words = test["cmd"][script_at(test["cmd"]):]
+    """(seconds it may take, words): as meson calls it, a script by our interpreter."""
+    at = script_at(test["cmd"])
+    words = test["cmd"][at or 0:]
+    by = [] if at is None else [python, "-u", "-c", VERBOSE]
     env = [f"{name}={value}" for name, value in test["env"].items()]
     return (LIMIT_TIMES * test["timeout"],
-            ["env", "-C", test["workdir"] or str(build), *env, python, "-u", "-c", VERBOSE,
+            ["env", "-C", test["workdir"] or str(build), *env, *by,
              os.path.normpath(words[0]), *words[1:]])
 
 
@@ -195,13 +208,15 @@ def main():
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--slow", type=int, default=8)
     parser.add_argument("--log")
+    parser.add_argument("--benchmarks", action="store_true")
     parser.add_argument("tests", nargs="*")
     o = parser.parse_intermixed_args()
     build, python = o.build.resolve(), os.path.realpath(sys.executable)
-    told = subprocess.run(["meson", "introspect", str(build), "--tests"], capture_output=True,
+    told = subprocess.run(["meson", "introspect", str(build),
+                           "--benchmarks" if o.benchmarks else "--tests"], capture_output=True,
                           text=True, check=True).stdout
     try:
-        tests = chosen(json.loads(told), o.tests)
+        tests = (chosen_benchmarks if o.benchmarks else chosen)(json.loads(told), o.tests)
     except Failure as failure:
         sys.exit(f"python_in_lab.py: {failure}")
     commands = [command_of(test, build, python) for test in tests]

@@ -48,6 +48,27 @@ class Choice(unittest.TestCase):
                 self.names("run", name)
 
 
+class Benchmarks(unittest.TestCase):
+    told = [told(name, "", f"/b/{name}", "--check") for name in ("engine", "views", "net")]
+
+    def names(self, *wanted):
+        return [test["name"] for test in python_in_lab.chosen_benchmarks(self.told, wanted)]
+
+    def test_those_with_a_guest(self):
+        self.assertEqual(self.names(), ["views", "net"])
+
+    def test_those_that_are_named(self):
+        self.assertEqual(self.names("engine"), ["engine"])
+
+    def test_one_that_is_none(self):
+        with self.assertRaisesRegex(python_in_lab.Failure, "vievs"):
+            self.names("vievs", "views")
+
+    def test_a_program_is_called_as_it_is(self):
+        _, words = python_in_lab.command_of(self.told[1], pathlib.Path("/b"), "/usr/bin/python3")
+        self.assertEqual(words, ["env", "-C", "/b", "/b/views", "--check"])
+
+
 class Command(unittest.TestCase):
     def test_words_and_environment(self):
         for test in (told("a", "error", "/any/python3", "/b/../s/a_test.py", "./x"),
