@@ -594,7 +594,7 @@ uint64_t hst_resident_min(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return (uint64_t)(ev->pinned + ev->held_long + hst_blocks_min(h->cfg.vcpus))
+	return (uint64_t)(ev->staying + hst_blocks_min(h->cfg.vcpus))
 	       << h->cfg.block_shift;
 }
 

@@ -287,8 +287,8 @@ struct hst_hold {
 struct hst_evict {
 	struct hst_link *links; /* NULL: nothing is ever taken away */
 	uint32_t *sums;  /* of each block IN_SWAP, what it held: base/sum.h */
-	uint32_t held;   /* of hst_hold */
-	uint32_t held_long;
+	uint32_t held;    /* of hst_hold */
+	uint32_t staying; /* blocks that are pinned, or held long */
 	uint16_t *keeps; /* of each block, how many need it where it is, */
 	uint16_t *holds; /* and how many of these are of hst_hold_long */
 	struct hst_list lists[HST_LISTS];
@@ -301,7 +301,6 @@ struct hst_evict {
 	enum hst_watch watch;
 	uint32_t import_block; /* next one to look at */
 	bool import_stale;     /* some was discarded since it was handed out to be looked at */
-	uint32_t pinned;       /* blocks that stay for good */
 	bool unmapping;        /* in the middle of what is due */
 	bool dropping;
 	bool working;          /* a job is out */
@@ -633,7 +632,10 @@ void hst_release(struct hst *h, roff_t off);
  * False, too, when too little would be left for the rest, or there is no room for the view.
  */
 bool hst_hold_long(struct hst *h, roff_t off);
-void hst_release_long(struct hst *h, roff_t off);
+/*
+ * [off, off + len), of one block, has been written to by whoever held it. Without a hold: nothing.
+ */
+void hst_release_long(struct hst *h, roff_t off, uint64_t len);
 /*
  * [off, off + len), of one block, which has been there meanwhile, has been written to through the
  * alias. Afterwards: who is told copies it, and must find what was written.

@@ -70,40 +70,46 @@ void hst_release(struct hst *h, roff_t off)
 	block_let_go(h, block_of(h, off));
 }
 
-/* Another block may stay where it is for as long as somebody likes. */
-static bool may_stay(const struct hst *h)
+/* It stays where it is for as long as somebody likes, pinned or held, however often. */
+static bool stays(const struct hst *h, uint32_t block)
+{
+	return block_is(h, block, BLOCK_PINNED) || h->evict.holds[block] > 0;
+}
+
+static bool may_stay(const struct hst *h, uint32_t block)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return !budget_is_limited(ev) ||
-	       ev->pinned + ev->held_long + hst_blocks_min(h->cfg.vcpus) < ev->limit;
+	return stays(h, block) || !budget_is_limited(ev) ||
+	       ev->staying + hst_blocks_min(h->cfg.vcpus) < ev->limit;
 }
 
 bool hst_hold_long(struct hst *h, roff_t off)
 {
 	uint32_t block = block_of(h, off);
 
-	if (!may_stay(h) || !hst_hold(h, off))
+	if (!may_stay(h, block) || !hst_hold(h, off))
 		return false;
 	/* Who pins it may be one that cannot wait for it there. */
 	if (!block_is(h, block, BLOCK_VMM) && !block_show_vmm(h, block)) {
 		hst_release(h, off);
 		return false;
 	}
+	h->evict.staying += !stays(h, block);
 	h->evict.holds[block]++;
-	h->evict.held_long++;
 	return true;
 }
 
-void hst_release_long(struct hst *h, roff_t off)
+void hst_release_long(struct hst *h, roff_t off, uint64_t len)
 {
-	uint16_t *holds = &h->evict.holds[block_of(h, off)];
+	uint32_t block = block_of(h, off);
 
-	/* The VMM's word, which may be wrong. */
-	if (*holds == 0)
+	/* The VMM's word, which may be wrong: of what is not held nothing is known to be there. */
+	if (h->evict.holds[block] == 0)
 		return;
-	--*holds;
-	h->evict.held_long--;
+	hst_wrote(h, off, len);
+	h->evict.holds[block]--;
+	h->evict.staying -= !stays(h, block);
 	hst_release(h, off);
 }
 
@@ -113,21 +119,18 @@ void hst_unpin(struct hst *h, roff_t off)
 
 	if (!block_is(h, block, BLOCK_PINNED))
 		return;
-	h->evict.pinned--;
 	block_flags(h, block, 0, BLOCK_PINNED);
+	h->evict.staying -= !stays(h, block);
 }
 
 bool hst_pin(struct hst *h, roff_t off)
 {
-	struct hst_evict *ev = &h->evict;
 	uint32_t block = block_of(h, off);
 
 	ASSERT(block_kind(h, block) == BLOCK_PRESENT);
-	if (block_is(h, block, BLOCK_PINNED))
-		return true;
-	if (!may_stay(h))
+	if (!may_stay(h, block))
 		return false;
-	ev->pinned++;
+	h->evict.staying += !stays(h, block);
 	block_flags(h, block, BLOCK_PINNED, 0);
 	return true;
 }

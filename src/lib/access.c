@@ -302,12 +302,10 @@ static void undo(struct apf *a, uint64_t gpa, uint64_t len, enum access how)
 		if (n == 0)
 			break;
 		n = min_u64(n, to_end_of_block(a, off));
-		if (how == ACCESS_PIN) {
+		if (how == ACCESS_PIN)
 			hst_unpin(&a->hst, off);
-		} else {
-			hst_wrote(&a->hst, off, n);
-			hst_release_long(&a->hst, off);
-		}
+		else
+			hst_release_long(&a->hst, off, n);
 	}
 }
 

@@ -316,8 +316,7 @@ static void let_go(struct sim *w)
 	sim_log_add(w->log, w->now_ns, SIM_OP_RELEASE, SIM_LOG_NOBODY, x->page, 0);
 	set_held(w, false);
 	sim_chk_enter(w);
-	hst_wrote(&w->host->hst, off, PAGE_BYTES);
-	hst_release_long(&w->host->hst, off);
+	hst_release_long(&w->host->hst, off, PAGE_BYTES);
 	sim_chk_leave(w);
 	sim_giver_over(w, &x->t);
 	x->t.pumping = !sim_pump_step(w, &x->t.pump);

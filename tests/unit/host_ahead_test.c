@@ -53,6 +53,21 @@ static void answer_but(struct rig *x, uint64_t first, uint64_t skipped)
 			answer(x, p, 0);
 }
 
+/* They wait in a list by whether they were written to. */
+static void a_release_without_its_hold_writes_to_none_of_them(void **state)
+{
+	struct rig *x = open_evicted(RIG_LIMIT);
+
+	(void)state;
+	rig_touch(x, 20, 0);
+	assert_int_equal(rig_kind(x, 21), BLOCK_STANDBY);
+	hst_release_long(&x->h, (roff_t){21 * PAGE_BYTES}, PAGE_BYTES);
+	rig_assert_sound(x);
+	rig_evict_all(x);
+	rig_check_pages(x, 20, 4);
+	rig_swap_close(x);
+}
+
 static void kernel_mode_has_its_surroundings_read_to_standby(void **state)
 {
 	struct rig *x = open_evicted(RIG_LIMIT);
@@ -284,6 +299,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kernel_mode_has_its_surroundings_read_to_standby),
+		cmocka_unit_test(a_release_without_its_hold_writes_to_none_of_them),
 		cmocka_unit_test(what_nobody_touches_goes_first_and_unwritten),
 		cmocka_unit_test(user_mode_has_nothing_read_along),
 		cmocka_unit_test(only_what_is_in_the_swap_file_is_read_along),

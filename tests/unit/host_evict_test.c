@@ -548,8 +548,16 @@ static void what_is_held_for_long_leaves_room_for_the_rest(void **state)
 		rig_assert_sound(x);
 	}
 	assert_int_equal(held, may);
-	assert_int_equal(x->h.evict.held_long, may);
+	assert_int_equal(x->h.evict.staying, may);
 	assert_false(hst_pin(&x->h, (roff_t){59 * PAGE_BYTES}));
+	/* What stays anyway may be held again, and pinned. */
+	assert_true(hst_hold_long(&x->h, (roff_t){0}));
+	assert_true(hst_pin(&x->h, (roff_t){0}));
+	rig_assert_sound(x);
+	assert_true(hst_resident_min(&x->h) == (uint64_t)RIG_LIMIT << PAGE_SHIFT);
+	hst_release_long(&x->h, (roff_t){0}, 1);
+	hst_unpin(&x->h, (roff_t){0});
+	assert_int_equal(x->h.evict.staying, may);
 	/* They stay, and whatever else is wanted has room. */
 	for (uint64_t p = 60; p < 256; p++) {
 		rig_evict(x);
@@ -557,9 +565,9 @@ static void what_is_held_for_long_leaves_room_for_the_rest(void **state)
 	}
 	for (uint64_t p = 0; p < may; p++) {
 		assert_true(rig_present(x, p));
-		hst_release_long(&x->h, (roff_t){p * PAGE_BYTES});
+		hst_release_long(&x->h, (roff_t){p * PAGE_BYTES}, 1);
 	}
-	assert_int_equal(x->h.evict.held_long, 0);
+	assert_int_equal(x->h.evict.staying, 0);
 	rig_evict_all(x);
 	assert_int_equal(x->h.evict.resident, 0);
 	rig_swap_close(x);

@@ -421,8 +421,7 @@ void evw_hold_step(struct world *w)
 		evw_must(w, rig_right(x, w->held_page), "held memory holds something else");
 		rig_put(x, w->held_page, 1 + evw_rnd(w, 4));
 	} else if (w->held_page) {
-		hst_wrote(&x->h, off, 1);
-		hst_release_long(&x->h, off);
+		hst_release_long(&x->h, off, 1);
 		w->held_page = 0;
 	}
 }

@@ -101,7 +101,7 @@ static void what_is_held_long_shows_in_the_vmms_view(void **state)
 	assert_true(hst_hold_long(&x->h, page(10)));
 	assert_true(rig_swap(x)->vmm[10]);
 	rig_vmm(x, 10, 0x2000);
-	hst_release_long(&x->h, page(10));
+	hst_release_long(&x->h, page(10), 1);
 	/* As any other write there. */
 	rig_evict_all(x);
 	rig_check_pages(x, 10, 1);
@@ -120,7 +120,7 @@ static void a_release_without_its_hold_ends_no_others(void **state)
 	assert_true(hst_hold(&x->h, page(11)));
 	vcpu_keep(v, HST_KEPT_AREA, 12);
 	for (uint64_t i = 11; i < 13; i++) {
-		hst_release_long(&x->h, page(i));
+		hst_release_long(&x->h, page(i), 1);
 		rig_assert_sound(x);
 	}
 	rig_evict_all(x);
@@ -128,7 +128,7 @@ static void a_release_without_its_hold_ends_no_others(void **state)
 		assert_int_equal(rig_kind(x, i), BLOCK_PRESENT);
 	hst_release(&x->h, page(11));
 	vcpu_keep(v, HST_KEPT_AREA, BLOCK_NONE);
-	hst_release_long(&x->h, page(10));
+	hst_release_long(&x->h, page(10), 1);
 	rig_assert_sound(x);
 	rig_evict_all(x);
 	for (uint64_t i = 10; i < 13; i++)

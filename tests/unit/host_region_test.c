@@ -141,7 +141,7 @@ static void what_has_left_is_forgotten(void **state)
 	assert_int_equal(rig_kernel_touch(&x->h, page(100), &e), 0);
 	assert_int_equal(x->h.chunk_poisoned[0], 1);
 	assert_true(leave(x));
-	assert_int_equal(x->h.evict.pinned, 0);
+	assert_int_equal(x->h.evict.staying, 0);
 	assert_int_equal(x->h.evict.resident, 0);
 	assert_true(hst_ram_remove(&x->h, (gpa_t){RIG_GPA}));
 	for (uint32_t b = 0; b < PAGES; b++)
@@ -175,7 +175,7 @@ static void what_is_held_does_not_leave(void **state)
 		assert_int_equal(rig_kind(x, p), BLOCK_PRESENT);
 	assert_int_equal(rig_kind(x, 13), BLOCK_ABSENT);
 	assert_int_equal(v->kept[PV_SYSTEM_TIME], 11);
-	hst_release_long(&x->h, page(12));
+	hst_release_long(&x->h, page(12), 1);
 	/* What vCPUs keep is let go of. */
 	assert_true(leave(x));
 	assert_int_equal(v->kept[PV_SYSTEM_TIME], BLOCK_NONE);

@@ -72,12 +72,12 @@ const char *rig_writes_broken(const struct hst *h)
 
 const char *rig_kept_broken(const struct hst *h)
 {
-	uint32_t pinned = 0, held = 0, held_long = 0, keeps;
+	uint32_t staying = 0, held = 0, keeps;
 
 	for (uint32_t b = 0; b < h->block_count; b++) {
 		uint32_t kept = 0;
 
-		pinned += block_is(h, b, BLOCK_PINNED);
+		staying += block_is(h, b, BLOCK_PINNED) || h->evict.holds[b] > 0;
 		for (unsigned i = 0; i < h->cfg.vcpus; i++)
 			for (unsigned k = 0; k < HST_KEPT; k++)
 				kept += h->vcpus[i].kept[k] == b;
@@ -89,11 +89,10 @@ const char *rig_kept_broken(const struct hst *h)
 		if (h->evict.holds[b] > keeps - kept)
 			return "how many hold a block";
 		held += keeps - kept;
-		held_long += h->evict.holds[b];
 	}
-	if (held != h->evict.held || h->evict.held_long != held_long)
+	if (held != h->evict.held)
 		return "held blocks";
-	return pinned != h->evict.pinned ? "pinned blocks" : NULL;
+	return staying != h->evict.staying ? "blocks that are pinned or held long" : NULL;
 }
 
 bool rig_evict_goes_on(const struct hst *h)
