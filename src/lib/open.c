@@ -43,6 +43,9 @@ int lib_error(struct apf_error *to, const struct err *from)
 	return from->code;
 }
 
+/* No read takes as long; what is longer means the same. */
+#define GRACE_MAX_US (24 * 3600 * 1000000ull)
+
 static const struct apf_config defaults = {
 	.size = sizeof(defaults),
 	.faults = APF_FAULTS_USER,
@@ -323,7 +326,9 @@ static struct hst_cfg driver_config(const struct apf_config *c)
 		.queue_depth = c->queue_depth,
 		.retries_max = c->retries_max,
 		.ahead_max = c->read_ahead_bytes / c->block_bytes,
-		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO : (uint64_t)c->grace_us * NS_PER_US,
+		.grace_ns = c->grace_us < 0 ? HST_GRACE_AUTO
+					    : min_u64((uint64_t)c->grace_us, GRACE_MAX_US) *
+						      NS_PER_US,
 		.source_timeout_ns = c->source_timeout_ms ? c->source_timeout_ms * NS_PER_MS
 							  : NS_NEVER,
 		.evict = c->swap != NULL,

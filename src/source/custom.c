@@ -83,14 +83,15 @@ static void set_state(struct slot *s, uint64_t state)
 	__atomic_store_n(&s->word, generation | state, __ATOMIC_RELEASE);
 }
 
+/* Never 0, whatever the generation. */
 static uint64_t id_of(const struct src_custom *c, const struct slot *s)
 {
-	return (load(s) & ~(GENERATION_ONE - 1)) | (uint64_t)(s - c->slots);
+	return (load(s) & ~(GENERATION_ONE - 1)) | (uint64_t)(s - c->slots + 1);
 }
 
 static struct slot *slot_of(struct src_custom *c, uint64_t id)
 {
-	uint32_t index = (uint32_t)id;
+	uint32_t index = (uint32_t)id - 1;
 
 	return index < c->slot_count ? &c->slots[index] : NULL;
 }
@@ -257,8 +258,7 @@ int src_custom_open(uint64_t size, const struct src_custom_hooks *hooks,
 		c->hooks.name = VMMS_NAME;
 	c->slot_count = env->reads_max;
 	for (uint32_t i = c->slot_count; i-- > 0;) {
-		/* No id is 0. */
-		c->slots[i].word = GENERATION_ONE | SLOT_FREE;
+		c->slots[i].word = SLOT_FREE;
 		c->slots[i].next = c->free;
 		c->free = &c->slots[i];
 	}
