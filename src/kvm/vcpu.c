@@ -82,6 +82,21 @@ void kvmp_fini(struct kvmp *k)
 	k->count = 0;
 }
 
+/*
+ * To KVM 255 is everybody, also where ids have 32 bits, unless it is told otherwise. It takes that
+ * as an addition to what the VMM has asked for (api.rst, KVM_CAP_X2APIC_API).
+ */
+static int tell_255_apart(const struct kvmp *k, struct err *e)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_X2APIC_API,
+		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK}};
+
+	if (KVMP_IOCTL(k->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
+		return err_sys(e, -errno, "APIC id 255: KVM_CAP_X2APIC_API");
+	return 0;
+}
+
 int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint32_t apic_id,
 		struct err *e)
 {
@@ -99,7 +114,9 @@ int kvmp_attach(struct kvmp *k, unsigned vcpu, int fd, struct kvm_run *run, uint
 			       "KVM_CAP_X2APIC_API with 32-bit ids, and apf_config.x2apic_ids says "
 			       "that it has it", vcpu, apic_id);
 	*v = (struct kvmp_vcpu){.run = run, .apic_id = apic_id, .fd = -1};
-	rc = kvmp_signals_init(v, e);
+	rc = apic_id == 0xff ? tell_255_apart(k, e) : 0;
+	if (rc == 0)
+		rc = kvmp_signals_init(v, e);
 	if (rc < 0)
 		return rc;
 	v->fd = fd;

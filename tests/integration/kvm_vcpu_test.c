@@ -359,39 +359,62 @@ static void apic_ids_have_a_limit(void **state)
 #define APIC_BASE_ENABLED (3u << 10) /* and in x2APIC mode */
 #define LAPIC_SPIV 0xf0
 
-/* The one vCPU of a VM whose VMM has asked for APIC ids of 32 bits. */
-static void interrupts_reach_high_apic_ids(void **state)
+/* A vCPU of that id, in x2APIC mode, its APIC switched on; -Exxx: KVM has no such id. */
+static int x2apic_open(const struct bed *b, unsigned id, struct kvm_run **ret_run)
 {
-	const unsigned id = 300;
-	struct kvm_enable_cap cap = {
-		.cap = KVM_CAP_X2APIC_API,
-		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK}};
 	struct kvm_lapic_state lapic;
 	struct kvm_cpuid2 *cpuid;
+	uint32_t spiv = 0x1ff;
 	struct kvm_sregs s;
+	struct err e;
+	int vcpu, rc = kvmp_vcpu_open(b->kvm, b->vm, id, &vcpu, ret_run, &e);
+
+	if (rc < 0)
+		return rc;
+	assert_int_equal(kvmp_cpuid_supported(b->kvm, &cpuid, &e), 0);
+	assert_int_equal(kvmp_vcpu_set_cpuid(vcpu, id, cpuid, &e), 0);
+	free(cpuid);
+	assert_int_equal(KVMP_IOCTL(vcpu, KVM_GET_SREGS, &s), 0);
+	s.apic_base |= APIC_BASE_ENABLED;
+	assert_int_equal(KVMP_IOCTL(vcpu, KVM_SET_SREGS, &s), 0);
+	assert_int_equal(KVMP_IOCTL(vcpu, KVM_GET_LAPIC, &lapic), 0);
+	memcpy(lapic.regs + LAPIC_SPIV, &spiv, sizeof(spiv));
+	assert_int_equal(KVMP_IOCTL(vcpu, KVM_SET_LAPIC, &lapic), 0);
+	return vcpu;
+}
+
+/* In its IRR. */
+static bool is_requested(int vcpu, unsigned vector)
+{
+	struct kvm_lapic_state lapic;
+
+	assert_int_equal(KVMP_IOCTL(vcpu, KVM_GET_LAPIC, &lapic), 0);
+	return lapic.regs[0x200 + 0x10 * (vector / 32) + vector % 32 / 8] & 1 << vector % 8;
+}
+
+/* One of that id beside another, of a VMM that has asked KVM for APIC ids of 32 bits by `how`. */
+static void check_high_apic_id(unsigned id, uint64_t how)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_X2APIC_API, .args = {how}};
+	struct kvm_run *other_run;
 	struct bed b = {.ram = NULL};
 	struct err e = {0};
-	uint32_t spiv = 0x1ff; /* switched on */
+	int other;
 
-	(void)state;
 	if (kvmp_vm_open(&b.kvm, &b.vm, &e) < 0 || kvmp_vm_prepare(b.vm, 0, &e) < 0 ||
 	    kvmp_vm_irqchip(b.vm, &e) < 0)
 		fail_msg("%s", e.text);
-	if (KVMP_IOCTL(b.vm, KVM_ENABLE_CAP, &cap) < 0 ||
-	    kvmp_vcpu_open(b.kvm, b.vm, id, &b.vcpu, &b.run, &e) < 0) {
+	if (KVMP_IOCTL(b.vm, KVM_ENABLE_CAP, &cap) < 0)
+		b.vcpu = -1;
+	else
+		b.vcpu = x2apic_open(&b, id, &b.run);
+	if (b.vcpu < 0) {
 		close(b.vm);
 		close(b.kvm);
 		skip();
 	}
-	assert_int_equal(kvmp_cpuid_supported(b.kvm, &cpuid, &e), 0);
-	assert_int_equal(kvmp_vcpu_set_cpuid(b.vcpu, id, cpuid, &e), 0);
-	free(cpuid);
-	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_SREGS, &s), 0);
-	s.apic_base |= APIC_BASE_ENABLED;
-	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_SET_SREGS, &s), 0);
-	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_LAPIC, &lapic), 0);
-	memcpy(lapic.regs + LAPIC_SPIV, &spiv, sizeof(spiv));
-	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_SET_LAPIC, &lapic), 0);
+	other = x2apic_open(&b, 7, &other_run);
+	assert_true(other >= 0);
 	const struct kvmp_config c = {
 		.vm_fd = b.vm, .kick_signal = SIGRTMIN + 4, .x2apic_ids = true, .vcpus = 1,
 		.ram = {nowhere_hva, nowhere_gpa, auto_slot, NULL, NULL},
@@ -401,13 +424,27 @@ static void interrupts_reach_high_apic_ids(void **state)
 		fail_msg("%s", e.text);
 	b.plat = kvmp_plat(&b.k);
 	assert_int_equal(b.plat.ops->raise_irq(b.plat.ctx, 0, 0x41), 1);
-	/* It is requested there (IRR). */
-	assert_int_equal(KVMP_IOCTL(b.vcpu, KVM_GET_LAPIC, &lapic), 0);
-	assert_int_equal(lapic.regs[0x200 + 0x10 * (0x41 / 32)] & 1 << 0x41 % 32, 1 << 0x41 % 32);
+	assert_true(is_requested(b.vcpu, 0x41));
+	assert_false(is_requested(other, 0x41));
 	kvmp_fini(&b.k);
 	kvmp_vcpu_close(b.kvm, b.vcpu, b.run);
+	kvmp_vcpu_close(b.kvm, other, other_run);
 	close(b.vm);
 	close(b.kvm);
+}
+
+static void interrupts_reach_high_apic_ids(void **state)
+{
+	(void)state;
+	check_high_apic_id(300, KVM_X2APIC_API_USE_32BIT_IDS |
+					KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
+}
+
+/* Without its flag KVM takes a message to 255 for one to everybody. */
+static void interrupts_of_apic_id_255_reach_nobody_else(void **state)
+{
+	(void)state;
+	check_high_apic_id(255, KVM_X2APIC_API_USE_32BIT_IDS);
 }
 
 static void lapic_set(const struct bed *b, struct kvm_lapic_state lapic, unsigned at,
@@ -457,6 +494,7 @@ int main(void)
 		cmocka_unit_test(events_of_ours_leave_nmis_alone),
 		cmocka_unit_test(apic_ids_have_a_limit),
 		cmocka_unit_test(interrupts_reach_high_apic_ids),
+		cmocka_unit_test(interrupts_of_apic_id_255_reach_nobody_else),
 		cmocka_unit_test(an_apic_that_has_another_id_is_found),
 	};
 
