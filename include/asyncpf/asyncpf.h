@@ -338,11 +338,11 @@ int apf_discard(struct apf *a, uint64_t gpa, uint64_t len);
 void *apf_memory_hva(struct apf *a, uint64_t gpa);
 
 /*
- * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a
- * multiple of block_bytes. What a source does not hold, and RAM without one, is zeroes.
- * Sources: "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md. The
- * VMM's own: apf_source_custom. Before the guest or the VMM can touch that memory; any thread.
- * *ret_size: the source's size in bytes; ret_size may be NULL.
+ * Puts a page source behind [gpa, gpa + bytes), from `offset` of the source on; gpa is a multiple
+ * of block_bytes. What a source does not hold, and RAM without one, is zeroes. Sources:
+ * "file:PATH", "zero:?size=64M", wrappers "delay+…", "fault+…"; docs/sources.md. The VMM's own:
+ * apf_source_custom. Before the guest or the VMM can touch that memory; any thread. *ret_size: the
+ * source's size in bytes; may be NULL. -EINVAL, too: the VMM's memfd has some of a block.
  */
 int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,
 		   uint64_t *ret_size, struct apf_error *e);
@@ -448,7 +448,7 @@ int apf_read_failed(struct apf_source *s, apf_read_id id, int code, const char *
  * ends where resident_max leaves no room. Does not pass `wrap`. data must not change during the
  * call. *ret_taken (may be NULL): bytes that were taken. Any thread, but not a signal handler, nor
  * on_event; never waits for memory. -EDEADLK: called in a signal handler that has interrupted a
- * call of this library; -EINTR: after apf_stop; -ESHUTDOWN: after apf_close.
+ * call of this library; -EINVAL: data is in a view; -EINTR: after apf_stop; -ESHUTDOWN: closed.
  */
 int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, uint64_t len,
 		     uint64_t *ret_taken);
@@ -501,10 +501,9 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
 /*
  * CPUID leaves of our own, by which guests find abi pf2: ret is EAX, EBX, ECX, EDX. 0: the guest
  * should see this leaf; -ENOENT: it is not ours. A VMM that offers pf2 adds them from
- * APF_CPUID_FIRST on until -ENOENT; where it has other leaves there, it adds them at another
- * 0x40000000 + n * 0x100 and changes EAX of the first alike. Guests look for them only where leaf 1
- * has the hypervisor bit, ECX bit 31, which not every KVM sets. Linux guests pass over them. After
- * apf_open, any thread.
+ * APF_CPUID_FIRST on until -ENOENT, or at another 0x40000000 + n * 0x100, with EAX of the first
+ * changed alike. Guests look for them only where leaf 1 has the hypervisor bit, ECX bit 31, which
+ * not every KVM sets. After apf_open, any thread.
  */
 #define APF_CPUID_FIRST 0x40000300u
 int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4]);
@@ -518,7 +517,8 @@ int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 /* ---- guest memory, for loaders and devices ---- */
 
 /*
- * Copies from or to guest memory, fetching what is absent first: blocks for that long.
+ * Copies from or to guest memory, fetching what is absent first: blocks for that long. buf may be
+ * in the VMM's view, and is waited for as well, by vectors longer than they are told.
  * -EFAULT: not all of it is RAM, or buf is NULL. -EINTR: the library is being closed. -EHWPOISON:
  * the host has lost a page of it to a memory error (apf_sigbus, below); all before it is copied.
  */

@@ -277,17 +277,59 @@ static bool is_ram(const struct apf *a, uint64_t gpa, uint64_t len)
 	return true;
 }
 
+/* Locked; not while it touches the view, as a device would: `to` or `from`. */
+static int copy_view(struct apf *a, void *to, const void *from, size_t n, const void *view)
+{
+	size_t done;
+	int rc;
+
+	lib_unlock(a);
+	rc = guard_copy(to, from, n, view, &done);
+	lib_lock(a);
+	return rc < 0 && hst_is_stopping(&a->hst) ? -EINTR : rc;
+}
+
+/*
+ * Locked. The same as do_part where the job's own buffer is in a view, and may have to come as
+ * well: who waits for that has neither the lock nor a hold.
+ */
+static int do_part_by_view(struct apf *a, roff_t off, struct access_job *j, uint64_t len,
+			   const struct patience *p)
+{
+	_Alignas(8) unsigned char between[PAGE_BYTES];
+	int rc = 0;
+
+	for (uint64_t n; rc == 0 && len > 0; len -= n, off.v += n) {
+		uint64_t gpa = j->gpa + j->done;
+		unsigned char *buf = j->buf + j->done;
+		struct access_job piece = {gpa, between, 0, j->how, 0};
+
+		n = min_u64(len, PAGE_BYTES - gpa % PAGE_BYTES);
+		if (j->how == ACCESS_WRITE)
+			rc = copy_view(a, between, buf, n, buf);
+		if (rc == 0)
+			rc = do_part(a, off, &piece, n, p);
+		if (rc == 0 && j->how == ACCESS_READ)
+			rc = copy_view(a, buf, between, n, buf);
+		j->done += rc == 0 ? n : 0;
+	}
+	return rc;
+}
+
 /* Locked. Nothing is done if not all of it is RAM. */
 static int do_job(struct apf *a, struct access_job *j, const struct patience *p)
 {
 	bool nowhere = !j->buf && j->len > 0 && (j->how == ACCESS_READ || j->how == ACCESS_WRITE);
+	bool by_view = j->buf && gmem_is_view(a->gmem, j->buf, j->len);
 	int rc = is_ram(a, j->gpa, j->len) && !nowhere ? 0 : -EFAULT;
 
 	while (rc == 0 && j->done < j->len) {
 		roff_t off;
 		uint64_t n = part_bytes(a, j->gpa + j->done, j->len - j->done, &off);
 
-		rc = n > 0 ? do_part(a, off, j, n, p) : -EFAULT;
+		if (n == 0)
+			return -EFAULT;
+		rc = by_view ? do_part_by_view(a, off, j, n, p) : do_part(a, off, j, n, p);
 	}
 	return rc;
 }

@@ -314,9 +314,12 @@ int apf_source_offer(struct apf_source *s, uint64_t offset, const void *data, ui
 	a = enter(s);
 	if (!a)
 		return -ESHUTDOWN;
-	if (!hst_is_stopping(&a->hst))
+	/* What is absent there might have to wait for what is offered. */
+	rc = gmem_is_view(a->gmem, data, len) ? -EINVAL : 0;
+	if (rc == 0 && !hst_is_stopping(&a->hst))
 		taken = offer(a, &o, data);
-	rc = hst_is_stopping(&a->hst) ? -EINTR : 0;
+	if (hst_is_stopping(&a->hst))
+		rc = -EINTR;
 	lib_leave(a);
 	if (rc == 0 && ret_taken)
 		*ret_taken = taken;

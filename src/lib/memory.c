@@ -481,11 +481,37 @@ static int watch_backed(struct apf *a, gpa_t gpa, uint64_t bytes, struct err *e)
 	return rc == 0 ? gmem_watch_vmm(a->gmem, (roff_t){start}, end - start, true, e) : rc;
 }
 
+/*
+ * Locked. A block is read as one: what the VMM's memfd has of it would be overwritten, or the rest
+ * be zeroes.
+ */
+static int check_whole(struct apf *a, uint64_t gpa, uint64_t bytes, struct err *e)
+{
+	uint64_t block = a->cfg.block_bytes, len;
+	roff_t off, end;
+
+	/* Not within one part: refused as such. */
+	if (!ram_find(&a->hst.ram, (gpa_t){gpa}, bytes, &off))
+		return 0;
+	end.v = align_up(off.v + bytes, block);
+	for (; off.v < end.v && gmem_next_data(a->gmem, &off, end, &len); off.v += len)
+		if ((off.v | len) % block != 0)
+			return err_set(e, -EINVAL, "source at %#llx, %s: the memfd has %s at %#llx "
+				       "already, which is not whole blocks of %s; fill the block, "
+				       "or have smaller ones (block_bytes)",
+				       (unsigned long long)gpa, SIZE_WORD(bytes), SIZE_TEXT(len),
+				       (unsigned long long)ram_gpa(&a->hst.ram, off).v,
+				       SIZE_TEXT(block));
+	return 0;
+}
+
 static int place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
 		 struct err *e)
 {
-	int rc;
+	int rc = a->cfg.block_bytes > PAGE_BYTES ? check_whole(a, gpa, bytes, e) : 0;
 
+	if (rc < 0)
+		return rc;
 	pthread_rwlock_wrlock(&a->slot_lock);
 	rc = more_tables(a, e);
 	if (rc == 0)

@@ -4,6 +4,7 @@
  * Tests: tests/integration/adopt_test.c, snapshot_run_test.py.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "lib/internal.h"
 #include "source/source.h"
@@ -12,7 +13,7 @@ _Static_assert(APF_BLOCK_PRESENT == HST_BLOCK_THERE && APF_BLOCK_CHANGED == HST_
 		       APF_BLOCK_ZEROES == HST_BLOCK_ZEROES,
 	       "the public names are the driver's");
 
-/* Locked. A chunk, or what is left of the range in it. */
+/* Locked. A chunk, or what is left of the range in it; ret has room for one. */
 static int64_t look_at_piece(struct apf *a, uint64_t gpa, uint64_t len, unsigned char *ret)
 {
 	const struct ram_region *r;
@@ -32,18 +33,23 @@ static int64_t look_at_piece(struct apf *a, uint64_t gpa, uint64_t len, unsigned
 
 int apf_residency(struct apf *a, uint64_t gpa, uint64_t len, unsigned char *ret)
 {
+	unsigned char piece[CHUNK_BYTES / PAGE_BYTES];
 	int64_t n = 0;
 
 	if ((gpa | len) % a->cfg.block_bytes != 0)
 		return -EINVAL;
 	lib_lock(a);
 	while (len > 0) {
-		n = look_at_piece(a, gpa, len, ret);
+		n = look_at_piece(a, gpa, len, piece);
 		if (n < 0)
 			break;
 		gpa += (uint64_t)n;
 		len -= (uint64_t)n;
+		/* The caller's may be in a view, and have to come. */
+		lib_unlock(a);
+		memcpy(ret, piece, (uint64_t)n / a->cfg.block_bytes);
 		ret += (uint64_t)n / a->cfg.block_bytes;
+		lib_lock(a);
 		lib_give_way(a);
 	}
 	lib_unlock(a);

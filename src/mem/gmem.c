@@ -134,6 +134,9 @@ static void free_part(struct gmem *g, struct part *p)
 		munmap(vmm, p->bytes);
 	else if (vmm)
 		uffd_unregister(g->uffd, vmm, p->bytes);
+	/* The markers would refuse what comes, too. Content stays in the memfd. */
+	if (vmm && !p->vmm_ours && __atomic_load_n(&p->refused, __ATOMIC_RELAXED))
+		(void)madvise(vmm, p->bytes, MADV_DONTNEED);
 	if (p->fd >= 0 && p->fd != g->own && !is_shared(g, p))
 		close(p->fd);
 	*p = (struct part){.fd = -1};
@@ -301,6 +304,8 @@ int gmem_add(struct gmem *g, const struct gmem_part *part, struct err *e)
 		return rc;
 	}
 	set_part_of(g, p, (uint16_t)(p - g->parts + 1));
+	if (p >= g->parts + g->parts_end)
+		g->parts_end = (unsigned)(p - g->parts) + 1;
 	return 0;
 }
 
@@ -322,6 +327,22 @@ int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset)
 void *gmem_vmm(const struct gmem *g, roff_t roff)
 {
 	return part_at(g, roff)->vmm;
+}
+
+static bool overlap(const void *a, uint64_t a_len, const void *b, uint64_t b_len)
+{
+	uintptr_t at = (uintptr_t)a, other = (uintptr_t)b;
+
+	return at < other ? other - at < a_len : at - other < b_len;
+}
+
+bool gmem_is_view(const struct gmem *g, const void *at, uint64_t len)
+{
+	bool view = overlap(at, len, g->guest, g->span);
+
+	for (const struct part *p = g->parts; !view && p < g->parts + g->parts_end; p++)
+		view = p->vmm && overlap(at, len, p->vmm, p->bytes);
+	return view;
 }
 
 bool gmem_may_be_refused(struct gmem *g, roff_t roff, bool any)

@@ -44,6 +44,8 @@ void gmem_remove(struct gmem *g, roff_t roff);
 /* The memfd of the part at roff, the offset in it, and the VMM view (NULL: none). */
 int gmem_fd(const struct gmem *g, roff_t roff, uint64_t *ret_offset);
 void *gmem_vmm(const struct gmem *g, roff_t roff);
+/* Some of [at, at + len) is in the guest's view, or in one of the VMM's: a touch may wait. */
+bool gmem_is_view(const struct gmem *g, const void *at, uint64_t len);
 /*
  * The host may refuse pages of that part: any, or its file system may be full before all of it is
  * filled. From then on all is reserved before it is written, and gmem_is_refusable.

@@ -19,6 +19,7 @@ struct part {
 	unsigned char *vmm; /* NULL: none. Atomic: whoever looks for a touch's part takes no lock */
 	bool vmm_ours;
 	bool limited; /* own_is_limited, asked when it came: a sandbox may refuse that later */
+	bool refused;   /* atomic: touches of some of its VMM view were */
 	bool unwatched; /* atomic: the kernel shows its pages by itself */
 	dev_t dev; /* of the memfd */
 	ino_t ino;
@@ -39,6 +40,7 @@ struct gmem {
 	unsigned char *guest; /* never dereferenced */
 	unsigned char *alias;
 	struct part parts[GMEM_PARTS_MAX];
+	unsigned parts_end; /* no entry from there on was ever used */
 	uint16_t *part_of; /* of each 2 MiB chunk, an entry of `parts` and 1; 0: none */
 };
 

@@ -139,7 +139,10 @@ static int gmem_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 	struct gmem *g = ctx;
 	unsigned char *vmm = is_unwatched(g, off) ? NULL : vmm_at(g, off);
 
-	return vmm ? uffd_poison(g->uffd, vmm, len, e) : 0;
+	if (!vmm)
+		return 0;
+	__atomic_store_n(&part_at(g, off)->refused, true, __ATOMIC_RELAXED);
+	return uffd_poison(g->uffd, vmm, len, e);
 }
 
 /* In the memfd, whatever the views show (mincore(2): of a shared mapping, the page cache). */

@@ -318,6 +318,83 @@ static void content_that_was_there_stays(void **state)
 	close(o.vm);
 }
 
+/* The VMM's memfd and mapping of it, at GPA, without a source yet. */
+static void open_mapped(struct own *o, const struct apf_config *c, int fd, uint64_t *ram)
+{
+	*o = (struct own){.vm = open_vm()};
+	assert_int_equal(apf_open(o->vm, c, &o->a, &error), 0);
+	assert_int_equal(apf_start(o->a, &error), 0);
+	o->m = (struct apf_memory){.size = sizeof(o->m), .gpa = GPA, .bytes = RAM, .fd = fd,
+				   .vmm = ram};
+	assert_int_equal(apf_memory_adopt(o->a, &o->m, &error), 0);
+}
+
+/* A block is read as one: the rest of one that is there in part could not come. */
+static void a_source_needs_whole_blocks(void **state)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC);
+	struct apf_config c;
+	struct own o;
+	uint64_t *ram;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, RAM), 0);
+	ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ram[35 * 512] = 1234;
+	apf_config_init(&c);
+	c.block_bytes = 65536;
+	open_mapped(&o, &c, fd, ram);
+	assert_int_equal(apf_source_add(o.a, GPA, RAM, image_uri(), 0, NULL, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "whole blocks"));
+	/* Beside it. */
+	assert_int_equal(apf_source_add(o.a, GPA, 2 * c.block_bytes, image_uri(), 0, NULL, &error),
+			 0);
+	assert_int_equal(ram[31 * 512], word_of(31));
+	apf_close(o.a);
+	assert_int_equal(ram[35 * 512], 1234);
+	/* All of it. */
+	for (unsigned p = 32; p < 48; p++)
+		ram[p * 512] = p;
+	open_mapped(&o, &c, fd, ram);
+	assert_int_equal(apf_source_add(o.a, GPA, RAM, image_uri(), 0, NULL, &error), 0);
+	assert_int_equal(ram[47 * 512], 47);
+	assert_int_equal(ram[48 * 512], word_of(48));
+	apf_close(o.a);
+	munmap(ram, RAM);
+	close(fd);
+	close(o.vm);
+}
+
+/* What was refused as it ended is the VMM's to read once it has ended. */
+static void a_mapping_of_the_vmms_is_whole_afterwards(void **state)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC), ends[2];
+	struct apf_config c;
+	struct own o;
+	uint64_t *ram;
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(ftruncate(fd, RAM), 0);
+	ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ram[3 * 512] = 1234;
+	apf_config_init(&c);
+	open_mapped(&o, &c, fd, ram);
+	assert_int_equal(apf_source_add(o.a, GPA, RAM, image_uri(), 0, NULL, &error), 0);
+	apf_stop(o.a);
+	assert_int_equal(write(ends[1], ram + 4 * 512, 8), -1);
+	assert_int_equal(errno, EFAULT);
+	apf_close(o.a);
+	assert_int_equal(write(ends[1], ram + 4 * 512, 8), 8);
+	assert_int_equal(ram[4 * 512], 0);
+	assert_int_equal(ram[3 * 512], 1234);
+	munmap(ram, RAM);
+	close(fd);
+	close(ends[0]);
+	close(ends[1]);
+	close(o.vm);
+}
+
 static void refused(struct apf *a, struct apf_memory m, const char *why)
 {
 	m.size = sizeof(m);
@@ -560,6 +637,36 @@ static void vectors_are_copied_across_parts(void **state)
 	close_own(&o);
 }
 
+/* The other side of the copy may be absent as well, and comes as with any touch. */
+static void copies_may_begin_and_end_in_the_view(void **state)
+{
+	const uint64_t long_bytes = 40 * PAGE_BYTES + 16;
+	struct own o;
+
+	(void)state;
+	open_own(&o, image_uri(), false);
+	assert_int_equal(apf_read(o.a, GPA, page_of(&o, 5), 8), 0);
+	assert_int_equal(page_of(&o, 5)[0], word_of(0));
+	assert_int_equal(page_of(&o, 5)[1], word_of(5));
+	assert_int_equal(apf_write(o.a, GPA + 6 * PAGE_BYTES, page_of(&o, 7), 8), 0);
+	assert_int_equal(page_of(&o, 6)[0], word_of(7));
+	assert_int_equal(page_of(&o, 6)[1], word_of(6));
+	assert_int_equal(apf_read(o.a, GPA + 100 * PAGE_BYTES - 8, page_of(&o, 200) + 511,
+				  long_bytes), 0);
+	assert_int_equal(page_of(&o, 200)[510], word_of(200));
+	assert_int_equal(page_of(&o, 200)[511], word_of(99));
+	assert_int_equal(page_of(&o, 201)[0], word_of(100));
+	assert_int_equal(page_of(&o, 241)[0], word_of(140));
+	assert_int_equal(page_of(&o, 241)[1], word_of(241));
+	/* From where it goes to. */
+	assert_int_equal(apf_write(o.a, GPA + 50 * PAGE_BYTES, page_of(&o, 50), PAGE_BYTES), 0);
+	assert_int_equal(page_of(&o, 50)[511], word_of(50));
+	assert_int_equal(apf_residency(o.a, GPA, 8 * PAGE_BYTES,
+				       (unsigned char *)page_of(&o, 60)), 0);
+	assert_int_equal(page_of(&o, 60)[1], word_of(60));
+	close_own(&o);
+}
+
 static void waiting_has_a_limit(void **state)
 {
 	struct apf_wait w = {.size = sizeof(w), .timeout_ns = 20 * 1000 * 1000};
@@ -615,12 +722,15 @@ int main(void)
 		cmocka_unit_test(what_others_wait_for_is_refused_too),
 		cmocka_unit_test(a_crowd_waits_its_turn),
 		cmocka_unit_test(content_that_was_there_stays),
+		cmocka_unit_test(a_source_needs_whole_blocks),
+		cmocka_unit_test(a_mapping_of_the_vmms_is_whole_afterwards),
 		cmocka_unit_test(what_cannot_be_served_is_refused),
 		cmocka_unit_test(parts_come_and_go_while_it_runs),
 		cmocka_unit_test(as_many_parts_as_promised),
 		cmocka_unit_test(discarded_memory_is_zeroes),
 		cmocka_unit_test(residency_is_known),
 		cmocka_unit_test(vectors_are_copied_across_parts),
+		cmocka_unit_test(copies_may_begin_and_end_in_the_view),
 		cmocka_unit_test(waiting_has_a_limit),
 		cmocka_unit_test(who_gives_up_leaves_room),
 	};

@@ -44,6 +44,23 @@ static void a_guest_finds_what_came_along(void **state)
 	finish(&o);
 }
 
+/* It might have to wait for what is offered. */
+static void a_view_of_guest_memory_is_not_offered(void **state)
+{
+	struct own o;
+	uint64_t taken;
+	char *view;
+
+	(void)state;
+	prepare(&o, AT_ONCE);
+	begin(&o, NULL);
+	view = apf_memory_hva(o.v.apf, SRC_GPA);
+	assert_int_equal(apf_source_offer(o.s, 0, view, PAGE, &taken), -EINVAL);
+	assert_int_equal(apf_source_offer(o.s, 0, view - PAGE / 2, PAGE, &taken), -EINVAL);
+	assert_int_equal(o.told, 0);
+	finish(&o);
+}
+
 static void what_is_there_is_not_overwritten(void **state)
 {
 	uint64_t mine[PAGE / 8], taken;
@@ -213,6 +230,7 @@ int main(void)
 		VM_TEST(neighbours_need_no_read),
 		VM_TEST(a_guest_finds_what_came_along),
 		VM_TEST(what_is_there_is_not_overwritten),
+		VM_TEST(a_view_of_guest_memory_is_not_offered),
 		VM_TEST(offers_against_writes_and_eviction),
 		VM_TEST_ARG("offers_of_larger_blocks", offers_against_writes_and_eviction, 1),
 		VM_TEST(offered_before_the_start),
