@@ -444,6 +444,7 @@ static void made(struct sim *w)
 	struct sim_snap *s = &w->snap;
 	struct sim_moment *before = s->made;
 
+	snap_plan_made(&s->plan);
 	lay_over(w);
 	check(w);
 	s->made = s->cut;
@@ -461,6 +462,9 @@ static void over(struct sim *w)
 
 	s->t.on = false;
 	s->t.due_ns = w->now_ns + sim_rnd(w, 4 * w->cfg.director_ns);
+	/* All but memory is written last. */
+	if (s->step.rc == 0 && sim_has(w, SIM_FAULT_SNAPSHOT) && sim_chance(w, 16))
+		s->step.rc = -ENOSPC;
 	if (s->step.rc == 0) {
 		made(w);
 		return;

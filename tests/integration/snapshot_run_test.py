@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -290,6 +291,31 @@ class SnapshotTest(SnapshotCase):
             self.rounds(vm, 1)
             self.steps_of(self.snapshot(vm, "snap" + word, *word.split()))
             self.stop(vm)
+
+    @staticmethod
+    def ask(vm, request, *fds):
+        """The last line of the answer."""
+        with socket.socket(socket.AF_UNIX) as s, s.makefile() as answer:
+            s.settimeout(LIMIT_S)
+            s.connect(vm.path)
+            s.sendall(answer.readline().encode())
+            socket.send_fds(s, [request.encode() + b"\n"], fds)
+            return next((line for line in answer if line.startswith(("ok\n", "error "))), "")
+
+    def test_a_state_that_cannot_be_written_forgets_no_page(self):
+        vm = self.run_vm()
+        first = self.snapshot(vm, "first")
+        self.rounds(vm, 2)
+        self.verb(vm, "pause")
+        base = json.loads((first / "snapshot.json").read_text())["id"]
+        with open("/dev/full", "wb") as state, open(self.folder / "changed", "w+b") as memory:
+            self.assertIn("No space left", self.ask(vm, f"snapshot base {base}", state.fileno(),
+                                                    memory.fileno()))
+            memory.seek(0)
+            self.assertTrue(any(memory.read()))
+        second = self.snapshot(vm, "second", "--base", str(first))
+        self.assertGreater(self.steps_of(second), self.steps_of(first))
+        self.stop(vm)
 
     def test_a_paused_vm_is_saved_and_stays_paused(self):
         vm = self.run_vm()

@@ -113,6 +113,10 @@ static void running(void **state)
 	assert_int_equal(f.step.kept, 1);
 	ends_run(&f, SNAP_TODO_PUT, 65, 1);
 	is_over(&f, 0);
+	/* Its state may not be written yet. */
+	assert_int_equal(f.since[0], 0xf0f);
+	assert_int_equal(f.since[1], 2);
+	snap_plan_made(&f.plan);
 	assert_int_equal(f.since[0] | f.since[1], 0);
 }
 
@@ -231,6 +235,19 @@ static void changes(void **state)
 	ends(&f, SNAP_TODO_RESUME, 0);
 	is_over(&f, -EIO);
 	assert_int_equal(f.since[0], 0xd);
+	/* So does one whose memory was written, and nothing else. */
+	begin(&f, false, true);
+	ends(&f, SNAP_TODO_STOP, 0);
+	ends(&f, SNAP_TODO_STATE, 0);
+	ends(&f, SNAP_TODO_NOTE, 0);
+	f.found[0] = 2;
+	ends(&f, SNAP_TODO_LOOK, 0);
+	ends(&f, SNAP_TODO_PAGES, 0);
+	ends_run(&f, SNAP_TODO_COPY, 0, 4);
+	ends(&f, SNAP_TODO_RESUME, 0);
+	is_over(&f, 0);
+	begin(&f, false, true);
+	assert_int_equal(f.pending[0], 0xf);
 }
 
 /* Whatever fails, nobody is left standing. */

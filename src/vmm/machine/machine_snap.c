@@ -311,6 +311,7 @@ static void made(struct job *j)
 {
 	struct machine_dirty *d = &j->m->dirty;
 
+	snap_plan_made(&j->plan);
 	memcpy(d->id, j->id.id, sizeof(d->id));
 	d->has_id = true;
 }

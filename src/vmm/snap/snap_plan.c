@@ -275,11 +275,6 @@ static void give(struct snap_plan *p, struct snap_step *ret)
 	case SNAP_TODO_STOP:
 		ret->limit_ns = is_patient(p) ? r->rest_ns : r->cut_ns;
 		break;
-	case SNAP_TODO_END:
-		/* What is written to from its moment on is what the next one is made of. */
-		if (p->rc == 0)
-			clear(p, p->cfg.since);
-		break;
 	default:
 		break;
 	}
@@ -305,4 +300,9 @@ void snap_plan_next(struct snap_plan *p, int rc, uint64_t now_ns, struct snap_st
 	}
 	p->begun = true;
 	give(p, ret);
+}
+
+void snap_plan_made(struct snap_plan *p)
+{
+	clear(p, p->cfg.since);
 }

@@ -31,7 +31,7 @@ enum snap_todo {
 	SNAP_TODO_KEEP,   /* reads `run`, to be kept behind what is kept, until until_ns */
 	SNAP_TODO_RESUME, /* the VM goes on */
 	SNAP_TODO_PUT,    /* writes `run`, which is kept, to the file */
-	SNAP_TODO_END,    /* nothing any more: made, or `rc` says why not */
+	SNAP_TODO_END,    /* memory is whole, then snap_plan_made(); or `rc` says why not */
 };
 
 struct snap_step {
@@ -97,5 +97,10 @@ void snap_plan_init(struct snap_plan *p, const struct snap_plan_cfg *cfg);
  * until_ns. What is next; not to be called after END.
  */
 void snap_plan_next(struct snap_plan *p, int rc, uint64_t now_ns, struct snap_step *ret);
+/*
+ * Behind END, once all of the snapshot is written: what is written to from its moment on is what
+ * the next one is made of. Without it `since` stays as it is, as behind one that failed.
+ */
+void snap_plan_made(struct snap_plan *p);
 
 #endif
