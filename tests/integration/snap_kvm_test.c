@@ -23,6 +23,8 @@
 
 #define VERSION 1u
 #define ECX_OSXSAVE (1u << 27)
+#define ECX_PKU (1u << 3)
+#define ECX_OSPKE (1u << 4)
 #define SLEPT_NS (1000 * NS_PER_S)
 
 struct bed {
@@ -130,6 +132,12 @@ static int restore_with(const struct bed *b, uint32_t leaf, uint32_t index, cons
 	return rc;
 }
 
+/* Bits of ECX that show the guest's CR4. */
+static uint32_t registers_in(uint32_t leaf)
+{
+	return leaf == 1 ? ECX_OSXSAVE : leaf == 7 ? ECX_OSPKE : 0;
+}
+
 static void each_feature_that_is_not_here_is_named(void **state)
 {
 	static const struct {
@@ -158,8 +166,8 @@ static void each_feature_that_is_not_here_is_named(void **state)
 		uint32_t lacks = ~have;
 		struct err e = {0};
 
-		if (all[i].leaf == 1)
-			lacks &= ~ECX_OSXSAVE;
+		if (strcmp(all[i].reg, "ECX") == 0)
+			lacks &= ~registers_in(all[i].leaf);
 		if (lacks == 0)
 			continue;
 		lacks = 1u << (31 - __builtin_clz(lacks));
@@ -176,14 +184,19 @@ static void each_feature_that_is_not_here_is_named(void **state)
 static void less_is_no_hindrance(void **state)
 {
 	struct bed b = bed_open();
-	struct kvm_cpuid_entry2 *c = leaf_of(b.shown, 1, 0);
+	uint32_t edx = leaf_of(b.shown, 1, 0)->edx, ecx1 = leaf_of(b.shown, 1, 0)->ecx;
+	uint32_t ecx7 = leaf_of(b.shown, 7, 0)->ecx;
 	struct err e = {0};
 
 	(void)state;
-	if (restore_with(&b, 1, 0, "EDX", c->edx & -c->edx, &e) < 0 ||
-	    restore_with(&b, 1, 0, "ECX", ECX_OSXSAVE & ~c->ecx, &e) < 0 ||
+	if (restore_with(&b, 1, 0, "EDX", edx & -edx, &e) < 0 ||
+	    restore_with(&b, 1, 0, "ECX", ECX_OSXSAVE & ~ecx1, &e) < 0 ||
+	    restore_with(&b, 7, 0, "ECX", ECX_OSPKE & ~ecx7, &e) < 0 ||
 	    restore_with(&b, 1, 0, "EBX", 0, &e) < 0)
 		fail_msg("%s", e.text);
+	/* Whether there are such keys at all is a feature. */
+	if (!(ecx7 & ECX_PKU))
+		assert_int_equal(restore_with(&b, 7, 0, "ECX", ECX_PKU, &e), -ENOTSUP);
 	bed_close(&b);
 }
 

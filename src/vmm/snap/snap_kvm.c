@@ -416,22 +416,25 @@ int snap_vcpu_restore(const struct snap_vcpu *v, const struct snap_in *in, struc
 
 /* ---- CPUID ---- */
 
-/* Leaves whose every bit is a feature that the guest may have begun to use. */
+/* In ECX of CPUID 1 and 7, KVM shows bits of the guest's own CR4. */
+#define ECX_OSXSAVE (1u << 27)
+#define ECX_OSPKE (1u << 4)
+
+/* Leaves whose every bit, but those, is a feature that the guest may have begun to use. */
 static const struct {
 	uint32_t leaf, index;
 	bool eax, ebx, ecx, edx;
+	uint32_t ecx_but;
 } features[] = {
-	{0x1, 0, false, false, true, true},
-	{0x7, 0, false, true, true, true},
-	{0x7, 1, true, false, false, false},
-	{0xd, 0, true, false, false, true},
-	{0xd, 1, true, false, false, false},
-	{0x40000001, 0, true, false, false, false},
-	{0x80000001, 0, false, false, true, true},
-	{0x80000008, 0, false, true, false, false},
+	{0x1, 0, false, false, true, true, ECX_OSXSAVE},
+	{0x7, 0, false, true, true, true, ECX_OSPKE},
+	{0x7, 1, true, false, false, false, 0},
+	{0xd, 0, true, false, false, true, 0},
+	{0xd, 1, true, false, false, false, 0},
+	{0x40000001, 0, true, false, false, false, 0},
+	{0x80000001, 0, false, false, true, true, 0},
+	{0x80000008, 0, false, true, false, false, 0},
 };
-/* CPUID 1 ECX: OSXSAVE shows a register of the guest's. */
-#define ECX_OSXSAVE (1u << 27)
 
 static const struct kvm_cpuid_entry2 *leaf_of(const struct kvm_cpuid_entry2 *list, size_t count,
 					      uint32_t leaf, uint32_t index)
@@ -462,7 +465,6 @@ static int check_features(const struct kvm_cpuid_entry2 *guest, size_t count,
 							   features[i].index);
 		const struct kvm_cpuid_entry2 *h = leaf_of(host->entries, host->nent,
 							   features[i].leaf, features[i].index);
-		uint32_t hides = features[i].leaf == 1 ? ECX_OSXSAVE : 0;
 
 		if (!g)
 			continue;
@@ -473,7 +475,7 @@ static int check_features(const struct kvm_cpuid_entry2 *guest, size_t count,
 		if (rc == 0 && features[i].ebx)
 			rc = lacks(g->function, "EBX", g->ebx & ~h->ebx, e);
 		if (rc == 0 && features[i].ecx)
-			rc = lacks(g->function, "ECX", g->ecx & ~h->ecx & ~hides, e);
+			rc = lacks(g->function, "ECX", g->ecx & ~h->ecx & ~features[i].ecx_but, e);
 		if (rc == 0 && features[i].edx)
 			rc = lacks(g->function, "EDX", g->edx & ~h->edx, e);
 	}
