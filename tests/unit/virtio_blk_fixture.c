@@ -5,7 +5,11 @@ static int trip(struct flaky *k)
 {
 	while (atomic_load(&k->wait))
 		sched_yield();
-	return ++k->calls == k->fail_at ? -ENOSPC : 0;
+	if (++k->calls != k->fail_at)
+		return 0;
+	if (k->wanted)
+		atomic_store(k->wanted, true);
+	return -ENOSPC;
 }
 
 static void within(const struct flaky *k, uint64_t off, const struct iovec *v, unsigned count)

@@ -33,6 +33,7 @@ struct flaky {
 	struct blk_backing inner;
 	unsigned calls, flushes;
 	unsigned fail_at; /* this call fails, counted from 1; 0: none */
+	atomic_bool *wanted; /* set by the call that fails; NULL: nothing is */
 	atomic_bool wait;
 };
 

@@ -295,6 +295,7 @@ struct asked {
 	unsigned times;
 	unsigned mend_at; /* from this time on the host works; 0: never */
 	bool again;
+	atomic_bool *wanted; /* set while it is asked; NULL: nothing is */
 	struct blk_failure last;
 };
 
@@ -306,6 +307,8 @@ static bool host_failed(void *ctx, const struct blk_failure *why)
 	if (++a->times == a->mend_at)
 		a->flaky->fail_at = 0;
 	a->flaky->calls = 0;
+	if (a->wanted)
+		atomic_store(a->wanted, true);
 	return a->again;
 }
 
@@ -363,6 +366,37 @@ static void told_as_the_host_wishes(void **state)
 	/* A guest's own mistake is none of the host's. */
 	assert_int_equal(request(f, T_IN, SECTORS, 512, true), S_IOERR);
 	assert_int_equal(a.times, 2);
+}
+
+/* Somebody holds the device, as virtio_mmio_hold does, when the host fails or while it is asked. */
+static void begun_anew_behind_a_hold(void **state)
+{
+	static const struct {
+		uint32_t type, len;
+	} table[] = {{T_IN, BYTES}, {T_OUT, BYTES}, {T_DISCARD, 16}, {T_ZERO, 16}};
+	struct fixture *f = *state;
+	atomic_bool *cancelled = &f->b->mmio.cancelled;
+
+	f->b->backing.failed = host_failed;
+	for (unsigned i = 0; i < 2 * ARRAY_LEN(table); i++) {
+		const uint32_t type = table[i / 2].type, len = table[i / 2].len;
+		bool asked = i % 2;
+		struct asked a = {.flaky = &f->flaky, .mend_at = 1, .again = true,
+				  .wanted = asked ? cancelled : NULL};
+
+		f->b->backing.failed_ctx = &a;
+		f->flaky.wanted = asked ? NULL : cancelled;
+		f->flaky.calls = 0;
+		f->flaky.fail_at = 1;
+		put_range(f, 0, 8, 4, 0);
+		offer(f, type, 0, len, type == T_IN, 1, false);
+		assert_true(virtio_mmio_work(&f->b->mmio));
+		assert_int_equal(a.times, asked);
+		assert_int_equal(vx_used_idx(&f->x), i);
+		atomic_store(cancelled, false);
+		assert_int_equal(finish(f), S_OK);
+	}
+	assert_int_equal(f->b->count.errors, 0);
 }
 
 /* Blocks as the device has them. */
@@ -499,6 +533,7 @@ int main(void)
 		TEST(shrunk_file),
 		TEST(tried_again),
 		TEST(told_as_the_host_wishes),
+		TEST(begun_anew_behind_a_hold),
 		TEST(larger_blocks),
 		TEST(lost_memory),
 		TEST(no_request_at_all),

@@ -110,7 +110,10 @@ static bool cancelled(const struct job *j)
 	return atomic_load(j->rq->cancelled);
 }
 
-/* The host has failed, and it is to be tried again. */
+/*
+ * The host has failed, and it is to be tried again. Who tries drops a request that is cancelled by
+ * then; one that already is fails again, and is told, when it is begun anew.
+ */
 static bool again(const struct job *j, int rc, const char *doing, uint64_t off, uint64_t len)
 {
 	const struct blk_backing *k = &j->b->backing;
@@ -119,7 +122,9 @@ static bool again(const struct job *j, int rc, const char *doing, uint64_t off, 
 
 	if (rc >= 0 || rc == -EFAULT || rc == -EOPNOTSUPP || !k->failed)
 		return false;
-	return k->failed(k->failed_ctx, &why) && why.repeatable && !cancelled(j);
+	if (why.repeatable && cancelled(j))
+		return true;
+	return k->failed(k->failed_ctx, &why) && why.repeatable;
 }
 
 static int flush(const struct job *j)
