@@ -161,18 +161,26 @@ struct job {
 	uint64_t stood_ns; /* since when the guest stands */
 };
 
+/* A disk that waits to be resumed cannot be held. */
+static int check_disks_go_on(struct machine *m, struct err *e)
+{
+	struct err why;
+
+	if (machine_trouble_get(m, &why) == 0)
+		return 0;
+	return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and resume it "
+		       "first", why.text);
+}
+
 static int check_trouble(struct machine *m, struct err *e)
 {
 	struct apf_error why;
-	struct err disk;
+	int rc = check_disks_go_on(m, e);
 
-	if (machine_trouble_get(m, &disk) != 0)
-		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
-			       "resume it first", disk.text);
-	if (apf_trouble_get(m->apf, &why) != 0)
-		return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
-			       "resume it first", why.text);
-	return 0;
+	if (rc == 0 && apf_trouble_get(m->apf, &why) != 0)
+		rc = err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
+			     "resume it first", why.text);
+	return rc;
 }
 
 static int stop(struct job *j, uint64_t limit_ns, struct err *e)
@@ -221,12 +229,15 @@ static int save_anew(struct job *j, struct err *e)
 static int make_step(struct job *j, const struct snap_step *s, struct err *e)
 {
 	struct machine *m = j->m;
+	int rc;
 
 	switch (s->todo) {
 	case SNAP_TODO_NOTE:
-		return machine_dirty_begin(m, e);
+		rc = check_disks_go_on(m, e);
+		return rc < 0 ? rc : machine_dirty_begin(m, e);
 	case SNAP_TODO_LOOK:
-		return machine_dirty_take(m, j->plan.cfg.found, e);
+		rc = check_disks_go_on(m, e);
+		return rc < 0 ? rc : machine_dirty_take(m, j->plan.cfg.found, e);
 	case SNAP_TODO_COPY:
 		return machine_copy_run(&j->copy, s, e);
 	case SNAP_TODO_SLOW:
