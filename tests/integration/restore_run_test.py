@@ -6,6 +6,7 @@ sets, page caches and servers do for it, and what cannot be restored.
 usage: restore_run_test.py PATH_OF_ASYNCPF
 """
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -21,6 +22,9 @@ from snapshot_support import (ASYNCPF, FIRST, IN_ORDER, LIMIT_S, PAGE, PAGES, RO
                               SnapshotCase, kernel_of, main, memory_of, state)
 
 NET_MODULE = os.environ.get("ASYNCPF_NET_MODULE")
+HAS_SLIRP = False
+with contextlib.suppress(OSError):
+    HAS_SLIRP = bool(ctypes.CDLL("libslirp.so.0"))
 
 
 class RestoreTest(SnapshotCase):
@@ -220,6 +224,26 @@ class RestoreTest(SnapshotCase):
         shared = self.status(vm)["shared_bytes"]
         self.stop(vm)
         self.assertTrue(0 < shared <= both, (shared, both))
+
+    @staticmethod
+    def card(files):
+        """The hardware address that is saved as given, if one was."""
+        section = state(files)["machine.net", 0]
+        return section[14], section[8:14]
+
+    @unittest.skipUnless(HAS_SLIRP, "there is no libslirp here")
+    def test_a_card_keeps_its_hardware_address(self):
+        vm = self.run_vm("--faults", "kernel", "--net", "user,mac=02:00:00:00:00:05")
+        files = self.snapshot(vm, "first")
+        self.stop(vm)
+        given = (1, bytes.fromhex("020000000005"))
+        self.assertEqual(self.card(files), given)
+        for n, words in enumerate(("user", "user,mac=02:00:00:00:00:05")):
+            vm = self.restore(files, "--net", words)
+            self.assertEqual(self.card(self.snapshot(vm, f"next{n}")), given)
+            self.stop(vm)
+        self.refused([str(files), "--net", "user,mac=02:00:00:00:00:06"],
+                     "keeps the hardware address", 2)
 
     def test_a_socket_device_comes_along(self):
         where = [self.folder / name for name in ("a.vsock", "b.vsock")]

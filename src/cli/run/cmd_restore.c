@@ -113,7 +113,23 @@ static int take_disks(struct machine_cfg *m, const struct snap_in *in, struct er
 	return 0;
 }
 
-/* The guest keeps the hardware addresses that it knows. */
+/* Connected to something else, the card keeps the hardware address that the guest knows. */
+static int connect_net(const char *text, char words[static RUN_NET_BYTES], struct machine_net *n,
+		       struct err *e)
+{
+	const struct machine_net saved = *n;
+	int rc = run_net_parse(text, words, n, e);
+
+	if (rc < 0)
+		return rc;
+	if (n->has_mac && !(saved.has_mac && memcmp(n->mac, saved.mac, sizeof(n->mac)) == 0))
+		return err_set(e, -EINVAL, "conflicting options: --net %.60s: the guest keeps the "
+			       "hardware address that it has; leave mac= out", text);
+	n->has_mac = saved.has_mac;
+	memcpy(n->mac, saved.mac, sizeof(n->mac));
+	return 0;
+}
+
 static int take_nets(struct restore_line *l, const struct snap_in *in, struct err *e)
 {
 	struct machine_cfg *m = &l->run.machine;
@@ -126,7 +142,7 @@ static int take_nets(struct restore_line *l, const struct snap_in *in, struct er
 		int rc = machine_net_saved_get(in, i, &m->nets[i], e);
 
 		if (rc == 0 && l->nets.count)
-			rc = run_net_parse(l->nets.text[i], l->net_words[i], &m->nets[i], e);
+			rc = connect_net(l->nets.text[i], l->net_words[i], &m->nets[i], e);
 		if (rc < 0)
 			return rc;
 	}
