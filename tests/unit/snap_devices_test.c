@@ -233,13 +233,16 @@ static void states_that_cannot_be_are_refused(void **state)
 	virtio_mmio_release(&a);
 	virtio_mmio_close(&a);
 	for (unsigned i = 0; i < 7; i++) {
+		int why = -EINVAL;
+
 		bad = good;
 		switch (i) {
 		case 0:
 			bad.status |= 0x100;
 			break;
 		case 1:
-			bad.driver_features |= 1ull << 40;
+			bad.driver_features |= 1ull << 40; /* that another backend has offered */
+			why = -ENOTSUP;
 			break;
 		case 2:
 			bad.queues[0].size = 7;
@@ -258,7 +261,7 @@ static void states_that_cannot_be_are_refused(void **state)
 			break;
 		}
 		open_device(&a);
-		assert_int_equal(virtio_mmio_restore(&a, &bad), -EINVAL);
+		assert_int_equal(virtio_mmio_restore(&a, &bad), why);
 		virtio_mmio_close(&a);
 	}
 }

@@ -383,6 +383,26 @@ static int check_disks(struct machine *m, struct err *e)
 	return 0;
 }
 
+static int restore_virtio(struct machine *m, unsigned i, const struct snap_in *in, struct err *e)
+{
+	unsigned nic = i - m->cfg.disks_count; /* wraps for a disk */
+	struct virtio_mmio_saved s;
+	int rc = snap_take(in, key("virtio", i), &s, sizeof(s), e);
+
+	if (rc < 0)
+		return rc;
+	rc = virtio_mmio_restore(machine_device(m, i), &s);
+	if (rc == -ENOTSUP && nic < m->cfg.nets_count && !m->cfg.nets[nic].tap)
+		return err_set(e, rc, "snapshot: the guest uses offloads of network card %u "
+			       "(checksums, segmentation) that a network in user space does not "
+			       "have; give it a tap", nic);
+	if (rc == -ENOTSUP)
+		return err_set(e, rc, "snapshot: the guest uses features that virtio device %u "
+			       "does not have here; use the asyncpf that made it", i);
+	return rc == 0 ? 0 : err_set(e, -EBADMSG, "snapshot: virtio device %u cannot be in this "
+				     "state", i);
+}
+
 static int restore_devices(struct machine *m, const struct snap_in *in, struct err *e)
 {
 	struct serial_saved serial;
@@ -408,14 +428,8 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 		rc = machine_vsock_saved_get(in, &vsock, &path, e);
 	if (rc == 0 && m->cfg.vsock.path)
 		virtio_vsock_restore(&m->vsock, &vsock.device);
-	for (unsigned i = 0; rc == 0 && i < machine_device_count(m); i++) {
-		struct virtio_mmio_saved s;
-
-		rc = snap_take(in, key("virtio", i), &s, sizeof(s), e);
-		if (rc == 0 && virtio_mmio_restore(machine_device(m, i), &s) < 0)
-			rc = err_set(e, -EBADMSG, "snapshot: virtio device %u cannot be in this "
-				     "state", i);
-	}
+	for (unsigned i = 0; rc == 0 && i < machine_device_count(m); i++)
+		rc = restore_virtio(m, i, in, e);
 	/* Whatever they were connected to then. */
 	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
 		virtio_net_link_up(&m->nics[i].net);

@@ -760,9 +760,10 @@ int virtio_mmio_restore(struct virtio_mmio *v, const struct virtio_mmio_saved *f
 {
 	int rc = 0;
 
-	if (from->status & ~(STATUS_ALL | VIRTIO_NEEDS_RESET) ||
-	    from->driver_features & ~offered(v))
+	if (from->status & ~(STATUS_ALL | VIRTIO_NEEDS_RESET))
 		return -EINVAL;
+	if (from->driver_features & ~offered(v))
+		return -ENOTSUP;
 	pthread_mutex_lock(&v->lock);
 	for (unsigned i = 0; rc == 0 && i < v->cfg.ops->queues; i++)
 		rc = restore_queue(v, i, from);

@@ -225,8 +225,8 @@ struct virtio_mmio_saved {
 /* Between hold and release. */
 void virtio_mmio_save(struct virtio_mmio *v, struct virtio_mmio_saved *ret);
 /*
- * Into one that was just made, of the same kind. 0, or -EINVAL: it offers less than the driver
- * took, or no device is in that state. Drives its line, and serves what its rings hold.
+ * Into one that was just made, of the same kind. 0; -ENOTSUP: it offers less than the driver took;
+ * -EINVAL: no device is in that state. Drives its line, and serves what its rings hold.
  */
 int virtio_mmio_restore(struct virtio_mmio *v, const struct virtio_mmio_saved *from);
 
