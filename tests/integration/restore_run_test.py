@@ -225,6 +225,18 @@ class RestoreTest(SnapshotCase):
         self.stop(vm)
         self.assertTrue(0 < shared <= both, (shared, both))
 
+    def test_a_balloon_follows_the_limit_of_now(self):
+        vm = self.run_vm("--faults", "kernel", "--balloon", "follow", "--resident-max", "32M",
+                         "--swap", str(self.folder / "swap"))
+        self.assertEqual(self.status(vm)["balloon_target_bytes"], 32 << 20)
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        for words, asked in ((["--resident-max", "16M", "--swap", str(self.folder / "other")],
+                              48 << 20), ([], 0)):
+            vm = self.restore(files, *words)
+            self.assertEqual(self.status(vm)["balloon_target_bytes"], asked)
+            self.stop(vm)
+
     @staticmethod
     def card(files):
         """The hardware address that is saved as given, if one was."""

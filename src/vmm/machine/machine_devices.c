@@ -311,18 +311,23 @@ static int discard(void *ctx, gpa_t gpa, uint64_t len)
 	return apf_discard(m->apf, gpa.v, len);
 }
 
+uint64_t machine_balloon_target(const struct machine *m)
+{
+	uint64_t keeps = m->cfg.apf.resident_max, has = m->cfg.memory_bytes;
+
+	return m->cfg.balloon == MACHINE_BALLOON_FOLLOW && keeps && keeps < has ? has - keeps : 0;
+}
+
 static int open_balloon(struct machine *m, struct err *e)
 {
 	const struct acpi_virtio *at = virtio_place(m);
-	uint64_t keeps = m->cfg.apf.resident_max, has = m->cfg.memory_bytes;
 	const struct virtio_balloon_cfg cfg = {
 		.discard = discard,
 		.ctx = m,
 		.mem = &m->mem,
 		.irq = irq(m, at->gsi),
 		.name = "balloon",
-		.target_bytes = m->cfg.balloon == MACHINE_BALLOON_FOLLOW && keeps && keeps < has
-					? has - keeps : 0,
+		.target_bytes = machine_balloon_target(m),
 	};
 	int rc = virtio_balloon_open(&m->balloon, &cfg, e);
 

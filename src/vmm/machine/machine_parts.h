@@ -173,6 +173,8 @@ int machine_devices_open(struct machine *m, struct err *e);
 /* What test kernels expect beside; once the kernel is known. */
 int machine_test_devices_open(struct machine *m, struct err *e);
 void machine_devices_close(struct machine *m);
+/* What the balloon asks for when the machine starts, booted or restored, bytes. */
+uint64_t machine_balloon_target(const struct machine *m);
 /* Has the guest tell what its memory is used for; waits for it a moment. Any thread. */
 void machine_balloon_refresh(struct machine *m);
 

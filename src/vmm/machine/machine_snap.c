@@ -430,6 +430,9 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 		virtio_vsock_restore(&m->vsock, &vsock.device);
 	for (unsigned i = 0; rc == 0 && i < machine_device_count(m); i++)
 		rc = restore_virtio(m, i, in, e);
+	/* It follows the limit of now, not of then. */
+	if (rc == 0 && m->cfg.balloon == MACHINE_BALLOON_FOLLOW)
+		virtio_balloon_target_set(&m->balloon, machine_balloon_target(m));
 	/* Whatever they were connected to then. */
 	for (unsigned i = 0; rc == 0 && i < m->cfg.nets_count; i++)
 		virtio_net_link_up(&m->nics[i].net);
