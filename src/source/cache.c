@@ -97,14 +97,13 @@ static void piece_cancelled(struct cache_piece *p)
 
 /* ---- from the cache's file ---- */
 
-/* That it was used, now and then: eviction asks for it. */
-static void touch(struct cache_src *c, const struct cache_piece *p)
+void cache_touch(struct cache_src *c, uint64_t chunk)
 {
-	struct cache_known *k = record_of(c, p->chunk);
+	struct cache_known *k = record_of(c, chunk);
 	uint64_t now_ms = cache_now_ms(c);
 	struct cache_touch *t = c->free_touches;
 
-	if (c->read_only || !t || !k->valid || k->entry.chunk != p->chunk ||
+	if (c->read_only || !t || !k->valid || k->entry.chunk != chunk ||
 	    now_ms - k->entry.used_ms < CACHE_USED_STEP_MS ||
 	    clock_now_ns(&c->wrap.clock) < c->paused_until_ns)
 		return;
@@ -115,7 +114,7 @@ static void touch(struct cache_src *c, const struct cache_piece *p)
 	c->writes++;
 	t->io.turn = TURN_FILL;
 	c->io.ops->write(c->io.ctx, c->file, &t->io,
-			 cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, p->chunk),
+			 cache_entry_at(&c->layout, cache_bucket(&c->layout, c->image, chunk),
 					k->way) + CACHE_ENTRY_USED_AT, t->used, sizeof(t->used));
 }
 
@@ -154,7 +153,7 @@ static void checked(struct cache_piece *p)
 		return;
 	}
 	c->counts->cache_hits++;
-	touch(c, p);
+	cache_touch(c, p->chunk);
 	cache_piece_end(p, NULL);
 }
 
@@ -203,7 +202,8 @@ static void use_known(struct cache_piece *p)
 	struct cache_src *c = cache_of(p->of);
 	uint64_t bucket = cache_bucket(&c->layout, c->image, p->chunk);
 
-	if (!whole_pages(c, p)) {
+	/* An entry says what its writer wants: with a manifest it counts once that has agreed. */
+	if (!whole_pages(c, p) || (c->manifest.hashes && !p->known.proven)) {
 		cache_fill_for(p);
 		return;
 	}

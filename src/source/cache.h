@@ -33,6 +33,7 @@
 /* Where a chunk lies, and what it holds. */
 struct cache_known {
 	bool valid;
+	bool proven; /* with a manifest: the hashes are those of content that it has */
 	unsigned way;
 	struct cache_entry entry;
 };
@@ -92,7 +93,7 @@ struct cache_lookup {
 
 enum cache_fill_state {
 	FILL_FREE = 0,
-	FILL_LOADS,  /* from the cache, for pieces that begin or end within a page */
+	FILL_LOADS,  /* from the cache: pieces that begin or end within a page, or are not proven */
 	FILL_READS,  /* from the origin */
 	FILL_CHECKS,
 	FILL_READY,
@@ -171,6 +172,8 @@ void cache_wait(struct turn_queue *q, struct cache_piece *p);
 struct cache_piece *cache_next(struct turn_queue *q);
 void cache_remember(struct cache_src *c, const struct cache_known *k);
 void cache_forget(struct cache_src *c, uint64_t chunk);
+/* The chunk was used: noted in its entry now and then, since eviction asks for it. */
+void cache_touch(struct cache_src *c, uint64_t chunk);
 extern const struct wrap_kind cache_kind;
 
 /* cache_fill.c */

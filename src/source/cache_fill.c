@@ -150,7 +150,8 @@ static void write_over(struct cache_fill *f, int res, uint32_t want)
 	struct cache_src *c = f->owner;
 
 	if (res == (int)want) {
-		struct cache_known now = {.valid = true, .way = f->way, .entry = f->entry};
+		struct cache_known now = {.valid = true, .proven = true, .way = f->way,
+					  .entry = f->entry};
 
 		cache_remember(c, &now);
 		c->counts->cache_filled_bytes += f->entry.len;
@@ -253,7 +254,8 @@ static void run_check(struct work_job *job, unsigned thread)
 	uint64_t from = f->entry.chunk * CACHE_CHUNK_BYTES;
 
 	f->why.code = 0;
-	if (f->origin && f->owner->manifest.hashes && check_manifest(f, h) < 0)
+	if (f->owner->manifest.hashes && (f->origin || !f->known.proven) &&
+	    check_manifest(f, h) < 0)
 		return;
 	memset(f->entry.hash, 0, sizeof(f->entry.hash));
 	for (uint32_t i = 0; i < cache_grains(f->entry.len); i++) {
@@ -271,6 +273,16 @@ static void run_check(struct work_job *job, unsigned thread)
 	}
 }
 
+static void load_is_right(struct cache_fill *f)
+{
+	struct cache_src *c = f->owner;
+
+	c->counts->cache_hits++;
+	f->known.proven = true;
+	cache_remember(c, &f->known);
+	cache_touch(c, f->entry.chunk);
+}
+
 static void check_done(struct work_job *job)
 {
 	struct cache_fill *f = CONTAINER_OF(job, struct cache_fill, job);
@@ -281,7 +293,7 @@ static void check_done(struct work_job *job)
 		return;
 	}
 	if (!f->origin)
-		f->owner->counts->cache_hits++;
+		load_is_right(f);
 	f->state = FILL_READY;
 	/* Ends below must not free it. */
 	f->users++;

@@ -99,14 +99,13 @@ static void look(const struct bed *b, struct noted ret[static CHUNKS])
 	close(fd);
 }
 
-/* In the entry of the chunk that was used, whatever its place in the bucket, and in no other. */
-static void a_use_is_noted_where_it_belongs(void **state)
+/* By a read of so many bytes. */
+static void note_use(size_t len)
 {
 	struct noted before[CHUNKS] = {0}, after[CHUNKS] = {0};
 	struct bed *b = bed_init(IMAGE_BYTES);
 	uint64_t used = 0;
 
-	(void)state;
 	open_cache(b);
 	bed_read_and_settle(b);
 	rig_close(&b->rig);
@@ -116,7 +115,7 @@ static void a_use_is_noted_where_it_belongs(void **state)
 	assert_true(used < CHUNKS);
 	b->later_ns = MINUTE_NS + NS_PER_S;
 	open_cache(b);
-	bed_expect(b, used * CACHE_CHUNK_BYTES, 4096);
+	bed_expect(b, used * CACHE_CHUNK_BYTES, len);
 	for (unsigned turns = 0;; turns++) {
 		look(b, after);
 		if (memcmp(after, before, sizeof(before)) != 0)
@@ -138,6 +137,17 @@ static void a_use_is_noted_where_it_belongs(void **state)
 	assert_int_equal(b->rig.counts.cache_misses, 0);
 	rig_close(&b->rig);
 	bed_fini(b);
+}
+
+/*
+ * In the entry of the chunk that was used, whatever its place in the bucket, and in no other; also
+ * of less than a page, for which the whole chunk is loaded.
+ */
+static void a_use_is_noted_where_it_belongs(void **state)
+{
+	(void)state;
+	note_use(4096);
+	note_use(100);
 }
 
 /* A head says how large the file may be, and no larger. */

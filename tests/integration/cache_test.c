@@ -453,6 +453,85 @@ static void an_origin_with_a_manifest(void **state)
 	bed_fini(b);
 }
 
+/* Whoever may write to the file: a page of the chunk is another one, and its entry says so. */
+static void forge(const struct bed *b, uint64_t chunk, uint64_t page)
+{
+	struct cache_layout l = cache_layout_for(FILE_MIN);
+	unsigned char packed[CACHE_ENTRY_BYTES], bytes[PAGE_BYTES];
+	struct zst_hasher *h = zst_hasher_open();
+	int fd = open(b->file, O_RDWR | O_CLOEXEC);
+	struct cache_entry entry = {.len = 0};
+	unsigned forged = 0;
+
+	assert_non_null(h);
+	assert_true(fd >= 0);
+	for (uint64_t i = 0; i < l.buckets * CACHE_WAYS; i++) {
+		uint64_t bucket = i / CACHE_WAYS;
+		unsigned way = (unsigned)(i % CACHE_WAYS);
+		off_t at = (off_t)cache_entry_at(&l, bucket, way);
+		off_t slot = (off_t)(cache_slot_at(&l, bucket, way) + page * PAGE_BYTES);
+
+		assert_int_equal(pread(fd, packed, sizeof(packed), at), sizeof(packed));
+		if (!cache_entry_read(h, packed, &entry) || entry.chunk != chunk)
+			continue;
+		assert_int_equal(pread(fd, bytes, sizeof(bytes), slot), sizeof(bytes));
+		bytes[17] ^= 0x10;
+		assert_int_equal(pwrite(fd, bytes, sizeof(bytes), slot), sizeof(bytes));
+		assert_int_equal(zst_hash(h, bytes, sizeof(bytes), entry.hash[page], NULL), 0);
+		assert_int_equal(cache_entry_write(h, &entry, packed), 0);
+		assert_int_equal(pwrite(fd, packed, sizeof(packed), at), sizeof(packed));
+		forged++;
+	}
+	assert_int_equal(forged, 1);
+	close(fd);
+	zst_hasher_close(h);
+}
+
+/* What the manifest does not have comes from the origin, whatever the cache says of it. */
+static void a_forged_cache_with_a_manifest(void **state)
+{
+	static const struct {
+		uint32_t piece, at, len;
+	} runs[] = {
+		{65536, 8192, 4096}, {65536, 8200, 100}, {65536, 0, 65536},
+		{4096, 8192, 4096}, {4096, 8200, 100}, {4096, 0, 65536},
+	};
+	const struct src_counts *c;
+	struct bed *b = bed_init(IMAGE_BYTES);
+	char path[100], more[140];
+
+	(void)state;
+	c = &b->rig.counts;
+	snprintf(path, sizeof(path), "%s/manifest", b->folder);
+	snprintf(more, sizeof(more), "&cache-manifest=%s", path);
+	for (unsigned i = 0; i < ARRAY_LEN(runs); i++) {
+		uint64_t from = 3 * CACHE_CHUNK_BYTES;
+
+		(void)unlink(b->file);
+		write_manifest(b, path, runs[i].piece);
+		open_cache(b, "", more);
+		bed_read_and_settle(b);
+		rig_close(&b->rig);
+		forge(b, 3, 2);
+		open_cache(b, "", more);
+		bed_expect(b, from + runs[i].at, runs[i].len);
+		assert_int_equal(c->cache_mismatches, 1);
+		assert_int_equal(c->cache_misses, 1);
+		/* What was proven once is forged while it is open. */
+		rig_settle(&b->rig, CACHE_CHUNK_BYTES);
+		bed_expect(b, from + runs[i].at, runs[i].len);
+		forge(b, 3, 2);
+		bed_expect(b, from + runs[i].at, runs[i].len);
+		assert_int_equal(c->cache_mismatches, 2);
+		/* The others are hits, first by the manifest and then by what it has proven. */
+		for (unsigned k = 0; k < 2; k++)
+			bed_expect(b, 5 * CACHE_CHUNK_BYTES, 4096);
+		assert_int_equal(c->cache_misses, 2);
+		rig_close(&b->rig);
+	}
+	bed_fini(b);
+}
+
 /* ---- where nothing can be written ---- */
 
 /* Runs it as somebody who may not write, if need be; false: that cannot be arranged. */
@@ -624,6 +703,7 @@ int main(void)
 		cmocka_unit_test(cut_short_at_any_place),
 		cmocka_unit_test(an_origin_that_has_changed),
 		cmocka_unit_test(an_origin_with_a_manifest),
+		cmocka_unit_test(a_forged_cache_with_a_manifest),
 		cmocka_unit_test(a_folder_for_reading_only),
 		cmocka_unit_test(a_full_disk),
 		cmocka_unit_test(refusals),
