@@ -218,11 +218,13 @@ static int qemu_scheme_open(const struct uri *u, struct src *inner, const struct
 			    struct src **ret, struct err *e)
 {
 	struct src *file = inner;
+	char name[ERR_TEXT_MAX];
 	int rc = inner ? 0 : src_file_open(u->path, env, &file, e);
 
 	if (rc < 0)
 		return rc;
-	rc = src_qemu_open(file, u->path, uri_value(u, "block"), env, ret, e);
+	src_shown(u, name, sizeof(name));
+	rc = src_qemu_open(file, name, uri_value(u, "block"), env, ret, e);
 	if (rc < 0 && !inner)
 		src_close(file);
 	return rc;

@@ -251,8 +251,9 @@ int src_wrap(const char *wrappers, struct src *inner, const struct src_env *env,
 	/* The innermost scheme is there for the grammar's sake; it is not opened. */
 	n = snprintf(uri, sizeof(uri), "%.*s+file:-%s", (int)names, wrappers, wrappers + names);
 	if (strcspn(wrappers, ":") < names)
-		rc = err_set(e, -EINVAL, "wrappers '%.80s': only such as delay?ms=20, without "
-			     "what they wrap", wrappers);
+		/* Behind the colon may stand a password. */
+		rc = err_set(e, -EINVAL, "wrappers '%.*s': only such as delay?ms=20, without "
+			     "what they wrap", (int)min_u64(strcspn(wrappers, ":"), 80), wrappers);
 	else if (n < 0 || (size_t)n >= sizeof(uri))
 		rc = err_set(e, -ENAMETOOLONG, "wrappers '%.80s...': too long", wrappers);
 	if (rc == 0)

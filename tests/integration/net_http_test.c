@@ -135,6 +135,7 @@ static void deleted_and_back(void **state)
 static void not_opened(void **state)
 {
 	struct site w;
+	char uri[256];
 
 	(void)state;
 	site_open(&w, APF_FAULTS_USER);
@@ -145,6 +146,8 @@ static void not_opened(void **state)
 	hub_refused(uri_of(&w, "http", "empty"), -EPROTO, "(200)");
 	hub_refused("http://me:secret@127.0.0.1:1/x?secret", -EIO, "open http://127.0.0.1:1/x: ");
 	hub_refused("http://nobody.invalid/x", -EIO, "resolve");
+	snprintf(uri, sizeof(uri), "qemu+http://me:secret@localhost:%d/image?secret=1", w.s.port);
+	hub_refused(uri, -EINVAL, "no file of QEMU's migration");
 	hub_refused("fault+http://h/x?fault-error-at=1", -EINVAL, "stand after '#'");
 	site_close(&w);
 }

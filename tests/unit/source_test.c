@@ -549,6 +549,22 @@ static void open_refuses_bad_options_and_leaves_inner(void **state)
 	src_close(&b.fk->src);
 }
 
+/* A URL in a wrapper's place is not repeated: it may hold a password. */
+static void wrap_refuses_what_is_wrapped(void **state)
+{
+	struct err e = {0};
+	struct src *ret;
+	struct bed b;
+
+	(void)state;
+	bed_init(&b);
+	assert_int_equal(src_wrap("delay+http://me:secret@h/x?ms=1", &b.fk->src, &b.fx.env, &ret,
+				  &e), -EINVAL);
+	assert_non_null(strstr(e.text, "wrappers 'delay+http': only such as"));
+	assert_null(strstr(e.text, "secret"));
+	assert_true(b.closed);
+}
+
 /*
  * Random reads, cancels, answers and time over delay+fault. Whatever happens, each
  * request ends exactly once, and all do in the end.
@@ -630,6 +646,7 @@ int main(void)
 		cmocka_unit_test(fault_after_means_after),
 		cmocka_unit_test(stack_by_uri_applies_both),
 		cmocka_unit_test(open_refuses_bad_options_and_leaves_inner),
+		cmocka_unit_test(wrap_refuses_what_is_wrapped),
 		cmocka_unit_test(random_run_ends_each_read_once),
 	};
 
