@@ -302,10 +302,34 @@ static int cache_scheme_check(const struct uri *u, struct err *e)
 }
 
 /*
- * What decides the content of what is wrapped, beside its version: kinds that do not leave it as
- * it is, the name, keys that choose, and of a URL its query. Credentials are not part of it.
+ * Where it is, to be freed: shown, but for what a relative path means, which is another file, or
+ * another server's socket, in each folder.
  */
-static int identity_of(const struct uri *u, const char *shown, char *to, size_t bytes)
+static int place_of(const struct uri *u, const char *shown, char **ret, struct err *e)
+{
+	bool is_file = src_scheme_find(u->scheme[u->schemes - 1])->path_is_file;
+	const char *path = is_file ? u->path : uri_value(u, "socket");
+	char *real = NULL;
+	size_t bytes;
+
+	if (path && *path != '/') {
+		real = realpath(path, NULL);
+		if (!real)
+			return err_sys(e, -errno, "cache of %s: where that is", shown);
+	}
+	bytes = strlen(shown) + (real ? strlen(real) : 0) + 1;
+	*ret = malloc(bytes);
+	if (*ret)
+		(void)snprintf(*ret, bytes, "%s%s", real && is_file ? "" : shown, real ? real : "");
+	free(real);
+	return *ret ? 0 : err_set(e, -ENOMEM, "cache of %s: out of memory", shown);
+}
+
+/*
+ * What decides the content of what is wrapped, beside its version: kinds that do not leave it as
+ * it is, the place, keys that choose, and of a URL its query. Credentials are not part of it.
+ */
+static int identity_of(const struct uri *u, const char *place, char *to, size_t bytes)
 {
 	static const char *const choices[] = {"block", "size", "endpoint", "region"};
 	char query[URI_LEN_MAX + 1];
@@ -324,7 +348,7 @@ static int identity_of(const struct uri *u, const char *shown, char *to, size_t 
 			len += (size_t)snprintf(to + len, bytes - len, "%s=%s&", choices[i],
 						uri_value(u, choices[i]));
 	if (len < bytes)
-		len += (size_t)snprintf(to + len, bytes - len, "%s%s%s", shown, *query ? "?" : "",
+		len += (size_t)snprintf(to + len, bytes - len, "%s%s%s", place, *query ? "?" : "",
 					query);
 	return len < bytes ? 0 : -ENAMETOOLONG;
 }
@@ -332,14 +356,19 @@ static int identity_of(const struct uri *u, const char *shown, char *to, size_t 
 static int cache_scheme_open(const struct uri *u, struct src *inner, const struct src_env *env,
 			     struct src **ret, struct err *e)
 {
-	char shown[URI_LEN_MAX + 1], identity[IDENTITY_MAX];
+	char shown[URI_LEN_MAX + 1], identity[IDENTITY_MAX], *place;
 	struct src_cache_opts opts;
 	int rc = cache_parse(u, &opts, e);
 
 	if (rc < 0)
 		return rc;
 	src_shown(u, shown, sizeof(shown));
-	if (identity_of(u, shown, identity, sizeof(identity)) < 0)
+	rc = place_of(u, shown, &place, e);
+	if (rc < 0)
+		return rc;
+	rc = identity_of(u, place, identity, sizeof(identity));
+	free(place);
+	if (rc < 0)
 		return err_set(e, -ENAMETOOLONG, "cache of %s: its name is too long", shown);
 	return src_cache_open(inner, shown, identity, &opts, env, ret, e);
 }

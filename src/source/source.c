@@ -248,8 +248,8 @@ int src_wrap(const char *wrappers, struct src *inner, const struct src_env *env,
 	struct src *s = inner;
 	int rc = 0, n;
 
-	/* The innermost scheme is there for the grammar's sake; it is not opened. */
-	n = snprintf(uri, sizeof(uri), "%.*s+file:-%s", (int)names, wrappers, wrappers + names);
+	/* The innermost scheme is for the grammar: not opened, nor its file looked for. */
+	n = snprintf(uri, sizeof(uri), "%.*s+file:/-%s", (int)names, wrappers, wrappers + names);
 	if (strcspn(wrappers, ":") < names)
 		/* Behind the colon may stand a password. */
 		rc = err_set(e, -EINVAL, "wrappers '%.*s': only such as delay?ms=20, without "

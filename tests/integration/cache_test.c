@@ -114,6 +114,41 @@ static void another_key_is_another_image(void **state)
 	bed_fini(b);
 }
 
+/* Relative names of one file are one image; the same name in another folder is another one. */
+static void a_relative_name_is_of_its_folder(void **state)
+{
+	struct bed *b = bed_init(IMAGE_BYTES), *other = bed_init(IMAGE_BYTES);
+	static const char *const names[] = {"image", "./image"};
+	int home = open(".", O_DIRECTORY | O_PATH | O_CLOEXEC);
+	char byte = (char)(other->content[5000] ^ 1);
+	int fd = open(other->image, O_WRONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_true(home >= 0);
+	assert_int_equal(pwrite(fd, &byte, 1, 5000), 1);
+	close(fd);
+	other->content[5000] = (unsigned char)byte;
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+		for (unsigned k = 0; k < 2; k++) {
+			struct bed *in = k ? other : b;
+
+			assert_int_equal(chdir(in->folder), 0);
+			snprintf(in->uri, sizeof(in->uri), "cache+file:%s?cache-dir=%s/c&"
+				 "cache-size=16M&cache-key=1", names[i], b->folder);
+			rig_open(&in->rig);
+			assert_int_equal(src_open(in->uri, &in->rig.env, &in->rig.src, NULL), 0);
+			bed_expect(in, 0, CACHE_CHUNK_BYTES);
+			assert_int_equal(in->rig.counts.cache_misses, i == 0);
+			if (i == 0)
+				rig_settle(&in->rig, CACHE_CHUNK_BYTES);
+			rig_close(&in->rig);
+		}
+	assert_int_equal(fchdir(home), 0);
+	close(home);
+	bed_fini(other);
+	bed_fini(b);
+}
+
 /* What was used last stays, also when others used it: 16 MiB hold 5 images of 3 MiB, not 8. */
 static void what_is_used_stays(void **state)
 {
@@ -695,6 +730,7 @@ int main(void)
 		cmocka_unit_test(what_was_read_is_not_asked_again),
 		cmocka_unit_test(any_read_fills_it),
 		cmocka_unit_test(another_key_is_another_image),
+		cmocka_unit_test(a_relative_name_is_of_its_folder),
 		cmocka_unit_test(what_is_used_stays),
 		cmocka_unit_test(many_at_once_and_some_cancelled),
 		cmocka_unit_test(two_processes_fill_one_cache),
