@@ -312,12 +312,6 @@ static void note_wait(struct pgr *p, const struct pgr_fetch *f)
 	p->wait_max_ns = max_u64(p->wait_max_ns, ns);
 }
 
-static void arm(struct pgr_vm *vm, uint64_t due_ns)
-{
-	if (!timer_armed(&vm->retry) || vm->retry.due_ns > due_ns)
-		timer_arm(&vm->pager->timers, &vm->retry, due_ns);
-}
-
 /* The fetch is over, or waits for another try, or the VM has gone. */
 static void place(struct pgr_fetch *f)
 {
@@ -343,7 +337,7 @@ static void place(struct pgr_fetch *f)
 		    (is_shortage(rc) ? SHORTAGE_NS : AGAIN_FIRST_NS << vm->again);
 	if (rc == -EAGAIN && vm->again < AGAIN_DOUBLINGS_MAX)
 		vm->again++;
-	arm(vm, f->due_ns);
+	pgr_vm_retry_at(vm, f->due_ns);
 }
 
 /* ---- reads that end ---- */
@@ -378,7 +372,7 @@ static void failed(struct pgr_fetch *f, const struct err *why)
 	f->state = PGR_FAILED;
 	f->due_ns = p->now_ns + (FAILED_FIRST_NS << min_u64(f->tries, FAILED_DOUBLINGS_MAX));
 	f->tries++;
-	arm(vm, f->due_ns);
+	pgr_vm_retry_at(vm, f->due_ns);
 }
 
 static void count_read(struct pgr_fetch *f, uint64_t ns)
@@ -450,7 +444,7 @@ void pgr_fetch_retry(struct pgr_vm *vm)
 		}
 	}
 	if (!vm->dead && next != NS_NEVER)
-		arm(vm, next);
+		pgr_vm_retry_at(vm, next);
 }
 
 void pgr_fetch_cancel_all(struct pgr_vm *vm)

@@ -210,6 +210,8 @@ bool pgr_vm_serve(struct pgr_vm *vm);
 void pgr_vm_settle(struct pgr_vm *vm);
 /* So many bytes are in its memory, from that page of a region on. */
 void pgr_vm_placed(struct pgr_vm *vm, uint32_t region, uint32_t page, uint64_t bytes);
+/* What waits is tried again by then. */
+void pgr_vm_retry_at(struct pgr_vm *vm, uint64_t due_ns);
 /* Its connection, or its process, has ended. */
 void pgr_vm_hung_up(struct pgr_vm *vm);
 void pgr_vm_exited(struct pgr_vm *vm);

@@ -23,7 +23,7 @@
 #define PROBE_NS NS_PER_S
 /* Reads of messages in a row, so that one VM does not keep the thread. */
 #define SERVE_READS_MAX 16u
-/* Zeroes that could not be placed are tried again after this time. */
+/* A touch that could not be answered is tried again after this time. */
 #define SETTLE_NS (100 * NS_PER_US)
 
 static int region_at(const struct pgr_vm *vm, uint64_t address)
@@ -106,9 +106,14 @@ static void wake_all(struct pgr_vm *vm)
 		remote_wake(vm->uffd.fd, vm->h.regions[i].hva, vm->h.regions[i].bytes);
 }
 
+void pgr_vm_retry_at(struct pgr_vm *vm, uint64_t due_ns)
+{
+	if (!timer_armed(&vm->retry) || vm->retry.due_ns > due_ns)
+		timer_arm(&vm->pager->timers, &vm->retry, due_ns);
+}
+
 void pgr_vm_settle(struct pgr_vm *vm)
 {
-	uint64_t due_ns = vm->pager->now_ns + SETTLE_NS;
 	uint32_t kept = 0, count = vm->waiting_count;
 
 	for (uint32_t i = 0; i < count && !vm->dead; i++) {
@@ -128,9 +133,7 @@ void pgr_vm_settle(struct pgr_vm *vm)
 		wake_all(vm);
 	}
 	for (uint32_t i = 0; i < kept; i++)
-		due_ns = max_u64(due_ns, vm->waiting[i].due_ns);
-	if (kept > 0 && !timer_armed(&vm->retry))
-		timer_arm(&vm->pager->timers, &vm->retry, due_ns);
+		pgr_vm_retry_at(vm, max_u64(vm->pager->now_ns + SETTLE_NS, vm->waiting[i].due_ns));
 }
 
 bool pgr_vm_serve(struct pgr_vm *vm)
@@ -177,16 +180,16 @@ void pgr_vm_hung_up(struct pgr_vm *vm)
 {
 	/* Up to 1.11, Firecracker hangs up at once, and lives. */
 	pgr_watch_end(vm->pager, &vm->connection);
-	if (probe(vm) && must_be_probed(vm) && !timer_armed(&vm->retry))
-		timer_arm(&vm->pager->timers, &vm->retry, vm->pager->now_ns + PROBE_NS);
+	if (probe(vm) && must_be_probed(vm))
+		pgr_vm_retry_at(vm, vm->pager->now_ns + PROBE_NS);
 }
 
 void pgr_vm_exited(struct pgr_vm *vm)
 {
 	pgr_watch_end(vm->pager, &vm->process);
 	/* The process that connected may have handed over another one's userfaultfd. */
-	if (probe(vm) && must_be_probed(vm) && !timer_armed(&vm->retry))
-		timer_arm(&vm->pager->timers, &vm->retry, vm->pager->now_ns + PROBE_NS);
+	if (probe(vm) && must_be_probed(vm))
+		pgr_vm_retry_at(vm, vm->pager->now_ns + PROBE_NS);
 }
 
 static void retry(struct timer *tm, uint64_t now_ns)
@@ -197,7 +200,7 @@ static void retry(struct timer *tm, uint64_t now_ns)
 	if (must_be_probed(vm)) {
 		if (!probe(vm))
 			return;
-		timer_arm(&vm->pager->timers, tm, vm->pager->now_ns + PROBE_NS);
+		pgr_vm_retry_at(vm, vm->pager->now_ns + PROBE_NS);
 	}
 	pgr_fetch_retry(vm);
 	if (!vm->dead)
