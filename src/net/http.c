@@ -38,6 +38,8 @@
 #define HTTP_RETRY_AFTER_MAX_S 30
 /* Of a request that was begun and came to nothing, or to a status of 500 and its like. */
 #define HTTP_TRIES 6u
+/* An answer with less than that of a longer range counts as a try: crumbs have an end. */
+#define HTTP_PART_MIN 4096u
 /* Of an error's page, which is read so that the connection can be used again. */
 #define HTTP_PAGE_BYTES (64u << 10)
 #define HTTP_PAGE_MAX 511u
@@ -180,7 +182,7 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 	if (len > x->head.last - x->head.first + 1 - x->got)
 		return wrong(x, "the server sends more bytes than it said");
 	if (x->req)
-		net_req_put(x->req, x->got, data, len);
+		net_req_put(x->req, x->offset - x->req->offset + x->got, data, len);
 	x->got += len;
 	return len;
 }
@@ -189,6 +191,7 @@ static size_t on_body(char *data, size_t one, size_t len, void *ctx)
 
 enum verdict {
 	GOOD,
+	MORE,    /* good as far as it goes (RFC 9110, 15.3.7): the rest is to be asked for */
 	REFUSED, /* as long as nobody changes something; x->why says why */
 	LATER,   /* the server is not there, or says so: it is waited for */
 	AGAIN,   /* this one went wrong */
@@ -244,7 +247,7 @@ static enum verdict judge_status(struct http_xfer *x, long status)
 			return GOOD;
 		(void)err_set(&x->why, -EIO, "the server sent %llu bytes of %llu",
 			      (unsigned long long)x->got, (unsigned long long)x->len);
-		return AGAIN;
+		return x->checked && x->got == x->head.last - x->head.first + 1 ? MORE : AGAIN;
 	case 200:
 		return refused(x, -EPROTO, sends_all);
 	case 401:
@@ -579,12 +582,20 @@ static void finish(struct http_xfer *x, CURLcode result)
 	if (v == REFUSED && p->s3 && x->why.code == -EACCES &&
 	    (x->keys != s3_keys(p->s3) || s3_renew(p->s3)))
 		v = AGAIN;
+	if (v == MORE) {
+		req->got += (uint32_t)x->got;
+		v = x->got < HTTP_PART_MIN ? AGAIN : MORE;
+	}
 	if (v == AGAIN && req->tries + 1 >= HTTP_TRIES)
 		v = REFUSED;
 	switch (v) {
 	case GOOD:
 		p->fails = 0;
 		net_req_done(s, req);
+		break;
+	case MORE:
+		p->fails = 0;
+		net_req_wait(s, req);
 		break;
 	case REFUSED:
 		net_req_fail(s, req, x->why.code, x->why.text);
@@ -703,7 +714,7 @@ static void http_submit(struct net_peer *peer, struct net_req *req)
 
 	x->req = req;
 	req->peers = x;
-	if (ask(x, req->offset, req->len))
+	if (ask(x, req->offset + req->got, req->len - req->got))
 		return;
 	x->req = NULL;
 	net_req_fail(peer->src, req, -ENOMEM, "libcurl does not take the request");

@@ -35,7 +35,8 @@ struct net_req {
 	uint64_t offset;
 	uint32_t len;
 	enum turn turn;
-	void *peers; /* the peer's own */
+	void *peers; /* the peer's own, this and the next */
+	uint32_t got; /* of its beginning, that are there: 0 when it is submitted first */
 	/* hub.c's: */
 	enum { NET_REQ_FREE, NET_REQ_SENT, NET_REQ_AGAIN, NET_REQ_ENDING } state;
 	unsigned tries;  /* that have failed */

@@ -283,6 +283,7 @@ static void build(struct net_src *s, struct net_req *req, unsigned turn)
 	req->again = false;
 	req->turn = rd->turn;
 	req->peers = NULL;
+	req->got = 0;
 	add_part(req, rd, (uint32_t)min_u64(rd->len - rd->sent, room_from(s, req->offset)), false);
 	if (is_waiting(rd))
 		return;

@@ -302,6 +302,52 @@ static void is_an_error(void **state)
 	site_close(&w);
 }
 
+/* The beginning of what was asked for is an answer; each one is of the same object. */
+static void shorter_answers(void **state)
+{
+	static const struct {
+		const char *order;
+		int code;
+		const char *says;
+	} cases[] = {
+		{"caps", 0, ""},
+		{"crumbs 5", 0, ""},
+		{"crumbs", -EIO, "the server sent 1 bytes of 1048571"},
+		{"turns", -ESTALE, "its ETag is another"},
+		{"lies 5", 0, ""},
+		{"lies", -EIO, "the server sent 524288 bytes of 1048576"},
+	};
+	static struct hub h;
+	struct site w;
+
+	(void)state;
+	odd(&w);
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		say(&w, "well");
+		hub_open(&h, uri_of(&w, "http", "image"));
+		say(&w, cases[i].order);
+		(void)hub_read(&h, 0, 1 << 20, false);
+		hub_wait(&h, 1);
+		print_message("%s: %d %s\n", cases[i].order, h.reads[0].code, h.reads[0].why);
+		assert_int_equal(h.reads[0].code, cases[i].code);
+		assert_non_null(strstr(h.reads[0].why, cases[i].says));
+		hub_check(&h, w.image);
+		hub_close(&h);
+	}
+	/* Neighbours in one request. */
+	say(&w, "well");
+	hub_open(&h, uri_of(&w, "http", "image"));
+	say(&w, "caps");
+	for (unsigned i = 0; i < 40; i++)
+		(void)hub_read(&h, (7 + i) * PAGE_BYTES, PAGE_BYTES, false);
+	hub_wait(&h, 40);
+	for (unsigned i = 0; i < 40; i++)
+		assert_int_equal(h.reads[i].code, 0);
+	hub_check(&h, w.image);
+	hub_close(&h);
+	site_close(&w);
+}
+
 /* The place that it moved to is good for a while only: then the URL is asked again. */
 static void moved(void **state)
 {
@@ -422,6 +468,7 @@ int main(void)
 		cmocka_unit_test(opening_comes_right),
 		cmocka_unit_test(retry_after_is_kept),
 		cmocka_unit_test(is_an_error),
+		cmocka_unit_test(shorter_answers),
 		cmocka_unit_test(moved),
 		cmocka_unit_test(without_a_validator),
 		cmocka_unit_test(without_descriptors),

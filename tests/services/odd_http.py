@@ -11,6 +11,9 @@ after which all is well again.
   reset       half of the body, then the connection is reset
   short       half of the body, and a clean end
   less        a well-formed answer that has half of the range; more: a byte more than it
+  caps        the same with 64 KiB at most; turns: and has another ETag behind the first of them
+  crumbs      the same with one byte
+  lies        half of the bytes that it says
   other       the right length, of another place
   loris       a byte at a time, for ever
   mute        no answer
@@ -74,9 +77,15 @@ class Odd(http.server.BaseHTTPRequestHandler):
         shift = 4096 if word == "other" else 0
         if word == "less":
             last = first + (last - first) // 2
+        if word in ("caps", "turns"):
+            last = min(last, first + 65535)
+        if word == "crumbs":
+            last = first
         if word == "more":
             last += 1
         body = data[first:last + 1]
+        if word == "lies":
+            body = body[:len(body) // 2]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{total}")
         self.send_header("Content-Length", str(len(body)))
@@ -85,7 +94,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
         if word == "weak":
             self.send_header("ETag", 'W/"1"')
         else:
-            self.send_header("ETag", '"two"' if word == "changed" else '"one"')
+            two = word == "changed" or (word == "turns" and first >= 65536)
+            self.send_header("ETag", '"two"' if two else '"one"')
         self.end_headers()
         self.body(word, body)
 
