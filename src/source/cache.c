@@ -86,7 +86,7 @@ void cache_piece_end(struct cache_piece *p, const struct err *why)
 	read_on(cr);
 }
 
-static void piece_cancelled(struct cache_piece *p)
+void cache_piece_cancelled(struct cache_piece *p)
 {
 	struct err why;
 
@@ -175,7 +175,7 @@ static void data_done(struct io_req *io, int res)
 	struct cache_src *c = cache_of(p->of);
 
 	if (p->of->cancelled) {
-		piece_cancelled(p);
+		cache_piece_cancelled(p);
 	} else if (res < 0 || (uint32_t)res < p->len) {
 		cache_piece_bad(p);
 	} else if (p->len <= LOCKED_BYTES) {
@@ -281,7 +281,7 @@ static void look_done(struct io_req *io, int res)
 	/* A file that was cut short has no entry there. */
 	memset(l->bucket + got, 0, sizeof(l->bucket) - got);
 	if (p->of->cancelled)
-		piece_cancelled(p);
+		cache_piece_cancelled(p);
 	else
 		looked(p, l->bucket);
 	l->of = NULL;
@@ -398,7 +398,7 @@ static void cancel_piece(struct cache_piece *p)
 	case PIECE_WAITS_LOOKUP:
 	case PIECE_WAITS_FILL:
 		turn_queue_remove(queue_of(p), &p->link, p->turn);
-		piece_cancelled(p);
+		cache_piece_cancelled(p);
 		break;
 	case PIECE_READS:
 		c->io.ops->cancel(c->io.ctx, &p->io);

@@ -163,6 +163,7 @@ void cache_lookup_init(struct cache_src *c, struct cache_lookup *l);
 void cache_touch_init(struct cache_src *c, struct cache_touch *t);
 void cache_piece_init(struct cache_piece *p);
 void cache_piece_end(struct cache_piece *p, const struct err *why);
+void cache_piece_cancelled(struct cache_piece *p);
 /* What the cache had of it was not there, or not right. */
 void cache_piece_bad(struct cache_piece *p);
 /* What it had joined was given up by others. */

@@ -127,9 +127,7 @@ static void give_up(struct cache_fill *f, const struct err *why)
 	f->state = FILL_ENDS;
 	while ((p = take_joined(f))) {
 		if (p->of->cancelled) {
-			(void)err_sys(&text, -ECANCELED, "read of %s at byte %llu", c->name,
-				      (unsigned long long)p->of->wr.rd->offset);
-			cache_piece_end(p, &text);
+			cache_piece_cancelled(p);
 		} else if (f->cancelled) {
 			/* A read that came after the cancel still wants the chunk. */
 			cache_piece_anew(p);
@@ -398,7 +396,6 @@ void cache_leave(struct cache_piece *p)
 	struct cache_fill *f = p->fill;
 	struct cache_src *c = f->owner;
 	bool last = f->joined.first == f->joined.last;
-	struct err why;
 
 	/* The last that waits ends with what it waits for. */
 	if (last && f->state == FILL_LOADS && !f->cancelled) {
@@ -409,9 +406,7 @@ void cache_leave(struct cache_piece *p)
 		c->wrap.inner->ops->cancel(c->wrap.inner, &f->inner);
 	} else if (!last) {
 		list_remove(&f->joined, &p->link);
-		(void)err_sys(&why, -ECANCELED, "read of %s at byte %llu", c->name,
-			      (unsigned long long)p->of->wr.rd->offset);
-		cache_piece_end(p, &why);
+		cache_piece_cancelled(p);
 	}
 }
 

@@ -4,7 +4,10 @@
  * has room for it, and in whose entry a use is noted. The clock is the test's, so that a minute
  * passes at once.
  */
+#include <semaphore.h>
+
 #include "cache_fixture.h"
+#include "source/cache.h"
 
 #define CHUNKS 40u /* more than a file of 16 MiB has buckets: some have a neighbour in theirs */
 #define IMAGE_BYTES (CHUNKS * CACHE_CHUNK_BYTES)
@@ -200,6 +203,91 @@ static void who_joins_what_is_given_up_evicts_nobody(void **state)
 	bed_fini(b);
 }
 
+/* ---- who gives up, and who does not ---- */
+
+#define WORKERS 2u /* of the rig */
+
+struct busy {
+	struct work_job job;
+	sem_t *go;
+	unsigned *left;
+};
+
+static void busy_run(struct work_job *job, unsigned thread)
+{
+	(void)thread;
+	sem_wait(CONTAINER_OF(job, struct busy, job)->go);
+}
+
+static void busy_done(struct work_job *job)
+{
+	--*CONTAINER_OF(job, struct busy, job)->left;
+}
+
+/* No hash is one of the image's. */
+static void write_wrong_manifest(const char *path)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fprintf(f, "{\"manifest\": \"asyncpf-image\", \"version\": 1, \"hash\": \"sha256\", "
+		"\"size\": %u, \"frame_bytes\": %u, \"frames\": [", IMAGE_BYTES, CACHE_CHUNK_BYTES);
+	for (unsigned i = 0; i < CHUNKS; i++)
+		fprintf(f, "%s\"%064u\"", i ? "," : "", i);
+	fprintf(f, "]}");
+	fclose(f);
+}
+
+/*
+ * A chunk is not what the manifest says. Of two reads that wait for that to be found out the first
+ * was cancelled, while no worker had the time for it: the other one fails for what it is.
+ */
+static void a_cancel_is_of_its_own_read(void **state)
+{
+	struct bed *b = bed_init(IMAGE_BYTES);
+	struct rig_read given_up, stays;
+	struct busy busy[WORKERS];
+	const struct cache_src *c;
+	unsigned left = WORKERS;
+	struct err e = {0};
+	char path[100];
+	sem_t go;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/manifest", b->folder);
+	write_wrong_manifest(path);
+	snprintf(b->uri, sizeof(b->uri), "cache+file:%s?cache-dir=%s/c&cache-size=16M&"
+		 "cache-manifest=%s", b->image, b->folder, path);
+	rig_open(&b->rig);
+	if (src_open(b->uri, &b->rig.env, &b->rig.src, &e) < 0)
+		fail_msg("%s", e.text);
+	c = CONTAINER_OF(b->rig.src, struct cache_src, wrap.src);
+	assert_int_equal(sem_init(&go, 0, 0), 0);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		busy[i] = (struct busy){.job = {.run = busy_run, .done = busy_done}, .go = &go,
+					.left = &left};
+		b->rig.env.work.ops->queue(b->rig.env.work.ctx, &busy[i].job, TURN_URGENT);
+	}
+	rig_begin(&b->rig, &given_up, 0, b->got, PAGE_BYTES);
+	while (c->fills[0].state != FILL_CHECKS)
+		rig_turn(&b->rig);
+	b->rig.src->ops->cancel(b->rig.src, &given_up.rd);
+	assert_false(given_up.over);
+	rig_begin(&b->rig, &stays, PAGE_BYTES, b->got + PAGE_BYTES, PAGE_BYTES);
+	for (unsigned i = 0; i < WORKERS; i++)
+		sem_post(&go);
+	rig_wait(&b->rig, &given_up);
+	rig_wait(&b->rig, &stays);
+	while (left > 0)
+		rig_turn(&b->rig);
+	assert_int_equal(given_up.why.code, -ECANCELED);
+	assert_int_equal(stays.why.code, -EBADMSG);
+	assert_non_null(strstr(stays.why.text, "the manifest's "));
+	sem_destroy(&go);
+	rig_close(&b->rig);
+	bed_fini(b);
+}
+
 /* ---- whose turn it is ---- */
 
 #define TURN_READS 24u
@@ -324,6 +412,7 @@ int main(void)
 		cmocka_unit_test(a_use_is_noted_where_it_belongs),
 		cmocka_unit_test(the_largest_cache),
 		cmocka_unit_test(who_joins_what_is_given_up_evicts_nobody),
+		cmocka_unit_test(a_cancel_is_of_its_own_read),
 		cmocka_unit_test(each_has_its_turn),
 		cmocka_unit_test(who_is_raised_overtakes),
 		cmocka_unit_test(what_is_asked_for_is_raised),
