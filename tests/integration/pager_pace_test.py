@@ -5,6 +5,7 @@ nbdkit with a delay, which logs each request.
 
 usage: pager_pace_test.py PATH_OF_ASYNCPF PATH_OF_STANDIN_VMM
 """
+import pathlib
 import signal
 import sys
 import unittest
@@ -13,6 +14,13 @@ from pager_support import PAGE, PagerCase, make_image, until
 
 PAGES = 8192
 DEPTH = 4
+
+
+def sleeps(pid):
+    """No thread of that process has anything to do."""
+    states = [stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+              for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    return not {"R"} & set(states)
 
 
 class PaceTest(PagerCase):
@@ -86,10 +94,12 @@ class PaceTest(PagerCase):
         stream = self.stream_far_ahead()
         self.server.send_signal(signal.SIGSTOP)
         self.addCleanup(self.server.send_signal, signal.SIGCONT)
+        until("a stream that waits", lambda: sleeps(stream.pid))
         seen, end, was = len(self.served_ranges()), self.served_end(), self.status()
         stream.stdin.write(f"{was['read_ahead'] - 1}\n")
         stream.stdin.flush()
-        until("a touch of what comes last", lambda: self.status()["joined"] > was["joined"])
+        until("a touch of what comes last",
+              lambda: self.status()["joined"] > was["joined"] and sleeps(stream.pid))
         self.server.send_signal(signal.SIGCONT)
         self.finish(stream)
         # One request begins where the last one ended, but for the first of what was wanted.
