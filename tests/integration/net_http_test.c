@@ -255,14 +255,34 @@ static void retry_after_is_kept(void **state)
 	site_close(&w);
 }
 
+/* An order for the odd server; how a read ends then, 0 with the right bytes, and what it says. */
+struct odd_case {
+	const char *order;
+	int code;
+	const char *says;
+};
+
+static void check_odd(struct site *w, const struct odd_case *c, uint64_t at, uint32_t len)
+{
+	static struct hub h;
+
+	say(w, "well");
+	hub_open(&h, uri_of(w, "http", "image?secret=1"));
+	say(w, c->order);
+	(void)hub_read(&h, at, len, false);
+	hub_wait(&h, 1);
+	print_message("%s: %d %s\n", c->order, h.reads[0].code, h.reads[0].why);
+	assert_int_equal(h.reads[0].code, c->code);
+	assert_non_null(strstr(h.reads[0].why, c->says));
+	assert_null(strstr(h.reads[0].why, "secret"));
+	hub_check(&h, w->image);
+	hub_close(&h);
+}
+
 /* An error, with its words, and not one byte taken. */
 static void is_an_error(void **state)
 {
-	static const struct {
-		const char *order;
-		int code;
-		const char *says;
-	} cases[] = {
+	static const struct odd_case cases[] = {
 		{"404", -ENOENT, "no such object (404)"},
 		{"410", -ENOENT, "no such object (410)"},
 		{"403", -EACCES, "refuses access (403)"},
@@ -281,35 +301,19 @@ static void is_an_error(void **state)
 		{"loop", -EIO, "redirects"},
 		{"away", -EIO, "ftp"},
 	};
-	static struct hub h;
 	struct site w;
 
 	(void)state;
 	odd(&w);
-	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-		say(&w, "well");
-		hub_open(&h, uri_of(&w, "http", "image?secret=1"));
-		say(&w, cases[i].order);
-		(void)hub_read(&h, 3 * PAGE_BYTES, 8192, false);
-		hub_wait(&h, 1);
-		print_message("%s: %d %s\n", cases[i].order, h.reads[0].code, h.reads[0].why);
-		assert_int_equal(h.reads[0].code, cases[i].code);
-		assert_non_null(strstr(h.reads[0].why, cases[i].says));
-		assert_null(strstr(h.reads[0].why, "secret"));
-		hub_check(&h, w.image);
-		hub_close(&h);
-	}
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
+		check_odd(&w, &cases[i], 3 * PAGE_BYTES, 8192);
 	site_close(&w);
 }
 
 /* The beginning of what was asked for is an answer; each one is of the same object. */
 static void shorter_answers(void **state)
 {
-	static const struct {
-		const char *order;
-		int code;
-		const char *says;
-	} cases[] = {
+	static const struct odd_case cases[] = {
 		{"caps", 0, ""},
 		{"crumbs 5", 0, ""},
 		{"crumbs", -EIO, "the server sent 1 bytes of 1048571"},
@@ -322,18 +326,8 @@ static void shorter_answers(void **state)
 
 	(void)state;
 	odd(&w);
-	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-		say(&w, "well");
-		hub_open(&h, uri_of(&w, "http", "image"));
-		say(&w, cases[i].order);
-		(void)hub_read(&h, 0, 1 << 20, false);
-		hub_wait(&h, 1);
-		print_message("%s: %d %s\n", cases[i].order, h.reads[0].code, h.reads[0].why);
-		assert_int_equal(h.reads[0].code, cases[i].code);
-		assert_non_null(strstr(h.reads[0].why, cases[i].says));
-		hub_check(&h, w.image);
-		hub_close(&h);
-	}
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
+		check_odd(&w, &cases[i], 0, 1 << 20);
 	/* Neighbours in one request. */
 	say(&w, "well");
 	hub_open(&h, uri_of(&w, "http", "image"));
