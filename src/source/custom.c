@@ -258,7 +258,8 @@ int src_custom_open(uint64_t size, const struct src_custom_hooks *hooks,
 		c->hooks.name = VMMS_NAME;
 	c->slot_count = env->reads_max;
 	for (uint32_t i = c->slot_count; i-- > 0;) {
-		c->slots[i].word = SLOT_FREE;
+		/* No small number is an id at first: a VMM may mean something else by it. */
+		c->slots[i].word = GENERATION_ONE | SLOT_FREE;
 		c->slots[i].next = c->free;
 		c->free = &c->slots[i];
 	}
