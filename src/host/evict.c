@@ -594,8 +594,7 @@ uint64_t hst_resident_min(const struct hst *h)
 {
 	const struct hst_evict *ev = &h->evict;
 
-	return (uint64_t)(ev->staying + hst_blocks_min(h->cfg.vcpus))
-	       << h->cfg.block_shift;
+	return (uint64_t)(ev->staying + hst_blocks_min(h->cfg.vcpus)) << h->cfg.block_shift;
 }
 
 bool hst_evict_forced(const struct hst *h)

@@ -161,15 +161,18 @@ struct job {
 	uint64_t stood_ns; /* since when the guest stands */
 };
 
+static int is_paused(const char *why, struct err *e)
+{
+	return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and resume it "
+		       "first", why);
+}
+
 /* A disk that waits to be resumed cannot be held. */
 static int check_disks_go_on(struct machine *m, struct err *e)
 {
 	struct err why;
 
-	if (machine_trouble_get(m, &why) == 0)
-		return 0;
-	return err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and resume it "
-		       "first", why.text);
+	return machine_trouble_get(m, &why) == 0 ? 0 : is_paused(why.text, e);
 }
 
 static int check_trouble(struct machine *m, struct err *e)
@@ -178,8 +181,7 @@ static int check_trouble(struct machine *m, struct err *e)
 	int rc = check_disks_go_on(m, e);
 
 	if (rc == 0 && apf_trouble_get(m->apf, &why) != 0)
-		rc = err_set(e, -EBUSY, "snapshot: the VM is paused: %.150s; mend that and "
-			     "resume it first", why.text);
+		rc = is_paused(why.text, e);
 	return rc;
 }
 
