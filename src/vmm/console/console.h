@@ -20,7 +20,7 @@
 
 #define CONSOLE_OUT_BYTES 16384u
 #define CONSOLE_IN_BYTES 256u
-/* What is printed within this time is written in one piece. */
+/* What is printed in this time after a piece is the next. */
 #define CONSOLE_GATHER_MS 10
 
 struct console {

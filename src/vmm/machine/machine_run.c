@@ -113,21 +113,32 @@ static void console_failed(struct machine *m)
 	machine_fail(m, &m->console.lost);
 }
 
-/*
- * What woke us is not written at once: more will follow, and is written with it. *full: the
- * reader takes no more now.
- */
-static void serve_console(struct machine *m, const struct pollfd *fds, bool *full)
+/* What a guest prints after silence is written at once, the rest in pieces. */
+struct output_pace {
+	uint64_t due_ns; /* the next piece */
+	bool full;	 /* the reader takes no more now */
+};
+
+static int output_wait_ms(const struct output_pace *pace)
+{
+	uint64_t now = monotonic_ns();
+
+	return now < pace->due_ns ? (int)((pace->due_ns - now + NS_PER_MS - 1) / NS_PER_MS) : 0;
+}
+
+static void serve_console(struct machine *m, const struct pollfd *fds, struct output_pace *pace)
 {
 	struct console *c = &m->console;
 
 	if (fds[WAKE].revents) {
 		drain(m->wake_fd);
 		console_push(c, &m->serial);
-	} else {
+	}
+	if (output_wait_ms(pace) == 0 && console_has_output(c)) {
 		int rc = console_flush(c);
 
-		*full = rc == 1;
+		pace->full = rc == 1;
+		pace->due_ns = pace->full ? 0 : monotonic_ns() + CONSOLE_GATHER_MS * NS_PER_MS;
 		if (rc < 0)
 			console_failed(m);
 	}
@@ -150,7 +161,7 @@ static void serve(struct machine *m)
 		[INPUT] = {.events = POLLIN},
 		[OUTPUT] = {.events = POLLOUT},
 	};
-	bool full = false;
+	struct output_pace pace = {0};
 
 	for (;;) {
 		bool ended = has_ended(m);
@@ -160,18 +171,18 @@ static void serve(struct machine *m)
 		if (ended && (!pending || was_asked_to_end(m->end)))
 			return;
 		fds[INPUT].fd = ended ? -1 : console_input_fd(&m->console, &ms);
-		fds[OUTPUT].fd = full ? m->console.out_fd : -1;
+		fds[OUTPUT].fd = pace.full ? m->console.out_fd : -1;
 		watch_ms = ended ? -1 : machine_watch_step(m, monotonic_ns());
 		if (ms < 0 || (watch_ms >= 0 && watch_ms < ms))
 			ms = watch_ms;
-		if (poll(fds, FDS, pending && !full ? CONSOLE_GATHER_MS : ms) < 0)
+		if (poll(fds, FDS, pending && !pace.full ? output_wait_ms(&pace) : ms) < 0)
 			continue;
 		if (fds[STOP].revents) {
 			machine_end(m, MACHINE_INTERRUPTED, 0);
 			if (ended)
 				return;
 		}
-		serve_console(m, fds, &full);
+		serve_console(m, fds, &pace);
 	}
 }
 
