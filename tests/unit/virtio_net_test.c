@@ -502,6 +502,38 @@ static void hostile(void **state)
 	}
 }
 
+/*
+ * However many are offered while a frame takes some: a ring of one has one, or a wrong index. The
+ * map of what devices write lies over the driver's ring here: as buffer 0 is taken, page 16 is
+ * marked, which is bit 0 of the index.
+ */
+static void offers_while_one_is_taken(void **state)
+{
+	struct fixture *f = init(NX_MRG, 1, 1000, 0);
+	uint32_t avail = f->n.rx.at + 0x1000;
+	struct dirty_map map = {
+		.on = true, .high_gpa = GUEST_HIGH_GPA, .pages = DIRTY_WORD_PAGES,
+		.bits = (_Atomic uint64_t *)(void *)vx_at(&f->n.x, avail, 8)};
+
+	(void)state;
+	comes(f, 60);
+	post(f, 0, 1);
+	check_frame(f, 0, 60, 1);
+	comes(f, 1512);
+	comes(f, 60);
+	f->n.x.mem.dirty = &map;
+	post(f, 0, 1);
+	f->n.x.mem.dirty = NULL;
+	assert_int_equal(vx_get16(&f->n.x, avail + 2), 3);
+	assert_false(nx_has(&f->n, &f->n.rx));
+	assert_int_equal(vx_reg(&f->n.x, 0x070), 0x4f);
+	nx_up(&f->n, NX_MRG, 1);
+	post(f, 0, 1);
+	check_frame(f, 2, 60, 1);
+	assert_int_equal(nx_stats(&f->n).dropped, 1);
+	fini(f);
+}
+
 /* 64 KiB go, what is longer does not. */
 static void longest_that_goes(void **state)
 {
@@ -643,6 +675,7 @@ int main(void)
 		cmocka_unit_test(answers_come_at_once),
 		cmocka_unit_test(flood_lets_the_backend_work),
 		cmocka_unit_test(hostile),
+		cmocka_unit_test(offers_while_one_is_taken),
 		cmocka_unit_test(longest_that_goes),
 		cmocka_unit_test(memory_is_lost),
 		cmocka_unit_test(backend_goes),

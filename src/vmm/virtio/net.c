@@ -190,12 +190,13 @@ static int add_buffer(struct virtio_net *n, struct virtq *ring)
 
 /*
  * Buffers for one frame of `len` bytes, or as many as there are. A driver that has not asked for
- * it gets no frame in more than one.
+ * it gets no frame in more than one. None is given back meanwhile, and the driver may offer more:
+ * virtq_pop does not see that there are more than the ring has.
  */
 static int make_room(struct virtio_net *n, struct virtq *ring, size_t len)
 {
 	struct virtio_net_room *r = &n->room;
-	unsigned most = n->features & F_MRG_RXBUF ? VIRTQ_SEGS_MAX : 1;
+	unsigned most = n->features & F_MRG_RXBUF ? ring->size : 1;
 	int rc = 1;
 
 	r->segs = r->count = 0;
@@ -297,11 +298,10 @@ static ssize_t take_frame(struct virtio_net *n)
 /* No room for what we hold. Later, or never if more buffers would not help. */
 static int wait_for_room(struct virtio_net *n, struct virtq *ring)
 {
-	const struct virtio_net_room *r = &n->room;
-	bool never = r->is_full || r->count == ring->size;
+	bool never = n->room.is_full;
 	int more = never ? 1 : virtq_rearm(ring);
 
-	give_back(ring, r->count);
+	give_back(ring, n->room.count);
 	if (never) {
 		n->held_len = 0;
 		n->count.dropped++;
