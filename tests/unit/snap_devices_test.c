@@ -70,6 +70,12 @@ static void serial_comes_back(void **state)
 	saved.rx_len = 0;
 	saved.backlog_len = SERIAL_BACKLOG_BYTES + 1;
 	assert_int_equal(serial_restore(&b, &saved), -EINVAL);
+	/* Without its FIFO it holds one byte. */
+	saved.backlog_len = saved.fcr = 0;
+	saved.rx_len = 2;
+	assert_int_equal(serial_restore(&b, &saved), -EINVAL);
+	saved.rx_len = 1;
+	assert_int_equal(serial_restore(&b, &saved), 0);
 	serial_fini(&a);
 	serial_fini(&b);
 }

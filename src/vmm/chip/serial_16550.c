@@ -65,9 +65,9 @@ enum {
 #define SERIAL_SAVED(X) \
 	X(ier) X(lcr) X(mcr) X(scr) X(dll) X(dlm) X(fcr) X(lsr_errors) X(msr_deltas) X(lines)
 
-static unsigned rx_capacity(const struct serial *s)
+static unsigned rx_capacity(uint8_t fcr)
 {
-	return s->fcr & FCR_ENABLE ? SERIAL_FIFO_BYTES : 1;
+	return fcr & FCR_ENABLE ? SERIAL_FIFO_BYTES : 1;
 }
 
 static unsigned rx_trigger(const struct serial *s)
@@ -112,7 +112,7 @@ static void rx_show_top(struct serial *s)
 /* Overrun: with the FIFO on the new byte is lost, without it the old one (LSR, bit 1). */
 static void rx_put(struct serial *s, uint8_t byte, bool is_break)
 {
-	if (s->rx.len == rx_capacity(s)) {
+	if (s->rx.len >= rx_capacity(s->fcr)) {
 		s->lsr_errors |= LSR_OE;
 		if (s->fcr & FCR_ENABLE)
 			return;
@@ -131,7 +131,7 @@ static void rx_refill(struct serial *s)
 {
 	if (s->mcr & MCR_LOOP) /* the input pin is disconnected */
 		return;
-	while (s->backlog.len && s->rx.len < rx_capacity(s)) {
+	while (s->backlog.len && s->rx.len < rx_capacity(s->fcr)) {
 		uint8_t byte = s->backlog.byte[s->backlog.head];
 
 		s->backlog.head = (s->backlog.head + 1) % SERIAL_BACKLOG_BYTES;
@@ -456,7 +456,7 @@ void serial_save(struct serial *s, struct serial_saved *ret)
 
 int serial_restore(struct serial *s, const struct serial_saved *from)
 {
-	if (from->rx_len > SERIAL_FIFO_BYTES || from->backlog_len > SERIAL_BACKLOG_BYTES)
+	if (from->rx_len > rx_capacity(from->fcr) || from->backlog_len > SERIAL_BACKLOG_BYTES)
 		return -EINVAL;
 	pthread_mutex_lock(&s->lock);
 #define RESTORE(name) s->name = from->name;
