@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmm/console/console.h"
@@ -23,6 +24,17 @@ struct fix {
 	struct bus b;
 	int wake, in[2], out[2];
 };
+
+/* Whose guest prints a byte whenever something is written; NULL: none does. */
+static struct fix *printing;
+
+/* The C library's, for console.c as well. */
+ssize_t write(int fd, const void *bytes, size_t len)
+{
+	if (printing && fd == printing->c.out_fd)
+		console_put(&printing->c, '!');
+	return syscall(SYS_write, fd, bytes, len);
+}
 
 static void no_output(void *ctx, uint8_t byte)
 {
@@ -132,6 +144,23 @@ static void test_slow_reader(void **state)
 	assert_false(console_has_output(&x->c));
 }
 
+/* A guest that never pauses does not keep the thread: what it prints meanwhile is written later. */
+static void test_prints_meanwhile(void **state)
+{
+	struct fix *x = *state;
+	char got[32] = "";
+
+	put_text(x, "hello");
+	printing = x;
+	assert_int_equal(console_flush(&x->c), 0);
+	printing = NULL;
+	assert_int_equal(read(x->out[0], got, sizeof(got)), 5);
+	assert_true(console_has_output(&x->c));
+	assert_int_equal(console_flush(&x->c), 0);
+	assert_int_equal(read(x->out[0], got, sizeof(got)), 1);
+	assert_string_equal(got, "!ello");
+}
+
 /* The reader sleeps: flush says so and returns; a vCPU that prints is let go by hurry. */
 static void test_sleeping_reader(void **state)
 {
@@ -235,6 +264,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_one_wake_for_many_bytes),
 		T(test_slow_reader),
+		T(test_prints_meanwhile),
 		T(test_sleeping_reader),
 		T(test_reader_is_gone),
 		T(test_full_disk),

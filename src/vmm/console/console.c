@@ -123,12 +123,14 @@ bool console_has_output(struct console *c)
 /* Only this thread takes from the ring: its bytes stay where they are while unlocked. */
 int console_flush(struct console *c)
 {
+	size_t left;
 	int rc = 0;
 
 	pthread_mutex_lock(&c->lock);
-	while (c->out_len > 0 && rc == 0) {
+	left = c->out_len;
+	while (left > 0 && rc == 0) {
 		const uint8_t *from = c->out + c->out_at;
-		size_t len = min_u64(c->out_len, CONSOLE_OUT_BYTES - c->out_at);
+		size_t len = min_u64(left, CONSOLE_OUT_BYTES - c->out_at);
 		ssize_t n;
 
 		pthread_mutex_unlock(&c->lock);
@@ -139,6 +141,7 @@ int console_flush(struct console *c)
 		if (n > 0) {
 			c->out_at = (c->out_at + (size_t)n) % CONSOLE_OUT_BYTES;
 			c->out_len -= (size_t)n;
+			left -= (size_t)n;
 		} else if (rc < 0) {
 			err_sys(&c->lost, rc, "console: writing what the guest prints");
 			c->out_len = 0;

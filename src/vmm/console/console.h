@@ -64,8 +64,9 @@ void console_said(struct console *c, struct said *ret);
 /* There is something to write. */
 bool console_has_output(struct console *c);
 /*
- * Writes what the descriptor takes at once. 0: written; 1: it takes no more now; -Exxx: the
- * reader is gone (-EPIPE, -EIO). Any other failure loses the output, which c->lost tells.
+ * Writes what is there as it is called, if the descriptor takes it at once: a guest that never
+ * pauses does not keep the caller. 0: written; 1: it takes no more now; -Exxx: the reader is gone
+ * (-EPIPE, -EIO). Any other failure loses the output, which c->lost tells.
  */
 int console_flush(struct console *c);
 
