@@ -49,10 +49,11 @@ static int tap_send(void *ctx, const struct iovec *v, unsigned count, size_t len
 
 static void drop_stale(struct net_tap *t)
 {
-	char byte;
-	struct iovec v = {&byte, 1};
+	/* No frame comes into less than its header, and each is gone however its read ends. */
+	unsigned char header[NET_HEADER_BYTES];
+	struct iovec v = {header, sizeof(header)};
 
-	for (unsigned i = 0; i < STALE_MAX && tap_receive(t, &v, 1) >= 0; i++)
+	for (unsigned i = 0; i < STALE_MAX && tap_receive(t, &v, 1) != -EAGAIN; i++)
 		;
 }
 
@@ -73,9 +74,11 @@ static int tap_features_set(void *ctx, uint64_t features)
 	for (unsigned i = 0; i < ARRAY_LEN(table); i++)
 		if (features & table[i].feature)
 			offloads |= table[i].offload;
-	/* 5.1.3.1: no segments without checksums. */
+	/* 5.1.3.1: no segments without checksums; and what is said of segments alone is wrong. */
 	if (!(offloads & TUN_F_CSUM))
 		offloads = 0;
+	if (!(offloads & (TUN_F_TSO4 | TUN_F_TSO6)))
+		offloads &= ~(unsigned long)TUN_F_TSO_ECN;
 	if (ioctl(t->fd, TUNSETOFFLOAD, offloads) < 0)
 		return gone(-errno);
 	drop_stale(t);
