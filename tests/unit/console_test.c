@@ -8,12 +8,16 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "vmm/console/console.h"
 
 enum { RBR = 0, LSR = 5 };
@@ -258,6 +262,99 @@ static void test_port_is_full(void **state)
 	assert_int_equal(console_input_fd(&x->c, &ms), x->in[0]);
 }
 
+/* Bytes of the terminal's that were not read. */
+static int unread(int slave)
+{
+	int n = 0;
+
+	assert_int_equal(ioctl(slave, FIONREAD, &n), 0);
+	return n;
+}
+
+static void type(int master, int slave, const void *bytes, size_t len)
+{
+	int all = unread(slave) + (int)len;
+
+	assert_int_equal(write(master, bytes, len), len);
+	while (unread(slave) < all)
+		sched_yield();
+}
+
+/* The guest's side of a terminal that is ours, in the foreground. */
+static void at_terminal(struct fix *x, int master, int slave)
+{
+	uint8_t bytes[CONSOLE_IN_BYTES];
+	unsigned total = 0, got = 0;
+	int ms;
+
+	memset(bytes, 'z', sizeof(bytes));
+	while (console_input_fd(&x->c, &ms) == slave) {
+		type(master, slave, bytes, sizeof(bytes));
+		assert_true(console_read(&x->c, &x->s));
+		assert_int_equal(unread(slave), 0);
+		total += (unsigned)sizeof(bytes);
+	}
+	/* It is full, and may yet be read: nothing is lost. */
+	assert_in_range(ms, 1, CONSOLE_STUCK_MS);
+	type(master, slave, "a", 1);
+	assert_true(console_read(&x->c, &x->s));
+	assert_int_equal(unread(slave), 1);
+	/* The time is over, and meanwhile a byte was read. */
+	assert_int_equal(inb(&x->b, SERIAL_COM1_PORT + RBR), 'z');
+	x->c.stuck_ns = monotonic_ns();
+	assert_int_equal(console_input_fd(&x->c, &ms), slave);
+	assert_true(console_read(&x->c, &x->s));
+	assert_int_equal(unread(slave), 1);
+	assert_int_equal(console_input_fd(&x->c, &ms), -1);
+	/* Or none was. */
+	x->c.stuck_ns = monotonic_ns();
+	assert_int_equal(console_input_fd(&x->c, &ms), slave);
+	assert_true(console_read(&x->c, &x->s));
+	assert_int_equal(unread(slave), 0);
+	type(master, slave, "\x01x", 2);
+	assert_int_equal(console_input_fd(&x->c, &ms), slave);
+	assert_false(console_read(&x->c, &x->s));
+	/* The guest has what came before that. */
+	while (inb(&x->b, SERIAL_COM1_PORT + LSR) & 1) {
+		assert_int_equal(inb(&x->b, SERIAL_COM1_PORT + RBR), 'z');
+		console_push(&x->c, &x->s);
+		got++;
+	}
+	assert_int_equal(got, total - 1);
+}
+
+/* The escape is heard though the guest has stopped to read. In a child whose terminal it is. */
+static void test_escape_while_full(void **state)
+{
+	struct fix *x = *state;
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave, status;
+	char name[64];
+	struct err e;
+	pid_t pid;
+
+	assert_true(master >= 0);
+	assert_int_equal(grantpt(master), 0);
+	assert_int_equal(unlockpt(master), 0);
+	assert_int_equal(ptsname_r(master, name, sizeof(name)), 0);
+	slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	assert_true(slave >= 0);
+	console_close(&x->c);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+			_exit(2);
+		assert_int_equal(console_open(&x->c, slave, x->out[1], x->wake, NULL, NULL, &e), 0);
+		at_terminal(x, master, slave);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	close(master);
+	close(slave);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -270,6 +367,7 @@ int main(void)
 		T(test_full_disk),
 		T(test_typed),
 		T(test_port_is_full),
+		T(test_escape_while_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/time.h"
+
 /*
  * The same terminal or pipe, but opened by us: O_NONBLOCK belongs to the open file, which
  * others may share. Where that cannot be had (a socket, somebody else's terminal), the caller's
@@ -154,11 +156,25 @@ int console_flush(struct console *c)
 
 /* ---- input ---- */
 
+/* How long what was read is kept for the port, and nothing else read; -1: until it is taken. */
+static int full_ms(const struct console *c)
+{
+	uint64_t now;
+
+	if (c->in_len == 0)
+		return 0;
+	if (!c->terminal->is_tty)
+		return -1;
+	now = monotonic_ns();
+	return now < c->stuck_ns ? (int)((c->stuck_ns - now + NS_PER_MS - 1) / NS_PER_MS) : 0;
+}
+
 int console_input_fd(struct console *c, int *ret_ms)
 {
-	*ret_ms = -1;
-	if (!c->in_open || c->in_len > 0)
+	*ret_ms = c->in_open ? full_ms(c) : -1;
+	if (*ret_ms != 0)
 		return -1;
+	*ret_ms = -1;
 	/* In the background what is typed is somebody else's. */
 	if (terminal_look(c->terminal))
 		return c->terminal->in_fd;
@@ -172,20 +188,30 @@ void console_push(struct console *c, struct serial *to)
 
 	c->in_at += taken;
 	c->in_len -= taken;
+	if (taken)
+		c->stuck_ns = monotonic_ns() + CONSOLE_STUCK_MS * NS_PER_MS;
 }
 
 bool console_read(struct console *c, struct serial *to)
 {
-	uint8_t typed[CONSOLE_IN_BYTES];
+	uint8_t typed[CONSOLE_IN_BYTES], lost[CONSOLE_IN_BYTES + 1];
+	size_t lost_len;
+	ssize_t n;
 	bool go_on;
-	ssize_t n = terminal_read(c->terminal, typed, sizeof(typed));
 
+	/* The port tells of room when half of it is free, and has some as soon as it was read. */
+	console_push(c, to);
+	if (full_ms(c) != 0)
+		return true;
+	n = terminal_read(c->terminal, typed, sizeof(typed));
 	if (n == -EINTR || n == -EAGAIN)
 		return true;
 	if (n <= 0) {
 		c->in_open = false;
 		return true;
 	}
+	if (c->in_len > 0)
+		return terminal_filter(c->terminal, typed, (size_t)n, lost, &lost_len);
 	c->in_at = 0;
 	go_on = terminal_filter(c->terminal, typed, (size_t)n, c->in, &c->in_len);
 	console_push(c, to);

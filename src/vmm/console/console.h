@@ -3,7 +3,8 @@
  * Between the guest's serial port and two descriptors: what the guest prints is gathered and
  * written in pieces, what is typed is given to the port as it takes it. Decides that a reader
  * who is slow, or gone to sleep, holds up a guest that prints, and nobody else: the output
- * descriptor is never waited for.
+ * descriptor is never waited for. And that a terminal's escape is heard whatever the guest does:
+ * what is typed waits for a guest that reads, and is lost for one that has stopped to.
  *
  * Threads: console_put by any vCPU, everything else by the thread that runs the machine. It
  * is woken by `wake_fd` when there is something to do. Test: tests/unit/console_test.c.
@@ -22,6 +23,8 @@
 #define CONSOLE_IN_BYTES 256u
 /* What is printed in this time after a piece is the next. */
 #define CONSOLE_GATHER_MS 10
+/* A port that is full, and of which nothing is read for so long, gets no more of a terminal. */
+#define CONSOLE_STUCK_MS 2000
 
 struct console {
 	bool is_open;
@@ -32,6 +35,7 @@ struct console {
 	bool in_open;  /* there may be more to read */
 	uint8_t in[CONSOLE_IN_BYTES + 1]; /* typed, and not yet taken by the port */
 	size_t in_at, in_len;
+	uint64_t stuck_ns; /* if that is not taken until then */
 
 	pthread_mutex_t lock; /* covers the rest */
 	pthread_cond_t room;
@@ -72,7 +76,10 @@ int console_flush(struct console *c);
 
 /* The descriptor to be polled for input now, or -1: for *ret_ms at most, if that is not -1. */
 int console_input_fd(struct console *c, int *ret_ms);
-/* Reads what is there, for the port. False: the escape to end was typed. */
+/*
+ * Reads what is there, for the port; while the port has not taken what was read before, only from
+ * a terminal, and only for the escape. False: the escape to end was typed.
+ */
 bool console_read(struct console *c, struct serial *to);
 /* The port has room again. */
 void console_push(struct console *c, struct serial *to);
