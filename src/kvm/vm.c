@@ -301,6 +301,16 @@ void kvmp_vm_irq_line(int vm_fd, uint32_t gsi, bool level)
 	(void)KVMP_IOCTL(vm_fd, KVM_IRQ_LINE, &line);
 }
 
+bool kvmp_vm_irq_is_expected(int vm_fd, uint32_t gsi)
+{
+	struct kvm_irqchip pic = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+	struct kvm_irqchip ioapic = {.chip_id = KVM_IRQCHIP_IOAPIC};
+
+	return KVMP_IOCTL(vm_fd, KVM_GET_IRQCHIP, &pic) < 0 ||
+	       KVMP_IOCTL(vm_fd, KVM_GET_IRQCHIP, &ioapic) < 0 || pic.chip.pic.irq_base != 0 ||
+	       !ioapic.chip.ioapic.redirtbl[gsi].fields.mask;
+}
+
 static struct kvm_segment flat_segment(uint16_t selector, uint8_t type, bool code)
 {
 	return (struct kvm_segment){

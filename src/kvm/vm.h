@@ -78,6 +78,11 @@ int kvmp_vcpu_fast_strings(int fd, struct err *e);
 int kvmp_vm_pit(int vm_fd, struct err *e);
 /* Drives an interrupt line. Any thread; does not block. */
 void kvmp_vm_irq_line(int vm_fd, uint32_t gsi, bool level);
+/*
+ * The guest has set up its master 8259, or lets the line's pin of the IO-APIC through. Where it has
+ * done neither, as after a reset, an interrupt of a line below 8 comes as an exception's vector.
+ */
+bool kvmp_vm_irq_is_expected(int vm_fd, uint32_t gsi);
 /* Starts the vCPU in 64-bit mode at rip, CPL 0, interrupts off, RDI = arg. */
 int kvmp_vcpu_long_mode(int fd, gpa_t cr3, uint64_t rip, uint64_t arg, struct err *e);
 

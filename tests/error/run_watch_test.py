@@ -30,26 +30,33 @@ def image(text, then):
 
 
 class Watch(RunTest):
+    def start(self, name, *words):
+        process = subprocess.Popen(
+            [asyncpf(), *words, "--control", f"{name}.s"], cwd=self.folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (process.kill(), process.communicate()))
+        return process
+
     def begin(self, name, text, then, *words):
         """A guest and its control socket, both called `name`."""
         self.file(name, image(text, then))
-        process = subprocess.Popen(
-            [asyncpf(), "run", "--kernel", name, "--memory", "16M", "--control", f"{name}.s",
-             *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True)
-        self.addCleanup(lambda: (process.kill(), process.communicate()))
-        return process
+        return self.start(name, "run", "--kernel", name, "--memory", "16M", *words)
+
+    def restored(self, name, of):
+        """What `of` is by now, as another VM."""
+        self.verb("snapshot", of, name)
+        return self.start(name, "restore", name)
 
     def told(self, process, pattern):
         self.assertRegex(process.stderr.readline(), rf"\Aasyncpf: note: {pattern}\n\Z")
 
-    def pause(self, name):
+    def verb(self, verb, name, *words):
         end = time.monotonic() + LIMIT_S
         while not os.path.exists(self.folder / f"{name}.s"):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)
-        subprocess.run([asyncpf(), "pause", "--control", f"{name}.s"], cwd=self.folder, check=True,
-                       capture_output=True, timeout=LIMIT_S)
+        subprocess.run([asyncpf(), verb, "--control", f"{name}.s", *words], cwd=self.folder,
+                       check=True, capture_output=True, timeout=LIMIT_S)
 
     def note(self, name):
         done = subprocess.run([asyncpf(), "status", "--control", f"{name}.s", "--json"],
@@ -66,7 +73,8 @@ class Watch(RunTest):
         silent = self.begin("silent", b"", IDLE)
         quiet = self.begin("quiet", b"x\n", HALT, "--quiet")
         paused = self.begin("paused", b"", IDLE)
-        self.pause("paused")
+        self.verb("pause", "paused")
+        restored = self.restored("restored", "paused")
         self.told(halted, "the guest has halted, with interrupts off; it last printed: last words")
         self.assertIn("the guest has halted", self.note("halted"))
         self.told(several, r"the guest has halted, with interrupts off \(what ends by port 0xf4 "
@@ -79,9 +87,11 @@ class Watch(RunTest):
         self.assertGreater(time.monotonic() - began, 29)
         # Nor is the time of a guest counted that stands still.
         self.assertEqual((self.note("well"), self.note("paused")), (None, None))
+        # What a restored guest has printed before is not known.
+        self.assertIsNone(self.note("restored"))
         self.assertIn("the guest has halted", self.note("quiet"))
         # Each was told once, and those that are well or quiet were not.
-        for process in (well, quiet, paused, halted, several, silent, panicked):
+        for process in (well, quiet, paused, restored, halted, several, silent, panicked):
             process.terminate()
             self.assertEqual(process.communicate(timeout=LIMIT_S)[1], "")
 

@@ -23,7 +23,7 @@ int machine_generation_set(struct machine *m, struct err *e)
 	if (rc < 0)
 		return err_sys(e, rc, "VM generation ID: guest memory");
 	/* A kernel that has just been loaded has seen no other ID. */
-	if (m->cfg.restore) {
+	if (m->cfg.restore && kvmp_vm_irq_is_expected(m->vm_fd, ACPI_GENERATION_GSI)) {
 		kvmp_vm_irq_line(m->vm_fd, ACPI_GENERATION_GSI, true);
 		kvmp_vm_irq_line(m->vm_fd, ACPI_GENERATION_GSI, false);
 	}

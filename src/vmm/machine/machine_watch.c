@@ -172,7 +172,7 @@ static void judge(struct machine *m, bool halted)
 		tell_panic(m, &said);
 	else if (halted)
 		tell_halted(m, &said);
-	else if (said.bytes == 0 && w->run_ns >= SILENT_NS)
+	else if (said.bytes == 0 && !m->cfg.restore && w->run_ns >= SILENT_NS)
 		tell_silence(m);
 	else
 		set_note(m, "");
