@@ -45,7 +45,7 @@ int opts_size(const char *text, uint64_t *ret_bytes)
 	uint64_t v;
 	int r;
 
-	for (; len > 1 && *text == '0'; len--)
+	for (; len > 1 && text[0] == '0' && isdigit((unsigned char)text[1]); len--)
 		text++;
 	if (len == 0)
 		return -EINVAL;

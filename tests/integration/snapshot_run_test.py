@@ -185,7 +185,9 @@ class SnapshotTest(SnapshotCase):
                 pass
             self.verb(vm, "pause")
             if last == "running":
-                self.verb(vm, "resume")
+                done = self.verb(vm, "resume")
+                self.assertEqual((done.returncode, done.stdout),
+                                 (0, "running when its snapshot is written\n"))
             self.assertEqual(self.status(vm)["snapshot_running"], 1)
             self.assertEqual(client.wait(), 0)
             self.assertEqual(self.status(vm)["state"], last)

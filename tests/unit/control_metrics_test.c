@@ -86,6 +86,7 @@ static void values(void **state)
 	has(out, "\nasyncpf_state{vm=\"a\\\"b\\\\\",state=\"paused\"} 1\n");
 	has(out, "\nasyncpf_state{vm=\"a\\\"b\\\\\",state=\"running\"} 0\n");
 	has(out, "\nasyncpf_state{vm=\"a\\\"b\\\\\",state=\"ending\"} 0\n");
+	has(out, "\nasyncpf_state{vm=\"a\\\"b\\\\\",state=\"serving\"} 0\n");
 	has(out, "\nasyncpf_trouble{vm=\"a\\\"b\\\\\"} 1\n");
 	has(out, "\nasyncpf_vcpu_stalls_total{vm=\"a\\\"b\\\\\",vcpu=\"1\"} 77\n");
 	has(out, "\nasyncpf_device_throttled_seconds_total{vm=\"a\\\"b\\\\\",device=\"blk0\"} "

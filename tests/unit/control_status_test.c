@@ -111,6 +111,12 @@ static void text_stays_one_line(void **state)
 	(void)state;
 	parse_all(text, control_status_format(&s, text), &back);
 	assert_string_equal(back.why, "a?ok??\xc3\xa4");
+	s = (struct control_status){.source_count = 1, .served_count = 1};
+	snprintf(s.sources[0].name, sizeof(s.sources[0].name), "a\nok b");
+	snprintf(s.served[0].name, sizeof(s.served[0].name), "\x1b[2J.1");
+	parse_all(text, control_status_format(&s, text), &back);
+	assert_string_equal(back.sources[0].name, "a_ok_b");
+	assert_string_equal(back.served[0].name, "_[2J.1");
 }
 
 static void form(void **state)

@@ -121,6 +121,10 @@ static void sizes(void **state)
 	assert_int_equal(v, 2ull << 30);
 	assert_int_equal(opts_size("16777215T", &v), 0);
 	assert_true(v == 16777215ull << 40);
+	assert_int_equal(opts_size("0K", &v), 0);
+	assert_int_equal(v, 0);
+	assert_int_equal(opts_size("0004k", &v), 0);
+	assert_int_equal(v, 4096);
 	assert_int_equal(opts_size("16777216T", &v), -ERANGE);
 	assert_int_equal(opts_size("100000000000000000000000000", &v), -ERANGE);
 	static const char *const bad[] = {"", "K", "1KB", "1Kk", "-1K", "1.5G", "1 K", "1P"};

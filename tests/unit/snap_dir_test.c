@@ -79,17 +79,18 @@ static void make(const char *path, unsigned n, const char *upon)
 static int begin(void **state)
 {
 	struct bed *b = calloc(1, sizeof(*b));
-	char deep[PATH_BYTES];
+	char deep[PATH_BYTES], with_slash[PATH_BYTES];
 
 	assert_non_null(b);
 	snprintf(b->folder, sizeof(b->folder), "/tmp/snap_dir_test.XXXXXX");
 	assert_non_null(mkdtemp(b->folder));
 	join(b->first, b->folder, "one");
+	join(with_slash, b->folder, "one/");
 	join(b->second, b->folder, "two");
 	join(b->third, b->folder, "deep/three");
 	join(deep, b->folder, "deep");
 	assert_int_equal(mkdir(deep, 0700), 0);
-	make(b->first, 1, NULL);
+	make(with_slash, 1, NULL);
 	make(b->second, 2, b->first);
 	make(b->third, 3, b->second);
 	*state = b;

@@ -320,6 +320,11 @@ static int change_state(const struct opts *table, enum control_verb verb, const 
 	r = ask(table->verb, &o, &request, NULL, &s);
 	if (r != CLI_OK)
 		return r;
+	/* Resumed is what it will be then. */
+	if (verb == CONTROL_RESUME && s.snapshot_running && !*s.why && strcmp(s.state, want) != 0) {
+		puts("running when its snapshot is written");
+		return CLI_OK;
+	}
 	if (strcmp(s.state, want) != 0)
 		return cli_error("cannot %s: %.107s: the VM is %s%s%s", table->verb, o.path,
 				 s.state, *s.why ? ": " : "", s.why);

@@ -100,10 +100,10 @@ static void put_info(FILE *out, const struct control_status *s)
 
 static void put_states(FILE *out, const struct control_status *s)
 {
-	static const char *const states[] = {"running", "paused", "ending"};
+	static const char *const states[] = {"running", "paused", "ending", "serving"};
 	static const char name[] = "asyncpf_state", trouble[] = "asyncpf_trouble";
 
-	put_head(out, name, "Whether the VM is in this state: 1, else 0.", "gauge");
+	put_head(out, name, "Whether the VM, or the pager, is in this state: 1, else 0.", "gauge");
 	for (unsigned i = 0; i < ARRAY_LEN(states); i++) {
 		fputs(name, out);
 		put_labels(out, s, "state", states[i]);

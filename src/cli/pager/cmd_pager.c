@@ -124,13 +124,9 @@ static int listen_there(void *ctx, const char *path, struct err *e)
 
 /* ---- control socket ---- */
 
-/* Words are separated by spaces there. */
 static void fill_name(char *to, size_t bytes, const char *name, uint64_t number)
 {
 	(void)snprintf(to, bytes, "%s.%llu", name, (unsigned long long)number);
-	for (char *c = to; *c; c++)
-		if (*c == ' ')
-			*c = '_';
 }
 
 static void fill_sources(struct pager *p, struct control_status *ret)

@@ -108,6 +108,7 @@ static int hold(const struct snap_dir *d, struct err *e)
 int snap_dir_begin(struct snap_dir *d, const char *path, const struct snap_base *base,
 		   struct err *e)
 {
+	size_t len = strlen(path);
 	struct stat st;
 	int rc;
 
@@ -120,7 +121,9 @@ int snap_dir_begin(struct snap_dir *d, const char *path, const struct snap_base 
 	if (rc < 0)
 		return rc;
 	remove_left_behind(d);
-	if (asprintf(&d->temp, "%s.%d.part", path, (int)getpid()) < 0) {
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	if (asprintf(&d->temp, "%.*s.%d.part", (int)len, path, (int)getpid()) < 0) {
 		d->temp = NULL;
 		rc = err_sys(e, -ENOMEM, "snapshot");
 	} else if (mkdir(d->temp, 0700) < 0) {

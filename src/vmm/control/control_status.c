@@ -204,6 +204,19 @@ static void put_text(struct text *t, const char *name, const char *value)
 	put(t, "\n");
 }
 
+/* A name is one word of a line, whatever it is made of. */
+static void put_named(struct text *t, const char *word, const char *name)
+{
+	size_t from;
+
+	put(t, "%s ", word);
+	from = t->len;
+	put(t, "%s", name);
+	for (size_t i = from; i < t->len; i++)
+		if ((unsigned char)t->buf[i] <= ' ' || t->buf[i] == 0x7f)
+			t->buf[i] = '_';
+}
+
 static void put_key(struct text *t, const struct control_key *k, const void *base)
 {
 	if (!control_key_is_there(k, base))
@@ -241,7 +254,7 @@ size_t control_status_format(const struct control_status *s,
 
 		ASSERT(count <= l->max);
 		for (; count > 0; count--, at += l->bytes) {
-			put(&t, "%s %s", l->word, at);
+			put_named(&t, l->word, at);
 			put_pairs(&t, l->keys, at);
 		}
 	}
