@@ -149,12 +149,14 @@ void hst_init(struct hst *h, const struct hst_cfg *cfg, void *space)
 
 void hst_resume(struct hst *h)
 {
+	bool was_paused = hst_is_paused(h);
+
 	if (h->stopping)
 		return;
 	h->paused = false;
+	trace_pause(h, was_paused);
 	/* Whoever pauses it before that was done again does not prevent it. */
 	h->evict.again = true;
-	trace(h, APF_TRACE_RESUMED, APF_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
 	fetch_resume(h);
 	swap_resume(h);
 	fetch_dispatch(h);

@@ -16,6 +16,15 @@ bool hst_is_paused(const struct hst *h)
 	return h->paused || h->troubled > 0;
 }
 
+void trace_pause(const struct hst *h, bool was_paused)
+{
+	bool is = hst_is_paused(h);
+
+	if (is != was_paused)
+		trace(h, is ? APF_TRACE_PAUSED : APF_TRACE_RESUMED, APF_NOBODY,
+		      (roff_t){UINT64_MAX}, 0, 0);
+}
+
 static void trouble_tell(struct hst *h, const struct hst_trouble *t)
 {
 	h->trouble_told = t != NULL;
@@ -31,6 +40,7 @@ void trouble_over(struct hst *h)
 void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct err *why)
 {
 	struct hst_trouble t = {.tries = tries};
+	bool was_paused = hst_is_paused(h);
 	roff_t off;
 	uint64_t len;
 
@@ -39,6 +49,7 @@ void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct e
 	if (why)
 		t.why = *why;
 	h->troubled++;
+	trace_pause(h, was_paused);
 	trouble_tell(h, &t);
 	vcpu_kick_all(h);
 }
@@ -47,6 +58,7 @@ void trouble_end(struct hst *h)
 {
 	ASSERT(h->troubled > 0);
 	if (--h->troubled == 0) {
+		trace_pause(h, true);
 		trouble_over(h);
 		vcpu_kick_all(h);
 	}
@@ -54,8 +66,10 @@ void trouble_end(struct hst *h)
 
 void hst_pause(struct hst *h)
 {
+	bool was_paused = hst_is_paused(h);
+
 	h->paused = true;
-	trace(h, APF_TRACE_PAUSED, APF_NOBODY, (roff_t){UINT64_MAX}, 0, 0);
+	trace_pause(h, was_paused);
 	vcpu_kick_all(h);
 }
 

@@ -10,6 +10,8 @@ void trouble_begin(struct hst *h, uint32_t block, uint32_t tries, const struct e
 void trouble_end(struct hst *h);
 /* Takes back what was told when the VM really goes on, not while the VMM holds it. */
 void trouble_over(struct hst *h);
+/* After each change of what hst_is_paused() is made of. */
+void trace_pause(const struct hst *h, bool was_paused);
 /*
  * The VM is paused for it: the host has lost the page of off, of which the guest or we need what it
  * held, as `what` says: "the guest loads from it".

@@ -75,6 +75,18 @@ class Trace(unittest.TestCase):
         self.assertGreater(self.count(events, name="told"), 200)
         self.assertGreater(self.count(events, name="halted"), 200)
 
+    def test_a_source_that_does_not_answer(self):
+        done = run("demo", "--quiet", "--runs", "user:int", "--pages", "64",
+                   "--source-timeout-ms", "100", "--source-wrap",
+                   "fault?fault-hang-at=5&fault-hang-ms=400", "--trace", self.path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        events = self.events()
+        self.assertEqual(self.check_slices(events), (0, 0))
+        paused = [i for i, e in enumerate(events) if e.get("name") == "paused"]
+        self.assertEqual(len(paused), 1)
+        end = next(e for e in events[paused[0]:] if e["ph"] == "E" and e["tid"] == 1)
+        self.assertGreater(end["ts"] - events[paused[0]]["ts"], 100_000)
+
     def test_run(self):
         done = run("run", "--local", "--kernel", KERNEL, "--memory", "16M", "--cmdline", "off",
                    "--trace", self.path)

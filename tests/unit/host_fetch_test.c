@@ -437,6 +437,13 @@ static void retries_wait_longer_each_time_then_the_vm_is_paused(void **state)
 	rig_close(x);
 }
 
+/* A timeline shows that the whole VM stands still, whoever holds it, from the first to the last. */
+static void assert_pauses(const struct rig *x, unsigned paused, unsigned resumed)
+{
+	assert_int_equal(x->traced[APF_TRACE_PAUSED], paused);
+	assert_int_equal(x->traced[APF_TRACE_RESUMED], resumed);
+}
+
 static void resume_starts_the_retries_afresh(void **state)
 {
 	struct rig *x = open_depth(HST_FAULTS_BLOCK, 16, 1);
@@ -452,6 +459,7 @@ static void resume_starts_the_retries_afresh(void **state)
 	rig_log_clear(x);
 	hst_resume(&x->h);
 	assert_false(hst_is_paused(&x->h));
+	assert_pauses(x, 1, 1);
 	assert_int_equal(x->counts[RIG_GOES_ON], 1);
 	assert_int_equal(x->counts[RIG_KICK], 1);
 	assert_int_equal(x->src.count, 1);
@@ -467,7 +475,7 @@ static void resume_starts_the_retries_afresh(void **state)
 static void the_vm_goes_on_when_the_last_trouble_is_over(void **state)
 {
 	struct rig *x = open_depth(HST_FAULTS_BLOCK, 16, 1);
-	struct hst_waiter w[2] = {0};
+	struct hst_waiter w[3] = {0};
 
 	(void)state;
 	x->h.cfg.retries_max = 0;
@@ -479,9 +487,22 @@ static void the_vm_goes_on_when_the_last_trouble_is_over(void **state)
 	rig_answer(x, 0, 0);
 	assert_true(hst_is_paused(&x->h));
 	assert_int_equal(x->counts[RIG_GOES_ON], 0);
+	assert_pauses(x, 1, 0);
 	rig_answer(x, 0, 0);
 	assert_false(hst_is_paused(&x->h));
 	assert_int_equal(x->counts[RIG_GOES_ON], 1);
+	assert_pauses(x, 1, 1);
+	/* By the VMM's wish meanwhile, which has it stand still for longer. */
+	ensure(x, 4, &w[2]);
+	rig_after(x, 100 * MS);
+	hst_pause(&x->h);
+	assert_pauses(x, 2, 1);
+	rig_answer(x, 0, 0);
+	assert_pauses(x, 2, 1);
+	hst_resume(&x->h);
+	assert_pauses(x, 2, 2);
+	hst_resume(&x->h);
+	assert_pauses(x, 2, 2);
 	rig_pump(x);
 	rig_close(x);
 }
@@ -569,12 +590,14 @@ static void resume_cancels_a_stuck_read_and_reads_again(void **state)
 		if (how != RIG_CANCEL_ENDS) {
 			/* Paused until the read has ended: its buffer is the page. */
 			assert_true(hst_is_paused(&x->h));
+			assert_pauses(x, 1, 0);
 			assert_int_equal(x->counts[RIG_READ], 1);
 			hst_resume(&x->h); /* impatient: no second cancel */
 			assert_int_equal(x->counts[RIG_CANCEL], 1);
 			rig_answer(x, 0, how == RIG_CANCEL_DEAF ? 0 : -ECANCELED);
 		}
 		assert_false(hst_is_paused(&x->h));
+		assert_pauses(x, 1, 1);
 		assert_int_equal(x->counts[RIG_GOES_ON], 1);
 		assert_int_equal(x->counts[RIG_READ], how == RIG_CANCEL_DEAF ? 1 : 2);
 		if (how == RIG_CANCEL_DEAF)

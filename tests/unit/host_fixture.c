@@ -313,6 +313,14 @@ void rig_trouble(void *ctx, const struct hst_trouble *t)
 	rig_log(x, t ? RIG_TROUBLE : RIG_GOES_ON, 0, t ? t->gpa.v : 0, t ? t->tries : 0);
 }
 
+void rig_trace(void *ctx, const struct apf_trace *t)
+{
+	struct rig *x = ctx;
+
+	assert_in_range(t->kind, APF_TRACE_TOUCH, APF_TRACE_USED);
+	x->traced[t->kind]++;
+}
+
 /* ---- set-up ---- */
 
 struct hst_cfg rig_cfg(enum hst_faults faults, enum apf_rev rev)
@@ -387,8 +395,10 @@ void rig_start(struct rig *x, const struct hst_cfg *cfg)
 	x->h.clock = (struct clock){&clock_ops, x};
 	x->h.mem = (struct mem){&mem_ops, x, x->alias, x->h.ram.bytes};
 	x->h.plat = (struct plat){&plat_ops, x};
-	x->h.hooks = (struct hst_hooks){
-		.outside_ready = rig_outside_ready, .trouble = rig_trouble, .ctx = x};
+	x->h.hooks = (struct hst_hooks){.outside_ready = rig_outside_ready,
+					.trouble = rig_trouble,
+					.trace = rig_trace,
+					.ctx = x};
 	x->space = calloc(1, hst_bytes(cfg, x->h.ram.bytes));
 	assert_non_null(x->space);
 	hst_init(&x->h, cfg, x->space);

@@ -110,6 +110,7 @@ struct rig {
 	unsigned log_len;
 	unsigned counts[RIG_OPS]; /* since rig_open or rig_log_clear */
 	struct hst_trouble trouble; /* the last one */
+	unsigned traced[APF_TRACE_USED + 1]; /* entries of hooks.trace by kind, since rig_open */
 	uint64_t until;		    /* of the last rig_next that said HST_WAIT */
 	struct rig_swap *swap; /* host_swap_fixture.h */
 	const struct hst_discard *discards; /* a discard that is under way; NULL: none */
@@ -173,6 +174,7 @@ void rig_kick(void *ctx, unsigned vcpu);
 
 void rig_outside_ready(void *ctx);
 void rig_trouble(void *ctx, const struct hst_trouble *t);
+void rig_trace(void *ctx, const struct apf_trace *t);
 
 /* ---- set-up ---- */
 
