@@ -27,7 +27,7 @@
 
 #define RING (1u << 16) /* entries; a power of two */
 #define VCPUS_MAX 1024u
-#define TOLD_MAX (1u << 14) /* faults that wait for page ready; a power of two */
+#define OPEN_MAX (1u << 14) /* faults that wait for page ready, and reads; a power of two */
 #define KIND_VM 0u          /* of an entry of ours: another VM, `name` */
 #define TRACK_OF_LIBRARY 1u
 #define TRACK_OF_VCPUS 2u
@@ -40,9 +40,10 @@ struct entry {
 	const char *name;
 };
 
-struct told {
-	uint64_t key; /* vCPU and token; 0: free */
-	uint64_t fault;
+struct open {
+	uint64_t key; /* told_key(), read_key(); 0: free */
+	uint64_t id;  /* of its slice */
+	bool ahead;   /* of a read */
 };
 
 struct vcpu_state {
@@ -66,11 +67,11 @@ struct trace_file {
 	uint64_t lost;          /* the teller's */
 	struct err error;       /* the thread's: of the first write that failed */
 	/* The thread's: */
-	uint64_t first_ns, faults;
+	uint64_t first_ns, faults, reads;
 	uint32_t vm;
 	bool paused;
 	struct vcpu_state vcpus[VCPUS_MAX];
-	struct told tolds[TOLD_MAX];
+	struct open opens[OPEN_MAX];
 	char buffer[BUFFER]; /* of `out` */
 	struct entry ring[RING];
 };
@@ -211,18 +212,18 @@ static void new_vm(struct trace_file *t, const char *name)
 		json_array_open(&t->json, NULL);
 	t->paused = false;
 	memset(t->vcpus, 0, sizeof(t->vcpus));
-	memset(t->tolds, 0, sizeof(t->tolds));
+	memset(t->opens, 0, sizeof(t->opens));
 	name_track(t, 0, "process_name", name);
 	name_track(t, TRACK_OF_LIBRARY, "thread_name", "memory");
 }
 
 /* The place of the key, or a free one for it; NULL: there is none. */
-static struct told *told_at(struct trace_file *t, uint64_t key)
+static struct open *open_at(struct trace_file *t, uint64_t key)
 {
 	uint64_t at = key * 0x9e3779b97f4a7c15ull >> 40;
 
 	for (unsigned i = 0; i < 64; i++) {
-		struct told *x = &t->tolds[(at + i) % TOLD_MAX];
+		struct open *x = &t->opens[(at + i) % OPEN_MAX];
 
 		if (x->key == key || x->key == 0)
 			return x;
@@ -235,19 +236,24 @@ static uint64_t told_key(uint32_t vcpu, uint32_t token)
 	return (uint64_t)(vcpu + 1) << 32 | token;
 }
 
+static uint64_t read_key(uint64_t gpa)
+{
+	return 1ull << 63 | gpa;
+}
+
 /* A free place ends the search for others: what was behind it is put anew. */
-static void forget(struct trace_file *t, struct told *x)
+static void forget(struct trace_file *t, struct open *x)
 {
 	x->key = 0;
-	for (struct told *at = x;;) {
-		struct told moved;
+	for (struct open *at = x;;) {
+		struct open moved;
 
-		at = at + 1 < t->tolds + TOLD_MAX ? at + 1 : t->tolds;
+		at = at + 1 < t->opens + OPEN_MAX ? at + 1 : t->opens;
 		if (at->key == 0)
 			return;
 		moved = *at;
 		at->key = 0;
-		*told_at(t, moved.key) = moved;
+		*open_at(t, moved.key) = moved;
 	}
 }
 
@@ -283,12 +289,12 @@ static void touch(struct trace_file *t, const struct apf_trace *x, struct vcpu_s
 
 static void told(struct trace_file *t, const struct apf_trace *x, struct vcpu_state *v)
 {
-	struct told *at = told_at(t, told_key(x->vcpu, x->value));
+	struct open *at = open_at(t, told_key(x->vcpu, x->value));
 
 	fault_note(t, "told", v->fault, TRACK_OF_VCPUS + x->vcpu, x->ns);
 	if (!at)
 		return;
-	*at = (struct told){told_key(x->vcpu, x->value), v->fault};
+	*at = (struct open){.key = told_key(x->vcpu, x->value), .id = v->fault};
 	v->told = true;
 }
 
@@ -307,21 +313,21 @@ static void ready(struct trace_file *t, const struct apf_trace *x)
 {
 	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
 	bool all = x->value == WAKE_ALL;
-	struct told *at;
+	struct open *at;
 
 	begin(t, 'i', track, x->ns, all ? "wake all" : "page ready");
 	trace_line_text(&t->line, ",\"s\":", "t");
 	end(t);
-	at = all ? NULL : told_at(t, told_key(x->vcpu, x->value));
+	at = all ? NULL : open_at(t, told_key(x->vcpu, x->value));
 	if (at && at->key) {
-		fault_ends(t, at->fault, track, x->ns);
+		fault_ends(t, at->id, track, x->ns);
 		forget(t, at);
 	}
-	for (unsigned i = 0; all && i < TOLD_MAX; i++) {
+	for (unsigned i = 0; all && i < OPEN_MAX; i++) {
 		/* Whatever takes the place of one that is forgotten is looked at, too. */
-		while (t->tolds[i].key >> 32 == x->vcpu + 1) {
-			fault_ends(t, t->tolds[i].fault, track, x->ns);
-			forget(t, &t->tolds[i]);
+		while (t->opens[i].key >> 32 == x->vcpu + 1) {
+			fault_ends(t, t->opens[i].id, track, x->ns);
+			forget(t, &t->opens[i]);
 		}
 	}
 }
@@ -350,10 +356,22 @@ static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 		goes_on(t, x, v);
 }
 
+/* A viewer ends what has both name and id; and to some an id is the same in each process. */
+static void begin_read(struct trace_file *t, char ph, const struct apf_trace *x,
+		       const struct open *at)
+{
+	begin_slice(t, ph, TRACK_OF_LIBRARY, x->ns, at->ahead ? "read ahead" : "read", "read",
+		    at->id);
+}
+
 static void read_begins(struct trace_file *t, const struct apf_trace *x)
 {
-	begin_slice(t, 'b', TRACK_OF_LIBRARY, x->ns, x->value ? "read ahead" : "read", "read",
-		    x->gpa);
+	struct open *at = open_at(t, read_key(x->gpa));
+
+	if (!at)
+		return;
+	*at = (struct open){.key = read_key(x->gpa), .id = ++t->reads, .ahead = x->value != 0};
+	begin_read(t, 'b', x, at);
 	open_args(t, x->gpa);
 	trace_line_number(&t->line, ",\"bytes\":", x->bytes);
 	close_args(t);
@@ -362,10 +380,15 @@ static void read_begins(struct trace_file *t, const struct apf_trace *x)
 
 static void read_ends(struct trace_file *t, const struct apf_trace *x)
 {
-	begin_slice(t, 'e', TRACK_OF_LIBRARY, x->ns, "read", "read", x->gpa);
+	struct open *at = open_at(t, read_key(x->gpa));
+
+	if (!at || !at->key)
+		return;
+	begin_read(t, 'e', x, at);
 	trace_line_number(&t->line, ",\"args\":{\"error\":", x->value);
 	close_args(t);
 	end(t);
+	forget(t, at);
 }
 
 static void memory(struct trace_file *t, const struct apf_trace *x, const char *name)

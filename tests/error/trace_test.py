@@ -33,23 +33,26 @@ class Trace(unittest.TestCase):
             return json.load(f)
 
     def check_slices(self, events):
-        """Asynchronous slices by their names, slices of a track by order; times do not go back."""
-        begun = collections.Counter()
+        """Asynchronous slices by their names and ids, which are of one VM; slices of a track by
+        order; times do not go back."""
+        begun, ids = {}, set()
         depth = collections.Counter()
         last = collections.Counter()
         for e in events:
             where = e["pid"], e["tid"]
             self.assertGreaterEqual(e["ts"], last[where] if e["ph"] != "M" else 0)
-            if e["ph"] in "be":
-                key = e["pid"], e["cat"], e["id"]
-                begun[key] += 1 if e["ph"] == "b" else -1
-                self.assertIn(begun[key], (0, 1), e)
+            if e["ph"] == "b":
+                self.assertFalse((e["cat"], e["id"]) in ids, e)
+                ids.add((e["cat"], e["id"]))
+                begun[e["cat"], e["id"]] = e["pid"], e["name"]
+            elif e["ph"] == "e":
+                self.assertEqual(begun.pop((e["cat"], e["id"])), (e["pid"], e["name"]))
             elif e["ph"] in "BE":
                 depth[where] += 1 if e["ph"] == "B" else -1
                 self.assertIn(depth[where], (0, 1), e)
             if e["ph"] != "M":
                 last[where] = e["ts"]
-        return sum(begun.values()), sum(depth.values())
+        return len(begun), sum(depth.values())
 
     def count(self, events, **what):
         return sum(all(e.get(k) == v for k, v in what.items()) for e in events)
@@ -74,6 +77,14 @@ class Trace(unittest.TestCase):
             self.assertEqual(touches, self.count(mine, ph="e", cat="fault"))
         self.assertGreater(self.count(events, name="told"), 200)
         self.assertGreater(self.count(events, name="halted"), 200)
+
+    def test_reads_ahead(self):
+        done = run("demo", "--quiet", "--runs", "stall,user:int", "--pages", "256",
+                   "--read-ahead", "64K", "--trace", self.path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        events = self.events()
+        self.assertEqual(self.check_slices(events), (0, 0))
+        self.assertGreater(self.count(events, ph="e", cat="read", name="read ahead"), 0)
 
     def test_a_source_that_does_not_answer(self):
         done = run("demo", "--quiet", "--runs", "user:int", "--pages", "64",
