@@ -81,8 +81,10 @@ def read_events(stream):
             try:
                 event, at = decoder.raw_decode(text, at)
                 break
-            except (json.JSONDecodeError, RecursionError) as e:
-                if len(text) - at > EVENT_CHARS_MAX or isinstance(e, RecursionError) or not more():
+            except (ValueError, RecursionError) as e:
+                # Anything else than half an event, such as a number too long for int(), is no JSON.
+                half = isinstance(e, json.JSONDecodeError) and len(text) - at <= EVENT_CHARS_MAX
+                if not half or not more():
                     raise Bad(f"event {done + 1} is no JSON; write the trace anew") from None
         done += 1
         if done > EVENTS_MAX:
@@ -165,7 +167,8 @@ class Vm:
         elif ident in self.open_faults:
             fault = self.open_faults[ident]
             if ph == "n":
-                fault[1] = {"told": 1, "halted": 2}.get(name, fault[1])
+                how = {"told": 1, "halted": 2}
+                fault[1] = how.get(name, fault[1]) if isinstance(name, str) else fault[1]
                 return
             del self.open_faults[ident]
             self.fault["start"].append(fault[0])

@@ -214,6 +214,9 @@ class Report(unittest.TestCase):
         self.made([{"ph": "X", "pid": 1, "tid": 9, "ts": 5, "name": {"a": []}},
                    {"ph": "e", "pid": 1, "tid": 2, "ts": 5, "cat": "fault", "id": 77},
                    {"ph": "E", "pid": 1, "tid": 2, "ts": 6},
+                   fault(2, 6, 5)[0],
+                   *({"ph": "n", "pid": 1, "tid": 2, "ts": 6, "cat": "fault", "id": 2, "name": name}
+                     for name in ([], {}, 5, None)),
                    {"ph": "M", "pid": 2, "tid": 0, "ts": 0, "name": "process_name", "args": 5},
                    *fault(1, 7, 5)])
 
@@ -227,6 +230,7 @@ class Report(unittest.TestCase):
                                                     "was the command killed?")
         self.refused("[{]", "event 1 is no JSON" + anew)
         self.refused("[" * 100000, "event 1 is no JSON" + anew)
+        self.refused('[{"pid":1,"ts":' + "1" * 5000 + "}]", "event 1 is no JSON" + anew)
         self.refused("[5]", "event 1 is no object" + anew)
         self.refused('[{"pid":1,"ts":NaN}]', "event 1 is no JSON" + anew)
         for ts in ("-1", "1e300", '"5"', "true", "null", "[]"):
