@@ -181,23 +181,34 @@ void pf_drop_forgotten(struct hst_vcpu *v)
 		pf_cancel(v);
 }
 
+static bool pf_is_untaken(const struct hst_vcpu *v)
+{
+	return v->cpu.untaken_token && v->cpu.untaken_token == v->queued.token;
+}
+
+void pf_leave_out(const struct hst_vcpu *v, struct hst_stats *s)
+{
+	if (!pf_is_untaken(v))
+		return;
+	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING)
+		s->missing_events--;
+	else if (v->queued.token == APF_TOKEN_WAKE_ALL)
+		s->wake_alls--;
+	else
+		s->ready_events--;
+}
+
 void pf_take_back(struct hst_vcpu *v)
 {
 	struct eng_store store;
 	uint32_t ix;
 
-	if (!v->cpu.untaken_token || v->cpu.untaken_token != v->queued.token)
+	if (!pf_is_untaken(v))
 		return;
 	ix = eng_take_back(&v->eng, &v->queued, slot_read(v), &store);
 	slot_store(v, &store);
+	pf_leave_out(v, &v->stats);
 	pf_cancel(v);
-	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING) {
-		v->stats.missing_events--;
-	} else if (v->queued.token == APF_TOKEN_WAKE_ALL) {
-		v->stats.wake_alls--;
-	} else {
-		v->stats.ready_events--;
-	}
 	if (ix != ENG_NIL)
 		waiter_unlink(&v->tokens[ix]);
 }

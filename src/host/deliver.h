@@ -16,6 +16,11 @@ void deliver_init(struct hst_vcpu *v);
 void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event *ev);
 /* After an exit: KVM still has one that a reset by another thread has made void. */
 void pf_drop_forgotten(struct hst_vcpu *v);
+/*
+ * The guest may yet be found not to have taken the one that v->stats has counted: takes it out of
+ * s, so that what is told of never falls.
+ */
+void pf_leave_out(const struct hst_vcpu *v, struct hst_stats *s);
 /* Takes one that the guest has not taken back from it: page missing never was, ready is due. */
 void pf_take_back(struct hst_vcpu *v);
 

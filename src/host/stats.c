@@ -4,6 +4,7 @@
  * Test: tests/unit/host_test.c.
  */
 #include "base/assert.h"
+#include "host/deliver.h"
 #include "host/host.h"
 
 /* Gauges are 0 in both; the members stand as they do in struct apf_counters. */
@@ -50,6 +51,7 @@ void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
 	*ret = h->stats;
 	for (unsigned i = 0; i < h->cfg.vcpus; i++) {
 		add(ret, &h->vcpus[i].stats);
+		pf_leave_out(&h->vcpus[i], ret);
 		add_hist(hist, &h->vcpus[i]);
 		ret->faults_outstanding += h->vcpus[i].eng.outstanding;
 	}
@@ -67,6 +69,7 @@ void hst_stats_sum(const struct hst *h, struct hst_stats *ret)
 void hst_vcpu_stats(const struct hst_vcpu *v, struct hst_stats *ret)
 {
 	*ret = v->stats;
+	pf_leave_out(v, ret);
 	ret->faults_outstanding = v->eng.outstanding;
 	work_out(ret, v->wait_hist);
 }
