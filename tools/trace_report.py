@@ -167,7 +167,7 @@ class Vm:
         elif ident in self.open_faults:
             fault = self.open_faults[ident]
             if ph == "n":
-                how = {"told": 1, "halted": 2}
+                how = {"withdrawn": 0, "told": 1, "halted": 2}
                 fault[1] = how.get(name, fault[1]) if isinstance(name, str) else fault[1]
                 return
             del self.open_faults[ident]

@@ -35,6 +35,8 @@ enum apf_trace_kind {
 	APF_TRACE_RESUMED = 12,
 	/* What a list had brought (apf_prefetch) is needed; value 1: and is still on its way. */
 	APF_TRACE_USED = 13,
+	/* "Page missing" is taken back before the guest has seen it; value: the token. */
+	APF_TRACE_WITHDRAWN = 14,
 };
 
 #define APF_NOBODY 0xffffffffu /* vcpu: of no vCPU's */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See trace_file.h. One tells at a time, and one thread takes: the ring needs no lock. A fault is
- * an asynchronous slice from the touch to page ready, or to where its vCPU goes on; what a vCPU
- * stands still for is a slice on its own track; reads are slices below those of the library.
+ * an asynchronous slice from the touch to page ready, or to where its vCPU goes on untold or page
+ * missing is withdrawn; what a vCPU stands still for is a slice on its own track; reads are slices
+ * below those of the library.
  */
 #include "cli/trace_file.h"
 
@@ -332,6 +333,18 @@ static void ready(struct trace_file *t, const struct apf_trace *x)
 	}
 }
 
+static void withdrawn(struct trace_file *t, const struct apf_trace *x)
+{
+	uint32_t track = TRACK_OF_VCPUS + x->vcpu;
+	struct open *at = open_at(t, told_key(x->vcpu, x->value));
+
+	if (!at || !at->key)
+		return;
+	fault_note(t, "withdrawn", at->id, track, x->ns);
+	fault_ends(t, at->id, track, x->ns);
+	forget(t, at);
+}
+
 static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 {
 	struct vcpu_state *v = &t->vcpus[x->vcpu];
@@ -346,6 +359,8 @@ static void of_vcpu(struct trace_file *t, const struct apf_trace *x)
 		touch(t, x, v);
 	else if (x->kind == APF_TRACE_READY)
 		ready(t, x);
+	else if (x->kind == APF_TRACE_WITHDRAWN)
+		withdrawn(t, x);
 	else if (v->fault == 0)
 		return;
 	else if (x->kind == APF_TRACE_TOLD)

@@ -166,6 +166,11 @@ void pf_queue(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_event 
 	cpu->event_pending = true;
 }
 
+static void trace_withdrawn(const struct hst_vcpu *v, uint32_t token)
+{
+	trace(v->h, APF_TRACE_WITHDRAWN, v->index, (roff_t){UINT64_MAX}, 0, token);
+}
+
 static void pf_cancel(struct hst_vcpu *v)
 {
 	const struct plat *p = &v->h->plat;
@@ -209,6 +214,8 @@ void pf_take_back(struct hst_vcpu *v)
 	slot_store(v, &store);
 	pf_leave_out(v, &v->stats);
 	pf_cancel(v);
+	if ((uint32_t)v->queued.store.value == APF_REASON_MISSING)
+		trace_withdrawn(v, v->queued.token);
 	if (ix != ENG_NIL)
 		waiter_unlink(&v->tokens[ix]);
 }
@@ -250,6 +257,7 @@ static bool perform(struct hst_vcpu *v, struct cpu_state *cpu, const struct eng_
 	case ENG_HOW_CANCEL_PF:
 		p->ops->cancel_pf(p->ctx, v->index);
 		v->stats.missing_events--; /* the guest never saw it */
+		trace_withdrawn(v, ev->token);
 		cpu->untaken_token = 0;
 		cpu->event_pending = false;
 		break;

@@ -32,6 +32,7 @@ SHARES(taken)
 SHARES(dropped)
 SHARES(paused)
 SHARES(resumed)
+SHARES(withdrawn)
 
 const volatile uint16_t *lib_probes_on(void)
 {
@@ -76,6 +77,9 @@ void lib_probe(const struct apf_trace *t)
 		break;
 	case APF_TRACE_RESUMED:
 		STAP_PROBE(asyncpf, resumed);
+		break;
+	case APF_TRACE_WITHDRAWN:
+		STAP_PROBE2(asyncpf, withdrawn, t->vcpu, t->value);
 		break;
 	}
 }

@@ -115,8 +115,10 @@ class Report(unittest.TestCase):
                    "args": {"name": "one"}}]
         for i in range(100):
             events += fault(i, i * 1000, 10 * (i + 1))
+        events[-1:-1] = [{**events[-1], "ph": "n", "name": "withdrawn"}]
         page = self.made(events)
         self.assertEqual(self.cells(page, "faults"), ["100"])
+        self.assertEqual(self.cells(page, "told"), ["99"])
         self.assertEqual(self.cells(page, "wait p50"), ["510 us"])
         self.assertEqual(self.cells(page, "wait max"), ["1 ms"])
         # Half of each wait, of 100 ms in all.

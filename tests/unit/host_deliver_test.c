@@ -95,6 +95,8 @@ static void legacy_takes_back_what_the_guest_has_not_seen(void **state)
 	rig_exit(x, 0, true); /* the kick came before the guest did anything */
 	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	assert_int_equal(x->counts[RIG_CANCEL_PF], 1);
+	assert_int_equal(x->traced[APF_TRACE_TOLD], 1);
+	assert_int_equal(x->traced[APF_TRACE_WITHDRAWN], 1);
 	assert_int_equal(rig_area(x, 0)->reason, 0);
 	assert_int_equal(x->vcpus[0].untaken, 0);
 	assert_false(rig_v(x, 0)->cpu.event_pending);

@@ -317,7 +317,7 @@ void rig_trace(void *ctx, const struct apf_trace *t)
 {
 	struct rig *x = ctx;
 
-	assert_in_range(t->kind, APF_TRACE_TOUCH, APF_TRACE_USED);
+	assert_in_range(t->kind, APF_TRACE_TOUCH, APF_TRACE_WITHDRAWN);
 	x->traced[t->kind]++;
 }
 

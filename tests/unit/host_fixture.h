@@ -110,7 +110,7 @@ struct rig {
 	unsigned log_len;
 	unsigned counts[RIG_OPS]; /* since rig_open or rig_log_clear */
 	struct hst_trouble trouble; /* the last one */
-	unsigned traced[APF_TRACE_USED + 1]; /* entries of hooks.trace by kind, since rig_open */
+	unsigned traced[APF_TRACE_WITHDRAWN + 1]; /* hooks.trace by kind, since rig_open */
 	uint64_t until;		    /* of the last rig_next that said HST_WAIT */
 	struct rig_swap *swap; /* host_swap_fixture.h */
 	const struct hst_discard *discards; /* a discard that is under way; NULL: none */

@@ -240,6 +240,7 @@ static void page_missing_is_taken_back_and_announced_anew(void **state)
 		hst_vcpu_call_back(rig_v(x, 0));
 		dx_must_return(dx_kicked(x), -EINTR);
 		dx_must_rest(x);
+		assert_int_equal(x->traced[APF_TRACE_WITHDRAWN], 1);
 		assert_int_equal(rig_area(x, 0)->reason, 0);
 		assert_int_equal(rig_v(x, 0)->eng.outstanding, 0);
 		assert_int_equal(rig_v(x, 0)->stats.missing_events, 0);
@@ -250,6 +251,8 @@ static void page_missing_is_taken_back_and_announced_anew(void **state)
 		(void)rig_take_pf(x, 0);
 		dx_must_enter(dx_kicked(x), PLAT_ENTER);
 		assert_int_equal(counted(x).missing_events, 1);
+		assert_int_equal(x->traced[APF_TRACE_TOLD], 2);
+		assert_int_equal(x->traced[APF_TRACE_WITHDRAWN], 1);
 		rig_close(x);
 	}
 }
@@ -335,6 +338,7 @@ static void page_ready_by_pf_is_taken_back_and_sent_again(void **state)
 		assert_int_equal(rig_take_pf(x, 0), token);
 		dx_must_enter(dx_kicked(x), PLAT_ENTER);
 		assert_int_equal(counted(x).ready_events, 1);
+		assert_int_equal(x->traced[APF_TRACE_WITHDRAWN], 0);
 		rig_close(x);
 	}
 }

@@ -108,6 +108,7 @@ pub const APF_TRACE_DROPPED: apf_trace_kind = 10;
 pub const APF_TRACE_PAUSED: apf_trace_kind = 11;
 pub const APF_TRACE_RESUMED: apf_trace_kind = 12;
 pub const APF_TRACE_USED: apf_trace_kind = 13;
+pub const APF_TRACE_WITHDRAWN: apf_trace_kind = 14;
 pub const APF_NOBODY: u32 = 0xffff_ffff;
 
 /// A step of what happens to memory: `asyncpf/trace.h`.
