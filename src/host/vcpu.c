@@ -502,7 +502,6 @@ static bool waited(struct hst_vcpu *v, uint64_t now)
 	if (!left && v->phase == HST_PHASE_LOAD &&
 	    is_lost(v, v->fault_off, "the guest loads from it"))
 		return false;
-	v->stats.blocked++;
 	if (v->phase == HST_PHASE_LOAD)
 		carry_out_load(v);
 	vcpu_wait_over(v, now);
@@ -615,6 +614,8 @@ static void block_ready(struct hst *h, struct hst_waiter *w, uint64_t now)
 	if (w == &v->sync) {
 		if (v->phase == HST_PHASE_GRACE || v->phase == HST_PHASE_STALL)
 			note_arrived(v, v->fault_off);
+		else if (v->phase != HST_PHASE_RUN)
+			v->stats.blocked++;
 		v->sync_done = true;
 		timer_cancel(&h->timers, &v->wake);
 		if (v->phase == HST_PHASE_STORE) {

@@ -574,6 +574,7 @@ static void a_guest_that_faults_for_ever_is_paused(void **state)
 static void ram_io_waits_until_it_can_be_carried_out(void **state)
 {
 	struct rig *x = rig_open_on(APF_REV_INT, 1);
+	uint64_t data = 5;
 
 	(void)state;
 	rig_exit(x, 0, false);
@@ -592,6 +593,14 @@ static void ram_io_waits_until_it_can_be_carried_out(void **state)
 	assert_int_equal(rig_next(x, 0), HST_ENTER);
 	assert_int_equal(rig_v(x, 0)->stats.redundant, 1);
 	assert_int_equal(rig_v(x, 0)->stats.faults_total, 2);
+	assert_int_equal(rig_v(x, 0)->stats.blocked, 1); /* that load waited for nothing */
+	rig_exit(x, 0, false);
+	hst_ram_io(rig_v(x, 0), (roff_t){6 * PAGE_BYTES},
+		   &(struct plat_io){.data = &data, .len = 8, .write = true});
+	assert_int_equal(rig_next(x, 0), HST_WAIT);
+	rig_bring(x, 6);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_int_equal(rig_v(x, 0)->stats.blocked, 2);
 	rig_close(x);
 }
 
