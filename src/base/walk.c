@@ -68,6 +68,9 @@ unsigned walk_linear(const struct cpu_state *cpu, uint64_t linear, walk_read rea
 		if ((entry & ENTRY_LARGE) && may_be_large(cpu, &f, level)) {
 			uint64_t inside = (1ull << shift) - 1;
 
+			/* PSE-36: what 32 bits have no room for stands below the rest. */
+			if (f.levels == 2)
+				base |= (entry >> 13 & 0xff) << 32;
 			ret[n] = (gpa_t){(base & ~inside) | (linear & inside)};
 			return n + 1;
 		}

@@ -114,6 +114,7 @@ static void thirty_two_bits(void **state)
 	struct cpu_state cpu = {.paging = true, .ip = 0xc0101234, .cr3 = 0x1000};
 	const uint64_t want[] = {0x1000 + 768 * 4, 0x2000 + 257 * 4, 0x8234};
 	const uint64_t large[] = {0x1000 + 768 * 4, 0x400000 + 0x101234};
+	const uint64_t above[] = {0x1000 + 768 * 4, 0xa500400000 + 0x101234};
 
 	(void)state;
 	put(want[0], 0x2000 | P | LARGE, 4); /* without PSE the bit means nothing */
@@ -123,6 +124,9 @@ static void thirty_two_bits(void **state)
 	cpu.cr4 = PSE;
 	put(want[0], 0x400000 | P | LARGE, 4);
 	expect(&cpu, large, 2);
+	/* PSE-36: bits 20:13 are 39:32 of the address, and bit 12 is none of it. */
+	put(want[0], 0x400000 | 0xa5 << 13 | 1 << 12 | P | LARGE, 4);
+	expect(&cpu, above, 2);
 }
 
 static void pae(void **state)
