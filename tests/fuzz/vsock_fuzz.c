@@ -184,7 +184,8 @@ static void step(struct world *w, struct bytes *b)
 {
 	static unsigned char data[4096];
 	enum step what = take8(b) % STEPS;
-	unsigned i = what >= PROGRAM_COMES && what <= PROGRAM_GOES ? take8(b) % PROGRAMS : 0;
+	unsigned whose = what >= PROGRAM_COMES && what <= PROGRAM_GOES ? take8(b) : 0;
+	unsigned i = whose % PROGRAMS;
 
 	memset(data, HOST_DATA, sizeof(data));
 	switch (what) {
@@ -203,7 +204,7 @@ static void step(struct world *w, struct bytes *b)
 		reads(w, i);
 		break;
 	case PROGRAM_SHUTS:
-		(void)shutdown(w->programs[i], SHUT_WR);
+		(void)shutdown(w->programs[i], whose & 0x80 ? SHUT_RD : SHUT_WR);
 		break;
 	case PROGRAM_GOES:
 		if (w->programs[i] >= 0)

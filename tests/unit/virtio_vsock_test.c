@@ -424,6 +424,123 @@ static void host_goes(void **state)
 	fini(&f);
 }
 
+/* What the guest takes until it has `total` bytes, with room as it takes them. */
+static void take_all(struct fixture *f, uint32_t port, const unsigned char *sent, uint32_t total)
+{
+	for (uint32_t got = f->fwd_cnt; got < total;) {
+		if (!hear(f))
+			fail_msg("the guest has %u bytes of %u", got, total);
+		if (f->h.op == VSOCK_CREDIT_UPDATE)
+			continue;
+		if (f->h.op == VSOCK_RW) {
+			assert_memory_equal(f->data, sent + got, f->h.len);
+			f->fwd_cnt = got += f->h.len;
+		} else {
+			assert_true(f->h.op == VSOCK_CREDIT_REQUEST ||
+				    (f->h.op == VSOCK_SHUTDOWN && f->h.flags == VSOCK_NO_RECEIVE));
+		}
+		say(f, VSOCK_CREDIT_UPDATE, GUEST_PORT, port, 0);
+	}
+}
+
+static void expect_farewell(struct fixture *f)
+{
+	while (hear(f) && f->h.op == VSOCK_CREDIT_REQUEST)
+		;
+	assert_int_equal(f->h.op, VSOCK_SHUTDOWN);
+	assert_int_equal(f->h.flags, VSOCK_NO_RECEIVE | VSOCK_NO_SEND);
+}
+
+/* The guest has room for a part, and sends before it has the rest of what a program left. */
+static void host_goes_before_all_is_read(void **state)
+{
+	unsigned char sent[10000], page[4000] = {1};
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(sent); i++)
+		sent[i] = (unsigned char)(i * 7);
+	init(&f, BUFFERS);
+	f.buf_alloc = 5000;
+	fd = open_from_host(&f, &port);
+	assert_true(send(fd, sent, sizeof(sent), 0) == sizeof(sent));
+	close(fd);
+	work(&f);
+	send_data(&f, GUEST_PORT, port, "x", 1);
+	send_data(&f, GUEST_PORT, port, "y", 1);
+	take_all(&f, port, sent, sizeof(sent));
+	expect_farewell(&f);
+	assert_int_equal(f.s.mux.count.resets, 0);
+	say(&f, VSOCK_RST, GUEST_PORT, port, 0);
+	/* The same with the guest's data in line for it. */
+	f.fwd_cnt = 0;
+	fd = open_from_host(&f, &port);
+	fill_socket(&f, port, page);
+	assert_true(send(fd, sent, sizeof(sent), 0) == sizeof(sent));
+	close(fd);
+	take_all(&f, port, sent, sizeof(sent));
+	expect_farewell(&f);
+	fini(&f);
+}
+
+/* A program that reads no more goes on writing; the guest is told, and loses no room by that. */
+static void host_stops_reading(void **state)
+{
+	unsigned char page[4000] = {1};
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = open_from_host(&f, &port);
+	assert_int_equal(shutdown(fd, SHUT_RD), 0);
+	send_data(&f, GUEST_PORT, port, "x", 1);
+	expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+	assert_int_equal(f.h.flags, VSOCK_NO_RECEIVE);
+	assert_int_equal(f.h.fwd_cnt, 1);
+	put_text(fd, "still");
+	expect(&f, VSOCK_RW, GUEST_PORT, port);
+	assert_memory_equal(f.data, "still", 5);
+	/* What it sends before it knows is no breach. */
+	for (unsigned i = 0; i < 2 * VSOCK_BUFFER_BYTES / sizeof(page); i++)
+		send_data(&f, GUEST_PORT, port, page, sizeof(page));
+	assert_int_equal(f.s.mux.count.resets, 0);
+	assert_int_equal(f.s.mux.count.from_guest, 0);
+	expect(&f, VSOCK_CREDIT_UPDATE, GUEST_PORT, port);
+	put_text(fd, "more");
+	while (hear(&f) && f.h.op == VSOCK_CREDIT_UPDATE)
+		;
+	assert_int_equal(f.h.op, VSOCK_RW);
+	assert_int_equal(f.h.fwd_cnt, 1 + 2 * VSOCK_BUFFER_BYTES / sizeof(page) * sizeof(page));
+	assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+	assert_int_equal(f.h.flags, VSOCK_NO_RECEIVE | VSOCK_NO_SEND);
+	say(&f, VSOCK_RST, GUEST_PORT, port, 0);
+	close(fd);
+	/* Where nothing comes the other way either, that is the end. */
+	for (unsigned by_guest = 0; by_guest < 2; by_guest++) {
+		fd = open_from_host(&f, &port);
+		if (by_guest) {
+			say(&f, VSOCK_SHUTDOWN, GUEST_PORT, port, VSOCK_NO_RECEIVE);
+		} else {
+			assert_int_equal(shutdown(fd, SHUT_WR), 0);
+			expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+			assert_int_equal(f.h.flags, VSOCK_NO_SEND);
+		}
+		assert_int_equal(shutdown(fd, SHUT_RD), 0);
+		send_data(&f, GUEST_PORT, port, "x", 1);
+		expect(&f, VSOCK_SHUTDOWN, GUEST_PORT, port);
+		assert_int_equal(f.h.flags, VSOCK_NO_RECEIVE | VSOCK_NO_SEND);
+		say(&f, VSOCK_RST, GUEST_PORT, port, 0);
+		close(fd);
+	}
+	assert_int_equal(f.s.mux.count.open, 0);
+	fini(&f);
+}
+
 /* In mid-flight, as often as one likes: no connection outlives it, the next driver has its own. */
 static void resets(void **state)
 {
@@ -592,6 +709,8 @@ int main(void)
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(guest_takes_nothing),
 		cmocka_unit_test(host_goes),
+		cmocka_unit_test(host_goes_before_all_is_read),
+		cmocka_unit_test(host_stops_reading),
 		cmocka_unit_test(resets),
 		cmocka_unit_test(restored),
 		cmocka_unit_test(restored_elsewhere),

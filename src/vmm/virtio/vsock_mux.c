@@ -135,6 +135,21 @@ static void host_gone(struct vsock_mux *m, struct vsock_connection *c)
 	c->deadline_ns = patience(m);
 }
 
+/*
+ * Its host's end takes no more, as its program has gone or said so (SHUT_RD): what waits for that
+ * is lost, what the program has sent, or sends yet, is not.
+ */
+static void host_is_deaf(struct vsock_mux *m, struct vsock_connection *c)
+{
+	if ((c->host_shut & VSOCK_NO_SEND) || (c->guest_shut & VSOCK_NO_RECEIVE)) {
+		host_gone(m, c);
+		return;
+	}
+	c->forwarded = c->received;
+	c->host_shut |= VSOCK_NO_RECEIVE;
+	c->readable = true;
+}
+
 /* 5.10.6.5: both directions are over and the guest's last byte has gone on: that is the end. */
 static void finish(struct vsock_mux *m, struct vsock_connection *c)
 {
@@ -157,7 +172,9 @@ static void flush(struct vsock_mux *m, struct vsock_connection *c)
 
 		if (sent < 0 && errno == EINTR)
 			continue;
-		if (sent < 0 && errno != EAGAIN)
+		if (sent < 0 && (errno == EPIPE || errno == ECONNRESET))
+			host_is_deaf(m, c);
+		else if (sent < 0 && errno != EAGAIN)
 			host_gone(m, c);
 		if (sent < 0)
 			break;
@@ -249,9 +266,10 @@ static void take_data(struct vsock_mux *m, struct vsock_connection *c,
 		punish(m, c);
 		return;
 	}
-	if (c->state == VSOCK_LEAVES) { /* it may not know yet */
+	if (c->host_shut & VSOCK_NO_RECEIVE) { /* it may not know yet */
 		c->received += h->len;
 		c->forwarded = c->received;
+		flush(m, c);
 		return;
 	}
 	if (!c->buffer)
@@ -362,10 +380,10 @@ static bool has_data(const struct vsock_connection *c)
 	       !(c->guest_shut & VSOCK_NO_RECEIVE) && room_of(c) > 0;
 }
 
-/* Not before what the socket still has for the guest. */
+/* The end of what the host sends is known only once its socket has no more for the guest. */
 static bool says_shutdown(const struct vsock_connection *c)
 {
-	return c->host_shut & (uint8_t)~c->shut_told && !c->readable;
+	return c->host_shut & (uint8_t)~c->shut_told;
 }
 
 static bool connection_pending(const struct vsock_connection *c)
