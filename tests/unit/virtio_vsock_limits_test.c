@@ -83,6 +83,99 @@ static void guest_closed_and_nobody_reads(void **state)
 	fini(&f);
 }
 
+/* All that the program has until its end. */
+static uint64_t read_all(struct fixture *f, int fd)
+{
+	unsigned char got[4000];
+	uint64_t total = 0;
+	ssize_t n;
+
+	while ((n = recv(fd, got, sizeof(got), MSG_DONTWAIT)) > 0) {
+		total += (uint64_t)n;
+		work(f);
+	}
+	assert_int_equal(n, 0);
+	return total;
+}
+
+/*
+ * Linux closes, and has forgotten its connection when it was not answered in 8 s: what it sent is
+ * for the program all the same. Its ports are free by then.
+ */
+static void guest_forgot_and_somebody_reads(void **state)
+{
+	char path[64];
+	struct fixture f;
+	uint64_t sent;
+	int server, old, new;
+
+	(void)state;
+	init(&f, BUFFERS);
+	snprintf(path, sizeof(path), "%s_52", f.path);
+	server = listen_at(path);
+	say(&f, VSOCK_REQUEST, GUEST_PORT, 52, 0);
+	expect(&f, VSOCK_RESPONSE, GUEST_PORT, 52);
+	old = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+	fill(&f, 52);
+	sent = f.s.mux.connections[0].received;
+	say(&f, VSOCK_SHUTDOWN, GUEST_PORT, 52, VSOCK_NO_SEND | VSOCK_NO_RECEIVE);
+	say(&f, VSOCK_RST, GUEST_PORT, 52, 0);
+	expect_nothing(&f);
+	assert_true(send(old, "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+	say(&f, VSOCK_RW, GUEST_PORT, 52, 0);
+	expect(&f, VSOCK_RST, GUEST_PORT, 52);
+	say(&f, VSOCK_REQUEST, GUEST_PORT, 52, 0);
+	expect(&f, VSOCK_RESPONSE, GUEST_PORT, 52);
+	new = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+	send_data(&f, GUEST_PORT, 52, "new", 3);
+	expect_text(new, "new");
+	assert_int_equal(read_all(&f, old), sent);
+	assert_int_equal(f.s.mux.count.from_guest, sent + 3);
+	assert_int_equal(f.s.mux.count.open, 1);
+	expect_nothing(&f);
+	send_data(&f, GUEST_PORT, 52, "more", 4);
+	expect_text(new, "more");
+	close(old);
+	close(new);
+	close(server);
+	unlink(path);
+	fini(&f);
+}
+
+/* It waits no longer than for a guest; nor for a program that has gone, or a driver. */
+static void guest_forgot_and_nobody_reads(void **state)
+{
+	enum end { LATE, GONE, RESET, ENDS };
+	struct fixture f;
+	uint32_t port;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	for (enum end how = LATE; how < ENDS; how++) {
+		fd = open_from_host(&f, &port);
+		fill(&f, port);
+		say(&f, VSOCK_RST, GUEST_PORT, port, 0);
+		expect_nothing(&f);
+		assert_int_equal(f.s.mux.count.open, 1);
+		if (how == LATE)
+			let_expire(&f);
+		else if (how == GONE)
+			close(fd);
+		else
+			bring_up(&f, BUFFERS);
+		expect_nothing(&f);
+		assert_int_equal(f.s.mux.count.open, 0);
+		if (how != GONE) {
+			assert_true(read_all(&f, fd) > 0);
+			close(fd);
+		}
+	}
+	assert_int_equal(f.s.mux.count.refused, 0);
+	assert_int_equal(f.s.mux.count.resets, 0);
+	fini(&f);
+}
+
 /* The program has gone, and the guest never answers to that. */
 static void host_gone_and_guest_silent(void **state)
 {
@@ -482,6 +575,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(full_to_the_last_byte),
 		cmocka_unit_test(guest_closed_and_nobody_reads),
+		cmocka_unit_test(guest_forgot_and_somebody_reads),
+		cmocka_unit_test(guest_forgot_and_nobody_reads),
 		cmocka_unit_test(host_gone_and_guest_silent),
 		cmocka_unit_test(nobody_answers),
 		cmocka_unit_test(a_pause_costs_no_patience),

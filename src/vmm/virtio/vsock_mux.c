@@ -139,13 +139,17 @@ static void host_gone(struct vsock_mux *m, struct vsock_connection *c)
  * Its host's end takes no more, as its program has gone or said so (SHUT_RD): what waits for that
  * is lost, what the program has sent, or sends yet, is not.
  */
-static void host_is_deaf(struct vsock_mux *m, struct vsock_connection *c)
+static void host_is_deaf(struct vsock_mux *m, struct vsock_connection *c, int error)
 {
-	if ((c->host_shut & VSOCK_NO_SEND) || (c->guest_shut & VSOCK_NO_RECEIVE)) {
+	bool failed = error != EPIPE && error != ECONNRESET;
+
+	c->forwarded = c->received;
+	if (c->state == VSOCK_DRAINS)
+		return;
+	if (failed || (c->host_shut & VSOCK_NO_SEND) || (c->guest_shut & VSOCK_NO_RECEIVE)) {
 		host_gone(m, c);
 		return;
 	}
-	c->forwarded = c->received;
 	c->host_shut |= VSOCK_NO_RECEIVE;
 	c->readable = true;
 }
@@ -155,6 +159,10 @@ static void finish(struct vsock_mux *m, struct vsock_connection *c)
 {
 	if (buffered(c) > 0)
 		return;
+	if (c->state == VSOCK_DRAINS) {
+		end(m, c);
+		return;
+	}
 	if ((c->guest_shut & VSOCK_NO_SEND) && !c->has_shut_write && c->fd >= 0) {
 		(void)shutdown(c->fd, SHUT_WR);
 		c->has_shut_write = true;
@@ -172,10 +180,8 @@ static void flush(struct vsock_mux *m, struct vsock_connection *c)
 
 		if (sent < 0 && errno == EINTR)
 			continue;
-		if (sent < 0 && (errno == EPIPE || errno == ECONNRESET))
-			host_is_deaf(m, c);
-		else if (sent < 0 && errno != EAGAIN)
-			host_gone(m, c);
+		if (sent < 0 && errno != EAGAIN)
+			host_is_deaf(m, c, errno);
 		if (sent < 0)
 			break;
 		c->forwarded += (uint32_t)sent;
@@ -297,13 +303,18 @@ static void take_shutdown(struct vsock_mux *m, struct vsock_connection *c,
 	flush(m, c);
 }
 
-/* What it was sent last may still be on its way to the host's program. */
+/*
+ * What it sent last may still be on its way to the host's program: Linux forgets a connection that
+ * it closed after 8 s without an answer. What that program sends is for nobody.
+ */
 static void take_rst(struct vsock_mux *m, struct vsock_connection *c)
 {
 	m->count.refused += c->state == VSOCK_REQUESTED;
-	c->guest_shut = 0; /* no answer */
+	c->state = VSOCK_DRAINS;
+	c->deadline_ns = min_u64(c->deadline_ns, patience(m));
+	if (buffered(c) > 0)
+		(void)shutdown(c->fd, SHUT_RD);
 	flush(m, c);
-	end(m, c);
 }
 
 static void take_for(struct vsock_mux *m, struct vsock_connection *c,
@@ -635,6 +646,8 @@ static void expire(struct vsock_mux *m)
 
 		if (c->state == VSOCK_GREETS && c->deadline_ns <= now) {
 			m->count.refused++;
+			end(m, c);
+		} else if (c->state == VSOCK_DRAINS && c->deadline_ns <= m->ran_ns) {
 			end(m, c);
 		} else if (c->state > VSOCK_GREETS && c->deadline_ns <= m->ran_ns) {
 			m->count.refused += c->state == VSOCK_REQUESTED;

@@ -32,7 +32,10 @@
 #define VSOCK_PACKET_BYTES 65536u /* of data in one packet to the guest */
 #define VSOCK_RESETS_MAX 128u     /* for connections that we do not have; more are not told */
 #define VSOCK_PATH_MAX 96u        /* with its NUL: "_4294967295" fits behind it, too */
-/* A greeting, a guest's answer to it, and a guest's farewell take no longer. */
+/*
+ * A greeting, a guest's answer to it, and a guest's farewell take no longer; nor does a program
+ * that reads what the guest left.
+ */
 #define VSOCK_PATIENCE_MS 30000u
 /* While somebody waits for the guest, its clock is looked at so often. */
 #define VSOCK_LOOK_MS 1000u
@@ -75,7 +78,9 @@ enum vsock_op {
 
 enum vsock_state {
 	VSOCK_FREE,
+	VSOCK_DRAINS,    /* the guest has forgotten it; what it sent waits for the host's program */
 	VSOCK_GREETS,    /* the host's program has not said which port */
+	/* Of those that follow the guest knows; their ports are taken. */
 	VSOCK_REQUESTED, /* the guest has not answered */
 	VSOCK_OPEN,
 	VSOCK_LEAVES,    /* the host's end is gone, and the guest was or will be told */
