@@ -8,6 +8,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
+
+#include "base/time.h"
 
 /* Half a minute that has passed for connection 0. */
 static void let_expire(struct fixture *f)
@@ -224,6 +227,84 @@ static void nobody_answers(void **state)
 	assert_int_equal(s.vsock_opened, 0);
 	assert_int_equal(s.vsock_resets, 0);
 	assert_int_equal(s.vsock_connections, 0);
+	fini(&f);
+}
+
+/* Whether a look finds nothing to do for all of its time. */
+static bool look_waits(struct fixture *f)
+{
+	const unsigned ms = 50;
+	uint64_t from = monotonic_ns();
+
+	virtio_vsock_look(&f->s, (int)ms);
+	return monotonic_ns() - from >= ms * NS_PER_MS;
+}
+
+/* Half a line is looked at once, not again and again until the rest has come. */
+static void half_a_greeting(void **state)
+{
+	struct fixture f;
+	int fd;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = connect_to(f.path);
+	for (const char *s = "CONNECT 1024"; *s; s++) {
+		assert_int_equal(send(fd, s, 1, MSG_NOSIGNAL), 1);
+		work(&f);
+	}
+	assert_true(look_waits(&f));
+	put_text(fd, "\nat once");
+	expect(&f, VSOCK_REQUEST, GUEST_PORT, 0x40000000);
+	say(&f, VSOCK_RESPONSE, GUEST_PORT, 0x40000000, 0);
+	expect(&f, VSOCK_RW, GUEST_PORT, 0x40000000);
+	assert_int_equal(f.h.len, 7);
+	assert_memory_equal(f.data, "at once", 7);
+	close(fd);
+	/* Who goes in the middle of it is gone. */
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 1");
+	work(&f);
+	assert_int_equal(f.s.mux.count.refused, 0);
+	close(fd);
+	work(&f);
+	assert_int_equal(f.s.mux.count.refused, 1);
+	fini(&f);
+}
+
+/* Without a descriptor for who has come, nobody is taken, and nobody is asked all the time. */
+static void no_descriptor(void **state)
+{
+	int fd, fds[512];
+	struct rlimit before, few;
+	struct fixture f;
+	unsigned n = 0;
+
+	(void)state;
+	init(&f, BUFFERS);
+	fd = connect_to(f.path);
+	put_text(fd, "CONNECT 1024\n");
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = before;
+	few.rlim_cur = ARRAY_LEN(fds); /* poll() needs as many as it has places */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while ((fds[n] = dup(fd)) >= 0)
+		n++;
+	assert_int_equal(errno, EMFILE);
+	/* The first finds that there is none; on a busy machine it may be found once more. */
+	for (unsigned looks = 0; !look_waits(&f); looks++)
+		assert_true(looks < 10);
+	assert_int_equal(f.s.mux.count.open, 0);
+	while (n > 0)
+		close(fds[--n]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	/* Nobody tells of a descriptor that is free again. */
+	for (uint64_t from = monotonic_ns(); f.s.mux.count.open == 0;) {
+		assert_true(monotonic_ns() - from < 10 * NS_PER_S);
+		virtio_vsock_look(&f.s, -1);
+	}
+	expect(&f, VSOCK_REQUEST, GUEST_PORT, 0x40000000);
+	close(fd);
 	fini(&f);
 }
 
@@ -579,6 +660,8 @@ int main(void)
 		cmocka_unit_test(guest_forgot_and_nobody_reads),
 		cmocka_unit_test(host_gone_and_guest_silent),
 		cmocka_unit_test(nobody_answers),
+		cmocka_unit_test(half_a_greeting),
+		cmocka_unit_test(no_descriptor),
 		cmocka_unit_test(a_pause_costs_no_patience),
 		cmocka_unit_test(ports_begin_again),
 		cmocka_unit_test(a_buffer_for_a_header),

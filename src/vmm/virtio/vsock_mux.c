@@ -13,10 +13,10 @@
 #include "base/assert.h"
 #include "base/time.h"
 
-/* "CONNECT 4294967295\n" and some blanks. */
-#define GREETING_BYTES 32u
 /* The guest is told of its room when it has grown by so much. */
 #define CREDIT_STEP (VSOCK_BUFFER_BYTES / 4)
+/* After an accept that found no descriptor or memory; nobody tells when there is some. */
+#define ACCEPT_PAUSE_NS (200 * NS_PER_MS)
 #define BOTH (VSOCK_NO_RECEIVE | VSOCK_NO_SEND)
 
 _Static_assert(VSOCK_PATH_MAX + sizeof("_4294967295") - 1 <=
@@ -246,7 +246,7 @@ static void take_request(struct vsock_mux *m, const struct vsock_header *h)
 
 static void take_response(struct vsock_mux *m, struct vsock_connection *c)
 {
-	char text[GREETING_BYTES];
+	char text[VSOCK_GREETING_BYTES];
 	int n = snprintf(text, sizeof(text), "OK %u\n", c->host_port);
 
 	if (c->state != VSOCK_REQUESTED) {
@@ -544,18 +544,18 @@ bool vsock_mux_next(struct vsock_mux *m, uint32_t room, struct vsock_header *ret
 
 /* ---- the host's programs ---- */
 
-/* 0: not yet; -1: no greeting; else its length, and the port. */
+/* 0: not yet; -1: no greeting; 1: and the port. */
 static int parse_greeting(const char *text, size_t len, uint32_t *ret_port)
 {
 	static const char word[] = "CONNECT ";
 	const char *newline = memchr(text, '\n', len);
-	char digits[GREETING_BYTES];
+	char digits[VSOCK_GREETING_BYTES];
 	unsigned long long port;
 	size_t n;
 	char *stop;
 
 	if (!newline)
-		return len < GREETING_BYTES ? 0 : -1;
+		return len < VSOCK_GREETING_BYTES ? 0 : -1;
 	n = (size_t)(newline - text);
 	if (n <= sizeof(word) - 1 || strncasecmp(text, word, sizeof(word) - 1) != 0)
 		return -1;
@@ -569,26 +569,30 @@ static int parse_greeting(const char *text, size_t len, uint32_t *ret_port)
 	if (errno || *stop || port >= UINT32_MAX) /* -1 is no port */
 		return -1;
 	*ret_port = (uint32_t)port;
-	return (int)(newline - text) + 1;
+	return 1;
 }
 
-/* What comes behind the line stays in the socket, for the guest. */
+/* What comes behind the line stays in the socket, for the guest; pieces of it do not. */
 static void greet(struct vsock_mux *m, struct vsock_connection *c)
 {
-	char text[GREETING_BYTES];
-	ssize_t n = recv(c->fd, text, sizeof(text), MSG_PEEK | MSG_DONTWAIT);
+	char *at = c->greeting + c->greeting_len;
+	ssize_t n = recv(c->fd, at, VSOCK_GREETING_BYTES - c->greeting_len,
+			 MSG_PEEK | MSG_DONTWAIT);
+	const char *newline = n > 0 ? memchr(at, '\n', (size_t)n) : NULL;
 	uint32_t port = 0;
-	int len;
+	int got = -1;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	len = n > 0 ? parse_greeting(text, (size_t)n, &port) : -1;
-	if (len == 0) {
-		/* The rest comes later: a piece of it must not wake us again and again. */
-		c->deadline_ns = min_u64(c->deadline_ns, monotonic_ns() + NS_PER_S);
-		return;
+	if (newline)
+		n = newline + 1 - at;
+	if (n > 0 && recv(c->fd, at, (size_t)n, MSG_DONTWAIT) == n) {
+		c->greeting_len += (uint8_t)n;
+		got = parse_greeting(c->greeting, c->greeting_len, &port);
 	}
-	if (len < 0 || recv(c->fd, text, (size_t)len, MSG_DONTWAIT) != len || !m->driven) {
+	if (got == 0)
+		return;
+	if (got < 0 || !m->driven) {
 		m->count.refused++;
 		end(m, c);
 		return;
@@ -605,8 +609,12 @@ static void accept_one(struct vsock_mux *m)
 	struct vsock_connection *c = find_free(m);
 	int fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* The next poll would say again at once that somebody waits. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			m->accept_ns = monotonic_ns() + ACCEPT_PAUSE_NS;
 		return;
+	}
 	ASSERT(c);
 	begin(m, c, VSOCK_GREETS, fd);
 	c->deadline_ns = monotonic_ns() + VSOCK_PATIENCE_MS * NS_PER_MS;
@@ -664,7 +672,8 @@ static uint64_t left(uint64_t until, uint64_t now)
 static int timeout_of(const struct vsock_mux *m, int timeout_ms)
 {
 	const uint64_t step = VSOCK_LOOK_MS * NS_PER_MS;
-	uint64_t next = NS_NEVER, ms;
+	bool paused = m->accept_ns > m->looked_ns;
+	uint64_t next = paused ? m->accept_ns - m->looked_ns : NS_NEVER, ms;
 
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
 		const struct vsock_connection *c = &m->connections[i];
@@ -687,11 +696,13 @@ void vsock_mux_poll(struct vsock_mux *m, int wake_fd, int timeout_ms)
 {
 	struct pollfd *p = m->polled;
 	unsigned char ticks[8];
+	bool accepts;
 
 	count_time(m);
+	accepts = m->accept_ns <= m->looked_ns && find_free(m);
 	p[0] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
 	/* Who cannot be taken waits in the socket's queue, which is bounded. */
-	p[1] = (struct pollfd){.fd = find_free(m) ? m->listen_fd : -1, .events = POLLIN};
+	p[1] = (struct pollfd){.fd = accepts ? m->listen_fd : -1, .events = POLLIN};
 	for (unsigned i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
 		struct vsock_connection *c = &m->connections[i];
 		short events = c->state == VSOCK_FREE || c->fd < 0 ? 0 : wanted(m, c);

@@ -31,6 +31,7 @@
 #define VSOCK_BUFFER_BYTES 65536u /* of a connection, from the guest */
 #define VSOCK_PACKET_BYTES 65536u /* of data in one packet to the guest */
 #define VSOCK_RESETS_MAX 128u     /* for connections that we do not have; more are not told */
+#define VSOCK_GREETING_BYTES 32u  /* "CONNECT 4294967295\n" and some blanks */
 #define VSOCK_PATH_MAX 96u        /* with its NUL: "_4294967295" fits behind it, too */
 /*
  * A greeting, a guest's answer to it, and a guest's farewell take no longer; nor does a program
@@ -102,6 +103,8 @@ struct vsock_connection {
 	bool asked_credit; /* since the guest's room last changed */
 	bool readable;     /* the socket may have something */
 	bool has_shut_write; /* the socket knows that the guest sends no more */
+	char greeting[VSOCK_GREETING_BYTES]; /* what there is of it */
+	uint8_t greeting_len;
 	unsigned char *buffer; /* VSOCK_BUFFER_BYTES, from the first byte on; a ring */
 };
 
@@ -132,6 +135,7 @@ struct vsock_mux {
 	uint64_t looked_ns; /* when that was last counted */
 	bool stood;         /* as it was */
 	bool driven;    /* the guest has a driver */
+	uint64_t accept_ns; /* nobody is taken before, for want of a descriptor */
 	bool no_room;   /* it has no buffer for what it is to be sent */
 	unsigned turn;  /* whose packet is next */
 	_Atomic uint32_t next_port; /* any thread reads it */
