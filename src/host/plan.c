@@ -183,6 +183,16 @@ void hst_fill(struct hst *h)
 	begin(h);
 }
 
+void hst_source_added(struct hst *h)
+{
+	struct hst_plan *p = &h->plan;
+
+	/* The round may have passed where it stands, or have been the last. */
+	p->filled = false;
+	p->missed = true;
+	fetch_plan_on(h);
+}
+
 bool hst_let_go(struct hst *h, bool *ret_whole)
 {
 	struct hst_plan *p = &h->plan;

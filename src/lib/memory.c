@@ -518,6 +518,8 @@ static int place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uin
 		rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
 						   a->cfg.block_bytes),
 				   "source", gpa, bytes, a->cfg.block_bytes, e);
+	if (rc == 0)
+		hst_source_added(&a->hst);
 	pthread_rwlock_unlock(&a->slot_lock);
 	return rc;
 }

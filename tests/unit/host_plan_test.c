@@ -246,6 +246,14 @@ static void all_comes_and_the_source_is_let_go_of(void **state)
 	rig_close(x);
 }
 
+static void add_source(struct rig *x, uint64_t page, uint64_t pages)
+{
+	assert_int_equal(ram_add_backing(&x->h.ram, (gpa_t){RIG_GPA + page * PAGE_BYTES},
+					 pages * PAGE_BYTES, &x->src.src, page * PAGE_BYTES,
+					 PAGE_BYTES),
+			 RAM_ADDED);
+}
+
 /* Each source is read to its end, and what none stands behind is left out. */
 static void all_of_each_source_comes(void **state)
 {
@@ -257,11 +265,7 @@ static void all_of_each_source_comes(void **state)
 	(void)state;
 	ram_drop_backings(&x->h.ram);
 	for (unsigned i = 0; i < ARRAY_LEN(parts); i++)
-		assert_int_equal(ram_add_backing(&x->h.ram,
-						 (gpa_t){RIG_GPA + parts[i].page * PAGE_BYTES},
-						 parts[i].pages * PAGE_BYTES, &x->src.src,
-						 parts[i].page * PAGE_BYTES, PAGE_BYTES),
-				 RAM_ADDED);
+		add_source(x, parts[i].page, parts[i].pages);
 	hst_fill(&x->h);
 	for (unsigned i = 0; i < 3; i++) {
 		serve(x);
@@ -325,6 +329,40 @@ static void nothing_is_let_go_of_while_a_fetch_is_under_way(void **state)
 	rig_close(x);
 }
 
+/* Until it is let go of: where the round has passed already, or when all of the rest is there. */
+static void a_source_that_comes_late_is_read_too(void **state)
+{
+	(void)state;
+	for (unsigned filled = 0; filled < 2; filled++) {
+		struct rig *x = open_depth(RIG_AT_ONCE);
+
+		ram_drop_backings(&x->h.ram);
+		add_source(x, 20, 4);
+		hst_fill(&x->h);
+		serve(x);
+		assert_true(x->h.plan.filled);
+		if (filled) {
+			/* What must end first. */
+			fetch_present_again(&x->h, 20, MEM_VIEW_VMM);
+		} else {
+			hst_fill(&x->h);
+			x->h.plan.block = 21;
+		}
+		add_source(x, 5, 3);
+		hst_source_added(&x->h);
+		rig_pump(x);
+		assert_false(let_go(x));
+		for (unsigned i = 0; i < 4; i++) {
+			rig_after(x, 10 * MS);
+			rig_pump(x);
+		}
+		assert_true(let_go(x));
+		for (uint64_t page = 5; page < 8; page++)
+			assert_true(rig_present(x, page));
+		rig_close(x);
+	}
+}
+
 /* ---- where memory is taken away ---- */
 
 static void with_a_limit_only_what_there_is_room_for_comes(void **state)
@@ -361,6 +399,7 @@ int main(void)
 		cmocka_unit_test(all_of_each_source_comes),
 		cmocka_unit_test(a_source_that_fails_is_asked_again_and_not_at_once),
 		cmocka_unit_test(nothing_is_let_go_of_while_a_fetch_is_under_way),
+		cmocka_unit_test(a_source_that_comes_late_is_read_too),
 		cmocka_unit_test(with_a_limit_only_what_there_is_room_for_comes),
 	};
 
