@@ -471,14 +471,25 @@ static int watch_backed(struct apf *a, gpa_t gpa, uint64_t bytes, struct err *e)
 	const struct ram_region *r;
 	uint64_t start, end;
 	roff_t off;
+	bool again;
 	int rc;
 
 	(void)ram_find(&a->hst.ram, gpa, bytes, &off);
 	r = ram_region_at(&a->hst.ram, off);
 	start = off.v & ~(CHUNK_BYTES - 1);
 	end = min_u64(align_up(off.v + bytes, CHUNK_BYTES), r->roff.v + r->bytes);
-	rc = gmem_watch(a->gmem, (roff_t){start}, end - start, true, e);
-	return rc == 0 ? gmem_watch_vmm(a->gmem, (roff_t){start}, end - start, true, e) : rc;
+	/* After lib_let_go_of_sources: a part is watched as a whole or not at all. */
+	again = gmem_is_unwatched(a->gmem, off);
+	rc = again ? watch(a, r->roff, r->bytes, e) : 0;
+	if (rc == 0)
+		rc = gmem_watch(a->gmem, (roff_t){start}, end - start, true, e);
+	if (rc == 0)
+		rc = gmem_watch_vmm(a->gmem, (roff_t){start}, end - start, true, e);
+	if (rc == 0 && again)
+		gmem_watched_again(a->gmem, r->roff);
+	else if (again)
+		gmem_unwatch(a->gmem, r->roff);
+	return rc;
 }
 
 /*

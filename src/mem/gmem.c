@@ -389,7 +389,6 @@ static uint64_t watch_modes(const struct gmem *g, bool first)
 
 int gmem_watch(struct gmem *g, roff_t off, uint64_t len, bool first, struct err *e)
 {
-	__atomic_store_n(&part_at(g, off)->unwatched, false, __ATOMIC_RELAXED);
 	return uffd_register(g->uffd, g->guest + off.v, len, watch_modes(g, first), e);
 }
 
@@ -406,6 +405,17 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
 		rc = err_sys(e, -errno, "guest memory: taking %s out of the VMM's mapping",
 			     SIZE_WORD(len));
 	return rc;
+}
+
+bool gmem_is_unwatched(const struct gmem *g, roff_t off)
+{
+	return __atomic_load_n(&part_at(g, off)->unwatched, __ATOMIC_SEQ_CST);
+}
+
+void gmem_watched_again(struct gmem *g, roff_t roff)
+{
+	/* Last: before, pages cannot be shown through userfaultfd. */
+	__atomic_store_n(&part_at(g, roff)->unwatched, false, __ATOMIC_SEQ_CST);
 }
 
 void gmem_unwatch(struct gmem *g, roff_t roff)

@@ -72,6 +72,10 @@ int gmem_watch_vmm(struct gmem *g, roff_t off, uint64_t len, bool first, struct 
  * the rest. No page of it may be marked (poison) then.
  */
 void gmem_unwatch(struct gmem *g, roff_t roff);
+/* So it is where off lies. */
+bool gmem_is_unwatched(const struct gmem *g, roff_t off);
+/* Of an unwatched part: all of it, in both views, is watched once more. */
+void gmem_watched_again(struct gmem *g, roff_t roff);
 
 /*
  * Becomes readable when touches wait. Whoever keeps it open, a ring for one, does not keep the

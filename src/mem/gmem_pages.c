@@ -105,11 +105,6 @@ static int show(struct gmem *g, unsigned char *at, roff_t off, uint64_t len, boo
 	return rc;
 }
 
-static bool is_unwatched(const struct gmem *g, roff_t off)
-{
-	return __atomic_load_n(&part_at(g, off)->unwatched, __ATOMIC_SEQ_CST);
-}
-
 static int gmem_present(void *ctx, roff_t off, uint64_t len, unsigned views, bool watch_writes,
 			struct err *e)
 {
@@ -118,7 +113,7 @@ static int gmem_present(void *ctx, roff_t off, uint64_t len, unsigned views, boo
 	unsigned char *vmm = views & MEM_VIEW_VMM ? vmm_at(g, off) : NULL;
 	int rc = 0;
 
-	if (is_unwatched(g, off))
+	if (gmem_is_unwatched(g, off))
 		return 0;
 	if (views & MEM_VIEW_GUEST)
 		rc = show(g, g->guest + off.v, off, len, protect, e);
@@ -131,13 +126,13 @@ static int gmem_poison(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
 
-	return is_unwatched(g, off) ? 0 : uffd_poison(g->uffd, g->guest + off.v, len, e);
+	return gmem_is_unwatched(g, off) ? 0 : uffd_poison(g->uffd, g->guest + off.v, len, e);
 }
 
 static int gmem_refuse(void *ctx, roff_t off, uint64_t len, struct err *e)
 {
 	struct gmem *g = ctx;
-	unsigned char *vmm = is_unwatched(g, off) ? NULL : vmm_at(g, off);
+	unsigned char *vmm = gmem_is_unwatched(g, off) ? NULL : vmm_at(g, off);
 
 	if (!vmm)
 		return 0;

@@ -22,7 +22,8 @@
 #define TOUCHED ((RAM - FIRST) / STEP)
 #define WAIT_S 20
 
-static int begin(struct vm *v, struct apf_memory *m)
+/* With a source behind the first `bytes`. */
+static int begin_with(struct vm *v, struct apf_memory *m, uint64_t bytes)
 {
 	char uri[64];
 	int image = vm_numbered_image(RAM, uri, sizeof(uri));
@@ -37,12 +38,17 @@ static int begin(struct vm *v, struct apf_memory *m)
 	assert_ptr_not_equal(m->vmm, MAP_FAILED);
 	if (apf_open(v->fd, &v->config, &v->apf, &v->error) < 0 ||
 	    apf_memory_adopt(v->apf, m, &v->error) < 0 ||
-	    apf_source_add(v->apf, 0, RAM, uri, 0, NULL, &v->error) < 0)
+	    apf_source_add(v->apf, 0, bytes, uri, 0, NULL, &v->error) < 0)
 		fail_msg("%s", v->error.text);
 	assert_int_equal(apf_prefetch(v->apf, NULL, 0), -EINVAL);
 	assert_int_equal(apf_fill(v->apf), -EINVAL);
 	assert_int_equal(apf_start(v->apf, &v->error), 0);
 	return image;
+}
+
+static int begin(struct vm *v, struct apf_memory *m)
+{
+	return begin_with(v, m, RAM);
 }
 
 static void end(struct vm *v, struct apf_memory *m, int image)
@@ -266,6 +272,44 @@ static void what_was_discarded_keeps_userfaultfd(void **state)
 	end(&v, &m, image);
 }
 
+static void must_be(struct vm *v, const struct apf_memory *m, uint64_t at, uint32_t want)
+{
+	uint32_t word = UINT32_MAX;
+
+	assert_int_equal(apf_read(v->apf, at, &word, sizeof(word)), 0);
+	assert_int_equal(word, want);
+	assert_int_equal(*(uint32_t *)((char *)m->vmm + at), want);
+}
+
+/* A source that comes later has the rest of its part watched as well, in both views. */
+static void a_source_after_the_end_is_served(void **state)
+{
+	const uint64_t later = 8u << 20, bare = 12u << 20;
+	char uri[64];
+	struct apf_memory m;
+	struct vm v;
+	int image = begin_with(&v, &m, FIRST), second;
+
+	(void)state;
+	assert_int_equal(apf_fill(v.apf), 0);
+	wait_until_let_go(image);
+	assert_false(is_watched(apf_memory_hva(v.apf, bare)) || is_watched(m.vmm));
+	second = vm_numbered_image(RAM, uri, sizeof(uri));
+	assert_int_equal(apf_source_add(v.apf, later, FIRST, uri, later, NULL, &v.error), 0);
+	assert_true(is_watched(apf_memory_hva(v.apf, bare)) &&
+		    is_watched((char *)m.vmm + bare));
+	must_be(&v, &m, later, (uint32_t)(later / PAGE));
+	must_be(&v, &m, bare, 0);
+	assert_int_equal(apf_populate(v.apf, bare + PAGE, PAGE), 0);
+	assert_int_equal(apf_write(v.apf, bare + 2 * PAGE, &(uint32_t){77}, 4), 0);
+	must_be(&v, &m, bare + 2 * PAGE, 77);
+	assert_int_equal(apf_discard(v.apf, bare + 2 * PAGE, PAGE), 0);
+	must_be(&v, &m, bare + 2 * PAGE, 0);
+	must_be(&v, &m, FIRST - PAGE, FIRST / PAGE - 1);
+	end(&v, &m, image);
+	close(second);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -273,6 +317,7 @@ int main(void)
 		cmocka_unit_test(a_range_of_parts_of_blocks),
 		cmocka_unit_test(no_list_of_what_is_no_ram),
 		cmocka_unit_test(a_filled_vm_has_neither_source_nor_userfaultfd),
+		cmocka_unit_test(a_source_after_the_end_is_served),
 		cmocka_unit_test(what_was_discarded_keeps_userfaultfd),
 	};
 
