@@ -163,7 +163,7 @@ enum ram_add ram_add_region(struct ram *r, gpa_t gpa, uint64_t bytes, uint64_t a
 	return RAM_ADDED;
 }
 
-static void remove_backings(struct ram *r, const struct ram_region *region)
+static void remove_backings(struct ram *r, roff_t off, uint64_t bytes)
 {
 	unsigned n = 0;
 
@@ -171,7 +171,7 @@ static void remove_backings(struct ram *r, const struct ram_region *region)
 		uint16_t entry = backing_order(r)[i];
 		struct ram_backing *b = entry_at(r, entry);
 
-		if (overlap(region->roff.v, region->bytes, b->roff.v, b->bytes))
+		if (overlap(off.v, bytes, b->roff.v, b->bytes))
 			b->src = NULL;
 		else
 			backing_order(r)[n++] = entry;
@@ -194,7 +194,7 @@ bool ram_remove_region(struct ram *r, gpa_t gpa)
 	if (at == 0 || by_gpa(r)[at - 1].gpa.v != gpa.v)
 		return false;
 	region = by_gpa(r)[at - 1];
-	remove_backings(r, &region);
+	remove_backings(r, region.roff, region.bytes);
 	take_out(by_gpa(r), r->region_count, at - 1);
 	take_out(by_roff(r), r->region_count, up_to_roff(r, region.roff) - 1);
 	r->region_count--;
@@ -242,6 +242,14 @@ enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct sr
 	order[at] = entry;
 	r->backing_count++;
 	return RAM_ADDED;
+}
+
+void ram_remove_backing(struct ram *r, gpa_t gpa, uint64_t bytes)
+{
+	roff_t off;
+
+	if (ram_find(r, gpa, bytes, &off))
+		remove_backings(r, off, bytes);
 }
 
 bool ram_find(const struct ram *r, gpa_t gpa, uint64_t len, roff_t *ret_off)

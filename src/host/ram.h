@@ -83,6 +83,8 @@ void ram_drop_backings(struct ram *r);
 /* Puts a source behind [gpa, gpa + bytes); the start must be aligned, the length need not. */
 enum ram_add ram_add_backing(struct ram *r, gpa_t gpa, uint64_t bytes, struct src *src,
 			     uint64_t src_offset, uint64_t align);
+/* Takes it away, as it was added. */
+void ram_remove_backing(struct ram *r, gpa_t gpa, uint64_t bytes);
 
 /* False when [gpa, gpa + len) is not wholly within one region. len may be 0. */
 bool ram_find(const struct ram *r, gpa_t gpa, uint64_t len, roff_t *ret_off);

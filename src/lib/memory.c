@@ -516,8 +516,8 @@ static int check_whole(struct apf *a, uint64_t gpa, uint64_t bytes, struct err *
 	return 0;
 }
 
-static int place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
-		 struct err *e)
+int lib_source_place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
+		     struct err *e)
 {
 	int rc = a->cfg.block_bytes > PAGE_BYTES ? check_whole(a, gpa, bytes, e) : 0;
 
@@ -529,18 +529,14 @@ static int place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uin
 		rc = ram_add_error(ram_add_backing(&a->hst.ram, (gpa_t){gpa}, bytes, s, offset,
 						   a->cfg.block_bytes),
 				   "source", gpa, bytes, a->cfg.block_bytes, e);
+	if (rc == 0 && watch_backed(a, (gpa_t){gpa}, bytes, e) < 0) {
+		rc = e->code;
+		ram_remove_backing(&a->hst.ram, (gpa_t){gpa}, bytes);
+	}
 	if (rc == 0)
 		hst_source_added(&a->hst);
 	pthread_rwlock_unlock(&a->slot_lock);
 	return rc;
-}
-
-int lib_source_place(struct apf *a, uint64_t gpa, uint64_t bytes, struct src *s, uint64_t offset,
-		     struct err *e)
-{
-	int rc = place(a, gpa, bytes, s, offset, e);
-
-	return rc == 0 ? watch_backed(a, (gpa_t){gpa}, bytes, e) : rc;
 }
 
 static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri,
@@ -560,7 +556,7 @@ static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *u
 		src_close(s);
 		return err_set(e, -ENOSPC, "sources: more than %u", RAM_BACKINGS_MAX);
 	}
-	rc = place(a, gpa, bytes, s, offset, e);
+	rc = lib_source_place(a, gpa, bytes, s, offset, e);
 	if (rc < 0) {
 		src_close(s);
 		return rc;
@@ -568,7 +564,7 @@ static int source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *u
 	a->sources[a->source_count++] = s;
 	if (ret_size)
 		*ret_size = s->size;
-	return watch_backed(a, (gpa_t){gpa}, bytes, e);
+	return 0;
 }
 
 int apf_source_add(struct apf *a, uint64_t gpa, uint64_t bytes, const char *uri, uint64_t offset,

@@ -3,6 +3,7 @@
  * A VMM's own memory: its view waits for what is absent, whoever touches it and how; what it writes
  * is never lost; parts come and go. Each page of the source holds its number in each word.
  */
+#include "ioctl_fixture.h"
 #include "own_fixture.h"
 #include "need_kvm.h"
 
@@ -711,6 +712,31 @@ static void who_gives_up_leaves_room(void **state)
 	close_own(&o);
 }
 
+/* Of either view: the part is without a source then, and it can be tried again. */
+static void a_source_that_cannot_be_watched_is_not_placed(void **state)
+{
+	uint64_t word;
+	struct own o;
+
+	(void)state;
+	open_own(&o, NULL, false);
+	for (unsigned n = 1; n <= 2; n++) {
+		fail_register = n;
+		assert_int_equal(apf_source_add(o.a, GPA, RAM, image_uri(), 0, NULL, &error),
+				 -ENOMEM);
+		assert_int_equal(fail_register, 0);
+		assert_non_null(strstr(error.text, "UFFDIO_REGISTER"));
+		assert_int_equal(apf_read(o.a, GPA + n * PAGE_BYTES, &word, 8), 0);
+		assert_int_equal(word, 0);
+		assert_int_equal(page_of(&o, n)[0], 0);
+	}
+	assert_int_equal(apf_source_add(o.a, GPA + MIB, RAM - MIB, image_uri(), MIB, NULL, &error),
+			 0);
+	assert_int_equal(apf_read(o.a, GPA + MIB, &word, 8), 0);
+	assert_int_equal(word, word_of(MIB / PAGE_BYTES));
+	close_own(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -733,6 +759,7 @@ int main(void)
 		cmocka_unit_test(copies_may_begin_and_end_in_the_view),
 		cmocka_unit_test(waiting_has_a_limit),
 		cmocka_unit_test(who_gives_up_leaves_room),
+		cmocka_unit_test(a_source_that_cannot_be_watched_is_not_placed),
 	};
 
 	need_kvm();

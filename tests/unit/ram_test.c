@@ -190,6 +190,23 @@ static void backings_cover_what_they_were_given(void **state)
 	assert_int_equal(grace_ns(&r.inline_backings[0].grace), GRACE_WORTH_NS);
 }
 
+static void a_backing_leaves_alone(void **state)
+{
+	struct ram r = pc();
+
+	(void)state;
+	assert_int_equal(backing(&r, 0, 0x1000, 0), RAM_ADDED);
+	assert_int_equal(backing(&r, 0x1000, 0x1000, 0x1000), RAM_ADDED);
+	assert_int_equal(backing(&r, 0x2000, 0x1000, 0x2000), RAM_ADDED);
+	ram_remove_backing(&r, (gpa_t){0x1000}, 0x1000);
+	assert_int_equal(r.backing_count, 2);
+	assert_null(ram_backing_at(&r, (roff_t){0x1000}));
+	assert_int_equal(ram_backing_at(&r, (roff_t){0xfff})->src_offset, 0);
+	assert_int_equal(ram_backing_at(&r, (roff_t){0x2000})->src_offset, 0x2000);
+	assert_int_equal(backing(&r, 0x1000, 0x1000, 0x5000), RAM_ADDED);
+	assert_int_equal(ram_backing_at(&r, (roff_t){0x1000})->src_offset, 0x5000);
+}
+
 static void backing_refusals(void **state)
 {
 	struct ram r = pc();
@@ -248,6 +265,7 @@ int main(void)
 		cmocka_unit_test(offsets_of_a_region_that_left_are_used_again),
 		cmocka_unit_test(backings_stay_where_they_are),
 		cmocka_unit_test(backings_cover_what_they_were_given),
+		cmocka_unit_test(a_backing_leaves_alone),
 		cmocka_unit_test(backing_refusals),
 		cmocka_unit_test(a_block_belongs_to_one_backing),
 		cmocka_unit_test(backings_are_limited),
