@@ -90,6 +90,7 @@ struct apf {
 	struct {
 		struct src *src;      /* reads what was written to the swap file */
 		struct io_file *file; /* the swap file; NULL: none */
+		char *path;           /* where it is: the VMM's string is its own again */
 		int fd;               /* of it */
 		bool device;
 		bool in_memory; /* a file of a tmpfs: host memory, as what it is to save */

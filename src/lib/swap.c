@@ -233,6 +233,9 @@ int lib_swap_open(struct apf *a, struct err *e)
 
 	if (!path)
 		return 0;
+	a->evict.path = strdup(path);
+	if (!a->evict.path)
+		return err_sys(e, -ENOMEM, "swap file %s", path);
 	fd = open_or_make(path, &device, e);
 	if (fd < 0)
 		return fd;
@@ -264,10 +267,12 @@ int lib_swap_open(struct apf *a, struct err *e)
 
 int lib_swap_grow(struct apf *a, uint64_t bytes, struct err *e)
 {
+	const char *path = a->evict.path;
+
 	if (!a->evict.file)
 		return 0;
-	return a->evict.device ? check_size(a->evict.fd, a->cfg.swap, HEAD_BYTES + bytes, e)
-			       : size_file(a->evict.fd, a->cfg.swap, bytes, e);
+	return a->evict.device ? check_size(a->evict.fd, path, HEAD_BYTES + bytes, e)
+			       : size_file(a->evict.fd, path, bytes, e);
 }
 
 /* The file goes with its descriptor. */
@@ -276,4 +281,5 @@ void lib_swap_close(struct apf *a)
 	src_close(a->evict.src);
 	if (a->evict.file)
 		a->hst.io.ops->close(a->hst.io.ctx, a->evict.file);
+	free(a->evict.path);
 }

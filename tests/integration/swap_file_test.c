@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -300,6 +301,34 @@ static bool is_memory(const char *folder)
 	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 }
 
+/* The string of the configuration may be gone by then. */
+static void memory_that_does_not_fit_is_told_with_the_path(void **state)
+{
+	struct rlimit all, few;
+	char path[128];
+	struct vm v;
+
+	(void)state;
+	vm_prepare(&v);
+	memcpy(path, v.swap, sizeof(path));
+	v.c.swap = path;
+	vm_start(&v);
+	memset(path, '?', strlen(path));
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+	few = all;
+	/* Enough for what there is, but each part begins at a multiple of 2 MiB. */
+	few.rlim_cur = RAM + MIB;
+	assert_int_equal(apf_memory_add(v.a, 4 * RAM, PAGE_BYTES, &v.e), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+	assert_int_equal(apf_memory_add(v.a, 5 * RAM, PAGE_BYTES, &v.e), -EFBIG);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+	(void)signal(SIGXFSZ, SIG_DFL);
+	assert_non_null(strstr(v.e.text, v.swap));
+	assert_int_equal(apf_memory_add(v.a, 5 * RAM, PAGE_BYTES, &v.e), 0);
+	vm_end(&v);
+}
+
 static void memory_is_not_in_the_page_cache_instead(void **state)
 {
 	struct vm v;
@@ -463,6 +492,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_seen_of_it),
 		cmocka_unit_test(what_others_write_into_it_is_noticed),
 		cmocka_unit_test(killed_it_leaves_nothing),
+		cmocka_unit_test(memory_that_does_not_fit_is_told_with_the_path),
 		cmocka_unit_test(memory_is_not_in_the_page_cache_instead),
 		cmocka_unit_test(a_source_is_not_in_the_page_cache_either),
 		cmocka_unit_test(a_full_tmpfs_pauses_and_room_resumes),
