@@ -509,8 +509,8 @@ uint32_t apf_cpuid_features(const struct apf *a, uint32_t eax);
 int apf_cpuid_leaf(const struct apf *a, uint32_t leaf, uint32_t ret[4]);
 /*
  * Both of these in one, for what goes to KVM_SET_CPUID2: c has room for `room` entries, and holds
- * those of KVM_GET_SUPPORTED_CPUID, as the VMM has changed them. KVM's own leaves and the
- * hypervisor bit are added where they are not there. -E2BIG: too little room (4 more are enough).
+ * those of KVM_GET_SUPPORTED_CPUID, as the VMM has changed them. What is not there is added: the
+ * hypervisor bit, and KVM's leaves, behind another's. -E2BIG: too little room (4 more are enough).
  */
 int apf_cpuid_fill(const struct apf *a, struct kvm_cpuid2 *c, unsigned room);
 

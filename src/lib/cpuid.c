@@ -76,20 +76,57 @@ static struct kvm_cpuid_entry2 *find_or_add(struct kvm_cpuid2 *c, unsigned room,
 	return e;
 }
 
-#define CPUID_LEAF_KVM 0x40000000u
+/* Where guests look for a hypervisor: at every step, as Linux does. */
+#define BASE_FIRST 0x40000000u
+#define BASE_END 0x40010000u
+#define BASE_STEP 0x100u
 
-/* "KVMKVMKVM\0\0\0" (cpuid.rst), and the features that KVM has under it. */
+static const char kvm_signature[12] = "KVMKVMKVM\0\0"; /* cpuid.rst */
+
+static bool is_signed(const struct kvm_cpuid_entry2 *e, const char signature[static 12])
+{
+	return memcmp(&e->ebx, signature, 4) == 0 && memcmp(&e->ecx, signature + 4, 4) == 0 &&
+	       memcmp(&e->edx, signature + 8, 4) == 0;
+}
+
+/* Nobody has it, nor will: a leaf of zeroes is nobody's. */
+static bool is_free(struct kvm_cpuid2 *c, uint32_t base)
+{
+	static const char none[12];
+	const struct kvm_cpuid_entry2 *e = find(c, base);
+
+	return (!e || is_signed(e, none)) && base != APF_CPUID_FIRST;
+}
+
+/* Where KVM's leaves are, or are to be: another hypervisor's may come first. */
+static uint32_t kvm_base(struct kvm_cpuid2 *c)
+{
+	uint32_t base;
+
+	for (base = BASE_FIRST; base < BASE_END; base += BASE_STEP) {
+		const struct kvm_cpuid_entry2 *e = find(c, base);
+
+		if (e && is_signed(e, kvm_signature))
+			return base;
+	}
+	for (base = BASE_FIRST; base < BASE_END && !is_free(c, base);)
+		base += BASE_STEP;
+	return base;
+}
+
+/* The features that KVM has under its signature. */
 static struct kvm_cpuid_entry2 *kvm_features(struct kvm_cpuid2 *c, unsigned room)
 {
-	struct kvm_cpuid_entry2 *base = find_or_add(c, room, CPUID_LEAF_KVM);
-	struct kvm_cpuid_entry2 *e = find_or_add(c, room, APF_CPUID_LEAF_FEATURES);
+	uint32_t leaf = kvm_base(c);
+	struct kvm_cpuid_entry2 *base = find_or_add(c, room, leaf);
+	struct kvm_cpuid_entry2 *e = find_or_add(c, room, leaf + 1);
 
 	if (!base || !e)
 		return NULL;
-	memcpy(&base->ebx, "KVMK", 4);
-	memcpy(&base->ecx, "VMKV", 4);
-	memcpy(&base->edx, "M\0\0\0", 4);
-	base->eax = base->eax > APF_CPUID_LEAF_FEATURES ? base->eax : APF_CPUID_LEAF_FEATURES;
+	memcpy(&base->ebx, kvm_signature, 4);
+	memcpy(&base->ecx, kvm_signature + 4, 4);
+	memcpy(&base->edx, kvm_signature + 8, 4);
+	base->eax = base->eax > leaf + 1 ? base->eax : leaf + 1;
 	return e;
 }
 

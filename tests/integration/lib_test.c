@@ -599,6 +599,49 @@ static void one_call_fills_the_cpuid(void **state)
 	vm_close(&v);
 }
 
+static struct kvm_cpuid_entry2 signed_leaf(uint32_t leaf, uint32_t last, const char *signature)
+{
+	struct kvm_cpuid_entry2 e = {.function = leaf, .eax = last};
+
+	memcpy(&e.ebx, signature, 4);
+	memcpy(&e.ecx, signature + 4, 4);
+	memcpy(&e.edx, signature + 8, 4);
+	return e;
+}
+
+/* KVM's leaves behind another's: they are there, or have to be added. */
+static void another_hypervisors_cpuid_stays(void **state)
+{
+	(void)state;
+	for (unsigned there = 0; there < 2; there++) {
+		struct {
+			struct kvm_cpuid2 c;
+			struct kvm_cpuid_entry2 entries[8];
+		} x = {.c = {.nent = 2 + 2 * there}};
+		const uint32_t apf = 1u << 4 | 1u << 10 | 1u << 14;
+		struct kvm_cpuid_entry2 *e = x.c.entries;
+		struct vm v;
+
+		vm_open(&v);
+		v.c.abi = APF_ABI_LEGACY;
+		assert_int_equal(apf_open(v.fd, &v.c, &v.a, &v.e), 0);
+		e[0] = signed_leaf(0x40000000, 0x40000082, "Microsoft Hv");
+		e[1] = (struct kvm_cpuid_entry2){.function = 0x40000001, .eax = 0x31237648};
+		e[2] = signed_leaf(0x40000100, 0x40000101, "KVMKVMKVM\0\0");
+		e[3] = (struct kvm_cpuid_entry2){.function = 0x40000101, .eax = 1 | apf};
+		for (unsigned again = 0; again < 2; again++)
+			assert_int_equal(apf_cpuid_fill(v.a, &x.c, 4), 0);
+		assert_int_equal(x.c.nent, 4);
+		assert_int_equal(leaf_of(&x.c, 0x40000000)->eax, 0x40000082);
+		assert_memory_equal(&leaf_of(&x.c, 0x40000000)->ebx, "Microsoft Hv", 12);
+		assert_int_equal(leaf_of(&x.c, 0x40000001)->eax, 0x31237648);
+		assert_int_equal(leaf_of(&x.c, 0x40000100)->eax, 0x40000101);
+		assert_memory_equal(&leaf_of(&x.c, 0x40000100)->ebx, "KVMKVMKVM\0\0", 12);
+		assert_int_equal(leaf_of(&x.c, 0x40000101)->eax, there | 1u << 4);
+		vm_close(&v);
+	}
+}
+
 static void vcpus_are_checked(void **state)
 {
 	struct apf_vcpu *vcpu;
@@ -669,6 +712,7 @@ int main(void)
 		cmocka_unit_test(many_parts_take_more_memory),
 		cmocka_unit_test(every_statistic_is_told_as_itself),
 		cmocka_unit_test(one_call_fills_the_cpuid),
+		cmocka_unit_test(another_hypervisors_cpuid_stays),
 		cmocka_unit_test(vcpus_are_checked),
 	};
 
