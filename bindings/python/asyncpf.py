@@ -88,6 +88,7 @@ class Trace(enum.IntEnum):
     PAUSED = 11
     RESUMED = 12
     USED = 13
+    WITHDRAWN = 14
 
 
 APF_NOBODY = 0xffffffff  # a step of no vCPU's

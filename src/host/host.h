@@ -682,7 +682,10 @@ void hst_plan(struct hst *h, const struct hst_run *runs, uint32_t count);
  * away again: then what there is room for is read, onto standby.
  */
 void hst_fill(struct hst *h);
-/* Something stands behind more of h->ram: all of that too, where all is being read. */
+/*
+ * Something stands behind more of h->ram, and is watched: all of that too, where all is being read.
+ * What is being made visible meanwhile is made so once more.
+ */
 void hst_source_added(struct hst *h);
 /*
  * When all of it is there, and nothing is on its way: no source stands behind anything any more.

@@ -190,6 +190,9 @@ void hst_source_added(struct hst *h)
 	/* The round may have passed where it stands, or have been the last. */
 	p->filled = false;
 	p->missed = true;
+	/* What is being shown may have found that nobody watches, where somebody does now. */
+	for (uint32_t i = 0; i < h->fetch_count; i++)
+		h->fetches[i].showing &= HST_SHOW_WATCHED;
 	fetch_plan_on(h);
 }
 

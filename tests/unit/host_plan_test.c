@@ -363,6 +363,31 @@ static void a_source_that_comes_late_is_read_too(void **state)
 	}
 }
 
+/* Its part was not watched as it was made visible, and who touches it now waits in the kernel. */
+static void what_is_being_shown_as_a_source_comes_is_shown_again(void **state)
+{
+	struct rig *x = open_depth(RIG_AT_ONCE);
+	struct hst_fetch *f;
+
+	(void)state;
+	ram_drop_backings(&x->h.ram);
+	add_source(x, 20, 4);
+	hst_fill(&x->h);
+	serve(x);
+	assert_true(rig_present(x, 20));
+	fetch_present_again(&x->h, 20, MEM_VIEW_VMM);
+	f = hst_take_filled(&x->h);
+	assert_non_null(f);
+	add_source(x, 5, 3);
+	hst_source_added(&x->h);
+	hst_shown(f, NULL);
+	assert_false(rig_present(x, 20));
+	assert_ptr_equal(hst_take_filled(&x->h), f);
+	hst_shown(f, NULL);
+	assert_true(rig_present(x, 20));
+	rig_close(x);
+}
+
 /* ---- where memory is taken away ---- */
 
 static void with_a_limit_only_what_there_is_room_for_comes(void **state)
@@ -400,6 +425,7 @@ int main(void)
 		cmocka_unit_test(a_source_that_fails_is_asked_again_and_not_at_once),
 		cmocka_unit_test(nothing_is_let_go_of_while_a_fetch_is_under_way),
 		cmocka_unit_test(a_source_that_comes_late_is_read_too),
+		cmocka_unit_test(what_is_being_shown_as_a_source_comes_is_shown_again),
 		cmocka_unit_test(with_a_limit_only_what_there_is_room_for_comes),
 	};
 
