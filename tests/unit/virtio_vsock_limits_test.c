@@ -612,6 +612,10 @@ static void a_reset_takes_connections_from_the_worker(void **state)
 	atomic_store(&p.stop, true);
 	assert_int_equal(pthread_join(p.thread, NULL), 0);
 	assert_int_equal(vx_reg(&f.x, 0x070), 15);
+	/* Answered, the worker has heard of the reset: who comes now is not one from before. */
+	say(&f, VSOCK_RW, 7, 8, 0);
+	while (f.h.op != VSOCK_RST || f.h.dst_port != 7)
+		let_in(&f, &door);
 	/* Until those who went are no longer in line. */
 	while ((fd = connect_or_not(f.path)) < 0)
 		let_in(&f, &door);
