@@ -5,9 +5,12 @@
 #include <asyncpf/asyncpf.h>
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/types.h"
 #include "cli/opts.h"
@@ -20,19 +23,44 @@ const char *const cli_sandbox_names[] = {"on", "strict", "off", NULL};
 
 _Static_assert(CLI_SANDBOX_OFF == ARRAY_LEN(cli_sandbox_names) - 2, "one word for each");
 
-int cli_error(const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
+#define LINE_BYTES 512
 
-	va_start(ap, fmt);
+_Static_assert(LINE_BYTES + sizeof("asyncpf: \n") <= PIPE_BUF, "a pipe with room has it for one");
+
+__attribute__((format(printf, 1, 0))) static void print_line(const char *fmt, va_list ap)
+{
+	char text[LINE_BYTES];
+
 	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	for (char *c = text; *c; c++)
 		if (iscntrl((unsigned char)*c))
 			*c = '?';
 	fprintf(stderr, "asyncpf: %s\n", text);
+}
+
+int cli_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_line(fmt, ap);
+	va_end(ap);
 	return CLI_FAILED;
+}
+
+void cli_note(const char *fmt, ...)
+{
+	struct pollfd err = {.fd = STDERR_FILENO, .events = POLLOUT};
+	va_list ap;
+
+	/* Two threads do not take the same room. */
+	flockfile(stderr);
+	if (poll(&err, 1, 0) == 1) {
+		va_start(ap, fmt);
+		print_line(fmt, ap);
+		va_end(ap);
+	}
+	funlockfile(stderr);
 }
 
 /* What `asyncpf doctor` looks at; texts begin with what they are about. */

@@ -37,6 +37,12 @@ enum cli_exit {
 int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
+ * The same, of what a VM that runs has to say, and does not wait: what nobody makes room for by
+ * reading is left out. By any thread, under any lock.
+ */
+void cli_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/*
  * The same for a failure whose text may lack what to do; that is added by its code. Returns
  * CLI_FAILED.
  */

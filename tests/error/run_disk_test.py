@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import shutil
 import signal
 import struct
@@ -315,6 +316,38 @@ class Failing(DiskTest):
         process.terminate()
         process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, -15)
+
+    def test_nobody_reads_what_is_said(self):
+        """It is left out, and `status` says it; the VM can be resumed and ended."""
+        self.file("d", bytes(8192))
+        ends = os.pipe()
+        for end in ends:
+            self.addCleanup(os.close, end)
+        os.set_blocking(ends[1], False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(ends[1], bytes(select.PIPE_BUF))
+        os.set_blocking(ends[1], True)
+        process = self.start("--control", "c", "--cmdline", "fill=0+16 off", "--disk", "d",
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=ends[1],
+                             env={**os.environ, **self.preload("pwritev", 1, 1000000, 28)})
+        for errors in (1, 2):
+            self.wait_until_paused(errors)
+            self.ask("resume")
+        self.wait_until_paused(3)
+        process.terminate()
+        self.assertEqual(process.wait(timeout=LIMIT_S), -15)
+
+    def wait_until_paused(self, errors):
+        end = time.monotonic() + LIMIT_S
+        while True:
+            done = self.ask("status", "--json")
+            if done.returncode == 0:
+                s = json.loads(done.stdout)
+                if s["state"] == "paused" and s["disk_errors"] >= errors:
+                    return
+            self.assertLess(time.monotonic(), end, done)
+            time.sleep(0.01)
 
 
 class Devices(DiskTest):

@@ -48,7 +48,7 @@ static void goes_on(struct run *r, const char *text)
 	atomic_store(&r->paused, false);
 	tell(r, CONTROL_EVENT_RESUMED, text);
 	if (!r->o->quiet)
-		cli_error("the VM goes on: %s", text);
+		cli_note("the VM goes on: %s", text);
 }
 
 /* One cause stops many blocks: the first one is told. */
@@ -58,11 +58,11 @@ static void is_paused(struct run *r, const char *text)
 		return;
 	tell(r, CONTROL_EVENT_TROUBLE, text);
 	if (r->o->control)
-		cli_error("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
-			  text, r->o->control);
+		cli_note("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
+			 text, r->o->control);
 	else
-		cli_error("the VM is paused: %s; Ctrl-C ends it (with --control it could be "
-			  "resumed)", text);
+		cli_note("the VM is paused: %s; Ctrl-C ends it (with --control it could be "
+			 "resumed)", text);
 }
 
 /* Under the library's lock. */
@@ -83,7 +83,7 @@ static void on_word(void *ctx, enum machine_word word, const char *text)
 	case MACHINE_NOTE:
 		tell(r, CONTROL_EVENT_NOTE, text);
 		if (!r->o->quiet)
-			cli_error("note: %s", text);
+			cli_note("note: %s", text);
 		break;
 	case MACHINE_PAUSED:
 		is_paused(r, text);
