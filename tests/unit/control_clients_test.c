@@ -110,6 +110,39 @@ static void client_that_does_not_read(void **state)
 	close(k.fd);
 }
 
+/* Asks much at once: another's turn comes between. */
+static void one_request_in_a_turn(void **state)
+{
+	/* In one piece of what the server reads. */
+	static const char ten[] = "status\nstatus\nstatus\nstatus\nstatus\n"
+				  "status\nstatus\nstatus\nstatus\nstatus\n";
+	char last[CONTROL_LINE_MAX];
+	struct fixture *f = *state;
+	struct client many, other;
+	struct control_status s;
+
+	client_hello(&many, f);
+	client_hello(&other, f);
+	ask_ok(&many, "status\n", &s);
+	ask_ok(&other, "status\n", &s);
+	atomic_store(&f->vm.statuses, 0);
+	atomic_store(&f->vm.hold_status, true);
+	client_say(&many, ten);
+	while (atomic_load(&f->vm.statuses) == 0)
+		sched_yield();
+	client_say(&other, "pause\n");
+	atomic_store(&f->vm.hold_status, false);
+	client_answer(&other, &s, last);
+	assert_string_equal(last, "ok");
+	assert_in_range(atomic_load(&f->vm.statuses_then), 1, 2);
+	for (unsigned i = 0; i < 10; i++) {
+		client_answer(&many, &s, last);
+		assert_string_equal(last, "ok");
+	}
+	close(many.fd);
+	close(other.fd);
+}
+
 static void silent_clients(void **state)
 {
 	struct fixture *f = *state;
@@ -354,6 +387,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(half_a_line, setup, teardown),
 		cmocka_unit_test_setup_teardown(request_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(client_that_does_not_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_request_in_a_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(silent_clients, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence_ends_the_connection, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence_after_a_greeting, setup, teardown),

@@ -5,6 +5,9 @@ void vm_status(void *ctx, struct control_status *ret)
 {
 	struct vm *vm = ctx;
 
+	atomic_fetch_add(&vm->statuses, 1);
+	while (atomic_load(&vm->hold_status))
+		sched_yield();
 	snprintf(ret->state, sizeof(ret->state), "%s", vm->paused ? "paused" : "running");
 	ret->counters.memory_bytes = MEMORY;
 	ret->counters.resident_bytes = atomic_load(&vm->resident);
@@ -24,6 +27,7 @@ int vm_pause(void *ctx, struct err *e)
 {
 	struct vm *vm = ctx;
 
+	atomic_store(&vm->statuses_then, atomic_load(&vm->statuses));
 	if (failure(vm, e) == 0)
 		atomic_store(&vm->paused, true);
 	return atomic_load(&vm->fail);

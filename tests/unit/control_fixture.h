@@ -41,6 +41,8 @@ struct vm {
 	_Atomic uint64_t balloon; /* what was asked for last */
 	_Atomic uint64_t resident, pinned; /* pinned: evict leaves so many bytes */
 	_Atomic uint64_t limit, evicted;
+	atomic_bool hold_status;
+	atomic_uint statuses, statuses_then; /* asked for; and when it was paused */
 	atomic_int fail; /* what pause, resume, evict and stop return, if not 0 */
 };
 

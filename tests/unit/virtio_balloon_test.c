@@ -3,6 +3,7 @@
  * vmm/virtio/virtio_balloon.c: what is discarded of what a driver gives back, also of one that
  * lies; statistics; the target; reset with a buffer in hand.
  */
+#include "base/time.h"
 #include "virtio_fixture.h"
 #include "vmm/virtio/virtio_balloon.h"
 
@@ -408,6 +409,34 @@ static void statistics(void **state)
 	fini(&f);
 }
 
+/* Who asks a guest that has gone silent waits once, and again when it has spoken. */
+static void silent_driver(void **state)
+{
+	const uint64_t wait_ns = 20 * NS_PER_MS;
+	uint32_t head, len;
+	struct fixture f;
+	uint64_t begun;
+
+	(void)state;
+	init(&f, 0);
+	bring_up(&f, F_ALL, STATS);
+	vx_desc(&f.x, 3, VX_DATA, STATS_BYTES, 0, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		put_stat(&f, 0, 4, 1000);
+		vx_offer(&f.x, 3);
+		work(&f, STATS);
+		begun = monotonic_ns();
+		virtio_balloon_refresh(&f.b, wait_ns);
+		assert_true(monotonic_ns() - begun >= wait_ns);
+		/* By the clock nothing can be said of a busy machine: it would wait for ever. */
+		virtio_balloon_refresh(&f.b, 3600 * NS_PER_S);
+		while (virtio_mmio_work(&f.b.mmio))
+			;
+		assert_true(vx_take(&f.x, &head, &len));
+	}
+	fini(&f);
+}
+
 /* What is kept of a queue does not outlive it: its head may be beyond the next one's end. */
 static void reset_with_statistics(void **state)
 {
@@ -507,6 +536,7 @@ int main(void)
 		cmocka_unit_test(config),
 		cmocka_unit_test(each_statistic_has_its_place),
 		cmocka_unit_test(statistics),
+		cmocka_unit_test(silent_driver),
 		cmocka_unit_test(reset_with_statistics),
 		cmocka_unit_test(comes_back),
 	};

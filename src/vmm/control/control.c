@@ -136,11 +136,16 @@ static void serve_request(struct control *c, struct control_peer *p, const char 
 		control_peer_done(c, p);
 }
 
-/* Goes on with the client until it must send, or take its answer, or wait. */
+/*
+ * Goes on with the client until it must send, or take its answer, or wait. One request is served
+ * in a turn: nobody waits for all that another has sent at once.
+ */
 static void peer_advance(struct control *c, struct control_peer *p)
 {
 	char line[CONTROL_LINE_MAX];
+	bool served = false;
 
+	p->more = false;
 	while (control_peer_flush(c, p)) {
 		struct err e;
 
@@ -154,17 +159,22 @@ static void peer_advance(struct control *c, struct control_peer *p)
 		}
 		if (p->state == PEER_WAITING || p->state == PEER_STOPPING)
 			return;
+		p->more = served;
+		if (served)
+			return;
 		int rc = control_lines_take(&p->in, line, &e);
 
 		if (rc == 0)
 			return;
 		p->deadline_ns = monotonic_ns() + c->idle_ns;
-		if (rc < 0)
+		if (rc < 0) {
 			control_peer_refuse(p, e.text);
-		else if (p->state == PEER_GREETING)
+		} else if (p->state == PEER_GREETING) {
 			serve_hello(p, line);
-		else
+		} else {
 			serve_request(c, p, line);
+			served = true;
+		}
 	}
 }
 
@@ -279,6 +289,11 @@ static void drop_late(struct control *c)
 			control_peer_drop(c, &c->peers[i]);
 }
 
+static bool has_more(const struct control_peer *p)
+{
+	return p->state == PEER_READY && p->more;
+}
+
 static int timeout_ms(const struct control *c, bool accepting)
 {
 	uint64_t next = accepting ? NS_NEVER : c->accept_ns, now = monotonic_ns();
@@ -286,6 +301,8 @@ static int timeout_ms(const struct control *c, bool accepting)
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		const struct control_peer *p = &c->peers[i];
 
+		if (has_more(p))
+			return 0;
 		if (has_deadline(p))
 			next = min_u64(next, p->deadline_ns);
 		else if (p->state == PEER_WAITING)
@@ -302,6 +319,9 @@ static short wanted_events(const struct control_peer *p)
 {
 	if (p->out_len)
 		return POLLOUT;
+	/* There may be no room to read more. */
+	if (has_more(p))
+		return 0;
 	return p->state == PEER_GREETING || p->state == PEER_READY ? POLLIN : 0;
 }
 
@@ -324,6 +344,9 @@ static void serve_once(struct control *c)
 	struct control_peer *waiting;
 	uint64_t ticks;
 
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (has_more(&c->peers[i]))
+			peer_advance(c, &c->peers[i]);
 	fds[0] = (struct pollfd){.fd = c->wake_fd, .events = POLLIN};
 	fds[1] = (struct pollfd){.fd = accepting ? c->socket.fd : -1, .events = POLLIN};
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {

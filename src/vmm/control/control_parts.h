@@ -34,6 +34,7 @@ struct control_peer {
 	uint64_t deadline_ns; /* of the next whole line, or of the answer's leaving */
 	uint64_t second_ns;   /* requests are counted from here */
 	unsigned requests;
+	bool more; /* has had its turn: what else it has sent waits for the next */
 	uint64_t lost; /* events that a follower was too slow for */
 	struct control_lines in;
 	int fds[CONTROL_SNAPSHOT_FDS]; /* what has come with its lines; -1: nothing */

@@ -298,15 +298,21 @@ void virtio_balloon_refresh(struct virtio_balloon *b, uint64_t wait_ns)
 {
 	uint64_t start = monotonic_ns();
 	struct timespec until = timespec_of_ns(start + wait_ns);
+	bool answers;
 	int rc = 0;
 
 	if (!virtio_mmio_is_driven(&b->mmio))
 		return;
+	pthread_mutex_lock(&b->lock);
+	/* A driver that never told any will not begin now. */
+	answers = b->told_ns && b->told_ns >= b->asked_ns;
+	if (answers)
+		b->asked_ns = start;
+	pthread_mutex_unlock(&b->lock);
 	atomic_store(&b->refresh, true);
 	virtio_mmio_kick(&b->mmio, QUEUE_STATS);
 	pthread_mutex_lock(&b->lock);
-	/* A driver that never told any will not begin now. */
-	while (b->told_ns && b->told_ns < start && rc == 0)
+	while (answers && b->told_ns < start && rc == 0)
 		rc = pthread_cond_timedwait(&b->told, &b->lock, &until);
 	pthread_mutex_unlock(&b->lock);
 }

@@ -60,6 +60,7 @@ struct virtio_balloon {
 	pthread_cond_t told;
 	uint64_t tags[BALLOON_TAGS];
 	uint64_t told_ns; /* when; 0: never */
+	uint64_t asked_ns; /* when, of what is not answered, or was last; 0: never */
 };
 
 int virtio_balloon_open(struct virtio_balloon *b, const struct virtio_balloon_cfg *c,
@@ -73,7 +74,10 @@ uint64_t virtio_balloon_target(struct virtio_balloon *b);
 /* What the driver says that it has given. Any thread. */
 uint64_t virtio_balloon_actual(struct virtio_balloon *b);
 
-/* Asks the guest for new statistics and waits for them no longer than wait_ns. Any thread. */
+/*
+ * Asks the guest for new statistics and waits for them no longer than wait_ns; not at all where it
+ * has not answered what it was asked before. Any thread.
+ */
 void virtio_balloon_refresh(struct virtio_balloon *b, uint64_t wait_ns);
 
 /* What a snapshot has of it beside its virtio_mmio. The guest's statistics are asked for anew. */
