@@ -36,7 +36,13 @@ int vm_pause(void *ctx, struct err *e)
 int vm_resume(void *ctx, struct err *e)
 {
 	struct vm *vm = ctx;
+	struct control *again = atomic_load(&vm->again);
 
+	if (again) {
+		control_tell(again, CONTROL_EVENT_RESUMED, "tried again");
+		control_tell(again, CONTROL_EVENT_TROUBLE, "no room");
+		return 0;
+	}
 	if (failure(vm, e) == 0)
 		atomic_store(&vm->paused, false);
 	return atomic_load(&vm->fail);

@@ -43,6 +43,7 @@ struct vm {
 	_Atomic uint64_t limit, evicted;
 	atomic_bool hold_status;
 	atomic_uint statuses, statuses_then; /* asked for; and when it was paused */
+	_Atomic(struct control *) again; /* resume tells it that what failed fails again */
 	atomic_int fail; /* what pause, resume, evict and stop return, if not 0 */
 };
 

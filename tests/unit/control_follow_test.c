@@ -93,6 +93,31 @@ static void what_happens_is_told(void **state)
 	close(ask.fd);
 }
 
+/* What is tried again fails before the answer: the last word is that the VM stands. */
+static void trouble_again(void **state)
+{
+	struct fixture *f = *state;
+	struct control_event ev = {0};
+	struct control_status s;
+	struct client k, ask;
+
+	follow(&k, f, &ev);
+	client_hello(&ask, f);
+	control_tell(f->c, CONTROL_EVENT_TROUBLE, "no room");
+	expect(&k, &ev, CONTROL_EVENT_TROUBLE, "no room");
+	atomic_store(&f->vm.again, f->c);
+	ask_ok(&ask, "resume\n", &s);
+	expect(&k, &ev, CONTROL_EVENT_RESUMED, "tried again");
+	expect(&k, &ev, CONTROL_EVENT_TROUBLE, "no room");
+	control_tell(f->c, CONTROL_EVENT_NOTE, "odd");
+	expect(&k, &ev, CONTROL_EVENT_NOTE, "odd");
+	atomic_store(&f->vm.again, NULL);
+	ask_ok(&ask, "resume\n", &s);
+	expect(&k, &ev, CONTROL_EVENT_RESUMED, "");
+	close(k.fd);
+	close(ask.fd);
+}
+
 /* A failure tells nobody anything; without evictions there is no limit. */
 static void refusals(void **state)
 {
@@ -336,6 +361,7 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(what_is_shared_is_for_who_asks, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_happens_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(trouble_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(places_come_back, setup, teardown),

@@ -78,6 +78,20 @@ static int set_limit(struct control *c, uint64_t bytes, struct err *e)
 	return rc;
 }
 
+/* Who lets the VM go on tells of it, and of what stops it again at once; else it is told here. */
+static int resume(struct control *c, struct err *e)
+{
+	struct control_event ev = {.kind = CONTROL_EVENT_RESUMED};
+	uint64_t changes = control_told_changes(&c->told);
+	int rc = c->ops->resume(c->ctx, e);
+
+	ev.uptime_ns = monotonic_ns() - c->start_ns;
+	/* It is this thread that passes it on: nobody need be woken. */
+	if (rc == 0)
+		(void)control_told_put_since(&c->told, &ev, changes);
+	return rc;
+}
+
 static void serve_request(struct control *c, struct control_peer *p, const char *line)
 {
 	struct control_request r;
@@ -110,9 +124,7 @@ static void serve_request(struct control *c, struct control_peer *p, const char 
 			control_tell(c, CONTROL_EVENT_PAUSED, NULL);
 		break;
 	case CONTROL_RESUME:
-		rc = c->ops->resume(c->ctx, &e);
-		if (rc == 0)
-			control_tell(c, CONTROL_EVENT_RESUMED, NULL);
+		rc = resume(c, &e);
 		break;
 	case CONTROL_LIMIT:
 		rc = set_limit(c, r.bytes, &e);

@@ -17,7 +17,21 @@ static bool changes_state(struct control_told *t, enum control_event_kind kind)
 	if (kind == t->state || (kind == CONTROL_EVENT_PAUSED && t->state == CONTROL_EVENT_TROUBLE))
 		return false;
 	t->state = kind;
+	t->changes++;
 	return true;
+}
+
+static bool put_locked(struct control_told *t, const struct control_event *ev)
+{
+	bool told = changes_state(t, ev->kind);
+
+	if (told && t->count == CONTROL_TOLD_MAX) {
+		t->lost++;
+		t->lost_ns = ev->uptime_ns;
+	} else if (told) {
+		t->ring[(t->first + t->count++) % CONTROL_TOLD_MAX] = *ev;
+	}
+	return told;
 }
 
 bool control_told_put(struct control_told *t, const struct control_event *ev)
@@ -25,13 +39,28 @@ bool control_told_put(struct control_told *t, const struct control_event *ev)
 	bool told;
 
 	pthread_mutex_lock(&t->lock);
-	told = changes_state(t, ev->kind);
-	if (told && t->count == CONTROL_TOLD_MAX) {
-		t->lost++;
-		t->lost_ns = ev->uptime_ns;
-	} else if (told) {
-		t->ring[(t->first + t->count++) % CONTROL_TOLD_MAX] = *ev;
-	}
+	told = put_locked(t, ev);
+	pthread_mutex_unlock(&t->lock);
+	return told;
+}
+
+uint64_t control_told_changes(struct control_told *t)
+{
+	uint64_t changes;
+
+	pthread_mutex_lock(&t->lock);
+	changes = t->changes;
+	pthread_mutex_unlock(&t->lock);
+	return changes;
+}
+
+bool control_told_put_since(struct control_told *t, const struct control_event *ev,
+			    uint64_t changes)
+{
+	bool told;
+
+	pthread_mutex_lock(&t->lock);
+	told = t->changes == changes && put_locked(t, ev);
 	pthread_mutex_unlock(&t->lock);
 	return told;
 }
