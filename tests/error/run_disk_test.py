@@ -295,6 +295,34 @@ class Failing(DiskTest):
         self.resume(process)
         self.ends_well(process, 2, flush=1)
 
+    def test_a_flush_fails_while_a_snapshot_is_made(self):
+        """That holds the disk by then, and is given up at once: it waits for nobody who resumes."""
+        self.file("d", bytes(8192))
+        os.mkfifo(self.folder / "gate")
+        process = self.start_guest("fill=0+2 off", "--disk", "d", "--sandbox", "off",
+                                   env={**self.preload("fdatasync", 1, 1, 5), "SHIM_HIT": "hit",
+                                        "SHIM_GATE": "gate"})
+        end = time.monotonic() + LIMIT_S
+        while not (self.folder / "hit").exists():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        snapshot = subprocess.Popen([asyncpf(), "snapshot", "--control", "c", "snap"],
+                                    cwd=self.folder, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE, text=True)
+        self.addCleanup(snapshot.kill)
+        time.sleep(0.5)  # nothing tells when it holds the disk; too early it is refused, too
+        os.close(os.open(self.folder / "gate", os.O_WRONLY))
+        self.told(process, "the VM is paused: disk d: flushing: Input/output error; .*")
+        _, said = snapshot.communicate(timeout=LIMIT_S)
+        self.assertEqual(snapshot.returncode, 1, said)
+        self.assertRegex(said, "snapshot: the VM is paused: disk d: flushing: Input/output error; ")
+        self.assertFalse((self.folder / "snap").exists())
+        s = self.status()
+        self.assertEqual((s["state"], s["disk_errors"]), ("paused", 1))
+        self.assertIn("flushing", s["why"])
+        self.resume(process)
+        self.ends_well(process, 2, flush=1)
+
     def test_it_can_be_ended(self):
         for act in (lambda p: p.terminate(), lambda p: self.ask("stop")):
             self.file("d", bytes(8192))

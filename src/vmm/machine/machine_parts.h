@@ -144,7 +144,7 @@ struct machine {
 	bool has_devices; /* those that need no opening are initialised */
 
 	pthread_mutex_t lock; /* covers the rest; taken before the library's */
-	pthread_cond_t resumed; /* from trouble, or `go`, or an end */
+	pthread_cond_t resumed; /* from trouble, or `go`, or an end; or devices are held */
 	struct err trouble; /* why a disk has paused the VM; code 0: none has */
 	uint64_t disk_errors;
 	char note[ERR_TEXT_MAX]; /* what machine_watch.c has to say; "": nothing */

@@ -104,7 +104,13 @@ unsigned machine_device_count(const struct machine *m)
 void machine_devices_hold(struct machine *m)
 {
 	for (unsigned i = 0; i < machine_device_count(m); i++)
-		virtio_mmio_hold(machine_device(m, i));
+		virtio_mmio_hold_begin(machine_device(m, i));
+	/* A disk in trouble sees that it is wanted, and waits for nobody who resumes. */
+	pthread_mutex_lock(&m->lock);
+	pthread_cond_broadcast(&m->resumed);
+	pthread_mutex_unlock(&m->lock);
+	for (unsigned i = 0; i < machine_device_count(m); i++)
+		virtio_mmio_hold_wait(machine_device(m, i));
 }
 
 void machine_devices_release(struct machine *m)

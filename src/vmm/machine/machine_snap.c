@@ -167,7 +167,7 @@ static int is_paused(const char *why, struct err *e)
 		       "first", why);
 }
 
-/* A disk that waits to be resumed cannot be held. */
+/* What a disk in trouble was to do is not done, or the guest has not seen how it failed. */
 static int check_disks_go_on(struct machine *m, struct err *e)
 {
 	struct err why;
@@ -196,6 +196,12 @@ static int stop(struct job *j, uint64_t limit_ns, struct err *e)
 	if (rc < 0)
 		return rc;
 	machine_devices_hold(m);
+	rc = check_disks_go_on(m, e); /* one may have failed since */
+	if (rc < 0) {
+		machine_devices_release(m);
+		machine_go_on(m);
+		return rc;
+	}
 	machine_begin_moment(m);
 	return 0;
 }

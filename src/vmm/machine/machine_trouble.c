@@ -29,14 +29,20 @@ static void describe(const struct machine_blk *d, const struct blk_failure *why,
 /*
  * The lock is held over apf_pause, and over apf_resume below: whoever resumes meets either no
  * trouble or a VM that is paused for it.
+ *
+ * Who holds the devices meanwhile waits for this thread, and is not made to wait for who resumes:
+ * the VM stays in trouble, and what the guest is told it sees when it goes on.
  */
-static void pause_for(struct machine *m, const struct err *why)
+static void pause_for(const struct machine_blk *d, const struct err *why)
 {
+	struct machine *m = d->m;
+
 	pthread_mutex_lock(&m->lock);
 	m->trouble = *why;
 	apf_pause(m->apf);
 	machine_say(m, MACHINE_PAUSED, why->text);
-	while (m->trouble.code != 0 && !m->stop && !m->ended)
+	while (m->trouble.code != 0 && !m->stop && !m->ended &&
+	       !atomic_load(&d->blk.mmio.cancelled))
 		pthread_cond_wait(&m->resumed, &m->lock);
 	pthread_mutex_unlock(&m->lock);
 }
@@ -70,7 +76,7 @@ bool machine_disk_failed(void *ctx, const struct blk_failure *why)
 	if (!why->repeatable)
 		err_set(&e, e.code, "%s; what the guest wrote since it last flushed may be lost, "
 			"and it is told when it goes on", e.text);
-	pause_for(m, &e);
+	pause_for(d, &e);
 	return true;
 }
 

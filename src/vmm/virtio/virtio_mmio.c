@@ -251,11 +251,16 @@ static void *worker(void *arg)
 }
 
 /* Until nobody serves a queue; the server does not begin anew before resume_locked. */
-static void quiesce_locked(struct virtio_mmio *v)
+static void cancel_locked(struct virtio_mmio *v)
 {
 	v->waiting_idle++;
 	atomic_store(&v->cancelled, true);
 	tell_locked(v); /* a request that is held back */
+}
+
+static void quiesce_locked(struct virtio_mmio *v)
+{
+	cancel_locked(v);
 	while (v->busy)
 		pthread_cond_wait(&v->changed, &v->lock);
 }
@@ -694,10 +699,18 @@ void virtio_mmio_close(struct virtio_mmio *v)
 
 _Static_assert(VIRTIO_QUEUES_MAX <= VIRTIO_SAVED_QUEUES, "each is saved");
 
-void virtio_mmio_hold(struct virtio_mmio *v)
+void virtio_mmio_hold_begin(struct virtio_mmio *v)
 {
 	pthread_mutex_lock(&v->lock);
-	quiesce_locked(v);
+	cancel_locked(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void virtio_mmio_hold_wait(struct virtio_mmio *v)
+{
+	pthread_mutex_lock(&v->lock);
+	while (v->busy)
+		pthread_cond_wait(&v->changed, &v->lock);
 	pthread_mutex_unlock(&v->lock);
 }
 

@@ -202,9 +202,16 @@ void virtio_mmio_config_set(struct virtio_mmio *v, size_t off, const void *bytes
 
 /*
  * Until release no request is begun, and none is in hand: one that was is finished, or dropped to
- * be begun anew. Waits for the backing file, not for guest memory that can be had. Any thread.
+ * be begun anew. Waits for the backing file, not for guest memory that can be had; its first half,
+ * begin, does not wait. Any thread.
  */
-void virtio_mmio_hold(struct virtio_mmio *v);
+void virtio_mmio_hold_begin(struct virtio_mmio *v);
+void virtio_mmio_hold_wait(struct virtio_mmio *v);
+static inline void virtio_mmio_hold(struct virtio_mmio *v)
+{
+	virtio_mmio_hold_begin(v);
+	virtio_mmio_hold_wait(v);
+}
 void virtio_mmio_release(struct virtio_mmio *v);
 
 /* What a snapshot has of a device: its registers and where it is in its rings. */

@@ -13,6 +13,7 @@
  *   SHIM_CAP=N       KVM_CHECK_EXTENSION(N) answers 0
  *   SHIM_NO_POISON=1 userfaultfd does not announce UFFDIO_POISON
  *   SHIM_HIT=FILE    is created when a call was made to fail
+ *   SHIM_GATE=FIFO   such a call returns when somebody opens it for writing
  *   SHIM_ADDRESSES=1 takes half of all addresses, and no memory
  *   SHIM_LATE_US=N   KVM_RUN returns that much later, as if its thread had not had a CPU
  *   SHIM_LOSE_UFFD=FIFO  once somebody opens it for writing, every userfaultfd of the process is
@@ -78,7 +79,7 @@ static struct {
 	unsigned cap;
 	unsigned late_us;
 	bool hide_cap, hide_poison, forbidden;
-	const char *hit;
+	const char *hit, *gate;
 } shim;
 
 __attribute__((constructor)) static void shim_start(void)
@@ -96,6 +97,7 @@ __attribute__((constructor)) static void shim_start(void)
 	shim.hide_poison = getenv("SHIM_NO_POISON") != NULL;
 	shim.forbidden = getenv("SHIM_FORBIDDEN") != NULL;
 	shim.hit = getenv("SHIM_HIT");
+	shim.gate = getenv("SHIM_GATE");
 	if (getenv("SHIM_ADDRESSES") &&
 	    syscall(SYS_mmap, NULL, 1ul << 46, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) < 0)
 		abort();
@@ -123,6 +125,8 @@ static bool fails(const char *call)
 		return false;
 	if (shim.hit)
 		(void)syscall(SYS_close, syscall(SYS_open, shim.hit, O_CREAT | O_WRONLY, 0600));
+	if (shim.gate)
+		(void)syscall(SYS_close, syscall(SYS_open, shim.gate, O_RDONLY));
 	if (shim.forbidden)
 		(void)syscall(SYS_socket, 1, 1, 0);
 	errno = shim.code;
