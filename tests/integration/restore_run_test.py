@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -102,6 +103,37 @@ class RestoreTest(SnapshotCase):
         self.verb(vm, "stop")
         vm.communicate(timeout=LIMIT_S)
         self.assertEqual(vm.returncode, 5)
+
+    def has_opened(self, vm, path):
+        with contextlib.suppress(OSError):
+            fds = os.listdir(f"/proc/{vm.pid}/fd")
+            return str(path) in [self.link(vm.pid, fd) for fd in fds]
+        return False
+
+    def test_it_can_be_ended_while_its_first_page_does_not_come(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        for scheme, query, told in (("delay", "ms=600000", ""),
+                                    ("fault", "fault-error-after=0", "mend that; Ctrl-C ends it")):
+            vm = subprocess.Popen([ASYNCPF, "restore", str(files), "--source",
+                                   f"{scheme}+file:{files}/memory?{query}", "--control",
+                                   str(self.folder / "early")], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(lambda vm=vm: (vm.kill(), vm.communicate()))
+            until = time.monotonic() + LIMIT_S
+            while not self.has_opened(vm, files / "memory") and time.monotonic() < until:
+                time.sleep(0.01)
+            # It is told once the source was tried again; nobody answers a resume yet.
+            if told:
+                self.assertRegex(vm.stderr.readline(), f"the VM is paused: .*{told}")
+            else:
+                time.sleep(0.2)
+            self.assertIsNone(vm.poll())
+            self.assertFalse((self.folder / "early").exists())
+            vm.send_signal(signal.SIGINT)
+            _, more = vm.communicate(timeout=LIMIT_S / 4)
+            self.assertEqual((vm.returncode, more), (-signal.SIGINT, ""))
 
     def test_what_cannot_be_restored_is_refused(self):
         vm = self.run_vm()

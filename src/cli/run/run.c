@@ -43,6 +43,17 @@ static void tell(struct run *r, enum control_event_kind kind, const char *text)
 	pthread_mutex_unlock(&r->tell_lock);
 }
 
+/* Its control socket is there: not while the machine is being opened. */
+static bool serves(struct run *r)
+{
+	bool ret;
+
+	pthread_mutex_lock(&r->tell_lock);
+	ret = r->control != NULL;
+	pthread_mutex_unlock(&r->tell_lock);
+	return ret;
+}
+
 static void goes_on(struct run *r, const char *text)
 {
 	atomic_store(&r->paused, false);
@@ -57,7 +68,9 @@ static void is_paused(struct run *r, const char *text)
 	if (atomic_exchange(&r->paused, true))
 		return;
 	tell(r, CONTROL_EVENT_TROUBLE, text);
-	if (r->o->control)
+	if (r->o->control && !serves(r))
+		cli_note("the VM is paused: %s; mend that; Ctrl-C ends it", text);
+	else if (r->o->control)
 		cli_note("the VM is paused: %s; mend that, then 'asyncpf resume --control %s'",
 			 text, r->o->control);
 	else
@@ -288,11 +301,19 @@ static int write_json(struct run *r, int code)
 	return code == CLI_OK ? CLI_FAILED : code;
 }
 
+/* By a signal; once no more are waited for. */
+static bool was_interrupted(const struct run *r, bool ran)
+{
+	if (ran)
+		return r->err.code == 0 && r->out.end == MACHINE_INTERRUPTED;
+	return r->err.code == -EINTR && r->signals.signal != 0;
+}
+
 static int report(struct run *r, bool ran, int code)
 {
 	if (r->err.code != 0 && ran)
 		(void)cli_failed(&r->err);
-	else if (r->err.code != 0)
+	else if (r->err.code != 0 && !was_interrupted(r, ran))
 		code = cli_refused(&r->err);
 	else if (r->out.end == MACHINE_RESET && !r->o->quiet)
 		cli_error("the guest reset the machine (a reboot, or a panic); it has ended");
@@ -347,7 +368,7 @@ int run_main(const struct run_opts *o)
 	tty_guard_end(&r.guard);
 	code = report(&r, ran, code);
 	json_file_close(&r.json);
-	if (ran && r.err.code == 0 && r.out.end == MACHINE_INTERRUPTED)
+	if (was_interrupted(&r, ran))
 		stop_signals_die(&r.signals);
 	return code;
 }

@@ -140,7 +140,8 @@ struct machine_cfg {
 	 */
 	void (*say)(void *ctx, enum machine_word word, const char *text);
 	void *say_ctx;
-	int stop_fd;           /* readable: end the run; -1: none. Not read. */
+	/* Readable: ends machine_run, and what machine_open waits for; -1: none. Not read. */
+	int stop_fd;
 	/*
 	 * The first thing that each thread of the machine's does: to bind it to what it needs. The
 	 * main thread does it in machine_run, when all others are there and before any vCPU runs
@@ -181,8 +182,8 @@ struct machine;
 
 /*
  * Makes the machine and loads the kernel. -EINVAL: a configuration that cannot be; otherwise
- * whatever could not be had, with the reason and what to do. in_fd is raw while it is a
- * terminal in whose foreground we are, until machine_close.
+ * whatever could not be had, with the reason and what to do. -EINTR: stop_fd. in_fd is raw while it
+ * is a terminal in whose foreground we are, until machine_close.
  */
 int machine_open(const struct machine_cfg *cfg, struct machine **ret, struct err *e);
 

@@ -11,6 +11,7 @@
 
 #include "kvm/vm.h"
 #include "vmm/machine/machine_parts.h"
+#include "vmm/memory/guest_ram.h"
 
 int machine_generation_set(struct machine *m, struct err *e)
 {
@@ -19,7 +20,8 @@ int machine_generation_set(struct machine *m, struct err *e)
 
 	if (getrandom(id, sizeof(id), 0) != sizeof(id))
 		return err_sys(e, -errno, "VM generation ID");
-	rc = apf_write(m->apf, ACPI_GENERATION_GPA, id, sizeof(id));
+	rc = guest_ram_write(m->apf, (struct apf_range){ACPI_GENERATION_GPA, id, sizeof(id)},
+			     m->cfg.stop_fd);
 	if (rc < 0)
 		return err_sys(e, rc, "VM generation ID: guest memory");
 	/* A kernel that has just been loaded has seen no other ID. */

@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "vmm/machine/machine_copy.h"
 #include "vmm/machine/machine_first.h"
+#include "vmm/memory/guest_ram.h"
 #include "vmm/snap/snap_kvm.h"
 
 static struct snap_key key(const char *name, unsigned index)
@@ -449,6 +450,19 @@ static int restore_devices(struct machine *m, const struct snap_in *in, struct e
 	return rc;
 }
 
+static int bring_pdptes(struct machine *m, unsigned vcpu, struct err *e)
+{
+	unsigned char entries[SNAP_PDPT_BYTES];
+	struct apf_range r = {.buf = entries, .len = sizeof(entries)};
+	int rc = snap_vcpu_pdptes(m->cfg.restore, vcpu, &r.gpa, e);
+
+	if (rc <= 0)
+		return rc;
+	rc = guest_ram_read(m->apf, r, m->cfg.stop_fd);
+	/* Where there is no memory the entries are zero anyway. */
+	return rc == -EINTR ? err_sys(e, rc, "snapshot: page table of vCPU %u", vcpu) : 0;
+}
+
 int machine_restore(struct machine *m, struct err *e)
 {
 	const struct snap_in *in = m->cfg.restore;
@@ -468,7 +482,9 @@ int machine_restore(struct machine *m, struct err *e)
 	for (unsigned i = 0; rc == 0 && i < m->cfg.cpus; i++) {
 		struct snap_vcpu v = vcpu_of(m, i);
 
-		rc = snap_vcpu_restore(&v, in, e);
+		rc = bring_pdptes(m, i, e);
+		if (rc == 0)
+			rc = snap_vcpu_restore(&v, in, e);
 	}
 	/* Last: interrupts are raised, and rings served. */
 	return rc < 0 ? rc : restore_devices(m, in, e);

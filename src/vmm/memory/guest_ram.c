@@ -2,7 +2,13 @@
 /* See guest_ram.h. */
 #include "vmm/memory/guest_ram.h"
 
+#include <errno.h>
+#include <poll.h>
+
+#include "base/time.h"
 #include "kvm/vm.h"
+
+#define STOP_LOOK_NS (100 * NS_PER_MS)
 
 void guest_ram_config(const struct guest_mem *m, struct apf_config *c)
 {
@@ -67,4 +73,38 @@ int guest_ram_log_take(const struct guest_mem *m, int vm_fd, uint64_t *to, uint6
 	if (rc < 0 || m->high_bytes == 0)
 		return rc;
 	return take_log(vm_fd, 1, to + (m->low_bytes >> shift), m->high_bytes >> shift, scratch, e);
+}
+
+typedef int64_t access_fn(struct apf *a, const struct apf_range *v, unsigned count,
+			  const struct apf_wait *wait);
+
+static int reach(struct apf *a, access_fn *access, struct apf_range r, int stop_fd)
+{
+	struct pollfd stop = {.fd = stop_fd, .events = POLLIN}; /* -1 is ignored */
+	struct apf_wait wait;
+
+	apf_wait_init(&wait);
+	wait.timeout_ns = STOP_LOOK_NS;
+	while (r.len > 0) {
+		int64_t n = access(a, &r, 1, &wait);
+
+		if (n < 0 && n != -ETIMEDOUT)
+			return (int)n;
+		if (n > 0)
+			r = (struct apf_range){r.gpa + (uint64_t)n, (char *)r.buf + n,
+					       r.len - (uint64_t)n};
+		else if (poll(&stop, 1, 0) > 0)
+			return -EINTR;
+	}
+	return 0;
+}
+
+int guest_ram_read(struct apf *a, struct apf_range r, int stop_fd)
+{
+	return reach(a, apf_readv, r, stop_fd);
+}
+
+int guest_ram_write(struct apf *a, struct apf_range r, int stop_fd)
+{
+	return reach(a, apf_writev, r, stop_fd);
 }

@@ -30,4 +30,11 @@ int guest_ram_log(const struct guest_mem *m, int vm_fd, bool on, struct err *e);
 int guest_ram_log_take(const struct guest_mem *m, int vm_fd, uint64_t *to, uint64_t *scratch,
 		       struct err *e);
 
+/*
+ * All of r, whose buf is not guest memory; waits for what is absent. -EINTR: stop_fd (-1: none) was
+ * readable meanwhile; otherwise they fail as apf_readv and apf_writev do.
+ */
+int guest_ram_read(struct apf *a, struct apf_range r, int stop_fd);
+int guest_ram_write(struct apf *a, struct apf_range r, int stop_fd);
+
 #endif

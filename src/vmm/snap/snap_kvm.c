@@ -19,7 +19,6 @@
 #define XSAVE_BYTES_MAX (1u << 20)
 #define APF_BYTES_MAX (1u << 20)
 #define PDPT_MASK 0xffffffe0ull /* of CR3: where its four entries are */
-#define PDPT_BYTES 32u
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_SYSCALL 0xc0000082u
@@ -90,15 +89,15 @@ static int restore_part(const struct snap_vcpu *v, const struct part *p, const s
  * KVM_SET_SREGS of a guest that pages by PAE has KVM load the four entries that CR3 points to
  * (SDM 3A, 4.4.1), and what is absent then counts as zero, without a word.
  */
-static int bring_pdptes(const struct snap_vcpu *v, const struct snap_in *in, struct err *e)
+int snap_vcpu_pdptes(const struct snap_in *in, unsigned index, uint64_t *ret, struct err *e)
 {
 	struct kvm_sregs s;
-	int rc = snap_take(in, key("vcpu.sregs", v->index), &s, sizeof(s), e);
+	int rc = snap_take(in, key("vcpu.sregs", index), &s, sizeof(s), e);
 
-	/* Where there is no memory the entries are zero anyway. */
-	if (rc == 0 && (s.cr0 & CR0_PG) && (s.cr4 & CR4_PAE) && !(s.efer & EFER_LMA))
-		(void)apf_populate(v->a, s.cr3 & PDPT_MASK, PDPT_BYTES);
-	return rc;
+	if (rc < 0 || !(s.cr0 & CR0_PG) || !(s.cr4 & CR4_PAE) || (s.efer & EFER_LMA))
+		return rc;
+	*ret = s.cr3 & PDPT_MASK;
+	return 1;
 }
 
 /* ---- FPU ---- */
@@ -396,8 +395,6 @@ int snap_vcpu_restore(const struct snap_vcpu *v, const struct snap_in *in, struc
 	    KVMP_IOCTL(v->fd, KVM_SET_TSC_KHZ, khz) < 0)
 		rc = err_set(e, -ENOTSUP, "snapshot: its TSC counts %llu kHz, and this host's "
 			     "cannot", (unsigned long long)khz);
-	if (rc == 0)
-		rc = bring_pdptes(v, in, e);
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(parts_before); i++)
 		rc = restore_part(v, &parts_before[i], in, e);
 	if (rc == 0)

@@ -27,6 +27,9 @@ struct snap_vcpu {
 
 /* 0 or -Exxx: KVM has refused something; what was put is of no use. */
 int snap_vcpu_save(const struct snap_vcpu *v, struct snap_out *o, struct err *e);
+/* 1: at *ret SNAP_PDPT_BYTES must be present for snap_vcpu_restore; 0: nothing must; or -Exxx. */
+#define SNAP_PDPT_BYTES 32u
+int snap_vcpu_pdptes(const struct snap_in *in, unsigned index, uint64_t *ret, struct err *e);
 /* Into a vCPU that has not run, behind snap_cpuid_restore and snap_vm_restore. */
 int snap_vcpu_restore(const struct snap_vcpu *v, const struct snap_in *in, struct err *e);
 
