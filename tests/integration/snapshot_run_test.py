@@ -310,13 +310,30 @@ class SnapshotTest(SnapshotCase):
         self.rounds(vm, 2)
         self.verb(vm, "pause")
         base = json.loads((first / "snapshot.json").read_text())["id"]
-        with open("/dev/full", "wb") as state, open(self.folder / "changed", "w+b") as memory:
-            self.assertIn("No space left", self.ask(vm, f"snapshot base {base}", state.fileno(),
+        with open(os.memfd_create("state", os.MFD_ALLOW_SEALING), "wb") as state, \
+             open(self.folder / "changed", "w+b") as memory:
+            fcntl.fcntl(state, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+            self.assertIn("not permitted", self.ask(vm, f"snapshot base {base}", state.fileno(),
                                                     memory.fileno()))
             memory.seek(0)
             self.assertTrue(any(memory.read()))
         second = self.snapshot(vm, "second", "--base", str(first))
         self.assertGreater(self.steps_of(second), self.steps_of(first))
+        self.stop(vm)
+
+    def test_what_a_write_could_wait_for_is_refused(self):
+        vm = self.run_vm()
+        ends = os.pipe2(os.O_NONBLOCK)
+        for end in ends:
+            self.addCleanup(os.close, end)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(ends[1], bytes(4096)):
+                pass
+        os.set_blocking(ends[1], True)
+        with open(self.folder / "file", "wb") as file:
+            for fds in ((ends[1], file.fileno()), (file.fileno(), ends[1])):
+                self.assertIn("two regular files", self.ask(vm, "snapshot", *fds))
+        self.rounds(vm, 1)
         self.stop(vm)
 
     def test_a_paused_vm_is_saved_and_stays_paused(self):

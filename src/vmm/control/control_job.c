@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/size.h"
 
@@ -52,6 +53,17 @@ static const char *job_word(enum control_verb verb)
 					 : "a snapshot";
 }
 
+/* Who ends the VM waits for a write: a full pipe would have it wait for the client. */
+static bool are_files(const int fds[static CONTROL_SNAPSHOT_FDS])
+{
+	struct stat st;
+
+	for (unsigned i = 0; i < CONTROL_SNAPSHOT_FDS; i++)
+		if (fstat(fds[i], &st) < 0 || !S_ISREG(st.st_mode))
+			return false;
+	return true;
+}
+
 /* 0, or why not. */
 static int may_begin(const struct control *c, const struct control_peer *p,
 		     const struct control_request *r, struct err *e)
@@ -65,6 +77,9 @@ static int may_begin(const struct control *c, const struct control_peer *p,
 	if (r->verb == CONTROL_SNAPSHOT && p->fds[CONTROL_SNAPSHOT_FDS - 1] < 0)
 		return err_set(e, -EINVAL, "a snapshot's files have not come with the request; a "
 			       "VM in the lab cannot be saved");
+	if (r->verb == CONTROL_SNAPSHOT && !are_files(p->fds))
+		return err_set(e, -EINVAL, "a snapshot is written to two regular files, and to "
+			       "nothing that a write could wait for");
 	if (c->job.running)
 		return err_set(e, -EBUSY, "%s is under way; try again when it is done",
 			       job_word(c->job.request.verb));
