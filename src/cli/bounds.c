@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/types.h"
+#include "source/source.h"
 
 static void insert(struct bounds_fds *f, unsigned fd)
 {
@@ -40,10 +41,24 @@ void bounds_add(struct bounds_fds *f, const char *path)
 			continue;
 		errno = 0;
 		fd = strtoul(path + len, &end, 10);
-		if (errno == 0 && end > path + len && *end == '\0' && fd > STDERR_FILENO &&
-		    fd <= INT32_MAX)
+		if (errno == 0 && end > path + len && (*end == '\0' || *end == '/') &&
+		    fd > STDERR_FILENO && fd <= INT32_MAX)
 			insert(f, (unsigned)fd);
 	}
+}
+
+static int add_use(void *ctx, enum src_use use, const char *path, struct err *e)
+{
+	(void)use;
+	(void)e;
+	bounds_add(ctx, path);
+	return 0;
+}
+
+void bounds_add_source(struct bounds_fds *f, const char *uri)
+{
+	if (uri)
+		(void)src_uses(uri, add_use, f, NULL);
 }
 
 /* One that is not open would come to be one of ours. */

@@ -21,8 +21,13 @@ struct bounds_fds {
 	unsigned count;
 };
 
-/* path: NULL for none. At most BOUNDS_FDS_MAX of them; asserted. */
+/*
+ * path: NULL for none; what is in a folder that is named so names it, too. At most BOUNDS_FDS_MAX
+ * of them; asserted.
+ */
 void bounds_add(struct bounds_fds *f, const char *path);
+/* What a page source's URI names; NULL: none. What is wrong with it is said when it is opened. */
+void bounds_add_source(struct bounds_fds *f, const char *uri);
 
 /*
  * Before anything is opened: closes the descriptors that we were started with and that are not

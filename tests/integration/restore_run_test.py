@@ -135,6 +135,24 @@ class RestoreTest(SnapshotCase):
             _, more = vm.communicate(timeout=LIMIT_S / 4)
             self.assertEqual((vm.returncode, more), (-signal.SIGINT, ""))
 
+    def test_memory_by_a_descriptor_that_it_was_started_with(self):
+        vm = self.run_vm()
+        files = self.snapshot(vm, "snap")
+        self.stop(vm)
+        for given, words in ((files / "memory", (str(files), "--source", "file:/dev/fd/{}")),
+                             (files, ("/dev/fd/{}",))):
+            fd = os.open(given, os.O_RDONLY)
+            path = self.folder / f"by-{given.name}"
+            vm = subprocess.Popen([ASYNCPF, "restore", *(word.format(fd) for word in words),
+                                   "--control", str(path)], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  pass_fds=(fd,))
+            self.addCleanup(lambda vm=vm: (vm.kill(), vm.communicate()))
+            os.close(fd)
+            vm.path = str(path)
+            self.rounds(vm, 2)
+            self.stop(vm)
+
     def test_what_cannot_be_restored_is_refused(self):
         vm = self.run_vm()
         files = self.snapshot(vm, "snap")

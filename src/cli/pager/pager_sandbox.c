@@ -60,24 +60,14 @@ static void add_file(struct paths *p, const struct pager_opts *o, bool network,
 
 /* ---- descriptors that we were started with ---- */
 
-static int name_it(void *ctx, enum src_use use, const char *path, struct err *e)
-{
-	(void)use;
-	(void)e;
-	bounds_add(ctx, path);
-	return 0;
-}
-
 static void named_by(const struct pager_opts *o, const struct pager_rules *rules,
 		     struct bounds_fds *ret)
 {
 	ret->count = 0;
 	bounds_add(ret, o->json);
-	/* What is wrong with one is said when it is opened. */
-	if (o->source)
-		(void)src_uses(o->source, name_it, ret, NULL);
+	bounds_add_source(ret, o->source);
 	for (unsigned i = 0; i < rules->count; i++)
-		(void)src_uses(rules->list[i].uri, name_it, ret, NULL);
+		bounds_add_source(ret, rules->list[i].uri);
 }
 
 /* ---- open ---- */

@@ -10,6 +10,7 @@
 #include "cli/run/run.h"
 #include "port/net.h"
 #include "source/source.h"
+#include "source/uri.h"
 #include "vmm/control/control.h"
 #include "vmm/virtio/vsock_mux.h"
 
@@ -17,7 +18,8 @@
 #define FILES_SPARE 8u
 #define RESOLVER "/etc/resolv.conf"
 
-_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + 6 <= BOUNDS_FDS_MAX, "room for all");
+_Static_assert(LOAD_MODULES_MAX + MACHINE_DISKS_MAX + URI_PARAMS_MAX + 7 <= BOUNDS_FDS_MAX,
+	       "room for all");
 
 /* ---- open ---- */
 
@@ -35,6 +37,7 @@ static void named_by(const struct run_opts *o, struct bounds_fds *ret)
 	bounds_add(ret, o->json);
 	bounds_add(ret, o->trace);
 	bounds_add(ret, o->record);
+	bounds_add_source(ret, m->restore_uri);
 }
 
 /* Of a saved guest's memory: whether servers have it, and what they are known by. */
