@@ -6,6 +6,7 @@ guest whose host cannot write. What needs root or a loop device is skipped witho
 usage: run_disk_test.py PATH_OF_ASYNCPF PATH_OF_MULTIBOOT_KERNEL PATH_OF_SHIM
 """
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -227,6 +228,11 @@ class Failing(DiskTest):
     def fill(names, count):
         return b"".join(sector(n) for n in range(names, names + count))
 
+    def folder_fd(self, name):
+        fd = os.open(self.folder / name, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        return fd
+
     def ends_well(self, process, requests, flush=0, status=0):
         out, err = process.communicate(timeout=LIMIT_S)
         self.assertEqual(process.returncode, 0, err)
@@ -256,6 +262,30 @@ class Failing(DiskTest):
         self.ends_well(process, 16)
         data = (self.folder / "d").read_bytes()
         self.assertEqual(data[first * 512:(first + 16) * 512], self.fill(first, 16))
+
+    def test_a_restored_one_that_never_runs(self):
+        """Its write fails before it is refused for something else: nobody waits for a resume."""
+        with open(self.folder / "d", "wb") as f:
+            f.truncate(32 * MIB)
+        first = 24 * MIB // 512
+        process = self.start_guest(f"fill={first}+400 off", "--disk", "d,iops=20")
+        until = time.monotonic() + LIMIT_S
+        while b"\0" * 512 == os.pread(self.folder_fd("d"), 512, first * 512):
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.05)
+        self.assertEqual(self.ask("snapshot", "snap").stderr, "")
+        self.ask("stop")
+        process.wait(LIMIT_S)
+        (self.folder / "held").mkdir()
+        fcntl.flock(self.folder_fd("held"), fcntl.LOCK_EX)
+        done = subprocess.run([asyncpf(), "restore", "snap", "--control", "held/c"],
+                              cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, check=False, timeout=LIMIT_S / 4, preexec_fn=lambda:
+                              resource.setrlimit(resource.RLIMIT_FSIZE,
+                                                 (20 * MIB, resource.RLIM_INFINITY)))
+        self.assertRegex(done.stderr, "the VM is paused: disk .*d: writing .*: File too large")
+        self.assertIn("cannot lock its folder", done.stderr)
+        self.assertEqual(done.returncode, 3)
 
     def test_each_call(self):
         """Whichever write fails, and however often: nothing is lost."""

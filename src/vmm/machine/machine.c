@@ -273,6 +273,11 @@ void machine_close(struct machine *m)
 	if (!m)
 		return;
 	console_close(&m->console);
+	/* It may not have run: a disk of a restored one may wait to be resumed all the same. */
+	pthread_mutex_lock(&m->lock);
+	m->stop = true;
+	machine_trouble_end(m);
+	pthread_mutex_unlock(&m->lock);
 	/* The devices' threads use the library: they end before it, and need not wait for it. */
 	if (m->apf)
 		apf_stop(m->apf);
