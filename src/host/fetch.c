@@ -189,7 +189,8 @@ static void raise_read(const struct hst_fetch *f)
 	struct hst_fetch *first = block_fetch(f->h, f->block);
 	enum turn turn = f->urgent ? TURN_URGENT : TURN_DEMAND;
 
-	if (f->state != HST_FETCH_READING && f->state != HST_FETCH_STUCK)
+	/* What ends after the VM has, ends with its source alone (read_done). */
+	if (f->h->stopping || (f->state != HST_FETCH_READING && f->state != HST_FETCH_STUCK))
 		return;
 	while (first->follows)
 		first = block_fetch(f->h, first->block - 1);

@@ -282,6 +282,25 @@ static void what_was_read_together_is_stuck_together(void **state)
 	rig_close(x);
 }
 
+/* A read that ended after the VM is none any more, and its source has forgotten it. */
+static void what_ended_after_the_vm_is_not_raised(void **state)
+{
+	struct rig *x = open_far(64);
+	struct hst_waiter device = {.v = NULL};
+
+	(void)state;
+	rig_bring(x, 12);
+	assert_int_equal(rig_next(x, 0), HST_ENTER);
+	assert_non_null(x->src.reads[rig_read_at(x, 13 * PAGE_BYTES)]);
+	hst_stop(&x->h);
+	while (x->src.count > 0)
+		rig_answer(x, 0, -ECANCELED);
+	assert_false(hst_ensure(&x->h, (roff_t){15 * PAGE_BYTES}, &device));
+	assert_int_equal(x->src.raises, 0);
+	hst_forget(&device);
+	rig_close(x);
+}
+
 /* What is with the source already goes by the turn of who comes to wait for any of it. */
 static void what_is_wanted_is_raised(void **state)
 {
@@ -497,6 +516,7 @@ int main(void)
 		cmocka_unit_test(what_was_read_together_fails_alone),
 		cmocka_unit_test(what_was_read_together_is_stuck_together),
 		cmocka_unit_test(what_is_wanted_is_raised),
+		cmocka_unit_test(what_ended_after_the_vm_is_not_raised),
 		cmocka_unit_test(what_is_wanted_leaves_the_queue),
 		cmocka_unit_test(what_lies_around_kernel_modes_comes_along),
 		cmocka_unit_test(no_other_mode_has_that_nor_one_without_leave),

@@ -101,7 +101,7 @@ static void say(void *ctx, const char *text)
 	const struct pager *p = ctx;
 
 	if (!p->o.quiet)
-		cli_error("%s", text);
+		cli_note("%s", text);
 }
 
 /* Under the pager's lock. */
