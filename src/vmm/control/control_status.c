@@ -192,15 +192,21 @@ __attribute__((format(printf, 2, 3))) static void put(struct text *t, const char
 	t->len += (size_t)n;
 }
 
+/* What was put since `from` holds no byte up to `last`, nor DEL. */
+static void clean(struct text *t, size_t from, unsigned char last, char instead)
+{
+	for (size_t i = from; i < t->len; i++)
+		if ((unsigned char)t->buf[i] <= last || t->buf[i] == 0x7f)
+			t->buf[i] = instead;
+}
+
 /* A text may hold a file's name, and that a newline: it must not become a line of ours. */
 static void put_text(struct text *t, const char *name, const char *value)
 {
 	size_t from = t->len;
 
 	put(t, "%s %s", name, value);
-	for (size_t i = from; i < t->len; i++)
-		if ((unsigned char)t->buf[i] < 0x20 || t->buf[i] == 0x7f)
-			t->buf[i] = '?';
+	clean(t, from, ' ' - 1, '?');
 	put(t, "\n");
 }
 
@@ -212,9 +218,7 @@ static void put_named(struct text *t, const char *word, const char *name)
 	put(t, "%s ", word);
 	from = t->len;
 	put(t, "%s", name);
-	for (size_t i = from; i < t->len; i++)
-		if ((unsigned char)t->buf[i] <= ' ' || t->buf[i] == 0x7f)
-			t->buf[i] = '_';
+	clean(t, from, ' ', '_');
 }
 
 static void put_key(struct text *t, const struct control_key *k, const void *base)
